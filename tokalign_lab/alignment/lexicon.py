@@ -1,0 +1,345 @@
+"""The lexicon: for each target token, which source tokens its row is made of, and why.
+
+One row a target token. `source_id` is the single best source (what BLEU-1, the maps and upstream's JSON use);
+`sources` and `weights` say what the new embedding row is really mixed from; `origin` says why. The table is a
+pandas DataFrame, on disk a Parquet file that carries its provenance, so that a lexicon can be read by anything and
+never be applied to tokenizers that it was not made for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import atomic_file, write_json
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ORIGINS = {
+    "identical": "the source has a token of the same bytes",
+    "role": "a special token of the same role, or of the same string",
+    "aligned": "found by the token vectors",
+    "pieces": "the mean of the source tokens that spell it",
+    "mean": "the mean of all source rows",
+    "random": "a random row",
+    "edited": "chosen by a person",
+    "hole": "an id that no token has",
+}
+_PROVENANCE_KEY = b"tokalign_lab.provenance"
+_REVERSE_KEY = b"tokalign_lab.reverse"
+_NONE = -1
+
+
+@dataclass
+class LexiconRows:
+    """A lexicon being made: one entry a target id, filled by the recipes.
+
+    `score` of a copied token is 1; a row without a candidate keeps NaN.
+    """
+
+    size: int
+    source_id: np.ndarray[Any, np.dtype[np.int32]] = field(init=False)
+    score: np.ndarray[Any, np.dtype[np.float32]] = field(init=False)
+    margin: np.ndarray[Any, np.dtype[np.float32]] = field(init=False)
+    origin: np.ndarray[Any, np.dtype[np.object_]] = field(init=False)
+    candidate_ids: list[np.ndarray[Any, Any]] = field(init=False)
+    candidate_scores: list[np.ndarray[Any, Any]] = field(init=False)
+    sources: list[np.ndarray[Any, Any]] = field(init=False)
+    weights: list[np.ndarray[Any, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with every id a hole."""
+        self.source_id = np.full(self.size, _NONE, np.int32)
+        self.score = np.full(self.size, np.nan, np.float32)
+        self.margin = np.full(self.size, np.nan, np.float32)
+        self.origin = np.full(self.size, "hole", object)
+        no_ids, no_scores = np.zeros(0, np.int32), np.zeros(0, np.float32)
+        self.candidate_ids = [no_ids] * self.size
+        self.candidate_scores = [no_scores] * self.size
+        self.sources = [no_ids] * self.size
+        self.weights = [no_scores] * self.size
+
+    def copy(self, target_id: int, source_id: int, origin: str) -> None:
+        """Let a target token inherit one source row whole."""
+        self.mix(target_id, [source_id], [1.0], origin)
+        self.source_id[target_id] = source_id
+        self.score[target_id] = 1.0
+        self.margin[target_id] = 1.0
+
+    def mix(self, target_id: int, sources: Sequence[int], weights: Sequence[float], origin: str) -> None:
+        """Let a target token inherit a weighted mean of source rows; weights are scaled to sum to 1.
+
+        A source that is named twice is added up. `source_id` becomes the heaviest one, the first of equals.
+        """
+        ids, place = np.unique(np.asarray(sources, np.int32), return_inverse=True)
+        total = np.bincount(place, weights=np.asarray(weights, np.float64), minlength=len(ids))
+        self.sources[target_id] = ids
+        self.weights[target_id] = (total / total.sum()).astype(np.float32)
+        self.source_id[target_id] = ids[int(np.argmax(total))]
+        self.origin[target_id] = origin
+
+    def candidates(self, target_id: int, ids: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> None:
+        """Record ranked candidates, best first; `source_id`, `score` and `margin` follow from the first two."""
+        self.candidate_ids[target_id] = np.asarray(ids, np.int32)
+        self.candidate_scores[target_id] = np.asarray(scores, np.float32)
+        self.source_id[target_id] = ids[0]
+        self.score[target_id] = scores[0]
+        self.margin[target_id] = scores[0] - scores[1] if len(scores) > 1 else np.nan
+
+    def fill(self, target_ids: np.ndarray[Any, Any], origin: str) -> None:
+        """Name the origin of rows that rest on no source token ("mean", "random")."""
+        self.origin[target_ids] = origin
+
+    def to_table(
+        self,
+        source: Vocabulary,
+        target: Vocabulary,
+        source_counts: np.ndarray[Any, Any],
+        target_counts: np.ndarray[Any, Any],
+    ) -> pd.DataFrame:
+        """Make the lexicon's table; counts are how often each id stands in the text, shapes (source.size,) and (size,)."""
+        import pandas as pd
+
+        found = self.source_id != _NONE
+        best = np.where(found, self.source_id, 0)
+        return pd.DataFrame(
+            {
+                "target_id": np.arange(self.size, dtype=np.int32),
+                "source_id": self.source_id,
+                "score": self.score,
+                "margin": self.margin,
+                "candidate_ids": self.candidate_ids,
+                "candidate_scores": self.candidate_scores,
+                "origin": self.origin.astype(str),
+                "sources": self.sources,
+                "weights": self.weights,
+                "source_count": np.where(found, source_counts[best], 0).astype(np.int64),
+                "target_count": np.asarray(target_counts, np.int64),
+                "source_token": [
+                    source.raw_token(int(i)) if ok else "" for i, ok in zip(best, found, strict=True)
+                ],
+                "target_token": [target.raw_token(i) for i in range(self.size)],
+            }
+        )
+
+
+class Lexicon:
+    """A finished lexicon.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row a target id, in order, with the columns `target_id`, `source_id` (int32, -1: none), `score`, `margin`
+        (float32, NaN: none; margin is best minus second best), `candidate_ids`, `candidate_scores`, `origin`
+        (see `ORIGINS`), `sources`, `weights` (what the row is mixed from; empty for mean, random and hole),
+        `source_count`, `target_count` (int64, in the text it was made from), `source_token`, `target_token`.
+    reverse : pandas.DataFrame
+        One row a source id: `source_id`, `target_id` (-1: none), `score`, `origin`; the source-to-target direction.
+    provenance : dict
+        Names, fingerprints and sizes of both tokenizers, recipe, parameters, seed, text hash and bytes, versions.
+    """
+
+    def __init__(self, table: pd.DataFrame, reverse: pd.DataFrame, provenance: dict[str, Any]) -> None:
+        self.table = table
+        self.reverse = reverse
+        self.provenance = provenance
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        names = self.provenance["source"]["name"], self.provenance["target"]["name"]
+        return (
+            f"Lexicon({names[0]} -> {names[1]}, {len(self):,} tokens, recipe={self.provenance['recipe']!r})"
+        )
+
+    def source_of(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Return the best source id of each target id, shape (target size,), int32, -1 where there is none."""
+        return self.table["source_id"].to_numpy(np.int32)
+
+    def target_of(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Return the best target id of each source id, shape (source size,), int32, -1 where there is none."""
+        return self.reverse["target_id"].to_numpy(np.int32)
+
+    def check(self, source: Vocabulary | None = None, target: Vocabulary | None = None) -> None:
+        """Make sure that the lexicon belongs to these tokenizers.
+
+        Raises
+        ------
+        InputError
+            If a fingerprint differs.
+        """
+        for side, vocabulary in (("source", source), ("target", target)):
+            made_for = self.provenance[side]
+            if vocabulary is not None and vocabulary.fingerprint != made_for["fingerprint"]:
+                raise InputError(
+                    f"This lexicon was made for the {side} tokenizer '{made_for['name']}' ({made_for['size']:,} tokens), "
+                    f"not for '{vocabulary.name}' ({vocabulary.size:,} tokens); align this pair anew."
+                )
+
+    def save(self, path: Path | str) -> None:
+        """Write one Parquet file that carries the reverse direction and the provenance in its metadata."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = Path(path)
+        if path.suffix != ".parquet":
+            raise InputError(f"A lexicon is saved as a .parquet file, not as '{path.name}'; name it so.")
+        table = pa.Table.from_pandas(self.table, preserve_index=False)
+        reverse = self.reverse.to_json(orient="columns", double_precision=6)
+        metadata = {
+            _PROVENANCE_KEY: json.dumps(self.provenance, ensure_ascii=False).encode(),
+            _REVERSE_KEY: reverse.encode(),
+        }
+        with atomic_file(path) as temporary:
+            pq.write_table(
+                table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}), temporary
+            )
+
+    @classmethod
+    def load(cls, path: Path | str) -> Lexicon:
+        """Read a lexicon that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If there is no such file, or it is no lexicon.
+        """
+        import io
+
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"There is no lexicon at '{path}'; make one with `tokalign-lab align`.")
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(
+                f"'{path}' is not a readable Parquet file ({error}); align the pair anew."
+            ) from error
+        metadata = table.schema.metadata or {}
+        if _PROVENANCE_KEY not in metadata:
+            raise InputError(
+                f"'{path}' is a Parquet file but no lexicon of tokalign-lab (it has no provenance)."
+            )
+        reverse = pd.read_json(io.BytesIO(metadata[_REVERSE_KEY]), orient="columns")
+        return cls(table.to_pandas(), reverse, json.loads(metadata[_PROVENANCE_KEY]))
+
+    def to_json(self, path: Path | str) -> None:
+        """Write upstream's `align_matrix.json`: {target id: source id}, rows without a source left out."""
+        write_json(Path(path), {str(i): int(s) for i, s in enumerate(self.source_of()) if s != _NONE})
+
+    @classmethod
+    def from_json(cls, path: Path | str, source: Vocabulary, target: Vocabulary) -> Lexicon:
+        """Read upstream's `align_matrix.json` for a known pair; every row is a hard copy.
+
+        Raises
+        ------
+        InputError
+            If the file is no such map, or names ids that the tokenizers do not have.
+        """
+        path = Path(path)
+        try:
+            pairs = {int(t): int(s) for t, s in json.loads(path.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise InputError(f"'{path}' is no JSON map from target id to source id ({error}).") from error
+        rows = LexiconRows(target.size)
+        rows.fill(np.flatnonzero(~target.is_hole), "mean")
+        for target_id, source_id in sorted(pairs.items()):
+            if not (0 <= target_id < target.size and 0 <= source_id < source.size):
+                raise InputError(
+                    f"'{path}' maps target id {target_id} to source id {source_id}, but '{target.name}' has ids below "
+                    f"{target.size} and '{source.name}' below {source.size}; is it for another pair?"
+                )
+            rows.copy(target_id, source_id, "aligned")
+        table = rows.to_table(source, target, np.zeros(source.size), np.zeros(target.size))
+        provenance = make_provenance(
+            source, target, recipe="imported", parameters={"file": path.name}, seed=0
+        )
+        return cls(table, reverse_of(rows, source.size), provenance)
+
+
+def reverse_of(rows: LexiconRows, source_size: int) -> pd.DataFrame:
+    """Turn a target-to-source lexicon around: each source id gets the best-scoring target that chose it.
+
+    Copies come before aligned tokens, then the higher score, then the lower id. A recipe that measures the
+    source-to-target direction by itself makes a better one.
+    """
+    order = {"identical": 0, "role": 0}
+    target_of = np.full(source_size, _NONE, np.int32)
+    score = np.full(source_size, np.nan, np.float32)
+    origin = np.full(source_size, "hole", object)
+    chosen = np.flatnonzero(rows.source_id != _NONE)
+    ranked = sorted(
+        chosen, key=lambda t: (order.get(rows.origin[t], 1), -np.nan_to_num(rows.score[t]), t), reverse=True
+    )
+    for target_id in ranked:  # the best is written last and stays
+        source_id = rows.source_id[target_id]
+        target_of[source_id], score[source_id] = target_id, rows.score[target_id]
+        origin[source_id] = rows.origin[target_id]
+    return make_reverse(target_of, score, origin)
+
+
+def make_reverse(
+    target_of: np.ndarray[Any, Any], score: np.ndarray[Any, Any], origin: np.ndarray[Any, Any]
+) -> pd.DataFrame:
+    """Build the `reverse` table from arrays of shape (source size,)."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "source_id": np.arange(len(target_of), dtype=np.int32),
+            "target_id": target_of.astype(np.int32),
+            "score": score.astype(np.float32),
+            "origin": origin.astype(str),
+        }
+    )
+
+
+def make_provenance(
+    source: Vocabulary,
+    target: Vocabulary,
+    *,
+    recipe: str,
+    parameters: dict[str, Any],
+    seed: int,
+    text_hash: str = "",
+    text_bytes: int = 0,
+) -> dict[str, Any]:
+    """Describe how a lexicon came about, as plain JSON values."""
+    import datetime
+    import importlib.metadata
+
+    packages = ("tokalign-lab", "numpy", "tokenizers", "transformers")
+    return {
+        "source": {"name": source.name, "fingerprint": source.fingerprint, "size": source.size},
+        "target": {"name": target.name, "fingerprint": target.fingerprint, "size": target.size},
+        "recipe": recipe,
+        "parameters": parameters,
+        "seed": seed,
+        "text_hash": text_hash,
+        "text_bytes": text_bytes,
+        "versions": {name: importlib.metadata.version(name) for name in packages if _installed(name)},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _installed(package: str) -> bool:
+    import importlib.metadata
+
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

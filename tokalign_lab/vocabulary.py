@@ -1,0 +1,450 @@
+"""A tokenizer seen as byte strings and roles.
+
+Two tokenizers write the same token in different ways: GPT-2's `Ġthe`, SentencePiece's `▁the` and WordPiece's
+`the` all stand for the bytes of " the"; SentencePiece's `<0x0A>` and GPT-2's `Ċ` are both a newline. Comparing
+the strings, as TokAlign's `count_dict.py` does, misses all of these (6.23 % of Gemma's vocabulary is found in
+Pythia's by string, 17.25 % by bytes). Here a token is its bytes, and a special token is its role: bos, eos, pad,
+unk, or a control string such as `<|im_start|>`.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import hash_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ROLES = ("bos", "eos", "unk", "pad")
+# What a target's special token inherits from, best first: a model without bos (Qwen) separates texts with eos,
+# and pad is never attended to, so any separator will do.
+_ROLE_SUBSTITUTES = {
+    "bos": ("bos", "eos"),
+    "eos": ("eos", "bos"),
+    "unk": ("unk", "pad", "eos"),
+    "pad": ("pad", "eos"),
+}
+
+_ENCODE_BATCH_BYTES = 1_000_000  # enough to keep every core busy, little enough to hold the encodings of
+_PROBES = (
+    "The café costs 12,345 €, naïve — isn't it?\n\tdef f(x):\n        return x  # ok\r\n",
+    "Всё хорошо. 你好,世界。 こんにちは 안녕하세요 مرحبا नमस्ते ไทย 👩‍🚀  \n\n   end",
+)
+
+
+class Vocabulary:
+    """An immutable view of a fast Hugging Face tokenizer.
+
+    Attributes
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        The tokenizer itself.
+    name : str
+        What it was loaded by: a catalogue name, a path or a hub id.
+    size : int
+        One more than the highest id that the tokenizer knows; rows of a model beyond it are padding.
+    token_bytes : tuple[bytes | None, ...]
+        Shape (size,): the bytes each token stands for in running text; None for control tokens and holes.
+    is_control : np.ndarray
+        Shape (size,), bool: special tokens, which stand for a role and not for text.
+    is_hole : np.ndarray
+        Shape (size,), bool: ids that no token has.
+    is_byte_fallback : np.ndarray
+        Shape (size,), bool: SentencePiece's `<0xNN>` tokens.
+    roles : dict[str, int]
+        "bos", "eos", "unk", "pad" -> id; a role that the tokenizer lacks is absent.
+    fingerprint : str
+        SHA-256 of the tokens, which of them are control tokens, and the ids of a probe text; two tokenizers that
+        agree in these are the same for alignment, whatever file they came from.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise InputError(
+                f"The tokenizer '{name}' has no fast version (tokenizer.json); convert it with transformers first."
+            )
+        self.tokenizer = tokenizer
+        self.name = name
+        tokens: dict[str, int] = tokenizer.get_vocab()
+        if not tokens:
+            raise InputError(f"The tokenizer '{name}' has an empty vocabulary; give a trained tokenizer.")
+        self.size = max(tokens.values()) + 1
+        raw: list[str | None] = [None] * self.size
+        for token, token_id in tokens.items():
+            raw[token_id] = token
+        self._raw = tuple(raw)
+        self.is_hole = np.array([token is None for token in raw])
+
+        added = tokenizer.added_tokens_decoder
+        control = {token_id for token_id, token in added.items() if token.special} | set(
+            tokenizer.all_special_ids
+        )
+        self.is_control = np.zeros(self.size, dtype=bool)
+        self.is_control[[token_id for token_id in control if token_id < self.size]] = True
+
+        spelling = _Spelling.of(json.loads(tokenizer.backend_tokenizer.to_str()))
+        self.kind = spelling.kind
+        spelled: list[bytes | None] = []
+        fallback = np.zeros(self.size, dtype=bool)
+        for token_id, token in enumerate(raw):
+            if token is None or self.is_control[token_id]:
+                spelled.append(None)
+            elif token_id in added:
+                spelled.append(token.encode())  # an added token is matched literally in the text
+            else:
+                fallback[token_id] = spelling.is_byte_fallback(token)
+                spelled.append(spelling.bytes_of(token))
+        self.token_bytes = tuple(spelled)
+        self.is_byte_fallback = fallback
+
+        self.roles = {
+            role: token_id
+            for role in ROLES
+            if (token_id := getattr(tokenizer, f"{role}_token_id", None)) is not None and token_id < self.size
+        }
+        probe_ids = np.concatenate([*self.encode(_PROBES), np.zeros(0, np.int32)])
+        self.fingerprint = hash_of(
+            [
+                json.dumps(raw, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+                self.is_control.tobytes(),
+                probe_ids.astype("<i4").tobytes(),
+            ]
+        )
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, name: str) -> Vocabulary:
+        """View `tokenizer`, remembered as `name`.
+
+        Raises
+        ------
+        InputError
+            If it has no fast version or no tokens.
+        """
+        return cls(tokenizer, name)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({self.name!r}, size={self.size}, kind={self.kind!r})"
+
+    def raw_token(self, token_id: int) -> str:
+        """Return the tokenizer's own string for an id, "" for a hole."""
+        return self._raw[token_id] or ""
+
+    def label(self, token_id: int) -> str:
+        """Return a token as people can read it: `␣the`, `↵`, `⇥`, `<E4 BD>` for part of a character."""
+        token = self.token_bytes[token_id]
+        return self.raw_token(token_id) if token is None else visible(token)
+
+    @cached_property
+    def _id_of_bytes(self) -> dict[bytes, int]:
+        # Where several ids spell the same bytes, a token that text really uses comes before a byte-fallback
+        # token (which is used only where no other fits), then the lowest id.
+        found: dict[bytes, int] = {}
+        for token_id in sorted(range(self.size), key=lambda i: (bool(self.is_byte_fallback[i]), i)):
+            token = self.token_bytes[token_id]
+            if token is not None:
+                found.setdefault(token, token_id)
+        return found
+
+    def id_of_bytes(self, token: bytes) -> int | None:
+        """Return the id that spells exactly these bytes (byte-fallback ids last, then the lowest), or None."""
+        return self._id_of_bytes.get(token)
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
+        """Tokenise texts in parallel, adding no special tokens and reading none into the text.
+
+        Returns
+        -------
+        list of np.ndarray
+            One int32 array of ids for each text.
+        """
+        backend = self.tokenizer.backend_tokenizer
+        before = backend.encode_special_tokens
+        # A text that spells "</s>" is text about tokenizers, not the end of a document.
+        backend.encode_special_tokens = True
+        try:
+            result: list[np.ndarray[Any, np.dtype[np.int32]]] = []
+            for batch in _batches(texts):
+                encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
+                result += [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+            return result
+        finally:
+            backend.encode_special_tokens = before
+
+    def decode(self, ids: Sequence[int] | np.ndarray[Any, Any]) -> str:
+        """Turn ids back into text, leaving control tokens out."""
+        return str(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
+
+    def spans(self, text: str) -> list[tuple[int, int, int]]:
+        """Tokenise one text and say which of its UTF-8 bytes each token covers.
+
+        Returns
+        -------
+        list of (id, start, end)
+            Byte positions in `text.encode()`, in order. Where the tokens' bytes spell the text the spans tile it
+            exactly, through the middle of characters if need be; where a normaliser changed the text they come
+            from the tokenizer's own character offsets.
+        """
+        (ids,) = self.encode([text])
+        data = text.encode()
+        pieces = [self.token_bytes[i] or b"" for i in ids]
+        joined = b"".join(pieces)
+        start = 0
+        if joined == b" " + data:
+            start = -1  # SentencePiece's dummy prefix stands before the text
+        elif joined != data:
+            return self._spans_by_offsets(text)
+        result = []
+        for token_id, piece in zip(ids, pieces, strict=True):
+            end = start + len(piece)
+            result.append((int(token_id), max(start, 0), max(end, 0)))
+            start = end
+        return result
+
+    def _spans_by_offsets(self, text: str) -> list[tuple[int, int, int]]:
+        encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+        position = np.cumsum([0] + [len(character.encode()) for character in text])
+        return [
+            (token_id, int(position[start]), int(position[end]))
+            for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How much of the target vocabulary the source has too.
+
+    Attributes
+    ----------
+    target_size : int
+        Distinct ids of the target tokenizer.
+    raw_count : int
+        Target tokens whose string is in the source vocabulary (the papers' count).
+    bytes_count : int
+        Target tokens whose bytes the source has, and control tokens that both write alike.
+    """
+
+    target_size: int
+    raw_count: int
+    bytes_count: int
+
+    @property
+    def raw_share(self) -> float:
+        """Share of the target vocabulary found by string, 0 to 1."""
+        return self.raw_count / self.target_size
+
+    @property
+    def bytes_share(self) -> float:
+        """Share of the target vocabulary found by bytes, 0 to 1."""
+        return self.bytes_count / self.target_size
+
+
+@dataclass(frozen=True)
+class SharedTokens:
+    """Tokens that both vocabularies have.
+
+    Attributes
+    ----------
+    source_ids, target_ids : np.ndarray
+        Shape (n,), int64, pairs in order of the target id; a target id stands once, a source id may stand again.
+    """
+
+    source_ids: np.ndarray[Any, np.dtype[np.int64]]
+    target_ids: np.ndarray[Any, np.dtype[np.int64]]
+
+    def __len__(self) -> int:
+        return len(self.target_ids)
+
+
+def shared_tokens(source: Vocabulary, target: Vocabulary, by: str = "bytes") -> SharedTokens:
+    """Find the target tokens that the source has too.
+
+    Parameters
+    ----------
+    source, target : Vocabulary
+        The two vocabularies.
+    by : str
+        "bytes": what the token spells (control tokens left out, see `shared_roles`); "raw": the tokenizer's own
+        string, control tokens included, as the papers count; "none": nothing is shared.
+
+    Raises
+    ------
+    InputError
+        For another `by`.
+    """
+    if by not in ("bytes", "raw", "none"):
+        raise InputError(f"There is no overlap '{by}'; choose 'bytes', 'raw' or 'none'.")
+    pairs: list[tuple[int, int]] = []
+    if by == "raw":
+        source_ids = source.tokenizer.get_vocab()
+        for target_id in range(target.size):
+            source_id = source_ids.get(target.raw_token(target_id))
+            if source_id is not None and not target.is_hole[target_id]:
+                pairs.append((target_id, source_id))
+    elif by == "bytes":
+        for target_id, token in enumerate(target.token_bytes):
+            source_id = None if token is None else source.id_of_bytes(token)
+            if source_id is not None:
+                pairs.append((target_id, source_id))
+    table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return SharedTokens(source_ids=table[:, 1].copy(), target_ids=table[:, 0].copy())
+
+
+def shared_roles(source: Vocabulary, target: Vocabulary) -> dict[int, int]:
+    """Match special tokens by what they do: target id -> source id.
+
+    bos, eos, unk and pad inherit from the source's token of that role (or the nearest role it has); where one id
+    has several roles, bos comes first and pad last. Other control tokens match where both write the same string.
+    """
+    matched: dict[int, int] = {}
+    for role in ROLES:
+        if role in target.roles:
+            for substitute in _ROLE_SUBSTITUTES[role]:
+                if substitute in source.roles:
+                    matched.setdefault(target.roles[role], source.roles[substitute])
+                    break
+    source_ids = source.tokenizer.get_vocab()
+    for target_id in np.flatnonzero(target.is_control):
+        source_id = source_ids.get(target.raw_token(int(target_id)))
+        if source_id is not None and source.is_control[source_id]:
+            matched.setdefault(int(target_id), source_id)
+    return matched
+
+
+def overlap(source: Vocabulary, target: Vocabulary) -> Overlap:
+    """Count the target tokens that the source has too, by string and by bytes.
+
+    Control tokens count where both vocabularies write the same string, so that the two figures differ in how text
+    is compared and in nothing else. Source: TokAlign table 5, whose "raw" figures this reproduces exactly.
+    """
+    raw = shared_tokens(source, target, by="raw")
+    by_bytes = shared_tokens(source, target, by="bytes")
+    control = int(target.is_control[raw.target_ids].sum())
+    return Overlap(
+        target_size=int((~target.is_hole).sum()), raw_count=len(raw), bytes_count=len(by_bytes) + control
+    )
+
+
+def visible(token: bytes) -> str:
+    """Write bytes so that spaces, line ends, controls and parts of characters can be seen."""
+    shown: list[str] = []
+    broken: list[str] = []
+    for character in token.decode("utf-8", "surrogateescape"):
+        if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte that is no UTF-8 by itself
+            broken.append(f"{ord(character) - 0xDC00:02X}")
+            continue
+        if broken:
+            shown.append(f"<{' '.join(broken)}>")
+            broken = []
+        shown.append(_visible_character(character))
+    if broken:
+        shown.append(f"<{' '.join(broken)}>")
+    return "".join(shown)
+
+
+def _visible_character(character: str) -> str:
+    named = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
+    if character in named:
+        return named[character]
+    if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Zs", "Cn", "Co"):
+        return f"<U+{ord(character):04X}>"
+    return character
+
+
+def _batches(texts: Sequence[str]) -> list[list[str]]:
+    batches: list[list[str]] = [[]]
+    held = 0
+    for text in texts:
+        if held > _ENCODE_BATCH_BYTES:
+            batches.append([])
+            held = 0
+        batches[-1].append(text)
+        held += len(text)
+    return batches
+
+
+@dataclass(frozen=True)
+class _Spelling:
+    """How a tokenizer writes bytes: read off its tokenizer.json."""
+
+    kind: str  # "byte-level", "sentencepiece", "wordpiece" or "plain"
+    byte_fallback: bool = False
+    prefix: str = ""
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> _Spelling:
+        parts = [
+            part["type"]
+            for place in ("normalizer", "pre_tokenizer", "decoder")
+            for part in _flatten(state.get(place))
+            if "type" in part
+        ]
+        model = state["model"]
+        if model.get("type") == "WordPiece":
+            return cls("wordpiece", prefix=model.get("continuing_subword_prefix", "##"))
+        if "ByteLevel" in parts:
+            return cls("byte-level")
+        replaces = any(
+            part.get("type") == "Replace"
+            and "▁" in (part.get("content"), str(part.get("pattern", {}).get("String")))
+            for place in ("normalizer", "decoder")
+            for part in _flatten(state.get(place))
+        )
+        if "Metaspace" in parts or replaces:
+            return cls(
+                "sentencepiece", byte_fallback=bool(model.get("byte_fallback")) or "ByteFallback" in parts
+            )
+        return cls("plain")
+
+    def is_byte_fallback(self, token: str) -> bool:
+        return self.byte_fallback and len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
+    def bytes_of(self, token: str) -> bytes:
+        if self.kind == "byte-level":
+            if all(character in _BYTE_OF_CHARACTER for character in token):
+                return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+            return token.encode()
+        if self.kind == "sentencepiece":
+            return (
+                bytes([int(token[3:5], 16)])
+                if self.is_byte_fallback(token)
+                else token.replace("▁", " ").encode()
+            )
+        if self.kind == "wordpiece":
+            if token.startswith(self.prefix):
+                return token[len(self.prefix) :].encode()
+            # BERT splits before every punctuation mark and CJK character, with or without a space there.
+            starts_word = token[:1].isalnum() and not "一" <= token[:1] <= "鿿"
+            return (" " + token if starts_word else token).encode()
+        return token.encode()
+
+
+def _flatten(part: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if part is None:
+        return []
+    inner = [*part.get("normalizers", []), *part.get("pretokenizers", []), *part.get("decoders", [])]
+    return [part, *(deep for one in inner for deep in _flatten(one))]
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes (Radford et al. 2019, `bytes_to_unicode`)."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    stand_ins = {byte: chr(byte) for byte in printable}
+    unprintable = [byte for byte in range(256) if byte not in stand_ins]
+    stand_ins |= {byte: chr(256 + place) for place, byte in enumerate(unprintable)}
+    return {character: byte for byte, character in stand_ins.items()}
+
+
+_BYTE_OF_CHARACTER = _byte_alphabet()

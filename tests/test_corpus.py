@@ -9,6 +9,7 @@ import pytest
 from tokalign_lab.corpus import (
     Corpus,
     Document,
+    excerpts,
     n_bytes,
     part_of,
     read_documents,
@@ -105,7 +106,7 @@ def test_a_text_too_short_to_split_ends_in_a_sentence() -> None:
 def test_a_sample_keeps_slices_and_parts() -> None:
     whole = read_documents(["default"])
     sample = read_documents(["default"], max_bytes=400_000, seed=3)
-    assert 200_000 < n_bytes(sample) < 600_000
+    assert 350_000 < n_bytes(sample) <= 401_000  # quotas are rounded, one a slice
     assert {d.slice for d in sample} == {d.slice for d in whole}
     assert part_of(sample, "held_out")
     assert text_hash(sample) == text_hash(read_documents(["default"], max_bytes=400_000, seed=3))
@@ -142,3 +143,14 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch, sp32k_vocabu
     with pytest.raises(KeyboardInterrupt):
         Corpus.build([Document("x", "x", "x")], sp32k_vocabulary, folder=tmp_path / "corpus")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_excerpts_keep_every_slice_and_are_short() -> None:
+    documents = [Document("p" * 9_000, f"a{i}", "a", "prose") for i in range(5)]
+    documents += [Document("é\n" * 3_000, f"b{i}", "b", "fr") for i in range(5)]
+    chosen = excerpts(documents, 9_000, longest=1_000)
+    assert {document.slice for document in chosen} == {"prose", "fr"}
+    assert 7_000 < n_bytes(chosen) <= 9_002
+    assert max(len(document.text) for document in chosen) <= 1_000
+    assert all(document.text.endswith("\n") for document in chosen if document.slice == "fr")
+    assert len({document.name.split("@")[0] for document in chosen}) > 2  # from many documents

@@ -44,9 +44,7 @@ def test_the_file_gives_back_every_value(lexicon: Lexicon, tmp_path: Path) -> No
     assert again.target_of()[5] == 301
 
 
-def test_upstreams_json_goes_out_and_comes_back(
-    lexicon, tmp_path, smollm_vocabulary, sp32k_vocabulary
-) -> None:
+def test_upstreams_json_goes_out_and_comes_back(lexicon, tmp_path, smollm_vocabulary, sp32k_vocabulary) -> None:
     lexicon.to_json(tmp_path / "align_matrix.json")
     assert json.loads((tmp_path / "align_matrix.json").read_text()) == {"1": 1, "300": 20, "301": 5}
     again = Lexicon.from_json(tmp_path / "align_matrix.json", smollm_vocabulary, sp32k_vocabulary)

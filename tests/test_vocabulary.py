@@ -88,9 +88,7 @@ def test_roles_match_by_what_they_do(smollm_vocabulary: Vocabulary, sp32k_vocabu
 
 
 def test_bos_comes_before_pad_where_one_id_has_both_roles() -> None:
-    source = byte_level(
-        {"<s>": 256, "</s>": 257, "<pad>": 258}, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
+    source = byte_level({"<s>": 256, "</s>": 257, "<pad>": 258}, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     target = byte_level({"<x>": 256}, bos_token="<x>", pad_token="<x>")
     assert shared_roles(source, target) == {256: 256}
 

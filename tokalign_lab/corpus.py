@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tokalign_lab.vocabulary import Vocabulary
 
 CODE_SUFFIXES = frozenset(
-    ".c .cc .cpp .cs .css .go .h .hpp .html .java .js .json .jsx .kt .php .pl .py .r .rb .rs .scala .sh .sql .swift .toml "
-    ".ts .tsx .yaml .yml".split()
+    {".c", ".cc", ".cpp", ".cs", ".css", ".go", ".h", ".hpp", ".html", ".java", ".js", ".json", ".jsx", ".kt", ".php"}
+    | {".pl", ".py", ".r", ".rb", ".rs", ".scala", ".sh", ".sql", ".swift", ".toml", ".ts", ".tsx", ".yaml", ".yml"}
 )
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".tex", ".csv"}) | CODE_SUFFIXES
 _HUB_DEFAULT_BYTES = 50_000_000  # a streamed data set may have no end
@@ -58,9 +58,7 @@ class Document:
     split: str | None = None
 
 
-def read_documents(
-    sources: Sequence[str | Path], max_bytes: int | None = None, seed: int = 0
-) -> list[Document]:
+def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, seed: int = 0) -> list[Document]:
     """Read documents from texts of any accepted kind.
 
     Parameters
@@ -70,8 +68,8 @@ def read_documents(
         `name`, `group`, `slice` and `split` are used where they stand), a `.parquet` file (column `text`), a folder
         (all of these below it), or `hub:org/name[:config[:split]]` (streamed).
     max_bytes : int, optional
-        Take about this many UTF-8 bytes: a seeded sample of whole documents that keeps the proportions of slices
-        and splits.
+        Take at most this many UTF-8 bytes: a seeded sample of whole documents that keeps the proportions of slices
+        and splits (where no document of a slice is short enough, the beginning of one).
     seed : int
         Seed of that sample.
 
@@ -83,9 +81,7 @@ def read_documents(
     if not sources:
         raise InputError("No text was given; name a file, a folder, a data set or 'default'.")
     if max_bytes is not None and max_bytes <= 0:
-        raise InputError(
-            f"max_bytes is {max_bytes}; give a positive number of bytes, or none for the whole text."
-        )
+        raise InputError(f"max_bytes is {max_bytes}; give a positive number of bytes, or none for the whole text.")
     documents: list[Document] = []
     for source in sources:
         found = list(_read_source(str(source), max_bytes))
@@ -127,9 +123,7 @@ def split_documents(
         If the share is not between 0 and 1, or a part would be empty.
     """
     if not 0 < held_out_share < 1:
-        raise InputError(
-            f"The held-out share is {held_out_share}; give a number between 0 and 1, such as 0.05."
-        )
+        raise InputError(f"The held-out share is {held_out_share}; give a number between 0 and 1, such as 0.05.")
     train = [document for document in documents if document.split == "train"]
     held_out = [document for document in documents if document.split == "held_out"]
     free = [document for document in documents if document.split is None]
@@ -140,9 +134,7 @@ def split_documents(
             train.append(head)
             held_out += [tail] if tail.text else []
     else:
-        drawn = np.random.default_rng(seed).permutation(len(groups))[
-            : max(1, round(held_out_share * len(groups)))
-        ]
+        drawn = np.random.default_rng(seed).permutation(len(groups))[: max(1, round(held_out_share * len(groups)))]
         held = {groups[i] for i in drawn}
         train += [document for document in free if document.group not in held]
         held_out += [document for document in free if document.group in held]
@@ -151,9 +143,7 @@ def split_documents(
     return train, held_out
 
 
-def excerpts(
-    documents: Sequence[Document], max_bytes: int, longest: int = 2_000, seed: int = 0
-) -> list[Document]:
+def excerpts(documents: Sequence[Document], max_bytes: int, longest: int = 2_000, seed: int = 0) -> list[Document]:
     """Draw short passages: a small text to measure on that still covers every slice.
 
     Parameters
@@ -362,9 +352,7 @@ def _read_source(source: str, max_bytes: int | None) -> Iterator[Document]:
         return
     path = _locate(source)
     if path.is_dir():
-        files = sorted(
-            file for file in path.rglob("*") if file.is_file() and _readable(file.relative_to(path))
-        )
+        files = sorted(file for file in path.rglob("*") if file.is_file() and _readable(file.relative_to(path)))
         if not files:
             raise InputError(f"The folder '{path}' holds no text, JSONL or Parquet file; name another.")
         for file in files:
@@ -422,7 +410,7 @@ def _read_parquet(path: Path, name: str) -> Iterator[Document]:
         raise InputError(f"'{path}' is not a readable Parquet file ({error}); write it anew.") from error
     if "text" not in file.schema_arrow.names:
         raise InputError(
-            f"'{path}' has no column 'text' (it has {', '.join(file.schema_arrow.names)}); rename the one with the text."
+            f"'{path}' has no column 'text' (it has {', '.join(file.schema_arrow.names)}); rename the one that has it."
         )
     number = 0
     for batch in file.iter_batches(1_000):
@@ -465,9 +453,7 @@ def _document(fields: dict[str, Any], name: str) -> Document:
         name=str(fields.get("name") or name),
         group=str(fields.get("group") or fields.get("name") or name),
         slice=str(fields.get("slice") or "prose"),
-        split={"train": "train", "held_out": "held_out", "validation": "held_out", "test": "held_out"}.get(
-            str(split)
-        ),
+        split={"train": "train", "held_out": "held_out", "validation": "held_out", "test": "held_out"}.get(str(split)),
     )
 
 
@@ -478,17 +464,19 @@ def _sample(documents: list[Document], max_bytes: int, seed: int) -> list[Docume
     strata: dict[tuple[str, str], list[int]] = {}
     for place, document in enumerate(documents):
         strata.setdefault((document.slice, document.split or ""), []).append(place)
-    kept: list[int] = []
+    kept: dict[int, Document] = {}
     for (name, split), places in sorted(strata.items()):
-        quota = max_bytes * lengths[places].sum() / lengths.sum()
+        left = round(max_bytes * lengths[places].sum() / lengths.sum())
         own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}/{split}".encode()).digest()[:8], "little")
-        taken = 0
-        for place in np.random.default_rng(own_seed).permutation(places):
-            if taken and taken + lengths[place] > quota:
-                continue
-            kept.append(int(place))
-            taken += int(lengths[place])
-    return [documents[place] for place in sorted(kept)]
+        drawn = [int(place) for place in np.random.default_rng(own_seed).permutation(places)]
+        for place in drawn:
+            if lengths[place] <= left:
+                kept[place] = documents[place]
+                left -= int(lengths[place])
+        if not any(place in kept for place in drawn) and left:  # no document is short enough: a piece of one
+            start = documents[drawn[0]].text.encode("utf-8", "surrogatepass")[:left].decode("utf-8", "ignore")
+            kept[drawn[0]] = replace(documents[drawn[0]], text=start)
+    return [kept[place] for place in sorted(kept) if kept[place].text]
 
 
 def _cut(document: Document, share: float) -> tuple[Document, Document]:

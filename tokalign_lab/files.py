@@ -46,6 +46,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:
         yield temporary
+        for inside in temporary.rglob("*"):  # some libraries write through private temporary files
+            inside.chmod((0o777 if inside.is_dir() else 0o666) & ~_umask())
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-old-"))

@@ -85,9 +85,7 @@ class Vocabulary:
         self.is_hole = np.array([token is None for token in raw])
 
         added = tokenizer.added_tokens_decoder
-        control = {token_id for token_id, token in added.items() if token.special} | set(
-            tokenizer.all_special_ids
-        )
+        control = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         self.is_control = np.zeros(self.size, dtype=bool)
         self.is_control[[token_id for token_id in control if token_id < self.size]] = True
 
@@ -95,22 +93,19 @@ class Vocabulary:
         self.kind = spelling.kind
         spelled: list[bytes | None] = []
         fallback = np.zeros(self.size, dtype=bool)
-        for token_id, token in enumerate(raw):
-            if token is None or self.is_control[token_id]:
+        for token_id, written in enumerate(raw):
+            if written is None or self.is_control[token_id]:
                 spelled.append(None)
             elif token_id in added:
-                spelled.append(token.encode())  # an added token is matched literally in the text
+                spelled.append(written.encode())  # an added token is matched literally in the text
             else:
-                fallback[token_id] = spelling.is_byte_fallback(token)
-                spelled.append(spelling.bytes_of(token))
+                fallback[token_id] = spelling.is_byte_fallback(written)
+                spelled.append(spelling.bytes_of(written))
         self.token_bytes = tuple(spelled)
         self.is_byte_fallback = fallback
 
-        self.roles = {
-            role: token_id
-            for role in ROLES
-            if (token_id := getattr(tokenizer, f"{role}_token_id", None)) is not None and token_id < self.size
-        }
+        by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
+        self.roles = {role: int(held) for role, held in by_role.items() if held is not None and held < self.size}
         probe_ids = np.concatenate([*self.encode(_PROBES), np.zeros(0, np.int32)])
         self.fingerprint = hash_of(
             [
@@ -328,9 +323,7 @@ def overlap(source: Vocabulary, target: Vocabulary) -> Overlap:
     raw = shared_tokens(source, target, by="raw")
     by_bytes = shared_tokens(source, target, by="bytes")
     control = int(target.is_control[raw.target_ids].sum())
-    return Overlap(
-        target_size=int((~target.is_hole).sum()), raw_count=len(raw), bytes_count=len(by_bytes) + control
-    )
+    return Overlap(target_size=int((~target.is_hole).sum()), raw_count=len(raw), bytes_count=len(by_bytes) + control)
 
 
 def visible(token: bytes) -> str:
@@ -393,15 +386,12 @@ class _Spelling:
         if "ByteLevel" in parts:
             return cls("byte-level")
         replaces = any(
-            part.get("type") == "Replace"
-            and "▁" in (part.get("content"), str(part.get("pattern", {}).get("String")))
+            part.get("type") == "Replace" and "▁" in (part.get("content"), str(part.get("pattern", {}).get("String")))
             for place in ("normalizer", "decoder")
             for part in _flatten(state.get(place))
         )
         if "Metaspace" in parts or replaces:
-            return cls(
-                "sentencepiece", byte_fallback=bool(model.get("byte_fallback")) or "ByteFallback" in parts
-            )
+            return cls("sentencepiece", byte_fallback=bool(model.get("byte_fallback")) or "ByteFallback" in parts)
         return cls("plain")
 
     def is_byte_fallback(self, token: str) -> bool:
@@ -413,11 +403,7 @@ class _Spelling:
                 return bytes(_BYTE_OF_CHARACTER[character] for character in token)
             return token.encode()
         if self.kind == "sentencepiece":
-            return (
-                bytes([int(token[3:5], 16)])
-                if self.is_byte_fallback(token)
-                else token.replace("▁", " ").encode()
-            )
+            return bytes([int(token[3:5], 16)]) if self.is_byte_fallback(token) else token.replace("▁", " ").encode()
         if self.kind == "wordpiece":
             if token.startswith(self.prefix):
                 return token[len(self.prefix) :].encode()

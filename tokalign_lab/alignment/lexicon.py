@@ -105,7 +105,7 @@ class LexiconRows:
         source_counts: np.ndarray[Any, Any],
         target_counts: np.ndarray[Any, Any],
     ) -> pd.DataFrame:
-        """Make the lexicon's table; counts are how often each id stands in the text, shapes (source.size,) and (size,)."""
+        """Make the lexicon's table; counts, shapes (source.size,) and (size,), are of each id in the text."""
         import pandas as pd
 
         found = self.source_id != _NONE
@@ -123,9 +123,7 @@ class LexiconRows:
                 "weights": self.weights,
                 "source_count": np.where(found, source_counts[best], 0).astype(np.int64),
                 "target_count": np.asarray(target_counts, np.int64),
-                "source_token": [
-                    source.raw_token(int(i)) if ok else "" for i, ok in zip(best, found, strict=True)
-                ],
+                "source_token": [source.raw_token(int(i)) if ok else "" for i, ok in zip(best, found, strict=True)],
                 "target_token": [target.raw_token(i) for i in range(self.size)],
             }
         )
@@ -157,9 +155,7 @@ class Lexicon:
 
     def __repr__(self) -> str:
         names = self.provenance["source"]["name"], self.provenance["target"]["name"]
-        return (
-            f"Lexicon({names[0]} -> {names[1]}, {len(self):,} tokens, recipe={self.provenance['recipe']!r})"
-        )
+        return f"Lexicon({names[0]} -> {names[1]}, {len(self):,} tokens, recipe={self.provenance['recipe']!r})"
 
     def source_of(self) -> np.ndarray[Any, np.dtype[np.int32]]:
         """Return the best source id of each target id, shape (target size,), int32, -1 where there is none."""
@@ -181,8 +177,8 @@ class Lexicon:
             made_for = self.provenance[side]
             if vocabulary is not None and vocabulary.fingerprint != made_for["fingerprint"]:
                 raise InputError(
-                    f"This lexicon was made for the {side} tokenizer '{made_for['name']}' ({made_for['size']:,} tokens), "
-                    f"not for '{vocabulary.name}' ({vocabulary.size:,} tokens); align this pair anew."
+                    f"This lexicon was made for the {side} tokenizer '{made_for['name']}' ({made_for['size']:,} "
+                    f"tokens), not for '{vocabulary.name}' ({vocabulary.size:,} tokens); align this pair anew."
                 )
 
     def save(self, path: Path | str) -> None:
@@ -200,9 +196,7 @@ class Lexicon:
             _REVERSE_KEY: reverse.encode(),
         }
         with atomic_file(path) as temporary:
-            pq.write_table(
-                table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}), temporary
-            )
+            pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}), temporary)
 
     @classmethod
     def load(cls, path: Path | str) -> Lexicon:
@@ -225,14 +219,10 @@ class Lexicon:
         try:
             table = pq.read_table(path)
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(
-                f"'{path}' is not a readable Parquet file ({error}); align the pair anew."
-            ) from error
+            raise InputError(f"'{path}' is not a readable Parquet file ({error}); align the pair anew.") from error
         metadata = table.schema.metadata or {}
         if _PROVENANCE_KEY not in metadata:
-            raise InputError(
-                f"'{path}' is a Parquet file but no lexicon of tokalign-lab (it has no provenance)."
-            )
+            raise InputError(f"'{path}' is a Parquet file but no lexicon of tokalign-lab (it has no provenance).")
         reverse = pd.read_json(io.BytesIO(metadata[_REVERSE_KEY]), orient="columns")
         return cls(table.to_pandas(), reverse, json.loads(metadata[_PROVENANCE_KEY]))
 
@@ -264,9 +254,7 @@ class Lexicon:
                 )
             rows.copy(target_id, source_id, "aligned")
         table = rows.to_table(source, target, np.zeros(source.size), np.zeros(target.size))
-        provenance = make_provenance(
-            source, target, recipe="imported", parameters={"file": path.name}, seed=0
-        )
+        provenance = make_provenance(source, target, recipe="imported", parameters={"file": path.name}, seed=0)
         return cls(table, reverse_of(rows, source.size), provenance)
 
 
@@ -276,14 +264,12 @@ def reverse_of(rows: LexiconRows, source_size: int) -> pd.DataFrame:
     Copies come before aligned tokens, then the higher score, then the lower id. A recipe that measures the
     source-to-target direction by itself makes a better one.
     """
-    order = {"identical": 0, "role": 0}
+    copied = np.isin(rows.origin.astype(str), ("identical", "role"))
     target_of = np.full(source_size, _NONE, np.int32)
     score = np.full(source_size, np.nan, np.float32)
     origin = np.full(source_size, "hole", object)
     chosen = np.flatnonzero(rows.source_id != _NONE)
-    ranked = sorted(
-        chosen, key=lambda t: (order.get(rows.origin[t], 1), -np.nan_to_num(rows.score[t]), t), reverse=True
-    )
+    ranked = sorted(chosen, key=lambda t: (not copied[t], -np.nan_to_num(rows.score[t]), t), reverse=True)
     for target_id in ranked:  # the best is written last and stays
         source_id = rows.source_id[target_id]
         target_of[source_id], score[source_id] = target_id, rows.score[target_id]

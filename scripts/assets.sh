@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Fetch the assets that the quick start, the demo and the tests use; those that are here already cost nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+for name in smollm2-135m sp32k minilm default "$@"; do
+    .venv/bin/tokalign-lab assets get "$name"
+done

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Make the environment in .venv: `setup.sh` what the lab needs, `setup.sh dev` also what the tests need.
+# Does nothing when it is up to date, which a stamp with the hash of the requirement files tells.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly KIND="${1:-base}"
+readonly LOG=.venv/setup.log
+readonly NEEDED_MB=6000
+STAMP=""
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+
+find_python() {
+    local name
+    # 3.11 first: it is the version that constraints.txt was made with.
+    for name in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3; do
+        if fits "$name"; then
+            "$name" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
+                fail "$name lacks the venv module; install it (on Debian and Ubuntu: apt-get install python3-venv)."
+            command -v "$name"
+            return
+        elif [ "$name" = "${PYTHON:-}" ]; then
+            fail "PYTHON=$PYTHON is not a Python 3.11 or newer that runs here."
+        fi
+    done
+    fail "Python 3.11 or newer was not found; install it or name one: make setup PYTHON=/path/to/python3."
+}
+
+key_of() { cat pyproject.toml constraints.txt | "$1" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
+
+# The virtual environment's own Python answers when it works, so that an up-to-date one needs no search.
+up_to_date() {
+    fits .venv/bin/python || return 1
+    STAMP="$(key_of .venv/bin/python) $PWD"
+    [ "$(cat ".venv/stamp-$KIND" 2>/dev/null)" = "$STAMP" ]
+}
+
+check_disk() {
+    local free
+    free=$(df -Pm . | awk 'NR == 2 {print $4}')
+    [ "$free" -ge "$NEEDED_MB" ] ||
+        fail "$NEEDED_MB MB of free disk are needed here and there are $free MB; free some space."
+}
+
+# Run pip with its output in the log, and say every few seconds that it is alive.
+run_pip() {
+    local what="$1" started=$SECONDS
+    shift
+    echo "  $what"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --retries 2 "$@" >>"$LOG" 2>&1 &
+    local pid=$!
+    trap 'kill $pid 2>/dev/null || true' EXIT
+    while kill -0 "$pid" 2>/dev/null; do
+        sleep 1
+        if (((SECONDS - started) % 15 == 0)); then
+            echo "    ... $((SECONDS - started)) s, $(du -sm .venv 2>/dev/null | cut -f1) MB installed"
+        fi
+    done
+    trap - EXIT
+    wait "$pid" || explain_failure
+}
+
+explain_failure() {
+    if grep -qE 'No space left on device' "$LOG"; then
+        fail "the disk is full; free some space and run it again."
+    elif grep -qE 'NewConnectionError|ConnectionError|ConnectTimeout|ReadTimeout|Max retries|Temporary failure in name|Network is unreachable|ProxyError' "$LOG"; then
+        fail "the package index cannot be reached; connect to the network (or set pip's index or proxy) and run it again."
+    fi
+    grep -v '^WARNING' "$LOG" | tail -n 15 >&2
+    fail "pip could not install the packages; its last words are above, all of them in $LOG."
+}
+
+if up_to_date; then
+    echo "The environment in .venv is up to date."
+    exit 0
+fi
+if ! fits .venv/bin/python; then
+    python="$(find_python)"
+    check_disk
+    echo "Making .venv with $("$python" --version) ($python); the first time takes a few minutes."
+    rm -rf .venv
+    "$python" -m venv .venv || fail "$python could not make a virtual environment in .venv."
+else
+    check_disk
+    echo "Bringing .venv up to date."
+fi
+: >"$LOG"
+torch="$(grep -m1 '^torch==' constraints.txt)"
+run_pip "pip" --upgrade "pip>=25.1"
+# torch alone and first, so that only torch is looked for at another index.
+run_pip "$torch (the largest part)" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$torch" -c constraints.txt
+run_pip "tokalign-lab and what it needs" -c constraints.txt -e .
+if [ "$KIND" = dev ]; then
+    run_pip "what the tests need" -c constraints.txt --group dev
+fi
+STAMP="$(key_of .venv/bin/python) $PWD"
+echo "$STAMP" >.venv/stamp-base
+[ "$KIND" = base ] || echo "$STAMP" >".venv/stamp-$KIND"
+echo "The environment in .venv is ready ($(du -sm .venv | cut -f1) MB, $SECONDS s)."

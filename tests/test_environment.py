@@ -1,0 +1,88 @@
+"""The ways to make the environment agree, and the engine stands without the notebook's packages."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+BLOCKED = """
+import importlib, pkgutil, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("ipywidgets", "plotly", "anywidget"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Block())
+import tokalign_lab
+names = [m.name for m in pkgutil.walk_packages(tokalign_lab.__path__, "tokalign_lab.", onerror=lambda name: None)]
+names = [n for n in names if not n.startswith("tokalign_lab.widgets")]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
+
+
+def pinned() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    return {re.sub(r"[-_.]+", "-", line.split("==")[0]).lower(): line.split("==")[1] for line in lines}
+
+
+def required() -> list[Requirement]:
+    return [Requirement(text) for text in PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]]
+
+
+def test_environment_yml_installs_this_project_with_the_same_constraints() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["project"]["name"]
+    python = next(entry for entry in environment["dependencies"] if str(entry).startswith("python="))
+    assert (
+        Version(python.removeprefix("python="))
+        in Requirement(f"python{PROJECT['project']['requires-python']}").specifier
+    )
+    assert "pip" in environment["dependencies"]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["-c constraints.txt", "-e ."]
+
+
+def test_constraints_pin_every_requirement_to_a_version_that_it_allows() -> None:
+    versions = pinned()
+    for requirement in required():
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        assert name in versions, f"constraints.txt lacks {name}"
+        assert requirement.specifier.contains(versions[name], prereleases=True), f"{requirement} but {versions[name]}"
+    assert "+" not in versions["torch"]
+
+
+def test_engine_names_what_it_needs() -> None:
+    names = {requirement.name for requirement in required()}
+    assert {"torch", "transformers", "tokenizers", "gguf", "jupyterlab", "ipywidgets", "plotly", "pytest"} <= names
+
+
+def test_every_package_is_listed_for_installation() -> None:
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "tokalign_lab").rglob("__init__.py")}
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    assert {".".join(folder.parts) for folder in folders} | {"tokalign_lab.widgets"} == listed
+
+
+def test_engine_imports_without_widgets_and_plotly() -> None:
+    result = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert int(result.stdout) > 20
+
+
+@pytest.mark.parametrize("target", ["help", "setup", "lab", "test", "demo", "lint", "notebooks", "bench", "clean"])
+def test_make_help_lists_the_target(target: str) -> None:
+    shown = subprocess.run(["make", "-s", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE)

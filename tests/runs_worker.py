@@ -1,0 +1,58 @@
+"""A worker for tests: the real one, with kinds of run that do little and take no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from tokalign_lab.runs import kinds, worker
+
+
+def count(settings: dict[str, Any], context: worker.RunContext) -> None:
+    """Count steps; `until_killed` is a step at which the process kills itself, the first time."""
+    checkpoint = context.folder.path / "checkpoint"
+    start = int(checkpoint.read_text()) if context.resume and checkpoint.exists() else 0
+    if context.resume:
+        context.emit({"kind": "resumed", "step": start, "cwd": os.getcwd()})
+    for step in range(start + 1, settings["steps"] + 1):
+        context.interrupt()
+        time.sleep(settings.get("seconds", 0.0))
+        context.emit({"kind": "step", "step": step, "loss": 1 / step, "again": context.resume})
+        if step % 3 == 0:
+            checkpoint.write_text(str(step))
+        if step == settings.get("until_killed") and not context.resume:
+            with open(context.folder.path / "events.jsonl", "ab") as file:
+                file.write(b'{"kind": "step", "step": 99, "lo')  # torn
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash(settings: dict[str, Any], context: worker.RunContext) -> None:
+    raise ZeroDivisionError("as the test wants")
+
+
+def refuse(settings: dict[str, Any], context: worker.RunContext) -> None:
+    from tokalign_lab.errors import InputError
+
+    raise InputError("The text is empty; give some.")
+
+
+def sit(settings: dict[str, Any], context: worker.RunContext) -> None:
+    """No step boundary ever comes."""
+    time.sleep(60)
+
+
+def deaf(settings: dict[str, Any], context: worker.RunContext) -> None:
+    """Native code that no signal interrupts: the handler is never run."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+
+
+kinds.KINDS.update({"count": count, "crash": crash, "refuse": refuse, "sit": sit, "deaf": deaf})
+if os.environ.get("TEST_GRACE"):
+    worker.CANCEL_GRACE_SECONDS = float(os.environ["TEST_GRACE"])
+
+if __name__ == "__main__":
+    sys.exit(worker.main())

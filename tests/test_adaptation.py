@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import CONFIGS, WORDS, save_tiny, tiny_model, tiny_vocabulary
+
+from tokalign_lab.adaptation import train
+from tokalign_lab.adaptation.checkpoints import latest_checkpoint
+from tokalign_lab.adaptation.data import OrderedBlocks, PackedBlocks
+from tokalign_lab.adaptation.events import Diverged
+from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.adaptation.stages import plan_stages, set_trainable
+from tokalign_lab.corpus import Corpus, Document
+from tokalign_lab.errors import InputError
+from tokalign_lab.model.load import load_model
+
+SMALL = AdaptSettings(
+    steps=8, batch_size=2, sequence_length=16, evaluate_bytes=300, save_every=3, held_out_share=0.2, seed=1
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"{number}. {WORDS}" for number in range(40)), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    return save_tiny(tmp_path / "tiny")
+
+
+class Events(list[dict[str, Any]]):
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self if event["kind"] == kind]
+
+
+def run(model: Path, text: str, folder: Path, settings: AdaptSettings = SMALL, **options: Any) -> Events:
+    events = Events()
+    train.adapt(str(model), [text], settings, folder, emit=events.append, device="cpu", **options)
+    return events
+
+
+# --- what is trained ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_stage_1_trains_exactly_the_embedding_and_the_head(kind: str) -> None:
+    model = tiny_model(kind, 60)
+    names = set_trainable(model, 1)
+    own = {id(weight) for weight in model.get_input_embeddings().parameters()}
+    own |= {id(weight) for weight in model.get_output_embeddings().parameters()}
+    assert {id(weight) for name, weight in model.named_parameters() if name in names} == own
+    if kind in ("llama", "qwen2", "phi"):
+        assert "lm_head.weight" in names, "upstream's name filter leaves this one frozen"
+    model(input_ids=torch.arange(10).unsqueeze(0), labels=torch.arange(10).unsqueeze(0)).loss.backward()
+    for name, weight in model.named_parameters():
+        assert (weight.grad is not None) == (name in names), name
+    assert len(set_trainable(model, 2)) == len(list(model.named_parameters()))
+
+
+def test_frozen_weights_stay_bit_equal_and_the_others_move(model_folder: Path, text: str, tmp_path: Path) -> None:
+    settings = AdaptSettings(
+        steps=3,
+        stage1_share=1.0,
+        batch_size=2,
+        sequence_length=16,
+        evaluate_bytes=200,
+        weight_decay=0.5,
+        learning_rate_stage1=1e-2,
+        held_out_share=0.2,
+    )
+    run(model_folder, text, tmp_path / "run", settings)
+    before = load_model(str(model_folder), device="cpu").state_dict()
+    after = load_model(str(tmp_path / "run" / "model"), device="cpu").state_dict()
+    for name in before:
+        same = torch.equal(before[name], after[name])
+        assert same == (name not in ("model.embed_tokens.weight", "lm_head.weight")), name
+
+
+def test_stages_share_the_steps_and_an_empty_one_is_left_out() -> None:
+    whole = plan_stages(AdaptSettings(steps=5))
+    assert [(stage.number, stage.first_step, stage.steps) for stage in whole] == [(1, 0, 2), (2, 2, 3)]
+    assert [stage.number for stage in plan_stages(AdaptSettings(steps=5, stage1_share=0))] == [2]
+    assert [stage.number for stage in plan_stages(AdaptSettings(steps=5, stage1_share=1))] == [1]
+
+
+# --- data -----------------------------------------------------------------------------------------------------
+
+
+def packed(texts: list[str], length: int, bos: str | None = None) -> tuple[PackedBlocks, np.ndarray]:
+    vocabulary = tiny_vocabulary(280, bos=bos)
+    corpus = Corpus.build([Document(t, str(n), str(n)) for n, t in enumerate(texts)], vocabulary)
+    before = [vocabulary.roles["bos"]] if bos else []
+    stream = np.concatenate([[*before, *ids, vocabulary.roles["eos"]] for ids in vocabulary.encode(texts)])
+    return PackedBlocks(corpus, vocabulary, length), stream
+
+
+@pytest.mark.parametrize("bos", [None, "<s>"])
+@pytest.mark.parametrize("length", [2, 7, 50])
+def test_blocks_are_the_documents_end_to_end(length: int, bos: str | None) -> None:
+    blocks, stream = packed([WORDS, "", "a", WORDS[:30]], length, bos)
+    assert len(blocks) == len(stream) // length
+    assert np.array_equal(np.concatenate([blocks[i] for i in range(len(blocks))]), stream[: len(blocks) * length])
+
+
+def test_the_order_is_seeded_covers_the_text_and_goes_on() -> None:
+    blocks, _ = packed([WORDS * 3], 8)
+    n = len(blocks)
+    whole = [OrderedBlocks(blocks, 0, 3 * n, seed=4).block_at(i) for i in range(3 * n)]
+    for epoch in range(3):
+        assert sorted(whole[epoch * n : (epoch + 1) * n]) == list(range(n))
+    assert whole[:n] != whole[n : 2 * n]
+    later = OrderedBlocks(blocks, n - 2, n, seed=4)
+    assert [later.block_at(i) for i in range(n)] == whole[n - 2 : 2 * n - 2]
+    assert [OrderedBlocks(blocks, 0, n, seed=5).block_at(i) for i in range(n)] != whole[:n]
+
+
+def test_a_text_shorter_than_one_sequence_is_refused() -> None:
+    with pytest.raises(InputError, match="fewer than one sequence of 5000"):
+        packed([WORDS], 5000)
+
+
+# --- a run ----------------------------------------------------------------------------------------------------
+
+
+def test_events_tell_the_whole_run(model_folder: Path, text: str, tmp_path: Path) -> None:
+    settings = AdaptSettings(**{**SMALL.to_dict(), "evaluate_every": 3, "prompts": ("The quick",), "sample_tokens": 4})
+    events = run(model_folder, text, tmp_path / "run", settings)
+    steps = events.of("step")
+    assert [event["step"] for event in steps] == list(range(1, 9))
+    assert [event["stage"] for event in steps] == [1] * 4 + [2] * 4
+    for event in steps:
+        assert event["loss"] > 0
+        assert event["grad_norm"] > 0
+        assert event["tokens_per_second"] > 0
+        assert event["tokens"] == event["step"] * 32
+    assert max(event["learning_rate"] for event in steps[:4]) == pytest.approx(6.4e-4)
+    assert max(event["learning_rate"] for event in steps[4:]) == pytest.approx(5e-5)
+    measured = events.of("evaluation")
+    assert [event["step"] for event in measured] == [0, 3, 4, 6, 8]
+    assert all(math.isfinite(event["bits_per_byte"]) for event in measured)
+    assert [event["step"] for event in events.of("sample")] == [0, 3, 4, 6, 8]
+    card = json.loads((tmp_path / "run" / "model" / "tokalign.json").read_text())
+    assert card["training"]["tokens"] == 8 * 32
+    assert card["scores"]["bits_per_byte"] == measured[-1]["bits_per_byte"]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_measuring_does_not_change_the_training(model_folder: Path, text: str, tmp_path: Path) -> None:
+    plain = run(model_folder, text, tmp_path / "plain")
+    watched = run(model_folder, text, tmp_path / "watched", AdaptSettings(**{**SMALL.to_dict(), "evaluate_every": 1}))
+    assert [event["loss"] for event in plain.of("step")] == [event["loss"] for event in watched.of("step")]
+
+
+def test_tuning_lowers_the_loss_on_a_repeating_text(model_folder: Path, text: str, tmp_path: Path) -> None:
+    settings = AdaptSettings(
+        **{
+            **SMALL.to_dict(),
+            "steps": 40,
+            "save_every": 100,
+            "learning_rate_stage1": 3e-2,
+            "learning_rate_stage2": 1e-2,
+        }
+    )
+    measured = run(model_folder, text, tmp_path / "run", settings).of("evaluation")
+    assert measured[1]["bits_per_byte"] < measured[0]["bits_per_byte"]
+    assert measured[2]["bits_per_byte"] < measured[1]["bits_per_byte"]
+
+
+class Stop(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(("killed_after", "resumed_at"), [(2, 0), (3, 3), (5, 4), (7, 7)])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])  # gpt2 has dropout: its random numbers must go on too
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    kind: str, killed_after: int, resumed_at: int, text: str, tmp_path: Path
+) -> None:
+    model = save_tiny(tmp_path / "model", kind)
+    whole = run(model, text, tmp_path / "whole")
+    first = Events()
+
+    def interrupt() -> None:
+        # the boundary *before* the next step: a checkpoint of the last one has been written by then
+        calling = sys._getframe(1).f_code.co_name
+        if calling == "on_step_begin" and len(first.of("step")) >= killed_after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train.adapt(str(model), [text], SMALL, tmp_path / "cut", emit=first.append, interrupt=interrupt, device="cpu")
+    second = run(model, text, tmp_path / "cut", resume=True)
+    assert second.of("resumed")[0]["step"] == resumed_at
+    losses = {event["step"]: event["loss"] for event in [*first.of("step"), *second.of("step")]}
+    assert losses == {event["step"]: event["loss"] for event in whole.of("step")}
+    for name, weight in load_model(str(tmp_path / "whole" / "model"), device="cpu").state_dict().items():
+        assert torch.equal(weight, load_model(str(tmp_path / "cut" / "model"), device="cpu").state_dict()[name]), name
+
+
+def test_a_run_killed_in_the_final_save_only_saves_again(
+    model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_model", fail)
+        with pytest.raises(Stop):
+            run(model_folder, text, tmp_path / "run")
+    events = run(model_folder, text, tmp_path / "run", resume=True)
+    assert events.of("resumed")[0]["step"] == 8
+    assert not events.of("step")
+    assert [event["step"] for event in events.of("evaluation")] == [8]
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_a_checkpoint_that_is_not_whole_is_not_used(model_folder: Path, text: str, tmp_path: Path) -> None:
+    root = tmp_path / "run" / "checkpoints"
+    torn = root / "stage2" / "checkpoint-4"
+    torn.mkdir(parents=True)
+    (torn / "model.safetensors").write_bytes(b"half")
+    events = run(model_folder, text, tmp_path / "run", resume=True)
+    assert events.of("resumed")[0]["step"] == 0
+    assert len(events.of("step")) == 8
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
+    model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = train._OrderedTrainer.compute_loss
+
+    def broken(self: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = losses(self, *args, **kwargs)
+        return loss * float("nan") if self.state.global_step == 3 else loss
+
+    monkeypatch.setattr(train._OrderedTrainer, "compute_loss", broken)
+    with pytest.raises(Diverged, match=r"not a number at step 4 \(stage 1\); lower learning_rate_stage1"):
+        run(model_folder, text, tmp_path / "run")
+    kept = latest_checkpoint(tmp_path / "run" / "checkpoints", plan_stages(SMALL))
+    assert kept is not None
+    assert (kept.stage, kept.step) == (1, 3)
+
+
+# --- settings -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"steps": True}, "steps must be a whole number"),
+        ({"stage1_share": 1.5}, "stage1_share is 1.5"),
+        ({"learning_rate_stage1": "fast"}, "learning_rate_stage1 must be a number"),
+        ({"learning_rate_stage2": float("nan")}, "learning_rate_stage2 is nan"),
+        ({"prompts": "one"}, "prompts must be a list"),
+        ({"epochs": 3}, "no setting 'epochs'"),
+    ],
+)
+def test_settings_are_refused_in_a_sentence(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        AdaptSettings.from_dict(values)
+
+
+def test_settings_survive_json() -> None:
+    settings = AdaptSettings.from_dict({"steps": 3, "prompts": ["a", "b"], "learning_rate_stage1": 1})
+    assert AdaptSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_sequences_longer_than_the_model_reads_are_refused(model_folder: Path, text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at most 64 tokens"):
+        run(model_folder, text, tmp_path / "run", AdaptSettings(sequence_length=65))

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny import CONFIGS, WORDS, tiny_model, tiny_vocabulary
+from transformers import PreTrainedModel
+
+from tokalign_lab.corpus import Document
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation import bits_per_byte as module
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+from tokalign_lab.vocabulary import Vocabulary
+
+VOCABULARY = tiny_vocabulary(300)
+TEXTS = [WORDS * 3, "", "Straße, 你好 👩‍🚀\r\nline two\r\n", "a"]
+DOCUMENTS = [Document(text, f"d{n}", "g", "prose" if n < 2 else "other") for n, text in enumerate(TEXTS)]
+BYTES = sum(len(text.encode()) for text in TEXTS)
+
+
+def uniform_model(rows: int) -> PreTrainedModel:
+    model = tiny_model("gpt2", rows)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    return model
+
+
+def bigram_model(rows: int) -> PreTrainedModel:
+    """A model whose prediction depends on the last token only: attention and MLP write nothing."""
+    model = tiny_model("llama", rows)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    return model
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, tiny_vocabulary(262)], ids=["300", "262"])
+def test_a_uniform_model_costs_log2_v_a_token(vocabulary: Vocabulary) -> None:
+    tokens = sum(len(ids) for ids in vocabulary.encode(TEXTS))
+    result = bits_per_byte(uniform_model(vocabulary.size), vocabulary, DOCUMENTS, window=16)
+    assert result.tokens == tokens
+    assert result.bytes == BYTES
+    assert result.documents == 3
+    assert result.bits_per_byte == pytest.approx(math.log2(vocabulary.size) * tokens / BYTES, rel=1e-6)
+
+
+def test_every_byte_is_in_exactly_one_slice_and_the_slices_make_the_whole() -> None:
+    result = bits_per_byte(tiny_model("llama", VOCABULARY.size), VOCABULARY, DOCUMENTS)
+    assert sum(result.bytes_by_slice.values()) == result.bytes == BYTES
+    whole = sum(result.by_slice[name] * result.bytes_by_slice[name] for name in result.by_slice)
+    assert whole / BYTES == pytest.approx(result.bits_per_byte, rel=1e-9)
+
+
+@pytest.mark.parametrize(("window", "batch_tokens"), [(6, 6), (7, 64), (16, 1), (33, 100), (512, 1024)])
+def test_windows_and_batches_do_not_change_what_a_bigram_model_says(window: int, batch_tokens: int) -> None:
+    model = bigram_model(VOCABULARY.size)
+    expected, tokens = 0.0, 0
+    for ids in VOCABULARY.encode(TEXTS):
+        if len(ids):
+            line = torch.tensor([[VOCABULARY.roles["eos"], *ids.tolist()]])
+            with torch.inference_mode():
+                logits = model(line[:, :60]).logits if line.shape[1] <= 60 else by_pairs(model, line)
+            scores = torch.log_softmax(logits[0, : line.shape[1] - 1].double(), dim=-1)
+            expected -= float(scores[torch.arange(line.shape[1] - 1), line[0, 1:]].sum())
+            tokens += len(ids)
+    result = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=window, batch_tokens=batch_tokens)
+    assert result.tokens == tokens
+    assert result.bits_per_byte == pytest.approx(expected / math.log(2) / BYTES, rel=1e-5)
+
+
+def by_pairs(model: PreTrainedModel, line: torch.Tensor) -> torch.Tensor:
+    return model(line.transpose(0, 1)).logits.transpose(0, 1)
+
+
+def test_a_window_is_no_longer_than_the_model_has_positions() -> None:
+    model = tiny_model("gpt2", VOCABULARY.size)  # 64 learned positions
+    long = [Document(WORDS * 5, "long", "g", "prose")]
+    assert bits_per_byte(model, VOCABULARY, long) == bits_per_byte(model, VOCABULARY, long, window=64)
+
+
+def test_a_long_document_is_cut_into_windows_that_tile_it() -> None:
+    ids = np.arange(100, 200)
+    windows = list(module._windows(0, ids, prefix=7, window=20))
+    scored = np.concatenate([part.ids[len(part.ids) - part.scored :] for part in windows])
+    assert np.array_equal(scored, ids)
+    for number, part in enumerate(windows):
+        assert part.ids[0] == 7
+        assert len(part.ids) <= 20
+        assert number == 0 or len(part.ids) - part.scored - 1 == 4, "a later window has a quarter of context"
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_blocks_of_logits_equal_the_models_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(kind, VOCABULARY.size)
+    monkeypatch.setattr(module, "_LOGITS_BYTES", 4 * VOCABULARY.size * 3)  # three rows a block
+    in_blocks = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
+    monkeypatch.setattr(module._Scorer, "_probe", lambda self: False)
+    whole = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
+    assert in_blocks.bits_per_byte == pytest.approx(whole.bits_per_byte, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_every_architecture_here_is_scored_in_blocks(kind: str) -> None:
+    assert module._Scorer(tiny_model(kind, VOCABULARY.size)).in_blocks
+
+
+def test_a_head_that_is_not_understood_falls_back_to_the_models_own_logits() -> None:
+    model = tiny_model("llama", VOCABULARY.size)
+    plain = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
+    model.register_forward_hook(lambda m, i, out: out.__setitem__("logits", out["logits"] * 0.5) or out)
+    assert not module._Scorer(model).in_blocks
+    scaled = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
+    assert abs(scaled.bits_per_byte - plain.bits_per_byte) > 0.05
+
+
+def test_line_ends_and_broken_characters_are_counted_as_they_stand() -> None:
+    model = uniform_model(VOCABULARY.size)
+    unix, windows = ([Document(text, "d", "g", "prose")] for text in ("a\nb\n", "a\r\nb\r\n"))
+    assert bits_per_byte(model, VOCABULARY, windows).bytes == bits_per_byte(model, VOCABULARY, unix).bytes + 2
+    broken = b"caf\xe9 ok".decode("utf-8", "surrogateescape")
+    result = bits_per_byte(model, VOCABULARY, [Document(broken, "d", "g", "prose")])
+    assert result.bytes == len("caf\ufffd ok".encode())
+    assert math.isfinite(result.bits_per_byte)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = tiny_model("llama", VOCABULARY.size).train()
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    bits_per_byte(model, VOCABULARY, DOCUMENTS)
+    assert model.training
+    assert torch.equal(state, torch.get_rng_state())
+    assert not model.get_output_embeddings()._forward_pre_hooks
+
+
+def test_input_that_cannot_be_scored_is_refused() -> None:
+    model = tiny_model("llama", VOCABULARY.size)
+    with pytest.raises(InputError, match="no text to score"):
+        bits_per_byte(model, VOCABULARY, [Document("", "d", "g", "prose")])
+    with pytest.raises(InputError, match="window of 1"):
+        bits_per_byte(model, VOCABULARY, DOCUMENTS, window=1)
+    with pytest.raises(InputError, match="do not belong together"):
+        bits_per_byte(tiny_model("llama", 100), VOCABULARY, DOCUMENTS)
+
+
+def test_progress_reaches_the_end() -> None:
+    told: list[float] = []
+    bits_per_byte(
+        tiny_model("llama", VOCABULARY.size),
+        VOCABULARY,
+        DOCUMENTS,
+        window=12,
+        batch_tokens=24,
+        progress=lambda share, message: told.append(share),
+    )
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert len(told) > 3

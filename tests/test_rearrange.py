@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import CONFIGS, WORDS, tiny_model, tiny_tokenizer, tiny_vocabulary
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, reverse_of
+from tokalign_lab.corpus import Document
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+from tokalign_lab.model.load import load_model
+from tokalign_lab.model.rearrange import rearrange
+from tokalign_lab.model.save import save_model, template_fits
+from tokalign_lab.vocabulary import Vocabulary
+
+SOURCE = tiny_vocabulary(300)
+TARGET = tiny_vocabulary(280, bos="<s>", eos="<end>")
+SMALLER_ROWS_PADDED = SOURCE.size + 20  # like Pythia's 50,304 rows for 50,277 tokens
+
+
+def finish(rows: LexiconRows, source: Vocabulary, target: Vocabulary) -> Lexicon:
+    table = rows.to_table(source, target, np.zeros(source.size), np.zeros(target.size))
+    provenance = make_provenance(source, target, recipe="test", parameters={}, seed=0)
+    return Lexicon(table, reverse_of(rows, source.size), provenance)
+
+
+def identity(vocabulary: Vocabulary) -> Lexicon:
+    rows = LexiconRows(vocabulary.size)
+    for token_id in range(vocabulary.size):
+        rows.copy(token_id, token_id, "identical")
+    return finish(rows, vocabulary, vocabulary)
+
+
+def mixed_lexicon() -> Lexicon:
+    """Copies, mixes, a mean row, a random row and a row left as a hole, in known places."""
+    rows = LexiconRows(TARGET.size)
+    for target_id in range(TARGET.size):
+        rows.copy(target_id, target_id % SOURCE.size, "aligned")
+    rows.mix(5, [7, 9, 11], [0.5, 0.25, 0.25], "pieces")
+    for place, origin in ((6, "mean"), (7, "random"), (8, "hole")):
+        rows.sources[place], rows.weights[place] = np.zeros(0, np.int32), np.zeros(0, np.float32)
+        rows.source_id[place] = -1
+        rows.fill(np.array([place]), origin)
+    return finish(rows, SOURCE, TARGET)
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_every_architecture_moves_its_rows_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    model = tiny_model(kind, SMALLER_ROWS_PADDED)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    new = rearrange(model, mixed_lexicon(), SOURCE, TARGET, seed=3)
+
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, before[name]), f"the source model's {name} was changed"
+    old_in, new_in = model.get_input_embeddings().weight, new.get_input_embeddings().weight
+    old_out, new_out = model.get_output_embeddings(), new.get_output_embeddings()
+    assert new_in.shape[0] == new_out.weight.shape[0] == new_out.out_features == TARGET.size
+    assert new.config.get_text_config().vocab_size == TARGET.size
+    assert type(new.get_input_embeddings()) is type(model.get_input_embeddings())
+    assert (new_out.weight is new_in) == (old_out.weight is old_in), "tied stays tied, untied stays untied"
+
+    for old, made in ((old_in, new_in), (old_out.weight, new_out.weight)):
+        assert torch.equal(made[10:100], old[10:100]), "copies are bit-equal"
+        torch.testing.assert_close(made[5], 0.5 * old[7] + 0.25 * old[9] + 0.25 * old[11])
+        mean = old[: SOURCE.size].mean(dim=0)
+        torch.testing.assert_close(made[6], mean)
+        torch.testing.assert_close(made[8], mean)
+        assert (made[7] - mean).abs().max() > 0.05
+        assert (made[7] - mean).abs().max() < 6 * old[: SOURCE.size].std(dim=0).max()
+    if old_out.bias is not None:
+        assert torch.equal(new_out.bias[10:100], old_out.bias[10:100])
+        torch.testing.assert_close(new_out.bias[5], 0.5 * old_out.bias[7] + 0.25 * (old_out.bias[9] + old_out.bias[11]))
+
+    moved = {id(new_in), id(new_out.weight), id(new_out.bias)}
+    others = {name: weight for name, weight in new.named_parameters() if id(weight) not in moved}
+    assert others
+    for name, weight in others.items():
+        assert torch.equal(weight, before[name]), name
+
+    save_model(new, TARGET, tmp_path / "saved", source=SOURCE)
+    loaded = load_model(str(tmp_path / "saved"), device="cpu")
+    ids = torch.tensor([[3, 5, 7, 20, 11]])
+    assert torch.equal(loaded(ids).logits, new(ids).logits)
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_the_identity_lexicon_changes_no_logit(kind: str) -> None:
+    model = tiny_model(kind, SMALLER_ROWS_PADDED)
+    new = rearrange(model, identity(SOURCE), SOURCE, SOURCE)
+    ids = torch.tensor([[1, 2, 3, 40, 50, 60]])
+    assert torch.equal(new(ids).logits, model(ids).logits[..., : SOURCE.size])
+
+
+def test_dtype_is_kept_and_random_rows_follow_the_seed() -> None:
+    model = tiny_model("llama", SMALLER_ROWS_PADDED, dtype=torch.bfloat16)
+    first, again, other = (rearrange(model, mixed_lexicon(), SOURCE, TARGET, seed=s) for s in (1, 1, 2))
+    rows = [made.get_input_embeddings().weight for made in (first, again, other)]
+    assert rows[0].dtype == torch.bfloat16
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.equal(rows[0][7], rows[2][7])
+    assert torch.equal(rows[0][10:100], model.get_input_embeddings().weight[10:100])
+
+
+def test_padded_rows_of_the_source_are_never_used() -> None:
+    model = tiny_model("llama", SMALLER_ROWS_PADDED)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[SOURCE.size :] = float("nan")
+        model.get_output_embeddings().weight[SOURCE.size :] = float("nan")
+    new = rearrange(model, mixed_lexicon(), SOURCE, TARGET)
+    assert torch.isfinite(new.get_input_embeddings().weight).all()
+    assert torch.isfinite(new.get_output_embeddings().weight).all()
+
+
+def test_a_token_the_model_has_no_row_for_becomes_the_mean() -> None:
+    model = tiny_model("llama", SOURCE.size - 1)  # like Gemma 3's image token, one past the last row
+    rows = LexiconRows(TARGET.size)
+    for target_id in range(TARGET.size):
+        rows.copy(target_id, target_id % SOURCE.size, "aligned")
+    rows.copy(4, SOURCE.size - 1, "aligned")
+    new = rearrange(model, finish(rows, SOURCE, TARGET), SOURCE, TARGET)
+    old = model.get_input_embeddings().weight
+    torch.testing.assert_close(new.get_input_embeddings().weight[4], old.mean(dim=0))
+
+
+def test_wrong_tokenizers_are_refused() -> None:
+    with pytest.raises(InputError, match="lexicon was made for"):
+        rearrange(tiny_model("llama", SOURCE.size), mixed_lexicon(), TARGET, TARGET)
+    with pytest.raises(InputError, match="the model only"):
+        rearrange(tiny_model("llama", 100), mixed_lexicon(), SOURCE, TARGET)
+
+
+def test_special_ids_are_the_targets_everywhere(tmp_path: Path) -> None:
+    model = tiny_model("gpt2", SMALLER_ROWS_PADDED)
+    end = SOURCE.roles["eos"]
+    model.config.eos_token_id = end
+    model.config.bos_token_id = 9
+    model.generation_config.eos_token_id = [end, 12]
+    model.generation_config.bos_token_id = 9
+    model.generation_config.pad_token_id = 250
+    model.generation_config.decoder_start_token_id = 250
+    model.generation_config.suppress_tokens = [4, 5]
+    save_model(rearrange(model, mixed_lexicon(), SOURCE, TARGET), TARGET, tmp_path / "m", source=SOURCE)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    for config in (loaded.config, loaded.generation_config):
+        assert config.bos_token_id == TARGET.roles["bos"]
+        assert config.eos_token_id == TARGET.roles["eos"]
+        assert config.pad_token_id is None
+    assert loaded.generation_config.decoder_start_token_id is None
+    assert loaded.generation_config.suppress_tokens is None
+    assert AutoTokenizer.from_pretrained(tmp_path / "m").eos_token_id == TARGET.roles["eos"]
+
+
+def test_an_end_of_turn_token_both_know_still_ends_a_turn() -> None:
+    both = tiny_tokenizer(300)
+    both.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    source = Vocabulary.from_tokenizer(both, "source")
+    other = tiny_tokenizer(280, bos="<s>", eos="<end>")
+    other.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    target = Vocabulary.from_tokenizer(other, "target")
+    model = tiny_model("llama", source.size)
+    turn = both.convert_tokens_to_ids("<|turn|>")
+    model.generation_config.eos_token_id = [source.roles["eos"], turn]
+    rows = LexiconRows(target.size)
+    rows.fill(np.arange(target.size), "mean")
+    new = rearrange(model, finish(rows, source, target), source, target)
+    assert new.generation_config.eos_token_id == [
+        target.roles["eos"],
+        other.convert_tokens_to_ids("<|turn|>"),
+    ]
+
+
+def test_chat_template_is_kept_only_where_it_can_work(tmp_path: Path) -> None:
+    template = "{% for m in messages %}<|turn|>{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    speaker = tiny_tokenizer(300, template=template)
+    speaker.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    source = Vocabulary.from_tokenizer(speaker, "source")
+    assert not template_fits(template, source, TARGET)
+    knowing = tiny_tokenizer(280, eos="<end>")
+    knowing.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    target = Vocabulary.from_tokenizer(knowing, "target")
+    assert template_fits(template, source, target)
+    assert not template_fits("{{ bos_token }}" + template, source, target), "the target has no bos"
+    assert not template_fits("{{ raise_exception('no') }}", source, target)
+
+    save_model(tiny_model("llama", target.size), target, tmp_path / "kept", source=source)
+    assert AutoTokenizer.from_pretrained(tmp_path / "kept").chat_template == template
+    assert target.tokenizer.chat_template is None, "the vocabulary's own tokenizer is not touched"
+    save_model(tiny_model("llama", TARGET.size), TARGET, tmp_path / "dropped", source=source)
+    assert AutoTokenizer.from_pretrained(tmp_path / "dropped").chat_template is None
+
+
+def test_saved_folder_tells_where_it_comes_from(tmp_path: Path) -> None:
+    lexicon = mixed_lexicon()
+    new = rearrange(tiny_model("llama_tied", SOURCE.size), lexicon, SOURCE, TARGET)
+    card = {"model": "tiny", "lexicon": lexicon.provenance, "scores": {"bits_per_byte": 1.25}}
+    save_model(new, TARGET, tmp_path / "m", card=card)
+    read = json.loads((tmp_path / "m" / "tokalign.json").read_text())
+    assert read["lexicon"]["source"]["fingerprint"] == SOURCE.fingerprint
+    assert read["tokenizer"]["fingerprint"] == TARGET.fingerprint
+    text = (tmp_path / "m" / "README.md").read_text()
+    assert "tiny-300 → tiny-280" in text
+    assert "1.2500" in text
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "m" / "model.safetensors", "pt") as file:
+        assert "lm_head.weight" not in file.keys()  # noqa: SIM118 (safe_open is no dict)
+    reloaded = Vocabulary.from_tokenizer(AutoTokenizer.from_pretrained(tmp_path / "m"), "again")
+    assert reloaded.fingerprint == TARGET.fingerprint
+
+
+def test_a_save_that_fails_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama", TARGET.size)
+    save_model(model, TARGET, tmp_path / "m", card={"model": "first"})
+    monkeypatch.setattr("tokalign_lab.model.save.card_text", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save_model(model, TARGET, tmp_path / "m", card={"model": "second"})
+    assert json.loads((tmp_path / "m" / "tokalign.json").read_text())["model"] == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_model_with_missing_weights_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tiny_model("llama", 50).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks 1 of its weights \(the first is lm_head.weight\)"):
+        load_model(str(tmp_path), device="cpu")
+    with pytest.raises(InputError, match="no-such-model"):
+        load_model(str(tmp_path / "no-such-model"), device="cpu")
+
+
+# --- the real model -------------------------------------------------------------------------------------------
+
+
+def test_real_model_with_its_own_vocabulary_is_the_same_model(
+    smollm_folder: Path, smollm_vocabulary: Vocabulary
+) -> None:
+    model = load_model(str(smollm_folder), device="cpu")
+    new = rearrange(model, identity(smollm_vocabulary), smollm_vocabulary, smollm_vocabulary)
+    ids = torch.from_numpy(smollm_vocabulary.encode([WORDS])[0].astype(np.int64)).unsqueeze(0)
+    with torch.inference_mode():
+        assert torch.equal(new(ids).logits, model(ids).logits[..., : smollm_vocabulary.size])
+
+
+def test_real_model_with_permuted_ids_reads_a_text_at_the_same_cost(
+    smollm_folder: Path, smollm_vocabulary: Vocabulary
+) -> None:
+    permuted, order = permute(smollm_vocabulary)
+    rows = LexiconRows(permuted.size)
+    for old, new_id in enumerate(order):
+        rows.copy(int(new_id), old, "identical")
+    model = load_model(str(smollm_folder), device="cpu")
+    moved = rearrange(model, finish(rows, smollm_vocabulary, permuted), smollm_vocabulary, permuted)
+    documents = [Document(WORDS, "words", "words", "prose")]
+    before = bits_per_byte(model, smollm_vocabulary, documents)
+    after = bits_per_byte(moved, permuted, documents)
+    assert before.tokens == after.tokens
+    assert math.isclose(before.bits_per_byte, after.bits_per_byte, rel_tol=1e-5)
+    assert moved.config.eos_token_id == int(order[smollm_vocabulary.roles["eos"]])
+
+
+def test_real_pair_saves_and_loads_with_every_id_right(
+    smollm_folder: Path, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    from tokalign_lab.vocabulary import shared_roles, shared_tokens
+
+    rows = LexiconRows(sp32k_vocabulary.size)
+    rows.fill(np.arange(rows.size), "mean")
+    shared = shared_tokens(smollm_vocabulary, sp32k_vocabulary)
+    for source_id, target_id in zip(shared.source_ids, shared.target_ids, strict=True):
+        rows.copy(int(target_id), int(source_id), "identical")
+    for target_id, source_id in shared_roles(smollm_vocabulary, sp32k_vocabulary).items():
+        rows.copy(target_id, source_id, "role")
+    model = load_model(str(smollm_folder), device="cpu")
+    new = rearrange(model, finish(rows, smollm_vocabulary, sp32k_vocabulary), smollm_vocabulary, sp32k_vocabulary)
+    save_model(new, sp32k_vocabulary, tmp_path / "m", source=smollm_vocabulary)
+
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    assert Vocabulary.from_tokenizer(tokenizer, "again").fingerprint == sp32k_vocabulary.fingerprint
+    assert loaded.config.vocab_size == sp32k_vocabulary.size
+    for config in (loaded.config, loaded.generation_config):
+        assert config.bos_token_id == tokenizer.bos_token_id == sp32k_vocabulary.roles["bos"]
+        eos = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        assert eos[0] == tokenizer.eos_token_id
+        assert max(eos) < sp32k_vocabulary.size
+    inputs = tokenizer("The capital of France is", return_tensors="pt")
+    made = loaded.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert made.shape[1] == inputs["input_ids"].shape[1] + 3
+
+
+def permute(vocabulary: Vocabulary) -> tuple[Vocabulary, np.ndarray]:
+    """The same tokenizer with its ids shuffled; also new id of each old id."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    order = np.random.default_rng(0).permutation(vocabulary.size)
+    content = copy.deepcopy(json.loads(vocabulary.tokenizer.backend_tokenizer.to_str()))
+    content["model"]["vocab"] = {token: int(order[i]) for token, i in content["model"]["vocab"].items()}
+    for added in content["added_tokens"]:
+        added["id"] = int(order[added["id"]])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+        bos_token=vocabulary.tokenizer.bos_token,
+        eos_token=vocabulary.tokenizer.eos_token,
+    )
+    return Vocabulary.from_tokenizer(tokenizer, "permuted"), order

@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import WORDS, save_tiny
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs import control, kinds, process
+from tokalign_lab.runs.events import EventLog, curve
+from tokalign_lab.runs.folder import RunFolder
+
+
+@pytest.fixture
+def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Child processes that run `runs_worker.py`: real processes, quick work."""
+    monkeypatch.setattr(process, "WORKER", (str(Path(__file__).with_name("runs_worker.py")),))
+    monkeypatch.setattr(kinds, "check_kind", lambda kind: None)
+    monkeypatch.setenv("TEST_GRACE", "1")
+
+
+def start(folder: Path, kind: str, **settings: Any) -> RunFolder:
+    return control.start(kind, settings, folder)
+
+
+def steps(run: RunFolder) -> list[int]:
+    return [event["step"] for event in run.curve()]
+
+
+def wait_for(condition: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+# --- real processes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_a_run_finishes_in_its_own_process_and_session(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", "count", steps=4, seconds=0.05)
+    info = run.info()
+    assert info["pid"] != os.getpid()
+    assert os.getsid(info["pid"]) != os.getsid(0), "an interrupt of the notebook must not reach it"
+    told: list[float] = []
+    assert run.wait(lambda share, message: told.append(share), timeout=30) == "finished"
+    assert steps(run) == [1, 2, 3, 4]
+    info = run.info()
+    assert info["ended"]
+    assert info["versions"]["python"]
+    assert info["settings"] == {"steps": 4, "seconds": 0.05}
+    with pytest.raises(InputError, match="already holds a run"):
+        start(tmp_path / "run", "count", steps=4)
+    with pytest.raises(InputError, match="has finished"):
+        run.resume()
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_heartbeats_come_while_no_step_ends(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", "sit")
+    wait_for(lambda: sum(event["kind"] == "heartbeat" for event in run.events()[0]) >= 2)
+    run.cancel()
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_cancel_stops_at_the_next_step_boundary(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", "count", steps=1_000, seconds=0.05)
+    wait_for(lambda: len(steps(run)) >= 2)
+    asked = time.monotonic()
+    run.request_cancel()
+    assert run.wait(timeout=10) == "cancelled"
+    assert time.monotonic() - asked < 2
+    wait_for(lambda: not process.is_alive(run.info()["pid"], run.info()["pid_started"]))
+    assert run.info()["error"] is None
+
+
+@pytest.mark.usefixtures("test_kinds")
+@pytest.mark.parametrize("kind", ["sit", "deaf"])
+def test_a_worker_that_reaches_no_boundary_ends_itself_after_the_grace_period(tmp_path: Path, kind: str) -> None:
+    run = start(tmp_path / "run", kind)
+    wait_for(lambda: run.events()[0])
+    time.sleep(0.3)
+    run.request_cancel()
+    assert run.wait(timeout=10) == "cancelled"
+    wait_for(lambda: not process.is_alive(run.info()["pid"], run.info()["pid_started"]))
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_a_worker_that_hangs_altogether_is_killed(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", "sit")
+    os.kill(run.info()["pid"], signal.SIGSTOP)
+    assert run.cancel(grace=0.3) == "cancelled"
+    assert not process.is_alive(run.info()["pid"], run.info()["pid_started"])
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_a_crash_and_a_refusal_are_told_apart(tmp_path: Path) -> None:
+    crashed = start(tmp_path / "crash", "crash")
+    assert crashed.wait(timeout=20) == "failed"
+    assert crashed.info()["error"] == "ZeroDivisionError: as the test wants"
+    assert "Traceback" in crashed.log_tail()
+    refused = start(tmp_path / "refuse", "refuse")
+    assert refused.wait(timeout=20) == "failed"
+    assert refused.info()["error"] == "The text is empty; give some."
+    assert "Traceback" not in refused.log_tail()
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_kill_9_is_noticed_and_the_resumed_curve_is_whole(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", "count", steps=8, until_killed=5)
+    assert run.wait(timeout=20) == "lost"
+    assert "gone" in run.info()["error"]
+    assert steps(run) == [1, 2, 3, 4, 5], "the torn line is not read"
+    first_pid = run.info()["pid"]
+    run.resume()
+    assert run.wait(timeout=20) == "finished"
+    assert run.info()["pid"] != first_pid
+    assert steps(run) == list(range(1, 9))
+    assert [event["again"] for event in run.curve()] == [False] * 3 + [True] * 5
+    assert run.info()["error"] is None
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_relative_paths_mean_the_same_when_resumed_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = start(Path("run"), "count", steps=4, until_killed=1)
+    path = run.path.resolve()
+    assert run.wait(timeout=20) == "lost"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = RunFolder(path)
+    again.resume()
+    assert again.wait(timeout=20) == "finished"
+    (resumed,) = [event for event in again.events()[0] if event["kind"] == "resumed"]
+    assert resumed["cwd"] == str(tmp_path.resolve())
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_another_process_can_watch_and_cancel(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", "count", steps=1_000, seconds=0.02)
+    code = (
+        "import sys; from tokalign_lab.runs.control import list_runs\n"
+        "run, = list_runs(sys.argv[1]); print(run.state, run.cancel())"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert said.stdout.split() == ["running", "cancelled"]
+    assert run.state == "cancelled"
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_a_run_outlives_the_process_that_started_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from tokalign_lab.runs import control, kinds, process\n"
+        "process.WORKER = (sys.argv[2],); kinds.check_kind = lambda kind: None\n"
+        "control.start('count', {'steps': 40, 'seconds': 0.02}, sys.argv[1])"
+    )
+    script = str(Path(__file__).with_name("runs_worker.py"))
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run"), script], check=True, timeout=60)
+    run = RunFolder(tmp_path / "run")
+    assert run.wait(timeout=20) == "finished"
+    assert len(steps(run)) == 40
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_a_worker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "WORKER", ("-c", "import no_such_module"))
+    run = start(tmp_path / "run", "count", steps=1)
+    assert run.state == "failed"
+    assert "no_such_module" in run.info()["error"]
+
+
+def test_the_real_worker_tunes_is_killed_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
+    model = save_tiny(tmp_path / "tiny")
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{number}. {WORDS}" for number in range(40)), encoding="utf-8")
+    settings = {
+        "model": str(model),
+        "text": [str(text)],
+        "steps": 60,
+        "sequence_length": 16,
+        "batch_size": 2,
+        "save_every": 5,
+        "evaluate_bytes": 200,
+        "held_out_share": 0.2,
+        "device": "cpu",
+    }
+    run = control.start("adapt", settings, tmp_path / "run")
+    wait_for(lambda: len(steps(run)) >= 8, 60)
+    os.kill(run.info()["pid"], signal.SIGKILL)
+    assert run.wait(timeout=20) == "lost"
+    run.resume()
+    assert run.wait(timeout=90) == "finished", run.log_tail()
+    assert steps(run) == list(range(1, 61))
+    assert sum(event["kind"] == "resumed" for event in run.events()[0]) == 1
+    assert (run.path / "model" / "tokalign.json").is_file()
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+
+
+def test_readers_stop_at_the_last_newline_and_skip_what_is_torn(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    assert log.read() == ([], 0)
+    log.append({"kind": "step", "step": 1, "loss": float("nan")})
+    events, offset = log.read()
+    assert events[0]["loss"] is None, "JSON has no NaN"
+    with open(log.path, "ab") as file:
+        file.write('{"kind": "step", "text": "é'.encode())
+        file.flush()
+        assert log.read(offset) == ([], offset)
+        file.write(b'"}\n')
+    events, offset = log.read(offset)
+    assert events == [{"kind": "step", "text": "é"}]
+    with open(log.path, "ab") as file:
+        file.write(b'{"kind": "torn"')
+    EventLog(log.path).append({"kind": "step", "step": 2})
+    events, _ = log.read(offset)
+    assert [event["kind"] for event in events] == ["step"]
+
+
+def test_two_readers_and_two_writers_lose_nothing(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    writers = [
+        threading.Thread(target=lambda n=n: [log.append({"writer": n, "number": i}) for i in range(300)])
+        for n in (0, 1)
+    ]
+    seen: list[list[dict[str, Any]]] = [[], []]
+    done = threading.Event()
+
+    def read(which: int) -> None:
+        reader, offset = EventLog(log.path), 0
+        last = False
+        while not last:
+            last = done.is_set()
+            events, offset = reader.read(offset)
+            seen[which] += events
+
+    readers = [threading.Thread(target=read, args=(n,)) for n in (0, 1)]
+    for thread in readers + writers:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in readers:
+        thread.join()
+    for events in seen:
+        for writer in (0, 1):
+            assert [event["number"] for event in events if event["writer"] == writer] == list(range(300))
+
+
+def test_a_curve_over_resumes_has_each_step_once() -> None:
+    def step(number: int, loss: float) -> dict[str, Any]:
+        return {"kind": "step", "step": number, "loss": loss}
+
+    events = [
+        step(1, 1),
+        step(2, 1),
+        step(3, 1),
+        step(4, 1),
+        {"kind": "heartbeat"},
+        {"kind": "resumed", "step": 2},
+    ]
+    assert [event["step"] for event in curve(events)] == [1, 2], "3 and 4 have not been done again"
+    events += [step(3, 2), {"kind": "evaluation", "step": 3, "bits_per_byte": 1}]
+    assert [(event["step"], event["loss"]) for event in curve(events)] == [(1, 1), (2, 1), (3, 2)]
+    assert [event["step"] for event in curve(events, "evaluation")] == [3]
+    assert curve([]) == []
+
+
+def write_run(path: Path, **changes: Any) -> RunFolder:
+    run = RunFolder.create(path, "count", {})
+    run.update(state="running", pid=os.getpid(), pid_started=process.start_time(os.getpid()), **changes)
+    return run
+
+
+def test_a_reused_process_id_is_not_taken_for_the_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    assert run.state == "running"
+    run.update(pid_started=process.start_time(os.getpid()) - 3600)
+    process.send(run.info()["pid"], run.info()["pid_started"], signal.SIGTERM)  # would end this test
+    assert run.state == "lost"
+
+
+def test_an_ended_child_that_nobody_waited_for_counts_as_gone() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = process.start_time(child.pid)
+    assert process.is_alive(child.pid, started)
+    assert child.stdin is not None
+    child.stdin.close()  # it ends with an error and stays as a zombie until it is waited for
+    wait_for(lambda: not process.is_alive(child.pid, started))
+    child.wait()
+
+
+def test_runs_are_listed_newest_first_and_broken_folders_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path))
+    assert control.list_runs() == []
+    for name, created in (("old", "2026-01-01T00:00:00+00:00"), ("new", "2026-02-01T00:00:00+00:00")):
+        RunFolder.create(tmp_path / name, "count", {}).update(created=created)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    assert [run.name for run in control.list_runs()] == ["new", "old"]
+    assert control.find_run("old").path == tmp_path / "old"
+    assert control.find_run(tmp_path / "new").name == "new"
+    with pytest.raises(InputError, match="no run named 'none'"):
+        control.find_run("none")
+    first = control.new_folder("adapt")
+    first.mkdir()
+    assert control.new_folder("adapt") != first
+
+
+def test_what_cannot_be_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no kind of run named 'dance'"):
+        control.start("dance", {}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="plain JSON"):
+        RunFolder.create(tmp_path / "run", "adapt", {"path": tmp_path})
+    with pytest.raises(InputError, match="not a run folder"):
+        RunFolder(tmp_path / "run").info()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        RunFolder.create(tmp_path / "file" / "run", "adapt", {})
+
+
+def test_run_json_is_replaced_whole(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", "count", {"text": "é" * 10_000})
+    stop = threading.Event()
+    broken: list[str] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+            except ValueError as error:
+                broken.append(str(error))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(100):
+        run.update(error=str(number))
+    stop.set()
+    reader.join()
+    assert not broken

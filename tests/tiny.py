@@ -1,0 +1,91 @@
+"""Tiny random models and tokenizers, for plumbing only: nothing here says anything about quality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    OPTConfig,
+    PhiConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from tokalign_lab.vocabulary import Vocabulary
+
+WORDS = (
+    "The quick brown fox jumps over the lazy dog while seventeen small birds sing about rain, bread and quiet rivers. "
+    "def add(left, right):\n    return left + right\n"
+)
+
+
+def tiny_tokenizer(
+    size: int, *, bos: str | None = None, eos: str = "</s>", template: str | None = None
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with about `size` tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [token for token in (bos, eos) if token]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([WORDS] * 3, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos)
+    fast.chat_template = template
+    return fast
+
+
+def tiny_vocabulary(size: int = 300, **options: str | None) -> Vocabulary:
+    return Vocabulary.from_tokenizer(tiny_tokenizer(size, **options), f"tiny-{size}")
+
+
+_SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+CONFIGS = {
+    "gpt_neox": lambda rows: GPTNeoXConfig(vocab_size=rows, intermediate_size=64, tie_word_embeddings=False, **_SMALL),
+    "gpt2": lambda rows: GPT2Config(vocab_size=rows, n_embd=32, n_layer=2, n_head=4, n_positions=64),
+    "llama": lambda rows: LlamaConfig(vocab_size=rows, intermediate_size=64, tie_word_embeddings=False, **_SMALL),
+    "llama_tied": lambda rows: LlamaConfig(vocab_size=rows, intermediate_size=64, tie_word_embeddings=True, **_SMALL),
+    "qwen2": lambda rows: Qwen2Config(
+        vocab_size=rows, intermediate_size=64, num_key_value_heads=2, tie_word_embeddings=False, **_SMALL
+    ),
+    "gemma3": lambda rows: Gemma3TextConfig(
+        vocab_size=rows,
+        intermediate_size=64,
+        num_key_value_heads=2,
+        head_dim=8,
+        final_logit_softcapping=5.0,
+        **_SMALL,
+    ),
+    "opt": lambda rows: OPTConfig(vocab_size=rows, word_embed_proj_dim=16, ffn_dim=64, pad_token_id=1, **_SMALL),
+    "phi": lambda rows: PhiConfig(vocab_size=rows, intermediate_size=64, tie_word_embeddings=False, **_SMALL),
+}  # phi's head has a bias
+
+
+def tiny_model(kind: str, rows: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A random model of an architecture, its weights large enough that logits differ."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind](rows)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.3)
+    return model.to(dtype)
+
+
+def save_tiny(folder: Path, kind: str = "llama", size: int = 300, seed: int = 0) -> Path:
+    """A model folder with its tokenizer, and the path."""
+    tokenizer = tiny_tokenizer(size)
+    tiny_model(kind, Vocabulary.from_tokenizer(tokenizer, "tiny").size, seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,129 @@
+"""What a person can set about tuning, checked once, at the edge.
+
+Defaults are the papers': two stages of equal length, learning rates 6.4e-4 and 5e-5 (TokAlign's released code),
+warm-up 3 %, gradients clipped at 0.3, no weight decay (upstream passes one but never uses it). Batch and sequence
+are sized for a processor; on a GPU take more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
+
+from tokalign_lab.errors import InputError
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """Settings of a tuning run.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps of both stages together.
+    stage1_share : float
+        Share of the steps that train only the embeddings and the head, 0 to 1.
+    learning_rate_stage1, learning_rate_stage2 : float
+        Peak learning rates; each stage has its own cosine schedule.
+    warmup_ratio : float
+        Share of each stage's steps in which the rate rises, 0 to 1.
+    batch_size : int
+        Sequences a step.
+    sequence_length : int
+        Tokens a sequence.
+    gradient_clip : float
+        Largest norm of the gradient.
+    weight_decay : float
+        AdamW's; frozen weights are never decayed.
+    seed : int
+        Seed of the order of the data and of dropout.
+    evaluate_every : int
+        Steps between measurements of bits per byte; 0 for only at the beginning and after each stage.
+    evaluate_bytes : int
+        How much held-out text a measurement reads.
+    held_out_share : float
+        Share of the text that is never trained on, where the text does not say so itself.
+    prompts : tuple of str
+        Prompts that are continued, greedily, at each measurement.
+    sample_tokens : int
+        Tokens of such a continuation.
+    save_every : int
+        Steps between checkpoints; there is always one at the end of a stage.
+    """
+
+    steps: int = 100
+    stage1_share: float = 0.5
+    learning_rate_stage1: float = 6.4e-4
+    learning_rate_stage2: float = 5e-5
+    warmup_ratio: float = 0.03
+    batch_size: int = 4
+    sequence_length: int = 128
+    gradient_clip: float = 0.3
+    weight_decay: float = 0.0
+    seed: int = 0
+    evaluate_every: int = 0
+    evaluate_bytes: int = 20_000
+    held_out_share: float = 0.05
+    prompts: tuple[str, ...] = ("The capital of France is", "def add(a, b):\n    return")
+    sample_tokens: int = 24
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense, in one sentence."""
+        for name in ("steps", "batch_size", "sample_tokens", "save_every", "evaluate_bytes"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
+        _require(self.sequence_length >= 2, "sequence_length", self.sequence_length, "a whole number of at least 2")
+        for name in ("seed", "evaluate_every"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number of at least 0")
+        for name in ("stage1_share", "warmup_ratio"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        _require(0 < self.held_out_share < 1, "held_out_share", self.held_out_share, "between 0 and 1")
+        for name in ("learning_rate_stage1", "learning_rate_stage2", "gradient_clip"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, name, value, "a number above 0")
+        _require(
+            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            "weight_decay",
+            self.weight_decay,
+            "at least 0",
+        )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AdaptSettings:
+        """Make settings from plain JSON values; what is not given keeps its default.
+
+        Raises
+        ------
+        InputError
+            For an unknown name, a value of the wrong type, or one out of range.
+        """
+        hints = get_type_hints(cls)
+        unknown = sorted(values.keys() - hints.keys())
+        if unknown:
+            raise InputError(f"Tuning has no setting {unknown[0]!r}; it takes {', '.join(hints)}.")
+        return cls(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**dataclasses.asdict(self), "prompts": list(self.prompts)}
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    if isinstance(kind, types.GenericAlias) and get_args(kind)[0] is str:
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise InputError(f"The setting {name} must be a list of texts, not {value!r}.")
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if kind is int and whole:
+        return value
+    if kind is float and (whole or isinstance(value, float)):
+        return float(value)
+    raise InputError(f"The setting {name} must be a {'whole number' if kind is int else 'number'}, not {value!r}.")
+
+
+def _require(holds: bool, name: str, value: Any, what: str) -> None:
+    if not holds:
+        raise InputError(f"The setting {name} is {value}, but it must be {what}.")

@@ -1,0 +1,62 @@
+"""The two stages: first the rows of the new vocabulary, then the whole model.
+
+TokAlign step 5. What stage 1 trains is found by module (input embedding and output head), not by name: upstream
+filters for "embed" in the name and so leaves LLaMA's `lm_head` frozen. Frozen weights have `requires_grad` False,
+so that no gradient is computed for them and no weight decay reaches them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tokalign_lab.adaptation.settings import AdaptSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes
+    ----------
+    number : int
+        1 or 2.
+    first_step : int
+        Steps of the run before this stage.
+    steps : int
+        Steps of this stage.
+    learning_rate : float
+        Its peak.
+    """
+
+    number: int
+    first_step: int
+    steps: int
+    learning_rate: float
+
+
+def plan_stages(settings: AdaptSettings) -> list[Stage]:
+    """List the stages that have any steps, in order."""
+    first = round(settings.steps * settings.stage1_share)
+    stages = [
+        Stage(1, 0, first, settings.learning_rate_stage1),
+        Stage(2, first, settings.steps - first, settings.learning_rate_stage2),
+    ]
+    return [stage for stage in stages if stage.steps]
+
+
+def set_trainable(model: PreTrainedModel, stage: int) -> list[str]:
+    """Freeze and free the model's weights for a stage; returns the names of those that train.
+
+    Tied matrices are one weight and have one name.
+    """
+    for weight in model.parameters():
+        weight.requires_grad_(stage == 2)
+    if stage == 1:
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            for weight in module.parameters():
+                weight.requires_grad_(True)
+    return [name for name, weight in model.named_parameters() if weight.requires_grad]

@@ -1,0 +1,269 @@
+"""Bits per UTF-8 byte: how well a model predicts a text, whatever tokenizer it reads it with.
+
+    bits per byte = sum over tokens of -log2 p(token | what stands before it) / UTF-8 bytes of the text
+
+The sum over the tokens of a text is the cost of the text itself, so two models with different vocabularies can be
+compared, which perplexity per token cannot. Every token is scored exactly once. Each document stands alone and is
+read in windows; a window begins with the vocabulary's bos (else eos), which is not scored, and a later window
+repeats the last quarter of the one before as context, not scored either.
+
+Logits are made a few rows at a time from the body's output, so that a vocabulary of 262k needs tens of megabytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from tokalign_lab.corpus import Document
+from tokalign_lab.errors import InputError
+from tokalign_lab.progress import Progress
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_LOGITS_BYTES = 64_000_000  # of one block of float32 logits
+_CONTEXT_SHARE = 0.25
+_PROBE_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class BitsPerByte:
+    """The result.
+
+    Attributes
+    ----------
+    bits_per_byte : float
+        Over all documents together.
+    bytes, tokens, documents : int
+        What was scored; empty documents are not counted.
+    by_slice : dict[str, float]
+        Bits per byte of each slice ("prose", "code", a language).
+    bytes_by_slice : dict[str, int]
+        UTF-8 bytes of each slice.
+    """
+
+    bits_per_byte: float
+    bytes: int
+    tokens: int
+    documents: int
+    by_slice: dict[str, float]
+    bytes_by_slice: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Window:
+    document: int
+    ids: np.ndarray[Any, Any]  # prefix, context, then the tokens to score
+    scored: int  # how many at the end are scored
+
+
+def bits_per_byte(
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    documents: Sequence[Document],
+    window: int = 512,
+    batch_tokens: int = 1024,
+    progress: Progress | None = None,
+) -> BitsPerByte:
+    """Score documents.
+
+    Parameters
+    ----------
+    model
+        A causal language model that reads `vocabulary`.
+    vocabulary
+        Its tokenizer.
+    documents
+        Texts; each is scored by itself. Lone surrogates (invalid UTF-8 that was let through) count as U+FFFD.
+    window
+        Longest input in tokens, prefix included; no longer than the model has positions.
+    batch_tokens
+        About how many tokens go through the model at once.
+    progress
+        Told the share of the tokens that are scored.
+
+    Raises
+    ------
+    InputError
+        When there is no text, the window is shorter than two tokens, or the ids do not fit the model.
+    """
+    if window < 2:
+        raise InputError(f"A window of {window} tokens holds nothing to score; use at least 2.")
+    window = min(window, getattr(model.config.get_text_config(), "max_position_embeddings", None) or window)
+    texts = [document.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for document in documents]
+    sizes = np.array([len(text.encode("utf-8")) for text in texts], dtype=np.int64)
+    if not sizes.sum():
+        raise InputError("There is no text to score: every document is empty.")
+    encoded = vocabulary.encode(texts)
+    _check_ids(model, vocabulary, encoded)
+    windows = [
+        part for number, ids in enumerate(encoded) for part in _windows(number, ids, _prefix(vocabulary), window)
+    ]
+    nats = np.zeros(len(documents))
+    total, done = sum(part.scored for part in windows), 0
+    with _scoring(model) as score:
+        for batch in _batches(windows, batch_tokens):
+            for part, value in zip(batch, score(batch), strict=True):
+                nats[part.document] += value
+                done += part.scored
+            if progress is not None:
+                progress(done / max(total, 1), "scoring text")
+    bits = nats / math.log(2)
+    slices = np.array([document.slice for document in documents])
+    present = [name for name in dict.fromkeys(slices.tolist()) if sizes[slices == name].sum()]
+    return BitsPerByte(
+        bits_per_byte=float(bits.sum() / sizes.sum()),
+        bytes=int(sizes.sum()),
+        tokens=int(total),
+        documents=int((sizes > 0).sum()),
+        by_slice={name: float(bits[slices == name].sum() / sizes[slices == name].sum()) for name in present},
+        bytes_by_slice={name: int(sizes[slices == name].sum()) for name in present},
+    )
+
+
+def _prefix(vocabulary: Vocabulary) -> int:
+    for role in ("bos", "eos", "pad", "unk"):
+        if role in vocabulary.roles:
+            return vocabulary.roles[role]
+    raise InputError(f"The vocabulary {vocabulary.name} has no special token to begin a text with (bos or eos).")
+
+
+def _check_ids(model: PreTrainedModel, vocabulary: Vocabulary, encoded: Sequence[np.ndarray[Any, Any]]) -> None:
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    highest = max((int(ids.max()) for ids in encoded if len(ids)), default=0)
+    if max(highest, _prefix(vocabulary)) >= rows:
+        raise InputError(
+            f"The tokenizer {vocabulary.name} gives id {highest}, but the model has {rows} rows; "
+            "they do not belong together."
+        )
+
+
+def _windows(document: int, ids: np.ndarray[Any, Any], prefix: int, window: int) -> Iterator[_Window]:
+    """Cut a document so that each token is scored once and, after the first window, has context."""
+    context = int((window - 1) * _CONTEXT_SHARE)
+    start = 0
+    while start < len(ids):
+        seen_from = max(0, start - context)
+        end = min(len(ids), seen_from + window - 1)
+        yield _Window(document, np.concatenate([[prefix], ids[seen_from:end]]).astype(np.int64), end - start)
+        start = end
+
+
+def _batches(windows: Sequence[_Window], batch_tokens: int) -> Iterator[list[_Window]]:
+    """Windows of like length together, so that little is padded."""
+    batch: list[_Window] = []
+    for part in sorted(windows, key=lambda item: -len(item.ids)):
+        if batch and (len(batch) + 1) * len(batch[0].ids) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(part)
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _scoring(model: PreTrainedModel) -> Iterator[Any]:
+    """Yield a function from a batch of windows to the nats of each; the model's mode is put back at the end."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            scorer = _Scorer(model)
+            yield scorer
+    finally:
+        model.train(was_training)
+
+
+class _Scorer:
+    """Scores batches, making logits in blocks where the model's head allows it.
+
+    The body's output is caught on its way into the head. What models do to logits after the head differs; the
+    soft-cap of Gemma is applied here, and a probe of a few tokens compares with the model's own logits. When they
+    differ, the model's own logits are used, one short batch at a time.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.head = model.get_output_embeddings()
+        self.cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        self.device = model.get_input_embeddings().weight.device
+        self.in_blocks = self.head is not None and self._probe()
+
+    def __call__(self, batch: Sequence[_Window]) -> list[float]:
+        longest = max(len(part.ids) for part in batch)
+        ids = torch.zeros((len(batch), longest), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        rows, columns = [], []
+        for place, part in enumerate(batch):
+            ids[place, : len(part.ids)] = torch.from_numpy(part.ids)
+            mask[place, : len(part.ids)] = 1
+            rows.append(torch.full((part.scored,), place))
+            # the position before a token predicts it
+            columns.append(torch.arange(len(part.ids) - part.scored - 1, len(part.ids) - 1))
+        row, column = torch.cat(rows), torch.cat(columns)
+        targets = ids[row, column + 1].to(self.device)
+        nats = self._nats(
+            ids.to(self.device), mask.to(self.device), row.to(self.device), column.to(self.device), targets
+        )
+        return [float(part.sum()) for part in torch.split(nats, [part.scored for part in batch])]
+
+    def _nats(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        row: torch.Tensor,
+        column: torch.Tensor,
+        targets: torch.Tensor,
+    ) -> torch.Tensor:
+        if not self.in_blocks:
+            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            return cross_entropy(logits[row, column].float(), targets, reduction="none").double().cpu()
+        hidden = self._hidden(ids, mask)[row, column]
+        block = max(1, _LOGITS_BYTES // (4 * int(self.head.weight.shape[0])))
+        parts = [
+            cross_entropy(self._logits(hidden[start : start + block]), targets[start : start + block], reduction="none")
+            for start in range(0, len(hidden), block)
+        ]
+        return torch.cat(parts).double().cpu()
+
+    def _hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the head's input, shape (batch, positions, d); the head itself works on one position only."""
+        caught: list[torch.Tensor] = []
+
+        def catch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+            caught.append(inputs[0])
+            return (inputs[0][:, :1],)
+
+        hook = self.head.register_forward_pre_hook(catch)
+        try:
+            self.model(input_ids=ids, attention_mask=mask, use_cache=False)
+        finally:
+            hook.remove()
+        return caught[0]
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self.head(hidden).float()
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+    def _probe(self) -> bool:
+        rows = int(self.head.weight.shape[0])
+        ids = torch.arange(_PROBE_TOKENS, device=self.device).unsqueeze(0) % rows
+        mask = torch.ones_like(ids)
+        own = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
+        hidden = self._hidden(ids, mask)
+        if hidden.shape[:2] != ids.shape:
+            return False
+        return bool(torch.allclose(own, self._logits(hidden), rtol=1e-3, atol=1e-3))

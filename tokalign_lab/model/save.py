@@ -1,0 +1,129 @@
+"""Save a rearranged or tuned model as a folder that anyone can load.
+
+`AutoModelForCausalLM` and `AutoTokenizer` read the folder; `README.md` tells people where it comes from, and
+`tokalign.json` tells programs. The folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokalign_lab.files import atomic_folder, write_json
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_PACKAGES = ("tokalign-lab", "torch", "transformers", "tokenizers", "numpy")
+
+
+def save_model(
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    folder: Path | str,
+    card: dict[str, Any] | None = None,
+    source: Vocabulary | None = None,
+) -> Path:
+    """Write model, tokenizer, model card and provenance into `folder`.
+
+    Parameters
+    ----------
+    model
+        The model; its matrices have the vocabulary's ids.
+    vocabulary
+        The model's tokenizer.
+    folder
+        Replaced as a whole if it exists.
+    card
+        What to say about it, as plain JSON values: `model` (what it was made from), `lexicon` (the lexicon's
+        provenance), `training`, `scores`.
+    source
+        The vocabulary the model had before. Its chat template, which the model was trained with, is kept when
+        all of its control strings are control tokens of the new vocabulary; else the new tokenizer keeps its own.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    card = dict(card or {})
+    tokenizer = copy.deepcopy(vocabulary.tokenizer)
+    template = None if source is None else source.tokenizer.chat_template
+    if source is not None and isinstance(template, str) and template_fits(template, source, vocabulary):
+        tokenizer.chat_template = template
+    folder = Path(folder)
+    with atomic_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        provenance = {
+            **card,
+            "tokenizer": {
+                "name": vocabulary.name,
+                "fingerprint": vocabulary.fingerprint,
+                "size": vocabulary.size,
+            },
+            "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+        }
+        write_json(temporary / "tokalign.json", provenance)
+        (temporary / "README.md").write_text(card_text(folder.name, provenance, tokenizer), encoding="utf-8")
+    return folder
+
+
+def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool:
+    """Whether a chat template of the source can be used with the target's tokenizer.
+
+    Every control string of the source that the template writes must be one control token of the target, every
+    role it names (`bos_token`) must exist there, and it must render.
+    """
+    for token_id in source.is_control.nonzero()[0]:
+        written = source.raw_token(int(token_id))
+        if written and written in template:
+            target_id = target.tokenizer.get_vocab().get(written)
+            if target_id is None or not target.is_control[target_id]:
+                return False
+    if any(role not in target.roles for role in re.findall(r"\b(bos|eos|unk|pad)_token\b", template)):
+        return False
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    try:
+        target.tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
+    except Exception:  # a template is a program: it may fail in any way
+        return False
+    return True
+
+
+def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+    """Write the model card in Markdown."""
+    lexicon = provenance.get("lexicon") or {}
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [tokalign-lab, vocabulary-adaptation]",
+        "---",
+        f"# {name}",
+        "",
+    ]
+    origin = provenance.get("model", "a language model")
+    lines.append(f"{origin} with the vocabulary of {provenance['tokenizer']['name']}, made with tokalign-lab.")
+    lines += ["", "| | |", "|---|---|"]
+    rows: dict[str, Any] = {"made from": origin}
+    if lexicon:
+        rows["tokenizers"] = f"{lexicon['source']['name']} → {lexicon['target']['name']}"
+        rows["recipe"] = f"{lexicon['recipe']}, seed {lexicon['seed']}"
+        rows["text"] = f"{lexicon['text_bytes']:,} bytes, SHA-256 {lexicon['text_hash']}"
+    rows["vocabulary"] = f"{provenance['tokenizer']['size']:,} ids"
+    rows["chat template"] = "yes" if tokenizer.chat_template else "none"
+    for group in ("training", "scores"):
+        rows.update({key: value for key, value in (provenance.get(group) or {}).items() if not isinstance(value, dict)})
+    rows["versions"] = ", ".join(f"{package} {version}" for package, version in provenance["versions"].items())
+    lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
+    lines += ["", "`tokalign.json` holds the same for programs.", ""]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) and abs(value) >= 0.01 else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,102 @@
+"""What a run says while it works: one JSON object a line, only ever appended.
+
+A writer adds a whole line with a single call; a reader keeps the byte offset it has read to and stops at the last
+newline, so any number of readers can follow a run that may be killed at any moment. A line torn by `kill -9` is
+closed by the next writer and skipped by readers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+
+class EventLog:
+    """The `events.jsonl` of one run.
+
+    Parameters
+    ----------
+    path
+        The file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._mended = False
+
+    def append(self, event: Event) -> None:
+        """Add one event; `time` (seconds since 1970) is added to it. Numbers JSON cannot hold become null."""
+        line = json.dumps({"time": round(time.time(), 3), **_finite(event)}, ensure_ascii=False) + "\n"
+        with self._lock:
+            if not self._mended:
+                self._close_torn_line()
+                self._mended = True
+            with open(self.path, "ab", buffering=0) as file:
+                file.write(line.encode("utf-8", errors="replace"))
+
+    def read(self, offset: int = 0) -> tuple[list[Event], int]:
+        """Events after byte `offset`, and the offset to go on from.
+
+        A line without its newline is left for the next call; a line that is not JSON is skipped.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(offset)
+                data = file.read()
+        except FileNotFoundError:
+            return [], 0
+        end = data.rfind(b"\n") + 1
+        events = []
+        for line in data[:end].splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # torn by a crash
+            if isinstance(event, dict):
+                events.append(event)
+        return events, offset + end
+
+    def _close_torn_line(self) -> None:
+        try:
+            with open(self.path, "rb+") as file:
+                file.seek(0, os.SEEK_END)
+                if file.tell() == 0:
+                    return
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+        except FileNotFoundError:
+            pass
+
+
+def curve(events: Iterable[Event], kind: str = "step") -> list[Event]:
+    """One event of `kind` per step, in order, as if the run had never stopped.
+
+    A resumed run works again through the steps after its checkpoint. Of two events for a step the later counts;
+    steps after the point of resumption that have not been done again are left out.
+    """
+    by_step: dict[int, Event] = {}
+    for event in events:
+        if event.get("kind") == "resumed":
+            by_step = {step: kept for step, kept in by_step.items() if step <= event["step"]}
+        elif event.get("kind") == kind:
+            by_step[event["step"]] = event
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,245 @@
+"""The run folder: the only truth about a job.
+
+`run.json` (written by rename) says what the job is and how it stands; `events.jsonl` (only appended) says what it
+did; `log.txt` is what the process printed. The job runs in its own process, so a closed tab or a restarted kernel
+loses nothing: open the folder again and read. States: queued, running, finished, failed, cancelled, lost (it was
+running and its process is gone).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import write_json
+from tokalign_lab.progress import Progress
+from tokalign_lab.runs import process
+from tokalign_lab.runs.events import Event, EventLog, curve
+
+ENDED = frozenset({"finished", "failed", "cancelled", "lost"})
+_POLL_SECONDS = 0.1
+
+
+class RunFolder:
+    """One run, read from and written to its folder.
+
+    Parameters
+    ----------
+    path
+        The folder. Use `RunFolder.create` for a new run and `runs.control.start` to create and start one.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._log = EventLog(self.path / "events.jsonl")
+
+    @classmethod
+    def create(cls, path: Path | str, kind: str, settings: dict[str, Any]) -> RunFolder:
+        """Make a folder for a run that has not started.
+
+        Raises
+        ------
+        InputError
+            When the folder already holds a run, or the settings are not plain JSON.
+        """
+        run = cls(path)
+        if (run.path / "run.json").exists():
+            raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
+        try:
+            json.dumps(settings, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The settings of a run must be plain JSON values ({error}).") from error
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"The run folder {run.path} cannot be made ({error.strerror}).") from error
+        run.update(
+            name=run.path.name,
+            kind=kind,
+            state="queued",
+            pid=None,
+            pid_started=None,
+            settings=settings,
+            cwd=os.getcwd(),
+            versions=_versions(),
+            created=_now(),
+            ended=None,
+            error=None,
+        )
+        return run
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r}, {self.state})"
+
+    def info(self) -> dict[str, Any]:
+        """Read `run.json` as it is on disk.
+
+        Raises
+        ------
+        InputError
+            When the folder holds no run.
+        """
+        try:
+            content = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path} is not a run folder (no readable run.json in it).") from error
+        return dict(content)
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of `run.json`, by rename."""
+        current = self.info() if (self.path / "run.json").exists() else {}
+        write_json(self.path / "run.json", {**current, **changes})
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def state(self) -> str:
+        """How the run stands, after `reconcile`."""
+        return str(self.reconcile()["state"])
+
+    @property
+    def cancel_file(self) -> Path:
+        """The file whose presence asks the worker to stop."""
+        return self.path / "cancel"
+
+    def reconcile(self) -> dict[str, Any]:
+        """`run.json`, corrected when it says "running" and the process is gone."""
+        info = self.info()
+        if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]):
+            return info
+        info = self.info()  # the worker may have ended properly between the two looks
+        if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]):
+            return info
+        if self.cancel_file.exists():
+            self.update(state="cancelled", ended=_now())
+        else:
+            error = "The run's process is gone without a word (killed, out of memory, or the machine restarted)."
+            self.update(state="lost", ended=_now(), error=error)
+        return self.info()
+
+    def start(self, resume: bool = False, timeout: float = 60.0) -> None:
+        """Start the worker and wait until it has reported itself in `run.json`.
+
+        Raises
+        ------
+        InputError
+            When the run is already running.
+        """
+        if self.reconcile()["state"] == "running":
+            raise InputError(f"The run {self.name} is already running; cancel it first.")
+        self.cancel_file.unlink(missing_ok=True)
+        self.update(state="queued", pid=None, pid_started=None, ended=None, error=None)
+        arguments = [str(self.path.resolve()), *(["--resume"] if resume else [])]
+        child = process.spawn(arguments, self.path / "log.txt", self._working_folder())
+        deadline = time.monotonic() + timeout
+        while self.info()["state"] == "queued":
+            if child.poll() is not None or time.monotonic() > deadline:
+                if self.info()["state"] == "queued":
+                    reason = self.log_tail(1) or "the worker did not start"
+                    self.update(state="failed", ended=_now(), error=f"The run could not start: {reason}")
+                return
+            time.sleep(0.02)
+
+    def _working_folder(self) -> str | None:
+        """Return where the run was made, so that relative paths in its settings mean the same when it is resumed."""
+        made_in = self.info().get("cwd")
+        return made_in if made_in and os.path.isdir(made_in) else None
+
+    def resume(self) -> None:
+        """Start again from the last checkpoint (or from the beginning where there is none).
+
+        Raises
+        ------
+        InputError
+            When the run is running or has finished.
+        """
+        if self.state == "finished":
+            raise InputError(f"The run {self.name} has finished; there is nothing to resume.")
+        self.start(resume=True)
+
+    def request_cancel(self) -> None:
+        """Ask the worker to stop, and return at once.
+
+        The worker looks at each step boundary; when it has not stopped after its grace period it interrupts
+        itself, so this is enough for a button.
+        """
+        state = self.state
+        if state in ENDED:
+            return
+        self.cancel_file.touch()
+        if state == "queued":  # never started
+            self.update(state="cancelled", ended=_now())
+
+    def cancel(self, grace: float = 8.0) -> str:
+        """Stop the run: ask, after `grace` seconds terminate, after as long again kill. Returns the state."""
+        self.request_cancel()
+        for signal_number in (None, signal.SIGTERM, signal.SIGKILL):
+            info = self.reconcile()
+            if signal_number is not None and info["state"] == "running":
+                process.send(info["pid"], info["pid_started"], signal_number)
+            deadline = time.monotonic() + grace
+            while self.state == "running" and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+        return self.state
+
+    def wait(self, progress: Progress | None = None, timeout: float | None = None) -> str:
+        """Wait until the run has ended, or `timeout` seconds; returns the state.
+
+        `progress` is told the latest share and message that the run has reported.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        offset = 0
+        while True:
+            state = self.state
+            events, offset = self.events(offset)
+            told = [event for event in events if "share" in event]
+            if progress is not None and told:
+                progress(told[-1]["share"], told[-1].get("message", ""))
+            if state in ENDED or (deadline is not None and time.monotonic() > deadline):
+                return state
+            time.sleep(_POLL_SECONDS)
+
+    def emit(self, event: Event) -> None:
+        """Append one event (the worker's side)."""
+        self._log.append(event)
+
+    def events(self, since: int = 0) -> tuple[list[Event], int]:
+        """Events after byte offset `since`, and the offset for the next call."""
+        return self._log.read(since)
+
+    def curve(self, kind: str = "step") -> list[Event]:
+        """One event of `kind` per step, consistent over resumes (see `events.curve`)."""
+        return curve(self.events()[0], kind)
+
+    def log_tail(self, lines: int = 20) -> str:
+        """Return the last lines of what the process printed."""
+        try:
+            text = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.rstrip().splitlines()[-lines:])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("tokalign-lab", "torch", "transformers", "tokenizers", "numpy"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

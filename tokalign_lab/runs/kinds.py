@@ -1,0 +1,198 @@
+"""What a run can do: a name and a function that takes plain JSON settings.
+
+The functions import what they need when they are called, so that a worker reports itself before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import write_json
+from tokalign_lab.progress import part
+
+if TYPE_CHECKING:
+    from tokalign_lab.runs.worker import RunContext
+
+Kind = Callable[[dict[str, Any], "RunContext"], None]
+
+
+def align_kind(settings: dict[str, Any], context: RunContext) -> None:
+    """Align two tokenizers on a text; writes `alignment/` and `scores.json`.
+
+    Settings: source, target, text (list), and optionally recipe, overlap, seed, max_bytes.
+    """
+    from tokalign_lab.alignment.recipes import align
+    from tokalign_lab.catalog import load_vocabulary
+    from tokalign_lab.corpus import read_documents, split_documents, tokenize_pair
+    from tokalign_lab.evaluation.lexicon_scores import score_lexicon
+    from tokalign_lab.vocabulary import overlap
+
+    _check(settings, "align", {"source", "target", "text"}, {"recipe", "overlap", "seed", "max_bytes"})
+    seed = int(settings.get("seed", 0))
+    source, target = load_vocabulary(settings["source"]), load_vocabulary(settings["target"])
+    documents = read_documents(settings["text"], max_bytes=settings.get("max_bytes"), seed=seed)
+    train, held_out = split_documents(documents, seed=seed)
+    pair = tokenize_pair(source, target, train, progress=part(context.progress, 0.0, 0.2))
+    alignment = align(
+        pair,
+        recipe=settings.get("recipe", "anchored"),
+        seed=seed,
+        overlap=settings.get("overlap", "bytes"),
+        progress=part(context.progress, 0.2, 0.8),
+    )
+    alignment.save(context.folder.path / "alignment")
+    scores = score_lexicon(
+        alignment.lexicon, tokenize_pair(source, target, held_out), progress=part(context.progress, 0.8, 1.0)
+    )
+    shared = overlap(source, target)
+    values = {
+        "overlap": {"raw": shared.raw_share, "bytes": shared.bytes_share},
+        "lexicon": scores.to_dict(),
+        "seconds": alignment.seconds,
+    }
+    write_json(context.folder.path / "scores.json", values)
+    context.emit({"kind": "scores", **values})
+    context.progress(1.0, "aligned")
+
+
+def rearrange_kind(settings: dict[str, Any], context: RunContext) -> None:
+    """Give a model the lexicon's target vocabulary; writes a model folder.
+
+    Settings: model, lexicon (path of a `.parquet`), and optionally out (default `model` in the run folder), seed.
+    """
+    from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.catalog import load_vocabulary
+    from tokalign_lab.model.load import load_model
+    from tokalign_lab.model.rearrange import rearrange
+    from tokalign_lab.model.save import save_model
+
+    _check(settings, "rearrange", {"model", "lexicon"}, {"out", "seed"})
+    lexicon = Lexicon.load(Path(settings["lexicon"]))
+    source = load_vocabulary(lexicon.provenance["source"]["name"])
+    target = load_vocabulary(lexicon.provenance["target"]["name"])
+    context.progress(0.1, "loading the model")
+    model = load_model(settings["model"], device="cpu", dtype="auto")
+    context.progress(0.5, "moving the rows")
+    moved = rearrange(model, lexicon, source, target, seed=int(settings.get("seed", 0)))
+    out = Path(settings.get("out") or context.folder.path / "model")
+    save_model(moved, target, out, card={"model": settings["model"], "lexicon": lexicon.provenance}, source=source)
+    context.progress(1.0, "saved")
+
+
+def adapt_kind(settings: dict[str, Any], context: RunContext) -> None:
+    """Tune a model in two stages; writes checkpoints and `model/`.
+
+    Settings: model, text (list), and any field of `adaptation.settings.AdaptSettings`; optionally max_bytes, device.
+    """
+    from tokalign_lab.adaptation.settings import AdaptSettings
+    from tokalign_lab.adaptation.train import adapt
+
+    settings = dict(settings)
+    missing = sorted({"model", "text"} - settings.keys())
+    if missing:
+        raise InputError(f"An adapt run needs the setting {missing[0]!r}.")
+    model, text = settings.pop("model"), settings.pop("text")
+    max_bytes, device = settings.pop("max_bytes", None), settings.pop("device", None)
+    adapt(
+        model,
+        text,
+        AdaptSettings.from_dict(settings),
+        context.folder.path,
+        emit=context.emit,
+        interrupt=context.interrupt,
+        resume=context.resume,
+        max_bytes=max_bytes,
+        device=device,
+    )
+
+
+def project_kind(settings: dict[str, Any], context: RunContext) -> None:
+    """Lay out saved token vectors on a plane; the result goes to the cache of `tokalign_lab.projection`.
+
+    Settings: vectors (list of `.npz` paths), and optionally method, shared, fit_on, seed.
+    """
+    from tokalign_lab.projection import FIT_ON, project
+    from tokalign_lab.vectors.token_vectors import TokenVectors
+
+    _check(settings, "project", {"vectors"}, {"method", "shared", "fit_on", "seed"})
+    project(
+        [TokenVectors.load(Path(path)) for path in settings["vectors"]],
+        settings.get("method", "umap"),
+        bool(settings.get("shared", False)),
+        int(settings.get("fit_on", FIT_ON)),
+        int(settings.get("seed", 0)),
+        progress=context.progress,
+    )
+    context.progress(1.0, "laid out")
+
+
+def measure_kind(settings: dict[str, Any], context: RunContext) -> None:
+    """Measure a model with its own tokenizer on the text that an adapt run of these settings holds out.
+
+    Settings: model, text (list), and optionally max_bytes, device, seed, held_out_share, evaluate_bytes as for
+    "adapt"; emits one `evaluation` event. The source model's figure is the floor that tuning comes back to.
+    """
+    from tokalign_lab.adaptation.settings import AdaptSettings
+    from tokalign_lab.catalog import load_vocabulary
+    from tokalign_lab.corpus import excerpts, read_documents, split_documents
+    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+    from tokalign_lab.model.device import pick_device
+    from tokalign_lab.model.load import load_model
+
+    _check(
+        settings,
+        "measure",
+        {"model", "text"},
+        {"max_bytes", "device", "seed", "held_out_share", "evaluate_bytes"},
+    )
+    chosen = AdaptSettings.from_dict(
+        {k: v for k, v in settings.items() if k in ("seed", "held_out_share", "evaluate_bytes")}
+    )
+    documents = read_documents(settings["text"], max_bytes=settings.get("max_bytes"), seed=chosen.seed)
+    _, held_out = split_documents(documents, chosen.held_out_share, chosen.seed)
+    model = load_model(settings["model"], device=pick_device(settings.get("device")))
+    measured = excerpts(held_out, chosen.evaluate_bytes, seed=chosen.seed)
+    result = bits_per_byte(model, load_vocabulary(settings["model"]), measured, progress=context.progress)
+    context.emit(
+        {
+            "kind": "evaluation",
+            "step": 0,
+            "bits_per_byte": result.bits_per_byte,
+            "by_slice": result.by_slice,
+            "bytes": result.bytes,
+        }
+    )
+
+
+KINDS: dict[str, Kind] = {
+    "align": align_kind,
+    "rearrange": rearrange_kind,
+    "adapt": adapt_kind,
+    "project": project_kind,
+    "measure": measure_kind,
+}
+
+
+def check_kind(kind: str) -> None:
+    """Raise `InputError` when there is no such kind of run."""
+    if kind not in KINDS:
+        raise InputError(f"There is no kind of run named {kind!r}; the kinds are {', '.join(sorted(KINDS))}.")
+
+
+def run_kind(kind: str, settings: dict[str, Any], context: RunContext) -> None:
+    """Do the work of one run, in this process."""
+    check_kind(kind)
+    KINDS[kind](settings, context)
+
+
+def _check(settings: dict[str, Any], kind: str, needed: set[str], optional: set[str]) -> None:
+    missing = sorted(needed - settings.keys())
+    if missing:
+        raise InputError(f"A run of kind {kind!r} needs the setting {missing[0]!r}.")
+    unknown = sorted(settings.keys() - needed - optional)
+    if unknown:
+        known = ", ".join(sorted(needed | optional))
+        raise InputError(f"A run of kind {kind!r} has no setting {unknown[0]!r}; it takes {known}.")

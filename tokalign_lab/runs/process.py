@@ -1,0 +1,81 @@
+"""The process behind a run: how it is started, recognised, and ended.
+
+A job has its own session (`start_new_session`), so that interrupting or restarting a notebook's kernel does not
+reach it. A process is known by its id *and* the time it started, because the system uses ids again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+WORKER: tuple[str, ...] = ("-m", "tokalign_lab.runs.worker")
+_ENVIRONMENT = {
+    "PYTHONUNBUFFERED": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+    # Threads that wait shall sleep: spinning ones take the cores from the notebook, or from a second run.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+_CLOCK_SLACK = 1.5  # seconds; the start time is derived from a boot time that clock corrections move a little
+_children: dict[int, subprocess.Popen[bytes]] = {}  # kept so that ended children are reaped
+
+
+def start_time(pid: int) -> float:
+    """When process `pid` started, in seconds since 1970."""
+    return float(psutil.Process(pid).create_time())
+
+
+def is_alive(pid: int | None, started: float | None) -> bool:
+    """Whether the process that had id `pid` and started at `started` still runs (a zombie does not)."""
+    if pid is None:
+        return False
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        del _children[pid]
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return started is None or abs(process.create_time() - started) < _CLOCK_SLACK
+    except psutil.Error:
+        return False
+
+
+def spawn(arguments: Sequence[str], log: Path, cwd: str | None = None) -> subprocess.Popen[bytes]:
+    """Start a worker in its own session working in `cwd`, with its output and errors appended to `log`."""
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, *WORKER, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env={**_ENVIRONMENT, **os.environ, **_thread_limits()},
+            start_new_session=True,
+        )
+    _children[process.pid] = process
+    return process
+
+
+def send(pid: int | None, started: float | None, signal_number: signal.Signals) -> None:
+    """Send a signal to that very process; nothing happens when it has ended."""
+    if pid is None or not is_alive(pid, started):
+        return
+    with contextlib.suppress(ProcessLookupError):  # it ended between the question and the signal
+        os.kill(pid, signal_number)
+
+
+def _thread_limits() -> dict[str, str]:
+    """Leave one core to the notebook when there are more than two; a user's own settings win."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores <= 2:
+        return {}
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {name: str(cores - 1) for name in names if name not in os.environ}

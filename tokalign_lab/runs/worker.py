@@ -1,0 +1,132 @@
+"""The process that does a run's work: `python -m tokalign_lab.runs.worker FOLDER [--resume]`.
+
+It reports its id in `run.json` before anything heavy is imported, writes a heartbeat every two seconds so that
+"slow" and "hung" differ, and stops when the file `cancel` appears: at the next step boundary, or, when no boundary
+comes within the grace period, by interrupting itself. Every end is written down: finished, failed, cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.process import start_time
+
+HEARTBEAT_SECONDS = 2.0
+CANCEL_GRACE_SECONDS = 5.0
+
+
+class Cancelled(BaseException):
+    """Raised in the worker's main thread to end a run that a person has cancelled.
+
+    It is not an `Exception`, so that no handler for ordinary errors swallows it.
+    """
+
+
+class RunContext:
+    """What a kind's function is given to talk to the world.
+
+    Attributes
+    ----------
+    folder : RunFolder
+        Where its files go.
+    resume : bool
+        Whether to go on from what is already in the folder.
+    """
+
+    def __init__(self, folder: RunFolder, resume: bool) -> None:
+        self.folder = folder
+        self.resume = resume
+        self._last_told = 0.0
+
+    def emit(self, event: dict[str, object]) -> None:
+        """Append an event."""
+        self.folder.emit(event)
+
+    def interrupt(self) -> None:
+        """Raise `Cancelled` when the run is to stop; called at every step boundary."""
+        if self.folder.cancel_file.exists():
+            raise Cancelled
+
+    def progress(self, share: float, message: str) -> None:
+        """Report progress as an event, at most twice a second, and look for a cancellation."""
+        self.interrupt()
+        now = time.monotonic()
+        if share >= 1.0 or now - self._last_told > 0.5:
+            self._last_told = now
+            self.emit({"kind": "progress", "share": round(share, 4), "message": message})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job of the folder named in `arguments`; returns the process's exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    run = RunFolder(Path(arguments[0]))
+    info = run.info()
+    signal.signal(signal.SIGTERM, _raise_cancelled)
+    run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
+    threading.Thread(target=_watch, args=(run,), daemon=True).start()
+    try:
+        from tokalign_lab.runs.kinds import run_kind
+
+        context = RunContext(run, resume="--resume" in arguments)
+        context.interrupt()
+        run_kind(info["kind"], info["settings"], context)
+    except Cancelled:
+        return _end(run, "cancelled", None)
+    except InputError as error:
+        return _end(run, "failed", str(error))
+    except BaseException as error:
+        traceback.print_exc()
+        return _end(run, "failed", f"{type(error).__name__}: {error}")
+    return _end(run, "finished", None)
+
+
+def _end(run: RunFolder, state: str, error: str | None) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is being written: nothing may tear it
+    run.emit({"kind": "ended", "state": state, "error": error})
+    run.update(state=state, ended=datetime.now(UTC).isoformat(timespec="seconds"), error=error)
+    return 0 if state == "finished" else 1
+
+
+def _raise_cancelled(signal_number: int, frame: FrameType | None) -> None:
+    raise Cancelled
+
+
+def _watch(run: RunFolder) -> None:
+    """Write heartbeats; when asked to stop and no boundary has come, interrupt the main thread, then end."""
+    asked: float | None = None
+    terminated = False
+    last_beat = 0.0
+    while True:
+        now = time.monotonic()
+        if now - last_beat >= HEARTBEAT_SECONDS:
+            last_beat = now
+            run.emit({"kind": "heartbeat"})
+        if run.cancel_file.exists():
+            asked = now if asked is None else asked
+            if not terminated and now - asked > CANCEL_GRACE_SECONDS:
+                terminated = True
+                os.kill(os.getpid(), signal.SIGTERM)
+            if now - asked > 3 * CANCEL_GRACE_SECONDS:
+                _end_from_thread(run)
+        time.sleep(0.25)
+
+
+def _end_from_thread(run: RunFolder) -> None:
+    """Write the end and leave, because the main thread sits in native code that no signal reaches."""
+    if run.info()["state"] == "running":
+        run.update(state="cancelled", ended=datetime.now(UTC).isoformat(timespec="seconds"))
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

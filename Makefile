@@ -36,8 +36,8 @@ demo: setup  ## the whole pipeline without a notebook; ends in a table and demo/
 lint: setup-dev  ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-notebooks: setup-dev  ## run every notebook from top to bottom
-	@$(BIN)/pytest -p no:cacheprovider --nbmake --nbmake-timeout=1800 notebooks
+notebooks: setup-dev  ## run every notebook from top to bottom, in small sizes
+	@TOKALIGN_FAST=1 $(BIN)/pytest -p no:cacheprovider --nbmake --nbmake-timeout=1800 notebooks
 
 bench: setup-dev  ## run the benchmarks
 	@scripts/bench.sh

@@ -3,7 +3,7 @@
 >>> import tokalign_lab as tl
 >>> source, target = tl.load_vocabulary("smollm2-135m"), tl.load_vocabulary("sp32k")
 >>> tl.overlap(source, target).bytes_count
-21900
+21873
 
 The names below are the public surface; each lives in the room that its module's name says, and is imported when it
 is first used, so that `import tokalign_lab` costs nothing.

@@ -1,1 +1,1 @@
-"""."""
+"""Two vocabularies with vectors become a lexicon: neighbours, relative representations, recipes."""

@@ -1,1 +1,1 @@
-"""."""
+"""A causal language model: load it, give it new rows, save it with every id right."""

@@ -6,6 +6,7 @@ The functions import what they need when they are called, so that a worker repor
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,32 +28,40 @@ def align_kind(settings: dict[str, Any], context: RunContext) -> None:
     from tokalign_lab.alignment.recipes import align
     from tokalign_lab.catalog import load_vocabulary
     from tokalign_lab.corpus import read_documents, split_documents, tokenize_pair
+    from tokalign_lab.evaluation.held_out import held_out_precision
     from tokalign_lab.evaluation.lexicon_scores import score_lexicon
     from tokalign_lab.vocabulary import overlap
 
     _check(settings, "align", {"source", "target", "text"}, {"recipe", "overlap", "seed", "max_bytes"})
-    seed = int(settings.get("seed", 0))
+    seed, recipe = int(settings.get("seed", 0)), settings.get("recipe", "anchored")
     source, target = load_vocabulary(settings["source"]), load_vocabulary(settings["target"])
     documents = read_documents(settings["text"], max_bytes=settings.get("max_bytes"), seed=seed)
     train, held_out = split_documents(documents, seed=seed)
     pair = tokenize_pair(source, target, train, progress=part(context.progress, 0.0, 0.2))
     alignment = align(
         pair,
-        recipe=settings.get("recipe", "anchored"),
+        recipe=recipe,
         seed=seed,
         overlap=settings.get("overlap", "bytes"),
-        progress=part(context.progress, 0.2, 0.8),
+        progress=part(context.progress, 0.2, 0.7),
     )
     alignment.save(context.folder.path / "alignment")
-    scores = score_lexicon(
-        alignment.lexicon, tokenize_pair(source, target, held_out), progress=part(context.progress, 0.8, 1.0)
-    )
     shared = overlap(source, target)
-    values = {
+    values: dict[str, Any] = {
         "overlap": {"raw": shared.raw_share, "bytes": shared.bytes_share},
-        "lexicon": scores.to_dict(),
         "seconds": alignment.seconds,
     }
+    # A text that is too small to be scored has been aligned all the same.
+    with suppress(InputError):
+        held_out_pair = tokenize_pair(source, target, held_out)
+        scoring = part(context.progress, 0.7, 0.85)
+        values["lexicon"] = score_lexicon(alignment.lexicon, held_out_pair, progress=scoring).to_dict()
+    if alignment.source_vectors is not None:
+        with suppress(InputError):
+            testing = part(context.progress, 0.85, 1.0)
+            values["held_out"] = held_out_precision(
+                pair, recipe, seed, overlap=settings.get("overlap", "bytes"), progress=testing
+            ).to_dict()
     write_json(context.folder.path / "scores.json", values)
     context.emit({"kind": "scores", **values})
     context.progress(1.0, "aligned")

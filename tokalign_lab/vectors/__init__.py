@@ -1,1 +1,1 @@
-"""."""
+"""Token vectors of one vocabulary, or of two in one space."""

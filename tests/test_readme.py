@@ -1,0 +1,57 @@
+"""What README and docstrings show must work as it stands there."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+from pathlib import Path
+
+import tokalign_lab
+from tokalign_lab.cli import app
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_package_is_right() -> None:
+    failed, tried = doctest.testmod(tokalign_lab, verbose=False)
+    assert tried == 3
+    assert failed == 0
+
+
+def test_every_public_name_exists() -> None:
+    for name in tokalign_lab.__all__:
+        assert getattr(tokalign_lab, name) is not None
+        assert name in dir(tokalign_lab)
+
+
+def test_the_python_example_runs(capsys) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    assert 0.5 < float(capsys.readouterr().out) < 4  # bits per byte of a rearranged model, before any tuning
+
+
+def test_every_command_that_is_shown_exists() -> None:
+    from typer.main import get_command
+
+    root = get_command(app)
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL))
+    shown = re.findall(r"^tokalign-lab (.*?)(?:\s+#.*)?$", blocks, flags=re.MULTILINE)
+    assert len(shown) >= 6
+    for line in shown:
+        words = shlex.split(line)
+        command = root.commands[words[0]]
+        options = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_every_make_target_that_is_shown_exists() -> None:
+    targets = set(
+        re.findall(r"^([a-z-]+):", (Path(__file__).parent.parent / "Makefile").read_text(), flags=re.MULTILINE)
+    )
+    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
+
+
+def test_every_linked_file_exists() -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (Path(__file__).parent.parent / link).exists(), link

@@ -1,0 +1,395 @@
+"""Panels without a browser or a kernel: linking, selection, filters, escaping, paging, replay, an orderly end.
+
+The small lexicon here is made up: nothing in this file says anything about quality. What a person sees in a browser is
+tested in `tests/ui`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ipywidgets")
+
+from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_reverse
+from tokalign_lab.errors import InputError
+from tokalign_lab.projection import project, turned_onto
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.vectors.token_vectors import TokenVectors
+from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets import LabState, LexiconPanel, MapPanel, PairPicker, TrainingPanel
+from tokalign_lab.widgets.background import WATCHER, Watcher, inline
+from tokalign_lab.widgets.chips import pair_html, shared_blocks
+from tokalign_lab.widgets.figures import MOST_CURVE_POINTS, thinned
+from tokalign_lab.widgets.lexicon_view import Labels, LexiconView, Query
+from tokalign_lab.widgets.run_view import status_words, view_of
+
+WORDS = ["the", "THE", "<b>", "東京", "naïve", "na", "ive", "zebra"]
+
+
+@pytest.fixture(autouse=True)
+def _at_once() -> Iterator[None]:
+    with inline():
+        yield
+
+
+def make_lexicon(words: list[str] = WORDS, source_size: int = 6) -> Lexicon:
+    """Target i inherits from source i % source_size; scores fall with the id."""
+    import pandas as pd
+
+    n = len(words)
+    rows = LexiconRows(n)
+    for i in range(n):
+        rows.copy(i, i % source_size, "identical" if i < 3 else "aligned")
+        rows.score[i] = rows.margin[i] = 1 - i / n
+        if i >= 3:
+            rows.candidates(i, np.array([i % source_size, 0]), np.array([1 - i / n, 0.05]))
+    sources = [f"s{i % source_size}" for i in range(n)]
+    table = pd.DataFrame(
+        {
+            "target_id": np.arange(n, dtype=np.int32), "source_id": rows.source_id, "score": rows.score,
+            "margin": rows.margin, "candidate_ids": rows.candidate_ids, "candidate_scores": rows.candidate_scores,
+            "origin": rows.origin.astype(str), "sources": rows.sources, "weights": rows.weights,
+            "source_count": np.ones(n, np.int64), "target_count": np.arange(n, dtype=np.int64) + 1,
+            "source_token": sources, "target_token": words,
+        }
+    )  # fmt: skip
+    reverse = make_reverse(
+        np.arange(source_size), np.ones(source_size), np.array(["identical"] * source_size, dtype=object)
+    )
+    side = {"fingerprint": "", "size": n}
+    provenance = {"source": side | {"name": "a"}, "target": side | {"name": "b"}, "recipe": "made up"}
+    return Lexicon(table, reverse, provenance)
+
+
+def make_vectors(n: int, seed: int = 0, method: str = "anchored") -> TokenVectors:
+    rows = np.random.default_rng(seed).normal(size=(n, 12))
+    return TokenVectors(np.arange(n), rows, np.arange(n) + 1, "", {"method": method})
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+class TestState:
+    def test_is_kept_on_disk_and_comes_back(self, tmp_path: Path) -> None:
+        state = LabState(tmp_path / "lab.json")
+        state.select("source", [3, 1, 3])
+        state.pin("target", 7)
+        state.filter_text = "東"
+        again = LabState(tmp_path / "lab.json")
+        assert again.selection.ids == (3, 1)
+        assert again.selection.space == "source"
+        assert again.pins == (("target", 7),)
+        assert again.filter_text == "東"
+
+    @pytest.mark.parametrize("content", ["", "[1]", '{"colour_by": "shoe size", "selection": 3, "source": "qwen2"}'])
+    def test_a_broken_file_does_not_keep_the_lab_shut(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "lab.json").write_text(content)
+        state = LabState(tmp_path / "lab.json")
+        assert state.colour_by == "origin"
+        assert not state.selection
+
+    def test_pinning_twice_takes_the_pin_away(self) -> None:
+        state = LabState()
+        state.pin("source", 1)
+        state.pin("source", 1)
+        assert state.pins == ()
+
+
+class TestLexiconView:
+    def view(self) -> LexiconView:
+        lexicon = make_lexicon()
+        return LexiconView(lexicon, Labels(lexicon))
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            (Query("the"), {0, 1}),  # without case
+            (Query("東"), {3}),
+            (Query("nai\u0308ve"), {4}),  # decomposed as typed on some keyboards
+            (Query("^na", regex=True), {4, 5}),
+            (Query("^ive$", regex=True), {6}),
+            (Query("", origin="identical"), {0, 1, 2}),
+            (Query("the", origin="aligned"), set()),
+        ],
+    )
+    def test_finds(self, query: Query, found: set[int]) -> None:
+        assert set(self.view().rows(query).tolist()) == found
+
+    def test_worst_first_begins_with_the_lowest_score_and_leaves_copies_for_last(self) -> None:
+        assert self.view().rows(Query(sort="worst"))[:5].tolist() == [7, 6, 5, 4, 3]
+
+    def test_a_broken_expression_is_a_sentence(self) -> None:
+        with pytest.raises(InputError, match="not a regular expression"):
+            self.view().rows(Query("(", regex=True))
+
+    def test_partners_are_all_that_inherit(self) -> None:
+        view = self.view()
+        assert view.partners("source", np.array([0])).tolist() == [0, 6]
+        assert view.partners("target", np.array([6, 1])).tolist() == [0, 1]
+
+
+class TestLexiconPanel:
+    def test_a_row_selects_and_says_why(self) -> None:
+        panel = LexiconPanel(make_lexicon())
+        panel.table.chosen = 4
+        assert panel.lab_state.selection.ids == (4,)
+        assert "Candidates" in panel._why.value
+        assert panel.selection["target_token"].tolist() == ["naïve"]
+
+    def test_shows_a_selection_made_elsewhere(self) -> None:
+        state = LabState()
+        panel = LexiconPanel(make_lexicon(), state=state)
+        state.select("source", [1])
+        assert panel.selection["target_id"].tolist() == [1, 7]
+        assert panel.table.chosen == 1
+        assert state.selection.space == "source"  # showing it is not choosing it again
+
+    def test_tokens_are_escaped(self) -> None:
+        panel = LexiconPanel(make_lexicon())
+        panel.lab_state.select("target", [2])
+        assert "&lt;b&gt;" in panel._why.value
+        assert "<b>" not in panel._why.value
+
+    def test_pages_and_headings(self) -> None:
+        panel = LexiconPanel(make_lexicon([f"w{i}" for i in range(40)]))
+        panel.go_to(99)
+        assert len(panel.table.rows) == 10
+        assert panel._pages[2].disabled
+        panel.sort_by("id")
+        assert panel.table.rows[0]["key"] == 0
+        panel.sort_by("id")
+        assert panel.table.rows[0]["key"] == 39
+
+    def test_an_error_is_shown_and_goes_away(self) -> None:
+        panel = LexiconPanel(make_lexicon())
+        panel._regex.value = True
+        panel._search.value = "["
+        assert "not a regular expression" in panel._error.value
+        panel._search.value = "東"
+        assert panel._error.value == ""
+        assert [row["key"] for row in panel.table.rows] == [3]
+
+    def test_a_quarter_of_a_million_rows_send_one_page(self) -> None:
+        lexicon = make_lexicon([f"tok{i}" for i in range(262_144)], source_size=49_152)
+        panel = LexiconPanel(lexicon)
+        panel._search.value = "tok26214"
+        assert panel.state["found"] == 5  # 26214, 262140 to 262143
+        assert len(json.dumps(panel.table.rows)) < 10_000
+
+    def test_closed_panels_hear_nothing(self) -> None:
+        state = LabState()
+        panel = LexiconPanel(make_lexicon(), state=state)
+        panel.close()
+        state.select("target", [1])
+        assert panel.table.chosen == -1
+
+
+class TestMaps:
+    def panel(self, state: LabState | None = None) -> MapPanel:
+        return MapPanel(make_lexicon(), make_vectors(6), make_vectors(8, 1), state=state)
+
+    def test_a_box_on_the_left_lights_partners_on_the_right(self, cache: Path) -> None:
+        panel = self.panel()
+        cloud = panel.figure.data[0]
+        from plotly.callbacks import BoxSelector, Points
+
+        cloud._dispatch_on_selection(Points(point_inds=[0, 2]), BoxSelector())
+        assert panel.lab_state.selection.ids == (0, 2)
+        assert len(panel.figure.data[2].x) == 2
+        assert panel.figure.data[3].customdata is not None
+        assert len(panel.figure.data[3].x) == 3  # targets 0 and 6 inherit from source 0, target 2 from source 2
+        assert panel.selection["target_id"].tolist() == [0, 2, 6]
+        assert len(panel.table.rows) == 3
+
+    def test_clearing_dims_nothing(self, cache: Path) -> None:
+        panel = self.panel()
+        panel.lab_state.select("target", [1])
+        assert panel.figure.data[0].marker.opacity < 0.5
+        panel.lab_state.clear_selection()
+        assert panel.figure.data[0].marker.opacity > 0.5
+        assert "Nothing is selected" in panel._chosen.value
+
+    def test_hover_texts_are_escaped(self, cache: Path) -> None:
+        panel = self.panel()
+        assert "&lt;b&gt;" in panel.figure.data[1].text[2]
+
+    @pytest.mark.parametrize("colour_by", ["score", "frequency", "origin"])
+    def test_colours(self, cache: Path, colour_by: str) -> None:
+        panel = self.panel()
+        panel.lab_state.colour_by = colour_by
+        assert panel._colour.value == colour_by
+        assert len(panel.figure.data[1].marker.color) == 8
+        assert panel._error.value == ""
+
+    def test_follows_the_theme(self, cache: Path) -> None:
+        panel = self.panel()
+        panel._probe.dark = True
+        assert panel.lab_state.theme == "dark"
+        assert panel.figure.layout.template.layout.font.color == "#e8e8e8"
+
+
+class TestProjection:
+    def test_is_kept_by_content(self, cache: Path) -> None:
+        vectors = [make_vectors(20), make_vectors(30, 1)]
+        first = project(vectors, "pca", shared=True)
+        files = list((cache / "cache" / "projections").glob("*.npz"))
+        second = project(vectors, "pca", shared=True)
+        assert len(files) == 1
+        assert np.array_equal(first[1].xy, second[1].xy)
+        assert first[0].xy.shape == (20, 2)
+        assert first[0].xy.dtype == np.float32
+
+    def test_a_twin_in_one_space_falls_on_the_same_place(self, cache: Path) -> None:
+        one, two = project([make_vectors(20), make_vectors(20)], "pca", shared=True)
+        assert np.allclose(one.xy, two.xy)
+
+    def test_turning_finds_a_mirrored_layout(self, cache: Path) -> None:
+        (one,) = project([make_vectors(20)], "pca")
+        mirrored = type(one)(one.ids, one.xy[:, ::-1] * np.array([1, -1], dtype=np.float32), "pca")
+        turned = turned_onto(mirrored, one, one.ids, one.ids)
+        assert np.allclose(turned.xy, one.xy - one.xy.mean(axis=0), atol=1e-4)
+
+    def test_umap_places_what_it_was_not_fitted_on(self, cache: Path) -> None:
+        (one,) = project([make_vectors(80)], "umap", fit_on=60)
+        assert one.fitted is not None
+        assert one.fitted.sum() == 60
+        assert np.isfinite(one.xy).all()
+
+    def test_unlike_widths_cannot_share(self, cache: Path) -> None:
+        narrow = TokenVectors(np.arange(5), np.ones((5, 3)), np.ones(5), "")
+        with pytest.raises(InputError, match="one width"):
+            project([make_vectors(5), narrow], "pca", shared=True)
+
+
+def make_run(folder: Path, steps: int, state: str = "finished", settings: int = 40) -> RunFolder:
+    run = RunFolder.create(folder, "adapt", {"steps": settings, "model": "x", "text": ["default"]})
+    run.emit({"kind": "device", "device": "CPU (2 threads)"})
+    run.emit({"kind": "stage", "stage": 1, "step": 0, "steps": 20})
+    run.emit({"kind": "evaluation", "step": 0, "bits_per_byte": 1.5})
+    add_steps(run, 1, steps)
+    run.emit({"kind": "sample", "step": 0, "prompt": "<i>", "text": "<script>alert(1)</script>"})
+    run.update(state=state)
+    return run
+
+
+def add_steps(run: RunFolder, first: int, last: int) -> None:
+    for step in range(first, last + 1):
+        run.emit({"kind": "step", "step": step, "stage": 1, "loss": 5 - step / 100, "tokens_per_second": 500.0})
+
+
+class TestTraining:
+    def test_replays_a_run(self, tmp_path: Path) -> None:
+        panel = TrainingPanel(make_run(tmp_path / "run", 12), floor=1.04)
+        assert list(panel.figure.data[0].x) == list(range(1, 13))
+        assert list(panel.figure.data[2].y) == [1.5]
+        assert list(panel.figure.data[3].y) == [1.04, 1.04]
+        assert "finished" in panel._state_line.value
+        assert panel._cancel.disabled
+        assert "&lt;script&gt;" in panel._samples.value
+        assert "<script>" not in panel._samples.value
+        assert len(panel.selection) == 13
+
+    def test_goes_on_where_it_had_read_to(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run", 5)
+        panel = TrainingPanel(run)
+        add_steps(run, 6, 9)
+        with open(run.path / "events.jsonl", "a") as file:
+            file.write('{"kind": "step", "step": 10, "lo')  # a line that is being written
+        panel._look()
+        assert list(panel.figure.data[0].x) == list(range(1, 10))
+
+    def test_a_resumed_run_has_each_step_once(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run", 8)
+        run.emit({"kind": "resumed", "step": 4})
+        add_steps(run, 5, 6)
+        assert view_of(run.events()[0], 40).steps == [1, 2, 3, 4, 5, 6]
+
+    def test_the_new_panel_takes_over_from_the_former(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run", 5, state="queued")
+        first = TrainingPanel(run)
+        second = TrainingPanel(run)
+        assert WATCHER.names().count(f"run:{run.path.resolve()}") == 1
+        first.close()
+        assert f"run:{run.path.resolve()}" in WATCHER.names()  # the second's
+        second.close()
+        assert f"run:{run.path.resolve()}" not in WATCHER.names()
+
+    def test_a_failed_run_shows_its_reason(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run", 3, state="failed")
+        run.update(error="out of <memory>")
+        (run.path / "log.txt").write_text("last words\n")
+        panel = TrainingPanel(run)
+        assert "out of &lt;memory&gt;" in panel._log.value
+        assert "last words" in panel._log.value
+        assert not panel._resume.disabled
+
+    def test_status_says_how_long_and_how_lively(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run", 12)
+        view = view_of(run.events()[0], 40)
+        words = status_words({"state": "running"}, view, now=(view.last_sign or 0) + 60)
+        assert "step 12 of 40" in words
+        assert "stage 1" in words
+        assert "500 tokens a second" in words
+        assert "it may hang" in words
+
+    def test_long_curves_are_thinned_with_their_spikes(self) -> None:
+        y = np.ones(10_000)
+        y[7777] = 9.0
+        x, kept = thinned(np.arange(10_000), y)
+        assert len(x) <= MOST_CURVE_POINTS
+        assert kept.max() == 9.0
+
+
+class TestWatcher:
+    def test_one_thread_and_the_last_of_a_name(self) -> None:
+        watcher, seen = Watcher(tick_s=0.01), []
+        watcher.watch("a", lambda: bool(seen.append("old")) or True)
+        watcher.watch("a", lambda: bool(seen.append("new")))  # answers False: once is enough
+        deadline = time.monotonic() + 5
+        while watcher.names() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert seen == ["new"]
+
+
+class TestPair:
+    def test_blocks_end_where_both_tokenizers_cut(self) -> None:
+        blocks = shared_blocks([(1, 0, 2), (2, 2, 5)], [(7, 0, 0), (8, 0, 2), (9, 2, 4), (10, 4, 5)])
+        assert [(len(b.source), len(b.target)) for b in blocks] == [(1, 2), (1, 2)]
+
+    def test_typed_markup_stays_text(self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
+        html = pair_html(smollm_vocabulary, sp32k_vocabulary, "<script>alert('x')</script> 東京 👩‍🚀\n\t")
+        assert "<script" not in html
+        assert "tl-differs" in html
+
+    @pytest.mark.parametrize("text", ["", " ", "\x00", "a" * 5000, "\ufeff", "مرحبا"])
+    def test_any_text_can_be_shown(
+        self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, text: str
+    ) -> None:
+        html = pair_html(smollm_vocabulary, sp32k_vocabulary, text)
+        assert ("Only the first" in html) == (len(text) > 600)
+
+    def test_the_card_and_an_unknown_name(self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
+        def load(name: str) -> Vocabulary:
+            known = {"smollm2-135m": smollm_vocabulary, "sp32k": sp32k_vocabulary}
+            if name not in known:
+                raise InputError(f"'{name}' is <no> tokenizer.")
+            return known[name]
+
+        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+        assert "49,152" in picker._card.value
+        assert "68.4%" in picker._card.value
+        picker._choices["target"].value = "nonsense"
+        assert "is &lt;no&gt; tokenizer" in picker._error.value
+        picker._choices["target"].value = "sp32k"
+        assert picker._error.value == ""
+        picker.swap()
+        assert "Source: sp32k" in picker._card.value

@@ -1,0 +1,122 @@
+"""JupyterLab as a test sees it: open, run, switch theme, kill the kernel, look at panels."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+START_MS = 60_000
+# What JupyterLab itself says when a kernel is killed on purpose; nothing of ours.
+EXPECTED = (
+    "WebSocket",
+    "Connection lost",
+    "Canceled future",
+    "Kernel is dead",
+    "kernel connection",
+    "Failed to load resource",
+)
+
+
+class LabPage:
+    """One page of JupyterLab with one notebook."""
+
+    def __init__(self, page: Page, url: str, token: str) -> None:
+        self.page = page
+        self._url, self._token = url, token
+        self.errors: list[str] = []
+        self._deaf = False
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.errors.append(f"page error: {error}"))
+
+    def _on_console(self, message: Any) -> None:
+        if message.type == "error" and not (self._deaf and any(word in message.text for word in EXPECTED)):
+            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def open(self, notebook: str) -> None:
+        """Open a notebook and wait until its kernel is idle."""
+        self.page.goto(f"{self._url}/lab/tree/{notebook}?token={self._token}&reset", timeout=START_MS)
+        self.wait_for_kernel()
+        self.page.evaluate("jupyterapp.shell.collapseLeft()")
+
+    def wait_for_kernel(self, status: str = "idle", timeout: float = START_MS) -> None:
+        """Wait for a status of the notebook's kernel."""
+        self.page.wait_for_function(
+            f"() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === '{status}'",
+            timeout=timeout,
+        )
+
+    def command(self, name: str, **arguments: Any) -> None:
+        """Start a command of JupyterLab without waiting for its end."""
+        self.page.evaluate("([name, given]) => { jupyterapp.commands.execute(name, given); }", [name, arguments])
+
+    def run_all(self) -> None:
+        """Run all cells, from the first."""
+        self.command("notebook:run-all-cells")
+
+    def kill_kernel(self) -> None:
+        """Restart the kernel: its process and all it knows are gone."""
+        self._deaf = True
+        self.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+        # The old status stays until the new kernel speaks, and what is asked before that is dropped.
+        self.page.wait_for_timeout(4000)
+        self.wait_for_kernel()
+
+    def theme(self, name: str) -> None:
+        """Switch JupyterLab's theme."""
+        self.command("apputils:change-theme", theme=name)
+        expect(self.page.locator("body")).to_have_attribute(
+            "data-jp-theme-light", "false" if "Dark" in name else "true", timeout=10_000
+        )
+        self.page.wait_for_timeout(1500)  # colours come from the kernel and back
+
+    def panel(self, hook: str) -> Locator:
+        """A panel by its class, scrolled into view; cells far away are not even in the page."""
+        made = self.page.locator(f".{hook}").last
+        made.wait_for(state="attached", timeout=START_MS)
+        made.scroll_into_view_if_needed()
+        return made
+
+    def wait_for_new_panel(self, hook: str, timeout: float) -> None:
+        """After a killed kernel: wait until the cell has run again and its former, dead panel is gone.
+
+        Only cells near the window are in the page, so it is scrolled to the end again and again.
+        """
+        last = self.page.evaluate("jupyterapp.shell.currentWidget.content.widgets.length") - 1
+        alive = self.page.locator(f".{hook}:not(.jupyter-widgets-disconnected)")
+        dead = self.page.locator(f".{hook}.jupyter-widgets-disconnected")
+        deadline = time.monotonic() + timeout / 1000
+        while time.monotonic() < deadline:
+            self.cell(last)
+            self.page.wait_for_timeout(1000)
+            if alive.count() and not dead.count():
+                return
+        self.page.screenshot(path="test-artefacts/no-new-panel.png")
+        raise AssertionError(
+            f"after {timeout / 1000:.0f} s: {alive.count()} living, {dead.count()} dead .{hook}; errors {self.errors}; "
+            f"failed cells {self.failed_cells()}"
+        )
+
+    def failed_cells(self) -> list[str]:
+        """Name and message of every error that a cell of the notebook ended in."""
+        return list(
+            self.page.evaluate(
+                "() => jupyterapp.shell.currentWidget.content.model.toJSON().cells.flatMap((c) => c.outputs ?? [])"
+                ".filter((o) => o.output_type === 'error').map((o) => [o.ename, o.evalue, ...o.traceback].join(' | '))"
+            )
+        )
+
+    def cell(self, index: int) -> None:
+        """Scroll a cell into view."""
+        self.page.evaluate("(i) => { jupyterapp.shell.currentWidget.content.scrollToItem(i); }", index)
+
+    def traces(self, hook: str) -> list[dict[str, int]]:
+        """Name and number of points of each trace of a panel's figure."""
+        return self.page.locator(f".{hook} .js-plotly-plot").last.evaluate(
+            "(figure) => figure.data.map((t) => ({name: t.name, n: t.x ? (t.x.length ?? 0) : 0}))"
+        )
+
+    def ink(self, hook: str) -> str:
+        """Colour of the text in a panel's figure."""
+        return str(self.page.locator(f".{hook} .js-plotly-plot").last.evaluate("(f) => f._fullLayout.font.color"))

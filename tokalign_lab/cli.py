@@ -1,0 +1,469 @@
+"""The command line: every stage of the pipeline as one command, for shells and for other programs.
+
+A command names what it takes, checks it, calls the room that does the work, and prints what came out; nothing is
+computed here. Every command takes `--json` (see `console`). SOURCE, TARGET and MODEL are catalogue names, paths (a
+folder or a tokenizer file) or hub ids.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tokalign_lab import console
+from tokalign_lab.errors import InputError
+
+app = typer.Typer(
+    name="tokalign-lab",
+    help="Give a language model somebody else's tokenizer: align, rearrange, tune back.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # a wrong option ends in plain lines, not in a box
+    pretty_exceptions_enable=False,
+)
+assets_app = typer.Typer(help="Packaged models, tokenizers and texts.", no_args_is_help=True)
+runs_app = typer.Typer(help="Jobs in their own processes: list, watch, cancel, resume.", no_args_is_help=True)
+app.add_typer(assets_app, name="assets")
+app.add_typer(runs_app, name="runs")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Text = Annotated[
+    list[str],
+    typer.Option("--text", help="A text: 'default', a file, a folder, or hub:org/name. May be repeated."),
+]
+# `--text a b` is how people write several texts; what follows the named arguments is taken as more of them.
+MoreText = Annotated[list[str] | None, typer.Argument(hidden=True)]
+MaxBytes = Annotated[int | None, typer.Option("--max-bytes", help="Take a sample of about this many bytes.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")]
+Source = Annotated[str, typer.Argument(help="Tokenizer of the model as it is.")]
+Target = Annotated[str, typer.Argument(help="Tokenizer the model shall get.")]
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Register a function that returns its result as a dict; print that as JSON or let `show` print it.
+
+    The function returns `(result, show)`: `show()` prints the result for people. Bad input becomes one sentence on
+    stderr and exit code 2.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> None:
+            console.set_up_logging()
+            as_json = bool(kwargs.pop("json", False))
+            try:
+                result, show = function(*args, **kwargs)
+            except InputError as error:
+                console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
+                if as_json:
+                    console.print_json({"error": str(error)})
+                raise typer.Exit(2) from None
+            except KeyboardInterrupt:
+                console.stderr.print("Interrupted.")
+                raise typer.Exit(130) from None
+            if as_json:
+                console.print_json(result)
+            else:
+                show()
+
+        signature = dict(function.__annotations__)
+        signature.pop("return", None)
+        run.__annotations__ = {**signature, "json": Json}
+        run.__signature__ = _with_json(function)  # type: ignore[attr-defined]
+        group.command(name)(run)
+        return run
+
+    return register
+
+
+def _with_json(function: Callable[..., Any]) -> Any:
+    import inspect
+
+    signature = inspect.signature(function, eval_str=True)
+    json = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    return signature.replace(parameters=[*signature.parameters.values(), json])
+
+
+@command(assets_app, "list")
+def assets_list() -> Any:
+    """List what the catalogue has, what it costs to fetch, and what is here."""
+    from tokalign_lab import catalog
+
+    rows = [
+        {
+            "name": asset.name,
+            "kind": asset.kind,
+            "size_bytes": asset.size_bytes,
+            "cached": catalog.cached_path(asset.name) is not None,
+            "licence": asset.licence,
+            "origin": asset.origin,
+            "description": asset.description,
+        }
+        for asset in catalog.assets()
+    ]
+    sizes = {asset.name: f"{asset.size_bytes / 1e6:,.1f} MB" for asset in catalog.assets()}
+    keys = ("name", "kind", "cached", "licence")
+    shown = [{**{key: row[key] for key in keys}, "to fetch": sizes[str(row["name"])]} for row in rows]
+    return {"assets": rows}, lambda: console.print_table(shown)
+
+
+@command(assets_app, "get")
+def assets_get(name: Annotated[list[str], typer.Argument(help="Names from `assets list`.")]) -> Any:
+    """Fetch assets into the cache, checked by their SHA-256."""
+    from tokalign_lab import catalog
+
+    paths = {}
+    for one in name:
+        catalog.find(one)  # an unknown name ends here, before anything is fetched
+    for one in name:
+        with console.progress_bar(one) as progress:
+            paths[one] = str(catalog.get(one, progress=progress))
+    return {"paths": paths}, lambda: console.print_facts(paths)
+
+
+@command(app, "overlap")
+def overlap(source: Source, target: Target) -> Any:
+    """Count the target tokens that the source has too, by string and by bytes."""
+    from tokalign_lab import catalog
+    from tokalign_lab.vocabulary import overlap as count
+
+    found = count(catalog.load_vocabulary(source), catalog.load_vocabulary(target))
+    result: dict[str, Any] = {
+        "source": source,
+        "target": target,
+        "target_size": found.target_size,
+        "raw": {"count": found.raw_count, "share": found.raw_share},
+        "bytes": {"count": found.bytes_count, "share": found.bytes_share},
+    }
+    rows = [{"compared_by": by, "shared": result[by]["count"], "share": result[by]["share"]} for by in ("raw", "bytes")]
+    return result, lambda: console.print_table(rows, title=f"{source} -> {target}: {found.target_size:,} target tokens")
+
+
+@command(app, "align")
+def align(
+    source: Source,
+    target: Target,
+    text: Text,
+    out: Annotated[Path, typer.Option("--out", help="Where the lexicon goes, a .parquet file.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="How to align; our best by default.")] = "anchored",
+    seed: Seed = 0,
+    max_bytes: MaxBytes = None,
+    more_text: MoreText = None,
+) -> Any:
+    """Align two vocabularies over a text and write the lexicon."""
+    from tokalign_lab import catalog
+    from tokalign_lab.alignment.recipes import align as run
+    from tokalign_lab.alignment.recipes import check_recipe
+    from tokalign_lab.corpus import part_of, read_documents, tokenize_pair
+    from tokalign_lab.progress import part
+
+    check_recipe(recipe)
+    _check_out(out, suffix=".parquet")
+    documents = part_of(read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed), "train")
+    vocabularies = catalog.load_vocabulary(source), catalog.load_vocabulary(target)
+    with console.progress_bar("align") as progress:
+        pair = tokenize_pair(*vocabularies, documents, progress=part(progress, 0.0, 0.2))
+        alignment = run(pair, recipe=recipe, seed=seed, progress=part(progress, 0.2, 1.0))
+    lexicon = alignment.lexicon
+    lexicon.save(out)
+    result = {
+        "lexicon": str(out),
+        "recipe": recipe,
+        "seed": seed,
+        "target_size": len(lexicon),
+        "origins": {str(k): int(v) for k, v in lexicon.table["origin"].value_counts().items()},
+        "text_bytes": lexicon.provenance["text_bytes"],
+        "seconds": alignment.seconds,
+    }
+    return result, lambda: console.print_facts(result, title=f"{source} -> {target}")
+
+
+@command(app, "score")
+def score(
+    lexicon: Annotated[Path, typer.Argument(help="A lexicon that `align` wrote.")],
+    text: Text,
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Sentence encoder: a name, a folder or a hub id.")
+    ] = "minilm",
+    max_bytes: MaxBytes = None,
+    seed: Seed = 0,
+    more_text: MoreText = None,
+) -> Any:
+    """Score a lexicon on held-out text: BLEU-1, sentence score, coverage, both directions."""
+    from tokalign_lab import catalog
+    from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.corpus import part_of, read_documents, tokenize_pair
+    from tokalign_lab.evaluation.lexicon_scores import score_lexicon
+
+    table = Lexicon.load(lexicon)
+    documents = part_of(read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed), "held_out")
+    source, target = (catalog.load_vocabulary(table.provenance[side]["name"]) for side in ("source", "target"))
+    table.check(source, target)
+    result = score_lexicon(table, tokenize_pair(source, target, documents), encoder=encoder).to_dict()
+    return result, lambda: console.print_facts(result, title=str(lexicon))
+
+
+@command(app, "rearrange")
+def rearrange(
+    model: Annotated[str, typer.Argument(help="The model whose rows are rearranged.")],
+    lexicon: Annotated[Path, typer.Argument(help="A lexicon that `align` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for the new model.")],
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="The target tokenizer, where it is not at its old place any more."),
+    ] = None,
+    seed: Seed = 0,
+) -> Any:
+    """Give a model the lexicon's target vocabulary and save it for transformers."""
+    from tokalign_lab import catalog
+    from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.model.load import load_model
+    from tokalign_lab.model.rearrange import rearrange as run
+    from tokalign_lab.model.save import save_model
+
+    table = Lexicon.load(lexicon)
+    _check_out(out)
+    source_vocabulary = catalog.load_vocabulary(model)
+    target_vocabulary = catalog.load_vocabulary(target or table.provenance["target"]["name"])
+    table.check(source_vocabulary, target_vocabulary)
+    moved = run(load_model(model, device="cpu", dtype="auto"), table, source_vocabulary, target_vocabulary, seed=seed)
+    save_model(
+        moved,
+        target_vocabulary,
+        out,
+        card={"model": model, "lexicon": table.provenance},
+        source=source_vocabulary,
+    )
+    result = {
+        "model": str(out),
+        "vocab_size": int(moved.config.vocab_size),
+        "recipe": table.provenance["recipe"],
+        "origins": {str(k): int(v) for k, v in table.table["origin"].value_counts().items()},
+    }
+    return result, lambda: console.print_facts(result)
+
+
+@command(app, "bpb")
+def bpb(
+    model_dir: Annotated[str, typer.Argument(help="A model and its tokenizer: a folder, a name or a hub id.")],
+    text: Text,
+    max_bytes: MaxBytes = None,
+    seed: Seed = 0,
+    more_text: MoreText = None,
+) -> Any:
+    """Measure bits per UTF-8 byte of a text (its held-out part, where the text names one)."""
+    from tokalign_lab import catalog
+    from tokalign_lab.corpus import part_of, read_documents
+    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+    from tokalign_lab.model.load import load_model
+
+    documents = part_of(read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed), "held_out")
+    vocabulary, model = catalog.load_vocabulary(model_dir), load_model(model_dir)
+    with console.progress_bar("bits per byte") as progress:
+        result = bits_per_byte(model, vocabulary, documents, progress=progress).to_dict()
+    return {"model": model_dir, **result}, lambda: console.print_facts(result, title=model_dir)
+
+
+@command(app, "adapt")
+def adapt(
+    model_dir: Annotated[str, typer.Argument(help="The rearranged model: a folder, a name or a hub id.")],
+    text: Text,
+    run: Annotated[Path, typer.Option("--run", help="The run folder; it must not hold another run.")],
+    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of both stages together.")],
+    seed: Seed = 0,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences a step.")] = None,
+    sequence_length: Annotated[int | None, typer.Option("--sequence-length", help="Tokens a sequence.")] = None,
+    stage1_share: Annotated[
+        float | None, typer.Option(help="Share of steps that tune embeddings and head only.")
+    ] = None,
+    learning_rate_stage1: Annotated[float | None, typer.Option(help="Peak learning rate of stage 1.")] = None,
+    learning_rate_stage2: Annotated[float | None, typer.Option(help="Peak learning rate of stage 2.")] = None,
+    max_bytes: MaxBytes = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the job has started.")] = False,
+    more_text: MoreText = None,
+) -> Any:
+    """Tune a model in two stages, in a process of its own; Ctrl-C leaves it running."""
+    from tokalign_lab import catalog
+    from tokalign_lab.adaptation.settings import AdaptSettings
+    from tokalign_lab.corpus import check_sources
+    from tokalign_lab.runs.control import start
+
+    given = {
+        "steps": steps,
+        "seed": seed,
+        "batch_size": batch_size,
+        "sequence_length": sequence_length,
+        "stage1_share": stage1_share,
+        "learning_rate_stage1": learning_rate_stage1,
+        "learning_rate_stage2": learning_rate_stage2,
+    }
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    text = [*text, *(more_text or [])]
+    AdaptSettings.from_dict(settings)
+    catalog.model_folder(model_dir)  # a model that is not there ends here, before a run is made
+    catalog.load_tokenizer(model_dir)
+    check_sources(text)
+    settings |= {
+        "model": _resolved(model_dir),
+        "text": [_resolved(one) for one in text],
+        "max_bytes": max_bytes,
+    }
+    folder = start("adapt", settings, run)
+    return _follow(folder, detach)
+
+
+@command(runs_app, "list")
+def runs_list(root: Annotated[Path | None, typer.Option("--root", help="Folder of the runs.")] = None) -> Any:
+    """List the runs, newest first."""
+    from tokalign_lab.runs.control import list_runs
+
+    keys = ("name", "kind", "state", "pid", "created", "ended", "error")
+    rows = [{**{key: run.info()[key] for key in keys}, "path": str(run.path)} for run in list_runs(root)]
+    return {"runs": rows}, lambda: console.print_table([{k: row[k] for k in keys} for row in rows])
+
+
+Run = Annotated[str, typer.Argument(help="A run's name or its folder.")]
+
+
+@command(runs_app, "watch")
+def runs_watch(run: Run) -> Any:
+    """Follow a run until it ends; Ctrl-C stops watching, not the run."""
+    from tokalign_lab.runs.control import find_run
+
+    return _follow(find_run(run), detach=False)
+
+
+@command(runs_app, "cancel")
+def runs_cancel(run: Run) -> Any:
+    """Stop a run; what it had reached stays in its folder."""
+    from tokalign_lab.runs.control import find_run
+
+    folder = find_run(run)
+    folder.cancel()
+    return _summary(folder)
+
+
+@command(runs_app, "resume")
+def runs_resume(
+    run: Run,
+    detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
+) -> Any:
+    """Go on with a run that was cancelled, failed or killed, from its last checkpoint."""
+    from tokalign_lab.runs.control import find_run
+
+    folder = find_run(run)
+    folder.resume()
+    return _follow(folder, detach)
+
+
+@command(app, "demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the table, the report and the model.")] = Path("demo"),
+    fast: Annotated[
+        bool, typer.Option("--fast", help="A few minutes instead of twenty, with rougher figures.")
+    ] = False,
+    seed: Seed = 0,
+) -> Any:
+    """Run the whole pipeline on the packaged model and write one table and one HTML report."""
+    from tokalign_lab.demo import run_demo
+
+    with console.progress_bar("demo") as progress:
+        result = run_demo(out, fast=fast, seed=seed, progress=progress)
+
+    def show() -> None:
+        console.print_facts(result["pair"], title="The pair")
+        lexicons = result["lexicons"]
+        scores = [{"score": name, **{row["recipe"]: row[name] for row in lexicons}} for name in lexicons[0]][1:]
+        console.print_table(scores, title="The lexicons, on held-out text")
+        console.print_table(result["models"], title="Bits per byte on held-out text")
+        console.print_facts(result["seconds"], title="Seconds")
+        console.stdout.print(f"Report: {result['report']}", soft_wrap=True)
+
+    return result, show
+
+
+@command(app, "doctor")
+def doctor() -> Any:
+    """Say what is installed, which device will be used, and what is missing."""
+    from tokalign_lab.doctor import examine
+
+    result = examine()
+
+    def show() -> None:
+        console.print_facts(result["system"], title="System")
+        console.print_table(result["packages"], title="Packages")
+        console.print_table(result["assets"], title="Default assets")
+        for sentence in result["missing"] or ["Nothing is missing."]:
+            console.stdout.print(sentence, soft_wrap=True)
+
+    return result, show
+
+
+def _follow(folder: Any, detach: bool) -> Any:
+    if not detach:
+        try:
+            with console.progress_bar(folder.name) as progress:
+                folder.wait(progress=progress)
+        except KeyboardInterrupt:
+            console.stderr.print(
+                f"The run goes on; `tokalign-lab runs watch {folder.path}` follows it, `runs cancel` stops it."
+            )
+            raise
+    result, show = _summary(folder)
+    if result["state"] == "failed":
+        raise InputError(f"The run {folder.name} failed: {result['error']}")
+    return result, show
+
+
+def _summary(folder: Any) -> Any:
+    info, steps, evaluations = folder.reconcile(), folder.curve(), folder.curve("evaluation")
+    result = {
+        "run": str(folder.path),
+        "name": info["name"],
+        "state": info["state"],
+        "pid": info["pid"],
+        "error": info["error"],
+        "steps": len(steps),
+        "loss": steps[-1]["loss"] if steps else None,
+        "bits_per_byte": evaluations[-1]["bits_per_byte"] if evaluations else None,
+    }
+    return result, lambda: console.print_facts(result)
+
+
+def _check_out(out: Path, suffix: str = "") -> None:
+    """Find out before the work, not after it, that its result could not be written."""
+    if suffix and out.suffix != suffix:
+        raise InputError(f"--out is '{out}', but the result is a {suffix} file; name it so.")
+    if not suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"'{out}' exists already and is not empty; choose another --out or remove it.")
+    parent = out.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"'{parent}' cannot be written to; choose another --out.")
+
+
+def _resolved(name: str) -> str:
+    """Make a relative path absolute, because a run's process may be resumed from another folder."""
+    from tokalign_lab import catalog
+
+    known = any(asset.name == name for asset in catalog.assets())
+    return str(Path(name).resolve()) if not known and Path(name).exists() else name
+
+
+def main() -> None:
+    """Run the command line; the console script `tokalign-lab`."""
+    # A cache line must not be mistaken for a result, and a hub is asked only for what the user named.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What is installed, which device will be used, and what is missing: the first thing to ask for in a bug report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import shutil
+import sys
+from typing import Any
+
+from tokalign_lab import catalog
+from tokalign_lab.files import cache_folder
+
+DEFAULT_ASSETS = ("smollm2-135m", "sp32k", "minilm", "default")
+_OPTIONAL = {
+    "anywidget": "panels",
+    "gensim": "word2vec vectors",
+    "ipywidgets": "panels",
+    "jupyterlab": "notebooks",
+    "plotly": "panels and the HTML report",
+    "umap-learn": "UMAP maps (PCA works without)",
+}
+_MIN_FREE_BYTES = 5_000_000_000
+
+
+def examine() -> dict[str, Any]:
+    """Look around.
+
+    Returns
+    -------
+    dict
+        "system" (facts), "packages" and "assets" (rows), "missing" (a sentence each; empty when all is well).
+    """
+    packages, missing = _packages()
+    assets = []
+    for name in DEFAULT_ASSETS:
+        cached = catalog.cached_path(name) is not None
+        assets.append({"name": name, "cached": cached})
+        if not cached:
+            missing.append(f"The asset '{name}' is not here yet; `tokalign-lab assets get {name}` fetches it.")
+    folder = cache_folder()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(nearest).free
+    if free < _MIN_FREE_BYTES:
+        missing.append(f"Only {free / 1e9:.1f} GB are free where the cache lies ({folder}); 5 GB are comfortable.")
+    system = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "executable": sys.executable,
+        "device": _device(),
+        "cache": str(folder),
+        "free_gigabytes": round(free / 1e9, 1),
+    }
+    return {"system": system, "packages": packages, "assets": assets, "missing": missing}
+
+
+def _packages() -> tuple[list[dict[str, str]], list[str]]:
+    rows, missing = [], []
+    for name in _requirements():
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "missing"
+            purpose = f" ({_OPTIONAL[name]})" if name in _OPTIONAL else ""
+            missing.append(f"The package '{name}'{purpose} is not installed; `pip install {name}` brings it.")
+        rows.append({"package": name, "version": version})
+    return rows, missing
+
+
+def _requirements() -> list[str]:
+    """Names this project requires, from its own metadata; the optional ones where it runs from a plain checkout."""
+    try:
+        required = importlib.metadata.requires("tokalign-lab") or []
+    except importlib.metadata.PackageNotFoundError:
+        required = ["torch", "transformers", "tokenizers", "numpy", "pandas", *_OPTIONAL]
+    return sorted({re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0] for line in required})
+
+
+def _device() -> str:
+    try:
+        from tokalign_lab.model.device import describe_device
+    except ImportError:
+        return "unknown (torch is not installed)"
+    return describe_device()

@@ -1,0 +1,165 @@
+"""One HTML file that shows what a demo found: tables, the lexicon's best and worst pairs, both maps, the curves.
+
+It needs nothing beside itself: plotly's script is inside, so it opens without a network and can be sent by mail.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokalign_lab.console import format_value
+from tokalign_lab.files import atomic_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tokalign_lab.alignment.recipes import Alignment
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --line: #d5d9de; --quiet: #5b646d; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --paper: #16191c; --line: #3a4148; --quiet: #a3acb5; } }
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 70rem;
+  margin: 2.5rem auto; padding: 0 1.2rem; }
+h1, h2 { line-height: 1.2; } p { max-width: 46rem; } .quiet { color: var(--quiet); }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .35rem .8rem; text-align: left; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+code { font: .88em ui-monospace, monospace; white-space: pre-wrap; } .plot { background: #fff; border-radius: 6px; }
+"""
+_WORST_FIRST = 15
+
+
+def write_report(out: Path, result: Mapping[str, Any], alignment: Alignment) -> Path:
+    """Write `report.html` into `out`.
+
+    Parameters
+    ----------
+    out : Path
+        The demo's folder, with its `run`.
+    result : mapping
+        What `run_demo` returns: "pair", "lexicons", "models", "seconds", "settings".
+    alignment : Alignment
+        Whose lexicon and vectors are shown.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    from tokalign_lab.runs.folder import RunFolder
+
+    pair = result["pair"]
+    floor = result["models"][0]["bits_per_byte"]
+    sections = [
+        f"<h1>{escape(pair['source'])} with the tokenizer {escape(pair['target'])}</h1>",
+        "<p>A language model was given another tokenizer: both vocabularies were aligned on one text, the model's "
+        "embedding rows were rearranged by that lexicon, and the model was tuned back in two stages.</p>",
+        "<h2>The pair</h2>",
+        _table([{"": name, " ": value} for name, value in pair.items()]),
+        "<h2>The lexicons</h2>",
+        "<p>Scores on held-out text, 0 to 1, higher is better. Coverage: the share of the vocabulary (of the text) "
+        "whose row does not rest on a fallback. BLEU-1 and the sentence score (the cosine that the papers call "
+        "BERTScore) compare a text's tokens with what the lexicon makes of its other tokenisation. P@1: how often a "
+        "shared token that was hidden finds its twin.</p>",
+        _table(result["lexicons"]),
+        "<h2>The models</h2>",
+        "<p>Bits per UTF-8 byte of held-out text, lower is better; the first row is the floor, the second the "
+        "ceiling. Interface texts are short strings in 14 languages, most of which the source model hardly knows.</p>",
+        _table([{**row, "above_floor": row["bits_per_byte"] - floor} for row in result["models"]]),
+        "<h2>Tuning</h2>",
+        _curves(RunFolder(out / "run"), floor),
+        _samples(RunFolder(out / "run")),
+        "<h2>Both embedding spaces</h2>",
+        "<p>The 1,500 most frequent tokens a side, by the first two principal components of the space that both "
+        "vocabularies share.</p>",
+        _maps(alignment),
+        "<h2>Pairs the lexicon is least sure of</h2>",
+        "<p>Frequent tokens that the source lacks, by margin: how much better the best candidate is than the next.</p>",
+        _table(_least_sure(alignment)),
+        "<h2>How this was made</h2>",
+        "<p><code>tokalign-lab demo</code>, with these settings:</p>",
+        _table([{"": name, " ": value} for name, value in result["settings"].items()]),
+        "<p>Seconds:</p>",
+        _table([{"stage": name, "seconds": value} for name, value in result["seconds"].items()]),
+        f"<p class=quiet>Versions: {escape(str(alignment.lexicon.provenance['versions']))}</p>",
+    ]
+    page = (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{escape(pair['source'])} to {escape(pair['target'])}</title><style>{_STYLE}</style>"
+        f"<body>{''.join(sections)}</body></html>"
+    )
+    path = out / "report.html"
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "<p>(none)</p>"
+    numeric = {name for name in rows[0] if all(isinstance(row[name], int | float) for row in rows)}
+    css = {name: " class=number" if name in numeric else "" for name in rows[0]}
+    head = "".join(f"<th scope=col{css[name]}>{escape(name.replace('_', ' '))}</th>" for name in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td{css[name]}>{escape(format_value(value))}</td>" for name, value in row.items()) + "</tr>"
+        for row in rows
+    )
+    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _curves(run: Any, floor: float) -> str:
+    from tokalign_lab.widgets.figures import curves_figure
+    from tokalign_lab.widgets.run_view import view_of
+
+    view = view_of(run.events()[0], total_steps=run.info()["settings"]["steps"], floor=floor)
+    return _plot(curves_figure(view), with_script=True)
+
+
+def _samples(run: Any) -> str:
+    rows = [
+        {"step": event["step"], "prompt": event["prompt"], "continued": event["text"]}
+        for event in run.events()[0]
+        if event.get("kind") == "sample"
+    ]
+    return _table(rows)
+
+
+def _maps(alignment: Alignment) -> str:
+    import numpy as np
+
+    from tokalign_lab import catalog
+    from tokalign_lab.projection import project, share_a_space
+    from tokalign_lab.widgets.figures import ORIGIN_COLOURS, MapPoints, maps_figure
+
+    source_vectors, target_vectors = alignment.source_vectors, alignment.target_vectors
+    if source_vectors is None or target_vectors is None:
+        return "<p>(this recipe has no vectors)</p>"
+    spaces = (source_vectors, target_vectors)
+    projections = project(spaces, "pca", shared=share_a_space(*spaces))
+    provenance, points = alignment.lexicon.provenance, []
+    origin_of = {
+        "source": alignment.lexicon.reverse["origin"].to_numpy(),
+        "target": alignment.lexicon.table["origin"].to_numpy(),
+    }
+    for side, projection, vectors in zip(("source", "target"), projections, spaces, strict=True):
+        vocabulary = catalog.load_vocabulary(provenance[side]["name"])
+        most = np.argsort(-vectors.counts, kind="stable")[:1500]
+        ids = projection.ids[most]
+        colours = [ORIGIN_COLOURS[origin_of[side][i]] for i in ids]
+        points.append(MapPoints(ids, projection.xy[most], [escape(vocabulary.label(int(i))) for i in ids], colours))
+    return _plot(maps_figure(*points, names=(provenance["source"]["name"], provenance["target"]["name"])))
+
+
+def _plot(figure: Any, with_script: bool = False) -> str:
+    return f"<div class=plot>{figure.to_html(full_html=False, include_plotlyjs=with_script)}</div>"
+
+
+def _least_sure(alignment: Alignment) -> list[dict[str, Any]]:
+    table = alignment.lexicon.table
+    aligned = table[(table["origin"] == "aligned") & (table["target_count"] >= 20)]
+    columns = ["target_token", "source_token", "score", "margin", "target_count"]
+    worst = aligned.sort_values(["margin", "target_id"]).head(_WORST_FIRST)[columns]
+    records = worst.rename(columns={"target_count": "times_in_the_text"}).to_dict("records")
+    return [{str(name): value for name, value in record.items()} for record in records]

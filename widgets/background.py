@@ -1,0 +1,107 @@
+"""Work that must not hold up a callback, and the one thread that watches run folders.
+
+A widget callback computes for less than 50 ms; anything longer goes through `submit`. Widget traits may be set from
+threads (prints and `Output` may not). Tests run the same code in order and at once inside `with inline():`.
+
+Watchers are named. A panel that is made again by re-running its cell takes the name over from the former one, so that
+no two of them write the same curve, and one thread serves all panels at about twice a second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+TICK_S = 0.5
+
+_pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokalign-panel")
+_inline = False
+
+
+def submit(work: Callable[[], None]) -> None:
+    """Run `work` soon, away from the callback that asks for it."""
+    if _inline:
+        work()
+    else:
+        _pool.submit(work)
+
+
+@contextmanager
+def inline() -> Iterator[None]:
+    """Within the block, `submit` runs its work before it returns."""
+    global _inline
+    before, _inline = _inline, True
+    try:
+        yield
+    finally:
+        _inline = before
+
+
+class Latest:
+    """Runs only the newest request: what was asked for before and has not begun is dropped."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked = 0
+
+    def submit(self, work: Callable[[Callable[[], bool]], None]) -> None:
+        """Run `work(is_current)`; it should not show a result once `is_current()` is False."""
+        with self._lock:
+            self._asked += 1
+            mine = self._asked
+
+        def is_current() -> bool:
+            return mine == self._asked
+
+        def guarded() -> None:
+            if is_current():
+                work(is_current)
+
+        submit(guarded)
+
+
+class Watcher:
+    """One daemon thread that calls each watcher at every tick until that one says it is done."""
+
+    def __init__(self, tick_s: float = TICK_S) -> None:
+        self._tick_s = tick_s
+        self._lock = threading.Lock()
+        self._watching: dict[str, Callable[[], bool]] = {}
+        self._thread: threading.Thread | None = None
+
+    def watch(self, name: str, look: Callable[[], bool]) -> None:
+        """Call `look` at every tick while it returns True; a former watcher of this name is stopped."""
+        with self._lock:
+            self._watching[name] = look
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="tokalign-watcher", daemon=True)
+                self._thread.start()
+
+    def stop(self, name: str, look: Callable[[], bool]) -> None:
+        """Stop this watcher; one that took its name over goes on."""
+        with self._lock:
+            if self._watching.get(name) == look:
+                del self._watching[name]
+
+    def names(self) -> list[str]:
+        """Say what is watched now."""
+        with self._lock:
+            return sorted(self._watching)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(self._tick_s)
+            with self._lock:
+                if not self._watching:
+                    self._thread = None
+                    return
+                now = list(self._watching.items())
+            for name, look in now:
+                if not look():
+                    self.stop(name, look)
+
+
+WATCHER = Watcher()

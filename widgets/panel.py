@@ -1,0 +1,139 @@
+"""What every panel has: a frame in the page's theme, a place for its own errors, and an orderly end.
+
+Exceptions in widget callbacks vanish otherwise: `guarded` puts an `InputError`'s sentence in the panel, and for a
+fault of ours its last line with the traceback one click away.
+"""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.widgets.state import LabState
+from tokalign_lab.widgets.theme import ThemeProbe
+
+
+class Panel(w.VBox):
+    """A box of widgets over one `LabState`.
+
+    Parameters
+    ----------
+    name : what the panel is, for headings and screen readers
+    hook : its CSS class, `tl-...`
+    state : shared view; a panel alone makes its own
+    """
+
+    def __init__(self, name: str, hook: str, state: LabState | None) -> None:
+        self.lab_state = state if state is not None else LabState()
+        self._observed: list[tuple[Callable[..., None], list[str]]] = []
+        self._closed = False
+        self._probe = ThemeProbe(label=name)
+        self._error = w.HTML()
+        self._error.add_class("tl-error")
+        self._error.layout.display = "none"
+        super().__init__()
+        self.add_class("tl-panel")
+        self.add_class(hook)
+        self._probe.observe(self._on_theme, names=["dark", "seen"])
+
+    def _fill(self, children: Sequence[w.Widget]) -> None:
+        self.children = (self._probe, self._error, *children)
+
+    def _on_theme(self, _change: object) -> None:
+        self.lab_state.theme = "dark" if self._probe.dark else "light"
+
+    def _watch(self, callback: Callable[..., None], *names: str) -> None:
+        """Call `callback(change)` when these traits of the shared state change, until the panel is closed."""
+        safe = self.guarded(callback)
+        self.lab_state.observe(safe, names=list(names))
+        self._observed.append((safe, list(names)))
+
+    def guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
+        """Wrap a callback so that what it raises is shown in the panel."""
+
+        @functools.wraps(callback)
+        def safe(*arguments: Any, **named: Any) -> None:
+            if self._closed:
+                return
+            try:
+                callback(*arguments, **named)
+            except Exception as error:
+                self.show_error(error)
+
+        return safe
+
+    def show_error(self, error: Exception) -> None:
+        """Say in the panel what went wrong."""
+        if isinstance(error, InputError):
+            message = escape(str(error))
+        else:
+            trace = "".join(traceback.format_exception(error))
+            message = (
+                f"{escape(type(error).__name__)}: {escape(str(error))}"
+                f"<details><summary>Where this happened</summary><pre>{escape(trace)}</pre></details>"
+            )
+        self._error.value = f'<div role="alert"><b>This did not work.</b> {message}</div>'
+        self._error.layout.display = ""
+
+    def clear_error(self) -> None:
+        """Take the last error away."""
+        self._error.value = ""
+        self._error.layout.display = "none"
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The view as plain values."""
+        return self.lab_state.to_dict()
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """The selected tokens, one a row."""
+        chosen = self.lab_state.selection
+        return pd.DataFrame({"space": [chosen.space] * len(chosen.ids), "token_id": list(chosen.ids)})
+
+    def refresh(self) -> None:
+        """Draw everything again from the state."""
+
+    def close(self) -> None:
+        """Stop following the state and take the panel off the page."""
+        if self._closed:
+            return
+        self._closed = True
+        for callback, names in self._observed:
+            self.lab_state.unobserve(callback, names=names)
+        _close_all(self.children)
+        super().close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+
+def _close_all(children: Sequence[w.Widget]) -> None:
+    for child in children:
+        _close_all(getattr(child, "children", ()))
+        child.close()
+
+
+def button(label: str, action: Callable[[], None], hook: str, help: str = "", style: str = "") -> w.Button:
+    """Return a button with words on it; `action` takes no arguments."""
+    made = w.Button(description=label, tooltip=help or label, button_style=style)
+    made.layout.width = "auto"
+    made.add_class(hook)
+    made.on_click(lambda _button: action())
+    return made
+
+
+def bar(*children: w.Widget) -> w.HBox:
+    """Put controls side by side that wrap onto a second line when the panel is narrow."""
+    made = w.HBox(children)
+    made.add_class("tl-bar")
+    return made

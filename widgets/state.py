@@ -1,0 +1,118 @@
+"""What the lab is looking at: one object that all panels read, change through methods, and repaint from.
+
+Panels never call each other. A click in one becomes a change of `LabState`, and every panel that watches that trait
+repaints. Truth about work lives in run folders; this holds only the view: pair, selection, pins, search, colouring.
+With a `path` the view is kept in a small JSON file, so that a restarted kernel's first cell brings it back.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import traitlets as t
+
+from tokalign_lab.files import write_json
+
+SPACES = ("source", "target")
+KEPT_IDS = 2000  # ids of a selection that are written to disk; the rest is a box that can be drawn again
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some tokens, and the vocabulary whose ids they are.
+
+    Attributes
+    ----------
+    space : "source" or "target"
+    ids : token ids, in the order of choosing; the first is the one that details are shown of
+    """
+
+    space: str = "target"
+    ids: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.ids)
+
+
+class LabState(t.HasTraits):
+    """The view all panels share.
+
+    Parameters
+    ----------
+    path : file to keep the view in; None keeps it in memory only
+    """
+
+    source = t.Unicode("smollm2-135m")
+    target = t.Unicode("sp32k")
+    sentence = t.Unicode("Tokenizers disagree: naïve café, 東京, def f(x): return x**2")
+    selection = t.Instance(Selection, args=())
+    pins = t.Tuple(default_value=())  # of (space, token id)
+    filter_text = t.Unicode("")
+    colour_by = t.Enum(("origin", "score", "frequency"), default_value="origin")
+    theme = t.Enum(("light", "dark"), default_value="light")
+
+    _kept = ("source", "target", "sentence", "selection", "pins", "filter_text", "colour_by", "theme")
+
+    def __init__(self, path: Path | str | None = None, **values: Any) -> None:
+        super().__init__()
+        self.path = Path(path) if path is not None else None
+        self._lock = threading.Lock()
+        if self.path is not None and self.path.is_file():
+            self._restore()
+        for name, value in values.items():
+            if not self.has_trait(name):
+                raise TypeError(f"LabState has no {name!r}; it has {', '.join(self._kept)}.")
+            setattr(self, name, value)
+        self.observe(self._keep, names=list(self._kept))
+
+    def select(self, space: str, ids: Iterable[int]) -> None:
+        """Choose tokens of one vocabulary; their partners follow from the lexicon in each panel."""
+        if space not in SPACES:
+            raise ValueError(f"A selection is of the source or the target, not of {space!r}.")
+        self.selection = Selection(space, tuple(dict.fromkeys(int(i) for i in ids)))
+
+    def clear_selection(self) -> None:
+        """Choose nothing."""
+        self.selection = Selection()
+
+    def pin(self, space: str, token_id: int) -> None:
+        """Pin a token, or take its pin away when it has one."""
+        pinned = (space, int(token_id))
+        self.pins = tuple(p for p in self.pins if p != pinned) if pinned in self.pins else (*self.pins, pinned)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything needed to show the same view again, as plain values."""
+        values = {name: getattr(self, name) for name in self._kept if name not in ("selection", "pins")}
+        selection = {"space": self.selection.space, "ids": list(self.selection.ids[:KEPT_IDS])}
+        return values | {"selection": selection, "pins": [list(pin) for pin in self.pins]}
+
+    def _keep(self, _change: object) -> None:
+        if self.path is None:
+            return
+        with self._lock:  # a callback's thread depends on the version of ipykernel; two may arrive at once
+            write_json(self.path, self.to_dict())
+
+    def _restore(self) -> None:
+        """Take over what the file holds; a value that no longer fits is left at its default."""
+        assert self.path is not None
+        try:
+            values = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return  # a view is a convenience: one that cannot be read must not keep the lab from opening
+        if not isinstance(values, dict):
+            return
+        for name in self._kept:
+            try:
+                if name == "selection":
+                    self.select(values[name]["space"], values[name]["ids"])
+                elif name == "pins":
+                    self.pins = tuple((str(space), int(i)) for space, i in values[name])
+                else:
+                    setattr(self, name, values[name])
+            except (KeyError, TypeError, ValueError, t.TraitError):
+                continue

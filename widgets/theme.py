@@ -1,0 +1,58 @@
+"""JupyterLab's theme, as Python sees it, and the plotly colours that fit it.
+
+A plotly figure does not follow the page. `ThemeProbe` is an invisible widget that reports light or dark; panels set
+their figure's template from it. It also brings the style sheet of all panels to the page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets as t
+
+_HERE = Path(__file__).parent
+
+
+class ThemeProbe(anywidget.AnyWidget):
+    """Reports the page's theme; `label` becomes the accessible name of the panel around it."""
+
+    _esm = _HERE / "theme.js"
+    _css = _HERE / "style.css"
+    dark = t.Bool(False).tag(sync=True)
+    seen = t.Bool(False).tag(sync=True)  # False until a page has answered
+    label = t.Unicode("").tag(sync=True)
+
+
+def template(theme: str) -> dict[str, Any]:
+    """Layout values for a plotly figure on a light or dark page; the background is the page's own."""
+    dark = theme == "dark"
+    ink, grid = ("#e8e8e8", "#454b52") if dark else ("#24292f", "#dde1e6")
+    axis = {
+        "gridcolor": grid, "linecolor": grid, "zerolinecolor": grid, "tickcolor": grid, "automargin": True,
+        "tickfont": {"color": ink}, "title": {"font": {"color": ink}},
+    }  # fmt: skip
+    return {
+        "layout": {
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"color": ink, "family": "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif"},
+            "xaxis": axis,
+            "yaxis": axis,
+            "legend": {"bgcolor": "rgba(0,0,0,0)"},
+            "hoverlabel": {
+                "bgcolor": "#2b3036" if dark else "#ffffff", "bordercolor": grid, "font": {"color": ink},
+            },
+            "newselection": {"line": {"color": ink, "width": 1}},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": ink, "activecolor": "#4f9df0" if dark else "#0b62b5"},
+        }
+    }  # fmt: skip
+
+
+# No button of these sends anything anywhere; plotly's own set has one that would.
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtons": [["zoom2d", "pan2d", "select2d", "lasso2d", "resetScale2d", "toImage"]],
+}

@@ -1,0 +1,34 @@
+"""Vocabularies for panels, loaded one at a time.
+
+transformers fetches its parts when they are first asked for, and two threads that ask at once can find it half made
+(`ImportError: cannot import name 'AutoTokenizer'`): a panel that loads in the background and a cell that loads in the
+foreground do just that. So all loading of the panels goes through one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from tokalign_lab import catalog
+from tokalign_lab.catalog.assets import is_known
+from tokalign_lab.vocabulary import Vocabulary
+
+_lock = threading.Lock()
+_loaded: dict[str, Vocabulary] = {}  # of the catalogue's names only: what a path holds may change
+
+
+def vocabulary_of(name: str) -> Vocabulary:
+    """Load the tokenizer called `name` (see `catalog.load_tokenizer`); safe from any thread.
+
+    Raises
+    ------
+    InputError
+        If nothing of that name exists or it cannot be read.
+    """
+    with _lock:
+        if name in _loaded:
+            return _loaded[name]
+        vocabulary = catalog.load_vocabulary(name)
+        if is_known(name):
+            _loaded[name] = vocabulary
+        return vocabulary

@@ -15,7 +15,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from tokalign_lab import catalog
-from tokalign_lab.corpus import TokenizedPair, part_of, read_documents, tokenize_pair
+from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.documents import part_of, read_documents
 from tokalign_lab.vocabulary import Vocabulary
 
 

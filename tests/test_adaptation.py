@@ -17,7 +17,8 @@ from tokalign_lab.adaptation.data import OrderedBlocks, PackedBlocks
 from tokalign_lab.adaptation.events import Diverged
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import plan_stages, set_trainable
-from tokalign_lab.corpus import Corpus, Document
+from tokalign_lab.corpus import Corpus
+from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.load import load_model
 

@@ -18,7 +18,8 @@ from tokalign_lab.alignment.neighbours import density, nearest, nearest_csls
 from tokalign_lab.alignment.pieces import spell
 from tokalign_lab.alignment.recipes import RECIPES, Alignment, align, text_tokens_shared
 from tokalign_lab.alignment.relative import choose_pivots, relative_rows
-from tokalign_lab.corpus import Document, TokenizedPair, tokenize_pair
+from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 from tokalign_lab.vocabulary import Vocabulary

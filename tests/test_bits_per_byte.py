@@ -8,7 +8,7 @@ import torch
 from tiny import CONFIGS, WORDS, tiny_model, tiny_vocabulary
 from transformers import PreTrainedModel
 
-from tokalign_lab.corpus import Document
+from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation import bits_per_byte as module
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte

@@ -6,17 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokalign_lab.corpus import (
-    Corpus,
-    Document,
-    excerpts,
-    n_bytes,
-    part_of,
-    read_documents,
-    split_documents,
-    text_hash,
-    tokenize_pair,
-)
+from tokalign_lab.corpus import Corpus, tokenize_pair
+from tokalign_lab.documents import Document, excerpts, n_bytes, part_of, read_documents, split_documents, text_hash
 from tokalign_lab.errors import InputError
 
 

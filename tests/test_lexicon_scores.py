@@ -10,7 +10,8 @@ import pytest
 
 from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, reverse_of
 from tokalign_lab.alignment.recipes import align
-from tokalign_lab.corpus import Document, TokenizedPair, part_of, read_documents, tokenize_pair
+from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.documents import Document, part_of, read_documents
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.held_out import held_out_precision
 from tokalign_lab.evaluation.lexicon_scores import bleu1, score_lexicon

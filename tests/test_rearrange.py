@@ -12,7 +12,7 @@ from tiny import CONFIGS, WORDS, tiny_model, tiny_tokenizer, tiny_vocabulary
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, reverse_of
-from tokalign_lab.corpus import Document
+from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.model.load import load_model

@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tokalign_lab import catalog
 from tokalign_lab.errors import InputError
-from tokalign_lab.vocabulary import Vocabulary, overlap, shared_roles, shared_tokens, visible
+from tokalign_lab.spelling import visible
+from tokalign_lab.vocabulary import Vocabulary, overlap, shared_roles, shared_tokens
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from tokalign_lab.alignment.recipes import RECIPES as RECIPES
     from tokalign_lab.alignment.recipes import align as align
     from tokalign_lab.catalog import load_vocabulary as load_vocabulary
-    from tokalign_lab.corpus import read_documents as read_documents
-    from tokalign_lab.corpus import split_documents as split_documents
     from tokalign_lab.corpus import tokenize_pair as tokenize_pair
+    from tokalign_lab.documents import read_documents as read_documents
+    from tokalign_lab.documents import split_documents as split_documents
     from tokalign_lab.errors import InputError as InputError
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte as bits_per_byte
     from tokalign_lab.evaluation.held_out import held_out_precision as held_out_precision
@@ -43,11 +43,11 @@ _HOMES = {
     "load_model": "model.load",
     "load_vocabulary": "catalog",
     "overlap": "vocabulary",
-    "read_documents": "corpus",
+    "read_documents": "documents",
     "rearrange": "model.rearrange",
     "save_model": "model.save",
     "score_lexicon": "evaluation.lexicon_scores",
-    "split_documents": "corpus",
+    "split_documents": "documents",
     "tokenize_pair": "corpus",
 }
 __all__ = sorted(_HOMES)

@@ -160,7 +160,8 @@ def align(
     from tokalign_lab import catalog
     from tokalign_lab.alignment.recipes import align as run
     from tokalign_lab.alignment.recipes import check_recipe
-    from tokalign_lab.corpus import part_of, read_documents, tokenize_pair
+    from tokalign_lab.corpus import tokenize_pair
+    from tokalign_lab.documents import part_of, read_documents
     from tokalign_lab.progress import part
 
     check_recipe(recipe)
@@ -198,7 +199,8 @@ def score(
     """Score a lexicon on held-out text: BLEU-1, sentence score, coverage, both directions."""
     from tokalign_lab import catalog
     from tokalign_lab.alignment.lexicon import Lexicon
-    from tokalign_lab.corpus import part_of, read_documents, tokenize_pair
+    from tokalign_lab.corpus import tokenize_pair
+    from tokalign_lab.documents import part_of, read_documents
     from tokalign_lab.evaluation.lexicon_scores import score_lexicon
 
     table = Lexicon.load(lexicon)
@@ -259,7 +261,7 @@ def bpb(
 ) -> Any:
     """Measure bits per UTF-8 byte of a text (its held-out part, where the text names one)."""
     from tokalign_lab import catalog
-    from tokalign_lab.corpus import part_of, read_documents
+    from tokalign_lab.documents import part_of, read_documents
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
     from tokalign_lab.model.load import load_model
 
@@ -291,7 +293,7 @@ def adapt(
     """Tune a model in two stages, in a process of its own; Ctrl-C leaves it running."""
     from tokalign_lab import catalog
     from tokalign_lab.adaptation.settings import AdaptSettings
-    from tokalign_lab.corpus import check_sources
+    from tokalign_lab.documents import check_sources
     from tokalign_lab.runs.control import start
 
     given = {

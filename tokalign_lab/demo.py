@@ -18,16 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.recipes import Alignment, align
-from tokalign_lab.corpus import (
-    Document,
-    TokenizedPair,
-    excerpts,
-    n_bytes,
-    read_documents,
-    split_documents,
-    text_hash,
-    tokenize_pair,
-)
+from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.held_out import held_out_precision
 from tokalign_lab.evaluation.lexicon_scores import score_lexicon
@@ -76,7 +68,7 @@ class DemoSize:
     sequence_length: int
 
 
-FULL = DemoSize(align_bytes=6_000_000, measure_bytes=24_000, steps=60, batch_size=4, sequence_length=128)
+FULL = DemoSize(align_bytes=6_000_000, measure_bytes=24_000, steps=100, batch_size=4, sequence_length=128)
 FAST = DemoSize(align_bytes=1_000_000, measure_bytes=6_000, steps=8, batch_size=2, sequence_length=64)
 
 

@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage
-from tokalign_lab.corpus import Document
+from tokalign_lab.documents import Document
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.vocabulary import Vocabulary
 

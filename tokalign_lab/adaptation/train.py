@@ -25,7 +25,8 @@ from tokalign_lab.adaptation.data import OrderedBlocks, PackedBlocks
 from tokalign_lab.adaptation.events import Emit, Evaluator, Interrupt, Reporter
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
-from tokalign_lab.corpus import Corpus, Document, excerpts, n_bytes, read_documents, split_documents, text_hash
+from tokalign_lab.corpus import Corpus
+from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model

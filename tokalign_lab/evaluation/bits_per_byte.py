@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from tokalign_lab.corpus import Document
+from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
 from tokalign_lab.vocabulary import Vocabulary

@@ -27,7 +27,8 @@ def align_kind(settings: dict[str, Any], context: RunContext) -> None:
     """
     from tokalign_lab.alignment.recipes import align
     from tokalign_lab.catalog import load_vocabulary
-    from tokalign_lab.corpus import read_documents, split_documents, tokenize_pair
+    from tokalign_lab.corpus import tokenize_pair
+    from tokalign_lab.documents import read_documents, split_documents
     from tokalign_lab.evaluation.held_out import held_out_precision
     from tokalign_lab.evaluation.lexicon_scores import score_lexicon
     from tokalign_lab.vocabulary import overlap
@@ -146,7 +147,7 @@ def measure_kind(settings: dict[str, Any], context: RunContext) -> None:
     """
     from tokalign_lab.adaptation.settings import AdaptSettings
     from tokalign_lab.catalog import load_vocabulary
-    from tokalign_lab.corpus import excerpts, read_documents, split_documents
+    from tokalign_lab.documents import excerpts, read_documents, split_documents
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
     from tokalign_lab.model.device import pick_device
     from tokalign_lab.model.load import load_model

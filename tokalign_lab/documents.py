@@ -1,0 +1,325 @@
+"""Text as documents: read from anywhere, split by whole groups, sampled with every slice kept.
+
+A document has a name, a group (its package, its book, its component) and a slice (prose, code, a language). Train
+and held-out parts are disjoint by group. Documents are never joined to one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import hash_of
+
+CODE_SUFFIXES = frozenset(
+    {".c", ".cc", ".cpp", ".cs", ".css", ".go", ".h", ".hpp", ".html", ".java", ".js", ".json", ".jsx", ".kt", ".php"}
+    | {".pl", ".py", ".r", ".rb", ".rs", ".scala", ".sh", ".sql", ".swift", ".toml", ".ts", ".tsx", ".yaml", ".yml"}
+)
+TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".tex", ".csv"}) | CODE_SUFFIXES
+_HUB_DEFAULT_BYTES = 50_000_000  # a streamed data set may have no end
+_FEW_GROUPS = 20  # below this, holding whole groups out would take far more than was asked for
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text that is never joined to another.
+
+    Attributes
+    ----------
+    text : str
+        The text itself.
+    name : str
+        Where it came from: a file's name, a line's number.
+    group : str
+        What it belongs to; train and held-out parts share no group.
+    slice : str
+        "prose", "code" or a language code; scores are also told by slice.
+    split : str or None
+        "train" or "held_out" where the text itself says so.
+    """
+
+    text: str
+    name: str
+    group: str
+    slice: str = "prose"
+    split: str | None = None
+
+
+def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, seed: int = 0) -> list[Document]:
+    """Read documents from texts of any accepted kind.
+
+    Parameters
+    ----------
+    sources : sequence of str or Path
+        Each a catalogue name (`default`), a text or code file (one document), a `.jsonl` file (field `text`;
+        `name`, `group`, `slice` and `split` are used where they stand), a `.parquet` file (column `text`), a folder
+        (all of these below it), or `hub:org/name[:config[:split]]` (streamed).
+    max_bytes : int, optional
+        Take at most this many UTF-8 bytes: a seeded sample of whole documents that keeps the proportions of slices
+        and splits (where no document of a slice is short enough, the beginning of one).
+    seed : int
+        Seed of that sample.
+
+    Raises
+    ------
+    InputError
+        If a source does not exist, is of no accepted kind, holds no text, or is not UTF-8.
+    """
+    if not sources:
+        raise InputError("No text was given; name a file, a folder, a data set or 'default'.")
+    if max_bytes is not None and max_bytes <= 0:
+        raise InputError(f"max_bytes is {max_bytes}; give a positive number of bytes, or none for the whole text.")
+    documents: list[Document] = []
+    for source in sources:
+        found = list(_read_source(str(source), max_bytes))
+        if not any(document.text.strip() for document in found):
+            raise InputError(f"The text '{source}' is empty; give a text with some words in it.")
+        documents += [document for document in found if document.text]
+    return documents if max_bytes is None else _sample(documents, max_bytes, seed)
+
+
+def check_sources(sources: Sequence[str | Path]) -> None:
+    """Make sure that texts exist, without reading them; hub data sets are not asked for.
+
+    Raises
+    ------
+    InputError
+        If one does not exist.
+    """
+    for source in sources:
+        if not str(source).startswith("hub:"):
+            _locate(str(source))
+
+
+def part_of(documents: Sequence[Document], split: str) -> list[Document]:
+    """Return the documents of one part ("train", "held_out"); those that name no part belong to both."""
+    return [document for document in documents if document.split in (None, split)]
+
+
+def split_documents(
+    documents: Sequence[Document], held_out_share: float = 0.05, seed: int = 0
+) -> tuple[list[Document], list[Document]]:
+    """Split into a train part and a held-out part.
+
+    Documents that name their part go there. The others are held out by whole groups, drawn by seed; where there
+    are fewer than 20 groups, the last share of each document (cut at a line end) is held out instead.
+
+    Raises
+    ------
+    InputError
+        If the share is not between 0 and 1, or a part would be empty.
+    """
+    if not 0 < held_out_share < 1:
+        raise InputError(f"The held-out share is {held_out_share}; give a number between 0 and 1, such as 0.05.")
+    train = [document for document in documents if document.split == "train"]
+    held_out = [document for document in documents if document.split == "held_out"]
+    free = [document for document in documents if document.split is None]
+    groups = sorted({document.group for document in free})
+    if len(groups) < _FEW_GROUPS:
+        for document in free:
+            head, tail = _cut(document, held_out_share)
+            train.append(head)
+            held_out += [tail] if tail.text else []
+    else:
+        drawn = np.random.default_rng(seed).permutation(len(groups))[: max(1, round(held_out_share * len(groups)))]
+        held = {groups[i] for i in drawn}
+        train += [document for document in free if document.group not in held]
+        held_out += [document for document in free if document.group in held]
+    if not train or not held_out:
+        raise InputError("The text is too short to hold a part of it out; give more than a few lines.")
+    return train, held_out
+
+
+def excerpts(documents: Sequence[Document], max_bytes: int, longest: int = 2_000, seed: int = 0) -> list[Document]:
+    """Draw short passages: a small text to measure on that still covers every slice.
+
+    Parameters
+    ----------
+    documents : sequence of Document
+        Where to take from.
+    max_bytes : int
+        About how many UTF-8 bytes in all, in the slices' proportions.
+    longest : int
+        Characters of a passage; it ends at a line end where one is near.
+    seed : int
+        Of the draw.
+    """
+    passages = []
+    for document in documents:
+        start = 0
+        while start < len(document.text):
+            end = min(start + longest, len(document.text))
+            if end < len(document.text):
+                end = document.text.rfind("\n", start + longest // 2, end) + 1 or end
+            passages.append(replace(document, text=document.text[start:end], name=f"{document.name}@{start}"))
+            start = end
+    return _sample(passages, max_bytes, seed)
+
+
+def text_hash(documents: Sequence[Document]) -> str:
+    """SHA-256 of the documents' texts in order, as hex."""
+    return hash_of(document.text.encode("utf-8", "surrogatepass") for document in documents)
+
+
+def n_bytes(documents: Sequence[Document]) -> int:
+    """UTF-8 bytes of all documents."""
+    return sum(len(document.text.encode("utf-8", "surrogatepass")) for document in documents)
+
+
+def _locate(source: str) -> Path:
+    """Find the file or folder of a source; a catalogue text is fetched, a file of that name goes first."""
+    from tokalign_lab import catalog
+
+    path = Path(source).expanduser()
+    if not path.exists() and any(asset.name == source and asset.kind == "text" for asset in catalog.assets()):
+        path = catalog.text_file(source)
+    if not path.exists():
+        raise InputError(f"There is no text '{source}'; give a file, a folder, 'default', or hub:org/name.")
+    return path
+
+
+def _read_source(source: str, max_bytes: int | None) -> Iterator[Document]:
+    if source.startswith("hub:"):
+        yield from _read_hub(source.removeprefix("hub:"), max_bytes or _HUB_DEFAULT_BYTES)
+        return
+    path = _locate(source)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and _readable(file.relative_to(path)))
+        if not files:
+            raise InputError(f"The folder '{path}' holds no text, JSONL or Parquet file; name another.")
+        for file in files:
+            yield from _read_file(file, name=file.relative_to(path).as_posix())
+    else:
+        if path.suffix.lower() in (".gz", ".zip", ".bz2", ".xz", ".zst"):
+            raise InputError(f"'{path}' is compressed; unpack it first.")
+        yield from _read_file(path, name=path.name)
+
+
+def _readable(path: Path) -> bool:
+    hidden = any(name.startswith(".") for name in path.parts)
+    return not hidden and path.suffix.lower() in TEXT_SUFFIXES | {".jsonl", ".parquet"}
+
+
+def _read_file(path: Path, name: str) -> Iterator[Document]:
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        yield from _read_jsonl(path, name)
+    elif suffix == ".parquet":
+        yield from _read_parquet(path, name)
+    else:
+        try:
+            text = path.read_bytes().decode("utf-8")  # read_text would turn CRLF into LF
+        except UnicodeDecodeError as error:
+            raise InputError(f"'{path}' is not UTF-8 text (byte {error.start}); convert it first.") from error
+        yield Document(text, name, group=name, slice="code" if suffix in CODE_SUFFIXES else "prose")
+
+
+def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                fields = json.loads(line)
+            except ValueError as error:
+                raise InputError(
+                    f"'{path}' line {number} is no JSON ({error}); each line must be an object."
+                ) from error
+            if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
+                raise InputError(
+                    f"'{path}' line {number} has no field 'text' with a string; rename the field that has it."
+                )
+            yield _document(fields, f"{name}:{number}")
+
+
+def _read_parquet(path: Path, name: str) -> Iterator[Document]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"'{path}' is not a readable Parquet file ({error}); write it anew.") from error
+    if "text" not in file.schema_arrow.names:
+        raise InputError(
+            f"'{path}' has no column 'text' (it has {', '.join(file.schema_arrow.names)}); rename the one that has it."
+        )
+    number = 0
+    for batch in file.iter_batches(1_000):
+        for fields in batch.to_pylist():
+            number += 1
+            if isinstance(fields["text"], str):
+                yield _document(fields, f"{name}:{number}")
+
+
+def _read_hub(spec: str, max_bytes: int) -> Iterator[Document]:
+    """Stream a hub data set: `org/name`, `org/name:config` or `org/name:config:split`."""
+    from datasets import load_dataset
+
+    name, config, split = [*spec.split(":"), "", ""][:3]
+    try:
+        stream = load_dataset(name, config or None, split=split or "train", streaming=True)
+        taken = 0
+        for number, fields in enumerate(stream, start=1):
+            if not isinstance(fields.get("text"), str):
+                raise InputError(
+                    f"The data set '{name}' has no column 'text' with strings (it has {', '.join(fields)})."
+                )
+            yield _document({"text": fields["text"]}, f"{name}:{number}")
+            taken += len(fields["text"].encode())
+            if taken >= max_bytes:
+                return
+    except InputError:
+        raise
+    except Exception as error:  # whatever the hub's client raises, the user needs one sentence
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"The data set '{name}' could not be read from the hub ({reason}); check its name and the network."
+        ) from error
+
+
+def _document(fields: dict[str, Any], name: str) -> Document:
+    split = fields.get("split")
+    return Document(
+        text=fields["text"],
+        name=str(fields.get("name") or name),
+        group=str(fields.get("group") or fields.get("name") or name),
+        slice=str(fields.get("slice") or "prose"),
+        split={"train": "train", "held_out": "held_out", "validation": "held_out", "test": "held_out"}.get(str(split)),
+    )
+
+
+def _sample(documents: list[Document], max_bytes: int, seed: int) -> list[Document]:
+    lengths = np.array([len(document.text.encode("utf-8", "surrogatepass")) for document in documents])
+    if lengths.sum() <= max_bytes:
+        return documents
+    strata: dict[tuple[str, str], list[int]] = {}
+    for place, document in enumerate(documents):
+        strata.setdefault((document.slice, document.split or ""), []).append(place)
+    kept: dict[int, Document] = {}
+    for (name, split), places in sorted(strata.items()):
+        left = round(max_bytes * lengths[places].sum() / lengths.sum())
+        own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}/{split}".encode()).digest()[:8], "little")
+        drawn = [int(place) for place in np.random.default_rng(own_seed).permutation(places)]
+        for place in drawn:
+            if lengths[place] <= left:
+                kept[place] = documents[place]
+                left -= int(lengths[place])
+        if not any(place in kept for place in drawn) and left:  # no document is short enough: a piece of one
+            start = documents[drawn[0]].text.encode("utf-8", "surrogatepass")[:left].decode("utf-8", "ignore")
+            kept[drawn[0]] = replace(documents[drawn[0]], text=start)
+    return [kept[place] for place in sorted(kept) if kept[place].text]
+
+
+def _cut(document: Document, share: float) -> tuple[Document, Document]:
+    text = document.text
+    at = text.rfind("\n", 0, round(len(text) * (1 - share))) + 1 or round(len(text) * (1 - share))
+    fields = {"name": document.name, "group": document.group, "slice": document.slice}
+    return Document(text[:at], split="train", **fields), Document(text[at:], split="held_out", **fields)

@@ -66,14 +66,14 @@ def write_report(out: Path, result: Mapping[str, Any], alignment: Alignment) -> 
         _table(result["lexicons"]),
         "<h2>The models</h2>",
         "<p>Bits per UTF-8 byte of held-out text, lower is better; the first row is the floor, the second the "
-        "ceiling. Interface texts are short strings in 14 languages, most of which the source model hardly knows.</p>",
+        "ceiling. Interface texts are short strings in many languages that the source model hardly knows.</p>",
         _table([{**row, "above_floor": row["bits_per_byte"] - floor} for row in result["models"]]),
         "<h2>Tuning</h2>",
         _curves(RunFolder(out / "run"), floor),
         _samples(RunFolder(out / "run")),
         "<h2>Both embedding spaces</h2>",
         "<p>The 1,500 most frequent tokens a side, by the first two principal components of the space that both "
-        "vocabularies share.</p>",
+        "vocabularies share. " + _legend() + "</p>",
         _maps(alignment),
         "<h2>Pairs the lexicon is least sure of</h2>",
         "<p>Frequent tokens that the source lacks, by margin: how much better the best candidate is than the next.</p>",
@@ -82,7 +82,7 @@ def write_report(out: Path, result: Mapping[str, Any], alignment: Alignment) -> 
         "<p><code>tokalign-lab demo</code>, with these settings:</p>",
         _table([{"": name, " ": value} for name, value in result["settings"].items()]),
         "<p>Seconds:</p>",
-        _table([{"stage": name, "seconds": value} for name, value in result["seconds"].items()]),
+        _table([{"stage": name, "seconds": round(value)} for name, value in result["seconds"].items()]),
         f"<p class=quiet>Versions: {escape(str(alignment.lexicon.provenance['versions']))}</p>",
     ]
     page = (
@@ -152,14 +152,37 @@ def _maps(alignment: Alignment) -> str:
     return _plot(maps_figure(*points, names=(provenance["source"]["name"], provenance["target"]["name"])))
 
 
+def _legend() -> str:
+    from tokalign_lab.alignment.lexicon import ORIGINS
+    from tokalign_lab.widgets.figures import ORIGIN_COLOURS
+
+    words = [
+        f"<span style='color:{ORIGIN_COLOURS[origin]}'>●</span> {origin}: {escape(ORIGINS[origin])}"
+        for origin in ("identical", "aligned", "pieces")
+    ]
+    return "; ".join(words) + "."
+
+
 def _plot(figure: Any, with_script: bool = False) -> str:
     return f"<div class=plot>{figure.to_html(full_html=False, include_plotlyjs=with_script)}</div>"
 
 
 def _least_sure(alignment: Alignment) -> list[dict[str, Any]]:
+    from tokalign_lab import catalog
+
     table = alignment.lexicon.table
     aligned = table[(table["origin"] == "aligned") & (table["target_count"] >= 20)]
-    columns = ["target_token", "source_token", "score", "margin", "target_count"]
-    worst = aligned.sort_values(["margin", "target_id"]).head(_WORST_FIRST)[columns]
-    records = worst.rename(columns={"target_count": "times_in_the_text"}).to_dict("records")
-    return [{str(name): value for name, value in record.items()} for record in records]
+    worst = aligned.sort_values(["margin", "target_id"]).head(_WORST_FIRST)
+    source, target = (
+        catalog.load_vocabulary(alignment.lexicon.provenance[side]["name"]) for side in ("source", "target")
+    )
+    return [
+        {
+            "target_token": target.label(row["target_id"]),
+            "best_source_token": source.label(row["source_id"]),
+            "score": float(row["score"]),
+            "margin": float(row["margin"]),
+            "times_in_the_text": int(row["target_count"]),
+        }
+        for row in worst.to_dict("records")
+    ]

@@ -7,4 +7,5 @@ scripts/assets.sh
 options=(--port "$1")
 [ "$2" = no ] && options+=(--no-browser)
 [ "$(id -u)" = 0 ] && options+=(--allow-root)
-exec .venv/bin/jupyter lab "${options[@]}" notebooks/00_quickstart.ipynb
+# As the default page, so that the printed address leads to the notebook where no browser is opened.
+exec .venv/bin/jupyter lab "${options[@]}" --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny_vocabulary
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from tests.tiny import tiny_vocabulary
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.neighbours import density, nearest, nearest_csls
 from tokalign_lab.alignment.pieces import spell

@@ -65,11 +65,6 @@ def chips(vocabulary: Vocabulary, spans: list[Span], first: int = 0) -> str:
     )
 
 
-def tokens_html(vocabulary: Vocabulary, text: str) -> str:
-    """One tokenization of a text as HTML."""
-    return f'<div class="tl-chips">{chips(vocabulary, vocabulary.spans(clipped(text)))}</div>'
-
-
 def pair_html(source: Vocabulary, target: Vocabulary, text: str) -> str:
     """Both tokenizations of a text as HTML, column by column, with counts and bytes per token."""
     shown = clipped(text)

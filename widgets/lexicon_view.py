@@ -25,7 +25,6 @@ SORTS = {
     "margin": "Smallest margin first",
     "id": "By token id",
 }
-WITHOUT_SCORE = ("hole",)
 _NEVER_WORST = ("identical", "role", "hole", "edited")
 
 

@@ -92,9 +92,7 @@ def glove_vectors(
     def train() -> TokenVectors:
         stream = make_stream(corpus.ids, corpus.offsets, vocabulary_size, settings.min_count)
         if not len(stream.ids):
-            raise InputError(
-                f"No token occurs {settings.min_count} times in the text; give more text."
-            )
+            raise InputError(f"No token occurs {settings.min_count} times in the text; give more text.")
         if progress is not None:
             progress(0.0, "counting co-occurrences")
         counts = cooccurrence(stream, settings.window)

@@ -178,7 +178,7 @@ def align(
         "recipe": recipe,
         "seed": seed,
         "target_size": len(lexicon),
-        "origins": {str(k): int(v) for k, v in lexicon.table["origin"].value_counts().items()},
+        "origins": lexicon.origin_counts(),
         "text_bytes": lexicon.provenance["text_bytes"],
         "seconds": alignment.seconds,
     }
@@ -246,7 +246,7 @@ def rearrange(
         "model": str(out),
         "vocab_size": int(moved.config.vocab_size),
         "recipe": table.provenance["recipe"],
-        "origins": {str(k): int(v) for k, v in table.table["origin"].value_counts().items()},
+        "origins": table.origin_counts(),
     }
     return result, lambda: console.print_facts(result)
 
@@ -455,8 +455,7 @@ def _resolved(name: str) -> str:
     """Make a relative path absolute, because a run's process may be resumed from another folder."""
     from tokalign_lab import catalog
 
-    known = any(asset.name == name for asset in catalog.assets())
-    return str(Path(name).resolve()) if not known and Path(name).exists() else name
+    return str(Path(name).resolve()) if not catalog.is_known(name) and Path(name).exists() else name
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ shares no document and no package with the text that was aligned and tuned on.
 
 from __future__ import annotations
 
-import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.recipes import Alignment, align
+from tokalign_lab.catalog.texts import write_jsonl
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
+from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.held_out import held_out_precision
 from tokalign_lab.evaluation.lexicon_scores import score_lexicon
@@ -29,6 +31,9 @@ from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model
 from tokalign_lab.progress import Progress, part
+from tokalign_lab.report import write_report
+from tokalign_lab.runs.control import start
+from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vocabulary import Vocabulary, overlap
 
 if TYPE_CHECKING:
@@ -140,9 +145,7 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress | 
         "seconds": {**clock.seconds, "all": sum(clock.seconds.values())},
         "settings": {**asdict(size), "seed": seed, "text_hash": text_hash(documents), "fast": fast},
     }
-    from tokalign_lab.report import write_report
-
-    result["report"] = str(write_report(out, result, alignments["anchored"]))
+    result["report"] = str(write_report(out, result, alignments["anchored"], source, target))
     write_json(out / "results.json", result)
     return result
 
@@ -195,12 +198,11 @@ def _tune(
     seed: int,
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
-    from tokalign_lab.errors import InputError
-    from tokalign_lab.runs.control import start
-    from tokalign_lab.runs.folder import RunFolder
-
     text = out / "text.jsonl"
-    _write_text(text, train, measured)
+    parts = (("train", train), ("held_out", measured))
+    rows = [{**asdict(document), "split": split} for split, documents in parts for document in documents]
+    with atomic_file(text) as temporary:
+        write_jsonl(rows, temporary)
     settings = {
         "model": str((out / "rearranged").resolve()),
         "text": [str(text.resolve())],
@@ -211,7 +213,8 @@ def _tune(
         "evaluate_bytes": 10 * size.measure_bytes,  # all of it: the table compares like with like
     }
     if (out / "run" / "run.json").is_file():
-        _remove_run(RunFolder(out / "run"))
+        RunFolder(out / "run").cancel()
+        shutil.rmtree(out / "run")
     run = start("adapt", settings, out / "run")
     try:
         state = run.wait(progress)
@@ -241,20 +244,6 @@ def _model_row(name: str, measured: dict[str, Any]) -> dict[str, Any]:
         "code": by_slice.get("code"),
         "interface_texts": sum(by_slice[name] * sizes.get(name, 1) for name in rest) / weight if rest else None,
     }
-
-
-def _write_text(path: Path, train: list[Document], held_out: list[Document]) -> None:
-    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for split, documents in (("train", train), ("held_out", held_out)):
-            for document in documents:
-                file.write(json.dumps({**asdict(document), "split": split}, ensure_ascii=False) + "\n")
-
-
-def _remove_run(run: Any) -> None:
-    import shutil
-
-    run.cancel()
-    shutil.rmtree(run.path)
 
 
 class _Clock:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.files import hash_of
 
 CODE_SUFFIXES = frozenset(
@@ -178,7 +178,7 @@ def _locate(source: str) -> Path:
     from tokalign_lab import catalog
 
     path = Path(source).expanduser()
-    if not path.exists() and any(asset.name == source and asset.kind == "text" for asset in catalog.assets()):
+    if not path.exists() and catalog.is_known(source) and catalog.find(source).kind == "text":
         path = catalog.text_file(source)
     if not path.exists():
         raise InputError(f"There is no text '{source}'; give a file, a folder, 'default', or hub:org/name.")
@@ -279,9 +279,9 @@ def _read_hub(spec: str, max_bytes: int) -> Iterator[Document]:
     except InputError:
         raise
     except Exception as error:  # whatever the hub's client raises, the user needs one sentence
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"The data set '{name}' could not be read from the hub ({reason}); check its name and the network."
+            f"The data set '{name}' could not be read from the hub ({first_line(error)}); "
+            "check its name and the network."
         ) from error
 
 

@@ -10,3 +10,8 @@ from __future__ import annotations
 
 class InputError(ValueError):
     """Input that cannot be worked with; its message is one sentence for the person who gave it."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what another library's error says, cut to one line that fits into a sentence of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

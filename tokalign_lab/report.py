@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tokalign_lab.alignment.recipes import Alignment
+    from tokalign_lab.vocabulary import Vocabulary
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --line: #d5d9de; --quiet: #5b646d; }
@@ -31,7 +32,9 @@ code { font: .88em ui-monospace, monospace; white-space: pre-wrap; } .plot { bac
 _WORST_FIRST = 15
 
 
-def write_report(out: Path, result: Mapping[str, Any], alignment: Alignment) -> Path:
+def write_report(
+    out: Path, result: Mapping[str, Any], alignment: Alignment, source: Vocabulary, target: Vocabulary
+) -> Path:
     """Write `report.html` into `out`.
 
     Parameters
@@ -42,6 +45,8 @@ def write_report(out: Path, result: Mapping[str, Any], alignment: Alignment) -> 
         What `run_demo` returns: "pair", "lexicons", "models", "seconds", "settings".
     alignment : Alignment
         Whose lexicon and vectors are shown.
+    source, target : Vocabulary
+        Its two vocabularies, for labels that people can read.
 
     Returns
     -------
@@ -74,10 +79,10 @@ def write_report(out: Path, result: Mapping[str, Any], alignment: Alignment) -> 
         "<h2>Both embedding spaces</h2>",
         "<p>The 1,500 most frequent tokens a side, by the first two principal components of the space that both "
         "vocabularies share. " + _legend() + "</p>",
-        _maps(alignment),
+        _maps(alignment, source, target),
         "<h2>Pairs the lexicon is least sure of</h2>",
         "<p>Frequent tokens that the source lacks, by margin: how much better the best candidate is than the next.</p>",
-        _table(_least_sure(alignment)),
+        _table(_least_sure(alignment, source, target)),
         "<h2>How this was made</h2>",
         "<p><code>tokalign-lab demo</code>, with these settings:</p>",
         _table([{"": name, " ": value} for name, value in result["settings"].items()]),
@@ -126,10 +131,9 @@ def _samples(run: Any) -> str:
     return _table(rows)
 
 
-def _maps(alignment: Alignment) -> str:
+def _maps(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> str:
     import numpy as np
 
-    from tokalign_lab import catalog
     from tokalign_lab.projection import project, share_a_space
     from tokalign_lab.widgets.figures import ORIGIN_COLOURS, MapPoints, maps_figure
 
@@ -138,18 +142,14 @@ def _maps(alignment: Alignment) -> str:
         return "<p>(this recipe has no vectors)</p>"
     spaces = (source_vectors, target_vectors)
     projections = project(spaces, "pca", shared=share_a_space(*spaces))
-    provenance, points = alignment.lexicon.provenance, []
-    origin_of = {
-        "source": alignment.lexicon.reverse["origin"].to_numpy(),
-        "target": alignment.lexicon.table["origin"].to_numpy(),
-    }
-    for side, projection, vectors in zip(("source", "target"), projections, spaces, strict=True):
-        vocabulary = catalog.load_vocabulary(provenance[side]["name"])
+    origins = (alignment.lexicon.reverse["origin"].to_numpy(), alignment.lexicon.table["origin"].to_numpy())
+    points = []
+    for vocabulary, projection, vectors, origin in zip((source, target), projections, spaces, origins, strict=True):
         most = np.argsort(-vectors.counts, kind="stable")[:1500]
         ids = projection.ids[most]
-        colours = [ORIGIN_COLOURS[origin_of[side][i]] for i in ids]
-        points.append(MapPoints(ids, projection.xy[most], [escape(vocabulary.label(int(i))) for i in ids], colours))
-    return _plot(maps_figure(*points, names=(provenance["source"]["name"], provenance["target"]["name"])))
+        labels = [escape(vocabulary.label(int(i))) for i in ids]
+        points.append(MapPoints(ids, projection.xy[most], labels, [ORIGIN_COLOURS[origin[i]] for i in ids]))
+    return _plot(maps_figure(*points, names=(source.name, target.name)))
 
 
 def _legend() -> str:
@@ -167,15 +167,10 @@ def _plot(figure: Any, with_script: bool = False) -> str:
     return f"<div class=plot>{figure.to_html(full_html=False, include_plotlyjs=with_script)}</div>"
 
 
-def _least_sure(alignment: Alignment) -> list[dict[str, Any]]:
-    from tokalign_lab import catalog
-
+def _least_sure(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> list[dict[str, Any]]:
     table = alignment.lexicon.table
     aligned = table[(table["origin"] == "aligned") & (table["target_count"] >= 20)]
     worst = aligned.sort_values(["margin", "target_id"]).head(_WORST_FIRST)
-    source, target = (
-        catalog.load_vocabulary(alignment.lexicon.provenance[side]["name"]) for side in ("source", "target")
-    )
     return [
         {
             "target_token": target.label(row["target_id"]),

@@ -70,8 +70,8 @@ def _flatten(part: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [part, *(deep for one in inner for deep in _flatten(one))]
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins for the 256 bytes (Radford et al. 2019, `bytes_to_unicode`)."""
+def _byte_letters() -> list[str]:
+    """GPT-2's printable stand-in for each byte (Radford et al. 2019, `bytes_to_unicode`)."""
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),
@@ -80,10 +80,12 @@ def _byte_alphabet() -> dict[str, int]:
     stand_ins = {byte: chr(byte) for byte in printable}
     unprintable = [byte for byte in range(256) if byte not in stand_ins]
     stand_ins |= {byte: chr(256 + place) for place, byte in enumerate(unprintable)}
-    return {character: byte for byte, character in stand_ins.items()}
+    return [stand_ins[byte] for byte in range(256)]
 
 
-_BYTE_OF_CHARACTER = _byte_alphabet()
+BYTE_LETTERS = _byte_letters()
+"""How byte-level tokenizers write each of the 256 bytes."""
+_BYTE_OF_CHARACTER = {letter: byte for byte, letter in enumerate(BYTE_LETTERS)}
 
 
 def visible(token: bytes) -> str:

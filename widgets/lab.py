@@ -239,12 +239,7 @@ class Lab:
             "model": self.lab_state.source,
             **{k: chosen[k] for k in same if chosen.get(k) is not None},
         }
-        run = self._run_of("measure", settings)
-        if not _exists(run):
-            run = start("measure", settings, run.path)
-        elif run.state not in ("running", "finished"):
-            run.start()
-        return run
+        return self._going("measure", settings)
 
 
 def _exists(run: RunFolder) -> bool:

@@ -79,7 +79,7 @@ class LexiconView:
         self.margin = table["margin"].to_numpy(np.float32)
         self.count = table["target_count"].to_numpy(np.int64)
         self.origin = table["origin"].astype("category")
-        self.origin_counts: dict[str, int] = {str(name): int(n) for name, n in table["origin"].value_counts().items()}
+        self.origin_counts = lexicon.origin_counts()
         self._orders: dict[str, np.ndarray] = {}
 
     @cached_property

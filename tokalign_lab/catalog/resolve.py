@@ -26,7 +26,7 @@ from tokalign_lab.catalog.tokenizer_formats import (
     sentencepiece_tokenizer,
     wrap,
 )
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.files import atomic_folder, cache_folder, sha256_of
 from tokalign_lab.progress import Progress, part
 
@@ -199,8 +199,7 @@ def _from_folder(source: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # transformers, huggingface_hub and tokenizers each raise their own kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"The tokenizer {source!r} cannot be loaded: {reason}.") from error
+        raise InputError(f"The tokenizer {source!r} cannot be loaded: {first_line(error)}.") from error
 
 
 def _from_directory(path: Path) -> PreTrainedTokenizerBase:

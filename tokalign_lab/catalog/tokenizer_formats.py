@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.spelling import BYTE_LETTERS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -100,8 +101,7 @@ def byte_level_tokenizer(
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    letters = _byte_letters()
-    spelled = {token: "".join(letters[byte] for byte in token) for token in ranks}
+    spelled = {token: "".join(BYTE_LETTERS[byte] for byte in token) for token in ranks}
     merges: list[tuple[str, str]] = []
     for token in sorted(ranks, key=ranks.__getitem__):
         halves = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
@@ -204,18 +204,6 @@ def _read_sentencepiece(path: Path) -> Any:
     if not proto.pieces:
         raise InputError(f"{path} is not a SentencePiece model; it holds no pieces.")
     return proto
-
-
-def _byte_letters() -> list[str]:
-    """GPT-2's printable letter for each byte: printable Latin-1 stays, the rest moves to U+0100 and up."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = [""] * 256
-    for byte in printable:
-        letters[byte] = chr(byte)
-    hidden = [byte for byte in range(256) if not letters[byte]]
-    for position, byte in enumerate(hidden):
-        letters[byte] = chr(256 + position)
-    return letters
 
 
 @dataclass(frozen=True)

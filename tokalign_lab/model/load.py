@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.model.device import pick_device
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def load_model(
             folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(f"The model {name!r} cannot be loaded: {reason}") from error
+        raise InputError(f"The model {name!r} cannot be loaded: {first_line(error)}.") from error
     missing = sorted(report["missing_keys"])
     if missing:
         # transformers would fill them with random numbers, and every figure measured would be about those

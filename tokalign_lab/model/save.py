@@ -7,18 +7,16 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.files import atomic_folder, write_json
+from tokalign_lab.provenance import installed_versions
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_PACKAGES = ("tokalign-lab", "torch", "transformers", "tokenizers", "numpy")
 
 
 def save_model(
@@ -66,7 +64,7 @@ def save_model(
                 "fingerprint": vocabulary.fingerprint,
                 "size": vocabulary.size,
             },
-            "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+            "versions": installed_versions(),
         }
         write_json(temporary / "tokalign.json", provenance)
         (temporary / "README.md").write_text(card_text(folder.name, provenance, tokenizer), encoding="utf-8")

@@ -8,19 +8,18 @@ running and its process is gone).
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
 import signal
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
 from tokalign_lab.progress import Progress
+from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.runs import process
 from tokalign_lab.runs.events import Event, EventLog, curve
 
@@ -69,8 +68,8 @@ class RunFolder:
             pid_started=None,
             settings=settings,
             cwd=os.getcwd(),
-            versions=_versions(),
-            created=_now(),
+            versions={"python": platform.python_version(), **installed_versions()},
+            created=now(),
             ended=None,
             error=None,
         )
@@ -122,10 +121,10 @@ class RunFolder:
         if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]):
             return info
         if self.cancel_file.exists():
-            self.update(state="cancelled", ended=_now())
+            self.update(state="cancelled", ended=now())
         else:
             error = "The run's process is gone without a word (killed, out of memory, or the machine restarted)."
-            self.update(state="lost", ended=_now(), error=error)
+            self.update(state="lost", ended=now(), error=error)
         return self.info()
 
     def start(self, resume: bool = False, timeout: float = 60.0) -> None:
@@ -147,7 +146,7 @@ class RunFolder:
             if child.poll() is not None or time.monotonic() > deadline:
                 if self.info()["state"] == "queued":
                     reason = self.log_tail(1) or "the worker did not start"
-                    self.update(state="failed", ended=_now(), error=f"The run could not start: {reason}")
+                    self.update(state="failed", ended=now(), error=f"The run could not start: {reason}")
                 return
             time.sleep(0.02)
 
@@ -179,7 +178,7 @@ class RunFolder:
             return
         self.cancel_file.touch()
         if state == "queued":  # never started
-            self.update(state="cancelled", ended=_now())
+            self.update(state="cancelled", ended=now())
 
     def cancel(self, grace: float = 8.0) -> str:
         """Stop the run: ask, after `grace` seconds terminate, after as long again kill. Returns the state."""
@@ -229,17 +228,3 @@ class RunFolder:
         except FileNotFoundError:
             return ""
         return "\n".join(text.rstrip().splitlines()[-lines:])
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("tokalign-lab", "torch", "transformers", "tokenizers", "numpy"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

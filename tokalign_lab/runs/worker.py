@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 import traceback
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from tokalign_lab import provenance
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.process import start_time
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _end(run: RunFolder, state: str, error: str | None) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is being written: nothing may tear it
     run.emit({"kind": "ended", "state": state, "error": error})
-    run.update(state=state, ended=datetime.now(UTC).isoformat(timespec="seconds"), error=error)
+    run.update(state=state, ended=provenance.now(), error=error)
     return 0 if state == "finished" else 1
 
 
@@ -124,7 +124,7 @@ def _watch(run: RunFolder) -> None:
 def _end_from_thread(run: RunFolder) -> None:
     """Write the end and leave, because the main thread sits in native code that no signal reaches."""
     if run.info()["state"] == "running":
-        run.update(state="cancelled", ended=datetime.now(UTC).isoformat(timespec="seconds"))
+        run.update(state="cancelled", ended=provenance.now())
     os._exit(1)
 
 

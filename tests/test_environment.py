@@ -40,7 +40,9 @@ def pinned() -> dict[str, str]:
 
 
 def required() -> list[Requirement]:
-    return [Requirement(text) for text in PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]]
+    extras = [text for texts in PROJECT["project"]["optional-dependencies"].values() for text in texts]
+    listed = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"] + extras
+    return [Requirement(text) for text in listed]
 
 
 def test_environment_yml_installs_this_project_with_the_same_constraints() -> None:

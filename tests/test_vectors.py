@@ -1,19 +1,19 @@
-"""Token vectors: counts as brute force has them, GloVe and anchored vectors finite, reproducible and right."""
+"""GloVe and anchored vectors: finite, reproducible and right."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
+from texts import KILOBYTE, byte_corpus, corpus_of, random_corpus
 
-from tokalign_lab.corpus import Corpus
 from tokalign_lab.errors import InputError
+from tokalign_lab.vectors import torch_backend
 from tokalign_lab.vectors.anchored import (
     AnchoredSettings,
     anchored_vectors,
@@ -21,154 +21,9 @@ from tokalign_lab.vectors.anchored import (
     factorise,
     positive_pmi,
 )
-from tokalign_lab.vectors.cooccurrence import Counts, cooccurrence, count_contexts, make_stream
+from tokalign_lab.vectors.cooccurrence import Counts, cooccurrence
 from tokalign_lab.vectors.glove import GloveSettings, glove_vectors, train_glove
-from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
-
-KILOBYTE = ("All human beings are born free and equal in dignity and rights. " * 16).encode()
-
-
-def corpus_of(documents: list[list[int]], fingerprint: str = "v", text_hash: str = "t") -> Corpus:
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in documents])]).astype(np.int64)
-    ids = np.array([i for ids in documents for i in ids], dtype=np.int32)
-    return Corpus(ids, offsets, np.diff(offsets), fingerprint, text_hash)
-
-
-def byte_corpus(data: bytes = KILOBYTE) -> Corpus:
-    return corpus_of([list(line) for line in data.split(b".")])
-
-
-def random_corpus(n_documents: int = 40, size: int = 30, seed: int = 0) -> Corpus:
-    random = np.random.default_rng(seed)
-    shares = 1 / np.arange(1, size + 1)
-    lengths = random.integers(5, 200, n_documents)
-    return corpus_of([random.choice(size, n, p=shares / shares.sum()).tolist() for n in lengths])
-
-
-def brute_force(documents: list[list[int]], min_count: int, window: int) -> dict[tuple[int, int], float]:
-    """Stanford's rule in plain Python: rare tokens go before places are counted; 1 / distance to either side."""
-    counts: dict[int, int] = defaultdict(int)
-    for ids in documents:
-        for i in ids:
-            counts[i] += 1
-    found: dict[tuple[int, int], float] = defaultdict(float)
-    for ids in documents:
-        kept = [i for i in ids if counts[i] >= min_count]
-        for here, token in enumerate(kept):
-            for there in range(max(0, here - window), here):
-                found[token, kept[there]] += 1 / (here - there)
-                found[kept[there], token] += 1 / (here - there)
-    return found
-
-
-def as_dict(counts: Counts, ids: np.ndarray) -> dict[tuple[int, int], float]:
-    rows = np.repeat(np.arange(len(ids)), np.diff(counts.starts))
-    return {(int(ids[r]), int(ids[c])): float(v) for r, c, v in zip(rows, counts.columns, counts.values, strict=True)}
-
-
-documents_of_ids = st.lists(st.lists(st.integers(0, 7), max_size=30), min_size=1, max_size=6)
-
-
-@settings(max_examples=60, deadline=None)
-@given(documents_of_ids, st.integers(1, 4), st.integers(1, 16))
-def test_cooccurrence_is_what_brute_force_counts(documents: list[list[int]], min_count: int, window: int) -> None:
-    corpus = corpus_of(documents)
-    stream = make_stream(corpus.ids, corpus.offsets, 8, min_count)
-    found = as_dict(cooccurrence(stream, window), stream.ids)
-    wanted = brute_force(documents, min_count, window)
-    assert found.keys() == wanted.keys()
-    for pair, value in wanted.items():
-        assert found[pair] == pytest.approx(value, rel=1e-6)
-
-
-def test_windows_end_where_documents_end() -> None:
-    corpus = corpus_of([[1, 2], [3, 4]])
-    stream = make_stream(corpus.ids, corpus.offsets, 5, 1)
-    assert as_dict(cooccurrence(stream), stream.ids).keys() == {(1, 2), (2, 1), (3, 4), (4, 3)}
-
-
-def test_rare_tokens_take_no_place() -> None:
-    corpus = corpus_of([[1, 9, 2], [1, 2]])  # 9 occurs once: 1 and 2 are neighbours both times
-    stream = make_stream(corpus.ids, corpus.offsets, 10, 2)
-    assert as_dict(cooccurrence(stream), stream.ids) == {(1, 2): 2.0, (2, 1): 2.0}
-
-
-def test_left_and_right_neighbours_can_be_kept_apart() -> None:
-    corpus = corpus_of([[0, 1, 2]])
-    stream = make_stream(corpus.ids, corpus.offsets, 3, 1)
-    apart = count_contexts(stream, np.arange(3, dtype=np.int32), 6, window=1, right_offset=3)
-    middle = slice(apart.starts[1], apart.starts[2])
-    assert apart.columns[middle].tolist() == [0, 5]  # 0 on the left, 2 on the right
-
-
-def test_counts_do_not_depend_on_threads() -> None:
-    corpus = random_corpus()
-    stream = make_stream(corpus.ids, corpus.offsets, 30, 5)
-    before = numba.get_num_threads()
-    results = []
-    for n in {1, before}:
-        numba.set_num_threads(n)
-        results.append(cooccurrence(stream))
-    numba.set_num_threads(before)
-    for one in results[1:]:
-        assert one.columns.tobytes() == results[0].columns.tobytes()
-        assert one.values.tobytes() == results[0].values.tobytes()
-
-
-# --- TokenVectors
-
-
-def vectors(ids: list[int], rows: object = None) -> TokenVectors:
-    rows = np.eye(len(ids), 3, dtype=np.float32) if rows is None else rows
-    return TokenVectors(np.array(ids), np.asarray(rows), np.ones(len(ids)), "v", {"method": "test"})
-
-
-def test_vectors_come_back_from_disk(tmp_path: Path) -> None:
-    one = vectors([2, 5, 9])
-    one.save(tmp_path / "vectors.npz")
-    other = TokenVectors.load(tmp_path / "vectors.npz")
-    assert other.ids.tolist() == [2, 5, 9]
-    assert other.rows.tobytes() == one.rows.tobytes()
-    assert (other.vocabulary_fingerprint, other.provenance) == ("v", {"method": "test"})
-    assert [path.name for path in tmp_path.iterdir()] == ["vectors.npz"]
-
-
-def test_rows_are_found_by_id() -> None:
-    one = vectors([2, 5, 9])
-    assert one.positions_of(np.array([9, 3, 2, 100])).tolist() == [2, -1, 0, -1]
-    assert one.rows_for(np.array([9, 2])).tolist() == [[0, 0, 1], [1, 0, 0]]
-    with pytest.raises(InputError, match="Token 3 has no vector"):
-        one.rows_for(np.array([3]))
-
-
-@pytest.mark.parametrize(
-    ("ids", "rows", "sentence"),
-    [
-        ([5, 2], np.zeros((2, 3)), "ascending and unique"),
-        ([2, 2], np.zeros((2, 3)), "ascending and unique"),
-        ([-1, 2], np.zeros((2, 3)), "non-negative"),
-        ([1, 2], np.array([[0.0], [np.nan]]), "token 2"),
-        ([1, 2], np.array([[np.inf], [0.0]]), "token 1"),
-        ([1, 2], np.zeros((3, 3)), "2 ids and 3 rows"),
-        ([1, 2], np.zeros(2), r"\(2,\)"),
-    ],
-)
-def test_vectors_that_break_a_promise_are_refused(ids: list[int], rows: np.ndarray, sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        vectors(ids, rows)
-
-
-def test_files_that_are_no_vectors_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04 not really")
-    np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    for name in ("junk.npz", "other.npz", "missing.npz"):
-        with pytest.raises(InputError, match=name):
-            TokenVectors.load(tmp_path / name)
-
-
-def test_a_zero_row_stays_zero() -> None:
-    assert unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [[np.float32(0.6), np.float32(0.8)], [0, 0]]
-
+from tokalign_lab.vectors.stream import make_stream
 
 # --- GloVe
 
@@ -220,6 +75,39 @@ def test_glove_loss_falls_and_every_pair_is_visited() -> None:
     assert still == pytest.approx(expected, rel=0.05)
 
 
+@pytest.fixture
+def one_torch_thread() -> Iterator[None]:
+    """Kernels this small take longer to share out than to run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_torch_thread")
+def test_glove_in_torch_ends_at_the_loss_of_the_processors() -> None:
+    corpus = random_corpus(100, 200)
+    counts = cooccurrence(make_stream(corpus.ids, corpus.offsets, 200, 5), device="cpu")
+    settings = GloveSettings(dimensions=20, iterations=6)
+    _, expected = train_glove(counts, settings)
+    rows, losses = torch_backend.train_glove(counts, settings, 0, None, "cpu")
+    assert np.isfinite(rows).all()
+    assert losses == pytest.approx(expected, rel=0.04)
+    again, _ = torch_backend.train_glove(counts, settings, 0, None, "cpu")
+    assert again.tobytes() == rows.tobytes()
+    assert torch_backend.train_glove(counts, settings, 1, None, "cpu")[0].tobytes() != rows.tobytes()
+
+
+@pytest.mark.parametrize("data", [KILOBYTE, b"ab" * 500], ids=["1kB", "two tokens"])
+@pytest.mark.usefixtures("one_torch_thread")
+def test_glove_in_torch_is_finite_where_every_pair_of_a_batch_shares_a_token(data: bytes) -> None:
+    corpus = byte_corpus(data)
+    counts = cooccurrence(make_stream(corpus.ids, corpus.offsets, 256, 5), device="cpu")
+    rows, losses = torch_backend.train_glove(counts, GloveSettings(dimensions=20, iterations=30), 0, None, "cpu")
+    assert np.isfinite(rows).all()
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize("data", [KILOBYTE, b"a" * 1000, b"ab" * 20, b"aaaaa"], ids=["1kB", "one token", "two", "five"])
 def test_glove_is_finite_on_little_text(data: bytes) -> None:
     made = glove_vectors(byte_corpus(data), 256, cached=False)
@@ -232,6 +120,25 @@ def test_glove_is_finite_on_little_text(data: bytes) -> None:
 def test_text_without_a_frequent_token_is_refused() -> None:
     with pytest.raises(InputError, match="No token occurs 5 times"):
         glove_vectors(byte_corpus(b"abc"), 256, cached=False)
+
+
+def test_a_training_with_other_settings_starts_from_the_same_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
+    first = glove_vectors(byte_corpus(), 256, GloveSettings(dimensions=5, iterations=1))
+    monkeypatch.setattr("tokalign_lab.vectors.text_counts.keep_frequent", None)  # counting again would fail
+    other = glove_vectors(byte_corpus(), 256, GloveSettings(dimensions=6, iterations=1))
+    assert (first.dimensions, other.dimensions) == (5, 6)
+    assert first.ids.tolist() == other.ids.tolist()
+    assert first.counts.tolist() == other.counts.tolist()
+
+
+def test_a_gpu_that_is_not_there_is_an_error() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match="no CUDA device"):
+        glove_vectors(byte_corpus(), 256, cached=False, device="cuda")
 
 
 def test_trained_vectors_are_remembered_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -49,6 +51,18 @@ def tiny_tokenizer(
 
 def tiny_vocabulary(size: int = 300, **options: str | None) -> Vocabulary:
     return Vocabulary.from_tokenizer(tiny_tokenizer(size, **options), f"tiny-{size}")
+
+
+def renumbered(vocabulary: Vocabulary, new_id: Sequence[int], name: str = "renumbered") -> Vocabulary:
+    """The same tokenizer with other ids; those that no token gets are holes."""
+    state = json.loads(vocabulary.tokenizer.backend_tokenizer.to_str())
+    state["model"]["vocab"] = {token: int(new_id[i]) for token, i in state["model"]["vocab"].items()}
+    for token in state["added_tokens"]:
+        token["id"] = int(new_id[token["id"]])
+    state["post_processor"] = None
+    roles = {f"{role}_token": vocabulary.raw_token(i) for role, i in vocabulary.roles.items()}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **roles)
+    return Vocabulary.from_tokenizer(tokenizer, name)
 
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}

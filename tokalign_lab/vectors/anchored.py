@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
-from tokalign_lab.vectors.cooccurrence import Counts, Stream, count_contexts, make_stream
+from tokalign_lab.vectors.cooccurrence import Counts, count_contexts
+from tokalign_lab.vectors.stream import Stream, make_stream
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 if TYPE_CHECKING:

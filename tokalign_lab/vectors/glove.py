@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part
-from tokalign_lab.vectors.cooccurrence import Counts, cooccurrence, make_stream
+from tokalign_lab.vectors.cooccurrence import Counts, choose_device
 from tokalign_lab.vectors.store import remembered
+from tokalign_lab.vectors.text_counts import text_counts
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def glove_vectors(
     seed: int = 0,
     progress: Progress | None = None,
     cached: bool = True,
+    device: str | None = None,
 ) -> TokenVectors:
     """Train GloVe on a tokenised text, or load the result of an earlier training on the same text and settings.
 
@@ -79,7 +81,11 @@ def glove_vectors(
     progress
         Told after every iteration.
     cached
-        Keep the result in the cache folder, by content.
+        Keep the counts and the result in the cache folder, by content. A training with other settings but the same
+        window and least count starts from the same counts.
+    device
+        "cpu", or a GPU such as "cuda", which trains in batches (see `torch_backend.py`); a GPU where there is one
+        when None.
 
     Raises
     ------
@@ -87,18 +93,25 @@ def glove_vectors(
         If no token occurs `min_count` times.
     """
     settings = settings or GloveSettings()
+    device = choose_device(device)
     key = {"method": "glove", "seed": seed, **asdict(settings)}
+    if device != "cpu":
+        key["trained_on"] = device.split(":")[0]  # other bits than a CPU's, so another place in the cache
 
     def train() -> TokenVectors:
-        stream = make_stream(corpus.ids, corpus.offsets, vocabulary_size, settings.min_count)
-        if not len(stream.ids):
-            raise InputError(f"No token occurs {settings.min_count} times in the text; give more text.")
-        if progress is not None:
-            progress(0.0, "counting co-occurrences")
-        counts = cooccurrence(stream, settings.window)
-        rows, losses = train_glove(counts, settings, seed, part(progress, 0.1, 1.0))
+        counted = text_counts(
+            corpus, vocabulary_size, settings.window, settings.min_count, progress=part(progress, 0.0, 0.1),
+            cached=cached, device=device,
+        )  # fmt: skip
+        counts = counted.counts
+        if device == "cpu":
+            rows, losses = train_glove(counts, settings, seed, part(progress, 0.1, 1.0))
+        else:
+            from tokalign_lab.vectors import torch_backend
+
+            rows, losses = torch_backend.train_glove(counts, settings, seed, part(progress, 0.1, 1.0), device)
         provenance = {**key, "text_hash": corpus.text_hash, "pairs": len(counts.values), "loss": losses}
-        return TokenVectors(stream.ids, rows, stream.counts, corpus.vocabulary_fingerprint, provenance)
+        return TokenVectors(counted.ids, rows, counted.occurrences, corpus.vocabulary_fingerprint, provenance)
 
     return remembered(corpus, key, train) if cached else train()
 

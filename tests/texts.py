@@ -1,0 +1,26 @@
+"""Corpora of made-up ids, for plumbing only: nothing here says anything about quality."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tokalign_lab.corpus import Corpus
+
+KILOBYTE = ("All human beings are born free and equal in dignity and rights. " * 16).encode()
+
+
+def corpus_of(documents: list[list[int]], fingerprint: str = "v", text_hash: str = "t") -> Corpus:
+    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in documents])]).astype(np.int64)
+    ids = np.array([i for ids in documents for i in ids], dtype=np.int32)
+    return Corpus(ids, offsets, np.diff(offsets), fingerprint, text_hash)
+
+
+def byte_corpus(data: bytes = KILOBYTE) -> Corpus:
+    return corpus_of([list(line) for line in data.split(b".")])
+
+
+def random_corpus(n_documents: int = 40, size: int = 30, seed: int = 0) -> Corpus:
+    random = np.random.default_rng(seed)
+    shares = 1 / np.arange(1, size + 1)
+    lengths = random.integers(5, 200, n_documents)
+    return corpus_of([random.choice(size, n, p=shares / shares.sum()).tolist() for n in lengths])

@@ -1,0 +1,134 @@
+"""The same counts from many machines, through Dask (`pip install 'tokalign-lab[cluster]'`).
+
+A text is cut into parts as in `text_counts.py`; here a worker adds up a part, and this process writes what comes
+back as sorted runs and merges them. Sums are whole numbers, so the counts have the same bits as those of one process,
+whatever the number of workers and whichever of them is done first. They lie in the same place of the cache, and GloVe
+on this text takes them from there.
+
+The workers need no shared disk: a part travels as 4 bytes for a token of text and comes back as 12 for a pair.
+"""
+
+from __future__ import annotations
+
+import threading
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.progress import Progress
+from tokalign_lab.vectors.cooccurrence import RowSums, weights_of
+from tokalign_lab.vectors.spill import Block, merged_blocks, remove_runs, write_run
+from tokalign_lab.vectors.stream import Stream, index_places
+from tokalign_lab.vectors.stream import part_tokens as cut_tokens
+from tokalign_lab.vectors.text_counts import (
+    MAX_BYTES,
+    TextCounts,
+    kept_tokens,
+    remembered_counts,
+    write_counts,
+)
+
+if TYPE_CHECKING:
+    from tokalign_lab.corpus import Corpus
+
+PART_TOKENS = 5_000_000
+"""Tokens a task: 20 MB on the way out, and seconds of work."""
+# numba's plain threading layer allows one parallel region at a time, and a Dask worker may run several tasks at once.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def cluster_counts(
+    client: Any,
+    corpus: Corpus,
+    vocabulary_size: int,
+    window: int = 15,
+    min_count: int = 5,
+    part_tokens: int = PART_TOKENS,
+    progress: Progress | None = None,
+    cached: bool = True,
+) -> TextCounts:
+    """Count which tokens of a text meet, on the workers of a Dask cluster.
+
+    Parameters
+    ----------
+    client
+        A `dask.distributed.Client`, or the address of a scheduler such as "tcp://host:8786".
+    corpus, vocabulary_size, window, min_count, cached
+        As in `text_counts.text_counts`.
+    part_tokens
+        Tokens of a part; the result does not depend on it.
+    progress
+        Told after every part.
+
+    Raises
+    ------
+    InputError
+        If Dask is not installed, no scheduler answers, or no token occurs `min_count` times.
+    """
+    client, own = _connect(client)
+
+    def count(folder: Path) -> None:
+        from dask.distributed import as_completed
+
+        kept = kept_tokens(corpus, vocabulary_size, min_count)
+        n, weights = len(kept.ids), weights_of(window, kept.counts)
+        firsts = range(0, len(corpus.ids), part_tokens)
+
+        def submit(first: int) -> Any:
+            last = min(first + part_tokens, len(corpus.ids))
+            part = cut_tokens(corpus.ids, corpus.offsets, kept, first, last, window)
+            return client.submit(_sum_part, *part, n, weights, pure=False)
+
+        waiting = iter(firsts)
+        # Two tasks for each thread of the cluster: the text is never there as a whole.
+        ahead = 2 * max(1, sum(client.nthreads().values()))
+        done = as_completed([submit(first) for first in islice(waiting, ahead)], with_results=True)
+        runs: list[Path] = []
+        for _, block in done:
+            runs.append(write_run(folder / f"run-{len(runs)}", iter([block])))
+            for first in islice(waiting, 1):
+                done.add(submit(first))
+            if progress is not None:
+                progress(len(runs) / len(firsts), f"counted part {len(runs)} of {len(firsts)}")
+        write_counts(folder, kept, merged_blocks(runs, n, MAX_BYTES))
+        remove_runs(runs)
+
+    try:
+        return remembered_counts(corpus, window, min_count, count, cached)
+    finally:
+        if own:
+            client.close()
+
+
+def _connect(client: Any) -> tuple[Any, bool]:
+    """Return a client, and whether it was made here."""
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise InputError(
+            "Counting on a cluster needs Dask; install it with: pip install 'tokalign-lab[cluster]'."
+        ) from None
+    if not isinstance(client, str):
+        return client, False
+    try:
+        return Client(client), True
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"No Dask scheduler answers at '{client}' ({first_line(error)}); check the address."
+        ) from error
+
+
+def _sum_part(tokens: NDArray[np.int32], begin: int, end: int, n: int, weights: NDArray[np.int64]) -> Block:
+    """Add up one part of a text, on a worker."""
+    numbers = np.arange(n)
+    # What comes over the network cannot be written to, and numba compiles for that apart.
+    stream = Stream(numbers, numbers, np.array(tokens), *index_places(np.array(tokens), begin, end, n))
+    with _ONE_AT_A_TIME:
+        rows = RowSums(stream, numbers.astype(np.int32), n, np.array(weights))
+        columns, sums = np.empty(rows.starts[-1], dtype=np.int32), np.empty(rows.starts[-1], dtype=np.int64)
+        rows.fill(0, n, columns, sums)
+    return rows.starts, columns, sums

@@ -1,0 +1,173 @@
+"""CBOW and skip-gram (Mikolov et al. 2013) on token ids: the other two rows of TokAlign's table 6.
+
+Where `glove.py` fits the logarithm of counts that were gathered first, these walk over the text and learn to tell a
+true neighbour from k drawn ones: maximise log s(c . w) + sum_k log s(-n_k . w), with s the logistic function, c the
+context and w the word. CBOW takes the mean of the window as c and predicts the word; skip-gram takes the word and
+predicts each neighbour by itself, which is slower and better for rare tokens.
+
+gensim trains. A token's id is its word, a document its sentence; gensim silently drops all of a sentence beyond
+10,000 words, so a longer document is handed over in pieces of that length and windows end there too. One worker only:
+several race over the same rows, and the result would differ from run to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.progress import Progress
+from tokalign_lab.vectors.store import remembered
+from tokalign_lab.vectors.token_vectors import TokenVectors
+
+if TYPE_CHECKING:
+    from tokalign_lab.corpus import Corpus
+
+ALGORITHMS = ("cbow", "skip-gram")
+_LONGEST_SENTENCE = 10_000  # gensim's MAX_SENTENCE_LEN
+
+
+@dataclass(frozen=True)
+class Word2VecSettings:
+    """Settings of one training: window, dimensions and least count as the paper's GloVe, the rest as word2vec's."""
+
+    dimensions: int = 300
+    window: int = 15
+    epochs: int = 5
+    min_count: int = 5
+    negative: int = 5
+    learning_rate: float = 0.025
+    sampling: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_at_least_one("word2vec", self, "dimensions", "window", "epochs", "min_count", "negative")
+        if not (self.learning_rate > 0 and self.sampling >= 0):
+            raise InputError("word2vec needs a learning_rate above 0 and a sampling of at least 0.")
+
+
+def word2vec_vectors(
+    corpus: Corpus,
+    vocabulary_size: int,
+    algorithm: str = "cbow",
+    settings: Word2VecSettings | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    cached: bool = True,
+) -> TokenVectors:
+    """Train CBOW or skip-gram on a tokenised text, or load the result of an earlier training.
+
+    Parameters
+    ----------
+    corpus
+        The text as ids of one vocabulary.
+    vocabulary_size
+        `Vocabulary.size`.
+    algorithm
+        "cbow" or "skip-gram".
+    settings
+        The paper's when None.
+    seed
+        Of the first values, the drawn neighbours and the shrunk windows; the same seed gives the same bits.
+    progress
+        Told after every epoch.
+    cached
+        Keep the result in the cache folder, by content.
+
+    Raises
+    ------
+    InputError
+        For another algorithm, or if no token occurs `min_count` times.
+    """
+    if algorithm not in ALGORITHMS:
+        raise InputError(f"There is no algorithm '{algorithm}'; choose 'cbow' or 'skip-gram'.")
+    settings = settings or Word2VecSettings()
+    key = {"method": algorithm, "seed": seed, **asdict(settings)}
+
+    def train() -> TokenVectors:
+        from gensim.models import Word2Vec
+
+        words = np.array([str(i) for i in range(vocabulary_size)], dtype=object)
+        model = Word2Vec(
+            sg=int(algorithm == "skip-gram"), vector_size=settings.dimensions, window=settings.window,
+            min_count=settings.min_count, negative=settings.negative, alpha=settings.learning_rate,
+            sample=settings.sampling, epochs=settings.epochs, seed=seed, workers=1,
+        )  # fmt: skip
+        train_on(model, Sentences(corpus, words), settings.min_count, progress)
+        found = np.array([int(word) for word in model.wv.index_to_key], dtype=np.int64)
+        order = np.argsort(found)
+        return TokenVectors(
+            found[order], model.wv.vectors[order], model.wv.expandos["count"][order], corpus.vocabulary_fingerprint,
+            {**key, "text_hash": corpus.text_hash},
+        )  # fmt: skip
+
+    return remembered(corpus, key, train) if cached else train()
+
+
+class Sentences:
+    """A corpus as lists of words, which can be walked over once an epoch.
+
+    Parameters
+    ----------
+    corpus
+        The text as ids.
+    words
+        str (size,), the word of each id.
+    """
+
+    def __init__(self, corpus: Corpus, words: NDArray[np.object_]) -> None:
+        self.corpus = corpus
+        self.words = words
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for document in range(len(self.corpus)):
+            yield from pieces(self.words[self.corpus[document]].tolist())
+
+
+def pieces(words: list[str]) -> Iterator[list[str]]:
+    """Cut a document into sentences that gensim takes whole."""
+    for start in range(0, len(words), _LONGEST_SENTENCE):
+        yield words[start : start + _LONGEST_SENTENCE]
+
+
+def train_on(model: Any, sentences: Any, min_count: int, progress: Progress | None) -> None:
+    """Train a gensim model over all its epochs.
+
+    Raises
+    ------
+    InputError
+        If no word occurs `min_count` times.
+    """
+    from gensim.models.callbacks import CallbackAny2Vec
+
+    class Reporter(CallbackAny2Vec):  # type: ignore[misc]  # gensim has no types
+        done = 0
+
+        def on_epoch_end(self, model: Any) -> None:
+            self.done += 1
+            if progress is not None:
+                progress(self.done / model.epochs, f"epoch {self.done} of {model.epochs}")
+
+    if progress is not None:
+        progress(0.0, "counting words")
+    # Without this check gensim ends in a RuntimeError that tells the user to "initialize the vocabulary".
+    model.build_vocab(sentences)
+    if not len(model.wv):
+        raise InputError(f"No token occurs {min_count} times in the text; give more text.")
+    model.train(sentences, total_examples=model.corpus_count, epochs=model.epochs, callbacks=[Reporter()])
+
+
+def check_at_least_one(method: str, settings: object, *names: str) -> None:
+    """Refuse settings below 1.
+
+    Raises
+    ------
+    InputError
+        Naming the first that is.
+    """
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise InputError(f"{method} needs {name} of at least 1, but got {getattr(settings, name)}.")

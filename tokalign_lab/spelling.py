@@ -1,4 +1,4 @@
-"""How tokenizers write bytes, read off their own description, and how people can read them.
+"""How tokenizers write bytes, read off their own description, and how people can read them: as labels, by script.
 
 GPT-2 gives each byte a printable stand-in (`Ġ` is a space), SentencePiece writes a space as `▁` and spells rare bytes
 as `<0xNN>`, WordPiece marks what continues a word with `##`. Which of these a tokenizer does is in its tokenizer.json.
@@ -7,7 +7,9 @@ as `<0xNN>`, WordPiece marks what continues a word with `##`. Which of these a t
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 
@@ -112,3 +114,58 @@ def _visible_character(character: str) -> str:
     if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Zs", "Cn", "Co"):
         return f"<U+{ord(character):04X}>"
     return character
+
+
+def script_of(token: bytes) -> str:
+    """Name the script that most of a token's letters are in.
+
+    Unicode names a letter after its script ("CYRILLIC SMALL LETTER A"), so the first word of the name stands for it;
+    Chinese characters are "Han".
+
+    Returns
+    -------
+    str
+        "Latin", "Han", "Arabic", ...; for a token without letters "digits", "whitespace" or "symbols" (punctuation,
+        emoji); "bytes" for what is no UTF-8 by itself.
+    """
+    try:
+        text = token.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes"
+    found = Counter(_script_of_character(character) for character in text)
+    letters = [(n, name) for name, n in found.items() if name not in WITHOUT_LETTERS]
+    if letters:
+        return max(letters, key=lambda pair: pair[0])[1]
+    return next((name for name in ("digits", "symbols") if name in found), "whitespace")
+
+
+WITHOUT_LETTERS = ("digits", "whitespace", "symbols", "bytes")
+"""What `script_of` says of tokens that are in no script."""
+_SCRIPT_OF_WORD = {"Cjk": "Han", "Katakana-Hiragana": "Katakana", "Masculine": "Latin", "Feminine": "Latin"}
+_WIDTHS = ("FULLWIDTH", "HALFWIDTH")
+# Letters and marks of no script: mathematical alphabets, modifier letters, combining accents, variation selectors.
+_NO_SCRIPT = (
+    "Black-Letter",
+    "Caron",
+    "Combining",
+    "Double-Struck",
+    "Mathematical",
+    "Micro",
+    "Modifier",
+    "Script",
+    "Variation",
+)
+
+
+@cache
+def _script_of_character(character: str) -> str:
+    category = unicodedata.category(character)
+    if category[0] == "N":
+        return "digits"
+    if character.isspace() or category == "Cc":
+        return "whitespace"
+    words = unicodedata.name(character, "").split()
+    if category[0] not in "LM" or not words:
+        return "symbols"
+    name = (words[1] if words[0] in _WIDTHS else words[0]).title()
+    return "symbols" if name in _NO_SCRIPT else _SCRIPT_OF_WORD.get(name, name)

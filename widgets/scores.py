@@ -51,6 +51,11 @@ _MEASURES = {
         "cosine of the sentence embeddings of a text and of the same text sent through the lexicon (what the paper "
         "calls BERTScore)",
     ),
+    "bert_score": (
+        "BERTScore",
+        "F1 of matching each token's embedding in a text with its most similar one in the same text sent through the "
+        "lexicon, and back (Zhang et al. 2020); the packaged encoder reads English",
+    ),
 }
 _TWINS = {
     "p_at_1": (

@@ -109,9 +109,7 @@ def bits_per_byte(
         raise InputError("There is no text to score: every document is empty.")
     encoded = vocabulary.encode(texts)
     _check_ids(model, vocabulary, encoded)
-    windows = [
-        part for number, ids in enumerate(encoded) for part in _windows(number, ids, _prefix(vocabulary), window)
-    ]
+    windows = _all_windows(vocabulary, encoded, window)
     nats = np.zeros(len(documents))
     total, done = sum(part.scored for part in windows), 0
     with _scoring(model) as score:
@@ -134,6 +132,53 @@ def bits_per_byte(
     )
 
 
+def head_inputs(
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    documents: Sequence[Document],
+    max_tokens: int,
+    window: int = 512,
+    progress: Progress | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read documents and keep what the head sees before each token, and the token.
+
+    Parameters
+    ----------
+    model, vocabulary, documents, window, progress
+        As for `bits_per_byte`.
+    max_tokens
+        Windows are read until they hold this many tokens; drawn from all documents, always the same ones.
+
+    Returns
+    -------
+    states
+        float32 (n, d), on the CPU.
+    input_ids
+        int64 (n,), the token that follows each state in the text.
+    """
+    encoded = vocabulary.encode([document.text for document in documents])
+    _check_ids(model, vocabulary, encoded)
+    windows = _all_windows(vocabulary, encoded, window)
+    kept, n = [], 0
+    for place in np.random.default_rng(0).permutation(len(windows)):  # documents of a kind stand together
+        if n < max_tokens:
+            kept.append(windows[place])
+            n += windows[place].scored
+    states, targets, done = [], [], 0
+    with _scoring(model) as score:
+        for part in kept:
+            whole = torch.from_numpy(part.ids).unsqueeze(0).to(score.device)
+            hidden = score.hidden(whole, torch.ones_like(whole))[0]
+            states.append(hidden[-part.scored - 1 : -1].float().cpu())
+            targets.append(torch.from_numpy(part.ids[-part.scored :]))
+            done += part.scored
+            if progress is not None:
+                progress(done / n, "reading text")
+    if not states:
+        raise InputError("There is no text to read: every document is empty.")
+    return torch.cat(states), torch.cat(targets)
+
+
 def _prefix(vocabulary: Vocabulary) -> int:
     for role in ("bos", "eos", "pad", "unk"):
         if role in vocabulary.roles:
@@ -149,6 +194,11 @@ def _check_ids(model: PreTrainedModel, vocabulary: Vocabulary, encoded: Sequence
             f"The tokenizer {vocabulary.name} gives id {highest}, but the model has {rows} rows; "
             "they do not belong together."
         )
+
+
+def _all_windows(vocabulary: Vocabulary, encoded: Sequence[np.ndarray[Any, Any]], window: int) -> list[_Window]:
+    prefix = _prefix(vocabulary)
+    return [part for number, ids in enumerate(encoded) for part in _windows(number, ids, prefix, window)]
 
 
 def _windows(document: int, ids: np.ndarray[Any, Any], prefix: int, window: int) -> Iterator[_Window]:
@@ -231,7 +281,7 @@ class _Scorer:
         if not self.in_blocks:
             logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             return cross_entropy(logits[row, column].float(), targets, reduction="none").double().cpu()
-        hidden = self._hidden(ids, mask)[row, column]
+        hidden = self.hidden(ids, mask)[row, column]
         block = max(1, _LOGITS_BYTES // (4 * int(self.head.weight.shape[0])))
         parts = [
             cross_entropy(self._logits(hidden[start : start + block]), targets[start : start + block], reduction="none")
@@ -239,7 +289,7 @@ class _Scorer:
         ]
         return torch.cat(parts).double().cpu()
 
-    def _hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the head's input, shape (batch, positions, d); the head itself works on one position only."""
         caught: list[torch.Tensor] = []
 
@@ -263,7 +313,7 @@ class _Scorer:
         ids = torch.arange(_PROBE_TOKENS, device=self.device).unsqueeze(0) % rows
         mask = torch.ones_like(ids)
         own = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-        hidden = self._hidden(ids, mask)
+        hidden = self.hidden(ids, mask)
         if hidden.shape[:2] != ids.shape:
             return False
         return bool(torch.allclose(own, self._logits(hidden), rtol=1e-3, atol=1e-3))

@@ -1,43 +1,84 @@
 """P@1 on held-out shared tokens: whether an alignment finds twins that it was not told about.
 
 Tokens that both vocabularies have are a lexicon with known answers. Hide a tenth of them (they serve as no pivot and
-no anchor, and are not copied), align, and count how often the best candidate of a hidden token is its twin. It needs
-no model and tells good vectors from bad in seconds. Bilingual lexicon induction is judged the same way (Conneau et
-al. 2018, section 3.1).
+no anchor, and are not copied), align, and count how often the best candidate of a hidden token is its twin, from the
+target's side and from the source's. It needs no model (but for recipes that do) and tells good vectors from bad in
+seconds. Bilingual lexicon induction is judged the same way (Conneau et al. 2018, section 3.1).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tokalign_lab.alignment.recipes import check_recipe, text_tokens_shared
-from tokalign_lab.alignment.spaces import find_candidates, make_space
+from tokalign_lab.alignment.copies import text_tokens_shared
+from tokalign_lab.alignment.registry import check_recipe
+from tokalign_lab.alignment.spaces import Space, find_candidates, make_space, turned_space
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.interval import Interval, of_share
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vocabulary import SharedTokens
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 MIN_COUNT = 5  # of both vectors' settings: rarer tokens have no vector to be found by
+WITHIN = {"p_at_1": 1, "p_at_10": 10}
+
+
+@dataclass(frozen=True)
+class HiddenTokens:
+    """The tokens that were hidden, and where each stood among the candidates of its twin.
+
+    Parameters
+    ----------
+    target_ids, source_ids
+        int64 (n,), twins, in order of the target id.
+    target_ranks
+        int64 (n,): place of the source token among the candidates of the target token, 1 for the best; 0 where it is
+        not among the ten best.
+    source_ranks
+        The same from the other side.
+    """
+
+    target_ids: NDArray[np.int64]
+    source_ids: NDArray[np.int64]
+    target_ranks: NDArray[np.int64]
+    source_ranks: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class HeldOutPrecision:
     """Share of hidden shared tokens whose twin is the best, or among the ten best, of the candidates.
 
-    `n` tokens were hidden; `chance` is the P@1 of guessing among the source tokens that have a vector.
+    `p_at_1` and `p_at_10` are of target tokens that look for their source, over `n` hidden tokens; `chance` is the P@1
+    of guessing among the source tokens that have a vector. `intervals` has both shares in both directions with 95 %
+    bounds, by measure and direction; `hidden` the tokens themselves.
     """
 
     p_at_1: float
     p_at_10: float
     n: int
     chance: float
+    intervals: dict[str, dict[str, Interval]]
+    hidden: HiddenTokens = field(compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values, without the tokens."""
+        return {
+            "p_at_1": self.p_at_1,
+            "p_at_10": self.p_at_10,
+            "n": self.n,
+            "chance": self.chance,
+            "intervals": {
+                measure: {name: interval.to_dict() for name, interval in by_direction.items()}
+                for measure, by_direction in self.intervals.items()
+            },
+        }
 
 
 def held_out_precision(
@@ -48,6 +89,7 @@ def held_out_precision(
     max_tokens: int = 1000,
     overlap: str = "bytes",
     progress: Progress | None = None,
+    model: PreTrainedModel | None = None,
 ) -> HeldOutPrecision:
     """Hide shared tokens, align by `recipe`, and see whether each finds its twin.
 
@@ -56,38 +98,68 @@ def held_out_precision(
     pair
         The text in both tokenisations.
     recipe
-        "anchored" or "tokalign"; the others rank no candidates. GloVe vectors come from the cache if `align` made
-        them already, since they do not depend on what is hidden.
+        One that compares vectors, such as "anchored" or "tokalign"; the others rank no candidates. GloVe vectors come
+        from the cache if `align` made them already, since they do not depend on what is hidden.
     seed
-        Draws the hidden tokens, and is the seed of the recipe.
+        Draws the hidden tokens, and is the seed of the recipe and of the bootstrap.
     share
         Share of the eligible tokens to hide.
     max_tokens
         At most this many.
     overlap
-        As for `align`.
+        How shared tokens are found, "bytes" or "raw". It is "bytes" here for every recipe, so that all are asked for
+        the same tokens.
+    model
+        The source model, for recipes whose vectors are its hidden states.
 
     Raises
     ------
     InputError
         If the recipe ranks no candidates, or no shared token is frequent enough to be hidden.
     """
-    check_recipe(recipe)
+    if check_recipe(recipe, model).space is None:
+        raise InputError(
+            f"The recipe '{recipe}' ranks no candidates, so it has no P@1; choose one that compares vectors, such as "
+            "anchored or tokalign."
+        )
     if not 0 < share < 1:
         raise InputError(f"The share of tokens to hide must lie between 0 and 1, but is {share}.")
     shared = text_tokens_shared(pair.source, pair.target, overlap)
     hidden = _hide(pair, shared, share, max_tokens, seed)
     kept = text_tokens_shared(pair.source, pair.target, overlap, hidden.target_ids)
-    space = make_space(pair, recipe, kept, seed, part(progress, 0.0, 0.9))
-    if space is None:
-        raise InputError(f"The recipe '{recipe}' ranks no candidates, so it has no P@1; choose anchored or tokalign.")
-    found = find_candidates(space, hidden.target_ids, pair.source.is_control)
+    space = make_space(pair, recipe, kept, seed, part(progress, 0.0, 0.9), model=model)
+    assert space is not None  # seen to above
+    target_ranks = _ranks(space, hidden.target_ids, hidden.source_ids, pair.source.is_control)
+    source_ranks = _ranks(turned_space(space), hidden.source_ids, hidden.target_ids, pair.target.is_control)
     if progress is not None:
         progress(1.0, "tested on hidden tokens")
-    twin = hidden.source_ids[np.searchsorted(hidden.target_ids, found.target_ids)]
-    hit = found.candidate_ids == twin[:, None]
     n = len(hidden)
-    return HeldOutPrecision(float(hit[:, 0].sum() / n), float(hit.any(axis=1).sum() / n), n, 1 / len(space.source))
+    sides = (("target_to_source", target_ranks), ("source_to_target", source_ranks))
+    intervals = {
+        measure: {name: of_share(int(((ranks > 0) & (ranks <= k)).sum()), n, seed) for name, ranks in sides}
+        for measure, k in WITHIN.items()
+    }
+    return HeldOutPrecision(
+        p_at_1=intervals["p_at_1"]["target_to_source"].mean,
+        p_at_10=intervals["p_at_10"]["target_to_source"].mean,
+        n=n,
+        chance=1 / len(space.source),
+        intervals=intervals,
+        hidden=HiddenTokens(hidden.target_ids, hidden.source_ids, target_ranks, source_ranks),
+    )
+
+
+def _ranks(
+    space: Space, asking: NDArray[np.int64], twins: NDArray[np.int64], is_control: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Place of each asking token's twin among its ten candidates, from 1; 0 where it is not there."""
+    order = np.argsort(asking)
+    found = find_candidates(space, asking[order], is_control)
+    place = order[np.searchsorted(asking[order], found.target_ids)]
+    hit = found.candidate_ids == twins[place][:, None]
+    ranks = np.zeros(len(asking), np.int64)
+    ranks[place] = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
+    return ranks
 
 
 def _hide(pair: TokenizedPair, shared: SharedTokens, share: float, max_tokens: int, seed: int) -> SharedTokens:

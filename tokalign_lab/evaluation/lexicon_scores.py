@@ -1,6 +1,6 @@
-"""How well a lexicon carries text from one vocabulary to the other, before any model is touched.
+"""How well a lexicon carries a text from one tokenisation to the other.
 
-A held-out text stands in both tokenisations. Map its target ids to source ids by the lexicon (each to its single best
+Take held-out text in both tokenisations. Map its target ids to source ids by the lexicon (each to its single best
 source) and compare with the source's own ids of the same text; and the other way round with the reverse lexicon.
 
 - **BLEU-1** (TokAlign section 3.2; `eval_matrix.py`): clipped unigram precision times brevity penalty, a document at
@@ -8,9 +8,12 @@ source) and compare with the source's own ids of the same text; and the other wa
 - **Sentence score**: the cosine between sentence embeddings of both id sequences decoded by the same tokenizer. The
   papers call it BERTScore; it is not the token-matching score of Zhang et al. 2020, so it has its own name here. It
   asks whether the same meaning comes out.
+- **BERTScore** (`bertscore`): the score of that name, over the tokens of the same two texts and from the same pass of
+  the encoder. It asks whether the same meaning comes out word by word.
 
-Neither counts a row that rests on no single token (mean, random) as anything but lost. Both papers report that the
-two fall in step with the first training loss (r2 about 0.93 to 0.95).
+None of them counts a row that rests on no single token (mean, random) as anything but lost. Both papers report that
+the first two fall in step with the first training loss (r2 about 0.93 to 0.95). Each is a mean over documents and
+comes with n and a bootstrap interval (`interval`). The packaged encoder reads English only (`encoder`).
 """
 
 from __future__ import annotations
@@ -26,12 +29,15 @@ from numpy.typing import NDArray
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import Corpus, TokenizedPair
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress
+from tokalign_lab.evaluation.bertscore import bert_score
+from tokalign_lab.evaluation.encoder import ENCODER_TOKENS, Encoder
+from tokalign_lab.evaluation.interval import Interval, of_mean, of_ratio
+from tokalign_lab.progress import Progress, part
 from tokalign_lab.vocabulary import Vocabulary
 
 FEWEST_TOKENS = 10  # in both tokenisations, as upstream: shorter documents say little
 MOST_SENTENCES = 200  # embedding is slow; the mean of 200 cosines is known to about 0.01
-_ENCODER_TOKENS = 512  # no sentence encoder of ours reads further
+_BATCH = 32  # documents whose token vectors are held at a time
 
 
 @dataclass(frozen=True)
@@ -44,28 +50,43 @@ class LexiconScores:
         By direction ("target_to_source", "source_to_target"): mean BLEU-1 of documents, 0 to 1.
     sentence_score
         By direction: mean cosine of sentence embeddings, -1 to 1; None if no encoder was given.
+    bert_score
+        By direction: mean F1 of BERTScore, -1 to 1; None if no encoder was given.
     coverage_types
-        By origin: share of the target vocabulary's tokens, holes left out. Sums to 1.
+        By origin: share of the target vocabulary's tokens, holes left out. Sums to 1. A count of the whole vocabulary:
+        nothing is drawn, so there is no interval.
     coverage_text
         By origin: share of the held-out text's target tokens. Sums to 1.
     hubs
         Of the target tokens that vectors aligned: `most_chosen`, the share that the three most chosen source tokens
         take, and `distinct`, the number of different source tokens over the number of aligned tokens.
     documents, sentences
-        Numbers of documents that BLEU-1 and the sentence score were taken on.
+        Numbers of documents that BLEU-1, and that sentence score and BERTScore were taken on.
+    intervals
+        The same means with n and 95 % bounds: "bleu1", "sentence_score", "bert_precision", "bert_recall" and
+        "bert_score" by direction, over documents; "coverage_text" by origin, over tokens drawn by whole documents.
+    encoder
+        What the sentence score and BERTScore were measured with.
     """
 
     bleu1: dict[str, float]
     sentence_score: dict[str, float] | None
+    bert_score: dict[str, float] | None
     coverage_types: dict[str, float]
     coverage_text: dict[str, float]
     hubs: dict[str, float] | None
     documents: int
     sentences: int
+    intervals: dict[str, dict[str, Interval]]
+    encoder: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what was not measured is left out."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values["intervals"] = {
+            measure: {name: interval.to_dict() for name, interval in by_name.items()}
+            for measure, by_name in self.intervals.items()
+        }
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -74,6 +95,7 @@ def score_lexicon(
     held_out: TokenizedPair,
     encoder: str | None = "minilm",
     max_documents: int = 1000,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> LexiconScores:
     """Score a lexicon on a text that it was not made from.
@@ -85,9 +107,12 @@ def score_lexicon(
     held_out
         The text in both tokenisations, by the tokenizers that the lexicon was made for.
     encoder
-        Catalogue name, folder or hub id of a sentence-transformers model; None leaves the sentence score out.
+        Catalogue name, folder or hub id of a sentence-transformers model; None leaves the sentence score and
+        BERTScore out.
     max_documents
-        Documents that are scored, spread evenly over the text; of these, 200 for the sentence score.
+        Documents that are scored, spread evenly over the text; of these, 200 with the encoder.
+    seed
+        Of the bootstrap.
     progress
         Told about each step.
 
@@ -110,30 +135,41 @@ def score_lexicon(
     }
     if progress is not None:
         progress(0.0, f"BLEU-1 of {len(documents)} documents")
-    bleu = {
-        name: float(np.mean([bleu1(mapping[written[i]].tolist(), wanted[i].tolist()) for i in documents]))
-        for name, (mapping, written, wanted, _) in directions.items()
-    }
-    sentences = _spread(documents, MOST_SENTENCES)
-    scores = None
-    if encoder is not None:
-        if progress is not None:
-            progress(0.2, f"embedding {len(sentences)} documents")
-        embed = _encoder(encoder)
-        scores = {
-            name: _sentence_score(embed, *direction, documents=sentences) for name, direction in directions.items()
+    measured = {
+        "bleu1": {
+            name: np.array([bleu1(mapping[written[i]].tolist(), wanted[i].tolist()) for i in documents])
+            for name, (mapping, written, wanted, _) in directions.items()
         }
+    }
+    sentences = _spread(documents, MOST_SENTENCES) if encoder is not None else documents[:0]
+    if encoder is not None:
+        reader = Encoder(encoder)
+        for number, (name, direction) in enumerate(directions.items()):
+            telling = part(progress, 0.2 + 0.4 * number, 0.6 + 0.4 * number)
+            for measure, values in _by_encoder(reader, *direction, sentences, telling).items():
+                measured.setdefault(measure, {})[name] = values
     if progress is not None:
         progress(1.0, "scored")
     types, text = coverage(lexicon, target)
+    intervals = {
+        measure: {name: of_mean(values, seed) for name, values in by_direction.items()}
+        for measure, by_direction in measured.items()
+    }
+    means = {
+        measure: {name: interval.mean for name, interval in by_direction.items()}
+        for measure, by_direction in intervals.items()
+    }
     return LexiconScores(
-        bleu1=bleu,
-        sentence_score=scores,
+        bleu1=means["bleu1"],
+        sentence_score=means.get("sentence_score"),
+        bert_score=means.get("bert_score"),
         coverage_types=types,
-        coverage_text=text,
+        coverage_text={name: interval.mean for name, interval in text.items()},
         hubs=hubs(lexicon),
         documents=len(documents),
-        sentences=len(sentences) if encoder is not None else 0,
+        sentences=len(sentences),
+        intervals={**intervals, "coverage_text": text},
+        encoder=encoder,
     )
 
 
@@ -152,20 +188,25 @@ def bleu1(hypothesis: Sequence[int], reference: Sequence[int]) -> float:
     return penalty * matched / c
 
 
-def coverage(lexicon: Lexicon, target: Corpus) -> tuple[dict[str, float], dict[str, float]]:
+def coverage(lexicon: Lexicon, target: Corpus, seed: int = 0) -> tuple[dict[str, float], dict[str, Interval]]:
     """Share of target tokens by the origin of their row: of the vocabulary without holes, and of a text.
 
-    Origins that do not occur are left out; each dictionary sums to 1.
+    Origins that do not occur are left out; the shares of each dictionary sum to 1. The text's have intervals over
+    documents; where the text has no token there are none.
     """
-    origins = lexicon.table["origin"].to_numpy(dtype=object)
-    counts = target.counts(len(lexicon))
-    tokens, uses = int((origins != "hole").sum()), int(counts.sum())
-    types, text = {}, {}
-    for origin in sorted(set(origins.tolist()) - {"hole"}):
-        here = origins == origin
-        types[origin] = float(here.sum() / max(1, tokens))
-        text[origin] = float(counts[here].sum() / max(1, uses))
-    return types, text
+    origins = lexicon.table["origin"].to_numpy(dtype=str)
+    names, place = np.unique(origins, return_inverse=True)
+    kept = [int(i) for i in np.flatnonzero(names != "hole")]
+    tokens = max(1, int((origins != "hole").sum()))
+    types = {str(names[i]): float((place == i).sum() / tokens) for i in kept}
+    if not len(target.ids):
+        return types, {}
+    document = np.repeat(np.arange(len(target)), np.diff(target.offsets))
+    uses = np.bincount(document * len(names) + place[target.ids], minlength=len(target) * len(names))
+    by_document = uses.reshape(len(target), len(names))
+    of = np.repeat(by_document.sum(axis=1)[:, None], len(names), axis=1)
+    shares = of_ratio(by_document, of, seed)
+    return types, {str(names[i]): shares[i] for i in kept}
 
 
 def hubs(lexicon: Lexicon) -> dict[str, float] | None:
@@ -184,29 +225,27 @@ def _spread(documents: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return documents[np.linspace(0, len(documents) - 1, n).round().astype(np.int64)]
 
 
-def _encoder(name: str) -> Any:
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    from tokalign_lab import catalog
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = SentenceTransformer(catalog.encoder_folder(name), device=device)
-    return lambda texts: model.encode(
-        texts, batch_size=32, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
-    )
-
-
-def _sentence_score(
-    embed: Any,
+def _by_encoder(
+    encoder: Encoder,
     mapping: NDArray[np.int32],
     written: Corpus,
     wanted: Corpus,
     vocabulary: Vocabulary,
     documents: NDArray[np.int64],
-) -> float:
-    """Mean cosine between the embeddings of mapped and wanted ids, both decoded by `vocabulary`."""
-    mapped = [mapping[written[i][:_ENCODER_TOKENS]] for i in documents]
-    ours = embed([vocabulary.decode(ids[ids >= 0]) for ids in mapped])
-    theirs = embed([vocabulary.decode(wanted[i][:_ENCODER_TOKENS]) for i in documents])
-    return float(np.mean(np.sum(ours * theirs, axis=1)))
+    progress: Progress | None,
+) -> dict[str, NDArray[np.float64]]:
+    """Sentence score and BERTScore of each document: mapped against wanted ids, both decoded by `vocabulary`."""
+    rows = []
+    for first in range(0, len(documents), _BATCH):
+        if progress is not None:
+            progress(first / len(documents), f"reading {len(documents)} documents")
+        batch = documents[first : first + _BATCH]
+        mapped = [mapping[written[i][:ENCODER_TOKENS]] for i in batch]
+        ours = encoder.read([vocabulary.decode(ids[ids >= 0]) for ids in mapped])
+        theirs = encoder.read([vocabulary.decode(wanted[i][:ENCODER_TOKENS]) for i in batch])
+        for one, other in zip(ours, theirs, strict=True):
+            bert = bert_score(one.tokens, other.tokens)
+            rows.append((min(1.0, float(one.sentence @ other.sentence)), bert.precision, bert.recall, bert.f1))
+    columns = np.array(rows).T
+    names = ("sentence_score", "bert_precision", "bert_recall", "bert_score")
+    return dict(zip(names, columns, strict=True))

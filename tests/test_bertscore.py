@@ -1,0 +1,94 @@
+"""BERTScore by hand, against its definition written out, and on sentences whose order of meaning is plain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tokalign_lab import catalog
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.bertscore import bert_score
+from tokalign_lab.evaluation.encoder import Encoder
+from tokalign_lab.vectors.token_vectors import unit_rows
+
+
+def test_by_hand() -> None:
+    east, north = [1.0, 0.0], [0.0, 1.0]
+    score = bert_score(np.array([east, north], np.float32), np.array([east], np.float32))
+    assert (score.precision, score.recall) == (0.5, 1.0)  # "north" has nothing to match
+    assert score.f1 == pytest.approx(2 / 3)
+    between = np.array([[np.sqrt(0.5), np.sqrt(0.5)]], np.float32)
+    score = bert_score(between, np.array([east, north], np.float32))
+    assert score.precision == pytest.approx(np.sqrt(0.5))
+    assert score.recall == pytest.approx(np.sqrt(0.5))
+
+
+def test_a_text_without_tokens_scores_nothing_and_opposites_have_no_mean() -> None:
+    one, none = np.ones((1, 1), np.float32), np.zeros((0, 1), np.float32)
+    for texts in ((one, none), (none, one), (none, none)):
+        assert bert_score(*texts).f1 == 0
+    opposite = bert_score(one, -one)
+    assert (opposite.precision, opposite.recall, opposite.f1) == (-1, -1, 0)
+
+
+def rows(number: int) -> st.SearchStrategy[np.ndarray]:
+    values = st.floats(-1, 1, width=32)
+    return arrays(np.float32, st.tuples(st.integers(1, number), st.just(3)), elements=values).map(unit_rows)
+
+
+@given(rows(5), rows(4))
+def test_as_the_definition_says(candidate: np.ndarray, reference: np.ndarray) -> None:
+    score = bert_score(candidate, reference)
+    precision = np.mean([max(float(x @ y) for y in reference) for x in candidate])
+    recall = np.mean([max(float(x @ y) for x in candidate) for y in reference])
+    assert score.precision == pytest.approx(precision, abs=1e-5)
+    assert score.recall == pytest.approx(recall, abs=1e-5)
+    assert -1 <= min(score.precision, score.recall) <= score.f1 or score.f1 == 0
+    assert score.f1 <= max(score.precision, score.recall, 0) <= 1
+    turned = bert_score(reference, candidate)
+    assert (turned.precision, turned.recall) == (score.recall, score.precision)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder("minilm")
+
+
+def test_marks_are_left_out_and_one_pass_gives_both_embeddings(encoder: Encoder) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["The quiet river runs to the sea.", "Rain.", "a ☃ b"]
+    model = SentenceTransformer(catalog.encoder_folder("minilm"), device="cpu")
+    plain = model.encode(texts, normalize_embeddings=True)
+    for text, encoded, sentence in zip(texts, encoder.read(texts), plain, strict=True):
+        pieces = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert len(encoded.tokens) == len(pieces)  # [CLS] and [SEP] are out, [UNK] is in
+        assert np.allclose(encoded.sentence, sentence, atol=1e-5)
+        assert np.allclose(np.linalg.norm(encoded.tokens, axis=1), 1, atol=1e-5)
+
+
+def test_the_same_text_scores_one_and_less_the_less_it_says_the_same(encoder: Encoder) -> None:
+    texts = (
+        "The committee approved the new budget on Friday.",
+        "On Friday the new budget was approved by the committee.",
+        "The committee refused the old budget on Monday.",
+        "Penguins cannot fly but swim very well.",
+    )
+    reference, *others = encoder.read(texts)
+    assert bert_score(reference.tokens, reference.tokens).f1 == pytest.approx(1, abs=1e-5)
+    turned, changed, unrelated = (bert_score(other.tokens, reference.tokens).f1 for other in others)
+    assert 1 > turned > changed > unrelated + 0.2
+
+
+def test_half_a_text_is_precise_but_forgets(encoder: Encoder) -> None:
+    whole, half = encoder.read(["Open the door and feed the cat.", "Open the door."])
+    score = bert_score(half.tokens, whole.tokens)
+    assert score.precision > score.recall + 0.1
+
+
+def test_an_encoder_that_is_not_there_is_named() -> None:
+    with pytest.raises(InputError, match="no-such-encoder"):
+        Encoder("no-such-encoder")

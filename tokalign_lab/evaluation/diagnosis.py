@@ -1,0 +1,95 @@
+"""Is a lexicon good, and if not, why: a verdict with its evidence, before any model is made from it.
+
+Scores say how much is lost; a diagnosis says where. It needs the lexicon and its tokenizers only, looks a little
+further with the vectors that it was found with, and at untrained rows with the source model. Each finding is a sentence
+with numbers and tokens; the bounds between ok, warn and poor are named constants of the modules that judge
+(`mapping_findings`, `row_findings`, `pair_findings`), with where they come from.
+
+The verdict is "poor" if any finding is, "usable" if any is a warning, and "good" otherwise. A pair of real tokenizers
+that cut text differently is at best usable: it loses something that only tuning brings back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.evaluation.finding import SEVERITIES, Case, Finding, worst
+from tokalign_lab.evaluation.mapping_findings import mapping_findings
+from tokalign_lab.evaluation.pair_findings import pair_findings
+from tokalign_lab.evaluation.row_findings import row_findings
+from tokalign_lab.vectors.token_vectors import TokenVectors
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+VERDICTS = {"ok": "good", "warn": "usable", "poor": "poor"}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found, the worst first."""
+
+    findings: list[Finding]
+
+    @property
+    def verdict(self) -> str:
+        """Return "good", "usable" or "poor"."""
+        return VERDICTS[worst(finding.severity for finding in self.findings)]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Evidence for the verdict: of the findings that decide it; none for "good"."""
+        deciding = worst(finding.severity for finding in self.findings)
+        return [f.evidence for f in self.findings if f.severity == deciding and deciding != "ok"]
+
+    def finding(self, name: str) -> Finding:
+        """Return the finding of this name.
+
+        Raises
+        ------
+        KeyError
+            If it was not looked at.
+        """
+        return {finding.name: finding for finding in self.findings}[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "verdict": self.verdict,
+            "reasons": self.reasons,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+def diagnose(
+    lexicon: Lexicon,
+    source: Vocabulary,
+    target: Vocabulary,
+    vectors: tuple[TokenVectors, TokenVectors] | None = None,
+    model: PreTrainedModel | None = None,
+) -> Diagnosis:
+    """Look a lexicon over.
+
+    Parameters
+    ----------
+    lexicon
+        The lexicon.
+    source, target
+        The tokenizers that it was made for.
+    vectors
+        Of source and target tokens, in one space, as saved with the lexicon: whether they fit each other.
+    model
+        The source model: whether rows rest on zero or untrained ones.
+
+    Raises
+    ------
+    InputError
+        If lexicon, vectors or model belong to other tokenizers.
+    """
+    lexicon.check(source, target)
+    case = Case(lexicon, source, target)
+    findings = [*row_findings(case, model), *mapping_findings(case, vectors), *pair_findings(case)]
+    return Diagnosis(sorted(findings, key=lambda finding: -SEVERITIES.index(finding.severity)))

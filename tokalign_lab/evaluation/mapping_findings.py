@@ -1,0 +1,215 @@
+"""Findings about the choice of partners: hubs, doubtful choices, one-sided ones, choices across scripts.
+
+A hub is a source token that is near to everything and so becomes the best partner of tokens that have nothing to do
+with it. TokAlign's shipped matrices show both ends: in Pythia -> LLaMA3 three source tokens take 52.7 % of 86,209
+targets, and 3,144 different ones are used, of 50,254 that there are; in Pythia -> Qwen2 28,867 are used for 111,237
+targets. The bounds lie between the two.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.alignment.neighbours import nearest
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.breakdown import scripts_of
+from tokalign_lab.evaluation.finding import Case, Finding, grade, percent, several, worst
+from tokalign_lab.spelling import WITHOUT_LETTERS
+from tokalign_lab.vectors.token_vectors import TokenVectors
+
+FEWEST_ALIGNED = 100
+"""Aligned tokens below which shares among them say nothing."""
+TOP_THREE_WARN, TOP_THREE_POOR = 0.13, 0.26
+"""Share of the three most chosen sources: a quarter and a half of the 52.7 % of Pythia -> LLaMA3."""
+VARIETY_WARN, VARIETY_POOR = 0.29, 0.125
+"""Different sources over those possible: half of the 0.574 of Pythia -> Qwen2, twice the 0.063 of Pythia -> LLaMA3."""
+SMALL_MARGIN = 0.01
+"""Of the median score: a lead that another seed, or a little more text, would turn around. Our choice."""
+MARGINS_WARN = 0.5
+MUTUAL_WARN = 0.1
+"""On 300 kB of text anchored reaches 0.30, and the dot product of upstream's script 0.03."""
+NEIGHBOURS_WARN = 0.2
+"""On that text anchored reaches 0.69, upstream's relative representations 0.25, two GloVe spaces as they are 0.10."""
+CROWD = 10
+"""Targets that inherit one row whole, from which on they are called a crowd: each gets a tenth of its probability."""
+CROWDED_WARN, CROWDED_POOR = 0.01, 0.1
+SCRIPTS_WARN = 0.1
+FEWEST_OF_SCRIPT = 20
+"""Source tokens in a script, below which its tokens have to look elsewhere (频率 -> Hz, TokAlign++ table 7)."""
+_SAMPLE = 2000
+_ALIGN_AGAIN = "align with more text, or by a recipe that ranks by CSLS (anchored, tokalign++)"
+
+
+def mapping_findings(case: Case, vectors: tuple[TokenVectors, TokenVectors] | None) -> list[Finding]:
+    """All findings of this module; `vectors` are of source and target, in one space."""
+    found = [hubs(case), margins(case), mutual(case), crowds(case), scripts(case)]
+    if vectors is not None:
+        found.append(vector_neighbours(case, *vectors))
+    return [finding for finding in found if finding is not None]
+
+
+def hubs(case: Case) -> Finding:
+    """How evenly aligned targets spread over sources."""
+    chosen = case.source_of[case.aligned]
+    n = len(chosen)
+    if n < FEWEST_ALIGNED:
+        return Finding("hubs", "ok", f"Vectors aligned {n:,} tokens, too few for hubs.", values={"aligned": n})
+    ids, times = np.unique(chosen, return_counts=True)
+    order = np.argsort(-times, kind="stable")
+    possible = min(n, int((~case.source.is_hole & ~case.source.is_control).sum()))
+    values = {
+        "aligned": n,
+        "distinct": len(ids),
+        "distinct_share": len(ids) / n,
+        "variety": len(ids) / possible,
+        "top_three": float(times[order[:3]].sum() / n),
+        "largest_in_degree": int(times.max()),
+    }
+    severity = worst(
+        (
+            grade(values["top_three"], TOP_THREE_WARN, TOP_THREE_POOR),
+            grade(-values["variety"], -VARIETY_WARN, -VARIETY_POOR),
+        )
+    )
+    return Finding(
+        "hubs",
+        severity,
+        f"{n:,} aligned tokens chose {several(len(ids), 'different source')}; the three most chosen take "
+        f"{percent(values['top_three'])}, the first alone {times.max():,}.",
+        "" if severity == "ok" else f"Hubs: {_ALIGN_AGAIN}.",
+        values,
+        [f"{case.source.label(int(ids[i]))} × {times[i]:,}" for i in order[:5]],
+    )
+
+
+def margins(case: Case) -> Finding | None:
+    """How far best candidates are ahead of second ones; None where there are no candidates."""
+    table = case.lexicon.table.iloc[case.aligned]
+    margin, score = table["margin"].to_numpy(np.float64), table["score"].to_numpy(np.float64)
+    ranked = np.array([len(ids) > 1 for ids in table["candidate_ids"]], bool)
+    known = ranked & np.isfinite(margin) & np.isfinite(score)
+    if known.sum() < FEWEST_ALIGNED:
+        return None
+    margin, ids = margin[known], case.aligned[known]
+    bound = SMALL_MARGIN * float(np.median(np.abs(score[known])))
+    small = float((margin < bound).mean())
+    low, middle, high = np.percentile(margin, (25, 50, 75))
+    severity = "warn" if small >= MARGINS_WARN else "ok"
+    return Finding(
+        "margins",
+        severity,
+        f"The best candidate leads the second by {middle:.4f} in the median (quartiles {low:.4f} and {high:.4f}); for "
+        f"{percent(small)} of {len(margin):,} tokens by less than {bound:.4f}, which is a toss-up.",
+        "" if severity == "ok" else f"Doubtful choices: {_ALIGN_AGAIN}, or mix several candidates (anchored).",
+        {"n": len(margin), "quartiles": [float(low), float(middle), float(high)], "bound": bound, "small": small},
+        case.pairs(ids[np.argsort(margin, kind="stable")]),
+    )
+
+
+def mutual(case: Case) -> Finding | None:
+    """Whether aligned partners choose each other; None where the reverse was not measured by itself.
+
+    A source whose twin has the same spelling is taken already; only the others can choose back.
+    """
+    if case.lexicon.provenance["recipe"] == "imported":
+        return None
+    back, reverse = case.lexicon.target_of(), case.lexicon.reverse["origin"].to_numpy(dtype=str)
+    partner = case.source_of[case.aligned]
+    free = case.aligned[~np.isin(reverse[partner], ("identical", "role"))]
+    if len(free) < FEWEST_ALIGNED:
+        return None
+    chosen_back = back[case.source_of[free]] == free
+    share = float(chosen_back.mean())
+    severity = "warn" if share < MUTUAL_WARN else "ok"
+    return Finding(
+        "mutual choice",
+        severity,
+        f"Of {len(free):,} aligned tokens whose source has no twin of its own, {percent(share)} are chosen back by it.",
+        "" if severity == "ok" else f"One-sided choices: {_ALIGN_AGAIN}.",
+        {"n": len(free), "share": share, "source_has_twin": 1 - len(free) / len(case.aligned)},
+        case.pairs(free[~chosen_back]),
+    )
+
+
+def crowds(case: Case) -> Finding:
+    """Rows that many targets inherit whole, so that they share the probability of one source token."""
+    table, prefix = case.lexicon.table, "output_" if case.lexicon.has_output else ""
+    made = zip(table[f"{prefix}sources"].to_list(), table[f"{prefix}weights"].to_list(), strict=True)
+    row = np.array([s[0] if len(s) == 1 and w[0] > 0.99 else -1 for s, w in made], np.int64)
+    ids = np.flatnonzero((row >= 0) & case.is_token)
+    row = row[ids]
+    sources, place, times = np.unique(row, return_inverse=True, return_counts=True)
+    crowded = ids[times[place] >= CROWD] if len(ids) else ids
+    severity = grade(case.share(crowded), CROWDED_WARN, CROWDED_POOR)
+    largest = int(times.max(initial=0))
+    order = np.argsort(-times, kind="stable")[:5]
+    return Finding(
+        "one source for many",
+        severity,
+        f"{case.amount(crowded)} inherit a row that {CROWD} or more inherit; the largest crowd is {largest:,}.",
+        ""
+        if severity == "ok"
+        else "Targets that share a row share its probability: use a recipe that mixes rows (anchored), or align "
+        "one-to-one.",
+        {"crowded_share": case.share(crowded), "largest": largest},
+        [f"{case.source.label(int(sources[i]))} → {times[i]:,} tokens" for i in order if times[i] >= CROWD],
+    )
+
+
+def scripts(case: Case) -> Finding | None:
+    """Partners across scripts where the source has tokens of the target's own; None for too few to say."""
+    ours = scripts_of(case.target)[case.aligned]
+    theirs = scripts_of(case.source)[case.source_of[case.aligned]]
+    without = (*WITHOUT_LETTERS, "special", "")
+    names, times = np.unique(scripts_of(case.source), return_counts=True)
+    both = np.isin(ours, names[times >= FEWEST_OF_SCRIPT]) & ~np.isin(ours, without) & ~np.isin(theirs, without)
+    n = int(both.sum())
+    if n < FEWEST_ALIGNED:
+        return None
+    wrong = both & (ours != theirs)
+    share = float(wrong.sum() / n)
+    severity = "warn" if share >= SCRIPTS_WARN else "ok"
+    ids = case.aligned[wrong]
+    return Finding(
+        "scripts",
+        severity,
+        f"{wrong.sum():,} of {n:,} aligned tokens ({percent(share)}) have a partner in another script, though the "
+        "source has tokens in their own.",
+        "" if severity == "ok" else "Align with more text in the scripts of these tokens.",
+        {"n": n, "share": share},
+        case.pairs(ids[np.argsort(-case.counts[ids], kind="stable")]),
+    )
+
+
+def vector_neighbours(case: Case, source: TokenVectors, target: TokenVectors) -> Finding:
+    """How many tokens' vectors are each other's nearest, by cosine, over a sample of the target tokens.
+
+    Raises
+    ------
+    InputError
+        If the vectors are not of these tokenizers, or there are none.
+    """
+    for side, vectors, vocabulary in (("source", source, case.source), ("target", target, case.target)):
+        if vectors.vocabulary_fingerprint != vocabulary.fingerprint:
+            raise InputError(
+                f"The {side} vectors are not of the tokenizer '{vocabulary.name}'; give those that were saved with "
+                "this lexicon."
+            )
+    asking = _sampled(len(target))
+    there = nearest(target.rows[asking], source.rows, k=1)[0][:, 0]
+    back = nearest(source.rows[there], target.rows, k=1)[0][:, 0]
+    share = float((back == asking).mean()) if len(asking) else 0.0
+    severity = "warn" if share < NEIGHBOURS_WARN else "ok"
+    return Finding(
+        "vector neighbours",
+        severity,
+        f"{percent(share)} of {len(asking):,} target tokens and their nearest source are each other's nearest; "
+        f"{len(target):,} target and {len(source):,} source tokens have a vector.",
+        "" if severity == "ok" else "The two sets of vectors hardly fit: align with more text, or by another recipe.",
+        {"n": len(asking), "share": share, "target_vectors": len(target), "source_vectors": len(source)},
+    )
+
+
+def _sampled(n: int) -> NDArray[np.int64]:
+    return np.linspace(0, n - 1, min(n, _SAMPLE)).round().astype(np.int64)

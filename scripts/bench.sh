@@ -1,10 +1,42 @@
 #!/usr/bin/env bash
-# Run each benchmark; each prints its own table.
+# Run the benchmarks; each prints its own tables, and those with --out write them to docs/results/ too.
+#
+#   scripts/bench.sh                 all of them (hours)
+#   scripts/bench.sh --quick         the speed benchmarks in small, nothing written
+#   GLOVE_BIN=GloVe/build            folder of Stanford's GloVe programs for vectors_speed (default: ~/.glopy/build)
+#   PEERS_PYTHON=PEERS/bin/python    environment of the peers for quality (default: without peers)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for file in benchmarks/*.py; do
-    [ -e "$file" ] || { echo "There are no benchmarks yet."; exit 0; }
-    echo "== $file"
-    .venv/bin/python "$file"
-done
+quick=${1:-}
+if [ -n "$quick" ] && [ "$quick" != --quick ]; then
+    echo "usage: scripts/bench.sh [--quick]" >&2
+    exit 2
+fi
+glove=${GLOVE_BIN:-$HOME/.glopy/build}
+
+run() {
+    echo "== $*"
+    .venv/bin/python "$@"
+}
+
+# $1 its name, the rest its own arguments
+speed() {
+    if [ -n "$quick" ]; then
+        run "benchmarks/$1.py" "${@:2}" --quick
+    else
+        run "benchmarks/$1.py" "${@:2}" --out "docs/results/$1.md"
+    fi
+}
+
+speed alignment_speed
+speed growth
+if [ -x "$glove/glove" ]; then
+    speed vectors_speed --glove-bin "$glove"
+else
+    echo "== benchmarks/vectors_speed.py left out: no program 'glove' in $glove; set GLOVE_BIN"
+fi
+[ -z "$quick" ] || exit 0
+
+run benchmarks/mixture_shares.py --out docs/results/mixture_shares.md
+run benchmarks/quality.py --out build/quality ${PEERS_PYTHON:+--peers-python "$PEERS_PYTHON"}

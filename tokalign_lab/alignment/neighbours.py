@@ -1,28 +1,26 @@
-"""Exact nearest neighbours between two sets of vectors, in blocks, by cosine or CSLS.
-
-A dense similarity matrix of two large vocabularies is tens of gigabytes, so queries go through in blocks and only the
-k best of each are kept. Equal scores go to the lowest id; similarities are rounded to 2^-20 first, so that a tie is
-a tie whatever order a product was added up in.
+"""Exact nearest neighbours between two sets of vectors, by cosine or CSLS.
 
 CSLS (Conneau et al. 2018, equation 3; TokAlign++ section 3) is 2 cos(x, y) - r_T(x) - r_S(y), where r is the mean
 cosine to the k nearest vectors of the other side. It takes from a vector that is near to everything (a hub) what it
-is near to everyone, and so does what argmax of a cosine cannot.
+is near to everyone, and so does what argmax of a cosine cannot. It costs two passes over all similarities: one for r of
+both sides (`density`), one for the neighbours. How a pass is made is the business of `block_search.py`, or of
+`gpu_search.py` where there is a GPU; both give the same ids and scores, to the last bit. Similarities are rounded to
+2^-20 and equal scores go to the lowest id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tokalign_lab.alignment.block_search import best_of_both, best_of_rows
+from tokalign_lab.alignment.gpu_search import best_of_both_on, best_of_rows_on
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.token_vectors import unit_rows
 
-_BLOCK_NUMBERS = 1 << 25  # 128 MB of float32 similarities at a time
 _GPU_PAYS = 1 << 32  # products below this many similarities are done before a GPU is awake
 
 
@@ -60,7 +58,7 @@ def nearest(
     k
         Answers a query; m where there are fewer keys.
     block
-        Queries at a time; chosen for the memory when None.
+        Queries, and keys, at a time; chosen for the cache when None.
 
     Returns
     -------
@@ -74,8 +72,8 @@ def nearest(
     InputError
         If there are no keys, or the vectors' lengths differ.
     """
-    none = np.zeros(len(keys), dtype=np.float32)
-    return _search(unit_rows(queries), unit_rows(keys), none, k, block)
+    no_penalty = np.zeros(len(keys), dtype=np.float32)
+    return _search(queries, keys, no_penalty, 1, k, block)
 
 
 def nearest_csls(
@@ -101,14 +99,14 @@ def nearest_csls(
         As from `nearest`, scores being CSLS.
     """
     of_queries, of_keys = density(queries, keys, block=block) if densities is None else densities
-    positions, scores = _search(2 * unit_rows(queries), unit_rows(keys), of_keys, k, block)
+    positions, scores = _search(queries, keys, of_keys, 2, k, block)
     return positions, scores - of_queries[:, None]
 
 
 def density(
     one: NDArray[Any], other: NDArray[Any], neighbourhood: int = 10, block: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean cosine of each vector to its nearest of the other side: r of CSLS, both ways.
+    """Mean cosine of each vector to its nearest of the other side: r of CSLS, both ways, in one pass.
 
     Parameters
     ----------
@@ -123,28 +121,37 @@ def density(
     -------
     of_one, of_other
         float32 (n,) and (m,).
+
+    Raises
+    ------
+    InputError
+        If one side has no vectors, or their lengths differ.
     """
+    _check(one, other)
+    _check(other, one)
+    device = _device(len(one) * len(other))
     one, other = unit_rows(one), unit_rows(other)
-    return _mean_similarity(one, other, neighbourhood, block), _mean_similarity(other, one, neighbourhood, block)
-
-
-def _mean_similarity(
-    queries: NDArray[np.float32], keys: NDArray[np.float32], neighbourhood: int, block: int | None
-) -> NDArray[np.float32]:
-    if not len(queries):
-        return np.zeros(0, dtype=np.float32)
-    _, scores = _search(queries, keys, np.zeros(len(keys), dtype=np.float32), neighbourhood, block)
-    return scores.mean(axis=1, dtype=np.float64).astype(np.float32)
+    if device is None:
+        of_one, of_other = best_of_both(one, other, neighbourhood, block)
+    else:
+        of_one, of_other = best_of_both_on(device, one, other, neighbourhood, block)
+    means = of_one.mean(axis=1, dtype=np.float64), of_other.mean(axis=0, dtype=np.float64)
+    return means[0].astype(np.float32), means[1].astype(np.float32)
 
 
 def _search(
-    queries: NDArray[np.float32],
-    keys: NDArray[np.float32],
-    penalty: NDArray[np.float32],
-    k: int,
-    block: int | None,
+    queries: NDArray[Any], keys: NDArray[Any], penalty: NDArray[np.float32], factor: float, k: int, block: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Top k of `queries @ keys.T - penalty`."""
+    """Top k of `factor * cosine - penalty`."""
+    _check(queries, keys)
+    device = _device(len(queries) * len(keys))
+    queries, keys = unit_rows(queries), unit_rows(keys)
+    if device is None:
+        return best_of_rows(queries, keys, penalty, factor, k, block)
+    return best_of_rows_on(device, queries, keys, penalty, factor, k, block)
+
+
+def _check(queries: NDArray[Any], keys: NDArray[Any]) -> None:
     if not len(keys):
         raise InputError("There are no vectors to search among; give more text, so that tokens have vectors.")
     if queries.shape[1] != keys.shape[1]:
@@ -152,41 +159,12 @@ def _search(
             f"Vectors of {queries.shape[1]} and of {keys.shape[1]} dimensions cannot be compared; "
             "align both sides with the same recipe."
         )
-    k = min(k, len(keys))
-    positions = np.zeros((len(queries), k), dtype=np.int64)
-    scores = np.zeros((len(queries), k), dtype=np.float32)
-    block = block or max(1, _BLOCK_NUMBERS // len(keys))
-    product = _product(keys, len(queries) * len(keys))
-    for first in range(0, len(queries), block):
-        here = slice(first, first + block)
-        _top_k(product(queries[here]), penalty, positions[here], scores[here])
-    return positions, scores
 
 
-def _product(keys: NDArray[np.float32], n: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """How to multiply queries with keys: on the GPU if there is one and the work is worth it, else with numpy."""
-    if n >= _GPU_PAYS:
-        import torch
+def _device(n: int) -> str | None:
+    """Where to search among n similarities: a GPU if there is one and the work is worth it."""
+    if n < _GPU_PAYS:
+        return None
+    import torch
 
-        if torch.cuda.is_available():
-            on_device = torch.from_numpy(keys).cuda().T
-            return lambda queries: (torch.from_numpy(queries).cuda() @ on_device).cpu().numpy()
-    return lambda queries: queries @ keys.T
-
-
-@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
-def _top_k(similarity: Any, penalty: Any, positions: Any, scores: Any) -> None:
-    k = positions.shape[1]
-    for row in numba.prange(len(similarity)):
-        best = np.full(k, -np.inf, dtype=np.float32)
-        where = np.zeros(k, dtype=np.int64)
-        for column in range(similarity.shape[1]):
-            score = np.float32(np.rint((similarity[row, column] - penalty[column]) * 1048576.0) / 1048576.0)
-            if score > best[k - 1]:
-                # Later columns go behind equal scores, so that ties keep the lowest first.
-                place = k - 1
-                while place > 0 and score > best[place - 1]:
-                    best[place], where[place] = best[place - 1], where[place - 1]
-                    place -= 1
-                best[place], where[place] = score, column
-        positions[row], scores[row] = where, best
+    return "cuda" if torch.cuda.is_available() else None

@@ -1,0 +1,97 @@
+"""What the speed benchmarks share: a process for each measurement, the machine in words, and a page with the tables."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import resource
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokalign_lab.console import format_value, print_table
+from tokalign_lab.provenance import installed_versions, now
+
+Table = tuple[str, Sequence[Mapping[str, Any]]]
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Options that every speed benchmark has."""
+    options = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--quick", action="store_true", help="a small version, to see that it runs")
+    options.add_argument("--out", type=Path, help="write the tables to this Markdown file too")
+    return options
+
+
+def limit_threads(n: int, gpu: bool = False) -> None:
+    """Give processes that start from now on n threads, and no GPU."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(n)
+    if not gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def measured(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Call `work` in a process of its own, and add to what it returns `peak`, the most memory it held, in GB."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_with_peak, work, arguments).result()
+
+
+def _with_peak(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> dict[str, Any]:
+    return {**work(*arguments), "peak": peak()}
+
+
+def peak() -> float:
+    """Most memory that this process has held so far, in GB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss starts at what the parent held
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Exponent b of value = a size^b, by least squares of the logarithms."""
+    return float(np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-9)), 1)[0])
+
+
+def machine() -> str:
+    """Processor, cores, memory and versions, in one line."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
+        if (info.exists())
+        else []
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = ", ".join(f"{name} {version}" for name, version in installed_versions().items())
+    processor = names[0] if names else platform.processor()
+    return f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB; Python {platform.python_version()}, {versions}"
+
+
+def report(title: str, tables: Sequence[Table], notes: Sequence[str], out: Path | None) -> None:
+    """Print tables and notes, and write them as a page if `out` is given."""
+    load = os.getloadavg()[0]
+    notes = [*notes, f"Machine: {machine()}. Load over the last minute, this included: {load:.1f}."]
+    for name, rows in tables:
+        print_table(rows, title=name)
+    for note in notes:
+        print(f"- {note}")
+    if out is None:
+        return
+    lines = [f"# {title}", "", f"`python {shlex.join(sys.argv)}`, {now()}.", ""]
+    for name, rows in tables:
+        lines += [f"## {name}", "", "| " + " | ".join(key.replace("_", " ") for key in rows[0]) + " |"]
+        lines += ["|" + "---|" * len(rows[0])]
+        lines += ["| " + " | ".join(format_value(value) for value in row.values()) + " |" for row in rows] + [""]
+    lines += [f"- {note}" for note in notes]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,174 @@
+"""Exact neighbours: blocks, threads and devices change nothing, ties go to the lowest, and CSLS takes hubs down."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokalign_lab.alignment.block_search import best_of_both, best_of_rows
+from tokalign_lab.alignment.gpu_search import best_of_both_on, best_of_rows_on
+from tokalign_lab.alignment.neighbours import density, nearest, nearest_csls
+from tokalign_lab.errors import InputError
+from tokalign_lab.vectors.token_vectors import unit_rows
+
+GRID = 2.0**20
+
+
+def random_vectors(n: int, d: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+def tied_vectors(n: int, d: int, seed: int) -> np.ndarray:
+    """Vectors of which many are equal, some are near twins and some are zero."""
+    random = np.random.default_rng(seed)
+    rows = random_vectors(max(1, n // 4), d, seed)[random.integers(max(1, n // 4), size=n)]
+    rows[random.random(n) < 0.1] *= 1 + 1e-7
+    rows[random.random(n) < 0.1] = 0
+    return rows
+
+
+def dense(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Cosines in float64, on the grid."""
+    cosine = unit_rows(queries).astype(np.float64) @ unit_rows(keys).astype(np.float64).T
+    return np.rint(cosine * GRID) / GRID
+
+
+def ranked(scores: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k largest of each row, the lowest first among equals."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+
+
+sizes = st.integers(1, 150)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, sizes, st.integers(1, 12), st.one_of(st.none(), st.integers(1, 160)), st.integers(0, 5), st.booleans())
+def test_blocks_give_what_the_whole_matrix_gives(
+    n: int, m: int, k: int, block: int | None, seed: int, tied: bool
+) -> None:
+    make = tied_vectors if tied else random_vectors
+    queries, keys = make(n, 16, seed), make(m, 16, seed + 100)
+    cosine = dense(queries, keys)
+    positions, scores = nearest(queries, keys, k, block=block)
+    assert positions.tolist() == ranked(cosine, k).tolist()
+    assert scores.tolist() == np.take_along_axis(cosine, positions, axis=1).tolist()
+
+    of_queries, of_keys = density(queries, keys, block=block)
+    np.testing.assert_array_equal(of_queries, (-np.sort(-cosine, axis=1)[:, :10]).mean(axis=1).astype(np.float32))
+    np.testing.assert_array_equal(of_keys, (-np.sort(-cosine, axis=0)[:10]).mean(axis=0).astype(np.float32))
+
+    whole = unit_rows(queries).astype(np.float64) @ unit_rows(keys).astype(np.float64).T
+    csls = np.rint((2 * whole - of_keys[None]) * GRID) / GRID
+    positions, scores = nearest_csls(queries, keys, k, block=block)
+    assert positions.tolist() == ranked(csls, k).tolist()
+    expected = np.take_along_axis(csls, positions, axis=1).astype(np.float32) - of_queries[:, None]
+    np.testing.assert_array_equal(scores, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes, sizes, st.integers(1, 12), st.integers(1, 160), st.integers(0, 5), st.booleans())
+def test_the_gpu_search_finds_the_same(n: int, m: int, k: int, block: int, seed: int, tied: bool) -> None:
+    """On the device "cpu": the same code, and the same answers as the search in blocks, ties and all."""
+    make = tied_vectors if tied else random_vectors
+    queries, keys = unit_rows(make(n, 16, seed)), unit_rows(make(m, 16, seed + 100))
+    penalty = np.random.default_rng(seed).random(m, dtype=np.float32)
+    for ours, theirs in zip(
+        (*best_of_rows(queries, keys, penalty, 2, k), *best_of_both(queries, keys, k)),
+        (
+            *best_of_rows_on("cpu", queries, keys, penalty, 2, k, block),
+            *best_of_both_on("cpu", queries, keys, k, block),
+        ),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_more_equals_than_the_gpu_search_takes_are_searched_again() -> None:
+    keys = unit_rows(np.repeat(random_vectors(3, 8, 0), 200, axis=0)[::-1].copy())
+    queries = unit_rows(random_vectors(3, 8, 0))
+    positions, _ = best_of_rows_on("cpu", queries, keys, np.zeros(600, np.float32), 1, 5)
+    assert positions.tolist() == [[first + j for j in range(5)] for first in (400, 200, 0)]
+
+
+def test_ties_go_to_the_lowest_id() -> None:
+    keys = np.repeat(random_vectors(7, 300, 0), 40, axis=0)  # forty copies of each
+    for block in (None, 1, 7, 100):
+        positions, _ = nearest(random_vectors(7, 300, 0), keys, 5, block=block)
+        assert positions.tolist() == [[40 * i + j for j in range(5)] for i in range(7)]
+
+
+def test_threads_and_blocks_change_no_bit() -> None:
+    """At a size that fills many blocks, where BLAS adds up differently in the middle of a block and at its edge."""
+    queries, keys = tied_vectors(1500, 300, 0), tied_vectors(2500, 300, 0)
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        one = *nearest_csls(queries, keys), *density(queries, keys, block=333)
+    finally:
+        numba.set_num_threads(before)
+    many = *nearest_csls(queries, keys, block=97), *density(queries, keys)
+    for a, b in zip(one, many, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_memory_does_not_grow_with_the_matrix() -> None:
+    """20,000 x 20,000 cosines are 1.6 GB; the search must stay far below."""
+    program = """if True:
+        import resource
+        from pathlib import Path
+        import numpy as np
+        from tokalign_lab.alignment.neighbours import nearest_csls
+
+        def peak():
+            status = Path("/proc/self/status")
+            if status.exists():  # ru_maxrss starts at what the parent held
+                return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM")) / 1e6
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+
+        rows = np.random.default_rng(0).standard_normal((20_000, 16), dtype=np.float32)
+        nearest_csls(rows[:300], rows[:300])
+        before = peak()
+        nearest_csls(rows, rows)
+        print(peak() - before)
+    """
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert 0 < float(done.stdout) < 0.1  # GB
+
+
+def test_csls_takes_a_hub_down() -> None:
+    """A key in the middle of everything is nearest to most queries by cosine, and nobody's twin."""
+    middle, own, noise = (unit_rows(random_vectors(n, 100, seed)) for n, seed in ((1, 1), (80, 2), (80, 3)))
+    keys = np.concatenate([middle, middle + own])
+    queries = middle + 0.35 * own + 0.5 * noise
+    twin = np.arange(1, 81)
+    by_cosine, by_csls = (search(queries, keys, 1)[0][:, 0] for search in (nearest, nearest_csls))
+    assert (by_cosine == 0).mean() > 0.5
+    assert (by_csls == 0).mean() < 0.1
+    assert (by_csls == twin).mean() > 2 * (by_cosine == twin).mean()
+
+
+def test_density_is_measured_over_the_whole_space() -> None:
+    queries, keys = random_vectors(30, 8, 3), random_vectors(40, 8, 4)
+    whole = nearest_csls(queries, keys, 3)
+    of_queries, of_keys = density(queries, keys)
+    some = nearest_csls(queries[:5], keys, 3, (of_queries[:5], of_keys))
+    assert some[0].tolist() == whole[0][:5].tolist()
+
+
+def test_no_queries_have_no_answers() -> None:
+    positions, scores = nearest(np.zeros((0, 4)), random_vectors(3, 4, 0), 2)
+    assert positions.shape == scores.shape == (0, 2)
+
+
+def test_nothing_to_search_among_is_an_error() -> None:
+    for search in (nearest, nearest_csls, density):
+        with pytest.raises(InputError, match="no vectors to search"):
+            search(random_vectors(3, 4, 0), np.zeros((0, 4)))
+        with pytest.raises(InputError, match="4 and of 5 dimensions"):
+            search(random_vectors(3, 4, 0), random_vectors(3, 5, 0))

@@ -1,9 +1,14 @@
 """The lexicon: for each target token, which source tokens its row is made of, and why.
 
 One row a target token. `source_id` is the single best source (what BLEU-1, the maps and upstream's JSON use);
-`sources` and `weights` say what the new embedding row is really mixed from; `origin` says why. The table is a
-pandas DataFrame, on disk a Parquet file that carries its provenance, so that a lexicon can be read by anything and
-never be applied to tokenizers that it was not made for.
+`sources`, `weights` and `mean_weight` say what the new embedding row is really made of:
+
+    row = sum over i of weights[i] * source row[sources[i]]  +  mean_weight * mean of the source rows
+
+and `origin` says why. A recipe may make the row of the output head in another way than the row of the input embedding;
+then the same three things stand in columns of their own. The table is a pandas DataFrame, on disk a Parquet file that
+carries its provenance, so that a lexicon can be read by anything and never be applied to tokenizers that it was not
+made for.
 """
 
 from __future__ import annotations
@@ -30,7 +35,9 @@ ORIGINS = {
     "aligned": "found by the token vectors",
     "pieces": "the mean of the source tokens that spell it",
     "mean": "the mean of all source rows",
-    "random": "a random row",
+    "random": "a random row, from a normal distribution of the source rows, dimension by dimension",
+    "multivariate": "a random row, from a normal distribution with the source rows' full covariance",
+    "permuted": "the row of a source token drawn at random",
     "edited": "chosen by a person",
     "hole": "an id that no token has",
 }
@@ -43,7 +50,8 @@ _NONE = -1
 class LexiconRows:
     """A lexicon being made: one entry a target id, filled by the recipes.
 
-    `score` of a copied token is 1; a row without a candidate keeps NaN.
+    `score` of a copied token is 1; a row without a candidate keeps NaN. The output row is the input row unless
+    `mix_output` has said otherwise.
     """
 
     size: int
@@ -55,6 +63,8 @@ class LexiconRows:
     candidate_scores: list[np.ndarray[Any, Any]] = field(init=False)
     sources: list[np.ndarray[Any, Any]] = field(init=False)
     weights: list[np.ndarray[Any, Any]] = field(init=False)
+    mean_weight: np.ndarray[Any, np.dtype[np.float32]] = field(init=False)
+    output: dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]] = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with every id a hole."""
@@ -67,6 +77,8 @@ class LexiconRows:
         self.candidate_scores = [no_scores] * self.size
         self.sources = [no_ids] * self.size
         self.weights = [no_scores] * self.size
+        self.mean_weight = np.zeros(self.size, np.float32)
+        self.output = {}
 
     def copy(self, target_id: int, source_id: int, origin: str) -> None:
         """Let a target token inherit one source row whole."""
@@ -75,17 +87,35 @@ class LexiconRows:
         self.score[target_id] = 1.0
         self.margin[target_id] = 1.0
 
-    def mix(self, target_id: int, sources: Sequence[int], weights: Sequence[float], origin: str) -> None:
-        """Let a target token inherit a weighted mean of source rows; weights are scaled to sum to 1.
+    def mix(
+        self,
+        target_id: int,
+        sources: Sequence[int],
+        weights: Sequence[float],
+        origin: str,
+        scale: bool = True,
+        mean_weight: float = 0.0,
+    ) -> None:
+        """Let a target token inherit a weighted sum of source rows, and of their mean.
 
-        A source that is named twice is added up. `source_id` becomes the heaviest one, the first of equals.
+        A source that is named twice is added up. `source_id` becomes the heaviest one, the first of equals. Weights
+        are scaled to sum to 1 with `mean_weight`, unless `scale` is False.
         """
-        ids, place = np.unique(np.asarray(sources, np.int32), return_inverse=True)
-        total = np.bincount(place, weights=np.asarray(weights, np.float64), minlength=len(ids))
+        ids, total = _added_up(sources, weights)
+        if scale:
+            total *= (1 - mean_weight) / total.sum()
         self.sources[target_id] = ids
-        self.weights[target_id] = (total / total.sum()).astype(np.float32)
+        self.weights[target_id] = total.astype(np.float32)
+        self.mean_weight[target_id] = mean_weight
         self.source_id[target_id] = ids[int(np.argmax(total))]
         self.origin[target_id] = origin
+
+    def mix_output(
+        self, target_id: int, sources: Sequence[int], weights: Sequence[float], mean_weight: float = 0.0
+    ) -> None:
+        """Make the output row of a token apart from its input row; weights are taken as they are."""
+        ids, total = _added_up(sources, weights)
+        self.output[target_id] = (ids, total.astype(np.float32), float(mean_weight))
 
     def candidates(self, target_id: int, ids: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> None:
         """Record ranked candidates, best first; `source_id`, `score` and `margin` follow from the first two."""
@@ -98,6 +128,7 @@ class LexiconRows:
     def fill(self, target_ids: np.ndarray[Any, Any], origin: str) -> None:
         """Name the origin of rows that rest on no source token ("mean", "random")."""
         self.origin[target_ids] = origin
+        self.mean_weight[target_ids] = 1.0 if origin == "mean" else 0.0
 
     def to_table(
         self,
@@ -111,7 +142,7 @@ class LexiconRows:
 
         found = self.source_id != _NONE
         best = np.where(found, self.source_id, 0)
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "target_id": np.arange(self.size, dtype=np.int32),
                 "source_id": self.source_id,
@@ -122,12 +153,23 @@ class LexiconRows:
                 "origin": self.origin.astype(str),
                 "sources": self.sources,
                 "weights": self.weights,
+                "mean_weight": self.mean_weight,
                 "source_count": np.where(found, source_counts[best], 0).astype(np.int64),
                 "target_count": np.asarray(target_counts, np.int64),
                 "source_token": [source.raw_token(int(i)) if ok else "" for i, ok in zip(best, found, strict=True)],
                 "target_token": [target.raw_token(i) for i in range(self.size)],
             }
         )
+        if self.output:
+            same = [(self.sources[i], self.weights[i], float(self.mean_weight[i])) for i in range(self.size)]
+            made = [self.output.get(i, same[i]) for i in range(self.size)]
+            apart = {
+                "output_sources": [ids for ids, _, _ in made],
+                "output_weights": [weights for _, weights, _ in made],
+                "output_mean_weight": np.array([mean for _, _, mean in made], np.float32),
+            }
+            return table.join(pd.DataFrame(apart))
+        return table
 
 
 class Lexicon:
@@ -138,8 +180,9 @@ class Lexicon:
     table : pandas.DataFrame
         One row a target id, in order, with the columns `target_id`, `source_id` (int32, -1: none), `score`, `margin`
         (float32, NaN: none; margin is best minus second best), `candidate_ids`, `candidate_scores`, `origin`
-        (see `ORIGINS`), `sources`, `weights` (what the row is mixed from; empty for mean, random and hole),
-        `source_count`, `target_count` (int64, in the text it was made from), `source_token`, `target_token`.
+        (see `ORIGINS`), `sources`, `weights`, `mean_weight` (what the row is made of; no sources for mean, random and
+        hole), `source_count`, `target_count` (int64, in the text it was made from), `source_token`, `target_token`.
+        Where output rows are made apart: `output_sources`, `output_weights` and `output_mean_weight`.
     reverse : pandas.DataFrame
         One row a source id: `source_id`, `target_id` (-1: none), `score`, `origin`; the source-to-target direction.
     provenance : dict
@@ -165,6 +208,11 @@ class Lexicon:
     def target_of(self) -> np.ndarray[Any, np.dtype[np.int32]]:
         """Return the best target id of each source id, shape (source size,), int32, -1 where there is none."""
         return self.reverse["target_id"].to_numpy(np.int32)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether rows of the output head are made apart from those of the input embedding."""
+        return "output_sources" in self.table
 
     def origin_counts(self) -> dict[str, int]:
         """Count the rows of each origin, the most frequent first."""
@@ -228,6 +276,8 @@ class Lexicon:
         metadata = table.schema.metadata or {}
         if _PROVENANCE_KEY not in metadata:
             raise InputError(f"'{path}' is a Parquet file but no lexicon of tokalign-lab (it has no provenance).")
+        if "mean_weight" not in table.column_names:
+            raise InputError(f"'{path}' is a lexicon of an older tokalign-lab; align the pair anew.")
         reverse = pd.read_json(io.BytesIO(metadata[_REVERSE_KEY]), orient="columns")
         return cls(table.to_pandas(), reverse, json.loads(metadata[_PROVENANCE_KEY]))
 
@@ -280,6 +330,14 @@ def reverse_of(rows: LexiconRows, source_size: int) -> pd.DataFrame:
         target_of[source_id], score[source_id] = target_id, rows.score[target_id]
         origin[source_id] = rows.origin[target_id]
     return make_reverse(target_of, score, origin)
+
+
+def _added_up(
+    sources: Sequence[int], weights: Sequence[float]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Each source once, ascending, with the sum of its weights."""
+    ids, place = np.unique(np.asarray(sources, np.int32), return_inverse=True)
+    return ids, np.bincount(place, weights=np.asarray(weights, np.float64), minlength=len(ids)).astype(np.float64)
 
 
 def make_reverse(

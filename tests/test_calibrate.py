@@ -1,0 +1,98 @@
+"""Calibration of the output: on a real model it must help on text it has not seen; the rest is plumbing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import WORDS, tiny_model, tiny_vocabulary
+
+from tokalign_lab.alignment.recipes import align
+from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.documents import Document, excerpts, read_documents, split_documents
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte, head_inputs
+from tokalign_lab.model.calibrate import calibrate
+from tokalign_lab.model.load import load_model
+from tokalign_lab.model.rearrange import rearrange
+
+TEXT = [Document(WORDS * 4, "words", "words")]
+
+
+def shares(model, vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """Mean probability of each token, and its share of the text."""
+    states, ids = head_inputs(model, vocabulary, TEXT, 10_000)
+    with torch.inference_mode():
+        expected = torch.softmax(model.get_output_embeddings()(states).float(), dim=1).mean(dim=0)
+    return expected.numpy(), (torch.bincount(ids, minlength=len(expected)) / len(ids)).numpy()
+
+
+def test_a_head_with_a_bias_is_shifted_by_it_and_nothing_else_changes() -> None:
+    vocabulary = tiny_vocabulary(300)
+    model = tiny_model("phi", vocabulary.size)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    expected, share = shares(model, vocabulary)
+    result = calibrate(model, vocabulary, TEXT)
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["lm_head.bias"]
+    now, _ = shares(model, vocabulary)
+    often = share > 0.01
+    assert often.sum() > 10
+    assert (
+        np.abs(np.log(now[often] / share[often])).mean() < 0.1 * np.abs(np.log(expected[often] / share[often])).mean()
+    )
+    assert result.nats_after < result.nats_before
+    assert result.spread == 0
+
+
+def test_special_tokens_keep_their_logits() -> None:
+    vocabulary = tiny_vocabulary(300)
+    model = tiny_model("phi", vocabulary.size)
+    before = model.lm_head.bias.detach().clone()
+    calibrate(model, vocabulary, TEXT)
+    special = torch.from_numpy(np.flatnonzero(vocabulary.is_control))
+    assert len(special)
+    assert torch.equal(model.lm_head.bias[special], before[special])
+    assert not torch.equal(model.lm_head.bias, before)
+
+
+def test_states_without_a_common_direction_are_refused_and_the_model_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vocabulary = tiny_vocabulary(300)
+    model = tiny_model("llama_tied", vocabulary.size)
+    before = model.get_input_embeddings().weight.detach().clone()
+    states = torch.randn(400, 32, generator=torch.Generator().manual_seed(0))
+    both_ways = torch.cat([states, -states])
+    monkeypatch.setattr("tokalign_lab.model.calibrate.head_inputs", lambda *a, **k: (both_ways, torch.full((800,), 7)))
+    with pytest.raises(InputError, match="no common direction"):
+        calibrate(model, vocabulary, TEXT)
+    assert torch.equal(model.get_output_embeddings().weight, before)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_no_text_is_refused() -> None:
+    vocabulary = tiny_vocabulary(300)
+    with pytest.raises(InputError, match="no text to read"):
+        calibrate(tiny_model("phi", vocabulary.size), vocabulary, [Document("", "empty", "empty")])
+
+
+def test_real_rows_apart_beat_tied_ones_and_calibration_beats_both(small_pair: TokenizedPair) -> None:
+    train, held_out = split_documents(read_documents(["default"], max_bytes=330_000))
+    passages = excerpts(held_out, 4_000)
+    model = load_model("smollm2-135m", device="cpu")
+    lexicon = align(small_pair, "anchored").lexicon
+    source, target = small_pair.source, small_pair.target
+
+    tied = rearrange(model, lexicon, source, target, keep_tied=True)
+    assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
+    apart = rearrange(model, lexicon, source, target)
+    assert apart.config.tie_word_embeddings is False
+    inputs = apart.get_input_embeddings().weight.detach().clone()
+    figures = [bits_per_byte(one, target, passages).bits_per_byte for one in (tied, apart)]
+    result = calibrate(apart, target, excerpts(train, 12_000, seed=1), max_tokens=4_000)
+    figures.append(bits_per_byte(apart, target, passages).bits_per_byte)
+
+    assert figures[0] - 0.02 > figures[1] > figures[2] + 0.05, figures
+    assert torch.equal(apart.get_input_embeddings().weight, inputs)
+    assert result.spread < 0.1, "a real model's states share a direction"

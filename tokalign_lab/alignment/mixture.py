@@ -1,0 +1,92 @@
+"""Rows of our own recipe, `anchored`: from vectors and from spelling, and otherwise for reading than for writing.
+
+TokAlign copies the row of the one best source token into both matrices. Here both rows are weighted sums, of ten CSLS
+candidates (weighted by softmax over their scores) and of the source tokens that spell the token:
+
+    vectors = sum_i softmax(score_i / temperature) candidate_i
+    input row  = 1/4 vectors + 3/4 mean of the pieces
+    output row = 1/3 vectors + 1/3 mean of the pieces + 1/3 first piece
+
+A token that is read has to say what it is: its pieces say that best. A token that is written stands where the source
+model would have written its first piece, so that piece's logit has to be part of its own; and it has to lose against
+shared tokens in places where only its pieces fit, so the mean of all source rows stands in for a part that a token
+lacks (most tokens of a large vocabulary have no vector). The shares are equal because nothing more exact was found to
+matter: `benchmarks/mixture_shares.py` and docs/decisions/0005.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.alignment.copies import open_ids
+from tokalign_lab.alignment.lexicon import LexiconRows
+from tokalign_lab.alignment.neighbours import Candidates
+from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.corpus import TokenizedPair
+
+PIECES_SHARE = 0.75  # of an input row that has candidates
+OUTPUT_SHARES = {"vectors": 1 / 3, "pieces": 1 / 3, "first piece": 1 / 3}
+TEMPERATURE = 0.1  # of the softmax over CSLS scores
+
+
+def add_mixtures(rows: LexiconRows, pair: TokenizedPair, found: Candidates) -> dict[str, Any]:
+    """Make the rows that are still open; what has neither candidates nor pieces gets the mean row.
+
+    Parameters
+    ----------
+    rows
+        With shared and special tokens already copied.
+    pair
+        The text in both tokenisations.
+    found
+        Ranked source tokens of the open target tokens that have a vector.
+
+    Returns
+    -------
+    dict
+        Parameters, for the provenance.
+    """
+    source, target = pair.source, pair.target
+    left = open_ids(rows, target)
+    place_of = {int(target_id): place for place, target_id in enumerate(found.target_ids)}
+    spelled = spell(source, [target.token_bytes[i] or b"" for i in left])
+    for target_id, pieces in zip(left.tolist(), spelled, strict=True):
+        place = place_of.get(target_id)
+        ids = found.candidate_ids[place].tolist() if place is not None else []
+        weights = _softmax(found.scores[place] / TEMPERATURE) if place is not None else np.zeros(0)
+        if not ids and not pieces:
+            continue
+        share = (PIECES_SHARE if ids else 1.0) if pieces else 0.0
+        even = np.full(len(pieces), 1 / max(1, len(pieces)))
+        input_weights = [*((1 - share) * weights), *(share * even)]
+        rows.mix(target_id, [*ids, *pieces], input_weights, "aligned" if ids else "pieces")
+        _mix_output(rows, target_id, ids, weights, pieces, even)
+        if place is not None:
+            rows.candidates(target_id, found.candidate_ids[place], found.scores[place])
+        else:  # one source token has to stand for the word in lists and scores: the piece that spells most of it
+            rows.source_id[target_id] = max(pieces, key=lambda piece: len(source.token_bytes[piece] or b""))
+    rows.fill(open_ids(rows, target), "mean")
+    return {"pieces_share": PIECES_SHARE, "output_shares": OUTPUT_SHARES, "temperature": TEMPERATURE}
+
+
+def _mix_output(
+    rows: LexiconRows,
+    target_id: int,
+    ids: list[int],
+    weights: NDArray[np.float64],
+    pieces: list[int],
+    even: NDArray[np.float64],
+) -> None:
+    """Make the output row; the mean row stands in for a part that is lacking."""
+    shares = OUTPUT_SHARES
+    sources, values = [*ids, *pieces, *pieces[:1]], [*(shares["vectors"] * weights), *(shares["pieces"] * even)]
+    values += [shares["first piece"]] * len(pieces[:1])
+    rows.mix_output(target_id, sources, values, mean_weight=1 - sum(values))
+
+
+def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    powers = np.exp(scores.astype(np.float64) - float(scores.max()))
+    return powers / powers.sum()

@@ -15,6 +15,7 @@ import pytest
 from tiny import tiny_model
 from typer.testing import CliRunner
 
+from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.cli import app
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -60,6 +61,14 @@ def lexicon(work: Path) -> Path:
     assert sum(result["origins"].values()) == 32_000
     assert result["recipe"] == "anchored"  # our best is the default
     return work / "l.parquet"
+
+
+def test_align_takes_what_counts_as_shared_and_gives_no_row_away_twice(work: Path) -> None:
+    options = ("--recipe", "tokalign-vanilla", "--overlap", "bytes", "--one-to-one")
+    result = run_json("align", "tiny", "sp32k", "--text", "text.txt", "--out", "one.parquet", *options, cwd=work)
+    assert result["origins"]["identical"] == 21_873  # by bytes, though the recipe's own way is by string
+    table = Lexicon.load(work / "one.parquet").table
+    assert table["source_id"][table["origin"] == "aligned"].is_unique
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +164,9 @@ def test_a_run_is_cancelled_and_resumed(work: Path, rearranged: Path) -> None:
         (("align", "pythia", "qwen2", "--text", "nowhere.txt", "--out", "x.parquet"), "nowhere.txt"),
         (("align", "pythia", "qwen2", "--text", "text.txt", "--out", "x.json"), ".parquet"),
         (("align", "pythia", "qwen2", "--text", "text.txt", "--out", "x.parquet", "--recipe", "magic"), "magic"),
+        (("align", "pythia", "qwen2", "--text", "text.txt", "--out", "x.parquet", "--overlap", "words"), "'words'"),
+        (("align", "pythia", "qwen2", "--text", "text.txt", "--out", "x.parquet", "--recipe", "omp"), "source model"),
+        (("align", "pythia", "qwen2", "--text", "text.txt", "--out", "x.parquet", "--one-to-one"), "one-to-one"),
         (("score", "none.parquet", "--text", "text.txt"), "no lexicon"),
         (("bpb", "nobody", "--text", "text.txt"), "nobody"),
         (("adapt", "tiny", "--text", "text.txt", "--run", "r", "--steps", "0"), "steps"),

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from tokalign_lab.documents import split_documents as split_documents
     from tokalign_lab.errors import InputError as InputError
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte as bits_per_byte
+    from tokalign_lab.evaluation.breakdown import breakdown as breakdown
+    from tokalign_lab.evaluation.diagnosis import diagnose as diagnose
     from tokalign_lab.evaluation.held_out import held_out_precision as held_out_precision
     from tokalign_lab.evaluation.lexicon_scores import score_lexicon as score_lexicon
+    from tokalign_lab.model.calibrate import calibrate as calibrate
     from tokalign_lab.model.load import load_model as load_model
     from tokalign_lab.model.rearrange import rearrange as rearrange
     from tokalign_lab.model.save import save_model as save_model
@@ -39,6 +42,9 @@ _HOMES = {
     "Vocabulary": "vocabulary",
     "align": "alignment.recipes",
     "bits_per_byte": "evaluation.bits_per_byte",
+    "breakdown": "evaluation.breakdown",
+    "calibrate": "model.calibrate",
+    "diagnose": "evaluation.diagnosis",
     "held_out_precision": "evaluation.held_out",
     "load_model": "model.load",
     "load_vocabulary": "catalog",

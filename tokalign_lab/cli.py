@@ -152,6 +152,17 @@ def align(
     text: Text,
     out: Annotated[Path, typer.Option("--out", help="Where the lexicon goes, a .parquet file.")],
     recipe: Annotated[str, typer.Option("--recipe", help="How to align; our best by default.")] = "anchored",
+    shared_by: Annotated[
+        str | None,
+        typer.Option("--overlap", help="What makes a token shared: bytes, raw or none; the recipe's own by default."),
+    ] = None,
+    one_to_one: Annotated[bool, typer.Option("--one-to-one", help="Give no source row away twice.")] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The source model, for recipes that read it (tokalign++-hidden, omp).")
+    ] = None,
+    donor: Annotated[
+        str | None, typer.Option("--donor", help="A model that has the target tokenizer, for the recipe omp.")
+    ] = None,
     seed: Seed = 0,
     max_bytes: MaxBytes = None,
     more_text: MoreText = None,
@@ -159,18 +170,27 @@ def align(
     """Align two vocabularies over a text and write the lexicon."""
     from tokalign_lab import catalog
     from tokalign_lab.alignment.recipes import align as run
-    from tokalign_lab.alignment.recipes import check_recipe
+    from tokalign_lab.alignment.registry import check_recipe
     from tokalign_lab.corpus import tokenize_pair
     from tokalign_lab.documents import part_of, read_documents
     from tokalign_lab.progress import part
 
-    check_recipe(recipe)
+    method = check_recipe(recipe, model, donor, one_to_one, shared_by)
     _check_out(out, suffix=".parquet")
     documents = part_of(read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed), "train")
     vocabularies = catalog.load_vocabulary(source), catalog.load_vocabulary(target)
     with console.progress_bar("align") as progress:
         pair = tokenize_pair(*vocabularies, documents, progress=part(progress, 0.0, 0.2))
-        alignment = run(pair, recipe=recipe, seed=seed, progress=part(progress, 0.2, 1.0))
+        alignment = run(
+            pair,
+            recipe=recipe,
+            seed=seed,
+            overlap=shared_by,
+            progress=part(progress, 0.2, 1.0),
+            model=_model(model) if model and method.needs_model else None,
+            donor=(_model(donor), catalog.load_vocabulary(donor)) if donor and method.needs_donor else None,
+            one_to_one=one_to_one,
+        )
     lexicon = alignment.lexicon
     lexicon.save(out)
     result = {
@@ -185,6 +205,12 @@ def align(
     return result, lambda: console.print_facts(result, title=f"{source} -> {target}")
 
 
+def _model(name: str) -> Any:
+    from tokalign_lab.model.load import load_model  # brings torch along, which most recipes do without
+
+    return load_model(name)
+
+
 @command(app, "score")
 def score(
     lexicon: Annotated[Path, typer.Argument(help="A lexicon that `align` wrote.")],
@@ -192,23 +218,98 @@ def score(
     encoder: Annotated[
         str, typer.Option("--encoder", help="Sentence encoder: a name, a folder or a hub id.")
     ] = "minilm",
+    twins: Annotated[
+        bool,
+        typer.Option("--twins", help="Also hide shared tokens, align anew and see whether they are found (P@1, P@10)."),
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The source model, for --twins with recipes that read it.")
+    ] = None,
     max_bytes: MaxBytes = None,
     seed: Seed = 0,
     more_text: MoreText = None,
 ) -> Any:
-    """Score a lexicon on held-out text: BLEU-1, sentence score, coverage, both directions."""
+    """Score a lexicon on held-out text: BLEU-1, sentence score, BERTScore, coverage, both directions, by group."""
     from tokalign_lab import catalog
     from tokalign_lab.alignment.lexicon import Lexicon
     from tokalign_lab.corpus import tokenize_pair
     from tokalign_lab.documents import part_of, read_documents
+    from tokalign_lab.evaluation.breakdown import breakdown, twins_by_group
+    from tokalign_lab.evaluation.held_out import held_out_precision
     from tokalign_lab.evaluation.lexicon_scores import score_lexicon
+    from tokalign_lab.model.load import load_model
 
     table = Lexicon.load(lexicon)
-    documents = part_of(read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed), "held_out")
+    documents = read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed)
     source, target = (catalog.load_vocabulary(table.provenance[side]["name"]) for side in ("source", "target"))
     table.check(source, target)
-    result = score_lexicon(table, tokenize_pair(source, target, documents), encoder=encoder).to_dict()
-    return result, lambda: console.print_facts(result, title=str(lexicon))
+    held_out = tokenize_pair(source, target, part_of(documents, "held_out"))
+    with console.progress_bar("score") as progress:
+        scores = score_lexicon(table, held_out, encoder=encoder, seed=seed, progress=progress)
+    groups = breakdown(table, held_out, seed=seed)
+    result = scores.to_dict()
+    intervals = dict(scores.intervals)
+    if twins:
+        pair = tokenize_pair(source, target, part_of(documents, "train"))
+        with console.progress_bar("twins") as progress:
+            found = held_out_precision(
+                pair,
+                table.provenance["recipe"],
+                seed=table.provenance["seed"],
+                progress=progress,
+                model=load_model(model) if model else None,
+            )
+        result["held_out"] = found.to_dict()
+        result["twins_by_group"] = twins_by_group(found, pair).to_dict("records")
+        intervals |= found.intervals
+    result["breakdown"] = groups.to_dict("records")
+
+    def show() -> None:
+        rows = [
+            {"score": measure, "of": name, **interval.to_dict()}
+            for measure, by_name in intervals.items()
+            for name, interval in by_name.items()
+        ]
+        console.print_table(rows, title=f"{lexicon}: means with 95 % intervals")
+        kept = groups[(groups["direction"] == "target_to_source") & (groups["measure"] == "unigram_match")]
+        columns = ("kind", "group", "n", "value", "low", "high")
+        shown = [dict(zip(columns, row, strict=True)) for row in kept[list(columns)].to_numpy().tolist()]
+        console.print_table(shown, title="Tokens of the target text whose partner the source text has")
+        names = ("coverage_types", "hubs", "encoder", "documents", "sentences")
+        facts: dict[str, Any] = {name: result[name] for name in names if name in result}
+        console.print_facts(facts, title="Beside them")
+
+    return result, show
+
+
+@command(app, "diagnose")
+def diagnose(
+    lexicon: Annotated[Path, typer.Argument(help="A lexicon that `align` wrote.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="The source model; finds rows that rest on zero or untrained ones.")
+    ] = None,
+) -> Any:
+    """Say whether a lexicon is good, usable or poor, and why."""
+    from tokalign_lab import catalog
+    from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.evaluation.diagnosis import diagnose as run
+    from tokalign_lab.model.load import load_model
+
+    table = Lexicon.load(lexicon)
+    source, target = (catalog.load_vocabulary(table.provenance[side]["name"]) for side in ("source", "target"))
+    table.check(source, target)
+    diagnosis = run(table, source, target, model=load_model(model, device="cpu", dtype="auto") if model else None)
+    result = {"lexicon": str(lexicon), **diagnosis.to_dict()}
+
+    def show() -> None:
+        console.stdout.print(f"{lexicon}: {diagnosis.verdict}", style="bold", soft_wrap=True, markup=False)
+        for finding in diagnosis.findings:
+            line = f"{finding.severity:<5} {finding.name}: {finding.evidence} {finding.advice}".rstrip()
+            console.stdout.print(line, soft_wrap=True, markup=False)
+            if finding.examples and finding.severity != "ok":
+                console.stdout.print(f"      e.g. {', '.join(finding.examples)}", soft_wrap=True, markup=False)
+
+    return result, show
 
 
 @command(app, "rearrange")
@@ -220,33 +321,53 @@ def rearrange(
         str | None,
         typer.Option("--target", help="The target tokenizer, where it is not at its old place any more."),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option("--calibrate", help="Text to shift the logits by, so that tokens are expected as often as here."),
+    ] = None,
+    keep_tied: Annotated[
+        bool, typer.Option("--keep-tied", help="Leave tied matrices tied, at some loss; input rows serve both.")
+    ] = False,
     seed: Seed = 0,
 ) -> Any:
     """Give a model the lexicon's target vocabulary and save it for transformers."""
     from tokalign_lab import catalog
     from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.documents import check_sources
+    from tokalign_lab.model.calibrate import calibrate_on
     from tokalign_lab.model.load import load_model
     from tokalign_lab.model.rearrange import rearrange as run
     from tokalign_lab.model.save import save_model
 
     table = Lexicon.load(lexicon)
     _check_out(out)
+    if calibrate is not None:
+        check_sources([calibrate])
+        if keep_tied:
+            raise InputError("Calibration unties the head, so --calibrate and --keep-tied exclude each other.")
     source_vocabulary = catalog.load_vocabulary(model)
     target_vocabulary = catalog.load_vocabulary(target or table.provenance["target"]["name"])
     table.check(source_vocabulary, target_vocabulary)
-    moved = run(load_model(model, device="cpu", dtype="auto"), table, source_vocabulary, target_vocabulary, seed=seed)
-    save_model(
-        moved,
+    moved = run(
+        load_model(model, device="cpu", dtype="auto"),
+        table,
+        source_vocabulary,
         target_vocabulary,
-        out,
-        card={"model": model, "lexicon": table.provenance},
-        source=source_vocabulary,
+        seed=seed,
+        keep_tied=keep_tied,
     )
+    card: dict[str, Any] = {"model": model, "lexicon": table.provenance}
+    if calibrate is not None:
+        with console.progress_bar("calibrate") as progress:
+            done = calibrate_on(moved, target_vocabulary, [calibrate], seed=seed, progress=progress)
+        card["calibration"] = {"text": calibrate, **done.to_dict()}
+    save_model(moved, target_vocabulary, out, card=card, source=source_vocabulary)
     result = {
         "model": str(out),
         "vocab_size": int(moved.config.vocab_size),
         "recipe": table.provenance["recipe"],
         "origins": table.origin_counts(),
+        **({"calibration": card["calibration"]} if calibrate is not None else {}),
     }
     return result, lambda: console.print_facts(result)
 

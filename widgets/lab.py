@@ -131,7 +131,7 @@ class Lab:
         """See both embedding spaces of the last `align`."""
         alignment, view = self._aligned()
         if alignment.source_vectors is None or alignment.target_vectors is None:
-            raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign'.")
+            raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign++'.")
         panel = MapPanel(
             alignment.lexicon, alignment.source_vectors, alignment.target_vectors, state=self.lab_state, view=view,
             drawn=drawn or (800 if fast() else 3000), **({"fit_on": 500} if fast() else {}),

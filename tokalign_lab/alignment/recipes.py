@@ -1,16 +1,12 @@
-"""From a text in two tokenisations to a lexicon, by one of five recipes.
+"""From a text in two tokenisations to a lexicon, by any recipe of `registry.py`.
 
 The papers' algorithm (TokAlign sections 3.1 to 3.3), read top to bottom in `align`:
 
-1. Tokens that both vocabularies have are copied; special tokens are matched by role.
-2. Token vectors are learned from the text in either tokenisation and made comparable.
+1. Tokens that both vocabularies have are copied; special tokens are matched by role (`copies.py`).
+2. Token vectors are learned from the text in either tokenisation, or from the model, and made comparable (`spaces.py`).
 3. Each other target token looks for its most similar source tokens.
-4. What has no vector falls back on its source pieces; what has no bytes, on the mean row.
-
-`tokalign` is the paper with relative representations: its row is the row of the best source token. `anchored` takes
-vectors that are comparable from the start (`vectors/anchored.py`) and mixes its rows: a quarter from ten CSLS
-candidates, weighted by softmax, three quarters from the pieces that spell the token; the mixture beats either alone in
-bits per byte (`benchmarks/anchored_mix.py`). The other three are what both must beat.
+4. It gets the row of the best one, or what our own recipe mixes (`mixture.py`); what has no vector falls back on what
+   the recipe names (`baselines.py`, or a method of its own such as `focus.py`).
 """
 
 from __future__ import annotations
@@ -18,31 +14,33 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, make_reverse
+from tokalign_lab.alignment.baselines import add_last_in_mean_out, add_permuted, add_pieces
+from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
+from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, make_reverse, reverse_of
+from tokalign_lab.alignment.mixture import add_mixtures
 from tokalign_lab.alignment.neighbours import Candidates
-from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.one_to_one import one_to_one as assign
+from tokalign_lab.alignment.registry import RECIPES as RECIPES
+from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.alignment.spaces import N_CANDIDATES, Space, find_candidates, make_space, turned_space
 from tokalign_lab.corpus import TokenizedPair
-from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_folder
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vectors.token_vectors import TokenVectors
-from tokalign_lab.vocabulary import SharedTokens, Vocabulary, shared_roles, shared_tokens
+from tokalign_lab.vocabulary import Vocabulary
 
-RECIPES = {
-    "anchored": "PMI vectors over shared tokens; ten CSLS candidates mixed with the token's source pieces (our best)",
-    "tokalign": "GloVe and relative representations over 300 shared pivots; a copy of the best source row (the paper)",
-    "pieces": "the mean of the source tokens that spell the token; needs no vectors",
-    "mean": "the mean of all source rows for every token that is not shared",
-    "random": "a random row for every token that is not shared",
-}
-PIECES_SHARE = 0.75  # of an anchored row; see docs/decisions/0005
-TEMPERATURE = 0.1  # of the softmax over CSLS scores
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel
+
+    Donor = tuple[PreTrainedModel, Vocabulary]
+
+_ASSIGNED_AMONG = 50  # candidates of a one-to-one assignment: ten leave many a token with nothing
 
 
 @dataclass
@@ -77,9 +75,12 @@ def align(
     pair: TokenizedPair,
     recipe: str = "anchored",
     seed: int = 0,
-    overlap: str = "bytes",
+    overlap: str | None = None,
     progress: Progress | None = None,
     hidden: NDArray[np.int64] | None = None,
+    model: PreTrainedModel | None = None,
+    donor: Donor | None = None,
+    one_to_one: bool = False,
 ) -> Alignment:
     """Find for each target token what its new row is made of.
 
@@ -90,13 +91,19 @@ def align(
     recipe
         A name of `RECIPES`.
     seed
-        Of GloVe, pivots and the SVD; the same seed gives the same lexicon.
+        Of everything that is drawn; the same seed gives the same lexicon.
     overlap
-        How shared tokens are found: "bytes", "raw" (as the paper) or "none".
+        How shared tokens are found: "bytes", "raw" (as the papers) or "none"; the recipe's own when None.
     progress
         Told about each step.
     hidden
         int64, target ids of shared tokens to treat as if they were not shared.
+    model
+        The source model, for the recipes that read it.
+    donor
+        A model whose tokenizer is the target, and its vocabulary, for `omp`.
+    one_to_one
+        Give no source row away twice; a token that gets none falls back as one without a vector.
 
     Returns
     -------
@@ -106,21 +113,21 @@ def align(
     Raises
     ------
     InputError
-        For an unknown recipe or overlap, or if the recipe needs shared tokens and there are none.
+        For an unknown recipe or overlap, or if the recipe needs shared tokens, a model or a donor and there is none.
     """
-    check_recipe(recipe)
+    method = check_recipe(recipe, model, donor, one_to_one, overlap)
+    overlap = method.overlap if overlap is None else overlap
     source, target = pair.source, pair.target
     seconds: dict[str, float] = {}
     started = time.perf_counter()
 
     # 1. What both vocabularies have.
     shared = text_tokens_shared(source, target, overlap, hidden)
-    roles = shared_roles(source, target)
-    forward = _copied(target, shared.target_ids, shared.source_ids, roles)
-    back = _copied(source, *_turned(pair, shared), shared_roles(target, source))
+    forward, back = copied_rows(pair, shared)
+    parameters: dict[str, Any] = {"overlap": overlap, "hidden": 0 if hidden is None else len(hidden)}
 
     # 2. Vectors that can be compared.
-    space = make_space(pair, recipe, shared, seed, part(progress, 0.0, 0.8))
+    space = make_space(pair, recipe, shared, seed, part(progress, 0.0, 0.8), model)
     seconds["vectors"] = time.perf_counter() - started
 
     # 3. Candidates, in both directions.
@@ -128,20 +135,34 @@ def align(
     if space is not None:
         if progress is not None:
             progress(0.8, "comparing tokens")
-        found = find_candidates(space, _open_ids(forward, target), source.is_control)
-        found_back = find_candidates(turned_space(space), _open_ids(back, source), target.is_control, k=1)
+        parameters |= {**space.parameters, "candidates": N_CANDIDATES, "one_to_one": one_to_one}
+        found, choice = _search(space, forward, source, target, one_to_one)
+        found_back, choice_back = _search(turned_space(space), back, target, source, one_to_one)
         seconds["neighbours"] = time.perf_counter() - started
 
-    # 4. Rows.
+    # 4. Rows, and in the other direction the best target token of each source token.
     started = time.perf_counter()
-    if progress is not None:
-        progress(0.9, "making the lexicon")
+    report = part(progress, 0.85, 1.0)
+    if report is not None:
+        report(0.0, "making the lexicon")
     if space is not None:
-        _add_aligned(forward, found, source, target, mixed=recipe == "anchored")
-        _add_aligned(back, found_back, target, source, mixed=False)
-    _add_rest(forward, source, target, recipe)
-    _add_rest(back, target, source, recipe)
-    lexicon = _lexicon(pair, forward, back, recipe, seed, overlap, hidden, space)
+        _add_chosen(back, found_back, choice_back)
+        if method.rest != "mixture":
+            _add_chosen(forward, found, choice)
+    if method.rest == "mixture":
+        parameters |= add_mixtures(forward, pair, found)
+        add_pieces(back, target, source)
+    elif method.rest in ("focus", "wechsel", "omp"):
+        _add_by_other_method(forward, pair, method.rest, seed, report, model, donor)
+    else:
+        parameters["rest"] = method.rest
+        _add_rest(forward, source, target, method.rest, seed)
+        _add_rest(back, target, source, method.rest, seed)
+    if method.rest in ("focus", "wechsel", "omp"):
+        reverse = reverse_of(forward, source.size)  # they know one direction only
+    else:
+        reverse = make_reverse(back.source_id, back.score, back.origin)
+    lexicon = _lexicon(pair, forward, reverse, recipe, seed, parameters)
     seconds["lexicon"] = time.perf_counter() - started
     if progress is not None:
         progress(1.0, "aligned")
@@ -150,101 +171,77 @@ def align(
     return Alignment(lexicon, space.source, space.target, seconds)
 
 
-def check_recipe(recipe: str) -> None:
-    """Raise InputError unless `recipe` is one of `RECIPES`."""
-    if recipe not in RECIPES:
-        raise InputError(f"There is no recipe '{recipe}'; choose one of {', '.join(RECIPES)}.")
+def _search(
+    space: Space, rows: LexiconRows, source: Vocabulary, target: Vocabulary, strict: bool
+) -> tuple[Candidates, NDArray[np.int64]]:
+    """Candidates of the open tokens, and which of its candidates each one gets (-1: none)."""
+    asking = open_ids(rows, target)
+    asking = asking[~target.is_control[asking]]
+    if not strict:
+        found = find_candidates(space, asking, source.is_control)
+        return found, np.zeros(len(found), np.int64)
+    barred = source.is_control.copy()
+    barred[rows.source_id[rows.source_id >= 0]] = True  # copied rows are given away already
+    if barred[space.source.ids].all():
+        return Candidates(asking[:0], np.zeros((0, 1), np.int64), np.zeros((0, 1), np.float32)), asking[:0]
+    found = find_candidates(space, asking, barred, _ASSIGNED_AMONG)
+    return found, assign(found)
 
 
-def text_tokens_shared(
-    source: Vocabulary, target: Vocabulary, overlap: str, hidden: NDArray[np.int64] | None = None
-) -> SharedTokens:
-    """Shared tokens without special ones, which are matched by role, and without the hidden ones."""
-    shared = shared_tokens(source, target, by=overlap)
-    kept = ~(target.is_control[shared.target_ids] | source.is_control[shared.source_ids])
-    if hidden is not None:
-        kept &= ~np.isin(shared.target_ids, hidden)
-    return SharedTokens(source_ids=shared.source_ids[kept], target_ids=shared.target_ids[kept])
+def _add_chosen(rows: LexiconRows, found: Candidates, choice: NDArray[np.int64]) -> None:
+    """Step 4 for tokens that got one of their candidates: a copy of its row."""
+    for i in np.flatnonzero(choice >= 0).tolist():
+        target_id, place = int(found.target_ids[i]), int(choice[i])
+        ids, scores = found.candidate_ids[i], found.scores[i]
+        rows.candidates(target_id, ids[:N_CANDIDATES], scores[:N_CANDIDATES])
+        rows.mix(target_id, [int(ids[place])], [1.0], "aligned")
+        if place:  # an assignment gave the best one to somebody else
+            rows.score[target_id] = scores[place]
+            rows.margin[target_id] = scores[place] - scores[0]
 
 
-def _turned(pair: TokenizedPair, shared: SharedTokens) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Shared tokens seen from the source: each source id once, with the target id that the text uses most."""
-    counts = pair.target_corpus.counts(pair.target.size)[shared.target_ids]
-    order = np.lexsort((shared.target_ids, -counts, shared.source_ids))
-    source_ids, first = np.unique(shared.source_ids[order], return_index=True)
-    return source_ids, shared.target_ids[order][first]
+def _add_rest(rows: LexiconRows, source: Vocabulary, target: Vocabulary, rest: str, seed: int) -> None:
+    """Step 4 for all others: what the recipe falls back on."""
+    if rest == "pieces":
+        add_pieces(rows, source, target)
+    elif rest == "last-in-mean-out":
+        add_last_in_mean_out(rows, source, target)
+    elif rest in ("permuted", "permutation"):
+        add_permuted(rows, source, target, seed, anew=rest == "permuted")
+    else:
+        rows.fill(open_ids(rows, target), rest)
 
 
-def _copied(
-    vocabulary: Vocabulary, ids: NDArray[np.int64], from_ids: NDArray[np.int64], roles: dict[int, int]
-) -> LexiconRows:
-    """Step 1: rows of shared and special tokens; the others are still holes."""
-    rows = LexiconRows(vocabulary.size)
-    for token, other in zip(ids.tolist(), from_ids.tolist(), strict=True):
-        rows.copy(token, other, "identical")
-    for token, other in roles.items():
-        rows.copy(token, other, "role")
-    return rows
+def _add_by_other_method(
+    rows: LexiconRows,
+    pair: TokenizedPair,
+    method: str,
+    seed: int,
+    progress: Progress | None,
+    model: PreTrainedModel | None,
+    donor: Donor | None,
+) -> None:
+    """Step 4 by a method that makes rows in its own way."""
+    if method == "focus":
+        from tokalign_lab.alignment.focus import focus_rows
 
+        focus_rows(rows, pair, seed, progress)
+    elif method == "wechsel":
+        from tokalign_lab.alignment.wechsel import wechsel_rows
 
-def _open_ids(rows: LexiconRows, vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """Tokens that are neither copied nor special nor holes."""
-    return np.flatnonzero((rows.origin == "hole") & ~vocabulary.is_hole & ~vocabulary.is_control)
+        wechsel_rows(rows, pair, seed, progress)
+    else:
+        from tokalign_lab.alignment.omp import omp_rows
 
-
-def _add_aligned(rows: LexiconRows, found: Candidates, source: Vocabulary, target: Vocabulary, mixed: bool) -> None:
-    """Step 4 for tokens with a vector: a copy of the best candidate, or the mixture of candidates and pieces."""
-    tokens = [target.token_bytes[i] or b"" for i in found.target_ids]
-    spelled = spell(source, tokens) if mixed else [[] for _ in tokens]
-    for i, target_id in enumerate(found.target_ids.tolist()):
-        ids, scores, pieces = found.candidate_ids[i], found.scores[i], spelled[i]
-        if mixed:
-            share = PIECES_SHARE if pieces else 0.0
-            weights = (1 - share) * _softmax(scores / TEMPERATURE)
-            piece_weights = [share / len(pieces)] * len(pieces)
-            rows.mix(target_id, [*ids, *pieces], [*weights, *piece_weights], "aligned")
-        else:
-            rows.mix(target_id, [int(ids[0])], [1.0], "aligned")
-        rows.candidates(target_id, ids, scores)
-
-
-def _add_rest(rows: LexiconRows, source: Vocabulary, target: Vocabulary, recipe: str) -> None:
-    """Step 4 for the others: pieces (or what a baseline prescribes); the mean row for what has no bytes."""
-    left = np.flatnonzero((rows.origin == "hole") & ~target.is_hole)
-    if recipe in ("mean", "random"):
-        rows.fill(left, recipe)
-        return
-    spelled = spell(source, [target.token_bytes[i] or b"" for i in left])
-    for target_id, pieces in zip(left.tolist(), spelled, strict=True):
-        if not pieces:
-            rows.fill(np.array([target_id]), "mean")
-            continue
-        rows.mix(target_id, pieces, [1.0] * len(pieces), "pieces")
-        # One source token has to stand for the word in lists and scores: the piece that spells most of it.
-        rows.source_id[target_id] = max(pieces, key=lambda piece: len(source.token_bytes[piece] or b""))
-
-
-def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    powers = np.exp(scores.astype(np.float64) - float(scores.max()))
-    return powers / powers.sum()
+        assert model is not None  # check_recipe saw to both
+        assert donor is not None
+        omp_rows(rows, pair.source, pair.target, donor, model, progress=progress)
 
 
 def _lexicon(
-    pair: TokenizedPair,
-    forward: LexiconRows,
-    back: LexiconRows,
-    recipe: str,
-    seed: int,
-    overlap: str,
-    hidden: NDArray[np.int64] | None,
-    space: Space | None,
+    pair: TokenizedPair, rows: LexiconRows, reverse: pd.DataFrame, recipe: str, seed: int, parameters: dict[str, Any]
 ) -> Lexicon:
     source, target = pair.source, pair.target
-    parameters: dict[str, Any] = {"overlap": overlap, "hidden": 0 if hidden is None else len(hidden)}
-    if space is not None:
-        parameters |= {**space.parameters, "candidates": N_CANDIDATES}
-    if recipe == "anchored":
-        parameters |= {"pieces_share": PIECES_SHARE, "temperature": TEMPERATURE}
     provenance = make_provenance(
         source,
         target,
@@ -255,5 +252,4 @@ def _lexicon(
         text_bytes=pair.source_corpus.n_bytes,
     )
     counts = pair.source_corpus.counts(source.size), pair.target_corpus.counts(target.size)
-    reverse = make_reverse(back.source_id, back.score, back.origin)
-    return Lexicon(forward.to_table(source, target, *counts), reverse, provenance)
+    return Lexicon(rows.to_table(source, target, *counts), reverse, provenance)

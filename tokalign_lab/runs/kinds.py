@@ -23,31 +23,42 @@ Kind = Callable[[dict[str, Any], "RunContext"], None]
 def align_kind(settings: dict[str, Any], context: RunContext) -> None:
     """Align two tokenizers on a text; writes `alignment/` and `scores.json`.
 
-    Settings: source, target, text (list), and optionally recipe, overlap, seed, max_bytes.
+    Settings: source, target, text (list), and optionally recipe, overlap (by default the recipe's own), seed,
+    max_bytes, one_to_one, model (the source model) and donor (a model with the target tokenizer) by name.
     """
     from tokalign_lab.alignment.recipes import align
+    from tokalign_lab.alignment.registry import check_recipe
     from tokalign_lab.catalog import load_vocabulary
     from tokalign_lab.corpus import tokenize_pair
     from tokalign_lab.documents import read_documents, split_documents
     from tokalign_lab.evaluation.held_out import held_out_precision
     from tokalign_lab.evaluation.lexicon_scores import score_lexicon
-    from tokalign_lab.vocabulary import overlap
+    from tokalign_lab.model.load import load_model
+    from tokalign_lab.vocabulary import overlap as shared_by_either
 
-    _check(settings, "align", {"source", "target", "text"}, {"recipe", "overlap", "seed", "max_bytes"})
+    optional = {"recipe", "overlap", "seed", "max_bytes", "one_to_one", "model", "donor"}
+    _check(settings, "align", {"source", "target", "text"}, optional)
     seed, recipe = int(settings.get("seed", 0)), settings.get("recipe", "anchored")
+    one_to_one, overlap = bool(settings.get("one_to_one", False)), settings.get("overlap")
+    method = check_recipe(recipe, settings.get("model"), settings.get("donor"), one_to_one, overlap)
     source, target = load_vocabulary(settings["source"]), load_vocabulary(settings["target"])
     documents = read_documents(settings["text"], max_bytes=settings.get("max_bytes"), seed=seed)
     train, held_out = split_documents(documents, seed=seed)
     pair = tokenize_pair(source, target, train, progress=part(context.progress, 0.0, 0.2))
+    model = load_model(settings["model"]) if method.needs_model else None
+    donor = (load_model(settings["donor"]), load_vocabulary(settings["donor"])) if method.needs_donor else None
     alignment = align(
         pair,
         recipe=recipe,
         seed=seed,
-        overlap=settings.get("overlap", "bytes"),
+        overlap=overlap,
         progress=part(context.progress, 0.2, 0.7),
+        model=model,
+        donor=donor,
+        one_to_one=one_to_one,
     )
     alignment.save(context.folder.path / "alignment")
-    shared = overlap(source, target)
+    shared = shared_by_either(source, target)
     values: dict[str, Any] = {
         "overlap": {"raw": shared.raw_share, "bytes": shared.bytes_share},
         "seconds": alignment.seconds,
@@ -60,9 +71,7 @@ def align_kind(settings: dict[str, Any], context: RunContext) -> None:
     if alignment.source_vectors is not None:
         with suppress(InputError):
             testing = part(context.progress, 0.85, 1.0)
-            values["held_out"] = held_out_precision(
-                pair, recipe, seed, overlap=settings.get("overlap", "bytes"), progress=testing
-            ).to_dict()
+            values["held_out"] = held_out_precision(pair, recipe, seed, progress=testing, model=model).to_dict()
     write_json(context.folder.path / "scores.json", values)
     context.emit({"kind": "scores", **values})
     context.progress(1.0, "aligned")
@@ -71,24 +80,31 @@ def align_kind(settings: dict[str, Any], context: RunContext) -> None:
 def rearrange_kind(settings: dict[str, Any], context: RunContext) -> None:
     """Give a model the lexicon's target vocabulary; writes a model folder.
 
-    Settings: model, lexicon (path of a `.parquet`), and optionally out (default `model` in the run folder), seed.
+    Settings: model, lexicon (path of a `.parquet`), and optionally out (default `model` in the run folder), seed,
+    keep_tied, calibrate (a list of texts to calibrate the output on).
     """
     from tokalign_lab.alignment.lexicon import Lexicon
     from tokalign_lab.catalog import load_vocabulary
+    from tokalign_lab.model.calibrate import calibrate_on
     from tokalign_lab.model.load import load_model
     from tokalign_lab.model.rearrange import rearrange
     from tokalign_lab.model.save import save_model
 
-    _check(settings, "rearrange", {"model", "lexicon"}, {"out", "seed"})
+    _check(settings, "rearrange", {"model", "lexicon"}, {"out", "seed", "keep_tied", "calibrate"})
     lexicon = Lexicon.load(Path(settings["lexicon"]))
     source = load_vocabulary(lexicon.provenance["source"]["name"])
     target = load_vocabulary(lexicon.provenance["target"]["name"])
     context.progress(0.1, "loading the model")
     model = load_model(settings["model"], device="cpu", dtype="auto")
     context.progress(0.5, "moving the rows")
-    moved = rearrange(model, lexicon, source, target, seed=int(settings.get("seed", 0)))
+    seed = int(settings.get("seed", 0))
+    moved = rearrange(model, lexicon, source, target, seed=seed, keep_tied=bool(settings.get("keep_tied", False)))
+    card = {"model": settings["model"], "lexicon": lexicon.provenance}
+    if text := settings.get("calibrate"):
+        done = calibrate_on(moved, target, text, seed=seed, progress=part(context.progress, 0.6, 0.9))
+        card["calibration"] = {"text": text, **done.to_dict()}
     out = Path(settings.get("out") or context.folder.path / "model")
-    save_model(moved, target, out, card={"model": settings["model"], "lexicon": lexicon.provenance}, source=source)
+    save_model(moved, target, out, card=card, source=source)
     context.progress(1.0, "saved")
 
 

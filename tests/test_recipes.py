@@ -1,0 +1,373 @@
+"""Every recipe by what it promises: what it copies, what it falls back on, what it needs, and what it says when it
+cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import WORDS, renumbered, tiny_model, tiny_vocabulary
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tokalign_lab.alignment.baselines import add_last_in_mean_out, add_permuted, add_pieces
+from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
+from tokalign_lab.alignment.lexicon import LexiconRows
+from tokalign_lab.alignment.neighbours import Candidates
+from tokalign_lab.alignment.one_to_one import one_to_one
+from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.recipes import Alignment, align
+from tokalign_lab.alignment.registry import METHODS, RECIPES, check_recipe
+from tokalign_lab.alignment.spaces import find_candidates, make_space
+from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.documents import Document
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.held_out import held_out_precision
+from tokalign_lab.vocabulary import SharedTokens, Vocabulary
+
+TEXT = WORDS + "The quick brown fox jumps over the lazy dog. def add(left, right): return left + right. "
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "small_pair" not in request.fixturenames:
+        monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
+
+
+def pair_of(source: Vocabulary, target: Vocabulary, text: str = TEXT * 10) -> TokenizedPair:
+    return tokenize_pair(source, target, [Document(text, "t", "t")])
+
+
+def run(pair: TokenizedPair, recipe: str, **options: object) -> Alignment:
+    """Align, with a tiny model and donor where the recipe needs them."""
+    method = METHODS[recipe]
+    model = tiny_model("llama_tied", pair.source.size) if method.needs_model else None
+    donor = (tiny_model("llama_tied", pair.target.size, seed=1), pair.target) if method.needs_donor else None
+    return align(pair, recipe, model=model, donor=donor, **options)
+
+
+# --- the table
+
+
+def test_every_recipe_of_both_papers_and_of_the_peers_is_there() -> None:
+    assert list(RECIPES)[:2] == ["anchored", "tokalign"]
+    assert set(RECIPES) == {
+        "anchored", "tokalign", "tokalign-normalised", "tokalign-vanilla", "tokalign++", "tokalign++-hidden",
+        "random", "random-permutation", "mean", "multivariate", "pieces", "last-in-mean-out",
+        "focus", "wechsel", "omp",
+    }  # fmt: skip
+    assert all(description and "\n" not in description for description in RECIPES.values())
+    papers = {"tokalign", "tokalign-vanilla", "tokalign++", "tokalign++-hidden"}
+    assert {name for name, method in METHODS.items() if method.overlap == "raw"} == papers
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_recipe_runs_on_next_to_nothing(recipe: str) -> None:
+    """One document, two tiny vocabularies: fewer shared tokens than pivots, fewer sources than candidates."""
+    pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))
+    alignment = run(pair, recipe)
+    table, provenance = alignment.lexicon.table, alignment.lexicon.provenance
+    assert (table["origin"] != "hole").all()
+    assert np.isfinite(np.concatenate([np.zeros(0), *table["weights"]])).all()
+    assert (provenance["recipe"], provenance["parameters"]["overlap"]) == (recipe, METHODS[recipe].overlap)
+    assert len(alignment.lexicon.reverse) == pair.source.size
+    again = run(pair, recipe).lexicon.table
+    assert again.astype(str).equals(table.astype(str))
+
+
+def test_a_recipe_says_what_it_lacks_before_anything_is_done() -> None:
+    pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))
+    with pytest.raises(InputError, match=r"'tokalign\+\+-hidden' reads the source model; give it"):
+        align(pair, "tokalign++-hidden")
+    with pytest.raises(InputError, match="'omp' reads the source model"):
+        align(pair, "omp")
+    with pytest.raises(InputError, match=r"'omp' needs a donor.*--donor"):
+        align(pair, "omp", model=tiny_model("llama", 270))
+    for recipe in ("anchored", "pieces", "focus"):
+        with pytest.raises(InputError, match=f"'{recipe}' does not choose one source token"):
+            align(pair, recipe, one_to_one=True)
+    with pytest.raises(InputError, match="overlap 'letters'"):
+        check_recipe("pieces", overlap="letters")
+
+
+# --- baselines
+
+
+@pytest.fixture(scope="module")
+def copied(small_pair: TokenizedPair) -> LexiconRows:
+    return copied_rows(small_pair, text_tokens_shared(small_pair.source, small_pair.target, "bytes"))[0]
+
+
+def fresh(small_pair: TokenizedPair) -> LexiconRows:
+    return copied_rows(small_pair, text_tokens_shared(small_pair.source, small_pair.target, "bytes"))[0]
+
+
+def test_pieces_and_last_in_mean_out_take_the_same_pieces(small_pair: TokenizedPair, copied: LexiconRows) -> None:
+    source, target = small_pair.source, small_pair.target
+    mean, last = fresh(small_pair), fresh(small_pair)
+    add_pieces(mean, source, target)
+    add_last_in_mean_out(last, source, target)
+    filled = [i for i in open_ids(copied, target).tolist() if mean.origin[i] == "pieces"]
+    assert len(filled) > 9000
+    spelled = spell(source, [target.token_bytes[i] for i in filled])
+    for i, pieces in zip(filled[::50], spelled[::50], strict=True):
+        assert set(mean.sources[i]) == set(pieces)
+        assert mean.weights[i].sum() == pytest.approx(1)
+        assert last.sources[i].tolist() == pieces[-1:]
+        assert (last.output[i][0].tolist(), last.output[i][2]) == ([], 1.0)
+    assert set(last.output) == set(filled)  # copied tokens keep one row for both
+
+
+def test_permuted_rows_are_whole_source_rows_and_drawn_by_seed(small_pair: TokenizedPair, copied: LexiconRows) -> None:
+    source, target = small_pair.source, small_pair.target
+    left = open_ids(copied, target)
+    drawn = {}
+    for anew, seed in ((True, 0), (True, 1), (False, 0)):
+        rows = fresh(small_pair)
+        add_permuted(rows, source, target, seed, anew)
+        drawn[anew, seed] = rows.source_id[left]
+        assert set(rows.origin[left]) == {"permuted"}
+        assert all(rows.sources[i].tolist() == [rows.source_id[i]] for i in left[::100])
+        assert not source.is_control[rows.source_id[left]].any()
+        assert np.isnan(rows.score[left]).all()  # nothing speaks for a row drawn at random
+    assert (drawn[True, 0] != drawn[True, 1]).mean() > 0.99
+    assert len(np.unique(drawn[False, 0])) == len(left)  # a permutation gives each row away once
+    assert len(np.unique(drawn[True, 0])) < len(left)
+
+
+def test_a_permutation_begins_again_where_it_ends() -> None:
+    source, target = tiny_vocabulary(265), tiny_vocabulary(330)
+    rows = LexiconRows(target.size)
+    add_permuted(rows, source, target, 0, anew=False)
+    uses = np.bincount(rows.source_id, minlength=source.size)[~source.is_control]
+    assert set(uses) <= {1, 2}
+
+
+# --- the papers' recipes
+
+
+@pytest.fixture(scope="module")
+def hidden(small_pair: TokenizedPair) -> SharedTokens:
+    """Shared tokens that the papers' recipes are not told about, frequent enough to have vectors."""
+    source, target = small_pair.source, small_pair.target
+    shared = text_tokens_shared(source, target, "raw")
+    counts = np.minimum(
+        small_pair.source_corpus.counts(source.size)[shared.source_ids],
+        small_pair.target_corpus.counts(target.size)[shared.target_ids],
+    )
+    frequent = np.flatnonzero(counts >= 5)[::10]
+    return SharedTokens(source_ids=shared.source_ids[frequent], target_ids=shared.target_ids[frequent])
+
+
+@pytest.fixture(scope="module")
+def papers(small_pair: TokenizedPair, hidden: SharedTokens) -> dict[str, Alignment]:
+    recipes = ("tokalign", "tokalign-vanilla", "tokalign++")
+    return {recipe: align(small_pair, recipe, hidden=hidden.target_ids) for recipe in recipes}
+
+
+def twins_found(alignment: Alignment, hidden: SharedTokens) -> float:
+    return float((alignment.lexicon.source_of()[hidden.target_ids] == hidden.source_ids).mean())
+
+
+def test_the_papers_recipes_copy_equal_strings_and_draw_what_has_no_vector(
+    papers: dict[str, Alignment], small_pair: TokenizedPair, hidden: SharedTokens
+) -> None:
+    shared = text_tokens_shared(small_pair.source, small_pair.target, "raw", hidden.target_ids)
+    by_bytes = text_tokens_shared(small_pair.source, small_pair.target, "bytes")
+    assert len(shared) < len(by_bytes)
+    for alignment in papers.values():
+        table = alignment.lexicon.table
+        assert (table["source_id"].to_numpy()[shared.target_ids] == shared.source_ids).all()
+        assert (table["origin"] == "identical").sum() == len(shared)
+        assert set(table["origin"]) == {"identical", "role", "aligned", "permuted"}
+        assert all(len(ids) == 1 for ids in table["sources"])  # one hard copy for every row
+        with_vector = np.isin(table["target_id"], alignment.target_vectors.ids)
+        assert not (with_vector & (table["origin"] == "permuted")).any()
+        assert alignment.lexicon.provenance["parameters"]["rest"] == "permuted"
+
+
+def test_upstreams_dot_product_makes_hubs_that_scaling_and_csls_take_down(
+    papers: dict[str, Alignment], small_pair: TokenizedPair
+) -> None:
+    def largest_share(alignment: Alignment) -> float:
+        table = alignment.lexicon.table
+        chosen = table["source_id"][table["origin"] == "aligned"]
+        return float(chosen.value_counts().iloc[:3].sum() / len(chosen))
+
+    scaled = align(small_pair, "tokalign-normalised", overlap="raw")
+    assert largest_share(papers["tokalign"]) > 1.5 * largest_share(scaled)
+    assert largest_share(papers["tokalign++"]) < 0.1
+
+
+def test_relative_vectors_are_upstreams_to_the_letter(papers: dict[str, Alignment], small_pair: TokenizedPair) -> None:
+    """The definition of cal_trans_matrix.py, -r -n 300: argmax of the product of cosines to the pivots."""
+    alignment = papers["tokalign"]
+    source, target = alignment.source_vectors, alignment.target_vectors
+    assert source.dimensions == target.dimensions == 300
+    product = target.rows @ source.rows.T
+    product[:, small_pair.source.is_control[source.ids]] = -np.inf
+    table = alignment.lexicon.table
+    mine = table["source_id"].to_numpy()[target.ids]
+    aligned = (table["origin"] == "aligned").to_numpy()[target.ids]
+    best = product.max(axis=1)
+    of_mine = product[np.arange(len(target)), source.positions_of(mine)]
+    np.testing.assert_allclose(of_mine[aligned], best[aligned], rtol=1e-4)
+
+
+def test_held_out_twins_rank_the_methods_as_the_papers_do(
+    small_pair: TokenizedPair, papers: dict[str, Alignment], hidden: SharedTokens
+) -> None:
+    found = {recipe: twins_found(alignment, hidden) for recipe, alignment in papers.items()}
+    found["tokalign-normalised"] = held_out_precision(small_pair, "tokalign-normalised", overlap="raw").p_at_1
+    assert found["tokalign-vanilla"] < 0.02  # two spaces trained apart
+    assert found["tokalign-vanilla"] < found["tokalign-normalised"] < found["tokalign++"]
+    assert found["tokalign"] < found["tokalign-normalised"]
+    assert found["tokalign++"] > 0.5
+
+
+def test_hidden_states_need_no_mapping() -> None:
+    """One model reads both sides: a token that both have has one vector, so its twin is found without being told."""
+    pair = pair_of(tiny_vocabulary(300), tiny_vocabulary(360))
+    model = tiny_model("llama_tied", pair.source.size)
+    everything = text_tokens_shared(pair.source, pair.target, "bytes")
+    nothing = text_tokens_shared(pair.source, pair.target, "none")
+    space = make_space(pair, "tokalign++-hidden", nothing, seed=0, model=model)
+    found = find_candidates(space, everything.target_ids, pair.source.is_control)
+    assert (found.candidate_ids[:, 0] == everything.source_ids).mean() > 0.99
+
+
+# --- the unknown token, roles, holes
+
+
+def word_vocabulary(order: int = 1) -> Vocabulary:
+    """Whole words from id 1 on, forwards or backwards; one token is unk, bos and eos."""
+    words = sorted(set(TEXT.replace(",", " ").replace(".", " ").split()))[::order]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["<unk>", *words])}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = {f"{role}_token": "<unk>" for role in ("unk", "bos", "eos")}
+    return Vocabulary.from_tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names), f"words-{order}")
+
+
+def test_bos_eos_and_unk_may_be_one_token_and_unk_is_never_chosen() -> None:
+    source, target = word_vocabulary(), word_vocabulary(-1)
+    unknown = source.roles["unk"]
+    assert source.roles["bos"] == source.roles["eos"] == unknown
+    pair = pair_of(source, target)
+    assert pair.source_corpus.counts(source.size)[unknown] >= 5  # words with a comma; it has a vector and is frequent
+    shared = text_tokens_shared(source, target, "raw")
+    hidden = shared.target_ids[::3]
+    for recipe in ("tokalign", "tokalign-vanilla", "tokalign-normalised", "tokalign++", "anchored"):
+        table = align(pair, recipe, hidden=hidden).lexicon.table
+        assert (table["source_id"] == unknown).sum() == 1
+        assert table["origin"][target.roles["unk"]] == "role"
+        ranked = np.concatenate(table["candidate_ids"].to_list())
+        assert len(ranked)
+        assert unknown not in ranked
+
+
+def test_a_tokenizer_without_unk_and_with_holes_in_its_ids() -> None:
+    source, whole = tiny_vocabulary(300), tiny_vocabulary(330)
+    target = renumbered(whole, 3 * np.arange(whole.size) + 1)
+    assert "unk" not in target.roles
+    assert target.is_hole.mean() > 0.6
+    for recipe in ("tokalign", "tokalign++", "pieces", "random-permutation", "multivariate", "last-in-mean-out"):
+        table = align(pair_of(source, target), recipe).lexicon.table
+        assert ((table["origin"] == "hole") == target.is_hole).all()
+        assert (table["source_id"][target.is_hole] == -1).all()
+        back = align(pair_of(target, source), recipe).lexicon.table
+        chosen = np.concatenate(back["sources"].to_list())
+        assert len(chosen)
+        assert not target.is_hole[chosen].any()
+
+
+def test_a_text_in_which_most_tokens_never_occur() -> None:
+    pair = pair_of(tiny_vocabulary(300), tiny_vocabulary(310), "the rain and the birds sing while the fox jumps " * 20)
+    never = np.flatnonzero(pair.target_corpus.counts(pair.target.size) == 0)
+    assert len(never) > 250
+    for recipe, origin in (("tokalign-normalised", "pieces"), ("tokalign", "permuted"), ("tokalign++", "permuted")):
+        origins = align(pair, recipe, hidden=never).lexicon.origin_counts()
+        assert origins[origin] > 250
+        assert origins.get("aligned", 0) < 30
+
+
+# --- few or no shared tokens
+
+
+def test_fewer_shared_tokens_than_pivots_are_all_used_and_the_provenance_says_so() -> None:
+    pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))
+    parameters = align(pair, "tokalign").lexicon.provenance["parameters"]
+    assert 2 <= parameters["pivots"] < parameters["pivots_asked_for"] == 300
+
+
+@pytest.mark.parametrize("recipe", ["tokalign", "tokalign-normalised", "tokalign++", "anchored", "focus"])
+def test_zero_shared_tokens_are_one_sentence(recipe: str) -> None:
+    pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))
+    with pytest.raises(InputError, match=r"'pieces'"):
+        align(pair, recipe, overlap="none")
+
+
+@pytest.mark.parametrize("recipe", ["tokalign-vanilla", "pieces", "mean", "random-permutation"])
+def test_zero_shared_tokens_do_not_matter_to_recipes_that_need_none(recipe: str) -> None:
+    table = align(pair_of(tiny_vocabulary(270), tiny_vocabulary(330)), recipe, overlap="none").lexicon.table
+    assert "identical" not in set(table["origin"])
+    assert (table["origin"] != "hole").all()
+
+
+# --- one to one
+
+
+def best_by_trying(scores: np.ndarray) -> float:
+    """The highest sum over all ways to give as many rows as there can be a column of their own."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(-scores)
+    return float(scores[rows, columns].sum())
+
+
+def test_the_assignment_is_the_best_there_is() -> None:
+    random = np.random.default_rng(0)
+    for n, m in ((5, 9), (20, 20), (40, 60)):
+        scores = random.random((n, m)).astype(np.float32)
+        ranked = np.argsort(-scores, axis=1)
+        found = Candidates(np.arange(n), ranked + 100, np.take_along_axis(scores, ranked, axis=1))
+        choice = one_to_one(found)
+        given = found.candidate_ids[np.arange(n), choice]
+        assert len(set(given)) == n
+        assert found.scores[np.arange(n), choice].sum() == pytest.approx(best_by_trying(scores), abs=1e-4)
+
+
+def test_those_that_others_leave_nothing_get_nothing_and_most_are_served() -> None:
+    ids = np.array([[1, 2], [1, 2], [1, 2], [1, 3]])
+    scores = np.array([[0.9, 0.8], [0.9, 0.1], [0.5, 0.4], [0.95, -0.9]], np.float32)
+    choice = one_to_one(Candidates(np.arange(4), ids, scores))
+    given = [int(ids[i, c]) for i, c in enumerate(choice) if c >= 0]
+    assert sorted(given) == [1, 2, 3]  # three sources, three tokens served, though 3 is a poor match
+    assert choice.tolist() == [1, 0, -1, 1]
+    assert one_to_one(Candidates(np.zeros(0, int), np.zeros((0, 5), int), np.zeros((0, 5), np.float32))).tolist() == []
+
+
+def test_one_to_one_gives_no_row_away_twice(small_pair: TokenizedPair) -> None:
+    many = align(small_pair, "tokalign-normalised").lexicon.table
+    table = align(small_pair, "tokalign-normalised", one_to_one=True).lexicon.table
+    aligned = table[table["origin"] == "aligned"]
+    assert many["source_id"][many["origin"] == "aligned"].duplicated().any()
+    assert aligned["source_id"].is_unique
+    copied = table["source_id"][table["origin"].isin(["identical", "role"])]
+    assert not aligned["source_id"].isin(copied).any()
+    assert len(aligned) > 200  # few source tokens with a vector are not copied
+    assert set(table["origin"]) == set(many["origin"])
+    for row in aligned.sample(50, random_state=0).itertuples():
+        if row.source_id == row.candidate_ids[0]:
+            assert row.score == row.candidate_scores[0]
+        else:
+            assert row.score <= row.candidate_scores[0]
+            assert row.margin <= 0
+
+
+def test_one_to_one_where_every_source_row_is_given_away_already() -> None:
+    pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))  # the smaller vocabulary is within the larger
+    many, table = (align(pair, "tokalign-normalised", one_to_one=strict).lexicon.table for strict in (False, True))
+    assert "aligned" in set(many["origin"])
+    assert "aligned" not in set(table["origin"])
+    assert (table["origin"] == "pieces").sum() == many["origin"].isin(["pieces", "aligned"]).sum()

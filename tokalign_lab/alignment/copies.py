@@ -1,0 +1,53 @@
+"""What needs no alignment: tokens that both vocabularies have, and special tokens of the same role.
+
+The papers copy a token whose *string* both vocabularies hold; here it is the bytes, unless a recipe asks for the
+string (overlap="raw"). Special tokens are never compared as strings of text but by what they do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.alignment.lexicon import LexiconRows
+from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.vocabulary import SharedTokens, Vocabulary, shared_roles, shared_tokens
+
+
+def text_tokens_shared(
+    source: Vocabulary, target: Vocabulary, overlap: str, hidden: NDArray[np.int64] | None = None
+) -> SharedTokens:
+    """Shared tokens without special ones, which are matched by role, and without the hidden ones."""
+    shared = shared_tokens(source, target, by=overlap)
+    kept = ~(target.is_control[shared.target_ids] | source.is_control[shared.source_ids])
+    if hidden is not None:
+        kept &= ~np.isin(shared.target_ids, hidden)
+    return SharedTokens(source_ids=shared.source_ids[kept], target_ids=shared.target_ids[kept])
+
+
+def copied_rows(pair: TokenizedPair, shared: SharedTokens) -> tuple[LexiconRows, LexiconRows]:
+    """Rows of target tokens and, for the other direction, of source tokens; what is not copied is still a hole."""
+    source, target = pair.source, pair.target
+    forward = _copied(target, shared.target_ids, shared.source_ids, shared_roles(source, target))
+    # Seen from the source, a token that several target tokens share goes to the one that the text uses most.
+    counts = pair.target_corpus.counts(target.size)[shared.target_ids]
+    order = np.lexsort((shared.target_ids, -counts, shared.source_ids))
+    source_ids, first = np.unique(shared.source_ids[order], return_index=True)
+    back = _copied(source, source_ids, shared.target_ids[order][first], shared_roles(target, source))
+    return forward, back
+
+
+def open_ids(rows: LexiconRows, vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """Ids of tokens whose row is not made yet, special ones among them; an id that no token has stays a hole."""
+    return np.flatnonzero((rows.origin == "hole") & ~vocabulary.is_hole)
+
+
+def _copied(
+    vocabulary: Vocabulary, ids: NDArray[np.int64], from_ids: NDArray[np.int64], roles: dict[int, int]
+) -> LexiconRows:
+    rows = LexiconRows(vocabulary.size)
+    for token, other in zip(ids.tolist(), from_ids.tolist(), strict=True):
+        rows.copy(token, other, "identical")
+    for token, other in roles.items():
+        rows.copy(token, other, "role")
+    return rows

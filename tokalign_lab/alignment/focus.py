@@ -1,0 +1,87 @@
+"""FOCUS (Dobler and de Melo 2023): a row is a sparse, convex mix of shared tokens that are used alike.
+
+    w = sparsemax(cos(v, v_1), ..., cos(v, v_n)),    row = sum_i w_i * source row of shared token i
+
+v are FastText vectors of the *target* tokens alone (`vectors/fasttext.py`), so no two spaces have to be mapped onto
+each other, which TokAlign needs relative representations for: tokens that both vocabularies have, whose rows are
+copied, are the only bridge. Sparsemax (Martins and Astudillo 2016) is the point of the simplex nearest to the
+cosines; unlike softmax it gives most tokens a weight of exactly zero. A token without a vector gets a random row.
+
+Shared tokens are found by bytes here. The authors' package compares decoded text without its leading white space, and
+so copies the row of one run of spaces or line ends to another; that fault is not repeated.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.alignment.copies import open_ids
+from tokalign_lab.alignment.lexicon import LexiconRows
+from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.errors import InputError
+from tokalign_lab.progress import Progress, part
+from tokalign_lab.vectors.fasttext import fasttext_vectors
+
+_N_CANDIDATES = 10  # that the lexicon lists, of those with a weight
+_BLOCK_NUMBERS = 1 << 23  # 64 MB of float64 cosines at a time
+
+
+def focus_rows(rows: LexiconRows, pair: TokenizedPair, seed: int = 0, progress: Progress | None = None) -> None:
+    """Make the rows that are still open.
+
+    Parameters
+    ----------
+    rows
+        With shared and special tokens already copied; the shared ones are what is mixed.
+    pair
+        The text; only the target's side is trained on.
+    seed
+        Of FastText; the random rows are drawn when the model is rearranged.
+    progress
+        Told about each step.
+
+    Raises
+    ------
+    InputError
+        If no shared token has a vector.
+    """
+    vectors = fasttext_vectors(pair.target_corpus, pair.target, seed=seed, progress=part(progress, 0.0, 0.7))
+    unit = vectors.normalized()
+    copied = rows.origin[vectors.ids] == "identical"
+    if not copied.any():
+        raise InputError(
+            f"No token that {pair.source.name} and {pair.target.name} share is frequent in the text, and FOCUS mixes "
+            "nothing else; give more text, or take the recipe 'pieces'."
+        )
+    shared_sources, shared_vectors = rows.source_id[vectors.ids[copied]], unit[copied]
+    new = np.flatnonzero(np.isin(vectors.ids, open_ids(rows, pair.target)))
+    block = max(1, _BLOCK_NUMBERS // len(shared_vectors))
+    for first in range(0, len(new), block):
+        here = new[first : first + block]
+        if progress is not None:
+            progress(0.7 + 0.3 * first / len(new), "mixing shared tokens")
+        # Rounded, so that a weight does not depend on the order that a product was added up in.
+        cosines = np.rint((unit[here] @ shared_vectors.T).astype(np.float64) * 2**20) / 2**20
+        for place, weights, scores in zip(here, sparsemax(cosines), cosines, strict=True):
+            target_id, chosen = int(vectors.ids[place]), np.flatnonzero(weights)
+            rows.mix(target_id, shared_sources[chosen].tolist(), weights[chosen].tolist(), "aligned")
+            best = chosen[np.argsort(-scores[chosen], kind="stable")][:_N_CANDIDATES]
+            rows.candidates(target_id, shared_sources[best], scores[best])
+    rows.fill(open_ids(rows, pair.target), "random")
+
+
+def sparsemax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of each row of `scores`, (n, m), that are nearest to it of all that are at least 0 and sum to 1.
+
+    The weights are max(score - threshold, 0). The threshold is found as Michelot (1986) does: spread what is missing
+    from, or too much of, 1 over the scores that take part, and let those that fall to 0 take part no more.
+    """
+    taking_part = np.ones(scores.shape, dtype=bool)
+    while True:
+        total = np.where(taking_part, scores, 0.0).sum(axis=1)
+        threshold = ((total - 1) / taking_part.sum(axis=1))[:, None]
+        still = taking_part & (scores > threshold)
+        if (still == taking_part).all():
+            return np.where(taking_part, scores - threshold, 0.0)
+        taking_part = still

@@ -1,0 +1,192 @@
+"""OMP (Goddard and Fernandes Neto 2025): describe a new token by shared tokens in a model that knows it, move over.
+
+    x = orthogonal matching pursuit of donor row of t in the donor rows of shared tokens, at most k of them
+    row of t = sum_i x_i * source row of shared token i
+
+Against every other recipe no text is needed but a second model, the donor, whose tokenizer is the target. Its rows
+know what a token means better than any vectors of a few megabytes; whether the two models' geometries agree is the
+bet. The pursuit (Pati et al. 1993) is greedy: it takes the shared token of the largest inner product with what is not
+yet explained, by its row as it is, so that long rows come first, fits all tokens taken so far by least squares, and
+goes on with the residual. Coefficients may be negative and need not sum to 1. A donor whose head is a matrix of its
+own is asked twice, and the output rows get their own coefficients.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokalign_lab.alignment.copies import open_ids
+from tokalign_lab.alignment.lexicon import LexiconRows
+from tokalign_lab.errors import InputError
+from tokalign_lab.progress import Progress, part
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_BATCH = 256  # tokens at a time: some 50 MB of bases at k = 64 and 640 dimensions
+_SHORTLIST = 8  # atoms whose products are computed again where the first look was rough
+_EXPLAINED = 1e-6  # a residual, or what is new about a row, this small beside the row is rounding
+
+
+def omp_rows(
+    rows: LexiconRows,
+    source: Vocabulary,
+    target: Vocabulary,
+    donor: tuple[PreTrainedModel, Vocabulary],
+    model: PreTrainedModel,
+    k: int = 64,
+    progress: Progress | None = None,
+) -> None:
+    """Make the rows that are still open.
+
+    Parameters
+    ----------
+    rows
+        With shared and special tokens already copied; the shared ones are what tokens are described by.
+    source, target
+        The two vocabularies.
+    donor
+        A loaded model whose tokenizer is `target`, and that tokenizer.
+    model
+        The source model; only the number of its rows matters.
+    k
+        Shared tokens a row, at most.
+    progress
+        Told the share of the tokens that are done.
+
+    Raises
+    ------
+    InputError
+        If the donor has another tokenizer than the target, `k` is below 1, or nothing is shared.
+    """
+    donor_model, vocabulary = donor
+    if vocabulary.fingerprint != target.fingerprint:
+        raise InputError(
+            f"The donor's tokenizer {vocabulary.name} is not the target {target.name}; OMP needs a donor model that "
+            "reads the target's tokens."
+        )
+    if k < 1:
+        raise InputError(f"OMP needs at least one token a row, but got k={k}.")
+    matrix, head = donor_model.get_input_embeddings().weight, donor_model.get_output_embeddings().weight
+    # A tokenizer may know a few ids more than its model has rows, on either side.
+    shared = np.flatnonzero(rows.origin == "identical")
+    kept = (shared < len(matrix)) & (rows.source_id[shared] < len(model.get_input_embeddings().weight))
+    shared = shared[kept]
+    if not len(shared):
+        raise InputError(f"{source.name} and {target.name} share no token, so OMP has nothing to describe others by.")
+    new = open_ids(rows, target)
+    new = new[new < len(matrix)]
+    source_ids = rows.source_id[shared]
+    apart = head is not matrix
+    chosen, weights = _describe(matrix, new, shared, k, part(progress, 0.0, 0.5 if apart else 1.0))
+    if apart:
+        out_chosen, out_weights = _describe(head, new, shared, k, part(progress, 0.5, 1.0))
+    for i, target_id in enumerate(new.tolist()):
+        used = np.flatnonzero(weights[i])
+        if not len(used):  # a row of zeros, which the donor never trained
+            continue
+        rows.mix(target_id, source_ids[chosen[i, used]].tolist(), weights[i, used].tolist(), "aligned", scale=False)
+        if apart:
+            used = np.flatnonzero(out_weights[i])
+            rows.mix_output(target_id, source_ids[out_chosen[i, used]].tolist(), out_weights[i, used].tolist())
+    rows.fill(open_ids(rows, target), "mean")
+
+
+def pursue(
+    vectors: torch.Tensor, atoms: torch.Tensor, k: int, progress: Progress | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Orthogonal matching pursuit of many vectors at once.
+
+    The residual is kept orthogonal to what was taken by a Gram-Schmidt basis of each vector's atoms (twice, since
+    once loses orthogonality to rounding), so that no least-squares problem is solved until the last triangular one.
+
+    Parameters
+    ----------
+    vectors
+        float32 (n, d), to be described.
+    atoms
+        float32 (m, d), to describe them by.
+    k
+        Atoms a vector; fewer where fewer explain it whole.
+    progress
+        Told the share of the vectors that are done.
+
+    Returns
+    -------
+    chosen
+        int64 (n, k), rows of `atoms` in the order they were taken.
+    weights
+        float32 (n, k); 0 for an atom that is not needed. The same on one machine; another, or a GPU, may round sums
+        otherwise and settle a near tie for another atom.
+    """
+    k = min(k, *atoms.shape)
+    rough = atoms.bfloat16() if _multiplies_bfloat16(atoms) else atoms
+    chosen, weights = np.zeros((len(vectors), k), np.int64), np.zeros((len(vectors), k), np.float32)
+    for first in range(0, len(vectors), _BATCH):
+        here = slice(first, first + _BATCH)
+        taken, coefficients = _pursue_batch(vectors[here], atoms, rough, k)
+        chosen[here], weights[here] = taken.cpu().numpy(), coefficients.cpu().numpy()
+        if progress is not None:
+            progress(min(first + _BATCH, len(vectors)) / len(vectors), "describing tokens by the donor's rows")
+    return chosen, weights
+
+
+def _describe(
+    matrix: torch.Tensor, new: NDArray[np.int64], shared: NDArray[np.int64], k: int, progress: Progress | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vectors, atoms = (matrix.detach()[torch.from_numpy(ids).to(matrix.device)] for ids in (new, shared))
+    return pursue(vectors.to(device, torch.float32), atoms.to(device, torch.float32), k, progress)
+
+
+def _pursue_batch(
+    vectors: torch.Tensor, atoms: torch.Tensor, rough: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    n, d = vectors.shape
+    basis = vectors.new_zeros(n, k, d)
+    triangle, along = vectors.new_zeros(n, k, k), vectors.new_zeros(n, k)  # atoms, and vectors, in that basis
+    chosen = torch.zeros(n, k, dtype=torch.long, device=vectors.device)
+    residual, enough = vectors.clone(), _EXPLAINED * vectors.norm(dim=1)
+    for step in range(k):
+        chosen[:, step] = _largest_product(residual, atoms, rough, chosen[:, :step])
+        atom = atoms[chosen[:, step]]
+        fresh = atom
+        for _ in range(2):
+            known = torch.einsum("ntd,nd->nt", basis[:, :step], fresh)
+            fresh = fresh - torch.einsum("ntd,nt->nd", basis[:, :step], known)
+            triangle[:, :step, step] += known
+        length = fresh.norm(dim=1)
+        needed = (length > _EXPLAINED * atom.norm(dim=1)) & (residual.norm(dim=1) > enough)
+        triangle[:, step, step] = torch.where(needed, length, 1.0)  # 1: the weight then comes out as 0
+        basis[:, step] = torch.where(needed[:, None], fresh / length[:, None], 0.0)
+        along[:, step] = (basis[:, step] * residual).sum(dim=1)
+        residual = residual - along[:, step, None] * basis[:, step]
+    return chosen, torch.linalg.solve_triangular(triangle, along[:, :, None], upper=True)[:, :, 0]
+
+
+def _largest_product(
+    residual: torch.Tensor, atoms: torch.Tensor, rough: torch.Tensor, taken: torch.Tensor
+) -> torch.Tensor:
+    """Which atom, not taken yet, has the largest inner product with each residual, whatever its sign.
+
+    Nearly all the time goes here. Where the processor multiplies bfloat16, four times as fast, that finds a short
+    list, and float32 decides among it.
+    """
+    products = (residual.to(rough.dtype) @ rough.T).abs_()
+    products[torch.arange(len(taken), device=taken.device)[:, None], taken] = -1.0  # scatter_ would copy it all
+    if rough is atoms:
+        return products.argmax(dim=1)
+    best, short = products.topk(min(_SHORTLIST, len(atoms)), dim=1)
+    exact = torch.einsum("nd,njd->nj", residual, atoms[short]).abs().masked_fill(best < 0, -1.0)
+    return short.gather(1, exact.argmax(dim=1, keepdim=True))[:, 0]
+
+
+def _multiplies_bfloat16(tensor: torch.Tensor) -> bool:
+    """Whether that is fast here; without the instruction it is far slower than float32."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return tensor.device.type == "cpu" and supported is not None and bool(supported())

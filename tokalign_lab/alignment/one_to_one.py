@@ -1,0 +1,51 @@
+"""Each source token to one target token at most: the assignment of the highest total score.
+
+TokAlign speaks of a one-to-one mapping but lets many target tokens take the same source row, and a model that gets
+one row many times spreads one token's probability over all of them. Here no row is given away twice: of all ways to
+give every target token one of its candidates or nothing, the one with the most tokens served, and among these the
+highest sum of scores (the linear assignment problem; Jonker and Volgenant 1987, on the sparse graph of candidates).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.alignment.neighbours import Candidates
+
+
+def one_to_one(candidates: Candidates) -> NDArray[np.int64]:
+    """Choose one candidate for each target token so that none is chosen twice.
+
+    Parameters
+    ----------
+    candidates
+        Ranked candidates of n tokens, k each.
+
+    Returns
+    -------
+    ndarray
+        int64 (n,): which of a token's candidates it gets, -1 where others took them all.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    n, k = candidates.candidate_ids.shape
+    if not n:
+        return np.zeros(0, np.int64)
+    sources, column = np.unique(candidates.candidate_ids, return_inverse=True)
+    column = column.reshape(n, k)
+    # Costs above 0, since 0 is no edge; a place of its own, where a token gets nothing, costs more than any detour
+    # through all others could save.
+    cost = 1.0 + (candidates.scores.max() - candidates.scores).astype(np.float64)
+    nothing = np.full((n, 1), cost.max() * (n + 1))
+    columns = np.concatenate([column, len(sources) + np.arange(n)[:, None]], axis=1)
+    values = np.concatenate([cost, nothing], axis=1)
+    starts = np.arange(0, n * (k + 1) + 1, k + 1)
+    graph = csr_array((values.ravel(), columns.ravel(), starts), shape=(n, len(sources) + n))
+    rows, given = min_weight_full_bipartite_matching(graph)
+    chosen = np.full(n, -1, np.int64)
+    served = given < len(sources)
+    hit = column[rows[served]] == given[served][:, None]
+    chosen[rows[served]] = hit.argmax(axis=1)
+    return chosen

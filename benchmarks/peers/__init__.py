@@ -1,0 +1,121 @@
+"""Other people's programs, run as themselves in an environment of their own, so that they can be compared with ours.
+
+    python3 -m venv PEERS
+    PEERS/bin/pip install torch==2.13.0
+    PEERS/bin/pip install deepfocus==1.0.1 mergekit==0.1.5 wechsel==0.0.4 glovpy==0.2.0
+
+(fastText is compiled, so this needs a C++ compiler.) Each program is given the source model's folder, the target
+tokenizer's folder and, all but mergekit, the same text as we train on; it makes embedding rows in float32, and
+those alone are taken over: they are put into the source model and measured with our own bits per byte. A program that
+ends badly raises `PeerFailed` with its own last words.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HERE = Path(__file__).parent
+
+
+class PeerFailed(RuntimeError):
+    """Another program ended badly; the message is the last line it wrote."""
+
+
+@dataclass(frozen=True)
+class PeerRows:
+    """What a peer made.
+
+    Attributes
+    ----------
+    input : np.ndarray
+        float32 (ids, d), rows of the input embedding.
+    output : np.ndarray or None
+        Rows of the head; None where it is tied.
+    seconds : float
+        Wall time of the whole program.
+    peak_bytes : int
+        Its peak resident memory.
+    """
+
+    input: NDArray[np.float32]
+    output: NDArray[np.float32] | None
+    seconds: float
+    peak_bytes: int
+
+
+def run_focus(python: Path, source: Path, target: Path, text: Path, seed: int) -> PeerRows:
+    """FOCUS as `deepfocus` ships it (`deepfocus_rows.py`)."""
+    return _run_script(python, "deepfocus_rows.py", source, target, text, seed)
+
+
+def run_wechsel(python: Path, source: Path, target: Path, text: Path) -> PeerRows:
+    """WECHSEL within one language as `wechsel` ships it (`wechsel_rows.py`)."""
+    return _run_script(python, "wechsel_rows.py", source, target, text, 0)
+
+
+def run_tokensurgeon(python: Path, source_model: Any, source: Path, donor_model: Any, donor: Path) -> PeerRows:
+    """OMP as `mergekit-tokensurgeon` ships it, from models that are written out in float32 first.
+
+    Parameters
+    ----------
+    python
+        The peers' interpreter; the program lies beside it.
+    source_model, donor_model
+        Loaded in float32; mergekit keeps the dtype that it reads.
+    source, donor
+        Folders with their tokenizers.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with tempfile.TemporaryDirectory() as work:
+        folders = [Path(work) / name for name in ("source", "donor", "result")]
+        for model, tokenizer, folder in zip((source_model, donor_model), (source, donor), folders, strict=False):
+            model.save_pretrained(folder)
+            for file in [*tokenizer.glob("*token*"), *tokenizer.glob("*.jinja")]:
+                shutil.copy(file, folder)
+        program = python.parent / "mergekit-tokensurgeon"
+        options = ["--approximation-method", "omp", "--k", "64"]
+        seconds, peak = _run([program, *folders, *options], Path(work), {})
+        made = AutoModelForCausalLM.from_pretrained(folders[2], dtype="float32")
+        head = made.get_output_embeddings().weight
+        rows = made.get_input_embeddings().weight
+        output = None if head is rows else head.detach().numpy()
+        return PeerRows(rows.detach().numpy(), output, seconds, peak)
+
+
+def _run_script(python: Path, script: str, source: Path, target: Path, text: Path, seed: int) -> PeerRows:
+    with tempfile.TemporaryDirectory() as work:
+        result = Path(work) / "rows.npz"
+        arguments = ["--source", source, "--target", target, "--text", text, "--seed", str(seed), "--result", result]
+        # One thread, since fastText's threads make every run another one.
+        seconds, peak = _run([python, HERE / script, *arguments], Path(work), {"OMP_NUM_THREADS": "1"})
+        with np.load(result) as arrays:
+            output = arrays.get("output")
+            return PeerRows(arrays["input"], output, seconds, peak)
+
+
+def _run(command: list[Any], work: Path, variables: dict[str, str]) -> tuple[float, int]:
+    """Run a program offline with a cache of its own; return its seconds and its peak memory in bytes."""
+    offline = {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(work / "cache"), "HF_HOME": str(work / "hf")}
+    log = work / "log.txt"
+    started = time.perf_counter()
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            [str(part) for part in command], stdout=file, stderr=file, env={**os.environ, **offline, **variables}
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        raise PeerFailed(f"exit code {process.returncode}: {lines[-1].strip() if lines else 'it wrote nothing'}")
+    return time.perf_counter() - started, used.ru_maxrss * 1024

@@ -1,0 +1,232 @@
+"""Which method loses least before any tuning? Bits per byte right after rearranging, ours and everyone else's.
+
+    python benchmarks/quality.py --peers-python PEERS/bin/python --out build/quality
+
+Every method gets the same source model, the same target tokenizer and (all but the donor methods) the same text to
+learn from; the rows it makes are put into the source model, and held-out prose, code, digits and non-Latin text are
+read with the target tokenizer. Seed i is the method's seed and the i-th draw of passages. The floor is the source
+model with its own tokenizer; the ceiling is a model whose every row is random. See `peers/__init__.py` for the
+environment that the peers run in; without it they are left out.
+
+Each result is a line of `results.jsonl`, written at once, so that a run that was stopped goes on where it was; a
+result of another text or other settings is not counted, but one of older code is: delete its line. A method that
+failed is a line too, with what it said, and is shown. `quality.md` and `quality.json` are written from these lines at
+the end, and by `--methods none` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peers import PeerFailed
+from quality_methods import DONORS, METHODS, PEERS, SEEDLESS, TARGETS, Bench, Made
+
+from tokalign_lab.console import set_up_logging
+from tokalign_lab.documents import Document, excerpts, n_bytes, part_of, read_documents, text_hash
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+from tokalign_lab.files import atomic_file, write_json
+from tokalign_lab.provenance import installed_versions
+from tokalign_lab.vocabulary import Vocabulary
+
+SLICES = ("prose", "code", "digits", "non-Latin")
+NON_LATIN = frozenset({"ar", "bn", "el", "fa", "he", "hi", "ja", "ko", "ru", "ta", "te", "th", "uk", "ur", "zh"})
+PASSAGE = 500  # characters
+DIGIT_POOL = 20_000  # bytes of held-out passages, those richest in digits, that the slice "digits" is drawn from
+
+
+class Results:
+    """The lines of results.jsonl that belong to these settings."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path, self.settings = path, settings
+        self.lines: list[dict[str, Any]] = []
+        if path.exists():
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            self.lines = [line for line in lines if line["settings"] == settings]
+
+    def has(self, source: str, target: str, method: str, seed: int) -> bool:
+        """Whether there is a line of this, be it a failure."""
+        key = (source, target, method, seed)
+        return any((x["source"], x["target"], x["method"], x["seed"]) == key for x in self.lines)
+
+    def add(self, **line: Any) -> None:
+        """Write a line at once."""
+        self.lines.append({**line, "settings": self.settings})
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(self.lines[-1]) + "\n")
+        told = line.get("error") or f"{line['all']:.4f} bits per byte, {line['seconds']:.1f} s"
+        print(f"{line['source']} -> {line['target']}  {line['method']}  seed {line['seed']}: {told}", flush=True)
+
+
+def passages(held_out: list[Document], size: int, seed: int) -> list[Document]:
+    """Draw `size` bytes of each slice."""
+    pools = {
+        "prose": [d for d in held_out if d.slice == "prose"],
+        "code": [d for d in held_out if d.slice == "code"],
+        "digits": rich_in_digits(held_out),
+        "non-Latin": [d for d in held_out if d.slice in NON_LATIN],
+    }
+    drawn = []
+    for name, pool in pools.items():
+        one_slice = [replace(document, slice=name) for document in pool]  # so that languages are drawn as they come
+        drawn += excerpts(one_slice, size, PASSAGE, seed)
+    return drawn
+
+
+def rich_in_digits(documents: list[Document]) -> list[Document]:
+    """Cut prose and code into passages and keep those with the most digits a character."""
+    texts = [d for d in documents if d.slice in ("prose", "code")]
+    cut = excerpts(texts, n_bytes(texts), PASSAGE)
+    ranked = sorted(cut, key=lambda d: -sum(c.isdigit() for c in d.text) / len(d.text))
+    sizes = np.cumsum([n_bytes([document]) for document in ranked])
+    return ranked[: int(np.searchsorted(sizes, DIGIT_POOL))]
+
+
+def todo(bench: Bench, results: Results, options: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """Yield methods with their seeds that have no result yet."""
+    for method in options.methods:
+        if method == "floor" or (method in PEERS and options.peers_python is None):
+            continue
+        if method.startswith("omp") and (bench.source_name, bench.target_name) not in DONORS:
+            continue
+        for seed in range(options.seeds):
+            if not results.has(bench.source_name, bench.target_name, method, seed):
+                yield method, seed
+
+
+def run(options: argparse.Namespace, results: Results, train: list[Document], drawn: list[list[Document]]) -> None:
+    def measure(model: Any, vocabulary: Vocabulary, seed: int, **line: Any) -> None:
+        found = bits_per_byte(model, vocabulary, drawn[seed], batch_tokens=2048)
+        scores = {"all": found.bits_per_byte, "tokens": found.tokens, **found.by_slice}
+        results.add(**line, seed=seed, **scores)
+
+    for source in options.sources:
+        bench = Bench(source, train, options.out / "train.jsonl", options.peers_python)
+        for seed in range(options.seeds):
+            if "floor" in options.methods and not results.has(source, "-", "floor", seed):
+                measure(bench.model, bench.source, seed, source=source, target="-", method="floor", seconds=0.0)
+        for target in options.targets or TARGETS[source] + donor_targets(source):
+            if target == source:
+                continue
+            bench.turn_to(target)
+            made: Made | None = None
+            made_by = ""
+            for method, seed in todo(bench, results, options):
+                line: dict[str, Any] = {"source": source, "target": target, "method": method}
+                try:
+                    if made is None or made_by != method or method not in SEEDLESS:
+                        made = None  # two models at once are one too many
+                        made, made_by = bench.make(method, seed), method
+                    measure(made.model, bench.target, seed, **line, seconds=made.seconds, peak_bytes=made.peak_bytes)
+                except (PeerFailed, InputError) as error:
+                    results.add(**line, seed=seed, error=str(error))
+
+
+def donor_targets(source: str) -> tuple[str, ...]:
+    """Targets that a source is only tried with because there is a donor for them."""
+    return tuple(target for of, target in DONORS if of == source and target not in TARGETS[source])
+
+
+def tables(results: Results) -> list[dict[str, Any]]:
+    """Mean over seeds: one entry a source, target and method, in the order of METHODS."""
+    found = []
+    pairs = dict.fromkeys((line["source"], line["target"]) for line in results.lines if line["target"] != "-")
+    for source, target in pairs:
+        for method in METHODS:
+            at = "-" if method == "floor" else target
+            lines = [x for x in results.lines if (x["source"], x["target"], x["method"]) == (source, at, method)]
+            good = [x for x in lines if "error" not in x]
+            entry: dict[str, Any] = {"source": source, "target": target, "method": method, "seeds": len(good)}
+            if good:
+                entry |= {name: float(np.mean([x[name] for x in good])) for name in ("all", *SLICES)}
+                # Later seeds may find vectors in the cache.
+                entry["seconds"] = max(x["seconds"] for x in good)
+                entry["peak_bytes"] = max((x.get("peak_bytes") or 0 for x in good), default=0) or None
+            if len(good) < len(lines):
+                entry["error"] = next(x["error"] for x in lines if "error" in x)
+            if lines:
+                found.append(entry)
+    return found
+
+
+def markdown(entries: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+    text = "# Bits per byte right after rearranging\n\n"
+    text += "Mean over seeds; lower is better. Seconds are those of the slowest seed, from text to rows; vectors that "
+    text += "a method before had trained on the same text are taken from the cache.\n"
+    text += f"\nSettings: `{json.dumps(settings)}`\n"
+    pairs = list(dict.fromkeys((entry["source"], entry["target"]) for entry in entries))
+    by = {(entry["source"], entry["target"], entry["method"]): entry for entry in entries}
+    text += "\n## All pairs\n\n| method | " + " | ".join(f"{s} → {t}" for s, t in pairs) + " | mean |\n"
+    text += "|---|" + "---:|" * (len(pairs) + 1) + "\n"
+    for method, what in METHODS.items():
+        values = [by.get((*pair, method), {}).get("all") for pair in pairs]
+        known = [value for value in values if value is not None]
+        mean = f"{np.mean(known):.3f}" if len(known) == len(pairs) else "–"
+        if known:
+            cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)
+            text += f"| {method}: {what} | {cells} | {mean} |\n"
+    for source, target in pairs:
+        text += f"\n## {source} → {target}\n\n| method | all | {' | '.join(SLICES)} | seconds | peak GB | seeds |\n"
+        text += "|---|" + "---:|" * (len(SLICES) + 4) + "\n"
+        for entry in entries:
+            if (entry["source"], entry["target"]) != (source, target):
+                continue
+            if entry["seeds"]:
+                scores = " | ".join(f"{entry[name]:.3f}" for name in ("all", *SLICES))
+                peak = f"{entry['peak_bytes'] / 1e9:.1f}" if entry["peak_bytes"] else ""
+                text += f"| {entry['method']} | {scores} | {entry['seconds']:.0f} | {peak} | {entry['seeds']} |\n"
+            if "error" in entry:
+                text += f"| {entry['method']} | failed: {entry['error'].replace('|', '/')} |" + " |" * 7 + "\n"
+    return text
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--out", type=Path, default=Path("build/quality"), help="where results are kept")
+    parser.add_argument("--peers-python", type=Path, help="the peers' interpreter; without it they are left out")
+    parser.add_argument("--sources", nargs="+", choices=list(TARGETS), default=list(TARGETS))
+    parser.add_argument("--targets", nargs="+", help="tokenizers of the catalogue; each source's own list by default")
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, "none"], default=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--bytes", type=int, default=2_000, help="held-out text a slice and seed")
+    parser.add_argument("--train-bytes", type=int, default=6_000_000, help="text that methods learn from")
+    options = parser.parse_args()
+    if options.peers_python is not None and not options.peers_python.is_file():
+        parser.error(f"there is no interpreter at '{options.peers_python}'; see benchmarks/peers/__init__.py")
+    return options
+
+
+def main() -> None:
+    options = parse()
+    set_up_logging()
+    train = part_of(read_documents(["default"], max_bytes=options.train_bytes), "train")
+    held_out = part_of(read_documents(["default"]), "held_out")
+    drawn = [passages(held_out, options.bytes, seed) for seed in range(options.seeds)]
+    settings = {
+        "bytes": options.bytes,
+        "train_bytes": options.train_bytes,
+        "train": text_hash(train)[:12],
+        "held_out": text_hash(held_out)[:12],
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    with atomic_file(options.out / "train.jsonl") as path, open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": document.text}) + "\n" for document in train)
+    results = Results(options.out / "results.jsonl", settings)
+    if options.methods != ["none"]:
+        run(options, results, train, drawn)
+    entries = tables(results)
+    text = markdown(entries, settings)
+    (options.out / "quality.md").write_text(text, encoding="utf-8")
+    write_json(options.out / "quality.json", {"settings": settings, "versions": installed_versions(), "rows": entries})
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -129,6 +129,56 @@ def test_a_token_the_model_has_no_row_for_becomes_the_mean() -> None:
     torch.testing.assert_close(new.get_input_embeddings().weight[4], old.mean(dim=0))
 
 
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_output_rows_made_apart_untie_the_head_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    rows = LexiconRows(TARGET.size)
+    for target_id in range(TARGET.size):
+        rows.copy(target_id, target_id % SOURCE.size, "aligned")
+    rows.mix(5, [7, 9], [0.5, 0.5], "pieces")
+    rows.mix_output(5, [7], [0.25], mean_weight=0.5)
+    lexicon = finish(rows, SOURCE, TARGET)
+    model = tiny_model(kind, SOURCE.size)
+    old_in, old_out = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    tied = old_in is old_out
+
+    new = rearrange(model, lexicon, SOURCE, TARGET)
+    new_in, new_out = new.get_input_embeddings().weight, new.get_output_embeddings().weight
+    assert new_in is not new_out
+    assert new.config.get_text_config().tie_word_embeddings is False
+    assert old_in is model.get_input_embeddings().weight
+    assert (model.get_output_embeddings().weight is old_in) == tied, "the source model stays as it was"
+    torch.testing.assert_close(new_in[5], 0.5 * old_in[7] + 0.5 * old_in[9])
+    torch.testing.assert_close(new_out[5], 0.25 * old_out[7] + 0.5 * old_out.mean(dim=0))
+    assert torch.equal(new_out[6:50], old_out[6:50])
+    save_model(new, TARGET, tmp_path / "saved", source=SOURCE)
+    loaded = load_model(str(tmp_path / "saved"), device="cpu")
+    ids = torch.tensor([[3, 5, 7, 20, 11]])
+    assert torch.equal(loaded(ids).logits, new(ids).logits)
+
+    kept = rearrange(model, lexicon, SOURCE, TARGET, keep_tied=True)
+    assert (kept.get_output_embeddings().weight is kept.get_input_embeddings().weight) == tied
+    torch.testing.assert_close(kept.get_input_embeddings().weight, new_in)
+
+
+def test_rows_drawn_with_full_covariance_vary_as_the_source_rows_do() -> None:
+    model = tiny_model("llama", SOURCE.size)
+    with torch.no_grad():  # two directions that go together, which a draw dimension by dimension would miss
+        model.get_input_embeddings().weight[:, 1] = 2 * model.get_input_embeddings().weight[:, 0]
+    drawn = {}
+    for origin in ("random", "multivariate"):
+        rows = LexiconRows(TARGET.size)
+        rows.fill(np.arange(TARGET.size), origin)
+        new = rearrange(model, finish(rows, SOURCE, TARGET), SOURCE, TARGET, seed=1)
+        drawn[origin] = new.get_input_embeddings().weight.detach()
+    torch.testing.assert_close(
+        drawn["multivariate"][:, 1] - drawn["multivariate"][:, 1].mean(),
+        2 * (drawn["multivariate"][:, 0] - drawn["multivariate"][:, 0].mean()),
+        rtol=1e-2, atol=1e-2,
+    )  # fmt: skip
+    together = torch.corrcoef(drawn["random"][:, :2].T)[0, 1]
+    assert abs(float(together)) < 0.3
+
+
 def test_wrong_tokenizers_are_refused() -> None:
     with pytest.raises(InputError, match="lexicon was made for"):
         rearrange(tiny_model("llama", SOURCE.size), mixed_lexicon(), TARGET, TARGET)

@@ -55,7 +55,7 @@ def make_lexicon(words: list[str] = WORDS, source_size: int = 6) -> Lexicon:
             "target_id": np.arange(n, dtype=np.int32), "source_id": rows.source_id, "score": rows.score,
             "margin": rows.margin, "candidate_ids": rows.candidate_ids, "candidate_scores": rows.candidate_scores,
             "origin": rows.origin.astype(str), "sources": rows.sources, "weights": rows.weights,
-            "source_count": np.ones(n, np.int64), "target_count": np.arange(n, dtype=np.int64) + 1,
+            "mean_weight": rows.mean_weight, "source_count": np.ones(n, np.int64), "target_count": np.arange(n, dtype=np.int64) + 1,
             "source_token": sources, "target_token": words,
         }
     )  # fmt: skip
@@ -144,6 +144,19 @@ class TestLexiconPanel:
         assert panel.lab_state.selection.ids == (4,)
         assert "Candidates" in panel._why.value
         assert panel.selection["target_token"].tolist() == ["naïve"]
+
+    def test_an_output_row_of_its_own_is_shown_beside_the_input_row(self) -> None:
+        lexicon = make_lexicon()
+        panel = LexiconPanel(lexicon)
+        panel.table.chosen = 4
+        assert "The new row is mixed from" in panel._why.value
+        table = lexicon.table
+        table["output_sources"], table["output_weights"] = table["sources"], [np.array([0.25])] * len(table)
+        table["output_mean_weight"] = np.float32(0.75)
+        panel = LexiconPanel(lexicon)
+        panel.table.chosen = 4
+        assert "The new output row is mixed from" in panel._why.value
+        assert "mean of all rows" in panel._why.value
 
     def test_shows_a_selection_made_elsewhere(self) -> None:
         state = LabState()

@@ -268,8 +268,12 @@ def why_html(details: Mapping[str, Any]) -> str:
     ]
     if details["candidates"]:
         parts.append(_ranking("Candidates, best first", "score", details["candidates"]))
+    apart = details["output_sources"] and details["output_sources"] != details["sources"]
     if details["sources"]:
-        parts.append(_ranking("The new row is mixed from", "weight", details["sources"]))
+        title = "The new input row is mixed from" if apart else "The new row is mixed from"
+        parts.append(_ranking(title, "weight", details["sources"]))
+        if apart:
+            parts.append(_ranking("The new output row is mixed from", "weight", details["output_sources"]))
     else:
         parts.append("<p>The new row rests on no source token of its own.</p>")
     return "".join(parts)

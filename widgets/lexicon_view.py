@@ -182,18 +182,30 @@ class LexiconView:
             "candidates": (row["candidate_ids"], row["candidate_scores"]),
             "sources": (row["sources"], row["weights"]),
         }
+        if self.lexicon.has_output:
+            pairs["output_sources"] = (row["output_sources"], row["output_weights"])
         listed = {
             name: [(int(i), self.labels.of("source", int(i)), float(value)) for i, value in zip(*pair, strict=True)]
             for name, pair in pairs.items()
         }
-        listed["sources"].sort(key=lambda item: -item[2])
-        return listed | {
-            "target_id": target_id,
-            "target": self.labels.of("target", target_id),
-            "source_id": int(row["source_id"]),
-            "source": self.labels.of("source", int(row["source_id"])),
-            **{name: cast(Any, row[name]) for name in ("score", "margin", "origin", "source_count", "target_count")},
-        }
+        for name, mean in (("sources", "mean_weight"), ("output_sources", "output_mean_weight")):
+            if name in listed:
+                listed[name].sort(key=lambda item: -item[2])
+                if row[mean]:
+                    listed[name].append((-1, "mean of all rows", float(row[mean])))
+        return (
+            {"output_sources": []}
+            | listed
+            | {
+                "target_id": target_id,
+                "target": self.labels.of("target", target_id),
+                "source_id": int(row["source_id"]),
+                "source": self.labels.of("source", int(row["source_id"])),
+                **{
+                    name: cast(Any, row[name]) for name in ("score", "margin", "origin", "source_count", "target_count")
+                },
+            }
+        )
 
 
 def folded(text: str) -> str:

@@ -55,7 +55,8 @@ def make_lexicon(words: list[str] = WORDS, source_size: int = 6) -> Lexicon:
             "target_id": np.arange(n, dtype=np.int32), "source_id": rows.source_id, "score": rows.score,
             "margin": rows.margin, "candidate_ids": rows.candidate_ids, "candidate_scores": rows.candidate_scores,
             "origin": rows.origin.astype(str), "sources": rows.sources, "weights": rows.weights,
-            "mean_weight": rows.mean_weight, "source_count": np.ones(n, np.int64), "target_count": np.arange(n, dtype=np.int64) + 1,
+            "mean_weight": rows.mean_weight, "source_count": np.ones(n, np.int64),
+            "target_count": np.arange(n, dtype=np.int64) + 1,
             "source_token": sources, "target_token": words,
         }
     )  # fmt: skip

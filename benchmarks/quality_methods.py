@@ -62,11 +62,10 @@ CALIBRATE_BYTES, CALIBRATE_TOKENS = 60_000, 8_000
 
 @dataclass(frozen=True)
 class Made:
-    """A model with a method's rows, and what making them took; `peak_bytes` only of programs of their own."""
+    """A model with a method's rows, and the seconds that making them took."""
 
     model: Any
     seconds: float
-    peak_bytes: int | None = None
 
 
 class Bench:
@@ -112,7 +111,7 @@ class Bench:
         if method not in PEERS:
             return self._rearranged(align(self.pair, method, seed, model=self.model).lexicon, seed, started)
         rows = self._peer(method, seed)
-        return Made(self._with(rows), rows.seconds, rows.peak_bytes)
+        return Made(self._with(rows), rows.seconds)
 
     def _peer(self, method: str, seed: int) -> PeerRows:
         assert self.python is not None  # the peers are left out without it

@@ -316,3 +316,20 @@ def test_an_address_that_is_none_is_refused() -> None:
     pytest.importorskip("dask.distributed")
     with pytest.raises(InputError, match="No Dask scheduler answers at 'nonsense://here'"):
         cluster_counts("nonsense://here", random_corpus(), 30, cached=False)
+
+
+@pytest.mark.parametrize("strange", [-1, 300])
+def test_an_id_that_the_vocabulary_has_not_is_refused(strange: int) -> None:
+    with pytest.raises(InputError, match="the vocabulary has only 300"):
+        keep_frequent(np.array([1, 2, strange], np.int32), 300)
+
+
+def test_a_damaged_cache_of_counts_is_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
+    corpus = random_corpus(20, 50)
+    whole = text_counts(corpus, 50, 5, 1)
+    values = np.array(whole.counts.values)
+    for file in (tmp_path / "counts").glob("*/*.npy"):
+        file.write_bytes(b"")
+    again = text_counts(corpus, 50, 5, 1)
+    assert np.array_equal(again.counts.values, values)

@@ -172,3 +172,14 @@ def test_nothing_to_search_among_is_an_error() -> None:
             search(random_vectors(3, 4, 0), np.zeros((0, 4)))
         with pytest.raises(InputError, match="4 and of 5 dimensions"):
             search(random_vectors(3, 4, 0), random_vectors(3, 5, 0))
+
+
+def test_a_search_that_fails_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("tokalign_lab.alignment.block_search._products", broken)
+    with pytest.raises(MemoryError):
+        best_of_both(rows, rows, 2, 4)

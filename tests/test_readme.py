@@ -55,3 +55,12 @@ def test_every_make_target_that_is_shown_exists() -> None:
 def test_every_linked_file_exists() -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert (Path(__file__).parent.parent / link).exists(), link
+
+
+def test_every_link_in_the_docs_leads_somewhere() -> None:
+    root = Path(__file__).parent.parent
+    pages = [*root.glob("*.md"), *root.glob("docs/**/*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))]
+    local = [(page, link) for page, link in links if not link.startswith(("http://", "https://"))]
+    assert len(local) > 5
+    assert [f"{page.name}: {link}" for page, link in local if not (page.parent / link).exists()] == []

@@ -202,3 +202,10 @@ def test_keyed_vectors_of_words_are_refused() -> None:
     keyed.add_vectors(["<unk>", "5", "the"], np.ones((3, 2), np.float32))
     with pytest.raises(InputError, match="key 2: 'the' is not a token id"):
         formats.from_keyed_vectors(keyed, VOCABULARY)
+
+
+def test_npy_that_is_an_archive_is_refused_by_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "v.npz", rows=np.ones((3, 2)))
+    (tmp_path / "v.npz").rename(tmp_path / "v.npy")
+    with pytest.raises(InputError, match=r"read it with TokenVectors\.load"):
+        formats.load_npy(tmp_path / "v.npy", VOCABULARY)

@@ -243,3 +243,12 @@ def test_no_shared_token_is_an_error_with_a_way_out() -> None:
     none = (np.zeros(0, np.int64), np.zeros(0, np.int64))
     with pytest.raises(InputError, match=r"share no token.*'pieces'"):
         anchored_vectors(byte_corpus(), byte_corpus(), none, (256, 256))
+
+
+def test_a_token_that_meets_no_anchor_has_no_vector() -> None:
+    corpus = random_corpus(60, 100)
+    few = (np.array([40, 41]), np.array([40, 41]))
+    one, _ = anchored_vectors(corpus, corpus, few, (100, 100), AnchoredSettings(window=1))
+    assert one.provenance["without_anchors"] > 0
+    assert 0 < len(one) < 100
+    assert (np.abs(one.rows).sum(axis=1) > 0).all()

@@ -105,6 +105,15 @@ class TestState:
         assert state.pins == ()
 
 
+def test_every_origin_has_a_colour_in_tables_and_maps() -> None:
+    from tokalign_lab.alignment.lexicon import ORIGINS
+    from tokalign_lab.widgets.figures import ORIGIN_COLOURS
+
+    css = (Path(__file__).parent.parent / "widgets" / "style.css").read_text()
+    assert set(ORIGIN_COLOURS) == set(ORIGINS)
+    assert [name for name in ORIGINS if f".tl-origin-{name}" not in css] == []
+
+
 class TestLexiconView:
     def view(self) -> LexiconView:
         lexicon = make_lexicon()

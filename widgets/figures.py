@@ -20,7 +20,7 @@ from tokalign_lab.widgets.theme import template
 # Okabe and Ito's palette, told apart by people who see colours differently, on white and on black.
 ORIGIN_COLOURS = {
     "identical": "#3a8fd0", "role": "#a377d1", "aligned": "#1aa37d", "pieces": "#e08a1e", "mean": "#98a1aa",
-    "random": "#dd5a50", "edited": "#d26fa8", "hole": "#98a1aa",
+    "random": "#dd5a50", "multivariate": "#dd5a50", "permuted": "#dd5a50", "edited": "#d26fa8", "hole": "#98a1aa",
 }  # fmt: skip
 NO_VALUE = "#98a1aa"
 HIGHLIGHT = {"light": "#d0006f", "dark": "#ffd84d"}

@@ -43,14 +43,11 @@ class PeerRows:
         Rows of the head; None where it is tied.
     seconds : float
         Wall time of the whole program.
-    peak_bytes : int
-        Its peak resident memory.
     """
 
     input: NDArray[np.float32]
     output: NDArray[np.float32] | None
     seconds: float
-    peak_bytes: int
 
 
 def run_focus(python: Path, source: Path, target: Path, text: Path, seed: int) -> PeerRows:
@@ -85,12 +82,12 @@ def run_tokensurgeon(python: Path, source_model: Any, source: Path, donor_model:
                 shutil.copy(file, folder)
         program = python.parent / "mergekit-tokensurgeon"
         options = ["--approximation-method", "omp", "--k", "64"]
-        seconds, peak = _run([program, *folders, *options], Path(work), {})
+        seconds = _run([program, *folders, *options], Path(work), {})
         made = AutoModelForCausalLM.from_pretrained(folders[2], dtype="float32")
         head = made.get_output_embeddings().weight
         rows = made.get_input_embeddings().weight
         output = None if head is rows else head.detach().numpy()
-        return PeerRows(rows.detach().numpy(), output, seconds, peak)
+        return PeerRows(rows.detach().numpy(), output, seconds)
 
 
 def _run_script(python: Path, script: str, source: Path, target: Path, text: Path, seed: int) -> PeerRows:
@@ -98,14 +95,14 @@ def _run_script(python: Path, script: str, source: Path, target: Path, text: Pat
         result = Path(work) / "rows.npz"
         arguments = ["--source", source, "--target", target, "--text", text, "--seed", str(seed), "--result", result]
         # One thread, since fastText's threads make every run another one.
-        seconds, peak = _run([python, HERE / script, *arguments], Path(work), {"OMP_NUM_THREADS": "1"})
+        seconds = _run([python, HERE / script, *arguments], Path(work), {"OMP_NUM_THREADS": "1"})
         with np.load(result) as arrays:
             output = arrays.get("output")
-            return PeerRows(arrays["input"], output, seconds, peak)
+            return PeerRows(arrays["input"], output, seconds)
 
 
-def _run(command: list[Any], work: Path, variables: dict[str, str]) -> tuple[float, int]:
-    """Run a program offline with a cache of its own; return its seconds and its peak memory in bytes."""
+def _run(command: list[Any], work: Path, variables: dict[str, str]) -> float:
+    """Run a program offline with a cache of its own; return its seconds."""
     offline = {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(work / "cache"), "HF_HOME": str(work / "hf")}
     log = work / "log.txt"
     started = time.perf_counter()
@@ -113,9 +110,7 @@ def _run(command: list[Any], work: Path, variables: dict[str, str]) -> tuple[flo
         process = subprocess.Popen(
             [str(part) for part in command], stdout=file, stderr=file, env={**os.environ, **offline, **variables}
         )
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.wait():
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         raise PeerFailed(f"exit code {process.returncode}: {lines[-1].strip() if lines else 'it wrote nothing'}")
-    return time.perf_counter() - started, used.ru_maxrss * 1024
+    return time.perf_counter() - started

@@ -230,5 +230,5 @@ def _card(
         "text_bytes": n_bytes(train),
         "text_hash": text_hash(train),
     }
-    origin = {key: earlier[key] for key in ("model", "lexicon") if earlier.get(key)}
+    origin = {key: earlier[key] for key in ("model", "lexicon", "calibration") if earlier.get(key)}
     return {"model": model_name, **origin, "training": training, "scores": scores}

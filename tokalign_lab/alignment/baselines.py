@@ -5,8 +5,8 @@ from an alignment, in nothing else:
 
 - `pieces`: the mean of the source tokens that spell the token (FVT, Gee et al. 2022).
 - `last-in-mean-out`: the input row of the last of those tokens, since a causal model reads a word off its last piece;
-  the output row is the mean row, so that no new token takes probability from a token that is known
-  (jukofyork/transplant-vocab).
+  the output row is the mean row, so that no new token takes probability from a token that is known. (The input half
+  is jukofyork/transplant-vocab's; its output row is a decaying mean from the first piece.)
 - `mean`, `random`, `multivariate`: the mean of the source rows, or a draw around it.
 - `permuted`: the row of a source token drawn at random: TokAlign's script does so where a token has no vector, and
   the paper's Rand.Perm. for all.

@@ -97,12 +97,14 @@ def best_of_both(
 
     def search(rows: slice) -> None:
         here, columns = one[rows], mine.get()
-        for first, similarity in _products(here, other, block):
-            _offer_to_rows(
-                similarity, here, other, first, no_penalty, np.float32(1), slack, positions[rows], of_one[rows]
-            )
-            _offer_to_columns(similarity, here, other, first, slack, columns)
-        mine.put(columns)
+        try:
+            for first, similarity in _products(here, other, block):
+                _offer_to_rows(
+                    similarity, here, other, first, no_penalty, np.float32(1), slack, positions[rows], of_one[rows]
+                )
+                _offer_to_columns(similarity, here, other, first, slack, columns)
+        finally:  # or the next thread would wait for them for ever
+            mine.put(columns)
 
     _in_threads(search, len(one), block)
     while not mine.empty():

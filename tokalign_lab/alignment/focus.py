@@ -61,8 +61,9 @@ def focus_rows(rows: LexiconRows, pair: TokenizedPair, seed: int = 0, progress: 
         here = new[first : first + block]
         if progress is not None:
             progress(0.7 + 0.3 * first / len(new), "mixing shared tokens")
-        # Rounded, so that a weight does not depend on the order that a product was added up in.
-        cosines = np.rint((unit[here] @ shared_vectors.T).astype(np.float64) * 2**20) / 2**20
+        # Rounded, so that a weight does not depend on the order that a product was added up in; float64, so that the
+        # error of adding is far below the grid.
+        cosines = np.rint((unit[here].astype(np.float64) @ shared_vectors.T.astype(np.float64)) * 2**20) / 2**20
         for place, weights, scores in zip(here, sparsemax(cosines), cosines, strict=True):
             target_id, chosen = int(vectors.ids[place]), np.flatnonzero(weights)
             rows.mix(target_id, shared_sources[chosen].tolist(), weights[chosen].tolist(), "aligned")

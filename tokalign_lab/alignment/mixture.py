@@ -11,7 +11,7 @@ A token that is read has to say what it is: its pieces say that best. A token th
 model would have written its first piece, so that piece's logit has to be part of its own; and it has to lose against
 shared tokens in places where only its pieces fit, so the mean of all source rows stands in for a part that a token
 lacks (most tokens of a large vocabulary have no vector). The shares are equal because nothing more exact was found to
-matter: `benchmarks/mixture_shares.py` and docs/decisions/0005.
+matter: `benchmarks/mixture_shares.py` and docs/decisions/0006.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def _mix_output(
     shares = OUTPUT_SHARES
     sources, values = [*ids, *pieces, *pieces[:1]], [*(shares["vectors"] * weights), *(shares["pieces"] * even)]
     values += [shares["first piece"]] * len(pieces[:1])
-    rows.mix_output(target_id, sources, values, mean_weight=1 - sum(values))
+    lacking = 1 - sum(values)
+    rows.mix_output(target_id, sources, values, mean_weight=lacking if lacking > 1e-9 else 0.0)
 
 
 def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:

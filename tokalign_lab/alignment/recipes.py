@@ -91,7 +91,7 @@ def align(
     recipe
         A name of `RECIPES`.
     seed
-        Of everything that is drawn; the same seed gives the same lexicon.
+        Of everything that is drawn; the same seed gives the same lexicon, unless GloVe was trained on a GPU.
     overlap
         How shared tokens are found: "bytes", "raw" (as the papers) or "none"; the recipe's own when None.
     progress

@@ -103,6 +103,7 @@ def make_space(
             "use the recipe 'pieces', or overlap='bytes'."
         )
     trained, parameters = _glove(pair, seed, part(progress, 0.0, 0.5)), asdict(GloveSettings())
+    parameters["trained_on"] = trained[0].provenance.get("trained_on", "cpu")
     if kind == "glove":
         return Space(*trained, None, parameters)
     if kind == "vecmap":

@@ -102,8 +102,8 @@ def bits_per_byte(
     """
     if window < 2:
         raise InputError(f"A window of {window} tokens holds nothing to score; use at least 2.")
-    window = min(window, getattr(model.config.get_text_config(), "max_position_embeddings", None) or window)
-    texts = [document.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for document in documents]
+    window = _fitting(window, model)
+    texts = [_clean(document.text) for document in documents]
     sizes = np.array([len(text.encode("utf-8")) for text in texts], dtype=np.int64)
     if not sizes.sum():
         raise InputError("There is no text to score: every document is empty.")
@@ -155,10 +155,15 @@ def head_inputs(
         float32 (n, d), on the CPU.
     input_ids
         int64 (n,), the token that follows each state in the text.
+
+    Raises
+    ------
+    InputError
+        When there is no text, the ids do not fit the model, or the model does more to its logits than its head does.
     """
-    encoded = vocabulary.encode([document.text for document in documents])
+    encoded = vocabulary.encode([_clean(document.text) for document in documents])
     _check_ids(model, vocabulary, encoded)
-    windows = _all_windows(vocabulary, encoded, window)
+    windows = _all_windows(vocabulary, encoded, _fitting(window, model))
     kept, n = [], 0
     for place in np.random.default_rng(0).permutation(len(windows)):  # documents of a kind stand together
         if n < max_tokens:
@@ -166,6 +171,11 @@ def head_inputs(
             n += windows[place].scored
     states, targets, done = [], [], 0
     with _scoring(model) as score:
+        if not score.in_blocks:
+            raise InputError(
+                f"A model of type {model.config.model_type!r} changes its logits after the head, so what the head sees "
+                "does not tell its predictions; measure it by bits_per_byte."
+            )
         for part in kept:
             whole = torch.from_numpy(part.ids).unsqueeze(0).to(score.device)
             hidden = score.hidden(whole, torch.ones_like(whole))[0]
@@ -194,6 +204,15 @@ def _check_ids(model: PreTrainedModel, vocabulary: Vocabulary, encoded: Sequence
             f"The tokenizer {vocabulary.name} gives id {highest}, but the model has {rows} rows; "
             "they do not belong together."
         )
+
+
+def _clean(text: str) -> str:
+    """Lone surrogates become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _fitting(window: int, model: PreTrainedModel) -> int:
+    return min(window, getattr(model.config.get_text_config(), "max_position_embeddings", None) or window)
 
 
 def _all_windows(vocabulary: Vocabulary, encoded: Sequence[np.ndarray[Any, Any]], window: int) -> list[_Window]:

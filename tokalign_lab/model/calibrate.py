@@ -9,7 +9,8 @@ shifted by a constant, until the mean probability that the model gives a token e
 
 a few times over, with a = 1 against noise; for a token that is neither seen nor expected nothing changes. It is the
 maximum-likelihood fit of a head bias (the condition is its gradient set to zero), found by iterative scaling (Darroch
-and Ratcliff 1972) on states that are computed once. No gradient is taken and nothing inside the model changes.
+and Ratcliff 1972; where a model caps its logits, nearly so) on states that are computed once. No gradient is taken and
+nothing inside the model changes.
 
 Most models have no head bias. But the states that enter the head share a direction (the final norm sees to that): the
 least-squares solution v of h . v = 1 over the text's states is met within a few percent, so that `row += shift * v`
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokalign_lab.documents import Document, excerpts, part_of, read_documents
+from tokalign_lab.documents import Document, excerpts, read_documents, split_documents
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import head_inputs
 from tokalign_lab.model.rearrange import untie
@@ -100,7 +101,9 @@ def calibrate(
     states, input_ids = head_inputs(model, vocabulary, documents, max_tokens, progress=part(progress, 0.0, 0.5))
     head = model.get_output_embeddings()
     weight = head.weight.detach().float().cpu()
-    bias = None if head.bias is None else head.bias.detach().float().cpu()
+    bias = getattr(head, "bias", None)
+    bias = None if bias is None else bias.detach().float().cpu()
+    direction, spread = (None, 0.0) if bias is not None else _steady_direction(states)
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     shift = torch.zeros(len(weight)) if bias is None else bias.clone()
     seen = torch.bincount(input_ids, minlength=len(weight)).float()
@@ -113,17 +116,18 @@ def calibrate(
         shift[free] += torch.log((seen[free] + SMOOTHING) / (expected[free] + SMOOTHING))
         if progress is not None:
             progress(0.5 + 0.4 * (iteration + 1) / ITERATIONS, "matching how often tokens come")
-    nats.append(_expected(states, input_ids, weight, shift, cap)[1])
-    if bias is not None:
+    if direction is None:
         head.bias.data.copy_(shift)
-        return Calibration(len(input_ids), nats[0], nats[-1], 0.0, float((shift - bias).abs().max()))
-    direction, spread = _steady_direction(states)
-    untie(model)
-    rows = (weight + shift[:, None] * direction).to(head.weight.dtype)
-    head.weight.data.copy_(rows)
+        shift, largest = head.bias.detach().float().cpu(), float((shift - bias).abs().max())
+    else:
+        untie(model)
+        head.weight.data.copy_((weight + shift[:, None] * direction).to(head.weight.dtype))
+        weight, largest = head.weight.detach().float().cpu(), float(shift.abs().max())
+        shift = torch.zeros_like(shift)
+    nats.append(_expected(states, input_ids, weight, shift, cap)[1])  # of the model as it is now
     if progress is not None:
         progress(1.0, "calibrated")
-    return Calibration(len(input_ids), nats[0], nats[-1], spread, float(shift.abs().max()))
+    return Calibration(len(input_ids), nats[0], nats[-1], spread, largest)
 
 
 def calibrate_on(
@@ -140,7 +144,7 @@ def calibrate_on(
     InputError
         As `calibrate`, or if the text cannot be read.
     """
-    documents = part_of(read_documents(text, max_bytes=_READ_BYTES, seed=seed), "train")
+    documents, _ = split_documents(read_documents(text, max_bytes=_READ_BYTES, seed=seed), seed=seed)
     return calibrate(model, vocabulary, excerpts(documents, 8 * MAX_TOKENS, seed=seed), MAX_TOKENS, progress)
 
 

@@ -114,7 +114,7 @@ def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokeni
         rows["text"] = f"{lexicon['text_bytes']:,} bytes, SHA-256 {lexicon['text_hash']}"
     rows["vocabulary"] = f"{provenance['tokenizer']['size']:,} ids"
     rows["chat template"] = "yes" if tokenizer.chat_template else "none"
-    for group in ("training", "scores"):
+    for group in ("calibration", "training", "scores"):
         rows.update({key: value for key, value in (provenance.get(group) or {}).items() if not isinstance(value, dict)})
     rows["versions"] = ", ".join(f"{package} {version}" for package, version in provenance["versions"].items())
     lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items()]

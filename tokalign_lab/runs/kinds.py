@@ -85,12 +85,18 @@ def rearrange_kind(settings: dict[str, Any], context: RunContext) -> None:
     """
     from tokalign_lab.alignment.lexicon import Lexicon
     from tokalign_lab.catalog import load_vocabulary
+    from tokalign_lab.documents import check_sources
     from tokalign_lab.model.calibrate import calibrate_on
     from tokalign_lab.model.load import load_model
     from tokalign_lab.model.rearrange import rearrange
     from tokalign_lab.model.save import save_model
 
     _check(settings, "rearrange", {"model", "lexicon"}, {"out", "seed", "keep_tied", "calibrate"})
+    text = settings.get("calibrate")
+    if text:
+        check_sources(text)
+        if settings.get("keep_tied"):
+            raise InputError("Calibration unties the head, so calibrate and keep_tied exclude each other.")
     lexicon = Lexicon.load(Path(settings["lexicon"]))
     source = load_vocabulary(lexicon.provenance["source"]["name"])
     target = load_vocabulary(lexicon.provenance["target"]["name"])
@@ -100,7 +106,7 @@ def rearrange_kind(settings: dict[str, Any], context: RunContext) -> None:
     seed = int(settings.get("seed", 0))
     moved = rearrange(model, lexicon, source, target, seed=seed, keep_tied=bool(settings.get("keep_tied", False)))
     card = {"model": settings["model"], "lexicon": lexicon.provenance}
-    if text := settings.get("calibrate"):
+    if text:
         done = calibrate_on(moved, target, text, seed=seed, progress=part(context.progress, 0.6, 0.9))
         card["calibration"] = {"text": text, **done.to_dict()}
     out = Path(settings.get("out") or context.folder.path / "model")

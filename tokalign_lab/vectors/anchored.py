@@ -80,7 +80,7 @@ def anchored_vectors(
     Returns
     -------
     TokenVectors, TokenVectors
-        Of source and target, for the tokens that occur `min_count` times.
+        Of source and target, for the tokens that occur `min_count` times and meet an anchor more often than chance.
 
     Raises
     ------
@@ -114,14 +114,14 @@ def anchored_vectors(
     rows = factorise(stacked, n_columns, settings.dimensions, settings.power, settings.passes, seed)
     provenance = {"method": "anchored", "seed": seed, **asdict(settings), "anchors": len(anchors[0])}
     cut = len(streams[0].ids)
-    source_vectors, target_vectors = (
-        TokenVectors(
-            stream.ids, part, stream.counts, corpus.vocabulary_fingerprint,
-            {**provenance, "text_hash": corpus.text_hash},
-        )
-        for stream, part, corpus in zip(streams, (rows[:cut], rows[cut:]), (source, target), strict=True)
-    )  # fmt: skip
-    return source_vectors, target_vectors
+    made = []
+    for stream, counted, part, corpus in zip(
+        streams, features, (rows[:cut], rows[cut:]), (source, target), strict=True
+    ):
+        met = np.diff(counted.starts) > 0  # a token that met no anchor more often than chance has no vector
+        origin = {**provenance, "text_hash": corpus.text_hash, "without_anchors": int((~met).sum())}
+        made.append(TokenVectors(stream.ids[met], part[met], stream.counts[met], corpus.vocabulary_fingerprint, origin))
+    return made[0], made[1]
 
 
 def choose_anchors(

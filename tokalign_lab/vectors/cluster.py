@@ -84,8 +84,10 @@ def cluster_counts(
             return client.submit(_sum_part, *part, n, weights, pure=False)
 
         waiting = iter(firsts)
+        if not client.nthreads():
+            raise InputError("The cluster has no workers; start some, and count again.")
         # Two tasks for each thread of the cluster: the text is never there as a whole.
-        ahead = 2 * max(1, sum(client.nthreads().values()))
+        ahead = 2 * sum(client.nthreads().values())
         done = as_completed([submit(first) for first in islice(waiting, ahead)], with_results=True)
         runs: list[Path] = []
         for _, block in done:

@@ -4,8 +4,9 @@ Against `word2vec.py`, a word is the mean of its own vector and those of its cha
 " walked" are neighbours even where both are rare, and a word that the text never showed still has a vector.
 
 FOCUS (Dobler and de Melo 2023) trains on the text as the *target* tokenizer cuts it: a token, written as the
-tokenizer writes it, is a word. WECHSEL (Minixhofer et al. 2022) trains on words between white space and asks for the
-vector of each token's text, mostly through its n-grams; one training then serves both vocabularies in one space.
+tokenizer writes it, is a word. WECHSEL (Minixhofer et al. 2022) trains on words and asks for the
+vector of each token's text, mostly through its n-grams; one training then serves both vocabularies in one space. Its
+package cuts words with a tokenizer for English; here they stand between white space.
 gensim trains both; see `word2vec.py` for its sentences and why it gets one worker.
 """
 
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FastTextSettings:
-    """Settings of one training; the defaults are FOCUS's: CBOW, 300 dimensions, 3 epochs, 10 negatives.
+    """Settings of one training; the defaults are FOCUS's (CBOW, 3 epochs, 10 negatives) but for two.
 
-    `buckets` is the one difference: fastText hashes n-grams into 2,000,000 rows, which is 2.4 GB at 300 dimensions
-    whatever the text; the n-grams of a vocabulary fit a quarter of that.
+    `dimensions` is 300, as every other method's here; FOCUS's package takes 100. `buckets`: fastText hashes n-grams
+    into 2,000,000 rows, which is 2.4 GB at 300 dimensions whatever the text; the n-grams of a vocabulary fit a quarter.
     """
 
     dimensions: int = 300

@@ -213,11 +213,14 @@ def _numbers(fields: list[str], where: str) -> NDArray[np.float32]:
 
 def _array(path: Path) -> NDArray[Any]:
     try:
-        return np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"There are no token vectors at {path}.") from None
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is not a readable .npy file ({first_line(error)}).") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} is an .npz archive, not an .npy file; read it with TokenVectors.load.")
+    return array
 
 
 def _beside(path: Path, what: str) -> Path:

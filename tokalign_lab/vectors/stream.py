@@ -14,6 +14,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tokalign_lab.errors import InputError
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -59,7 +61,18 @@ class Stream:
 
 
 def keep_frequent(ids: NDArray[np.int32], vocabulary_size: int, min_count: int = 5) -> Kept:
-    """Find the tokens that occur `min_count` times, reading the text once and copying none of it."""
+    """Find the tokens that occur `min_count` times, reading the text once and copying none of it.
+
+    Raises
+    ------
+    InputError
+        If the text has an id that the vocabulary has not.
+    """
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary_size:
+        raise InputError(
+            f"The text has token ids from {int(ids.min())} to {int(ids.max())}, but the vocabulary has only "
+            f"{vocabulary_size}; give the text as its own tokenizer cuts it."
+        )
     counts = np.zeros(vocabulary_size, dtype=np.int64)
     _count_ids(np.asarray(ids), counts)
     kept = np.flatnonzero(counts >= min_count).astype(np.int64)

@@ -135,7 +135,7 @@ def remembered_counts(
     folder = cache_folder() / "counts" / hash_of(item.encode() for item in parts)[:32]
     try:
         return _read_counts(folder, mapped=True)
-    except (OSError, ValueError):  # not there, or not readable: count again
+    except (OSError, ValueError, EOFError):  # not there, or not readable: count again
         with atomic_folder(folder) as temporary:
             count(temporary)
         return _read_counts(folder, mapped=True)

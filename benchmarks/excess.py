@@ -11,12 +11,18 @@ bytes. A target token is of one kind:
 - other place: shared, but the source cuts the text otherwise here
 - whitespace: shared, only spaces or line ends, and cut otherwise
 - fragment: shared, part of a character, and cut otherwise
+
+A second table tells reading from writing, over the target tokens that begin where a token of the source begins: what
+the source model paid for their bytes; what the new head pays when it is given the *source's* states at these places
+(the rows of the head alone are to blame); and what the moved model pays, which has also read new rows and unfamiliar
+sequences.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,51 +54,113 @@ def main() -> None:
     train, held_out = split_documents(read_documents(["default"], max_bytes=6_000_000))
     passages, model = excerpts(held_out, options.bytes, longest=600), load_model(options.source)
     moved = rearrange(model, align(tokenize_pair(source, target, train)).lexicon, source, target)
-    paid = [token_bits(model, source, passage) for passage in passages]
-    tables = []
+    old = [read(model, source, passage) for passage in passages]
+    pages = []
     for name in ("anchored", "anchored, calibrated"):
         if name.endswith("calibrated"):
             calibrate(moved, target, excerpts(train, 8 * options.calibrate_tokens, seed=1), options.calibrate_tokens)
-        bits = [token_bits(moved, target, passage) for passage in passages]
-        rows = by_kind(source, target, passages, paid, bits)
-        title = f"{options.source} -> {options.target}, {name}: excess bits per byte of all {options.bytes:,} bytes"
-        print_table(rows, title=title)
-        lines = ["| " + " | ".join(rows[0]) + " |", "|---|" + "---:|" * (len(rows[0]) - 1)]
-        lines += ["| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in r.values()) + " |"
-                  for r in rows]  # fmt: skip
-        tables.append("\n".join([title, "", *lines, ""]))
+        new = [read(moved, target, passage) for passage in passages]
+        title = f"{options.source} -> {options.target}, {name}: "
+        for what, rows in (
+            (f"excess bits per byte of all {options.bytes:,} bytes", by_kind(source, target, passages, old, new)),
+            ("bits a token, reading and writing apart", reading_and_writing(source, target, moved, old, new)),
+        ):
+            print_table(rows, title=title + what)
+            pages.append(page(title + what, rows))
     if options.out is not None:
-        options.out.write_text("\n".join(tables))
+        options.out.write_text("\n".join(pages))
+
+
+def page(title: str, rows: list[dict[str, Any]]) -> str:
+    lines = ["| " + " | ".join(rows[0]) + " |", "|---|" + "---:|" * (len(rows[0]) - 1)]
+    for row in rows:
+        cells = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([f"## {title}", "", *lines, ""])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A passage as a model read it: where each token ends in its bytes, the states before each token, ids and bits."""
+
+    ends: np.ndarray[Any, Any]
+    states: torch.Tensor
+    ids: torch.Tensor
+    bits: np.ndarray[Any, Any]
 
 
 @torch.inference_mode()
-def token_bits(model: Any, vocabulary: Vocabulary, document: Document) -> tuple[np.ndarray, np.ndarray]:
-    """Where each token ends in the document's bytes, and its bits."""
+def read(model: Any, vocabulary: Vocabulary, document: Document) -> Reading:
     size = len(document.text.encode())
     states, ids = head_inputs(model, vocabulary, [document], max_tokens=1 << 30, window=2048)
-    head = model.get_output_embeddings()
-    blocks = [torch.nn.functional.cross_entropy(head(part).float(), wanted, reduction="none")
-              for part, wanted in zip(states.split(64), ids.split(64), strict=True)]  # fmt: skip
     ends = np.cumsum([len(vocabulary.token_bytes[i] or b"") for i in ids.tolist()])
-    return ends - (ends[-1] - size), torch.cat(blocks).numpy() / math.log(2)  # a dummy space in front has no bytes
+    ends -= ends[-1] - size  # a dummy space in front has no bytes
+    return Reading(ends, states, ids, bits_of(model, states, ids))
+
+
+@torch.inference_mode()
+def bits_of(model: Any, states: torch.Tensor, ids: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Bits of each token given the state before it."""
+    head, cap = model.get_output_embeddings(), getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    blocks = []
+    for part, wanted in zip(states.split(64), ids.split(64), strict=True):
+        logits = head(part).float()
+        logits = logits if cap is None else torch.tanh(logits / cap) * cap
+        blocks.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+    return torch.cat(blocks).numpy() / math.log(2)
+
+
+def cost_of_bytes(reading: Reading) -> np.ndarray[Any, Any]:
+    """Add up what was paid up to each byte; a token's bits are spread evenly over its bytes."""
+    lengths = np.diff(reading.ends, prepend=0)
+    per_byte = np.repeat(reading.bits / np.maximum(lengths, 1), np.maximum(lengths, 0))
+    return np.concatenate([[0.0], np.cumsum(per_byte)])
+
+
+def reading_and_writing(
+    source: Vocabulary, target: Vocabulary, moved: Any, old: list[Reading], new: list[Reading]
+) -> list[dict[str, Any]]:
+    shared = np.zeros(target.size, bool)
+    shared[shared_tokens(source, target).target_ids] = True
+    found = []
+    for before, after in zip(old, new, strict=True):
+        place_of = {int(end): place + 1 for place, end in enumerate(before.ends.tolist()[:-1])} | {0: 0}
+        starts = np.concatenate([[0], after.ends[:-1]]).clip(0)
+        here = np.array([i for i, start in enumerate(starts.tolist()) if start in place_of])
+        states = before.states[[place_of[int(starts[i])] for i in here]]
+        cost, ids = cost_of_bytes(before), after.ids[torch.from_numpy(here)]
+        for token, paid, written, both in zip(
+            ids.tolist(),
+            cost[after.ends[here]] - cost[starts[here]],
+            bits_of(moved, states, ids),
+            after.bits[here],
+            strict=True,
+        ):
+            found.append(("shared" if shared[token] else "new", paid, written, both))
+    names = ["token", "source paid", "new head, source's states", "moved model"]
+    table = pd.DataFrame(found, columns=names)
+    table = pd.concat([table, table.assign(token="all")])
+    means = table.groupby("token", sort=False)[names[1:]].mean()
+    means.insert(0, "tokens", table.groupby("token", sort=False).size())
+    return [{"token": name, **{k: int(v) if k == "tokens" else float(v) for k, v in row.items()}}
+            for name, row in means.iterrows()]  # fmt: skip
 
 
 def by_kind(
-    source: Vocabulary, target: Vocabulary, passages: list[Document], paid: list[Any], bits: list[Any]
+    source: Vocabulary, target: Vocabulary, passages: list[Document], old: list[Reading], new: list[Reading]
 ) -> list[dict[str, Any]]:
     """Sum up bits and bytes of each kind of token, and of prose, code and interface texts apart."""
     shared = np.zeros(target.size, bool)
     shared[shared_tokens(source, target).target_ids] = True
     found = []
-    for passage, (source_ends, source_bits), (ends, new_bits) in zip(passages, paid, bits, strict=True):
-        size = len(passage.text.encode())
-        lengths = np.diff(source_ends, prepend=0)
-        per_byte = np.repeat(source_bits / np.maximum(lengths, 1), lengths)
-        cost = np.concatenate([[0.0], np.cumsum(per_byte)])
-        places = set(zip(np.maximum(source_ends - lengths, 0).tolist(), source_ends.tolist(), strict=True))
+    for passage, before, after in zip(passages, old, new, strict=True):
+        size, ends, cost = len(passage.text.encode()), after.ends, cost_of_bytes(before)
+        lengths = np.diff(before.ends, prepend=0)
+        places = set(zip(np.maximum(before.ends - lengths, 0).tolist(), before.ends.tolist(), strict=True))
         starts = np.concatenate([[0], ends[:-1]]).clip(0, size)
-        ids = target.encode([passage.text])[0]
-        for token, start, end, value in zip(ids.tolist(), starts.tolist(), ends.tolist(), new_bits, strict=True):
+        for token, start, end, value in zip(
+            after.ids.tolist(), starts.tolist(), ends.tolist(), after.bits, strict=True
+        ):
             kind = kind_of(target.token_bytes[token] or b"", bool(shared[token]), (start, end) in places)
             part = passage.slice if passage.slice in ("prose", "code") else "interface"
             found.append((part, kind, end - start, float(value), cost[end] - cost[start]))

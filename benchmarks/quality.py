@@ -1,6 +1,6 @@
 """Which method loses least before any tuning? Bits per byte right after rearranging, ours and everyone else's.
 
-    python benchmarks/quality.py --peers-python PEERS/bin/python --out build/quality
+    python benchmarks/quality.py --peers-python PEERS/bin/python
 
 Every method gets the same source model, the same target tokenizer and (all but the donor methods) the same text to
 learn from; the rows it makes are put into the source model, and held-out prose, code, digits and non-Latin text are
@@ -8,16 +8,17 @@ read with the target tokenizer. Seed i is the method's seed and the i-th draw of
 model with its own tokenizer; the ceiling is a model whose every row is random. See `peers/__init__.py` for the
 environment that the peers run in; without it they are left out.
 
-Each result is a line of `results.jsonl`, written at once, so that a run that was stopped goes on where it was; a
-result of another text or other settings is not counted, but one of older code is: delete its line. A method that
-failed is a line too, with what it said, and is shown. `quality.md` and `quality.json` are written from these lines at
-the end, and by `--methods none` alone.
+Each result is a line of `docs/results/quality.jsonl`, written at once, so that a run that was stopped goes on where it
+was; a result of another text or other settings is not counted, but one of older code is: delete its line. A method that
+failed is a line too, with what it said, and is shown. `quality.md` is written from these lines at the end, and by
+`--methods none` alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,18 +32,25 @@ from tokalign_lab.console import set_up_logging
 from tokalign_lab.documents import Document, excerpts, n_bytes, part_of, read_documents, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
-from tokalign_lab.files import atomic_file, write_json
-from tokalign_lab.provenance import installed_versions
+from tokalign_lab.evaluation.interval import Interval, of_mean
+from tokalign_lab.files import atomic_file
 from tokalign_lab.vocabulary import Vocabulary
 
 SLICES = ("prose", "code", "digits", "non-Latin")
 NON_LATIN = frozenset({"ar", "bn", "el", "fa", "he", "hi", "ja", "ko", "ru", "ta", "te", "th", "uk", "ur", "zh"})
 PASSAGE = 500  # characters
+NOTES = """Mean over seeds; lower is better. Seconds are those of the slowest seed, from text to rows; vectors that a
+method before had trained on the same text are taken from the cache. A peer's begin with starting Python and loading
+the model, ours do not, and other work ran beside it: they show orders of magnitude only. Calibration reads 8,000 tokens
+here, 20,000 by default elsewhere. FOCUS's package trains 100 dimensions, our `focus` 300. One seed is about 8 kB of
+passages, and not every method has run with every seed, so compare methods by the last column: method minus `anchored`
+on the same passages, with a 95 % interval (bootstrap over pairs and seeds).
+"""
 DIGIT_POOL = 20_000  # bytes of held-out passages, those richest in digits, that the slice "digits" is drawn from
 
 
 class Results:
-    """The lines of results.jsonl that belong to these settings."""
+    """The lines of quality.jsonl that belong to these settings."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path, self.settings = path, settings
@@ -101,14 +109,16 @@ def todo(bench: Bench, results: Results, options: argparse.Namespace) -> Iterato
                 yield method, seed
 
 
-def run(options: argparse.Namespace, results: Results, train: list[Document], drawn: list[list[Document]]) -> None:
+def run(
+    options: argparse.Namespace, results: Results, train: list[Document], text: Path, drawn: list[list[Document]]
+) -> None:
     def measure(model: Any, vocabulary: Vocabulary, seed: int, **line: Any) -> None:
         found = bits_per_byte(model, vocabulary, drawn[seed], batch_tokens=2048)
         scores = {"all": found.bits_per_byte, "tokens": found.tokens, **found.by_slice}
         results.add(**line, seed=seed, **scores)
 
     for source in options.sources:
-        bench = Bench(source, train, options.out / "train.jsonl", options.peers_python)
+        bench = Bench(source, train, text, options.peers_python)
         for seed in range(options.seeds):
             if "floor" in options.methods and not results.has(source, "-", "floor", seed):
                 measure(bench.model, bench.source, seed, source=source, target="-", method="floor", seconds=0.0)
@@ -155,31 +165,48 @@ def tables(results: Results) -> list[dict[str, Any]]:
     return found
 
 
-def markdown(entries: list[dict[str, Any]], settings: dict[str, Any]) -> str:
-    text = "# Bits per byte right after rearranging\n\n"
-    text += "Mean over seeds; lower is better. Seconds are those of the slowest seed, from text to rows; vectors that "
-    text += (
-        "a method before had trained on the same text are taken from the cache. A peer's begin with starting Python "
-    )
-    text += (
-        "and loading the model, ours do not: they show orders of magnitude only. Calibration reads 8,000 tokens here, "
-    )
-    text += (
-        "20,000 by default elsewhere. FOCUS's package trains 100 dimensions, our `focus` 300. One seed is about 8 kB "
-    )
-    text += "of passages: differences below about 0.03 bits are not to be relied on.\n"
-    text += f"\nSettings: `{json.dumps(settings)}`\n"
+def beside(results: Results, method: str, other: str) -> Interval | None:
+    """Mean of `method` minus `other` on the pairs and passages that both have; None without any."""
+    by: dict[str, dict[tuple[str, str, int], float]] = {method: {}, other: {}}
+    for line in results.lines:
+        if line["method"] in by and "error" not in line:
+            by[line["method"]][line["source"], line["target"], line["seed"]] = line["all"]
+    common = sorted(by[method].keys() & by[other].keys())
+    return of_mean(np.array([by[method][key] - by[other][key] for key in common])) if common else None
+
+
+def closed(results: Results, source: str, target: str, method: str) -> float | None:
+    """Share of the way from `pieces` to the floor that a method goes, on the seeds that all three have."""
+    found = {}
+    for name in ("floor", "pieces", method):
+        at = "-" if name == "floor" else target
+        lines = [x for x in results.lines if (x["source"], x["target"], x["method"]) == (source, at, name)]
+        found[name] = {x["seed"]: x["all"] for x in lines if "error" not in x}
+    seeds = set.intersection(*(set(values) for values in found.values()))
+    if not seeds:
+        return None
+    floor, pieces, ours = (np.mean([values[seed] for seed in seeds]) for values in found.values())
+    return float((pieces - ours) / (pieces - floor))
+
+
+def markdown(entries: list[dict[str, Any]], results: Results) -> str:
     pairs = list(dict.fromkeys((entry["source"], entry["target"]) for entry in entries))
     by = {(entry["source"], entry["target"], entry["method"]): entry for entry in entries}
-    text += "\n## All pairs\n\n| method | " + " | ".join(f"{s} → {t}" for s, t in pairs) + " | mean |\n"
-    text += "|---|" + "---:|" * (len(pairs) + 1) + "\n"
+    names = " | ".join(f"{s} → {t}" for s, t in pairs)
+    text = f"# Bits per byte right after rearranging\n\n{NOTES}\nSettings: `{json.dumps(results.settings)}`\n"
+    text += f"\n## All pairs\n\n| method | {names} | pairs | beside ours |\n|---|{'---:|' * (len(pairs) + 2)}\n"
     for method, what in METHODS.items():
         values = [by.get((*pair, method), {}).get("all") for pair in pairs]
-        known = [value for value in values if value is not None]
-        mean = f"{np.mean(known):.3f}" if len(known) == len(pairs) else "–"
-        if known:
+        if any(value is not None for value in values):
             cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)
-            text += f"| {method}: {what} | {cells} | {mean} |\n"
+            apart = None if method in ("floor", "anchored") else beside(results, method, "anchored")
+            told = "–" if apart is None else f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}], n = {apart.n}"
+            text += f"| {method}: {what} | {cells} | {sum(v is not None for v in values)} | {told} |\n"
+    text += f"\n## Share of the way from `pieces` to the floor\n\n| method | {names} |\n|---|{'---:|' * len(pairs)}\n"
+    for method in ("anchored", "anchored-calibrated"):
+        shares = [closed(results, *pair, method) for pair in pairs]
+        cells = " | ".join("–" if share is None else f"{share:.0%}" for share in shares)
+        text += f"| {method} | {cells} |\n"
     for source, target in pairs:
         text += f"\n## {source} → {target}\n\n| method | all | {' | '.join(SLICES)} | seconds | seeds |\n"
         text += "|---|" + "---:|" * (len(SLICES) + 3) + "\n"
@@ -196,7 +223,7 @@ def markdown(entries: list[dict[str, Any]], settings: dict[str, Any]) -> str:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("build/quality"), help="where results are kept")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where quality.jsonl and the page go")
     parser.add_argument("--peers-python", type=Path, help="the peers' interpreter; without it they are left out")
     parser.add_argument("--sources", nargs="+", choices=list(TARGETS), default=list(TARGETS))
     parser.add_argument("--targets", nargs="+", help="tokenizers of the catalogue; each source's own list by default")
@@ -223,16 +250,16 @@ def main() -> None:
         "held_out": text_hash(held_out)[:12],
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(options.out / "train.jsonl") as path, open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps({"text": document.text}) + "\n" for document in train)
-    results = Results(options.out / "results.jsonl", settings)
+    results = Results(options.out / "quality.jsonl", settings)
     if options.methods != ["none"]:
-        run(options, results, train, drawn)
-    entries = tables(results)
-    text = markdown(entries, settings)
-    (options.out / "quality.md").write_text(text, encoding="utf-8")
-    write_json(options.out / "quality.json", {"settings": settings, "versions": installed_versions(), "rows": entries})
-    print(text)
+        with tempfile.TemporaryDirectory() as work:
+            text = Path(work) / "train.jsonl"
+            text.write_text("".join(json.dumps({"text": document.text}) + "\n" for document in train), encoding="utf-8")
+            run(options, results, train, text, drawn)
+    page = markdown(tables(results), results)
+    with atomic_file(options.out / "quality.md") as path:
+        path.write_text(page, encoding="utf-8")
+    print(page)
 
 
 if __name__ == "__main__":

@@ -41,4 +41,4 @@ fi
 run benchmarks/mixture_shares.py --out docs/results/mixture_shares.md
 run benchmarks/faithfulness.py --out docs/results/faithfulness.md
 run benchmarks/excess.py --out docs/results/excess.md
-run benchmarks/quality.py --out build/quality ${PEERS_PYTHON:+--peers-python "$PEERS_PYTHON"}
+run benchmarks/quality.py ${PEERS_PYTHON:+--peers-python "$PEERS_PYTHON"}

@@ -266,6 +266,26 @@ def test_bos_eos_and_unk_may_be_one_token_and_unk_is_never_chosen() -> None:
         assert unknown not in ranked
 
 
+@pytest.mark.parametrize("bos", [None, "<|endoftext|>"])
+def test_a_token_that_begins_and_ends_texts_reads_as_bos_and_writes_as_eos(bos: str | None) -> None:
+    """GPT-2 has one token for both; Qwen has no bos, and its eos is what stands before a text."""
+    source = tiny_vocabulary(300, bos="<s>", eos="</s>")
+    target = tiny_vocabulary(280, bos=bos, eos="<|endoftext|>")
+    table = align(pair_of(source, target), "anchored").lexicon.table
+    row = table.iloc[target.roles["eos"]]
+    assert target.start_id == target.roles["eos"]
+    assert (row["origin"], row["sources"].tolist()) == ("role", [source.roles["bos"]])
+    assert (row["output_sources"].tolist(), row["output_weights"].tolist()) == ([source.roles["eos"]], [1.0])
+
+
+def test_bos_and_eos_of_their_own_are_read_and_written_by_one_row() -> None:
+    source, target = tiny_vocabulary(280, bos="<s>", eos="</s>"), tiny_vocabulary(320, bos="<b>", eos="<e>")
+    table = align(pair_of(source, target), "anchored").lexicon.table
+    for role in ("bos", "eos"):
+        row = table.iloc[target.roles[role]]
+        assert row["sources"].tolist() == row["output_sources"].tolist() == [source.roles[role]]
+
+
 def test_a_tokenizer_without_unk_and_with_holes_in_its_ids() -> None:
     source, whole = tiny_vocabulary(300), tiny_vocabulary(330)
     target = renumbered(whole, 3 * np.arange(whole.size) + 1)

@@ -129,6 +129,11 @@ class Vocabulary:
     def __repr__(self) -> str:
         return f"Vocabulary({self.name!r}, size={self.size}, kind={self.kind!r})"
 
+    @property
+    def start_id(self) -> int | None:
+        """The special token that stands before a text: bos; eos where there is no bos (Qwen); pad or unk; None."""
+        return next((self.roles[role] for role in ("bos", "eos", "pad", "unk") if role in self.roles), None)
+
     def raw_token(self, token_id: int) -> str:
         """Return the tokenizer's own string for an id, "" for a hole."""
         return self._raw[token_id] or ""

@@ -26,6 +26,7 @@ from tokalign_lab.alignment.lexicon import LexiconRows
 from tokalign_lab.alignment.neighbours import Candidates
 from tokalign_lab.alignment.pieces import spell
 from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.vocabulary import Vocabulary
 
 PIECES_SHARE = 0.75  # of an input row that has candidates
 OUTPUT_SHARES = {"vectors": 1 / 3, "pieces": 1 / 3, "first piece": 1 / 3}
@@ -50,6 +51,7 @@ def add_mixtures(rows: LexiconRows, pair: TokenizedPair, found: Candidates) -> d
         Parameters, for the provenance.
     """
     source, target = pair.source, pair.target
+    _start_as_bos_end_as_eos(rows, source, target)
     left = open_ids(rows, target)
     place_of = {int(target_id): place for place, target_id in enumerate(found.target_ids)}
     spelled = spell(source, [target.token_bytes[i] or b"" for i in left])
@@ -70,6 +72,19 @@ def add_mixtures(rows: LexiconRows, pair: TokenizedPair, found: Candidates) -> d
             rows.source_id[target_id] = max(pieces, key=lambda piece: len(source.token_bytes[piece] or b""))
     rows.fill(open_ids(rows, target), "mean")
     return {"pieces_share": PIECES_SHARE, "output_shares": OUTPUT_SHARES, "temperature": TEMPERATURE}
+
+
+def _start_as_bos_end_as_eos(rows: LexiconRows, source: Vocabulary, target: Vocabulary) -> None:
+    """Make the rows of a token that both begins and ends texts (GPT-2's bos = eos; eos of Qwen, which has no bos).
+
+    It is read where a text begins and written where one ends. A model can depend on its bos: its first position takes
+    up attention that has nowhere else to go (Xiao et al. 2024, "attention sinks"), and Gemma without it predicts badly.
+    """
+    start, end = target.start_id, target.roles.get("eos")
+    if start is None or start != end or source.start_id is None or "eos" not in source.roles:
+        return
+    rows.copy(start, source.start_id, "role")
+    rows.mix_output(start, [source.roles["eos"]], [1.0])
 
 
 def _mix_output(

@@ -190,10 +190,9 @@ def head_inputs(
 
 
 def _prefix(vocabulary: Vocabulary) -> int:
-    for role in ("bos", "eos", "pad", "unk"):
-        if role in vocabulary.roles:
-            return vocabulary.roles[role]
-    raise InputError(f"The vocabulary {vocabulary.name} has no special token to begin a text with (bos or eos).")
+    if vocabulary.start_id is None:
+        raise InputError(f"The vocabulary {vocabulary.name} has no special token to begin a text with (bos or eos).")
+    return vocabulary.start_id
 
 
 def _check_ids(model: PreTrainedModel, vocabulary: Vocabulary, encoded: Sequence[np.ndarray[Any, Any]]) -> None:

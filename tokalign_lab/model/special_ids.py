@@ -39,6 +39,8 @@ def _move(config: Any, controls: dict[int, int], same_role: dict[int, int], targ
         if not hasattr(config, name):
             continue
         ids = [target.roles[role]] if role in target.roles else []
+        if role == "bos" and not ids and target.start_id is not None:
+            ids = [target.start_id]  # Qwen's own configurations name their eos here: texts begin with it
         if role == "eos":  # a chat model also ends at its end-of-turn token
             ids += [controls[old] for old in _as_list(getattr(config, name)) if old in controls]
         unique = list(dict.fromkeys(ids))

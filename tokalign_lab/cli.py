@@ -328,47 +328,38 @@ def rearrange(
     keep_tied: Annotated[
         bool, typer.Option("--keep-tied", help="Leave tied matrices tied, at some loss; input rows serve both.")
     ] = False,
+    pad_to_multiple_of: Annotated[
+        int | None,
+        typer.Option("--pad-to-multiple-of", help="Add rows that are never written, up to a multiple (64, say)."),
+    ] = None,
     seed: Seed = 0,
 ) -> Any:
     """Give a model the lexicon's target vocabulary and save it for transformers."""
     from tokalign_lab import catalog
     from tokalign_lab.alignment.lexicon import Lexicon
-    from tokalign_lab.documents import check_sources
-    from tokalign_lab.model.calibrate import calibrate_on
-    from tokalign_lab.model.load import load_model
-    from tokalign_lab.model.rearrange import rearrange as run
-    from tokalign_lab.model.save import save_model
+    from tokalign_lab.model.to_folder import check_choices, rearrange_to_folder
 
     table = Lexicon.load(lexicon)
     _check_out(out)
-    if calibrate is not None:
-        check_sources([calibrate])
-        if keep_tied:
-            raise InputError("Calibration unties the head, so --calibrate and --keep-tied exclude each other.")
+    texts = None if calibrate is None else [calibrate]
+    check_choices(texts, keep_tied, pad_to_multiple_of)
     source_vocabulary = catalog.load_vocabulary(model)
     target_vocabulary = catalog.load_vocabulary(target or table.provenance["target"]["name"])
-    table.check(source_vocabulary, target_vocabulary)
-    moved = run(
-        load_model(model, device="cpu", dtype="auto"),
-        table,
-        source_vocabulary,
-        target_vocabulary,
-        seed=seed,
-        keep_tied=keep_tied,
-    )
-    card: dict[str, Any] = {"model": model, "lexicon": table.provenance}
-    if calibrate is not None:
-        with console.progress_bar("calibrate") as progress:
-            done = calibrate_on(moved, target_vocabulary, [calibrate], seed=seed, progress=progress)
-        card["calibration"] = {"text": calibrate, **done.to_dict()}
-    save_model(moved, target_vocabulary, out, card=card, source=source_vocabulary)
-    result = {
-        "model": str(out),
-        "vocab_size": int(moved.config.vocab_size),
-        "recipe": table.provenance["recipe"],
-        "origins": table.origin_counts(),
-        **({"calibration": card["calibration"]} if calibrate is not None else {}),
-    }
+    with console.progress_bar("rearrange") as progress:
+        done = rearrange_to_folder(
+            model,
+            table,
+            source_vocabulary,
+            target_vocabulary,
+            out,
+            seed=seed,
+            keep_tied=keep_tied,
+            pad_to_multiple_of=pad_to_multiple_of,
+            calibrate=texts,
+            progress=progress,
+        )
+    recipe = table.provenance["recipe"]
+    result = {"model": str(out), **done, "recipe": recipe, "origins": table.origin_counts()}
     return result, lambda: console.print_facts(result)
 
 

@@ -1,8 +1,14 @@
-"""A name becomes a causal language model: a catalogue name, a folder, a GGUF file or a hub id."""
+"""A name becomes a causal language model: a catalogue name, a folder, a GGUF file or a hub id.
+
+`load_outline` is the same model without its weights, on torch's meta device: its parts, names, shapes and
+configurations, for work that goes through the files themselves.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -32,20 +38,73 @@ def load_model(
     InputError
         When there is no such model, it is not a causal language model, or some of its weights are missing.
     """
+    place = device if isinstance(device, torch.device) else pick_device(device)
+    return _complete(name, dtype=dtype).to(place).eval()
+
+
+def load_outline(name: str) -> PreTrainedModel:
+    """Load a model without its weights: parameters on the meta device, in the dtype they were saved in.
+
+    Raises
+    ------
+    InputError
+        As `load_model`.
+    """
+    return _complete(name, dtype="auto", device_map="meta")
+
+
+def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Let transformers load a model, whatever it lacks.
+
+    Parameters
+    ----------
+    name
+        As for `load_model`.
+    options
+        Of `from_pretrained`.
+
+    Returns
+    -------
+    model, report
+        The report has `missing_keys`, `unexpected_keys` and `mismatched_keys`.
+
+    Raises
+    ------
+    InputError
+        When there is no such model or it is not a causal language model.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     from tokalign_lab.catalog import model_folder
 
     logging.disable_progress_bar()  # the engine prints nothing by itself
-    place = device if isinstance(device, torch.device) else pick_device(device)
     folder = str(model_folder(str(name)))
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            folder, trust_remote_code=False, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"The model {name!r} cannot be loaded: {first_line(error)}.") from error
+    return model, report
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from warning about what is looked at on purpose."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _complete(name: str, **options: Any) -> PreTrainedModel:
+    """Load a model that has all of its weights."""
+    model, report = read_model(name, **options)
     missing = sorted(report["missing_keys"])
     if missing:
         # transformers would fill them with random numbers, and every figure measured would be about those
@@ -53,4 +112,4 @@ def load_model(
             f"The model {name!r} lacks {len(missing)} of its weights (the first is {missing[0]}); "
             "use a complete causal language model."
         )
-    return model.to(place).eval()
+    return model

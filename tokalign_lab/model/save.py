@@ -48,27 +48,43 @@ def save_model(
     Path
         The folder.
     """
-    card = dict(card or {})
+    folder = Path(folder)
+    with atomic_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        save_beside(temporary, folder.name, vocabulary, card, source)
+    return folder
+
+
+def save_beside(
+    folder: Path, name: str, vocabulary: Vocabulary, card: dict[str, Any] | None, source: Vocabulary | None
+) -> None:
+    """Write all that stands beside the weights: tokenizer, model card, provenance.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    name
+        What the model card calls the model.
+    vocabulary, card, source
+        As for `save_model`.
+    """
     tokenizer = copy.deepcopy(vocabulary.tokenizer)
     template = None if source is None else source.tokenizer.chat_template
     if source is not None and isinstance(template, str) and template_fits(template, source, vocabulary):
         tokenizer.chat_template = template
-    folder = Path(folder)
-    with atomic_folder(folder) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        provenance = {
-            **card,
-            "tokenizer": {
-                "name": vocabulary.name,
-                "fingerprint": vocabulary.fingerprint,
-                "size": vocabulary.size,
-            },
-            "versions": installed_versions(),
-        }
-        write_json(temporary / "tokalign.json", provenance)
-        (temporary / "README.md").write_text(card_text(folder.name, provenance, tokenizer), encoding="utf-8")
-    return folder
+    tokenizer.save_pretrained(folder)
+    provenance = {
+        **(card or {}),
+        "tokenizer": {
+            "name": vocabulary.name,
+            "fingerprint": vocabulary.fingerprint,
+            "size": vocabulary.size,
+        },
+        "versions": installed_versions(),
+    }
+    write_json(folder / "tokalign.json", provenance)
+    (folder / "README.md").write_text(card_text(name, provenance, tokenizer), encoding="utf-8")
 
 
 def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool:

@@ -45,11 +45,13 @@ Source = Annotated[str, typer.Argument(help="Tokenizer of the model as it is.")]
 Target = Annotated[str, typer.Argument(help="Tokenizer the model shall get.")]
 
 
-def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+def command(
+    group: typer.Typer, name: str, failed: Callable[[dict[str, Any]], bool] = lambda result: False
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Register a function that returns its result as a dict; print that as JSON or let `show` print it.
 
     The function returns `(result, show)`: `show()` prints the result for people. Bad input becomes one sentence on
-    stderr and exit code 2.
+    stderr and exit code 2; a result of which `failed` is true ends in exit code 1.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:
@@ -71,6 +73,8 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
                 console.print_json(result)
             else:
                 show()
+            if failed(result):
+                raise typer.Exit(1)
 
         signature = dict(function.__annotations__)
         signature.pop("return", None)
@@ -308,6 +312,39 @@ def diagnose(
             console.stdout.print(line, soft_wrap=True, markup=False)
             if finding.examples and finding.severity != "ok":
                 console.stdout.print(f"      e.g. {', '.join(finding.examples)}", soft_wrap=True, markup=False)
+
+    return result, show
+
+
+@command(app, "check", failed=lambda result: result["verdict"] == "fail")
+def check(
+    model_dir: Annotated[str, typer.Argument(help="A model and its tokenizer: a folder, a name or a hub id.")],
+) -> Any:
+    """Try whether a model's folder is sound: ids, tokenizer, rows, head, chat template, generation, GGUF.
+
+    Ends in exit code 1 where something fails.
+    """
+    from tokalign_lab.model.check import check_folder
+
+    with console.progress_bar("check") as progress:
+        found = check_folder(model_dir, progress=progress)
+    result = {"model": model_dir, **found.to_dict()}
+
+    def show() -> None:
+        rows = [
+            {
+                "check": finding.name,
+                "": finding.severity,
+                "evidence": finding.evidence + f" E.g. {', '.join(finding.examples)}" * bool(finding.examples),
+                "advice": finding.advice,
+            }
+            for finding in found.findings
+        ]
+        rows += [
+            {"check": name, "": "-", "evidence": f"Not looked at, because of: {cause}.", "advice": ""}
+            for name, cause in found.left_out.items()
+        ]
+        console.print_table(rows, title=f"{model_dir}: {found.verdict}")
 
     return result, show
 

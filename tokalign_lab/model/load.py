@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,9 @@ from tokalign_lab.model.device import pick_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+# the files that transformers would fetch, which leaves out a second copy of the weights in another layout
+_FILES = ["*.json", "*.jinja", "tokenizer.model", "model*.safetensors"]
 
 
 def load_model(
@@ -87,6 +91,27 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"The model {name!r} cannot be loaded: {first_line(error)}.") from error
     return model, report
+
+
+def files_of(name: str) -> Path:
+    """Return the folder with a model's files; of a hub's model, the copy in the cache, fetched where it is not yet.
+
+    Raises
+    ------
+    InputError
+        When there is no such model, or the hub does not give it.
+    """
+    from huggingface_hub import snapshot_download
+
+    from tokalign_lab.catalog import model_folder
+
+    place = model_folder(str(name))
+    if isinstance(place, Path):
+        return place
+    try:
+        return Path(snapshot_download(place, allow_patterns=_FILES))
+    except Exception as error:  # huggingface_hub and its network each raise their own kinds
+        raise InputError(f"The files of {name!r} cannot be fetched: {first_line(error)}.") from error
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tokalign_lab.documents import check_sources
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.calibrate import calibrate_on
-from tokalign_lab.model.load import load_model
+from tokalign_lab.model.load import files_of, load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
 from tokalign_lab.model.save import save_model
@@ -106,17 +106,9 @@ def rearrange_to_folder(
 
 
 def _shards_of(model: str) -> Shards | None:
-    """Open a model's files; of a hub's model, the copy in the cache, fetched where it is not yet."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    from tokalign_lab.catalog import model_folder
-
-    place = model_folder(model)
-    if isinstance(place, Path):
-        return Shards.open(place)
-    try:  # the weights that transformers would fetch, which leaves out a second copy in another layout
-        copied = snapshot_download(place, allow_patterns=["*.json", "model*.safetensors"])
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError):
-        return None  # loading it will say what is wrong
-    return Shards.open(Path(copied))
+    """Open a model's files; None where they are not to be had (loading it will say why) or not safetensors."""
+    try:
+        folder = files_of(model)
+    except InputError:
+        return None
+    return Shards.open(folder)

@@ -233,7 +233,10 @@ def score(
     seed: Seed = 0,
     more_text: MoreText = None,
 ) -> Any:
-    """Score a lexicon on held-out text: BLEU-1, sentence score, BERTScore, coverage, both directions, by group."""
+    """Score a lexicon on held-out text: BLEU-1, sentence score, BERTScore, coverage, both directions, by group.
+
+    The means are kept in the lexicon's provenance too, so that the card of a model made from it can name them.
+    """
     from tokalign_lab import catalog
     from tokalign_lab.alignment.lexicon import Lexicon
     from tokalign_lab.corpus import tokenize_pair
@@ -250,6 +253,9 @@ def score(
     held_out = tokenize_pair(source, target, part_of(documents, "held_out"))
     with console.progress_bar("score") as progress:
         scores = score_lexicon(table, held_out, encoder=encoder, seed=seed, progress=progress)
+    if os.access(lexicon.absolute().parent, os.W_OK):
+        table.provenance["scores"] = scores.means()
+        table.save(lexicon)
     groups = breakdown(table, held_out, seed=seed)
     result = scores.to_dict()
     intervals = dict(scores.intervals)

@@ -128,6 +128,7 @@ def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokeni
         rows["tokenizers"] = f"{lexicon['source']['name']} → {lexicon['target']['name']}"
         rows["recipe"] = f"{lexicon['recipe']}, seed {lexicon['seed']}"
         rows["text"] = f"{lexicon['text_bytes']:,} bytes, SHA-256 {lexicon['text_hash']}"
+        rows |= _score_rows(lexicon.get("scores") or {})
     rows["vocabulary"] = f"{provenance['tokenizer']['size']:,} ids"
     rows["chat template"] = "yes" if tokenizer.chat_template else "none"
     for group in ("calibration", "training", "scores"):
@@ -136,6 +137,18 @@ def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokeni
     lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
     lines += ["", "`tokalign.json` holds the same for programs.", ""]
     return "\n".join(lines)
+
+
+def _score_rows(scores: dict[str, Any]) -> dict[str, str]:
+    """Write a lexicon's scores, both directions in a row."""
+    names = {"bleu1": "BLEU-1", "sentence_score": "sentence score", "bert_score": "BERTScore"}
+    directions = (("target_to_source", "target to source"), ("source_to_target", "source to target"))
+    return {
+        f"lexicon's {shown}": ", ".join(f"{scores[name][way]:.4f} {written}" for way, written in directions)
+        + f" ({scores['documents' if name == 'bleu1' else 'sentences']:,} held-out documents)"
+        for name, shown in names.items()
+        if name in scores
+    }
 
 
 def _cell(value: Any) -> str:

@@ -67,7 +67,10 @@ def align_kind(settings: dict[str, Any], context: RunContext) -> None:
     with suppress(InputError):
         held_out_pair = tokenize_pair(source, target, held_out)
         scoring = part(context.progress, 0.7, 0.85)
-        values["lexicon"] = score_lexicon(alignment.lexicon, held_out_pair, progress=scoring).to_dict()
+        scores = score_lexicon(alignment.lexicon, held_out_pair, progress=scoring)
+        values["lexicon"] = scores.to_dict()
+        alignment.lexicon.provenance["scores"] = scores.means()
+        alignment.lexicon.save(context.folder.path / "alignment" / "lexicon.parquet")
     if alignment.source_vectors is not None:
         with suppress(InputError):
             testing = part(context.progress, 0.85, 1.0)

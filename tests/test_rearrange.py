@@ -248,6 +248,8 @@ def test_chat_template_is_kept_only_where_it_can_work(tmp_path: Path) -> None:
 
 def test_saved_folder_tells_where_it_comes_from(tmp_path: Path) -> None:
     lexicon = mixed_lexicon()
+    both = {"target_to_source": 0.75, "source_to_target": 0.5}
+    lexicon.provenance["scores"] = {"bleu1": both, "documents": 12}
     new = rearrange(tiny_model("llama_tied", SOURCE.size), lexicon, SOURCE, TARGET)
     card = {"model": "tiny", "lexicon": lexicon.provenance, "scores": {"bits_per_byte": 1.25}}
     save_model(new, TARGET, tmp_path / "m", card=card)
@@ -257,6 +259,9 @@ def test_saved_folder_tells_where_it_comes_from(tmp_path: Path) -> None:
     text = (tmp_path / "m" / "README.md").read_text()
     assert "tiny-300 → tiny-280" in text
     assert "1.2500" in text
+    assert "0.7500 target to source, 0.5000 source to target (12 held-out documents)" in text
+    assert "| recipe | test, seed 0 |" in text
+    assert "transformers " in text
     from safetensors import safe_open
 
     with safe_open(tmp_path / "m" / "model.safetensors", "pt") as file:

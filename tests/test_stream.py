@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_rearrange import SOURCE, TARGET, finish, mixed_lexicon
+from test_rearrange import SOURCE, TARGET, finish, identity, mixed_lexicon
 from tiny import CONFIGS, tiny_model
 
 from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows
+from tokalign_lab.catalog import load_vocabulary, model_folder
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
@@ -175,3 +176,17 @@ def test_the_hubs_own_copy_is_streamed(tmp_path: Path, monkeypatch: pytest.Monke
     result = rearrange_to_folder("some/model", LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
     assert result == {"vocab_size": TARGET.size, "streamed": True}
     assert np.isfinite(read_all(tmp_path / "out")["lm_head.weight"].float().numpy()).all()
+
+
+# --- a real model
+
+
+def test_gemma_streamed_to_its_own_vocabulary_is_the_same_model(tmp_path: Path) -> None:
+    vocabulary = load_vocabulary("gemma-3-270m")  # 262,144 ids, tied, its embedding scaled by the model
+    result = rearrange_to_folder("gemma-3-270m", identity(vocabulary), vocabulary, vocabulary, tmp_path / "out")
+    assert result == {"vocab_size": vocabulary.size, "streamed": True}
+    before, after = Shards.open(Path(model_folder("gemma-3-270m"))), Shards.open(tmp_path / "out")
+    assert before.file_of.keys() == after.file_of.keys()
+    for name in before.file_of:
+        assert torch.equal(before.read(name), after.read(name)), name
+    assert after.outline.config.eos_token_id == vocabulary.roles["eos"]

@@ -56,6 +56,21 @@ def test_special_tokens_keep_their_logits() -> None:
     assert not torch.equal(model.lm_head.bias, before)
 
 
+@pytest.mark.parametrize("kind", ["phi", "llama_tied"])
+def test_padding_is_only_pushed_down(kind: str) -> None:
+    vocabulary = tiny_vocabulary(300)
+    model = tiny_model(kind, vocabulary.size + 20)
+    if kind == "llama_tied":  # random states have no common direction: give them one
+        with torch.no_grad():
+            model.model.norm.weight.fill_(1e-3)
+            model.model.norm.register_forward_hook(lambda module, inputs, out: out + 1)
+    before, _ = shares(model, vocabulary)
+    calibrate(model, vocabulary, TEXT)
+    after, _ = shares(model, vocabulary)
+    assert len(after) == vocabulary.size + 20
+    assert after[vocabulary.size :].sum() < before[vocabulary.size :].sum()
+
+
 def test_states_without_a_common_direction_are_refused_and_the_model_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

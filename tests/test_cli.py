@@ -73,8 +73,10 @@ def test_align_takes_what_counts_as_shared_and_gives_no_row_away_twice(work: Pat
 
 @pytest.fixture(scope="module")
 def rearranged(work: Path, lexicon: Path) -> Path:
-    result = run_json("rearrange", "tiny", lexicon, "--out", "moved", cwd=work)
-    assert result["vocab_size"] == 32_000
+    """Padded, so that what comes after is tried with more rows than tokens."""
+    result = run_json("rearrange", "tiny", lexicon, "--out", "moved", "--pad-to-multiple-of", "1001", cwd=work)
+    assert result["vocab_size"] == 32_032
+    assert result["streamed"] is True
     return work / "moved"
 
 
@@ -116,6 +118,9 @@ def test_a_lexicon_is_scored(work: Path, lexicon: Path) -> None:
         assert 0.5 < result["bleu1"][direction] <= 1
         assert 0.5 < result["sentence_score"][direction] <= 1.0001
     assert sum(result["coverage_types"].values()) == pytest.approx(1)
+    kept = Lexicon.load(lexicon).provenance["scores"]  # for the card of a model made from it
+    assert kept["bleu1"] == result["bleu1"]
+    assert set(kept) == {"bleu1", "sentence_score", "bert_score", "documents", "sentences", "encoder"}
 
 
 def test_bits_per_byte_count_every_byte(work: Path, rearranged: Path) -> None:
@@ -173,6 +178,7 @@ def test_a_run_is_cancelled_and_resumed(work: Path, rearranged: Path) -> None:
         (("adapt", "tiny", "--text", "nowhere", "--run", "r", "--steps", "2"), "nowhere"),
         (("adapt", "nobody", "--text", "text.txt", "--run", "r", "--steps", "2"), "nobody"),
         (("runs", "watch", "nobody"), "no run named"),
+        (("check", "nobody"), "nobody"),
         (("assets", "get", "smollm"), "smollm2-135m"),
     ],
 )

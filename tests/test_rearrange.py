@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import CONFIGS, WORDS, tiny_model, tiny_tokenizer, tiny_vocabulary
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tiny import CONFIGS, WORDS, renumbered, tiny_model, tiny_tokenizer, tiny_vocabulary
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, reverse_of
 from tokalign_lab.documents import Document
@@ -248,6 +248,8 @@ def test_chat_template_is_kept_only_where_it_can_work(tmp_path: Path) -> None:
 
 def test_saved_folder_tells_where_it_comes_from(tmp_path: Path) -> None:
     lexicon = mixed_lexicon()
+    both = {"target_to_source": 0.75, "source_to_target": 0.5}
+    lexicon.provenance["scores"] = {"bleu1": both, "documents": 12}
     new = rearrange(tiny_model("llama_tied", SOURCE.size), lexicon, SOURCE, TARGET)
     card = {"model": "tiny", "lexicon": lexicon.provenance, "scores": {"bits_per_byte": 1.25}}
     save_model(new, TARGET, tmp_path / "m", card=card)
@@ -257,6 +259,9 @@ def test_saved_folder_tells_where_it_comes_from(tmp_path: Path) -> None:
     text = (tmp_path / "m" / "README.md").read_text()
     assert "tiny-300 → tiny-280" in text
     assert "1.2500" in text
+    assert "0.7500 target to source, 0.5000 source to target (12 held-out documents)" in text
+    assert "| recipe | test, seed 0 |" in text
+    assert "transformers " in text
     from safetensors import safe_open
 
     with safe_open(tmp_path / "m" / "model.safetensors", "pt") as file:
@@ -286,6 +291,78 @@ def test_a_model_with_missing_weights_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path), device="cpu")
     with pytest.raises(InputError, match="no-such-model"):
         load_model(str(tmp_path / "no-such-model"), device="cpu")
+
+
+# --- rows that no token has
+
+
+def unused_of(model: PreTrainedModel, vocabulary: Vocabulary) -> list[int]:
+    rows = model.get_input_embeddings().weight.shape[0]
+    return [*np.flatnonzero(vocabulary.is_hole).tolist(), *range(vocabulary.size, rows)]
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_padding_is_the_mean_of_the_new_rows_and_never_wins(kind: str, tmp_path: Path) -> None:
+    model = tiny_model(kind, SMALLER_ROWS_PADDED)
+    new = rearrange(model, mixed_lexicon(), SOURCE, TARGET, pad_to_multiple_of=64)
+    head, n = new.get_output_embeddings(), TARGET.size
+    assert n == 280
+    for matrix in (new.get_input_embeddings().weight, head.weight, head.bias):
+        if matrix is not None:
+            assert matrix.shape[0] == new.config.get_text_config().vocab_size == 320
+            torch.testing.assert_close(matrix[n:], matrix[:n].mean(dim=0).expand_as(matrix[n:]))
+    text = torch.randint(n, (8, 60), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        logits = new(text).logits
+    assert (logits[..., n:].amax(-1) < logits[..., :n].amax(-1)).all()
+    if new.config.get_text_config().to_dict().get("final_logit_softcapping") is None:  # Jensen, where nothing is bent
+        mass = torch.softmax(logits, -1)
+        assert (mass[..., n:] <= mass[..., :n].mean(-1, keepdim=True) * 1.0001).all()
+
+    new.generation_config.eos_token_id = None
+    save_model(new, TARGET, tmp_path / "m", source=SOURCE)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    torch.manual_seed(0)
+    drawn = loaded.generate(text[:, :4], max_new_tokens=40, do_sample=True, temperature=50.0, top_k=0, pad_token_id=0)
+    assert drawn.max() < n, "transformers never draws padding, however flat the distribution"
+
+
+def test_holes_are_padding_too() -> None:
+    order = np.arange(TARGET.size)
+    order[100:] += 7
+    holed = renumbered(TARGET, order)
+    assert holed.is_hole.sum() == 7
+    rows = LexiconRows(holed.size)
+    for old, new_id in enumerate(order):
+        rows.copy(int(new_id), old, "aligned")
+    model = tiny_model("llama", SMALLER_ROWS_PADDED)
+    new = rearrange(model, finish(rows, SOURCE, holed), SOURCE, holed, pad_to_multiple_of=8)
+    matrix = new.get_output_embeddings().weight
+    unused = unused_of(new, holed)
+    assert unused == [*range(100, 107), 287]
+    used = np.setdiff1d(np.arange(288), unused)
+    torch.testing.assert_close(matrix[unused], matrix[used].mean(dim=0).expand(8, -1))
+    assert new.generation_config.suppress_tokens == unused
+    again = rearrange(new, identity(holed), holed, holed)
+    assert again.generation_config.suppress_tokens == unused[:7], "the next target has its own"
+
+
+def test_a_multiple_that_is_none_is_refused() -> None:
+    for multiple in (0, -8):
+        with pytest.raises(InputError, match="positive number"):
+            rearrange(tiny_model("llama", SOURCE.size), identity(SOURCE), SOURCE, SOURCE, pad_to_multiple_of=multiple)
+
+
+def test_larger_targets_and_exact_multiples_get_the_rows_they_need() -> None:
+    model = tiny_model("phi", TARGET.size)
+    rows = LexiconRows(SOURCE.size)
+    for token_id in range(SOURCE.size):
+        rows.copy(token_id, token_id % TARGET.size, "aligned")
+    grown = finish(rows, TARGET, SOURCE)
+    for multiple, size in ((None, 300), (100, 300), (128, 384)):
+        new = rearrange(model, grown, TARGET, SOURCE, pad_to_multiple_of=multiple)
+        assert new.get_input_embeddings().weight.shape[0] == new.get_output_embeddings().bias.shape[0] == size
+        assert torch.equal(new.get_output_embeddings().bias[280:300], model.get_output_embeddings().bias[:20])
 
 
 # --- the real model -------------------------------------------------------------------------------------------
@@ -346,6 +423,26 @@ def test_real_pair_saves_and_loads_with_every_id_right(
     inputs = tokenizer("The capital of France is", return_tensors="pt")
     made = loaded.generate(**inputs, max_new_tokens=3, do_sample=False)
     assert made.shape[1] == inputs["input_ids"].shape[1] + 3
+
+
+def test_real_model_never_writes_padding_and_hardly_pays_for_it(
+    smollm_folder: Path, smollm_vocabulary: Vocabulary
+) -> None:
+    model = load_model(str(smollm_folder), device="cpu")
+    padded = rearrange(
+        model, identity(smollm_vocabulary), smollm_vocabulary, smollm_vocabulary, pad_to_multiple_of=1000
+    )
+    n = smollm_vocabulary.size
+    assert padded.config.vocab_size == padded.get_output_embeddings().weight.shape[0] == 50_000
+    documents = [Document(WORDS, "words", "words", "prose")]
+    plain, paid = (bits_per_byte(one, smollm_vocabulary, documents).bits_per_byte for one in (model, padded))
+    assert plain <= paid < plain + 0.001
+    ids = torch.from_numpy(smollm_vocabulary.encode([WORDS])[0].astype(np.int64)).unsqueeze(0)
+    with torch.inference_mode():
+        logits = padded(ids).logits
+    assert (logits[..., n:].amax(-1) + 5 < logits[..., :n].amax(-1)).all(), "far from winning, without any mask"
+    made = padded.generate(ids[:, :8], max_new_tokens=20, do_sample=False, suppress_tokens=None)
+    assert made.max() < n
 
 
 def permute(vocabulary: Vocabulary) -> tuple[Vocabulary, np.ndarray]:

@@ -10,15 +10,23 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
     Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    OlmoConfig,
     OPTConfig,
+    Phi3Config,
     PhiConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
 )
 
 from tokalign_lab.vocabulary import Vocabulary
@@ -66,24 +74,25 @@ def renumbered(vocabulary: Vocabulary, new_id: Sequence[int], name: str = "renum
 
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+_GATED = {**_SMALL, "intermediate_size": 64, "num_key_value_heads": 2}
+_HEADS = {**_GATED, "head_dim": 8}
 CONFIGS = {
     "gpt_neox": lambda rows: GPTNeoXConfig(vocab_size=rows, intermediate_size=64, tie_word_embeddings=False, **_SMALL),
     "gpt2": lambda rows: GPT2Config(vocab_size=rows, n_embd=32, n_layer=2, n_head=4, n_positions=64),
     "llama": lambda rows: LlamaConfig(vocab_size=rows, intermediate_size=64, tie_word_embeddings=False, **_SMALL),
     "llama_tied": lambda rows: LlamaConfig(vocab_size=rows, intermediate_size=64, tie_word_embeddings=True, **_SMALL),
-    "qwen2": lambda rows: Qwen2Config(
-        vocab_size=rows, intermediate_size=64, num_key_value_heads=2, tie_word_embeddings=False, **_SMALL
-    ),
-    "gemma3": lambda rows: Gemma3TextConfig(
-        vocab_size=rows,
-        intermediate_size=64,
-        num_key_value_heads=2,
-        head_dim=8,
-        final_logit_softcapping=5.0,
-        **_SMALL,
-    ),
+    "mistral": lambda rows: MistralConfig(vocab_size=rows, sliding_window=16, **_GATED),
+    "qwen2": lambda rows: Qwen2Config(vocab_size=rows, tie_word_embeddings=False, **_GATED),
+    "qwen3": lambda rows: Qwen3Config(vocab_size=rows, tie_word_embeddings=True, **_HEADS),
+    "gemma": lambda rows: GemmaConfig(vocab_size=rows, **_HEADS),  # embedding times the root of hidden_size
+    "gemma2": lambda rows: Gemma2Config(vocab_size=rows, final_logit_softcapping=5.0, **_HEADS),
+    "gemma3": lambda rows: Gemma3TextConfig(vocab_size=rows, final_logit_softcapping=5.0, **_HEADS),
     "opt": lambda rows: OPTConfig(vocab_size=rows, word_embed_proj_dim=16, ffn_dim=64, pad_token_id=1, **_SMALL),
     "phi": lambda rows: PhiConfig(vocab_size=rows, intermediate_size=64, tie_word_embeddings=False, **_SMALL),
+    "phi3": lambda rows: Phi3Config(vocab_size=rows, pad_token_id=0, **_GATED),
+    "olmo": lambda rows: OlmoConfig(vocab_size=rows, **_GATED),
+    "olmo2": lambda rows: Olmo2Config(vocab_size=rows, **_GATED),
+    "bloom": lambda rows: BloomConfig(vocab_size=rows, hidden_size=32, n_layer=2, n_head=4),  # norm after the embedding
 }  # phi's head has a bias
 
 

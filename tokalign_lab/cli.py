@@ -45,11 +45,13 @@ Source = Annotated[str, typer.Argument(help="Tokenizer of the model as it is.")]
 Target = Annotated[str, typer.Argument(help="Tokenizer the model shall get.")]
 
 
-def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+def command(
+    group: typer.Typer, name: str, failed: Callable[[dict[str, Any]], bool] = lambda result: False
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Register a function that returns its result as a dict; print that as JSON or let `show` print it.
 
     The function returns `(result, show)`: `show()` prints the result for people. Bad input becomes one sentence on
-    stderr and exit code 2.
+    stderr and exit code 2; a result of which `failed` is true ends in exit code 1.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:
@@ -71,6 +73,8 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
                 console.print_json(result)
             else:
                 show()
+            if failed(result):
+                raise typer.Exit(1)
 
         signature = dict(function.__annotations__)
         signature.pop("return", None)
@@ -229,7 +233,10 @@ def score(
     seed: Seed = 0,
     more_text: MoreText = None,
 ) -> Any:
-    """Score a lexicon on held-out text: BLEU-1, sentence score, BERTScore, coverage, both directions, by group."""
+    """Score a lexicon on held-out text: BLEU-1, sentence score, BERTScore, coverage, both directions, by group.
+
+    The means are kept in the lexicon's provenance too, so that the card of a model made from it can name them.
+    """
     from tokalign_lab import catalog
     from tokalign_lab.alignment.lexicon import Lexicon
     from tokalign_lab.corpus import tokenize_pair
@@ -246,6 +253,9 @@ def score(
     held_out = tokenize_pair(source, target, part_of(documents, "held_out"))
     with console.progress_bar("score") as progress:
         scores = score_lexicon(table, held_out, encoder=encoder, seed=seed, progress=progress)
+    if os.access(lexicon.absolute().parent, os.W_OK):
+        table.provenance["scores"] = scores.means()
+        table.save(lexicon)
     groups = breakdown(table, held_out, seed=seed)
     result = scores.to_dict()
     intervals = dict(scores.intervals)
@@ -312,6 +322,39 @@ def diagnose(
     return result, show
 
 
+@command(app, "check", failed=lambda result: result["verdict"] == "fail")
+def check(
+    model_dir: Annotated[str, typer.Argument(help="A model and its tokenizer: a folder, a name or a hub id.")],
+) -> Any:
+    """Try whether a model's folder is sound: ids, tokenizer, rows, head, chat template, generation, GGUF.
+
+    Ends in exit code 1 where something fails.
+    """
+    from tokalign_lab.model.check import check_folder
+
+    with console.progress_bar("check") as progress:
+        found = check_folder(model_dir, progress=progress)
+    result = {"model": model_dir, **found.to_dict()}
+
+    def show() -> None:
+        rows = [
+            {
+                "check": finding.name,
+                "": finding.severity,
+                "evidence": finding.evidence + f" E.g. {', '.join(finding.examples)}" * bool(finding.examples),
+                "advice": finding.advice,
+            }
+            for finding in found.findings
+        ]
+        rows += [
+            {"check": name, "": "-", "evidence": f"Not looked at, because of: {cause}.", "advice": ""}
+            for name, cause in found.left_out.items()
+        ]
+        console.print_table(rows, title=f"{model_dir}: {found.verdict}")
+
+    return result, show
+
+
 @command(app, "rearrange")
 def rearrange(
     model: Annotated[str, typer.Argument(help="The model whose rows are rearranged.")],
@@ -328,47 +371,38 @@ def rearrange(
     keep_tied: Annotated[
         bool, typer.Option("--keep-tied", help="Leave tied matrices tied, at some loss; input rows serve both.")
     ] = False,
+    pad_to_multiple_of: Annotated[
+        int | None,
+        typer.Option("--pad-to-multiple-of", help="Add rows that are never written, up to a multiple (64, say)."),
+    ] = None,
     seed: Seed = 0,
 ) -> Any:
     """Give a model the lexicon's target vocabulary and save it for transformers."""
     from tokalign_lab import catalog
     from tokalign_lab.alignment.lexicon import Lexicon
-    from tokalign_lab.documents import check_sources
-    from tokalign_lab.model.calibrate import calibrate_on
-    from tokalign_lab.model.load import load_model
-    from tokalign_lab.model.rearrange import rearrange as run
-    from tokalign_lab.model.save import save_model
+    from tokalign_lab.model.to_folder import check_choices, rearrange_to_folder
 
     table = Lexicon.load(lexicon)
     _check_out(out)
-    if calibrate is not None:
-        check_sources([calibrate])
-        if keep_tied:
-            raise InputError("Calibration unties the head, so --calibrate and --keep-tied exclude each other.")
+    texts = None if calibrate is None else [calibrate]
+    check_choices(texts, keep_tied, pad_to_multiple_of)
     source_vocabulary = catalog.load_vocabulary(model)
     target_vocabulary = catalog.load_vocabulary(target or table.provenance["target"]["name"])
-    table.check(source_vocabulary, target_vocabulary)
-    moved = run(
-        load_model(model, device="cpu", dtype="auto"),
-        table,
-        source_vocabulary,
-        target_vocabulary,
-        seed=seed,
-        keep_tied=keep_tied,
-    )
-    card: dict[str, Any] = {"model": model, "lexicon": table.provenance}
-    if calibrate is not None:
-        with console.progress_bar("calibrate") as progress:
-            done = calibrate_on(moved, target_vocabulary, [calibrate], seed=seed, progress=progress)
-        card["calibration"] = {"text": calibrate, **done.to_dict()}
-    save_model(moved, target_vocabulary, out, card=card, source=source_vocabulary)
-    result = {
-        "model": str(out),
-        "vocab_size": int(moved.config.vocab_size),
-        "recipe": table.provenance["recipe"],
-        "origins": table.origin_counts(),
-        **({"calibration": card["calibration"]} if calibrate is not None else {}),
-    }
+    with console.progress_bar("rearrange") as progress:
+        done = rearrange_to_folder(
+            model,
+            table,
+            source_vocabulary,
+            target_vocabulary,
+            out,
+            seed=seed,
+            keep_tied=keep_tied,
+            pad_to_multiple_of=pad_to_multiple_of,
+            calibrate=texts,
+            progress=progress,
+        )
+    recipe = table.provenance["recipe"]
+    result = {"model": str(out), **done, "recipe": recipe, "origins": table.origin_counts()}
     return result, lambda: console.print_facts(result)
 
 

@@ -7,6 +7,9 @@ compared, which perplexity per token cannot. Every token is scored exactly once.
 read in windows; a window begins with the vocabulary's bos (else eos), which is not scored, and a later window
 repeats the last quarter of the one before as context, not scored either.
 
+Rows that the model has beyond its tokenizer (padding) take part in the softmax, as they do when it writes: what
+probability they take is lost, and counts. `model/rows.py` bounds it for padding of ours.
+
 Logits are made a few rows at a time from the body's output, so that a vocabulary of 262k needs tens of megabytes.
 """
 

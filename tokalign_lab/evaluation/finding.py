@@ -1,4 +1,4 @@
-"""What a diagnosis is made of: findings, and the lexicon as the arrays they are found in."""
+"""What a diagnosis is made of: findings (a model's check has them too), and the lexicon as arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.evaluation.breakdown import WITH_PARTNER
 from tokalign_lab.vocabulary import Vocabulary
 
-SEVERITIES = ("ok", "warn", "poor")
+SEVERITIES = ("ok", "warn", "poor", "fail")
 RESTING_ON_NOTHING = ("mean", "random", "multivariate", "permuted")
 """Origins of rows that say nothing about their own token."""
 _EXAMPLES = 5
@@ -29,7 +29,8 @@ class Finding:
     name : str
         What was looked at.
     severity : str
-        "ok", "warn" (costs something) or "poor" (ruins the lexicon).
+        "ok", "warn" (costs something), "poor" (ruins the lexicon; only said of one) or "fail" (broken; said of a
+        model's folder).
     evidence : str
         One sentence with the numbers.
     advice : str

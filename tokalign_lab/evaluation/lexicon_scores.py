@@ -89,6 +89,11 @@ class LexiconScores:
         }
         return {name: value for name, value in values.items() if value is not None}
 
+    def means(self) -> dict[str, Any]:
+        """Return what a model card says: the scores by direction, and what they were measured on."""
+        kept = ("bleu1", "sentence_score", "bert_score", "documents", "sentences", "encoder")
+        return {name: value for name, value in self.to_dict().items() if name in kept}
+
 
 def score_lexicon(
     lexicon: Lexicon,

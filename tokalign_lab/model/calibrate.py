@@ -85,7 +85,8 @@ def calibrate(
     model
         A causal language model that reads `vocabulary`. Its head is untied unless it has a bias.
     vocabulary
-        Its tokenizer. Special tokens keep their logits: text says nothing about them.
+        Its tokenizer. Special tokens keep their logits: text says nothing about them. Of rows that no token has (holes
+        in its ids, padding) text says that they never come, so they only go down.
     documents
         Text that nothing will be measured on.
     max_tokens
@@ -108,7 +109,7 @@ def calibrate(
     shift = torch.zeros(len(weight)) if bias is None else bias.clone()
     seen = torch.bincount(input_ids, minlength=len(weight)).float()
     free = torch.ones(len(weight), dtype=torch.bool)
-    free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control | vocabulary.is_hole)
+    free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control)
     nats = []
     for iteration in range(ITERATIONS):
         expected, mean_nats = _expected(states, input_ids, weight, shift, cap)

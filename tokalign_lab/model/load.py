@@ -1,8 +1,15 @@
-"""A name becomes a causal language model: a catalogue name, a folder, a GGUF file or a hub id."""
+"""A name becomes a causal language model: a catalogue name, a folder, a GGUF file or a hub id.
+
+`load_outline` is the same model without its weights, on torch's meta device: its parts, names, shapes and
+configurations, for work that goes through the files themselves.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,6 +18,9 @@ from tokalign_lab.model.device import pick_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+# the files that transformers would fetch, which leaves out a second copy of the weights in another layout
+_FILES = ["*.json", "*.jinja", "tokenizer.model", "model*.safetensors"]
 
 
 def load_model(
@@ -32,20 +42,94 @@ def load_model(
     InputError
         When there is no such model, it is not a causal language model, or some of its weights are missing.
     """
+    place = device if isinstance(device, torch.device) else pick_device(device)
+    return _complete(name, dtype=dtype).to(place).eval()
+
+
+def load_outline(name: str) -> PreTrainedModel:
+    """Load a model without its weights: parameters on the meta device, in the dtype they were saved in.
+
+    Raises
+    ------
+    InputError
+        As `load_model`.
+    """
+    return _complete(name, dtype="auto", device_map="meta")
+
+
+def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Let transformers load a model, whatever it lacks.
+
+    Parameters
+    ----------
+    name
+        As for `load_model`.
+    options
+        Of `from_pretrained`.
+
+    Returns
+    -------
+    model, report
+        The report has `missing_keys`, `unexpected_keys` and `mismatched_keys`.
+
+    Raises
+    ------
+    InputError
+        When there is no such model or it is not a causal language model.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     from tokalign_lab.catalog import model_folder
 
     logging.disable_progress_bar()  # the engine prints nothing by itself
-    place = device if isinstance(device, torch.device) else pick_device(device)
     folder = str(model_folder(str(name)))
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            folder, trust_remote_code=False, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"The model {name!r} cannot be loaded: {first_line(error)}.") from error
+    return model, report
+
+
+def files_of(name: str) -> Path:
+    """Return the folder with a model's files; of a hub's model, the copy in the cache, fetched where it is not yet.
+
+    Raises
+    ------
+    InputError
+        When there is no such model, or the hub does not give it.
+    """
+    from huggingface_hub import snapshot_download
+
+    from tokalign_lab.catalog import model_folder
+
+    place = model_folder(str(name))
+    if isinstance(place, Path):
+        return place
+    try:
+        return Path(snapshot_download(place, allow_patterns=_FILES))
+    except Exception as error:  # huggingface_hub and its network each raise their own kinds
+        raise InputError(f"The files of {name!r} cannot be fetched: {first_line(error)}.") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from warning about what is looked at on purpose."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _complete(name: str, **options: Any) -> PreTrainedModel:
+    """Load a model that has all of its weights."""
+    model, report = read_model(name, **options)
     missing = sorted(report["missing_keys"])
     if missing:
         # transformers would fill them with random numbers, and every figure measured would be about those
@@ -53,4 +137,4 @@ def load_model(
             f"The model {name!r} lacks {len(missing)} of its weights (the first is {missing[0]}); "
             "use a complete causal language model."
         )
-    return model.to(place).eval()
+    return model

@@ -48,27 +48,43 @@ def save_model(
     Path
         The folder.
     """
-    card = dict(card or {})
+    folder = Path(folder)
+    with atomic_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        save_beside(temporary, folder.name, vocabulary, card, source)
+    return folder
+
+
+def save_beside(
+    folder: Path, name: str, vocabulary: Vocabulary, card: dict[str, Any] | None, source: Vocabulary | None
+) -> None:
+    """Write all that stands beside the weights: tokenizer, model card, provenance.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    name
+        What the model card calls the model.
+    vocabulary, card, source
+        As for `save_model`.
+    """
     tokenizer = copy.deepcopy(vocabulary.tokenizer)
     template = None if source is None else source.tokenizer.chat_template
     if source is not None and isinstance(template, str) and template_fits(template, source, vocabulary):
         tokenizer.chat_template = template
-    folder = Path(folder)
-    with atomic_folder(folder) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        provenance = {
-            **card,
-            "tokenizer": {
-                "name": vocabulary.name,
-                "fingerprint": vocabulary.fingerprint,
-                "size": vocabulary.size,
-            },
-            "versions": installed_versions(),
-        }
-        write_json(temporary / "tokalign.json", provenance)
-        (temporary / "README.md").write_text(card_text(folder.name, provenance, tokenizer), encoding="utf-8")
-    return folder
+    tokenizer.save_pretrained(folder)
+    provenance = {
+        **(card or {}),
+        "tokenizer": {
+            "name": vocabulary.name,
+            "fingerprint": vocabulary.fingerprint,
+            "size": vocabulary.size,
+        },
+        "versions": installed_versions(),
+    }
+    write_json(folder / "tokalign.json", provenance)
+    (folder / "README.md").write_text(card_text(name, provenance, tokenizer), encoding="utf-8")
 
 
 def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool:
@@ -112,6 +128,7 @@ def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokeni
         rows["tokenizers"] = f"{lexicon['source']['name']} → {lexicon['target']['name']}"
         rows["recipe"] = f"{lexicon['recipe']}, seed {lexicon['seed']}"
         rows["text"] = f"{lexicon['text_bytes']:,} bytes, SHA-256 {lexicon['text_hash']}"
+        rows |= _score_rows(lexicon.get("scores") or {})
     rows["vocabulary"] = f"{provenance['tokenizer']['size']:,} ids"
     rows["chat template"] = "yes" if tokenizer.chat_template else "none"
     for group in ("calibration", "training", "scores"):
@@ -120,6 +137,18 @@ def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokeni
     lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
     lines += ["", "`tokalign.json` holds the same for programs.", ""]
     return "\n".join(lines)
+
+
+def _score_rows(scores: dict[str, Any]) -> dict[str, str]:
+    """Write a lexicon's scores, both directions in a row."""
+    names = {"bleu1": "BLEU-1", "sentence_score": "sentence score", "bert_score": "BERTScore"}
+    directions = (("target_to_source", "target to source"), ("source_to_target", "source to target"))
+    return {
+        f"lexicon's {shown}": ", ".join(f"{scores[name][way]:.4f} {written}" for way, written in directions)
+        + f" ({scores['documents' if name == 'bleu1' else 'sentences']:,} held-out documents)"
+        for name, shown in names.items()
+        if name in scores
+    }
 
 
 def _cell(value: Any) -> str:

@@ -67,7 +67,10 @@ def align_kind(settings: dict[str, Any], context: RunContext) -> None:
     with suppress(InputError):
         held_out_pair = tokenize_pair(source, target, held_out)
         scoring = part(context.progress, 0.7, 0.85)
-        values["lexicon"] = score_lexicon(alignment.lexicon, held_out_pair, progress=scoring).to_dict()
+        scores = score_lexicon(alignment.lexicon, held_out_pair, progress=scoring)
+        values["lexicon"] = scores.to_dict()
+        alignment.lexicon.provenance["scores"] = scores.means()
+        alignment.lexicon.save(context.folder.path / "alignment" / "lexicon.parquet")
     if alignment.source_vectors is not None:
         with suppress(InputError):
             testing = part(context.progress, 0.85, 1.0)
@@ -81,37 +84,29 @@ def rearrange_kind(settings: dict[str, Any], context: RunContext) -> None:
     """Give a model the lexicon's target vocabulary; writes a model folder.
 
     Settings: model, lexicon (path of a `.parquet`), and optionally out (default `model` in the run folder), seed,
-    keep_tied, calibrate (a list of texts to calibrate the output on).
+    keep_tied, pad_to_multiple_of, calibrate (a list of texts to calibrate the output on).
     """
     from tokalign_lab.alignment.lexicon import Lexicon
     from tokalign_lab.catalog import load_vocabulary
-    from tokalign_lab.documents import check_sources
-    from tokalign_lab.model.calibrate import calibrate_on
-    from tokalign_lab.model.load import load_model
-    from tokalign_lab.model.rearrange import rearrange
-    from tokalign_lab.model.save import save_model
+    from tokalign_lab.model.to_folder import check_choices, rearrange_to_folder
 
-    _check(settings, "rearrange", {"model", "lexicon"}, {"out", "seed", "keep_tied", "calibrate"})
-    text = settings.get("calibrate")
-    if text:
-        check_sources(text)
-        if settings.get("keep_tied"):
-            raise InputError("Calibration unties the head, so calibrate and keep_tied exclude each other.")
+    optional = {"out", "seed", "keep_tied", "pad_to_multiple_of", "calibrate"}
+    _check(settings, "rearrange", {"model", "lexicon"}, optional)
+    keep_tied, multiple = bool(settings.get("keep_tied", False)), settings.get("pad_to_multiple_of")
+    check_choices(settings.get("calibrate"), keep_tied, multiple)
     lexicon = Lexicon.load(Path(settings["lexicon"]))
-    source = load_vocabulary(lexicon.provenance["source"]["name"])
-    target = load_vocabulary(lexicon.provenance["target"]["name"])
-    context.progress(0.1, "loading the model")
-    model = load_model(settings["model"], device="cpu", dtype="auto")
-    context.progress(0.5, "moving the rows")
-    seed = int(settings.get("seed", 0))
-    moved = rearrange(model, lexicon, source, target, seed=seed, keep_tied=bool(settings.get("keep_tied", False)))
-    card = {"model": settings["model"], "lexicon": lexicon.provenance}
-    if text:
-        done = calibrate_on(moved, target, text, seed=seed, progress=part(context.progress, 0.6, 0.9))
-        card["calibration"] = {"text": text, **done.to_dict()}
-    out = Path(settings.get("out") or context.folder.path / "model")
-    save_model(moved, target, out, card=card, source=source)
-    context.progress(1.0, "saved")
+    rearrange_to_folder(
+        settings["model"],
+        lexicon,
+        load_vocabulary(lexicon.provenance["source"]["name"]),
+        load_vocabulary(lexicon.provenance["target"]["name"]),
+        Path(settings.get("out") or context.folder.path / "model"),
+        seed=int(settings.get("seed", 0)),
+        keep_tied=keep_tied,
+        pad_to_multiple_of=multiple,
+        calibrate=settings.get("calibrate"),
+        progress=context.progress,
+    )
 
 
 def adapt_kind(settings: dict[str, Any], context: RunContext) -> None:

@@ -1,0 +1,192 @@
+"""A model rearranged on disk, shard by shard, must be the model that is rearranged in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from test_rearrange import SOURCE, TARGET, finish, identity, mixed_lexicon
+from tiny import CONFIGS, tiny_model
+
+from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows
+from tokalign_lab.catalog import load_vocabulary, model_folder
+from tokalign_lab.errors import InputError
+from tokalign_lab.model.load import load_model
+from tokalign_lab.model.rearrange import rearrange
+from tokalign_lab.model.save import save_model
+from tokalign_lab.model.shards import Shards, files_of_tensors
+from tokalign_lab.model.stream import rearrange_files
+from tokalign_lab.model.to_folder import rearrange_to_folder
+
+CARD = {"model": "tiny"}
+
+
+def apart_lexicon() -> Lexicon:
+    """Output rows apart from input rows, so that tied matrices must be untied."""
+    rows = LexiconRows(TARGET.size)
+    for target_id in range(TARGET.size):
+        rows.copy(target_id, target_id % SOURCE.size, "aligned")
+    rows.mix(5, [7, 9], [0.5, 0.5], "pieces")
+    rows.mix_output(5, [7], [0.25], mean_weight=0.5)
+    return finish(rows, SOURCE, TARGET)
+
+
+LEXICONS = {"same rows": mixed_lexicon(), "rows apart": apart_lexicon()}
+
+
+def in_shards(kind: str, folder: Path, size: str = "20KB", dtype: torch.dtype = torch.bfloat16) -> Path:
+    model = tiny_model(kind, SOURCE.size + 20, dtype=dtype)
+    model.generation_config.eos_token_id = [SOURCE.roles["eos"], 12]
+    model.save_pretrained(folder, max_shard_size=size)
+    return folder
+
+
+def read_all(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("multiple", [None, 64])
+@pytest.mark.parametrize("rows", sorted(LEXICONS))
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_streaming_equals_memory_bit_for_bit(kind: str, rows: str, multiple: int | None, tmp_path: Path) -> None:
+    folder = in_shards(kind, tmp_path / "source")
+    assert (folder / "model.safetensors.index.json").is_file()
+    size = rearrange_files(
+        Shards.open(folder), LEXICONS[rows], SOURCE, TARGET, tmp_path / "out", 3, pad_to_multiple_of=multiple, card=CARD
+    )
+    whole = load_model(str(folder), device="cpu", dtype="auto")
+    moved = rearrange(whole, LEXICONS[rows], SOURCE, TARGET, 3, pad_to_multiple_of=multiple)
+    save_model(moved, TARGET, tmp_path / "memory" / "out", card=CARD, source=SOURCE)
+
+    ours, theirs = read_all(tmp_path / "out"), read_all(tmp_path / "memory" / "out")
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert tensor.dtype == ours[name].dtype
+        assert torch.equal(tensor, ours[name]), name
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokalign.json", "README.md"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "memory" / "out" / name).read_text(), name
+    loaded = load_model(str(tmp_path / "out"), device="cpu", dtype="auto")
+    ids = torch.tensor([[3, 5, 7, 20, 11]])
+    assert torch.equal(loaded(ids).logits, moved(ids).logits)
+    assert loaded.get_input_embeddings().weight.shape[0] == size == loaded.config.vocab_size
+
+
+def test_shards_without_a_matrix_are_copied_and_the_index_tells_the_truth(tmp_path: Path) -> None:
+    folder = in_shards("llama", tmp_path / "source")
+    rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
+    shards = files_of_tensors(folder)
+    changed = {shards["model.embed_tokens.weight"], shards["lm_head.weight"]}
+    others = set(shards.values()) - changed
+    assert others
+    for file in others:
+        assert (tmp_path / "out" / file).read_bytes() == (folder / file).read_bytes()
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    tensors = read_all(tmp_path / "out")
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
+    assert index["weight_map"].keys() == tensors.keys()
+    for name, file in index["weight_map"].items():
+        with safe_open(tmp_path / "out" / file, "pt") as shard:
+            assert name in set(shard.keys())
+
+
+def test_a_second_copy_of_tied_rows_goes(tmp_path: Path) -> None:
+    folder = in_shards("llama_tied", tmp_path / "source", size="1GB")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
+    assert "lm_head.weight" not in read_all(tmp_path / "out")
+    assert load_model(str(tmp_path / "out"), device="cpu").config.tie_word_embeddings
+
+    tensors["lm_head.weight"] += 1  # the configuration is wrong: transformers goes by the files, and so do we
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
+    made = read_all(tmp_path / "out")
+    assert torch.equal(made["lm_head.weight"][10:100], tensors["lm_head.weight"][10:100])
+    assert torch.equal(made["model.embed_tokens.weight"][10:100], tensors["model.embed_tokens.weight"][10:100])
+    assert not load_model(str(tmp_path / "out"), device="cpu").config.tie_word_embeddings
+
+
+def test_tensors_of_another_dtype_stay_as_they_are(tmp_path: Path) -> None:
+    folder = in_shards("llama", tmp_path / "source", size="1GB")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = torch.randn(32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
+    assert torch.equal(read_all(tmp_path / "out")["model.norm.weight"], tensors["model.norm.weight"])
+
+
+def test_names_of_another_time_are_found_and_kept(tmp_path: Path) -> None:
+    folder = in_shards("gpt2", tmp_path / "old", size="1GB")
+    tensors = load_file(folder / "model.safetensors")  # as GPT-2 itself is stored: without the name of the whole
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert Shards.open(folder).names == {"input": ["wte.weight"], "output": ["wte.weight"]}
+    for rows, added in (("same rows", set()), ("rows apart", {"lm_head.weight"})):
+        rearrange_files(Shards.open(folder), LEXICONS[rows], SOURCE, TARGET, tmp_path / "out")
+        assert read_all(tmp_path / "out").keys() == tensors.keys() | added
+        loaded = load_model(str(tmp_path / "out"), device="cpu", dtype="auto")
+        moved = rearrange(load_model(str(folder), device="cpu", dtype="auto"), LEXICONS[rows], SOURCE, TARGET)
+        assert torch.equal(loaded(torch.tensor([[3, 5, 20]])).logits, moved(torch.tensor([[3, 5, 20]])).logits)
+    neox = Shards.open(in_shards("gpt_neox", tmp_path / "neox"))
+    assert neox.names == {"input": ["gpt_neox.embed_in.weight"], "output": ["embed_out.weight"]}
+
+
+def test_what_is_no_safetensors_is_done_in_memory(tmp_path: Path) -> None:
+    folder = in_shards("llama", tmp_path / "bin", size="1GB")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert Shards.open(folder) is None
+    result = rearrange_to_folder(str(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
+    assert result == {"vocab_size": TARGET.size, "streamed": False}
+    new = load_model(str(tmp_path / "out"), device="cpu").get_input_embeddings().weight
+    old = load_model(str(folder), device="cpu").get_input_embeddings().weight
+    assert torch.equal(new[10:100], old[10:100])
+
+
+def test_a_stream_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = in_shards("llama", tmp_path / "source")
+    with pytest.raises(InputError, match="lexicon was made for"):
+        rearrange_files(Shards.open(folder), LEXICONS["same rows"], TARGET, TARGET, tmp_path / "out")
+    monkeypatch.setattr("tokalign_lab.model.stream.save_beside", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_shard_that_is_missing_is_refused(tmp_path: Path) -> None:
+    folder = in_shards("llama", tmp_path / "source")
+    next(iter(sorted(folder.glob("*.safetensors")))).unlink()
+    with pytest.raises(InputError, match=r"cannot be loaded|lacks"):
+        rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
+
+
+def test_the_hubs_own_copy_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of the hub is read from its cache (made by hand here: no test asks a hub)."""
+    repository = tmp_path / "hub" / "models--some--model"
+    in_shards("llama", repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    result = rearrange_to_folder("some/model", LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
+    assert result == {"vocab_size": TARGET.size, "streamed": True}
+    assert np.isfinite(read_all(tmp_path / "out")["lm_head.weight"].float().numpy()).all()
+
+
+# --- a real model
+
+
+def test_gemma_streamed_to_its_own_vocabulary_is_the_same_model(tmp_path: Path) -> None:
+    vocabulary = load_vocabulary("gemma-3-270m")  # 262,144 ids, tied, its embedding scaled by the model
+    result = rearrange_to_folder("gemma-3-270m", identity(vocabulary), vocabulary, vocabulary, tmp_path / "out")
+    assert result == {"vocab_size": vocabulary.size, "streamed": True}
+    before, after = Shards.open(Path(model_folder("gemma-3-270m"))), Shards.open(tmp_path / "out")
+    assert before.file_of.keys() == after.file_of.keys()
+    for name in before.file_of:
+        assert torch.equal(before.read(name), after.read(name)), name
+    assert after.outline.config.eos_token_id == vocabulary.roles["eos"]

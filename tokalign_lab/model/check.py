@@ -1,0 +1,141 @@
+"""Is a model's folder sound: every claim that a user relies on, tried on the folder itself.
+
+A converted model can load and still be wrong: it never stops because its eos is the source's, its last ids have no
+rows, its head was quietly made anew, half of its tokens cannot come out of its tokenizer. Upstream's converted folders,
+and what users report of others' (transplant tools, padded vocabularies, GGUF conversion), are the list of what is
+looked at. It works for any folder, not only ours. Each check is a `Finding`; what could not be looked at, because
+something it rests on is broken, is named and not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.evaluation.finding import SEVERITIES, Finding, worst
+from tokalign_lab.model.folder_case import FolderCase
+from tokalign_lab.model.generation_check import generation
+from tokalign_lab.model.gguf_check import gguf_readiness
+from tokalign_lab.model.id_checks import ids, sizes, special_ids, tied_head
+from tokalign_lab.model.row_checks import finite_weights, row_lengths, zero_rows
+from tokalign_lab.model.tokenizer_checks import chat_template, round_trips, unreachable_tokens
+from tokalign_lab.progress import Progress
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found.
+
+    Attributes
+    ----------
+    findings : list of Finding
+        The worst first; severities "ok", "warn", "fail".
+    left_out : dict
+        Name of a check that could not be made -> the check that failed before it.
+    """
+
+    findings: list[Finding]
+    left_out: dict[str, str]
+
+    @property
+    def verdict(self) -> str:
+        """Return the worst severity."""
+        return worst(finding.severity for finding in self.findings)
+
+    def finding(self, name: str) -> Finding:
+        """Return the finding of this name.
+
+        Raises
+        ------
+        KeyError
+            If it was not looked at.
+        """
+        return {finding.name: finding for finding in self.findings}[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "verdict": self.verdict,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "left_out": self.left_out,
+        }
+
+
+# name, what it does, and the checks that must not have failed for it to mean anything
+_CHECKS: tuple[tuple[str, Callable[[FolderCase], Finding], tuple[str, ...]], ...] = (
+    ("round trips", round_trips, ()),
+    ("unreachable tokens", unreachable_tokens, ()),
+    ("chat template", chat_template, ()),
+    ("sizes", sizes, ("loads",)),
+    ("ids", ids, ("loads", "sizes")),
+    ("special ids", special_ids, ("loads", "sizes")),
+    ("tied head", tied_head, ("loads", "sizes")),
+    ("finite weights", finite_weights, ("loads", "sizes")),
+    ("zero rows", zero_rows, ("loads", "sizes", "finite weights")),
+    ("row lengths", row_lengths, ("loads", "sizes", "finite weights")),
+    ("generation", generation, ("loads", "sizes", "tied head", "finite weights")),
+    ("GGUF", gguf_readiness, ("loads", "sizes")),
+)
+
+
+def check_folder(name: str, progress: Progress | None = None) -> Check:
+    """Look a model's folder over.
+
+    Parameters
+    ----------
+    name
+        Model folder, or catalogue name, GGUF file or hub id.
+    progress
+        Told about each check.
+
+    Raises
+    ------
+    InputError
+        When there is no such model.
+    """
+    case, findings, left_out = FolderCase(name), {}, {}
+    findings["loads"] = loads(case)
+    for number, (check, look, rests_on) in enumerate(_CHECKS):
+        if progress is not None:
+            progress(number / len(_CHECKS), check)
+        broken = [other for other in rests_on if other in left_out or findings[other].severity == "fail"]
+        if broken or (not rests_on and case.vocabulary is None):
+            left_out[check] = (broken or ["loads"])[0]
+        else:
+            findings[check] = _tried(check, partial(look, case))
+    if progress is not None:
+        progress(1.0, "checked")
+    return Check(sorted(findings.values(), key=lambda finding: -SEVERITIES.index(finding.severity)), left_out)
+
+
+def _tried(name: str, look: Callable[[], Finding]) -> Finding:
+    """Turn bad input that only a check comes across into its finding."""
+    try:
+        return look()
+    except InputError as error:
+        return Finding(name, "fail", str(error), "Mend the folder and check again.")
+
+
+def loads(case: FolderCase) -> Finding:
+    """Whether transformers loads tokenizer and model, with every weight in its place."""
+    advice = "Save the model again, whole."
+    for what, error in (("tokenizer", case.tokenizer_error), ("model", case.model_error)):
+        if error is not None:
+            return Finding("loads", "fail", f"The {what} cannot be loaded: {first_line(error)}.", advice)
+    model = case.model
+    wanted = sorted(case.missing - case.head_names)
+    misfits = sorted(case.misfits.keys() - case.vocabulary_names)
+    if wanted or misfits:
+        first = (wanted or misfits)[0]
+        evidence = f"{len(wanted)} weights are missing and {len(misfits)} have another shape; the first is {first}."
+        return Finding("loads", "fail", evidence, advice, {"missing": wanted, "misfits": misfits})
+    values = {"weights": sum(weight.numel() for weight in model.parameters()), "unexpected": sorted(case.unexpected)}
+    evidence = f"{type(model).__name__}, {values['weights']:,} weights in {str(model.dtype).removeprefix('torch.')}"
+    if case.unexpected:
+        evidence += f"; {len(case.unexpected)} tensors belong to nothing, such as {sorted(case.unexpected)[0]}"
+        return Finding("loads", "warn", f"{evidence}.", "They only take space; save the model again.", values)
+    tokens = f"{case.vocabulary.size:,} ids of a {case.vocabulary.kind} tokenizer"
+    return Finding("loads", "ok", f"{evidence}; {tokens}.", values=values)

@@ -1,0 +1,73 @@
+"""A smoke test of writing: a few greedy tokens, numbers for logits, ids that exist, and an end where eos comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tokalign_lab.evaluation.finding import Finding
+from tokalign_lab.model.folder_case import FolderCase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROMPT = "The capital of France is"
+TOKENS = 8
+_STOP_AT = 3
+
+
+def generation(case: FolderCase) -> Finding:
+    """Whether the model writes, and stops."""
+    vocabulary, model = case.vocabulary, case.model
+    input_ids = torch.tensor([vocabulary.tokenizer(PROMPT)["input_ids"]])
+    if int(input_ids.max()) >= case.rows:
+        evidence = f"The prompt has id {int(input_ids.max())}, which has no row."
+        return Finding("generation", "fail", evidence, "See the check `ids`.")
+    made = _generate(model, input_ids, output_logits=True)
+    written = made.sequences[0, input_ids.shape[1] :].tolist()
+    text = vocabulary.tokenizer.decode(written)
+    values: dict[str, Any] = {"prompt": PROMPT, "ids": written, "text": text}
+    if not all(bool(torch.isfinite(logits).all()) for logits in made.logits):
+        return Finding("generation", "fail", "Logits are no numbers.", "Look at the weights.", values)
+    strange = [i for i in written if i >= vocabulary.size or vocabulary.is_hole[i]]
+    if strange:
+        evidence = f"It writes ids that no token has: {strange[:5]}."
+        return Finding("generation", "fail", evidence, "Set generation_config.suppress_tokens to them.", values)
+    ends = np.atleast_1d([] if (eos := model.generation_config.eos_token_id) is None else eos).astype(int)
+    ends = [end for end in ends.tolist() if 0 <= end < case.rows]  # others are a matter of `special ids`
+    evidence = f"Greedy after {PROMPT!r}: {text!r}"
+    if not ends:
+        return Finding("generation", "ok", f"{evidence}; there is no eos to stop at.", values=values)
+    for end in ends:
+        n = _generate(model, input_ids, logits_processor=[_Force(end, input_ids.shape[1] + _STOP_AT - 1)])
+        if n.sequences.shape[1] - input_ids.shape[1] > _STOP_AT:
+            return Finding("generation", "fail", f"It goes on after eos {end}.", "Look at generation_config.", values)
+    return Finding("generation", "ok", f"{evidence}; it stops at {ends}.", values=values)
+
+
+class _Force:
+    """Makes one id certain from some length on; an end before is not in the way of what is tested."""
+
+    def __init__(self, token_id: int, length: int) -> None:
+        self._token_id, self._length = token_id, length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if input_ids.shape[1] >= self._length:
+            scores = torch.full_like(scores, -1e4)
+            scores[:, self._token_id] = 0
+        return scores
+
+
+@torch.inference_mode()
+def _generate(model: PreTrainedModel, input_ids: torch.Tensor, **options: Any) -> Any:
+    return model.generate(
+        input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        max_new_tokens=TOKENS,
+        do_sample=False,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        **options,
+    )

@@ -1,0 +1,130 @@
+"""Checks of ids: that matrices, configurations and tokenizer mean the same ones.
+
+What goes wrong in converted models: rows and `vocab_size` disagree after padding (mergekit #342 and #428, vLLM #7252),
+the tokenizer has added tokens beyond the rows (mergekit PR #657), bos and eos are the source's (upstream's
+`convert.py`), a tied model carries a head or an untied one lacks it, which is then made anew in silence (transformers
+#35141).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tokalign_lab.evaluation.finding import Finding, several, worst
+from tokalign_lab.model.folder_case import FolderCase
+
+
+def sizes(case: FolderCase) -> Finding:
+    """Whether both matrices, the bias and `vocab_size` have one size."""
+    said = int(case.model.config.get_text_config().vocab_size)
+    rows = {part: int(matrix.shape[0]) for part, matrix in case.matrices.items()}
+    rows |= {f"{name} in the files": there[0] for name, (there, _) in case.misfits.items()}
+    values = {"vocab_size": said, **rows}
+    if "output" not in case.matrices:
+        return Finding("sizes", "fail", "The model has no output head.", "Use a causal language model.", values)
+    counted = ", ".join(f"{part} {n:,}" for part, n in rows.items())
+    if set(rows.values()) != {said}:
+        evidence = f"The configuration says vocab_size {said:,}; rows: {counted}."
+        return Finding("sizes", "fail", evidence, "Set vocab_size to the matrices' rows.", values)
+    return Finding("sizes", "ok", f"vocab_size {said:,}; rows: {counted}.", values=values)
+
+
+def ids(case: FolderCase) -> Finding:
+    """Whether each id of the tokenizer has a row."""
+    vocabulary, rows = case.vocabulary, case.rows
+    beyond = [i for i in range(rows, vocabulary.size) if not vocabulary.is_hole[i]]
+    holes = int(vocabulary.is_hole[:rows].sum())
+    values = {"tokenizer": vocabulary.size, "rows": rows, "beyond": len(beyond), "holes": holes}
+    values["padding"] = max(0, rows - vocabulary.size)
+    evidence = f"{several(vocabulary.size - int(vocabulary.is_hole.sum()), 'token')} for {several(rows, 'row')}"
+    if not beyond:
+        more = f"; {values['padding']:,} rows of padding, {several(holes, 'hole')}"
+        return Finding("ids", "ok", f"{evidence}{more}.", values=values)
+    text = [i for i in beyond if not vocabulary.is_control[i]]
+    return Finding(
+        "ids",
+        "fail" if text else "warn",  # a control token is met only where someone writes it
+        f"{evidence}; {several(len(beyond), 'id')} from {beyond[0]:,} on have none, {len(text):,} of them of text.",
+        "Take these tokens out of the tokenizer, or rearrange the model for it.",
+        values,
+        [vocabulary.label(i) for i in beyond[:5]],
+    )
+
+
+def special_ids(case: FolderCase) -> Finding:
+    """Whether the ids that the configurations name exist, and are what the tokenizer says."""
+    vocabulary, model = case.vocabulary, case.model
+    problems: list[tuple[str, str]] = []
+    named: dict[str, Any] = {}
+    for place, config in (("config", model.config.get_text_config()), ("generation_config", model.generation_config)):
+        for name, value in sorted(vars(config).items()) if config is not None else ():
+            if name.endswith("_token_id") and value is not None:
+                held = _as_list(value)
+                named[f"{place}.{name}"] = held
+                problems += [
+                    ("fail", f"{place}.{name} {i} has no row")
+                    for i in held
+                    if not isinstance(i, int) or not 0 <= i < case.rows
+                ]
+    if not problems:
+        problems = _against_the_tokenizer(case, named)
+    index = getattr(model.get_input_embeddings(), "padding_idx", None)
+    if index is not None and not 0 <= index < case.rows:
+        problems.append(("fail", f"padding_idx {index} has no row"))
+    severity = worst(severity for severity, _ in problems)
+    if severity == "ok":
+        roles = ", ".join(f"{role} {vocabulary.raw_token(i)} ({i})" for role, i in vocabulary.roles.items())
+        return Finding("special ids", "ok", f"Configurations and tokenizer agree: {roles}.", values=named)
+    evidence = "; ".join(problem for _, problem in problems)
+    advice = "Set the ids in config.json and generation_config.json to the tokenizer's."
+    return Finding("special ids", severity, f"{evidence[0].upper()}{evidence[1:]}.", advice, named)
+
+
+def _against_the_tokenizer(case: FolderCase, named: dict[str, Any]) -> list[tuple[str, str]]:
+    vocabulary = case.vocabulary
+    problems: list[tuple[str, str]] = []
+    ends = named.get("generation_config.eos_token_id", [])
+    eos = vocabulary.roles.get("eos")
+    if not ends:
+        problems.append(("warn", "no eos in generation_config: generation ends only at its length"))
+    elif eos is not None and eos not in ends:
+        problems.append(("fail", f"generation ends at {ends}, but the tokenizer's eos is {eos}"))
+    for i in ends:
+        if i >= vocabulary.size or not vocabulary.is_control[i]:
+            what = vocabulary.label(i) if i < vocabulary.size else "padding"
+            problems.append(("fail", f"generation ends at {i} ({what}), which is no special token"))
+    for role in ("bos", "eos", "pad"):
+        wanted = vocabulary.roles.get(role)
+        for place in ("config", "generation_config"):
+            held = named.get(f"{place}.{role}_token_id", [])
+            if wanted is not None and held and wanted not in held and (place, role) != ("generation_config", "eos"):
+                problems.append(("warn", f"{place} has {role} {held}, the tokenizer {wanted}"))
+    return problems
+
+
+def tied_head(case: FolderCase) -> Finding:
+    """Whether the files hold a head exactly where the configuration says that there is one."""
+    said = bool(case.model.config.get_text_config().tie_word_embeddings)
+    lost = sorted(case.missing & case.head_names)
+    values: dict[str, Any] = {"tie_word_embeddings": said}
+    if lost:
+        evidence = f"The configuration says untied, but the files hold no {lost[0]}: it is made anew at every load."
+        return Finding("tied head", "fail", evidence, "Set tie_word_embeddings, or save the head.", values)
+    tied = case.matrices["output"] is case.matrices["input"]
+    if said and not tied:
+        evidence = "The configuration says tied, but the files hold a head of its own that differs."
+        return Finding("tied head", "fail", evidence, "Set tie_word_embeddings to false.", values)
+    if case.shards is None:
+        return Finding("tied head", "ok", "The weights are no safetensors; they load as configured.", values=values)
+    values["names"] = case.shards.names
+    if tied and len(case.shards.names["output"]) > 1:
+        evidence = f"The files hold tied rows twice: {' and '.join(case.shards.names['output'])}."
+        return Finding("tied head", "warn", evidence, "The second copy only takes space; save the model again.", values)
+    names = " and ".join(dict.fromkeys(case.shards.names["input"] + case.shards.names["output"]))
+    return Finding("tied head", "ok", f"{'Tied' if tied else 'Untied'}, as configured: {names}.", values=values)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple | np.ndarray) else [value]

@@ -1,0 +1,95 @@
+"""Checks of values: weights that are no numbers, rows of zeros, rows far longer or shorter than the others.
+
+Rows of padding and holes say nothing and are left out; so is the row of pad, which many models keep at zero.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokalign_lab.evaluation.finding import Finding, several, worst
+from tokalign_lab.model.folder_case import FolderCase
+
+FAR = 10.0
+"""A row so many times as long or short as the median is far off."""
+FAR_SHARE_FAIL = 0.01
+"""More such rows than this share are no exception but a fault (a wrong scale, unmade rows)."""
+_EXAMPLES = 5
+_AT_A_TIME = 1 << 14  # rows, so that no float32 copy of a matrix is made
+
+
+def finite_weights(case: FolderCase) -> Finding:
+    """Whether all weights are numbers."""
+    broken = [name for name, weight in case.model.named_parameters() if not _is_finite(weight)]
+    if broken:
+        evidence = f"{several(len(broken), 'tensor')} hold values that are no numbers: {', '.join(broken[:3])}."
+        return Finding(
+            "finite weights", "fail", evidence, "Make the model anew from a sound source.", {"names": broken}
+        )
+    return Finding("finite weights", "ok", "Every weight is a number.")
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    return all(bool(torch.isfinite(part).all()) for part in torch.split(weight.detach(), _AT_A_TIME))
+
+
+def zero_rows(case: FolderCase) -> Finding:
+    """Tokens whose row is all zeros: a zero input row carries nothing, a zero output row is never learned from."""
+    vocabulary = case.vocabulary
+    found = {part: real & (lengths == 0) for part, lengths, real in _matrices(case)}
+    severities, examples = ["ok"], []
+    for zero in found.values():
+        severities += ["fail" if not vocabulary.is_control[i] else "warn" for i in np.flatnonzero(zero)]
+        examples += [vocabulary.label(int(i)) for i in np.flatnonzero(zero)[:_EXAMPLES]]
+    values = {part: int(zero.sum()) for part, zero in found.items()}
+    severity = worst(severities)
+    if severity == "ok":
+        return Finding("zero rows", "ok", "No token has a row of zeros.", values=values)
+    evidence = f"Rows of zeros: {', '.join(f'{part} {n:,}' for part, n in values.items())}."
+    return Finding("zero rows", severity, evidence, "Rearrange anew; mean rows are the least.", values, examples)
+
+
+def row_lengths(case: FolderCase) -> Finding:
+    """Rows that are far longer or shorter than the median row."""
+    values, examples, severities, said = {}, [], ["ok"], []
+    for part, lengths, real in _matrices(case):
+        real &= lengths > 0
+        ratio = lengths / np.median(lengths[real])
+        far = real & ((ratio > FAR) | (ratio < 1 / FAR))
+        values[part] = {
+            "far": int(far.sum()),
+            "shortest": float(ratio[real].min()),
+            "longest": float(ratio[real].max()),
+        }
+        severities.append("fail" if far.sum() > FAR_SHARE_FAIL * real.sum() else "warn" if far.any() else "ok")
+        said.append(
+            f"{part} rows are {values[part]['shortest']:.2f} to {values[part]['longest']:.2f} times the median long, "
+            f"{several(int(far.sum()), 'row')} off by more than {FAR:g}"
+        )
+        examples += [case.vocabulary.label(int(i)) for i in np.flatnonzero(far)[:_EXAMPLES]]
+    severity = worst(severities)
+    advice = "" if severity == "ok" else "Look at what these rows were made from (`diagnose`)."
+    evidence = "; ".join(said)
+    return Finding("row lengths", severity, f"{evidence[0].upper()}{evidence[1:]}.", advice, values, examples)
+
+
+def _matrices(case: FolderCase) -> list[tuple[str, NDArray[np.float32], NDArray[np.bool_]]]:
+    """Of each matrix (one, where they are tied): part, length of its rows, and which belong to a token."""
+    vocabulary = case.vocabulary
+    real = np.zeros(case.rows, bool)
+    known = ~vocabulary.is_hole[: case.rows]
+    real[: len(known)] = known
+    pad = vocabulary.roles.get("pad")
+    if pad is not None and pad < case.rows and pad != vocabulary.roles.get("eos"):
+        real[pad] = False
+    parts = {id(case.matrices[part]): part for part in ("output", "input")}  # tied: "input"
+    found = []
+    for part in sorted(parts.values()):
+        if part == "output" and case.missing & case.head_names:
+            continue  # made anew at this load: `tied head` says so
+        matrix = case.matrices[part].detach()
+        lengths = torch.cat([rows.float().norm(dim=1) for rows in torch.split(matrix, _AT_A_TIME)]).numpy()
+        found.append((part, lengths, real.copy()))
+    return found

@@ -1,0 +1,224 @@
+"""The rows of a new matrix, made from the rows of the old one as the lexicon says.
+
+TokAlign step 4 copies one source row into each new row and draws a random one where it has none. Here a row may be a
+weighted sum, computed for all such rows at once as one sparse product, and rows without any source become the mean row
+(or a random one, where the lexicon says so, to compare). Rows that the source model has beyond its tokenizer (padding)
+are never used.
+
+Rows that no token of the target has (holes in its ids, and padding to a multiple) become the mean of the new rows, in
+both matrices and in a head's bias. Then their logit is the mean of all real logits, so it can never be the largest,
+and by Jensen's inequality exp(mean logit) <= mean exp(logit): of n real tokens' probability such a row takes at most
+1/n, in practice far less. A zero row would promise neither (a logit of 0 wins where the real ones are negative).
+
+Columns are worked on a block at a time, so that float32 copies of a large matrix never exist as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from tokalign_lab.alignment.lexicon import Lexicon
+
+_MISSING_SHARE = 0.01  # a tokenizer may know a few ids more than its model has rows (Gemma 3's image token)
+_BLOCK_NUMBERS = 1 << 24  # of the old matrix at a time, 64 MB in float32
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """How each row of a new matrix is made from the rows of the old.
+
+    Attributes
+    ----------
+    size : int
+        Rows of the new matrix, padding included.
+    copies : tuple of np.ndarray
+        (target ids, source ids), int64: rows taken over bit for bit.
+    mixes : tuple of np.ndarray
+        (target ids, source ids, weights): entries of the sparse product.
+    mean_weight : np.ndarray
+        float32 (size,), weight of the mean row in each row that is neither copied nor random; 1 for rows without
+        sources.
+    random, multivariate : np.ndarray
+        Target ids drawn from a normal distribution of the source rows, dimension by dimension or with their full
+        covariance.
+    real : np.ndarray
+        Source ids of real tokens; mean and covariance are taken over these.
+    unused : np.ndarray
+        bool (size,), rows that no target token has: holes and padding.
+    """
+
+    size: int
+    copies: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+    mixes: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
+    mean_weight: np.ndarray[Any, Any]
+    random: np.ndarray[Any, Any]
+    multivariate: np.ndarray[Any, Any]
+    real: np.ndarray[Any, Any]
+    unused: np.ndarray[Any, Any]
+
+
+def padded_size(size: int, multiple: int | None) -> int:
+    """Round a number of rows up to a multiple; None leaves it.
+
+    Raises
+    ------
+    InputError
+        When the multiple is not a positive number.
+    """
+    if multiple is None:
+        return size
+    if multiple < 1:
+        raise InputError(f"Rows cannot be padded to a multiple of {multiple}; use a positive number such as 64.")
+    return -(-size // multiple) * multiple
+
+
+def plan_rows(
+    lexicon: Lexicon, source: Vocabulary, target: Vocabulary, rows: int, size: int, side: str = "input"
+) -> RowPlan:
+    """Turn a lexicon into copies, mixes and fills for a source matrix with `rows` rows.
+
+    Parameters
+    ----------
+    lexicon, source, target
+        As for `rearrange`.
+    rows
+        Rows of the old matrix.
+    size
+        Rows of the new one, at least `target.size`.
+    side
+        "input" or "output"; the same unless the lexicon makes output rows apart.
+
+    Raises
+    ------
+    InputError
+        When the lexicon's size is not the target's, or the source tokenizer has far more ids than the model rows.
+    """
+    table = lexicon.table
+    if len(table) != target.size:
+        raise InputError(
+            f"The lexicon has {len(table)} rows, but the target vocabulary {target.name} {target.size} ids."
+        )
+    if source.size - rows > _MISSING_SHARE * rows:
+        raise InputError(
+            f"The tokenizer {source.name} has ids up to {source.size - 1}, but the model only {rows} rows; "
+            "give the model's own tokenizer as source."
+        )
+    real = np.flatnonzero(~source.is_hole[: min(source.size, rows)])
+    prefix = "output_" if side == "output" and lexicon.has_output else ""
+    target_ids, source_ids, weights, lost = _entries(table, rows, prefix)
+    mean_weight = table[f"{prefix}mean_weight"].to_numpy(np.float32) + lost
+    number_of_sources = np.bincount(target_ids, minlength=target.size)
+    copied = (number_of_sources[target_ids] == 1) & (weights == 1) & (mean_weight[target_ids] == 0)
+    origins, bare = table["origin"].to_numpy(), (number_of_sources == 0) & (mean_weight == 0)
+    drawn = {name: np.flatnonzero(bare & (origins == name)) for name in ("random", "multivariate")}
+    mean_weight[bare] = 1.0
+    padding = size - target.size
+    return RowPlan(
+        size=size,
+        copies=(target_ids[copied], source_ids[copied]),
+        mixes=(target_ids[~copied], source_ids[~copied], weights[~copied]),
+        mean_weight=np.concatenate([mean_weight, np.ones(padding, np.float32)]),
+        real=real,
+        unused=np.concatenate([target.is_hole, np.ones(padding, bool)]),
+        **drawn,
+    )
+
+
+def new_rows(matrix: torch.Tensor, plan: RowPlan, seed: int) -> torch.Tensor:
+    """Build the new matrix: shape (plan.size, d) from `matrix` of shape (rows, d), same dtype and device."""
+    old = matrix.detach()
+    new = torch.empty((plan.size, old.shape[1]), dtype=old.dtype, device=old.device)
+    mixes = _product(plan, old)
+    for columns in _blocks(old):
+        new[:, columns] = _without_draws(old[:, columns], plan, mixes)
+    if len(plan.random) or len(plan.multivariate):
+        _draw(new, old[_on(old, plan.real)].float(), plan, seed)
+    if plan.unused.any():
+        unused, used = (_on(old, np.flatnonzero(mask)) for mask in (plan.unused, ~plan.unused))
+        for columns in _blocks(old):
+            new[unused, columns] = new[:, columns][used].float().mean(dim=0).to(new.dtype)
+    return new
+
+
+def _product(plan: RowPlan, old: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids of the mixed rows, (n,), and the sparse (n, rows) matrix that makes them."""
+    target_ids, source_ids, weights = plan.mixes
+    mixed, place = np.unique(target_ids, return_inverse=True)
+    product = torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([place, source_ids])),
+        torch.from_numpy(weights.astype(np.float32)),
+        (len(mixed), old.shape[0]),
+        check_invariants=False,
+    )
+    return _on(old, mixed), product.coalesce().to(old.device)
+
+
+def _without_draws(old: torch.Tensor, plan: RowPlan, mixes: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Mean rows, mixes and copies of some columns."""
+    wide = old.float()
+    mean = wide[_on(old, plan.real)].mean(dim=0)
+    new = mean.to(old.dtype).repeat(plan.size, 1)
+    mixed, product = mixes
+    if len(mixed):
+        rows = torch.sparse.mm(product, wide)
+        rows += _on(old, plan.mean_weight)[mixed][:, None] * mean
+        new[mixed] = rows.to(old.dtype)
+    copied_to, copied_from = plan.copies
+    new[_on(old, copied_to)] = old[_on(old, copied_from)]
+    return new
+
+
+def _draw(new: torch.Tensor, real: torch.Tensor, plan: RowPlan, seed: int) -> None:
+    """Overwrite the rows that are to be random."""
+    mean = real.mean(dim=0)
+    for ids, spread in ((plan.random, _diagonal), (plan.multivariate, _root_of_covariance)):
+        if len(ids):
+            noise = np.random.default_rng(seed).standard_normal((len(ids), real.shape[1])).astype(np.float32)
+            drawn = mean + torch.from_numpy(noise).to(real.device) @ spread(real)
+            new[_on(new, ids)] = drawn.to(new.dtype)
+
+
+def _blocks(matrix: torch.Tensor) -> Iterator[slice]:
+    """Cut the columns so that a block is small."""
+    width = max(1, _BLOCK_NUMBERS // len(matrix))
+    for first in range(0, matrix.shape[1], width):
+        yield slice(first, first + width)
+
+
+def _on(matrix: torch.Tensor, values: np.ndarray[Any, Any]) -> torch.Tensor:
+    return torch.from_numpy(values).to(matrix.device)
+
+
+def _diagonal(real: torch.Tensor) -> torch.Tensor:
+    return torch.diag(real.std(dim=0))
+
+
+def _root_of_covariance(real: torch.Tensor) -> torch.Tensor:
+    """Symmetric root of the rows' covariance, (d, d); float64 inside, since small eigenvalues may round below zero."""
+    values, vectors = torch.linalg.eigh(torch.cov(real.double().T))
+    return ((vectors * values.clamp(min=0).sqrt()) @ vectors.T).float()
+
+
+def _entries(
+    table: Any, rows: int, prefix: str
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """All (target id, source id, weight), and of each target the weight of sources that have no row."""
+    sources, weights = table[f"{prefix}sources"].to_list(), table[f"{prefix}weights"].to_list()
+    counts = np.array([len(ids) for ids in sources])
+    target_ids = np.repeat(np.arange(len(table)), counts)
+    empty = np.zeros(0)
+    source_ids = np.concatenate([empty, *sources]).astype(np.int64)
+    values = np.concatenate([empty, *weights]).astype(np.float32)
+    there = (source_ids >= 0) & (source_ids < rows)
+    lost = np.bincount(target_ids[~there], weights=values[~there], minlength=len(table)).astype(np.float32)
+    kept = there & (values != 0)
+    return target_ids[kept], source_ids[kept], values[kept], lost

@@ -1,0 +1,128 @@
+"""Rearrange a model's files, shard by shard, without ever holding the model.
+
+Only two of a model's tensors change (three where the head has a bias), so a 7B model need not be loaded to be
+rearranged. A shard (a safetensors file) that holds none of them is copied as it is; one that does is written anew, its
+other tensors bit for bit. At the most a process holds one shard and the matrices. Which tensors they are, `shards`
+asks of transformers. mergekit's tokensurgeon reads as lazily; upstream's `convert.py` loads the model whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from tokalign_lab.files import atomic_folder, write_json
+from tokalign_lab.model.rearrange import NewMatrices, fit_model
+from tokalign_lab.model.save import save_beside
+from tokalign_lab.model.shards import Shards, names_in_model, vocabulary_parameters
+from tokalign_lab.progress import Progress
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from tokalign_lab.alignment.lexicon import Lexicon
+
+Make = Callable[[], torch.Tensor]
+
+
+def rearrange_files(
+    shards: Shards,
+    lexicon: Lexicon,
+    source: Vocabulary,
+    target: Vocabulary,
+    out: Path,
+    seed: int = 0,
+    keep_tied: bool = False,
+    pad_to_multiple_of: int | None = None,
+    card: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Write what `rearrange` and `save_model` would, from the source's folder straight into the new one.
+
+    Parameters
+    ----------
+    shards
+        The source model's files.
+    lexicon, source, target, seed, keep_tied, pad_to_multiple_of
+        As for `rearrange`.
+    out
+        The new folder, replaced as a whole if it exists.
+    card
+        As for `save_model`.
+    progress
+        Told about each shard.
+
+    Returns
+    -------
+    int
+        Rows of the new matrices.
+
+    Raises
+    ------
+    InputError
+        As `rearrange`.
+    """
+    folder, outline = shards.folder, shards.outline
+    made = NewMatrices(outline, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
+    stale = {name for names in shards.names.values() for name in names}
+    was_tied = set(shards.names["input"]) & set(shards.names["output"])
+    fit_model(outline, source, target, made.size, made.tied)
+    fresh: dict[str, dict[str, Make]] = defaultdict(dict)
+    for part, parameter in vocabulary_parameters(outline).items():
+        if part == "output" and made.tied:
+            continue
+        old = shards.names[part][0]
+        # a head that was tied has no name of its own in the files
+        new = names_in_model(outline, parameter)[0] if part == "output" and was_tied else old
+        fresh[shards.file_of[old]][new] = partial(_make, getattr(made, part), shards, old)
+    files = sorted(set(shards.file_of.values()))
+    with atomic_folder(out) as temporary:
+        for number, file in enumerate(files):
+            if progress is not None:
+                progress(number / len(files), f"file {number + 1} of {len(files)}")
+            if any(shards.file_of[name] == file for name in stale):
+                _rewrite(folder / file, temporary / file, stale, fresh[file])
+            else:
+                shutil.copyfile(folder / file, temporary / file)
+        if files != [SAFE_WEIGHTS_NAME]:
+            _write_index(temporary, files, outline)
+        outline.config.save_pretrained(temporary)
+        if outline.generation_config is not None:
+            outline.generation_config.save_pretrained(temporary)
+        save_beside(temporary, out.name, target, card, source)
+    if progress is not None:
+        progress(1.0, "saved")
+    return made.size
+
+
+def _make(build: Callable[[torch.Tensor], torch.Tensor], shards: Shards, name: str) -> torch.Tensor:
+    return build(shards.read(name))
+
+
+def _rewrite(old: Path, new: Path, stale: set[str], fresh: dict[str, Make]) -> None:
+    with safe_open(old, "pt") as shard:
+        tensors = {name: shard.get_tensor(name) for name in shard.keys() if name not in stale}  # noqa: SIM118 (no dict)
+        tensors |= {name: make() for name, make in fresh.items()}
+        save_file(tensors, new, metadata=shard.metadata())
+
+
+def _write_index(folder: Path, files: list[str], outline: PreTrainedModel) -> None:
+    weight_map: dict[str, str] = {}
+    total_size = 0
+    for file in files:
+        with safe_open(folder / file, "pt") as shard:
+            weight_map |= dict.fromkeys(shard.keys(), file)
+        with open(folder / file, "rb") as opened:  # eight bytes of length, a header of that length, then the tensors
+            total_size += (folder / file).stat().st_size - 8 - int.from_bytes(opened.read(8), "little")
+    metadata = {"total_parameters": outline.num_parameters(), "total_size": total_size}
+    write_json(folder / SAFE_WEIGHTS_INDEX_NAME, {"metadata": metadata, "weight_map": weight_map})

@@ -1,0 +1,114 @@
+"""From a model's name to a folder with the new vocabulary: rearrange, calibrate if asked, save.
+
+The command and the run of that name are both this. The model's files are gone through shard by shard (`stream`) where
+they can be; only calibration, which has to read text with the model, and weights that are not safetensors (a `.bin`)
+need the model in memory. The folder is the same either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokalign_lab.documents import check_sources
+from tokalign_lab.errors import InputError
+from tokalign_lab.model.calibrate import calibrate_on
+from tokalign_lab.model.load import files_of, load_model
+from tokalign_lab.model.rearrange import rearrange
+from tokalign_lab.model.rows import padded_size
+from tokalign_lab.model.save import save_model
+from tokalign_lab.model.shards import Shards
+from tokalign_lab.model.stream import rearrange_files
+from tokalign_lab.progress import Progress, part
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from tokalign_lab.alignment.lexicon import Lexicon
+
+
+def check_choices(calibrate: Sequence[str] | None, keep_tied: bool, pad_to_multiple_of: int | None) -> None:
+    """Find out before any work whether the choices go together.
+
+    Raises
+    ------
+    InputError
+        If a text cannot be found, calibration is to leave the head tied, or the multiple is not positive.
+    """
+    padded_size(1, pad_to_multiple_of)
+    if calibrate:
+        check_sources(calibrate)
+        if keep_tied:
+            raise InputError("Calibration unties the head, so calibrate and keep_tied exclude each other.")
+
+
+def rearrange_to_folder(
+    model: str,
+    lexicon: Lexicon,
+    source: Vocabulary,
+    target: Vocabulary,
+    out: Path,
+    seed: int = 0,
+    keep_tied: bool = False,
+    pad_to_multiple_of: int | None = None,
+    calibrate: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Give a saved model the lexicon's target vocabulary and save it for transformers.
+
+    Parameters
+    ----------
+    model
+        Catalogue name, model folder, GGUF file or hub id.
+    lexicon, source, target, seed, keep_tied, pad_to_multiple_of
+        As for `rearrange`.
+    out
+        The new folder.
+    calibrate
+        Texts to calibrate the output on; none leaves it as it is.
+    progress
+        Told about each step.
+
+    Returns
+    -------
+    dict
+        `vocab_size` (rows of the matrices), `streamed` (whether the model never was in memory) and, where it was asked
+        for, `calibration`.
+
+    Raises
+    ------
+    InputError
+        As `rearrange`, `load_model` and `calibrate`.
+    """
+    check_choices(calibrate, keep_tied, pad_to_multiple_of)
+    lexicon.check(source, target)
+    card: dict[str, Any] = {"model": model, "lexicon": lexicon.provenance}
+    shards = None if calibrate else _shards_of(model)
+    if shards is not None:
+        choices = (seed, keep_tied, pad_to_multiple_of)
+        size = rearrange_files(shards, lexicon, source, target, out, *choices, card, progress)
+        return {"vocab_size": size, "streamed": True}
+    if progress is not None:
+        progress(0.0, "loading the model")
+    whole = load_model(model, device="cpu", dtype="auto")
+    if progress is not None:
+        progress(0.3, "moving the rows")
+    moved = rearrange(whole, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
+    del whole
+    if calibrate:
+        done = calibrate_on(moved, target, calibrate, seed=seed, progress=part(progress, 0.5, 0.9))
+        card["calibration"] = {"text": list(calibrate), **done.to_dict()}
+    save_model(moved, target, out, card=card, source=source)
+    if progress is not None:
+        progress(1.0, "saved")
+    result = {"vocab_size": int(moved.get_input_embeddings().weight.shape[0]), "streamed": False}
+    return {**result, **{key: card[key] for key in ("calibration",) if key in card}}
+
+
+def _shards_of(model: str) -> Shards | None:
+    """Open a model's files; None where they are not to be had (loading it will say why) or not safetensors."""
+    try:
+        folder = files_of(model)
+    except InputError:
+        return None
+    return Shards.open(folder)

@@ -1,0 +1,152 @@
+"""Checks of a tokenizer: does text survive it, can its tokens come out of it, does its chat template work.
+
+A token is unreachable when no text gives it (Land and Bartolo 2024, "Fishing for Magikarp", section 2): its row is
+never read and never trained. Two causes are told apart: the merges cannot make it, or normaliser and pre-tokenizer cut
+the text before the merges see it whole. Parts of characters cannot be tried as text and are tried on the merges alone;
+SentencePiece's byte tokens and bytes that no UTF-8 text holds are expected not to come.
+
+Measured on packaged tokenizers: none in SmolLM2's, GPT-2's, Llama 3's, Tekken and Mistral's; 4 in Gemma 3's (0.002 %),
+221 in Pythia's (0.4 %, white space that added tokens take), 1,909 in Qwen2's (1.3 %, letters that NFC takes apart).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from tokalign_lab.evaluation.finding import Finding, percent, several
+from tokalign_lab.model.folder_case import FolderCase
+from tokalign_lab.vocabulary import Vocabulary
+
+PROBES = {
+    "English": "It isn't 1,234.56 m — the “quick” fox (3rd) said: no!",
+    "Spanish": "¿Qué pasó? El niño comió jalapeños en Bogotá.",
+    "German": "Über Größe, Straßen und Äpfel: 5 €.",
+    "Russian": "Всё хорошо, спасибо. Подъезд № 7.",
+    "Greek": "Καλημέρα, τι κάνεις σήμερα;",
+    "Chinese": "你好,世界。今天天气很好!",
+    "Japanese": "こんにちは、カタカナと漢字。",
+    "Korean": "안녕하세요, 만나서 반갑습니다.",
+    "Arabic": "مرحبا بالعالم، كيف حالك؟",
+    "Hebrew": "שלום עולם, מה שלומך?",
+    "Hindi": "नमस्ते दुनिया, आप कैसे हैं?",
+    "Thai": "สวัสดีชาวโลก",
+    "emoji": "👩‍🚀 launched 🚀 at 🇫🇷 ❤️",
+    "code": 'def f(x: int) -> str:\n    if x > 0:\n        return f"{x:>4}"  # ok\n\treturn None\n',
+    "JSON": '{"a": [1, 2.5e-3, null], "b": {"c": "\\n"}}',
+    "white space": "one  two   three\n\n\nfour\t\tfive\r\nsix \nseven",
+    "marks": "a ▁ b Ġ c <0x0A> ## d",
+}
+UNREACHABLE_WARN, UNREACHABLE_FAIL = 0.02, 0.1
+"""Shares of the vocabulary. The worst of the tokenizers above has 1.3 %; a tenth means lost merges or normaliser."""
+_CONTEXTS = ("", "\n", "a")  # after a line end there is no dummy space; "a" makes a WordPiece go on
+_NEVER_IN_UTF8 = {bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
+_MARK = re.compile(r"<[^\s<>]{1,40}>")
+_EXAMPLES = 5
+
+
+def round_trips(case: FolderCase) -> Finding:
+    """Whether text comes back as it was, in several scripts, as code and as white space."""
+    changed: list[str] = []
+    lost: list[str] = []
+    for name, text in PROBES.items():
+        back = case.vocabulary.decode(case.vocabulary.encode([text])[0])
+        if back != text:
+            (changed if _letters(back) == _letters(text) else lost).append(name)
+    values = {"probes": len(PROBES), "changed": changed, "lost": lost}
+    if lost:
+        evidence = f"Of {len(PROBES)} texts {len(lost)} come back with other characters: {', '.join(lost)}."
+        return Finding("round trips", "fail", evidence, "The tokenizer loses text; use its own files, whole.", values)
+    if changed:
+        evidence = f"{len(changed)} of {len(PROBES)} texts come back with other spaces or forms: {', '.join(changed)}."
+        return Finding("round trips", "warn", evidence, "Its normaliser does that; mind it in code.", values)
+    return Finding("round trips", "ok", f"All {len(PROBES)} texts come back as they were.", values=values)
+
+
+def _letters(text: str) -> str:
+    """Return what is left of a text when spaces, case and Unicode form do not count."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def unreachable_tokens(case: FolderCase) -> Finding:
+    """Tokens that no text gives."""
+    vocabulary = case.vocabulary
+    texts, fragments = _spelled(vocabulary)
+    left = _never_seen(vocabulary, texts)
+    expected = [i for i in left if vocabulary.is_byte_fallback[i]]
+    left = [i for i in left if not vocabulary.is_byte_fallback[i]]
+    expected += [i for i in fragments if vocabulary.is_byte_fallback[i]]
+    expected += [i for i in fragments if vocabulary.token_bytes[i] in _NEVER_IN_UTF8]
+    broken = [i for i in fragments if i not in set(expected) and not _merges_make(vocabulary, i)]
+    unmade = [i for i in left if not _merges_make(vocabulary, i)]
+    cut = sorted(set(left) - set(unmade))
+    n = len(broken) + len(unmade) + len(cut)
+    share = n / max(1, len(texts) + len(fragments))
+    severity = "fail" if share >= UNREACHABLE_FAIL else "warn" if share >= UNREACHABLE_WARN else "ok"
+    values = {"unreachable": n, "merges": len(unmade), "cut": len(cut), "fragments": len(broken)}
+    return Finding(
+        "unreachable tokens",
+        severity,
+        f"{several(n, 'token')} ({percent(share)}) cannot come out of any text: {len(unmade):,} the merges cannot "
+        f"make, {len(cut):,} are cut before the merges, {len(broken):,} are parts of characters that they cannot make; "
+        f"{len(expected):,} single bytes are not expected to.",
+        ""
+        if severity == "ok"
+        else "The tokenizer's merges or normaliser are not its own; save it again from its source.",
+        {**values, "expected": len(expected), "share": share},
+        [vocabulary.label(i) for i in [*unmade, *cut, *broken][:_EXAMPLES]],
+    )
+
+
+def _spelled(vocabulary: Vocabulary) -> tuple[dict[int, str], list[int]]:
+    """Return tokens that are text by themselves, with that text, and tokens that are parts of characters."""
+    texts, fragments = {}, []
+    for token_id, token in enumerate(vocabulary.token_bytes):
+        if token:
+            try:
+                texts[token_id] = token.decode("utf-8")
+            except UnicodeDecodeError:
+                fragments.append(token_id)
+    return texts, fragments
+
+
+def _never_seen(vocabulary: Vocabulary, texts: dict[int, str]) -> list[int]:
+    """Tokens that the tokenizer gives for their own text in no context."""
+    left = list(texts)
+    for context in _CONTEXTS:
+        encoded = vocabulary.encode([context + texts[i] for i in left])
+        left = [i for i, found in zip(left, encoded, strict=True) if i not in found]
+    return left
+
+
+def _merges_make(vocabulary: Vocabulary, token_id: int) -> bool:
+    """Whether the tokenizer's model, without normaliser and pre-tokenizer, gives the token for its own string."""
+    made = vocabulary.tokenizer.backend_tokenizer.model.tokenize(vocabulary.raw_token(token_id))
+    return [token.id for token in made] == [token_id]
+
+
+def chat_template(case: FolderCase) -> Finding:
+    """Whether the chat template renders, and each mark that it writes is one id."""
+    vocabulary = case.vocabulary
+    if not vocabulary.tokenizer.chat_template:
+        return Finding("chat template", "ok", "There is none.")
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Goodbye"}]
+    try:
+        text = vocabulary.tokenizer.apply_chat_template(turns, tokenize=False)
+        prompt = vocabulary.tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program: it may fail in any way
+        evidence = f"It does not render: {type(error).__name__}: {str(error)[:200]}."
+        return Finding("chat template", "fail", evidence, "Take it out, or use one for this tokenizer.")
+    marks = sorted(set(_MARK.findall(text + prompt)))
+    pieces = {mark: len(vocabulary.tokenizer.encode(mark, add_special_tokens=False)) for mark in marks}
+    split = [mark for mark, n in pieces.items() if n != 1]
+    values = {"marks": pieces}
+    if "Hello" not in text or "Goodbye" not in text:
+        evidence = "It renders, but leaves out what was said."
+        return Finding("chat template", "fail", evidence, "Use a template for this tokenizer.", values)
+    if split:
+        evidence = f"It writes {', '.join(f'{mark} ({pieces[mark]} tokens)' for mark in split[:5])}: not one id each."
+        advice = "Add them to the tokenizer as special tokens, or use a template that it has the marks for."
+        return Finding("chat template", "fail", evidence, advice, values)
+    said = f"its marks are single ids: {' '.join(marks)}" if marks else "it writes no marks"
+    return Finding("chat template", "ok", f"It renders; {said}.", values=values)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import CONFIGS, WORDS, renumbered, tiny_model, tiny_tokenizer, tiny_vocabulary
+from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, reverse_of
@@ -184,6 +185,19 @@ def test_wrong_tokenizers_are_refused() -> None:
         rearrange(tiny_model("llama", SOURCE.size), mixed_lexicon(), TARGET, TARGET)
     with pytest.raises(InputError, match="the model only"):
         rearrange(tiny_model("llama", 100), mixed_lexicon(), SOURCE, TARGET)
+
+
+def test_the_card_says_what_a_text_has_to_begin_with_where_the_tokenizer_does_not_add_it(tmp_path: Path) -> None:
+    source_tokenizer = tiny_tokenizer(300, bos="<s>")
+    source_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", source_tokenizer.bos_token_id)]
+    )
+    source, target = Vocabulary.from_tokenizer(source_tokenizer, "with"), tiny_vocabulary(280, eos="<end>")
+    save_model(tiny_model("llama", target.size), target, tmp_path / "moved", source=source)
+    assert json.loads((tmp_path / "moved" / "tokalign.json").read_text())["begin_texts_with"] == "<end>"
+    assert "| begin texts with | `<end>`" in (tmp_path / "moved" / "README.md").read_text()
+    save_model(tiny_model("llama", target.size), target, tmp_path / "like", source=target)
+    assert "begin_texts_with" not in json.loads((tmp_path / "like" / "tokalign.json").read_text())
 
 
 def test_special_ids_are_the_targets_everywhere(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def generation(case: FolderCase) -> Finding:
     if strange:
         evidence = f"It writes ids that no token has: {strange[:5]}."
         return Finding("generation", "fail", evidence, "Set generation_config.suppress_tokens to them.", values)
-    ends = np.atleast_1d([] if (eos := model.generation_config.eos_token_id) is None else eos).astype(int)
-    ends = [end for end in ends.tolist() if 0 <= end < case.rows]  # others are a matter of `special ids`
+    named = np.atleast_1d([] if (eos := model.generation_config.eos_token_id) is None else eos).astype(int).tolist()
+    ends = [end for end in named if 0 <= end < case.rows]  # others are a matter of `special ids`
     evidence = f"Greedy after {PROMPT!r}: {text!r}"
     if not ends:
         return Finding("generation", "ok", f"{evidence}; there is no eos to stop at.", values=values)

@@ -83,8 +83,15 @@ def save_beside(
         },
         "versions": installed_versions(),
     }
+    if source is not None and _adds_start(source) and not _adds_start(vocabulary):
+        provenance["begin_texts_with"] = vocabulary.raw_token(vocabulary.start_id or 0)
     write_json(folder / "tokalign.json", provenance)
     (folder / "README.md").write_text(card_text(name, provenance, tokenizer), encoding="utf-8")
+
+
+def _adds_start(vocabulary: Vocabulary) -> bool:
+    """Whether the tokenizer, called as people call it, puts a special token before a text."""
+    return vocabulary.start_id is not None and list(vocabulary.tokenizer("a")["input_ids"][:1]) == [vocabulary.start_id]
 
 
 def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool:
@@ -130,6 +137,10 @@ def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokeni
         rows["text"] = f"{lexicon['text_bytes']:,} bytes, SHA-256 {lexicon['text_hash']}"
         rows |= _score_rows(lexicon.get("scores") or {})
     rows["vocabulary"] = f"{provenance['tokenizer']['size']:,} ids"
+    if "begin_texts_with" in provenance:
+        rows["begin texts with"] = (
+            f"`{provenance['begin_texts_with']}`: the model was trained with such a token and this tokenizer adds none"
+        )
     rows["chat template"] = "yes" if tokenizer.chat_template else "none"
     for group in ("calibration", "training", "scores"):
         rows.update({key: value for key, value in (provenance.get(group) or {}).items() if not isinstance(value, dict)})

@@ -1,6 +1,6 @@
 """Do our vectors and mappings fall in the papers' order? First-step loss, no tuning; and what the scores say of it.
 
-    python benchmarks/faithfulness.py [--target qwen2] [--bytes 24000] [--out docs/results/faithfulness.md]
+    python benchmarks/faithfulness.py [--target sp32k] [--bytes 24000] [--out docs/results/faithfulness.md]
 
 TokAlign++ table 6 on one pair at our scale: SmolLM2-135M, GloVe on a few megabytes of text. What is shared is found by
 raw string and copied, each other target token copies one source row, and a token without a vector a random one, as
@@ -15,10 +15,14 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import torch
+from harness import machine
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.baselines import add_permuted
@@ -36,6 +40,7 @@ from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.lexicon_scores import score_lexicon
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
+from tokalign_lab.vectors import hidden_states as module_of_hidden_states
 from tokalign_lab.vectors.glove import glove_vectors
 from tokalign_lab.vectors.hidden_states import hidden_state_vectors
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -53,21 +58,23 @@ SCORES = ("bleu1", "sentence_score", "bert_score")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--target", default="qwen2")
+    parser.add_argument("--target", default="sp32k")
     parser.add_argument("--train-bytes", type=int, default=6_000_000)
     parser.add_argument("--bytes", type=int, default=24_000)
+    parser.add_argument("--score-bytes", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     source, target = catalog.load_vocabulary("smollm2-135m"), catalog.load_vocabulary(options.target)
     train, held_out = split_documents(read_documents(["default"], max_bytes=options.train_bytes))
-    pair, held_out_pair = tokenize_pair(source, target, train), tokenize_pair(source, target, held_out)
+    pair = tokenize_pair(source, target, train)
+    scored = tokenize_pair(source, target, excerpts(held_out, options.score_bytes, longest=1000))
     model, passages = load_model("smollm2-135m"), excerpts(held_out, options.bytes)
 
     def measured(name: str, lexicon: Lexicon) -> dict[str, Any]:
         result = bits_per_byte(rearrange(model, lexicon, source, target, options.seed), target, passages)
         loss = result.bits_per_byte * result.bytes * math.log(2) / result.tokens
-        scores = score_lexicon(lexicon, held_out_pair).to_dict()
+        scores = score_lexicon(lexicon, scored).to_dict()
         row = {"lexicon": name, "loss": loss, "bits_per_byte": result.bits_per_byte, "paper": PAPER.get(name)}
         row |= {f"{key} t->s": scores[key]["target_to_source"] for key in SCORES}
         row |= {f"{key} s->t": scores[key]["source_to_target"] for key in SCORES}
@@ -87,7 +94,8 @@ def main() -> None:
     print_table(rows, title=title)
     print_table(fits, title="r2 of a straight line; the papers: BLEU-1 0.93, sentence score 0.95 (t->s), 0.93 (s->t)")
     if options.out is not None:
-        options.out.write_text(f"{title}\n\n{markdown(rows)}\n{markdown(fits)}")
+        parts = [f"# The papers' order\n\n{title}.", markdown(rows), "## r² of a straight line", markdown(fits)]
+        options.out.write_text("\n\n".join(parts) + f"\nMachine: {machine()}.\n", encoding="utf-8")
 
 
 def spaces(pair: TokenizedPair, model: Any, seed: int) -> Iterator[tuple[str, Space]]:
@@ -108,13 +116,28 @@ def spaces(pair: TokenizedPair, model: Any, seed: int) -> Iterator[tuple[str, Sp
     for name in ("cbow", "skip-gram"):
         sides = _both([word2vec_vectors(*corpus, algorithm=name, seed=seed) for corpus in corpora])
         yield f"{'CBOW' if name == 'cbow' else name}, VecMap, CSLS", _csls(vecmap(*sides, ids, seed))
-    counts = [corpus.counts(size) for corpus, size in corpora]
+    poolings = hidden_states(pair, model)
     for pooling in ("max", "mean", "last"):
-        sides = _both([
-            hidden_state_vectors(model, pair.source, of, count, pooling=pooling, spell=spell)
-            for of, count in zip((pair.source, pair.target), counts, strict=True)
-        ])  # fmt: skip
-        yield f"hidden states, {pooling}, CSLS", _csls(sides)
+        yield f"hidden states, {pooling}, CSLS", _csls(poolings[pooling])
+
+
+def hidden_states(pair: TokenizedPair, model: Any) -> dict[str, Sides]:
+    """Read every token once, and pool its states in all three ways."""
+
+    def all_poolings(states: torch.Tensor, pooling: str) -> torch.Tensor:
+        return torch.cat([states[:, -1], states.mean(1), states.amax(1)], dim=1)
+
+    sides = []
+    with patch.object(module_of_hidden_states, "_pooled", all_poolings):
+        for of, corpus in ((pair.source, pair.source_corpus), (pair.target, pair.target_corpus)):
+            sides.append(hidden_state_vectors(model, pair.source, of, corpus.counts(of.size), spell=spell))
+    parts = [np.split(side.rows, 3, axis=1) for side in sides]
+    return {
+        name: _both(
+            [replace(side, rows=np.ascontiguousarray(part[i])) for side, part in zip(sides, parts, strict=True)]
+        )
+        for i, name in enumerate(("last", "mean", "max"))
+    }
 
 
 def _both(sides: list[TokenVectors]) -> Sides:

@@ -13,8 +13,8 @@ from tiny import CONFIGS, WORDS, save_tiny, tiny_model, tiny_vocabulary
 
 from tokalign_lab.adaptation import train
 from tokalign_lab.adaptation.checkpoints import latest_checkpoint
-from tokalign_lab.adaptation.data import OrderedBlocks, PackedBlocks
-from tokalign_lab.adaptation.events import Diverged
+from tokalign_lab.adaptation.data import Mix, OrderedBlocks, PackedBlocks
+from tokalign_lab.adaptation.divergence import Diverged
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import plan_stages, set_trainable
 from tokalign_lab.corpus import Corpus
@@ -121,13 +121,15 @@ def test_blocks_are_the_documents_end_to_end(length: int, bos: str | None) -> No
 def test_the_order_is_seeded_covers_the_text_and_goes_on() -> None:
     blocks, _ = packed([WORDS * 3], 8)
     n = len(blocks)
-    whole = [OrderedBlocks(blocks, 0, 3 * n, seed=4).block_at(i) for i in range(3 * n)]
+    mix = Mix([blocks], [1.0], seed=4)
+    whole = [OrderedBlocks(mix, 0, 3 * n).block_at(i)[1] for i in range(3 * n)]
     for epoch in range(3):
         assert sorted(whole[epoch * n : (epoch + 1) * n]) == list(range(n))
     assert whole[:n] != whole[n : 2 * n]
-    later = OrderedBlocks(blocks, n - 2, n, seed=4)
-    assert [later.block_at(i) for i in range(n)] == whole[n - 2 : 2 * n - 2]
-    assert [OrderedBlocks(blocks, 0, n, seed=5).block_at(i) for i in range(n)] != whole[:n]
+    later = OrderedBlocks(mix, n - 2, n)
+    assert [later.block_at(i)[1] for i in range(n)] == whole[n - 2 : 2 * n - 2]
+    other = OrderedBlocks(Mix([blocks], [1.0], seed=5), 0, n)
+    assert [other.block_at(i)[1] for i in range(n)] != whole[:n]
 
 
 def test_a_text_shorter_than_one_sequence_is_refused() -> None:
@@ -197,7 +199,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 
     def interrupt() -> None:
         # the boundary *before* the next step: a checkpoint of the last one has been written by then
-        calling = sys._getframe(1).f_code.co_name
+        calling = sys._getframe(2).f_code.co_name
         if calling == "on_step_begin" and len(first.of("step")) >= killed_after:
             raise Stop
 
@@ -248,7 +250,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
         return loss * float("nan") if self.state.global_step == 3 else loss
 
     monkeypatch.setattr(train._OrderedTrainer, "compute_loss", broken)
-    with pytest.raises(Diverged, match=r"not a number at step 4 \(stage 1\); lower learning_rate_stage1"):
+    with pytest.raises(Diverged, match=r"not a number at step 4 \(stage 1\).* Lower learning_rate_stage1"):
         run(model_folder, text, tmp_path / "run")
     kept = latest_checkpoint(tmp_path / "run" / "checkpoints", plan_stages(SMALL))
     assert kept is not None

@@ -291,7 +291,10 @@ class _Scorer:
         if not head.in_chunks:
             logits = head.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             return cross_entropy(logits[row, column].float(), targets, reduction="none").double().cpu()
-        hidden = head.hidden(ids, mask)[row, column]
+        return head.at(ids, mask, lambda hidden: self._in_chunks(hidden[row, column], targets))
+
+    def _in_chunks(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        head = self.head
         chunk = max(1, _LOGITS_BYTES // (4 * int(head.module.weight.shape[0])))
         parts = [
             cross_entropy(head.logits(hidden[start : start + chunk]), targets[start : start + chunk], reduction="none")

@@ -8,7 +8,8 @@ with the model's own logits. Where they differ, `in_chunks` is False and the mod
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _PROBE_TOKENS = 8
+Made = TypeVar("Made")
 
 
 class Head:
@@ -45,10 +47,17 @@ class Head:
 
     def hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the head's input, shape (batch, positions, d); the head itself works on one position only."""
-        caught: list[torch.Tensor] = []
+        return self.at(ids, mask, lambda hidden: hidden)
+
+    def at(self, ids: torch.Tensor, mask: torch.Tensor, work: Callable[[torch.Tensor], Made]) -> Made:
+        """Return what `work` makes of the head's input, called where the head stands in the forward pass.
+
+        There a model that is sharded over processes has the head's weight gathered; afterwards it may not.
+        """
+        made: list[Made] = []
 
         def catch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-            caught.append(inputs[0])
+            made.append(work(inputs[0]))
             return (inputs[0][:, :1],)
 
         hook = self.module.register_forward_pre_hook(catch)
@@ -56,11 +65,11 @@ class Head:
             self.model(input_ids=ids, attention_mask=mask, use_cache=False)
         finally:
             hook.remove()
-        return caught[0]
+        return made[0]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits of states, float32 (..., vocab_size), capped as the model caps them."""
-        logits = self.module(hidden).float()
+        logits = torch.nn.functional.linear(hidden, self.module.weight, getattr(self.module, "bias", None)).float()
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
     def _probe(self) -> bool:
@@ -71,9 +80,7 @@ class Head:
                 ids = torch.arange(_PROBE_TOKENS, device=self.device).unsqueeze(0) % int(self.module.weight.shape[0])
                 mask = torch.ones_like(ids)
                 own = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-                hidden = self.hidden(ids, mask)
-                if hidden.shape[:2] != ids.shape:
-                    return False
-                return bool(torch.allclose(own, self.logits(hidden), rtol=1e-3, atol=1e-3))
+                made = self.at(ids, mask, self.logits)
+                return made.shape == own.shape and torch.allclose(own, made, rtol=1e-3, atol=1e-3)
         finally:
             self.model.train(was_training)

@@ -304,9 +304,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
             raise Stop
 
     with pytest.raises(Stop):
-        train.adapt(
-            str(model), texts, settings, tmp_path / "cut", emit=first.append, interrupt=interrupt, device="cpu"
-        )
+        train.adapt(str(model), texts, settings, tmp_path / "cut", emit=first.append, interrupt=interrupt, device="cpu")
     second = Events()
     train.adapt(str(model), texts, settings, tmp_path / "cut", emit=second.append, device="cpu", resume=True)
     assert second.of("resumed")[0]["step"] == resumed_at

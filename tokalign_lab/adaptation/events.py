@@ -115,8 +115,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         wrong = self._watch.add(loss if math.isfinite(norm) else norm)
         if wrong:
             raise Diverged(
-                f"The loss {wrong} at step {step} (stage {self._stage.number}); the last good checkpoint is kept. Lower "
-                f"learning_rate_stage{self._stage.number}, now {self._stage.learning_rate}, and start again."
+                f"The loss {wrong} at step {step} (stage {self._stage.number}); the last good checkpoint is kept. "
+                f"Lower learning_rate_stage{self._stage.number}, now {self._stage.learning_rate}, and start again."
             )
         if self._watch.in_doubt:
             control.should_save = False

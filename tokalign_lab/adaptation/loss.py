@@ -183,7 +183,8 @@ def _chunks(
 
 def _product(states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """`states @ weight.T`; on a processor by oneDNN, whose kernel for this shape beats MKL's on AMD machines."""
-    if states.device.type == "cpu" and states.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    on_cpu = states.device.type == "cpu" and states.dtype == torch.float32
+    if on_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return torch.ops.mkldnn._linear_pointwise(states, weight, None, "none", [], "")
     return states @ weight.T
 

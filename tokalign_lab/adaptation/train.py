@@ -108,9 +108,7 @@ def adapt(
     train, held_out = split_documents(documents, settings.held_out_share, settings.seed)
     with processes.first_goes_first():  # it tokenises, the others find the corpus in the cache
         corpus = Corpus.build(train, vocabulary)
-    mix = mixed(
-        corpus, train, vocabulary, settings.sequence_length, settings.seed, settings.mix, settings.temperature
-    )
+    mix = mixed(corpus, train, vocabulary, settings.sequence_length, settings.seed, settings.mix, settings.temperature)
     interrupt()
 
     measured = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import CONFIGS, WORDS, save_tiny, tiny_model, tiny_vocabulary
+from transformers import LlamaForCausalLM
 
 from tokalign_lab.adaptation import train
 from tokalign_lab.adaptation.checkpoints import latest_checkpoint
@@ -191,8 +192,8 @@ def test_documents_apart_cost_what_they_cost_alone(kind: str, bos: str | None) -
     model = tiny_model(kind, vocabulary.size)
     check_apart(model)
     (row,) = OrderedBlocks(Mix([PackedBlocks(corpus, vocabulary, length)], [1.0], 0), 0, 1, apart=True)
-    packed = model(**{name: value.unsqueeze(0) for name, value in row.items()}).loss
-    costs = [model(input_ids=ids, labels=ids).loss * (ids.shape[1] - 1) for ids in alone]
+    packed = model(**{name: value.unsqueeze(0) for name, value in row.items()}, use_cache=False).loss.detach()
+    costs = [model(input_ids=ids, labels=ids).loss.detach() * (ids.shape[1] - 1) for ids in alone]
     assert float(packed) == pytest.approx(float(sum(costs)) / sum(ids.shape[1] - 1 for ids in alone), rel=1e-5)
 
 
@@ -243,6 +244,7 @@ def test_events_tell_the_whole_run(model_folder: Path, text: str, tmp_path: Path
     assert card["training"]["tokens"] == 8 * 32
     assert card["scores"]["bits_per_byte"] == measured[-1]["bits_per_byte"]
     assert not (tmp_path / "run" / "checkpoints").exists()
+    assert load_model(str(tmp_path / "run" / "model"), device="cpu").config.use_cache is True
 
 
 def test_measuring_does_not_change_the_training(model_folder: Path, text: str, tmp_path: Path) -> None:
@@ -334,6 +336,22 @@ def test_a_cancelled_run_keeps_the_step_it_has_done(
     assert second.of("resumed")[0]["step"] == 2
     losses = [event["loss"] for event in [*first.of("step"), *second.of("step")]]
     assert losses == [event["loss"] for event in whole.of("step")], "no step was done twice"
+
+
+def test_documents_apart_reach_the_training(model_folder: Path, text: str, tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+    forward = LlamaForCausalLM.forward
+
+    def watching(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("position_ids") is not None and self.training:
+            assert kwargs["use_cache"] is False, "with a cache, transformers does not look at the positions"
+            seen.append(kwargs["position_ids"])
+        return forward(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LlamaForCausalLM, "forward", watching)
+        run(model_folder, text, tmp_path / "run", AdaptSettings(**{**SMALL.to_dict(), "cross_documents": False}))
+    assert len(seen) == 8
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])

@@ -206,6 +206,7 @@ class _Run:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         head = Head(model)
         with ExitStack() as stack:
+            stack.callback(model.register_forward_pre_hook(_without_cache, with_kwargs=True).remove)
             if head.in_chunks:
                 stack.enter_context(ChunkedLoss(model, head))
             used = None
@@ -242,12 +243,14 @@ class _Run:
             lambda step: data.n_bytes((step - 1) * per_step, per_step, lengths),
             self.processes,
         )
+        cached = model.config.use_cache  # the trainer would switch it off for good, in the saved model too
         trainer = _OrderedTrainer(
             model=model,
             args=_arguments(stage, settings, self.root, self.processes.device),
             train_dataset=data,
-            callbacks=[reporter, KeepOneWhole(self.root, self.processes)],
+            callbacks=[KeepOneWhole(self.root, self.processes), reporter],  # a checkpoint is whole before a run stops
         )
+        model.config.use_cache = cached
         trainer.used_rows = used
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
@@ -259,6 +262,11 @@ class _Run:
         counts = self.corpus.counts(self.vocabulary.size)
         counts[[self.vocabulary.roles[role] for role in ("bos", "eos") if role in self.vocabulary.roles]] = 1
         return torch.from_numpy(np.flatnonzero(counts))
+
+
+def _without_cache(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Keep no keys and values while training: nobody continues the text, and documents could not be kept apart."""
+    return args, {**kwargs, "use_cache": False} if "labels" in kwargs else kwargs
 
 
 def _arguments(stage: Stage, settings: AdaptSettings, root: Path, device: torch.device) -> TrainingArguments:

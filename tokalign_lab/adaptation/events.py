@@ -48,7 +48,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
     emit
         Takes the events.
     interrupt
-        Called at every step boundary; it may raise to stop the run, which then writes a checkpoint first.
+        Called when a step has ended; it may raise to stop the run, which then writes a checkpoint first.
     evaluate
         Called with the step when it is time to measure.
     bytes_of
@@ -84,8 +84,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look for a cancellation and start the clock."""
-        self._look()
+        """Start the clock; stop where there is nothing to save."""
+        if not self._recent:
+            self._look()
         if self.stop is not None:
             raise self.stop
         self._started = time.perf_counter()
@@ -129,7 +130,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
                 raise
             except BaseException as stop:  # cancelled: the step is done and is not thrown away
                 self.stop = stop
-            self._look(control)
+        self._look(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop where that was asked for, now that a checkpoint is written."""
@@ -145,7 +146,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         except BaseException as stop:
             self.stop = self.stop or stop
         self.stop = self._processes.agree(self.stop)
-        if self.stop is not None and control is not None:
+        if self.stop is not None and control is not None and not self._watch.in_doubt:
             control.should_save = True
 
     def _step_event(self, step: int, of_stage: int, loss: float, norm: float, learning_rate: float) -> dict[str, Any]:

@@ -31,6 +31,7 @@ speed() {
 
 speed alignment_speed
 speed growth
+speed tuning_speed
 if [ -x "$glove/glove" ]; then
     speed vectors_speed --glove-bin "$glove"
 else

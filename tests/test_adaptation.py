@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import torch
 from tiny import CONFIGS, WORDS, save_tiny, tiny_model, tiny_vocabulary
+from transformers import LlamaForCausalLM
 
 from tokalign_lab.adaptation import train
 from tokalign_lab.adaptation.checkpoints import latest_checkpoint
-from tokalign_lab.adaptation.data import OrderedBlocks, PackedBlocks
-from tokalign_lab.adaptation.events import Diverged
+from tokalign_lab.adaptation.data import Mix, OrderedBlocks, PackedBlocks, check_apart, mixed
+from tokalign_lab.adaptation.divergence import Diverged, LossWatch
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import plan_stages, set_trainable
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import Head
 from tokalign_lab.model.load import load_model
+from tokalign_lab.vocabulary import Vocabulary
 
 SMALL = AdaptSettings(
     steps=8, batch_size=2, sequence_length=16, evaluate_bytes=300, save_every=3, held_out_share=0.2, seed=1
@@ -121,13 +124,90 @@ def test_blocks_are_the_documents_end_to_end(length: int, bos: str | None) -> No
 def test_the_order_is_seeded_covers_the_text_and_goes_on() -> None:
     blocks, _ = packed([WORDS * 3], 8)
     n = len(blocks)
-    whole = [OrderedBlocks(blocks, 0, 3 * n, seed=4).block_at(i) for i in range(3 * n)]
+    mix = Mix([blocks], [1.0], seed=4)
+    whole = [OrderedBlocks(mix, 0, 3 * n).block_at(i)[1] for i in range(3 * n)]
     for epoch in range(3):
         assert sorted(whole[epoch * n : (epoch + 1) * n]) == list(range(n))
     assert whole[:n] != whole[n : 2 * n]
-    later = OrderedBlocks(blocks, n - 2, n, seed=4)
-    assert [later.block_at(i) for i in range(n)] == whole[n - 2 : 2 * n - 2]
-    assert [OrderedBlocks(blocks, 0, n, seed=5).block_at(i) for i in range(n)] != whole[:n]
+    later = OrderedBlocks(mix, n - 2, n)
+    assert [later.block_at(i)[1] for i in range(n)] == whole[n - 2 : 2 * n - 2]
+    other = OrderedBlocks(Mix([blocks], [1.0], seed=5), 0, n)
+    assert [other.block_at(i)[1] for i in range(n)] != whole[:n]
+
+
+SIZES = {"prose": 60, "de": 6, "code": 20}
+
+
+def three_slices() -> tuple[Corpus, list[Document], Vocabulary]:
+    vocabulary = tiny_vocabulary(280)
+    texts = [(name, f"{number} {name} {WORDS}") for name, n in SIZES.items() for number in range(n)]
+    documents = [Document(text, str(n), str(n), name) for n, (name, text) in enumerate(texts)]
+    return Corpus.build(documents, vocabulary), documents, vocabulary
+
+
+@pytest.mark.parametrize(("weights", "temperature"), [({}, 1.0001), ({"de": 3.0}, 1.0), ({"prose": 0.0}, 2.0), ({}, 5)])
+def test_a_mix_draws_slices_by_weight_and_temperature(weights: dict[str, float], temperature: float) -> None:
+    corpus, documents, vocabulary = three_slices()
+    mix = mixed(corpus, documents, vocabulary, 16, 3, weights, temperature)
+    kept = sorted(name for name in SIZES if weights.get(name, 1) > 0)
+    tokens = {name: sum(len(corpus[i]) + 1 for i, d in enumerate(documents) if d.slice == name) for name in kept}
+    raw = np.array([weights.get(name, 1.0) * tokens[name] ** (1 / temperature) for name in kept])
+    drawn = np.bincount([OrderedBlocks(mix, 0, 6000).block_at(i)[0] for i in range(6000)], minlength=len(kept)) / 6000
+    assert drawn == pytest.approx(raw / raw.sum(), abs=0.025)
+
+
+def test_a_mix_goes_on_where_it_stood_and_uses_each_slice_evenly() -> None:
+    corpus, documents, vocabulary = three_slices()
+    whole = OrderedBlocks(mixed(corpus, documents, vocabulary, 16, 3, {"de": 2.0}), 0, 3000)
+    order = [whole.block_at(i) for i in range(3000)]
+    later = OrderedBlocks(mixed(corpus, documents, vocabulary, 16, 3, {"de": 2.0}), 1500, 1500)
+    assert [later.block_at(i) for i in range(1500)] == order[1500:]
+    for stream in range(3):
+        times = np.bincount([block for drawn, block in order if drawn == stream])
+        assert times.max() - times.min() <= 1, "no block comes again before every other has come"
+    other = OrderedBlocks(mixed(corpus, documents, vocabulary, 16, 4, {"de": 2.0}), 0, 3000)
+    assert [other.block_at(i) for i in range(3000)] != order
+
+
+def test_a_mix_that_cannot_be_is_refused() -> None:
+    corpus, documents, vocabulary = three_slices()
+    with pytest.raises(InputError, match=r"slice 'fr', but the text has code, de, prose"):
+        mixed(corpus, documents, vocabulary, 16, 0, {"fr": 1.0})
+    with pytest.raises(InputError, match="leave at least one"):
+        mixed(corpus, documents, vocabulary, 16, 0, dict.fromkeys(SIZES, 0.0))
+    with pytest.raises(InputError, match=r"Slice 'de' of the mix is too small"):
+        mixed(corpus, documents, vocabulary, 2000, 0, {"de": 2.0})
+
+
+@pytest.mark.parametrize("bos", [None, "<s>"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "gemma3", "phi", "qwen2"])
+def test_documents_apart_cost_what_they_cost_alone(kind: str, bos: str | None) -> None:
+    vocabulary = tiny_vocabulary(280, bos=bos)
+    texts = ["a fox", "rain and bread", "the dog sings"]
+    corpus = Corpus.build([Document(text, text, text) for text in texts], vocabulary)
+    marks = [[vocabulary.roles["bos"]] if bos else [], [vocabulary.roles["eos"]]]
+    alone = [torch.tensor([[*marks[0], *ids, *marks[1]]]) for ids in vocabulary.encode(texts)]
+    length = sum(ids.shape[1] for ids in alone)
+    model = tiny_model(kind, vocabulary.size)
+    check_apart(model)
+    (row,) = OrderedBlocks(Mix([PackedBlocks(corpus, vocabulary, length)], [1.0], 0), 0, 1, apart=True)
+    packed = model(**{name: value.unsqueeze(0) for name, value in row.items()}, use_cache=False).loss.detach()
+    costs = [model(input_ids=ids, labels=ids).loss.detach() * (ids.shape[1] - 1) for ids in alone]
+    assert float(packed) == pytest.approx(float(sum(costs)) / sum(ids.shape[1] - 1 for ids in alone), rel=1e-5)
+
+
+def test_a_model_that_cannot_keep_documents_apart_is_refused() -> None:
+    with pytest.raises(InputError, match="'opt' cannot keep the documents"):
+        check_apart(tiny_model("opt", 60))
+
+
+def test_the_bytes_of_a_block_are_counted() -> None:
+    vocabulary = tiny_vocabulary(280)
+    corpus = Corpus.build([Document(WORDS, "a", "a")], vocabulary)
+    n = len(corpus[0])
+    data = OrderedBlocks(Mix([PackedBlocks(corpus, vocabulary, n)], [1.0], 0), 0, 2)
+    lengths = np.array([len(token or b"") for token in vocabulary.token_bytes])
+    assert data.n_bytes(0, 2, lengths) == 2 * len(WORDS.encode())
 
 
 def test_a_text_shorter_than_one_sequence_is_refused() -> None:
@@ -149,6 +229,10 @@ def test_events_tell_the_whole_run(model_folder: Path, text: str, tmp_path: Path
         assert event["grad_norm"] > 0
         assert event["tokens_per_second"] > 0
         assert event["tokens"] == event["step"] * 32
+        assert 0 < event["bytes_per_second"] / event["tokens_per_second"] < 20
+        assert event["memory_bytes"] > 1_000_000
+        assert event["seconds_left"] >= 0
+    assert steps[-1]["seconds_left"] == 0
     assert max(event["learning_rate"] for event in steps[:4]) == pytest.approx(6.4e-4)
     assert max(event["learning_rate"] for event in steps[4:]) == pytest.approx(5e-5)
     measured = events.of("evaluation")
@@ -159,6 +243,7 @@ def test_events_tell_the_whole_run(model_folder: Path, text: str, tmp_path: Path
     assert card["training"]["tokens"] == 8 * 32
     assert card["scores"]["bits_per_byte"] == measured[-1]["bits_per_byte"]
     assert not (tmp_path / "run" / "checkpoints").exists()
+    assert load_model(str(tmp_path / "run" / "model"), device="cpu").config.use_cache is True
 
 
 def test_measuring_does_not_change_the_training(model_folder: Path, text: str, tmp_path: Path) -> None:
@@ -186,29 +271,106 @@ class Stop(BaseException):
     pass
 
 
+EVERYTHING = {
+    "gradient_accumulation_steps": 3,
+    "cross_documents": False,
+    "mix": {"prose": 2.0},
+    "temperature": 2.0,
+    "gradient_checkpointing": True,
+}
+
+
 @pytest.mark.parametrize(("killed_after", "resumed_at"), [(2, 0), (3, 3), (5, 4), (7, 7)])
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])  # gpt2 has dropout: its random numbers must go on too
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    # gpt2 has dropout: its random numbers must go on too
+    [("llama", {}), ("gpt2", {}), ("llama", EVERYTHING), ("gpt2", EVERYTHING)],
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(
-    kind: str, killed_after: int, resumed_at: int, text: str, tmp_path: Path
+    kind: str, more: dict[str, Any], killed_after: int, resumed_at: int, text: str, tmp_path: Path
 ) -> None:
     model = save_tiny(tmp_path / "model", kind)
-    whole = run(model, text, tmp_path / "whole")
+    settings = AdaptSettings(**{**SMALL.to_dict(), **more})
+    code = tmp_path / "code.py"
+    code.write_text(Path(text).read_text(encoding="utf-8")[:1500], encoding="utf-8")
+    texts = [text, str(code)]
+    whole = Events()
+    train.adapt(str(model), texts, settings, tmp_path / "whole", emit=whole.append, device="cpu")
     first = Events()
 
-    def interrupt() -> None:
-        # the boundary *before* the next step: a checkpoint of the last one has been written by then
-        calling = sys._getframe(1).f_code.co_name
-        if calling == "on_step_begin" and len(first.of("step")) >= killed_after:
+    def emit(event: dict[str, Any]) -> None:
+        # a later step has been worked out, and is lost; what was to be saved of those before has been
+        if event["kind"] == "step" and event["step"] > killed_after:
             raise Stop
+        first.append(event)
 
     with pytest.raises(Stop):
-        train.adapt(str(model), [text], SMALL, tmp_path / "cut", emit=first.append, interrupt=interrupt, device="cpu")
-    second = run(model, text, tmp_path / "cut", resume=True)
+        train.adapt(str(model), texts, settings, tmp_path / "cut", emit=emit, device="cpu")
+    second = Events()
+    train.adapt(str(model), texts, settings, tmp_path / "cut", emit=second.append, device="cpu", resume=True)
     assert second.of("resumed")[0]["step"] == resumed_at
     losses = {event["step"]: event["loss"] for event in [*first.of("step"), *second.of("step")]}
     assert losses == {event["step"]: event["loss"] for event in whole.of("step")}
     for name, weight in load_model(str(tmp_path / "whole" / "model"), device="cpu").state_dict().items():
         assert torch.equal(weight, load_model(str(tmp_path / "cut" / "model"), device="cpu").state_dict()[name]), name
+
+
+@pytest.mark.parametrize("while_measuring", [False, True])
+def test_a_cancelled_run_keeps_the_step_it_has_done(
+    model_folder: Path, text: str, tmp_path: Path, while_measuring: bool
+) -> None:
+    settings = AdaptSettings(**{**SMALL.to_dict(), "save_every": 100, "evaluate_every": 2 if while_measuring else 0})
+    whole = run(model_folder, text, tmp_path / "whole", settings)
+    first = Events()
+
+    def interrupt() -> None:
+        callers = {frame.name for frame in traceback.extract_stack()}
+        asked = "bits_per_byte" in callers if while_measuring else "on_step_end" in callers
+        if asked and len(first.of("step")) >= 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train.adapt(str(model_folder), [text], settings, tmp_path / "cut", first.append, interrupt, device="cpu")
+    second = run(model_folder, text, tmp_path / "cut", settings, resume=True)
+    assert second.of("resumed")[0]["step"] == 2
+    losses = [event["loss"] for event in [*first.of("step"), *second.of("step")]]
+    assert losses == [event["loss"] for event in whole.of("step")], "no step was done twice"
+
+
+def test_documents_apart_reach_the_training(model_folder: Path, text: str, tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+    forward = LlamaForCausalLM.forward
+
+    def watching(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("position_ids") is not None and self.training:
+            assert kwargs["use_cache"] is False, "with a cache, transformers does not look at the positions"
+            seen.append(kwargs["position_ids"])
+        return forward(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LlamaForCausalLM, "forward", watching)
+        run(model_folder, text, tmp_path / "run", AdaptSettings(**{**SMALL.to_dict(), "cross_documents": False}))
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_accumulated_batches_equal_one_large_batch(kind: str, text: str, tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model", kind)
+    large = run(model, text, tmp_path / "one", AdaptSettings(**{**SMALL.to_dict(), "batch_size": 6}))
+    small = run(model, text, tmp_path / "three", AdaptSettings(**{**SMALL.to_dict(), "gradient_accumulation_steps": 3}))
+    for name in ("loss", "grad_norm", "tokens"):
+        expected = [event[name] for event in large.of("step")]
+        assert [event[name] for event in small.of("step")] == pytest.approx(expected, rel=1e-4), name
+
+
+def test_a_head_that_is_not_understood_is_tuned_with_the_models_own_loss(
+    model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunked = run(model_folder, text, tmp_path / "chunked")
+    monkeypatch.setattr(Head, "_probe", lambda self: False)
+    own = run(model_folder, text, tmp_path / "own")
+    expected = [event["loss"] for event in own.of("step")]
+    assert [event["loss"] for event in chunked.of("step")] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_run_killed_in_the_final_save_only_saves_again(
@@ -248,11 +410,44 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
         return loss * float("nan") if self.state.global_step == 3 else loss
 
     monkeypatch.setattr(train._OrderedTrainer, "compute_loss", broken)
-    with pytest.raises(Diverged, match=r"not a number at step 4 \(stage 1\); lower learning_rate_stage1"):
+    with pytest.raises(Diverged, match=r"not a number at step 4 \(stage 1\).* Lower learning_rate_stage1"):
         run(model_folder, text, tmp_path / "run")
     kept = latest_checkpoint(tmp_path / "run" / "checkpoints", plan_stages(SMALL))
     assert kept is not None
     assert (kept.stage, kept.step) == (1, 3)
+
+
+def test_a_loss_that_explodes_and_stays_there_is_told_from_a_spike() -> None:
+    spike = LossWatch(1000)
+    assert not any(spike.add(loss) for loss in [6.0, 5.0, *[4.0] * 30, *[9.0] * 9, *[4.1] * 20])
+    noisy = LossWatch(1000)
+    assert not any(noisy.add(4.0 + 0.9 * (-1) ** step) for step in range(200))
+    bad_start = LossWatch(1000)
+    assert not any(bad_start.add(12.0 - step / 10) for step in range(80)), "worse than a guess, and on its way down"
+    lost = LossWatch(1000)
+    said = [lost.add(loss) for loss in [*[4.0] * 20, *[9.0] * 10]]
+    assert [place for place, words in enumerate(said) if words] == [29]
+    assert said[-1] == "has exploded, from 4.00 to 9.00 for 10 steps,"
+    assert lost.in_doubt
+    assert LossWatch(1000).add(float("inf")) == "is not a number"
+
+
+def test_a_run_that_explodes_stops_and_the_checkpoint_before_is_kept(
+    model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = train._OrderedTrainer.compute_loss
+
+    def worse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = losses(self, *args, **kwargs)
+        return loss + 50 if self.state.global_step >= 16 else loss
+
+    monkeypatch.setattr(train._OrderedTrainer, "compute_loss", worse)
+    settings = AdaptSettings(**{**SMALL.to_dict(), "steps": 40, "stage1_share": 1.0})
+    with pytest.raises(Diverged, match=r"exploded, from .* at step 26 \(stage 1\).* Lower learning_rate_stage1, now"):
+        run(model_folder, text, tmp_path / "run", settings)
+    kept = latest_checkpoint(tmp_path / "run" / "checkpoints", plan_stages(settings))
+    assert kept is not None
+    assert kept.step == 15, "not one of step 18, 21 or 24"
 
 
 # --- settings -------------------------------------------------------------------------------------------------
@@ -268,6 +463,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
         ({"learning_rate_stage1": "fast"}, "learning_rate_stage1 must be a number"),
         ({"learning_rate_stage2": float("nan")}, "learning_rate_stage2 is nan"),
         ({"prompts": "one"}, "prompts must be a list"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0"),
+        ({"temperature": 0.5}, "temperature is 0.5"),
+        ({"mix": {"de": -1}}, "mix of 'de' is -1"),
+        ({"mix": {"de": "much"}}, "mix of 'de' must be a number"),
+        ({"mix": ["de"]}, "mix must be numbers by slice"),
+        ({"cross_documents": None}, "cross_documents must be true or false"),
+        ({"bf16": "yes"}, "bf16 must be true or false"),
         ({"epochs": 3}, "no setting 'epochs'"),
     ],
 )
@@ -277,7 +479,7 @@ def test_settings_are_refused_in_a_sentence(values: dict[str, Any], sentence: st
 
 
 def test_settings_survive_json() -> None:
-    settings = AdaptSettings.from_dict({"steps": 3, "prompts": ["a", "b"], "learning_rate_stage1": 1})
+    settings = AdaptSettings.from_dict({"steps": 3, "prompts": ["a", "b"], "learning_rate_stage1": 1, "mix": {"de": 2}})
     assert AdaptSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 

@@ -145,6 +145,14 @@ def test_a_run_is_adapted_listed_and_watched(work: Path, rearranged: Path) -> No
     assert run_json("runs", "watch", "a", cwd=work)["steps"] == 4
     assert run("runs", "resume", "a", cwd=work).returncode == 2  # finished: nothing to resume
     assert (folder / "model" / "config.json").is_file()
+    more = ("--gradient-accumulation-steps", "2", "--mix", "prose=2", "--documents-apart", "--device", "cpu")
+    made = run_json(
+        "adapt", rearranged, "--text", "text.txt", "--run", "runs/c", "--steps", "2", *more, "--prepare", cwd=work
+    )
+    assert made["state"] == "queued"
+    settings = json.loads((work / "runs" / "c" / "run.json").read_text(encoding="utf-8"))["settings"]
+    assert settings["mix"] == {"prose": 2.0}
+    assert settings["cross_documents"] is False
     again = run("adapt", rearranged, "--text", "text.txt", "--run", "runs/a", "--steps", "4", cwd=work)
     assert again.returncode == 2
     assert "already holds a run" in again.stderr
@@ -176,6 +184,9 @@ def test_a_run_is_cancelled_and_resumed(work: Path, rearranged: Path) -> None:
         (("bpb", "nobody", "--text", "text.txt"), "nobody"),
         (("adapt", "tiny", "--text", "text.txt", "--run", "r", "--steps", "0"), "steps"),
         (("adapt", "tiny", "--text", "nowhere", "--run", "r", "--steps", "2"), "nowhere"),
+        (("adapt", "tiny", "--text", "text.txt", "--run", "r", "--steps", "2", "--mix", "de"), "as de=2"),
+        (("adapt", "tiny", "--text", "text.txt", "--run", "r", "--steps", "2", "--temperature", "0.5"), "temperature"),
+        (("adapt", "tiny", "--text", "text.txt", "--run", "r", "--steps", "2", "--processes", "0"), "processes"),
         (("adapt", "nobody", "--text", "text.txt", "--run", "r", "--steps", "2"), "nobody"),
         (("runs", "watch", "nobody"), "no run named"),
         (("check", "nobody"), "nobody"),

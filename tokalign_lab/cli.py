@@ -441,6 +441,36 @@ def adapt(
     ] = None,
     learning_rate_stage1: Annotated[float | None, typer.Option(help="Peak learning rate of stage 1.")] = None,
     learning_rate_stage2: Annotated[float | None, typer.Option(help="Peak learning rate of stage 2.")] = None,
+    gradient_accumulation_steps: Annotated[int | None, typer.Option(help="Batches a step.")] = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option("--mix", help="A slice and a factor on how often its text comes, as de=2. May be repeated."),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Above 1, small slices of the text come more often than their size says.")
+    ] = None,
+    cross_documents: Annotated[
+        bool | None,
+        typer.Option("--cross-documents/--documents-apart", help="Whether attention and loss cross documents."),
+    ] = None,
+    bf16: Annotated[
+        bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16; by default where the GPU can.")
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None, typer.Option("--gradient-checkpointing", help="Less memory, a third more work.")
+    ] = None,
+    evaluate_every: Annotated[int | None, typer.Option(help="Steps between measurements.")] = None,
+    save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; the best one here by default.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes on this machine that share the work, one a GPU.")
+    ] = None,
+    accelerate_config: Annotated[
+        Path | None, typer.Option(help="Start by accelerate launch with this configuration (docs/scale.md).")
+    ] = None,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only make the run folder; it is started by hand (docs/scale.md).")
+    ] = False,
     max_bytes: MaxBytes = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the job has started.")] = False,
     more_text: MoreText = None,
@@ -449,7 +479,9 @@ def adapt(
     from tokalign_lab import catalog
     from tokalign_lab.adaptation.settings import AdaptSettings
     from tokalign_lab.documents import check_sources
+    from tokalign_lab.model.device import pick_device
     from tokalign_lab.runs.control import start
+    from tokalign_lab.runs.folder import RunFolder
 
     given = {
         "steps": steps,
@@ -459,6 +491,14 @@ def adapt(
         "stage1_share": stage1_share,
         "learning_rate_stage1": learning_rate_stage1,
         "learning_rate_stage2": learning_rate_stage2,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+        "mix": _weights(mix) if mix else None,
+        "temperature": temperature,
+        "cross_documents": cross_documents,
+        "bf16": bf16,
+        "gradient_checkpointing": gradient_checkpointing,
+        "evaluate_every": evaluate_every,
+        "save_every": save_every,
     }
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     text = [*text, *(more_text or [])]
@@ -466,13 +506,20 @@ def adapt(
     catalog.model_folder(model_dir)  # a model that is not there ends here, before a run is made
     catalog.load_tokenizer(model_dir)
     check_sources(text)
+    if device is not None:
+        pick_device(device)
     settings |= {
         "model": _resolved(model_dir),
         "text": [_resolved(one) for one in text],
         "max_bytes": max_bytes,
     }
-    folder = start("adapt", settings, run)
-    return _follow(folder, detach)
+    config = None if accelerate_config is None else str(accelerate_config.resolve())
+    how = {"device": device, "processes": processes, "accelerate_config": config}
+    settings |= {name: value for name, value in how.items() if value is not None}
+    if prepare:
+        folder = RunFolder.create(run, "adapt", settings)
+        return _summary(folder)
+    return _follow(start("adapt", settings, run), detach)
 
 
 @command(runs_app, "list")
@@ -591,6 +638,20 @@ def _summary(folder: Any) -> Any:
         "bits_per_byte": evaluations[-1]["bits_per_byte"] if evaluations else None,
     }
     return result, lambda: console.print_facts(result)
+
+
+def _weights(given: list[str]) -> dict[str, float]:
+    """Read `de=2` and its like."""
+    weights = {}
+    for one in given:
+        name, _, factor = one.rpartition("=")
+        try:
+            weights[name] = float(factor)
+        except ValueError:
+            name = ""
+        if not name:
+            raise InputError(f"--mix is {one!r}; write a slice and a factor, as de=2.")
+    return weights
 
 
 def _check_out(out: Path, suffix: str = "") -> None:

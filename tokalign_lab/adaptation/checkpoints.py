@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.stages import Stage
 from tokalign_lab.files import write_json
 
@@ -50,11 +51,15 @@ def latest_checkpoint(root: Path, stages: Sequence[Stage]) -> Checkpoint | None:
 class KeepOneWhole(TrainerCallback):  # type: ignore[misc]  # mypy does not read transformers
     """Marks each checkpoint when it is whole, then removes the ones before it, of earlier stages too."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, processes: Processes) -> None:
         self._root = root
+        self._processes = processes
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark what the trainer has just written, and clean up."""
+        self._processes.wait()  # each process writes a part
+        if not self._processes.is_first:
+            return
         whole = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         write_json(whole / _MARKER, {"step": state.global_step})
         for path in self._root.glob("stage*/checkpoint-*"):

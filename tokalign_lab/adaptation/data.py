@@ -4,23 +4,34 @@ Documents are laid end to end, each between the vocabulary's bos and eos where i
 equal length. Nothing is copied: a block is read from the memory-mapped corpus when it is wanted. The order is a
 permutation drawn from the seed, a new one each time the text is used up, and a position in that order is all there
 is to remember: stage 2 and a resumed run go on from where the data stood.
+
+A mix (what the papers call language-adaptive tuning, LAT, is this) lays each slice end to end by itself and draws for
+each position which slice gives the next block: slice i with a share proportional to weight_i * size_i^(1/temperature).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from tokalign_lab.adaptation.loss import IGNORED
 from tokalign_lab.corpus import Corpus
+from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
 
 class PackedBlocks:
-    """A corpus as blocks of `length` tokens.
+    """Documents of a corpus as blocks of `length` tokens.
 
     Parameters
     ----------
@@ -30,6 +41,8 @@ class PackedBlocks:
         The vocabulary of those ids; gives bos and eos.
     length
         Tokens a block; the rest at the end of the text is left out.
+    documents
+        Which documents, in order; all when not given.
 
     Raises
     ------
@@ -37,15 +50,16 @@ class PackedBlocks:
         When the text is shorter than one block.
     """
 
-    def __init__(self, corpus: Corpus, vocabulary: Vocabulary, length: int) -> None:
+    def __init__(self, corpus: Corpus, vocabulary: Vocabulary, length: int, documents: Ints | None = None) -> None:
         self._corpus = corpus
         self._length = length
+        self._documents = np.arange(len(corpus)) if documents is None else documents
         bos, eos = vocabulary.roles.get("bos"), vocabulary.roles.get("eos")
         # where one token does both jobs it stands once between documents
         self._before = np.array([] if bos is None or bos == eos else [bos], dtype=np.int64)
         self._after = np.array([] if eos is None else [eos], dtype=np.int64)
-        added = (len(self._before) + len(self._after)) * np.arange(len(corpus) + 1)
-        self._starts = np.asarray(corpus.offsets, dtype=np.int64) + added
+        lengths = np.diff(np.asarray(corpus.offsets, dtype=np.int64))[self._documents]
+        self._starts = np.concatenate([[0], np.cumsum(lengths + len(self._before) + len(self._after))])
         if self._starts[-1] < length:
             raise InputError(
                 f"The training text has {self._starts[-1]} tokens, fewer than one sequence of {length}; "
@@ -55,16 +69,119 @@ class PackedBlocks:
     def __len__(self) -> int:
         return int(self._starts[-1] // self._length)
 
-    def __getitem__(self, block: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def __getitem__(self, block: int) -> Ints:
+        return self.block(block)[0]
+
+    def block(self, block: int) -> tuple[Ints, Ints]:
+        """Return a block's ids, int64 (length,), and each token's position in its document's part of the block."""
         start, end = block * self._length, (block + 1) * self._length
         document = int(np.searchsorted(self._starts, start, side="right")) - 1
         pieces = []
-        while document < len(self._corpus) and self._starts[document] < end:
-            laid = np.concatenate([self._before, self._corpus[document], self._after])
+        while document < len(self._documents) and self._starts[document] < end:
+            laid = np.concatenate([self._before, self._corpus[int(self._documents[document])], self._after])
             first = self._starts[document]
             pieces.append(laid[max(0, start - first) : end - first])
             document += 1
-        return np.concatenate(pieces).astype(np.int64)
+        positions = np.concatenate([np.arange(len(piece)) for piece in pieces])
+        return np.concatenate(pieces).astype(np.int64), positions
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the documents have, bos and eos counted."""
+        return int(self._starts[-1])
+
+
+class Mix:
+    """Blocks of several slices, and which slice each position of the order takes its block from.
+
+    Parameters
+    ----------
+    streams
+        The blocks of each slice.
+    shares
+        How often each is drawn, summing to 1.
+    seed
+        Of the draw, and of the order within each slice.
+    """
+
+    def __init__(self, streams: Sequence[PackedBlocks], shares: Sequence[float], seed: int) -> None:
+        self.streams = list(streams)
+        self.shares = list(shares)
+        self.seed = seed
+        self._picks = np.zeros(0, dtype=np.int16)
+        self._turns = np.zeros(0, dtype=np.int64)
+
+    def at(self, position: int) -> tuple[int, int]:
+        """Return which stream stands at a position of the endless order, and how many blocks it has given before."""
+        if len(self.streams) == 1:
+            return 0, position
+        if position >= len(self._picks):
+            self._draw(max(1024, 2 * position))
+        return int(self._picks[position]), int(self._turns[position])
+
+    def _draw(self, n: int) -> None:
+        # `random` gives the same beginning for every n, so a longer draw changes nothing that went before
+        drawn = np.random.default_rng([self.seed, 1]).random(n)
+        self._picks = np.searchsorted(np.cumsum(self.shares)[:-1], drawn, side="right").astype(np.int16)
+        self._turns = np.zeros(n, dtype=np.int64)
+        for stream in range(len(self.streams)):
+            places = np.flatnonzero(self._picks == stream)
+            self._turns[places] = np.arange(len(places))
+
+
+def mixed(
+    corpus: Corpus,
+    documents: Sequence[Document],
+    vocabulary: Vocabulary,
+    length: int,
+    seed: int,
+    weights: Mapping[str, float] | None = None,
+    temperature: float = 1.0,
+) -> Mix:
+    """Lay out a text for tuning.
+
+    Parameters
+    ----------
+    corpus
+        The documents' ids.
+    documents
+        The documents themselves, for their slices.
+    vocabulary, length
+        As for `PackedBlocks`.
+    seed
+        Of the order.
+    weights
+        A factor by slice; a slice that is not named has 1, a factor of 0 leaves it out.
+    temperature
+        1 keeps the slices' proportions, more makes them more alike.
+
+    Raises
+    ------
+    InputError
+        When a slice is named that the text lacks, none is left, or one is shorter than one block.
+    """
+    if not weights and temperature == 1.0:
+        return Mix([PackedBlocks(corpus, vocabulary, length)], [1.0], seed)
+    weights = weights or {}
+    names = np.array([document.slice for document in documents])
+    present = sorted(set(names.tolist()))
+    unknown = sorted(weights.keys() - set(present))
+    if unknown:
+        raise InputError(f"The mix names the slice {unknown[0]!r}, but the text has {', '.join(present)}.")
+    kept = [name for name in present if weights.get(name, 1.0) > 0]
+    if not kept:
+        raise InputError("The mix gives every slice of the text a weight of 0; leave at least one.")
+    streams = []
+    for name in kept:
+        try:
+            streams.append(PackedBlocks(corpus, vocabulary, length, np.flatnonzero(names == name)))
+        except InputError as error:
+            raise InputError(f"Slice {name!r} of the mix is too small. {error}") from error
+    sizes = [
+        weights.get(name, 1.0) * stream.n_tokens ** (1 / temperature)
+        for name, stream in zip(kept, streams, strict=True)
+    ]
+    return Mix(streams, [size / sum(sizes) for size in sizes], seed)
 
 
 class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
@@ -72,21 +189,21 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
 
     Parameters
     ----------
-    blocks
+    mix
         The text.
     start, count
         Which stretch of the order.
-    seed
-        Draws the permutations.
+    apart
+        Keep the documents of a block apart: `position_ids` begin again with each, by which transformers keeps
+        attention inside it, and its first token is not predicted from the document before.
     """
 
-    def __init__(self, blocks: PackedBlocks, start: int, count: int, seed: int) -> None:
-        self._blocks = blocks
+    def __init__(self, mix: Mix, start: int, count: int, apart: bool = False) -> None:
+        self._mix = mix
         self._start = start
         self._count = count
-        self._seed = seed
-        self._epoch = -1
-        self._order = np.zeros(0, dtype=np.int64)
+        self._apart = apart
+        self._orders: dict[int, tuple[int, Ints]] = {}  # of each stream, its epoch and that epoch's permutation
 
     def __len__(self) -> int:
         return self._count
@@ -94,13 +211,51 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if not 0 <= index < self._count:
             raise IndexError(index)
-        ids = torch.from_numpy(self._blocks[self.block_at(index)])
-        return {"input_ids": ids, "labels": ids.clone()}
+        stream, block = self.block_at(index)
+        ids, positions = (torch.from_numpy(part) for part in self._mix.streams[stream].block(block))
+        labels = ids.clone()
+        if not self._apart:
+            return {"input_ids": ids, "labels": labels}
+        labels[positions == 0] = IGNORED
+        return {"input_ids": ids, "labels": labels, "position_ids": positions}
 
-    def block_at(self, index: int) -> int:
-        """Which block stands at place `index` of this stretch."""
-        epoch, place = divmod(self._start + index, len(self._blocks))
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._blocks))
-            self._epoch = epoch
-        return int(self._order[place])
+    def block_at(self, index: int) -> tuple[int, int]:
+        """Which stream and which block of it stand at place `index` of this stretch."""
+        stream, turn = self._mix.at(self._start + index)
+        n = len(self._mix.streams[stream])
+        epoch, place = divmod(turn, n)
+        if self._orders.get(stream, (-1,))[0] != epoch:
+            seed = [self._mix.seed, epoch] if len(self._mix.streams) == 1 else [self._mix.seed, epoch, stream]
+            self._orders[stream] = epoch, np.random.default_rng(seed).permutation(n)
+        return stream, int(self._orders[stream][1][place])
+
+    def n_bytes(self, first: int, count: int, byte_lengths: Ints) -> int:
+        """UTF-8 bytes of the text in `count` blocks from place `first` on; `byte_lengths` are those of each token."""
+        places = (self.block_at(index) for index in range(first, first + count))
+        return sum(int(byte_lengths[self._mix.streams[stream][block]].sum()) for stream, block in places)
+
+
+def check_apart(model: PreTrainedModel) -> None:
+    """Make sure that a model keeps the documents of a row apart when their positions begin anew.
+
+    Raises
+    ------
+    InputError
+        When the second of two documents in a row is not read as if it stood alone.
+    """
+    device = model.get_input_embeddings().weight.device
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    first, second = (torch.arange(n, device=device).unsqueeze(0) % rows for n in (5, 7))
+    positions = torch.cat([torch.arange(n, device=device).unsqueeze(0) for n in (5, 7)], 1)
+    together = {"input_ids": torch.cat([first, second], 1), "position_ids": positions}
+    with torch.no_grad():
+        try:
+            seen = model(**together, use_cache=False).logits[:, 5:].float()
+        except TypeError:  # no position_ids: positions are part of its attention
+            seen = None
+        alone = model(input_ids=second, use_cache=False).logits.float()
+    if seen is None or not torch.allclose(seen, alone, rtol=1e-3, atol=1e-3):
+        raise InputError(
+            f"A model of type {model.config.model_type!r} cannot keep the documents of a sequence apart; "
+            "leave cross_documents on."
+        )

@@ -1,20 +1,26 @@
 """What a tuning run tells while it works.
 
-`step` events carry step, stage, loss, learning_rate, grad_norm, tokens_per_second and tokens; `evaluation` events
-bits_per_byte (and by slice) of held-out text; `sample` events a prompt and its continuation. Steps are counted over
-both stages: 1 to `steps`; an evaluation at step 0 is the model as it came.
+`step` events carry step, stage, loss, learning_rate, grad_norm, tokens, tokens_per_second, bytes_per_second (UTF-8
+bytes of the text read), memory_bytes (the most the GPU held, or what the process holds) and seconds_left; `evaluation`
+events bits_per_byte (and by slice) of held-out text; `sample` events a prompt and its continuation. Steps are counted
+over both stages: 1 to `steps`; an evaluation at step 0 is the model as it came.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tokalign_lab.adaptation.divergence import Diverged, LossWatch
+from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage
 from tokalign_lab.documents import Document
@@ -28,12 +34,8 @@ Emit = Callable[[dict[str, Any]], None]
 Interrupt = Callable[[], None]
 
 
-class Diverged(RuntimeError):
-    """The loss is no longer a number; the message says when and what to try."""
-
-
 class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read transformers
-    """Turns the trainer's life into events.
+    """Turns the trainer's life into events, and stops it.
 
     Parameters
     ----------
@@ -41,42 +43,61 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         The stage that runs.
     settings
         Sizes, for counting tokens and knowing when to evaluate.
+    watch
+        Judges the losses.
     emit
         Takes the events.
     interrupt
-        Called at every step boundary; it may raise to stop the run.
+        Called when a step has ended; it may raise to stop the run, which then writes a checkpoint first.
     evaluate
         Called with the step when it is time to measure.
+    bytes_of
+        Tells how many bytes of text a step of this stage reads.
+    processes
+        Those that share the work.
     """
 
     def __init__(
         self,
         stage: Stage,
         settings: AdaptSettings,
+        watch: LossWatch,
         emit: Emit,
         interrupt: Interrupt,
         evaluate: Callable[[int], None],
+        bytes_of: Callable[[int], int],
+        processes: Processes,
     ) -> None:
         self._stage = stage
         self._settings = settings
+        self._watch = watch
         self._emit = emit
         self._interrupt = interrupt
         self._evaluate = evaluate
+        self._bytes_of = bytes_of
+        self._processes = processes
         self._started = 0.0
         self._seconds = 0.0
+        self._recent: deque[float] = deque(maxlen=30)
+        self.stop: BaseException | None = None  # why the run is to end
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look for a cancellation and start the clock."""
-        self._interrupt()
+        """Start the clock; stop where there is nothing to save."""
+        if not self._recent:
+            self._look()
+        if self.stop is not None:
+            raise self.stop
         self._started = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop the clock."""
+        """Stop the clock; when the run is to stop, have a checkpoint written."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._seconds = time.perf_counter() - self._started
+        self._recent.append(self._seconds)
+        self._look(control)
 
     def on_log(
         self,
@@ -86,37 +107,73 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Report the step that has ended; raise when its loss is not a number."""
+        """Report the step that has ended; raise when the run has diverged."""
         if not logs or "loss" not in logs:
             return
         step = self._stage.first_step + state.global_step
-        per_step = self._settings.batch_size * self._settings.sequence_length
         loss, norm = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
-        self._emit(
-            {
-                "kind": "step",
-                "step": step,
-                "stage": self._stage.number,
-                "loss": loss,
-                "learning_rate": float(logs["learning_rate"]),
-                "grad_norm": norm,
-                "tokens_per_second": round(per_step / max(self._seconds, 1e-9), 2),
-                "tokens": step * per_step,
-                "share": step / self._settings.steps,
-                "message": f"step {step} of {self._settings.steps}",
-            }
-        )
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        self._emit(self._step_event(step, state.global_step, loss, norm, float(logs["learning_rate"])))
+        wrong = self._watch.add(loss if math.isfinite(norm) else norm)
+        if wrong:
             raise Diverged(
-                f"The loss is not a number at step {step} (stage {self._stage.number}); lower "
-                f"learning_rate_stage{self._stage.number}, now "
-                f"{self._stage.learning_rate}, and start again."
+                f"The loss {wrong} at step {step} (stage {self._stage.number}); the last good checkpoint is kept. "
+                f"Lower learning_rate_stage{self._stage.number}, now {self._stage.learning_rate}, and start again."
             )
+        if self._watch.in_doubt:
+            control.should_save = False
         every = self._settings.evaluate_every
         last = step == self._stage.first_step + self._stage.steps
-        if last or (every and step % every == 0):
-            self._evaluate(step)
-        self._interrupt()
+        if self.stop is None and (last or (every and step % every == 0)):
+            try:
+                self._evaluate(step)
+            except Exception:
+                raise
+            except BaseException as stop:  # cancelled: the step is done and is not thrown away
+                self.stop = stop
+        self._look(control)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop where that was asked for, now that a checkpoint is written."""
+        if self.stop is not None:
+            raise self.stop
+
+    def _look(self, control: TrainerControl | None = None) -> None:
+        """Find out whether any process is to stop."""
+        try:
+            self._interrupt()
+        except Exception:
+            raise
+        except BaseException as stop:
+            self.stop = self.stop or stop
+        self.stop = self._processes.agree(self.stop)
+        if self.stop is not None and control is not None and not self._watch.in_doubt:
+            control.should_save = True
+
+    def _step_event(self, step: int, of_stage: int, loss: float, norm: float, learning_rate: float) -> dict[str, Any]:
+        settings = self._settings
+        tokens = settings.sequences(self._processes.count) * settings.sequence_length
+        seconds = max(self._seconds, 1e-9)
+        return {
+            "kind": "step",
+            "step": step,
+            "stage": self._stage.number,
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "grad_norm": norm,
+            "tokens_per_second": round(tokens / seconds, 2),
+            "bytes_per_second": round(self._bytes_of(of_stage) / seconds, 2),
+            "memory_bytes": _memory(),
+            "tokens": step * tokens,
+            "seconds_left": round(statistics.median(self._recent or [seconds]) * (settings.steps - step), 1),
+            "share": step / settings.steps,
+            "message": f"step {step} of {settings.steps}",
+        }
+
+
+def _memory() -> int:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return int(psutil.Process().memory_info().rss)
 
 
 class Evaluator:
@@ -124,14 +181,12 @@ class Evaluator:
 
     def __init__(
         self,
-        model: PreTrainedModel,
         vocabulary: Vocabulary,
         documents: Sequence[Document],
         settings: AdaptSettings,
         emit: Emit,
         interrupt: Interrupt,
     ) -> None:
-        self._model = model
         self._vocabulary = vocabulary
         self._documents = documents
         self._settings = settings
@@ -139,16 +194,16 @@ class Evaluator:
         self._interrupt = interrupt
         self.latest: dict[str, Any] = {}
 
-    def __call__(self, step: int, stage: int) -> None:
+    def __call__(self, model: PreTrainedModel, step: int, stage: int) -> None:
         """Emit one `evaluation` event, and a `sample` event for each prompt."""
         result = bits_per_byte(
-            self._model, self._vocabulary, self._documents, progress=lambda share, message: self._interrupt()
+            model, self._vocabulary, self._documents, progress=lambda share, message: self._interrupt()
         )
         self.latest = {"bits_per_byte": result.bits_per_byte, "by_slice": result.by_slice}
         self._emit({"kind": "evaluation", "step": step, "stage": stage, "bytes": result.bytes, **self.latest})
         for prompt in self._settings.prompts:
             self._interrupt()
-            text = continue_text(self._model, self._vocabulary, prompt, self._settings.sample_tokens)
+            text = continue_text(model, self._vocabulary, prompt, self._settings.sample_tokens)
             self._emit({"kind": "sample", "step": step, "stage": stage, "prompt": prompt, "text": text})
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
-from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_origin, get_type_hints
 
 from tokalign_lab.errors import InputError
 
@@ -31,15 +30,29 @@ class AdaptSettings:
     warmup_ratio : float
         Share of each stage's steps in which the rate rises, 0 to 1.
     batch_size : int
-        Sequences a step.
+        Sequences that go through the model at once, on each process.
+    gradient_accumulation_steps : int
+        Batches a step, on each process: a step reads batch_size * gradient_accumulation_steps * processes sequences.
     sequence_length : int
         Tokens a sequence.
+    cross_documents : bool
+        Whether attention and loss go across the documents of a sequence, as in the papers. Without it each document
+        is read as if it stood alone.
+    mix : dict of str to float
+        A factor by slice ("de": 2.0) on how often its text comes; 1 for a slice that is not named, 0 leaves it out.
+    temperature : float
+        1 takes slices as often as they are large; more takes the small ones more often, a slice's share being
+        proportional to its size to the power of 1 / temperature.
     gradient_clip : float
         Largest norm of the gradient.
     weight_decay : float
         AdamW's; frozen weights are never decayed.
+    bf16 : bool or None
+        Compute in bfloat16 (weights and optimiser stay float32); where the GPU can when not given.
+    gradient_checkpointing : bool
+        Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more work.
     seed : int
-        Seed of the order of the data and of dropout.
+        Seed of the order of the data, of the mix and of dropout.
     evaluate_every : int
         Steps between measurements of bits per byte; 0 for only at the beginning and after each stage.
     evaluate_bytes : int
@@ -60,9 +73,15 @@ class AdaptSettings:
     learning_rate_stage2: float = 5e-5
     warmup_ratio: float = 0.03
     batch_size: int = 4
+    gradient_accumulation_steps: int = 1
     sequence_length: int = 128
+    cross_documents: bool = True
+    mix: dict[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
     gradient_clip: float = 0.3
     weight_decay: float = 0.0
+    bf16: bool | None = None
+    gradient_checkpointing: bool = False
     seed: int = 0
     evaluate_every: int = 0
     evaluate_bytes: int = 20_000
@@ -73,7 +92,9 @@ class AdaptSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, in one sentence."""
-        for name in ("steps", "batch_size", "sample_tokens", "save_every", "evaluate_bytes"):
+        for name in (
+            "steps", "batch_size", "gradient_accumulation_steps", "sample_tokens", "save_every", "evaluate_bytes"
+        ):  # fmt: skip
             _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
         _require(self.sequence_length >= 2, "sequence_length", self.sequence_length, "a whole number of at least 2")
         for name in ("seed", "evaluate_every"):
@@ -84,6 +105,11 @@ class AdaptSettings:
         for name in ("learning_rate_stage1", "learning_rate_stage2", "gradient_clip"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value > 0, name, value, "a number above 0")
+        _require(
+            math.isfinite(self.temperature) and self.temperature >= 1, "temperature", self.temperature, "at least 1"
+        )
+        for name, weight in self.mix.items():
+            _require(math.isfinite(weight) and weight >= 0, f"mix of {name!r}", weight, "a number of at least 0")
         _require(
             math.isfinite(self.weight_decay) and self.weight_decay >= 0,
             "weight_decay",
@@ -106,16 +132,28 @@ class AdaptSettings:
             raise InputError(f"Tuning has no setting {unknown[0]!r}; it takes {', '.join(hints)}.")
         return cls(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
 
+    def sequences(self, processes: int = 1) -> int:
+        """How many sequences a step reads, on all processes together."""
+        return self.batch_size * self.gradient_accumulation_steps * processes
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {**dataclasses.asdict(self), "prompts": list(self.prompts)}
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:
-    if isinstance(kind, types.GenericAlias) and get_args(kind)[0] is str:
+    if get_origin(kind) is tuple:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise InputError(f"The setting {name} must be a list of texts, not {value!r}.")
+    if get_origin(kind) is dict:
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            return {key: _convert(f"{name} of {key!r}", weight, float) for key, weight in value.items()}
+        raise InputError(f"The setting {name} must be numbers by slice, not {value!r}.")
+    if bool in (kind, *get_args(kind)):
+        if isinstance(value, bool) or (value is None and kind is not bool):
+            return value
+        raise InputError(f"The setting {name} must be true or false, not {value!r}.")
     whole = isinstance(value, int) and not isinstance(value, bool)
     if kind is int and whole:
         return value

@@ -3,7 +3,8 @@
 Read top to bottom, this is TokAlign's step 5: prepare the text, measure the model as it came, train embeddings and
 head, train everything, save. Each stage is a run of the Hugging Face trainer with its own AdamW (0.9, 0.999) and
 its own cosine schedule with warm-up; the data go on where the stage before stopped. The run can be killed at any
-moment and resumed from its last checkpoint; on a processor the resumed losses equal the uninterrupted ones.
+moment and resumed from its last checkpoint; on a processor the resumed losses equal the uninterrupted ones. Started
+by `accelerate launch` it works on several processes, sharded where the configuration says so (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -12,25 +13,34 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from tokalign_lab.adaptation.checkpoints import Checkpoint, KeepOneWhole, latest_checkpoint, stage_folder
-from tokalign_lab.adaptation.data import OrderedBlocks, PackedBlocks
+from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_apart, mixed
+from tokalign_lab.adaptation.divergence import LossWatch
 from tokalign_lab.adaptation.events import Emit, Evaluator, Interrupt, Reporter
+from tokalign_lab.adaptation.loss import ChunkedLoss
+from tokalign_lab.adaptation.processes import Processes, is_sharded
+from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import Head
 from tokalign_lab.model.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.save import save_model
+from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,7 +72,7 @@ def adapt(
     emit
         Takes the events (see `adaptation.events`).
     interrupt
-        Called at every step boundary; what it raises ends the run, and the last checkpoint stays.
+        Called at every step boundary; what it raises ends the run. A step that was done is kept in a checkpoint.
     resume
         Go on from the last whole checkpoint in `folder`; without one, begin.
     max_bytes
@@ -80,89 +90,183 @@ def adapt(
     InputError
         For a model or text that cannot be used.
     Diverged
-        When the loss is no longer a number.
+        When the loss is no longer a number, or has exploded and stays there.
     """
     from tokalign_lab.catalog import load_vocabulary
 
-    place = pick_device(device)
+    processes = Processes(pick_device(device))
+    emit, interrupt = _voice(processes, emit, interrupt)
     root = folder / "checkpoints"
     stages = plan_stages(settings)
     checkpoint = latest_checkpoint(root, stages) if resume else None
-    if not resume:
+    if not resume and processes.is_first:
         shutil.rmtree(root, ignore_errors=True)
-    emit({"kind": "device", "device": describe_device(place)})
+    emit({"kind": "device", "device": describe_device(processes.device), "processes": processes.count})
 
     vocabulary = load_vocabulary(model_name)
     documents = read_documents(text, max_bytes=max_bytes, seed=settings.seed)
     train, held_out = split_documents(documents, settings.held_out_share, settings.seed)
-    blocks = PackedBlocks(Corpus.build(train, vocabulary), vocabulary, settings.sequence_length)
+    with processes.first_goes_first():  # it tokenises, the others find the corpus in the cache
+        corpus = Corpus.build(train, vocabulary)
+    mix = mixed(corpus, train, vocabulary, settings.sequence_length, settings.seed, settings.mix, settings.temperature)
     interrupt()
 
-    model = load_model(str(checkpoint.path) if checkpoint else model_name, device=place, dtype=torch.float32)
-    _check_fit(model, vocabulary.size, settings.sequence_length)
     measured = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)
-    evaluator = Evaluator(model, vocabulary, measured, settings, emit, interrupt)
+    evaluator = Evaluator(vocabulary, measured, settings, emit, interrupt if processes.count == 1 else lambda: None)
+    run = _Run(settings, mix, corpus, vocabulary, evaluator, root, processes, emit, interrupt)
+    model = run.load(str(checkpoint.path) if checkpoint else model_name)
+    _check_fit(model, vocabulary.size, settings.sequence_length)
+    if not settings.cross_documents:
+        check_apart(model)
     done = _steps_done(checkpoint, stages)
     if resume:
         emit({"kind": "resumed", "step": done})
     if done == 0:
-        evaluator(0, stages[0].number)
+        evaluator(model, 0, stages[0].number)
 
     for stage in stages:
         if done < stage.first_step + stage.steps:
             here = checkpoint if checkpoint is not None and checkpoint.stage == stage.number else None
-            _train_stage(model, stage, settings, blocks, evaluator, root, here, emit, interrupt, place)
+            model = run.stage(model, stage, stages, here)
     if not evaluator.latest:  # resumed from the very last checkpoint
-        evaluator(settings.steps, stages[-1].number)
-    model.requires_grad_(True)
-    tuned = save_model(model, vocabulary, folder / "model", card=_card(model_name, settings, train, evaluator.latest))
-    shutil.rmtree(root, ignore_errors=True)
+        evaluator(model, settings.steps, stages[-1].number)
+    tuned = folder / "model"
+    if processes.is_first:
+        model.requires_grad_(True)
+        card = _card(model_name, settings, train, evaluator.latest, processes.count)
+        save_model(model, vocabulary, tuned, card=card)
+        shutil.rmtree(root, ignore_errors=True)
+    processes.wait()
     return tuned
 
 
+def _voice(processes: Processes, emit: Emit, interrupt: Interrupt) -> tuple[Emit, Interrupt]:
+    """Only the first process tells the world something and listens to it."""
+    return (emit, interrupt) if processes.is_first else (lambda event: None, lambda: None)
+
+
 class _OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read transformers
-    """The trainer, reading its data in the order they have: the order was drawn before."""
+    """The trainer, reading its data in the order they have, and saving a model whole.
+
+    Attributes
+    ----------
+    used_rows : UsedRows or None
+        Set when the model's input embedding holds some rows only.
+    """
+
+    used_rows: UsedRows | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Do nothing: the model was read from the checkpoint when it was loaded."""
 
-def _train_stage(
-    model: PreTrainedModel,
-    stage: Stage,
-    settings: AdaptSettings,
-    blocks: PackedBlocks,
-    evaluator: Evaluator,
-    root: Path,
-    checkpoint: Checkpoint | None,
-    emit: Emit,
-    interrupt: Interrupt,
-    device: torch.device,
-) -> None:
-    """Run one stage to its end."""
-    set_seed(settings.seed + stage.number)
-    trained = set_trainable(model, stage.number)
-    emit(
-        {
-            "kind": "stage",
-            "stage": stage.number,
-            "step": stage.first_step,
-            "steps": stage.steps,
-            "trained": len(trained),
-        }
-    )
-    data = OrderedBlocks(
-        blocks, stage.first_step * settings.batch_size, stage.steps * settings.batch_size, settings.seed
-    )
-    reporter = Reporter(stage, settings, emit, interrupt, lambda step: evaluator(step, stage.number))
-    trainer = _OrderedTrainer(
-        model=model,
-        args=_arguments(stage, settings, root, device),
-        train_dataset=data,
-        callbacks=[reporter, KeepOneWhole(root)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        with self.used_rows.whole() if self.used_rows else nullcontext():
+            super()._save(output_dir, state_dict)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What both stages share."""
+
+    settings: AdaptSettings
+    mix: Mix
+    corpus: Corpus
+    vocabulary: Vocabulary
+    evaluator: Evaluator
+    root: Path
+    processes: Processes
+    emit: Emit
+    interrupt: Interrupt
+
+    def load(self, name: str) -> PreTrainedModel:
+        """Load a model to train; one that will be sharded waits outside the GPU."""
+        device = torch.device("cpu") if is_sharded() else self.processes.device
+        return load_model(name, device=device, dtype=torch.float32)
+
+    def stage(
+        self, model: PreTrainedModel, stage: Stage, stages: Sequence[Stage], checkpoint: Checkpoint | None
+    ) -> PreTrainedModel:
+        """Run one stage to its end, from its beginning or a checkpoint; returns the model to go on with."""
+        settings = self.settings
+        set_seed(settings.seed + stage.number)
+        trained = set_trainable(model, stage.number)
+        self.emit(
+            {
+                "kind": "stage",
+                "stage": stage.number,
+                "step": stage.first_step,
+                "steps": stage.steps,
+                "trained": len(trained),
+            }
+        )
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        head = Head(model)
+        with ExitStack() as stack:
+            stack.callback(model.register_forward_pre_hook(_without_cache, with_kwargs=True).remove)
+            if head.in_chunks:
+                stack.enter_context(ChunkedLoss(model, head))
+            used = None
+            if can_use_rows(model, settings.weight_decay) and not is_sharded():
+                used = UsedRows(model, self._ids())
+                stack.callback(used.close)
+            self._train(model, stage, checkpoint, used)
+        if not is_sharded():
+            return model
+        last = latest_checkpoint(self.root, stages)  # the model in hand is in pieces
+        assert last is not None  # a stage ends with a checkpoint
+        return self.load(str(last.path))
+
+    def _train(
+        self, model: PreTrainedModel, stage: Stage, checkpoint: Checkpoint | None, used: UsedRows | None
+    ) -> None:
+        settings, per_step = self.settings, self.settings.sequences(self.processes.count)
+        data = OrderedBlocks(
+            self.mix, stage.first_step * per_step, stage.steps * per_step, apart=not settings.cross_documents
+        )
+        lengths = np.array([len(spelled or b"") for spelled in self.vocabulary.token_bytes])
+
+        def evaluate(step: int) -> None:
+            with used.whole() if used else nullcontext():
+                self.evaluator(model, step, stage.number)
+
+        reporter = Reporter(
+            stage,
+            settings,
+            LossWatch(self.vocabulary.size),
+            self.emit,
+            self.interrupt,
+            evaluate,
+            lambda step: data.n_bytes((step - 1) * per_step, per_step, lengths),
+            self.processes,
+        )
+        cached = model.config.use_cache  # the trainer would switch it off for good, in the saved model too
+        trainer = _OrderedTrainer(
+            model=model,
+            args=_arguments(stage, settings, self.root, self.processes.device),
+            train_dataset=data,
+            callbacks=[KeepOneWhole(self.root, self.processes), reporter],  # a checkpoint is whole before a run stops
+        )
+        model.config.use_cache = cached
+        trainer.used_rows = used
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
+        if reporter.stop is not None:  # asked for in a step that was not worth a checkpoint
+            raise reporter.stop
+
+    def _ids(self) -> torch.Tensor:
+        """Return every id that training can meet."""
+        counts = self.corpus.counts(self.vocabulary.size)
+        counts[[self.vocabulary.roles[role] for role in ("bos", "eos") if role in self.vocabulary.roles]] = 1
+        return torch.from_numpy(np.flatnonzero(counts))
+
+
+def _without_cache(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Keep no keys and values while training: nobody continues the text, and documents could not be kept apart."""
+    return args, {**kwargs, "use_cache": False} if "labels" in kwargs else kwargs
 
 
 def _arguments(stage: Stage, settings: AdaptSettings, root: Path, device: torch.device) -> TrainingArguments:
@@ -171,6 +275,7 @@ def _arguments(stage: Stage, settings: AdaptSettings, root: Path, device: torch.
         output_dir=str(stage_folder(root, stage.number)),
         max_steps=stage.steps,
         per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=stage.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=_warmup(stage, settings),
@@ -179,7 +284,7 @@ def _arguments(stage: Stage, settings: AdaptSettings, root: Path, device: torch.
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.gradient_clip,
         seed=settings.seed + stage.number,
-        bf16=cuda and torch.cuda.is_bf16_supported(),
+        bf16=cuda and torch.cuda.is_bf16_supported() if settings.bf16 is None else settings.bf16,
         use_cpu=not cuda,
         logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is not a number must be seen
@@ -220,13 +325,15 @@ def _card(
     settings: AdaptSettings,
     train: Sequence[Document],
     scores: dict[str, Any],
+    processes: int,
 ) -> dict[str, Any]:
     """Describe the tuned model, and where the model it was made from came from."""
     before = Path(model_name) / "tokalign.json"
     earlier = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else {}
     training = {
         **settings.to_dict(),
-        "tokens": settings.steps * settings.batch_size * settings.sequence_length,
+        "processes": processes,
+        "tokens": settings.steps * settings.sequences(processes) * settings.sequence_length,
         "text_bytes": n_bytes(train),
         "text_hash": text_hash(train),
     }

@@ -27,6 +27,7 @@ from torch.nn.functional import cross_entropy
 
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import Head
 from tokalign_lab.progress import Progress
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _LOGITS_BYTES = 64_000_000  # of one block of float32 logits
 _CONTEXT_SHARE = 0.25
-_PROBE_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -174,14 +174,14 @@ def head_inputs(
             n += windows[place].scored
     states, targets, done = [], [], 0
     with _scoring(model) as score:
-        if not score.in_blocks:
+        if not score.head.in_chunks:
             raise InputError(
                 f"A model of type {model.config.model_type!r} changes its logits after the head, so what the head sees "
                 "does not tell its predictions; measure it by bits_per_byte."
             )
         for part in kept:
-            whole = torch.from_numpy(part.ids).unsqueeze(0).to(score.device)
-            hidden = score.hidden(whole, torch.ones_like(whole))[0]
+            whole = torch.from_numpy(part.ids).unsqueeze(0).to(score.head.device)
+            hidden = score.head.hidden(whole, torch.ones_like(whole))[0]
             states.append(hidden[-part.scored - 1 : -1].float().cpu())
             targets.append(torch.from_numpy(part.ids[-part.scored :]))
             done += part.scored
@@ -259,19 +259,10 @@ def _scoring(model: PreTrainedModel) -> Iterator[Any]:
 
 
 class _Scorer:
-    """Scores batches, making logits in blocks where the model's head allows it.
-
-    The body's output is caught on its way into the head. What models do to logits after the head differs; the
-    soft-cap of Gemma is applied here, and a probe of a few tokens compares with the model's own logits. When they
-    differ, the model's own logits are used, one short batch at a time.
-    """
+    """Scores batches, making logits in chunks where the model's head allows it, else one short batch at a time."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-        self.head = model.get_output_embeddings()
-        self.cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        self.device = model.get_input_embeddings().weight.device
-        self.in_blocks = self.head is not None and self._probe()
+        self.head = Head(model)
 
     def __call__(self, batch: Sequence[_Window]) -> list[float]:
         longest = max(len(part.ids) for part in batch)
@@ -285,10 +276,9 @@ class _Scorer:
             # the position before a token predicts it
             columns.append(torch.arange(len(part.ids) - part.scored - 1, len(part.ids) - 1))
         row, column = torch.cat(rows), torch.cat(columns)
-        targets = ids[row, column + 1].to(self.device)
-        nats = self._nats(
-            ids.to(self.device), mask.to(self.device), row.to(self.device), column.to(self.device), targets
-        )
+        device = self.head.device
+        targets = ids[row, column + 1].to(device)
+        nats = self._nats(ids.to(device), mask.to(device), row.to(device), column.to(device), targets)
         return [float(part.sum()) for part in torch.split(nats, [part.scored for part in batch])]
 
     def _nats(
@@ -299,42 +289,17 @@ class _Scorer:
         column: torch.Tensor,
         targets: torch.Tensor,
     ) -> torch.Tensor:
-        if not self.in_blocks:
-            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        head = self.head
+        if not head.in_chunks:
+            logits = head.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             return cross_entropy(logits[row, column].float(), targets, reduction="none").double().cpu()
-        hidden = self.hidden(ids, mask)[row, column]
-        block = max(1, _LOGITS_BYTES // (4 * int(self.head.weight.shape[0])))
+        return head.at(ids, mask, lambda hidden: self._in_chunks(hidden[row, column], targets))
+
+    def _in_chunks(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        head = self.head
+        chunk = max(1, _LOGITS_BYTES // (4 * int(head.module.weight.shape[0])))
         parts = [
-            cross_entropy(self._logits(hidden[start : start + block]), targets[start : start + block], reduction="none")
-            for start in range(0, len(hidden), block)
+            cross_entropy(head.logits(hidden[start : start + chunk]), targets[start : start + chunk], reduction="none")
+            for start in range(0, len(hidden), chunk)
         ]
         return torch.cat(parts).double().cpu()
-
-    def hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the head's input, shape (batch, positions, d); the head itself works on one position only."""
-        caught: list[torch.Tensor] = []
-
-        def catch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-            caught.append(inputs[0])
-            return (inputs[0][:, :1],)
-
-        hook = self.head.register_forward_pre_hook(catch)
-        try:
-            self.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        finally:
-            hook.remove()
-        return caught[0]
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits = self.head(hidden).float()
-        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
-
-    def _probe(self) -> bool:
-        rows = int(self.head.weight.shape[0])
-        ids = torch.arange(_PROBE_TOKENS, device=self.device).unsqueeze(0) % rows
-        mask = torch.ones_like(ids)
-        own = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-        hidden = self.hidden(ids, mask)
-        if hidden.shape[:2] != ids.shape:
-            return False
-        return bool(torch.allclose(own, self._logits(hidden), rtol=1e-3, atol=1e-3))

@@ -40,11 +40,14 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
     Raises
     ------
     InputError
-        For an unknown kind, settings that are not JSON, or a folder that already holds a run.
+        For an unknown kind, settings that are not JSON, no way to start that many processes, or a folder that already
+        holds a run.
     """
     from tokalign_lab.runs.kinds import check_kind
+    from tokalign_lab.runs.process import launcher
 
     check_kind(kind)
+    launcher(settings)  # refused before a run is made
     run = RunFolder.create(new_folder(kind) if folder is None else folder, kind, settings)
     run.start()
     return run

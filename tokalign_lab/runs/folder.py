@@ -140,7 +140,8 @@ class RunFolder:
         self.cancel_file.unlink(missing_ok=True)
         self.update(state="queued", pid=None, pid_started=None, ended=None, error=None)
         arguments = [str(self.path.resolve()), *(["--resume"] if resume else [])]
-        child = process.spawn(arguments, self.path / "log.txt", self._working_folder())
+        launcher = process.launcher(self.info()["settings"])
+        child = process.spawn(arguments, self.path / "log.txt", self._working_folder(), launcher)
         deadline = time.monotonic() + timeout
         while self.info()["state"] == "queued":
             if child.poll() is not None or time.monotonic() > deadline:

@@ -112,7 +112,8 @@ def rearrange_kind(settings: dict[str, Any], context: RunContext) -> None:
 def adapt_kind(settings: dict[str, Any], context: RunContext) -> None:
     """Tune a model in two stages; writes checkpoints and `model/`.
 
-    Settings: model, text (list), and any field of `adaptation.settings.AdaptSettings`; optionally max_bytes, device.
+    Settings: model, text (list), and any field of `adaptation.settings.AdaptSettings`; optionally max_bytes, device,
+    and how the worker was started (processes, accelerate_config; see `runs.process.launcher`).
     """
     from tokalign_lab.adaptation.settings import AdaptSettings
     from tokalign_lab.adaptation.train import adapt
@@ -123,6 +124,8 @@ def adapt_kind(settings: dict[str, Any], context: RunContext) -> None:
         raise InputError(f"An adapt run needs the setting {missing[0]!r}.")
     model, text = settings.pop("model"), settings.pop("text")
     max_bytes, device = settings.pop("max_bytes", None), settings.pop("device", None)
+    for name in ("processes", "accelerate_config"):
+        settings.pop(name, None)
     adapt(
         model,
         text,

@@ -3,10 +3,14 @@
 It reports its id in `run.json` before anything heavy is imported, writes a heartbeat every two seconds so that
 "slow" and "hung" differ, and stops when the file `cancel` appears: at the next step boundary, or, when no boundary
 comes within the grace period, by interrupting itself. Every end is written down: finished, failed, cancelled.
+
+A launcher (`accelerate launch`, torchrun) may start it several times over for one folder. The first process is the
+run; the others compute with it and say nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,8 +19,10 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tokalign_lab import provenance
+from tokalign_lab.adaptation.divergence import Diverged
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.process import start_time
@@ -71,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     run = RunFolder(Path(arguments[0]))
     info = run.info()
+    if int(os.environ.get("RANK", "0")):
+        return _assist(run, info, resume="--resume" in arguments)
     signal.signal(signal.SIGTERM, _raise_cancelled)
     run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
     threading.Thread(target=_watch, args=(run,), daemon=True).start()
@@ -81,13 +89,39 @@ def main(arguments: list[str] | None = None) -> int:
         context.interrupt()
         run_kind(info["kind"], info["settings"], context)
     except Cancelled:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not run.cancel_file.exists():
+            return _end(run, "failed", "Another process of this run has ended; its log says why. Resume it.")
         return _end(run, "cancelled", None)
-    except InputError as error:
+    except (InputError, Diverged) as error:
         return _end(run, "failed", str(error))
     except BaseException as error:
         traceback.print_exc()
         return _end(run, "failed", f"{type(error).__name__}: {error}")
     return _end(run, "finished", None)
+
+
+class _SilentContext(RunContext):
+    """For a process that only helps: it neither tells anything nor looks for a cancellation."""
+
+    def emit(self, event: dict[str, object]) -> None:
+        """Tell nobody."""
+
+    def interrupt(self) -> None:
+        """Leave that to the first process."""
+
+
+def _assist(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
+    """Compute with the first process; returns the exit code.
+
+    What ends all of them alike ends this one quietly: a launcher that saw it fail would kill the first process before
+    that has written down why.
+    """
+    from tokalign_lab.adaptation.processes import StoppedTogether
+    from tokalign_lab.runs.kinds import run_kind
+
+    with contextlib.suppress(InputError, Diverged, StoppedTogether):
+        run_kind(info["kind"], info["settings"], _SilentContext(run, resume))
+    return 0
 
 
 def _end(run: RunFolder, state: str, error: str | None) -> int:

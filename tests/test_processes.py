@@ -1,0 +1,107 @@
+"""Tuning on two processes, as real processes on one machine (gloo)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import WORDS, save_tiny
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.model.load import load_model
+from tokalign_lab.runs import control
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.process import launcher
+
+# Gradients are averaged over processes in another order than over the rows of one batch; float32.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{number}. {WORDS}" for number in range(40)), encoding="utf-8")
+    return {
+        "model": str(save_tiny(tmp_path / "tiny")),
+        "text": [str(text)],
+        "steps": 6,
+        "sequence_length": 16,
+        "batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "learning_rate_stage1": 1e-2,
+        "save_every": 2,
+        "evaluate_bytes": 200,
+        "held_out_share": 0.2,
+        "prompts": [],
+        "device": "cpu",
+    }
+
+
+def losses(run: RunFolder) -> list[float]:
+    return [event["loss"] for event in run.curve()]
+
+
+def same_weights(first: Path, second: Path) -> None:
+    one, two = (load_model(str(folder / "model"), device="cpu").state_dict() for folder in (first, second))
+    for name in one:
+        assert torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-4), name
+
+
+def test_two_processes_equal_one_with_the_same_global_batch(settings: dict[str, Any], tmp_path: Path) -> None:
+    one = control.start("adapt", settings, tmp_path / "one")
+    assert one.wait(timeout=240) == "finished", one.log_tail()
+    two = control.start("adapt", {**settings, "batch_size": 1, "processes": 2}, tmp_path / "two")
+    assert two.wait(timeout=240) == "finished", two.log_tail(60)
+    assert losses(two) == pytest.approx(losses(one), rel=TOLERANCE)
+    norms = [[event["grad_norm"] for event in run.curve()] for run in (one, two)]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    same_weights(one.path, two.path)
+    events, _ = two.events()
+    assert [event["step"] for event in events if event["kind"] == "step"] == [1, 2, 3, 4, 5, 6], "told once"
+    assert {event["tokens"] for event in events if event["kind"] == "step"} == {64 * step for step in range(1, 7)}
+
+
+def test_two_processes_stop_together_and_resume(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings |= {"steps": 400, "processes": 2, "save_every": 1000, "stage1_share": 1.0}
+    run = control.start("adapt", settings, tmp_path / "run")
+    deadline = time.monotonic() + 300
+    while len(losses(run)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert run.cancel() == "cancelled", run.log_tail()
+    reached = len(losses(run))
+    (kept,) = (run.path / "checkpoints").glob("stage1/checkpoint-*/complete.json")
+    assert kept.parent.name == f"checkpoint-{reached}", "the steps that were done are kept"
+    run.resume()
+    while len(losses(run)) < reached + 4 and time.monotonic() < deadline + 300:
+        time.sleep(0.05)
+    assert [event["step"] for event in run.events()[0] if event["kind"] == "resumed"] == [reached]
+    os.kill(run.info()["pid"], signal.SIGKILL)
+    assert run.wait(timeout=20) == "lost"
+
+
+def test_a_launcher_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    assert launcher({}) == launcher({"processes": 1}) == []
+    for wrong in (0, 1.5, "two", True):
+        with pytest.raises(InputError, match="processes is"):
+            control.start("adapt", {"processes": wrong}, tmp_path / "run")
+    with pytest.raises(InputError, match="no accelerate configuration 'nowhere'"):
+        control.start("adapt", {"accelerate_config": "nowhere"}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_configurations_are_what_accelerate_reads() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    files = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+    assert [file.name for file in files] == ["gpu8.yaml", "gpu8_fsdp.yaml", "nodes2_fsdp.yaml"]
+    for file in files:
+        config = load_config_from_file(str(file))
+        assert config.num_processes == 8 * config.num_machines
+        assert ("FSDP" in str(config.distributed_type)) == ("fsdp" in file.name)

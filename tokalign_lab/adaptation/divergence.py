@@ -1,0 +1,58 @@
+"""When a run is lost: the loss is no longer a number, or it has climbed and does not come back.
+
+A spike is not the end: the papers show runs that spike and recover. What counts as lost is a loss that stays, for ten
+steps on end, more than half of the way from where it was (the median of the fifty steps before) to that of a model
+that knows nothing, ln(vocab_size); and at least one nat above where it was.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+
+_PATIENCE = 10  # steps
+_MEMORY = 50  # steps
+_LEAST_RISE = 1.0  # nats
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number or has exploded; the message says when and what to try."""
+
+
+class LossWatch:
+    """Follows the losses of one stage.
+
+    Parameters
+    ----------
+    vocab_size
+        How many tokens a guess chooses from.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self._nothing = math.log(vocab_size)
+        self._before: deque[float] = deque(maxlen=_MEMORY)
+        self._high: list[float] = []
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the latest loss is too high; a checkpoint of such a model must not replace a good one."""
+        return bool(self._high)
+
+    def add(self, loss: float) -> str | None:
+        """Take the loss of a step, in nats; returns what is wrong, in words, once the run is lost."""
+        if not math.isfinite(loss):
+            return "is not a number"
+        if len(self._before) < _PATIENCE or loss <= self._limit():
+            self._before.append(loss)
+            self._high.clear()
+            return None
+        self._high.append(loss)
+        if len(self._high) < _PATIENCE:
+            return None
+        usual = statistics.median(self._before)
+        return f"has exploded, from {usual:.2f} to {statistics.median(self._high):.2f} for {_PATIENCE} steps,"
+
+    def _limit(self) -> float:
+        usual = statistics.median(self._before)
+        return usual + max(_LEAST_RISE, (self._nothing - usual) / 2)

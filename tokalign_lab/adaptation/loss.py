@@ -1,0 +1,255 @@
+"""The loss over a large vocabulary without its logits: a chunk of positions at a time, gradients with it.
+
+A thousand positions over 262k tokens are a gigabyte of logits, and the usual cross entropy holds four such tensors.
+Here a chunk of logits is made, turned into the gradient of the loss in its own place, multiplied into the gradients of
+the states and of the head, and overwritten by the next chunk. Both matrix products of the backward pass are done then,
+in the forward pass, so that no logits are made twice (the order of Hsu et al. 2024, Liger Kernel, fused linear cross
+entropy). Logits are float32 whatever the weights are.
+
+What is summed is a `Term`: `NextToken` is the cross entropy. Another term (a divergence from a teacher, say) takes
+the same logits and gives its own gradient.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from tokalign_lab.evaluation.head import Head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+IGNORED = -100  # the label of a position that is not predicted, as everywhere in transformers
+_CHUNK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}  # of float32 logits
+
+
+class Term(Protocol):
+    """A loss over next tokens, as a sum over positions."""
+
+    def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Return the sum of the loss over a chunk, and overwrite the chunk by its gradient.
+
+        Parameters
+        ----------
+        logits
+            float32 (positions of the chunk, vocab_size), the model's logits.
+        rows
+            Which of all positions these are.
+
+        Returns
+        -------
+        torch.Tensor
+            A float32 scalar; no autograd graph is kept.
+        """
+        ...
+
+
+class NextToken:
+    """Cross entropy: the negative log probability of the token that comes.
+
+    Parameters
+    ----------
+    labels
+        int64 (positions,), each a token id.
+    """
+
+    def __init__(self, labels: torch.Tensor) -> None:
+        self.labels = labels
+
+    def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """See `Term`; the gradient is softmax minus one-hot."""
+        here = self.labels[rows, None]
+        wanted = logits.gather(1, here)
+        highest, place = logits.max(dim=1, keepdim=True)
+        torch.softmax(logits, dim=1, out=logits)
+        # log sum exp = highest logit - its log probability; that of a rare token itself could underflow
+        loss = (highest - logits.gather(1, place).log() - wanted).sum()
+        logits.scatter_add_(1, here, torch.full_like(wanted, -1.0))
+        return loss
+
+
+def head_loss(
+    hidden: torch.Tensor,
+    head: Head,
+    term: Term,
+    divisor: torch.Tensor | float,
+    chunk_bytes: int | None = None,
+) -> torch.Tensor:
+    """Sum a term over the positions of `hidden`, divided by `divisor`; differentiable in states and head.
+
+    Parameters
+    ----------
+    hidden
+        Shape (positions, d): the head's input.
+    head
+        The model's head.
+    term
+        What is summed.
+    divisor
+        Usually how many positions there are in all.
+    chunk_bytes
+        Of a chunk of float32 logits; 128 MiB on a processor and 1 GiB on a GPU when not given.
+
+    Returns
+    -------
+    torch.Tensor
+        A float32 scalar.
+    """
+    weight = head.module.weight
+    size = chunk_bytes or _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
+    chunk = max(1, size // (4 * int(weight.shape[0])))
+    bias = getattr(head.module, "bias", None)
+    return _HeadLoss.apply(hidden, weight, bias, head.cap, term, divisor, chunk)  # type: ignore[no-untyped-call]
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        cap: float | None,
+        term: Term,
+        divisor: torch.Tensor | float,
+        chunk: int,
+    ) -> torch.Tensor:
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        with torch.autocast(kind, enabled=False):
+            loss, *grads = _chunks(
+                hidden.to(dtype), weight.to(dtype), bias, cap, term, divisor, chunk, ctx.needs_input_grad
+            )
+        ctx.grads = [
+            None if grad is None else grad.to(given.dtype)
+            for grad, given in zip(grads, (hidden, weight, bias), strict=True)
+        ]
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        grads, ctx.grads = ctx.grads, None  # the head's gradient is handed over, not copied
+        if grad_output.is_cuda or float(grad_output) != 1.0:
+            grads = [None if grad is None else grad.mul_(grad_output) for grad in grads]
+        return (*grads, None, None, None, None)
+
+
+def _chunks(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    cap: float | None,
+    term: Term,
+    divisor: torch.Tensor | float,
+    chunk: int,
+    needed: tuple[bool, ...],
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Return the loss and its gradients in hidden, weight and bias, each where it is needed."""
+    loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+    d_hidden = torch.empty_like(hidden) if needed[0] else None
+    # summed over chunks in float32: in bfloat16 small chunks would be lost
+    d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if needed[1] else None
+    d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needed[2] else None
+    for start in range(0, len(hidden), chunk):
+        rows = slice(start, start + chunk)
+        states = hidden[rows]
+        logits = _product(states, weight).float()
+        if bias is not None:
+            logits += bias
+        if cap is not None:
+            logits.div_(cap).tanh_().mul_(cap)
+            slope = 1 - (logits / cap).square_() if any(needed) else None
+        loss += term(logits, rows)
+        if not any(needed):
+            continue
+        if cap is not None:
+            logits.mul_(slope)
+        if d_bias is not None:
+            d_bias += logits.sum(dim=0) / divisor
+        gradient = logits.to(weight.dtype)
+        if d_hidden is not None:
+            torch.mm(gradient, weight, out=d_hidden[rows])
+        if d_weight is not None and weight.dtype == torch.float32:
+            d_weight.addmm_(gradient.T, states / divisor)
+        elif d_weight is not None:
+            d_weight += gradient.T @ (states / divisor)
+    if d_hidden is not None:
+        d_hidden /= divisor
+    return loss / divisor, d_hidden, d_weight, d_bias
+
+
+def _product(states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`states @ weight.T`; on a processor by oneDNN, whose kernel for this shape beats MKL's on AMD machines."""
+    on_cpu = states.device.type == "cpu" and states.dtype == torch.float32
+    if on_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return torch.ops.mkldnn._linear_pointwise(states, weight, None, "none", [], "")
+    return states @ weight.T
+
+
+class ChunkedLoss:
+    """Makes a model compute its loss by `head_loss`, while the block lasts; nothing else about the model changes.
+
+    Where the model is called with labels, its logits are those of the first position only and its `loss` is the one
+    computed here: the sum over all labelled positions, divided by `num_items_in_batch` (or by their number). The work
+    is done where the head stands in the forward pass, so that wrappers which gather weights (DDP, FSDP) have them.
+
+    Parameters
+    ----------
+    model
+        A causal language model whose `Head` is `in_chunks`.
+    head
+        That head.
+    chunk_bytes
+        As for `head_loss`.
+    """
+
+    def __init__(self, model: PreTrainedModel, head: Head, chunk_bytes: int | None = None) -> None:
+        self._model = model
+        self._head = head
+        self._chunk_bytes = chunk_bytes
+        self._labels: torch.Tensor | None = None
+        self._divisor: torch.Tensor | float | None = None
+        self._loss: torch.Tensor | None = None
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> ChunkedLoss:
+        self._hooks = [
+            self._model.register_forward_pre_hook(self._take_labels, with_kwargs=True),
+            self._head.module.register_forward_pre_hook(self._at_the_head),
+            self._model.register_forward_hook(self._give_loss),
+        ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def term(self, labels: torch.Tensor) -> Term:
+        """Return what is summed over the positions whose next tokens are `labels`."""
+        return NextToken(labels)
+
+    def _take_labels(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        self._labels = kwargs.pop("labels", None)
+        self._divisor = kwargs.pop("num_items_in_batch", None)
+        return args, kwargs
+
+    def _at_the_head(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
+        if self._labels is None:
+            return None
+        hidden, labels = inputs[0], self._labels[:, 1:]  # a position predicts the token after it
+        predicted = labels != IGNORED
+        divisor = self._divisor if self._divisor is not None else predicted.sum().clamp(min=1)
+        term = self.term(labels[predicted])
+        self._loss = head_loss(hidden[:, :-1][predicted], self._head, term, divisor, self._chunk_bytes)
+        return (hidden[:, :1],)
+
+    def _give_loss(self, module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+        if self._labels is not None:
+            output["loss"] = self._loss
+            self._labels = self._loss = None
+        return output

@@ -1,0 +1,86 @@
+"""The head of a model apart from its body, so that logits are made a few rows at a time.
+
+A model with 262k tokens makes a gigabyte of logits from a thousand positions. Nobody needs them all at once: the body's
+output is caught on its way into the head, and what the head makes of it is computed in chunks by whoever asks. What
+models do to logits after the head differs; the soft-cap of Gemma is known here, and a probe of a few tokens compares
+with the model's own logits. Where they differ, `in_chunks` is False and the model's own logits must be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_PROBE_TOKENS = 8
+Made = TypeVar("Made")
+
+
+class Head:
+    """The output head of a model.
+
+    Parameters
+    ----------
+    model
+        A causal language model; it is probed once, in evaluation mode, and left as it was.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        The output embeddings, with `weight` (vocab_size, d) and perhaps `bias` (vocab_size,).
+    cap : float or None
+        The model's soft-cap: its logits are cap * tanh(logits / cap).
+    in_chunks : bool
+        Whether `logits(hidden(...))` are the model's logits.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.module = model.get_output_embeddings()
+        self.cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        self.device = model.get_input_embeddings().weight.device
+        self.in_chunks = self.module is not None and self._probe()
+
+    def hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the head's input, shape (batch, positions, d); the head itself works on one position only."""
+        return self.at(ids, mask, lambda hidden: hidden)
+
+    def at(self, ids: torch.Tensor, mask: torch.Tensor, work: Callable[[torch.Tensor], Made]) -> Made:
+        """Return what `work` makes of the head's input, called where the head stands in the forward pass.
+
+        There a model that is sharded over processes has the head's weight gathered; afterwards it may not.
+        """
+        made: list[Made] = []
+
+        def catch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+            made.append(work(inputs[0]))
+            return (inputs[0][:, :1],)
+
+        hook = self.module.register_forward_pre_hook(catch)
+        try:
+            self.model(input_ids=ids, attention_mask=mask, use_cache=False)
+        finally:
+            hook.remove()
+        return made[0]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits of states, float32 (..., vocab_size), capped as the model caps them."""
+        logits = torch.nn.functional.linear(hidden, self.module.weight, getattr(self.module, "bias", None)).float()
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+    def _probe(self) -> bool:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                ids = torch.arange(_PROBE_TOKENS, device=self.device).unsqueeze(0) % int(self.module.weight.shape[0])
+                mask = torch.ones_like(ids)
+                own = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
+                made = self.at(ids, mask, self.logits)
+                return made.shape == own.shape and torch.allclose(own, made, rtol=1e-3, atol=1e-3)
+        finally:
+            self.model.train(was_training)

@@ -98,21 +98,21 @@ def test_blocks_of_logits_equal_the_models_own(kind: str, monkeypatch: pytest.Mo
     model = tiny_model(kind, VOCABULARY.size)
     monkeypatch.setattr(module, "_LOGITS_BYTES", 4 * VOCABULARY.size * 3)  # three rows a block
     in_blocks = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
-    monkeypatch.setattr(module._Scorer, "_probe", lambda self: False)
+    monkeypatch.setattr(module.Scorer, "_probe", lambda self: False)
     whole = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
     assert in_blocks.bits_per_byte == pytest.approx(whole.bits_per_byte, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
 def test_every_architecture_here_is_scored_in_blocks(kind: str) -> None:
-    assert module._Scorer(tiny_model(kind, VOCABULARY.size)).in_blocks
+    assert module.Scorer(tiny_model(kind, VOCABULARY.size)).in_blocks
 
 
 def test_a_head_that_is_not_understood_falls_back_to_the_models_own_logits() -> None:
     model = tiny_model("llama", VOCABULARY.size)
     plain = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
     model.register_forward_hook(lambda m, i, out: out.__setitem__("logits", out["logits"] * 0.5) or out)
-    assert not module._Scorer(model).in_blocks
+    assert not module.Scorer(model).in_blocks
     scaled = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
     assert abs(scaled.bits_per_byte - plain.bits_per_byte) > 0.05
 

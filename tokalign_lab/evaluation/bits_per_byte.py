@@ -112,7 +112,7 @@ def bits_per_byte(
     windows = _all_windows(vocabulary, encoded, window)
     nats = np.zeros(len(documents))
     total, done = sum(part.scored for part in windows), 0
-    with _scoring(model) as score:
+    with scoring(model) as score:
         for batch in _batches(windows, batch_tokens):
             for part, value in zip(batch, score(batch), strict=True):
                 nats[part.document] += value
@@ -170,7 +170,7 @@ def head_inputs(
             kept.append(windows[place])
             n += windows[place].scored
     states, targets, done = [], [], 0
-    with _scoring(model) as score:
+    with scoring(model) as score:
         if not score.in_blocks:
             raise InputError(
                 f"A model of type {model.config.model_type!r} changes its logits after the head, so what the head sees "
@@ -244,19 +244,19 @@ def _batches(windows: Sequence[_Window], batch_tokens: int) -> Iterator[list[_Wi
 
 
 @contextmanager
-def _scoring(model: PreTrainedModel) -> Iterator[Any]:
-    """Yield a function from a batch of windows to the nats of each; the model's mode is put back at the end."""
+def scoring(model: PreTrainedModel) -> Iterator[Scorer]:
+    """Yield a `Scorer` of the model in evaluation mode, without gradients; the mode is put back at the end."""
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            scorer = _Scorer(model)
+            scorer = Scorer(model)
             yield scorer
     finally:
         model.train(was_training)
 
 
-class _Scorer:
+class Scorer:
     """Scores batches, making logits in blocks where the model's head allows it.
 
     The body's output is caught on its way into the head. What models do to logits after the head differs; the
@@ -272,6 +272,7 @@ class _Scorer:
         self.in_blocks = self.head is not None and self._probe()
 
     def __call__(self, batch: Sequence[_Window]) -> list[float]:
+        """Return the nats of each window's scored tokens."""
         longest = max(len(part.ids) for part in batch)
         ids = torch.zeros((len(batch), longest), dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -284,12 +285,12 @@ class _Scorer:
             columns.append(torch.arange(len(part.ids) - part.scored - 1, len(part.ids) - 1))
         row, column = torch.cat(rows), torch.cat(columns)
         targets = ids[row, column + 1].to(self.device)
-        nats = self._nats(
+        nats = self.nats(
             ids.to(self.device), mask.to(self.device), row.to(self.device), column.to(self.device), targets
         )
         return [float(part.sum()) for part in torch.split(nats, [part.scored for part in batch])]
 
-    def _nats(
+    def nats(
         self,
         ids: torch.Tensor,
         mask: torch.Tensor,
@@ -297,6 +298,7 @@ class _Scorer:
         column: torch.Tensor,
         targets: torch.Tensor,
     ) -> torch.Tensor:
+        """Return the nats of `targets` (n,) at the positions (`row`, `column`) of `ids` (batch, length); on the CPU."""
         if not self.in_blocks:
             logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             return cross_entropy(logits[row, column].float(), targets, reduction="none").double().cpu()

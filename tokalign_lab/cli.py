@@ -463,6 +463,36 @@ def _numbers(option: str, written: str) -> list[int]:
         raise InputError(f"{option} is '{written}'; write whole numbers with commas, such as 0,5.") from None
 
 
+@command(app, "generate")
+def generate(
+    teacher: Annotated[str, typer.Argument(help="The model that writes: a folder, a name or a hub id.")],
+    text: Text,
+    out: Annotated[Path, typer.Option("--out", help="Where the text goes, a .jsonl file that `adapt` takes.")],
+    documents: Annotated[int, typer.Option("--documents", help="How many texts it writes.")],
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens of the text each begins with.")] = 32,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Tokens that it adds at most.")] = 96,
+    temperature: Annotated[float, typer.Option("--temperature", help="Of sampling; 0 writes greedily.")] = 1.0,
+    seed: Seed = 0,
+    max_bytes: MaxBytes = None,
+    more_text: MoreText = None,
+) -> Any:
+    """Let a teacher continue beginnings of a text, for sentence-level distillation; started again, it goes on."""
+    from tokalign_lab import catalog
+    from tokalign_lab.adaptation.teacher_text import WritingSettings, write_text
+    from tokalign_lab.documents import read_documents, split_documents
+    from tokalign_lab.model.load import load_model
+
+    settings = WritingSettings(documents, prompt_tokens, new_tokens, temperature, seed)
+    _check_out(out, suffix=".jsonl")
+    read = read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed)
+    train, held_out = split_documents(read, seed=seed)
+    vocabulary, model = catalog.load_vocabulary(teacher), load_model(teacher)
+    with console.progress_bar("generate") as progress:
+        written = write_text(model, vocabulary, train, held_out, settings, out, progress=progress)
+    result = {"text": str(out), "teacher": teacher, "documents": documents, "bytes": written, "seed": seed}
+    return result, lambda: console.print_facts(result)
+
+
 @command(app, "adapt")
 def adapt(
     model_dir: Annotated[str, typer.Argument(help="The rearranged model: a folder, a name or a hub id.")],

@@ -102,7 +102,7 @@ def run_gold(
     learning_rate: float,
     seed: int,
 ) -> float:
-    """Cross-tokenizer distillation by TRL's GOLD (`gold_train.py`, which names its environment).
+    """Cross-tokenizer distillation by TRL's GOLD (`gold_train.py`, which names its environment and its limits).
 
     Parameters
     ----------

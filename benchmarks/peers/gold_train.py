@@ -5,6 +5,9 @@
 
 GOLD aligns the bytes of student and teacher tokens and compares their distributions: tokens that both write alike by
 the generalised Jensen-Shannon divergence (`beta` 0: forward KL), the others by the sorted probabilities (ULD, hybrid).
+It can do so for byte-level tokenizers only. With a SentencePiece one (Gemma) it raises NotImplementedError, and its
+configuration says to turn the alignment off: then it is ULD of 2024, comparing sorted probabilities place by place,
+though the n-th token of one is not the n-th of the other. `losses.json` says which of the two it was.
 The student keeps its own tokenizer and learns from the text only, nothing it writes itself (`lmbda` 0), with
 cross entropy beside the divergence, as our loss has. GOLD takes no packed blocks: each passage is an example of its
 own, its first words the prompt that is not learnt from.
@@ -20,6 +23,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.experimental.gold import GOLDConfig, GOLDTrainer
+from trl.experimental.utils import is_byte_level_tokenizer
 
 PROMPT_WORDS = 3
 
@@ -38,6 +42,8 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(options.student)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    others = AutoTokenizer.from_pretrained(options.teacher)
+    aligned = all(is_byte_level_tokenizer(one.backend_tokenizer) for one in (tokenizer, others))
     arguments = GOLDConfig(
         output_dir=str(Path(options.result) / "checkpoints"),
         max_steps=options.steps,
@@ -51,7 +57,8 @@ def main() -> None:
         lmbda=0.0,
         beta=0.0,
         use_uld_loss=True,
-        uld_use_hybrid_loss=True,
+        use_extended_uld=aligned,
+        uld_use_hybrid_loss=aligned,
         uld_crossentropy_weight=1.0,
         teacher_tokenizer_name_or_path=options.teacher,
         use_cpu=not torch.cuda.is_available(),
@@ -73,7 +80,9 @@ def main() -> None:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     trainer.model.save_pretrained(options.result)
     tokenizer.save_pretrained(options.result)
-    (Path(options.result) / "losses.json").write_text(json.dumps(losses), encoding="utf-8")
+    (Path(options.result) / "losses.json").write_text(
+        json.dumps({"aligned": aligned, "losses": losses}), encoding="utf-8"
+    )
 
 
 def examples(path: str) -> list[dict[str, str]]:

@@ -97,7 +97,7 @@ run_pip "pip" --upgrade "pip>=25.1"
 run_pip "$torch (the largest part)" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$torch" -c constraints.txt
 # The tests also run what an extra is for.
 extras=""
-[ "$KIND" = dev ] && extras="[cluster]"
+[ "$KIND" = dev ] && extras="[cluster,tasks]"
 run_pip "tokalign-lab and what it needs" -c constraints.txt -e ".$extras"
 if [ "$KIND" = dev ]; then
     run_pip "what the tests need" -c constraints.txt --group dev

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tokalign_lab.evaluation.diagnosis import diagnose as diagnose
     from tokalign_lab.evaluation.held_out import held_out_precision as held_out_precision
     from tokalign_lab.evaluation.lexicon_scores import score_lexicon as score_lexicon
+    from tokalign_lab.evaluation.tasks import score_tasks as score_tasks
     from tokalign_lab.model.calibrate import calibrate as calibrate
     from tokalign_lab.model.load import load_model as load_model
     from tokalign_lab.model.rearrange import rearrange as rearrange
@@ -53,6 +54,7 @@ _HOMES = {
     "rearrange": "model.rearrange",
     "save_model": "model.save",
     "score_lexicon": "evaluation.lexicon_scores",
+    "score_tasks": "evaluation.tasks",
     "split_documents": "documents",
     "tokenize_pair": "corpus",
 }

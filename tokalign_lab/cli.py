@@ -427,6 +427,106 @@ def bpb(
     return {"model": model_dir, **result}, lambda: console.print_facts(result, title=model_dir)
 
 
+@command(app, "evaluate")
+def evaluate(
+    model_dir: Annotated[list[str], typer.Argument(help="Models and their tokenizers: folders, names or hub ids.")],
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="'papers' for all six, or names with commas: arc-easy,boolq.")
+    ] = "papers",
+    shots: Annotated[str, typer.Option("--shots", help="Examples in the prompt, with commas.")] = "0,5",
+    limit: Annotated[int | None, typer.Option("--limit", help="Score so many questions a task, drawn by seed.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="Also measure bits per byte of this text's held-out part.")
+    ] = None,
+    max_bytes: MaxBytes = None,
+    seed: Seed = 0,
+) -> Any:
+    """Score models in the papers' six tasks (lm-evaluation-harness, validation sets), side by side."""
+    from tokalign_lab import catalog
+    from tokalign_lab.documents import check_sources, part_of, read_documents
+    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+    from tokalign_lab.evaluation.tasks import check_harness, score_tasks, task_names
+    from tokalign_lab.model.load import load_model
+    from tokalign_lab.progress import part
+
+    names, numbers = task_names(tasks.split(",")), _numbers("--shots", shots)
+    check_harness()
+    for name in model_dir:
+        catalog.model_folder(name)  # a model that is not there ends here, before another one is scored
+    check_sources(text or [])
+    documents = part_of(read_documents(text, max_bytes=max_bytes, seed=seed), "held_out") if text else None
+    models = []
+    for name in model_dir:
+        vocabulary, model = catalog.load_vocabulary(name), load_model(name)
+        with console.progress_bar(name) as progress:
+            share = 0.9 if documents else 1.0
+            scores = score_tasks(model, vocabulary, names, numbers, limit, seed, part(progress, 0.0, share))
+            row: dict[str, Any] = {"model": name, **scores.to_dict()}
+            if documents:
+                measured = bits_per_byte(model, vocabulary, documents, progress=part(progress, share, 1.0))
+                row["bits_per_byte"] = measured.bits_per_byte
+        models.append(row)
+    return {"seed": seed, "limit": limit, "models": models}, lambda: _show_tasks(models)
+
+
+def _show_tasks(models: list[dict[str, Any]]) -> None:
+    """Print a line a task and a column a model: acc with its standard error, and acc_norm where there is one."""
+    lines = []
+    for place, row in enumerate(models[0]["rows"]):
+        line: dict[str, Any] = {key: row[key] for key in ("task", "shots", "n", "guess")}
+        for model in models:
+            score = model["rows"][place]
+            line[model["model"]] = f"{score['acc']:.4f} ± {score['acc_stderr']:.4f}"
+            if score["acc_norm"] is not None:
+                line[model["model"]] += f" (norm {score['acc_norm']:.4f})"
+        lines.append(line)
+    for shots in models[0]["mean"]:
+        of_these = [row["guess"] for row in models[0]["rows"] if row["shots"] == int(shots)]
+        line = {"task": "mean", "shots": int(shots), "n": None, "guess": sum(of_these) / len(of_these)}
+        lines.append(line | {model["model"]: f"{model['mean'][shots]:.4f}" for model in models})
+    if "bits_per_byte" in models[0]:
+        line = {"task": "bits per byte", "shots": None, "n": None, "guess": None}
+        lines.append(line | {model["model"]: f"{model['bits_per_byte']:.4f}" for model in models})
+    console.print_table(lines, title="acc ± standard error (acc_norm)")
+
+
+def _numbers(option: str, written: str) -> list[int]:
+    try:
+        return [int(number) for number in written.split(",")]
+    except ValueError:
+        raise InputError(f"{option} is '{written}'; write whole numbers with commas, such as 0,5.") from None
+
+
+@command(app, "generate")
+def generate(
+    teacher: Annotated[str, typer.Argument(help="The model that writes: a folder, a name or a hub id.")],
+    text: Text,
+    out: Annotated[Path, typer.Option("--out", help="Where the text goes, a .jsonl file that `adapt` takes.")],
+    documents: Annotated[int, typer.Option("--documents", help="How many texts it writes.")],
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens of the text each begins with.")] = 32,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Tokens that it adds at most.")] = 96,
+    temperature: Annotated[float, typer.Option("--temperature", help="Of sampling; 0 writes greedily.")] = 1.0,
+    seed: Seed = 0,
+    max_bytes: MaxBytes = None,
+    more_text: MoreText = None,
+) -> Any:
+    """Let a teacher continue beginnings of a text, for sentence-level distillation; started again, it goes on."""
+    from tokalign_lab import catalog
+    from tokalign_lab.adaptation.teacher_text import WritingSettings, write_text
+    from tokalign_lab.documents import read_documents, split_documents
+    from tokalign_lab.model.load import load_model
+
+    settings = WritingSettings(documents, prompt_tokens, new_tokens, temperature, seed)
+    _check_out(out, suffix=".jsonl")
+    read = read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed)
+    train, held_out = split_documents(read, seed=seed)
+    vocabulary, model = catalog.load_vocabulary(teacher), load_model(teacher)
+    with console.progress_bar("generate") as progress:
+        written = write_text(model, vocabulary, train, held_out, settings, out, progress=progress)
+    result = {"text": str(out), "teacher": teacher, "documents": documents, "bytes": written, "seed": seed}
+    return result, lambda: console.print_facts(result)
+
+
 @command(app, "adapt")
 def adapt(
     model_dir: Annotated[str, typer.Argument(help="The rearranged model: a folder, a name or a hub id.")],

@@ -90,6 +90,47 @@ def run_tokensurgeon(python: Path, source_model: Any, source: Path, donor_model:
         return PeerRows(rows.detach().numpy(), output, seconds)
 
 
+def run_gold(
+    python: Path,
+    student: Path,
+    teacher: Path,
+    text: Path,
+    result: Path,
+    steps: int,
+    batch_size: int,
+    length: int,
+    learning_rate: float,
+    seed: int,
+) -> float:
+    """Cross-tokenizer distillation by TRL's GOLD (`gold_train.py`, which names its environment and its limits).
+
+    Parameters
+    ----------
+    python
+        The interpreter of that environment.
+    student, teacher
+        Model folders with their tokenizers.
+    text
+        Passages, one a line: JSONL with the field `text`.
+    result
+        The folder for the tuned student and `losses.json`.
+    steps, batch_size, length, learning_rate, seed
+        Optimiser steps, passages a step, tokens of a passage at most, peak rate of a cosine schedule, seed.
+
+    Returns
+    -------
+    float
+        Seconds of the whole program.
+    """
+    options: dict[str, Any] = {
+        "--student": student, "--teacher": teacher, "--text": text, "--result": result, "--steps": steps,
+        "--batch-size": batch_size, "--length": length, "--learning-rate": learning_rate, "--seed": seed,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as work:
+        pairs = [part for option in options.items() for part in option]
+        return _run([python, HERE / "gold_train.py", *pairs], Path(work), {"TRL_EXPERIMENTAL_SILENCE": "1"})
+
+
 def _run_script(python: Path, script: str, source: Path, target: Path, text: Path, seed: int) -> PeerRows:
     with tempfile.TemporaryDirectory() as work:
         result = Path(work) / "rows.npz"

@@ -115,7 +115,7 @@ def bits_per_byte(
     windows = _all_windows(vocabulary, encoded, window)
     nats = np.zeros(len(documents))
     total, done = sum(part.scored for part in windows), 0
-    with _scoring(model) as score:
+    with scoring(model) as score:
         for batch in _batches(windows, batch_tokens):
             for part, value in zip(batch, score(batch), strict=True):
                 nats[part.document] += value
@@ -173,7 +173,7 @@ def head_inputs(
             kept.append(windows[place])
             n += windows[place].scored
     states, targets, done = [], [], 0
-    with _scoring(model) as score:
+    with scoring(model) as score:
         if not score.head.in_chunks:
             raise InputError(
                 f"A model of type {model.config.model_type!r} changes its logits after the head, so what the head sees "
@@ -246,25 +246,26 @@ def _batches(windows: Sequence[_Window], batch_tokens: int) -> Iterator[list[_Wi
 
 
 @contextmanager
-def _scoring(model: PreTrainedModel) -> Iterator[Any]:
-    """Yield a function from a batch of windows to the nats of each; the model's mode is put back at the end."""
+def scoring(model: PreTrainedModel) -> Iterator[Scorer]:
+    """Yield a `Scorer` of the model in evaluation mode, without gradients; the mode is put back at the end."""
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            scorer = _Scorer(model)
+            scorer = Scorer(model)
             yield scorer
     finally:
         model.train(was_training)
 
 
-class _Scorer:
+class Scorer:
     """Scores batches, making logits in chunks where the model's head allows it, else one short batch at a time."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.head = Head(model)
 
     def __call__(self, batch: Sequence[_Window]) -> list[float]:
+        """Return the nats of each window's scored tokens."""
         longest = max(len(part.ids) for part in batch)
         ids = torch.zeros((len(batch), longest), dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -278,10 +279,10 @@ class _Scorer:
         row, column = torch.cat(rows), torch.cat(columns)
         device = self.head.device
         targets = ids[row, column + 1].to(device)
-        nats = self._nats(ids.to(device), mask.to(device), row.to(device), column.to(device), targets)
+        nats = self.nats(ids.to(device), mask.to(device), row.to(device), column.to(device), targets)
         return [float(part.sum()) for part in torch.split(nats, [part.scored for part in batch])]
 
-    def _nats(
+    def nats(
         self,
         ids: torch.Tensor,
         mask: torch.Tensor,
@@ -289,6 +290,20 @@ class _Scorer:
         column: torch.Tensor,
         targets: torch.Tensor,
     ) -> torch.Tensor:
+        """Score single tokens.
+
+        Parameters
+        ----------
+        ids, mask
+            int64 (batch, positions): what is read.
+        row, column, targets
+            int64 (n,): the places after which each target comes, on the device of `ids`.
+
+        Returns
+        -------
+        torch.Tensor
+            float64 (n,), nats, on the CPU.
+        """
         head = self.head
         if not head.in_chunks:
             logits = head.model(input_ids=ids, attention_mask=mask, use_cache=False).logits

@@ -1,0 +1,101 @@
+"""Cross-tokenizer distillation by TRL's GOLD, as shipped. Runs in an environment of its own, not in ours.
+
+    python3 -m venv GOLD
+    GOLD/bin/pip install torch==2.13.0 trl==1.16.0
+
+GOLD aligns the bytes of student and teacher tokens and compares their distributions: tokens that both write alike by
+the generalised Jensen-Shannon divergence (`beta` 0: forward KL), the others by the sorted probabilities (ULD, hybrid).
+It can do so for byte-level tokenizers only. With a SentencePiece one (Gemma) it raises NotImplementedError, and its
+configuration says to turn the alignment off: then it is ULD of 2024, comparing sorted probabilities place by place,
+though the n-th token of one is not the n-th of the other. `losses.json` says which of the two it was.
+The student keeps its own tokenizer and learns from the text only, nothing it writes itself (`lmbda` 0), with
+cross entropy beside the divergence, as our loss has. GOLD takes no packed blocks: each passage is an example of its
+own, its first words the prompt that is not learnt from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.experimental.gold import GOLDConfig, GOLDTrainer
+from trl.experimental.utils import is_byte_level_tokenizer
+
+PROMPT_WORDS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("--student", "--teacher", "--text", "--result"):
+        parser.add_argument(name, required=True)
+    for name in ("--steps", "--batch-size", "--length", "--seed"):
+        parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--learning-rate", type=float, required=True)
+    options = parser.parse_args()
+    student, teacher = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype="float32") for folder in (options.student, options.teacher)
+    )
+    tokenizer = AutoTokenizer.from_pretrained(options.student)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    others = AutoTokenizer.from_pretrained(options.teacher)
+    aligned = all(is_byte_level_tokenizer(one.backend_tokenizer) for one in (tokenizer, others))
+    arguments = GOLDConfig(
+        output_dir=str(Path(options.result) / "checkpoints"),
+        max_steps=options.steps,
+        per_device_train_batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="cosine",
+        max_grad_norm=0.3,
+        seed=options.seed,
+        max_length=options.length,
+        max_completion_length=options.length // 2,  # of what the student would write; it writes nothing
+        lmbda=0.0,
+        beta=0.0,
+        use_uld_loss=True,
+        use_extended_uld=aligned,
+        uld_use_hybrid_loss=aligned,
+        uld_crossentropy_weight=1.0,
+        teacher_tokenizer_name_or_path=options.teacher,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=torch.cuda.is_available(),
+        gradient_checkpointing=False,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = GOLDTrainer(
+        model=student,
+        teacher_model=teacher,
+        args=arguments,
+        train_dataset=Dataset.from_list(examples(options.text)),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    trainer.model.save_pretrained(options.result)
+    tokenizer.save_pretrained(options.result)
+    (Path(options.result) / "losses.json").write_text(
+        json.dumps({"aligned": aligned, "losses": losses}), encoding="utf-8"
+    )
+
+
+def examples(path: str) -> list[dict[str, str]]:
+    """Read passages, one a line, and cut the first words of each off as its prompt."""
+    found = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        text = json.loads(line)["text"]
+        words = text.split(" ", PROMPT_WORDS)
+        if len(words) > PROMPT_WORDS:
+            prompt = " ".join(words[:PROMPT_WORDS])
+            found.append({"prompt": prompt, "completion": text[len(prompt) :]})
+    return found
+
+
+if __name__ == "__main__":
+    main()

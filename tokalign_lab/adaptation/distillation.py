@@ -1,0 +1,396 @@
+"""Token-level distillation: the next token, and the teacher's whole distribution over it.
+
+TokAlign section 4.3: once teacher and student share a vocabulary, the student learns from the text and from the
+teacher's prediction at every position (Hinton et al. 2015):
+
+    loss = mean over positions of  -log s(next token)  +  weight T^2 KL(t_T || s_T)
+
+t_T and s_T are the softmax of the teacher's and the student's logits divided by the temperature T; T^2 keeps the size
+of the gradient when T changes. "forward" is KL(t || s), "reverse" KL(s || t). The papers state neither direction, nor
+weight, nor temperature; the defaults here are the plain ones (forward, 1, 1). Where only a share of the samples is
+distilled, the others keep their first term.
+
+The teacher comes live (its states and head) or from a cache of its k best tokens (`teacher`). The cache gives k + 1
+outcomes, the k tokens and one for all the rest. What that leaves out is known exactly, by the chain rule of KL:
+
+    KL(t || s) = KL over k + 1 outcomes + t(rest) KL(t given rest || s given rest)
+
+so the cached KL is never above the true one, and short of it by at most the rest's mass times how badly the student
+orders the rest. It is zero where the student equals the teacher, and so is its gradient.
+
+No tensor of all logits exists: a chunk of positions at a time, the student's logits are made, compared, turned into
+the gradient by the formulas below and multiplied into the gradients of states and head. With u = logits / T and o(j)
+the outcome that token j belongs to:
+
+    forward:  dKL/du_j = s_j - t_o s_j / s_o        reverse:  dKL/du_j = s_j (log s_o - log t_o - KL)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+
+from tokalign_lab.errors import InputError
+
+IGNORED = -100  # the label of a position that is not predicted, as everywhere in transformers
+_CHUNK_BYTES = 1 << 26  # of one chunk of float32 logits; three or four of them are held
+
+Direction = Literal["forward", "reverse"]
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """How much of the loss is the teacher's, and how it is compared.
+
+    Attributes
+    ----------
+    weight : float
+        Of the divergence beside the next-token loss, at least 0.
+    temperature : float
+        Both distributions are softened by it, above 0.
+    direction : {"forward", "reverse"}
+        KL(teacher || student): cover all that the teacher holds possible; or KL(student || teacher): say nothing that
+        the teacher holds impossible.
+    """
+
+    weight: float = 1.0
+    temperature: float = 1.0
+    direction: Direction = "forward"
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense, in one sentence."""
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise InputError(f"The distillation weight is {self.weight}, but it must be a number of at least 0.")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise InputError(f"The distillation temperature is {self.temperature}, but it must be a number above 0.")
+        if self.direction not in ("forward", "reverse"):
+            raise InputError(f"There is no direction {self.direction!r} of distillation; choose forward or reverse.")
+
+
+class Predictions(Protocol):
+    """A teacher's predictions at a number of positions."""
+
+    def __getitem__(self, positions: torch.Tensor) -> Predictions:
+        """Return those at some positions, given as a mask or as indices."""
+        ...
+
+    def divergence(
+        self, log_s: torch.Tensor, rows: slice, settings: DistillationSettings
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compare a chunk.
+
+        Parameters
+        ----------
+        log_s
+            Float (n, vocab_size): the student's log probabilities at the temperature.
+        rows
+            Which positions these are.
+        settings
+            Temperature and direction.
+
+        Returns
+        -------
+        kl
+            Float (n,), nats.
+        gradient
+            Float (n, vocab_size), of each position's KL in the student's logits over the temperature.
+        """
+        ...
+
+
+class LivePredictions:
+    """All of the teacher's predictions, from what its head sees.
+
+    Parameters
+    ----------
+    states
+        Float (positions, d): the input of the teacher's head. No gradient flows into it.
+    weight
+        Float (rows, d): the teacher's head; rows beyond the shared vocabulary (padding) are cut off.
+    bias
+        Float (rows,), if the head has one.
+    cap
+        The teacher's soft-cap, if it has one.
+    """
+
+    def __init__(
+        self, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, cap: float | None = None
+    ) -> None:
+        self._states = states.detach()
+        self._weight = weight.detach()
+        self._bias = None if bias is None else bias.detach()
+        self._cap = cap
+
+    def __getitem__(self, positions: torch.Tensor) -> LivePredictions:
+        """See `Predictions`."""
+        return LivePredictions(self._states[positions], self._weight, self._bias, self._cap)
+
+    def divergence(
+        self, log_s: torch.Tensor, rows: slice, settings: DistillationSettings
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Predictions`."""
+        n = log_s.shape[1]
+        if len(self._weight) < n:
+            raise InputError(f"The teacher has {len(self._weight)} rows, fewer than the {n} of the shared vocabulary.")
+        bias = None if self._bias is None else self._bias[:n]
+        logits = capped_logits(self._states[rows], self._weight[:n], bias, self._cap)
+        log_t = torch.log_softmax(logits.to(log_s.dtype).div_(settings.temperature), dim=1)
+        ratio = log_t - log_s
+        if settings.direction == "forward":
+            t = log_t.exp_()
+            return (t * ratio).sum(dim=1), log_s.exp().sub_(t)
+        s = log_s.exp()
+        kl = -(s * ratio).sum(dim=1)
+        return kl, s.mul_(ratio.neg_().sub_(kl[:, None]))
+
+
+class KeptPredictions:
+    """The teacher's k best tokens at each position, and the mass of the rest as one more outcome.
+
+    Parameters
+    ----------
+    input_ids
+        int64 (positions, k): the tokens kept, all different.
+    log_probs
+        Float (positions, k): their log probabilities, at temperature 1.
+    log_rest
+        Float (positions,): log of the sum over all other tokens of p^(1 / temperature).
+    temperature
+        The temperature that `log_rest` was summed for.
+    """
+
+    def __init__(
+        self, input_ids: torch.Tensor, log_probs: torch.Tensor, log_rest: torch.Tensor, temperature: float
+    ) -> None:
+        self._ids = input_ids
+        self._log_probs = log_probs
+        self._log_rest = log_rest
+        self._temperature = temperature
+
+    def __getitem__(self, positions: torch.Tensor) -> KeptPredictions:
+        """See `Predictions`."""
+        return KeptPredictions(
+            self._ids[positions], self._log_probs[positions], self._log_rest[positions], self._temperature
+        )
+
+    def divergence(
+        self, log_s: torch.Tensor, rows: slice, settings: DistillationSettings
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Predictions`; the KL is that over k + 1 outcomes."""
+        if settings.temperature != self._temperature:
+            raise InputError(
+                f"The teacher's predictions were kept for the temperature {self._temperature}, not "
+                f"{settings.temperature}; keep them anew."
+            )
+        ids = self._ids[rows]
+        outcomes = torch.cat([self._log_probs[rows] / self._temperature, self._log_rest[rows, None]], dim=1)
+        log_t = torch.log_softmax(outcomes.to(log_s.dtype), dim=1)  # of k + 1 outcomes; also mends their rounding
+        kept = log_s.gather(1, ids)
+        rest = torch.logsumexp(log_s.scatter(1, ids, -math.inf), dim=1, keepdim=True)
+        ratio = log_t - torch.cat([kept, rest], dim=1)
+        if settings.direction == "forward":
+            t = log_t.exp()
+            kl = (t * ratio).sum(dim=1)
+            gradient = log_s.exp().sub_((log_s + ratio[:, -1:]).exp_())
+            return kl, gradient.scatter_(1, ids, kept.exp() - t[:, :-1])
+        kl = -(torch.cat([kept, rest], dim=1).exp() * ratio).sum(dim=1)
+        factor = -ratio - kl[:, None]
+        gradient = log_s.exp().mul_(factor[:, -1:])
+        return kl, gradient.scatter_(1, ids, kept.exp() * factor[:, :-1])
+
+
+class DistillationTerm:
+    """What is summed over positions: the next-token loss, and the teacher's divergence beside it.
+
+    Parameters
+    ----------
+    labels
+        int64 (positions,), each a token id.
+    teacher
+        Its predictions at the same positions.
+    settings
+        Weight, temperature, direction.
+    vocab_size
+        Ids that both models share; rows beyond them are padding and stand outside the comparison.
+    distilled
+        Bool (positions,): where the teacher is asked; everywhere when not given.
+
+    Attributes
+    ----------
+    next_token, divergence : torch.Tensor
+        Scalars: the two sums so far, in nats, the second without weight and T^2.
+    """
+
+    def __init__(
+        self,
+        labels: torch.Tensor,
+        teacher: Predictions,
+        settings: DistillationSettings,
+        vocab_size: int,
+        distilled: torch.Tensor | None = None,
+    ) -> None:
+        self._labels = labels
+        self._teacher = teacher
+        self._settings = settings
+        self._vocab_size = vocab_size
+        self._distilled = distilled
+        self.next_token = torch.zeros((), dtype=torch.float64, device=labels.device)
+        self.divergence = torch.zeros_like(self.next_token)
+
+    def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Return the sum of the loss over a chunk, and overwrite the chunk's logits by its gradient."""
+        settings = self._settings
+        scale = settings.weight * settings.temperature**2
+        pulled = None
+        if scale:
+            log_s = torch.log_softmax(logits[:, : self._vocab_size] / settings.temperature, dim=1)
+            kl, pulled = self._teacher.divergence(log_s, rows, settings)
+            if self._distilled is not None:
+                here = self._distilled[rows]
+                kl, pulled = kl * here, pulled.mul_(here[:, None])
+            self.divergence += kl.sum()
+        labels = self._labels[rows, None]
+        nats = torch.logsumexp(logits, dim=1) - logits.gather(1, labels)[:, 0]
+        self.next_token += nats.sum()
+        torch.softmax(logits, dim=1, out=logits)
+        logits.scatter_add_(1, labels, torch.full_like(labels, -1, dtype=logits.dtype))
+        if pulled is None:
+            return nats.sum()
+        # d/dlogits = 1/T d/du
+        logits[:, : self._vocab_size].add_(pulled, alpha=scale / settings.temperature)
+        return nats.sum() + scale * kl.sum()
+
+
+@dataclass(frozen=True)
+class DistillationLoss:
+    """The loss of a batch.
+
+    Attributes
+    ----------
+    loss : torch.Tensor
+        Scalar, differentiable: next_token + weight T^2 divergence.
+    next_token, divergence : torch.Tensor
+        Scalars without a graph: means over the predicted positions, in nats (where a share of the samples is
+        distilled, the divergence of the others counts as 0).
+    positions : int
+        How many positions are predicted.
+    """
+
+    loss: torch.Tensor
+    next_token: torch.Tensor
+    divergence: torch.Tensor
+    positions: int
+
+
+def distillation_loss(
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    teacher: Predictions,
+    settings: DistillationSettings,
+    vocab_size: int,
+    bias: torch.Tensor | None = None,
+    cap: float | None = None,
+    distilled: torch.Tensor | None = None,
+    chunk_bytes: int = _CHUNK_BYTES,
+) -> DistillationLoss:
+    """Compute the loss of a batch from what the student's head sees.
+
+    Parameters
+    ----------
+    states
+        Float (positions, d): the input of the student's head, one row before each label.
+    weight, bias, cap
+        The student's head (rows, d), its bias (rows,) and its soft-cap, where it has them.
+    labels
+        int64 (positions,): the tokens that follow; -100 where nothing is predicted (padding).
+    teacher
+        Its predictions at all of these positions, the ignored ones too.
+    settings
+        Weight, temperature, direction.
+    vocab_size
+        Ids that both models share.
+    distilled
+        Bool (positions,): where the teacher is asked; everywhere when not given.
+    chunk_bytes
+        Of a chunk of float32 logits.
+
+    Raises
+    ------
+    InputError
+        If no position is predicted, or either model has fewer rows than `vocab_size`.
+    """
+    if len(weight) < vocab_size:
+        raise InputError(f"The student has {len(weight)} rows, fewer than the {vocab_size} of the shared vocabulary.")
+    predicted = labels != IGNORED
+    n = int(predicted.sum())
+    if not n:
+        raise InputError("No position of the batch is predicted: every label is -100.")
+    if n < len(labels):
+        states, labels, teacher = states[predicted], labels[predicted], teacher[predicted]
+        distilled = None if distilled is None else distilled[predicted]
+    term = DistillationTerm(labels, teacher, settings, vocab_size, distilled)
+    chunk = max(1, chunk_bytes // (4 * len(weight)))
+    loss = _ChunkedTerm.apply(states, weight, bias, cap, term, n, chunk)  # type: ignore[no-untyped-call]
+    return DistillationLoss(loss, term.next_token / n, term.divergence / n, n)
+
+
+def capped_logits(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, cap: float | None
+) -> torch.Tensor:
+    """Return a head's logits (n, rows), float32 (float64 where the states are), soft-capped as Gemma caps them."""
+    logits = torch.nn.functional.linear(
+        states, weight.to(states.dtype), None if bias is None else bias.to(states.dtype)
+    )
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+
+
+class _ChunkedTerm(torch.autograd.Function):
+    """The mean of a term over positions. Both products of the backward pass are made in the forward pass.
+
+    No logits are made twice (the order of Hsu et al. 2024, Liger Kernel).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        cap: float | None,
+        term: DistillationTerm,
+        divisor: float,
+        chunk: int,
+    ) -> torch.Tensor:
+        wide = torch.float64 if states.dtype == torch.float64 else torch.float32
+        total = torch.zeros((), dtype=wide, device=states.device)
+        d_states = torch.zeros_like(states) if ctx.needs_input_grad[0] else None
+        # summed over chunks in float32: in bfloat16 small chunks would be lost
+        d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if ctx.needs_input_grad[1] else None
+        d_bias = None if bias is None or not ctx.needs_input_grad[2] else torch.zeros_like(bias, dtype=wide)
+        for start in range(0, len(states), chunk):
+            rows = slice(start, start + chunk)
+            logits = capped_logits(states[rows], weight, bias, cap)
+            slope = None if cap is None else 1 - (logits / cap).square_()
+            total += term(logits, rows)
+            gradient = logits.div_(divisor) if slope is None else logits.div_(divisor).mul_(slope)
+            if d_states is not None:
+                d_states[rows] = (gradient.to(weight.dtype) @ weight).to(states.dtype)
+            if d_weight is not None:
+                d_weight.addmm_(gradient.T, states[rows].to(wide))
+            if d_bias is not None:
+                d_bias += gradient.sum(dim=0)
+        ctx.gradients = [
+            None if made is None or given is None else made.to(given.dtype)
+            for made, given in zip((d_states, d_weight, d_bias), (states, weight, bias), strict=True)
+        ]
+        return total / divisor
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        scaled = [None if made is None else made * grad_output for made in ctx.gradients]
+        return (*scaled, None, None, None, None)

@@ -1,0 +1,229 @@
+"""Text that a teacher writes: sentence-level distillation, the baseline of the papers' token-level one.
+
+TokAlign's table 3 compares with sentence-level distillation: the student is tuned, as on any text, on what the teacher
+writes (Kim and Rush 2016). No shared vocabulary is needed, so the teacher may have any tokenizer. The prompts are the
+beginnings of passages of the text's train part; each document is a prompt with its continuation, up to the teacher's
+eos. The held-out part goes along unchanged and marked as such, so that a run on this text is measured on exactly what
+a run on the original is measured on.
+
+Sampling (temperature 1) writes what the teacher's distribution is; greedy writing is its most likely guess and tends
+to repeat itself. Every line says who wrote it and how. Lines are written a batch at a time under another name, and the
+file is renamed when it is whole; a batch's random numbers depend on the seed and the batch's number only, so that work
+that was cut ends in the same file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tokalign_lab.documents import Document, excerpts, n_bytes, text_hash
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import write_json
+from tokalign_lab.progress import Progress
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_BATCH = {"cpu": 8, "cuda": 64}
+
+
+@dataclass(frozen=True)
+class WritingSettings:
+    """How the teacher writes.
+
+    Attributes
+    ----------
+    documents : int
+        How many texts.
+    prompt_tokens : int
+        Tokens of the original that each begins with.
+    new_tokens : int
+        Tokens that the teacher adds at most.
+    temperature : float
+        Of sampling; 0 writes greedily.
+    seed : int
+        Of the draw of prompts and of sampling.
+    """
+
+    documents: int
+    prompt_tokens: int = 32
+    new_tokens: int = 96
+    temperature: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense, in one sentence."""
+        for name in ("documents", "prompt_tokens", "new_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, but it must be a whole number of at least 1.")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InputError(f"The temperature is {self.temperature}, but it must be at least 0 (0 writes greedily).")
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """The beginning of a passage: bos where the teacher has one, then `prompt_tokens` ids."""
+
+    document: Document
+    ids: list[int]
+
+
+def write_text(
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    train: Sequence[Document],
+    held_out: Sequence[Document],
+    settings: WritingSettings,
+    out: Path,
+    progress: Progress | None = None,
+    interrupt: Callable[[], None] = lambda: None,
+) -> int:
+    """Let a teacher continue prompts cut from a text, and write what it writes as JSONL.
+
+    Parameters
+    ----------
+    model, vocabulary
+        The teacher and its tokenizer.
+    train
+        Where prompts are cut from.
+    held_out
+        Goes along as the file's held-out part; may be empty.
+    settings
+        How it writes.
+    out
+        The file, one document a line: text, name, group, slice, split and, for what was written, its provenance.
+        Work that was cut goes on if it was the same work.
+    progress
+        Told the share of the documents that are written.
+    interrupt
+        Called between batches.
+
+    Returns
+    -------
+    int
+        UTF-8 bytes that were written, prompts included.
+
+    Raises
+    ------
+    InputError
+        If the text has too few passages that are long enough, or they are longer than the teacher reads.
+    """
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and settings.prompt_tokens + settings.new_tokens + 1 > limit:
+        raise InputError(f"The teacher reads at most {limit} tokens; ask for shorter prompts or fewer new tokens.")
+    prompts = _prompts(vocabulary, train, settings)
+    size = _BATCH.get(model.device.type, _BATCH["cpu"])
+    about = {"teacher": vocabulary.name, **asdict(settings)}
+    work = {**about, "text": text_hash(train), "held_out": text_hash(held_out), "batch": size}
+    unfinished = out.with_name(f".{out.name}.part")
+    lines = _go_on(unfinished, work, size)
+    with open(unfinished, "a", encoding="utf-8") as file:
+        for start in range(lines, len(prompts), size):
+            interrupt()
+            if progress is not None:
+                progress(start / len(prompts), f"{vocabulary.name} writes")
+            batch = prompts[start : start + size]
+            texts = _continue(model, vocabulary, [prompt.ids for prompt in batch], settings, start // size)
+            for number, (prompt, text) in enumerate(zip(batch, texts, strict=True), start=start):
+                made = Document(text, f"{prompt.document.name}#{number}", prompt.document.group, prompt.document.slice)
+                file.write(_line(made, "train", {**about, "prompt": prompt.document.name}))
+            file.flush()
+            os.fsync(file.fileno())
+        written = _written(unfinished)
+        for document in held_out:
+            file.write(_line(document, "held_out", None))
+    os.replace(unfinished, out)
+    _note(unfinished).unlink()
+    if progress is not None:
+        progress(1.0, "written")
+    return written
+
+
+def _prompts(vocabulary: Vocabulary, train: Sequence[Document], settings: WritingSettings) -> list[_Prompt]:
+    """Draw passages and keep the beginnings of those that are long enough."""
+    passages = excerpts(train, max(1, n_bytes(train)))  # all of them
+    bos = vocabulary.roles.get("bos")
+    found: list[_Prompt] = []
+    for place in np.random.default_rng(settings.seed).permutation(len(passages)):
+        (ids,) = vocabulary.encode([passages[place].text[: 16 * settings.prompt_tokens]])
+        if len(ids) >= settings.prompt_tokens:
+            start = [] if bos is None else [bos]
+            found.append(_Prompt(passages[place], [*start, *ids[: settings.prompt_tokens].tolist()]))
+        if len(found) == settings.documents:
+            return found
+    raise InputError(
+        f"The text has {len(found)} passages of {settings.prompt_tokens} tokens, fewer than the {settings.documents} "
+        "documents asked for; give more text, or ask for fewer documents or shorter prompts."
+    )
+
+
+@torch.inference_mode()
+def _continue(
+    model: PreTrainedModel, vocabulary: Vocabulary, prompts: list[list[int]], settings: WritingSettings, batch: int
+) -> list[str]:
+    """Continue prompts of one length, and return each with its continuation as text."""
+    eos = vocabulary.roles.get("eos")
+    ids = torch.tensor(prompts, device=model.get_input_embeddings().weight.device)
+    # plain sampling: a model's own generation_config may cut the distribution (top_k, top_p) or punish repetition
+    sampling: dict[str, Any] = {"do_sample": False}
+    if settings.temperature > 0:
+        sampling = {"do_sample": True, "temperature": settings.temperature, "top_k": 0, "top_p": 1.0}
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence([settings.seed, batch]).generate_state(1)[0]))
+        made = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=settings.new_tokens,
+            repetition_penalty=1.0,
+            eos_token_id=eos,
+            pad_token_id=vocabulary.roles.get("pad", eos if eos is not None else 0),
+            **sampling,
+        )
+    texts = []
+    for row in made.tolist():
+        new = row[len(prompts[0]) :]
+        new = new[: new.index(eos)] if eos in new else new
+        # what the limit cut through the middle of a character is left out
+        texts.append(vocabulary.decode([*row[: len(prompts[0])], *new]).rstrip("\ufffd"))
+    return texts
+
+
+def _line(document: Document, split: str, provenance: dict[str, Any] | None) -> str:
+    fields = {**asdict(document), "split": split}
+    if provenance is not None:
+        fields["provenance"] = provenance
+    return json.dumps(fields) + "\n"
+
+
+def _go_on(unfinished: Path, work: dict[str, Any], batch: int) -> int:
+    """Return how many lines of the same work are written, in whole batches; drop what stands behind them."""
+    note = _note(unfinished)
+    lines: list[str] = []
+    if note.is_file() and unfinished.is_file() and json.loads(note.read_text(encoding="utf-8")) == work:
+        with open(unfinished, encoding="utf-8", newline="\n") as file:
+            lines = [line for line in file if line.endswith("\n") and json.loads(line)["split"] == "train"]
+        # the last batch of a finished text may be a short one
+        lines = lines if len(lines) == work["documents"] else lines[: len(lines) // batch * batch]
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.write_text("".join(lines), encoding="utf-8", newline="\n")
+    write_json(note, work)
+    return len(lines)
+
+
+def _note(unfinished: Path) -> Path:
+    return unfinished.with_name(f"{unfinished.name}.json")
+
+
+def _written(path: Path) -> int:
+    with open(path, encoding="utf-8", newline="\n") as file:
+        return sum(len(json.loads(line)["text"].encode()) for line in file)

@@ -1,0 +1,270 @@
+"""The papers' six tasks, scored by EleutherAI's lm-evaluation-harness over local files.
+
+TokAlign and TokAlign++ report ARC-Easy, BoolQ, HellaSwag, OpenBookQA, PIQA and WinoGrande, 0- and 5-shot, with the
+harness's default prompts. Prompts, few-shot layout, answers and metrics here are the harness's own: its task files are
+taken as they are and pointed at the catalogue's validation sets, so that nothing is asked of a hub. Only the
+log-likelihoods come from this room's `Scorer`, whose logits are made in blocks: the harness would hold them all, and a
+5-shot batch over 262k tokens has gigabytes of them. Questions that share prompt and answer but for the last token (yes
+and no) are read once.
+
+`acc` takes the answer with the largest log-likelihood, `acc_norm` divides that by the answer's characters first. The
+mean over tasks is that of `acc`: the papers' figures (OpenBookQA at 21 %, HellaSwag at 36 % for Pythia-1B) are `acc`.
+
+What differs from the papers, because only validation sets are at hand: the examples of a few-shot prompt are drawn
+from the validation set too, never the question that is scored (the harness draws them from the training set); and
+BoolQ's passages lack the title that SuperGLUE's copy puts in front. A guess by chance is right once in as many times
+as there are answers; in BoolQ always saying yes is right 62 % of the time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokalign_lab import catalog
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import cache_folder
+from tokalign_lab.progress import Progress, part
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_HARNESS_FILES = {
+    "arc-easy": "arc/arc_easy.yaml",
+    "boolq": "super_glue/boolq/default.yaml",
+    "hellaswag": "hellaswag/hellaswag.yaml",
+    "openbookqa": "openbookqa/openbookqa.yaml",
+    "piqa": "piqa/piqa.yaml",
+    "winogrande": "winogrande/default.yaml",
+}
+PAPER_TASKS = tuple(_HARNESS_FILES)
+"""The six tasks, by their names in the catalogue."""
+SHOTS = (0, 5)
+_FEW_SHOT_SEED = 1234  # the harness's own default
+_BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One model's score in one task.
+
+    Attributes
+    ----------
+    task : str
+        Its name in the catalogue.
+    shots : int
+        Examples in the prompt.
+    acc, acc_stderr : float
+        Share of right answers, 0 to 1, and its standard error.
+    acc_norm, acc_norm_stderr : float or None
+        The same by log-likelihood per character; None where the harness does not report it (BoolQ, WinoGrande).
+    guess : float
+        What a guess by chance scores on these questions.
+    n, n_all : int
+        Questions scored, and questions there are.
+    """
+
+    task: str
+    shots: int
+    acc: float
+    acc_stderr: float
+    acc_norm: float | None
+    acc_norm_stderr: float | None
+    guess: float
+    n: int
+    n_all: int
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """One model's scores: a row for each task and number of shots."""
+
+    rows: tuple[TaskScore, ...]
+
+    def mean(self, shots: int) -> float:
+        """Mean `acc` over the tasks, each counting the same, as in the papers' tables."""
+        return float(np.mean([row.acc for row in self.rows if row.shots == shots]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: "rows", and "mean" by number of shots."""
+        shots = dict.fromkeys(row.shots for row in self.rows)
+        return {"rows": [asdict(row) for row in self.rows], "mean": {str(n): self.mean(n) for n in shots}}
+
+
+def task_names(tasks: Sequence[str]) -> list[str]:
+    """Turn what a person asks for into task names; "papers" stands for all six.
+
+    Raises
+    ------
+    InputError
+        For a task that is not one of them, or none at all.
+    """
+    names = list(dict.fromkeys(name for task in tasks for name in (PAPER_TASKS if task == "papers" else (task,))))
+    for name in names:
+        if name not in PAPER_TASKS:
+            raise InputError(f"There is no task {name!r}; choose 'papers' or some of {', '.join(PAPER_TASKS)}.")
+    if not names:
+        raise InputError(f"No task was given; choose 'papers' or some of {', '.join(PAPER_TASKS)}.")
+    return names
+
+
+def check_harness() -> None:
+    """Make sure that the harness is installed.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    try:
+        import lm_eval  # noqa: F401  # only whether it is there
+    except ImportError as error:
+        raise InputError(
+            "The tasks are scored by lm-evaluation-harness, which is not installed; "
+            "`pip install 'tokalign-lab[tasks]'` brings it."
+        ) from error
+
+
+def score_tasks(
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    tasks: Sequence[str] = ("papers",),
+    shots: Sequence[int] = SHOTS,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TaskScores:
+    """Score a model.
+
+    Parameters
+    ----------
+    model
+        A causal language model that reads `vocabulary`.
+    vocabulary
+        Its tokenizer. Whether a prompt begins with bos is the tokenizer's own way, as in the harness.
+    tasks
+        Names in the catalogue, or "papers" for all six.
+    shots
+        Numbers of examples in the prompt.
+    limit
+        Score so many questions a task, drawn by `seed` (the first ones of HellaSwag are all of one kind); the same
+        ones for every model. All of them when not given.
+    seed
+        Of that draw.
+    progress
+        Told the share of the inputs that are scored.
+
+    Raises
+    ------
+    InputError
+        For an unknown task, a senseless number, a model with fewer rows than its tokenizer has ids, task files that
+        cannot be fetched, or a missing harness.
+    """
+    names = task_names(tasks)
+    if not shots or min(shots) < 0:
+        raise InputError("Give numbers of shots of at least 0, such as 0 and 5.")
+    if limit is not None and limit < 2:
+        raise InputError(f"The limit is {limit}; score at least 2 questions, since one has no standard error.")
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    if rows < vocabulary.size:
+        raise InputError(
+            f"The model has {rows} rows, but the tokenizer {vocabulary.name} has ids up to {vocabulary.size - 1}; "
+            "they do not belong together."
+        )
+    check_harness()
+    files = {name: catalog.get(name) for name in names}
+    from tokalign_lab.evaluation.harness import HarnessModel
+
+    scored = []
+    with _quiet(), tempfile.TemporaryDirectory() as work:
+        loaded = _load_tasks(files, Path(work))
+        batch_tokens = _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS["cpu"])
+        parts = [(n, name) for n in dict.fromkeys(shots) for name in names]
+        for place, (n, name) in enumerate(parts):
+            tell = part(progress, place / len(parts), (place + 1) / len(parts))
+            reader = HarnessModel(model, vocabulary.tokenizer, batch_tokens, tell, f"{name}, {n}-shot")
+            scored.append(_score_one(reader, name, loaded[name], n, limit, seed))
+    return TaskScores(tuple(scored))
+
+
+def _load_tasks(files: dict[str, Path], work: Path) -> dict[str, Any]:
+    """Load the harness's own tasks, pointed at local files: name in the catalogue -> the harness's task."""
+    import lm_eval.tasks
+    from lm_eval.tasks import TaskManager
+
+    shipped = Path(lm_eval.tasks.__file__).parent
+    for name, path in files.items():
+        own: dict[str, Any] = {
+            "include": str(shipped / _HARNESS_FILES[name]),
+            "task": name,
+            "dataset_path": "json",
+            "dataset_name": None,
+            "dataset_kwargs": {
+                "data_files": {"validation": str(path)},
+                "cache_dir": str(cache_folder() / "datasets"),
+            },
+            "training_split": None,
+            # Where these two are one, the harness leaves the scored question out of the examples.
+            "test_split": "validation",
+            "fewshot_split": "validation",
+        }
+        if name == "boolq":  # the original's field; SuperGLUE's copy calls it `label`
+            own["doc_to_target"] = "{{answer | int}}"
+        (work / f"{name}.yaml").write_text(json.dumps(own), encoding="utf-8")  # JSON is YAML
+    manager = TaskManager(include_path=str(work), include_defaults=False)
+    return dict(manager.load(list(files))["tasks"])
+
+
+def _score_one(reader: Any, name: str, task: Any, shots: int, limit: int | None, seed: int) -> TaskScore:
+    from lm_eval.evaluator import evaluate
+
+    task.set_config(key="num_fewshot", value=shots)
+    task.set_fewshot_seed(seed=_FEW_SHOT_SEED)
+    n_all = len(task.eval_docs)
+    samples = None
+    if limit is not None and limit < n_all:
+        # in order: the harness walks through the questions and counts
+        samples = {name: sorted(np.random.default_rng(seed).permutation(n_all)[:limit].tolist())}
+    outcome = evaluate(reader, {"tasks": {name: task}}, samples=samples)
+    result, questions = outcome["results"][name], outcome["samples"][name]
+    norm = result.get("acc_norm,none")
+    return TaskScore(
+        task=name,
+        shots=shots,
+        acc=float(result["acc,none"]),
+        acc_stderr=float(result["acc_stderr,none"]),
+        acc_norm=None if norm is None else float(norm),
+        acc_norm_stderr=None if norm is None else float(result["acc_norm_stderr,none"]),
+        guess=float(np.mean([1 / len(question["arguments"]) for question in questions])),
+        n=len(questions),
+        n_all=n_all,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the harness's bars and notes, and those of the data sets, off the screen: the engine prints nothing."""
+    import lm_eval.api.task as harness
+    from datasets.utils import logging as data_sets
+
+    log, bar = logging.getLogger("lm_eval"), harness.tqdm
+    level, bars = log.level, data_sets.is_progress_bar_enabled()
+    log.setLevel(logging.ERROR)
+    data_sets.disable_progress_bar()
+    harness.tqdm = lambda questions, total=None: questions
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        harness.tqdm = bar
+        if bars:
+            data_sets.enable_progress_bar()

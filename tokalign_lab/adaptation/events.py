@@ -171,7 +171,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
 
 
 def _memory() -> int:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated()
     return int(psutil.Process().memory_info().rss)
 

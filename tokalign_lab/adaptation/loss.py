@@ -4,7 +4,7 @@ A thousand positions over 262k tokens are a gigabyte of logits, and the usual cr
 Here a chunk of logits is made, turned into the gradient of the loss in its own place, multiplied into the gradients of
 the states and of the head, and overwritten by the next chunk. Both matrix products of the backward pass are done then,
 in the forward pass, so that no logits are made twice (the order of Hsu et al. 2024, Liger Kernel, fused linear cross
-entropy). Logits are float32 whatever the weights are.
+entropy). Logits are float32 whatever the weights are (float64 where states are).
 
 What is summed is a `Term`: `NextToken` is the cross entropy. Another term (a divergence from a teacher, say) takes
 the same logits and gives its own gradient.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from tokalign_lab.evaluation.head import Head
+from tokalign_lab.evaluation.head import Head, capped_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,14 +35,14 @@ class Term(Protocol):
         Parameters
         ----------
         logits
-            float32 (positions of the chunk, vocab_size), the model's logits.
+            float32 (float64 where the states are), (positions of the chunk, vocab_size): the model's logits.
         rows
             Which of all positions these are.
 
         Returns
         -------
         torch.Tensor
-            A float32 scalar; no autograd graph is kept.
+            A scalar of the same dtype; no autograd graph is kept.
         """
         ...
 
@@ -96,7 +96,7 @@ def head_loss(
     Returns
     -------
     torch.Tensor
-        A float32 scalar.
+        A float32 scalar (float64 where the states are).
     """
     weight = head.module.weight
     size = chunk_bytes or _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
@@ -124,13 +124,13 @@ class _HeadLoss(torch.autograd.Function):
                 hidden.to(dtype), weight.to(dtype), bias, cap, term, divisor, chunk, ctx.needs_input_grad
             )
         ctx.grads = [
-            None if grad is None else grad.to(given.dtype)
+            None if grad is None or given is None else grad.to(given.dtype)
             for grad, given in zip(grads, (hidden, weight, bias), strict=True)
         ]
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grads, ctx.grads = ctx.grads, None  # the head's gradient is handed over, not copied
         if grad_output.is_cuda or float(grad_output) != 1.0:
             grads = [None if grad is None else grad.mul_(grad_output) for grad in grads]
@@ -148,45 +148,34 @@ def _chunks(
     needed: tuple[bool, ...],
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Return the loss and its gradients in hidden, weight and bias, each where it is needed."""
-    loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    loss = torch.zeros((), dtype=wide, device=hidden.device)
     d_hidden = torch.empty_like(hidden) if needed[0] else None
     # summed over chunks in float32: in bfloat16 small chunks would be lost
-    d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if needed[1] else None
-    d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needed[2] else None
+    d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if needed[1] else None
+    d_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needed[2] else None
     for start in range(0, len(hidden), chunk):
         rows = slice(start, start + chunk)
         states = hidden[rows]
-        logits = _product(states, weight).float()
-        if bias is not None:
-            logits += bias
-        if cap is not None:
-            logits.div_(cap).tanh_().mul_(cap)
-            slope = 1 - (logits / cap).square_() if any(needed) else None
+        logits = capped_logits(states, weight, bias, cap)
+        slope = 1 - (logits / cap).square_() if cap is not None and any(needed) else None
         loss += term(logits, rows)
         if not any(needed):
             continue
-        if cap is not None:
+        if slope is not None:
             logits.mul_(slope)
         if d_bias is not None:
             d_bias += logits.sum(dim=0) / divisor
         gradient = logits.to(weight.dtype)
         if d_hidden is not None:
             torch.mm(gradient, weight, out=d_hidden[rows])
-        if d_weight is not None and weight.dtype == torch.float32:
+        if d_weight is not None and weight.dtype == wide:
             d_weight.addmm_(gradient.T, states / divisor)
         elif d_weight is not None:
             d_weight += gradient.T @ (states / divisor)
     if d_hidden is not None:
         d_hidden /= divisor
     return loss / divisor, d_hidden, d_weight, d_bias
-
-
-def _product(states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`states @ weight.T`; on a processor by oneDNN, whose kernel for this shape beats MKL's on AMD machines."""
-    on_cpu = states.device.type == "cpu" and states.dtype == torch.float32
-    if on_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return torch.ops.mkldnn._linear_pointwise(states, weight, None, "none", [], "")
-    return states @ weight.T
 
 
 class ChunkedLoss:
@@ -217,7 +206,7 @@ class ChunkedLoss:
 
     def __enter__(self) -> ChunkedLoss:
         self._hooks = [
-            self._model.register_forward_pre_hook(self._take_labels, with_kwargs=True),
+            self._model.register_forward_pre_hook(self._take, with_kwargs=True),
             self._head.module.register_forward_pre_hook(self._at_the_head),
             self._model.register_forward_hook(self._give_loss),
         ]
@@ -229,13 +218,25 @@ class ChunkedLoss:
         for hook in self._hooks:
             hook.remove()
 
-    def term(self, labels: torch.Tensor) -> Term:
-        """Return what is summed over the positions whose next tokens are `labels`."""
+    def take(self, inputs: dict[str, Any]) -> None:
+        """Take out of a batch what the loss alone needs."""
+        self._labels = inputs.pop("labels", None)
+        self._divisor = inputs.pop("num_items_in_batch", None)
+
+    def term(self, labels: torch.Tensor, predicted: torch.Tensor) -> Term:
+        """Return what is summed over the positions whose next tokens are `labels`.
+
+        Parameters
+        ----------
+        labels
+            int64 (positions,).
+        predicted
+            Bool (batch, length - 1): which of all positions these are, row by row.
+        """
         return NextToken(labels)
 
-    def _take_labels(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        self._labels = kwargs.pop("labels", None)
-        self._divisor = kwargs.pop("num_items_in_batch", None)
+    def _take(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        self.take(kwargs)
         return args, kwargs
 
     def _at_the_head(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
@@ -244,7 +245,7 @@ class ChunkedLoss:
         hidden, labels = inputs[0], self._labels[:, 1:]  # a position predicts the token after it
         predicted = labels != IGNORED
         divisor = self._divisor if self._divisor is not None else predicted.sum().clamp(min=1)
-        term = self.term(labels[predicted])
+        term = self.term(labels[predicted], predicted)
         self._loss = head_loss(hidden[:, :-1][predicted], self._head, term, divisor, self._chunk_bytes)
         return (hidden[:, :1],)
 

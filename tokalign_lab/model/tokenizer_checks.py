@@ -49,8 +49,10 @@ def round_trips(case: FolderCase) -> Finding:
     """Whether text comes back as it was, in several scripts, as code and as white space."""
     changed: list[str] = []
     lost: list[str] = []
-    for name, text in PROBES.items():
-        back = case.vocabulary.decode(case.vocabulary.encode([text])[0])
+    for name, probe in PROBES.items():
+        # SentencePiece writes a space as this mark and cannot tell them apart; that is no fault of a folder
+        text = probe.replace("▁", " ") if case.vocabulary.kind == "sentencepiece" else probe
+        back = case.vocabulary.decode(case.vocabulary.encode([probe])[0])
         if back != text:
             (changed if _letters(back) == _letters(text) else lost).append(name)
     values = {"probes": len(PROBES), "changed": changed, "lost": lost}

@@ -13,9 +13,11 @@ to Gemma. BLEU-1, sentence score and BERTScore are of the same lexicons, and r2 
 from __future__ import annotations
 
 import argparse
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -81,13 +83,17 @@ def main() -> None:
         print({key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()}, flush=True)
         return row
 
-    rows, best = [], None
-    for name, space in spaces(pair, model, options.seed):
-        lexicon = copies_of_best(pair, space, options.seed)
-        best = lexicon if name == "GloVe, VecMap from identical tokens, CSLS" else best
-        rows.append(measured(name, lexicon))
-    assert best is not None
-    rows += [measured(f"VecMap's, {share:.0%} shuffled", shuffled(best, share, options.seed)) for share in SHUFFLED]
+    kept = Path("build/faithfulness.jsonl")  # a run that was stopped goes on from what it had measured
+    asked = [options.target, options.train_bytes, options.bytes, options.score_bytes, options.seed]
+    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    found = {line["lexicon"]: line for line in lines if line.pop("asked") == asked}
+    kept.parent.mkdir(exist_ok=True)
+    for name, make in lexicons(pair, model, options.seed).items():
+        if name not in found:
+            found[name] = measured(name, make())
+            with open(kept, "a") as file:
+                file.write(json.dumps({**found[name], "asked": asked}) + "\n")
+    rows = list(found.values())
     fits = [{"score": key, "r2 with loss": r_squared([row[key] for row in rows], [row["loss"] for row in rows]),
              "lexicons": len(rows)} for key in rows[0] if "->" in key]  # fmt: skip
     title = f"SmolLM2-135M -> {options.target}, {pair.source_corpus.n_bytes:,} bytes of text, seed {options.seed}"
@@ -98,27 +104,59 @@ def main() -> None:
         options.out.write_text("\n\n".join(parts) + f"\nMachine: {machine()}.\n", encoding="utf-8")
 
 
-def spaces(pair: TokenizedPair, model: Any, seed: int) -> Iterator[tuple[str, Space]]:
-    """Name and space of every line, one at a time."""
+def lexicons(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[], Lexicon]]:
+    """Name every line and say how its lexicon is made."""
+    made = spaces(pair, model, seed)
+    best = made["GloVe, VecMap from identical tokens, CSLS"]
+    found = {name: partial(lambda space: copies_of_best(pair, space(), seed), space) for name, space in made.items()}
+    for share in SHUFFLED:
+        found[f"VecMap's, {share:.0%} shuffled"] = partial(
+            lambda share: shuffled(copies_of_best(pair, best(), seed), share, seed), share
+        )
+    return found
+
+
+def spaces(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[], Space]]:
+    """Name every space and say how it is made; what several share is made once."""
     shared = text_tokens_shared(pair.source, pair.target, "raw")
     ids = (shared.source_ids, shared.target_ids)
     corpora = ((pair.source_corpus, pair.source.size), (pair.target_corpus, pair.target.size))
-    glove = _both([glove_vectors(*corpus, seed=seed) for corpus in corpora])
-    yield "GloVe, cosine", Space(*glove, None, {})
-    yield "GloVe, CSLS", _csls(glove)
-    pivots = choose_pivots(*glove, ids, seed=seed)
-    for scaled, name in ((False, "as the script"), (True, "scaled to length 1")):
-        sides = _both([relative_vectors(*side, scaled) for side in zip(glove, pivots, strict=True)])
-        yield f"GloVe, relative, {name}", Space(*sides, None, {}, by_dot_product=not scaled)
-    yield "GloVe, relative, scaled to length 1, CSLS", _csls(sides)
-    yield "GloVe, VecMap unsupervised, CSLS", _csls(vecmap(*glove, None, seed))
-    yield "GloVe, VecMap from identical tokens, CSLS", _csls(vecmap(*glove, ids, seed))
-    for name in ("cbow", "skip-gram"):
-        sides = _both([word2vec_vectors(*corpus, algorithm=name, seed=seed) for corpus in corpora])
-        yield f"{'CBOW' if name == 'cbow' else name}, VecMap, CSLS", _csls(vecmap(*sides, ids, seed))
-    poolings = hidden_states(pair, model)
-    for pooling in ("max", "mean", "last"):
-        yield f"hidden states, {pooling}, CSLS", _csls(poolings[pooling])
+
+    @cache
+    def glove() -> Sides:
+        return _both([glove_vectors(*corpus, seed=seed) for corpus in corpora])
+
+    @cache
+    def word2vec(algorithm: str) -> Sides:
+        return _both([word2vec_vectors(*corpus, algorithm=algorithm, seed=seed) for corpus in corpora])
+
+    @cache
+    def mapped() -> Space:
+        return _csls(vecmap(*glove(), ids, seed))
+
+    @cache
+    def relative(scaled: bool) -> Sides:
+        pivots = choose_pivots(*glove(), ids, seed=seed)
+        return _both([relative_vectors(*side, scaled) for side in zip(glove(), pivots, strict=True)])
+
+    @cache
+    def poolings() -> dict[str, Sides]:
+        return hidden_states(pair, model)
+
+    return {
+        "GloVe, cosine": lambda: Space(*glove(), None, {}),
+        "GloVe, CSLS": lambda: _csls(glove()),
+        "GloVe, relative, as the script": lambda: Space(*relative(False), None, {}, by_dot_product=True),
+        "GloVe, relative, scaled to length 1": lambda: Space(*relative(True), None, {}),
+        "GloVe, relative, scaled to length 1, CSLS": lambda: _csls(relative(True)),
+        "GloVe, VecMap unsupervised, CSLS": lambda: _csls(vecmap(*glove(), None, seed)),
+        "GloVe, VecMap from identical tokens, CSLS": mapped,
+        "CBOW, VecMap, CSLS": lambda: _csls(vecmap(*word2vec("cbow"), ids, seed)),
+        "skip-gram, VecMap, CSLS": lambda: _csls(vecmap(*word2vec("skip-gram"), ids, seed)),
+        "hidden states, max, CSLS": lambda: _csls(poolings()["max"]),
+        "hidden states, mean, CSLS": lambda: _csls(poolings()["mean"]),
+        "hidden states, last, CSLS": lambda: _csls(poolings()["last"]),
+    }
 
 
 def hidden_states(pair: TokenizedPair, model: Any) -> dict[str, Sides]:

@@ -200,7 +200,10 @@ def markdown(entries: list[dict[str, Any]], results: Results) -> str:
         if any(value is not None for value in values):
             cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)
             apart = None if method in ("floor", "anchored") else beside(results, method, "anchored")
-            told = "–" if apart is None else f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}], n = {apart.n}"
+            told = "–"
+            if apart is not None:
+                bounds = f" [{apart.low:+.3f}, {apart.high:+.3f}]" if apart.n > 2 else ""
+                told = f"{apart.mean:+.3f}{bounds}, n = {apart.n}"
             text += f"| {method}: {what} | {cells} | {sum(v is not None for v in values)} | {told} |\n"
     text += f"\n## Share of the way from `pieces` to the floor\n\n| method | {names} |\n|---|{'---:|' * len(pairs)}\n"
     for method in ("anchored", "anchored-calibrated"):

@@ -141,9 +141,10 @@ def _states(
                 batch = members[start : start + size]
                 ids = torch.tensor([prefix + texts[i] for i in batch], device=model.device)
                 states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, len(prefix) :]
+                pooled = _pooled(states.float(), pooling).cpu().numpy()
                 if not done:  # not the config's hidden_size: OPT projects its states
-                    rows = np.zeros((len(texts), states.shape[-1]), dtype=np.float32)
-                rows[batch] = _pooled(states.float(), pooling).cpu().numpy()
+                    rows = np.zeros((len(texts), pooled.shape[1]), dtype=np.float32)
+                rows[batch] = pooled
                 done += len(batch)
                 if progress is not None:
                     progress(done / len(texts), f"read {done:,} of {len(texts):,} tokens")

@@ -18,8 +18,8 @@ outcomes, the k tokens and one for all the rest. What that leaves out is known e
 so the cached KL is never above the true one, and short of it by at most the rest's mass times how badly the student
 orders the rest. It is zero where the student equals the teacher, and so is its gradient.
 
-No tensor of all logits exists: a chunk of positions at a time, the student's logits are made, compared, turned into
-the gradient by the formulas below and multiplied into the gradients of states and head. With u = logits / T and o(j)
+No tensor of all logits exists: `DistillationTerm` is a `loss.Term`, which is given a chunk of the student's logits at a
+time and turns it into the gradient by the formulas below. With u = logits / T and o(j)
 the outcome that token j belongs to:
 
     forward:  dKL/du_j = s_j - t_o s_j / s_o        reverse:  dKL/du_j = s_j (log s_o - log t_o - KL)
@@ -29,13 +29,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 
+from tokalign_lab.adaptation.loss import IGNORED, term_loss
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import capped_logits
 
-IGNORED = -100  # the label of a position that is not predicted, as everywhere in transformers
 _CHUNK_BYTES = 1 << 26  # of one chunk of float32 logits; three or four of them are held
 
 Direction = Literal["forward", "reverse"]
@@ -333,64 +334,5 @@ def distillation_loss(
         states, labels, teacher = states[predicted], labels[predicted], teacher[predicted]
         distilled = None if distilled is None else distilled[predicted]
     term = DistillationTerm(labels, teacher, settings, vocab_size, distilled)
-    chunk = max(1, chunk_bytes // (4 * len(weight)))
-    loss = _ChunkedTerm.apply(states, weight, bias, cap, term, n, chunk)  # type: ignore[no-untyped-call]
+    loss = term_loss(states, weight, bias, cap, term, n, chunk_bytes)
     return DistillationLoss(loss, term.next_token / n, term.divergence / n, n)
-
-
-def capped_logits(
-    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, cap: float | None
-) -> torch.Tensor:
-    """Return a head's logits (n, rows), float32 (float64 where the states are), soft-capped as Gemma caps them."""
-    logits = torch.nn.functional.linear(
-        states, weight.to(states.dtype), None if bias is None else bias.to(states.dtype)
-    )
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
-
-
-class _ChunkedTerm(torch.autograd.Function):
-    """The mean of a term over positions. Both products of the backward pass are made in the forward pass.
-
-    No logits are made twice (the order of Hsu et al. 2024, Liger Kernel).
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        states: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        cap: float | None,
-        term: DistillationTerm,
-        divisor: float,
-        chunk: int,
-    ) -> torch.Tensor:
-        wide = torch.float64 if states.dtype == torch.float64 else torch.float32
-        total = torch.zeros((), dtype=wide, device=states.device)
-        d_states = torch.zeros_like(states) if ctx.needs_input_grad[0] else None
-        # summed over chunks in float32: in bfloat16 small chunks would be lost
-        d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if ctx.needs_input_grad[1] else None
-        d_bias = None if bias is None or not ctx.needs_input_grad[2] else torch.zeros_like(bias, dtype=wide)
-        for start in range(0, len(states), chunk):
-            rows = slice(start, start + chunk)
-            logits = capped_logits(states[rows], weight, bias, cap)
-            slope = None if cap is None else 1 - (logits / cap).square_()
-            total += term(logits, rows)
-            gradient = logits.div_(divisor) if slope is None else logits.div_(divisor).mul_(slope)
-            if d_states is not None:
-                d_states[rows] = (gradient.to(weight.dtype) @ weight).to(states.dtype)
-            if d_weight is not None:
-                d_weight.addmm_(gradient.T, states[rows].to(wide))
-            if d_bias is not None:
-                d_bias += gradient.sum(dim=0)
-        ctx.gradients = [
-            None if made is None or given is None else made.to(given.dtype)
-            for made, given in zip((d_states, d_weight, d_bias), (states, weight, bias), strict=True)
-        ]
-        return total / divisor
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        scaled = [None if made is None else made * grad_output for made in ctx.gradients]
-        return (*scaled, None, None, None, None)

@@ -98,11 +98,23 @@ def head_loss(
     torch.Tensor
         A float32 scalar (float64 where the states are).
     """
-    weight = head.module.weight
+    bias = getattr(head.module, "bias", None)
+    return term_loss(hidden, head.module.weight, bias, head.cap, term, divisor, chunk_bytes)
+
+
+def term_loss(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    cap: float | None,
+    term: Term,
+    divisor: torch.Tensor | float,
+    chunk_bytes: int | None = None,
+) -> torch.Tensor:
+    """`head_loss` of a head that is given by its tensors: `weight` (vocab_size, d), `bias` (vocab_size,), soft-cap."""
     size = chunk_bytes or _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
     chunk = max(1, size // (4 * int(weight.shape[0])))
-    bias = getattr(head.module, "bias", None)
-    return _HeadLoss.apply(hidden, weight, bias, head.cap, term, divisor, chunk)  # type: ignore[no-untyped-call]
+    return _HeadLoss.apply(hidden, weight, bias, cap, term, divisor, chunk)  # type: ignore[no-untyped-call]
 
 
 class _HeadLoss(torch.autograd.Function):

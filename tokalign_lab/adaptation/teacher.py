@@ -28,9 +28,9 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from tokalign_lab.adaptation.distillation import KeptPredictions, LivePredictions, capped_logits
+from tokalign_lab.adaptation.distillation import KeptPredictions, LivePredictions
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import Head
+from tokalign_lab.evaluation.head import Head, capped_logits
 from tokalign_lab.files import cache_folder, hash_of, write_json
 from tokalign_lab.progress import Progress
 from tokalign_lab.provenance import installed_versions, now

@@ -77,8 +77,7 @@ def unreachable_tokens(case: FolderCase) -> Finding:
     left = _never_seen(vocabulary, texts)
     expected = [i for i in left if vocabulary.is_byte_fallback[i]]
     left = [i for i in left if not vocabulary.is_byte_fallback[i]]
-    expected += [i for i in fragments if vocabulary.is_byte_fallback[i]]
-    expected += [i for i in fragments if vocabulary.token_bytes[i] in _NEVER_IN_UTF8]
+    expected += [i for i in fragments if vocabulary.is_byte_fallback[i] or vocabulary.token_bytes[i] in _NEVER_IN_UTF8]
     broken = [i for i in fragments if i not in set(expected) and not _merges_make(vocabulary, i)]
     unmade = [i for i in left if not _merges_make(vocabulary, i)]
     cut = sorted(set(left) - set(unmade))

@@ -26,7 +26,8 @@ from tokalign_lab.widgets import LabState, LexiconPanel, MapPanel, PairPicker, T
 from tokalign_lab.widgets.background import WATCHER, Watcher, inline
 from tokalign_lab.widgets.chips import pair_html, shared_blocks
 from tokalign_lab.widgets.figures import MOST_CURVE_POINTS, thinned
-from tokalign_lab.widgets.lexicon_view import Labels, LexiconView, Query
+from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
+from tokalign_lab.widgets.query import Query
 from tokalign_lab.widgets.run_view import status_words, view_of
 
 WORDS = ["the", "THE", "<b>", "東京", "naïve", "na", "ive", "zebra"]
@@ -84,12 +85,12 @@ class TestState:
         state = LabState(tmp_path / "lab.json")
         state.select("source", [3, 1, 3])
         state.pin("target", 7)
-        state.filter_text = "東"
+        state.query = Query(text="東", score=(None, 0.5))
         again = LabState(tmp_path / "lab.json")
         assert again.selection.ids == (3, 1)
         assert again.selection.space == "source"
         assert again.pins == (("target", 7),)
-        assert again.filter_text == "東"
+        assert again.query == Query(text="東", score=(None, 0.5))
 
     @pytest.mark.parametrize("content", ["", "[1]", '{"colour_by": "shoe size", "selection": 3, "source": "qwen2"}'])
     def test_a_broken_file_does_not_keep_the_lab_shut(self, tmp_path: Path, content: str) -> None:
@@ -109,7 +110,7 @@ def test_every_origin_has_a_colour_in_tables_and_maps() -> None:
     from tokalign_lab.alignment.lexicon import ORIGINS
     from tokalign_lab.widgets.figures import ORIGIN_COLOURS
 
-    css = (Path(__file__).parent.parent / "widgets" / "style.css").read_text()
+    css = (Path(__file__).parent.parent / "widgets" / "css" / "panels.css").read_text()
     assert set(ORIGIN_COLOURS) == set(ORIGINS)
     assert [name for name in ORIGINS if f".tl-origin-{name}" not in css] == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -13,8 +14,9 @@ import pandas as pd
 from tokalign_lab.alignment.lexicon import ORIGINS, Lexicon
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.background import Latest, submit
-from tokalign_lab.widgets.lexicon_view import SORTS, Labels, LexiconView, Query
+from tokalign_lab.widgets.lexicon_view import SORTS, Labels, LexiconView
 from tokalign_lab.widgets.panel import Panel, bar, button
+from tokalign_lab.widgets.query import Query
 from tokalign_lab.widgets.row_table import Column, RowTable
 from tokalign_lab.widgets.scores import cards_html, origins_html, score_cards
 from tokalign_lab.widgets.state import LabState
@@ -65,12 +67,11 @@ class LexiconPanel(Panel):
         self.view = view or LexiconView(lexicon, Labels(lexicon, source, target))
         self._rows = np.zeros(0, dtype=np.int64)
         self._page = 0
-        self._reverse = False
         self._latest = Latest()
         self._repainting = False
         self._build(scores)
         self._watch(self._on_selection, "selection")
-        self._watch(self._on_filter, "filter_text")
+        self._watch(self._on_query, "query")
         self.refresh()
         submit(self.guarded(self.view.prepare))  # so that the first search does not wait for it
 
@@ -84,19 +85,22 @@ class LexiconPanel(Panel):
             + origins_html(self.view.origin_counts)
         )
         self._search = w.Text(
-            value=self.lab_state.filter_text, placeholder="Find a token: the, 東京, <0x0A> …", description="Search",
+            value=self.query.text, placeholder="Find a token: the, 東京, <0x0A> …", description="Search",
             continuous_update=True,
         )  # fmt: skip
         self._search.add_class("tl-search")
-        self._regex = w.Checkbox(value=False, description="Regular expression", indent=False)
+        self._regex = w.Checkbox(value=self.query.regex, description="Regular expression", indent=False)
         self._regex.layout.width = "auto"
         origins = [
             ("All origins", ""),
             *((f"{name} ({n:,})", name) for name, n in self.view.origin_counts.items()),
         ]
-        self._origin = w.Dropdown(options=origins, description="Origin")
+        origin = self.query.origin if self.query.origin in self.view.origin_counts else ""
+        self._origin = w.Dropdown(options=origins, value=origin, description="Origin")
         self._origin.add_class("tl-origin-filter")
-        self._sort = w.Dropdown(options=[(words, key) for key, words in SORTS.items()], description="Order")
+        self._sort = w.Dropdown(
+            options=[(words, key) for key, words in SORTS.items()], value=self.query.sort, description="Order",
+        )  # fmt: skip
         self._sort.add_class("tl-order")
         self.table = RowTable(COLUMNS)
         self.table.add_class("tl-lexicon-table")
@@ -127,7 +131,7 @@ class LexiconPanel(Panel):
     @property
     def query(self) -> Query:
         """What is asked for now."""
-        return Query(self._search.value, self._regex.value, self._origin.value, self._sort.value, self._reverse)
+        return self.lab_state.query
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -140,12 +144,8 @@ class LexiconPanel(Panel):
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, and this table's query and page."""
-        query = self.query
-        return super().state | {
-            "regex": query.regex, "origin": query.origin, "sort": query.sort, "reverse": query.reverse,
-            "page": self._page, "found": len(self._rows),
-        }  # fmt: skip
+        """The shared view, and this table's page."""
+        return super().state | {"page": self._page, "found": len(self._rows)}
 
     def refresh(self) -> None:
         """Run the query again and show its first page."""
@@ -174,11 +174,9 @@ class LexiconPanel(Panel):
         ids = self._rows[first : first + PAGE]
         with self.table.hold_sync():
             self.table.show(ids.tolist(), [self._cells(int(i)) for i in ids])
-            self.table.caption = f"Lexicon rows, {SORTS[self._sort.value].lower()}{', reversed' * self._reverse}"
-            self.table.sort = [
-                self._sort.value,
-                "down" if (self._sort.value in _FALLING) != self._reverse else "up",
-            ]
+            query = self.query
+            self.table.caption = f"Lexicon rows, {SORTS[query.sort].lower()}{', reversed' * query.reverse}"
+            self.table.sort = [query.sort, "down" if (query.sort in _FALLING) != query.reverse else "up"]
             self._mark()
         shown = f"Rows {first + 1:,} to {first + len(ids):,} of {len(self._rows):,} found" if len(ids) else (
             "No token fits this search; take a filter away or search for less."
@@ -190,15 +188,12 @@ class LexiconPanel(Panel):
 
     def sort_by(self, key: str) -> None:
         """Sort by this order (see `SORTS`); the same order again turns it around."""
-        if self._sort.value == key:
-            self._reverse = not self._reverse
-            self.refresh()
-        else:
-            self._sort.value = key
+        again = self.query.sort == key
+        self.lab_state.query = replace(self.query, sort=key, reverse=again and not self.query.reverse)
 
     def select_found(self) -> None:
         """Select what the query found, so that the maps light up."""
-        self.lab_state.select("target", self._rows[:MOST_SELECTED].tolist())
+        self.lab_state.select("target", self._rows[:MOST_SELECTED].tolist(), by="lexicon")
 
     def _cells(self, i: int) -> list[str]:
         view = self.view
@@ -212,24 +207,32 @@ class LexiconPanel(Panel):
             f"{view.count[i]:,}",
         ]
 
-    def _on_control(self, change: Any) -> None:
-        if change["owner"] is self._search:
-            self.lab_state.filter_text = self._search.value
-        if change["owner"] is self._sort:
-            self._reverse = False
-        self.refresh()
+    def _on_control(self, _change: Any) -> None:
+        if self._repainting:
+            return
+        sort = self._sort.value
+        self.lab_state.query = replace(
+            self.query, text=self._search.value, regex=self._regex.value, origin=self._origin.value, sort=sort,
+            reverse=self.query.reverse and sort == self.query.sort,
+        )  # fmt: skip
 
     def _on_row(self, change: Any) -> None:
         if change["new"] >= 0 and not self._repainting:
-            self.lab_state.select("target", [change["new"]])
+            self.lab_state.select("target", [change["new"]], by="lexicon")
 
     def _on_selection(self, _change: Any) -> None:
         self._mark()
         self._show_why()
 
-    def _on_filter(self, change: Any) -> None:
-        if self._search.value != change["new"]:
-            self._search.value = change["new"]
+    def _on_query(self, _change: Any) -> None:
+        query = self.query
+        self._repainting = True
+        try:
+            self._search.value, self._regex.value, self._sort.value = query.text, query.regex, query.sort
+            self._origin.value = query.origin if query.origin in self.view.origin_counts else ""
+        finally:
+            self._repainting = False
+        self.refresh()
 
     def _chosen(self) -> int:
         rows = self.selection["target_id"]

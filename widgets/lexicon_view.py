@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ import numpy as np
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.errors import InputError
 from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets.query import Query
 
 SORTS = {
     "frequency": "Most frequent first",
@@ -26,17 +26,6 @@ SORTS = {
     "id": "By token id",
 }
 _NEVER_WORST = ("identical", "role", "hole", "edited")
-
-
-@dataclass(frozen=True)
-class Query:
-    """Which rows to show, and in which order."""
-
-    text: str = ""
-    regex: bool = False
-    origin: str = ""  # "" for all
-    sort: str = "frequency"
-    reverse: bool = False
 
 
 class Labels:

@@ -10,6 +10,7 @@ import functools
 import traceback
 from collections.abc import Callable, Sequence
 from html import escape
+from pprint import pformat
 from typing import Any
 
 import ipywidgets as w
@@ -32,6 +33,7 @@ class Panel(w.VBox):
 
     def __init__(self, name: str, hook: str, state: LabState | None) -> None:
         self.lab_state = state if state is not None else LabState()
+        self.setup = ""  # lines that make what `to_code` names; set by who opened the panel, the lab
         self._observed: list[tuple[Callable[..., None], list[str]]] = []
         self._closed = False
         self._probe = ThemeProbe(label=name)
@@ -97,6 +99,32 @@ class Panel(w.VBox):
         """The selected tokens, one a row."""
         chosen = self.lab_state.selection
         return pd.DataFrame({"space": [chosen.space] * len(chosen.ids), "token_id": list(chosen.ids)})
+
+    def to_code(self) -> str:
+        """Return a cell that shows this view again.
+
+        Where the panel was opened by a `Lab`, the cell also makes what is shown; else the names in the call stand for
+        what the panel was given.
+        """
+        name = type(self).__name__
+        return "\n".join(
+            [
+                f"from tokalign_lab.widgets import LabState, {name}",
+                *([self.setup] if self.setup else []),
+                "",
+                f"state = LabState().restore({pformat(self.state_of_view(), width=110)})",
+                f"{name}({', '.join([*self._call(), 'state=state'])})",
+            ]
+        )
+
+    def state_of_view(self) -> dict[str, Any]:
+        """Return what of the shared state this panel shows and `to_code` writes down: what is not as at first."""
+        fresh = LabState().to_dict()
+        return {key: value for key, value in self.lab_state.to_dict().items() if value != fresh[key]}
+
+    def _call(self) -> list[str]:
+        """Arguments that `to_code` gives the panel, as code."""
+        return []
 
     def refresh(self) -> None:
         """Draw everything again from the state."""

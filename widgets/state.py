@@ -17,8 +17,10 @@ from typing import Any
 import traitlets as t
 
 from tokalign_lab.files import write_json
+from tokalign_lab.widgets.query import Query
 
 SPACES = ("source", "target")
+COLOURINGS = ("origin", "script", "score", "margin", "hubness", "frequency", "neighbours")
 KEPT_IDS = 2000  # ids of a selection that are written to disk; the rest is a box that can be drawn again
 
 
@@ -29,11 +31,13 @@ class Selection:
     Attributes
     ----------
     space : "source" or "target"
-    ids : token ids, in the order of choosing; the first is the one that details are shown of
+    ids : token ids, in the order of choosing; the first, the primary token, is the one that details are shown of
+    by : who chose them ("lexicon", "maps", "diagnosis", ...); "" for the user's own code
     """
 
     space: str = "target"
     ids: tuple[int, ...] = ()
+    by: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.ids)
@@ -52,29 +56,29 @@ class LabState(t.HasTraits):
     sentence = t.Unicode("Tokenizers disagree: naïve café, 東京, def f(x): return x**2")
     selection = t.Instance(Selection, args=())
     pins = t.Tuple(default_value=())  # of (space, token id)
-    filter_text = t.Unicode("")
-    colour_by = t.Enum(("origin", "score", "frequency"), default_value="origin")
+    query = t.Instance(Query, args=())
+    colour_by = t.Enum(COLOURINGS, default_value="origin")
     theme = t.Enum(("light", "dark"), default_value="light")
 
-    _kept = ("source", "target", "sentence", "selection", "pins", "filter_text", "colour_by", "theme")
+    _kept = ("source", "target", "sentence", "selection", "pins", "query", "colour_by", "theme")
 
     def __init__(self, path: Path | str | None = None, **values: Any) -> None:
         super().__init__()
         self.path = Path(path) if path is not None else None
         self._lock = threading.Lock()
         if self.path is not None and self.path.is_file():
-            self._restore()
+            self._read()
         for name, value in values.items():
             if not self.has_trait(name):
                 raise TypeError(f"LabState has no {name!r}; it has {', '.join(self._kept)}.")
             setattr(self, name, value)
         self.observe(self._keep, names=list(self._kept))
 
-    def select(self, space: str, ids: Iterable[int]) -> None:
+    def select(self, space: str, ids: Iterable[int], by: str = "") -> None:
         """Choose tokens of one vocabulary; their partners follow from the lexicon in each panel."""
         if space not in SPACES:
             raise ValueError(f"A selection is of the source or the target, not of {space!r}.")
-        self.selection = Selection(space, tuple(dict.fromkeys(int(i) for i in ids)))
+        self.selection = Selection(space, tuple(dict.fromkeys(int(i) for i in ids)), by)
 
     def clear_selection(self) -> None:
         """Choose nothing."""
@@ -87,9 +91,12 @@ class LabState(t.HasTraits):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to show the same view again, as plain values."""
-        values = {name: getattr(self, name) for name in self._kept if name not in ("selection", "pins")}
-        selection = {"space": self.selection.space, "ids": list(self.selection.ids[:KEPT_IDS])}
-        return values | {"selection": selection, "pins": [list(pin) for pin in self.pins]}
+        values = {name: getattr(self, name) for name in self._kept if name not in ("selection", "pins", "query")}
+        chosen = self.selection
+        selection = {"space": chosen.space, "ids": list(chosen.ids[:KEPT_IDS]), "by": chosen.by}
+        return values | {
+            "selection": selection, "pins": [list(pin) for pin in self.pins], "query": self.query.to_dict(),
+        }  # fmt: skip
 
     def _keep(self, _change: object) -> None:
         if self.path is None:
@@ -97,22 +104,28 @@ class LabState(t.HasTraits):
         with self._lock:  # a callback's thread depends on the version of ipykernel; two may arrive at once
             write_json(self.path, self.to_dict())
 
-    def _restore(self) -> None:
-        """Take over what the file holds; a value that no longer fits is left at its default."""
+    def _read(self) -> None:
+        """Take over what the file holds."""
         assert self.path is not None
         try:
             values = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return  # a view is a convenience: one that cannot be read must not keep the lab from opening
-        if not isinstance(values, dict):
-            return
+        if isinstance(values, dict):
+            self.restore(values)
+
+    def restore(self, values: dict[str, Any]) -> LabState:
+        """Take over what `to_dict` gave; a value that no longer fits is left as it is. Returns this state."""
         for name in self._kept:
             try:
                 if name == "selection":
-                    self.select(values[name]["space"], values[name]["ids"])
+                    self.select(values[name]["space"], values[name]["ids"], values[name].get("by", ""))
                 elif name == "pins":
                     self.pins = tuple((str(space), int(i)) for space, i in values[name])
+                elif name == "query":
+                    self.query = Query.from_dict(values[name])
                 else:
                     setattr(self, name, values[name])
-            except (KeyError, TypeError, ValueError, t.TraitError):
+            except (AttributeError, KeyError, TypeError, ValueError, t.TraitError):
                 continue
+        return self

@@ -1,7 +1,7 @@
 """JupyterLab's theme, as Python sees it, and the plotly colours that fit it.
 
 A plotly figure does not follow the page. `ThemeProbe` is an invisible widget that reports light or dark; panels set
-their figure's template from it. It also brings the style sheet of all panels to the page.
+their figure's template from it. It also brings the style sheets of all panels (css/) to the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class ThemeProbe(anywidget.AnyWidget):
     """Reports the page's theme; `label` becomes the accessible name of the panel around it."""
 
     _esm = _HERE / "theme.js"
-    _css = _HERE / "style.css"
+    _css = "\n".join(file.read_text(encoding="utf-8") for file in sorted((_HERE / "css").glob("*.css")))
     dark = t.Bool(False).tag(sync=True)
     seen = t.Bool(False).tag(sync=True)  # False until a page has answered
     label = t.Unicode("").tag(sync=True)

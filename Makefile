@@ -13,7 +13,7 @@ BROWSER ?= yes
 export PYTHON TORCH_INDEX_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lab test demo lint notebooks bench clean
+.PHONY: help setup setup-dev lab app test demo lint notebooks bench clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ setup-dev:  # the environment and what the tests need
 
 lab: setup  ## fetch the default assets and open JupyterLab on the quick start [PORT= BROWSER=no]
 	@scripts/lab.sh "$(PORT)" "$(BROWSER)"
+
+app: setup  ## fetch the default assets and serve the lab as a page of its own, without notebooks [PORT= BROWSER=no]
+	@scripts/assets.sh && $(BIN)/tokalign-lab app --port $(PORT) $(if $(filter no,$(BROWSER)),--no-browser)
 
 test: setup-dev  ## install what the tests need, then lint, type-check and run every test
 	@scripts/test.sh

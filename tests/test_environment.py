@@ -55,7 +55,7 @@ def test_environment_yml_installs_this_project_with_the_same_constraints() -> No
     )
     assert "pip" in environment["dependencies"]
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert pip == ["-c constraints.txt", "-e ."]
+    assert pip == ["-c constraints.txt", "-e .[app]"]
 
 
 def test_constraints_pin_every_requirement_to_a_version_that_it_allows() -> None:

@@ -22,6 +22,7 @@ FLOORS = [
     {"runs"},
     {"console", "doctor"},
     {"report"},
+    {"run_report", "app"},
     {"demo"},
     {"cli"},
 ]

@@ -11,6 +11,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -690,6 +691,39 @@ def demo(
         console.stdout.print(f"Report: {result['report']}", soft_wrap=True)
 
     return result, show
+
+
+@command(app, "report")
+def report(
+    run: Annotated[str, typer.Argument(help="An alignment that has finished: a run's name or its folder.")],
+    tuned: Annotated[
+        list[str] | None, typer.Option("--tuned", help="A tuning run that followed from it. May be repeated.")
+    ] = None,
+    floor: Annotated[str | None, typer.Option("--floor", help="A measure run of the source model.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
+) -> Any:
+    """Write one HTML file about an alignment and what was tuned from it; it needs no network to be read."""
+    from tokalign_lab.run_report import write_run_report
+    from tokalign_lab.runs.control import find_run
+
+    _check_out(out, suffix=".html")
+    followed = [find_run(name) for name in tuned or []]
+    path = write_run_report(out, find_run(run), followed, None if floor is None else find_run(floor))
+    return {"report": str(path)}, lambda: console.stdout.print(f"Report: {path}", soft_wrap=True)
+
+
+@command(app, "app")
+def serve_app(
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of the runs and of the view.")] = Path("runs"),
+    port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 8866,
+    ip: Annotated[str, typer.Option("--ip", help="Address to listen on; by default this machine only.")] = "127.0.0.1",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only serve.")] = False,
+) -> Any:
+    """Serve the lab as a page of its own, behind a token, for people without notebooks."""
+    from tokalign_lab.app import serve
+
+    code = serve(runs, port, ip, browser=not no_browser, say=partial(console.stderr.print, soft_wrap=True))
+    return {"exit_code": code}, lambda: None
 
 
 @command(app, "doctor")

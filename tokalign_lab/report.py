@@ -1,4 +1,4 @@
-"""One HTML file that shows what a demo found: tables, the lexicon's best and worst pairs, both maps, the curves.
+"""One HTML file that shows what was found: tables, the lexicon's best and worst pairs, both maps, the curves.
 
 It needs nothing beside itself: plotly's script is inside, so it opens without a network and can be sent by mail.
 """
@@ -62,46 +62,50 @@ def write_report(
         "<p>A language model was given another tokenizer: both vocabularies were aligned on one text, the model's "
         "embedding rows were rearranged by that lexicon, and the model was tuned back in two stages.</p>",
         "<h2>The pair</h2>",
-        _table([{"": name, " ": value} for name, value in pair.items()]),
+        table_html([{"": name, " ": value} for name, value in pair.items()]),
         "<h2>The lexicons</h2>",
         "<p>Scores on held-out text, 0 to 1, higher is better. Coverage: the share of the vocabulary (of the text) "
         "whose row does not rest on a fallback. BLEU-1 and the sentence score (the cosine that the papers call "
         "BERTScore) compare a text's tokens with what the lexicon makes of its other tokenisation. P@1: how often a "
         "shared token that was hidden finds its twin.</p>",
-        _table(result["lexicons"]),
+        table_html(result["lexicons"]),
         "<h2>The models</h2>",
         "<p>Bits per UTF-8 byte of held-out text, lower is better; the first row is the floor, the second the "
         "ceiling. Interface texts are short strings in many languages that the source model hardly knows.</p>",
-        _table([{**row, "above_floor": row["bits_per_byte"] - floor} for row in result["models"]]),
+        table_html([{**row, "above_floor": row["bits_per_byte"] - floor} for row in result["models"]]),
         "<h2>Tuning</h2>",
-        _curves(RunFolder(out / "run"), floor),
-        _samples(RunFolder(out / "run")),
+        curves_html(RunFolder(out / "run"), floor),
+        samples_html(RunFolder(out / "run")),
         "<h2>Both embedding spaces</h2>",
         "<p>The 1,500 most frequent tokens a side, by the first two principal components of the space that both "
-        "vocabularies share. " + _legend() + "</p>",
-        _maps(alignment, source, target),
+        "vocabularies share. " + legend_html() + "</p>",
+        maps_html(alignment, source, target),
         "<h2>Pairs the lexicon is least sure of</h2>",
         "<p>Frequent tokens that the source lacks, by margin: how much better the best candidate is than the next.</p>",
-        _table(_least_sure(alignment, source, target)),
+        table_html(least_sure(alignment, source, target)),
         "<h2>How this was made</h2>",
         "<p><code>tokalign-lab demo</code>, with these settings:</p>",
-        _table([{"": name, " ": value} for name, value in result["settings"].items()]),
+        table_html([{"": name, " ": value} for name, value in result["settings"].items()]),
         "<p>Seconds:</p>",
-        _table([{"stage": name, "seconds": round(value)} for name, value in result["seconds"].items()]),
+        table_html([{"stage": name, "seconds": round(value)} for name, value in result["seconds"].items()]),
         f"<p class=quiet>Versions: {escape(str(alignment.lexicon.provenance['versions']))}</p>",
     ]
+    return write_page(out / "report.html", f"{pair['source']} to {pair['target']}", sections)
+
+
+def write_page(path: Path, title: str, sections: Sequence[str]) -> Path:
+    """Write one HTML file that needs nothing beside itself; returns its path."""
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(pair['source'])} to {escape(pair['target'])}</title><style>{_STYLE}</style>"
-        f"<body>{''.join(sections)}</body></html>"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style><body>{''.join(sections)}</body></html>"
     )
-    path = out / "report.html"
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table_html(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows of the same keys as a table, numbers to the right."""
     if not rows:
         return "<p>(none)</p>"
     numeric = {name for name in rows[0] if all(isinstance(row[name], int | float) for row in rows)}
@@ -114,7 +118,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def _curves(run: Any, floor: float) -> str:
+def curves_html(run: Any, floor: float | None) -> str:
+    """Draw the curves of a tuning run, beside the source model's floor."""
     from tokalign_lab.widgets.figures import curves_figure
     from tokalign_lab.widgets.run_view import view_of
 
@@ -122,16 +127,18 @@ def _curves(run: Any, floor: float) -> str:
     return _plot(curves_figure(view), with_script=True)
 
 
-def _samples(run: Any) -> str:
+def samples_html(run: Any) -> str:
+    """List how a tuning run's prompts were continued, over time."""
     rows = [
         {"step": event["step"], "prompt": event["prompt"], "continued": event["text"]}
         for event in run.events()[0]
         if event.get("kind") == "sample"
     ]
-    return _table(rows)
+    return table_html(rows)
 
 
-def _maps(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> str:
+def maps_html(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> str:
+    """Draw both maps, of the 1,500 most frequent tokens a side."""
     import numpy as np
 
     from tokalign_lab.projection import project, share_a_space
@@ -152,7 +159,8 @@ def _maps(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> str:
     return _plot(maps_figure(*points, names=(source.name, target.name)))
 
 
-def _legend() -> str:
+def legend_html() -> str:
+    """Say the maps' colours in words."""
     from tokalign_lab.alignment.lexicon import ORIGINS
     from tokalign_lab.widgets.figures import ORIGIN_COLOURS
 
@@ -167,10 +175,13 @@ def _plot(figure: Any, with_script: bool = False) -> str:
     return f"<div class=plot>{figure.to_html(full_html=False, include_plotlyjs=with_script)}</div>"
 
 
-def _least_sure(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> list[dict[str, Any]]:
+def least_sure(
+    alignment: Alignment, source: Vocabulary, target: Vocabulary, most: bool = False
+) -> list[dict[str, Any]]:
+    """Frequent pairs with the smallest margin, or with the largest: how far the best candidate leads the next."""
     table = alignment.lexicon.table
     aligned = table[(table["origin"] == "aligned") & (table["target_count"] >= 20)]
-    worst = aligned.sort_values(["margin", "target_id"]).head(_WORST_FIRST)
+    ordered = aligned.sort_values(["margin", "target_id"], ascending=[not most, True]).head(_WORST_FIRST)
     return [
         {
             "target_token": target.label(row["target_id"]),
@@ -179,5 +190,5 @@ def _least_sure(alignment: Alignment, source: Vocabulary, target: Vocabulary) ->
             "margin": float(row["margin"]),
             "times_in_the_text": int(row["target_count"]),
         }
-        for row in worst.to_dict("records")
+        for row in ordered.to_dict("records")
     ]

@@ -1,4 +1,10 @@
-"""The lab: every panel over one view and one folder of runs, in the order of the work.
+"""The lab: every panel over one view and one folder of runs.
+
+As tabs, with everything done by hand:
+
+    Lab()
+
+or step by step, one panel a cell, in the order of the work:
 
     lab = Lab()
     lab.pair_picker()
@@ -24,10 +30,7 @@ import ipywidgets as w
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import hash_of
-from tokalign_lab.runs.control import start
-from tokalign_lab.runs.folder import ENDED, RunFolder
-from tokalign_lab.widgets.background import WATCHER, submit
+from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets.job_panel import JobPanel
 from tokalign_lab.widgets.lexicon_panel import LexiconPanel
 from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
@@ -37,6 +40,7 @@ from tokalign_lab.widgets.panel import Panel
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.training_panel import TrainingPanel
 from tokalign_lab.widgets.vocabularies import vocabulary_of
+from tokalign_lab.widgets.work import Work
 
 P = TypeVar("P", bound=Panel)
 
@@ -75,16 +79,30 @@ class Lab:
             self.lab_state.source = source
         if target is not None:
             self.lab_state.target = target
-        self.alignment: Alignment | None = None
-        self._align_run: RunFolder | None = None
-        self._rearranged: RunFolder | None = None
-        self._view: LexiconView | None = None
-        self._text: dict[str, Any] = {}
+        self.work = Work(self.runs, self.lab_state)
+        self._loaded: tuple[str, Alignment, LexiconView] | None = None
+
+    def _ipython_display_(self) -> None:
+        """Show everything as tabs, when the lab is the last line of a cell."""
+        from IPython.display import display
+
+        display(self.tabs())
 
     @property
     def state(self) -> dict[str, Any]:
         """The view as plain values."""
         return self.lab_state.to_dict()
+
+    @property
+    def alignment(self) -> Alignment | None:
+        """What was aligned last, if that has finished."""
+        return self.aligned()[0] if self.work.finished("align") else None
+
+    def tabs(self) -> Panel:
+        """Return everything in one panel with tabs; what a cell shows that ends in the lab itself."""
+        from tokalign_lab.widgets.lab_tabs import LabTabs
+
+        return self._opened("lab", LabTabs(self))
 
     def pair_picker(self) -> PairPicker:
         """Choose the pair and compare both tokenizers on a text of your own."""
@@ -111,46 +129,21 @@ class Lab:
             When the job cannot do what was asked; its own sentence.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        self._text = {"text": texts, "max_bytes": max_bytes, "seed": seed}
-        pair = {"source": self.lab_state.source, "target": self.lab_state.target}
-        run = self._done("align", {**pair, **self._text, "recipe": recipe})
-        self._align_run = run
-        self.alignment = Alignment.load(run.path / "alignment")
-        self._view = self._rearranged = None
-        return self.alignment
+        run = self.work.align(text=texts, recipe=recipe, max_bytes=max_bytes, seed=seed)
+        _wait(run, "align")
+        return self.aligned()[0]
 
     def lexicon_panel(self) -> LexiconPanel:
         """Inspect the lexicon of the last `align`."""
-        alignment, view = self._aligned()
-        scores = self._align_run.path / "scores.json" if self._align_run else None
-        known = json.loads(scores.read_text(encoding="utf-8")) if scores is not None and scores.is_file() else None
-        panel = LexiconPanel(alignment.lexicon, scores=known, state=self.lab_state, view=view)
-        return self._opened("lexicon", panel)
+        return self._opened("lexicon", self.make_lexicon_panel())
 
     def maps(self, drawn: int | None = None) -> MapPanel:
         """See both embedding spaces of the last `align`."""
-        alignment, view = self._aligned()
-        if alignment.source_vectors is None or alignment.target_vectors is None:
-            raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign++'.")
-        panel = MapPanel(
-            alignment.lexicon, alignment.source_vectors, alignment.target_vectors, state=self.lab_state, view=view,
-            drawn=drawn or (800 if fast() else 3000), **({"fit_on": 500} if fast() else {}),
-        )  # fmt: skip
-        return self._opened("maps", panel)
+        return self._opened("maps", self.make_maps(drawn))
 
     def rearrange(self) -> JobPanel:
         """Give the source model its new rows by the last lexicon; a job, watched while the next cells run."""
-        run = self._start_rearranging()
-        panel = JobPanel(run, "Rearranging the model", f"the new model is in {run.path / 'model'}", self.lab_state)
-        return self._opened("rearrange", panel)
-
-    def _start_rearranging(self) -> RunFolder:
-        self._aligned()
-        assert self._align_run is not None
-        lexicon = str((self._align_run.path / "alignment" / "lexicon.parquet").resolve())
-        settings = {"model": self.lab_state.source, "lexicon": lexicon}
-        self._rearranged = self._going("rearrange", settings)
-        return self._rearranged
+        return self._opened("rearrange", self.make_rearrange_panel(self.work.rearrange()))
 
     def tune(self, steps: int = 200, restart: bool = False, **settings: Any) -> TrainingPanel:
         """Tune the rearranged model in two stages, and watch; answers at once.
@@ -164,23 +157,55 @@ class Lab:
         restart : begin anew when the run has ended
         settings : fields of `tokalign_lab.adaptation.settings.AdaptSettings`
         """
-        before = self._rearranged or self._start_rearranging()
-        every = {"evaluate_every": max(1, steps // 8), "save_every": max(1, steps // 8)}
-        chosen = {
-            "model": str((before.path / "model").resolve()), **self._text, "steps": steps,
-            **every, **settings,
-        }  # fmt: skip
-        chosen = {name: value for name, value in chosen.items() if value is not None}
-        run = self._run_of("adapt", chosen)
-        if not _exists(run):
-            RunFolder.create(run.path, "adapt", chosen)
-        elif restart and run.state in ENDED:
-            (run.path / "events.jsonl").unlink(missing_ok=True)
-            run.update(state="queued", ended=None, error=None)
-        if run.state == "queued":
-            _start_after(run, before)
-        panel = TrainingPanel(run, self._floor(chosen), self.lab_state)
-        return self._opened("tune", panel)
+        return self._opened("tune", self.make_training_panel(self.work.tune(steps, restart, **settings)))
+
+    def make_lexicon_panel(self) -> LexiconPanel:
+        """Make the inspector of the last alignment."""
+        alignment, view = self.aligned()
+        scores = self._align_run().path / "scores.json"
+        known = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else None
+        return self._told(LexiconPanel(alignment.lexicon, scores=known, state=self.lab_state, view=view))
+
+    def make_maps(self, drawn: int | None = None) -> MapPanel:
+        """Make the maps of the last alignment.
+
+        Raises
+        ------
+        InputError
+            When its recipe makes no vectors.
+        """
+        alignment, view = self.aligned()
+        if alignment.source_vectors is None or alignment.target_vectors is None:
+            raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign++'.")
+        panel = MapPanel(
+            alignment.lexicon, alignment.source_vectors, alignment.target_vectors, state=self.lab_state, view=view,
+            drawn=drawn or (800 if fast() else 3000), **({"fit_on": 500} if fast() else {}),
+        )  # fmt: skip
+        return self._told(panel)
+
+    def make_rearrange_panel(self, run: RunFolder) -> JobPanel:
+        """Make the watcher of a "rearrange" run."""
+        return JobPanel(run, "Rearranging the model", f"the new model is in {run.path / 'model'}", self.lab_state)
+
+    def make_training_panel(self, run: RunFolder) -> TrainingPanel:
+        """Make the monitor of an "adapt" run, with the floor."""
+        return TrainingPanel(run, self.work.floor(run), self.lab_state)
+
+    def aligned(self) -> tuple[Alignment, LexiconView]:
+        """Load the alignment that the lab looks at, once.
+
+        Raises
+        ------
+        InputError
+            When there is none that has finished.
+        """
+        run = self._align_run()
+        if self._loaded is None or self._loaded[0] != run.name:
+            alignment = Alignment.load(run.path / "alignment")
+            names = (alignment.lexicon.provenance[side]["name"] for side in ("source", "target"))
+            view = LexiconView(alignment.lexicon, Labels(alignment.lexicon, *(vocabulary_of(name) for name in names)))
+            self._loaded = run.name, alignment, view
+        return self._loaded[1:]
 
     def close(self) -> None:
         """Close all panels of this lab."""
@@ -191,6 +216,26 @@ class Lab:
     def _place(self) -> str:
         return str(self.runs.resolve())
 
+    def _align_run(self) -> RunFolder:
+        run = self.work.finished("align")
+        if run is None:
+            raise InputError("There is no alignment yet; run lab.align() first, or press Run on the tab Pair.")
+        return run
+
+    def _told(self, panel: P) -> P:
+        """Tell a panel how its `to_code` makes what it shows."""
+        folder = self._align_run().path / "alignment"
+        panel.setup = "\n".join(
+            [
+                "from tokalign_lab.alignment.recipes import Alignment",
+                "",
+                f"alignment = Alignment.load({str(folder)!r})",
+                "lexicon = alignment.lexicon",
+                "source_vectors, target_vectors = alignment.source_vectors, alignment.target_vectors",
+            ]
+        )
+        return panel
+
     def _opened(self, kind: str, panel: P) -> P:
         """Close the panel that a former run of this cell made, so that no two of a kind go on."""
         former = _open_panels.pop((kind, self._place), None)
@@ -199,84 +244,28 @@ class Lab:
         _open_panels[kind, self._place] = panel
         return panel
 
-    def _aligned(self) -> tuple[Alignment, LexiconView]:
-        if self.alignment is None:
-            raise InputError("There is no alignment yet; run lab.align() first.")
-        if self._view is None:
-            lexicon = self.alignment.lexicon
-            names = (lexicon.provenance[side]["name"] for side in ("source", "target"))
-            self._view = LexiconView(lexicon, Labels(lexicon, *(vocabulary_of(name) for name in names)))
-        return self.alignment, self._view
-
-    def _run_of(self, kind: str, settings: dict[str, Any]) -> RunFolder:
-        """Return the run of these settings, whether it exists or not: same settings, same folder."""
-        key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:10]
-        return RunFolder(self.runs / f"{kind}-{key}")
-
-    def _going(self, kind: str, settings: dict[str, Any]) -> RunFolder:
-        """Return the run of these settings, started where it is neither running nor finished."""
-        settings = {name: value for name, value in settings.items() if value is not None}
-        run = self._run_of(kind, settings)
-        if not _exists(run):
-            return start(kind, settings, run.path)
-        if run.state not in ("running", "finished"):
-            run.start()
-        return run
-
-    def _done(self, kind: str, settings: dict[str, Any]) -> RunFolder:
-        """Wait until a run of these settings has finished, starting it where need be."""
-        run = self._going(kind, settings)
-        if run.state != "finished":
-            _wait(run, kind)
-        if run.state != "finished":
-            raise InputError(run.info()["error"] or f"The run {run.name} was {run.state}; run the cell again.")
-        return run
-
-    def _floor(self, chosen: dict[str, Any]) -> RunFolder:
-        """Return the run that measures the source model with its own tokenizer on the same held-out text."""
-        same = ("text", "max_bytes", "seed", "held_out_share", "evaluate_bytes", "device")
-        settings = {
-            "model": self.lab_state.source,
-            **{k: chosen[k] for k in same if chosen.get(k) is not None},
-        }
-        return self._going("measure", settings)
-
-
-def _exists(run: RunFolder) -> bool:
-    return (run.path / "run.json").is_file()
-
-
-def _start_after(run: RunFolder, before: RunFolder) -> None:
-    """Start a queued run as soon as the one it needs has finished."""
-
-    def look() -> bool:
-        state = before.state
-        if state not in ENDED:
-            return run.state == "queued"  # a person may cancel it before it began
-        if run.state == "queued":
-            if state == "finished":
-                submit(run.start)
-            else:
-                why = before.info()["error"] or state
-                run.update(state="failed", error=f"The run it needs, {before.name}, did not finish: {why}")
-        return False
-
-    if look():
-        WATCHER.watch(f"start:{run.path.resolve()}", look)
-
 
 def _wait(run: RunFolder, kind: str) -> None:
-    """Wait for a run with a progress bar; an interrupt of the cell leaves the run going."""
+    """Wait for a run to finish, with a progress bar; an interrupt of the cell leaves the run going.
+
+    Raises
+    ------
+    InputError
+        When it ended otherwise; its own sentence.
+    """
     from IPython.display import display
 
-    bar = w.FloatProgress(min=0.0, max=1.0, description=kind, layout=w.Layout(width="60%"))
-    words = w.Label(value="starting in its own process …")
-    box = w.HBox([bar, words])
-    box.add_class("tl-wait")
-    display(box)
+    if run.state != "finished":
+        bar = w.FloatProgress(min=0.0, max=1.0, description=kind, layout=w.Layout(width="60%"))
+        words = w.Label(value="starting in its own process …")
+        box = w.HBox([bar, words])
+        box.add_class("tl-wait")
+        display(box)
 
-    def progress(share: float, message: str) -> None:
-        bar.value, words.value = share, message
+        def progress(share: float, message: str) -> None:
+            bar.value, words.value = share, message
 
-    run.wait(progress)
-    box.close()
+        run.wait(progress)
+        box.close()
+    if run.state != "finished":
+        raise InputError(run.info()["error"] or f"The run {run.name} was {run.state}; run the cell again.")

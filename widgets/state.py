@@ -59,8 +59,10 @@ class LabState(t.HasTraits):
     query = t.Instance(Query, args=())
     colour_by = t.Enum(COLOURINGS, default_value="origin")
     theme = t.Enum(("light", "dark"), default_value="light")
+    work = t.Dict()  # which runs the lab looks at: step ("align", "rearrange", "adapt") to the run's name
+    tab = t.Unicode("pair")
 
-    _kept = ("source", "target", "sentence", "selection", "pins", "query", "colour_by", "theme")
+    _kept = ("source", "target", "sentence", "selection", "pins", "query", "colour_by", "theme", "work", "tab")
 
     def __init__(self, path: Path | str | None = None, **values: Any) -> None:
         super().__init__()

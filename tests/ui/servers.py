@@ -1,0 +1,116 @@
+"""JupyterLab and Voila for tests and benchmarks: on loopback, with a token, all their files in one temporary folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 90
+SETTINGS = {
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
+}
+_PLACES = {
+    "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
+    "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython",
+}  # fmt: skip
+
+
+@dataclass
+class Server:
+    """A running server: its address, its token, and the folder that it shows."""
+
+    url: str
+    token: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def jupyter_lab(home: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+    """Serve JupyterLab over a copy of the notebooks in `home / "lab"`."""
+    shutil.copytree(ROOT / "notebooks", home / "lab" / "notebooks", ignore=shutil.ignore_patterns(".ipynb_*"))
+    for name, values in SETTINGS.items():
+        file = home / "settings" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    port, token = free_port(), secrets.token_hex(16)
+    command = [
+        "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'lab'}",
+        "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
+        *(["--allow-root"] if os.getuid() == 0 else []),
+    ]  # fmt: skip
+    with serving(home, command, environment, f"http://127.0.0.1:{port}", token, "/api/status") as server:
+        yield server
+
+
+@contextmanager
+def serving(
+    home: Path, command: Sequence[str], environment: Mapping[str, str], url: str, token: str, ready: str
+) -> Iterator[Server]:
+    """Run a server of this Python until the block ends; all runs that it started are ended too."""
+    places = {name: str(home / place) for name, place in _PLACES.items()}
+    runs = home / "lab" / "runs"
+    given = {"TOKALIGN_RUNS": str(runs), "HF_HUB_OFFLINE": "1", **environment}
+    log = home / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | places | given,
+            cwd=home,
+        )
+    server = Server(url, token, home / "lab", process)
+    try:
+        _wait_for(server, ready, log)
+        yield server
+    finally:
+        _cancel_runs(runs)
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _wait_for(server: Server, ready: str, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise RuntimeError(f"the server ended at its start:\n{log.read_text()[-3000:]}")
+        try:
+            with urllib.request.urlopen(f"{server.url}{ready}?token={server.token}", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise RuntimeError(f"the server did not answer in {START_S} s:\n{log.read_text()[-3000:]}")
+
+
+def _cancel_runs(folder: Path) -> None:
+    """A run outlives its kernel by design, so the tests end theirs."""
+    from tokalign_lab.runs.control import list_runs
+
+    for run in list_runs(folder):
+        if run.state == "running":
+            run.cancel(grace=5)

@@ -1,0 +1,180 @@
+"""Everything in one place: a tab for each panel, in the order of the work.
+
+A tab is made when it is first looked at, and made anew when what it shows has become another. It is made away from the
+callback, so that the page goes on answering. What a tab needs and does not have yet, it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as w
+
+from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.widgets.background import WATCHER, submit
+from tokalign_lab.widgets.job_panel import JobPanel
+from tokalign_lab.widgets.pair_picker import PairPicker
+from tokalign_lab.widgets.panel import Panel, bar, button
+
+if TYPE_CHECKING:
+    from tokalign_lab.widgets.lab import Lab
+
+TABS = {
+    "pair": "Pair",
+    "lexicon": "Lexicon",
+    "maps": "Maps",
+    "training": "Training",
+}
+_OF_THE_LEXICON = ("lexicon", "maps")
+
+
+class LabTabs(Panel):
+    """All panels of a lab, as tabs.
+
+    Parameters
+    ----------
+    lab : the lab
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__("tokalign lab", "tl-lab", lab.lab_state)
+        self.lab = lab
+        self._made_of: dict[str, Any] = {}  # tab to what its panels were made of
+        self._boxes = {name: w.VBox() for name in TABS}
+        self._makers: dict[str, Callable[[], list[w.Widget]]] = {
+            "pair": self._make_pair,
+            "lexicon": lambda: [lab.make_lexicon_panel()],
+            "maps": lambda: [lab.make_maps()],
+            "training": self._make_training,
+        }
+        for name, box in self._boxes.items():
+            box.add_class(f"tl-tab-{name}")
+        self._tabs = w.Tab(children=list(self._boxes.values()), titles=list(TABS.values()))
+        self._tabs.selected_index = list(TABS).index(self.tab)
+        self._tabs.observe(self.guarded(self._on_tab), names="selected_index")
+        self._fill([self._tabs])
+        self._watch(lambda _change: self._follow(), "work")
+        self._watch(self._on_state_tab, "tab")
+        self._name = f"lab:{lab.runs.resolve()}"
+        self._show()
+        self._follow()
+
+    @property
+    def tab(self) -> str:
+        """Name of the tab that is open."""
+        return self.lab_state.tab if self.lab_state.tab in TABS else "pair"
+
+    def refresh(self) -> None:
+        """Make the open tab anew."""
+        self._made_of.pop(self.tab, None)
+        self.clear_error()
+        self._show()
+
+    def to_code(self) -> str:
+        """Return a cell that shows the lab again; the view is kept in its folder."""
+        return f"from tokalign_lab.widgets import Lab\n\nLab(runs={str(self.lab.runs)!r})"
+
+    def close(self) -> None:
+        """Close all tabs; the runs go on."""
+        if not self.closed:
+            WATCHER.stop(self._name, self._tick)
+        super().close()
+
+    def _on_tab(self, change: Any) -> None:
+        self.lab_state.tab = list(TABS)[change["new"]]
+
+    def _on_state_tab(self, _change: Any) -> None:
+        self._tabs.selected_index = list(TABS).index(self.tab)
+        self._show()
+
+    def _follow(self) -> None:
+        """Look at the runs until they have ended: what they make is shown as soon as it is there."""
+        self._show()
+        WATCHER.watch(self._name, self._tick)
+
+    def _tick(self) -> bool:
+        if self.closed:
+            return False
+        try:
+            self._show()
+            runs = [self.lab.work.find(step) for step in ("align", "rearrange")]
+            return any(run is not None and run.state not in ENDED for run in runs)
+        except Exception as error:  # no one sees a thread's exceptions: the panel must say them
+            self.show_error(error)
+            return False
+
+    def _needs(self, tab: str) -> Any:
+        """Return what a tab shows, to know when it has become another."""
+        work = self.lab_state.work
+        if tab in _OF_THE_LEXICON:
+            run = self.lab.work.find("align")
+            return None if run is None else (run.name, run.state)
+        return {"pair": work.get("align"), "training": (work.get("align"), work.get("rearrange"), work.get("adapt"))}[
+            tab
+        ]
+
+    def _show(self) -> None:
+        """Make the open tab where it is not made, or not of what it is to show."""
+        tab, needs = self.tab, self._needs(self.tab)
+        if tab in self._made_of and self._made_of[tab] == needs:
+            return
+        self._made_of[tab] = needs
+        if tab in _OF_THE_LEXICON and (needs is None or needs[1] != "finished"):
+            self._put(tab, [_words(_why_not(self.lab.work.find("align")))])
+            return
+        if not self._boxes[tab].children:
+            self._put(tab, [_words("Opening …")])
+
+        def work() -> None:
+            try:
+                self._put(tab, self._makers[tab]())
+            except Exception as error:
+                self._put(tab, [_words("This could not be shown."), button("Try again", self.refresh, "tl-again")])
+                self.show_error(error)
+
+        submit(work)
+
+    def _put(self, tab: str, children: list[w.Widget]) -> None:
+        if self.closed:
+            return
+        box = self._boxes[tab]
+        former, box.children = box.children, tuple(children)
+        for child in former:
+            child.close()
+
+    def _make_pair(self) -> list[w.Widget]:
+        run = self.lab.work.find("align")
+        made: list[w.Widget] = [PairPicker(state=self.lab_state)]
+        made.append(bar(button("Align this pair", self._align, "tl-align", style="primary")))
+        if run is not None:
+            made.append(JobPanel(run, "Aligning", "the lexicon and the maps are on the next tabs", self.lab_state))
+        return made
+
+    def _align(self) -> None:
+        from tokalign_lab.widgets.lab import fast
+
+        submit(self.guarded(lambda: self.lab.work.align(text=["default"], max_bytes=300_000 if fast() else None)))
+
+    def _make_training(self) -> list[w.Widget]:
+        tuned, rearranged = self.lab.work.find("adapt"), self.lab.work.find("rearrange")
+        made: list[w.Widget] = []
+        if rearranged is not None:
+            made.append(self.lab.make_rearrange_panel(rearranged))
+        if tuned is not None:
+            made.append(self.lab.make_training_panel(tuned))
+        return made
+
+
+def _words(text: str) -> w.HTML:
+    return w.HTML(f'<div class="tl-empty" role="status">{escape(text)}</div>')
+
+
+def _why_not(run: RunFolder | None) -> str:
+    if run is None:
+        return "Nothing has been aligned yet: choose a pair on the tab Pair, and align it."
+    state = run.state
+    if state in ("queued", "running"):
+        return "The pair is being aligned; this tab fills when that has finished. The tab Pair shows how far it is."
+    return f"Aligning was {state}: {run.info()['error'] or 'see the tab Pair'}"

@@ -1,0 +1,149 @@
+"""The runs of one lab, each of which needs the one before: align, rearrange, tune, and the floor beside it.
+
+A run is named by its settings, so what was asked for before is found again, running or done. Which runs the lab looks
+at is a part of the view (`LabState.work`): a restarted kernel goes on with them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import hash_of
+from tokalign_lab.runs.control import start
+from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.widgets.background import WATCHER, submit
+from tokalign_lab.widgets.state import LabState
+
+STEPS = ("align", "rearrange", "adapt")
+_OF_THE_TEXT = ("text", "max_bytes", "seed")
+
+
+class Work:
+    """Find or start the runs of a lab.
+
+    Parameters
+    ----------
+    root : folder of the runs
+    state : says which pair is chosen, and keeps which runs are looked at
+    """
+
+    def __init__(self, root: Path, state: LabState) -> None:
+        self.root = root
+        self._state = state
+
+    def find(self, step: str) -> RunFolder | None:
+        """Return the run of this step that the lab looks at, None where there is none (any more)."""
+        name = self._state.work.get(step)
+        if name is None:
+            return None
+        run = RunFolder(self.root / name)
+        return run if _exists(run) else None
+
+    def finished(self, step: str) -> RunFolder | None:
+        """Return the run of this step if it has finished."""
+        run = self.find(step)
+        return run if run is not None and run.state == "finished" else None
+
+    def align(self, **settings: Any) -> RunFolder:
+        """Align the chosen pair; `settings` are those of an "align" run beside the pair."""
+        pair = {"source": self._state.source, "target": self._state.target}
+        return self._look_at("align", self._going("align", {**pair, **settings}))
+
+    def rearrange(self, lexicon: Path | None = None) -> RunFolder:
+        """Give the source model its new rows, by the alignment that is looked at or by a lexicon made from it.
+
+        Raises
+        ------
+        InputError
+            When nothing has been aligned.
+        """
+        before = self._aligned()
+        path = lexicon or before.path / "alignment" / "lexicon.parquet"
+        settings = {"model": before.info()["settings"]["source"], "lexicon": str(path.resolve())}
+        return self._look_at("rearrange", self._going("rearrange", settings))
+
+    def tune(self, steps: int, restart: bool = False, **settings: Any) -> RunFolder:
+        """Tune the rearranged model on the text that was aligned; begins when rearranging has finished."""
+        before = self.find("rearrange") or self.rearrange()
+        every = max(1, steps // 8)
+        chosen = {
+            "model": str((before.path / "model").resolve()), **self._text(), "steps": steps,
+            "evaluate_every": every, "save_every": every, **settings,
+        }  # fmt: skip
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        run = self._of("adapt", chosen)
+        if not _exists(run):
+            RunFolder.create(run.path, "adapt", chosen)
+        elif restart and run.state in ENDED:
+            (run.path / "events.jsonl").unlink(missing_ok=True)
+            run.update(state="queued", ended=None, error=None)
+        if run.state == "queued":
+            _start_after(run, before)
+        return self._look_at("adapt", run)
+
+    def floor(self, tuned: RunFolder) -> RunFolder:
+        """Return the run that measures the source model with its own tokenizer on what `tuned` holds out."""
+        chosen = tuned.info()["settings"]
+        same = (*_OF_THE_TEXT, "held_out_share", "evaluate_bytes", "device")
+        source = self._aligned().info()["settings"]["source"]
+        return self._going("measure", {"model": source, **{name: chosen.get(name) for name in same}})
+
+    def _aligned(self) -> RunFolder:
+        run = self.find("align")
+        if run is None:
+            raise InputError("There is no alignment yet; align a pair first.")
+        return run
+
+    def _text(self) -> dict[str, Any]:
+        settings = self._aligned().info()["settings"]
+        return {name: settings.get(name) for name in _OF_THE_TEXT}
+
+    def _look_at(self, step: str, run: RunFolder) -> RunFolder:
+        """Keep this run as the lab's; what was made from another one of its step is not looked at any more."""
+        if self._state.work.get(step) != run.name:
+            earlier = STEPS[: STEPS.index(step)]
+            self._state.work = {name: self._state.work[name] for name in earlier if name in self._state.work} | {
+                step: run.name
+            }
+        return run
+
+    def _of(self, kind: str, settings: dict[str, Any]) -> RunFolder:
+        """Return the run of these settings, whether it exists or not: same settings, same folder."""
+        key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:10]
+        return RunFolder(self.root / f"{kind}-{key}")
+
+    def _going(self, kind: str, settings: dict[str, Any]) -> RunFolder:
+        """Return the run of these settings, started where it is neither running nor finished."""
+        settings = {name: value for name, value in settings.items() if value is not None}
+        run = self._of(kind, settings)
+        if not _exists(run):
+            return start(kind, settings, run.path)
+        if run.state not in ("running", "finished"):
+            run.start()
+        return run
+
+
+def _exists(run: RunFolder) -> bool:
+    return (run.path / "run.json").is_file()
+
+
+def _start_after(run: RunFolder, before: RunFolder) -> None:
+    """Start a queued run as soon as the one it needs has finished."""
+
+    def look() -> bool:
+        state = before.state
+        if state not in ENDED:
+            return run.state == "queued"  # a person may cancel it before it began
+        if run.state == "queued":
+            if state == "finished":
+                submit(run.start)
+            else:
+                why = before.info()["error"] or state
+                run.update(state="failed", error=f"The run it needs, {before.name}, did not finish: {why}")
+        return False
+
+    if look():
+        WATCHER.watch(f"start:{run.path.resolve()}", look)

@@ -26,8 +26,8 @@ from tokalign_lab.runs.folder import RunFolder
 
 _SCORES = (
     "On held-out text, 0 to 1, higher is better; with the interval that 95 % of resampled texts fall into. BLEU-1 and "
-    "the sentence score compare a text's tokens with what the lexicon makes of its other tokenisation. P@1: how often a "
-    "shared token that was hidden finds its twin."
+    "the sentence score compare a text's tokens with what the lexicon makes of its other tokenisation. P@1: how often "
+    "a shared token that was hidden finds its twin."
 )
 
 

@@ -1,10 +1,10 @@
-"""What the panels cost at full size: a lexicon of 262,144 target tokens and 49,152 source tokens, maps of 20,000 points.
+"""What the panels cost at full size: 262,144 target and 49,152 source tokens, maps of 20,000 points.
 
     python benchmarks/ui.py --out docs/results/ui.md
 
 - Kernel: SmolLM2's tokenizer to Gemma 3's, aligned on 3 MB of text. Panels are made without a page, behind a comm that
   counts what would be sent. A search, a sort and a selection are what a key or a click does, until the last message.
-- Page: the same panels in JupyterLab in Chromium, drawn by software (no GPU): from Run to a table with rows, a box drawn
+- Page: the same panels in JupyterLab in Chromium, drawn by software (no GPU): from Run to a table with rows, a box
   over 20,000 points until the partners are lit, the heap of the page, and what 1,000 updates leave behind.
 
 About six minutes on two cores; run it alone.
@@ -65,6 +65,7 @@ class Sent:
         self.opened = 0
 
     def begin(self) -> None:
+        """Count from now on."""
         self.sizes.clear()
 
     def install(self) -> None:

@@ -1,0 +1,114 @@
+"""A report of runs, the commands it ends in, and the page that the app serves."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+import typer
+
+from tokalign_lab import app as lab_app
+from tokalign_lab.cli import app as commands
+from tokalign_lab.errors import InputError
+from tokalign_lab.run_report import score_rows, write_run_report
+from tokalign_lab.runs.commands import command_of
+from tokalign_lab.runs.control import start
+from tokalign_lab.runs.folder import RunFolder
+
+TEXT = "The cat sat on the <b>mat</b> and looked at the dog. 東京は大きい。\ndef add(a, b):\n    return a + b\n"
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = tmp_path_factory.mktemp("report")
+    text = folder / "text"  # the run goes beside it
+    text.mkdir()
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (text / name).write_text(TEXT * 80 + name, encoding="utf-8")
+    run = start("align", {"source": "smollm2-135m", "target": "sp32k", "text": [str(text)]}, folder / "align-1")
+    assert run.wait() == "finished", run.info()["error"]
+    return run
+
+
+def tuned(folder: Path, text: Path) -> RunFolder:
+    """A tuning run as its events tell it; the report reads nothing else."""
+    settings = {"model": "moved", "text": [str(text)], "steps": 4, "cross_documents": False, "mix": {"de": 2.0}}
+    run = RunFolder.create(folder, "adapt", settings)
+    for step in range(1, 5):
+        run.emit({"kind": "step", "step": step, "stage": 1, "loss": 5.0 - step, "learning_rate": 1e-3})
+    run.emit({"kind": "evaluation", "step": 4, "stage": 1, "bits_per_byte": 2.5, "by_slice": {"code": 2.0}})
+    run.emit({"kind": "sample", "step": 4, "stage": 1, "prompt": "<script>alert(1)</script>", "text": "</table>"})
+    run.update(state="finished")
+    return run
+
+
+def test_a_report_holds_everything_and_needs_nothing(aligned: RunFolder, tmp_path: Path) -> None:
+    run = tuned(tmp_path / "adapt-1", tmp_path)
+    page = write_run_report(tmp_path / "report.html", aligned, [run]).read_text(encoding="utf-8")
+    for words in ("<h2>Scores", "<h2>Diagnosis", "<h2>Tuning: adapt-1", "least sure", "surest", "tokalign-lab align"):
+        assert words in page
+    assert "2.5" in page
+    assert "<script>alert(1)</script>" not in page  # what a model writes stays text
+    assert 'src="http' not in page  # nothing is fetched
+    scores = json.loads((aligned.path / "scores.json").read_text())
+    assert f"{scores['lexicon']['bleu1']['target_to_source']:.3f}" in page
+
+
+def test_a_report_begins_with_an_alignment_that_has_finished(aligned: RunFolder, tmp_path: Path) -> None:
+    run = tuned(tmp_path / "adapt-1", tmp_path)
+    with pytest.raises(InputError, match="adapt-1 is no alignment"):
+        write_run_report(tmp_path / "report.html", run)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_scores_that_were_not_measured_are_no_rows() -> None:
+    assert score_rows({}) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("align", {"source": "a", "target": "b c", "text": ["x", "y z"], "recipe": "anchored", "seed": 3}),
+        ("rearrange", {"model": "m", "lexicon": "l.parquet", "keep_tied": True, "seed": 0}),
+        ("rearrange", {"model": "m", "lexicon": "l.parquet", "keep_tied": False, "pad_to_multiple_of": 64}),
+        ("adapt", {"model": "m", "text": ["t"], "steps": 5, "mix": {"de": 2.0}, "cross_documents": False,
+                   "bf16": True, "max_bytes": 10, "learning_rate_stage1": 1e-4}),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_run_is_one_that_the_command_line_takes(kind: str, settings: dict[str, object]) -> None:
+    words = shlex.split(command_of({"kind": kind, "settings": settings}))
+    assert words[:2] == ["tokalign-lab", kind]
+    command = typer.main.get_command(commands).commands[kind]
+    context = command.make_context(kind, words[2:])  # refuses an option that it does not have
+    if "mix" in settings:
+        assert context.params["mix"] == ["de=2.0"]
+        assert context.params["cross_documents"] is False
+    if "text" in settings:
+        assert context.params["text"] == settings["text"]
+
+
+def test_a_kind_without_a_command_is_a_line_of_python() -> None:
+    line = command_of({"kind": "measure", "settings": {"model": "it's"}})
+    assert shlex.split(line)[0] == "python"
+    compile(shlex.split(line)[2], "line", "exec")
+
+
+class TestApp:
+    def test_the_page_is_the_lab_of_a_folder(self, tmp_path: Path) -> None:
+        lab_app.write_page(tmp_path / "lab.ipynb", tmp_path / "my runs")
+        (cell,) = json.loads((tmp_path / "lab.ipynb").read_text())["cells"]
+        assert str(tmp_path / "my runs") in "".join(cell["source"])
+
+    def test_asks_for_a_token_on_loopback(self) -> None:
+        options = lab_app.options(1, lab_app.LOOPBACK, "secret", browser=False)
+        assert {"--Voila.ip=127.0.0.1", "--token=secret", "--no-browser"} <= set(options)
+
+    def test_a_taken_port_is_one_sentence(self, tmp_path: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            with pytest.raises(InputError, match="cannot be listened on"):
+                lab_app.serve(tmp_path, taken.getsockname()[1])

@@ -1,0 +1,76 @@
+"""The runs of a lab: found again, kept over a restart, and dropped when what they were made from changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ipywidgets")
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.widgets import work as module
+from tokalign_lab.widgets.state import LabState
+from tokalign_lab.widgets.work import Work
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    """Runs that are made but not started: processes are tested in test_runs."""
+    monkeypatch.setattr(module, "start", lambda kind, settings, path: RunFolder.create(path, kind, settings))
+    monkeypatch.setattr(RunFolder, "start", lambda self, resume=False: None)
+    return Work(tmp_path, LabState(tmp_path / "lab.json"))
+
+
+def finish(run: RunFolder) -> RunFolder:
+    run.update(state="finished")
+    return run
+
+
+def test_the_same_settings_find_the_same_run(work: Work) -> None:
+    first = work.align(text=["default"], seed=0)
+    assert work.align(text=["default"], seed=0, max_bytes=None).path == first.path
+    assert work.align(text=["default"], seed=1).path != first.path
+
+
+def test_a_restarted_lab_looks_at_the_same_runs(work: Work, tmp_path: Path) -> None:
+    run = finish(work.align(text=["default"]))
+    again = Work(tmp_path, LabState(tmp_path / "lab.json"))
+    found = again.finished("align")
+    assert found is not None
+    assert found.path == run.path
+    assert again.find("adapt") is None
+
+
+def test_what_came_from_another_alignment_is_not_looked_at(work: Work) -> None:
+    finish(work.align(text=["default"]))
+    finish(work.rearrange())
+    work.tune(10)
+    assert work.find("adapt") is not None
+    work.align(text=["default"], recipe="pieces")
+    assert work.find("rearrange") is None
+    assert work.find("adapt") is None
+
+
+def test_tuning_reads_the_text_that_was_aligned(work: Work) -> None:
+    finish(work.align(text=["a", "b"], max_bytes=1000, seed=3))
+    run = work.tune(16, batch_size=2)
+    settings = run.info()["settings"]
+    assert (settings["text"], settings["max_bytes"], settings["seed"]) == (["a", "b"], 1000, 3)
+    assert (settings["steps"], settings["batch_size"], settings["evaluate_every"]) == (16, 2, 2)
+    floor = work.floor(run).info()["settings"]
+    assert floor == {"model": "smollm2-135m", "text": ["a", "b"], "max_bytes": 1000, "seed": 3}
+
+
+def test_a_run_that_was_deleted_is_not_found(work: Work) -> None:
+    run = work.align(text=["default"])
+    (run.path / "run.json").unlink()
+    assert work.find("align") is None
+
+
+def test_nothing_comes_before_an_alignment(work: Work) -> None:
+    with pytest.raises(InputError, match="align a pair first"):
+        work.rearrange()
+    with pytest.raises(InputError, match="align a pair first"):
+        work.tune(5)

@@ -200,6 +200,7 @@ def _notebook(path: Path, folder: str) -> None:
         f"for i in range({UPDATES}):\n    lab.lab_state.select('target', [int(ids[i % len(ids)])])\nprint('updated')",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, path)
 
 

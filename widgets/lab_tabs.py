@@ -52,6 +52,7 @@ class LabTabs(Panel):
         for name, box in self._boxes.items():
             box.add_class(f"tl-tab-{name}")
         self._tabs = w.Tab(children=list(self._boxes.values()), titles=list(TABS.values()))
+        self._tabs.add_class("tl-lab-tabs")
         self._tabs.selected_index = list(TABS).index(self.tab)
         self._tabs.observe(self.guarded(self._on_tab), names="selected_index")
         self._fill([self._tabs])

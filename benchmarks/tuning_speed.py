@@ -5,7 +5,7 @@ set free, `Trainer.train()`, on the same blocks in the same order with the same 
 events, held-out text, a checkpoint, the model saved at the end. A run folder's process asks for huge pages
 (THP_MEM_ALLOC_ENABLE=1); "plain, huge pages" is the plain loop with those, so that one sees what they do.
 
-The losses of all three must agree.
+The losses of all of them must agree.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def prepare(target: str, folder: str) -> dict[str, Any]:
     return {}
 
 
-def settings_of(stage: int, steps: int, batch: int, length: int) -> Any:
+def settings_of(stage: int, steps: int, batch: int, length: int, checkpointing: bool = False) -> Any:
     from tokalign_lab.adaptation.settings import AdaptSettings
 
     return AdaptSettings(
@@ -46,10 +46,11 @@ def settings_of(stage: int, steps: int, batch: int, length: int) -> Any:
         evaluate_bytes=2_000,
         prompts=(),
         save_every=steps,
+        gradient_checkpointing=checkpointing,
     )
 
 
-def ours(model: str, stage: int, steps: int, batch: int, length: int) -> dict[str, Any]:
+def ours(model: str, stage: int, steps: int, batch: int, length: int, checkpointing: bool = False) -> dict[str, Any]:
     """`adapt`, of which the step events are kept."""
     from tokalign_lab.adaptation.train import adapt
 
@@ -58,7 +59,7 @@ def ours(model: str, stage: int, steps: int, batch: int, length: int) -> dict[st
         adapt(
             model,
             ["default"],
-            settings_of(stage, steps, batch, length),
+            settings_of(stage, steps, batch, length, checkpointing),
             Path(folder),
             events.append,
             max_bytes=TEXT_BYTES,
@@ -68,6 +69,11 @@ def ours(model: str, stage: int, steps: int, batch: int, length: int) -> dict[st
         "losses": [event["loss"] for event in told],
         "speeds": [event["tokens_per_second"] for event in told],
     }
+
+
+def ours_checkpointing(model: str, stage: int, steps: int, batch: int, length: int) -> dict[str, Any]:
+    """`adapt`, keeping only each layer's input for the backward pass."""
+    return ours(model, stage, steps, batch, length, checkpointing=True)
 
 
 def plain(model_name: str, stage: int, steps: int, batch: int, length: int) -> dict[str, Any]:
@@ -124,10 +130,10 @@ def plain(model_name: str, stage: int, steps: int, batch: int, length: int) -> d
 
 
 def compare(target: str, folder: str, stage: int, steps: int, batch: int, length: int) -> list[dict[str, Any]]:
-    """Measure the three of a stage, and put them beside the plain loop."""
+    """Measure the loops of a stage, and put them beside the plain one."""
     rows: list[dict[str, Any]] = []
     losses: list[float] = []
-    for name, work, huge in (("plain", plain, False), ("plain, huge pages", plain, True), ("ours", ours, True)):
+    for name, work, huge in LOOPS:
         os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(huge))
         found = measured(work, folder, stage, steps, batch, length)
         speed = statistics.median(found["speeds"][1:])  # the first step also sets things up
@@ -150,9 +156,18 @@ def compare(target: str, folder: str, stage: int, steps: int, batch: int, length
     return rows
 
 
+LOOPS = (
+    ("plain", plain, False),
+    ("plain, huge pages", plain, True),
+    ("ours", ours, True),
+    ("ours, gradient checkpointing", ours_checkpointing, True),
+)
+
+
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    options.add_argument("--stages", nargs="+", type=int, choices=(1, 2), default=(1, 2))
     options.add_argument("--steps", type=int, default=6)
     options.add_argument("--batch-size", type=int, default=4)
     options.add_argument("--sequence-length", type=int, default=256)
@@ -165,7 +180,7 @@ def main() -> None:
         for target in given.targets:
             place = str(Path(folder) / target)
             measured(prepare, target, place)
-            for stage in (1, 2):
+            for stage in given.stages:
                 rows += compare(target, place, stage, given.steps, given.batch_size, given.sequence_length)
     apart = max(row["largest_difference"] for row in rows)
     notes = [

@@ -21,7 +21,7 @@ from typing import Any
 
 import tuning
 from harness import Kept, Result, Table, report
-from tuning import SLICES, Bench, curve_columns, losses_by, mean
+from tuning import SLICES, curve_columns, losses_by, mean
 
 from tokalign_lab.catalog.tokenizer_formats import Roles, wrap
 from tokalign_lab.vocabulary import Vocabulary, overlap
@@ -43,7 +43,7 @@ def main() -> None:
             kept(partial(bench.tune, tuning.SOURCE, source), model="control", **bench.key)
         )
         for name, target in vocabularies.items():
-            by.setdefault(name, []).append(kept(partial(run, bench, target), model=name, **bench.key))
+            by.setdefault(name, []).append(kept(partial(bench.move_and_tune, target), model=name, **bench.key))
     tables: list[Table] = [
         ("The vocabularies", [facts(source, target, by[name]) for name, target in vocabularies.items()])
     ]
@@ -78,12 +78,6 @@ def characters() -> list[str]:
     for document in tuning.align_text():
         counts.update(document.text)
     return sorted(letter for letter, n in counts.items() if n >= LEAST_COUNT and letter not in " ▁")
-
-
-def run(bench: Bench, target: Vocabulary) -> Result:
-    highest = bench.ceiling(target)
-    place, before = bench.start(target)
-    return {**bench.tune(place, target), "ceiling": highest, "not_calibrated": before}
 
 
 def facts(source: Vocabulary, target: Vocabulary, lines: list[Result]) -> dict[str, Any]:

@@ -48,14 +48,7 @@ def runs(bench: Bench) -> Iterator[tuple[str, Callable[[], Result]]]:
     for name, changed in CONTROLS.items():
         yield name, partial(bench.tune, tuning.SOURCE, vocabulary, **changed)
     for name in bench.given.targets:
-        yield name, partial(move_and_tune, bench, name)
-
-
-def move_and_tune(bench: Bench, name: str) -> Result:
-    target = catalog.load_vocabulary(name)
-    highest = bench.ceiling(target)
-    place, before = bench.start(target)
-    return {**bench.tune(place, target), "ceiling": highest, "not_calibrated": before}
+        yield name, partial(bench.move_and_tune, catalog.load_vocabulary(name))
 
 
 def table(by: dict[str, list[Result]], given: argparse.Namespace, name: str) -> Table:

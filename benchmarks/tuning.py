@@ -239,6 +239,12 @@ class Bench:
             "bytes_per_token": bytes_per_token(vocabulary, self.measured),
         }
 
+    def move_and_tune(self, target: Vocabulary) -> Result:
+        """Tune a moved model; the result also has "ceiling" and "not_calibrated", its bits before calibration."""
+        ceiling = self.ceiling(target)
+        place, before = self.start(target)
+        return {**self.tune(place, target), "ceiling": ceiling, "not_calibrated": before}
+
 
 def benches(given: argparse.Namespace) -> Iterator[Bench]:
     """Yield one bench a seed, with its text written down."""

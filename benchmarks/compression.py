@@ -29,7 +29,6 @@ from tokalign_lab import catalog
 from tokalign_lab.catalog.assets import assets
 from tokalign_lab.documents import Document, excerpts, n_bytes
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
-from tokalign_lab.model.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.save import save_model
 
@@ -54,7 +53,7 @@ def main() -> None:
         f"The slices that no held-out text has are the declaration of human rights. {given.bytes:,} bytes a slice.",
         f"Timed: {given.repeats} repeats of {given.new_tokens} new tokens after a prompt, batch 1, and of scoring "
         f"{given.timed_bytes:,} bytes a slice, float32, after one repeat that is not counted. Device: "
-        f"{describe_device(pick_device(given.device))}, {given.threads} threads.",
+        f"{tuning.device_of(given)}. Tokens a second are those of English prose.",
         "Moved models are those of `anchored`, not tuned; their head has a matrix of its own, the source's is tied.",
     ]
     found = {name: bytes_per_token(catalog.load_vocabulary(name), sample(given.bytes)) for name in names(given)}
@@ -134,6 +133,7 @@ def row(line: Result, first: Result, what: str) -> dict[str, Any]:
     for name in TIMED:
         speeds = line[what][name]
         middle, usual = statistics.median(speeds), statistics.median(first[what][name])
+        made.setdefault("tokens/s", middle / line["bytes_per_token"][name])  # of the first slice, prose
         made[f"{tuning.TITLES[name]}, bytes/s"] = f"{middle:,.0f} [{min(speeds):,.0f}, {max(speeds):,.0f}]"
         made[f"{tuning.TITLES[name]}, times the source"] = middle / usual
     return made

@@ -310,8 +310,15 @@ def budget(given: argparse.Namespace, one: Result) -> str:
         f"Every run reads the same {one['bytes']:,} bytes of text, in equal parts {', '.join(SLICES)} as far as there "
         f"is text, in {given.steps:,} steps of {given.batch_size} sequences; {given.seeds} seed"
         f"{'s' if given.seeds > 1 else ''} (of the text, the passages measured, the lexicon and the order); "
-        f"{given.bytes:,} held-out bytes a slice. Device: {describe_device(pick_device(given.device))}."
+        f"{given.bytes:,} held-out bytes a slice. Device: {device_of(given)}."
     )
+
+
+def device_of(given: argparse.Namespace) -> str:
+    """Say what runs were made on."""
+    if given.device == "cpu":
+        return f"CPU, {given.threads} threads"
+    return describe_device(pick_device(given.device))
 
 
 def cost(name: str, lines: Sequence[Result]) -> str:

@@ -3,7 +3,7 @@
     python benchmarks/extreme.py --out docs/results/extreme.md
 
 The byte vocabulary writes its tokens as SentencePiece does, `<0x41>`, so that it has next to no string in common with
-SmolLM2's; by bytes it is all there, since a byte-level BPE begins with the 256 bytes. What is lost is not rows but what
+SmolLM2's; by bytes nearly all of it is there, since a byte-level BPE begins with bytes. What is lost is not rows but what
 the model knows to read: it has hardly met a word spelled out. The character vocabulary has the characters that stand at
 least five times in the text, and bytes for the rest.
 

@@ -2,10 +2,10 @@
 
     python benchmarks/extreme.py --out docs/results/extreme.md
 
-The byte vocabulary writes its tokens as SentencePiece does, `<0x41>`, so that it has next to no string in common with
-SmolLM2's; by bytes nearly all of it is there, since a byte-level BPE begins with bytes. What is lost is not rows but what
-the model knows to read: it has hardly met a word spelled out. The character vocabulary has the characters that stand at
-least five times in the text, and bytes for the rest.
+The byte vocabulary writes its tokens as SentencePiece does, `<0x41>`, and has no string in common with SmolLM2's; by
+bytes nearly all of it is there, since a byte-level BPE begins with bytes. What is lost is not rows but what the model
+knows to read: it has hardly met a word spelled out. The character vocabulary has the characters that stand at least
+five times in the text, and bytes for the rest.
 
 All read the same bytes of text as the control, which is the source model tuned in the same way with its own tokenizer;
 a vocabulary of bytes takes about three times the tokens and the time for that. Recovery is the share of the way from

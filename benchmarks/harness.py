@@ -1,8 +1,9 @@
-"""What the speed benchmarks share: a process for each measurement, the machine in words, and a page with the tables."""
+"""What the benchmarks share: a process for each measurement, kept results, the machine in words, a page with tables."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import platform
@@ -20,6 +21,7 @@ from tokalign_lab.console import format_value, print_table
 from tokalign_lab.provenance import installed_versions, now
 
 Table = tuple[str, Sequence[Mapping[str, Any]]]
+Result = dict[str, Any]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -56,6 +58,34 @@ def peak() -> float:
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+class Kept:
+    """Results of one program with these settings, a JSON line each beside the page; without a page none are kept."""
+
+    def __init__(self, given: argparse.Namespace, **settings: Any) -> None:
+        self.path = given.out and given.out.with_suffix(".jsonl")
+        names = ("steps", "batch_size", "bytes", "device", "threads")
+        self.settings = {**{name: getattr(given, name) for name in names if hasattr(given, name)}, **settings}
+        self._lines: list[Result] = []
+        if self.path and self.path.exists():
+            lines = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+            self._lines = [line for line in lines if line["settings"] == self.settings]
+
+    def __call__(self, make: Callable[[], Result], **key: Any) -> Result:
+        """Return the result of this key with the key in it, from an earlier run or made now and printed."""
+        for line in self._lines:
+            if all(line.get(name) == value for name, value in key.items()):
+                return line
+        line = {**key, **make(), "settings": self.settings}
+        self._lines.append(line)
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        shown = {name: value for name, value in line.items() if name not in ("settings", "losses")}
+        print(json.dumps(shown), flush=True)
+        return line
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:

@@ -32,6 +32,7 @@ speed() {
 speed alignment_speed
 speed growth
 speed tuning_speed
+speed compression
 if [ -x "$glove/glove" ]; then
     speed vectors_speed --glove-bin "$glove"
 else
@@ -42,4 +43,8 @@ fi
 run benchmarks/mixture_shares.py --out docs/results/mixture_shares.md
 run benchmarks/faithfulness.py --out docs/results/faithfulness.md
 run benchmarks/excess.py --out docs/results/excess.md
+run benchmarks/recovery.py --out docs/results/recovery.md
+run benchmarks/stages.py --out docs/results/stages.md
+run benchmarks/corpus_size.py --out docs/results/corpus_size.md
+run benchmarks/extreme.py --out docs/results/extreme.md
 run benchmarks/quality.py ${PEERS_PYTHON:+--peers-python "$PEERS_PYTHON"}

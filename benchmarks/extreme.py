@@ -1,0 +1,120 @@
+"""How far apart may two vocabularies be? SmolLM2's BPE to single bytes, and to single characters.
+
+    python benchmarks/extreme.py --out docs/results/extreme.md
+
+The byte vocabulary writes its tokens as SentencePiece does, `<0x41>`, and has no string in common with SmolLM2's; by
+bytes nearly all of it is there, since a byte-level BPE begins with bytes. What is lost is not rows but what the model
+knows to read: it has hardly met a word spelled out. The character vocabulary has the characters that stand at least
+five times in the text, and bytes for the rest.
+
+All read the same bytes of text as the control, which is the source model tuned in the same way with its own tokenizer;
+a vocabulary of bytes takes about three times the tokens and the time for that. Recovery is the share of the way from
+step 0 to the end of the control, in bits per byte. About 15 minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import tuning
+from harness import Kept, Result, Table, report
+from tuning import SLICES, curve_columns, losses_by, mean
+
+from tokalign_lab.catalog.tokenizer_formats import Roles, wrap
+from tokalign_lab.vocabulary import Vocabulary, overlap
+
+SPECIAL = ("<unk>", "<s>", "</s>")
+LEAST_COUNT = 5
+GOAL = 0.95
+POINTS = 8
+
+
+def main() -> None:
+    given = tuning.settled(tuning.options(__doc__, steps=120), points=POINTS)
+    vocabularies = {"bytes": spelled("bytes", []), "characters": spelled("characters", characters())}
+    kept = Kept(given)
+    by: dict[str, list[Result]] = {}
+    _, source = tuning.source(given.device)
+    for bench in tuning.benches(given):
+        by.setdefault("control", []).append(
+            kept(partial(bench.tune, tuning.SOURCE, source), model="control", **bench.key)
+        )
+        for name, target in vocabularies.items():
+            by.setdefault(name, []).append(kept(partial(bench.move_and_tune, target), model=name, **bench.key))
+    tables: list[Table] = [
+        ("The vocabularies", [facts(source, target, by[name]) for name, target in vocabularies.items()])
+    ]
+    for name in ("all", *SLICES):
+        rows = [{"model": model, **curve_columns(lines, given, name)} for model, lines in by.items()]
+        tables.append((f"Bits per byte: {tuning.TITLES[name]}", rows))
+        if name == "all":
+            tables.append(("Recovered of the way from step 0 to the control's end", recovered(rows)))
+    losses = [{"model": model, **losses_by(lines, POINTS)} for model, lines in by.items()]
+    tables.append(("Mean training loss by eighth of the run, nats a token", losses))
+    notes = [tuning.budget(given, by["control"][0]), *(reached(row, given) for row in recovered(tables[1][1]))]
+    notes += ["Step 0 of the control is the floor, the untuned source; of the others, the moved model, calibrated."]
+    report("Extreme divergence", tables, [*notes, *(tuning.cost(*item) for item in by.items())], given.out)
+
+
+def spelled(name: str, letters: list[str]) -> Vocabulary:
+    """Make a SentencePiece-like vocabulary of single characters, with bytes for every other character."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters]
+    ids = {token: place for place, token in enumerate(tokens)}
+    tokenizer: Any = Tokenizer(models.BPE(vocab=ids, merges=[], unk_token=SPECIAL[0], byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return Vocabulary.from_tokenizer(wrap(tokenizer, Roles(unk="<unk>", bos="<s>", eos="</s>")), name)
+
+
+def characters() -> list[str]:
+    """Characters that the text to align on has at least five times; the space has a token anyway."""
+    counts: Counter[str] = Counter()
+    for document in tuning.align_text():
+        counts.update(document.text)
+    return sorted(letter for letter, n in counts.items() if n >= LEAST_COUNT and letter not in " ▁")
+
+
+def facts(source: Vocabulary, target: Vocabulary, lines: list[Result]) -> dict[str, Any]:
+    found = overlap(source, target)
+    return {
+        "vocabulary": target.name,
+        "tokens": found.target_size,
+        "shared by string": f"{found.raw_count:,} ({found.raw_share:.2%})",
+        "shared by bytes": f"{found.bytes_count:,} ({found.bytes_share:.2%})",
+        "bytes a token": mean([line["bytes_per_token"]["all"] for line in lines]),
+        "tokens read": lines[0]["tokens"],
+        "every row random (ceiling)": mean([line["ceiling"]["all"] for line in lines]),
+        "not calibrated": mean([line["not_calibrated"]["all"] for line in lines]),
+    }
+
+
+def recovered(rows: Any) -> list[dict[str, Any]]:
+    """Share of the way to the control's end at each step; None after a run that was stopped."""
+    goal = rows[0]["end"]
+    shares = []
+    for row in rows[1:]:
+        values = {name: value for name, value in row.items() if name != "model"}
+        way = None if goal is None else row["step 0"] - goal
+        shares.append(
+            {"model": row["model"], **{k: v and way and (row["step 0"] - v) / way for k, v in values.items()}}
+        )
+    return shares
+
+
+def reached(row: dict[str, Any], given: argparse.Namespace) -> str:
+    steps = [(name, value) for name, value in row.items() if name not in ("model", "step 0") and value is not None]
+    first = next((name for name, value in steps if value >= GOAL), None)
+    if first is None:
+        furthest = f"{max(value for _, value in steps):.1%}" if steps else "nowhere"
+        return f"{row['model']}: {GOAL:.0%} recovery was not reached in {given.steps} steps; it got to {furthest}."
+    return f"{row['model']}: {GOAL:.0%} recovery at {first if first != 'end' else f'step {given.steps}'}."
+
+
+if __name__ == "__main__":
+    main()

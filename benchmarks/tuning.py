@@ -1,0 +1,330 @@
+"""What the programs share that tune a real model: one text for every vocabulary, starting models, curves, kept results.
+
+A fair comparison of two vocabularies gives both the same *bytes* of text, not the same tokens: the one that needs
+fewer tokens would read more text for the same number, and that would be counted as quality. So a budget is bytes:
+text is drawn for it once, in equal parts a slice, and every run reads that text in as many steps of as many sequences;
+only the number of tokens that a sequence takes follows from the vocabulary. Tokens are told beside it.
+
+Tuning is `adaptation.train.adapt`, in a process of its own as a run's. What is measured on is held out by the text
+itself. Results are kept beside the page, so that a program that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import Result, limit_threads, measured, parser
+
+from tokalign_lab import catalog
+from tokalign_lab.adaptation.data import PackedBlocks
+from tokalign_lab.adaptation.divergence import Diverged
+from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.adaptation.train import adapt
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.recipes import align
+from tokalign_lab.catalog.texts import write_jsonl
+from tokalign_lab.corpus import Corpus, tokenize_pair
+from tokalign_lab.documents import Document, excerpts, n_bytes, part_of, read_documents, text_hash
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+from tokalign_lab.model.calibrate import calibrate
+from tokalign_lab.model.device import describe_device, pick_device
+from tokalign_lab.model.load import load_model
+from tokalign_lab.model.rearrange import rearrange
+from tokalign_lab.model.save import save_model
+from tokalign_lab.vocabulary import Vocabulary
+
+SOURCE = "smollm2-135m"
+SLICES = ("prose", "code", "ru", "ja")  # two languages that the source spells in small pieces
+TITLES = {"prose": "English prose", "code": "Python", "ru": "Russian", "ja": "Japanese", "all": "all of it"}
+ALIGN_BYTES = 6_000_000
+SEQUENCE_BYTES = 400  # about 128 tokens of the source
+CALIBRATE_TOKENS = 8_000  # as in quality.py; 20,000 would take minutes with Gemma's vocabulary
+TRAIN_PASSAGE, MEASURED_PASSAGE = 2_000, 1_000  # characters
+
+
+# --- options
+
+
+def options(description: str | None, steps: int, cuda: dict[str, int] | None = None) -> argparse.ArgumentParser:
+    """Options of every program that tunes; `steps` is the default, and `cuda` what is the default on a GPU."""
+    found = parser(description)
+    found.set_defaults(on_cpu={"steps": steps, "batch_size": 4}, on_cuda=cuda or {})
+    found.add_argument("--steps", type=int)
+    found.add_argument("--batch-size", type=int)
+    found.add_argument("--bytes", type=int, default=5_000, help="held-out text measured, a slice")
+    found.add_argument("--seeds", type=int, default=1)
+    found.add_argument("--device", help="cpu or cuda; cuda where there is one")
+    return found
+
+
+def settled(found: argparse.ArgumentParser, points: int = 4, **quick: Any) -> argparse.Namespace:
+    """Read the command line; `quick` replaces options in the small version."""
+    given = placed(found)
+    usual = given.on_cpu | (given.on_cuda if given.device != "cpu" else {})
+    vars(given).update({name: value for name, value in usual.items() if getattr(given, name) is None})
+    if given.quick:
+        vars(given).update({"steps": points, "bytes": 300, "batch_size": 1} | quick)
+    if given.steps % points or not given.steps:
+        found.error(f"--steps is {given.steps}; it is measured {points} times, so give a multiple of {points}")
+    given.points = points
+    return given
+
+
+def placed(found: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line, choose device and threads."""
+    given = found.parse_args()
+    given.device = str(pick_device(given.device))
+    limit_threads(given.threads, gpu=given.device != "cpu")
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # as in a run's process
+    torch.set_num_threads(given.threads)
+    return given
+
+
+# --- text
+
+
+@cache
+def default_text() -> tuple[Document, ...]:
+    return tuple(read_documents(["default"]))
+
+
+@cache
+def align_text() -> tuple[Document, ...]:
+    return tuple(part_of(read_documents(["default"], max_bytes=ALIGN_BYTES), "train"))
+
+
+def draw(split: str, size: int, longest: int, seed: int) -> list[Document]:
+    """Draw passages of at most `longest` characters from one part of the default text, `size` bytes of each slice."""
+    pools = [[d for d in default_text() if (d.slice, d.split) == (name, split)] for name in SLICES]
+    return [passage for pool in pools for passage in excerpts(pool, size, longest, seed)]
+
+
+def bytes_per_token(vocabulary: Vocabulary, documents: Sequence[Document]) -> dict[str, float]:
+    """UTF-8 bytes a token, all and by slice."""
+    found = {}
+    for name in ("all", *dict.fromkeys(document.slice for document in documents)):
+        chosen = [document for document in documents if name in ("all", document.slice)]
+        tokens = sum(len(ids) for ids in vocabulary.encode([document.text for document in chosen]))
+        found[name] = n_bytes(chosen) / tokens
+    return found
+
+
+# --- models and tuning
+
+
+@cache
+def source(device: str) -> tuple[Any, Vocabulary]:
+    """Return the source model and its vocabulary."""
+    return load_model(SOURCE, device=device), catalog.load_vocabulary(SOURCE)
+
+
+def moved(
+    target: Vocabulary,
+    seed: int,
+    device: str,
+    recipe: str = "anchored",
+    overlap: str | None = None,
+    documents: Sequence[Document] | None = None,
+) -> tuple[Any, Lexicon]:
+    """Rearrange the source model, aligned on `documents` (the default text when not given)."""
+    model, vocabulary = source(device)
+    pair = tokenize_pair(vocabulary, target, align_text() if documents is None else documents)
+    lexicon = align(pair, recipe, seed, overlap).lexicon
+    return rearrange(model, lexicon, vocabulary, target, seed), lexicon
+
+
+@dataclass
+class Bench:
+    """What the runs of one seed have in common.
+
+    Attributes
+    ----------
+    given
+        The options.
+    seed
+        Of the text, the passages, the lexicon and the order of the data.
+    train, measured
+        Passages to tune on and held-out passages.
+    folder
+        Holds both as `text.jsonl`, and the model that is tuned from.
+    """
+
+    given: argparse.Namespace
+    seed: int
+    train: list[Document]
+    measured: list[Document]
+    folder: Path
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What results of this seed are kept by."""
+        return {"seed": self.seed, "text": text_hash([*self.train, *self.measured])[:12]}
+
+    def untuned(self, model: Any, vocabulary: Vocabulary) -> dict[str, float]:
+        """Bits per byte of the held-out passages, all and by slice, and nats a token."""
+        found = bits_per_byte(model, vocabulary, self.measured)
+        nats = found.bits_per_byte * found.bytes * math.log(2) / found.tokens
+        return {"all": found.bits_per_byte, **found.by_slice, "nats_per_token": nats}
+
+    def floor(self) -> dict[str, float]:
+        """Bits of the source model."""
+        return self.untuned(*source(self.given.device))
+
+    def ceiling(self, target: Vocabulary) -> dict[str, float]:
+        """Bits of a model whose every row is random."""
+        return self.untuned(moved(target, self.seed, self.given.device, "random", "none")[0], target)
+
+    def start(self, target: Vocabulary) -> tuple[str, dict[str, float]]:
+        """Move the source model and calibrate it on train text, as `make demo`; return its folder, and bits before."""
+        model, _ = moved(target, self.seed, self.given.device)
+        before = self.untuned(model, target)
+        calibrate(model, target, self.train, CALIBRATE_TOKENS)
+        return self.save(model, target), before
+
+    def save(self, model: Any, vocabulary: Vocabulary) -> str:
+        """Write a model to tune, in the place of the one before; returns its folder."""
+        return str(save_model(model, vocabulary, self.folder / "start", card={"model": SOURCE}))
+
+    def tune(self, model: str, vocabulary: Vocabulary, **changed: Any) -> Result:
+        """Tune a model on all of the text, by `adapt` in a process of its own.
+
+        Parameters
+        ----------
+        model
+            A name or folder.
+        vocabulary
+            Its tokenizer.
+        changed
+            Settings other than the default ones.
+
+        Returns
+        -------
+        dict
+            "curve": bits per byte, all and by slice, by step; "losses": nats a token of each step; "tokens" and "bytes"
+            that were read; "sequence_length"; "tokens_per_second": medians by stage; "peak": GB; "bytes_per_token" of
+            the held-out passages; "stopped": why it ended early, or None.
+        """
+        given, sequences = self.given, self.given.steps * self.given.batch_size
+        n_tokens = PackedBlocks(Corpus.build(self.train, vocabulary), vocabulary, 2).n_tokens
+        passes = max(1, round(sequences * SEQUENCE_BYTES / n_bytes(self.train)))
+        settings = AdaptSettings(
+            steps=given.steps,
+            batch_size=given.batch_size,
+            sequence_length=passes * n_tokens // sequences,
+            evaluate_every=given.steps // given.points,
+            evaluate_bytes=10 * n_bytes(self.measured),  # all of it
+            prompts=(),
+            save_every=given.steps,
+            seed=self.seed,
+        )
+        text = str(self.folder / "text.jsonl")
+        found = measured(_adapt, model, text, replace(settings, **changed), given.device)
+        done = len(found["losses"]) / given.steps
+        return {
+            **found,
+            "tokens": round(done * sequences * settings.sequence_length),
+            "bytes": round(done * passes * n_bytes(self.train)),
+            "sequence_length": settings.sequence_length,
+            "bytes_per_token": bytes_per_token(vocabulary, self.measured),
+        }
+
+    def move_and_tune(self, target: Vocabulary) -> Result:
+        """Tune a moved model; the result also has "ceiling" and "not_calibrated", its bits before calibration."""
+        ceiling = self.ceiling(target)
+        place, before = self.start(target)
+        return {**self.tune(place, target), "ceiling": ceiling, "not_calibrated": before}
+
+
+def benches(given: argparse.Namespace) -> Iterator[Bench]:
+    """Yield one bench a seed, with its text written down."""
+    budget = given.steps * given.batch_size * SEQUENCE_BYTES
+    for seed in range(given.seeds):
+        train = draw("train", budget // len(SLICES), TRAIN_PASSAGE, seed)
+        held_out = draw("held_out", given.bytes, MEASURED_PASSAGE, seed)
+        with tempfile.TemporaryDirectory() as folder:
+            write_jsonl([asdict(passage) for passage in [*train, *held_out]], Path(folder) / "text.jsonl")
+            yield Bench(given, seed, train, held_out, Path(folder))
+
+
+def _adapt(model: str, text: str, settings: AdaptSettings, device: str) -> Result:
+    events: list[dict[str, Any]] = []
+    stopped = None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            adapt(model, [text], settings, Path(folder), events.append, device=device)
+        except Diverged as error:
+            stopped = str(error)
+    steps = [event for event in events if event["kind"] == "step"]
+    curve = {e["step"]: {"all": e["bits_per_byte"], **e["by_slice"]} for e in events if e["kind"] == "evaluation"}
+    speeds: dict[str, list[float]] = {}
+    for event in steps:
+        speeds.setdefault(str(event["stage"]), []).append(event["tokens_per_second"])
+    return {
+        "curve": {str(step): values for step, values in curve.items()},
+        "losses": [event["loss"] for event in steps],
+        "tokens_per_second": {stage: statistics.median(values) for stage, values in speeds.items()},
+        "stopped": stopped,
+    }
+
+
+# --- tables
+
+
+def curve_columns(lines: Sequence[Result], given: argparse.Namespace, name: str) -> dict[str, float | None]:
+    """Bits per byte of a slice over the run, mean over seeds; None after a run that was stopped."""
+    steps = [given.steps * i // given.points for i in range(given.points + 1)]
+    titles = [f"step {step:,}" for step in steps[:-1]] + ["end"]
+    return {
+        title: mean([line["curve"].get(str(step), {}).get(name) for line in lines])
+        for title, step in zip(titles, steps, strict=True)
+    }
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean over seeds; None where one is missing."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def losses_by(lines: Sequence[Result], parts: int) -> dict[str, float | None]:
+    """Mean training loss in each part of the run; None where one was stopped or has too few steps."""
+    whole = all(line["stopped"] is None and len(line["losses"]) >= parts for line in lines)
+    cut = [np.array_split(line["losses"], parts) for line in lines]
+    return {str(i + 1): float(np.mean([part[i].mean() for part in cut])) if whole else None for i in range(parts)}
+
+
+def budget(given: argparse.Namespace, one: Result) -> str:
+    """Say what every run read, of which `one` is one."""
+    return (
+        f"Every run reads the same {one['bytes']:,} bytes of text, in equal parts {', '.join(SLICES)} as far as there "
+        f"is text, in {given.steps:,} steps of {given.batch_size} sequences; {given.seeds} seed"
+        f"{'s' if given.seeds > 1 else ''} (of the text, the passages measured, the lexicon and the order); "
+        f"{given.bytes:,} held-out bytes a slice. Device: {device_of(given)}."
+    )
+
+
+def device_of(given: argparse.Namespace) -> str:
+    """Say what runs were made on."""
+    if given.device == "cpu":
+        return f"CPU, {given.threads} threads"
+    return describe_device(pick_device(given.device))
+
+
+def cost(name: str, lines: Sequence[Result]) -> str:
+    """Say how fast a model was tuned, and in how much memory."""
+    speeds = " and ".join(f"{speed:,.0f} (stage {stage})" for stage, speed in lines[0]["tokens_per_second"].items())
+    return (
+        f"{name}: {speeds} tokens/s, sequences of {lines[0]['sequence_length']} tokens, "
+        f"{max(line['peak'] for line in lines):.1f} GB at most."
+    )

@@ -403,13 +403,13 @@ def test_a_checkpoint_that_is_not_whole_is_not_used(model_folder: Path, text: st
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
     model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = train._OrderedTrainer.compute_loss
+    losses = train.OrderedTrainer.compute_loss
 
     def broken(self: Any, *args: Any, **kwargs: Any) -> Any:
         loss = losses(self, *args, **kwargs)
         return loss * float("nan") if self.state.global_step == 3 else loss
 
-    monkeypatch.setattr(train._OrderedTrainer, "compute_loss", broken)
+    monkeypatch.setattr(train.OrderedTrainer, "compute_loss", broken)
     with pytest.raises(Diverged, match=r"not a number at step 4 \(stage 1\).* Lower learning_rate_stage1"):
         run(model_folder, text, tmp_path / "run")
     kept = latest_checkpoint(tmp_path / "run" / "checkpoints", plan_stages(SMALL))
@@ -435,13 +435,13 @@ def test_a_loss_that_explodes_and_stays_there_is_told_from_a_spike() -> None:
 def test_a_run_that_explodes_stops_and_the_checkpoint_before_is_kept(
     model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = train._OrderedTrainer.compute_loss
+    losses = train.OrderedTrainer.compute_loss
 
     def worse(self: Any, *args: Any, **kwargs: Any) -> Any:
         loss = losses(self, *args, **kwargs)
         return loss + 50 if self.state.global_step >= 16 else loss
 
-    monkeypatch.setattr(train._OrderedTrainer, "compute_loss", worse)
+    monkeypatch.setattr(train.OrderedTrainer, "compute_loss", worse)
     settings = AdaptSettings(**{**SMALL.to_dict(), "steps": 40, "stage1_share": 1.0})
     with pytest.raises(Diverged, match=r"exploded, from .* at step 26 \(stage 1\).* Lower learning_rate_stage1, now"):
         run(model_folder, text, tmp_path / "run", settings)

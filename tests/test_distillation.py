@@ -9,11 +9,11 @@ import torch
 
 from tokalign_lab.adaptation.distillation import (
     DistillationLoss,
-    DistillationSettings,
     KeptPredictions,
     LivePredictions,
     distillation_loss,
 )
+from tokalign_lab.adaptation.settings import DistillationSettings
 from tokalign_lab.errors import InputError
 
 N, D, ROWS, SHARED = 7, 5, 13, 11  # two rows of padding

@@ -68,6 +68,20 @@ def test_two_processes_equal_one_with_the_same_global_batch(settings: dict[str, 
     assert {event["tokens"] for event in events if event["kind"] == "step"} == {64 * step for step in range(1, 7)}
 
 
+@pytest.mark.parametrize("k", [0, 8])
+def test_two_processes_with_a_teacher_equal_one(settings: dict[str, Any], tmp_path: Path, k: int) -> None:
+    more = {"teacher": str(save_tiny(tmp_path / "teacher", "gemma3", seed=5)), "distillation_top_k": k, "steps": 3}
+    settings |= {**more, "distillation_share": 0.6, "cross_documents": False}
+    one = control.start("adapt", settings, tmp_path / "one")
+    assert one.wait(timeout=240) == "finished", one.log_tail()
+    two = control.start("adapt", {**settings, "batch_size": 1, "processes": 2}, tmp_path / "two")
+    assert two.wait(timeout=240) == "finished", two.log_tail(60)
+    for name in ("loss", "next_token", "divergence"):
+        first, second = ([event[name] for event in run.curve()] for run in (one, two))
+        assert second == pytest.approx(first, rel=TOLERANCE), name
+    same_weights(one.path, two.path)
+
+
 def test_two_processes_stop_together_and_resume(settings: dict[str, Any], tmp_path: Path) -> None:
     settings |= {"steps": 400, "processes": 2, "save_every": 1000, "stage1_share": 1.0}
     run = control.start("adapt", settings, tmp_path / "run")

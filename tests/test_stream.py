@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tokalign_lab.model.save import save_model
 from tokalign_lab.model.shards import Shards, files_of_tensors
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.model.to_folder import rearrange_to_folder
+from tokalign_lab.runs.kinds import rearrange_kind
 
 CARD = {"model": "tiny"}
 
@@ -176,6 +178,26 @@ def test_the_hubs_own_copy_is_streamed(tmp_path: Path, monkeypatch: pytest.Monke
     result = rearrange_to_folder("some/model", LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
     assert result == {"vocab_size": TARGET.size, "streamed": True}
     assert np.isfinite(read_all(tmp_path / "out")["lm_head.weight"].float().numpy()).all()
+
+
+def test_the_run_of_that_name_does_the_same(tmp_path: Path) -> None:
+    folder = in_shards("llama", tmp_path / "source")
+    named = {}
+    for side, vocabulary in (("source", SOURCE), ("target", TARGET)):
+        vocabulary.tokenizer.save_pretrained(tmp_path / side)
+        named[side] = {**LEXICONS["same rows"].provenance[side], "name": str(tmp_path / side)}
+    table, reverse = LEXICONS["same rows"].table, LEXICONS["same rows"].reverse
+    Lexicon(table, reverse, {**LEXICONS["same rows"].provenance, **named}).save(tmp_path / "l.parquet")
+    told: list[str] = []
+    context = SimpleNamespace(
+        folder=SimpleNamespace(path=tmp_path / "run"), progress=lambda share, message: told.append(message)
+    )
+    settings = {"model": str(folder), "lexicon": str(tmp_path / "l.parquet"), "pad_to_multiple_of": 64}
+    rearrange_kind(settings, context)
+    assert load_model(str(tmp_path / "run" / "model"), device="cpu").config.vocab_size == 320
+    assert told[-1] == "saved"
+    with pytest.raises(InputError, match="exclude each other"):
+        rearrange_kind({**settings, "calibrate": ["default"], "keep_tied": True}, context)
 
 
 # --- a real model

@@ -18,7 +18,7 @@ from tokalign_lab import catalog
 from tokalign_lab.cli import app
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation import tasks
-from tokalign_lab.evaluation.harness import HarnessModel
+from tokalign_lab.evaluation.harness import gather, harness_model
 from tokalign_lab.evaluation.tasks import PAPER_TASKS, score_tasks
 from tokalign_lab.model.load import load_model
 from tokalign_lab.vocabulary import Vocabulary
@@ -91,11 +91,11 @@ def test_log_likelihoods_equal_the_harness_s_own(smollm_vocabulary: Vocabulary) 
     pairs += [("word " * 100, " is too long for this model")]  # 64 positions: cut from the left
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2)
     requests = [(pair, *theirs._encode_pair(*pair)) for pair in pairs]
-    ours = HarnessModel(model, tokenizer, 64, None, "")
+    ours = harness_model(model, tokenizer, 64)
     found = [value for value, _ in ours._loglikelihood_tokens(requests)]
     wanted = [value for value, _ in theirs._loglikelihood_tokens(requests, disable_tqdm=True)]
     assert found == pytest.approx(wanted, rel=1e-4)
-    assert len(ours._inputs(requests)) == len(requests) - 1  # yes and no are read once
+    assert len(gather(requests, ours.max_length)) == len(requests) - 1  # yes and no are read once
 
 
 def test_all_six_tasks_with_examples() -> None:

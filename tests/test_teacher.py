@@ -13,7 +13,8 @@ from tiny import WORDS, tiny_model, tiny_tokenizer, tiny_vocabulary
 
 from tokalign_lab.adaptation import teacher as module
 from tokalign_lab.adaptation.data import PackedBlocks
-from tokalign_lab.adaptation.distillation import DistillationSettings, distillation_loss
+from tokalign_lab.adaptation.distillation import distillation_loss
+from tokalign_lab.adaptation.settings import DistillationSettings
 from tokalign_lab.adaptation.teacher import Teacher, TeacherCache, check_same_tokenizer, keep_predictions
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.corpus import Corpus

@@ -560,6 +560,24 @@ def adapt(
     gradient_checkpointing: Annotated[
         bool | None, typer.Option("--gradient-checkpointing", help="Less memory, a third more work.")
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Learn from this model's predictions too; it must have the same tokenizer (see `generate`)."),
+    ] = None,
+    distillation_weight: Annotated[
+        float | None, typer.Option(help="Of the divergence from the teacher beside the next-token loss.")
+    ] = None,
+    distillation_temperature: Annotated[float | None, typer.Option(help="Softens both distributions.")] = None,
+    distillation_direction: Annotated[
+        str | None, typer.Option(help="forward: KL(teacher || student); reverse: KL(student || teacher).")
+    ] = None,
+    distillation_share: Annotated[
+        float | None, typer.Option(help="Share of the sequences that the teacher is asked about.")
+    ] = None,
+    distillation_top_k: Annotated[
+        int | None,
+        typer.Option(help="Keep so many of the teacher's best tokens before the first step; 0: it reads along."),
+    ] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="Steps between measurements.")] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best one here by default.")] = None,
@@ -576,7 +594,7 @@ def adapt(
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the job has started.")] = False,
     more_text: MoreText = None,
 ) -> Any:
-    """Tune a model in two stages, in a process of its own; Ctrl-C leaves it running."""
+    """Tune a model in two stages, with or without a teacher, in a process of its own; Ctrl-C leaves it running."""
     from tokalign_lab import catalog
     from tokalign_lab.adaptation.settings import AdaptSettings
     from tokalign_lab.documents import check_sources
@@ -600,12 +618,24 @@ def adapt(
         "gradient_checkpointing": gradient_checkpointing,
         "evaluate_every": evaluate_every,
         "save_every": save_every,
+        "teacher": teacher,
+        "distillation_weight": distillation_weight,
+        "distillation_temperature": distillation_temperature,
+        "distillation_direction": distillation_direction,
+        "distillation_share": distillation_share,
+        "distillation_top_k": distillation_top_k,
     }
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     text = [*text, *(more_text or [])]
     AdaptSettings.from_dict(settings)
     catalog.model_folder(model_dir)  # a model that is not there ends here, before a run is made
     catalog.load_tokenizer(model_dir)
+    if teacher:
+        from tokalign_lab.adaptation.teacher import check_same_tokenizer
+
+        catalog.model_folder(teacher)
+        check_same_tokenizer(catalog.load_vocabulary(teacher), catalog.load_vocabulary(model_dir))
+        settings["teacher"] = _resolved(teacher)
     check_sources(text)
     if device is not None:
         pick_device(device)

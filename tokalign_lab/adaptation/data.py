@@ -11,7 +11,7 @@ each position which slice gives the next block: slice i with a share proportiona
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,6 +111,22 @@ class Mix:
         self._picks = np.zeros(0, dtype=np.int16)
         self._turns = np.zeros(0, dtype=np.int64)
 
+    def __len__(self) -> int:
+        """How many blocks the streams have, together."""
+        return sum(len(stream) for stream in self.streams)
+
+    def block(self, number: int) -> tuple[Ints, Ints]:
+        """Return a block by its `number`, as `PackedBlocks.block`."""
+        for stream in self.streams:
+            if number < len(stream):
+                return stream.block(number)
+            number -= len(stream)
+        raise IndexError(number)
+
+    def number(self, stream: int, block: int) -> int:
+        """Return the number of a stream's block among all: those of earlier streams come first."""
+        return sum(len(before) for before in self.streams[:stream]) + block
+
     def at(self, position: int) -> tuple[int, int]:
         """Return which stream stands at a position of the endless order, and how many blocks it has given before."""
         if len(self.streams) == 1:
@@ -196,13 +212,24 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
     apart
         Keep the documents of a block apart: `position_ids` begin again with each, by which transformers keeps
         attention inside it, and its first token is not predicted from the document before.
+    taught
+        Tells of a position in the order whether a teacher is asked about its sequence. With it, items also have
+        `taught`, int64 (): the block's number in the mix, or -1 where no teacher is asked.
     """
 
-    def __init__(self, mix: Mix, start: int, count: int, apart: bool = False) -> None:
+    def __init__(
+        self,
+        mix: Mix,
+        start: int,
+        count: int,
+        apart: bool = False,
+        taught: Callable[[int], bool] | None = None,
+    ) -> None:
         self._mix = mix
         self._start = start
         self._count = count
         self._apart = apart
+        self._taught = taught
         self._orders: dict[int, tuple[int, Ints]] = {}  # of each stream, its epoch and that epoch's permutation
 
     def __len__(self) -> int:
@@ -213,11 +240,14 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
             raise IndexError(index)
         stream, block = self.block_at(index)
         ids, positions = (torch.from_numpy(part) for part in self._mix.streams[stream].block(block))
-        labels = ids.clone()
-        if not self._apart:
-            return {"input_ids": ids, "labels": labels}
-        labels[positions == 0] = IGNORED
-        return {"input_ids": ids, "labels": labels, "position_ids": positions}
+        item = {"input_ids": ids, "labels": ids.clone()}
+        if self._apart:
+            item["labels"][positions == 0] = IGNORED
+            item["position_ids"] = positions
+        if self._taught is not None:
+            number = self._mix.number(stream, block) if self._taught(self._start + index) else -1
+            item["taught"] = torch.tensor(number)
+        return item
 
     def block_at(self, index: int) -> tuple[int, int]:
         """Which stream and which block of it stand at place `index` of this stretch."""

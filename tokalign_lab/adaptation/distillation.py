@@ -29,46 +29,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
 from tokalign_lab.adaptation.loss import IGNORED, term_loss
+from tokalign_lab.adaptation.settings import DistillationSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import capped_logits
 
 _CHUNK_BYTES = 1 << 26  # of one chunk of float32 logits; three or four of them are held
-
-Direction = Literal["forward", "reverse"]
-
-
-@dataclass(frozen=True)
-class DistillationSettings:
-    """How much of the loss is the teacher's, and how it is compared.
-
-    Attributes
-    ----------
-    weight : float
-        Of the divergence beside the next-token loss, at least 0.
-    temperature : float
-        Both distributions are softened by it, above 0.
-    direction : {"forward", "reverse"}
-        KL(teacher || student): cover all that the teacher holds possible; or KL(student || teacher): say nothing that
-        the teacher holds impossible.
-    """
-
-    weight: float = 1.0
-    temperature: float = 1.0
-    direction: Direction = "forward"
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense, in one sentence."""
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise InputError(f"The distillation weight is {self.weight}, but it must be a number of at least 0.")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise InputError(f"The distillation temperature is {self.temperature}, but it must be a number above 0.")
-        if self.direction not in ("forward", "reverse"):
-            raise InputError(f"There is no direction {self.direction!r} of distillation; choose forward or reverse.")
 
 
 class Predictions(Protocol):
@@ -211,7 +181,7 @@ class DistillationTerm:
     labels
         int64 (positions,), each a token id.
     teacher
-        Its predictions at the same positions.
+        Its predictions at the distilled positions, in order; None where there are none.
     settings
         Weight, temperature, direction.
     vocab_size
@@ -223,12 +193,14 @@ class DistillationTerm:
     ----------
     next_token, divergence : torch.Tensor
         Scalars: the two sums so far, in nats, the second without weight and T^2.
+    positions : int
+        How many positions there are.
     """
 
     def __init__(
         self,
         labels: torch.Tensor,
-        teacher: Predictions,
+        teacher: Predictions | None,
         settings: DistillationSettings,
         vocab_size: int,
         distilled: torch.Tensor | None = None,
@@ -237,21 +209,23 @@ class DistillationTerm:
         self._teacher = teacher
         self._settings = settings
         self._vocab_size = vocab_size
-        self._distilled = distilled
+        self._distilled = torch.ones_like(labels, dtype=torch.bool) if distilled is None else distilled
         self.next_token = torch.zeros((), dtype=torch.float64, device=labels.device)
         self.divergence = torch.zeros_like(self.next_token)
+        self.positions = len(labels)
 
     def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         """Return the sum of the loss over a chunk, and overwrite the chunk's logits by its gradient."""
         settings = self._settings
         scale = settings.weight * settings.temperature**2
+        here = self._distilled[rows].nonzero()[:, 0]  # of this chunk
         pulled = None
-        if scale:
-            log_s = torch.log_softmax(logits[:, : self._vocab_size] / settings.temperature, dim=1)
-            kl, pulled = self._teacher.divergence(log_s, rows, settings)
-            if self._distilled is not None:
-                here = self._distilled[rows]
-                kl, pulled = kl * here, pulled.mul_(here[:, None])
+        if scale and self._teacher is not None and len(here):
+            before = int(self._distilled[: rows.start].sum())
+            compared = logits[:, : self._vocab_size]
+            compared = compared if len(here) == len(logits) else compared[here]
+            log_s = torch.log_softmax(compared / settings.temperature, dim=1)
+            kl, pulled = self._teacher.divergence(log_s, slice(before, before + len(here)), settings)
             self.divergence += kl.sum()
         labels = self._labels[rows, None]
         nats = torch.logsumexp(logits, dim=1) - logits.gather(1, labels)[:, 0]
@@ -261,7 +235,7 @@ class DistillationTerm:
         if pulled is None:
             return nats.sum()
         # d/dlogits = 1/T d/du
-        logits[:, : self._vocab_size].add_(pulled, alpha=scale / settings.temperature)
+        logits[:, : self._vocab_size].index_add_(0, here, pulled, alpha=scale / settings.temperature)
         return nats.sum() + scale * kl.sum()
 
 
@@ -333,6 +307,7 @@ def distillation_loss(
     if n < len(labels):
         states, labels, teacher = states[predicted], labels[predicted], teacher[predicted]
         distilled = None if distilled is None else distilled[predicted]
+    teacher = teacher if distilled is None else teacher[distilled]
     term = DistillationTerm(labels, teacher, settings, vocab_size, distilled)
     loss = term_loss(states, weight, bias, cap, term, n, chunk_bytes)
     return DistillationLoss(loss, term.next_token / n, term.divergence / n, n)

@@ -1,7 +1,8 @@
 """What a tuning run tells while it works.
 
 `step` events carry step, stage, loss, learning_rate, grad_norm, tokens, tokens_per_second, bytes_per_second (UTF-8
-bytes of the text read), memory_bytes (the most the GPU held, or what the process holds) and seconds_left; `evaluation`
+bytes of the text read), memory_bytes (the most the GPU held, or what the process holds) and seconds_left, and where
+there is a teacher the loss's two parts, next_token and divergence (`teaching.DistilledLoss.means`); `evaluation`
 events bits_per_byte (and by slice) of held-out text; `sample` events a prompt and its continuation. Steps are counted
 over both stages: 1 to `steps`; an evaluation at step 0 is the model as it came.
 """
@@ -53,6 +54,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         Called with the step when it is time to measure.
     bytes_of
         Tells how many bytes of text a step of this stage reads.
+    parts
+        Gives the parts of the loss of the step that has ended, by name; without a teacher there are none.
     processes
         Those that share the work.
     """
@@ -66,6 +69,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         interrupt: Interrupt,
         evaluate: Callable[[int], None],
         bytes_of: Callable[[int], int],
+        parts: Callable[[], dict[str, float]],
         processes: Processes,
     ) -> None:
         self._stage = stage
@@ -75,6 +79,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         self._interrupt = interrupt
         self._evaluate = evaluate
         self._bytes_of = bytes_of
+        self._parts = parts
         self._processes = processes
         self._started = 0.0
         self._seconds = 0.0
@@ -112,8 +117,11 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
             return
         step = self._stage.first_step + state.global_step
         loss, norm = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
-        self._emit(self._step_event(step, state.global_step, loss, norm, float(logs["learning_rate"])))
-        wrong = self._watch.add(loss if math.isfinite(norm) else norm)
+        parts = self._parts()
+        event = self._step_event(step, state.global_step, loss, norm, float(logs["learning_rate"]))
+        self._emit({**event, **parts})
+        # what is judged is the next-token loss: the divergence has another scale
+        wrong = self._watch.add(parts.get("next_token", loss) if math.isfinite(loss + norm) else math.nan)
         if wrong:
             raise Diverged(
                 f"The loss {wrong} at step {step} (stage {self._stage.number}); the last good checkpoint is kept. "

@@ -13,7 +13,7 @@ the same logits and gives its own gradient.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 
@@ -216,7 +216,7 @@ class ChunkedLoss:
         self._loss: torch.Tensor | None = None
         self._hooks: list[Any] = []
 
-    def __enter__(self) -> ChunkedLoss:
+    def __enter__(self) -> Self:
         self._hooks = [
             self._model.register_forward_pre_hook(self._take, with_kwargs=True),
             self._head.module.register_forward_pre_hook(self._at_the_head),

@@ -49,6 +49,14 @@ class Processes:
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return StoppedTogether() if stop is None and flag.item() else stop
 
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum over all processes, each of which must ask."""
+        if self.count == 1:
+            return values
+        values = values.to(self.device, copy=True)
+        dist.all_reduce(values)
+        return values
+
 
 def is_sharded() -> bool:
     """Tell whether accelerate was told to shard the model over the processes (FSDP)."""

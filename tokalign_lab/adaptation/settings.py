@@ -2,7 +2,8 @@
 
 Defaults are the papers': two stages of equal length, learning rates 6.4e-4 and 5e-5 (TokAlign's released code),
 warm-up 3 %, gradients clipped at 0.3, no weight decay (upstream passes one but never uses it). Batch and sequence
-are sized for a processor; on a GPU take more.
+are sized for a processor; on a GPU take more. Of distillation the papers state neither direction, nor weight, nor
+temperature, nor share; the defaults are the plain ones (forward, 1, 1, all).
 """
 
 from __future__ import annotations
@@ -10,9 +11,40 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tokalign_lab.errors import InputError
+
+Direction = Literal["forward", "reverse"]
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """How much of the loss is the teacher's, and how it is compared.
+
+    Attributes
+    ----------
+    weight : float
+        Of the divergence beside the next-token loss, at least 0.
+    temperature : float
+        Both distributions are softened by it, above 0.
+    direction : {"forward", "reverse"}
+        KL(teacher || student): cover all that the teacher holds possible; or KL(student || teacher): say nothing that
+        the teacher holds impossible.
+    """
+
+    weight: float = 1.0
+    temperature: float = 1.0
+    direction: Direction = "forward"
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense, in one sentence."""
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise InputError(f"The distillation weight is {self.weight}, but it must be a number of at least 0.")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise InputError(f"The distillation temperature is {self.temperature}, but it must be a number above 0.")
+        if self.direction not in get_args(Direction):
+            raise InputError(f"There is no direction {self.direction!r} of distillation; choose forward or reverse.")
 
 
 @dataclass(frozen=True)
@@ -65,6 +97,16 @@ class AdaptSettings:
         Tokens of such a continuation.
     save_every : int
         Steps between checkpoints; there is always one at the end of a stage.
+    teacher : str
+        A model with the same tokenizer (folder, name or hub id) whose predictions are learnt from too; "" for none.
+    distillation_weight, distillation_temperature, distillation_direction : float, float, str
+        How the teacher's predictions enter the loss: `DistillationSettings`.
+    distillation_share : float
+        Share of the sequences that the teacher is asked about, 0 to 1, drawn by the seed; the others keep the
+        next-token loss.
+    distillation_top_k : int
+        0 lets the teacher read along, step by step. k > 0 lets it read the sequences once, before the first step, and
+        keeps its k best tokens at each position in the cache.
     """
 
     steps: int = 100
@@ -89,6 +131,12 @@ class AdaptSettings:
     prompts: tuple[str, ...] = ("The capital of France is", "def add(a, b):\n    return")
     sample_tokens: int = 24
     save_every: int = 100
+    teacher: str = ""
+    distillation_weight: float = 1.0
+    distillation_temperature: float = 1.0
+    distillation_direction: Direction = "forward"
+    distillation_share: float = 1.0
+    distillation_top_k: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, in one sentence."""
@@ -97,9 +145,9 @@ class AdaptSettings:
         ):  # fmt: skip
             _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
         _require(self.sequence_length >= 2, "sequence_length", self.sequence_length, "a whole number of at least 2")
-        for name in ("seed", "evaluate_every"):
+        for name in ("seed", "evaluate_every", "distillation_top_k"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number of at least 0")
-        for name in ("stage1_share", "warmup_ratio"):
+        for name in ("stage1_share", "warmup_ratio", "distillation_share"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         _require(0 < self.held_out_share < 1, "held_out_share", self.held_out_share, "between 0 and 1")
         for name in ("learning_rate_stage1", "learning_rate_stage2", "gradient_clip"):
@@ -116,6 +164,22 @@ class AdaptSettings:
             self.weight_decay,
             "at least 0",
         )
+        _ = self.distillation  # refuses what makes no sense
+        for name, of in self.of_distillation().items():
+            default = self.__dataclass_fields__[name].default
+            if not self.teacher and of != default:
+                raise InputError(f"The setting {name} is {of}, but there is no teacher; name one, or leave it out.")
+
+    @property
+    def distillation(self) -> DistillationSettings:
+        """How the teacher's predictions enter the loss."""
+        return DistillationSettings(
+            self.distillation_weight, self.distillation_temperature, self.distillation_direction
+        )
+
+    def of_distillation(self) -> dict[str, Any]:
+        """Return the settings that have no meaning without a teacher."""
+        return {name: value for name, value in vars(self).items() if name.startswith("distillation_")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AdaptSettings:
@@ -154,6 +218,10 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         if isinstance(value, bool) or (value is None and kind is not bool):
             return value
         raise InputError(f"The setting {name} must be true or false, not {value!r}.")
+    if kind is str or get_origin(kind) is Literal:
+        if isinstance(value, str):
+            return value
+        raise InputError(f"The setting {name} must be a text, not {value!r}.")
     whole = isinstance(value, int) and not isinstance(value, bool)
     if kind is int and whole:
         return value

@@ -10,8 +10,9 @@ log probabilities are the raw ones. The mass of the rest is summed for one tempe
 over tokens that were not kept cannot be had from the sum of p; so T is part of the key, while weight and direction are
 free. float16 rounds a log probability by at most one part in 2048.
 
-The folder is named by what went in: the teacher's weights and settings, the ids of the blocks, k and T. It is written
-under another name, block by block, and renamed when it is whole; what was killed goes on from its last whole batch.
+The folder is named by what went in: the teacher's weights and settings, the ids and positions of the blocks, whether
+documents are apart, k and T. It is written under another name, block by block, and renamed when it is whole; what was
+killed goes on from its last whole batch.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ _PASSING = ("_name_or_path", "transformers_version")  # of a configuration: says
 
 
 class Blocks(Protocol):
-    """The training text as blocks of equal length (`data.PackedBlocks`)."""
+    """The training text as blocks of equal length (`data.PackedBlocks`, `data.Mix`)."""
 
     def __len__(self) -> int:
         """How many there are."""
         ...
 
-    def __getitem__(self, block: int, /) -> np.ndarray[Any, Any]:
-        """Return the ids of one, int64 (length,)."""
+    def block(self, block: int, /) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return the ids of one, int64 (length,), and each token's position in its document's part of the block."""
         ...
 
 
@@ -116,34 +117,34 @@ class Teacher:
     @property
     def device(self) -> torch.device:
         """Where it works."""
-        return self._head.device
+        return self._head.module.weight.device
 
     @torch.no_grad()
-    def predictions(self, input_ids: torch.Tensor) -> LivePredictions:
+    def predictions(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> LivePredictions:
         """Read sequences and keep what the head sees.
 
         Parameters
         ----------
         input_ids
             int64 (batch, length): the student's own input, whole sequences without padding.
+        position_ids
+            int64 (batch, length), where the student's documents are kept apart: the teacher keeps them apart too.
 
         Returns
         -------
         LivePredictions
             Of batch * (length - 1) positions, row by row: each sequence's tokens but its last predict the next.
         """
-        input_ids = input_ids.to(self.device)
-        states = self._head.hidden(input_ids, torch.ones_like(input_ids))[:, :-1]
         head = self._head.module
-        return LivePredictions(states.flatten(0, 1), head.weight, getattr(head, "bias", None), self._head.cap)
+        states = self._states(input_ids, position_ids)
+        return LivePredictions(states, head.weight, getattr(head, "bias", None), self._head.cap)
 
     @torch.no_grad()
     def best(
-        self, input_ids: torch.Tensor, k: int, temperature: float
+        self, input_ids: torch.Tensor, k: int, temperature: float, position_ids: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the k best tokens after each position of sequences, and the rest's mass; as `KeptPredictions`."""
-        input_ids = input_ids.to(self.device)
-        states = self._head.hidden(input_ids, torch.ones_like(input_ids))[:, :-1].flatten(0, 1)
+        states = self._states(input_ids, position_ids)
         head, n = self._head.module, self.vocabulary.size
         weight = head.weight[:n]
         bias = None if getattr(head, "bias", None) is None else head.bias[:n]
@@ -157,6 +158,14 @@ class Teacher:
             parts.append((top.indices, top.values, rest))
         ids, values, rest = (torch.cat(column) for column in zip(*parts, strict=True))
         return ids, values, rest
+
+    def _states(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None) -> torch.Tensor:
+        """Return what the head sees at all positions but each sequence's last, (batch * (length - 1), d)."""
+        input_ids = input_ids.to(self.device)
+        if position_ids is None:
+            return self._head.hidden(input_ids, torch.ones_like(input_ids))[:, :-1].flatten(0, 1)
+        # with a mask, transformers does not look at the positions for where documents begin
+        return self._head.hidden(input_ids, None, position_ids.to(self.device))[:, :-1].flatten(0, 1)
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights, their dtypes and the configuration, as hex."""
@@ -225,6 +234,7 @@ def keep_predictions(
     numbers: Sequence[int] | None = None,
     k: int = KEPT_TOKENS,
     temperature: float = 1.0,
+    apart: bool = False,
     progress: Progress | None = None,
     interrupt: Callable[[], None] = lambda: None,
 ) -> TeacherCache:
@@ -242,6 +252,8 @@ def keep_predictions(
         Tokens to keep at each position.
     temperature
         The temperature that the student is going to be trained with.
+    apart
+        Keep the documents of a block apart.
     progress
         Told the share of the blocks that are read.
     interrupt
@@ -260,17 +272,18 @@ def keep_predictions(
     chosen = np.arange(len(blocks)) if numbers is None else np.unique(np.asarray(numbers, dtype=np.int64))
     if not len(chosen) or chosen[0] < 0 or chosen[-1] >= len(blocks):
         raise InputError(f"Blocks {list(chosen[:1])} to {list(chosen[-1:])} were asked for, of {len(blocks)}.")
-    length = len(blocks[int(chosen[0])])
+    length = len(blocks.block(int(chosen[0]))[0])
     limit = getattr(teacher.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and length > limit:
         raise InputError(f"The blocks have {length} tokens, but the teacher reads at most {limit}.")
     about = {
         "fingerprint": teacher.fingerprint(),
-        "blocks": hash_of(np.asarray(blocks[int(i)], "<i8").tobytes() for i in chosen),
+        "blocks": hash_of(np.asarray(blocks.block(int(i)), "<i8").tobytes() for i in chosen),
         "numbers": hash_of([chosen.astype("<i8").tobytes()]),
         "length": length,
         "k": k,
         "temperature": float(temperature),
+        "apart": apart,
     }
     folder = cache_folder() / "teacher" / hash_of([json.dumps(about, sort_keys=True).encode()])[:32]
     if not folder.is_dir():
@@ -278,7 +291,7 @@ def keep_predictions(
         unfinished.mkdir(parents=True, exist_ok=True)
         with _alone(unfinished):
             if not folder.is_dir():  # it may have been finished while we were looking
-                _write(teacher, blocks, chosen, k, temperature, unfinished, progress, interrupt)
+                _write(teacher, blocks, chosen, k, temperature, apart, unfinished, progress, interrupt)
                 np.save(unfinished / "numbers.npy", chosen)
                 teacher_name = {"teacher": teacher.vocabulary.name, "tokenizer": teacher.vocabulary.fingerprint}
                 made = {"made": now(), "versions": installed_versions()}
@@ -295,12 +308,13 @@ def _write(
     chosen: np.ndarray[Any, np.dtype[np.int64]],
     k: int,
     temperature: float,
+    apart: bool,
     folder: Path,
     progress: Progress | None,
     interrupt: Callable[[], None],
 ) -> None:
     """Write the files of `folder`, from the last whole batch on."""
-    length = len(blocks[int(chosen[0])])
+    length = len(blocks.block(int(chosen[0]))[0])
     batch = max(1, _BATCH_TOKENS.get(teacher.device.type, _BATCH_TOKENS["cpu"]) // length)
     state = folder / "done.json"
     done = json.loads(state.read_text(encoding="utf-8"))["blocks"] if state.is_file() else 0
@@ -311,8 +325,10 @@ def _write(
             if progress is not None:
                 progress(done / len(chosen), "the teacher reads the text")
             here = chosen[done : done + batch]
-            ids = torch.from_numpy(np.stack([blocks[int(i)] for i in here]))
-            made = teacher.best(ids, k, temperature)
+            ids, positions = (
+                torch.from_numpy(np.stack(part)) for part in zip(*(blocks.block(int(i)) for i in here), strict=True)
+            )
+            made = teacher.best(ids, k, temperature, positions if apart else None)
             for (name, file), values in zip(files.items(), made, strict=True):
                 file.write(values.cpu().numpy().astype(_FILES[name]).tobytes())
                 file.flush()

@@ -1,18 +1,17 @@
 """Tune a rearranged model back in two stages.
 
 Read top to bottom, this is TokAlign's step 5: prepare the text, measure the model as it came, train embeddings and
-head, train everything, save. Each stage is a run of the Hugging Face trainer with its own AdamW (0.9, 0.999) and
-its own cosine schedule with warm-up; the data go on where the stage before stopped. The run can be killed at any
-moment and resumed from its last checkpoint; on a processor the resumed losses equal the uninterrupted ones. Started
-by `accelerate launch` it works on several processes, sharded where the configuration says so (docs/scale.md).
+head, train everything, save. Each stage is a run of the Hugging Face trainer (`trainer`); the data go on where the
+stage before stopped. The run can be killed at any moment and resumed from its last checkpoint; on a processor the
+resumed losses equal the uninterrupted ones. Started by `accelerate launch` it works on several processes, sharded
+where the configuration says so (docs/scale.md). With a teacher both stages learn from its predictions too (`teaching`).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from tokalign_lab.adaptation.checkpoints import Checkpoint, KeepOneWhole, latest_checkpoint, stage_folder
+from tokalign_lab.adaptation.checkpoints import Checkpoint, KeepOneWhole, latest_checkpoint
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_apart, mixed
 from tokalign_lab.adaptation.divergence import LossWatch
 from tokalign_lab.adaptation.events import Emit, Evaluator, Interrupt, Reporter
@@ -33,6 +31,9 @@ from tokalign_lab.adaptation.processes import Processes, is_sharded
 from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
+from tokalign_lab.adaptation.teacher import check_same_tokenizer
+from tokalign_lab.adaptation.teaching import DistilledLoss, Teaching, check_student, prepare_teaching
+from tokalign_lab.adaptation.trainer import OrderedTrainer, arguments_of, without_cache
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
 from tokalign_lab.errors import InputError
@@ -88,7 +89,7 @@ def adapt(
     Raises
     ------
     InputError
-        For a model or text that cannot be used.
+        For a model, text or teacher that cannot be used.
     Diverged
         When the loss is no longer a number, or has exploded and stays there.
     """
@@ -104,6 +105,9 @@ def adapt(
     emit({"kind": "device", "device": describe_device(processes.device), "processes": processes.count})
 
     vocabulary = load_vocabulary(model_name)
+    taught_by = load_vocabulary(settings.teacher) if settings.teacher else None
+    if taught_by is not None:
+        check_same_tokenizer(taught_by, vocabulary)
     documents = read_documents(text, max_bytes=max_bytes, seed=settings.seed)
     train, held_out = split_documents(documents, settings.held_out_share, settings.seed)
     with processes.first_goes_first():  # it tokenises, the others find the corpus in the cache
@@ -115,10 +119,11 @@ def adapt(
     evaluator = Evaluator(vocabulary, measured, settings, emit, interrupt if processes.count == 1 else lambda: None)
     run = _Run(settings, mix, corpus, vocabulary, evaluator, root, processes, emit, interrupt)
     model = run.load(str(checkpoint.path) if checkpoint else model_name)
-    _check_fit(model, vocabulary.size, settings.sequence_length)
-    if not settings.cross_documents:
-        check_apart(model)
+    _check_fit(model, vocabulary.size, settings)
     done = _steps_done(checkpoint, stages)
+    teaching = None
+    if taught_by is not None and done < settings.steps:
+        teaching = prepare_teaching(settings, taught_by, vocabulary, mix, processes, emit, interrupt)
     if resume:
         emit({"kind": "resumed", "step": done})
     if done == 0:
@@ -127,7 +132,7 @@ def adapt(
     for stage in stages:
         if done < stage.first_step + stage.steps:
             here = checkpoint if checkpoint is not None and checkpoint.stage == stage.number else None
-            model = run.stage(model, stage, stages, here)
+            model = run.stage(model, stage, stages, here, teaching)
     if not evaluator.latest:  # resumed from the very last checkpoint
         evaluator(model, settings.steps, stages[-1].number)
     tuned = folder / "model"
@@ -143,28 +148,6 @@ def adapt(
 def _voice(processes: Processes, emit: Emit, interrupt: Interrupt) -> tuple[Emit, Interrupt]:
     """Only the first process tells the world something and listens to it."""
     return (emit, interrupt) if processes.is_first else (lambda event: None, lambda: None)
-
-
-class _OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read transformers
-    """The trainer, reading its data in the order they have, and saving a model whole.
-
-    Attributes
-    ----------
-    used_rows : UsedRows or None
-        Set when the model's input embedding holds some rows only.
-    """
-
-    used_rows: UsedRows | None = None
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Do nothing: the model was read from the checkpoint when it was loaded."""
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        with self.used_rows.whole() if self.used_rows else nullcontext():
-            super()._save(output_dir, state_dict)
 
 
 @dataclass(frozen=True)
@@ -187,7 +170,12 @@ class _Run:
         return load_model(name, device=device, dtype=torch.float32)
 
     def stage(
-        self, model: PreTrainedModel, stage: Stage, stages: Sequence[Stage], checkpoint: Checkpoint | None
+        self,
+        model: PreTrainedModel,
+        stage: Stage,
+        stages: Sequence[Stage],
+        checkpoint: Checkpoint | None,
+        teaching: Teaching | None,
     ) -> PreTrainedModel:
         """Run one stage to its end, from its beginning or a checkpoint; returns the model to go on with."""
         settings = self.settings
@@ -206,14 +194,17 @@ class _Run:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         head = Head(model)
         with ExitStack() as stack:
-            stack.callback(model.register_forward_pre_hook(_without_cache, with_kwargs=True).remove)
-            if head.in_chunks:
+            stack.callback(model.register_forward_pre_hook(without_cache, with_kwargs=True).remove)
+            parts: Callable[[], dict[str, float]] = dict
+            if teaching is not None:
+                parts = stack.enter_context(DistilledLoss(model, head, teaching, self.processes)).means
+            elif head.in_chunks:
                 stack.enter_context(ChunkedLoss(model, head))
             used = None
             if can_use_rows(model, settings.weight_decay) and not is_sharded():
                 used = UsedRows(model, self._ids())
                 stack.callback(used.close)
-            self._train(model, stage, checkpoint, used)
+            self._train(model, stage, checkpoint, used, teaching, parts)
         if not is_sharded():
             return model
         last = latest_checkpoint(self.root, stages)  # the model in hand is in pieces
@@ -221,11 +212,21 @@ class _Run:
         return self.load(str(last.path))
 
     def _train(
-        self, model: PreTrainedModel, stage: Stage, checkpoint: Checkpoint | None, used: UsedRows | None
+        self,
+        model: PreTrainedModel,
+        stage: Stage,
+        checkpoint: Checkpoint | None,
+        used: UsedRows | None,
+        teaching: Teaching | None,
+        parts: Callable[[], dict[str, float]],
     ) -> None:
         settings, per_step = self.settings, self.settings.sequences(self.processes.count)
         data = OrderedBlocks(
-            self.mix, stage.first_step * per_step, stage.steps * per_step, apart=not settings.cross_documents
+            self.mix,
+            stage.first_step * per_step,
+            stage.steps * per_step,
+            apart=not settings.cross_documents,
+            taught=None if teaching is None else teaching.asks,
         )
         lengths = np.array([len(spelled or b"") for spelled in self.vocabulary.token_bytes])
 
@@ -241,12 +242,13 @@ class _Run:
             self.interrupt,
             evaluate,
             lambda step: data.n_bytes((step - 1) * per_step, per_step, lengths),
+            parts,
             self.processes,
         )
         cached = model.config.use_cache  # the trainer would switch it off for good, in the saved model too
-        trainer = _OrderedTrainer(
+        trainer = OrderedTrainer(
             model=model,
-            args=_arguments(stage, settings, self.root, self.processes.device),
+            args=arguments_of(stage, settings, self.root, self.processes.device),
             train_dataset=data,
             callbacks=[KeepOneWhole(self.root, self.processes), reporter],  # a checkpoint is whole before a run stops
         )
@@ -264,51 +266,13 @@ class _Run:
         return torch.from_numpy(np.flatnonzero(counts))
 
 
-def _without_cache(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Keep no keys and values while training: nobody continues the text, and documents could not be kept apart."""
-    return args, {**kwargs, "use_cache": False} if "labels" in kwargs else kwargs
-
-
-def _arguments(stage: Stage, settings: AdaptSettings, root: Path, device: torch.device) -> TrainingArguments:
-    cuda = device.type == "cuda"
-    return TrainingArguments(
-        output_dir=str(stage_folder(root, stage.number)),
-        max_steps=stage.steps,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        learning_rate=stage.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=_warmup(stage, settings),
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.gradient_clip,
-        seed=settings.seed + stage.number,
-        bf16=cuda and torch.cuda.is_bf16_supported() if settings.bf16 is None else settings.bf16,
-        use_cpu=not cuda,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # a loss that is not a number must be seen
-        save_strategy="steps",
-        save_steps=min(settings.save_every, stage.steps),
-        save_total_limit=None,  # `KeepOneWhole` removes old ones, after the new one is whole
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-    )
-
-
-def _warmup(stage: Stage, settings: AdaptSettings) -> int:
-    # rounded down: the trainer would round up, and spend the first step of a short run at a rate of 0
-    return math.floor(stage.steps * settings.warmup_ratio)
-
-
 def _steps_done(checkpoint: Checkpoint | None, stages: Sequence[Stage]) -> int:
     if checkpoint is None:
         return 0
     return next(stage.first_step for stage in stages if stage.number == checkpoint.stage) + checkpoint.step
 
 
-def _check_fit(model: PreTrainedModel, vocabulary_size: int, sequence_length: int) -> None:
+def _check_fit(model: PreTrainedModel, vocabulary_size: int, settings: AdaptSettings) -> None:
     rows = int(model.get_input_embeddings().weight.shape[0])
     if rows < vocabulary_size:
         raise InputError(
@@ -316,8 +280,14 @@ def _check_fit(model: PreTrainedModel, vocabulary_size: int, sequence_length: in
             "rearrange it for that tokenizer first."
         )
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and sequence_length > limit:
-        raise InputError(f"The sequence_length is {sequence_length}, but the model reads at most {limit} tokens.")
+    if limit is not None and settings.sequence_length > limit:
+        raise InputError(
+            f"The sequence_length is {settings.sequence_length}, but the model reads at most {limit} tokens."
+        )
+    if not settings.cross_documents:
+        check_apart(model)
+    if settings.teacher:
+        check_student(model)
 
 
 def _card(
@@ -330,8 +300,9 @@ def _card(
     """Describe the tuned model, and where the model it was made from came from."""
     before = Path(model_name) / "tokalign.json"
     earlier = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else {}
+    meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}
     training = {
-        **settings.to_dict(),
+        **{name: value for name, value in settings.to_dict().items() if name not in meaningless},
         "processes": processes,
         "tokens": settings.steps * settings.sequences(processes) * settings.sequence_length,
         "text_bytes": n_bytes(train),

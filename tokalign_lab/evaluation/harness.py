@@ -1,8 +1,8 @@
 """A model as lm-evaluation-harness wants it, its log-likelihoods made by this room's `Scorer`.
 
 Everything about text is the harness's `HFLM`: how prompt and answer are cut apart, whether bos stands in front, how
-long inputs are cut. What is ours is the one method that turns ids into log-likelihoods. Importing this module needs
-the harness (extra `tasks`); `tasks.check_harness` says so in a sentence.
+long inputs are cut. What is ours is the one method that turns ids into log-likelihoods. The harness (extra `tasks`) is
+imported when a model is made; where it is missing, a sentence says so.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval.models.huggingface import HFLM
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import Scorer, scoring
+from tokalign_lab.evaluation.tasks import check_harness
 from tokalign_lab.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Request = tuple[tuple[str, str], list[int], list[int]]
+"""Prompt and answer as text, then the ids of each."""
 
 
 @dataclass
@@ -31,8 +34,14 @@ class _Input:
     answers: list[tuple[int, int, list[int]]] = field(default_factory=list)
 
 
-class HarnessModel(HFLM):  # type: ignore[misc]  # mypy does not read the harness
-    """The harness's view of a model in memory.
+def harness_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_tokens: int,
+    progress: Progress | None = None,
+    message: str = "",
+) -> Any:
+    """Return the harness's view of a model in memory, an `HFLM`.
 
     Parameters
     ----------
@@ -42,58 +51,70 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # mypy does not read the harnes
         About how many tokens go through the model at once.
     progress, message
         Told the share of the inputs that are scored, with this message.
+
+    Raises
+    ------
+    InputError
+        If the harness is not installed.
     """
+    check_harness()
+    from lm_eval.models.huggingface import HFLM
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        batch_tokens: int,
-        progress: Progress | None,
-        message: str,
-    ) -> None:
-        super().__init__(pretrained=model, tokenizer=copy.deepcopy(tokenizer))
-        self._batch_tokens = batch_tokens
-        self._progress = progress
-        self._message = message
+    class HarnessModel(HFLM):  # type: ignore[misc]  # mypy does not read the harness
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+            """Score answers given prompts, without the harness's bar."""
+            return super().loglikelihood(requests, disable_tqdm=True)
 
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """Score answers given prompts, without the harness's bar."""
-        return super().loglikelihood(requests, disable_tqdm=True)
+        def _loglikelihood_tokens(
+            self, requests: list[Request], disable_tqdm: bool = True, override_bs: int | None = None
+        ) -> list[tuple[float, bool]]:
+            return log_likelihoods(self.model, requests, self.max_length, batch_tokens, progress, message)
 
-    def _loglikelihood_tokens(
-        self,
-        requests: list[tuple[tuple[str, str], list[int], list[int]]],
-        disable_tqdm: bool = True,
-        override_bs: int | None = None,
-    ) -> list[tuple[float, bool]]:
-        """Return the log-likelihood of each answer's tokens; "is it the greedy one" is False, no task here asks."""
-        inputs = self._inputs(requests)
-        found = [0.0] * len(requests)
-        done = 0
-        with scoring(self.model) as score:
-            for batch in _batches(inputs, self._batch_tokens):
-                for request, nats in _score(score, batch):
-                    found[request] = -nats
-                done += len(batch)
-                if self._progress is not None:
-                    self._progress(done / len(inputs), self._message)
-        return [(value, False) for value in found]
+    return HarnessModel(pretrained=model, tokenizer=copy.deepcopy(tokenizer))
 
-    def _inputs(self, requests: list[tuple[tuple[str, str], list[int], list[int]]]) -> list[_Input]:
-        """Gather requests that differ in the last token only into one input; the longest first."""
-        by_ids: dict[tuple[int, ...], _Input] = {}
-        for number, (_, prompt, answer) in enumerate(requests):
-            if len(answer) > self.max_length:
-                raise InputError(
-                    f"The model reads at most {self.max_length} tokens, but an answer has {len(answer)}; "
-                    "it cannot be scored in this task."
-                )
-            # the last token is predicted, not read; what is too long loses its beginning, as in the harness
-            ids = tuple((prompt + answer)[-(self.max_length + 1) : -1])
-            entry = by_ids.setdefault(ids, _Input(ids))
-            entry.answers.append((number, len(ids) - len(answer), answer))
-        return sorted(by_ids.values(), key=lambda entry: -len(entry.ids))
+
+def log_likelihoods(
+    model: PreTrainedModel,
+    requests: list[Request],
+    max_length: int,
+    batch_tokens: int,
+    progress: Progress | None = None,
+    message: str = "",
+) -> list[tuple[float, bool]]:
+    """Return the log-likelihood of each answer's tokens; "is it the greedy one" is False, no task here asks.
+
+    Raises
+    ------
+    InputError
+        For an answer of more than `max_length` tokens.
+    """
+    inputs = gather(requests, max_length)
+    found = [0.0] * len(requests)
+    done = 0
+    with scoring(model) as score:
+        for batch in _batches(inputs, batch_tokens):
+            for request, nats in _score(score, batch):
+                found[request] = -nats
+            done += len(batch)
+            if progress is not None:
+                progress(done / len(inputs), message)
+    return [(value, False) for value in found]
+
+
+def gather(requests: list[Request], max_length: int) -> list[_Input]:
+    """Gather requests that differ in the last token only into one input; the longest first."""
+    by_ids: dict[tuple[int, ...], _Input] = {}
+    for number, (_, prompt, answer) in enumerate(requests):
+        if len(answer) > max_length:
+            raise InputError(
+                f"The model reads at most {max_length} tokens, but an answer has {len(answer)}; "
+                "it cannot be scored in this task."
+            )
+        # the last token is predicted, not read; what is too long loses its beginning, as in the harness
+        ids = tuple((prompt + answer)[-(max_length + 1) : -1])
+        entry = by_ids.setdefault(ids, _Input(ids))
+        entry.answers.append((number, len(ids) - len(answer), answer))
+    return sorted(by_ids.values(), key=lambda entry: -len(entry.ids))
 
 
 def _batches(inputs: list[_Input], batch_tokens: int) -> Iterator[list[_Input]]:

@@ -182,7 +182,7 @@ def score_tasks(
         )
     check_harness()
     files = {name: catalog.get(name) for name in names}
-    from tokalign_lab.evaluation.harness import HarnessModel
+    from tokalign_lab.evaluation.harness import harness_model
 
     scored = []
     with _quiet(), tempfile.TemporaryDirectory() as work:
@@ -191,7 +191,7 @@ def score_tasks(
         parts = [(n, name) for n in dict.fromkeys(shots) for name in names]
         for place, (n, name) in enumerate(parts):
             tell = part(progress, place / len(parts), (place + 1) / len(parts))
-            reader = HarnessModel(model, vocabulary.tokenizer, batch_tokens, tell, f"{name}, {n}-shot")
+            reader = harness_model(model, vocabulary.tokenizer, batch_tokens, tell, f"{name}, {n}-shot")
             scored.append(_score_one(reader, name, loaded[name], n, limit, seed))
     return TaskScores(tuple(scored))
 

@@ -112,8 +112,9 @@ def rearrange_kind(settings: dict[str, Any], context: RunContext) -> None:
 def adapt_kind(settings: dict[str, Any], context: RunContext) -> None:
     """Tune a model in two stages; writes checkpoints and `model/`.
 
-    Settings: model, text (list), and any field of `adaptation.settings.AdaptSettings`; optionally max_bytes, device,
-    and how the worker was started (processes, accelerate_config; see `runs.process.launcher`).
+    Settings: model, text (list), and any field of `adaptation.settings.AdaptSettings`, of which `teacher` makes it a
+    run of token-level distillation; optionally max_bytes, device, and how the worker was started (processes,
+    accelerate_config; see `runs.process.launcher`).
     """
     from tokalign_lab.adaptation.settings import AdaptSettings
     from tokalign_lab.adaptation.train import adapt

@@ -1,0 +1,287 @@
+"""Is a teacher worth more than its text? SmolLM2-135M moved to Gemma 3's vocabulary, taught by Gemma-3-270M.
+
+    python benchmarks/distillation.py --out docs/results/distillation.md [--ablate] [--limit 200] [--seeds 3]
+
+The student is rearranged by `anchored` and calibrated, then tuned four ways by the same number of tokens: not at all,
+on the text (direct), on what the teacher writes (sentence-level, Kim and Rush 2016), and on the text with the teacher's
+predictions (token-level, TokAlign section 4.3). Source and teacher with their own tokenizers stand beside it. Held-out
+prose, code, digits and non-Latin text are read in bits per UTF-8 byte; with `--limit` the papers' six tasks too.
+`--ablate` changes direction, temperature, weight and share of the token-level run, one at a time.
+
+`--gold-python GOLD/bin/python` adds TRL's GOLD as it ships (`peers/gold_train.py`): the student keeps its own
+tokenizer, same teacher, text, steps and batch. GOLD aligns byte-level tokenizers only; Gemma's is a SentencePiece one
+and is refused, so what runs is its unaligned form (ULD), at the rate of our stage 2.
+
+The default sizes, 48 steps of 2 sequences of 128 tokens, are meant to end in 25 minutes on two free cores (some 20 by
+the speeds of `tuning_speed.md`), `--ablate` adds as much again. That is 12,288 tokens, where the papers use 235
+million: the rows show that the program works and which way things point. On a GPU give `--steps`, `--batch-size`,
+`--sequence-length`. Each row is a line of a `.jsonl` file beside the page, written when it is done, and a run that was
+stopped goes on from its last checkpoint, kept in the cache until all is done; a line of other settings is not counted,
+one of older code is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import report
+from peers import PeerFailed, run_gold
+from quality import SLICES, Results, passages
+
+from tokalign_lab import catalog
+from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.adaptation.teacher_text import WritingSettings, write_text
+from tokalign_lab.adaptation.train import adapt
+from tokalign_lab.alignment.recipes import align
+from tokalign_lab.console import set_up_logging
+from tokalign_lab.corpus import tokenize_pair
+from tokalign_lab.documents import Document, excerpts, part_of, read_documents, text_hash
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+from tokalign_lab.evaluation.tasks import score_tasks
+from tokalign_lab.files import cache_folder, hash_of
+from tokalign_lab.model.calibrate import calibrate
+from tokalign_lab.model.load import load_model
+from tokalign_lab.model.rearrange import rearrange
+from tokalign_lab.model.save import save_model
+
+SOURCE, TEACHER, TARGET = "smollm2-135m", "gemma-3-270m", "gemma3"
+PROMPT_TOKENS, NEW_TOKENS = 32, 96
+CALIBRATE_TOKENS = 8_000
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "reverse": {"distillation_direction": "reverse"},
+    "temperature 2": {"distillation_temperature": 2.0},
+    "weight 0.5": {"distillation_weight": 0.5},
+    "weight 2": {"distillation_weight": 2.0},
+    "share 0.5": {"distillation_share": 0.5},
+}
+ROWS = {
+    "source": "SmolLM2-135M, its own tokenizer",
+    "teacher": "Gemma-3-270M",
+    "before": "rearranged and calibrated, not tuned",
+    "direct": "tuned on the text",
+    "sentence": "tuned on the teacher's text",
+    "token": "tuned on the text with the teacher's predictions",
+    "gold": "source with its own tokenizer, TRL GOLD, unaligned",
+    **{f"token, {name}": "" for name in ABLATIONS},
+}
+
+
+class Bench:
+    """One student, one teacher, one text.
+
+    Parameters
+    ----------
+    options
+        As given.
+    work
+        Where models lie while they are needed.
+    results
+        What is measured already.
+    passages
+        Held-out text.
+    """
+
+    def __init__(self, options: argparse.Namespace, work: Path, results: Results, passages: list[Document]) -> None:
+        self.options, self.work, self.results, self.passages = options, work, results, passages
+        self.tokens = options.steps * options.batch_size * options.sequence_length
+
+    def row(self, name: str, seed: int, make: Callable[[int], str | Path]) -> None:
+        """Make a model and measure it, if there is no such line yet."""
+        if self.results.has(SOURCE, TARGET, name, seed):
+            return
+        line: dict[str, Any] = {"source": SOURCE, "target": TARGET, "method": name, "seed": seed}
+        started = time.perf_counter()
+        try:
+            made = make(seed)
+        except PeerFailed as error:
+            self.results.add(**line, error=str(error))
+            return
+        seconds = time.perf_counter() - started
+        model, vocabulary = load_model(str(made)), catalog.load_vocabulary(str(made))
+        found = bits_per_byte(model, vocabulary, self.passages)
+        scores: dict[str, Any] = {"all": found.bits_per_byte, **found.by_slice}
+        if self.options.limit is not None:
+            shots = self.options.shots
+            scores["tasks"] = score_tasks(model, vocabulary, shots=shots, limit=self.options.limit).to_dict()
+        self.results.add(**line, seconds=seconds, device=model.device.type, **scores)
+        if name not in ("source", "teacher", "before"):
+            shutil.rmtree(self.work / f"{name}-{seed}", ignore_errors=True)  # a gigabyte and more each
+
+    def moved(self, seed: int = 0) -> Path:
+        """Rearrange and calibrate the source, once."""
+        folder = self.work / "moved"
+        if not folder.is_dir():
+            source, target = catalog.load_vocabulary(SOURCE), catalog.load_vocabulary(TARGET)
+            train = self._train(seed=0)
+            lexicon = align(tokenize_pair(source, target, train)).lexicon
+            model = rearrange(load_model(SOURCE), lexicon, source, target)
+            tokens = min(CALIBRATE_TOKENS, 10 * self.tokens)
+            calibrate(model, target, excerpts(train, 8 * tokens), max_tokens=tokens)
+            save_model(model, target, folder, card={"model": SOURCE, "lexicon": lexicon.provenance}, source=source)
+        return folder
+
+    def tuned(self, name: str, seed: int, text: str = "default", **more: Any) -> Path:
+        """Tune the moved model in two stages, going on where it was stopped."""
+        options, folder = self.options, self.work / f"{name}-{seed}"
+        settings = AdaptSettings(
+            steps=options.steps,
+            batch_size=options.batch_size,
+            sequence_length=options.sequence_length,
+            save_every=options.steps,
+            evaluate_bytes=1_000,
+            prompts=(),
+            seed=seed,
+            **more,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        return adapt(str(self.moved()), [text], settings, folder, _quiet, resume=True, max_bytes=options.train_bytes)
+
+    def sentence(self, seed: int) -> Path:
+        """Tune on as much of the teacher's text as the budget has tokens."""
+        out = self.work / f"written-{seed}.jsonl"
+        if not out.is_file():
+            documents = math.ceil(self.tokens / (PROMPT_TOKENS + NEW_TOKENS))
+            settings = WritingSettings(documents, PROMPT_TOKENS, NEW_TOKENS, seed=seed)
+            teacher, vocabulary = load_model(TEACHER), catalog.load_vocabulary(TEACHER)
+            # `adapt` asks for a held-out part; what is reported is measured on `passages`
+            held_out = [replace(document, split="held_out") for document in self.passages]
+            write_text(teacher, vocabulary, self._train(seed), held_out, settings, out)
+        return self.tuned("sentence", seed, text=str(out))
+
+    def gold(self, seed: int) -> Path:
+        """Let GOLD tune the source with its own tokenizer."""
+        options, result = self.options, self.work / f"gold-{seed}"
+        text = self.work / f"gold-{seed}.jsonl"
+        n = 4 * options.sequence_length  # characters of a passage
+        drawn = excerpts(self._train(seed), 8 * self.tokens, longest=n, seed=seed)
+        text.write_text("".join(json.dumps({"text": document.text}) + "\n" for document in drawn), encoding="utf-8")
+        student, teacher = (Path(catalog.model_folder(name)) for name in (SOURCE, TEACHER))
+        rate = AdaptSettings().learning_rate_stage2
+        run_gold(
+            options.gold_python, student, teacher, text, result,
+            options.steps, options.batch_size, options.sequence_length, rate, seed,
+        )  # fmt: skip
+        return result
+
+    def _train(self, seed: int) -> list[Document]:
+        return part_of(read_documents(["default"], max_bytes=self.options.train_bytes, seed=seed), "train")
+
+
+def _quiet(event: dict[str, Any]) -> None:
+    """Let the events go: the benchmark's own lines are enough."""
+
+
+def run(bench: Bench) -> None:
+    """Measure what has no line yet, seed by seed."""
+    bench.row("source", 0, lambda seed: SOURCE)
+    bench.row("teacher", 0, lambda seed: TEACHER)
+    bench.row("before", 0, bench.moved)
+    for seed in range(bench.options.seeds):
+        bench.row("direct", seed, lambda seed: bench.tuned("direct", seed))
+        bench.row("token", seed, lambda seed: bench.tuned("token", seed, teacher=TEACHER))
+        bench.row("sentence", seed, bench.sentence)
+        if bench.options.gold_python is not None:
+            bench.row("gold", seed, bench.gold)
+        if bench.options.ablate:
+            for name, changed in ABLATIONS.items():
+                row = f"token, {name}"
+                bench.row(
+                    row, seed, lambda seed, row=row, changed=changed: bench.tuned(row, seed, teacher=TEACHER, **changed)
+                )
+
+
+def tables(results: Results, options: argparse.Namespace) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Mean over seeds; a row each, and the papers' tasks where they were scored."""
+    lines = [line for line in results.lines if "error" not in line]
+    direct = {line["seed"]: line["all"] for line in lines if line["method"] == "direct"}
+    text, tasks = [], []
+    for name, what in ROWS.items():
+        mine = [line for line in lines if line["method"] == name]
+        if not mine:
+            continue
+        beside = [line["all"] - direct[line["seed"]] for line in mine if line["seed"] in direct]
+        tuned = name not in ("source", "teacher", "before")
+        text.append(
+            {
+                "row": f"{name}: {what}" if what else name,
+                "seeds": len(mine),
+                **{part: float(np.mean([line[part] for line in mine])) for part in ("all", *SLICES)},
+                "beside_direct": float(np.mean(beside)) if tuned and beside else "",
+                "seconds": float(np.mean([line["seconds"] for line in mine])),
+            }
+        )
+        if options.limit is not None:
+            for shots in options.shots:
+                scored = [
+                    {row["task"]: row["acc"] for row in line["tasks"]["rows"] if row["shots"] == shots} for line in mine
+                ]
+                means = {task: float(np.mean([one[task] for one in scored])) for task in scored[0]}
+                tasks.append({"row": name, "shots": shots, **means, "mean": float(np.mean(list(means.values())))})
+    found = [("Bits per UTF-8 byte of held-out text", text)]
+    return [*found, (f"Accuracy, {options.limit} questions a task", tasks)] if tasks else found
+
+
+def notes(results: Results, options: argparse.Namespace, tokens: int) -> list[str]:
+    """Say what a reader must know."""
+    said = [
+        f"{tokens:,} tokens a run: {options.steps} steps (half of them embeddings and head only) of "
+        f"{options.batch_size} sequences of {options.sequence_length} tokens. Means over seeds; lower is better.",
+        "token: forward KL, temperature 1, weight 1, every sequence, the teacher reading along; the other rows of that "
+        "name change one of these. beside direct: minus the direct run of the same seed.",
+        f"sentence: the teacher continues {PROMPT_TOKENS} tokens of the text by up to {NEW_TOKENS}, sampled at "
+        "temperature 1; its seconds are those of writing and tuning.",
+        "GOLD's byte alignment refuses SentencePiece tokenizers, Gemma's among them, so a gold row is its unaligned "
+        "form; it keeps the source's tokenizer, so its passages are other tokens and it starts from the source's own "
+        "bits per byte.",
+    ]
+    failed = {line["method"]: line["error"] for line in results.lines if "error" in line}
+    return [*said, *(f"{name} failed: {error}" for name, error in failed.items())]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/distillation.md"))
+    parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--sequence-length", type=int, default=128)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--bytes", type=int, default=3_000, help="held-out text a slice")
+    parser.add_argument("--train-bytes", type=int, default=6_000_000, help="text to align, calibrate and tune on")
+    parser.add_argument("--limit", type=int, help="score the six tasks on so many questions each")
+    parser.add_argument("--shots", type=int, nargs="+", default=[0], help="examples in a task's prompt")
+    parser.add_argument("--ablate", action="store_true", help="change the token-level settings one by one")
+    parser.add_argument("--gold-python", type=Path, help="the interpreter of GOLD's environment")
+    options = parser.parse_args()
+    if options.gold_python is not None and not options.gold_python.is_file():
+        parser.error(f"there is no interpreter at '{options.gold_python}'; see benchmarks/peers/gold_train.py")
+    return options
+
+
+def main() -> None:
+    options = parse()
+    set_up_logging()
+    held_out = part_of(read_documents(["default"]), "held_out")
+    names = ("steps", "batch_size", "sequence_length", "bytes", "train_bytes", "limit", "shots")
+    settings = {name: getattr(options, name) for name in names} | {"held_out": text_hash(held_out)[:12]}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    results = Results(options.out.with_suffix(".jsonl"), settings)
+    key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:16]
+    work = cache_folder() / "benchmarks" / f"distillation-{key}"
+    work.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options, work, results, passages(held_out, options.bytes, 0))
+    run(bench)
+    shutil.rmtree(work)
+    report("Distillation", tables(results, options), notes(results, options, bench.tokens), options.out)
+
+
+if __name__ == "__main__":
+    main()

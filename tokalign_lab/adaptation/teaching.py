@@ -1,0 +1,243 @@
+"""A teacher in a tuning run: which sequences it is asked about, and what it says of them.
+
+Token-level distillation (TokAlign section 4.3) goes through both stages. Whether a sequence is distilled is drawn from
+the seed and its position in the endless order of the data, so that stages, resumed runs and any number of processes
+draw alike. The teacher reads along, each batch just before the student reads it; or it reads the sequences of the run
+once, before the first step, keeps its best tokens (`teacher.keep_predictions`), and need not be in memory afterwards.
+
+`DistilledLoss` is the loss in chunks with a `DistillationTerm`. A teacher is held by it and not by the model, so that
+no wrapper of the model (DDP, FSDP) sees it: each process has a teacher of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_apart
+from tokalign_lab.adaptation.distillation import DistillationTerm, Predictions
+from tokalign_lab.adaptation.events import Emit, Interrupt
+from tokalign_lab.adaptation.loss import ChunkedLoss
+from tokalign_lab.adaptation.processes import Processes
+from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.adaptation.teacher import Teacher, TeacherCache, keep_predictions
+from tokalign_lab.adaptation.trainer import computes_in_bf16
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import Head
+from tokalign_lab.model.load import load_model
+from tokalign_lab.progress import Progress
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_DRAW = 0xD15717  # keeps this draw apart from those of the data's order
+
+
+def is_distilled(position: int, share: float, seed: int) -> bool:
+    """Tell whether the sequence at a position of the order is one of the `share` that a teacher is asked about."""
+    return float(np.random.default_rng([seed, _DRAW, position]).random()) < share
+
+
+class Teaching:
+    """A teacher and how it is used.
+
+    Parameters
+    ----------
+    settings
+        The run's settings.
+    vocab_size
+        Ids that both models share.
+    source
+        The teacher itself, or what was kept of it; None where no sequence of the run is distilled.
+    """
+
+    def __init__(self, settings: AdaptSettings, vocab_size: int, source: Teacher | TeacherCache | None) -> None:
+        self.settings = settings.distillation
+        self.vocab_size = vocab_size
+        self._share, self._seed = settings.distillation_share, settings.seed
+        self._source = source
+
+    def asks(self, position: int) -> bool:
+        """Tell whether the sequence at a position of the order is distilled."""
+        return is_distilled(position, self._share, self._seed)
+
+    def predictions(self, inputs: dict[str, Any], taught: torch.Tensor) -> Predictions | None:
+        """Return the teacher's predictions of a batch.
+
+        Parameters
+        ----------
+        inputs
+            input_ids, int64 (batch, length), and position_ids where documents are apart.
+        taught
+            int64 (batch,): each sequence's block, or -1 where the teacher is not asked.
+
+        Returns
+        -------
+        Predictions or None
+            Of (length - 1) positions of each sequence that is asked about, row by row; None where there is none.
+        """
+        asked = taught >= 0
+        if self._source is None or not asked.any():
+            return None
+        if isinstance(self._source, TeacherCache):
+            return self._source.predictions(taught[asked].tolist(), taught.device)
+        positions = inputs.get("position_ids")
+        return self._source.predictions(inputs["input_ids"][asked], None if positions is None else positions[asked])
+
+
+def prepare_teaching(
+    settings: AdaptSettings,
+    vocabulary: Vocabulary,
+    student: Vocabulary,
+    mix: Mix,
+    processes: Processes,
+    emit: Emit,
+    interrupt: Interrupt,
+) -> Teaching:
+    """Load the teacher of a run, and let it read where its predictions are to be kept.
+
+    Parameters
+    ----------
+    settings
+        The run's settings; they name a teacher.
+    vocabulary, student
+        The teacher's tokenizer and the student's.
+    mix
+        The training text.
+    processes
+        Those that share the work. The first one keeps, the others wait and find what it kept.
+    emit, interrupt
+        As for `adapt`.
+
+    Raises
+    ------
+    InputError
+        When the teacher cannot be loaded, has another tokenizer, does more to its logits than its head does, reads
+        fewer tokens than a sequence has, or cannot keep documents apart where that is asked for.
+    """
+    teacher = Teacher(load_model(settings.teacher, device="cpu"), vocabulary, student)
+    limit = getattr(teacher.model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and settings.sequence_length > limit:
+        raise InputError(f"The sequence_length is {settings.sequence_length}, but the teacher reads at most {limit}.")
+    if not settings.cross_documents:
+        check_apart(teacher.model)
+    dtype = torch.bfloat16 if computes_in_bf16(settings, processes.device) else torch.float32
+    teacher.model.to(processes.device, dtype)
+    if not settings.distillation_top_k:
+        return Teaching(settings, vocabulary.size, teacher)
+    n = settings.steps * settings.sequences(processes.count)
+    order = OrderedBlocks(mix, 0, n)
+    asked = (i for i in range(n) if is_distilled(i, settings.distillation_share, settings.seed))
+    numbers = [mix.number(*order.block_at(i)) for i in asked]
+    if not numbers:
+        return Teaching(settings, vocabulary.size, None)
+    with processes.first_goes_first():
+        kept = keep_predictions(
+            teacher,
+            mix,
+            numbers,
+            settings.distillation_top_k,
+            settings.distillation_temperature,
+            apart=not settings.cross_documents,
+            progress=_in_percent(emit),
+            interrupt=interrupt,
+        )
+    return Teaching(settings, vocabulary.size, kept)
+
+
+def check_student(model: PreTrainedModel) -> None:
+    """Make sure that a model's loss can be computed from what its head sees.
+
+    Raises
+    ------
+    InputError
+        When the model does more to its logits than its head does.
+    """
+    if not Head(model).in_chunks:
+        raise InputError(
+            f"A model of type {model.config.model_type!r} changes its logits after the head; it cannot be taught. "
+            "Let it learn from text that the teacher writes (`tokalign-lab generate`)."
+        )
+
+
+class DistilledLoss(ChunkedLoss):
+    """Makes a model compute the next-token loss and its divergence from a teacher, while the block lasts.
+
+    Batches carry `taught` (see `OrderedBlocks`) beside ids and labels.
+
+    Parameters
+    ----------
+    model, head
+        As for `ChunkedLoss`.
+    teaching
+        The teacher.
+    processes
+        Those that share the work.
+    """
+
+    def __init__(self, model: PreTrainedModel, head: Head, teaching: Teaching, processes: Processes) -> None:
+        super().__init__(model, head)
+        self._teaching = teaching
+        self._processes = processes
+        self._asked: torch.Tensor | None = None
+        self._predictions: Predictions | None = None
+        self._term: DistillationTerm | None = None
+        self._sums = torch.zeros(3, dtype=torch.float64)  # next token, divergence, positions
+
+    def take(self, inputs: dict[str, Any]) -> None:
+        """Take out what the loss needs, and ask the teacher; where nothing is to be learnt there is no `taught`."""
+        super().take(inputs)
+        self._collect()
+        taught = inputs.pop("taught", None)
+        if taught is not None:
+            self._asked = taught >= 0
+            self._predictions = self._teaching.predictions(inputs, taught)
+
+    def term(self, labels: torch.Tensor, predicted: torch.Tensor) -> DistillationTerm:
+        """See `ChunkedLoss`."""
+        assert self._asked is not None  # every batch of training has `taught`
+        distilled = self._asked[:, None].expand_as(predicted)[predicted]
+        predictions, self._predictions = self._predictions, None
+        if predictions is not None:
+            predictions = predictions[predicted[self._asked].flatten()]
+        teaching = self._teaching
+        self._term = DistillationTerm(labels, predictions, teaching.settings, teaching.vocab_size, distilled)
+        return self._term
+
+    def means(self) -> dict[str, float]:
+        """Return what was computed since the last call, on all processes, each of which must ask.
+
+        Returns
+        -------
+        dict of str to float
+            next_token and divergence, nats, means over all predicted positions: the loss is their sum, the second
+            times weight and the squared temperature. A sequence that is not distilled has a divergence of 0.
+        """
+        self._collect()
+        next_token, divergence, n = self._processes.total(self._sums).tolist()
+        self._sums.zero_()
+        return {"next_token": next_token / max(n, 1), "divergence": divergence / max(n, 1)}
+
+    def _collect(self) -> None:
+        """Add up what the last batch came to, and let its predictions go."""
+        if self._term is None:
+            return
+        sums = torch.stack([self._term.next_token, self._term.divergence]).cpu()
+        self._sums += torch.cat([sums, torch.tensor([self._term.positions], dtype=torch.float64)])
+        self._term = None
+
+
+def _in_percent(emit: Emit) -> Progress:
+    """Report progress of what comes before the first step, a hundred times at most."""
+    told = -1
+
+    def tell(share: float, message: str) -> None:
+        nonlocal told
+        if int(100 * share) > told:
+            told = int(100 * share)
+            emit({"kind": "progress", "share": 0.0, "message": f"{message} ({told} %)"})
+
+    return tell

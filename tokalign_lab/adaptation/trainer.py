@@ -1,0 +1,87 @@
+"""The Hugging Face trainer as a stage needs it: data in their order, models whole, a schedule of its own.
+
+Each stage is a run of this trainer with its own AdamW (0.9, 0.999) and its own cosine schedule with warm-up.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainingArguments
+
+from tokalign_lab.adaptation.checkpoints import stage_folder
+from tokalign_lab.adaptation.rows import UsedRows
+from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.adaptation.stages import Stage
+
+
+class OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read transformers
+    """The trainer, reading its data in the order they have, and saving a model whole.
+
+    Attributes
+    ----------
+    used_rows : UsedRows or None
+        Set when the model's input embedding holds some rows only.
+    """
+
+    used_rows: UsedRows | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Do nothing: the model was read from the checkpoint when it was loaded."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        with self.used_rows.whole() if self.used_rows else nullcontext():
+            super()._save(output_dir, state_dict)
+
+
+def without_cache(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Keep no keys and values while training: nobody continues the text, and documents could not be kept apart."""
+    return args, {**kwargs, "use_cache": False} if "labels" in kwargs else kwargs
+
+
+def computes_in_bf16(settings: AdaptSettings, device: torch.device) -> bool:
+    """Tell whether the models are computed in bfloat16: as the settings say, or else where the GPU can."""
+    if settings.bf16 is not None:
+        return settings.bf16
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def arguments_of(stage: Stage, settings: AdaptSettings, root: Path, device: torch.device) -> TrainingArguments:
+    """Return the trainer's own settings for a stage whose checkpoints go under `root`."""
+    return TrainingArguments(
+        output_dir=str(stage_folder(root, stage.number)),
+        max_steps=stage.steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=_warmup(stage, settings),
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.gradient_clip,
+        seed=settings.seed + stage.number,
+        bf16=computes_in_bf16(settings, device),
+        use_cpu=device.type != "cuda",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is not a number must be seen
+        save_strategy="steps",
+        save_steps=min(settings.save_every, stage.steps),
+        save_total_limit=None,  # `KeepOneWhole` removes old ones, after the new one is whole
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+
+
+def _warmup(stage: Stage, settings: AdaptSettings) -> int:
+    # rounded down: the trainer would round up, and spend the first step of a short run at a rate of 0
+    return math.floor(stage.steps * settings.warmup_ratio)

@@ -115,11 +115,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _curves(run: Any, floor: float) -> str:
-    from tokalign_lab.widgets.figures import curves_figure
+    from tokalign_lab.widgets.curves import curves_figure
     from tokalign_lab.widgets.run_view import view_of
 
     view = view_of(run.events()[0], total_steps=run.info()["settings"]["steps"], floor=floor)
-    return _plot(curves_figure(view), with_script=True)
+    return _plot(curves_figure([view]), with_script=True)
 
 
 def _samples(run: Any) -> str:

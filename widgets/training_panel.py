@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from tokalign_lab.widgets.again_form import AgainForm
 from tokalign_lab.widgets.background import WATCHER, submit
 from tokalign_lab.widgets.curves import MOST_RUNS, Look, curves_figure, update_curves
 from tokalign_lab.widgets.curves_table import curves_table
+from tokalign_lab.widgets.floor import Floor, measured_text
 from tokalign_lab.widgets.look_bar import LookBar
 from tokalign_lab.widgets.panel import Panel, bar, button
 from tokalign_lab.widgets.run_controls import RunControls
-from tokalign_lab.widgets.run_feed import RunFeed, floor_run, floors_of, measured_text
+from tokalign_lab.widgets.run_feed import RunFeed
 from tokalign_lab.widgets.run_view import ALL_TEXT
 from tokalign_lab.widgets.run_words import cards_html, state_html, status_words
 from tokalign_lab.widgets.samples import Samples
@@ -70,11 +71,11 @@ class TrainingPanel(Panel):
     ) -> None:
         super().__init__("Training monitor", "tl-train", state)
         self._lock = threading.RLock()  # the watcher's thread and callbacks draw into one figure
-        self._given_floor = floor
+        self.on_runs: Callable[[list[RunFolder]], None] | None = None  # called when other runs are shown
         self._feeds = _feeds_of([run] if isinstance(run, (RunFolder, Path, str)) else run)
-        self._floor_text = measured_text(self._feeds[0].info)
-        self._find_floor_run()
-        self._find_floors()
+        self._floor = Floor(floor, self._feeds[0])
+        self._floor.look_for(self._feeds[0])
+        self._floor.tell(self._feeds[0])
         self._build(Look(value, axis, smoothing, part))
         self._name = f"run{watched_by}:{self._feeds[0].key}"
         self._watch(self._on_new_theme, "theme")
@@ -157,17 +158,19 @@ class TrainingPanel(Panel):
             WATCHER.stop(self._name, self._tick)
             self._name = f"{self._name.split(':')[0]}:{feeds[0].key}"
             self._feeds = feeds
-            self._find_floor_run()
+            self._floor.look_for(self._feeds[0])
         self._offer_runs()
         self._redraw()
         self._follow()
+        if self.on_runs is not None:
+            self.on_runs([feed.run for feed in feeds])
 
     def refresh(self) -> None:
         """Read the run folders again from the beginning and draw everything."""
         with self._lock:
             for feed in self._feeds:
                 feed.again()
-            self._find_floor_run()
+            self._floor.look_for(self._feeds[0])
         self._offer_runs()
         self._redraw()
         self._follow()
@@ -181,7 +184,8 @@ class TrainingPanel(Panel):
     def _call(self) -> list[str]:
         look, plain, paths = self.looks.look, Look(), [str(feed.run.path) for feed in self._feeds]
         told = {name: value for name, value in vars(look).items() if value != getattr(plain, name)}
-        floor = [f"floor={self._given_floor!r}"] if isinstance(self._given_floor, (int, float)) else []
+        given = self._floor.given
+        floor = [f"floor={given!r}"] if isinstance(given, (int, float)) else []
         return [repr(paths if len(paths) > 1 else paths[0]), *floor, *(f"{n}={v!r}" for n, v in told.items())]
 
     def _follow(self) -> None:
@@ -207,16 +211,15 @@ class TrainingPanel(Panel):
                 self._feeds = left
                 self._draw()
             changed = [place for place, feed in enumerate(self._feeds) if feed.look()]
-            found = self._find_floors()
+            found = self._floor.tell(self._feeds[0])
             if changed or found:
                 self._draw(None if found else changed)
             self._show_state()
-            waits = self._floor_run is not None and not self._floors and self._floor_run.state not in ENDED
-            return not waits and all(feed.info["state"] in ENDED for feed in self._feeds)
+            return not self._floor.awaited and all(feed.info["state"] in ENDED for feed in self._feeds)
 
     def _redraw(self) -> None:
         with self._lock:
-            self._find_floors()
+            self._floor.tell(self._feeds[0])
             self._draw()
 
     def _draw(self, changed: Sequence[int] | None = None) -> None:
@@ -231,24 +234,6 @@ class TrainingPanel(Panel):
         self._note.value = self._note_html()
         self.again.of(self.run, self._feeds[0].info["settings"])
         self._show_state()
-
-    def _find_floor_run(self) -> None:
-        """Decide where the floor comes from: what was given, where it is of the same text, else the run beside it."""
-        self._floors: dict[str, float] = {}
-        given = self._given_floor if measured_text(self._feeds[0].info) == self._floor_text else None
-        self._floor_run = given if isinstance(given, RunFolder) else None
-        if isinstance(given, (int, float)):
-            self._floors = {ALL_TEXT: float(given)}
-        elif given is None:
-            self._floor_run = floor_run(self.run)
-
-    def _find_floors(self) -> bool:
-        """Read the floor where it is not known yet; returns whether it has been found now."""
-        if not self._floors and self._floor_run is not None:
-            self._floors = floors_of(self._floor_run)
-        found = self.view.floors != self._floors
-        self.view.floors = self._floors
-        return found
 
     def _show_state(self) -> None:
         info, asked = self._feeds[0].info, self.run.asked

@@ -48,15 +48,15 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def make_run(folder: Path, steps: int = 12, state: str = "finished", **settings: Any) -> RunFolder:
+def make_run(folder: Path, done: int = 12, state: str = "finished", **settings: Any) -> RunFolder:
     run = RunFolder.create(folder, "adapt", SETTINGS | settings)
     run.emit({"kind": "device", "device": "CPU"})
     run.emit({"kind": "evaluation", "step": 0, "bits_per_byte": 2.5, "by_slice": {"de": 3.0, "code": 2.0}})
     run.emit({"kind": "sample", "step": 0, "prompt": "One", "text": NASTY})
     run.emit({"kind": "stage", "stage": 1, "step": 0, "steps": 20})
-    write_steps(run, range(1, steps + 1))
-    run.emit({"kind": "evaluation", "step": steps, "bits_per_byte": 1.5, "by_slice": {"de": 1.8, "code": 1.2}})
-    run.emit({"kind": "sample", "step": steps, "prompt": "One", "text": "two"})
+    write_steps(run, range(1, done + 1))
+    run.emit({"kind": "evaluation", "step": done, "bits_per_byte": 1.5, "by_slice": {"de": 1.8, "code": 1.2}})
+    run.emit({"kind": "sample", "step": done, "prompt": "One", "text": "two"})
     run.update(state=state)
     return run
 
@@ -441,7 +441,7 @@ class TestRuns:
         assert [row[1] for row in self.rows(panel)] == ["align-1", "adapt-2", "adapt-1", "adapt-0"]
         failed, tuned = self.rows(panel)[:2]
         assert failed[2:4] == ["align", "failed"]
-        assert failed[5:] == ["150 min" if failed[5] == "150 min" else "2 h 30 min", NASTY]  # cells are set as text
+        assert failed[5:] == ["2 h 30 min", NASTY]  # cells are set as text
         assert tuned[6] == "step 12 of 40, 4.880 loss, 1.500 bits a byte"
         assert list(panel.selection["name"]) == ["align-1", "adapt-2", "adapt-1", "adapt-0"]
         panel.close()
@@ -524,8 +524,8 @@ class TestRuns:
         run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
         panel = RunsPanel(root, chosen="adapt-0")
         assert panel._delete.disabled
-        panel.delete()
-        assert "cancel it before" in str(panel._error.value) or run.path.exists()
+        with pytest.raises(InputError, match="cancel it before"):
+            panel.delete()
         run.update(state="finished")
         panel.close()
 

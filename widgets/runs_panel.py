@@ -274,7 +274,7 @@ class RunsPanel(Panel):
                 self.monitor = TrainingPanel(runs, state=self.lab_state, watched_by="list")
                 self.monitor.on_runs = self._on_runs
                 self._place.children = (self.monitor,)
-            elif self.monitor.state["runs"] != runs:
+            elif [str(run.path) for run in self.monitor.runs] != runs:
                 self.monitor.clear_error()
                 self.monitor.show_runs(runs)
 

@@ -115,6 +115,11 @@ class TrainingPanel(Panel):
         return self._feeds[0].run
 
     @property
+    def runs(self) -> list[RunFolder]:
+        """All runs that are shown."""
+        return [feed.run for feed in self._feeds]
+
+    @property
     def view(self) -> Any:
         """What the first run has told."""
         return self._feeds[0].view
@@ -140,7 +145,7 @@ class TrainingPanel(Panel):
         """The shared view, the runs and how the first stands, and what of the curves is looked at."""
         look = self.looks.look
         return super().state | {
-            "run": str(self.run.path), "runs": [str(feed.run.path) for feed in self._feeds],
+            "run": str(self.run.path), "runs": [str(run.path) for run in self.runs],
             "run_state": self.run.state, "share": self.view.share,
             "value": look.value, "axis": look.axis, "smoothing": look.smoothing, "part": look.part,
         }  # fmt: skip
@@ -163,7 +168,7 @@ class TrainingPanel(Panel):
         self._redraw()
         self._follow()
         if self.on_runs is not None:
-            self.on_runs([feed.run for feed in feeds])
+            self.on_runs(self.runs)
 
     def refresh(self) -> None:
         """Read the run folders again from the beginning and draw everything."""
@@ -182,7 +187,7 @@ class TrainingPanel(Panel):
         super().close()
 
     def _call(self) -> list[str]:
-        look, plain, paths = self.looks.look, Look(), [str(feed.run.path) for feed in self._feeds]
+        look, plain, paths = self.looks.look, Look(), [str(run.path) for run in self.runs]
         told = {name: value for name, value in vars(look).items() if value != getattr(plain, name)}
         given = self._floor.given
         floor = [f"floor={given!r}"] if isinstance(given, (int, float)) else []
@@ -282,7 +287,7 @@ class TrainingPanel(Panel):
 
     def _on_other(self, change: Any) -> None:
         if change["new"]:
-            runs = [*(feed.run for feed in self._feeds), change["new"]]
+            runs = [*self.runs, change["new"]]
             submit(self.guarded(lambda: self.show_runs(runs)))  # ten thousand events take a moment to read
 
     def _only_first(self) -> None:
@@ -291,7 +296,7 @@ class TrainingPanel(Panel):
     def _on_started(self, new: RunFolder) -> None:
         """Watch the new run, over what was watched before."""
         self.clear_error()
-        self.show_runs([new, *(feed.run for feed in self._feeds)][:MOST_RUNS])
+        self.show_runs([new, *self.runs][:MOST_RUNS])
 
     def _on_new_theme(self, change: Any) -> None:
         with self._lock, self.figure.batch_update():

@@ -214,7 +214,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest
     assert "no_such_module" in run.info()["error"]
 
 
-def test_the_real_worker_tunes_is_killed_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_worker_tunes_is_killed_paused_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
     model = save_tiny(tmp_path / "tiny")
     text = tmp_path / "text.txt"
@@ -235,9 +235,16 @@ def test_the_real_worker_tunes_is_killed_and_resumes(tmp_path: Path, monkeypatch
     os.kill(run.info()["pid"], signal.SIGKILL)
     assert run.wait(timeout=20) == "lost"
     run.resume()
+    wait_for(lambda: any(event["kind"] == "resumed" for event in run.events()[0]), 60)
+    run.request_pause()
+    assert run.wait(timeout=60) == "paused", run.log_tail()
+    done = steps(run)[-1]
+    run.resume()
     assert run.wait(timeout=90) == "finished", run.log_tail()
     assert steps(run) == list(range(1, 61))
-    assert sum(event["kind"] == "resumed" for event in run.events()[0]) == 1
+    killed, paused = [event["step"] for event in run.events()[0] if event["kind"] == "resumed"]
+    assert killed < 60
+    assert paused == done, "no step that was done before a pause is done again"
     assert (run.path / "model" / "tokalign.json").is_file()
 
 

@@ -21,7 +21,7 @@ def count(settings: dict[str, Any], context: worker.RunContext) -> None:
         context.interrupt()
         time.sleep(settings.get("seconds", 0.0))
         context.emit({"kind": "step", "step": step, "loss": 1 / step, "again": context.resume})
-        if step % 3 == 0:
+        if step % 3 == 0 or settings.get("save_each"):
             checkpoint.write_text(str(step))
         if step == settings.get("until_killed") and not context.resume:
             with open(context.folder.path / "events.jsonl", "ab") as file:

@@ -164,9 +164,16 @@ def test_a_run_is_cancelled_and_resumed(work: Path, rearranged: Path) -> None:
         "adapt", rearranged, "--text", "text.txt", "--run", "runs/b", "--steps", "4000", *size, "--detach", cwd=work
     )
     assert begun["state"] == "running"
-    assert run_json("runs", "cancel", "b", cwd=work)["state"] == "cancelled"
+    assert run_json("runs", "pause", "b", cwd=work)["state"] == "paused"
     assert run_json("runs", "resume", "b", "--detach", cwd=work)["state"] == "running"
     assert run_json("runs", "cancel", "b", cwd=work)["state"] == "cancelled"
+    again = run_json("runs", "again", "b", "--set", "steps=2", "--name", "short", cwd=work)
+    assert (again["state"], again["steps"], again["title"]) == ("finished", 2, "short")
+    assert "no setting 'stps'" in run("runs", "again", "b", "--set", "stps=2", cwd=work).stderr
+    assert run_json("runs", "rename", "b", "long", cwd=work)["title"] == "long"
+    run_json("runs", "delete", "long", cwd=work)
+    assert run_json("runs", "trash", cwd=work)["runs"] == ["long"]
+    assert run_json("runs", "restore", cwd=work)["name"] == "b"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from tiny import WORDS, save_tiny
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.runs import control, kinds, process
+from tokalign_lab.runs import control, kinds, process, trash
 from tokalign_lab.runs.events import EventLog, curve
 from tokalign_lab.runs.folder import RunFolder
 
@@ -81,6 +81,38 @@ def test_cancel_stops_at_the_next_step_boundary(tmp_path: Path) -> None:
     assert time.monotonic() - asked < 2
     wait_for(lambda: not process.is_alive(run.info()["pid"], run.info()["pid_started"]))
     assert run.info()["error"] is None
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_a_pause_waits_for_the_step_that_runs_and_goes_on_from_there(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", "count", steps=6, seconds=2.5, save_each=True)  # a step is longer than TEST_GRACE
+    wait_for(lambda: len(steps(run)) >= 1)
+    run.request_pause()
+    asked = time.monotonic()
+    assert run.wait(timeout=10) == "paused"
+    assert time.monotonic() - asked < 2.5 + 2
+    done = steps(run)
+    assert done[-1] == 2, "the step that ran when the pause was asked for has been done"
+    assert run.info()["error"] is None
+    run.resume()
+    assert run.asked == ""
+    wait_for(lambda: any(event["kind"] == "resumed" for event in run.events()[0]))
+    (resumed,) = [event for event in run.events()[0] if event["kind"] == "resumed"]
+    assert resumed["step"] == done[-1], "nothing that was done is done again"
+    run.request_pause()
+    run.request_cancel()  # who does not want to wait any longer
+    assert run.wait(timeout=10) == "cancelled"
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_a_pause_before_the_start_and_a_killed_pause_keep_their_word(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "queued", "count", {"steps": 1})
+    run.request_pause()
+    assert run.state == "paused"
+    run = start(tmp_path / "run", "sit")
+    run.request_pause()
+    os.kill(run.info()["pid"], signal.SIGKILL)
+    wait_for(lambda: run.state == "paused")
 
 
 @pytest.mark.usefixtures("test_kinds")
@@ -182,7 +214,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest
     assert "no_such_module" in run.info()["error"]
 
 
-def test_the_real_worker_tunes_is_killed_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_worker_tunes_is_killed_paused_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
     model = save_tiny(tmp_path / "tiny")
     text = tmp_path / "text.txt"
@@ -203,9 +235,16 @@ def test_the_real_worker_tunes_is_killed_and_resumes(tmp_path: Path, monkeypatch
     os.kill(run.info()["pid"], signal.SIGKILL)
     assert run.wait(timeout=20) == "lost"
     run.resume()
+    wait_for(lambda: any(event["kind"] == "resumed" for event in run.events()[0]), 60)
+    run.request_pause()
+    assert run.wait(timeout=60) == "paused", run.log_tail()
+    done = steps(run)[-1]
+    run.resume()
     assert run.wait(timeout=90) == "finished", run.log_tail()
     assert steps(run) == list(range(1, 61))
-    assert sum(event["kind"] == "resumed" for event in run.events()[0]) == 1
+    killed, paused = [event["step"] for event in run.events()[0] if event["kind"] == "resumed"]
+    assert killed < 60
+    assert paused == done, "no step that was done before a pause is done again"
     assert (run.path / "model" / "tokalign.json").is_file()
 
 
@@ -322,6 +361,91 @@ def test_runs_are_listed_newest_first_and_broken_folders_passed_over(
     first = control.new_folder("adapt")
     first.mkdir()
     assert control.new_folder("adapt") != first
+
+
+def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "one", "count", {"steps": 3})
+    run.emit({"kind": "step", "step": 1})
+    run.update(state="finished")
+    run.entitle("the good one")
+    gone = trash.delete_run(run)
+    assert control.list_runs(tmp_path) == []
+    assert [one.title for one in trash.deleted_runs(tmp_path)] == ["the good one"]
+    assert trash.trash_bytes(tmp_path) == sum(file.stat().st_size for file in gone.path.iterdir())
+    second = RunFolder.create(tmp_path / "one", "count", {"steps": 4})  # its place is taken: nothing is overwritten
+    with pytest.raises(InputError, match="cannot come back"):
+        trash.restore_run("the good one", tmp_path)
+    trash.delete_run(second)
+    assert trash.restore_run(root=tmp_path).info()["settings"] == {"steps": 4}, "the one deleted last comes first"
+    trash.delete_run(second)
+    assert trash.restore_run("the good one", tmp_path).path == tmp_path / "one"
+    assert steps(run) == [1]
+    assert trash.empty_trash(tmp_path) > 0
+    assert trash.trash_bytes(tmp_path) == 0
+    assert steps(run) == [1], "what came back is not in the trash"
+    with pytest.raises(InputError, match="trash is empty"):
+        trash.restore_run(root=tmp_path)
+
+
+def test_a_running_run_is_not_deleted(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    with pytest.raises(InputError, match="cancel it before"):
+        trash.delete_run(run)
+    assert run.state == "running"
+
+
+def test_a_name_is_for_people_and_finds_the_run(tmp_path: Path) -> None:
+    one, two = (RunFolder.create(tmp_path / name, "count", {}) for name in ("one", "two"))
+    control.rename_run(one, "  Höhere Lernrate ")
+    assert one.title == "Höhere Lernrate"
+    assert control.find_run("Höhere Lernrate", tmp_path).path == one.path
+    control.rename_run(one, "Höhere Lernrate")  # its own name is not taken
+    for taken in ("Höhere Lernrate", "one"):
+        with pytest.raises(InputError, match="choose another name"):
+            control.rename_run(two, taken)
+    for bad in ("", "   ", "a\nb", "x" * 81):
+        with pytest.raises(InputError, match="one line"):
+            control.rename_run(two, bad)
+    assert two.title == "two"
+
+
+def test_starting_again_changes_settings_and_leaves_the_old_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "start", lambda self: None)
+    settings = {"model": "moved", "text": ["default"], "steps": 40, "device": "cpu", "learning_rate_stage1": 1e-3}
+    run = RunFolder.create(tmp_path / "old", "adapt", settings)
+    new = control.start_again(run, {"steps": 80, "learning_rate_stage1": 1e-4}, "slower")
+    assert new.info()["settings"] == settings | {"steps": 80, "learning_rate_stage1": 1e-4}
+    assert new.title == "slower"
+    assert new.path.parent == run.path.parent
+    assert run.info()["settings"] == settings
+    for changes, said in (({"steps": 0}, "at least 1"), ({"step": 3}, "no setting 'step'"), ({"steps": "x"}, "whole")):
+        with pytest.raises(InputError, match=said):
+            control.start_again(run, changes)
+    with pytest.raises(InputError, match="choose another name"):
+        control.start_again(run, {}, "slower")
+    with pytest.raises(InputError, match="only tuning"):
+        control.start_again(RunFolder.create(tmp_path / "other", "align", {}), {})
+    assert len(control.list_runs(tmp_path)) == 3, "what was refused has left nothing behind"
+
+
+def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", "count", {})
+    (run.path / "log.txt").write_text("".join(f"línea {number}\n" for number in range(50_000)), encoding="utf-8")
+    assert run.log_tail(2) == "línea 49998\nlínea 49999"
+
+
+def test_a_log_that_was_begun_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    for number in range(5):
+        log.append({"kind": "step", "step": number})
+    _, offset = log.read()
+    log.path.unlink()
+    log.append({"kind": "step", "step": 9})
+    events, again = log.read(offset)
+    assert [event["step"] for event in events] == [9]
+    assert again < offset
 
 
 def test_what_cannot_be_a_run_is_refused(tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, LexiconPanel, MapPanel, PairPicker, TrainingPanel
 from tokalign_lab.widgets.background import WATCHER, Watcher, inline
 from tokalign_lab.widgets.chips import pair_html, shared_blocks
-from tokalign_lab.widgets.figures import MOST_CURVE_POINTS, thinned
+from tokalign_lab.widgets.curves import MOST_CURVE_POINTS, thinned
 from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
 from tokalign_lab.widgets.query import Query
-from tokalign_lab.widgets.run_view import status_words, view_of
+from tokalign_lab.widgets.run_view import view_of
+from tokalign_lab.widgets.run_words import status_words
 
 WORDS = ["the", "THE", "<b>", "東京", "naïve", "na", "ive", "zebra"]
 
@@ -315,12 +316,12 @@ class TestTraining:
         panel = TrainingPanel(make_run(tmp_path / "run", 12), floor=1.04)
         assert list(panel.figure.data[0].x) == list(range(1, 13))
         assert list(panel.figure.data[2].y) == [1.5]
-        assert list(panel.figure.data[3].y) == [1.04, 1.04]
+        assert list(panel.figure.data[-1].y) == [1.04, 1.04]
         assert "finished" in panel._state_line.value
-        assert panel._cancel.disabled
-        assert "&lt;script&gt;" in panel._samples.value
-        assert "<script>" not in panel._samples.value
-        assert len(panel.selection) == 13
+        assert panel.controls.cancel_button.disabled
+        assert "&lt;script&gt;" in panel.samples.html
+        assert "<script>" not in panel.samples.html
+        assert panel.selection["what"].value_counts()[["loss", "bits_per_byte"]].tolist() == [12, 1]
 
     def test_goes_on_where_it_had_read_to(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", 5)
@@ -354,7 +355,7 @@ class TestTraining:
         panel = TrainingPanel(run)
         assert "out of &lt;memory&gt;" in panel._log.value
         assert "last words" in panel._log.value
-        assert not panel._resume.disabled
+        assert not panel.controls.resume_button.disabled
 
     def test_status_says_how_long_and_how_lively(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", 12)

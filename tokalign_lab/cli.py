@@ -8,6 +8,7 @@ folder or a tokenizer file) or hub ids.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -29,7 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 assets_app = typer.Typer(help="Packaged models, tokenizers and texts.", no_args_is_help=True)
-runs_app = typer.Typer(help="Jobs in their own processes: list, watch, cancel, resume.", no_args_is_help=True)
+runs_app = typer.Typer(
+    help="Jobs in their own processes: list, watch, pause, cancel, resume, rename, delete.", no_args_is_help=True
+)
 app.add_typer(assets_app, name="assets")
 app.add_typer(runs_app, name="runs")
 
@@ -653,14 +656,20 @@ def adapt(
     return _follow(start("adapt", settings, run), detach)
 
 
+Root = Annotated[Path | None, typer.Option("--root", help="Folder of the runs.")]
+
+
 @command(runs_app, "list")
-def runs_list(root: Annotated[Path | None, typer.Option("--root", help="Folder of the runs.")] = None) -> Any:
+def runs_list(root: Root = None) -> Any:
     """List the runs, newest first."""
     from tokalign_lab.runs.control import list_runs
 
     keys = ("name", "kind", "state", "pid", "created", "ended", "error")
-    rows = [{**{key: run.info()[key] for key in keys}, "path": str(run.path)} for run in list_runs(root)]
-    return {"runs": rows}, lambda: console.print_table([{k: row[k] for k in keys} for row in rows])
+    rows = [
+        {**{key: run.info()[key] for key in keys}, "title": run.title, "path": str(run.path)} for run in list_runs(root)
+    ]
+    shown = [{"name": row["name"], "title": row["title"], **{k: row[k] for k in keys[1:]}} for row in rows]
+    return {"runs": rows}, lambda: console.print_table(shown)
 
 
 Run = Annotated[str, typer.Argument(help="A run's name or its folder.")]
@@ -695,6 +704,74 @@ def runs_resume(
     folder = find_run(run)
     folder.resume()
     return _follow(folder, detach)
+
+
+@command(runs_app, "pause")
+def runs_pause(run: Run) -> Any:
+    """Stop a run when the step that runs is done and kept; `runs resume` goes on from there."""
+    from tokalign_lab.runs.control import find_run
+
+    folder = find_run(run)
+    folder.request_pause()
+    folder.wait()
+    return _summary(folder)
+
+
+@command(runs_app, "again")
+def runs_again(
+    run: Run,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of tuning and its value, as steps=400. Repeatable.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="What the new run is called.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
+) -> Any:
+    """Start a new tuning run with the settings of an earlier one, some of them changed."""
+    from tokalign_lab.runs.control import find_run, start_again
+
+    return _follow(start_again(find_run(run), _settings(change or []), name), detach)
+
+
+@command(runs_app, "rename")
+def runs_rename(run: Run, name: Annotated[str, typer.Argument(help="What the run shall be called.")]) -> Any:
+    """Give a run another name; its folder keeps its own."""
+    from tokalign_lab.runs.control import find_run, rename_run
+
+    folder = find_run(run)
+    rename_run(folder, name)
+    return _summary(folder)
+
+
+@command(runs_app, "delete")
+def runs_delete(run: Run) -> Any:
+    """Move a run into the trash beside it; `runs restore` takes it back."""
+    from tokalign_lab.runs.control import find_run
+    from tokalign_lab.runs.trash import delete_run
+
+    return _summary(delete_run(find_run(run)))
+
+
+@command(runs_app, "restore")
+def runs_restore(
+    run: Annotated[str | None, typer.Argument(help="Which; the one deleted last by default.")] = None,
+    root: Root = None,
+) -> Any:
+    """Take a run back out of the trash."""
+    from tokalign_lab.runs.trash import restore_run
+
+    return _summary(restore_run(run, root))
+
+
+@command(runs_app, "trash")
+def runs_trash(
+    empty: Annotated[bool, typer.Option("--empty", help="Remove them for good.")] = False, root: Root = None
+) -> Any:
+    """Say which runs are in the trash and how many bytes they hold."""
+    from tokalign_lab.runs.trash import deleted_runs, empty_trash, trash_bytes
+
+    names = [run.title for run in deleted_runs(root)]
+    result = {"runs": names, "bytes": empty_trash(root) if empty else trash_bytes(root)}
+    return result, lambda: console.print_facts(result, title="Removed for good" if empty else "In the trash")
 
 
 @command(app, "demo")
@@ -794,6 +871,7 @@ def _summary(folder: Any) -> Any:
     result = {
         "run": str(folder.path),
         "name": info["name"],
+        "title": folder.title,
         "state": info["state"],
         "pid": info["pid"],
         "error": info["error"],
@@ -802,6 +880,20 @@ def _summary(folder: Any) -> Any:
         "bits_per_byte": evaluations[-1]["bits_per_byte"] if evaluations else None,
     }
     return result, lambda: console.print_facts(result)
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """Read `steps=400` and its like; a value is JSON (400, 1e-4, true), else text."""
+    settings = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise InputError(f"--set is {one!r}; write a setting and its value, as steps=400.")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
 
 
 def _weights(given: list[str]) -> dict[str, float]:

@@ -120,11 +120,11 @@ def table_html(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def curves_html(run: Any, floor: float | None) -> str:
     """Draw the curves of a tuning run, beside the source model's floor."""
-    from tokalign_lab.widgets.figures import curves_figure
+    from tokalign_lab.widgets.curves import curves_figure
     from tokalign_lab.widgets.run_view import view_of
 
     view = view_of(run.events()[0], total_steps=run.info()["settings"]["steps"], floor=floor)
-    return _plot(curves_figure(view), with_script=True)
+    return _plot(curves_figure([view]), with_script=True)
 
 
 def samples_html(run: Any) -> str:

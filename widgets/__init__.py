@@ -8,7 +8,18 @@ from tokalign_lab.widgets.lab import Lab
 from tokalign_lab.widgets.lexicon_panel import LexiconPanel
 from tokalign_lab.widgets.map_panel import MapPanel
 from tokalign_lab.widgets.pair_picker import PairPicker
+from tokalign_lab.widgets.runs_panel import RunsPanel
 from tokalign_lab.widgets.state import LabState, Selection
 from tokalign_lab.widgets.training_panel import TrainingPanel
 
-__all__ = ["JobPanel", "Lab", "LabState", "LexiconPanel", "MapPanel", "PairPicker", "Selection", "TrainingPanel"]
+__all__ = [
+    "JobPanel",
+    "Lab",
+    "LabState",
+    "LexiconPanel",
+    "MapPanel",
+    "PairPicker",
+    "RunsPanel",
+    "Selection",
+    "TrainingPanel",
+]

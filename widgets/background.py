@@ -100,7 +100,11 @@ class Watcher:
                     return
                 now = list(self._watching.items())
             for name, look in now:
-                if not look():
+                try:
+                    goes_on = look()
+                except Exception:  # a watcher shows its own errors; one that cannot must not stop the others
+                    goes_on = False
+                if not goes_on:
                     self.stop(name, look)
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tokalign_lab.widgets.run_view import RunView
 from tokalign_lab.widgets.theme import template
 
 # Okabe and Ito's palette, told apart by people who see colours differently, on white and on black.
@@ -25,8 +24,7 @@ ORIGIN_COLOURS = {
 NO_VALUE = "#98a1aa"
 HIGHLIGHT = {"light": "#d0006f", "dark": "#ffd84d"}
 COLOUR_TITLES = {"score": "score", "frequency": "times in text<br>(power of ten)"}
-MOST_CURVE_POINTS = 2000
-MAP_HEIGHT, CURVE_HEIGHT = 460, 330
+MAP_HEIGHT = 460
 SVG_POINTS = 1500  # up to here SVG is as quick as WebGL, and sharper
 
 
@@ -109,92 +107,3 @@ def marker(points: MapPoints, colour_by: str, with_scale: bool) -> dict[str, Any
         "showscale": with_scale,
         "colorbar": bar,
     }
-
-
-def curves_figure(run: RunView, theme: str = "light") -> go.Figure:
-    """Loss (trace 0, smoothed trace 1) and bits per byte (trace 2, the source model's floor trace 3) over steps."""
-    figure = make_subplots(
-        rows=1,
-        cols=2,
-        horizontal_spacing=0.09,
-        subplot_titles=["Training loss (nats a token)", "Held-out text (bits a byte)"],
-    )
-    blue, orange, grey = "#3a8fd0", "#e08a1e", "#98a1aa"
-    line = "%{fullData.name}: %{y:.3f} at step %{x}<extra></extra>"
-    traces = [
-        (go.Scatter(name="loss", mode="lines", line={"color": blue, "width": 1}, opacity=0.45), 1),
-        (go.Scatter(name="loss, smoothed", mode="lines", line={"color": blue, "width": 2.5}), 1),
-        (go.Scatter(name="bits a byte", mode="lines+markers", line={"color": orange, "width": 2.5}), 2),
-        (go.Scatter(name="source model, own tokenizer", mode="lines", line={"color": grey, "dash": "dash"}), 2),
-    ]  # fmt: skip
-    for trace, column in traces:
-        figure.add_trace(trace.update(hovertemplate=line), row=1, col=column)
-    _titles_left(figure)
-    figure.update_xaxes(title_text="step")
-    figure.update_layout(
-        template=template(theme), height=CURVE_HEIGHT, margin={"l": 8, "r": 8, "t": 36, "b": 8}, uirevision="curves",
-        autosize=True,
-        hovermode="closest", legend={"orientation": "h", "y": -0.22},
-    )  # fmt: skip
-    update_curves(figure, run, theme)
-    return figure
-
-
-def update_curves(figure: go.Figure, run: RunView, theme: str) -> None:
-    """Put a run's present curves and stage bands into a figure made by `curves_figure`."""
-    steps, losses = thinned(run.steps, run.losses)
-    evaluated, bits = thinned(run.evaluated_at, run.bits_per_byte)
-    last = max([run.total_steps, *run.steps[-1:], *run.evaluated_at[-1:], 1])
-    floor = ([0, last], [run.floor] * 2) if run.floor is not None else ([], [])
-    columns = [(steps, losses), (steps, smoothed(losses)), (evaluated, bits), floor]
-    for trace, (x, y) in zip(figure.data, columns, strict=True):
-        trace.update(x=np.asarray(x).tolist(), y=np.asarray(y).tolist())
-    shapes, notes = stage_bands(run, theme)
-    figure.layout.shapes = shapes
-    figure.layout.annotations = (*figure.layout.annotations[:2], *notes)
-    figure.update_xaxes(range=[-0.02 * last, 1.02 * last])
-
-
-def stage_bands(run: RunView, theme: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return a tinted band for each stage, with its name, in both plots."""
-    shapes, notes = [], []
-    tints = ("rgba(58,143,208,0.10)", "rgba(26,163,125,0.10)", "rgba(163,119,209,0.10)")
-    for place, (name, start, end) in enumerate(run.stages):
-        for axis in ("", "2"):
-            shapes.append(
-                {
-                    "type": "rect", "xref": f"x{axis}", "yref": f"y{axis} domain", "x0": start, "x1": end,
-                    "y0": 0, "y1": 1,
-                    "fillcolor": tints[place % 3], "line": {"width": 0}, "layer": "below",
-                }
-            )  # fmt: skip
-            notes.append(
-                {
-                    "xref": f"x{axis}", "yref": f"y{axis} domain", "x": (start + end) / 2, "y": 1, "text": name,
-                    "showarrow": False, "yanchor": "top", "font": {"size": 11},
-                }
-            )  # fmt: skip
-    return shapes, notes
-
-
-def thinned(x: Sequence[float], y: Sequence[float], most: int = MOST_CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` points of a curve: of each stretch its lowest and its highest, so that spikes stay visible."""
-    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if len(xs) <= most:
-        return xs, ys
-    chosen: list[int] = [0, len(xs) - 1]
-    for stretch in np.array_split(np.arange(1, len(xs) - 1), (most - 2) // 2):
-        chosen += [int(stretch[np.argmin(ys[stretch])]), int(stretch[np.argmax(ys[stretch])])]
-    kept = np.unique(chosen)
-    return xs[kept], ys[kept]
-
-
-def smoothed(y: np.ndarray, share: float = 0.04) -> np.ndarray:
-    """Return a running mean over about a twenty-fifth of the curve, without looking ahead."""
-    width = max(3, int(len(y) * share))
-    if len(y) < 3:
-        return y
-    sums = np.cumsum(np.insert(y, 0, 0.0))
-    at = np.arange(1, len(y) + 1)
-    first = np.maximum(at - width, 0)
-    return (sums[at] - sums[first]) / (at - first)

@@ -11,7 +11,7 @@ from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.background import WATCHER
 from tokalign_lab.widgets.panel import Panel, bar, button
-from tokalign_lab.widgets.run_view import STATE_WORDS
+from tokalign_lab.widgets.run_words import STATE_WORDS
 from tokalign_lab.widgets.state import LabState
 
 

@@ -1,12 +1,15 @@
-"""The training monitor: a run folder, watched.
+"""The training monitor: run folders, watched.
 
 Nothing here trains. The job is a process of its own; this reads what it appends to its run folder, twice a second, in
 the one watcher thread of all panels. A restarted kernel makes a new panel on the same folder and has the whole curve.
+Several runs can lie over one another: the first is the one that buttons, figures and stage bands are of.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,117 +19,183 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.widgets.again_form import AgainForm
 from tokalign_lab.widgets.background import WATCHER, submit
-from tokalign_lab.widgets.figures import curves_figure, update_curves
+from tokalign_lab.widgets.curves import MOST_RUNS, Look, curves_figure, update_curves
+from tokalign_lab.widgets.curves_table import curves_table
+from tokalign_lab.widgets.floor import Floor, measured_text
+from tokalign_lab.widgets.look_bar import LookBar
 from tokalign_lab.widgets.panel import Panel, bar, button
-from tokalign_lab.widgets.run_view import STATE_WORDS, RunView, status_words, view_of
+from tokalign_lab.widgets.run_controls import RunControls
+from tokalign_lab.widgets.run_feed import RunFeed
+from tokalign_lab.widgets.run_view import ALL_TEXT
+from tokalign_lab.widgets.run_words import cards_html, state_html, status_words
+from tokalign_lab.widgets.samples import Samples
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.theme import CONFIG, template
 
 LOG_LINES = 15
-DEFAULT_STEPS = 100  # `AdaptSettings.steps`, when the run's settings do not say
+Run = RunFolder | Path | str
 
 
 class TrainingPanel(Panel):
-    """Watch, cancel and resume a tuning run.
+    """Watch tuning runs; pause, cancel and resume one, or start it again with other settings.
 
     Parameters
     ----------
-    run : run folder, or its path
-    floor : bits per byte of the source model with its own tokenizer, or a "measure" run that finds it out
+    run : run folder or its path, or several of them, at most `curves.MOST_RUNS`
+    floor : bits per byte of the first run's source model with its own tokenizer, or a "measure" run that finds it out;
+        the one beside the run by default, if there is one
     state : shared view
+    value, axis, smoothing, part : how the curves are looked at first, see `curves.Look`
+    watched_by : a name for whoever watches; a new panel on the same run stops a former one of that name
+
+    Raises
+    ------
+    InputError
+        When a folder holds no run, or there are none or too many.
     """
 
     def __init__(
         self,
-        run: RunFolder | Path | str,
+        run: Run | Sequence[Run],
         floor: float | RunFolder | None = None,
         state: LabState | None = None,
+        value: str = "loss",
+        axis: str = "step",
+        smoothing: float = 0.8,
+        part: str = ALL_TEXT,
+        watched_by: str = "",
     ) -> None:
         super().__init__("Training monitor", "tl-train", state)
-        self.run = run if isinstance(run, RunFolder) else RunFolder(run)
-        info = self.run.reconcile()
-        self._floor_run = floor if isinstance(floor, RunFolder) else None
-        self._floor = floor if isinstance(floor, float) else None
-        self._drawn = False
-        self._events, self._offset = self.run.events()
-        self._find_floor()
-        self.view = self._folded(info)
-        self._build(info)
+        self._lock = threading.RLock()  # the watcher's thread and callbacks draw into one figure
+        self.on_runs: Callable[[list[RunFolder]], None] | None = None  # called when other runs are shown
+        self._feeds = _feeds_of([run] if isinstance(run, (RunFolder, Path, str)) else run)
+        self._floor = Floor(floor, self._feeds[0])
+        self._floor.look_for(self._feeds[0])
+        self._floor.tell(self._feeds[0])
+        self._build(Look(value, axis, smoothing, part))
+        self._name = f"run{watched_by}:{self._feeds[0].key}"
         self._watch(self._on_new_theme, "theme")
-        self._name = f"run:{self.run.path.resolve()}"
-        self._look()
+        self._draw()
         self._follow()
 
-    def _build(self, info: dict[str, Any]) -> None:
-        self._state_line = w.HTML()
+    def _build(self, look: Look) -> None:
+        self._heading, self._state_line, self._cards, self._table, self._note, self._log = (w.HTML() for _ in range(6))
         self._state_line.add_class("tl-run-state")
+        self._cards.add_class("tl-run-cards")
+        self._table.add_class("tl-curves-table")
+        self._note.add_class("tl-curves-note")
         self._progress = w.FloatProgress(min=0.0, max=1.0, description="Progress", layout=w.Layout(width="100%"))
-        self._cancel = button("Cancel", self.cancel, "tl-cancel", "Stop at the next step; the last checkpoint stays")
-        self._resume = button("Resume", self.resume, "tl-resume", "Go on from the last checkpoint")
-        self.figure = go.FigureWidget(curves_figure(self.view, self.lab_state.theme))
+        self.controls = RunControls(lambda: self.run, self.guarded, self._follow)
+        self.again = AgainForm(self.guarded, self._on_started)
+        self.looks = LookBar(look, self.guarded(self._redraw))
+        self.samples = Samples(self.guarded)
+        self._other = w.Dropdown(options=[("Choose a run …", "")], description="Lay over it")
+        self._other.add_class("tl-lay-over")
+        self._other.observe(self.guarded(self._on_other), names="value")
+        self._alone = button("Only the first", self.guarded(self._only_first), "tl-alone", "Take the other runs away")
+        views = self.views
+        self.figure = go.FigureWidget(curves_figure(views, look, self.lab_state.theme, places=MOST_RUNS))
         self.figure._config = self.figure._config | CONFIG
-        self._table, self._samples, self._log = w.HTML(), w.HTML(), w.HTML()
-        self._samples.add_class("tl-samples")
-        settings = info["settings"]
-        told = ", ".join(
-            f"{name.replace('_', ' ')} {value if not isinstance(value, list) else ', '.join(map(str, value))}"
-            for name, value in settings.items() if name not in ("model", "prompts")
+        self._offer_runs()
+        self._fill(
+            [
+                self._heading, bar(self._state_line, self.controls.box, self.again.open_button), self._progress,
+                self.again.box, self._log, self._cards, bar(self._other, self._alone), self.looks.box, self._note,
+                self.figure, self._table, self.samples.box,
+            ]
         )  # fmt: skip
-        heading = w.HTML(
-            f"<h3>Tuning: {escape(self.run.name)}</h3><div class='tl-note'>{escape(told)}. It runs in its own process: "
-            "closing this page or restarting the kernel does not stop it.</div>"
-        )
-        line = bar(self._state_line, self._cancel, self._resume)
-        self._fill([heading, line, self._progress, self.figure, self._table, self._samples, self._log])
+
+    @property
+    def run(self) -> RunFolder:
+        """The first run: the one that the buttons are for."""
+        return self._feeds[0].run
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        """All runs that are shown."""
+        return [feed.run for feed in self._feeds]
+
+    @property
+    def view(self) -> Any:
+        """What the first run has told."""
+        return self._feeds[0].view
+
+    @property
+    def views(self) -> list[Any]:
+        """What each run has told."""
+        return [feed.view for feed in self._feeds]
 
     @property
     def selection(self) -> pd.DataFrame:
-        """Everything measured so far: step, what, value."""
-        view = self.view
-        rows = [("loss", s, v) for s, v in zip(view.steps, view.losses, strict=True)]
-        rows += [("bits_per_byte", s, v) for s, v in zip(view.evaluated_at, view.bits_per_byte, strict=True)]
-        return pd.DataFrame(rows, columns=["what", "step", "value"])
+        """Everything measured so far, one number a row: run, what, step, value."""
+        rows = []
+        for view in self.views:
+            for table, prefix in ((view.trained, ""), (view.measured, "bits_per_byte")):
+                for name in table.names():
+                    what = " ".join(filter(None, (prefix, name)))
+                    rows += [(view.name, what, s, v) for s, v in zip(table.steps, table.column(name), strict=True)]
+        return pd.DataFrame(rows, columns=["run", "what", "step", "value"]).dropna(subset="value")
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, the run, and how far it is."""
+        """The shared view, the runs and how the first stands, and what of the curves is looked at."""
+        look = self.looks.look
         return super().state | {
-            "run": str(self.run.path),
-            "run_state": self.run.state,
-            "share": self.view.share,
-        }
+            "run": str(self.run.path), "runs": [str(run.path) for run in self.runs],
+            "run_state": self.run.state, "share": self.view.share,
+            "value": look.value, "axis": look.axis, "smoothing": look.smoothing, "part": look.part,
+        }  # fmt: skip
 
-    def cancel(self) -> None:
-        """Ask the run to stop; returns at once."""
-        self.run.request_cancel()
-        self._cancel.disabled = True
-        self._cancel.description = "Cancelling …"
+    def show_runs(self, runs: Sequence[Run]) -> None:
+        """Show these runs in place of those shown; one that stays is not read again.
 
-    def resume(self) -> None:
-        """Go on from the last checkpoint; the process starts away from this callback."""
-        self._resume.disabled = True
-
-        def work() -> None:
-            self.run.resume()
-            self._follow()
-
-        submit(self.guarded(work))
+        Raises
+        ------
+        InputError
+            When a folder holds no run, or there are none or too many.
+        """
+        feeds = _feeds_of(runs, self._feeds)
+        with self._lock:
+            WATCHER.stop(self._name, self._tick)
+            self._name = f"{self._name.split(':')[0]}:{feeds[0].key}"
+            self._feeds = feeds
+            self._floor.look_for(self._feeds[0])
+        self._offer_runs()
+        self._redraw()
+        self._follow()
+        if self.on_runs is not None:
+            self.on_runs(self.runs)
 
     def refresh(self) -> None:
-        """Read the run folder again from the beginning and draw everything."""
-        self._events, self._offset, self._drawn = [], 0, False
-        self._look()
+        """Read the run folders again from the beginning and draw everything."""
+        with self._lock:
+            for feed in self._feeds:
+                feed.again()
+            self._floor.look_for(self._feeds[0])
+        self._offer_runs()
+        self._redraw()
+        self._follow()
 
     def close(self) -> None:
-        """Stop watching; the run goes on."""
+        """Stop watching; the runs go on."""
         if not self.closed:
             WATCHER.stop(self._name, self._tick)
         super().close()
 
+    def _call(self) -> list[str]:
+        look, plain, paths = self.looks.look, Look(), [str(run.path) for run in self.runs]
+        told = {name: value for name, value in vars(look).items() if value != getattr(plain, name)}
+        given = self._floor.given
+        floor = [f"floor={given!r}"] if isinstance(given, (int, float)) else []
+        return [repr(paths if len(paths) > 1 else paths[0]), *floor, *(f"{n}={v!r}" for n, v in told.items())]
+
     def _follow(self) -> None:
-        if self.run.info()["state"] not in ENDED or self._awaits_floor():
+        """Watch while anything can still come."""
+        if not self.closed and not self._look():
             WATCHER.watch(self._name, self._tick)
 
     def _tick(self) -> bool:
@@ -134,101 +203,111 @@ class TrainingPanel(Panel):
         if self.closed:
             return False
         try:
-            ended = self._look()
+            return not self._look()
         except Exception as error:  # a thread's exceptions are seen by no one: the panel must say them
             self.show_error(error)
             return False
-        return not ended or self._awaits_floor()
-
-    def _awaits_floor(self) -> bool:
-        return self._floor is None and self._floor_run is not None and self._floor_run.info()["state"] not in ENDED
 
     def _look(self) -> bool:
-        """Read what is new, repaint what changed; returns whether the run has ended."""
-        info = self.run.reconcile()
-        events, self._offset = self.run.events(self._offset)
-        self._events += events
-        self._find_floor()
-        told = any(event.get("kind") != "heartbeat" for event in events)
-        if told or not self._drawn or self.view.floor != self._floor:
-            before, self.view = self.view, self._folded(info)
-            if before != self.view:
-                with self.figure.batch_update():
-                    update_curves(self.figure, self.view, self.lab_state.theme)
-            self._show_figures()
-            self._drawn = True
-        elif events:
-            self.view.last_sign = events[-1].get("time")
-        self._show_state(info)
-        return info["state"] in ENDED
+        """Read what is new and repaint what changed; returns whether all has ended."""
+        with self._lock:
+            left = [feed for feed in self._feeds if feed is self._feeds[0] or (feed.run.path / "run.json").exists()]
+            if len(left) < len(self._feeds):  # a run that lay over the first was deleted
+                self._feeds = left
+                self._draw()
+            changed = [place for place, feed in enumerate(self._feeds) if feed.look()]
+            found = self._floor.tell(self._feeds[0])
+            if changed or found:
+                self._draw(None if found else changed)
+            self._show_state()
+            return not self._floor.awaited and all(feed.info["state"] in ENDED for feed in self._feeds)
 
-    def _folded(self, info: dict[str, Any]) -> RunView:
-        return view_of(self._events, int(info["settings"].get("steps", DEFAULT_STEPS)), self._floor)
+    def _redraw(self) -> None:
+        with self._lock:
+            self._floor.tell(self._feeds[0])
+            self._draw()
 
-    def _find_floor(self) -> None:
-        if self._floor is None and self._floor_run is not None:
-            try:
-                found = [e for e in self._floor_run.events()[0] if e.get("kind") == "evaluation"]
-            except InputError:
-                return
-            self._floor = float(found[-1]["bits_per_byte"]) if found else None
+    def _draw(self, changed: Sequence[int] | None = None) -> None:
+        views, look = self.views, self.looks.look
+        self.looks.offer(views)
+        with self.figure.batch_update():
+            update_curves(self.figure, views, look, changed)
+        self._table.value = curves_table(views, look)
+        self.samples.show(views)
+        self._cards.value = cards_html(self.view)
+        self._heading.value = self._heading_html()
+        self._note.value = self._note_html()
+        self.again.of(self.run, self._feeds[0].info["settings"])
+        self._show_state()
 
-    def _show_state(self, info: dict[str, Any]) -> None:
-        state, running = info["state"], info["state"] in ("running", "queued")
-        asked = running and self.run.cancel_file.exists()
-        word = "cancelling" if asked else STATE_WORDS[state]
-        self._state_line.value = (
-            f'<span role="status"><span class="tl-state tl-state-{state}">{word}</span> '
-            f"{escape(status_words(info, self.view, time.time()))}</span>"
-        )
+    def _show_state(self) -> None:
+        info, asked = self._feeds[0].info, self.run.asked
+        state = info["state"]
+        self._state_line.value = state_html(state, asked, status_words(info, self.view, time.time()))
         self._progress.value = 1.0 if state == "finished" else self.view.share
         self._progress.description = f"{self._progress.value:.0%}"
-        self._cancel.disabled = not running or asked
-        self._cancel.description = "Cancelling …" if asked else "Cancel"
-        self._resume.disabled = state not in ("cancelled", "failed", "lost")
+        self.controls.show(info["kind"], state, asked)
         if state in ("failed", "lost"):
-            tail = f'<pre class="tl-log">{escape(self.run.log_tail(LOG_LINES))}</pre>'
-            self._log.value = (
-                f'<div role="alert"><b>{escape(str(info["error"]))}</b> The last lines of its log:{tail}</div>'
-            )
+            tail = f'<pre class="tl-log" tabindex="0">{escape(self.run.log_tail(LOG_LINES))}</pre>'
+            reason = escape(str(info["error"]))
+            self._log.value = f'<div role="alert"><b>{reason}</b> The last lines of its log:{tail}</div>'
         else:
             self._log.value = ""
 
-    def _show_figures(self) -> None:
-        """Return the curves' table twin, and the samples."""
-        view = self.view
-        measured = [
-            "<th scope='row'>Held-out text, bits a byte</th>",
-            *(f"<td>{v:.3f}</td>" for v in view.bits_per_byte),
-        ]
-        head = "".join(f"<th scope='col'>step {step:,}</th>" for step in view.evaluated_at)
-        if view.bits_per_byte:
-            floor = "" if view.floor is None else (
-                "<div class='tl-note'>The source model with its own tokenizer, the floor to come back to: "
-                f"{view.floor:.3f}.</div>"
-            )  # fmt: skip
-            self._table.value = (
-                f"<div class='tl-table-scroll'><table class='tl-table tl-figures'><thead><tr><th></th>{head}</tr>"
-                f"</thead><tbody><tr>{''.join(measured)}</tr></tbody></table></div>{floor}"
-            )
-        if view.samples:
-            self._samples.value = samples_html(view)
+    def _heading_html(self) -> str:
+        told = ", ".join(
+            f"{name.replace('_', ' ')} {value if not isinstance(value, list) else ', '.join(map(str, value))}"
+            for name, value in self._feeds[0].info["settings"].items() if name not in ("model", "prompts")
+        )  # fmt: skip
+        return (
+            f"<h3>Tuning: {escape(self.view.name)}</h3><div class='tl-note'>{escape(told)}. It runs in its own "
+            "process: closing this page or restarting the kernel does not stop it.</div>"
+        )
+
+    def _note_html(self) -> str:
+        """Say what of the runs does not compare."""
+        if len(self._feeds) == 1:
+            return ""
+        text = measured_text(self._feeds[0].info)
+        others = [escape(feed.view.name) for feed in self._feeds[1:] if measured_text(feed.info) != text]
+        odd = f" Measured on other held-out text, so that bits a byte do not compare: {', '.join(others)}." * bool(
+            others
+        )
+        return f"<div class='tl-note'>Stage bands and floor are those of {escape(self.view.name)}.{odd}</div>"
+
+    def _offer_runs(self) -> None:
+        """Offer the other tuning runs of the folder, to be laid over the first."""
+        shown = {feed.key for feed in self._feeds}
+        others = [run for run in list_runs(self.run.path.resolve().parent) if run.info()["kind"] == "adapt"]
+        free = [(run.title, str(run.path)) for run in others if str(run.path.resolve()) not in shown]
+        self._other.options = [("Choose a run …", ""), *free]
+        self._other.value = ""
+        self._other.disabled = len(shown) >= MOST_RUNS or not free
+        self._alone.disabled = len(shown) == 1
+
+    def _on_other(self, change: Any) -> None:
+        if change["new"]:
+            runs = [*self.runs, change["new"]]
+            submit(self.guarded(lambda: self.show_runs(runs)))  # ten thousand events take a moment to read
+
+    def _only_first(self) -> None:
+        self.show_runs([self.run])
+
+    def _on_started(self, new: RunFolder) -> None:
+        """Watch the new run, over what was watched before."""
+        self.clear_error()
+        self.show_runs([new, *self.runs][:MOST_RUNS])
 
     def _on_new_theme(self, change: Any) -> None:
-        with self.figure.batch_update():
+        with self._lock, self.figure.batch_update():
             self.figure.layout.template = template(change["new"])
 
 
-def samples_html(view: RunView) -> str:
-    """How each prompt is continued, first and latest measurement."""
-    by_prompt: dict[str, list[tuple[int, str]]] = {}
-    for step, prompt, text in view.samples:
-        by_prompt.setdefault(prompt, []).append((step, text))
-    lines = []
-    for prompt, texts in by_prompt.items():
-        for step, text in texts if len(texts) == 1 else (texts[0], texts[-1]):
-            lines.append(f"<tr><td>step {step:,}</td><td><b>{escape(prompt)}</b></td><td>{escape(text)}</td></tr>")
-    return (
-        "<table class='tl-table tl-texts'><caption>How the model continues a prompt: at first, and now</caption><tbody>"
-        f"{''.join(lines)}</tbody></table>"
-    )
+def _feeds_of(runs: Sequence[Run], known: Sequence[RunFeed] = ()) -> list[RunFeed]:
+    """Follow these runs, each once; those of `known` go on where they have read to."""
+    read = {feed.key: feed for feed in known}
+    folders = [run if isinstance(run, RunFolder) else RunFolder(run) for run in runs]
+    keys = dict.fromkeys(str(folder.path.resolve()) for folder in folders)
+    if not 0 < len(keys) <= MOST_RUNS:
+        raise InputError(f"The monitor shows 1 to {MOST_RUNS} runs, not {len(keys)}.")
+    return [read[key] if key in read else RunFeed(key) for key in keys]

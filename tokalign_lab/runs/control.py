@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folder import RunFolder, checked_title
 
 
 def runs_root(root: Path | str | None = None) -> Path:
@@ -77,7 +77,7 @@ def list_runs(root: Path | str | None = None) -> list[RunFolder]:
 
 
 def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
-    """Find the run with that name in the root, or at that path.
+    """Find the run with that name (its folder's, or the one it was given) in the root, or at that path.
 
     Raises
     ------
@@ -87,4 +87,68 @@ def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
     for path in (Path(name), runs_root(root) / name):
         if (path / "run.json").is_file():
             return RunFolder(path)
+    for file in runs_root(root).glob("*/run.json"):
+        if RunFolder(file.parent).title == str(name):
+            return RunFolder(file.parent)
     raise InputError(f"There is no run named {str(name)!r} in {runs_root(root)}, nor a run folder at that path.")
+
+
+def rename_run(run: RunFolder, title: str) -> None:
+    """Give a run another name for people.
+
+    Raises
+    ------
+    InputError
+        For a name that is not one line of 1 to 80 characters, or that another run beside it has.
+    """
+    _check_free(checked_title(title), run.path.resolve().parent, but=run.name)
+    run.entitle(title)
+
+
+def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> RunFolder:
+    """Start a new tuning run with the settings of another, some of them changed.
+
+    Parameters
+    ----------
+    run
+        The tuning run whose settings are taken; it is left as it is.
+    changes
+        Fields of `adaptation.settings.AdaptSettings`.
+    title
+        What people shall call the new run; its folder's name when empty.
+
+    Returns
+    -------
+    RunFolder
+        The new run, in the folder beside the old one, started.
+
+    Raises
+    ------
+    InputError
+        For a run of another kind, a setting that tuning does not have or that is out of range, or a name that is
+        taken; nothing is made then.
+    """
+    from tokalign_lab.adaptation.settings import AdaptSettings
+
+    info = run.info()
+    if info["kind"] != "adapt":
+        raise InputError(f"The run {run.title} is of kind {info['kind']!r}; only tuning can start again this way.")
+    known = AdaptSettings().to_dict()
+    AdaptSettings.from_dict({k: v for k, v in info["settings"].items() if k in known} | changes)
+    root = run.path.resolve().parent
+    if title.strip():
+        _check_free(checked_title(title), root)
+    new = RunFolder.create(new_folder("adapt", root), "adapt", info["settings"] | changes)
+    new.update(cwd=info.get("cwd"))  # relative paths in the settings mean what they meant
+    if title.strip():
+        new.entitle(title)
+    new.start()
+    return new
+
+
+def _check_free(title: str, root: Path, but: str = "") -> None:
+    """Raise `InputError` when a run in `root`, other than the one in folder `but`, goes by that name."""
+    for file in root.glob("*/run.json"):
+        other = RunFolder(file.parent)
+        if other.name != but and title in (other.name, other.title):
+            raise InputError(f"There is a run named {title!r} already; choose another name.")

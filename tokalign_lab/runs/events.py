@@ -45,10 +45,13 @@ class EventLog:
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
         """Events after byte `offset`, and the offset to go on from.
 
-        A line without its newline is left for the next call; a line that is not JSON is skipped.
+        A line without its newline is left for the next call; a line that is not JSON is skipped. A file that has
+        become shorter than `offset` was begun anew: it is read from its beginning, and the offset goes back.
         """
         try:
             with open(self.path, "rb") as file:
+                if file.seek(0, os.SEEK_END) < offset:
+                    offset = 0
                 file.seek(offset)
                 data = file.read()
         except FileNotFoundError:
@@ -81,14 +84,17 @@ def curve(events: Iterable[Event], kind: str = "step") -> list[Event]:
     """One event of `kind` per step, in order, as if the run had never stopped.
 
     A resumed run works again through the steps after its checkpoint. Of two events for a step the later counts;
-    steps after the point of resumption that have not been done again are left out.
+    steps after the point of resumption that have not been done again are left out. An event without a step is none.
     """
     by_step: dict[int, Event] = {}
     for event in events:
+        at = event.get("step")
+        if not isinstance(at, int):
+            continue
         if event.get("kind") == "resumed":
-            by_step = {step: kept for step, kept in by_step.items() if step <= event["step"]}
+            by_step = {step: kept for step, kept in by_step.items() if step <= at}
         elif event.get("kind") == kind:
-            by_step[event["step"]] = event
+            by_step[at] = event
     return [by_step[step] for step in sorted(by_step)]
 
 

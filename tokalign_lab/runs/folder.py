@@ -2,8 +2,12 @@
 
 `run.json` (written by rename) says what the job is and how it stands; `events.jsonl` (only appended) says what it
 did; `log.txt` is what the process printed. The job runs in its own process, so a closed tab or a restarted kernel
-loses nothing: open the folder again and read. States: queued, running, finished, failed, cancelled, lost (it was
-running and its process is gone).
+loses nothing: open the folder again and read. States: queued, running, finished, failed, cancelled, paused, lost (it
+was running and its process is gone).
+
+A run is asked to stop by the file `cancel`. Pausing is the same with another word in it: the process ends, its last
+step is in a checkpoint, and `resume` goes on. The words differ in what they promise. A pause waits for the step to end;
+a cancellation waits a few seconds only.
 """
 
 from __future__ import annotations
@@ -17,14 +21,30 @@ from pathlib import Path
 from typing import Any
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import write_json
+from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.progress import Progress
 from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.runs import process
 from tokalign_lab.runs.events import Event, EventLog, curve
 
-ENDED = frozenset({"finished", "failed", "cancelled", "lost"})
+ENDED = frozenset({"finished", "failed", "cancelled", "paused", "lost"})
+RESUMABLE = ENDED - {"finished"}
 _POLL_SECONDS = 0.1
+_TAIL_BYTES = 65_536
+
+
+def checked_title(title: str) -> str:
+    """Return a run's name for people without the space around it.
+
+    Raises
+    ------
+    InputError
+        When it is not one line of 1 to 80 characters.
+    """
+    title = title.strip()
+    if not 0 < len(title) <= 80 or not title.isprintable():
+        raise InputError(f"A run's name is one line of 1 to 80 characters, not {title!r}.")
+    return title
 
 
 class RunFolder:
@@ -112,6 +132,33 @@ class RunFolder:
         """The file whose presence asks the worker to stop."""
         return self.path / "cancel"
 
+    @property
+    def asked(self) -> str:
+        """How the run was asked to end: "cancelled", "paused", or "" when it was not."""
+        try:
+            return "paused" if self.cancel_file.read_text(encoding="utf-8") == "paused" else "cancelled"
+        except FileNotFoundError:
+            return ""
+
+    @property
+    def title(self) -> str:
+        """What people call the run: the name it was given, else the folder's."""
+        try:
+            return (self.path / "title.txt").read_text(encoding="utf-8").strip() or self.name
+        except OSError:
+            return self.name
+
+    def entitle(self, title: str) -> None:
+        """Give the run another name for people; the folder keeps its own, because other runs' settings name it.
+
+        Raises
+        ------
+        InputError
+            For a title that is not one line of 1 to 80 characters.
+        """
+        with atomic_file(self.path / "title.txt") as temporary:  # apart from run.json, which the worker writes
+            temporary.write_text(checked_title(title), encoding="utf-8")
+
     def reconcile(self) -> dict[str, Any]:
         """`run.json`, corrected when it says "running" and the process is gone."""
         info = self.info()
@@ -120,8 +167,9 @@ class RunFolder:
         info = self.info()  # the worker may have ended properly between the two looks
         if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]):
             return info
-        if self.cancel_file.exists():
-            self.update(state="cancelled", ended=now())
+        asked = self.asked
+        if asked:
+            self.update(state=asked, ended=now())
         else:
             error = "The run's process is gone without a word (killed, out of memory, or the machine restarted)."
             self.update(state="lost", ended=now(), error=error)
@@ -174,12 +222,23 @@ class RunFolder:
         The worker looks at each step boundary; when it has not stopped after its grace period it interrupts
         itself, so this is enough for a button.
         """
+        self._ask("cancelled")
+
+    def request_pause(self) -> None:
+        """Ask the worker to stop once the step that runs is done and kept in a checkpoint, and return at once.
+
+        However long that step takes, nothing interrupts it; a cancellation may follow.
+        """
+        self._ask("paused")
+
+    def _ask(self, how: str) -> None:
         state = self.state
         if state in ENDED:
             return
-        self.cancel_file.touch()
+        with atomic_file(self.cancel_file) as temporary:
+            temporary.write_text(how, encoding="utf-8")
         if state == "queued":  # never started
-            self.update(state="cancelled", ended=now())
+            self.update(state=how, ended=now())
 
     def cancel(self, grace: float = 8.0) -> str:
         """Stop the run: ask, after `grace` seconds terminate, after as long again kill. Returns the state."""
@@ -223,9 +282,11 @@ class RunFolder:
         return curve(self.events()[0], kind)
 
     def log_tail(self, lines: int = 20) -> str:
-        """Return the last lines of what the process printed."""
+        """Return the last lines of what the process printed; only the file's end is read."""
         try:
-            text = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace")
+            with open(self.path / "log.txt", "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                text = file.read().decode("utf-8", errors="replace")
         except FileNotFoundError:
             return ""
         return "\n".join(text.rstrip().splitlines()[-lines:])

@@ -2,7 +2,8 @@
 
 It reports its id in `run.json` before anything heavy is imported, writes a heartbeat every two seconds so that
 "slow" and "hung" differ, and stops when the file `cancel` appears: at the next step boundary, or, when no boundary
-comes within the grace period, by interrupting itself. Every end is written down: finished, failed, cancelled.
+comes within the grace period, by interrupting itself. A pause has no grace period: it waits for the boundary, so that
+no work is lost. Every end is written down: finished, failed, cancelled, paused.
 
 A launcher (`accelerate launch`, torchrun) may start it several times over for one folder. The first process is the
 run; the others compute with it and say nothing.
@@ -32,7 +33,7 @@ CANCEL_GRACE_SECONDS = 5.0
 
 
 class Cancelled(BaseException):
-    """Raised in the worker's main thread to end a run that a person has cancelled.
+    """Raised in the worker's main thread to end a run that a person has cancelled or paused.
 
     It is not an `Exception`, so that no handler for ordinary errors swallows it.
     """
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Cancelled:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not run.cancel_file.exists():
             return _end(run, "failed", "Another process of this run has ended; its log says why. Resume it.")
-        return _end(run, "cancelled", None)
+        return _end(run, run.asked or "cancelled", None)
     except (InputError, Diverged) as error:
         return _end(run, "failed", str(error))
     except BaseException as error:
@@ -145,7 +146,7 @@ def _watch(run: RunFolder) -> None:
         if now - last_beat >= HEARTBEAT_SECONDS:
             last_beat = now
             run.emit({"kind": "heartbeat"})
-        if run.cancel_file.exists():
+        if run.asked == "cancelled":
             asked = now if asked is None else asked
             if not terminated and now - asked > CANCEL_GRACE_SECONDS:
                 terminated = True

@@ -1,0 +1,97 @@
+"""Deleting a run, and taking that back.
+
+A deleted run is moved into the folder `.trash` beside it, whole, and moves back as it was. Nothing empties that folder
+but `empty_trash`, which people call when they have seen how much it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.provenance import now
+from tokalign_lab.runs.control import runs_root
+from tokalign_lab.runs.folder import ENDED, RunFolder
+
+TRASH = ".trash"
+
+
+def delete_run(run: RunFolder) -> RunFolder:
+    """Move a run into the trash of its folder; returns it where it lies now.
+
+    Raises
+    ------
+    InputError
+        When it is running, or cannot be moved.
+    """
+    state = run.state
+    if state == "running":
+        raise InputError(f"The run {run.title} is running; cancel it before you delete it.")
+    path = run.path.resolve()
+    trash = path.parent / TRASH
+    name, number = path.name, 2
+    while (trash / name).exists():
+        name, number = f"{path.name}.{number}", number + 1
+    if state not in ENDED:
+        run.update(state="cancelled", ended=now())  # what waits to start it looks at its state
+    run.update(deleted=now(), was=path.name)
+    try:
+        trash.mkdir(exist_ok=True)
+        os.replace(path, trash / name)
+    except OSError as error:
+        raise InputError(f"The run {run.title} cannot be moved to '{trash}' ({error.strerror}).") from error
+    return RunFolder(trash / name)
+
+
+def deleted_runs(root: Path | str | None = None) -> list[RunFolder]:
+    """Find the runs in the trash of a root, the one deleted last first; folders that hold no run are passed over."""
+    found = []
+    for file in (runs_root(root) / TRASH).glob("*/run.json"):
+        run = RunFolder(file.parent)
+        try:
+            found.append((run.info().get("deleted") or "", file.stat().st_ctime_ns, run))
+        except InputError:
+            continue
+    return [run for *_, run in sorted(found, key=lambda item: item[:2], reverse=True)]
+
+
+def restore_run(name: str | None = None, root: Path | str | None = None) -> RunFolder:
+    """Move a run out of the trash, back to where it was.
+
+    Parameters
+    ----------
+    name
+        Of the run, by its folder or by its title; the one deleted last when not given.
+    root
+        Folder of the runs.
+
+    Raises
+    ------
+    InputError
+        When there is no such run in the trash, or another run has taken its place.
+    """
+    for run in deleted_runs(root):
+        was = str(run.info().get("was") or run.name)
+        if name is not None and name not in (was, run.name, run.title):
+            continue
+        place = runs_root(root) / was
+        if place.exists():
+            raise InputError(f"The run {was} cannot come back, because there is another '{place}' now.")
+        os.replace(run.path, place)
+        return RunFolder(place)
+    raise InputError("The trash is empty." if name is None else f"There is no run named {name!r} in the trash.")
+
+
+def trash_bytes(root: Path | str | None = None) -> int:
+    """Bytes that the trash holds."""
+    files = (runs_root(root) / TRASH).rglob("*")
+    return sum(file.lstat().st_size for file in files if file.is_file() or file.is_symlink())
+
+
+def empty_trash(root: Path | str | None = None) -> int:
+    """Remove what is in the trash for good; returns the bytes that were freed."""
+    freed = trash_bytes(root)
+    shutil.rmtree(runs_root(root) / TRASH, ignore_errors=True)
+    return freed

@@ -241,7 +241,7 @@ class TestMaps:
         assert panel.figure.data[0].marker.opacity < 0.5
         panel.lab_state.clear_selection()
         assert panel.figure.data[0].marker.opacity > 0.5
-        assert "Nothing is selected" in panel._chosen.value
+        assert "Nothing is selected" in panel._notes.chosen.value
 
     def test_hover_texts_are_escaped(self, cache: Path) -> None:
         panel = self.panel()
@@ -251,7 +251,7 @@ class TestMaps:
     def test_colours(self, cache: Path, colour_by: str) -> None:
         panel = self.panel()
         panel.lab_state.colour_by = colour_by
-        assert panel._colour.value == colour_by
+        assert panel._controls.colour.value == colour_by
         assert len(panel.figure.data[1].marker.color) == 8
         assert panel._error.value == ""
 

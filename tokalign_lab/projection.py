@@ -16,6 +16,7 @@ makes one in a process of its own, away from a notebook's kernel.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ import numpy as np
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_file, cache_folder, hash_of
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, part
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 
 METHODS = {
@@ -37,7 +38,9 @@ FIT_ON = 5000  # tokens that UMAP is fitted on: about half a minute on two cores
 NEIGHBOURS = 15
 MIN_DISTANCE = 0.1
 PLACED_BY = 5  # nearest fitted tokens that place a token that was not fitted
-ONE_SPACE = ("anchored",)  # vector methods that give both vocabularies rows in the same coordinates
+# Vector methods that give both vocabularies rows in the same coordinates; mapped spaces (VecMap) say so themselves.
+ONE_SPACE = ("anchored", "relative", "hidden-states")
+FOUND_NEIGHBOURS = 0.4  # share of UMAP's time that goes by before its first epoch, on the default sample
 VERSION = 1  # part of the cache key: raise it when the result for the same input changes
 
 
@@ -103,9 +106,10 @@ def project(
     groups = [np.concatenate([space.rows for space in spaces])] if shared else [space.rows for space in spaces]
     xy, fitted = [], []
     for done, rows in enumerate(groups):
-        if progress is not None:
-            progress(done / len(groups), f"{method} of {len(rows):,} tokens")
-        places, was_fitted = _layout(unit_rows(rows), method, fit_on, seed)
+        share = part(progress, done / len(groups), (done + 1) / len(groups))
+        if share is not None:
+            share(0.0, f"{method.upper()} of {len(rows):,} tokens")
+        places, was_fitted = _layout(unit_rows(rows), method, fit_on, seed, share)
         xy.append(places)
         fitted.append(was_fitted)
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
@@ -120,8 +124,10 @@ def project(
 
 def share_a_space(source: TokenVectors, target: TokenVectors) -> bool:
     """Whether coordinates of the two sets mean the same, so that one layout can hold both."""
-    methods = {vectors.provenance.get("method") for vectors in (source, target)}
-    return len(methods) == 1 and methods <= set(ONE_SPACE) and source.dimensions == target.dimensions
+    told = [vectors.provenance for vectors in (source, target)]
+    methods = {provenance.get("method") for provenance in told}
+    one_space = methods <= set(ONE_SPACE) or all("mapping" in provenance for provenance in told)
+    return len(methods) == 1 and one_space and source.dimensions == target.dimensions
 
 
 def cache_path(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int, seed: int) -> Path:
@@ -176,14 +182,16 @@ def _load(path: Path, spaces: Sequence[TokenVectors], method: str) -> list[Proje
     ]
 
 
-def _layout(rows: np.ndarray, method: str, fit_on: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _layout(
+    rows: np.ndarray, method: str, fit_on: int, seed: int, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
     if method == "pca":
         return _principal(rows, 2), np.ones(len(rows), dtype=bool)
     fitted = np.zeros(len(rows), dtype=bool)
     sample = np.random.default_rng(seed).permutation(len(rows))[: max(fit_on, 3)]
     fitted[sample] = True
     places = np.empty((len(rows), 2), dtype=np.float32)
-    places[fitted] = _umap(rows[fitted], seed)
+    places[fitted] = _umap(rows[fitted], seed, progress)
     if not fitted.all():
         places[~fitted] = _placed(rows[~fitted], rows[fitted], places[fitted])
     return places, fitted
@@ -198,8 +206,27 @@ def _principal(rows: np.ndarray, dimensions: int) -> np.ndarray:
     return cast(np.ndarray, (centred @ (chosen * signs)).astype(np.float32))
 
 
-def _umap(rows: np.ndarray, seed: int) -> np.ndarray:
+class _Epochs(io.StringIO):
+    """What UMAP's own progress bar writes to: "epoch/epochs" becomes progress, and a chance to be cancelled."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def write(self, text: str) -> int:
+        """Tell how many epochs are done, where `text` says so."""
+        done, _, of = text.strip().partition("/")
+        if done.isdigit() and of.isdigit():
+            share = FOUND_NEIGHBOURS + (1 - FOUND_NEIGHBOURS) * int(done) / max(int(of), 1)
+            self._progress(min(share, 0.99), f"UMAP: epoch {done} of {of}")
+        return len(text)
+
+
+def _umap(rows: np.ndarray, seed: int, progress: Progress | None) -> np.ndarray:
     import umap
+
+    quiet: dict[str, Any] = {"disable": True}
+    told = quiet if progress is None else {"disable": False, "file": _Epochs(progress), "bar_format": "{n}/{total}"}
 
     model = umap.UMAP(
         n_neighbors=min(NEIGHBOURS, len(rows) - 1),
@@ -208,6 +235,7 @@ def _umap(rows: np.ndarray, seed: int) -> np.ndarray:
         random_state=seed,
         n_jobs=1,  # a seeded UMAP runs on one thread anyway; saying so keeps it from warning
         init="pca" if len(rows) < 50 else "spectral",
+        tqdm_kwds=told,
     )
     return np.asarray(model.fit_transform(rows), dtype=np.float32)
 

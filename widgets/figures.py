@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,13 @@ ORIGIN_COLOURS = {
 }  # fmt: skip
 NO_VALUE = "#98a1aa"
 HIGHLIGHT = {"light": "#d0006f", "dark": "#ffd84d"}
-COLOUR_TITLES = {"score": "score", "frequency": "times in text<br>(power of ten)"}
 MAP_HEIGHT = 460
 SVG_POINTS = 1500  # up to here SVG is as quick as WebGL, and sharper
 
 
 @dataclass(frozen=True)
 class MapPoints:
-    """Points of one map: ids (n,), xy float32 (n, 2), hover texts, and colours or names, one a point."""
+    """Points of one map: ids (n,), xy (n, 2), hover texts, and colours or names, one a point."""
 
     ids: np.ndarray
     xy: np.ndarray
@@ -38,29 +38,23 @@ class MapPoints:
     colour: Sequence[Any]
 
 
-def maps_figure(
-    source: MapPoints,
-    target: MapPoints,
-    names: tuple[str, str],
-    colour_by: str = "origin",
-    theme: str = "light",
-) -> go.Figure:
+def maps_figure(source: MapPoints, target: MapPoints, names: tuple[str, str], theme: str = "light") -> go.Figure:
     """Two maps side by side: traces 0 and 1 are the clouds, 2 and 3 the highlighted tokens on top of them."""
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.03, subplot_titles=[f"{n}" for n in names])
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.03, subplot_titles=[escape(name) for name in names])
     draw = go.Scatter if max(len(source.ids), len(target.ids)) <= SVG_POINTS else go.Scattergl
     for column, points in enumerate((source, target), start=1):
         figure.add_trace(
             draw(
                 **coordinates(points), text=list(points.hover), mode="markers", showlegend=False,
-                hovertemplate="%{text}<extra></extra>", marker=marker(points, colour_by, column == 2),
-                name=("source", "target")[column - 1],
+                hovertemplate="%{text}<extra></extra>", name=("source", "target")[column - 1],
+                marker={"size": 5, "color": list(points.colour), "opacity": 0.75, "line": {"width": 0}},
                 # plotly's own dimming is switched off: highlighting follows the lab's state, whoever changed it
                 selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 1}},
             ), row=1, col=column,
         )  # fmt: skip
     for column in (1, 2):
         figure.add_trace(
-            go.Scatter(
+            draw(
                 x=[], y=[], text=[], customdata=[], mode="markers+text", textposition="top center", showlegend=False,
                 hovertemplate="%{customdata}<extra></extra>", name="selected", textfont={"size": 12},
                 marker={"size": 9, "symbol": "diamond", "color": HIGHLIGHT[theme], "line": {"width": 1}},
@@ -83,7 +77,7 @@ def coordinates(points: MapPoints) -> dict[str, list[float]]:
 
     FigureWidget sends arrays as buffers, and a cloud so sent is lost when a trace changes before its first drawing.
     """
-    rounded = points.xy.astype(np.float64).round(4)
+    rounded = points.xy if points.xy.dtype.kind == "i" else points.xy.astype(np.float64).round(4)
     return {"x": rounded[:, 0].tolist(), "y": rounded[:, 1].tolist()}
 
 
@@ -92,18 +86,3 @@ def _titles_left(figure: go.Figure) -> None:
     for title, axis in zip(figure.layout.annotations, (figure.layout.xaxis, figure.layout.xaxis2), strict=True):
         title.update(x=axis.domain[0], xanchor="left", font={"size": 14})
 
-
-def marker(points: MapPoints, colour_by: str, with_scale: bool) -> dict[str, Any]:
-    """How the points of a cloud are drawn."""
-    shown: dict[str, Any] = {"size": 5, "color": list(points.colour), "opacity": 0.75, "line": {"width": 0}}
-    if colour_by == "origin":
-        return shown | {"showscale": False}
-    low, high = (0.0, 1.0) if colour_by == "score" else (0.0, 6.0)
-    bar = {"title": {"text": COLOUR_TITLES[colour_by]}, "thickness": 10, "outlinewidth": 0}
-    return shown | {
-        "colorscale": "Viridis",
-        "cmin": low,
-        "cmax": high,
-        "showscale": with_scale,
-        "colorbar": bar,
-    }

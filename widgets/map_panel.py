@@ -1,43 +1,41 @@
 """Both embedding spaces side by side, in one figure, linked by the lexicon.
 
-A box drawn on one map selects its tokens and lights their partners on the other. PCA is there at once; UMAP is a job in
-a process of its own, kept by content, so that the second time it is there at once too.
+A box drawn on one map selects its tokens, lights their partners on the other and draws lines between. PCA is there at
+once; UMAP is a job in a process of its own, kept by content, so that the second time it is there at once too. What the
+figure cannot tell everyone, tables below it do: the pairs, the neighbours in both spaces, the tokens of each colour.
 """
 
 from __future__ import annotations
 
-from html import escape
-from pathlib import Path
+import time
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as w
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.files import cache_folder
-from tokalign_lab.projection import FIT_ON, METHODS, Projection, cache_path, project, share_a_space
-from tokalign_lab.runs.control import runs_root, start
-from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.errors import InputError
+from tokalign_lab.projection import FIT_ON, Projection, project, share_a_space
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets.background import WATCHER, Latest, submit
-from tokalign_lab.widgets.figures import HIGHLIGHT, NO_VALUE, ORIGIN_COLOURS, coordinates, maps_figure, marker
+from tokalign_lab.widgets.background import Latest, submit
 from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
-from tokalign_lab.widgets.map_view import MOST_NAMED, MapView
-from tokalign_lab.widgets.panel import Panel, bar, button
-from tokalign_lab.widgets.row_table import Column, RowTable
+from tokalign_lab.widgets.map_colours import Colouring
+from tokalign_lab.widgets.map_controls import MapControls
+from tokalign_lab.widgets.map_figure import MapFigure
+from tokalign_lab.widgets.map_job import LayoutJob
+from tokalign_lab.widgets.map_layers import CLOUDS, SELECTED, moved
+from tokalign_lab.widgets.map_marks import marked_tokens, pairs_of, with_partners
+from tokalign_lab.widgets.map_notes import MapNotes
+from tokalign_lab.widgets.map_tables import NeighbourTables, PairTable
+from tokalign_lab.widgets.map_view import WHOLE, MapView, Window
+from tokalign_lab.widgets.map_words import MapWords
+from tokalign_lab.widgets.panel import Panel
 from tokalign_lab.widgets.state import SPACES, LabState
-from tokalign_lab.widgets.theme import CONFIG, template
 
-TABLE_ROWS = 12
-COLUMNS = (
-    Column("target", "Target token", kind="token"),
-    Column("source", "Best source token", kind="token"),
-    Column("score", "Score", numeric=True),
-    Column("origin", "Origin", kind="origin"),
-)
+SETTLED_S = 0.3  # a map that has not moved for so long is drawn anew
 
 
 class MapPanel(Panel):
@@ -47,10 +45,14 @@ class MapPanel(Panel):
     ----------
     lexicon : links the maps
     source_vectors, target_vectors : what is laid out
-    source, target : vocabularies, for readable labels
+    source, target : vocabularies, for readable labels, bytes and scripts
     drawn : points a map, at most 20,000
     fit_on : tokens that UMAP is fitted on
     view : a `LexiconView` that another panel has made already
+    method : "pca" or "umap"
+    shared : one layout for both maps; by default where their vectors are in one space
+    worst : whether the pairs of the lowest score are marked
+    windows : for "source" and "target" what part of the map is in view, as in `state`
     """
 
     def __init__(
@@ -64,251 +66,282 @@ class MapPanel(Panel):
         drawn: int = 3000,
         fit_on: int = FIT_ON,
         view: LexiconView | None = None,
+        method: str = "pca",
+        shared: bool | None = None,
+        worst: bool = False,
+        windows: dict[str, Any] | None = None,
     ) -> None:
         super().__init__("Embedding maps", "tl-maps", state)
         self.view = view or LexiconView(lexicon, Labels(lexicon, source, target))
         self._vectors = [source_vectors, target_vectors]
-        self._fit_on = fit_on
+        self._vocabularies = {"source": source, "target": target}
+        self._fit_on, self._worst = fit_on, worst
         self._map = MapView(self.view, source_vectors, target_vectors, drawn)
-        self._one_space = share_a_space(source_vectors, target_vectors)
-        self._method, self._shared = "pca", self._one_space
-        self._latest = Latest()
-        self._map.place(*project(self._vectors, "pca", self._shared), shared=self._shared)
-        self._build(lexicon.provenance)
-        self._watch(self._on_selection, "selection", "pins")
+        self._colouring = Colouring(self.view, self._map.vectors, self._vocabularies)
+        self._words = MapWords(self.view, self._map.vectors, self._vocabularies, self._colouring)
+        self._job = LayoutJob(self._vectors, fit_on, self.guarded, self.show_error, self._on_laid_out, self._say)
+        self._draws, self._lights, self._colours, self._layouts = Latest(), Latest(), Latest(), Latest()
+        self._marked = self._to_mark()
+        one_space = share_a_space(source_vectors, target_vectors)
+        self._shared = one_space if shared is None else shared
+        self._wanted = {space: tuple(windows[space]) for space in SPACES} if windows else None
+        self._method = method if method == "pca" or self._job.cached(method, self._shared) else "pca"
+        self._build(lexicon.provenance, one_space)
+        self._watch(lambda _change: self._show_selection(), "selection")
+        self._watch(lambda _change: self._remark(), "pins", "query")
         self._watch(self._on_colours, "colour_by")
         self._watch(self._on_new_theme, "theme")
-        self._show_table(self._selected())
-        self._say()
+        self._show_selection()
+        self._colours.submit(self.guarded(self._measure))
+        if method != self._method:
+            self.lay_out(method)
+        else:
+            submit(self.guarded(self._find_job))
 
-    def _build(self, provenance: dict[str, Any]) -> None:
+    def _build(self, provenance: dict[str, Any], one_space: bool) -> None:
         state = self.lab_state
+        self._map.place(*project(self._vectors, self._method, self._shared, self._fit_on), shared=self._shared)
+        windows = self._taken_windows(self._method)
+        self._map.sample(windows, self._always())
         titles = (f"Source: {provenance['source']['name']}", f"Target: {provenance['target']['name']}")
-        points = [self._map.points(space, state.colour_by) for space in SPACES]
-        drawn = maps_figure(points[0], points[1], titles, state.colour_by, state.theme)
-        self._light(drawn, self._selected())  # before the widget is made: the browser then draws it in one go
-        self._link_axes(drawn)
-        self.figure = go.FigureWidget(drawn)
-        self.figure._config = self.figure._config | CONFIG
-        for space, cloud in zip(SPACES, self.figure.data[:2], strict=True):
-            cloud.on_selection(self.guarded(lambda _trace, points, _box, space=space: self._drawn_box(space, points)))
-            cloud.on_click(self.guarded(lambda _trace, points, _event, space=space: self._drawn_box(space, points)))
-            cloud.on_deselect(self.guarded(lambda _trace, _points: state.clear_selection()))
-        words = [("Origin", "origin"), ("Score", "score"), ("Frequency in the text", "frequency")]
-        self._colour = w.Dropdown(options=words, value=state.colour_by, description="Colour by")
-        self._colour.add_class("tl-colour-by")
-        self._layout = w.Dropdown(
-            options=[*([("One layout for both", True)] if self._one_space else []), ("Each map by itself", False)],
-            value=self._shared, description="Layout",
-        )  # fmt: skip
-        self._colour.observe(self.guarded(lambda change: setattr(state, "colour_by", change["new"])), names="value")
-        self._layout.observe(self.guarded(lambda _change: self.lay_out(self._method)), names="value")
-        self._methods = {
-            "pca": button("Arrange by PCA", lambda: self.lay_out("pca"), "tl-pca", METHODS["pca"]),
-            "umap": button("Arrange by UMAP", lambda: self.lay_out("umap"), "tl-umap", METHODS["umap"]),
-        }
-        clear = button("Clear selection", state.clear_selection, "tl-clear")
-        self._status, self._legend, self._chosen = w.HTML(), w.HTML(), w.HTML()
-        self._status.add_class("tl-status")
-        self._chosen.add_class("tl-chosen")
-        self.table = RowTable(COLUMNS, caption="Selected pairs")
-        self.table.add_class("tl-selection-table")
-        heading = w.HTML(
-            "<h3>Embedding maps</h3><div class='tl-note'>Draw a box on either map: its tokens and their partners on "
-            "the other map light up. Click a point for one token; double-click an empty place to clear.</div>"
+        self._drawing = MapFigure(
+            self._map, self._words, self._colouring, titles, windows, self._shared, state.colour_by, state.theme
         )
-        controls = bar(self._colour, self._layout, *self._methods.values(), clear)
-        self._fill([heading, controls, self._status, self.figure, self._legend, self._chosen, self.table])
-        self._draw_legend()
+        self._drawing.mark(self._marked)
+        ids = with_partners(self.view, state.selection)
+        self._drawing.light(ids)
+        self._drawing.join(pairs_of(self.view, ids["target"]))
+        self.figure = self._drawing.to_widget()
+        self._listen()
+        self._controls = MapControls(
+            state, self.guarded, self.lay_out, lambda: self.lay_out(self._method), self._on_worst,
+            one_space or self._shared, self._shared, self._worst,
+        )  # fmt: skip
+        self._notes = notes = MapNotes(self._map, self._words)
+        self.table = PairTable(self.view)
+        self.neighbours = NeighbourTables(self.view, self._colouring, lambda s, i: state.select(s, [i], by="maps"))
+        heading = w.HTML(
+            "<h3>Embedding maps</h3><div class='tl-note'>Draw a box or a lasso on either map: its tokens and their "
+            "partners on the other map light up, with lines between. Click a point for one token; double-click an "
+            "empty place to clear, or, with zoom or pan chosen, to see the whole map again.</div>"
+        )
+        self._fill([
+            heading, *self._controls.bars, notes.status, self._job.box, self.figure, notes.legend, notes.card,
+            notes.classes, notes.chosen, self.table, self.neighbours,
+        ])  # fmt: skip
+        self._describe()
+
+    def _listen(self) -> None:
+        for places, lit in ((CLOUDS, False), (SELECTED, True)):
+            for place, space in zip(places, SPACES, strict=True):
+                trace = self.figure.data[place]
+                trace.on_hover(self.guarded(lambda _t, at, _s, space=space, lit=lit: self._hovered(space, at, lit)))
+                trace.on_click(self.guarded(lambda _t, at, _s, space=space, lit=lit: self._picked(space, at, lit)))
+        for place, space in zip(CLOUDS, SPACES, strict=True):
+            cloud = self.figure.data[place]
+            cloud.on_selection(self.guarded(lambda _t, at, _box, space=space: self._picked(space, at, False)))
+            cloud.on_deselect(self.guarded(lambda _trace, _points: self.lab_state.clear_selection()))
+        # plotly tells layout callbacks of a double click only once; what the browser sends tells of each
+        self.figure.observe(self.guarded(self._on_relayout), names="_js2py_relayout")
 
     @property
     def selection(self) -> pd.DataFrame:
         """Lexicon rows of what is selected on either map."""
-        chosen = self.lab_state.selection
-        ids = np.asarray(chosen.ids, dtype=np.int64)
-        rows = ids if chosen.space == "target" else self.view.partners("source", ids)
-        return self.view.lexicon.table.iloc[rows[(rows >= 0) & (rows < len(self.view.score))]]
+        rows = with_partners(self.view, self.lab_state.selection)["target"]
+        return self.view.lexicon.table.iloc[rows[rows < len(self.view.score)]]
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, and how the maps are laid out."""
-        return super().state | {"method": self._method, "shared": self._shared}
+        """The shared view, and how the maps are laid out, what part of them is in view, and what is marked."""
+        return super().state | self._own_state()
+
+    def _own_state(self) -> dict[str, Any]:
+        windows = {space: list(window) for space, window in self._drawing.windows.items()}
+        own = {"method": self._method, "shared": self._shared, "worst": self._worst}
+        return own | {"windows": None if all(tuple(window) == WHOLE for window in windows.values()) else windows}
+
+    def _call(self) -> list[str]:
+        named = [f"{space}={space}" for space, vocabulary in self._vocabularies.items() if vocabulary is not None]
+        settings = {"drawn": self._map.at_most, "fit_on": self._fit_on, **self._own_state()}
+        return [
+            "lexicon", "source_vectors", "target_vectors", *named,
+            *(f"{name}={value!r}" for name, value in settings.items()),
+        ]  # fmt: skip
 
     def lay_out(self, method: str) -> None:
         """Arrange both maps by "pca" or "umap"; what is not in the cache is worked out in a process of its own."""
-        shared = self._layout.value
+        shared = self._controls.layout.value
         self._say(f"Arranging by {method.upper()} …")
 
-        def work(is_current: Any) -> None:
+        def work(is_current: Callable[[], bool]) -> None:
             try:
-                path = cache_path(self._vectors, method, shared, self._fit_on, 0)
-                if method == "pca" or path.is_file():
-                    found = project(self._vectors, method, shared, self._fit_on)
-                    if is_current() and not self.closed:
-                        self._place(found, method, shared)
-                else:
-                    self._start_job(method, shared, path)
+                if method != "pca" and not self._job.cached(method, shared):
+                    self._job.begin(method, shared)
+                    self._say()
+                    return
+                found = project(self._vectors, method, shared, self._fit_on)
+                if is_current():
+                    self._job.stop()
+                    self._place(found, method, shared)
             except Exception as error:
+                self._say()
                 self.show_error(error)
 
-        self._latest.submit(work)
+        self._layouts.submit(self.guarded(work))
 
-    def _start_job(self, method: str, shared: bool, path: Path) -> None:
-        """Start, or find running, the job that makes this layout, and follow it."""
-        folder = runs_root() / f"project-{method}-{path.stem[:10]}"
-        run = RunFolder(folder)
-        if not (folder / "run.json").is_file():
-            files = self._saved_vectors(path.stem)
-            settings = {
-                "vectors": files,
-                "method": method,
-                "shared": shared,
-                "fit_on": self._fit_on,
-                "seed": 0,
-            }
-            run = start("project", settings, folder)
-        elif run.state != "running":
-            run.start(resume=True)
+    def _find_job(self) -> None:
+        self._job.find("umap", self._shared)
 
-        def look() -> bool:
-            if self.closed:
-                return False
-            info = run.reconcile()
-            if info["state"] not in ENDED:
-                self._say(f"Arranging by {method.upper()} in the background, about half a minute a map …")
-                return True
-            if info["state"] == "finished":
-                submit(self.guarded(lambda: self.lay_out(method)))
-            else:
-                self._say()
-                self.show_error(RuntimeError(f"the {method.upper()} job {run.name} {info['state']}: {info['error']}"))
-            return False
-
-        WATCHER.watch(f"maps:{folder}", look)
-
-    def _saved_vectors(self, key: str) -> list[str]:
-        folder = cache_folder() / "projections" / f"vectors-{key[:16]}"
-        paths = [folder / f"{space}.npz" for space in SPACES]
-        for path, vectors in zip(paths, self._vectors, strict=True):
-            if not path.is_file():
-                vectors.save(path)
-        return [str(path) for path in paths]
+    def _on_laid_out(self, method: str, shared: bool) -> None:
+        if not self.closed:
+            self._controls.layout.value = shared
+            self.lay_out(method)
 
     def _place(self, found: list[Projection], method: str, shared: bool) -> None:
         self._method, self._shared = method, shared
         self._map.place(found[0], found[1], shared)
+        self._drawing.look(self._taken_windows(method), shared)
         self.clear_error()
         self.refresh()
 
+    def _taken_windows(self, method: str) -> dict[str, Window]:
+        """Windows that the panel was asked to open with, once that layout is there; else all of both maps."""
+        wanted = self._wanted
+        if wanted is not None:
+            self._wanted = None
+            return wanted
+        return {space: WHOLE for space in SPACES}
+
     def refresh(self) -> None:
-        """Draw clouds, selection and colours again."""
-        clouds = [self._map.points(space, self.lab_state.colour_by) for space in SPACES]
-        with self.figure.batch_update():
-            for place, (trace, points) in enumerate(zip(self.figure.data[:2], clouds, strict=True)):
-                trace.update(coordinates(points))
-                trace.marker = marker(points, self.lab_state.colour_by, place == 1)
-            self._link_axes(self.figure)
-        self._forget_box()
-        self._show_selection()
-        self._draw_legend()
-        self._say()
+        """Sample and draw everything again."""
+        self._redraw(0.0)
 
-    def _drawn_box(self, space: str, points: Any) -> None:
-        if points.point_inds:
-            self.lab_state.select(space, self._map.drawn[space][list(points.point_inds)].tolist())
+    def _redraw(self, wait_s: float) -> None:
+        """Draw what is in view anew, away from the callback; what was asked for before is dropped."""
 
-    def _on_selection(self, _change: Any) -> None:
-        self._show_selection()
+        def work(is_current: Callable[[], bool]) -> None:
+            time.sleep(wait_s)
+            if not is_current():
+                return
+            self._map.sample(self._drawing.windows, self._always())
+            self._drawing.draw()
+            self._drawing.mark(self._marked)
+            self._show_selection()
+            self._describe()
+            self._measure(is_current)
+
+        self._draws.submit(self.guarded(work))
+
+    def _measure(self, is_current: Callable[[], bool]) -> None:
+        """Work out what the colouring still needs, part by part, and colour again when it is there."""
+        by = self._drawing.colour_by
+        parts = self._colouring.unmeasured(by, self._map.drawn)
+        for done, ids in enumerate(parts):
+            if not is_current() or self.closed:
+                return
+            self._say(f"Comparing the neighbours of the drawn tokens, {done / len(parts):.0%} done …", busy=False)
+            self._colouring.measure(ids)
+        if parts and is_current():
+            self._drawing.recolour()
+            self._describe()
+
+    def _always(self) -> dict[str, np.ndarray]:
+        return {space: np.concatenate([ids[space] for ids in self._marked.values()]) for space in SPACES}
+
+    def _remark(self) -> None:
+        self._controls.follow()
+
+        def work(is_current: Callable[[], bool]) -> None:
+            time.sleep(SETTLED_S)
+            if is_current():
+                self._mark()
+
+        self._draws.submit(self.guarded(work))
+
+    def _mark(self) -> None:
+        before, self._marked = self._marked, self._to_mark()
+        if any(not np.array_equal(before[k][s], ids[s]) for k, ids in self._marked.items() for s in SPACES):
+            self.refresh()
+
+    def _to_mark(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return what is marked now; an expression that cannot be read is shown as an error and finds nothing."""
+        self.clear_error()
+        try:
+            return marked_tokens(self.view, self.lab_state, self._worst)
+        except InputError as error:
+            self.show_error(error)
+            return marked_tokens(self.view, LabState(pins=self.lab_state.pins), self._worst)
+
+    def _on_worst(self) -> None:
+        self._worst = self._controls.worst.value
+        self._remark()
 
     def _on_colours(self, change: Any) -> None:
-        self._colour.value = change["new"]
-        self.refresh()
+        self._controls.follow()
+        self._drawing.colour_by = change["new"]
+
+        def work(is_current: Callable[[], bool]) -> None:
+            self._drawing.recolour()
+            self._describe()
+            self._measure(is_current)
+
+        self._colours.submit(self.guarded(work))
 
     def _on_new_theme(self, change: Any) -> None:
-        with self.figure.batch_update():
-            self.figure.layout.template = template(change["new"])
-            for trace in self.figure.data[2:]:
-                trace.marker.color = HIGHLIGHT[change["new"]]
+        self._drawing.set_theme(change["new"])
+        self._describe()
 
-    def _forget_box(self) -> None:
-        if self.figure.layout.selections:
-            self.figure.layout.selections = ()
+    def _on_relayout(self, change: Any) -> None:
+        told = (change["new"] or {}).get("relayout_data") or {}
+        windows = moved(self._drawing.windows, told, self._shared)
+        if windows != self._drawing.windows:
+            self._drawing.windows = windows
+            targets = with_partners(self.view, self.lab_state.selection)["target"]
+            self._drawing.join(pairs_of(self.view, targets))
+            self._redraw(SETTLED_S)
 
-    def _selected(self) -> dict[str, np.ndarray]:
-        """Return the selected tokens and their partners, by side."""
-        chosen = self.lab_state.selection
-        ids = {space: np.zeros(0, dtype=np.int64) for space in SPACES}
-        if chosen:
-            other = "source" if chosen.space == "target" else "target"
-            ids[chosen.space] = np.asarray(chosen.ids, dtype=np.int64)
-            ids[other] = self.view.partners(chosen.space, ids[chosen.space])
-        return ids
+    def _ids_at(self, space: str, points: Any, lit: bool) -> list[int]:
+        ids = self._drawing.lit[space] if lit else self._map.drawn[space]
+        return [int(ids[i]) for i in points.point_inds if i < len(ids)]
 
-    def _light(self, figure: go.Figure, ids: dict[str, np.ndarray]) -> None:
-        """Draw selected and pinned tokens on top, and dim the clouds under them."""
-        dimmed = any(len(some) for some in ids.values())
-        for place, space in enumerate(SPACES):
-            pinned = [i for where, i in self.lab_state.pins if where == space]
-            points = self._map.highlighted(space, np.union1d(ids[space], pinned).astype(np.int64))
-            figure.data[2 + place].update(coordinates(points), text=list(points.colour), customdata=list(points.hover))
-            figure.data[2 + place].marker.size = 9 if len(points.ids) <= MOST_NAMED else 6
-            # a box makes plotly use the other two, so that all three have to say the same
-            seen = {"marker": {"opacity": 0.2 if dimmed else 0.75}}
-            figure.data[place].update(seen | {"selected": seen, "unselected": seen})
+    def _hovered(self, space: str, points: Any, lit: bool) -> None:
+        for token_id in self._ids_at(space, points, lit)[:1]:
+            self._notes.show_token(space, token_id)
 
-    def _link_axes(self, figure: go.Figure) -> None:
-        """Give both maps one frame where they have one layout, so that a place means the same on both."""
-        figure.layout.xaxis2.matches = "x" if self._shared else None
-        figure.layout.yaxis2.matches = "y" if self._shared else None
+    def _picked(self, space: str, points: Any, lit: bool) -> None:
+        ids = self._ids_at(space, points, lit)
+        if ids:
+            self.lab_state.select(space, ids, by="maps")
 
     def _show_selection(self) -> None:
-        """Light what is selected and fill the table beside it."""
-        ids = self._selected()
-        with self.figure.batch_update():
-            self._light(self.figure, ids)
-        if not self.lab_state.selection:
-            self._forget_box()
-        self._show_table(ids)
+        """Light what is selected and fill the tables; up to 20,000 tokens, so not in the callback."""
 
-    def _show_table(self, ids: dict[str, np.ndarray]) -> None:
-        view = self.view
-        rows = [i for i in ids["target"].tolist() if i < len(view.score)]
-        cells = [
-            [
-                view.labels.of("target", i), view.labels.of("source", int(view.source_of[i])) or "–",
-                f"{view.score[i]:.3f}" if np.isfinite(view.score[i]) else "–", str(view.origin.iat[i]),
-            ]
-            for i in rows[:TABLE_ROWS]
-        ]  # fmt: skip
-        self.table.show(rows[:TABLE_ROWS], cells)
-        self.table.layout.display = "" if rows else "none"
-        counted = [f"{len(ids[s]):,} {s} token{'s' * (len(ids[s]) != 1)}" for s in SPACES]
-        lit = sum(int(np.isin(ids[s], self._map.vectors[s].ids).sum()) for s in SPACES)
-        dark = "" if lit == sum(map(len, ids.values())) else f", of which {lit:,} have a vector and are lit"
-        more = (
-            f" The first {TABLE_ROWS} pairs are below, all in <code>.selection</code>."
-            if len(rows) > TABLE_ROWS
-            else ""
-        )
-        told = f"Selected with their partners: {counted[0]} and {counted[1]}{dark}.{more}"
-        words = told if len(ids["source"]) or len(ids["target"]) else "Nothing is selected."
-        self._chosen.value = f'<div role="status" aria-live="polite">{words}</div>'
+        def work(is_current: Callable[[], bool]) -> None:
+            chosen = self.lab_state.selection
+            ids = with_partners(self.view, chosen)
+            self._drawing.light(ids)
+            pairs = pairs_of(self.view, ids["target"])
+            drawn = self._drawing.join(pairs)
+            self.table.fill(ids["target"].tolist())
+            self._notes.selected(ids, self._drawing.lit, len(pairs), drawn)
+            if chosen:
+                self._notes.show_token(chosen.space, chosen.ids[0])
+            if is_current():
+                self.neighbours.fill(chosen)
 
-    def _draw_legend(self) -> None:
-        if self.lab_state.colour_by != "origin":
-            grey = f'<span><i class="tl-dot" style="background:{NO_VALUE}"></i>no score</span>'
-            self._legend.value = f'<div class="tl-legend">{grey if self.lab_state.colour_by == "score" else ""}</div>'
-            return
-        present = [name for name in ORIGIN_COLOURS if self.view.origin_counts.get(name) and name != "hole"]
-        dots = "".join(
-            f'<span><i class="tl-dot" style="background:{ORIGIN_COLOURS[name]}"></i>{name}</span>' for name in present
-        )
-        none = f'<span><i class="tl-dot" style="background:{NO_VALUE}"></i>nothing inherits from it</span>'
-        self._legend.value = f'<div class="tl-legend">{dots}{none}</div>'
+        self._lights.submit(self.guarded(work))
 
-    def _say(self, doing: str = "") -> None:
-        drawn = [f"{len(self._map.drawn[s]):,} of {len(self._map.vectors[s]):,} {s} tokens" for s in SPACES]
-        words = f"{self._method.upper()}: {METHODS[self._method]}. Showing {' and '.join(drawn)} (sampled, seed 0)."
-        self._status.value = f'<div class="tl-note" role="status" aria-live="polite">{escape(doing or words)}</div>'
-        for method, control in self._methods.items():
-            control.disabled = bool(doing) or (method == self._method and self._shared == self._layout.value)
+    def _describe(self) -> None:
+        """Write the legend, its table and the status line."""
+        self._notes.describe(self._drawing.shades, self._drawing.colour_by, self._marked)
+        self._say()
+
+    def _say(self, doing: str = "", busy: bool = True) -> None:
+        self._notes.say(self._method, doing)
+        self._controls.arranged(self._method, self._shared, bool(doing) and busy)
+
+    def close(self) -> None:
+        """Stop following state and job; the job goes on."""
+        if not self.closed:
+            self._job.stop()
+        super().close()

@@ -1,26 +1,31 @@
-"""Which tokens the two maps draw, where, in which colour, and what hovering over one says. No widgets here.
+"""Which tokens the two maps draw, and where. No widgets here.
 
-A browser draws 20,000 points a map and no more with good grace, so a map shows a sample: half the most frequent
-tokens, half drawn at random (seeded), and on the source side first of all the partners of the target tokens shown.
-Selected and pinned tokens are always drawn, on top.
+A browser draws 20,000 points a map and no more with good grace, so a map shows a sample: first what must be seen (the
+pinned, the found, the worst), then half the most frequent tokens and half drawn at random (seeded), and on the source
+side before these the partners of the target tokens shown. All others are counted, not dropped: `density` says where
+they are. A closer look samples anew among the tokens inside the window.
+
+Places are whole numbers on a grid of `GRID` steps a side. A layout has no units, and short numbers keep what a box over
+20,000 points sends back to the kernel small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from tokalign_lab.projection import Projection, turned_onto
 from tokalign_lab.vectors.token_vectors import TokenVectors
-from tokalign_lab.widgets.figures import NO_VALUE, ORIGIN_COLOURS, MapPoints
 from tokalign_lab.widgets.lexicon_view import LexiconView
+from tokalign_lab.widgets.state import SPACES
 
 MOST_DRAWN = 20_000  # beyond this, box and lasso selection take seconds in the browser
-PARTNERS_NAMED = 3
-MOST_NAMED = 25  # highlighted tokens that are written beside their points
+GRID = 100_000
+EDGE = 3_000  # free space around a map
+CELLS = 128  # of the density, a side
+Window = tuple[float, float, float, float]  # x from, x to, y from, y to, on the grid
+WHOLE: Window = (-EDGE, GRID + EDGE, -EDGE, GRID + EDGE)
 
 
 class MapView:
@@ -31,6 +36,7 @@ class MapView:
     view : the lexicon, ready to query
     source, target : token vectors of both sides
     drawn : points a map, at most `MOST_DRAWN`
+    seed : of the random half of a sample
     """
 
     def __init__(
@@ -38,78 +44,99 @@ class MapView:
     ) -> None:
         self.view = view
         self.vectors = {"source": source, "target": target}
-        drawn = min(drawn, MOST_DRAWN)
-        chosen = _sample(target.ids, target.counts, drawn, seed)
-        partners = np.intersect1d(view.partners("target", chosen), source.ids)[:drawn]
-        rest = ~np.isin(source.ids, partners)
-        filled = _sample(source.ids[rest], source.counts[rest], drawn - len(partners), seed)
-        self.drawn = {"source": np.union1d(partners, filled), "target": chosen}
-        self.projections: dict[str, Projection] = {}
+        self.at_most = max(1, min(drawn, MOST_DRAWN))
+        self.drawn = {space: np.zeros(0, dtype=np.int64) for space in SPACES}
+        self.inside = {space: len(self.vectors[space]) for space in SPACES}
+        self._places = {space: np.zeros((0, 2), dtype=np.int64) for space in SPACES}
+        random = np.random.default_rng(seed)
+        # Ranks that never change: a closer look keeps what was drawn before where there is room for it.
+        self._by_count = {space: _ranks(np.argsort(-v.counts, kind="stable")) for space, v in self.vectors.items()}
+        self._by_chance = {space: random.permutation(len(v)) for space, v in self.vectors.items()}
 
     def place(self, source: Projection, target: Projection, shared: bool) -> None:
-        """Take new places; two separate layouts are turned to lie alike."""
-        if not shared:
-            ids = self.drawn["target"]
-            partners = self.view.source_of[ids]
-            target = turned_onto(target, source, ids[partners >= 0], partners[partners >= 0])
-        self.projections = {"source": source, "target": target}
-
-    def points(self, space: str, colour_by: str) -> MapPoints:
-        """Return the cloud of one map."""
-        ids = self.drawn[space]
-        return MapPoints(
-            ids,
-            self.projections[space].places_of(ids),
-            self.hovers(space, ids),
-            self._colours(space, ids, colour_by),
-        )
-
-    def highlighted(self, space: str, ids: np.ndarray) -> MapPoints:
-        """Return selected tokens, or the partners of tokens selected on the other map, with their names when few."""
-        placed = np.intersect1d(ids, self.vectors[space].ids)[:MOST_DRAWN]
-        names = [self._label(space, i) for i in placed.tolist()] if len(placed) <= MOST_NAMED else [""] * len(placed)
-        return MapPoints(placed, self.projections[space].places_of(placed), self.hovers(space, placed), names)
-
-    def hovers(self, space: str, ids: np.ndarray) -> list[str]:
-        """Say what hovering over each token says: its name, its partners, score and origin."""
-        return [self._hover(space, i) for i in ids.tolist()]
-
-    def _hover(self, space: str, i: int) -> str:
-        view = self.view
-        if space == "target":
-            partner = self._label("source", int(view.source_of[i])) or "no single token"
-            score = view.score[i]
-            told = f"← {partner}<br>{view.origin.iat[i]}, score {_figure(score)}, {view.count[i]:,} times in the text"
+        """Take new places; two separate layouts are turned to lie alike, each on a grid of its own."""
+        if shared:
+            both = np.concatenate([source.xy, target.xy])
+            ends = {space: (both.min(axis=0), both.max(axis=0)) for space in SPACES}
         else:
-            targets = view.partners("source", np.array([i]))
-            named = ", ".join(self._label("target", int(t)) for t in targets[:PARTNERS_NAMED])
-            more = f" and {len(targets) - PARTNERS_NAMED} more" if len(targets) > PARTNERS_NAMED else ""
-            told = f"→ {named}{more}" if named else "no target token inherits from it"
-        return f"<b>{self._label(space, i)}</b> (id {i})<br>{told}"
+            partners = self.view.source_of[target.ids]
+            target = turned_onto(target, source, target.ids[partners >= 0], partners[partners >= 0])
+            ends = {s: (p.xy.min(axis=0), p.xy.max(axis=0)) for s, p in (("source", source), ("target", target))}
+        for space, projection in (("source", source), ("target", target)):
+            low, high = ends[space]
+            self._places[space] = np.rint((projection.xy - low) / np.maximum(high - low, 1e-12) * GRID).astype(np.int64)
 
-    def _label(self, space: str, i: int) -> str:
-        return escape(self.view.labels.of(space, i))
+    def sample(self, windows: Mapping[str, Window], always: Mapping[str, np.ndarray]) -> None:
+        """Choose anew which tokens are drawn: those of `always` (ids), then a sample of what is inside each window."""
+        chosen: dict[str, np.ndarray] = {}
+        for space in ("target", "source"):
+            vectors = self.vectors[space]
+            seen = np.flatnonzero(self._within(space, windows[space]))
+            self.inside[space] = len(seen)
+            first = vectors.positions_of(always[space])
+            first = first[first >= 0][: self.at_most]
+            if space == "source":
+                partners = vectors.positions_of(self.view.partners("target", chosen["target"]))
+                first = np.concatenate([first, np.intersect1d(partners[partners >= 0], seen)])
+                first = first[np.sort(np.unique(first, return_index=True)[1])][: self.at_most]
+            rest = np.setdiff1d(seen, first)
+            positions = np.union1d(first, self._picked(space, rest, self.at_most - len(np.unique(first))))
+            chosen[space] = vectors.ids[positions.astype(np.int64)]
+        self.drawn = chosen
 
-    def _colours(self, space: str, ids: np.ndarray, colour_by: str) -> Sequence[Any]:
-        table = self.view.lexicon.table if space == "target" else self.view.lexicon.reverse
-        if colour_by == "origin":
-            return [ORIGIN_COLOURS.get(name, NO_VALUE) for name in table["origin"].to_numpy()[ids]]
-        if colour_by == "score":
-            return table["score"].to_numpy(np.float64)[ids].round(4)
-        vectors = self.vectors[space]
-        counts = vectors.counts[np.searchsorted(vectors.ids, ids)]
-        return np.log10(counts + 1.0).round(3)
+    def _picked(self, space: str, positions: np.ndarray, n: int) -> np.ndarray:
+        """`n` of these rows: half the most frequent, half any of the others."""
+        if n >= len(positions):
+            return positions
+        half = n // 2
+        ordered = positions[np.argsort(self._by_count[space][positions])]
+        others = ordered[half:]
+        return np.concatenate([ordered[:half], others[np.argsort(self._by_chance[space][others])][: n - half]])
+
+    def places_of(self, space: str, ids: np.ndarray) -> np.ndarray:
+        """Places of tokens that have a vector, int64 (n, 2) on the grid."""
+        return self._places[space][self.vectors[space].positions_of(ids)]
+
+    def placed(self, space: str, ids: np.ndarray) -> np.ndarray:
+        """Those of the tokens that have a vector, each once, ascending."""
+        ids = np.unique(np.asarray(ids, dtype=np.int64))
+        return ids[self.vectors[space].positions_of(ids) >= 0]
+
+    def density(self, space: str, window: Window) -> np.ndarray:
+        """Tokens inside the window that are not drawn, uint8 (CELLS, CELLS), rows upwards; on a log scale, 0 for none.
+
+        255 is the fullest cell.
+        """
+        rest = self._within(space, window)
+        rest[self.vectors[space].positions_of(self.drawn[space])] = False
+        x0, x1, y0, y1 = window
+        cells = (self._places[space][rest] - (x0, y0)) / (x1 - x0, y1 - y0) * CELLS
+        column, row = np.minimum(cells.astype(np.int64), CELLS - 1).T
+        counts = np.bincount(row * CELLS + column, minlength=CELLS * CELLS).reshape(CELLS, CELLS)
+        heights = np.log1p(counts)
+        return np.rint(255 * heights / max(float(heights.max()), 1e-9)).astype(np.uint8)
+
+    def _within(self, space: str, window: Window) -> np.ndarray:
+        x, y = self._places[space].T
+        return (x >= window[0]) & (x <= window[1]) & (y >= window[2]) & (y <= window[3])
+
+    def segments(self, windows: Mapping[str, Window], pairs: np.ndarray) -> np.ndarray:
+        """Return the ends of the lines between partners as shares of their map's width and height, float (n, 2, 2).
+
+        `pairs`, int (n, 2), holds source and target ids; a pair that is not in view on both sides is left out.
+        """
+        ends, seen = [], np.ones(len(pairs), dtype=bool)
+        for side, space in enumerate(SPACES):
+            ids = pairs[:, side]
+            seen &= self.vectors[space].positions_of(ids) >= 0
+            x0, x1, y0, y1 = windows[space]
+            share = (self.places_of(space, ids) - (x0, y0)) / (x1 - x0, y1 - y0)
+            seen &= ((share >= 0) & (share <= 1)).all(axis=1)
+            ends.append(share)
+        return np.stack(ends, axis=1)[seen]
 
 
-def _sample(ids: np.ndarray, counts: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """`n` ids, ascending: half the most frequent, half any of the others."""
-    if n >= len(ids):
-        return ids
-    ranked = np.argsort(-counts, kind="stable")
-    frequent, others = ranked[: n // 2], ranked[n // 2 :]
-    drawn = np.random.default_rng(seed).choice(others, n - n // 2, replace=False)
-    return np.sort(ids[np.concatenate([frequent, drawn])])
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "none"
+def _ranks(order: np.ndarray) -> np.ndarray:
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks

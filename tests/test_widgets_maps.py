@@ -1,0 +1,481 @@
+"""The embedding maps without a browser: what is drawn, where, in which colour, what is sent, and what comes back.
+
+The lexicons and vectors here are made up: nothing in this file says anything about quality.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ipywidgets")
+
+from ipywidgets import Widget
+from plotly.callbacks import BoxSelector, Points
+from test_widgets import make_lexicon, make_vectors
+
+from tokalign_lab.alignment.neighbourhoods import Neighbourhoods
+from tokalign_lab.projection import project, share_a_space
+from tokalign_lab.runs.control import runs_root
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
+from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets import LabState, MapPanel, map_panel
+from tokalign_lab.widgets.background import inline
+from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
+from tokalign_lab.widgets.map_colours import NO_NUMBER, Colouring
+from tokalign_lab.widgets.map_job import job_words
+from tokalign_lab.widgets.map_layers import MARKED, moved
+from tokalign_lab.widgets.map_view import CELLS, GRID, WHOLE, MapView
+from tokalign_lab.widgets.map_words import MapWords
+from tokalign_lab.widgets.query import Query
+from tokalign_lab.widgets.state import COLOURINGS
+
+MESSAGE_BYTES = 1_000_000
+WORDS = ["the", "THE", "<script>alert(1)</script>", "東京", "naïve", "na", "ive", "zebra"]
+
+
+@pytest.fixture(autouse=True)
+def _at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(map_panel, "SETTLED_S", 0.0)
+    with inline():
+        yield
+
+
+def make_panel(state: LabState | None = None, n: int = 8, sources: int = 6, **settings: Any) -> MapPanel:
+    """Target i inherits from source i % sources."""
+    words = WORDS if n == len(WORDS) else [f"w{i}" for i in range(n)]
+    lexicon = make_lexicon(words, sources)
+    return MapPanel(lexicon, make_vectors(sources), make_vectors(n, 1), state=state, **settings)
+
+
+def make_colouring(n: int = 8, sources: int = 6) -> tuple[Colouring, dict[str, TokenVectors]]:
+    lexicon = make_lexicon(WORDS if n == len(WORDS) else [f"w{i}" for i in range(n)], sources)
+    vectors = {"source": make_vectors(sources), "target": make_vectors(n, 1)}
+    view = LexiconView(lexicon, Labels(lexicon))
+    return Colouring(view, vectors, {"source": None, "target": None}), vectors
+
+
+def zoom(panel: MapPanel, **ends: tuple[float, float]) -> None:
+    """What plotly's page sends when a person has zoomed."""
+    data = {f"{axis}.range[{i}]": end for axis, pair in ends.items() for i, end in enumerate(pair)}
+    panel.figure._js2py_relayout = {"relayout_data": data, "source_view_id": None}
+
+
+class TestSample:
+    def make(self, n: int = 400, drawn: int = 50) -> MapView:
+        lexicon = make_lexicon([f"w{i}" for i in range(n)], 100)
+        vectors = make_vectors(100), make_vectors(n, 1)
+        view = MapView(LexiconView(lexicon, Labels(lexicon)), *vectors, drawn)
+        view.place(*project(vectors, "pca", shared=True), shared=True)
+        return view
+
+    nothing = {"source": np.zeros(0, np.int64), "target": np.zeros(0, np.int64)}  # noqa: RUF012
+
+    def test_the_most_frequent_half_the_partners_and_what_must_be_seen(self) -> None:
+        view = self.make()
+        view.sample({"source": WHOLE, "target": WHOLE}, self.nothing | {"target": np.array([7])})
+        drawn = view.drawn["target"]
+        assert len(drawn) == 50
+        assert 7 in drawn
+        assert set(range(380, 400)) <= set(drawn.tolist())  # counts rise with the id
+        assert set((drawn % 100).tolist()) == set(view.drawn["source"].tolist()) or len(view.drawn["source"]) == 50
+
+    def test_a_closer_look_draws_what_is_inside_and_keeps_what_was_drawn(self) -> None:
+        view = self.make()
+        view.sample({"source": WHOLE, "target": WHOLE}, self.nothing)
+        before = view.drawn["target"]
+        x = view.places_of("target", view.vectors["target"].ids)[:, 0]
+        window = (float(np.quantile(x, 0.3)), float(np.quantile(x, 0.7)), *WHOLE[2:])
+        view.sample({"source": WHOLE, "target": window}, self.nothing)
+        inside = (x >= window[0]) & (x <= window[1])
+        assert view.inside["target"] == inside.sum()
+        assert inside[view.drawn["target"]].all()
+        assert len(view.drawn["target"]) == 50
+        kept = np.intersect1d(before, np.flatnonzero(inside))
+        assert np.isin(kept, view.drawn["target"]).mean() > 0.9
+
+    def test_density_counts_exactly_what_is_not_drawn(self) -> None:
+        view = self.make(drawn=399)
+        view.sample({"source": WHOLE, "target": WHOLE}, self.nothing)
+        (left,) = np.setdiff1d(np.arange(400), view.drawn["target"])
+        heights = view.density("target", WHOLE)
+        assert heights.shape == (CELLS, CELLS)
+        assert (heights > 0).sum() == 1
+        ((x, y),) = view.places_of("target", np.array([left]))
+        span = WHOLE[1] - WHOLE[0]
+        assert heights[int((y - WHOLE[2]) / span * CELLS), int((x - WHOLE[0]) / span * CELLS)] == 255
+
+    def test_places_are_whole_numbers_on_the_grid(self) -> None:
+        view = self.make()
+        both = np.concatenate([view.places_of(s, v.ids) for s, v in view.vectors.items()])
+        assert both.dtype == np.int64
+        assert (both.min(), both.max()) == (0, GRID)
+
+    def test_lines_leave_out_what_is_not_in_view_on_both_sides(self) -> None:
+        view = self.make()
+        pairs = np.array([[3, 3], [5, 105]])
+        whole = {"source": WHOLE, "target": WHOLE}
+        assert view.segments(whole, pairs).shape == (2, 2, 2)
+        ((x, y),) = view.places_of("target", np.array([3])).tolist()
+        near = {"source": WHOLE, "target": (x - 1.0, x + 1.0, y - 1.0, y + 1.0)}
+        assert np.allclose(view.segments(near, pairs)[:, 1], [[0.5, 0.5]])
+
+
+class TestColours:
+    @pytest.mark.parametrize("by", COLOURINGS)
+    def test_every_drawn_token_is_counted_in_one_class(self, by: str) -> None:
+        colouring, vectors = make_colouring()
+        drawn = {space: some.ids for space, some in vectors.items()}
+        for part in colouring.unmeasured(by, drawn):
+            colouring.measure(part)
+        shades = colouring.shades(by, drawn)
+        for space, ids in drawn.items():
+            assert len(shades.codes[space]) == len(ids) == sum(shades.counts[space])
+            assert shades.codes[space].min() >= np.ceil(shades.span[0])
+            assert shades.codes[space].max() <= shades.span[1]
+        assert (shades.bar is None) == (by in ("origin", "script"))
+
+    def test_scripts_by_name_and_the_rest_together(self) -> None:
+        colouring, vectors = make_colouring()
+        shades = colouring.shades("script", {"source": vectors["source"].ids, "target": np.array([0, 3])})
+        assert [name for name, _ in shades.classes] == ["Latin", "Han"]
+        assert shades.counts == {"source": [6, 0], "target": [1, 1]}
+
+    def test_hubness_is_how_many_targets_chose_the_source(self) -> None:
+        colouring, _ = make_colouring()
+        assert colouring.values("hubness", "source", np.array([0, 1, 2])).tolist() == [2, 2, 1]  # 0 and 6, 1 and 7
+        assert colouring.values("hubness", "target", np.array([6, 2])).tolist() == [2, 1]
+
+    def test_a_source_shows_the_figures_of_its_best_target(self) -> None:
+        colouring, _ = make_colouring()
+        assert colouring.best_target.tolist() == [0, 1, 2, 3, 4, 5]
+        assert colouring.values("margin", "source", np.array([1])) == colouring.values(
+            "margin", "target", np.array([1])
+        )
+
+    def test_what_has_no_value_says_so_in_colour_and_words(self) -> None:
+        colouring, _ = make_colouring()
+        shades = colouring.shades("neighbours", {"source": np.array([0]), "target": np.array([0, 1])})
+        assert shades.classes[-1][0] == NO_NUMBER
+        assert shades.counts["target"][-1] == 2  # not measured yet
+        assert shades.codes["target"].tolist() == [0, 0]
+
+
+class TestNeighbourhoods:
+    def test_overlap_is_what_a_plain_loop_counts(self) -> None:
+        rng = np.random.default_rng(0)
+        source = TokenVectors(np.arange(40), rng.normal(size=(40, 8)), np.arange(40) + 1, "")
+        target = TokenVectors(np.arange(2, 52), rng.normal(size=(50, 8)), np.arange(50) + 1, "")
+        source_of = rng.integers(-1, 45, size=52)
+        found = Neighbourhoods(source, target, source_of, k=5).overlap(np.arange(52))
+
+        def near(vectors: TokenVectors, i: int) -> list[int]:
+            unit = unit_rows(vectors.rows).astype(np.float64)
+            cosines = unit @ unit[vectors.positions_of(np.array([i]))[0]]
+            return [int(vectors.ids[p]) for p in np.argsort(-cosines, kind="stable") if vectors.ids[p] != i][:5]
+
+        for i in range(52):
+            partner = int(source_of[i])
+            if i < 2 or not 0 <= partner < 40:
+                assert np.isnan(found[i])
+            else:
+                theirs = near(source, partner)
+                assert found[i] == pytest.approx(np.mean([source_of[n] in theirs for n in near(target, i)]))
+
+    def test_a_space_and_its_copy_agree_in_everything(self) -> None:
+        vectors = make_vectors(60)
+        known = Neighbourhoods(vectors, vectors, np.arange(60))
+        assert known.overlap(np.arange(60)).tolist() == [1.0] * 60
+        assert 7 not in known.around("source", 7)[0]
+
+    def test_many_tokens_of_one_source_do_not_vouch_for_each_other(self) -> None:
+        vectors = make_vectors(60)
+        assert Neighbourhoods(vectors, vectors, np.full(60, 4)).overlap(np.arange(60)).max() == 0.0
+
+    def test_a_token_without_a_vector_has_no_neighbours(self) -> None:
+        vectors = make_vectors(20)
+        ids, cosines = Neighbourhoods(vectors, vectors, np.arange(20)).around("target", 99)
+        assert len(ids) == len(cosines) == 0
+
+
+class TestWords:
+    def test_hover_and_card_tell_everything(self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
+        lexicon = make_lexicon([f"w{i}" for i in range(400)], 300)
+        view = LexiconView(lexicon, Labels(lexicon))
+        vectors = {"source": make_vectors(300), "target": make_vectors(400, 1)}
+        vocabularies = {"source": smollm_vocabulary, "target": sp32k_vocabulary}
+        words = MapWords(view, vectors, vocabularies, Colouring(view, vectors, vocabularies))
+        token = 350
+        (hover,) = words.hovers("target", np.array([token]))
+        for told in ("w350", "id 350", "← s50", "aligned, score", "margin", "times in the text", "bytes "):
+            assert told in hover
+        card = words.card("target", token)
+        for told in (
+            "350",
+            "bytes",
+            "script",
+            "times in the text",
+            "inherits from",
+            "origin",
+            "score, margin",
+            "hubness",
+        ):
+            assert told in card
+        assert "chosen by" in words.card("source", 50)
+
+    def test_as_many_lines_as_there_is_room_for(self) -> None:
+        colouring, vectors = make_colouring()
+        words = MapWords(colouring._view, vectors, {"source": None, "target": None}, colouring)
+        ids = np.arange(8)
+        short, long = words.hovers("target", ids, room=1), words.hovers("target", ids)
+        assert all(text.count("<br>") == 0 for text in short)
+        assert all("←" in text and "score" in text for text in long)
+
+    def test_tokens_are_escaped_everywhere(self) -> None:
+        panel = make_panel()
+        panel.lab_state.select("target", [2])
+        shown = [
+            *panel.figure.data[1].text, *panel.figure.data[3].text, *panel.figure.data[3].customdata,
+            panel._notes.card.value, panel.neighbours._heading.value,
+        ]  # fmt: skip
+        assert any("&lt;script&gt;" in text for text in shown)
+        assert [text for text in shown if "<script" in text] == []
+
+
+class TestPanel:
+    def test_the_sides_of_a_box_are_joined_by_lines(self) -> None:
+        panel = make_panel()
+        panel.figure.data[0]._dispatch_on_selection(Points(point_inds=[0, 2]), BoxSelector())
+        assert panel.lab_state.selection.by == "maps"
+        (shape,) = panel.figure.layout.shapes
+        assert shape.path.count("M") == 3  # targets 0 and 6 of source 0, target 2 of source 2
+        left, right = shape.path[1:].split("M")[0].split("L")
+        assert float(left.split(",")[0]) < 0.5 < float(right.split(",")[0])
+        assert "3 pairs" in panel._notes.chosen.value
+        panel.lab_state.clear_selection()
+        assert len(panel.figure.layout.shapes) == 0
+
+    def test_lines_follow_a_zoom_and_axes_stay(self) -> None:
+        panel = make_panel(shared=False)
+        panel.lab_state.select("target", [1])
+        before = panel.figure.layout.shapes[0].path
+        ((x, y),) = panel._map.places_of("target", np.array([1])).tolist()
+        zoom(panel, xaxis2=(x - 100.0, x + 300.0), yaxis2=(y - 200.0, y + 200.0))
+        assert panel.figure.layout.shapes[0].path != before
+        assert tuple(panel.figure.layout.xaxis2.range) == (x - 100.0, x + 300.0)
+        assert panel._drawing.windows["source"] == WHOLE
+        assert set(panel._map.drawn["target"].tolist()) == {1}
+        assert "1 in view" in panel._notes.status.value
+
+    def test_a_double_click_shows_everything_again_every_time(self) -> None:
+        panel = make_panel(n=40, sources=30)
+        for _ in range(2):
+            zoom(panel, xaxis=(0.0, 10.0), yaxis=(0.0, 10.0))
+            assert len(panel._map.drawn["target"]) < 40
+            whole = {f"{axis}.autorange": True for axis in ("xaxis", "yaxis")}
+            panel.figure._js2py_relayout = {"relayout_data": whole, "source_view_id": None}
+            assert len(panel._map.drawn["target"]) == 40
+
+    def test_one_layout_is_one_frame(self) -> None:
+        windows = {"source": WHOLE, "target": WHOLE}
+        changes = {"xaxis2.range[0]": 5.0, "xaxis2.range[1]": 9.0}
+        assert moved(windows, changes, linked=True)["source"][:2] == (5.0, 9.0)
+        assert moved(windows, changes, linked=False)["source"] == WHOLE
+        assert moved(windows, {"xaxis.range": [7, 3]}, False)["source"][:2] == (3.0, 7.0)
+        assert moved(windows, {"selections": [], "dragmode": "pan", "xaxis.range[0]": 2}, True) == windows
+
+    def test_found_pinned_and_worst_are_always_drawn_and_signed(self) -> None:
+        state = LabState()
+        panel = make_panel(state, n=400, sources=300, drawn=20)
+        state.pin("target", 3)
+        state.query = Query(text="w11")
+        assert {3, 11, 110, 119} <= set(panel._map.drawn["target"].tolist())
+        symbols = list(panel.figure.data[MARKED[1]].marker.symbol)
+        assert (symbols.count("star-open"), symbols.count("circle-open")) == (1, 11)
+        panel._controls.worst.value = True
+        assert 399 in panel._map.drawn["target"]  # scores fall with the id
+        assert list(panel.figure.data[MARKED[1]].marker.symbol).count("x-thin-open") == 50
+        assert "found (" in panel._notes.legend.value
+        state.query = Query()
+        assert "circle-open" not in panel.figure.data[MARKED[1]].marker.symbol
+
+    def test_the_search_is_the_lab_s(self) -> None:
+        panel = make_panel()
+        panel._controls.search.value = "東"
+        assert panel.lab_state.query.text == "東"
+        panel.lab_state.query = Query(text="(", regex=True)
+        assert "not a regular expression" in panel._error.value
+        assert panel._controls.search.value == "("
+        panel.lab_state.query = Query()
+        assert panel._error.value == ""
+
+    def test_a_broken_search_does_not_keep_the_panel_shut(self) -> None:
+        panel = make_panel(LabState(query=Query(text="(", regex=True)))
+        assert "not a regular expression" in panel._error.value
+        assert len(panel.figure.data[1].x) == 8
+
+    @pytest.mark.parametrize("by", COLOURINGS)
+    def test_all_colourings(self, by: str) -> None:
+        panel = make_panel()
+        panel.lab_state.colour_by = by
+        assert panel._error.value == ""
+        marker = panel.figure.data[1].marker
+        assert len(marker.color) == 8
+        assert marker.showscale == (by not in ("origin", "script"))
+        assert panel._notes.classes.value.count("<tr>") == len(panel._drawing.shades.classes) + 2
+
+    def test_neighbours_of_the_primary_token_in_both_spaces(self) -> None:
+        vectors = make_vectors(30)
+        panel = MapPanel(make_lexicon([f"w{i}" for i in range(30)], 30), vectors, vectors)
+        panel.lab_state.select("source", [4])
+        for space in ("source", "target"):
+            table = panel.neighbours.tables[space]
+            assert len(table.rows) == 10
+            assert {row["cells"][3] for row in table.rows} == {"yes"}  # one space and its copy
+            assert f"{space} space" in table.caption.lower()
+        chosen = panel.neighbours.tables["target"].rows[0]["key"]
+        panel.neighbours.tables["target"].chosen = chosen
+        assert (panel.lab_state.selection.space, panel.lab_state.selection.ids) == ("target", (chosen,))
+
+    def test_hovering_writes_the_card(self) -> None:
+        from plotly.callbacks import InputDeviceState
+
+        panel = make_panel()
+        panel.figure.data[1]._dispatch_on_hover(Points(point_inds=[3]), InputDeviceState())
+        assert "東京" in panel._notes.card.value
+        panel.lab_state.select("source", [5])
+        panel.figure.data[3]._dispatch_on_hover(Points(point_inds=[0]), InputDeviceState())
+        assert "na" in panel._notes.card.value  # target 5, the only lit one there
+
+    def test_follows_the_theme(self) -> None:
+        panel = make_panel(n=400, sources=300, drawn=20)
+        panel.lab_state.select("target", [1])
+        light = panel.figure.layout.shapes[0].line.color, panel.figure.data[5].colorscale
+        panel._probe.dark = True
+        assert (panel.figure.layout.shapes[0].line.color, panel.figure.data[5].colorscale) != light
+        assert panel._error.value == ""
+
+    def test_closed_panels_hear_nothing(self) -> None:
+        state = LabState()
+        panel = make_panel(state)
+        panel.close()
+        state.select("target", [1])
+        state.colour_by = "score"
+        state.query = Query(text="w")
+        assert len(panel.figure.data[3].x) == 0
+        assert panel._drawing.colour_by == "origin"
+        panel.close()  # twice is no fault
+
+    def test_the_written_cell_shows_the_same_view(self) -> None:
+        state = LabState(colour_by="hubness")
+        panel = make_panel(state, n=40, sources=30, shared=False, worst=True)
+        state.select("target", [3, 4])
+        zoom(panel, xaxis2=(-5.0, 90_000.0), yaxis2=(100.0, 80_000.0))
+        names = {
+            "lexicon": panel.view.lexicon, "source_vectors": make_vectors(30), "target_vectors": make_vectors(40, 1),
+        }  # fmt: skip
+        *before, call = panel.to_code().splitlines()
+        exec("\n".join(before), names)
+        again = eval(call, names)
+        assert again.state == panel.state
+        assert np.array_equal(again._map.drawn["target"], panel._map.drawn["target"])
+        assert again.figure.data[1].x == panel.figure.data[1].x
+        assert tuple(again.figure.layout.xaxis2.range) == (-5.0, 90_000.0)
+
+
+class TestJob:
+    def test_umap_in_a_process_of_its_own_and_the_second_time_at_once(self) -> None:
+        panel = make_panel(n=90, sources=60)
+        path = panel._job._path("umap", True)
+        project([make_vectors(60), make_vectors(90, 1)], "umap", shared=True)
+        assert path.is_file()  # the panel and the engine speak of one layout
+        before = panel.figure.data[1].x
+        panel.lay_out("umap")
+        assert panel.state["method"] == "umap"
+        assert panel.figure.data[1].x != before
+        assert panel._controls.methods["umap"].disabled
+
+    def test_progress_comes_from_umap_s_own_epochs(self) -> None:
+        told: list[tuple[float, str]] = []
+        project([make_vectors(60)], "umap", progress=lambda share, message: told.append((share, message)))
+        shares = [share for share, _ in told]
+        assert shares == sorted(shares)
+        assert any("epoch" in message for _, message in told)
+
+    def test_cancel_ends_a_running_job_and_hides_the_line(self) -> None:
+        panel = make_panel(n=3000, sources=2000, fit_on=5000)
+        panel.lay_out("umap")
+        assert panel._job.box.layout.display == ""
+        panel._job.cancel_button.click()
+        deadline = time.monotonic() + 60
+        while panel._job.box.layout.display == "" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        (run,) = [RunFolder(file.parent) for file in runs_root().glob("*/run.json")]
+        assert run.state == "cancelled"
+        assert panel._job.box.layout.display == "none"
+        assert panel._error.value == ""
+        assert panel.state["method"] == "pca"
+
+    def test_says_how_long_it_will_take(self) -> None:
+        told = [{"share": 0.0, "message": "UMAP", "time": 100.0}, {"share": 0.5, "message": "epoch 5", "time": 110.0}]
+        assert job_words(told, 120.0) == "epoch 5, about 20 s left"
+        assert job_words([], 0.0) == "starting"
+
+
+def test_vectors_in_one_space_are_known_by_how_they_were_made() -> None:
+    def of(**provenance: Any) -> TokenVectors:
+        return TokenVectors(np.arange(4), np.eye(4), np.ones(4), "", provenance)
+
+    assert share_a_space(of(method="relative"), of(method="relative"))
+    assert share_a_space(of(method="glove", mapping="unsupervised"), of(method="glove", mapping="unsupervised"))
+    assert not share_a_space(of(method="glove"), of(method="glove"))
+    assert not share_a_space(of(method="anchored"), of(method="relative"))
+
+
+def _bytes_of(message: dict[str, Any], buffers: Any) -> int:
+    return len(json.dumps(message, default=str).encode()) + sum(memoryview(b).nbytes for b in buffers or ())
+
+
+def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the figure has been opened, nothing that is done to it sends more."""
+    n, sources = 262_144, 49_152
+    rng = np.random.default_rng(0)
+    lexicon = make_lexicon([f"token{i}" for i in range(n)], sources)
+    vectors = [
+        TokenVectors(np.arange(m), rng.normal(size=(m, 32)).astype(np.float32), rng.permutation(m) + 1, "",
+                     {"method": "anchored"})
+        for m in (sources, n)
+    ]  # fmt: skip
+    began = time.perf_counter()
+    panel = MapPanel(lexicon, *vectors, drawn=20_000)
+    created = time.perf_counter() - began
+    sent: list[int] = []
+    send = Widget._send
+
+    def counted(self: Widget, msg: dict[str, Any], buffers: Any = None) -> None:
+        sent.append(_bytes_of(msg, buffers))
+        send(self, msg, buffers)
+
+    monkeypatch.setattr(Widget, "_send", counted)
+    assert len(panel.figure.data[0].x) == len(panel.figure.data[1].x) == 20_000
+    panel.lab_state.colour_by = "frequency"
+    zoom(panel, xaxis=(20_000.0, 80_000.0), yaxis=(20_000.0, 80_000.0))
+    panel.refresh()
+    panel.figure.data[1]._dispatch_on_selection(Points(point_inds=list(range(20_000))), BoxSelector())
+    assert panel._error.value == ""
+    assert len(panel.lab_state.selection.ids) == 20_000
+    with capsys.disabled():
+        print(f"\n  opened in {created:.1f} s; {len(sent)} messages, the largest {max(sent):,} bytes")
+    assert max(sent) > 100_000  # they were counted
+    assert max(sent) < MESSAGE_BYTES

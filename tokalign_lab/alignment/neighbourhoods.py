@@ -1,0 +1,112 @@
+"""Does a token keep its company? Nearest neighbours in both spaces, and how far they agree.
+
+A pair of the lexicon is trustworthy where the neighbours of the target token have partners that are neighbours of its
+source token. The share of k neighbours for which this holds is the neighbour overlap; comparing local neighbourhoods of
+two embeddings this way follows the Embedding Comparator (Boggust et al. 2022) and cev's neighbourhood metric. It needs
+no common coordinates, so it judges a pair in any two spaces.
+
+Neighbours are exact, by cosine. For the overlap they are sought among the most frequent tokens of each side
+(`REFERENCE`), so that the figure of a token does not depend on what else is asked for, and costs seconds for tens of
+thousands of tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.alignment.neighbours import nearest
+from tokalign_lab.vectors.token_vectors import TokenVectors
+
+NEIGHBOURS = 10
+REFERENCE = 20_000  # tokens of each side among which the overlap's neighbours are sought
+
+
+class Neighbourhoods:
+    """Neighbours of tokens in the two spaces that a lexicon links.
+
+    Parameters
+    ----------
+    source, target
+        Token vectors; widths may differ.
+    source_of
+        int (target size,), the source token of each target token, -1 for none.
+    k
+        Neighbours that are compared.
+    """
+
+    def __init__(
+        self, source: TokenVectors, target: TokenVectors, source_of: NDArray[Any], k: int = NEIGHBOURS
+    ) -> None:
+        self._spaces = {"source": source, "target": target}
+        self._source_of = np.asarray(source_of, dtype=np.int64)
+        self._k = k
+        of_target = _most_frequent(target)
+        partners = self._partners(of_target)
+        known = partners[source.positions_of(partners) >= 0]
+        self._reference = {"target": of_target, "source": np.union1d(known, _most_frequent(source))}
+
+    def around(self, space: str, token_id: int, k: int = NEIGHBOURS) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Nearest other tokens of one space, among all that have a vector.
+
+        Returns
+        -------
+        ids, cosines
+            int64 and float32 (up to k,), nearest first; empty where the token has no vector.
+        """
+        vectors = self._spaces[space]
+        (position,) = vectors.positions_of(np.array([token_id]))
+        if position < 0:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        found, cosines = nearest(vectors.rows[position : position + 1], vectors.rows, k + 1)
+        others = found[0] != position
+        return vectors.ids[found[0][others]][:k], cosines[0][others][:k]
+
+    def overlap(self, target_ids: NDArray[Any]) -> NDArray[np.float32]:
+        """Share of each target token's neighbours whose partners are neighbours of its own partner.
+
+        The partner itself is not its own neighbour: many tokens that chose one source do not vouch for each other.
+
+        Parameters
+        ----------
+        target_ids
+            int (n,).
+
+        Returns
+        -------
+        ndarray
+            float32 (n,), 0 to 1; nan for a token that has no vector, no partner, or a partner without a vector.
+        """
+        target_ids = np.asarray(target_ids, dtype=np.int64)
+        shares = np.full(len(target_ids), np.nan, dtype=np.float32)
+        partners = self._partners(target_ids)
+        judged = (self._spaces["target"].positions_of(target_ids) >= 0) & (partners >= 0)
+        judged &= self._spaces["source"].positions_of(partners) >= 0
+        if not judged.any():
+            return shares
+        there, where = np.unique(partners[judged], return_inverse=True)
+        theirs = self._nearest_known("source", there)[where]
+        ours = self._partners(self._nearest_known("target", target_ids[judged]))
+        inside = (ours[:, :, None] == theirs[:, None, :]).any(axis=2) & (ours >= 0)
+        shares[judged] = inside.mean(axis=1)
+        return shares
+
+    def _nearest_known(self, space: str, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find the k nearest reference tokens other than the token itself, int64 (n, k)."""
+        vectors, reference = self._spaces[space], self._reference[space]
+        found, _ = nearest(vectors.rows_for(ids), vectors.rows_for(reference), self._k + 1)
+        answers = reference[found]
+        itself = answers == ids[:, None]
+        itself[~itself.any(axis=1), -1] = True  # not among its own neighbours: then the farthest is one too many
+        return answers[~itself].reshape(len(ids), -1)
+
+    def _partners(self, target_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        known = target_ids < len(self._source_of)
+        return np.where(known, self._source_of[np.where(known, target_ids, 0)], -1)
+
+
+def _most_frequent(vectors: TokenVectors) -> NDArray[np.int64]:
+    """Ids of the reference tokens of one side, ascending."""
+    return np.sort(vectors.ids[np.argsort(-vectors.counts, kind="stable")[:REFERENCE]])

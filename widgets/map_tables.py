@@ -1,0 +1,164 @@
+"""What the maps show, as tables: the selected pairs, the primary token's neighbours, the drawn tokens by colour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+import ipywidgets as w
+import numpy as np
+
+from tokalign_lab.widgets.lexicon_view import LexiconView
+from tokalign_lab.widgets.map_colours import Colouring, Shades
+from tokalign_lab.widgets.row_table import Column, RowTable
+from tokalign_lab.widgets.state import SPACES, Selection
+
+TABLE_ROWS = 12
+PAIR_COLUMNS = (
+    Column("target", "Target token", kind="token"),
+    Column("source", "Best source token", kind="token"),
+    Column("score", "Score", numeric=True),
+    Column("origin", "Origin", kind="origin"),
+)
+NEIGHBOUR_COLUMNS = (
+    Column("token", "Token", kind="token"),
+    Column("cosine", "Cosine", "to the token in the heading", numeric=True),
+    Column("partner", "Its partner", "the other side's token that the lexicon links it with", kind="token"),
+    Column("match", "Partner is a neighbour too", "whether the partner is in the table beside this one"),
+)
+
+
+class PairTable(RowTable):
+    """The selected pairs, the first few of them."""
+
+    def __init__(self, view: LexiconView) -> None:
+        super().__init__(PAIR_COLUMNS, caption="Selected pairs")
+        self._view = view
+        self.add_class("tl-selection-table")
+
+    def fill(self, target_ids: list[int]) -> None:
+        """Show these target tokens with what they inherit from."""
+        view = self._view
+        rows = [i for i in target_ids if i < len(view.score)]
+        shown = rows[:TABLE_ROWS]
+        cells = [
+            [
+                view.labels.of("target", i), view.labels.of("source", int(view.source_of[i])) or "–",
+                f"{view.score[i]:.3f}" if np.isfinite(view.score[i]) else "–", str(view.origin.iat[i]),
+            ]
+            for i in shown
+        ]  # fmt: skip
+        self.caption = f"Selected pairs: {len(shown)} of {len(rows):,}"
+        self.show(shown, cells)
+        self.layout.display = "" if rows else "none"
+
+
+class NeighbourTables(w.VBox):
+    """Nearest neighbours of the primary token and of its partner, each in its own space, side by side.
+
+    Parameters
+    ----------
+    view : the lexicon
+    colouring : has the neighbourhoods
+    on_choose : called with space and token id when a row is chosen
+    """
+
+    def __init__(self, view: LexiconView, colouring: Colouring, on_choose: Callable[[str, int], None]) -> None:
+        super().__init__()
+        self._view, self._colouring, self._on_choose = view, colouring, on_choose
+        self.tables = {space: RowTable(NEIGHBOUR_COLUMNS) for space in SPACES}
+        self._heading = w.HTML()
+        sides = w.HBox([self.tables[space] for space in SPACES])
+        sides.add_class("tl-map-neighbours-sides")
+        for space, table in self.tables.items():
+            table.add_class(f"tl-map-neighbours-{space}")
+            table.observe(lambda change, space=space: self._chosen(space, change["new"]), names="chosen")
+        self.children = (self._heading, sides)
+        self.add_class("tl-map-neighbours")
+        self.layout.display = "none"
+
+    def _chosen(self, space: str, token_id: int) -> None:
+        if token_id >= 0:
+            self._on_choose(space, token_id)
+
+    def primary(self, selection: Selection) -> dict[str, int]:
+        """Return the primary token and its partner, by space; -1 where there is none."""
+        if not selection:
+            return {}
+        first = selection.ids[0]
+        if selection.space == "target":
+            source = int(self._view.source_of[first]) if first < len(self._view.source_of) else -1
+            return {"source": source, "target": first}
+        best = self._colouring.best_target
+        return {"source": first, "target": int(best[first]) if first < len(best) else -1}
+
+    def fill(self, selection: Selection) -> None:
+        """Show the neighbours of a selection's primary token; takes up to a second, so not in a callback."""
+        primary = self.primary(selection)
+        if not primary:
+            self.layout.display = "none"
+            return
+        view = self._view
+        found = {s: self._colouring.neighbourhoods.around(s, i) for s, i in primary.items()}
+        partners = {
+            "source": [int(self._colouring.best_target[i]) for i in found["source"][0].tolist()],
+            "target": [int(view.source_of[i]) for i in found["target"][0].tolist()],
+        }
+        inherited = set(partners["target"])
+        vouched = {
+            # a source may have been chosen by many: it matches when any target in the other table chose it
+            "source": [i in inherited for i in found["source"][0].tolist()],
+            "target": [p in set(found["source"][0].tolist()) for p in partners["target"]],
+        }
+        for space, table in self.tables.items():
+            other = "target" if space == "source" else "source"
+            ids, cosines = found[space]
+            cells = [
+                [view.labels.of(space, i), f"{c:.3f}", view.labels.of(other, p) or "–", "yes" if v else "no"]
+                for i, c, p, v in zip(ids.tolist(), cosines.tolist(), partners[space], vouched[space], strict=True)
+            ]
+            name = view.labels.of(space, primary[space])
+            told = f"no {space} token" if not name else name if len(ids) else f"{name} (it has no vector)"
+            table.caption = f"{space.title()} space, nearest to {told}"
+            table.chosen = -1
+            table.show(ids, cells)
+        n, of = sum(vouched["target"]), len(vouched["target"])
+        names = " and ".join(
+            f'<span class="tl-token">{escape(view.labels.of(s, i))}</span>' for s, i in primary.items() if i >= 0
+        )
+        share = f" {n} of {of} neighbours in the target space have their partner among those beside." if of else ""
+        self._heading.value = f"<h4>Nearest neighbours of {names}</h4><div class='tl-note'>{share}</div>"
+        self.layout.display = ""
+
+
+def class_table(shades: Shades, drawn: dict[str, int], words: str) -> str:
+    """HTML of how many drawn tokens there are of each colour."""
+    told = zip(shades.classes, shades.counts["source"], shades.counts["target"], strict=True)
+    rows = "".join(f"<tr><td>{_dot(colour)}{escape(name)}</td>{_numbers(a, b)}</tr>" for (name, colour), a, b in told)
+    head = f'<th>{escape(words)}</th><th class="tl-number">source</th><th class="tl-number">target</th>'
+    foot = f"<td>all</td>{_numbers(drawn['source'], drawn['target'])}"
+    return (
+        '<details class="tl-map-classes"><summary>Drawn tokens by colour, as a table</summary>'
+        f'<table class="tl-ranking"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
+        f"<tfoot><tr>{foot}</tr></tfoot></table></details>"
+    )
+
+
+def legend(shades: Shades, signs: dict[str, tuple[str, int]]) -> str:
+    """HTML of what colours and signs mean; `signs` holds the sign and how many there are, by name."""
+    named = shades.classes if shades.bar is None else [c for c in shades.classes[-1:] if _any_of(shades, -1)]
+    dots = "".join(f"<span>{_dot(colour)}{escape(name)}</span>" for name, colour in named)
+    marks = "".join(f"<span><b>{sign}</b> {name} ({n:,})</span>" for name, (sign, n) in signs.items() if n)
+    return f'<div class="tl-legend tl-map-legend">{dots}{marks}</div>'
+
+
+def _any_of(shades: Shades, place: int) -> bool:
+    return any(counts[place] for counts in shades.counts.values())
+
+
+def _numbers(*counts: int) -> str:
+    return "".join(f'<td class="tl-number">{n:,}</td>' for n in counts)
+
+
+def _dot(colour: str) -> str:
+    return f'<i class="tl-dot" style="background:{colour}"></i>'

@@ -106,21 +106,22 @@ class LexiconView:
 
     @cached_property
     def script(self) -> np.ndarray:
-        """Script of each target token (`spelling.script_of`), as small integers; names are `scripts`."""
+        """Script of each target token (`spelling.script_of`) as its place in `scripts`, int16 (target size,)."""
         vocabulary = self.labels.vocabularies["target"]
         if vocabulary is None:
-            names = np.array([script_of(token.encode()) for token in self.lexicon.table["target_token"].tolist()])
+            names = [script_of(token.encode()) for token in self.lexicon.table["target_token"].tolist()]
         else:
-            names = scripts_of(vocabulary)
-        self.scripts, codes = np.unique(names, return_inverse=True)
-        return codes.astype(np.int16)
+            names = scripts_of(vocabulary).tolist()
+        code_of = {name: code for code, name in enumerate(dict.fromkeys(names))}
+        self.scripts = list(code_of)
+        return np.array([code_of[name] for name in names], dtype=np.int16)
 
     @cached_property
     def script_counts(self) -> dict[str, int]:
         """Count the target tokens of each script, the most frequent first."""
         counts = np.bincount(self.script, minlength=1)
         order = np.argsort(-counts, kind="stable")
-        return {str(self.scripts[i]): int(counts[i]) for i in order if self.scripts[i]}
+        return {self.scripts[i]: int(counts[i]) for i in order if self.scripts[i]}
 
     @cached_property
     def length(self) -> np.ndarray:
@@ -190,7 +191,7 @@ class LexiconView:
             keep &= (self.origin == query.origin).to_numpy()
         if query.script:
             codes = self.script
-            keep &= codes == np.flatnonzero(np.append(self.scripts, query.script) == query.script)[0]
+            keep &= codes == (self.scripts.index(query.script) if query.script in self.scripts else -1)
         for name in RANGES:
             if getattr(query, name) != EVERYTHING:
                 keep &= within(self.values(name), *getattr(query, name))

@@ -28,19 +28,15 @@ class TokenSearch:
     """
 
     def __init__(self, rows: Iterable[Sequence[str]]) -> None:
-        parts, starts, at = [], [], 0
-        for words in rows:
-            text = _lines(words)
-            starts.append(at)
-            at += len(text)
-            parts.append(text)
-        self._text = "".join(parts)
-        self._starts = np.array(starts, dtype=np.int64)
+        # folded all at once; no letter composes or folds across a line end, so that rows stay where they are
+        self._text = folded("".join(_lines(words) for words in rows))
+        ends = [match.end() for match in re.finditer("\n\n", self._text)]
+        self._starts = np.array([0, *ends[:-1]][: len(ends)], dtype=np.int64)
         self._changed: dict[int, str] = {}
 
     def change(self, row: int, words: Sequence[str]) -> None:
         """Search these words for the row from now on."""
-        self._changed[row] = _lines(words)
+        self._changed[row] = folded(_lines(words))
 
     def matching(self, text: str, regex: bool) -> np.ndarray:
         """Which rows have a word with this text, or one that the regular expression finds; bool (rows,).
@@ -68,7 +64,7 @@ def folded(text: str) -> str:
 
 def _lines(words: Sequence[str]) -> str:
     kept = dict.fromkeys(word.replace("\n", "↵") for word in words if word)  # a label is often the raw string too
-    return folded("\n".join(kept)) + "\n\n"
+    return "\n".join(kept) + "\n\n"
 
 
 def _plain(text: str) -> Callable[[str], list[int]]:

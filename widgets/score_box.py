@@ -16,7 +16,7 @@ import ipywidgets as w
 import numpy as np
 
 from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
-from tokalign_lab.alignment.registry import RECIPES
+from tokalign_lab.alignment.registry import METHODS
 from tokalign_lab.files import hash_of, write_json
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.background import WATCHER, submit
@@ -142,7 +142,7 @@ class ScoreBox(w.VBox):
             "lexicon": self._lexicon_file(),
             "encoder": "minilm" if self.sentences.value else None,
         }
-        recipe = RECIPES.get(self._edits.lexicon.provenance["recipe"])
+        recipe = METHODS.get(self._edits.lexicon.provenance["recipe"])
         if recipe is not None and recipe.needs_model and self._known.model:
             settings["model"] = self._known.model
         if before:

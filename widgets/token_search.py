@@ -96,11 +96,11 @@ def _regex(text: str) -> Callable[[str], list[int]]:
     def find(within: str) -> list[int]:
         places, start = [], 0
         while start < len(within):
-            end = within.find("\n\n", start)
-            match = plain.search(within, start, end)
+            end = within.find("\n", start)
+            match = plain.search(within, start, end) if end > start else None
             if match:
                 places.append(match.start())
-            start = end + 2
+            start = end + 1
         return places
 
     return find

@@ -154,21 +154,21 @@ class TestLexiconPanel:
         panel = LexiconPanel(make_lexicon())
         panel.table.chosen = 4
         assert panel.lab_state.selection.ids == (4,)
-        assert "Candidates" in panel._why.value
+        assert "Candidates" in panel.why.pair.value
         assert panel.selection["target_token"].tolist() == ["naïve"]
 
     def test_an_output_row_of_its_own_is_shown_beside_the_input_row(self) -> None:
         lexicon = make_lexicon()
         panel = LexiconPanel(lexicon)
         panel.table.chosen = 4
-        assert "The new row is mixed from" in panel._why.value
+        assert "The new row is mixed from" in panel.why.pair.value
         table = lexicon.table
         table["output_sources"], table["output_weights"] = table["sources"], [np.array([0.25])] * len(table)
         table["output_mean_weight"] = np.float32(0.75)
         panel = LexiconPanel(lexicon)
         panel.table.chosen = 4
-        assert "The new output row is mixed from" in panel._why.value
-        assert "mean of all rows" in panel._why.value
+        assert "The new output row is mixed from" in panel.why.pair.value
+        assert "mean of all rows" in panel.why.pair.value
 
     def test_shows_a_selection_made_elsewhere(self) -> None:
         state = LabState()
@@ -181,14 +181,14 @@ class TestLexiconPanel:
     def test_tokens_are_escaped(self) -> None:
         panel = LexiconPanel(make_lexicon())
         panel.lab_state.select("target", [2])
-        assert "&lt;b&gt;" in panel._why.value
-        assert "<b>" not in panel._why.value
+        assert "&lt;b&gt;" in panel.why.pair.value
+        assert "<b>" not in panel.why.pair.value
 
     def test_pages_and_headings(self) -> None:
         panel = LexiconPanel(make_lexicon([f"w{i}" for i in range(40)]))
         panel.go_to(99)
         assert len(panel.table.rows) == 10
-        assert panel._pages[2].disabled
+        assert panel.paged.turners[2].disabled
         panel.sort_by("id")
         assert panel.table.rows[0]["key"] == 0
         panel.sort_by("id")
@@ -196,17 +196,17 @@ class TestLexiconPanel:
 
     def test_an_error_is_shown_and_goes_away(self) -> None:
         panel = LexiconPanel(make_lexicon())
-        panel._regex.value = True
-        panel._search.value = "["
+        panel.filters.regex.value = True
+        panel.filters.search.value = "["
         assert "not a regular expression" in panel._error.value
-        panel._search.value = "東"
+        panel.filters.search.value = "東"
         assert panel._error.value == ""
         assert [row["key"] for row in panel.table.rows] == [3]
 
     def test_a_quarter_of_a_million_rows_send_one_page(self) -> None:
         lexicon = make_lexicon([f"tok{i}" for i in range(262_144)], source_size=49_152)
         panel = LexiconPanel(lexicon)
-        panel._search.value = "tok26214"
+        panel.filters.search.value = "tok26214"
         assert panel.state["found"] == 5  # 26214, 262140 to 262143
         assert len(json.dumps(panel.table.rows)) < 10_000
 

@@ -1,56 +1,67 @@
-"""The lexicon inspector: scores, search, filters, a paged table, and why each pair is what it is."""
+"""The lexicon inspector: scores, search, filters, a paged table, why each pair is what it is, and edits by hand.
+
+The panel holds its parts together: each part is a module of its own (filters, histogram, table, why, edits, scores,
+export) that is given the lexicon's view and says what a person did; the panel turns that into the shared state.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 import numpy as np
 import pandas as pd
 
-from tokalign_lab.alignment.lexicon import ORIGINS, Lexicon
+from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.runs.control import find_run, runs_root
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.background import Latest, submit
-from tokalign_lab.widgets.lexicon_view import SORTS, Labels, LexiconView
-from tokalign_lab.widgets.panel import Panel, bar, button
-from tokalign_lab.widgets.query import Query
-from tokalign_lab.widgets.row_table import Column, RowTable
+from tokalign_lab.widgets.edit_box import EditBox
+from tokalign_lab.widgets.export_box import ExportBox
+from tokalign_lab.widgets.histogram import NAMES, Histogram
+from tokalign_lab.widgets.lexicon_filters import LexiconFilters
+from tokalign_lab.widgets.lexicon_table import LexiconTable
+from tokalign_lab.widgets.lexicon_view import Labels, LexiconView, within
+from tokalign_lab.widgets.panel import Panel, button
+from tokalign_lab.widgets.query import EVERYTHING, Query, Range
+from tokalign_lab.widgets.score_box import ScoreBox, Whereabouts
 from tokalign_lab.widgets.scores import cards_html, origins_html, score_cards
 from tokalign_lab.widgets.state import LabState
+from tokalign_lab.widgets.vocabularies import vocabulary_of
+from tokalign_lab.widgets.why_box import WhyBox
 
-PAGE = 15
 MOST_SELECTED = 2000  # rows that one press sends to the maps
-COLUMNS = (
-    Column("id", "Id", "id in the target vocabulary", numeric=True, sortable=True),
-    Column("target", "Target token", "␣ is a space, ↵ a line end, <E4 BD> a part of a character", kind="token"),
-    Column("source", "Best source token", "the source token this one inherits most from", kind="token"),
-    Column("best", "Score", "likeness of the two tokens, 1 for a copy; – where there is none", True, True),
-    Column(
-        "margin",
-        "Margin",
-        "how far the best candidate is ahead of the second; small means doubtful",
-        True,
-        True,
-    ),
-    Column("origin", "Origin", "why this pair: see the words above the table", kind="origin"),
-    Column("frequency", "Times in text", "how often the text uses this target token", True, True),
-)
-_FALLING = ("best", "frequency")  # orders that begin with the largest figure
 
 
 class LexiconPanel(Panel):
-    """Inspect a lexicon.
+    """Inspect a lexicon, and correct it.
+
+    `LexiconPanel.of_run(run)` knows all that follows; of a lexicon alone, what is not given is left out.
 
     Parameters
     ----------
-    lexicon : the lexicon to show
+    lexicon : the lexicon, as the recipe made it
     source, target : its vocabularies, for readable labels; without them the tokenizers' own strings are shown
     scores : figures to head the panel with, `LexiconScores.to_dict()` or an align run's scores.json
     state : shared view
     view : a `LexiconView` that another panel has made already
+    source_vectors, target_vectors : for neighbours in both spaces
+    path : the lexicon's `.parquet`, for scoring and applying edits
+    text : `text` (list of names), and optionally `max_bytes` and `seed`, as the align run had them: for contexts and
+        scores
+    model : the source model, for applying edits
+    folder : where edits, exports and edited lexicons go; by default beside the lexicon, else in the runs' folder
+    edits : the file of the edits; by default `NAME.edits.json` in that folder where the lexicon has a path, else they
+        are kept in memory
     """
 
     def __init__(
@@ -61,72 +72,109 @@ class LexiconPanel(Panel):
         scores: Mapping[str, Any] | None = None,
         state: LabState | None = None,
         view: LexiconView | None = None,
+        source_vectors: TokenVectors | None = None,
+        target_vectors: TokenVectors | None = None,
+        path: Path | str | None = None,
+        text: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        folder: Path | str | None = None,
+        edits: Path | str | None = None,
     ) -> None:
         super().__init__("Lexicon inspector", "tl-lexicon", state)
-        self.lexicon = lexicon
+        self.known = _whereabouts(path, text, model, folder)
+        if edits is None and path is not None:
+            edits = self.known.folder / f"{Path(path).stem}.edits.json"
+        self.edits = LexiconEdits(lexicon, edits)
         self.view = view or LexiconView(lexicon, Labels(lexicon, source, target))
-        self._rows = np.zeros(0, dtype=np.int64)
-        self._page = 0
-        self._latest = Latest()
-        self._repainting = False
-        self._build(scores)
+        self._edited = {edit.target_id for edit in self.edits.done}  # rows that may differ from the recipe's
+        if self._edited or self.view.lexicon is not lexicon:
+            self.view.change(apply_edits(lexicon, self.edits.current()), self._edited)
+        self._scores = scores
+        self._run: Path | None = None
+        self._latest, self._laying = Latest(), Latest()
+        self._slice = self.lab_state.selection
+        self._build((source_vectors, target_vectors))
         self._watch(self._on_selection, "selection")
+        self._watch(lambda _change: self.editor.refresh(), "pins")
         self._watch(self._on_query, "query")
         self.refresh()
-        submit(self.guarded(self.view.prepare))  # so that the first search does not wait for it
+        submit(self.guarded(self._prepare))  # so that the first search does not wait for it
 
-    def _build(self, scores: Mapping[str, Any] | None) -> None:
+    @classmethod
+    def of_run(
+        cls, run: RunFolder | Path | str, state: LabState | None = None, view: LexiconView | None = None
+    ) -> LexiconPanel:
+        """Inspect the lexicon of an align run: with vectors, scores, text and model, and edits kept in its folder.
+
+        Parameters
+        ----------
+        run : the run, its folder, or its name in the runs' folder
+        state, view : as for the panel
+
+        Raises
+        ------
+        InputError
+            If there is no such run, or it has made no lexicon.
+        """
+        run = run if isinstance(run, RunFolder) else find_run(run)
+        alignment = Alignment.load(run.path / "alignment")
+        settings, names = run.info()["settings"], alignment.lexicon.provenance
+        scores = run.path / "scores.json"
+        panel = cls(
+            alignment.lexicon,
+            vocabulary_of(names["source"]["name"]),
+            vocabulary_of(names["target"]["name"]),
+            scores=json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else None,
+            state=state,
+            view=view,
+            source_vectors=alignment.source_vectors,
+            target_vectors=alignment.target_vectors,
+            path=run.path / "alignment" / "lexicon.parquet",
+            text={name: settings[name] for name in ("text", "max_bytes", "seed") if name in settings},
+            model=settings.get("model") or settings["source"],
+            folder=run.path,
+        )
+        panel._run = run.path
+        return panel
+
+    def _build(self, vectors: tuple[TokenVectors | None, TokenVectors | None]) -> None:
+        view, state, guarded = self.view, self.lab_state, self.guarded
+        self._head = w.HTML()
+        self.filters = LexiconFilters(view, state, guarded)
+        self.histogram = Histogram()
+        self.histogram.add_class("tl-histogram")
+        self.histogram.on_bar = guarded(self._on_bar)
+        self._counted = w.Dropdown(options=[(name, key) for key, name in NAMES.items()], description="Bars by")
+        self._counted.add_class("tl-histogram-of")
+        self._counted.observe(guarded(lambda _change: self.refresh()), names="value")
+        words = f"Select up to {MOST_SELECTED:,} rows on the maps"
+        more = button("Select all found", guarded(self.select_found), "tl-select-found", words)
+        self.paged = LexiconTable(view, guarded(self._on_row), guarded(self.sort_by), (more,))
+        self.table = self.paged.table
+        self.why = WhyBox(view, vectors, self.known.text, self.show_error)
+        self.editor = EditBox(view, self.edits, state, guarded, self._on_edit)
+        self.scoring = ScoreBox(view, self.edits, self.known, state, self._found, self._selected, guarded)
+        self.exporting = ExportBox(view, self._found, self.known.folder, guarded)
+        body = w.HBox([w.VBox([self.paged, self.editor]), self.why])
+        body.add_class("tl-split")
+        self._fill([self._head, self.filters, self._counted, self.histogram, body, self.scoring, self.exporting])
+        self._show_head()
+
+    def _show_head(self) -> None:
         names = self.lexicon.provenance
         title = f"{names['source']['name']} → {names['target']['name']}"
-        head = w.HTML(
+        edited = len(self.edits.current())
+        said = f", {edited:,} of them edited by hand (the scores are of the recipe's rows)" if edited else ""
+        self._head.value = (
             f"<h3>Lexicon: {escape(title)}</h3><div class='tl-note'>recipe “{escape(str(names['recipe']))}”, "
-            f"{len(self.lexicon):,} target tokens, learned from {names.get('text_bytes', 0) / 1e6:.2f} MB of text</div>"
-            + cards_html(score_cards(self.view, scores))
-            + origins_html(self.view.origin_counts)
+            f"{len(self.lexicon):,} target tokens{said}, learned from {names.get('text_bytes', 0) / 1e6:.2f} MB of "
+            f"text</div>{cards_html(score_cards(self.view, self._scores))}{origins_html(self.view.origin_counts)}"
         )
-        self._search = w.Text(
-            value=self.query.text, placeholder="Find a token: the, 東京, <0x0A> …", description="Search",
-            continuous_update=True,
-        )  # fmt: skip
-        self._search.add_class("tl-search")
-        self._regex = w.Checkbox(value=self.query.regex, description="Regular expression", indent=False)
-        self._regex.layout.width = "auto"
-        origins = [
-            ("All origins", ""),
-            *((f"{name} ({n:,})", name) for name, n in self.view.origin_counts.items()),
-        ]
-        origin = self.query.origin if self.query.origin in self.view.origin_counts else ""
-        self._origin = w.Dropdown(options=origins, value=origin, description="Origin")
-        self._origin.add_class("tl-origin-filter")
-        self._sort = w.Dropdown(
-            options=[(words, key) for key, words in SORTS.items()], value=self.query.sort, description="Order",
-        )  # fmt: skip
-        self._sort.add_class("tl-order")
-        self.table = RowTable(COLUMNS)
-        self.table.add_class("tl-lexicon-table")
-        self._where = w.HTML()
-        self._where.add_class("tl-where")
-        self._pages = [
-            button("First", lambda: self.go_to(0), "tl-first"),
-            button("Previous", lambda: self.go_to(self._page - 1), "tl-previous"),
-            button("Next", lambda: self.go_to(self._page + 1), "tl-next"),
-            button("Last", lambda: self.go_to(10**9), "tl-last"),
-        ]
-        show = button(
-            "Select all found",
-            self.select_found,
-            "tl-select-found",
-            f"Select up to {MOST_SELECTED:,} rows on the maps",
-        )
-        self._why = w.HTML()
-        self._why.add_class("tl-why")
-        for control in (self._search, self._regex, self._origin, self._sort):
-            control.observe(self.guarded(self._on_control), names="value")
-        self.table.observe(self.guarded(self._on_row), names="chosen")
-        self.table.on_heading = self.guarded(self.sort_by)
-        body = w.HBox([w.VBox([self.table, bar(*self._pages, self._where, show)]), self._why])
-        body.add_class("tl-split")
-        self._fill([head, bar(self._search, self._regex, self._origin, self._sort), body])
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """The lexicon as it is shown: edits applied."""
+        return self.view.lexicon
 
     @property
     def query(self) -> Query:
@@ -136,55 +184,42 @@ class LexiconPanel(Panel):
     @property
     def selection(self) -> pd.DataFrame:
         """Lexicon rows of the selected tokens, whichever side they were selected on."""
-        chosen = self.lab_state.selection
-        ids = np.asarray(chosen.ids, dtype=np.int64)
-        if chosen.space == "source":
-            ids = self.view.partners("source", ids)
-        return self.lexicon.table.iloc[ids[(ids >= 0) & (ids < len(self.lexicon))]]
+        return self.lexicon.table.iloc[self._selected()]
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, and this table's page."""
-        return super().state | {"page": self._page, "found": len(self._rows)}
+        """The shared view, this table's page, and the edits."""
+        shown = {"page": self.paged.page, "found": len(self.paged.rows)}
+        return super().state | shown | {"edits": self.edits.to_dict()}
 
     def refresh(self) -> None:
         """Run the query again and show its first page."""
-        query = self.query
+        self._ask(0)
+
+    def _ask(self, page: int) -> None:
+        query, measure, chosen = self.query, self._counted.value, self._slice
 
         def work(is_current: Any) -> None:
             try:
-                rows = self.view.rows(query)
+                values, limits = self.view.values(measure), getattr(query, measure)
+                others = self.view.matching(replace(query, **{measure: EVERYTHING}), chosen)
+                keep = others if limits == EVERYTHING else others & within(values, *limits)
+                rows = self.view.ordered(query, keep)
             except Exception as error:
                 if is_current():
                     self.show_error(error)
                 return
             if is_current() and not self.closed:
                 self.clear_error()
-                self._rows = rows
-                self.go_to(0)
-                self._show_why()
+                self.histogram.show(measure, values, others, limits)
+                self.paged.show(rows, query, page)
+                self._explain()
 
         self._latest.submit(work)
 
     def go_to(self, page: int) -> None:
         """Show this page of the rows found, counted from 0; beyond the end, the last."""
-        last = max(0, (len(self._rows) - 1) // PAGE)
-        self._page = min(max(page, 0), last)
-        first = self._page * PAGE
-        ids = self._rows[first : first + PAGE]
-        with self.table.hold_sync():
-            self.table.show(ids.tolist(), [self._cells(int(i)) for i in ids])
-            query = self.query
-            self.table.caption = f"Lexicon rows, {SORTS[query.sort].lower()}{', reversed' * query.reverse}"
-            self.table.sort = [query.sort, "down" if (query.sort in _FALLING) != query.reverse else "up"]
-            self._mark()
-        shown = f"Rows {first + 1:,} to {first + len(ids):,} of {len(self._rows):,} found" if len(ids) else (
-            "No token fits this search; take a filter away or search for less."
-        )  # fmt: skip
-        self._where.value = f'<span role="status" aria-live="polite">{shown}</span>'
-        at_start, at_end = self._page == 0, self._page == last
-        for control, off in zip(self._pages, (at_start, at_start, at_end, at_end), strict=True):
-            control.disabled = off
+        self.paged.go_to(page)
 
     def sort_by(self, key: str) -> None:
         """Sort by this order (see `SORTS`); the same order again turns it around."""
@@ -193,103 +228,90 @@ class LexiconPanel(Panel):
 
     def select_found(self) -> None:
         """Select what the query found, so that the maps light up."""
-        self.lab_state.select("target", self._rows[:MOST_SELECTED].tolist(), by="lexicon")
+        self.lab_state.select("target", self.paged.rows[:MOST_SELECTED].tolist(), by="lexicon")
 
-    def _cells(self, i: int) -> list[str]:
-        view = self.view
-        return [
-            str(i),
-            view.labels.of("target", i),
-            view.labels.of("source", int(view.source_of[i])) or "–",
-            _figure(view.score[i]),
-            _figure(view.margin[i]),
-            str(view.origin.iat[i]),
-            f"{view.count[i]:,}",
-        ]
+    def close(self) -> None:
+        """Stop following the state and the runs; the runs go on."""
+        if not self.closed:
+            self.scoring.stop()
+        super().close()
 
-    def _on_control(self, _change: Any) -> None:
-        if self._repainting:
-            return
-        sort = self._sort.value
-        self.lab_state.query = replace(
-            self.query, text=self._search.value, regex=self._regex.value, origin=self._origin.value, sort=sort,
-            reverse=self.query.reverse and sort == self.query.sort,
-        )  # fmt: skip
+    def to_code(self) -> str:
+        """Return a cell that shows this view again."""
+        code = super().to_code()
+        if self._run is None:
+            return code
+        return f"{code.rpartition(chr(10))[0]}\nLexiconPanel.of_run({str(self._run)!r}, state=state)"
 
-    def _on_row(self, change: Any) -> None:
-        if change["new"] >= 0 and not self._repainting:
-            self.lab_state.select("target", [change["new"]], by="lexicon")
+    def _call(self) -> list[str]:
+        known = self.known
+        given = {
+            "path": known.path, "text": known.text, "model": known.model, "folder": known.path and known.folder,
+            "edits": self.edits.path,
+        }  # fmt: skip
+        plain = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+        both = [side for side, held in self.view.labels.vocabularies.items() if held is not None]
+        return ["lexicon", *(f"{side}={side}" for side in both), *(f"{k}={v!r}" for k, v in plain.items() if v)]
+
+    def _prepare(self) -> None:
+        self.view.prepare()
+        if not self.closed:
+            self.filters.offer()
+
+    def _on_row(self, target_id: int) -> None:
+        self.lab_state.select("target", [target_id], by="lexicon")
+
+    def _on_bar(self, limits: Range) -> None:
+        self.lab_state.query = replace(self.query, **{self._counted.value: limits})
 
     def _on_selection(self, _change: Any) -> None:
-        self._mark()
-        self._show_why()
+        chosen = self.lab_state.selection
+        if chosen.by != "lexicon" or not self.query.selected:
+            self._slice = chosen
+            if self.query.selected:
+                self.refresh()
+                return
+        self._explain()  # a click on a row of a slice does not make that row the slice
 
-    def _on_query(self, _change: Any) -> None:
-        query = self.query
-        self._repainting = True
-        try:
-            self._search.value, self._regex.value, self._sort.value = query.text, query.regex, query.sort
-            self._origin.value = query.origin if query.origin in self.view.origin_counts else ""
-        finally:
-            self._repainting = False
+    def _on_query(self, change: Any) -> None:
+        if self.query.selected and not change["old"].selected:
+            self._slice = self.lab_state.selection
+        self.filters.show()
         self.refresh()
 
-    def _chosen(self) -> int:
-        rows = self.selection["target_id"]
-        return int(rows.iat[0]) if len(rows) else -1
+    def _on_edit(self, target_id: int) -> None:
+        """Lay the edits over the recipe's rows again, away from the button that asked for it."""
+        self._edited.add(target_id)
 
-    def _mark(self) -> None:
-        self._repainting = True  # the table reports what is set here as if it had been clicked
-        try:
-            self.table.chosen = self._chosen()
-        finally:
-            self._repainting = False
+        def work(is_current: Any) -> None:
+            lexicon = apply_edits(self.edits.lexicon, self.edits.current())
+            if is_current() and not self.closed:
+                self.view.change(lexicon, self._edited)
+                self._show_head()
+                self.filters.offer()
+                self.scoring.refresh()
+                self._ask(self.paged.page)
 
-    def _show_why(self) -> None:
-        chosen = self._chosen()
-        self._why.value = (
-            why_html(self.view.details(chosen))
-            if chosen >= 0
-            else '<div class="tl-empty">Choose a row to see why its pair was chosen: where it came from, the other '
-            "candidates, and what the new embedding row is made of.</div>"
-        )
+        self._laying.submit(self.guarded(work))
 
+    def _found(self) -> np.ndarray:
+        return self.paged.rows
 
-def _figure(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "–"
+    def _selected(self) -> np.ndarray:
+        return self.view.targets(self.lab_state.selection)
 
-
-def why_html(details: Mapping[str, Any]) -> str:
-    """Why a target token got its source, as HTML; `details` is from `LexiconView.details`."""
-    source = f'<span class="tl-token">{escape(details["source"])}</span>' if details["source"] else "no single token"
-    parts = [
-        f'<h4><span class="tl-token">{escape(details["target"])}</span> ← {source}</h4>',
-        f'<p><span class="tl-origin tl-origin-{details["origin"]}">{details["origin"]}</span> '
-        f"{escape(ORIGINS[details['origin']])}. Score {_figure(details['score'])}, margin "
-        f"{_figure(details['margin'])}. The text uses the target token {details['target_count']:,} times, "
-        f"its source {details['source_count']:,} times.</p>",
-    ]
-    if details["candidates"]:
-        parts.append(_ranking("Candidates, best first", "score", details["candidates"]))
-    apart = details["output_sources"] and details["output_sources"] != details["sources"]
-    if details["sources"]:
-        title = "The new input row is mixed from" if apart else "The new row is mixed from"
-        parts.append(_ranking(title, "weight", details["sources"]))
-        if apart:
-            parts.append(_ranking("The new output row is mixed from", "weight", details["output_sources"]))
-    else:
-        parts.append("<p>The new row rests on no source token of its own.</p>")
-    return "".join(parts)
+    def _explain(self) -> None:
+        rows = self._selected()
+        chosen = int(rows[0]) if len(rows) else -1
+        self.paged.mark(chosen)
+        self.why.show(chosen)
+        self.editor.show(chosen)
 
 
-def _ranking(title: str, measure: str, items: Sequence[tuple[int, str, float]]) -> str:
-    longest = max((abs(value) for _, _, value in items), default=1.0) or 1.0
-    lines = "".join(
-        f'<tr><td><span class="tl-token">{escape(label)}</span></td><td class="tl-number">{value:.3f}</td>'
-        f'<td class="tl-meter"><span style="width:{max(0.0, value) / longest:.0%}"></span></td></tr>'
-        for _, label, value in items
-    )
-    return (
-        f'<table class="tl-ranking"><caption>{title}</caption><thead class="tl-hidden"><tr><th>source token</th>'
-        f"<th>{measure}</th><th>as a bar</th></tr></thead><tbody>{lines}</tbody></table>"
-    )
+def _whereabouts(
+    path: Path | str | None, text: Mapping[str, Any] | None, model: str | None, folder: Path | str | None
+) -> Whereabouts:
+    path = Path(path) if path is not None else None
+    if folder is None:
+        folder = path.parent if path is not None else runs_root()
+    return Whereabouts(Path(folder), path, text, model)

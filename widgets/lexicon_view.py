@@ -1,22 +1,25 @@
-"""Search, filter, sort and page through a lexicon of a quarter of a million rows, in the kernel.
+"""Filter, sort and page through a lexicon of a quarter of a million rows, in the kernel.
 
-Search runs over one long string of all labels: a substring search in C that takes milliseconds, where a search row
-by row takes a tenth of a second. No widgets here, so that it can be tested and timed alone.
+Everything that a row is asked for is an array; a query is a few comparisons of arrays and one search (`token_search`).
+No widgets here, so that it can be tested and timed alone.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.errors import InputError
+from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.evaluation.breakdown import scripts_of
+from tokalign_lab.spelling import script_of
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets.query import Query
+from tokalign_lab.widgets.query import EVERYTHING, Query
+from tokalign_lab.widgets.state import Selection
+from tokalign_lab.widgets.token_search import TokenSearch
 
 SORTS = {
     "frequency": "Most frequent first",
@@ -25,6 +28,7 @@ SORTS = {
     "margin": "Smallest margin first",
     "id": "By token id",
 }
+RANGES = ("length", "frequency", "score", "margin")
 _NEVER_WORST = ("identical", "role", "hole", "edited")
 
 
@@ -36,7 +40,7 @@ class Labels:
 
     def __init__(self, lexicon: Lexicon, source: Vocabulary | None = None, target: Vocabulary | None = None) -> None:
         lexicon.check(source, target)
-        self._vocabularies = {"source": source, "target": target}
+        self.vocabularies = {"source": source, "target": target}
         self._lexicon = lexicon
 
     @cached_property
@@ -44,11 +48,15 @@ class Labels:
         table = self._lexicon.table
         return dict(zip(table["source_id"].tolist(), table["source_token"].tolist(), strict=True))
 
+    def size(self, space: str) -> int:
+        """Return the number of ids on one side."""
+        return int(self._lexicon.provenance[space]["size"])
+
     def of(self, space: str, token_id: int) -> str:
         """Label of one token; "" for no token."""
         if token_id < 0:
             return ""
-        vocabulary = self._vocabularies[space]
+        vocabulary = self.vocabularies[space]
         if vocabulary is not None:
             return vocabulary.label(token_id)
         if space == "source":
@@ -57,12 +65,23 @@ class Labels:
 
 
 class LexiconView:
-    """A lexicon as arrays that can be queried."""
+    """A lexicon as arrays that can be queried.
+
+    Attributes
+    ----------
+    lexicon : Lexicon
+        As it is shown, edits applied.
+    source_of, score, margin, count, origin, length : arrays of shape (target size,)
+        Columns of the lexicon, and bytes of each target token.
+    """
 
     def __init__(self, lexicon: Lexicon, labels: Labels) -> None:
-        self.lexicon = lexicon
         self.labels = labels
+        self._take(lexicon)
+
+    def _take(self, lexicon: Lexicon) -> None:
         table = lexicon.table
+        self.lexicon = lexicon
         self.source_of = table["source_id"].to_numpy(np.int64)
         self.score = table["score"].to_numpy(np.float32)
         self.margin = table["margin"].to_numpy(np.float32)
@@ -70,12 +89,47 @@ class LexiconView:
         self.origin = table["origin"].astype("category")
         self.origin_counts = lexicon.origin_counts()
         self._orders: dict[str, np.ndarray] = {}
+        self.__dict__.pop("targets_of", None)
+
+    def change(self, lexicon: Lexicon, target_ids: Iterable[int]) -> None:
+        """Show this lexicon from now on, which differs from the one before in these rows only."""
+        self._take(lexicon)
+        if "_search" in self.__dict__:
+            for target_id in target_ids:
+                self._search.change(target_id, self._words(target_id))
 
     @cached_property
     def targets_of(self) -> tuple[np.ndarray, np.ndarray]:
         """Target ids ordered by their source, and those sources: the lexicon turned around, many to one."""
         order = np.argsort(self.source_of, kind="stable")
         return order, self.source_of[order]
+
+    @cached_property
+    def script(self) -> np.ndarray:
+        """Script of each target token (`spelling.script_of`) as its place in `scripts`, int16 (target size,)."""
+        vocabulary = self.labels.vocabularies["target"]
+        if vocabulary is None:
+            names = [script_of(token.encode()) for token in self.lexicon.table["target_token"].tolist()]
+        else:
+            names = scripts_of(vocabulary).tolist()
+        code_of = {name: code for code, name in enumerate(dict.fromkeys(names))}
+        self.scripts = list(code_of)
+        return np.array([code_of[name] for name in names], dtype=np.int16)
+
+    @cached_property
+    def script_counts(self) -> dict[str, int]:
+        """Count the target tokens of each script, the most frequent first."""
+        counts = np.bincount(self.script, minlength=1)
+        order = np.argsort(-counts, kind="stable")
+        return {self.scripts[i]: int(counts[i]) for i in order if self.scripts[i]}
+
+    @cached_property
+    def length(self) -> np.ndarray:
+        """Bytes of each target token, int64; -1 for what stands for no text."""
+        vocabulary = self.labels.vocabularies["target"]
+        if vocabulary is None:
+            return np.array([len(token.encode()) for token in self.lexicon.table["target_token"].tolist()])
+        return np.array([-1 if token is None else len(token) for token in vocabulary.token_bytes])
 
     def partners(self, space: str, ids: np.ndarray) -> np.ndarray:
         """Return the other side's tokens: each target's best source, or every target that chose these sources."""
@@ -87,6 +141,12 @@ class LexiconView:
         wanted = np.unique(ids)
         starts, ends = np.searchsorted(sources, wanted), np.searchsorted(sources, wanted, side="right")
         return np.sort(np.concatenate([order[a:b] for a, b in zip(starts, ends, strict=True)] or [order[:0]]))
+
+    def targets(self, chosen: Selection) -> np.ndarray:
+        """Target ids of a selection, whichever side it was made on; in its order where that was the target's."""
+        ids = np.asarray(chosen.ids, dtype=np.int64)
+        rows = ids if chosen.space == "target" else self.partners("source", ids)
+        return rows[(rows >= 0) & (rows < len(self.source_of))]
 
     def order(self, sort: str) -> np.ndarray:
         """Row numbers in this order, int64 (target size,); worked out once."""
@@ -104,65 +164,77 @@ class LexiconView:
             self._orders[sort] = np.lexsort(keys[sort])
         return self._orders[sort]
 
-    def rows(self, query: Query) -> np.ndarray:
-        """Target ids that the query asks for, in its order.
+    def rows(self, query: Query, chosen: Selection | None = None) -> np.ndarray:
+        """Target ids that the query asks for, in its order; `chosen` is what `query.selected` is about.
 
         Raises
         ------
         InputError
             For a regular expression that cannot be read.
         """
+        return self.ordered(query, self.matching(query, chosen))
+
+    def ordered(self, query: Query, keep: np.ndarray) -> np.ndarray:
+        """Target ids of the rows to keep, in the query's order."""
         order = self.order(query.sort)
         if query.reverse:
             order = order[::-1]
-        keep = np.ones(len(order), dtype=bool)
-        if query.origin:
-            keep &= (self.origin == query.origin).to_numpy()
-        if query.text:
-            keep &= self._matching(query.text, query.regex)
         return order[keep[order]]
 
+    def matching(self, query: Query, chosen: Selection | None = None) -> np.ndarray:
+        """Which rows the query's filters leave, bool (target size,)."""
+        keep = np.ones(len(self.source_of), dtype=bool)
+        if query.selected:
+            keep[:] = False
+            keep[self.targets(chosen or Selection())] = True
+        if query.origin:
+            keep &= (self.origin == query.origin).to_numpy()
+        if query.script:
+            codes = self.script
+            keep &= codes == (self.scripts.index(query.script) if query.script in self.scripts else -1)
+        for name in RANGES:
+            if getattr(query, name) != EVERYTHING:
+                keep &= within(self.values(name), *getattr(query, name))
+        if query.text:
+            keep &= self._search.matching(query.text, query.regex)
+        return keep
+
+    def values(self, name: str) -> np.ndarray:
+        """Return the array that a range of the query is about: a name of `RANGES`."""
+        return self.count if name == "frequency" else getattr(self, name)
+
     @cached_property
-    def _haystack(self) -> tuple[str, np.ndarray]:
-        """All labels and raw tokens, folded, four lines a row; and where each row begins."""
-        table = self.lexicon.table
-        labels, sources = self.labels, self.source_of.tolist()
+    def _search(self) -> TokenSearch:
+        table, labels = self.lexicon.table, self.labels
+        sources = self.source_of.tolist()
         source_labels = {i: labels.of("source", i) for i in set(sources)}
-        parts, starts, at = [], np.empty(len(sources), dtype=np.int64), 0
         raw = zip(table["target_token"].tolist(), table["source_token"].tolist(), strict=True)
-        for row, (target_token, source_token) in enumerate(raw):
-            words = (labels.of("target", row), target_token, source_labels[sources[row]], source_token)
-            line = folded("\n".join(word.replace("\n", "↵") for word in words)) + "\n"
-            starts[row] = at
-            at += len(line)
-            parts.append(line)
-        return "".join(parts), starts
+        return TokenSearch(
+            (labels.of("target", row), target_token, source_labels[sources[row]], source_token)
+            for row, (target_token, source_token) in enumerate(raw)
+        )
+
+    @cached_property
+    def _source_search(self) -> TokenSearch:
+        return TokenSearch((self.labels.of("source", i),) for i in range(self.labels.size("source")))
+
+    def find_sources(self, text: str, most: int = 20) -> list[int]:
+        """Find source tokens by id or by a part of their label: ids, the shortest labels first."""
+        size = self.labels.size("source")
+        wanted = text.strip()
+        by_id = [int(wanted)] if wanted.isdecimal() and int(wanted) < size else []
+        found = np.flatnonzero(self._source_search.matching(text, regex=False)) if text else []
+        ranked = sorted((int(i) for i in found), key=lambda i: (len(self.labels.of("source", i)), i))
+        return list(dict.fromkeys([*by_id, *ranked]))[:most]
+
+    def _words(self, row: int) -> tuple[str, ...]:
+        line = self.lexicon.table.iloc[row]
+        words = (self.labels.of("target", row), line["target_token"], self.labels.of("source", int(line["source_id"])))
+        return (*words, line["source_token"])
 
     def prepare(self) -> None:
-        """Build what a search needs; about a second for a quarter of a million rows."""
-        _ = self._haystack, self.targets_of
-
-    def _matching(self, text: str, regex: bool) -> np.ndarray:
-        haystack, starts = self._haystack
-        found = np.zeros(len(starts), dtype=bool)
-        if regex:
-            try:
-                pattern = re.compile(text.replace(" ", "␣"), re.IGNORECASE | re.MULTILINE)
-            except re.error as error:
-                raise InputError(f"'{text}' is not a regular expression: {error}.") from error
-            ends = np.append(starts[1:], len(haystack))
-            search = pattern.search
-            for row, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-                if search(haystack, start, end - 1):
-                    found[row] = True
-            return found
-        needle = folded(text.replace(" ", "␣"))
-        places, at = [], haystack.find(needle)
-        while at >= 0:
-            places.append(at)
-            at = haystack.find(needle, at + 1)
-        found[np.searchsorted(starts, places, side="right") - 1] = True
-        return found
+        """Build what a search needs; a few seconds for a quarter of a million rows."""
+        _ = self._search, self.targets_of, self.script_counts, self.length
 
     def details(self, target_id: int) -> dict[str, Any]:
         """Everything the lexicon knows of one target token, as plain values."""
@@ -182,21 +254,34 @@ class LexiconView:
                 listed[name].sort(key=lambda item: -item[2])
                 if row[mean]:
                     listed[name].append((-1, "mean of all rows", float(row[mean])))
-        return (
-            {"output_sources": []}
-            | listed
-            | {
-                "target_id": target_id,
-                "target": self.labels.of("target", target_id),
-                "source_id": int(row["source_id"]),
-                "source": self.labels.of("source", int(row["source_id"])),
-                **{
-                    name: cast(Any, row[name]) for name in ("score", "margin", "origin", "source_count", "target_count")
-                },
-            }
-        )
+        plain = {name: cast(Any, row[name]) for name in ("score", "margin", "origin", "source_count", "target_count")}
+        return {
+            "output_sources": [],
+            **listed,
+            **plain,
+            **self._spelling(target_id, int(row["source_id"])),
+            "target_id": target_id,
+            "target": self.labels.of("target", target_id),
+            "source_id": int(row["source_id"]),
+            "source": self.labels.of("source", int(row["source_id"])),
+        }
+
+    def _spelling(self, target_id: int, source_id: int) -> dict[str, Any]:
+        """Bytes of both tokens as hex, and the source tokens that spell the target; nothing without vocabularies."""
+        source, target = self.labels.vocabularies["source"], self.labels.vocabularies["target"]
+        if source is None or target is None:
+            return {}
+        ours = target.token_bytes[target_id] or b""
+        theirs = (source.token_bytes[source_id] if source_id >= 0 else None) or b""
+        pieces = [source.label(i) for i in spell(source, [ours])[0]]
+        return {"bytes": (ours.hex(" ").upper(), theirs.hex(" ").upper()), "pieces": pieces}
 
 
-def folded(text: str) -> str:
-    """Text for comparing: composed (NFC) and without case."""
-    return unicodedata.normalize("NFC", text).casefold()
+def within(values: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
+    """Which values lie between the bounds, both included; bool. A value that is not known (NaN) never does."""
+    keep = np.isfinite(values)
+    if low is not None:
+        keep &= values >= low
+    if high is not None:
+        keep &= values <= high
+    return keep

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import atomic_file, write_json
+from tokalign_lab.files import atomic_file, hash_of, write_json
 from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -213,6 +213,24 @@ class Lexicon:
     def has_output(self) -> bool:
         """Whether rows of the output head are made apart from those of the input embedding."""
         return "output_sources" in self.table
+
+    @property
+    def key(self) -> str:
+        """What the lexicon is known by, as hex: tokenizers, recipe, text, and which row was made of what.
+
+        The same alignment made again has the same key; when it was made and how it scored do not count.
+        """
+        table = self.table
+        made = {name: self.provenance.get(name) for name in ("recipe", "parameters", "seed", "text_hash", "edits")}
+        return hash_of(
+            [
+                *(str(self.provenance[side]["fingerprint"]).encode() for side in ("source", "target")),
+                json.dumps(made, sort_keys=True).encode(),
+                self.source_of().tobytes(),
+                table["score"].to_numpy(np.float32).tobytes(),
+                "\n".join(table["origin"].tolist()).encode(),
+            ]
+        )
 
     def origin_counts(self) -> dict[str, int]:
         """Count the rows of each origin, the most frequent first."""

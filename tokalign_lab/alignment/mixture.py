@@ -16,6 +16,7 @@ matter: `benchmarks/mixture_shares.py` and docs/decisions/0006.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def add_mixtures(rows: LexiconRows, pair: TokenizedPair, found: Candidates) -> d
         even = np.full(len(pieces), 1 / max(1, len(pieces)))
         input_weights = [*((1 - share) * weights), *(share * even)]
         rows.mix(target_id, [*ids, *pieces], input_weights, "aligned" if ids else "pieces")
-        _mix_output(rows, target_id, ids, weights, pieces, even)
+        rows.mix_output(target_id, *output_parts(ids, weights, pieces))
         if place is not None:
             rows.candidates(target_id, found.candidate_ids[place], found.scores[place])
         else:  # one source token has to stand for the word in lists and scores: the piece that spells most of it
@@ -87,20 +88,19 @@ def _start_as_bos_end_as_eos(rows: LexiconRows, source: Vocabulary, target: Voca
     rows.mix_output(start, [source.roles["eos"]], [1.0])
 
 
-def _mix_output(
-    rows: LexiconRows,
-    target_id: int,
-    ids: list[int],
-    weights: NDArray[np.float64],
-    pieces: list[int],
-    even: NDArray[np.float64],
-) -> None:
-    """Make the output row; the mean row stands in for a part that is lacking."""
-    shares = OUTPUT_SHARES
-    sources, values = [*ids, *pieces, *pieces[:1]], [*(shares["vectors"] * weights), *(shares["pieces"] * even)]
+def output_parts(
+    ids: list[int], weights: Sequence[float] | NDArray[np.float64], pieces: list[int]
+) -> tuple[list[int], list[float], float]:
+    """Return sources, weights and mean weight of an output row; the mean row stands in for a part that is lacking.
+
+    `ids` and `weights` (which sum to 1) are of what the vectors found, or of what a person chose.
+    """
+    shares, even = OUTPUT_SHARES, 1 / max(1, len(pieces))
+    sources = [*ids, *pieces, *pieces[:1]]
+    values = [*(shares["vectors"] * np.asarray(weights, np.float64)), *([shares["pieces"] * even] * len(pieces))]
     values += [shares["first piece"]] * len(pieces[:1])
     lacking = 1 - sum(values)
-    rows.mix_output(target_id, sources, values, mean_weight=lacking if lacking > 1e-9 else 0.0)
+    return sources, values, lacking if lacking > 1e-9 else 0.0
 
 
 def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -76,7 +76,7 @@ def breakdown(lexicon: Lexicon, held_out: TokenizedPair, seed: int = 0) -> pd.Da
     for direction, (vocabulary, written, wanted, mapping, origins) in zip(_DIRECTIONS, sides, strict=True):
         origin = origins.to_numpy(dtype=str)
         covered = np.isin(origin, WITH_PARTNER)
-        credit = _credit(written, wanted, mapping)
+        credited = credit(written, wanted, mapping)
         kinds = {
             "script": scripts_of(vocabulary),
             "band": bands_of(written.counts(vocabulary.size)),
@@ -87,7 +87,7 @@ def breakdown(lexicon: Lexicon, held_out: TokenizedPair, seed: int = 0) -> pd.Da
             if kind != "origin":  # a row's origin decides whether it is covered: `LexiconScores.coverage_types`
                 rows += _of_types("coverage", direction, kind, names, place, covered, ~vocabulary.is_hole)
                 rows += _of_text("coverage_of_text", direction, kind, names, place, written, covered[written.ids], seed)
-            rows += _of_text("unigram_match", direction, kind, names, place, written, credit, seed)
+            rows += _of_text("unigram_match", direction, kind, names, place, written, credited, seed)
     return _frame(rows)
 
 
@@ -127,8 +127,8 @@ def bands_of(counts: NDArray[np.int64]) -> NDArray[np.str_]:
     return np.array(BANDS)[np.searchsorted([1, 10, 100, 1000], counts, side="right")]
 
 
-def _credit(written: Corpus, wanted: Corpus, mapping: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Clipped match of each token of a text, 0 to 1, shape (tokens,)."""
+def credit(written: Corpus, wanted: Corpus, mapping: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Clipped match of each token of a text, 0 to 1, float64 (tokens,): 1 where its partner is in the other one."""
     partner = mapping[written.ids].astype(np.int64)
     size = max(int(mapping.max(initial=0)), int(wanted.ids.max(initial=0))) + 1
     mapped, place, times = np.unique(

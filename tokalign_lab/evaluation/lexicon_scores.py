@@ -129,7 +129,7 @@ def score_lexicon(
     lexicon.check(held_out.source, held_out.target)
     source, target = held_out.source_corpus, held_out.target_corpus
     long_enough = np.minimum(np.diff(source.offsets), np.diff(target.offsets)) >= FEWEST_TOKENS
-    documents = _spread(np.flatnonzero(long_enough), max_documents)
+    documents = spread(np.flatnonzero(long_enough), max_documents)
     if not len(documents):
         raise InputError(
             f"No held-out document has {FEWEST_TOKENS} tokens in both tokenisations; give more or longer documents."
@@ -146,12 +146,12 @@ def score_lexicon(
             for name, (mapping, written, wanted, _) in directions.items()
         }
     }
-    sentences = _spread(documents, MOST_SENTENCES) if encoder is not None else documents[:0]
+    sentences = spread(documents, MOST_SENTENCES) if encoder is not None else documents[:0]
     if encoder is not None:
         reader = Encoder(encoder)
         for number, (name, direction) in enumerate(directions.items()):
             telling = part(progress, 0.2 + 0.4 * number, 0.6 + 0.4 * number)
-            for measure, values in _by_encoder(reader, *direction, sentences, telling).items():
+            for measure, values in read_both(reader, *direction, sentences, telling).items():
                 measured.setdefault(measure, {})[name] = values
     if progress is not None:
         progress(1.0, "scored")
@@ -223,14 +223,14 @@ def hubs(lexicon: Lexicon) -> dict[str, float] | None:
     return {"most_chosen": float(times[:3].sum() / len(chosen)), "distinct": float(len(times) / len(chosen))}
 
 
-def _spread(documents: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+def spread(documents: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """At most `n` of the documents, evenly spread, so that every part of the text is heard."""
     if len(documents) <= n:
         return documents
     return documents[np.linspace(0, len(documents) - 1, n).round().astype(np.int64)]
 
 
-def _by_encoder(
+def read_both(
     encoder: Encoder,
     mapping: NDArray[np.int32],
     written: Corpus,

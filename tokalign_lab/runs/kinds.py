@@ -5,6 +5,7 @@ The functions import what they need when they are called, so that a worker repor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from tokalign_lab.files import write_json
 from tokalign_lab.progress import part
 
 if TYPE_CHECKING:
+    from tokalign_lab.documents import Document
     from tokalign_lab.runs.worker import RunContext
 
 Kind = Callable[[dict[str, Any], "RunContext"], None]
@@ -30,7 +32,6 @@ def align_kind(settings: dict[str, Any], context: RunContext) -> None:
     from tokalign_lab.alignment.registry import check_recipe
     from tokalign_lab.catalog import load_vocabulary
     from tokalign_lab.corpus import tokenize_pair
-    from tokalign_lab.documents import read_documents, split_documents
     from tokalign_lab.evaluation.held_out import held_out_precision
     from tokalign_lab.evaluation.lexicon_scores import score_lexicon
     from tokalign_lab.model.load import load_model
@@ -42,8 +43,7 @@ def align_kind(settings: dict[str, Any], context: RunContext) -> None:
     one_to_one, overlap = bool(settings.get("one_to_one", False)), settings.get("overlap")
     method = check_recipe(recipe, settings.get("model"), settings.get("donor"), one_to_one, overlap)
     source, target = load_vocabulary(settings["source"]), load_vocabulary(settings["target"])
-    documents = read_documents(settings["text"], max_bytes=settings.get("max_bytes"), seed=seed)
-    train, held_out = split_documents(documents, seed=seed)
+    train, held_out = _split_text(settings)
     pair = tokenize_pair(source, target, train, progress=part(context.progress, 0.0, 0.2))
     model = load_model(settings["model"]) if method.needs_model else None
     donor = (load_model(settings["donor"]), load_vocabulary(settings["donor"])) if method.needs_donor else None
@@ -198,12 +198,61 @@ def measure_kind(settings: dict[str, Any], context: RunContext) -> None:
     )
 
 
+def score_kind(settings: dict[str, Any], context: RunContext) -> None:
+    """Score a lexicon, and parts of it, on the text that its align run held out; writes `scores.json`.
+
+    Settings: lexicon (path), text (list), and optionally max_bytes and seed (those of the align run, so that the same
+    text is held out), before (path of the lexicon without the edits, to compare with), parts (path of a JSON file
+    {name: target ids}), encoder (None: neither sentence score nor BERTScore), twins (False: no P@1) and model (the
+    source model, for the P@1 of recipes that read it).
+    """
+    import numpy as np
+
+    from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.catalog import load_vocabulary
+    from tokalign_lab.corpus import tokenize_pair
+    from tokalign_lab.evaluation.held_out import held_out_precision
+    from tokalign_lab.evaluation.part_scores import score_parts
+    from tokalign_lab.model.load import load_model
+
+    optional = {"max_bytes", "seed", "before", "parts", "encoder", "twins", "model"}
+    _check(settings, "score", {"lexicon", "text"}, optional)
+    seed = int(settings.get("seed", 0))
+    lexicon = Lexicon.load(Path(settings["lexicon"]))
+    before = Lexicon.load(Path(settings["before"])) if settings.get("before") else None
+    parts = _read_parts(settings.get("parts"))
+    source, target = (load_vocabulary(lexicon.provenance[side]["name"]) for side in ("source", "target"))
+    train, held_out = _split_text(settings)
+    pair = tokenize_pair(source, target, held_out, progress=part(context.progress, 0.0, 0.05))
+    hidden = None
+    if settings.get("twins", True):
+        with suppress(InputError):  # a recipe without vectors, or too little text, has no P@1 and still has scores
+            training = tokenize_pair(source, target, train, progress=part(context.progress, 0.05, 0.15))
+            model = load_model(settings["model"]) if settings.get("model") else None
+            testing = part(context.progress, 0.15, 0.4)
+            recipe = lexicon.provenance["recipe"]
+            hidden = held_out_precision(training, recipe, seed, progress=testing, model=model).hidden
+    scores = score_parts(
+        lexicon,
+        pair,
+        {"all": None, **{name: np.array(ids, np.int64) for name, ids in parts.items()}},
+        before=before,
+        encoder=settings.get("encoder", "minilm"),
+        hidden=hidden,
+        seed=seed,
+        progress=part(context.progress, 0.4, 1.0),
+    )
+    write_json(context.folder.path / "scores.json", scores.to_dict())
+    context.progress(1.0, "scored")
+
+
 KINDS: dict[str, Kind] = {
     "align": align_kind,
     "rearrange": rearrange_kind,
     "adapt": adapt_kind,
     "project": project_kind,
     "measure": measure_kind,
+    "score": score_kind,
 }
 
 
@@ -227,3 +276,20 @@ def _check(settings: dict[str, Any], kind: str, needed: set[str], optional: set[
     if unknown:
         known = ", ".join(sorted(needed | optional))
         raise InputError(f"A run of kind {kind!r} has no setting {unknown[0]!r}; it takes {known}.")
+
+
+def _split_text(settings: dict[str, Any]) -> tuple[list[Document], list[Document]]:
+    """Read the text of a run's settings; what is learned from, and what is held out."""
+    from tokalign_lab.documents import read_documents, split_documents
+
+    seed = int(settings.get("seed", 0))
+    return split_documents(read_documents(settings["text"], settings.get("max_bytes"), seed), seed=seed)
+
+
+def _read_parts(path: str | None) -> dict[str, list[int]]:
+    if path is None:
+        return {}
+    try:
+        return {str(name): [int(i) for i in ids] for name, ids in json.loads(Path(path).read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"'{path}' is no JSON file of {{part: target ids}} ({type(error).__name__}).") from error

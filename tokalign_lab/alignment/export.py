@@ -1,0 +1,75 @@
+"""A lexicon, or some of its rows, as a file that other programs read.
+
+`.parquet` keeps every column; `.csv` what a person looks at in a spreadsheet; `.json` is upstream's
+`align_matrix.json`, {target id: source id}. None of them is a lexicon of ours (that is `Lexicon.save`): a table of some
+rows must not be applied to a model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import atomic_file, write_json
+from tokalign_lab.vocabulary import Vocabulary
+
+FORMATS = {".csv": "CSV", ".parquet": "Parquet", ".json": "upstream's JSON"}
+CSV_COLUMNS = (
+    "target_id", "target_token", "source_id", "source_token", "score", "margin", "origin", "target_count",
+    "source_count",
+)  # fmt: skip
+
+
+def export_rows(
+    lexicon: Lexicon,
+    path: Path | str,
+    rows: NDArray[np.int64] | None = None,
+    source: Vocabulary | None = None,
+    target: Vocabulary | None = None,
+) -> Path:
+    """Write rows of a lexicon; the file's ending says how (`FORMATS`).
+
+    Parameters
+    ----------
+    lexicon
+        The lexicon.
+    path
+        The file; it appears whole or not at all.
+    rows
+        int64 (n,), target ids in the order in which they shall stand; None for all.
+    source, target
+        The vocabularies: CSV then has the columns `target_label` and `source_label`, tokens made readable.
+
+    Raises
+    ------
+    InputError
+        If the ending is none of `FORMATS`.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        known = ", ".join(f"{ending} ({name})" for ending, name in FORMATS.items())
+        raise InputError(f"A lexicon cannot be exported as '{path.name}'; end the name in {known}.")
+    table = lexicon.table if rows is None else lexicon.table.iloc[rows]
+    if path.suffix == ".json":
+        pairs = zip(table["target_id"].tolist(), table["source_id"].tolist(), strict=True)
+        write_json(path, {str(target_id): source_id for target_id, source_id in pairs if source_id >= 0})
+        return path
+    with atomic_file(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            shown = table[list(CSV_COLUMNS)]
+            for side, vocabulary in (("target", target), ("source", source)):
+                if vocabulary is not None:
+                    shown = shown.assign(**{f"{side}_label": _labels(vocabulary, table[f"{side}_id"].tolist())})
+            shown.to_csv(temporary, index=False, encoding="utf-8-sig")  # the mark tells a spreadsheet that it is UTF-8
+    return path
+
+
+def _labels(vocabulary: Vocabulary, ids: list[Any]) -> list[str]:
+    return [vocabulary.label(i) if i >= 0 else "" for i in ids]

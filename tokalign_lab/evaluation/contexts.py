@@ -1,0 +1,68 @@
+"""Where a text uses a token: a few places, with what stands before and behind.
+
+A score says that two tokens are alike; the places where they stand show why. Contexts are taken from the tokenised
+text, so that they are of the token itself and not of its letters inside other tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokalign_lab.corpus import Corpus
+from tokalign_lab.vocabulary import Vocabulary
+
+AROUND = 10  # tokens on either side
+
+
+@dataclass(frozen=True)
+class Context:
+    """One use of a token: readable text before it, of it and behind it, and the document's number."""
+
+    before: str
+    token: str
+    behind: str
+    document: int
+
+
+def contexts(corpus: Corpus, vocabulary: Vocabulary, token_id: int, most: int = 5) -> tuple[list[Context], int]:
+    """Find uses of a token, spread evenly over the text.
+
+    Parameters
+    ----------
+    corpus
+        The text, as ids of `vocabulary`.
+    vocabulary
+        For readable labels.
+    token_id
+        The token.
+    most
+        As many contexts at most.
+
+    Returns
+    -------
+    list of Context, int
+        The contexts, and how often the text uses the token in all.
+    """
+    places = np.flatnonzero(corpus.ids == token_id)
+    if not len(places):
+        return [], 0
+    shown = places[np.unique(np.linspace(0, len(places) - 1, most).round().astype(np.int64))]
+    documents = np.searchsorted(corpus.offsets, shown, side="right") - 1
+    found = []
+    for place, document in zip(shown.tolist(), documents.tolist(), strict=True):
+        first, end = (int(corpus.offsets[document + k]) for k in (0, 1))
+        found.append(
+            Context(
+                _read(corpus, vocabulary, max(first, place - AROUND), place),
+                vocabulary.label(token_id),
+                _read(corpus, vocabulary, place + 1, min(end, place + 1 + AROUND)),
+                document,
+            )
+        )
+    return found, len(places)
+
+
+def _read(corpus: Corpus, vocabulary: Vocabulary, first: int, end: int) -> str:
+    return "".join(vocabulary.label(int(i)) for i in corpus.ids[first:end]).replace("␣", " ")

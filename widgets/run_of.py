@@ -1,0 +1,22 @@
+"""The run of some settings: same settings, same folder, so that what was done once is found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokalign_lab.files import hash_of
+from tokalign_lab.runs.control import runs_root, start
+from tokalign_lab.runs.folder import RunFolder
+
+
+def run_going(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
+    """Return the run of these settings, started where it is neither running nor finished."""
+    key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:10]
+    run = RunFolder(runs_root(root) / f"{kind}-{key}")
+    if not (run.path / "run.json").is_file():
+        return start(kind, settings, run.path)
+    if run.state not in ("running", "finished"):
+        run.start()
+    return run

@@ -46,7 +46,7 @@ DEFAULT_TEXT_BYTES = 15_600_000
 """Of the packaged text where it is not built yet."""
 UNMEASURED = {
     "hidden": "Reading the text by the model is not in the figure; it was not measured.",
-    "omp": "Matching pursuit is not in the figure; two minutes for a target of 49,152 tokens (docs/results/quality.md).",
+    "omp": "Matching pursuit is not in the figure; two minutes for 49,152 target tokens (docs/results/quality.md).",
 }
 
 

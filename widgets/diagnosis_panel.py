@@ -87,7 +87,8 @@ class DiagnosisPanel(Panel):
         return super().state | {"verdict": self.diagnosis.verdict if self.diagnosis is not None else None}
 
     def _call(self) -> list[str]:
-        return ["lexicon"]
+        given = [side for side, made in zip(("source", "target"), self._given, strict=True) if made is not None]
+        return ["lexicon", *(f"{side}={side}" for side in given)]
 
     def refresh(self) -> None:
         """Look the lexicon over again."""

@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.registry import METHODS
 from tokalign_lab.documents import Document, read_documents, split_documents
 from tokalign_lab.errors import InputError
-from tokalign_lab.runs.control import list_runs
+from tokalign_lab.runs.control import find_run, list_runs
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
 
@@ -114,8 +115,23 @@ def recipes_table(source: str, target: str, root: Path | str | None = None) -> l
     return [row for name, found in runs.items() for row in found or [_without_run(name)]]
 
 
+def lexicon_of(given: RunFolder | Path | str) -> Lexicon:
+    """Load the lexicon that a run rests on, or that a file holds.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    found = resolve(given)
+    file = found if isinstance(found, Path) else lexicon_path(found)
+    if file is None:
+        raise InputError(f"The run '{found}' has no lexicon; name a run of align, rearrange or adapt, or a lexicon.")
+    return Lexicon.load(file)
+
+
 def resolve(given: RunFolder | Path | str) -> RunFolder | Path:
-    """Tell whether a path is a run folder or a lexicon.
+    """Tell whether a path or a name is a run or a lexicon.
 
     Raises
     ------
@@ -125,11 +141,14 @@ def resolve(given: RunFolder | Path | str) -> RunFolder | Path:
     if isinstance(given, RunFolder):
         return given
     path = Path(given)
-    if (path / "run.json").is_file():
-        return RunFolder(path)
     if path.is_file():
         return path
-    raise InputError(f"'{path}' is neither a run folder nor a lexicon; give the folder of a run or a .parquet file.")
+    try:
+        return find_run(path)
+    except InputError:
+        raise InputError(
+            f"'{path}' is neither a run nor a lexicon; give a run's name or folder, or a .parquet file."
+        ) from None
 
 
 def _without_run(recipe: str) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class ComparePanel(Panel):
     state : shared view
     runs : the folder of runs whose recipes are listed; `runs_root()` by default
     on_align : called with the name of a recipe that the pair shall be aligned with too
+    show : which tokens the table begins with, "moved" or a name of `CHANGES`
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class ComparePanel(Panel):
         state: LabState | None = None,
         runs: Path | str | None = None,
         on_align: Callable[[str], None] | None = None,
+        show: str = "moved",
     ) -> None:
         super().__init__("Compare", "tl-compare", state)
         self._given: list[Comparable] = [left, right]
@@ -80,16 +82,16 @@ class ComparePanel(Panel):
         self._repainting = False
         self._latest = Latest()
         self.recipes = RecipesView(self.guarded, self.compare_with, on_align, runs)
-        self._build()
+        self._build(show)
         self._watch(self._on_selection, "selection")
         self.refresh()
 
-    def _build(self) -> None:
+    def _build(self, show: str) -> None:
         self._head, self._summary, self._scores, self._slices, self._where = (w.HTML() for _ in range(5))
         self._where.add_class("tl-where")
         self._which = w.Dropdown(
             options=[("All that moved", "moved"), *((words, change) for change, words in CHANGE_NAMES.items())],
-            value="moved", description="Show",
+            value=show, description="Show",
         )  # fmt: skip
         self._which.add_class("tl-change-filter")
         self._which.observe(self.guarded(lambda _change: self._filter()), names="value")
@@ -131,7 +133,13 @@ class ComparePanel(Panel):
         return super().state | {"show": self._which.value, "page": self._page, "counts": counts}
 
     def _call(self) -> list[str]:
-        return [side.code for side in self.sides] or ["left", "right"]
+        made = zip(("source", "target"), self._vocabularies, strict=True)
+        return [
+            *([side.code for side in self.sides] or ["left", "right"]),
+            *(f"{side}={side}" for side, vocabulary in made if vocabulary is not None),
+            *([f"runs={str(self.recipes.root)!r}"] if self.recipes.root is not None else []),
+            *([f"show={self._which.value!r}"] if self._which.value != "moved" else []),
+        ]
 
     def swap(self) -> None:
         """Exchange A and B."""

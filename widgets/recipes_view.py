@@ -55,7 +55,7 @@ class RecipesView(w.VBox):
         on_align: Callable[[str], None] | None,
         runs: Path | str | None,
     ) -> None:
-        self._guarded, self._use, self._on_align, self._root = guarded, use, on_align, runs
+        self._guarded, self._use, self._on_align, self.root = guarded, use, on_align, runs
         self._pair = ("", "")
         self._sides: Sequence[RunFolder | None] = ()
         self.rows: list[dict[str, Any]] = []
@@ -98,7 +98,7 @@ class RecipesView(w.VBox):
 
     def refresh(self) -> None:
         """Read the folder of runs again."""
-        pair, root = self._pair, self._root
+        pair, root = self._pair, self.root
 
         def work(is_current: Callable[[], bool]) -> None:
             def show() -> None:
@@ -124,7 +124,7 @@ class RecipesView(w.VBox):
 
     @property
     def _watched(self) -> str:
-        return f"recipes:{self._root}:{'>'.join(self._pair)}"
+        return f"recipes:{self.root}:{'>'.join(self._pair)}"
 
     def _draw(self) -> None:
         with self.table.hold_sync():

@@ -129,12 +129,15 @@ def test_bytes_a_token_by_language(smollm_vocabulary: Vocabulary, sp32k_vocabula
 
 def test_the_command_prints_what_changed(tmp_path: Path) -> None:
     counts = np.ones(TARGET.size, np.int64)
-    lexicon_of({1: 5, 2: 6}, counts=counts).save(tmp_path / "a.parquet")
-    lexicon_of({1: 5, 2: 7}, counts=counts).save(tmp_path / "b.parquet")
+    a, b = lexicon_of({1: 5, 2: 6}, counts=counts), lexicon_of({1: 5, 2: 7}, counts=counts)
+    for lexicon, name in ((a, "a"), (b, "b")):
+        lexicon.table.loc[2, "target_token"] = "[/INST]"  # it looks like markup of the terminal's
+        lexicon.save(tmp_path / f"{name}.parquet")
     arguments = ["compare", str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
     plain = CliRunner().invoke(app, arguments)
     assert plain.exit_code == 0
     assert "another partner" in plain.stdout
+    assert "[/INST]" in plain.stdout
     as_json = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout.splitlines()[-1])
     assert as_json["counts"]["changed"] == 1
     assert as_json["moved"][0]["partner_a"] == SOURCE.label(6)

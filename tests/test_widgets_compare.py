@@ -107,7 +107,7 @@ class TestTokens:
         assert "&lt;script&gt;" in panel._head.value
         assert "<script>" not in panel._head.value + panel._summary.value
 
-    def test_a_quarter_of_a_million_rows_send_one_page(
+    def test_a_whole_vocabulary_that_changed_sends_one_page(
         self, tmp_path: Path, sp32k_vocabulary: Vocabulary, smollm_vocabulary: Vocabulary
     ) -> None:
         made = []
@@ -135,30 +135,30 @@ class TestRuns:
         assert "0.500 [0.490, 0.510], n = 50" in panel._scores.value
         assert "0.700 [0.690, 0.710], n = 50" in panel._scores.value
         assert "not measured" in panel._scores.value
-        assert not panel._pair_up.disabled
+        assert not panel.difference.button.disabled
 
     def test_a_lexicon_alone_cannot_be_measured_and_the_panel_says_why(self, tmp_path: Path) -> None:
         panel = two(runs=tmp_path)
-        assert panel._pair_up.disabled
-        assert "does not name the text" in panel._pair_note.value
+        assert panel.difference.button.disabled
+        assert "does not name the text" in panel.difference.note.value
 
     def test_the_difference_is_measured_on_the_runs_own_held_out_text(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from test_comparison import held_out
 
-        from tokalign_lab.widgets import compare_panel
+        from tokalign_lab.widgets import difference
 
         whole = {i: i for i in range(TARGET.size)}
         a = align_run(tmp_path, "anchored", lexicon_of({i: i for i in whole if i % 25}, counts=COUNTS))
         b = align_run(tmp_path, "pieces", lexicon_of(whole, counts=COUNTS))
-        monkeypatch.setattr(compare_panel, "held_out_of", lambda run: [])
-        monkeypatch.setattr(compare_panel, "tokenize_pair", lambda *given: held_out(60))
+        monkeypatch.setattr(difference, "held_out_of", lambda run: [])
+        monkeypatch.setattr(difference, "tokenize_pair", lambda *given: held_out(60))
         panel = ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)
-        panel._pair_up.click()
+        panel.difference.button.click()
         assert panel._error.value == ""
         assert "B is higher" in panel._scores.value
-        assert not panel._pair_up.disabled
+        assert not panel.difference.button.disabled
 
     def test_bits_per_byte_of_two_tuned_models_and_their_lexicons(self, tmp_path: Path) -> None:
         files = []

@@ -334,6 +334,8 @@ def compare(
     seed: Seed = 0,
 ) -> Any:
     """Compare two lexicons of one pair: which tokens changed their partner, and which scores higher."""
+    from rich.markup import escape
+
     from tokalign_lab import catalog
     from tokalign_lab.corpus import tokenize_pair
     from tokalign_lab.documents import part_of, read_documents
@@ -346,7 +348,7 @@ def compare(
     partners = [dict(zip(one.table["source_id"], one.table["source_token"], strict=True)) for one in (a, b)]
     for row in moved:
         for side, tokens in zip("ab", partners, strict=True):
-            row[f"partner_{side}"] = tokens[row[f"partner_{side}"]] if row[f"partner_{side}"] >= 0 else ""
+            row[f"partner_{side}"] = tokens.get(row[f"partner_{side}"], "")
     result: dict[str, Any] = {"a": left, "b": right, **found.to_dict(), "moved": moved}
     if text:
         documents = part_of(read_documents(text, max_bytes=max_bytes, seed=seed), "held_out")
@@ -359,7 +361,8 @@ def compare(
         rows = [{"tokens": n, "": CHANGES[name], "of the text": shares.get(name)} for name, n in found.counts.items()]
         console.print_table(rows, title=f"A {left}, B {right}")
         keys = ("token", "change", "partner_a", "partner_b", "frequency")
-        console.print_table([{key: row[key] for key in keys} for row in moved], title="Moved, most used first")
+        lines = [{key: escape(str(row[key])) for key in keys} for row in moved]  # tokens look like markup: [/INST]
+        console.print_table(lines, title="Moved, most used first")
         for name, score in result.get("bleu1", {}).items():
             facts = {part: score[part] for part in ("a", "b", "difference")}
             console.print_table([{"": part, **values} for part, values in facts.items()], title=f"BLEU-1, {name}")

@@ -15,14 +15,13 @@ import numpy as np
 import pandas as pd
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.corpus import tokenize_pair
-from tokalign_lab.evaluation.comparison import LexiconComparison, PairedScore, compare_lexicons, paired_bleu1
+from tokalign_lab.evaluation.comparison import LexiconComparison, compare_lexicons
 from tokalign_lab.evaluation.finding import MOST_IDS
-from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.results import held_out_of, measured_otherwise
+from tokalign_lab.runs.results import measured_otherwise
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.background import Latest
 from tokalign_lab.widgets.compare_view import CHANGE_NAMES, Comparable, Side, scores_html, slices_html, summary_html
+from tokalign_lab.widgets.difference import DifferenceBar, Paired
 from tokalign_lab.widgets.lexicon_view import Labels
 from tokalign_lab.widgets.panel import Panel, bar, button
 from tokalign_lab.widgets.recipes_view import RecipesView
@@ -75,13 +74,14 @@ class ComparePanel(Panel):
         self._vocabularies = (source, target)
         self.sides: list[Side] = []
         self.comparison: LexiconComparison | None = None
-        self.paired: dict[str, PairedScore] | None = None
+        self.paired: Paired | None = None
         self._labels: list[Labels] = []
         self._rows = pd.DataFrame()
         self._page = 0
         self._repainting = False
         self._latest = Latest()
         self.recipes = RecipesView(self.guarded, self.compare_with, on_align, runs)
+        self.difference = DifferenceBar(self.guarded, self._pair_of, self._show_paired)
         self._build(show)
         self._watch(self._on_selection, "selection")
         self.refresh()
@@ -107,16 +107,11 @@ class ComparePanel(Panel):
             f"Select up to {MOST_IDS:,} of these tokens, so that the inspector and the maps show them",
         )  # fmt: skip
         swap = button("Swap", self.guarded(self.swap), "tl-swap", "Exchange A and B")
-        self._pair_up = button(
-            "Measure the difference", self.guarded(self.measure), "tl-measure-difference",
-            "BLEU-1 of both on the same held-out documents, and the interval of the difference",
-        )  # fmt: skip
-        self._pair_note = w.HTML()
         self._tokens = w.VBox([bar(self._which, self._select), self.table, bar(*self._pages, self._where)])
         self._tokens.layout.overflow = "visible"
         self._fill(
             [
-                bar(self._head, swap), self._summary, self._scores, bar(self._pair_up, self._pair_note), self._slices,
+                bar(self._head, swap), self._summary, self._scores, self.difference, self._slices,
                 self._tokens, self.recipes,
             ]
         )  # fmt: skip
@@ -176,36 +171,6 @@ class ComparePanel(Panel):
 
         self._latest.submit(self._guarded_work(work))
 
-    def measure(self) -> None:
-        """Score both on the same held-out documents, and show the difference with its interval."""
-        a, b = self.sides
-        run = a.run or b.run
-        if run is None or a.lexicon is None or b.lexicon is None:
-            return
-        lexicons = a.lexicon, b.lexicon
-        self._pair_up.disabled = True
-        self._note("Reading the held-out text …")
-
-        def work(is_current: Callable[[], bool]) -> None:
-            def show() -> None:
-                documents = held_out_of(run)
-                source, target = (self._vocabularies[i] or vocabulary_of(_name(lexicons[0], i)) for i in (0, 1))
-                self._note(f"Tokenising {len(documents):,} documents both ways …")
-                pair = tokenize_pair(source, target, documents)
-                found = paired_bleu1(*lexicons, pair, progress=lambda _share, words: self._note(f"{words} …"))
-                if is_current() and not self.closed:
-                    self.paired = found
-                    self._note("")
-                    self._scores.value = scores_html(a, b, found)
-
-            try:
-                self.guarded(show)()
-            finally:
-                if is_current() and not self.closed:
-                    self._pair_up.disabled = False
-
-        self._latest.submit(work)
-
     def go_to(self, page: int) -> None:
         """Show this page of the tokens, counted from 0."""
         last = max(0, (len(self._rows) - 1) // PAGE)
@@ -237,6 +202,10 @@ class ComparePanel(Panel):
     def _pair_of(self, lexicon: Lexicon) -> list[Vocabulary]:
         return [self._vocabularies[i] or vocabulary_of(_name(lexicon, i)) for i in (0, 1)]
 
+    def _show_paired(self, paired: Paired) -> None:
+        self.paired = paired
+        self._scores.value = scores_html(*self.sides, paired)
+
     def _draw(self) -> None:
         a, b = self.sides
         self._head.value = f"<h3>Compare: A {escape(a.name)} against B {escape(b.name)}</h3>"
@@ -247,8 +216,7 @@ class ComparePanel(Panel):
         runs = [side.run for side in (a, b) if side.run is not None]
         otherwise: Sequence[str] = measured_otherwise(*runs) if len(runs) == 2 else ()
         self._slices.value = slices_html(a, b, otherwise)
-        self._pair_up.disabled = found is None or not any(run.info()["kind"] == "align" for run in runs)
-        self._note(_why_not_paired(found is not None, runs, otherwise))
+        self.difference.offer(a, b)
         if found is not None:
             self._filter()
             self.recipes.show(_name(a.lexicon, 0), _name(a.lexicon, 1), [side.run for side in (a, b)])
@@ -279,9 +247,6 @@ class ComparePanel(Panel):
             f"{row['frequency']:,}",
         ]
 
-    def _note(self, words: str) -> None:
-        self._pair_note.value = f'<div class="tl-note" role="status">{escape(words)}</div>'
-
     def _on_row(self, change: Any) -> None:
         if change["new"] >= 0 and not self._repainting:
             self.lab_state.select("target", [change["new"]], by="compare")
@@ -296,17 +261,6 @@ class ComparePanel(Panel):
             self.table.chosen = chosen.ids[0] if chosen and chosen.space == "target" else -1
         finally:
             self._repainting = False
-
-
-def _why_not_paired(lexicons: bool, runs: Sequence[RunFolder], otherwise: Sequence[str]) -> str:
-    if not lexicons:
-        return ""
-    if not runs:
-        return "A lexicon alone does not name the text it was made from; compare runs to measure the difference."
-    texts = [name for name in otherwise if name in ("text", "max_bytes", "seed")]
-    if texts:
-        return f"Made from different text ({', '.join(texts)} differ): B may have learned from what A holds out."
-    return ""
 
 
 def _name(lexicon: Lexicon | None, side: int) -> str:

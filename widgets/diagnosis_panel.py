@@ -87,8 +87,9 @@ class DiagnosisPanel(Panel):
         return super().state | {"verdict": self.diagnosis.verdict if self.diagnosis is not None else None}
 
     def _call(self) -> list[str]:
-        given = [side for side, made in zip(("source", "target"), self._given, strict=True) if made is not None]
-        return ["lexicon", *(f"{side}={side}" for side in given)]
+        given = dict(zip(("source", "target"), self._given, strict=True))
+        given |= {"vectors": self._vectors, "model": self._model}
+        return ["lexicon", *(f"{name}={name}" for name, value in given.items() if value is not None)]
 
     def refresh(self) -> None:
         """Look the lexicon over again."""

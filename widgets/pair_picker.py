@@ -25,7 +25,12 @@ from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.vocabularies import vocabulary_of
 
 Pair = tuple[Vocabulary, Vocabulary]
-_FIRST, _ALL = "common ones", "all"
+_COMMON, _ALL = "common", "all"
+_SIDES = {"source": "The model's own tokenizer", "target": "The tokenizer it shall get"}
+_HEADING = (
+    "<h3>Tokenizer pair</h3><div class='tl-note'>Choose from the list, or give a folder, a tokenizer.json, a "
+    "SentencePiece or tiktoken file, a GGUF, or a hub id. Nothing is fetched without asking.</div>"
+)
 
 
 class PairPicker(Panel):
@@ -68,59 +73,48 @@ class PairPicker(Panel):
         self.refresh()
 
     def _build(self) -> None:
-        state = self.lab_state
-        names = [choice.name for choice in choices(self._folders)]
-        self._choices = {}
-        for side, words in (("source", "The model's own tokenizer"), ("target", "The tokenizer it shall get")):
-            box = w.Combobox(
-                value=getattr(state, side), options=names, ensure_option=False, continuous_update=False,
-                description=side.capitalize(), placeholder="name, path or hub id", tooltip=words,
-            )  # fmt: skip
-            box.add_class(f"tl-{side}")
-            box.observe(self.guarded(lambda change, side=side: self._use(side, change["new"].strip())), names="value")
-            self._choices[side] = box
+        self._choices = {side: self._choice(side, words) for side, words in _SIDES.items()}
         swap = button("Swap", self.guarded(self.swap), "tl-swap", "Exchange source and target")
         self._toggle = button(
             "Show the list", self.guarded(self._toggle_list), "tl-show-list", "All that can be chosen"
         )
         self._list = ChoiceList(self._use, self.guarded, self._folders)
-        self._list.layout.display = "none"
         self._fetch = button("Fetch what is missing", self.guarded(lambda: self._show(fetch=True)), "tl-fetch")
-        self._fetch.layout.display = "none"
         self._card, self._scripts, self._languages, self._chips = w.HTML(), w.HTML(), w.HTML(), w.HTML()
         self._card.add_class("tl-card-of-pair")
         self._chips.add_class("tl-both")
+        names = [(name, code) for code, name in sorted(LANGUAGES.items(), key=lambda item: item[1])]
         self._which = w.Dropdown(
-            options=[(f"{COMMON} common ones", _FIRST), (f"all {len(LANGUAGES)}", _ALL)]
-            + [(name, code) for code, name in sorted(LANGUAGES.items(), key=lambda item: item[1])],
-            value=_FIRST, description="Languages",
+            options=[(f"{COMMON} common ones", _COMMON), (f"all {len(LANGUAGES)}", _ALL), *names],
+            value=_COMMON, description="Languages",
         )  # fmt: skip
         self._which.add_class("tl-language")
-        self._which.layout.display = "none"
         self._which.observe(self.guarded(lambda _change: self._show_languages()), names="value")
+        for hidden in (self._list, self._fetch, self._which):
+            hidden.layout.display = "none"
         self._sentence = w.Textarea(
-            value=state.sentence, description="Your text", rows=2, layout=w.Layout(width="100%"),
+            value=self.lab_state.sentence, description="Your text", rows=2, layout=w.Layout(width="100%"),
         )  # fmt: skip
         self._sentence.add_class("tl-sentence")
         self._sentence.observe(self.guarded(self._on_typed), names="value")
-        heading = w.HTML(
-            "<h3>Tokenizer pair</h3><div class='tl-note'>Choose from the list, or give a folder, a tokenizer.json, a "
-            "SentencePiece or tiktoken file, a GGUF, or a hub id. Nothing is fetched without asking.</div>"
-        )
         measures = w.HBox([self._scripts, w.VBox([self._which, self._languages])])
         measures.add_class("tl-measures")
         self._fill(
             [
-                heading,
-                bar(*self._choices.values(), swap, self._toggle, self._fetch),
-                self._list,
-                self._card,
-                measures,
-                self._sentence,
-                self._chips,
-                self._form,
+                w.HTML(_HEADING), bar(*self._choices.values(), swap, self._toggle, self._fetch), self._list,
+                self._card, measures, self._sentence, self._chips, self._form,
             ]
-        )
+        )  # fmt: skip
+
+    def _choice(self, side: str, words: str) -> w.Combobox:
+        box = w.Combobox(
+            value=getattr(self.lab_state, side), options=[choice.name for choice in choices(self._folders)],
+            ensure_option=False, continuous_update=False, description=side.capitalize(),
+            placeholder="name, path or hub id", tooltip=words,
+        )  # fmt: skip
+        box.add_class(f"tl-{side}")
+        box.observe(self.guarded(lambda change: self._use(side, change["new"].strip())), names="value")
+        return box
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -163,7 +157,7 @@ class PairPicker(Panel):
 
     def _show(self, fetch: bool) -> None:
         names = self.lab_state.source, self.lab_state.target
-        missing = [where_from(name) for name in dict.fromkeys(names) if to_fetch(name)]
+        missing = [where_from(name) for name in dict.fromkeys(names) if name not in self._loaded and to_fetch(name)]
         self._fetch.layout.display = "" if missing and not fetch else "none"
         self.clear_error()
         if not all(name in self._loaded for name in names):
@@ -221,7 +215,7 @@ class PairPicker(Panel):
     def _show_languages(self) -> None:
         if self._rates is not None:
             which = self._which.value
-            codes = {_FIRST: None, _ALL: list(LANGUAGES)}.get(which, [which])
+            codes = {_COMMON: None, _ALL: list(LANGUAGES)}.get(which, [which])
             self._languages.value = languages_html(*self._rates, codes)
 
     def _pair_for_form(self) -> tuple[str, str, tuple[int, int] | None]:

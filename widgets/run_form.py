@@ -118,7 +118,7 @@ class RunForm(w.VBox):
 
     def refresh(self) -> None:
         """Say what the recipe does, what the run costs, or what keeps it from starting."""
-        self._about.value = f'<div class="tl-note">{escape(RECIPES[self._recipe.value])}.</div>'
+        self._about.value = about_html(self._recipe.value)
         settings, sizes, on_run = self.settings, self._pair()[2], self._on_run
 
         def work(is_current: Callable[[], bool]) -> None:
@@ -135,6 +135,15 @@ class RunForm(w.VBox):
             self._guarded(show)()
 
         self._latest.submit(work)
+
+
+def about_html(recipe: str) -> str:
+    """Say what a recipe does, and one click away what all others do."""
+    others = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in RECIPES.items())
+    return (
+        f'<div class="tl-note"><b>{escape(recipe)}</b>: {escape(RECIPES[recipe])}.'
+        f"<details><summary>What every recipe does</summary><dl>{others}</dl></details></div>"
+    )
 
 
 def why_not(settings: Mapping[str, Any], source: Choice, target: Choice, sizes: tuple[int, int] | None) -> str:

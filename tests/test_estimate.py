@@ -36,7 +36,8 @@ def test_figures_are_near_runs_that_were_measured() -> None:
 
 def test_larger_vocabularies_vectors_and_models_cost_more() -> None:
     assert estimate("anchored", GEMMA, 10**6).seconds > estimate("anchored", SP32K, 10**6).seconds
-    assert estimate("tokalign", SP32K, 10**7).seconds > 2 * estimate("anchored", SP32K, 10**7).seconds
+    glove, anchored = (estimate(recipe, SP32K, 10**7).steps["vectors"] for recipe in ("tokalign", "anchored"))
+    assert glove > 10 * anchored
     assert "comparing tokens" not in estimate("pieces", SP32K, 10**6).steps
     assert "rearranging" in estimate("pieces", SP32K, 10**6, model_bytes=10**9).steps
     assert "not in the figure" in estimate("tokalign++-hidden", SP32K, 10**6).note

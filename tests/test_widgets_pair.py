@@ -153,6 +153,12 @@ class TestRun:
         picker._form._run.click()
         assert asked == [settings(recipe="pieces", max_bytes=2_000_000, rearrange=True)]
 
+    def test_every_menu_shows_what_is_chosen(self, load: Callable[[str], Vocabulary]) -> None:
+        form = PairPicker("smollm2-135m", "sp32k", load=load)._form
+        assert form._size.label == "all of it"  # a menu whose value is None would show nothing
+        assert form.settings["max_bytes"] is None
+        assert form._recipe.index == 0
+
     def test_alone_it_says_why_it_cannot_run(self, load: Callable[[str], Vocabulary]) -> None:
         picker = PairPicker("smollm2-135m", "sp32k", load=load)
         assert picker._form._run.disabled

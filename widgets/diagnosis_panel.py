@@ -173,15 +173,13 @@ class DiagnosisPanel(Panel):
 
 def verdict_html(diagnosis: Diagnosis) -> str:
     """Return the verdict, its meaning, and how many findings say what."""
-    counts = [
-        f"{sum(f.severity == severity for f in diagnosis.findings)} {words}"
-        for severity, words in reversed(SEVERITY_WORDS.items())
-    ]
+    severities = [found.severity for found in diagnosis.findings]
     verdict = diagnosis.verdict
     return (
         f'<div role="status" aria-live="polite"><span class="tl-state tl-verdict-{verdict}">{verdict}</span> '
         f"{VERDICT_WORDS[verdict]} <small>Of {several(len(diagnosis.findings), 'thing')} looked at: "
-        f"{', '.join(counts)}.</small></div>"
+        f"{severities.count('poor')} ruin it, {severities.count('warn')} cost something, {severities.count('ok')} are "
+        "fine.</small></div>"
     )
 
 
@@ -192,7 +190,7 @@ def finding_html(found: Finding) -> str:
     shown = f'<div class="tl-examples"><small>For example</small> {examples}</div>' if examples else ""
     return (
         f'<h4><span class="tl-state tl-severity-mark-{found.severity}">{SEVERITY_WORDS[found.severity]}</span> '
-        f"{escape(found.name)}</h4><div>{escape(found.evidence)}</div>{advice}{shown}"
+        f"{escape(found.name[:1].upper() + found.name[1:])}</h4><div>{escape(found.evidence)}</div>{advice}{shown}"
     )
 
 

@@ -22,7 +22,7 @@ from tokalign_lab.widgets.panel import bar, button
 from tokalign_lab.widgets.run_view import duration
 
 SIZES = {
-    "all of it": None, "0.3 MB": 300_000, "1 MB": 1_000_000, "2 MB": 2_000_000, "5 MB": 5_000_000,
+    "all of it": 0, "0.3 MB": 300_000, "1 MB": 1_000_000, "2 MB": 2_000_000, "5 MB": 5_000_000,
     "20 MB": 20_000_000, "100 MB": 100_000_000,
 }  # fmt: skip
 DEFAULTS: dict[str, Any] = {
@@ -53,8 +53,9 @@ class RunForm(w.VBox):
         self._latest = Latest()
         chosen = DEFAULTS | dict(settings or {})
         sizes = list(SIZES.items())
-        if chosen["max_bytes"] not in SIZES.values():
-            sizes.append((f"{chosen['max_bytes'] / 1e6:g} MB", chosen["max_bytes"]))
+        size = chosen["max_bytes"] or 0  # a menu takes None for "nothing chosen"
+        if size not in SIZES.values():
+            sizes.append((f"{size / 1e6:g} MB", size))
         self._recipe = w.Dropdown(options=list(RECIPES), value=chosen["recipe"], description="Recipe")
         self._recipe.add_class("tl-recipe")
         texts = [asset.name for asset in catalog.assets() if asset.kind == "text"]
@@ -63,7 +64,7 @@ class RunForm(w.VBox):
             continuous_update=False, placeholder="default, a file, a folder or hub:org/name; several with ;",
         )  # fmt: skip
         self._text.add_class("tl-text")
-        self._size = w.Dropdown(options=sizes, value=chosen["max_bytes"], description="Use of it")
+        self._size = w.Dropdown(options=sizes, value=size, description="Use of it")
         self._size.add_class("tl-size")
         self._seed = w.BoundedIntText(value=chosen["seed"], min=0, max=2**31 - 1, description="Seed")
         self._seed.layout.width = "130px"
@@ -98,7 +99,7 @@ class RunForm(w.VBox):
             "target": target,
             "recipe": self._recipe.value,
             "text": [part.strip() for part in self._text.value.split(";") if part.strip()],
-            "max_bytes": self._size.value,
+            "max_bytes": self._size.value or None,
             "seed": self._seed.value,
             "rearrange": self._rearrange.value,
             **({"model": source} if method.needs_model else {}),

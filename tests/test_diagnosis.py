@@ -19,7 +19,9 @@ from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import Diagnosis, diagnose
+from tokalign_lab.evaluation.finding import MOST_IDS
 from tokalign_lab.evaluation.row_findings import untrained_rows
+from tokalign_lab.spelling import script_of
 from tokalign_lab.vocabulary import Vocabulary
 
 
@@ -134,6 +136,63 @@ def test_an_imported_lexicon_knows_no_text(tmp_path: Path, alignments: dict[str,
     assert "of the text" not in found.finding("coverage").evidence
     assert "mutual choice" not in {finding.name for finding in found.findings}
     assert found.finding("hubs").values["aligned"] > 30_000
+
+
+def test_too_little_text_is_said_with_the_tokens_that_it_hardly_uses(
+    small_pair: TokenizedPair, diagnoses: dict[str, Diagnosis], alignments: dict[str, Alignment]
+) -> None:
+    text = diagnoses["anchored"].finding("amount of text")
+    copied = alignments["anchored"].lexicon.table["origin"].isin(("identical", "role")).sum()
+    assert (text.severity, text.values["needing"]) == ("warn", 32_000 - copied)
+    assert 0.1 < text.values["seen_share"] < 0.5
+    counts = small_pair.target_corpus.counts(small_pair.target.size)
+    assert text.target_ids
+    assert all(counts[i] < 5 for i in text.target_ids)
+    assert counts[text.target_ids[0]] == 4  # the most used of them first
+
+
+def test_scripts_that_text_or_source_lack_are_named(
+    smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary
+) -> None:
+    rows = LexiconRows(sp32k_vocabulary.size)
+    rows.fill(np.arange(sp32k_vocabulary.size), "mean")
+    english = [i for i, token in enumerate(sp32k_vocabulary.token_bytes) if token and token.strip().isalpha()]
+    counts = np.zeros(sp32k_vocabulary.size, np.int64)
+    counts[[i for i in english if (sp32k_vocabulary.token_bytes[i] or b"").isascii()]] = 10
+    found = diagnose(made_of(rows, smollm_vocabulary, sp32k_vocabulary, counts), smollm_vocabulary, sp32k_vocabulary)
+    text = found.finding("scripts the text lacks")
+    assert text.severity == "warn"
+    assert {"Cyrillic", "Han", "Hangul"} <= set(text.values["scripts"])
+    assert "Latin" not in text.values["scripts"]
+    assert found.finding("scripts the source lacks").severity == "ok"  # the text has none of them
+    counts[:] = 1
+    found = diagnose(made_of(rows, smollm_vocabulary, sp32k_vocabulary, counts), smollm_vocabulary, sp32k_vocabulary)
+    assert found.finding("scripts the text lacks").values["tokens"] >= 0
+    source = found.finding("scripts the source lacks")
+    assert source.severity == "warn"
+    assert "Latin" not in source.values["scripts"]
+    assert [script_of(sp32k_vocabulary.token_bytes[i] or b"") in source.values["scripts"] for i in source.target_ids]
+
+
+def test_findings_carry_the_tokens_they_are_about(
+    diagnoses: dict[str, Diagnosis], alignments: dict[str, Alignment]
+) -> None:
+    table = alignments["tokalign"].lexicon.table
+    papers = diagnoses["tokalign"]
+    nothing = papers.finding("rows that rest on nothing").target_ids
+    assert set(table["origin"].iloc[nothing]) == {"permuted"}
+    assert len(nothing) == MOST_IDS
+    used = table["target_count"].iloc[nothing].tolist()
+    assert used == sorted(used, reverse=True)
+    hubs = table.iloc[papers.finding("hubs").target_ids]
+    assert hubs["source_id"].nunique() == 3
+    assert set(hubs["origin"]) == {"aligned"}
+    margins = table["margin"].iloc[papers.finding("margins").target_ids].tolist()
+    assert margins == sorted(margins)
+    assert papers.finding("vector neighbours").target_ids
+    for found in diagnoses.values():
+        for finding in found.findings:
+            assert finding.target_ids or finding.severity == "ok" or not finding.examples, finding.name
 
 
 def test_digits_that_are_cut_otherwise_are_a_warning(smollm_vocabulary: Vocabulary) -> None:

@@ -20,7 +20,7 @@ FLOORS = [
     {"model"},
     {"adaptation"},
     {"runs"},
-    {"console", "doctor"},
+    {"console", "doctor", "estimate"},
     {"report"},
     {"run_report", "app"},
     {"demo"},

@@ -326,6 +326,55 @@ def diagnose(
     return result, show
 
 
+@command(app, "compare")
+def compare(
+    left: Annotated[str, typer.Argument(help="A: a lexicon, or a run by name or folder.")],
+    right: Annotated[str, typer.Argument(help="B: another of the same pair.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="Score both on the same held-out documents of this text, with the difference."),
+    ] = None,
+    max_bytes: MaxBytes = None,
+    seed: Seed = 0,
+) -> Any:
+    """Compare two lexicons of one pair: which tokens changed their partner, and which scores higher."""
+    from rich.markup import escape
+
+    from tokalign_lab import catalog
+    from tokalign_lab.corpus import tokenize_pair
+    from tokalign_lab.documents import part_of, read_documents
+    from tokalign_lab.evaluation.comparison import CHANGES, compare_lexicons, paired_bleu1
+    from tokalign_lab.runs.results import lexicon_of
+
+    a, b = lexicon_of(left), lexicon_of(right)
+    found = compare_lexicons(a, b)
+    moved = found.table[found.table["change"].isin(("changed", "gained", "lost"))].head(20).to_dict("records")
+    partners = [dict(zip(one.table["source_id"], one.table["source_token"], strict=True)) for one in (a, b)]
+    for row in moved:
+        for side, tokens in zip("ab", partners, strict=True):
+            row[f"partner_{side}"] = tokens.get(row[f"partner_{side}"], "")
+    result: dict[str, Any] = {"a": left, "b": right, **found.to_dict(), "moved": moved}
+    if text:
+        documents = part_of(read_documents(text, max_bytes=max_bytes, seed=seed), "held_out")
+        source, target = (catalog.load_vocabulary(a.provenance[side]["name"]) for side in ("source", "target"))
+        pair = tokenize_pair(source, target, documents)
+        result["bleu1"] = {name: score.to_dict() for name, score in paired_bleu1(a, b, pair, seed).items()}
+
+    def show() -> None:
+        shares = found.text_shares or {}
+        rows = [{"tokens": n, "": CHANGES[name], "of the text": shares.get(name)} for name, n in found.counts.items()]
+        console.print_table(rows, title=f"A {left}, B {right}")
+        keys = ("token", "change", "partner_a", "partner_b", "frequency")
+        lines = [{key: escape(str(row[key])) for key in keys} for row in moved]  # tokens look like markup: [/INST]
+        console.print_table(lines, title="Moved, most used first")
+        for name, score in result.get("bleu1", {}).items():
+            facts = {part: score[part] for part in ("a", "b", "difference")}
+            console.print_table([{"": part, **values} for part, values in facts.items()], title=f"BLEU-1, {name}")
+            console.stdout.print(f"{score['verdict']} (paired bootstrap over documents)", soft_wrap=True)
+
+    return result, show
+
+
 @command(app, "check", failed=lambda result: result["verdict"] == "fail")
 def check(
     model_dir: Annotated[str, typer.Argument(help="A model and its tokenizer: a folder, a name or a hub id.")],

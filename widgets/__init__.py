@@ -3,6 +3,8 @@
 `Lab` has them all over one view; each also stands alone. They only show and ask: work is done by the engine, in runs.
 """
 
+from tokalign_lab.widgets.compare_panel import ComparePanel
+from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
 from tokalign_lab.widgets.job_panel import JobPanel
 from tokalign_lab.widgets.lab import Lab
 from tokalign_lab.widgets.lexicon_panel import LexiconPanel
@@ -13,6 +15,8 @@ from tokalign_lab.widgets.state import LabState, Selection
 from tokalign_lab.widgets.training_panel import TrainingPanel
 
 __all__ = [
+    "ComparePanel",
+    "DiagnosisPanel",
     "JobPanel",
     "Lab",
     "LabState",

@@ -1,8 +1,9 @@
 """A typed text as token chips, in one vocabulary or in two at once.
 
 In the pair view the text is cut wherever *both* tokenizers cut (at the same byte), and each piece stands in a column
-of its own: source tokens above, target tokens below. Where they agree on a token the column is plain; where one needs
-more tokens than the other it is outlined, and says so to a screen reader.
+of its own: source tokens above, target tokens below, so that what begins at the same byte begins at the same place.
+Where they agree on a token the column is plain; where one needs more tokens than the other it is outlined. A screen
+reader hears the columns as a list.
 """
 
 from __future__ import annotations
@@ -77,15 +78,17 @@ def pair_html(source: Vocabulary, target: Vocabulary, text: str) -> str:
             rows.append(f'<div class="tl-block-row">{chips(vocabulary, part, done[side])}</div>')
             done[side] += len(part)
         kind = "tl-same" if block.same else "tl-differs"
-        aside = "" if block.same else f"{len(block.source)} source tokens against {len(block.target)} target tokens"
-        columns.append(f'<div class="tl-block {kind}" title="{aside}">{"".join(rows)}</div>')
+        columns.append(
+            f'<div class="tl-block {kind}" role="listitem" aria-label="{escape(_aloud(source, target, block))}">'
+            f"{''.join(rows)}</div>"
+        )
     agreeing = sum(block.same for block in blocks)
     n_bytes = len(shown.encode())
     notice = "" if shown == text else f" Only the first {n_bytes} bytes are shown."
     return (
         f'<div class="tl-pair"><div class="tl-pair-names"><div>{_side(source, len(spans[0]), n_bytes)}</div>'
         f"<div>{_side(target, len(spans[1]), n_bytes)}</div></div>"
-        f'<div class="tl-blocks" role="img" aria-label="{len(spans[0])} source tokens above {len(spans[1])} target '
+        f'<div class="tl-blocks" role="list" aria-label="{len(spans[0])} source tokens above {len(spans[1])} target '
         f'tokens">{"".join(columns)}</div></div>'
         f'<div class="tl-note">Cut alike at {len(blocks)} places; {agreeing} of those pieces are one token on both '
         f"sides, outlined pieces differ.{notice}</div>"
@@ -95,6 +98,14 @@ def pair_html(source: Vocabulary, target: Vocabulary, text: str) -> str:
 def _side(vocabulary: Vocabulary, n_tokens: int, n_bytes: int) -> str:
     rate = f"{n_bytes / n_tokens:.2f} bytes a token" if n_tokens else "no tokens"
     return f"<b>{escape(vocabulary.name)}</b><br><small>{n_tokens} tokens, {rate}</small>"
+
+
+def _aloud(source: Vocabulary, target: Vocabulary, block: Block) -> str:
+    ours, theirs = (
+        " ".join(vocabulary.label(token_id) for token_id, _, _ in part) or "nothing"
+        for vocabulary, part in ((source, block.source), (target, block.target))
+    )
+    return f"both {ours}" if block.same and ours == theirs else f"source {ours}, target {theirs}"
 
 
 def _explain(vocabulary: Vocabulary, token_id: int, n_bytes: int) -> str:

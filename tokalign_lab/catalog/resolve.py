@@ -186,8 +186,13 @@ def _folder_of(asset: Asset) -> Path:
     return cache_folder() / "assets" / name
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form of a hub id, `org/name`; the hub is not asked."""
+    return bool(_HUB_ID.fullmatch(name)) and not name.endswith((".json", ".model", ".tiktoken", ".gguf"))
+
+
 def _hub_id(name: str, what: str) -> str:
-    if _HUB_ID.fullmatch(name) and not name.endswith((".json", ".model", ".tiktoken", ".gguf")):
+    if is_hub_id(name):
         return name
     raise InputError(f"{name!r} is no {what} in the catalogue, no path that exists and no hub id{near_names(name)}.")
 

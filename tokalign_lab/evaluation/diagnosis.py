@@ -3,7 +3,7 @@
 Scores say how much is lost; a diagnosis says where. It needs the lexicon and its tokenizers only, looks a little
 further with the vectors that it was found with, and at untrained rows with the source model. Each finding is a sentence
 with numbers and tokens; the bounds between ok, warn and poor are named constants of the modules that judge
-(`mapping_findings`, `row_findings`, `pair_findings`), with where they come from.
+(`mapping_findings`, `row_findings`, `text_findings`, `pair_findings`), with where they come from.
 
 The verdict is "poor" if any finding is, "usable" if any is a warning, and "good" otherwise. A pair of real tokenizers
 that cut text differently is at best usable: it loses something that only tuning brings back.
@@ -11,6 +11,7 @@ that cut text differently is at best usable: it loses something that only tuning
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from tokalign_lab.evaluation.finding import SEVERITIES, Case, Finding, worst
 from tokalign_lab.evaluation.mapping_findings import mapping_findings
 from tokalign_lab.evaluation.pair_findings import pair_findings
 from tokalign_lab.evaluation.row_findings import row_findings
+from tokalign_lab.evaluation.text_findings import text_findings
+from tokalign_lab.progress import Progress
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -70,6 +73,7 @@ def diagnose(
     target: Vocabulary,
     vectors: tuple[TokenVectors, TokenVectors] | None = None,
     model: PreTrainedModel | None = None,
+    progress: Progress | None = None,
 ) -> Diagnosis:
     """Look a lexicon over.
 
@@ -83,6 +87,8 @@ def diagnose(
         Of source and target tokens, in one space, as saved with the lexicon: whether they fit each other.
     model
         The source model: whether rows rest on zero or untrained ones.
+    progress
+        Told about each group of findings.
 
     Raises
     ------
@@ -91,5 +97,15 @@ def diagnose(
     """
     lexicon.check(source, target)
     case = Case(lexicon, source, target)
-    findings = [*row_findings(case, model), *mapping_findings(case, vectors), *pair_findings(case)]
+    steps: list[tuple[str, Callable[[], list[Finding]]]] = [
+        ("what rows rest on", lambda: row_findings(case, model)),
+        ("how partners were chosen", lambda: mapping_findings(case, vectors)),
+        ("what the text says", lambda: text_findings(case)),
+        ("how both cut text", lambda: pair_findings(case)),
+    ]
+    findings: list[Finding] = []
+    for number, (words, look) in enumerate(steps):
+        if progress is not None:
+            progress(number / len(steps), words)
+        findings += look()
     return Diagnosis(sorted(findings, key=lambda finding: -SEVERITIES.index(finding.severity)))

@@ -11,13 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.evaluation.breakdown import WITH_PARTNER
+from tokalign_lab.evaluation.breakdown import WITH_PARTNER, scripts_of
+from tokalign_lab.spelling import WITHOUT_LETTERS
 from tokalign_lab.vocabulary import Vocabulary
 
 SEVERITIES = ("ok", "warn", "poor", "fail")
 RESTING_ON_NOTHING = ("mean", "random", "multivariate", "permuted")
 """Origins of rows that say nothing about their own token."""
+NO_SCRIPT = (*WITHOUT_LETTERS, "special", "")
+"""What `scripts_of` says of tokens that are in no script."""
+FEWEST_OF_SCRIPT = 20
+"""Source tokens in a script, below which its tokens have to look elsewhere (频率 -> Hz, TokAlign++ table 7)."""
 _EXAMPLES = 5
+MOST_IDS = 2000
+"""Ids that a finding keeps: as many as a table is paged through and a map lights up."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Finding:
         The numbers by name.
     examples : list of str
         Tokens that show it, written for people.
+    target_ids : list of int
+        Target tokens that show it, the most telling first, at most `MOST_IDS`: its slice of the lexicon.
     """
 
     name: str
@@ -47,6 +56,7 @@ class Finding:
     advice: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
+    target_ids: list[int] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -82,6 +92,27 @@ class Case:
         return bool(self.counts.any())
 
     @cached_property
+    def scripts(self) -> NDArray[np.str_]:
+        """Script of each target token (`scripts_of`)."""
+        return scripts_of(self.target)
+
+    @cached_property
+    def source_scripts(self) -> NDArray[np.str_]:
+        """Script of each source token."""
+        return scripts_of(self.source)
+
+    @cached_property
+    def scripts_of_source(self) -> NDArray[np.str_]:
+        """Scripts that the source has at least `FEWEST_OF_SCRIPT` tokens of."""
+        names, times = np.unique(self.source_scripts, return_counts=True)
+        return names[times >= FEWEST_OF_SCRIPT]
+
+    @cached_property
+    def needing(self) -> NDArray[np.bool_]:
+        """Target ids without a twin, which a text has to say something about."""
+        return self.is_token & ~np.isin(self.origin, ("identical", "role", "edited"))
+
+    @cached_property
     def aligned(self) -> NDArray[np.int64]:
         """Target ids whose partner was found by vectors."""
         return np.flatnonzero((self.origin == "aligned") & (self.source_of >= 0))
@@ -113,10 +144,20 @@ class Case:
         text = f", {percent(self.text_share(chosen))} of the text" if self.has_text else ""
         return f"{several(n, 'token')} ({percent(self.share(chosen))} of the vocabulary{text})"
 
+    def by_script(self, chosen: NDArray[np.bool_]) -> list[tuple[str, int]]:
+        """Count the tokens of a mask by script, the largest first."""
+        names, times = np.unique(self.scripts[chosen], return_counts=True)
+        order = np.argsort(-times, kind="stable")
+        return [(str(names[i]), int(times[i])) for i in order]
+
     def most_used(self, chosen: NDArray[Any]) -> list[str]:
         """Examples from a mask (or ids): those that the text uses most."""
+        return self.tokens(self.ids(chosen))
+
+    def ids(self, chosen: NDArray[Any]) -> list[int]:
+        """Return the ids of a mask (or ids) that a finding keeps: those that the text uses most."""
         ids = np.flatnonzero(self._mask(chosen))
-        return self.tokens(ids[np.lexsort((ids, -self.counts[ids]))])
+        return first_ids(ids[np.lexsort((ids, -self.counts[ids]))])
 
     def tokens(self, target_ids: Iterable[int]) -> list[str]:
         """Write the first few of some target tokens."""
@@ -135,6 +176,11 @@ class Case:
         mask = np.zeros(len(self.origin), bool)
         mask[chosen] = True
         return mask & self.is_token
+
+
+def first_ids(ids: NDArray[np.integer[Any]]) -> list[int]:
+    """Return what a finding keeps of ids that are in order."""
+    return [int(i) for i in ids[:MOST_IDS]]
 
 
 def several(n: int, what: str) -> str:

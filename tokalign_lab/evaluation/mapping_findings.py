@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from tokalign_lab.alignment.neighbours import nearest
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.breakdown import scripts_of
-from tokalign_lab.evaluation.finding import Case, Finding, grade, percent, several, worst
-from tokalign_lab.spelling import WITHOUT_LETTERS
+from tokalign_lab.evaluation.finding import NO_SCRIPT, Case, Finding, first_ids, grade, percent, several, worst
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 FEWEST_ALIGNED = 100
@@ -35,8 +33,6 @@ CROWD = 10
 """Targets that inherit one row whole, from which on they are called a crowd: each gets a tenth of its probability."""
 CROWDED_WARN, CROWDED_POOR = 0.01, 0.1
 SCRIPTS_WARN = 0.1
-FEWEST_OF_SCRIPT = 20
-"""Source tokens in a script, below which its tokens have to look elsewhere (频率 -> Hz, TokAlign++ table 7)."""
 _SAMPLE = 2000
 _ALIGN_AGAIN = "align with more text, or by a recipe that ranks by CSLS (anchored, tokalign++)"
 
@@ -80,6 +76,7 @@ def hubs(case: Case) -> Finding:
         "" if severity == "ok" else f"Hubs: {_ALIGN_AGAIN}.",
         values,
         [f"{case.source.label(int(ids[i]))} × {times[i]:,}" for i in order[:5]],
+        case.ids(case.aligned[np.isin(chosen, ids[order[:3]])]),
     )
 
 
@@ -96,6 +93,7 @@ def margins(case: Case) -> Finding | None:
     small = float((margin < bound).mean())
     low, middle, high = np.percentile(margin, (25, 50, 75))
     severity = "warn" if small >= MARGINS_WARN else "ok"
+    closest = ids[np.argsort(margin, kind="stable")]
     return Finding(
         "margins",
         severity,
@@ -103,7 +101,8 @@ def margins(case: Case) -> Finding | None:
         f"{percent(small)} of {len(margin):,} tokens by less than {bound:.4f}, which is a toss-up.",
         "" if severity == "ok" else f"Doubtful choices: {_ALIGN_AGAIN}, or mix several candidates (anchored).",
         {"n": len(margin), "quartiles": [float(low), float(middle), float(high)], "bound": bound, "small": small},
-        case.pairs(ids[np.argsort(margin, kind="stable")]),
+        case.pairs(closest),
+        first_ids(closest[: int((margin < bound).sum())]),
     )
 
 
@@ -129,6 +128,7 @@ def mutual(case: Case) -> Finding | None:
         "" if severity == "ok" else f"One-sided choices: {_ALIGN_AGAIN}.",
         {"n": len(free), "share": share, "source_has_twin": 1 - len(free) / len(case.aligned)},
         case.pairs(free[~chosen_back]),
+        case.ids(free[~chosen_back]),
     )
 
 
@@ -154,16 +154,14 @@ def crowds(case: Case) -> Finding:
         "one-to-one.",
         {"crowded_share": case.share(crowded), "largest": largest},
         [f"{case.source.label(int(sources[i]))} → {times[i]:,} tokens" for i in order if times[i] >= CROWD],
+        case.ids(crowded),
     )
 
 
 def scripts(case: Case) -> Finding | None:
     """Partners across scripts where the source has tokens of the target's own; None for too few to say."""
-    ours = scripts_of(case.target)[case.aligned]
-    theirs = scripts_of(case.source)[case.source_of[case.aligned]]
-    without = (*WITHOUT_LETTERS, "special", "")
-    names, times = np.unique(scripts_of(case.source), return_counts=True)
-    both = np.isin(ours, names[times >= FEWEST_OF_SCRIPT]) & ~np.isin(ours, without) & ~np.isin(theirs, without)
+    ours, theirs = case.scripts[case.aligned], case.source_scripts[case.source_of[case.aligned]]
+    both = np.isin(ours, case.scripts_of_source) & ~np.isin(ours, NO_SCRIPT) & ~np.isin(theirs, NO_SCRIPT)
     n = int(both.sum())
     if n < FEWEST_ALIGNED:
         return None
@@ -179,6 +177,7 @@ def scripts(case: Case) -> Finding | None:
         "" if severity == "ok" else "Align with more text in the scripts of these tokens.",
         {"n": n, "share": share},
         case.pairs(ids[np.argsort(-case.counts[ids], kind="stable")]),
+        case.ids(ids),
     )
 
 
@@ -208,6 +207,7 @@ def vector_neighbours(case: Case, source: TokenVectors, target: TokenVectors) ->
         f"{len(target):,} target and {len(source):,} source tokens have a vector.",
         "" if severity == "ok" else "The two sets of vectors hardly fit: align with more text, or by another recipe.",
         {"n": len(asking), "share": share, "target_vectors": len(target), "source_vectors": len(source)},
+        target_ids=case.ids(target.ids[asking[back != asking]]),
     )
 
 

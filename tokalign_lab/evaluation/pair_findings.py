@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokalign_lab.evaluation.breakdown import scripts_of
-from tokalign_lab.evaluation.finding import Case, Finding, percent, worst
+from tokalign_lab.evaluation.finding import FEWEST_OF_SCRIPT, NO_SCRIPT, Case, Finding, percent, worst
 from tokalign_lab.vocabulary import ROLES, Vocabulary
 
 NUMBER = "1234567890"
 INDENT = "x\n        y"
+GAP_OF_TEXT_WARN, GAP_OF_VOCABULARY_WARN = 0.01, 0.05
+"""Share in scripts that the source lacks: as for rows that rest on nothing (`row_findings`), which such tokens nearly
+do: their own script holds no partner for them."""
 _TUNE = "no lexicon changes this: have such text in what the model is tuned on"
 
 
 def pair_findings(case: Case) -> list[Finding]:
     """All findings of this module."""
-    return [digits(case), whitespace(case), fragments(case), special_tokens(case)]
+    return [digits(case), whitespace(case), fragments(case), special_tokens(case), script_gap(case)]
 
 
 def digits(case: Case) -> Finding:
@@ -33,6 +35,7 @@ def digits(case: Case) -> Finding:
         f"The target writes {NUMBER} as {' '.join(ours)}, the source as {' '.join(theirs)}.",
         "" if severity == "ok" else f"Numbers lose something; {_TUNE}.",
         {"target_tokens": len(ours), "source_tokens": len(theirs)},
+        target_ids=case.ids(case.scripts == "digits"),
     )
 
 
@@ -52,12 +55,13 @@ def whitespace(case: Case) -> Finding:
         "" if severity == "ok" else f"Indented code loses something; {_TUNE}.",
         {"target_tokens": len(ours), "source_tokens": len(theirs), "runs": int(runs.sum()), "alone": int(alone.sum())},
         case.most_used(alone),
+        case.ids(alone),
     )
 
 
 def fragments(case: Case) -> Finding:
     """Target tokens that are parts of characters, and what they rest on."""
-    broken = (scripts_of(case.target) == "bytes") & case.is_token
+    broken = (case.scripts == "bytes") & case.is_token
     alone = broken & case.on_nothing
     n, without = int(broken.sum()), int(alone.sum())
     severity = "warn" if case.text_share(alone) > 0 else "ok"
@@ -72,6 +76,7 @@ def fragments(case: Case) -> Finding:
         "by bytes (anchored, pieces).",
         {"fragments": n, "on_nothing": without, "share_of_text": case.text_share(broken)},
         case.most_used(alone),
+        case.ids(alone if without else broken),
     )
 
 
@@ -92,6 +97,25 @@ def special_tokens(case: Case) -> Finding:
         "" if severity == "ok" else "Chats will need tuning on text that holds these tokens.",
         {"unmatched": int(unmatched.sum()), "roles": roles, "chat": [case.target.raw_token(i) for i in marks]},
         [case.target.raw_token(i) for i in np.flatnonzero(unmatched)[:5]],
+        case.ids(unmatched),
+    )
+
+
+def script_gap(case: Case) -> Finding:
+    """Target tokens in scripts of which the source has next to nothing."""
+    lacking = case.needing & ~np.isin(case.scripts, (*NO_SCRIPT, *case.scripts_of_source))
+    bound = GAP_OF_TEXT_WARN if case.has_text else GAP_OF_VOCABULARY_WARN
+    severity = "warn" if case.text_share(lacking) >= bound else "ok"
+    scripts = case.by_script(lacking)
+    return Finding(
+        "scripts the source lacks",
+        severity,
+        f"{case.amount(lacking)} are in scripts of which the source has fewer than {FEWEST_OF_SCRIPT} tokens"
+        f"{': ' * bool(scripts)}{', '.join(f'{name} ({n:,})' for name, n in scripts[:5])}.",
+        "" if severity == "ok" else f"The source spells such text byte by byte, and so will the new rows; {_TUNE}.",
+        {"share": case.share(lacking), "share_of_text": case.text_share(lacking), "scripts": dict(scripts)},
+        case.most_used(lacking),
+        case.ids(lacking),
     )
 
 

@@ -69,6 +69,7 @@ def coverage(case: Case) -> Finding:
         "" if severity == "ok" else "More text gives more tokens vectors, and so partners.",
         values,
         case.most_used(rest),
+        case.ids(rest),
     )
 
 
@@ -86,6 +87,7 @@ def nothing(case: Case) -> Finding:
         "" if severity == "ok" else "Use a recipe that falls back on pieces (anchored, pieces).",
         {"share": case.share(case.on_nothing), "share_of_text": share},
         case.most_used(case.on_nothing),
+        case.ids(case.on_nothing),
     )
 
 
@@ -170,4 +172,5 @@ def _useless_finding(case: Case, name: str, hit: NDArray[np.bool_], what: str) -
         "" if severity == "ok" else "These rows carry nothing: choose other sources for them, or pieces.",
         values,
         case.pairs(np.flatnonzero(hit & (case.source_of >= 0) & (case.source_of < case.source.size))) if n else [],
+        case.ids(hit),
     )

@@ -1,0 +1,146 @@
+"""Two lexicons side by side: each token in its group, and differences that a text can or cannot tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_diagnosis import made_of
+from test_lexicon_scores import map_to_most_frequent
+from texts import corpus_of
+from tiny import tiny_vocabulary
+from typer.testing import CliRunner
+
+from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows
+from tokalign_lab.alignment.recipes import align
+from tokalign_lab.cli import app
+from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.comparison import CHANGES, compare_lexicons, compare_slices, paired_bleu1
+from tokalign_lab.evaluation.compression import LANGUAGES, bytes_per_token
+from tokalign_lab.evaluation.lexicon_scores import score_lexicon
+from tokalign_lab.vocabulary import Vocabulary
+
+SOURCE, TARGET = tiny_vocabulary(300), tiny_vocabulary(290)
+
+
+def lexicon_of(partners: dict[int, int], origin: str = "aligned", counts: np.ndarray | None = None) -> Lexicon:
+    rows = LexiconRows(TARGET.size)
+    rows.fill(np.arange(TARGET.size), "mean")
+    for target_id, source_id in partners.items():
+        rows.copy(target_id, source_id, origin)
+    return made_of(rows, SOURCE, TARGET, counts)
+
+
+def test_each_token_is_in_one_group_and_the_most_used_comes_first() -> None:
+    counts = np.zeros(TARGET.size, np.int64)
+    counts[[1, 2, 3, 4]] = [10, 40, 30, 20]
+    a = lexicon_of({1: 5, 2: 6, 3: 7}, counts=counts)
+    b = lexicon_of({1: 5, 2: 9, 4: 8}, counts=counts)
+    found = compare_lexicons(a, b)
+    assert list(found.counts) == list(CHANGES)
+    assert found.counts == {"same": 1, "changed": 1, "gained": 1, "lost": 1, "neither": TARGET.size - 4}
+    assert found.text_shares == {"same": 0.1, "changed": 0.4, "gained": 0.2, "lost": 0.3, "neither": 0.0}
+    assert found.table["target_id"].tolist()[:4] == [2, 3, 4, 1]
+    assert found.table["change"].tolist()[:4] == ["changed", "lost", "gained", "same"]
+    assert found.table[["partner_a", "partner_b"]].to_numpy().tolist()[:3] == [[6, 9], [7, -1], [-1, 8]]
+    turned = compare_lexicons(b, a)
+    assert (turned.counts["gained"], turned.counts["lost"]) == (1, 1)
+    assert turned.table["change"].tolist()[1:3] == ["gained", "lost"]
+
+
+def test_a_row_at_random_or_of_pieces_is_no_partner() -> None:
+    counts = compare_lexicons(lexicon_of({1: 5, 2: 6}, "permuted"), lexicon_of({1: 5, 2: 6})).counts
+    assert (counts["same"], counts["gained"]) == (0, 2)
+
+
+def test_without_text_there_are_no_shares_of_it() -> None:
+    assert compare_lexicons(lexicon_of({1: 2}), lexicon_of({1: 2})).text_shares is None
+
+
+def test_lexicons_of_different_pairs_are_refused() -> None:
+    other = tiny_vocabulary(280)
+    rows = LexiconRows(other.size)
+    rows.fill(np.arange(other.size), "mean")
+    with pytest.raises(InputError, match="different pairs: the target tokenizer is 'tiny-290'"):
+        compare_lexicons(lexicon_of({1: 2}), made_of(rows, SOURCE, other))
+
+
+def held_out(documents: int) -> TokenizedPair:
+    """Every document has the same ids on both sides, so that the identity is a perfect lexicon."""
+    random = np.random.default_rng(0)
+    ids = [random.integers(10, 250, 40).tolist() for _ in range(documents)]
+    corpora = (corpus_of(ids, vocabulary.fingerprint) for vocabulary in (SOURCE, TARGET))
+    return TokenizedPair(SOURCE, TARGET, *corpora, [])
+
+
+def test_the_paired_interval_sees_a_small_difference_that_is_there_on_every_document() -> None:
+    whole = {i: i for i in range(TARGET.size)}
+    a = lexicon_of({i: s for i, s in whole.items() if i % 25})  # loses a twenty-fifth of the tokens
+    found = paired_bleu1(a, lexicon_of(whole), held_out(60))["target_to_source"]
+    assert found.b.mean == pytest.approx(1.0)
+    assert found.difference.mean == pytest.approx(found.b.mean - found.a.mean)
+    assert 0 < found.difference.low < found.difference.high < 0.1
+    assert found.verdict == "B is higher"
+    turned = paired_bleu1(lexicon_of(whole), a, held_out(60))["target_to_source"]
+    assert turned.verdict == "A is higher"
+    assert turned.difference.mean == pytest.approx(-found.difference.mean)
+
+
+def test_a_lexicon_does_not_differ_from_itself() -> None:
+    a = lexicon_of({i: i for i in range(100)})
+    found = paired_bleu1(a, a, held_out(20))["source_to_target"]
+    assert (found.difference.low, found.difference.high) == (0.0, 0.0)
+    assert found.verdict == "no difference that this text can tell"
+
+
+def test_too_short_documents_are_refused() -> None:
+    pair = held_out(2)
+    short = [corpus_of([[1, 2, 3]], vocabulary.fingerprint) for vocabulary in (SOURCE, TARGET)]
+    with pytest.raises(InputError, match="10 tokens in both"):
+        paired_bleu1(lexicon_of({1: 1}), lexicon_of({1: 1}), TokenizedPair(pair.source, pair.target, *short, []))
+
+
+def test_on_a_real_text_the_means_are_those_of_the_scores(small_pair: TokenizedPair) -> None:
+    bad, good = map_to_most_frequent(small_pair), align(small_pair, "pieces").lexicon
+    found = paired_bleu1(bad, good, small_pair)
+    assert found["target_to_source"].verdict == "B is higher"
+    scores = score_lexicon(good, small_pair, encoder=None)
+    for direction, pair in found.items():
+        assert pair.b.mean == pytest.approx(scores.bleu1[direction])
+
+
+def test_slices_that_both_have_are_compared() -> None:
+    a = {"bits_per_byte": 2.0, "by_slice": {"prose": 1.5, "code": 2.5, "de": 9.0}}
+    b = {"bits_per_byte": 1.5, "by_slice": {"code": 1.0, "prose": 2.0}}
+    rows = compare_slices(a, b)
+    assert [row["slice"] for row in rows] == ["all", "code", "prose"]
+    assert [row["difference"] for row in rows] == [-0.5, -1.5, 0.5]
+
+
+def test_bytes_a_token_by_language(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
+    one, two = bytes_per_token(smollm_vocabulary), bytes_per_token(sp32k_vocabulary)
+    assert list(one) == list(two) == list(LANGUAGES)
+    assert one["en"] > 3.5 > 2 > one["ta"] >= 1  # made for English; Tamil is written nearly byte by byte
+    assert two["ru"] > one["ru"]
+
+
+def test_the_command_prints_what_changed(tmp_path: Path) -> None:
+    counts = np.ones(TARGET.size, np.int64)
+    a, b = lexicon_of({1: 5, 2: 6}, counts=counts), lexicon_of({1: 5, 2: 7}, counts=counts)
+    for lexicon, name in ((a, "a"), (b, "b")):
+        lexicon.table.loc[2, "target_token"] = "[/INST]"  # it looks like markup of the terminal's
+        lexicon.save(tmp_path / f"{name}.parquet")
+    arguments = ["compare", str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
+    plain = CliRunner().invoke(app, arguments)
+    assert plain.exit_code == 0
+    assert "another partner" in plain.stdout
+    assert "[/INST]" in plain.stdout
+    as_json = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout.splitlines()[-1])
+    assert as_json["counts"]["changed"] == 1
+    assert as_json["moved"][0]["partner_a"] == SOURCE.label(6)
+    missing = CliRunner().invoke(app, ["compare", str(tmp_path / "a.parquet"), "nothing"])
+    assert missing.exit_code == 2
+    assert missing.stderr.count("\n") == 1

@@ -1,0 +1,144 @@
+"""The diagnosis panel without a browser: the verdict, a finding's tokens in the shared view, its errors, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ipywidgets")
+
+from test_diagnosis import made_of
+from tiny import tiny_vocabulary
+
+from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows
+from tokalign_lab.evaluation.diagnosis import Diagnosis
+from tokalign_lab.evaluation.finding import MOST_IDS, Finding
+from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets import DiagnosisPanel, LabState
+from tokalign_lab.widgets.background import inline
+from tokalign_lab.widgets.diagnosis_panel import finding_html
+from tokalign_lab.widgets.query import Query
+
+
+@pytest.fixture(autouse=True)
+def _at_once() -> Iterator[None]:
+    with inline():
+        yield
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Vocabulary, Vocabulary]:
+    return tiny_vocabulary(300), tiny_vocabulary(290)
+
+
+@pytest.fixture(scope="module")
+def lexicon(pair: tuple[Vocabulary, Vocabulary]) -> Lexicon:
+    """All targets on one source, but for twenty on the mean row, which the text uses a lot."""
+    source, target = pair
+    rows = LexiconRows(target.size)
+    rows.fill(np.arange(target.size), "mean")
+    for target_id in range(20, target.size):
+        rows.copy(target_id, 40, "aligned")
+    counts = np.ones(target.size, np.int64)
+    counts[:20] = np.arange(100, 120)
+    return made_of(rows, source, target, counts)
+
+
+def finding_button(panel: DiagnosisPanel, name: str) -> Any:
+    hook = f"tl-finding-{name.replace(' ', '-')}"
+    return next(row.children[1] for row in panel._list.children if hook in row.children[1]._dom_classes)
+
+
+def test_the_verdict_is_told_in_words_and_the_worst_comes_first(
+    lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]
+) -> None:
+    panel = DiagnosisPanel(lexicon, *pair)
+    assert panel.state["verdict"] == "poor"
+    assert ">poor</span> Do not make a model from it" in panel._verdict.value
+    first = panel._list.children[0].children[0].value
+    assert "ruins it" in first
+    assert "What to do:" in first
+    assert panel.findings["severity"].iloc[0] == "poor"
+    shown = len(panel._list.children)
+    panel._fine.value = True
+    assert len(panel._list.children) == len(panel.findings) > shown
+
+
+def test_a_press_selects_the_tokens_of_a_finding_and_asks_for_them_worst_first(
+    lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]
+) -> None:
+    state = LabState()
+    panel = DiagnosisPanel(lexicon, *pair, state=state)
+    press = finding_button(panel, "rows that rest on nothing")
+    assert press.description == "Show 20 tokens"
+    press.click()
+    assert state.selection.space == "target"
+    assert state.selection.by == "diagnosis"
+    assert state.selection.ids == tuple(range(19, -1, -1))  # those that the text uses most
+    assert state.query == Query(selected=True, sort="worst")
+    assert press.button_style == "primary"
+    state.select("target", [3], by="lexicon")
+    assert press.button_style == ""
+
+
+def test_every_finding_that_is_not_fine_has_its_tokens(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+    panel = DiagnosisPanel(lexicon, *pair)
+    assert panel.diagnosis is not None
+    for found in panel.diagnosis.findings:
+        ids = found.target_ids
+        assert len(ids) == len(set(ids)) <= MOST_IDS, found.name
+        assert all(0 <= i < len(lexicon) for i in ids), found.name
+    assert {f.name for f in panel.diagnosis.findings if f.severity == "poor" and not f.target_ids} == set()
+    assert set(panel.diagnosis.finding("one source for many").target_ids) == set(range(20, len(lexicon)))
+
+
+def test_a_finding_without_tokens_has_no_button_to_press(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+    panel = DiagnosisPanel(lexicon, *pair)
+    panel.diagnosis = Diagnosis([Finding("nothing here", "warn", "Seen.", "Do.")])
+    panel._draw()
+    assert panel._list.children[0].children[1].disabled
+
+
+def test_tokens_are_escaped() -> None:
+    html = finding_html(Finding("a <b>", "warn", "Saw <script>.", "Do <i>.", examples=["<script>alert(1)</script>"]))
+    assert "<script>" not in html
+    assert "<i>" not in html
+    assert "&lt;script&gt;alert(1)" in html
+
+
+def test_the_work_is_told_in_words(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+    panel = DiagnosisPanel(lexicon, *pair)
+    said: list[str] = []
+    panel._verdict.observe(lambda change: said.append(change["new"]), names="value")
+    panel._again.click()
+    assert any(f"Looking at {len(lexicon)} rows: how partners were chosen" in words for words in said)
+
+
+def test_another_tokenizer_is_refused_in_the_panel(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+    panel = DiagnosisPanel(lexicon, pair[1], pair[0])
+    assert "made for the source tokenizer" in panel._error.value
+    assert panel.state["verdict"] is None
+    assert not panel._again.disabled
+
+
+def test_to_code_shows_the_same_view(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+    panel = DiagnosisPanel(lexicon, *pair)
+    finding_button(panel, "rows that rest on nothing").click()
+    lines = panel.to_code().splitlines()
+    names: dict[str, Any] = {"lexicon": lexicon, "source": pair[0], "target": pair[1]}
+    exec("\n".join([*lines[:-1], f"again = {lines[-1]}"]), names)
+    again = names["again"]
+    assert again.state == panel.state
+    assert finding_button(again, "rows that rest on nothing").button_style == "primary"
+
+
+def test_closed_panels_hear_nothing(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+    state = LabState()
+    panel = DiagnosisPanel(lexicon, *pair, state=state)
+    press = finding_button(panel, "rows that rest on nothing")
+    panel.close()
+    state.select("target", range(19, -1, -1), by="diagnosis")
+    assert press.button_style == ""

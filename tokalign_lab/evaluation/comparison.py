@@ -1,0 +1,209 @@
+"""Two lexicons of one pair side by side: which tokens changed their partner, and which of the two carries text better.
+
+A partner is a single source token that a row stands on (`breakdown.WITH_PARTNER`); rows of pieces, of the mean or of
+nothing have none. So a token is the same in both, changed, gained (only the second has a partner) or lost, or it has
+one in neither.
+
+Whether one scores higher is asked of the same documents: the difference of the two scores is taken document by
+document, and its interval drawn over documents (the paired bootstrap, Koehn 2004). Two intervals that overlap may
+still belong to lexicons of which one is better on nearly every document; the interval of the difference says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.breakdown import WITH_PARTNER
+from tokalign_lab.evaluation.interval import Interval, of_mean
+from tokalign_lab.evaluation.lexicon_scores import FEWEST_TOKENS, bleu1
+from tokalign_lab.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHANGES = {
+    "same": "the same partner in both",
+    "changed": "another partner",
+    "gained": "a partner in B only",
+    "lost": "a partner in A only",
+    "neither": "a partner in neither",
+}
+DIRECTIONS = ("target_to_source", "source_to_target")
+MOST_DOCUMENTS = 1000
+
+
+@dataclass(frozen=True)
+class LexiconComparison:
+    """What differs between lexicons A and B.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row a target token, most used first: `target_id`, `token` (the tokenizer's string), `change` (see
+        `CHANGES`), `partner_a`, `partner_b` (source ids, -1: none), `score_a`, `score_b`, `origin_a`, `origin_b`,
+        `frequency` (uses in the text of A, or of B where A knows none). Holes are left out.
+    counts : dict of str to int
+        Tokens by change, in the order of `CHANGES`.
+    text_shares : dict of str to float or None
+        The same as shares of the text; None where neither lexicon knows a text.
+    """
+
+    table: pd.DataFrame
+    counts: dict[str, int]
+    text_shares: dict[str, float] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without the table."""
+        return {"counts": self.counts, "text_shares": self.text_shares}
+
+
+@dataclass(frozen=True)
+class PairedScore:
+    """Scores of A and B on the same documents, and B minus A document by document."""
+
+    a: Interval
+    b: Interval
+    difference: Interval
+
+    @property
+    def verdict(self) -> str:
+        """Say which is higher, in words."""
+        if self.difference.low > 0:
+            return "B is higher"
+        return "A is higher" if self.difference.high < 0 else "no difference that this text can tell"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def compare_lexicons(a: Lexicon, b: Lexicon) -> LexiconComparison:
+    """Compare two lexicons token by token.
+
+    Raises
+    ------
+    InputError
+        If they were made for different tokenizers.
+    """
+    import pandas as pd
+
+    check_same_pair(a, b)
+    origins = [one.table["origin"].to_numpy(dtype=str) for one in (a, b)]
+    partners = [np.where(np.isin(o, WITH_PARTNER), one.source_of(), -1) for o, one in zip(origins, (a, b), strict=True)]
+    counts = a.table["target_count"].to_numpy(np.int64)
+    if not counts.any():
+        counts = b.table["target_count"].to_numpy(np.int64)
+    table = pd.DataFrame(
+        {
+            "target_id": a.table["target_id"],
+            "token": a.table["target_token"],
+            "change": _changes(*partners),
+            "partner_a": partners[0],
+            "partner_b": partners[1],
+            "score_a": a.table["score"],
+            "score_b": b.table["score"],
+            "origin_a": origins[0],
+            "origin_b": origins[1],
+            "frequency": counts,
+        }
+    )
+    table = table[(origins[0] != "hole") | (origins[1] != "hole")]
+    table = table.sort_values("frequency", ascending=False, kind="stable").reset_index(drop=True)
+    times = table["change"].value_counts()
+    used = table.groupby("change")["frequency"].sum()
+    total = int(used.sum())
+    shares = {name: float(used.get(name, 0) / total) for name in CHANGES} if total else None
+    return LexiconComparison(table, {name: int(times.get(name, 0)) for name in CHANGES}, shares)
+
+
+def paired_bleu1(
+    a: Lexicon, b: Lexicon, held_out: TokenizedPair, seed: int = 0, progress: Progress | None = None
+) -> dict[str, PairedScore]:
+    """BLEU-1 of two lexicons on the same held-out documents, by direction.
+
+    Parameters
+    ----------
+    a, b
+        Lexicons of one pair.
+    held_out
+        A text that neither was made from, in both tokenisations.
+    seed
+        Of the bootstrap.
+    progress
+        Told about each direction.
+
+    Raises
+    ------
+    InputError
+        If lexicons and text are not of one pair, or no document has 10 tokens in both tokenisations.
+    """
+    check_same_pair(a, b)
+    a.check(held_out.source, held_out.target)
+    source, target = held_out.source_corpus, held_out.target_corpus
+    enough = np.flatnonzero(np.minimum(np.diff(source.offsets), np.diff(target.offsets)) >= FEWEST_TOKENS)
+    if not len(enough):
+        raise InputError(
+            f"No held-out document has {FEWEST_TOKENS} tokens in both tokenisations; give more or longer documents."
+        )
+    places = np.linspace(0, len(enough) - 1, min(MOST_DOCUMENTS, len(enough))).round().astype(np.int64)
+    documents = enough[places]
+    found = {}
+    for number, direction in enumerate(DIRECTIONS):
+        if progress is not None:
+            progress(number / len(DIRECTIONS), f"BLEU-1 of {len(documents):,} documents")
+        forward = direction == "target_to_source"
+        written, wanted = (target, source) if forward else (source, target)
+        one, other = (
+            np.array([bleu1(mapping[written[i]].tolist(), wanted[i].tolist()) for i in documents])
+            for mapping in (lexicon.source_of() if forward else lexicon.target_of() for lexicon in (a, b))
+        )
+        found[direction] = PairedScore(of_mean(one, seed), of_mean(other, seed), of_mean(other - one, seed))
+    return found
+
+
+def compare_slices(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Bits per byte of two evaluations, overall ("all") and by slice, with B minus A.
+
+    Parameters
+    ----------
+    a, b
+        "evaluation" events of runs, or `BitsPerByte.to_dict()`; slices that only one has are left out.
+    """
+    both = [name for name in a.get("by_slice", {}) if name in b.get("by_slice", {})]
+    values = [("all", a["bits_per_byte"], b["bits_per_byte"])]
+    values += [(name, a["by_slice"][name], b["by_slice"][name]) for name in sorted(both)]
+    return [{"slice": name, "a": one, "b": two, "difference": two - one} for name, one, two in values]
+
+
+def check_same_pair(a: Lexicon, b: Lexicon) -> None:
+    """Make sure that two lexicons are of one pair.
+
+    Raises
+    ------
+    InputError
+        If a tokenizer differs.
+    """
+    for side in ("source", "target"):
+        one, two = a.provenance[side], b.provenance[side]
+        if one["fingerprint"] != two["fingerprint"] or one["size"] != two["size"]:
+            raise InputError(
+                f"These lexicons are of different pairs: the {side} tokenizer is '{one['name']}' ({one['size']:,} "
+                f"tokens) in the one and '{two['name']}' ({two['size']:,} tokens) in the other; choose two of one pair."
+            )
+
+
+def _changes(a: NDArray[np.int32], b: NDArray[np.int32]) -> NDArray[np.str_]:
+    names = np.full(len(a), "changed")
+    names[a == b] = "same"
+    names[(a < 0) & (b >= 0)] = "gained"
+    names[(a >= 0) & (b < 0)] = "lost"
+    names[(a < 0) & (b < 0)] = "neither"
+    return names

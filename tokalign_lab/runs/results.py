@@ -1,0 +1,156 @@
+"""What runs have found, read back from their folders: the lexicon behind a run, its scores, its last measurement.
+
+A lexicon has a line of descent: an align run makes it, a rearrange run names it, and an adapt run names the model that
+was rearranged by it. Whoever compares two runs wants the lexicons at the roots of both.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.registry import METHODS
+from tokalign_lab.documents import Document, read_documents, split_documents
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs.control import find_run, list_runs
+from tokalign_lab.runs.events import Event
+from tokalign_lab.runs.folder import RunFolder
+
+TEXT_SETTINGS = ("text", "max_bytes", "seed", "held_out_share", "evaluate_bytes")
+"""Settings that decide which bytes a run measures its model on."""
+_DEFAULTS = {"seed": 0}
+
+
+def lexicon_path(run: RunFolder) -> Path | None:
+    """Return the file of the lexicon that a run made or rests on; None where there is none (any more)."""
+    info = run.info()
+    settings = info["settings"]
+    if info["kind"] == "align":
+        path = run.path / "alignment" / "lexicon.parquet"
+    elif info["kind"] == "rearrange":
+        path = Path(settings["lexicon"])
+    elif info["kind"] == "adapt":
+        before = RunFolder(Path(settings["model"]).parent)
+        return lexicon_path(before) if (before.path / "run.json").is_file() else None
+    else:
+        return None
+    return path if path.is_file() else None
+
+
+def scores_of(run: RunFolder) -> dict[str, Any]:
+    """Return an align run's `scores.json`; empty where there is none."""
+    try:
+        return dict(json.loads((run.path / "scores.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def last_evaluation(run: RunFolder) -> Event | None:
+    """Return the newest measurement of a run's model: bits per byte, and by slice; None before the first."""
+    measured = run.curve("evaluation")
+    return measured[-1] if measured else None
+
+
+def held_out_of(run: RunFolder) -> list[Document]:
+    """Return the text that an align run scored its lexicon on, and did not learn from.
+
+    Raises
+    ------
+    InputError
+        If the text cannot be read any more.
+    """
+    settings = run.info()["settings"]
+    seed = int(settings.get("seed", 0))
+    documents = read_documents(settings["text"], max_bytes=settings.get("max_bytes"), seed=seed)
+    return split_documents(documents, seed=seed)[1]
+
+
+def measured_otherwise(a: RunFolder, b: RunFolder) -> list[str]:
+    """Name the settings by which two runs measure on different text; empty where they measure on the same."""
+    one, two = (run.info()["settings"] for run in (a, b))
+    default = _DEFAULTS.get
+    return [name for name in TEXT_SETTINGS if one.get(name, default(name)) != two.get(name, default(name))]
+
+
+def recipes_table(source: str, target: str, root: Path | str | None = None) -> list[dict[str, Any]]:
+    """List every recipe with what align runs of this pair found.
+
+    Parameters
+    ----------
+    source, target
+        Names as in the runs' settings.
+    root
+        The folder of runs, as for `list_runs`.
+
+    Returns
+    -------
+    list of dict
+        In the order of `METHODS`, for each of its runs (the newest first) `recipe`, `run` (its path), `name`, `state`,
+        `text`, `max_bytes`, `seed`, `seconds`, and `scores` (`scores.json`); a recipe without a run has one row with
+        `run` None and the state "not aligned".
+    """
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
+    for run in list_runs(root):
+        info = run.info()
+        settings = info["settings"]
+        if info["kind"] != "align" or (settings["source"], settings["target"]) != (source, target):
+            continue
+        scores = scores_of(run)
+        recipe = settings.get("recipe", "anchored")
+        runs.setdefault(recipe, []).append(
+            {
+                "recipe": recipe,
+                "run": str(run.path),
+                "name": run.name,
+                "state": info["state"],
+                "text": settings["text"],
+                "max_bytes": settings.get("max_bytes"),
+                "seed": settings.get("seed", 0),
+                "seconds": sum(scores.get("seconds", {}).values()) or None,
+                "scores": scores,
+            }
+        )
+    return [row for name, found in runs.items() for row in found or [_without_run(name)]]
+
+
+def lexicon_of(given: RunFolder | Path | str) -> Lexicon:
+    """Load the lexicon that a run rests on, or that a file holds.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    found = resolve(given)
+    file = found if isinstance(found, Path) else lexicon_path(found)
+    if file is None:
+        raise InputError(f"The run '{found}' has no lexicon; name a run of align, rearrange or adapt, or a lexicon.")
+    return Lexicon.load(file)
+
+
+def resolve(given: RunFolder | Path | str) -> RunFolder | Path:
+    """Tell whether a path or a name is a run or a lexicon.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    if isinstance(given, RunFolder):
+        return given
+    path = Path(given)
+    if path.is_file():
+        return path
+    try:
+        return find_run(path)
+    except InputError:
+        raise InputError(
+            f"'{path}' is neither a run nor a lexicon; give a run's name or folder, or a .parquet file."
+        ) from None
+
+
+def _without_run(recipe: str) -> dict[str, Any]:
+    empty = dict.fromkeys(("run", "max_bytes", "seed", "seconds"))
+    return {"recipe": recipe, "state": "not aligned", "name": "", "text": [], "scores": {}} | empty

@@ -1,0 +1,97 @@
+"""Which of two lexicons scores higher, asked of the same held-out documents; a button, since it reads a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+import ipywidgets as w
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.corpus import tokenize_pair
+from tokalign_lab.evaluation.comparison import PairedScore, paired_bleu1
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.results import held_out_of, measured_otherwise
+from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets.background import Latest
+from tokalign_lab.widgets.compare_view import Side
+from tokalign_lab.widgets.panel import button
+
+Paired = dict[str, PairedScore]
+
+
+class DifferenceBar(w.HBox):
+    """A button that measures, and words that say how far it is or why it cannot.
+
+    Parameters
+    ----------
+    guarded : wraps a callback so that its errors are seen, and does nothing once the panel is closed
+    vocabularies : gives the source and target vocabulary of a lexicon
+    show : called with the scores
+    """
+
+    def __init__(
+        self,
+        guarded: Callable[[Callable[..., None]], Callable[..., None]],
+        vocabularies: Callable[[Lexicon], Sequence[Vocabulary]],
+        show: Callable[[Paired], None],
+    ) -> None:
+        self._guarded, self._vocabularies, self._show = guarded, vocabularies, guarded(show)
+        self._pair: tuple[Lexicon, Lexicon, RunFolder] | None = None
+        self._latest = Latest()
+        self.button = button(
+            "Measure the difference", guarded(self.measure), "tl-measure-difference",
+            "BLEU-1 of both on the same held-out documents, and the interval of the difference",
+        )  # fmt: skip
+        self.note = w.HTML()
+        super().__init__([self.button, self.note])
+        self.add_class("tl-bar")
+
+    def offer(self, a: Side, b: Side) -> None:
+        """Get ready for these two; the text is that of the first of them that is an align run."""
+        self._latest.submit(lambda is_current: None)  # what is being measured is of another pair
+        runs = [side.run for side in (a, b) if side.run is not None and side.run.info()["kind"] == "align"]
+        self._pair = None
+        if a.lexicon is not None and b.lexicon is not None and runs:
+            self._pair = (a.lexicon, b.lexicon, runs[0])
+        self.button.disabled = self._pair is None
+        self.layout.display = "none" if a.lexicon is None or b.lexicon is None else ""
+        self._say(_warning(runs))
+
+    def measure(self) -> None:
+        """Score both on the same documents, away from the callback."""
+        if self._pair is None:
+            return
+        a, b, run = self._pair
+        self.button.disabled = True
+        self._say("Reading the held-out text …")
+
+        def work(is_current: Callable[[], bool]) -> None:
+            def score() -> None:
+                documents = held_out_of(run)
+                self._say(f"Tokenising {len(documents):,} documents both ways …")
+                pair = tokenize_pair(*self._vocabularies(a), documents)
+                found = paired_bleu1(a, b, pair, progress=lambda _share, words: self._say(f"{words} …"))
+                if is_current():
+                    self._say("")
+                    self._show(found)
+
+            try:
+                self._guarded(score)()
+            finally:
+                if is_current():
+                    self.button.disabled = False
+
+        self._latest.submit(work)
+
+    def _say(self, words: str) -> None:
+        self.note.value = f'<div class="tl-note" role="status">{escape(words)}</div>'
+
+
+def _warning(runs: Sequence[RunFolder]) -> str:
+    if not runs:
+        return "A lexicon alone does not name the text it was made from; compare align runs to measure the difference."
+    texts = [name for name in measured_otherwise(runs[0], runs[-1]) if name in ("text", "max_bytes", "seed")]
+    if texts:
+        return f"Made from different text ({', '.join(texts)} differ): B may have learned from what A holds out."
+    return ""

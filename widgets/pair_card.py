@@ -1,0 +1,163 @@
+"""What two tokenizers are, before any work: sizes, roles, what they share, scripts, and what each language costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+from tokalign_lab.catalog.choices import Choice, where_from
+from tokalign_lab.evaluation.breakdown import scripts_of
+from tokalign_lab.evaluation.compression import LANGUAGES
+from tokalign_lab.spelling import WITHOUT_LETTERS
+from tokalign_lab.vocabulary import Overlap, Vocabulary
+
+ROLE_WORDS = {"bos": "begins a text", "eos": "ends a text", "pad": "padding", "unk": "unknown"}
+TOP_SCRIPTS = 8
+COMMON = 12  # languages that are shown before all are asked for
+_WITHOUT_SCRIPT = {
+    "digits": "digits", "symbols": "signs", "whitespace": "white space", "bytes": "parts of characters",
+    "special": "special",
+}  # fmt: skip
+
+
+def card_html(source: Vocabulary, target: Vocabulary, shared: Overlap) -> str:
+    """Both tokenizers side by side, and how much they share."""
+    rows = [
+        ("Tokens", *(f"{int((~v.is_hole).sum()):,}" for v in (source, target))),
+        ("Algorithm", *(escape(_algorithm(v)) for v in (source, target))),
+        ("Special tokens", *(_roles_html(v) for v in (source, target))),
+        ("Comes from", *(escape(where_words(where_from(v.name))) for v in (source, target))),
+        ("Licence", *(escape(_licence(v.name)) for v in (source, target))),
+    ]
+    cells = "".join(f'<div class="tl-key">{key}</div><div>{a}</div><div>{b}</div>' for key, a, b in rows)
+    head = f"<div></div><div><b>Source: {escape(source.name)}</b></div><div><b>Target: {escape(target.name)}</b></div>"
+    return (
+        f'<div class="tl-sides">{head}{cells}</div><div class="tl-cards">'
+        f'<div class="tl-card"><div class="tl-card-value">{shared.raw_share:.1%}</div><div class="tl-card-name">of the '
+        f"target found as a string ({shared.raw_count:,})</div></div>"
+        f'<div class="tl-card"><div class="tl-card-value">{shared.bytes_share:.1%}</div><div class="tl-card-name">of '
+        f"the target found as bytes ({shared.bytes_count:,})</div></div></div>"
+        '<div class="tl-note">Ġthe, ▁the and “ the” are one token: the same bytes, other strings. '
+        "The lab compares bytes.</div>"
+    )
+
+
+def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
+    """Which scripts both vocabularies hold tokens of: a table of the largest, the rest in words."""
+    counts = [Counter(scripts_of(vocabulary).tolist()) for vocabulary in (source, target)]
+    names = sorted({*counts[0], *counts[1]} - {""}, key=lambda name: (-(counts[0][name] + counts[1][name]), name))
+    letters = [name for name in names if name not in (*WITHOUT_LETTERS, "special")]
+    most = [max(1, max((count[name] for name in letters), default=1)) for count in counts]
+    lines = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th>"
+        + "".join(_meter(f"{count[name]:,}", count[name] / top) for count, top in zip(counts, most, strict=True))
+        + "</tr>"
+        for name in letters[:TOP_SCRIPTS]
+    )
+    rest = [f"{name} {counts[0][name]:,} / {counts[1][name]:,}" for name in letters[TOP_SCRIPTS:]]
+    others = [
+        f"{words} {counts[0][name]:,} / {counts[1][name]:,}"
+        for name, words in _WITHOUT_SCRIPT.items()
+        if counts[0][name] + counts[1][name]
+    ]
+    more = f"<details><summary>{len(rest)} more scripts</summary>{escape(', '.join(rest))}</details>" * bool(rest)
+    return (
+        f'<table class="tl-twin tl-scripts"><caption>Tokens by script of their letters</caption><thead><tr>'
+        f'<th scope="col">Script</th>{_heads(source, target)}</tr></thead><tbody>{lines}</tbody></table>'
+        f'<div class="tl-note">{more}Without letters, source / target: {escape(", ".join(others))}.</div>'
+    )
+
+
+def languages_html(
+    names: tuple[str, str], rates: Sequence[Mapping[str, float]], codes: Sequence[str] | None = None
+) -> str:
+    """Bytes a token in each language, and what that means for the length of a text.
+
+    Parameters
+    ----------
+    names : of source and target
+    rates : bytes a token by language code, of source and target
+    codes : languages to show; the common ones by default
+    """
+    shown = list(codes if codes is not None else list(LANGUAGES)[:COMMON])
+    most = max((rate[code] for rate in rates for code in shown), default=1.0)
+    lines = "".join(
+        f'<tr><th scope="row">{escape(LANGUAGES[code])}</th>'
+        + "".join(_meter(f"{rate[code]:.2f}", rate[code] / most) for rate in rates)
+        + f"<td>{_length_words(rates[0][code] / rates[1][code])}</td></tr>"
+        for code in shown
+    )
+    heads = "".join(f'<th scope="col" colspan="2">{escape(name)}</th>' for name in names)
+    return (
+        '<table class="tl-twin tl-languages"><caption>Bytes a token by language, on the declaration of human rights; '
+        f'more is shorter</caption><thead><tr><th scope="col">Language</th>{heads}<th scope="col">With the target, '
+        f"texts become</th></tr></thead><tbody>{lines}</tbody></table>"
+    )
+
+
+def offers_html(wanted: Sequence[Choice]) -> str:
+    """Say what fetching these means: size, origin and licence."""
+    lines = "".join(
+        f"<li><b>{escape(choice.name)}</b>"
+        + (
+            f": {escape(choice.description)}. {choice.size_bytes / 1e6:.0f} MB, {where_words(choice)}; licence "
+            f"{escape(choice.licence)}.</li>"
+            if choice.size_bytes
+            else ": from the Hugging Face hub. Its size and licence are on its page.</li>"
+        )
+        for choice in wanted
+    )
+    return f"<p>Not on this machine yet; press “Fetch what is missing” to get:</p><ul>{lines}</ul>"
+
+
+def where_words(choice: Choice) -> str:
+    """Say where a choice comes from, and whether it is here."""
+    where = {
+        "packaged": "packaged (PyPI)",
+        "hub cache": "the hub",
+        "hub": "the hub",
+        "folder": "a file or folder of yours",
+    }
+    return f"{where[choice.where]}, {'on this machine' if choice.here else 'not on this machine'}"
+
+
+def _length_words(ratio: float) -> str:
+    """Say how the number of tokens changes: bytes a token before over bytes a token after."""
+    change = ratio - 1
+    if abs(change) < 0.02:
+        return "as long"
+    return f"{abs(change):.0%} {'longer' if change > 0 else 'shorter'}"
+
+
+def _meter(figure: str, share: float) -> str:
+    return (
+        f'<td class="tl-number">{figure}</td><td class="tl-meter" aria-hidden="true">'
+        f'<span style="width:{min(1.0, share):.1%}"></span></td>'
+    )
+
+
+def _heads(source: Vocabulary, target: Vocabulary) -> str:
+    return "".join(f'<th scope="col" colspan="2">{escape(v.name)}</th>' for v in (source, target))
+
+
+def _algorithm(vocabulary: Vocabulary) -> str:
+    model = type(vocabulary.tokenizer.backend_tokenizer.model).__name__
+    return f"{model}, {vocabulary.kind}"
+
+
+def _roles_html(vocabulary: Vocabulary) -> str:
+    roles = [
+        f'{escape(ROLE_WORDS[role])} <span class="tl-token">{escape(vocabulary.raw_token(i))}</span>'
+        for role, i in vocabulary.roles.items()
+    ]
+    held = np.fromiter(vocabulary.roles.values(), dtype=np.int64)
+    others = int(vocabulary.is_control.sum()) - len(np.unique(held))
+    return ", ".join(roles) + (f", and {others} more" if others > 0 else "") or "none"
+
+
+def _licence(name: str) -> str:
+    choice = where_from(name)
+    return choice.licence or {"folder": "see its folder"}.get(choice.where, "see its page on the hub")

@@ -7,21 +7,11 @@ from typing import Any
 
 import ipywidgets as w
 
-from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.runs.control import start_again
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets.background import submit
 from tokalign_lab.widgets.panel import bar, button
-
-FIELDS = {
-    "steps": "Steps",
-    "learning_rate_stage1": "Learning rate, stage 1",
-    "learning_rate_stage2": "Learning rate, stage 2",
-    "stage1_share": "Share of stage 1",
-    "batch_size": "Batch size",
-    "sequence_length": "Tokens a sequence",
-    "seed": "Seed",
-}
+from tokalign_lab.widgets.settings_fields import SettingsFields
 
 
 class AgainForm:
@@ -36,29 +26,21 @@ class AgainForm:
     def __init__(self, guarded: Callable[..., Callable[..., None]], started: Callable[[RunFolder], None]) -> None:
         self._guarded, self._started = guarded, started
         self._run: RunFolder | None = None
-        self._settings: dict[str, Any] = {}
         self.open_button = button(
             "Start again …",
             self._open_or_close,
             "tl-again",
             "Start a new run with these settings, some of them changed",
         )
-        defaults = AdaptSettings().to_dict()
-        self.fields: dict[str, w.Widget] = {
-            name: (w.IntText if isinstance(defaults[name], int) else w.FloatText)(
-                value=defaults[name], description=words, continuous_update=False
-            )
-            for name, words in FIELDS.items()
-        }
-        for name, field in self.fields.items():
-            field.add_class(f"tl-again-{name.replace('_', '-')}")
+        self.settings = SettingsFields("tl-again")
+        self.fields = self.settings.fields
         self.name = w.Text(
             description="Name of the new run", placeholder="a name, if you like", continuous_update=False
         )
         self.name.add_class("tl-again-name")
         self.start_button = button("Start the new run", guarded(self.start), "tl-again-start", style="primary")
         note = w.HTML("<div class='tl-note'>A new run with its own folder; this one stays as it is.</div>")
-        self.box = w.VBox([note, bar(self.name, *self.fields.values()), self.start_button])
+        self.box = w.VBox([note, bar(self.name), self.settings.box, self.start_button])
         self.box.add_class("tl-again-form")
         self.box.layout.display = "none"
 
@@ -67,17 +49,15 @@ class AgainForm:
         if self._run is not None and self._run.path == run.path:
             return
         self._run = run
-        self._settings = {name: settings.get(name, default) for name, default in AdaptSettings().to_dict().items()}
+        self.settings.take(settings)
         self.name.value = ""
-        for name, field in self.fields.items():
-            field.value = self._settings[name]
 
     def start(self) -> None:
         """Start the new run; what is wrong with a setting is said, and nothing is started then."""
         run = self._run
         if run is None:
             return
-        changes = {name: field.value for name, field in self.fields.items() if field.value != self._settings[name]}
+        changes = self.settings.changed
         title = self.name.value
         self.start_button.disabled = True
 

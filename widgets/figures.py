@@ -85,4 +85,3 @@ def _titles_left(figure: go.Figure) -> None:
     """Begin each plot's title at its left edge, out of the way of the buttons at the right."""
     for title, axis in zip(figure.layout.annotations, (figure.layout.xaxis, figure.layout.xaxis2), strict=True):
         title.update(x=axis.domain[0], xanchor="left", font={"size": 14})
-

@@ -20,7 +20,6 @@ That is why every cell can be run again at any time, and why a restarted kernel 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +29,20 @@ import ipywidgets as w
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
+from tokalign_lab.run_report import write_run_report
+from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets.background import submit
+from tokalign_lab.widgets.compare_panel import ComparePanel
+from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
 from tokalign_lab.widgets.job_panel import JobPanel
 from tokalign_lab.widgets.lexicon_panel import LexiconPanel
 from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
 from tokalign_lab.widgets.map_panel import MapPanel
 from tokalign_lab.widgets.pair_picker import PairPicker
 from tokalign_lab.widgets.panel import Panel
+from tokalign_lab.widgets.runs_panel import RunsPanel
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.training_panel import TrainingPanel
 from tokalign_lab.widgets.vocabularies import vocabulary_of
@@ -94,6 +100,11 @@ class Lab:
         return self.lab_state.to_dict()
 
     @property
+    def tune_defaults(self) -> dict[str, Any]:
+        """What a form for tuning begins with."""
+        return {"steps": 120, "sequence_length": 64, "batch_size": 2} if fast() else {"steps": 200}
+
+    @property
     def alignment(self) -> Alignment | None:
         """What was aligned last, if that has finished."""
         return self.aligned()[0] if self.work.finished("align") else None
@@ -106,7 +117,7 @@ class Lab:
 
     def pair_picker(self) -> PairPicker:
         """Choose the pair and compare both tokenizers on a text of your own."""
-        return self._opened("pair", PairPicker(state=self.lab_state))
+        return self._opened("pair", self.make_pair_picker())
 
     def align(
         self,
@@ -159,12 +170,28 @@ class Lab:
         """
         return self._opened("tune", self.make_training_panel(self.work.tune(steps, restart, **settings)))
 
+    def diagnosis(self) -> DiagnosisPanel:
+        """Find out why the pair of the last `align` is poor, if it is."""
+        return self._opened("diagnosis", self.make_diagnosis())
+
+    def compare(self, other: Path | str | RunFolder | None = None) -> ComparePanel:
+        """Compare the last `align` with another run of the pair; the newest other one when not given."""
+        return self._opened("compare", self.make_compare(other))
+
+    def runs_panel(self) -> RunsPanel:
+        """See all runs of this lab's folder."""
+        return self._opened("runs", self.make_runs_panel())
+
+    def report(self, path: Path | str | None = None) -> Path:
+        """Write one HTML file about the last `align` and what was tuned from it; in its run's folder by default."""
+        run, tuned = self._align_run(), self.work.find("adapt")
+        followed = [tuned] if tuned is not None else []
+        floor = self.work.floor(tuned) if tuned is not None else None
+        return write_run_report(Path(path or run.path / "report.html"), run, followed, floor)
+
     def make_lexicon_panel(self) -> LexiconPanel:
         """Make the inspector of the last alignment."""
-        alignment, view = self.aligned()
-        scores = self._align_run().path / "scores.json"
-        known = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else None
-        return self._told(LexiconPanel(alignment.lexicon, scores=known, state=self.lab_state, view=view))
+        return LexiconPanel.of_run(self._align_run(), self.lab_state, self.aligned()[1])
 
     def make_maps(self, drawn: int | None = None) -> MapPanel:
         """Make the maps of the last alignment.
@@ -178,10 +205,33 @@ class Lab:
         if alignment.source_vectors is None or alignment.target_vectors is None:
             raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign++'.")
         panel = MapPanel(
-            alignment.lexicon, alignment.source_vectors, alignment.target_vectors, state=self.lab_state, view=view,
-            drawn=drawn or (800 if fast() else 3000), **({"fit_on": 500} if fast() else {}),
+            alignment.lexicon, alignment.source_vectors, alignment.target_vectors, *self._vocabularies(),
+            state=self.lab_state, view=view, drawn=drawn or (800 if fast() else 3000),
+            **({"fit_on": 500} if fast() else {}),
         )  # fmt: skip
         return self._told(panel)
+
+    def make_diagnosis(self) -> DiagnosisPanel:
+        """Make the diagnosis of the last alignment."""
+        alignment, _ = self.aligned()
+        vectors = alignment.source_vectors, alignment.target_vectors
+        found = vectors if None not in vectors else None
+        return self._told(DiagnosisPanel(alignment.lexicon, *self._vocabularies(), vectors=found, state=self.lab_state))
+
+    def make_compare(self, other: Path | str | RunFolder | None = None) -> ComparePanel:
+        """Make the comparison of the last alignment with another run."""
+        run = self._align_run()
+        if other is None:
+            others = [one for one in list_runs(self.runs) if self._same_pair(one, run)]
+            other = others[0] if others else run
+        return ComparePanel(
+            run, other, *self._vocabularies(), state=self.lab_state, runs=self.runs,
+            on_align=lambda recipe: submit(lambda: self.work.align_also(recipe)),
+        )  # fmt: skip
+
+    def make_runs_panel(self) -> RunsPanel:
+        """Make the list of runs."""
+        return RunsPanel(self.runs, self.lab_state)
 
     def make_rearrange_panel(self, run: RunFolder) -> JobPanel:
         """Make the watcher of a "rearrange" run."""
@@ -190,6 +240,21 @@ class Lab:
     def make_training_panel(self, run: RunFolder) -> TrainingPanel:
         """Make the monitor of an "adapt" run, with the floor."""
         return TrainingPanel(run, self.work.floor(run), self.lab_state)
+
+    def make_pair_picker(self) -> PairPicker:
+        """Make the choice of a pair, whose Run button aligns it."""
+        return PairPicker(state=self.lab_state, on_run=self.run, folders=[self.runs])
+
+    def run(self, settings: dict[str, Any]) -> None:
+        """Start what the pair picker asks for, away from the callback."""
+        asked = {name: value for name, value in settings.items() if name not in ("source", "target", "rearrange")}
+
+        def work() -> None:
+            self.work.align(**asked)
+            if settings.get("rearrange"):
+                self.work.rearrange()
+
+        submit(work)
 
     def aligned(self) -> tuple[Alignment, LexiconView]:
         """Load the alignment that the lab looks at, once.
@@ -202,10 +267,19 @@ class Lab:
         run = self._align_run()
         if self._loaded is None or self._loaded[0] != run.name:
             alignment = Alignment.load(run.path / "alignment")
-            names = (alignment.lexicon.provenance[side]["name"] for side in ("source", "target"))
-            view = LexiconView(alignment.lexicon, Labels(alignment.lexicon, *(vocabulary_of(name) for name in names)))
+            sides = (alignment.lexicon.provenance[side]["name"] for side in ("source", "target"))
+            view = LexiconView(alignment.lexicon, Labels(alignment.lexicon, *(vocabulary_of(name) for name in sides)))
             self._loaded = run.name, alignment, view
         return self._loaded[1:]
+
+    def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
+        provenance = self.aligned()[0].lexicon.provenance
+        return vocabulary_of(provenance["source"]["name"]), vocabulary_of(provenance["target"]["name"])
+
+    def _same_pair(self, other: RunFolder, run: RunFolder) -> bool:
+        one, two = other.info(), run.info()
+        pair = [(info["settings"].get("source"), info["settings"].get("target")) for info in (one, two)]
+        return one["kind"] == "align" and one["state"] == "finished" and other.name != run.name and pair[0] == pair[1]
 
     def close(self) -> None:
         """Close all panels of this lab."""
@@ -225,13 +299,19 @@ class Lab:
     def _told(self, panel: P) -> P:
         """Tell a panel how its `to_code` makes what it shows."""
         folder = self._align_run().path / "alignment"
+        provenance = self.aligned()[0].lexicon.provenance
+        names = provenance["source"]["name"], provenance["target"]["name"]
         panel.setup = "\n".join(
             [
+                "from pathlib import Path",
+                "",
+                "from tokalign_lab import load_vocabulary",
                 "from tokalign_lab.alignment.recipes import Alignment",
                 "",
-                f"alignment = Alignment.load({str(folder)!r})",
+                f"alignment = Alignment.load(Path({str(folder)!r}))",
                 "lexicon = alignment.lexicon",
-                "source_vectors, target_vectors = alignment.source_vectors, alignment.target_vectors",
+                "source_vectors, target_vectors = vectors = alignment.source_vectors, alignment.target_vectors",
+                f"source, target = load_vocabulary({names[0]!r}), load_vocabulary({names[1]!r})",
             ]
         )
         return panel

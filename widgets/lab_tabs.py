@@ -15,8 +15,9 @@ import ipywidgets as w
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.background import WATCHER, submit
 from tokalign_lab.widgets.job_panel import JobPanel
-from tokalign_lab.widgets.pair_picker import PairPicker
-from tokalign_lab.widgets.panel import Panel, bar, button
+from tokalign_lab.widgets.panel import Panel, button
+from tokalign_lab.widgets.report_box import ReportBox
+from tokalign_lab.widgets.tune_form import TuneForm
 
 if TYPE_CHECKING:
     from tokalign_lab.widgets.lab import Lab
@@ -25,9 +26,13 @@ TABS = {
     "pair": "Pair",
     "lexicon": "Lexicon",
     "maps": "Maps",
+    "diagnosis": "Diagnosis",
     "training": "Training",
+    "compare": "Compare",
+    "runs": "Runs",
+    "report": "Report",
 }
-_OF_THE_LEXICON = ("lexicon", "maps")
+_OF_THE_LEXICON = ("lexicon", "maps", "diagnosis", "compare", "report")
 
 
 class LabTabs(Panel):
@@ -47,7 +52,11 @@ class LabTabs(Panel):
             "pair": self._make_pair,
             "lexicon": lambda: [lab.make_lexicon_panel()],
             "maps": lambda: [lab.make_maps()],
+            "diagnosis": lambda: [lab.make_diagnosis()],
             "training": self._make_training,
+            "compare": lambda: [lab.make_compare()],
+            "runs": lambda: [lab.make_runs_panel()],
+            "report": lambda: [ReportBox(lab.report, self.guarded)],
         }
         for name, box in self._boxes.items():
             box.add_class(f"tl-tab-{name}")
@@ -59,7 +68,7 @@ class LabTabs(Panel):
         self._watch(lambda _change: self._follow(), "work")
         self._watch(self._on_state_tab, "tab")
         self._name = f"lab:{lab.runs.resolve()}"
-        self._show()
+        lab.work.go_on()
         self._follow()
 
     @property
@@ -100,21 +109,20 @@ class LabTabs(Panel):
             return False
         try:
             self._show()
-            runs = [self.lab.work.find(step) for step in ("align", "rearrange")]
-            return any(run is not None and run.state not in ENDED for run in runs)
+            run = self.lab.work.find("align")
+            return run is not None and run.state not in ENDED
         except Exception as error:  # no one sees a thread's exceptions: the panel must say them
             self.show_error(error)
             return False
 
     def _needs(self, tab: str) -> Any:
         """Return what a tab shows, to know when it has become another."""
-        work = self.lab_state.work
         if tab in _OF_THE_LEXICON:
             run = self.lab.work.find("align")
             return None if run is None else (run.name, run.state)
-        return {"pair": work.get("align"), "training": (work.get("align"), work.get("rearrange"), work.get("adapt"))}[
-            tab
-        ]
+        work = self.lab_state.work
+        steps = {"pair": ("align",), "training": ("align", "rearrange", "adapt"), "runs": ()}[tab]
+        return tuple(work.get(step) for step in steps)
 
     def _show(self) -> None:
         """Make the open tab where it is not made, or not of what it is to show."""
@@ -132,7 +140,7 @@ class LabTabs(Panel):
             try:
                 self._put(tab, self._makers[tab]())
             except Exception as error:
-                self._put(tab, [_words("This could not be shown."), button("Try again", self.refresh, "tl-again")])
+                self._put(tab, [_words("This could not be shown."), button("Try again", self.refresh, "tl-try-again")])
                 self.show_error(error)
 
         submit(work)
@@ -143,29 +151,29 @@ class LabTabs(Panel):
         box = self._boxes[tab]
         former, box.children = box.children, tuple(children)
         for child in former:
-            child.close()
+            if child not in children:
+                child.close()
 
     def _make_pair(self) -> list[w.Widget]:
+        former = self._boxes["pair"].children
+        picker = former[0] if len(former) and isinstance(former[0], Panel) else self.lab.make_pair_picker()
         run = self.lab.work.find("align")
-        made: list[w.Widget] = [PairPicker(state=self.lab_state)]
-        made.append(bar(button("Align this pair", self._align, "tl-align", style="primary")))
-        if run is not None:
-            made.append(JobPanel(run, "Aligning", "the lexicon and the maps are on the next tabs", self.lab_state))
-        return made
-
-    def _align(self) -> None:
-        from tokalign_lab.widgets.lab import fast
-
-        submit(self.guarded(lambda: self.lab.work.align(text=["default"], max_bytes=300_000 if fast() else None)))
+        if run is None:
+            return [picker]
+        title = "Aligning {source} with {target}".format_map(run.info()["settings"])
+        return [picker, JobPanel(run, title, "the other tabs show the lexicon", self.lab_state)]
 
     def _make_training(self) -> list[w.Widget]:
-        tuned, rearranged = self.lab.work.find("adapt"), self.lab.work.find("rearrange")
+        aligned, rearranged, tuned = (self.lab.work.find(step) for step in ("align", "rearrange", "adapt"))
+        if aligned is None:
+            return [_words(_why_not(None))]
         made: list[w.Widget] = []
         if rearranged is not None:
             made.append(self.lab.make_rearrange_panel(rearranged))
         if tuned is not None:
             made.append(self.lab.make_training_panel(tuned))
-        return made
+        tune = TuneForm(self.guarded, lambda settings: self.lab.work.tune(**settings), self.lab.tune_defaults)
+        return [*made, tune]
 
 
 def _words(text: str) -> w.HTML:
@@ -174,7 +182,7 @@ def _words(text: str) -> w.HTML:
 
 def _why_not(run: RunFolder | None) -> str:
     if run is None:
-        return "Nothing has been aligned yet: choose a pair on the tab Pair, and align it."
+        return "Nothing has been aligned yet: choose a pair on the tab Pair, and press Run."
     state = run.state
     if state in ("queued", "running"):
         return "The pair is being aligned; this tab fills when that has finished. The tab Pair shows how far it is."

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tokalign_lab.alignment.registry import METHODS
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import hash_of
 from tokalign_lab.runs.control import start
@@ -52,8 +53,16 @@ class Work:
         pair = {"source": self._state.source, "target": self._state.target}
         return self._look_at("align", self._going("align", {**pair, **settings}))
 
-    def rearrange(self, lexicon: Path | None = None) -> RunFolder:
-        """Give the source model its new rows, by the alignment that is looked at or by a lexicon made from it.
+    def align_also(self, recipe: str) -> RunFolder:
+        """Align the same pair on the same text by another recipe, beside what the lab looks at."""
+        settings = self._aligned().info()["settings"]
+        named = {name: settings[name] for name in ("source", "target", *_OF_THE_TEXT) if name in settings}
+        method = METHODS[recipe]
+        reads = {"model": method.needs_model and settings["source"], "donor": method.needs_donor and settings["target"]}
+        return self._going("align", {**named, "recipe": recipe, **{k: v for k, v in reads.items() if v}})
+
+    def rearrange(self) -> RunFolder:
+        """Give the source model its new rows, as soon as the alignment has finished.
 
         Raises
         ------
@@ -61,9 +70,9 @@ class Work:
             When nothing has been aligned.
         """
         before = self._aligned()
-        path = lexicon or before.path / "alignment" / "lexicon.parquet"
-        settings = {"model": before.info()["settings"]["source"], "lexicon": str(path.resolve())}
-        return self._look_at("rearrange", self._going("rearrange", settings))
+        lexicon = before.path / "alignment" / "lexicon.parquet"
+        settings = {"model": before.info()["settings"]["source"], "lexicon": str(lexicon.resolve())}
+        return self._look_at("rearrange", self._after(before, "rearrange", settings))
 
     def tune(self, steps: int, restart: bool = False, **settings: Any) -> RunFolder:
         """Tune the rearranged model on the text that was aligned; begins when rearranging has finished."""
@@ -73,16 +82,14 @@ class Work:
             "model": str((before.path / "model").resolve()), **self._text(), "steps": steps,
             "evaluate_every": every, "save_every": every, **settings,
         }  # fmt: skip
-        chosen = {name: value for name, value in chosen.items() if value is not None}
-        run = self._of("adapt", chosen)
-        if not _exists(run):
-            RunFolder.create(run.path, "adapt", chosen)
-        elif restart and run.state in ENDED:
-            (run.path / "events.jsonl").unlink(missing_ok=True)
-            run.update(state="queued", ended=None, error=None)
-        if run.state == "queued":
-            _start_after(run, before)
-        return self._look_at("adapt", run)
+        return self._look_at("adapt", self._after(before, "adapt", chosen, restart))
+
+    def go_on(self) -> None:
+        """Start what was waiting for another run when the kernel that waited for it ended."""
+        for step, needed in (("rearrange", "align"), ("adapt", "rearrange")):
+            run, before = self.find(step), self.find(needed)
+            if run is not None and before is not None and run.state == "queued":
+                _start_after(run, before)
 
     def floor(self, tuned: RunFolder) -> RunFolder:
         """Return the run that measures the source model with its own tokenizer on what `tuned` holds out."""
@@ -114,6 +121,19 @@ class Work:
         """Return the run of these settings, whether it exists or not: same settings, same folder."""
         key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:10]
         return RunFolder(self.root / f"{kind}-{key}")
+
+    def _after(self, before: RunFolder, kind: str, settings: dict[str, Any], restart: bool = False) -> RunFolder:
+        """Return the run of these settings; it starts when `before` has finished."""
+        settings = {name: value for name, value in settings.items() if value is not None}
+        run = self._of(kind, settings)
+        if not _exists(run):
+            RunFolder.create(run.path, kind, settings)
+        elif restart and run.state in ENDED:
+            (run.path / "events.jsonl").unlink(missing_ok=True)
+            run.update(state="queued", ended=None, error=None)
+        if run.state == "queued":
+            _start_after(run, before)
+        return run
 
     def _going(self, kind: str, settings: dict[str, Any]) -> RunFolder:
         """Return the run of these settings, started where it is neither running nor finished."""

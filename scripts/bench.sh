@@ -41,5 +41,6 @@ fi
 
 run benchmarks/mixture_shares.py --out docs/results/mixture_shares.md
 run benchmarks/faithfulness.py --out docs/results/faithfulness.md
+run benchmarks/distillation.py --out docs/results/distillation.md
 run benchmarks/excess.py --out docs/results/excess.md
 run benchmarks/quality.py ${PEERS_PYTHON:+--peers-python "$PEERS_PYTHON"}

@@ -42,6 +42,7 @@ fi
 
 run benchmarks/mixture_shares.py --out docs/results/mixture_shares.md
 run benchmarks/faithfulness.py --out docs/results/faithfulness.md
+run benchmarks/distillation.py --out docs/results/distillation.md
 run benchmarks/excess.py --out docs/results/excess.md
 run benchmarks/recovery.py --out docs/results/recovery.md
 run benchmarks/stages.py --out docs/results/stages.md

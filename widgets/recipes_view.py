@@ -21,7 +21,7 @@ from tokalign_lab.widgets.background import WATCHER, Latest
 from tokalign_lab.widgets.compare_view import figure
 from tokalign_lab.widgets.panel import bar, button
 from tokalign_lab.widgets.row_table import Column, RowTable
-from tokalign_lab.widgets.run_view import STATE_WORDS, duration
+from tokalign_lab.widgets.run_words import STATE_WORDS, duration
 
 COLUMNS = (
     Column("recipe", "Recipe", "how the pair was aligned"),

@@ -1,0 +1,209 @@
+"""`Lab()` as a person uses it who writes no code: tabs, runs by button, edits, a lost page, dark theme, no mouse.
+
+The tests build on one another and run in the order of this file, on the real pair in small sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from .lab_page import LabPage
+from .servers import Server
+
+SHORT_MS = 30_000
+LONG_MS = 300_000
+TABS = ("Pair", "Lexicon", "Maps", "Diagnosis", "Training", "Compare", "Runs", "Report")
+
+
+@pytest.fixture(scope="module")
+def runs(jupyter: Server) -> Path:
+    """Runs of their own, apart from the quickstart's."""
+    return jupyter.folder / "tab-runs"
+
+
+@pytest.fixture(scope="module")
+def lab(jupyter: Server, browser: Any, runs: Path) -> Iterator[LabPage]:
+    """A notebook of one cell that ends in the lab."""
+    cell = nbformat.v4.new_code_cell(f"from tokalign_lab.widgets import Lab\n\nLab(runs={str(runs)!r})")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, jupyter.folder / "notebooks" / "lab.ipynb")
+    page: Page = browser.new_page(viewport={"width": 1280, "height": 1100})
+    made = LabPage(page, jupyter.url, jupyter.token)
+    made.open("notebooks/lab.ipynb")
+    made.run_all()
+    expect(page.locator(".tl-lab .tl-sides")).to_be_visible(timeout=LONG_MS)
+    yield made
+    page.close()
+
+
+def open_tab(lab: LabPage, name: str) -> Locator:
+    """Open a tab and return its box, once it is made."""
+    lab.page.get_by_role("tab", name=name, exact=True).click()
+    box = lab.page.locator(f".tl-tab-{name.lower()}")
+    expect(box).to_be_visible(timeout=SHORT_MS)
+    expect(box.get_by_text("Opening …")).to_have_count(0, timeout=LONG_MS)
+    return box
+
+
+def state_of(lab: LabPage) -> str:
+    return lab.page.locator(".tl-train .tl-state").first.inner_text()
+
+
+def steps(lab: LabPage) -> list[float]:
+    """Steps of the drawn curve, of whichever trace has the most."""
+    return list(
+        lab.page.locator(".tl-train .js-plotly-plot").last.evaluate(
+            "(f) => f.data.map((t) => Array.from(t.x ?? [])).sort((a, b) => b.length - a.length)[0] ?? []"
+        )
+    )
+
+
+def wait_for_steps(lab: LabPage, n: int) -> None:
+    deadline = time.monotonic() + LONG_MS / 1000
+    while time.monotonic() < deadline:
+        if lab.page.locator(".tl-train .js-plotly-plot").count() and len(steps(lab)) >= n:
+            return
+        lab.page.wait_for_timeout(500)
+    raise AssertionError(f"the curve has {len(steps(lab))} points after {LONG_MS / 1000:.0f} s, not {n}")
+
+
+def test_tabs_say_what_they_wait_for(lab: LabPage) -> None:
+    expect(open_tab(lab, "Maps")).to_contain_text("Nothing has been aligned yet")
+    open_tab(lab, "Pair")
+
+
+def test_run_aligns_the_pair(lab: LabPage) -> None:
+    pair = lab.page.locator(".tl-tab-pair")
+    expect(pair.locator(".tl-cost")).to_contain_text("About", timeout=LONG_MS)
+    pair.get_by_label("Use of it").select_option(label="0.3 MB")
+    pair.get_by_role("button", name="Run", exact=True).click()
+    job = pair.locator(".tl-job")
+    expect(job).to_be_visible(timeout=SHORT_MS)
+    expect(job.locator(".tl-state")).to_have_text("finished", timeout=LONG_MS)
+
+
+def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
+    lexicon = open_tab(lab, "Lexicon")
+    rows = lexicon.locator(".tl-lexicon-table tbody tr")
+    expect(rows).to_have_count(15, timeout=LONG_MS)
+    lexicon.get_by_label("Order").select_option(label="Worst first")
+    expect(lexicon.locator("caption").first).to_contain_text("worst first", timeout=SHORT_MS)
+    rows.first.click()
+    expect(lexicon.locator(".tl-why h4").first).to_be_visible(timeout=SHORT_MS)
+    lexicon.locator(".tl-edit-search input").fill("the")
+    choose = lexicon.get_by_role("button", name="Use this source")
+    expect(choose).to_be_enabled(timeout=SHORT_MS)
+    choose.click()
+    expect(lexicon.locator(".tl-edit-status")).to_contain_text("1 token edited", timeout=SHORT_MS)
+    (file,) = runs.glob("align-*/*.edits.json")
+    assert "choose" in file.read_text(encoding="utf-8")  # on disk at once
+
+    lexicon.get_by_label(re.compile("Sentence score and BERTScore")).uncheck()
+    lexicon.get_by_role("button", name="Score the edits").click()
+    expect(lexicon.locator(".tl-part-scores table")).to_be_visible(timeout=LONG_MS)
+    expect(lexicon.locator(".tl-part-scores")).to_contain_text("BLEU-1")
+
+    lexicon.get_by_role("button", name="Undo", exact=True).click()
+    expect(lexicon.locator(".tl-edit-status")).to_contain_text("Nothing is edited", timeout=SHORT_MS)
+    lexicon.get_by_role("button", name="Redo", exact=True).click()
+    expect(lexicon.locator(".tl-edit-status")).to_contain_text("1 token edited", timeout=SHORT_MS)
+
+
+def test_a_finding_shows_its_tokens_in_the_inspector(lab: LabPage) -> None:
+    diagnosis = open_tab(lab, "Diagnosis")
+    shows = diagnosis.get_by_role("button", name=re.compile(r"^Show .*token"))
+    expect(shows.first).to_be_visible(timeout=LONG_MS)
+    shows.last.click()
+    lexicon = open_tab(lab, "Lexicon")
+    expect(lexicon.get_by_label("Only what is selected")).to_be_checked(timeout=SHORT_MS)
+    lexicon.get_by_role("button", name="Clear filters").click()
+    expect(lexicon.get_by_label("Only what is selected")).not_to_be_checked(timeout=SHORT_MS)
+
+
+def test_the_maps_show_both_spaces(lab: LabPage) -> None:
+    maps = open_tab(lab, "Maps")
+    expect(maps.locator(".js-plotly-plot")).to_be_visible(timeout=LONG_MS)
+    for colouring in ("Script", "Origin"):
+        maps.get_by_label("Colour by").select_option(label=colouring)
+        expect(maps).to_contain_text("Latin" if colouring == "Script" else "identical", timeout=SHORT_MS)
+
+
+def test_a_report_is_written(lab: LabPage, runs: Path) -> None:
+    report = open_tab(lab, "Report")
+    report.get_by_role("button", name="Write the report").click()
+    expect(report).to_contain_text("Written:", timeout=LONG_MS)
+    (file,) = runs.glob("align-*/report.html")
+    assert "<h2>Diagnosis" in file.read_text(encoding="utf-8")
+
+
+def test_tuning_starts_by_a_button_and_its_curve_grows(lab: LabPage) -> None:
+    training = open_tab(lab, "Training")
+    training.get_by_role("button", name="Rearrange and tune").click()
+    expect(training.locator(".tl-train")).to_be_visible(timeout=LONG_MS)
+    wait_for_steps(lab, 2)
+
+
+def test_a_lost_page_loses_nothing(lab: LabPage) -> None:
+    """The page is reloaded without saving in the middle of tuning; one cell brings everything back."""
+    assert state_of(lab) == "running"
+    lab._deaf = True  # the old page's comms end on purpose
+    lab.page.reload()
+    lab.wait_for_kernel()
+    lab.run_all()
+    lab.page.wait_for_selector(".tl-tab-training .tl-train", timeout=LONG_MS)  # the tab that was open
+    wait_for_steps(lab, 3)
+    found = steps(lab)
+    assert found[:3] == [1, 2, 3]
+    wait_for_steps(lab, len(found) + 1)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
+def test_every_tab_in_both_themes(lab: LabPage, artefacts: Path, theme: str) -> None:
+    lab.theme(theme)
+    word = "dark" if "Dark" in theme else "light"
+    for name in TABS:
+        box = open_tab(lab, name)
+        lab.page.wait_for_timeout(1200)
+        lab.page.locator(".tl-lab").screenshot(path=artefacts / f"lab-{name.lower()}-{word}.png")
+        if box.locator(".js-plotly-plot").count():
+            red = int(str(box.locator(".js-plotly-plot").last.evaluate("(f) => f._fullLayout.font.color"))[1:3], 16)
+            assert (red > 128) == (word == "dark"), name
+
+
+def test_cancel_by_keyboard_alone(lab: LabPage, runs: Path) -> None:
+    open_tab(lab, "Compare")
+    tab = lab.page.get_by_role("tab", name="Compare", exact=True)
+    tab.focus()
+    keyboard = lab.page.keyboard
+    keyboard.press("ArrowLeft")  # to Training
+    keyboard.press("Enter")
+    expect(lab.page.get_by_role("tab", name="Training", exact=True)).to_have_attribute("aria-selected", "true")
+    training = lab.page.locator(".tl-tab-training")
+    expect(training.locator(".tl-train")).to_be_visible(timeout=LONG_MS)
+    cancel = training.locator(".tl-train").get_by_role("button", name="Cancel")
+    expect(cancel).to_be_enabled(timeout=SHORT_MS)
+    for _ in range(60):
+        keyboard.press("Tab")
+        if cancel.evaluate("(button) => button === document.activeElement"):
+            break
+    else:
+        pytest.fail("Tab does not reach Cancel")
+    assert cancel.evaluate("(button) => getComputedStyle(button).outlineStyle") != "none"  # focus can be seen
+    keyboard.press("Enter")
+    expect(training.locator(".tl-train .tl-state").first).to_have_text("cancelled", timeout=60_000)
+    (file,) = runs.glob("adapt-*/run.json")
+    assert json.loads(file.read_text())["state"] == "cancelled"
+
+
+def test_the_console_has_no_errors(lab: LabPage) -> None:
+    assert lab.errors == []

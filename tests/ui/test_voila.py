@@ -1,0 +1,44 @@
+"""The lab as a page of its own: behind a token, the same tabs, without a notebook."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tokalign_lab import app
+
+from .servers import free_port, serving
+
+LONG_MS = 300_000
+TOKEN = "a-token-for-this-test"
+# Voila's own template asks a CDN for fonts and MathJax, in vain here; nothing of ours.
+NOT_OURS = ("ERR_NAME_NOT_RESOLVED", "ERR_INTERNET_DISCONNECTED", "MathJax", "net::ERR")
+
+
+def test_the_app_shows_the_lab_behind_a_token(browser: Any, artefacts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("voila")
+    page_file, port = tmp_path / "lab.ipynb", free_port()
+    app.write_page(page_file, tmp_path / "runs")
+    url = f"http://127.0.0.1:{port}"
+    command = ["-m", "voila", str(page_file), *app.options(port, app.LOOPBACK, TOKEN, browser=False)]
+    with serving(tmp_path, command, {"TOKALIGN_FAST": "1"}, url, TOKEN, "/api/kernels"):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"{url}/api/kernels", timeout=10)
+        page = browser.new_page(viewport={"width": 1280, "height": 1100})
+        errors: list[str] = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(f"page error: {error}"))
+        page.goto(f"{url}/?token={TOKEN}", timeout=LONG_MS)
+        expect(page.locator(".tl-lab .tl-sides")).to_be_visible(timeout=LONG_MS)
+        page.get_by_role("tab", name="Runs", exact=True).click()
+        expect(page.locator(".tl-tab-runs .tl-runs")).to_be_visible(timeout=LONG_MS)
+        page.get_by_role("tab", name="Pair", exact=True).click()
+        page.wait_for_timeout(1000)
+        page.screenshot(path=artefacts / "app.png")
+        assert [text for text in errors if not any(word in text for word in NOT_OURS)] == []
+        page.close()

@@ -8,9 +8,9 @@ from pathlib import Path
 import ipywidgets as w
 
 from tokalign_lab.catalog.choices import Choice, choices
-from tokalign_lab.widgets.token_search import folded
 from tokalign_lab.widgets.panel import bar, button
 from tokalign_lab.widgets.row_table import Column, RowTable
+from tokalign_lab.widgets.token_search import folded
 
 PAGE = 12
 COLUMNS = (

@@ -178,6 +178,12 @@ class TestCurves:
     def test_runs_differ_in_colour_line_and_mark(self) -> None:
         assert len(set(COLOURS)) == len(set(DASHES)) == len(set(MARKS)) == MOST_RUNS
 
+    def test_no_raw_curve_hides_a_smoothed_one(self, tmp_path: Path) -> None:
+        figure = TrainingPanel([make_run(tmp_path / "one"), make_run(tmp_path / "two")]).figure
+        raw, smooth = figure.data[0:6:3], figure.data[1:6:3]
+        assert max(trace.zorder or 0 for trace in raw) < min(trace.zorder for trace in smooth)
+        assert all(trace.opacity < 0.5 for trace in raw)
+
     @pytest.mark.parametrize("background", ["#ffffff", "#111111"])
     def test_lines_stand_out_on_both_themes(self, background: str) -> None:
         def light(colour: str) -> float:
@@ -238,6 +244,17 @@ class TestCurves:
         assert "divergence from the teacher" in panel._cards.value
         panel.close()
 
+    def test_the_table_says_nothing_of_steps_that_a_run_has_not_done(self, tmp_path: Path) -> None:
+        panel = TrainingPanel([make_run(tmp_path / "long", 12), make_run(tmp_path / "short", 5)], smoothing=0)
+        rows = {row.split("</th>")[0]: row for row in panel._table.value.split("<th scope='row'>")[1:]}
+        assert list(rows) == ["0", "5", "12"]
+        cells = [cell.split("<")[0] for cell in rows["12"].split("<td class='tl-number'>")[1:]]
+        assert cells == ["4.880", "1.500", "–", "–"]
+
+    @pytest.mark.parametrize(("steps", "weight"), [(0, 0.6), (60, 0.6), (500, 0.9), (10_000, 0.99)])
+    def test_smoothing_fits_the_length_of_the_run(self, tmp_path: Path, steps: int, weight: float) -> None:
+        assert TrainingPanel(make_run(tmp_path / "run", steps=steps)).looks.look.smoothing == weight
+
     def test_axes(self, tmp_path: Path) -> None:
         panel = TrainingPanel(make_run(tmp_path / "run"))
         panel.looks._axis.value = "tokens"
@@ -296,7 +313,7 @@ class TestMonitor:
         panel.looks._part.value = "de"
         assert list(panel.figure.data[-1].y) == [1.3, 1.3]
         panel.show_runs([one, other])
-        assert "do not compare: other" in panel._note.value
+        assert "do not compare: “other”" in panel._note.value
         panel.show_runs([other])
         assert not panel.figure.data[-1].visible
         given = TrainingPanel(one, floor=1.05)

@@ -73,6 +73,7 @@ def curves_figure(
 
     Parameters
     ----------
+    look : how they are looked at; by default the loss over steps, smoothed as `fitting_smoothing` says
     places : how many runs the figure can come to show; as many as there are by default
 
     Returns
@@ -80,7 +81,7 @@ def curves_figure(
     go.Figure
         Traces 3i to 3i + 2 belong to run i (raw, smoothed, measured); the last one is the floor.
     """
-    look = look or Look()
+    look = look or Look(smoothing=fitting_smoothing(runs[0].total_steps if runs else 0))
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09, subplot_titles=["left", "right"])
     hover = "%{fullData.name}: %{y:.5g} at %{x:,.6~g}<extra></extra>"
     for place in range(max(places, len(runs), 1)):
@@ -90,8 +91,8 @@ def curves_figure(
         marks = {"symbol": MARKS[place % MOST_RUNS], "size": 8}
         strong = line | {"width": 2.5}
         traces = (
-            (go.Scatter(mode="lines", line=raw, opacity=0.4, showlegend=False, **same), 1),
-            (go.Scatter(mode="lines", line=strong, showlegend=False, **same), 1),
+            (go.Scatter(mode="lines", line=raw, showlegend=False, **same), 1),
+            (go.Scatter(mode="lines", line=strong, showlegend=False, zorder=1, **same), 1),  # over all raw ones
             (go.Scatter(mode="lines+markers", line=strong, marker=marks, showlegend=True, **same), 2),
         )
         for trace, column in traces:
@@ -122,6 +123,8 @@ def update_curves(figure: go.Figure, runs: Sequence[RunView], look: Look, change
     if changed is None:
         for trace in figure.data[_PER_RUN * len(runs) : -1]:
             trace.update(visible=False, x=[], y=[])
+        for trace in figure.data[: _PER_RUN * len(runs) : _PER_RUN]:
+            trace.opacity = 0.4 if len(runs) == 1 else 0.2
     first = runs[0] if runs else RunView()
     floor = first.floors.get(look.part)
     ends = [] if floor is None else [0.0, _reach(runs, look.axis)]
@@ -213,3 +216,8 @@ def smoothed(y: np.ndarray, weight: float) -> np.ndarray:
     if not len(y) or weight <= 0:
         return y
     return lfilter([1 - weight], [1, -weight], y) / (1 - weight ** np.arange(1, len(y) + 1))
+
+
+def fitting_smoothing(steps: int) -> float:
+    """Return a weight that fits a run of so many steps: a mean over about a fiftieth of them, 0.6 to 0.99."""
+    return round(min(0.99, max(0.6, 1 - 50 / max(steps, 1))), 2)

@@ -47,7 +47,10 @@ def curves_table(runs: Sequence[RunView], look: Look) -> str:
         f"{f' <small>{LINE_WORDS[place]}, {MARK_WORDS[place]}</small>' if len(runs) > 1 else ''}</th>"
         for place, run in enumerate(runs)
     )
-    kinds = f"<th scope='col'>{escape(VALUES[look.value])}</th><th scope='col'>Bits a byte, {escape(part)}</th>"
+    kinds = "".join(
+        f"<th scope='col' class='tl-number'>{escape(words)}</th>"
+        for words in (VALUES[look.value], f"Bits a byte, {part}")
+    )
     floor = runs[0].floors.get(look.part)
     told = "" if floor is None else (
         f"<div class='tl-note'>The source model with its own tokenizer, the floor to come back to: {floor:.3f}.</div>"
@@ -60,6 +63,6 @@ def curves_table(runs: Sequence[RunView], look: Look) -> str:
 
 
 def _at(step: int, steps: np.ndarray, values: np.ndarray) -> float | None:
-    """Return the value at a step, or at the last one before it; at a first measurement there is none."""
+    """Return the value at a step, or at the last one before it; none before the first step or after the last."""
     place = int(np.searchsorted(steps, step, side="right")) - 1
-    return float(values[place]) if place >= 0 else None
+    return float(values[place]) if place >= 0 and step <= steps[-1] else None

@@ -23,7 +23,7 @@ from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.again_form import AgainForm
 from tokalign_lab.widgets.background import WATCHER, submit
-from tokalign_lab.widgets.curves import MOST_RUNS, Look, curves_figure, update_curves
+from tokalign_lab.widgets.curves import MOST_RUNS, Look, curves_figure, fitting_smoothing, update_curves
 from tokalign_lab.widgets.curves_table import curves_table
 from tokalign_lab.widgets.floor import Floor, measured_text
 from tokalign_lab.widgets.look_bar import LookBar
@@ -49,7 +49,8 @@ class TrainingPanel(Panel):
     floor : bits per byte of the first run's source model with its own tokenizer, or a "measure" run that finds it out;
         the one beside the run by default, if there is one
     state : shared view
-    value, axis, smoothing, part : how the curves are looked at first, see `curves.Look`
+    value, axis, smoothing, part : how the curves are looked at first, see `curves.Look`; by default smoothing fits the
+        length of the first run
     watched_by : a name for whoever watches; a new panel on the same run stops a former one of that name
 
     Raises
@@ -65,7 +66,7 @@ class TrainingPanel(Panel):
         state: LabState | None = None,
         value: str = "loss",
         axis: str = "step",
-        smoothing: float = 0.8,
+        smoothing: float | None = None,
         part: str = ALL_TEXT,
         watched_by: str = "",
     ) -> None:
@@ -76,7 +77,8 @@ class TrainingPanel(Panel):
         self._floor = Floor(floor, self._feeds[0])
         self._floor.look_for(self._feeds[0])
         self._floor.tell(self._feeds[0])
-        self._build(Look(value, axis, smoothing, part))
+        fitting = fitting_smoothing(self.view.total_steps)
+        self._build(Look(value, axis, fitting if smoothing is None else smoothing, part))
         self._name = f"run{watched_by}:{self._feeds[0].key}"
         self._watch(self._on_new_theme, "theme")
         self._draw()
@@ -187,7 +189,8 @@ class TrainingPanel(Panel):
         super().close()
 
     def _call(self) -> list[str]:
-        look, plain, paths = self.looks.look, Look(), [str(run.path) for run in self.runs]
+        look, paths = self.looks.look, [str(run.path) for run in self.runs]
+        plain = Look(smoothing=fitting_smoothing(self.view.total_steps))
         told = {name: value for name, value in vars(look).items() if value != getattr(plain, name)}
         given = self._floor.given
         floor = [f"floor={given!r}"] if isinstance(given, (int, float)) else []
@@ -269,11 +272,11 @@ class TrainingPanel(Panel):
         if len(self._feeds) == 1:
             return ""
         text = measured_text(self._feeds[0].info)
-        others = [escape(feed.view.name) for feed in self._feeds[1:] if measured_text(feed.info) != text]
+        others = [f"“{escape(feed.view.name)}”" for feed in self._feeds[1:] if measured_text(feed.info) != text]
         odd = f" Measured on other held-out text, so that bits a byte do not compare: {', '.join(others)}." * bool(
             others
         )
-        return f"<div class='tl-note'>Stage bands and floor are those of {escape(self.view.name)}.{odd}</div>"
+        return f"<div class='tl-note'>Stage bands and floor are those of “{escape(self.view.name)}”.{odd}</div>"
 
     def _offer_runs(self) -> None:
         """Offer the other tuning runs of the folder, to be laid over the first."""

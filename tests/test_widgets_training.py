@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ from ipywidgets import Widget
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.events import EventLog
-from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.process import start_time
+from tokalign_lab.runs.trash import delete_run
 from tokalign_lab.widgets import LabState, RunsPanel, TrainingPanel
-from tokalign_lab.widgets.background import WATCHER, inline
+from tokalign_lab.widgets.background import WATCHER, Watcher, inline
 from tokalign_lab.widgets.curves import COLOURS, DASHES, MARKS, MOST_CURVE_POINTS, MOST_RUNS, smoothed
 from tokalign_lab.widgets.run_view import view_of
 from tokalign_lab.widgets.run_words import STATE_WORDS, status_words
@@ -156,8 +160,6 @@ class TestView:
         assert panel.view.steps[-1] == 2001
 
     def test_every_state_has_a_word(self) -> None:
-        from tokalign_lab.runs.folder import ENDED
-
         assert set(STATE_WORDS) == ENDED | {"queued", "running"}
         assert "worked 12 s" in status_words({"state": "paused"}, view_of([{"time": 0}, {"time": 12}]))
 
@@ -334,10 +336,6 @@ class TestMonitor:
         assert {one.description for one in buttons if not one.disabled} == pressable
 
     def test_pause_asks_and_cancel_may_follow(self, tmp_path: Path) -> None:
-        import os
-
-        from tokalign_lab.runs.process import start_time
-
         run = make_run(tmp_path / "run", state="running")
         run.update(pid=os.getpid(), pid_started=start_time(os.getpid()))
         panel = TrainingPanel(run)
@@ -389,8 +387,6 @@ class TestMonitor:
             TrainingPanel([])
 
     def test_a_run_that_is_deleted_while_it_is_shown(self, tmp_path: Path) -> None:
-        from tokalign_lab.runs.trash import delete_run
-
         one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two")
         panel = TrainingPanel([one, two])
         delete_run(two)
@@ -423,6 +419,21 @@ class TestMonitor:
         panel = TrainingPanel(make_run(tmp_path / "run"))
         panel._probe.dark = True
         assert panel.figure.layout.template.layout.font.color == "#e8e8e8"
+
+
+def test_a_watcher_that_raises_does_not_stop_the_others() -> None:
+    watcher, seen, done = Watcher(tick_s=0.01), [], threading.Event()
+
+    def look() -> bool:
+        seen.append(1)
+        if len(seen) == 3:
+            done.set()
+        return len(seen) < 3
+
+    watcher.watch("broken", lambda: 1 / 0 > 0)
+    watcher.watch("whole", look)
+    assert done.wait(5)
+    assert "broken" not in watcher.names()
 
 
 def run_code(code: str) -> Any:
@@ -507,7 +518,11 @@ class TestRuns:
         assert panel._error.value == ""
         assert NASTY in [row[1] for row in self.rows(panel)]
         assert "<script" not in panel._details.value
+        panel._rename.value = "half typed"
+        panel._tick()
+        assert panel._rename.value == "half typed"
         panel._delete.click()
+        assert panel._rename.value == ""
         assert not (root / "adapt-1").exists()
         assert NASTY not in [row[1] for row in self.rows(panel)]
         assert [view.name for view in panel.monitor.views] == ["adapt-2"]
@@ -533,10 +548,6 @@ class TestRuns:
         panel.close()
 
     def test_a_running_run_cannot_be_deleted_here(self, root: Path) -> None:
-        import os
-
-        from tokalign_lab.runs.process import start_time
-
         run = RunFolder(root / "adapt-0")
         run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
         panel = RunsPanel(root, chosen="adapt-0")

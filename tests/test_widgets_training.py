@@ -218,10 +218,14 @@ class TestCurves:
         panel.show_runs([two, one])
         panel.looks._value.value = "grad_norm"
         assert panel.figure is figure
-        assert list(figure.data[0].x) == [1, 2, 3, 4, 5]
-        assert figure.data[0].y[0] == 0.5
-        panel.show_runs([one])
-        assert not figure.data[3].visible
+        assert list(figure.data[3].x) == [1, 2, 3, 4, 5]  # who was there keeps its place, and so its colour
+        assert len(figure.data[0].x) == 12
+        assert figure.data[3].y[0] == 0.5
+        panel.show_runs([two])
+        assert not figure.data[0].visible
+        assert list(figure.data[3].x) == [1, 2, 3, 4, 5]
+        panel.show_runs([two, make_run(tmp_path / "three", 7)])
+        assert len(figure.data[0].x) == 7
 
     def test_every_figure_of_a_step_and_every_slice_can_be_drawn(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run")

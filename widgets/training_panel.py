@@ -218,7 +218,7 @@ class TrainingPanel(Panel):
             if len(left) < len(self._feeds):  # a run that lay over the first was deleted
                 self._feeds = left
                 self._draw()
-            changed = [place for place, feed in enumerate(self._feeds) if feed.look()]
+            changed = [feed.place for feed in self._feeds if feed.look()]
             found = self._floor.tell(self._feeds[0])
             if changed or found:
                 self._draw(None if found else changed)
@@ -232,10 +232,11 @@ class TrainingPanel(Panel):
 
     def _draw(self, changed: Sequence[int] | None = None) -> None:
         views, look = self.views, self.looks.look
+        placed = {feed.place: feed.view for feed in self._feeds}
         self.looks.offer(views)
         with self.figure.batch_update():
-            update_curves(self.figure, views, look, changed)
-        self._table.value = curves_table(views, look)
+            update_curves(self.figure, placed, look, changed)
+        self._table.value = curves_table(placed, look)
         self.samples.show(views)
         self._cards.value = cards_html(self.view)
         self._heading.value = self._heading_html()
@@ -307,10 +308,12 @@ class TrainingPanel(Panel):
 
 
 def _feeds_of(runs: Sequence[Run], known: Sequence[RunFeed] = ()) -> list[RunFeed]:
-    """Follow these runs, each once; those of `known` go on where they have read to."""
+    """Follow these runs, each once; those of `known` go on where they have read to, with the colour they have."""
     read = {feed.key: feed for feed in known}
     folders = [run if isinstance(run, RunFolder) else RunFolder(run) for run in runs]
     keys = dict.fromkeys(str(folder.path.resolve()) for folder in folders)
     if not 0 < len(keys) <= MOST_RUNS:
         raise InputError(f"The monitor shows 1 to {MOST_RUNS} runs, not {len(keys)}.")
-    return [read[key] if key in read else RunFeed(key) for key in keys]
+    taken = {read[key].place for key in keys if key in read}
+    free = iter([place for place in range(MOST_RUNS) if place not in taken])
+    return [read[key] if key in read else RunFeed(key, next(free)) for key in keys]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ from ipywidgets import Widget
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.events import EventLog
-from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.process import start_time
+from tokalign_lab.runs.trash import delete_run
 from tokalign_lab.widgets import LabState, RunsPanel, TrainingPanel
-from tokalign_lab.widgets.background import WATCHER, inline
+from tokalign_lab.widgets.background import WATCHER, Watcher, inline
 from tokalign_lab.widgets.curves import COLOURS, DASHES, MARKS, MOST_CURVE_POINTS, MOST_RUNS, smoothed
 from tokalign_lab.widgets.run_view import view_of
 from tokalign_lab.widgets.run_words import STATE_WORDS, status_words
@@ -156,8 +160,6 @@ class TestView:
         assert panel.view.steps[-1] == 2001
 
     def test_every_state_has_a_word(self) -> None:
-        from tokalign_lab.runs.folder import ENDED
-
         assert set(STATE_WORDS) == ENDED | {"queued", "running"}
         assert "worked 12 s" in status_words({"state": "paused"}, view_of([{"time": 0}, {"time": 12}]))
 
@@ -177,6 +179,12 @@ class TestCurves:
 
     def test_runs_differ_in_colour_line_and_mark(self) -> None:
         assert len(set(COLOURS)) == len(set(DASHES)) == len(set(MARKS)) == MOST_RUNS
+
+    def test_no_raw_curve_hides_a_smoothed_one(self, tmp_path: Path) -> None:
+        figure = TrainingPanel([make_run(tmp_path / "one"), make_run(tmp_path / "two")]).figure
+        raw, smooth = figure.data[0:6:3], figure.data[1:6:3]
+        assert max(trace.zorder or 0 for trace in raw) < min(trace.zorder for trace in smooth)
+        assert all(trace.opacity < 0.5 for trace in raw)
 
     @pytest.mark.parametrize("background", ["#ffffff", "#111111"])
     def test_lines_stand_out_on_both_themes(self, background: str) -> None:
@@ -210,10 +218,14 @@ class TestCurves:
         panel.show_runs([two, one])
         panel.looks._value.value = "grad_norm"
         assert panel.figure is figure
-        assert list(figure.data[0].x) == [1, 2, 3, 4, 5]
-        assert figure.data[0].y[0] == 0.5
-        panel.show_runs([one])
-        assert not figure.data[3].visible
+        assert list(figure.data[3].x) == [1, 2, 3, 4, 5]  # who was there keeps its place, and so its colour
+        assert len(figure.data[0].x) == 12
+        assert figure.data[3].y[0] == 0.5
+        panel.show_runs([two])
+        assert not figure.data[0].visible
+        assert list(figure.data[3].x) == [1, 2, 3, 4, 5]
+        panel.show_runs([two, make_run(tmp_path / "three", 7)])
+        assert len(figure.data[0].x) == 7
 
     def test_every_figure_of_a_step_and_every_slice_can_be_drawn(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run")
@@ -237,6 +249,17 @@ class TestCurves:
         assert list(panel.figure.data[0].y) == [0.25]
         assert "divergence from the teacher" in panel._cards.value
         panel.close()
+
+    def test_the_table_says_nothing_of_steps_that_a_run_has_not_done(self, tmp_path: Path) -> None:
+        panel = TrainingPanel([make_run(tmp_path / "long", 12), make_run(tmp_path / "short", 5)], smoothing=0)
+        rows = {row.split("</th>")[0]: row for row in panel._table.value.split("<th scope='row'>")[1:]}
+        assert list(rows) == ["0", "5", "12"]
+        cells = [cell.split("<")[0] for cell in rows["12"].split("<td class='tl-number'>")[1:]]
+        assert cells == ["4.880", "1.500", "–", "–"]
+
+    @pytest.mark.parametrize(("steps", "weight"), [(0, 0.6), (60, 0.6), (500, 0.9), (10_000, 0.99)])
+    def test_smoothing_fits_the_length_of_the_run(self, tmp_path: Path, steps: int, weight: float) -> None:
+        assert TrainingPanel(make_run(tmp_path / "run", steps=steps)).looks.look.smoothing == weight
 
     def test_axes(self, tmp_path: Path) -> None:
         panel = TrainingPanel(make_run(tmp_path / "run"))
@@ -296,7 +319,7 @@ class TestMonitor:
         panel.looks._part.value = "de"
         assert list(panel.figure.data[-1].y) == [1.3, 1.3]
         panel.show_runs([one, other])
-        assert "do not compare: other" in panel._note.value
+        assert "do not compare: “other”" in panel._note.value
         panel.show_runs([other])
         assert not panel.figure.data[-1].visible
         given = TrainingPanel(one, floor=1.05)
@@ -317,10 +340,6 @@ class TestMonitor:
         assert {one.description for one in buttons if not one.disabled} == pressable
 
     def test_pause_asks_and_cancel_may_follow(self, tmp_path: Path) -> None:
-        import os
-
-        from tokalign_lab.runs.process import start_time
-
         run = make_run(tmp_path / "run", state="running")
         run.update(pid=os.getpid(), pid_started=start_time(os.getpid()))
         panel = TrainingPanel(run)
@@ -372,8 +391,6 @@ class TestMonitor:
             TrainingPanel([])
 
     def test_a_run_that_is_deleted_while_it_is_shown(self, tmp_path: Path) -> None:
-        from tokalign_lab.runs.trash import delete_run
-
         one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two")
         panel = TrainingPanel([one, two])
         delete_run(two)
@@ -406,6 +423,21 @@ class TestMonitor:
         panel = TrainingPanel(make_run(tmp_path / "run"))
         panel._probe.dark = True
         assert panel.figure.layout.template.layout.font.color == "#e8e8e8"
+
+
+def test_a_watcher_that_raises_does_not_stop_the_others() -> None:
+    watcher, seen, done = Watcher(tick_s=0.01), [], threading.Event()
+
+    def look() -> bool:
+        seen.append(1)
+        if len(seen) == 3:
+            done.set()
+        return len(seen) < 3
+
+    watcher.watch("broken", lambda: 1 / 0 > 0)
+    watcher.watch("whole", look)
+    assert done.wait(5)
+    assert "broken" not in watcher.names()
 
 
 def run_code(code: str) -> Any:
@@ -490,7 +522,11 @@ class TestRuns:
         assert panel._error.value == ""
         assert NASTY in [row[1] for row in self.rows(panel)]
         assert "<script" not in panel._details.value
+        panel._rename.value = "half typed"
+        panel._tick()
+        assert panel._rename.value == "half typed"
         panel._delete.click()
+        assert panel._rename.value == ""
         assert not (root / "adapt-1").exists()
         assert NASTY not in [row[1] for row in self.rows(panel)]
         assert [view.name for view in panel.monitor.views] == ["adapt-2"]
@@ -516,10 +552,6 @@ class TestRuns:
         panel.close()
 
     def test_a_running_run_cannot_be_deleted_here(self, root: Path) -> None:
-        import os
-
-        from tokalign_lab.runs.process import start_time
-
         run = RunFolder(root / "adapt-0")
         run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
         panel = RunsPanel(root, chosen="adapt-0")

@@ -123,7 +123,7 @@ def curves_html(run: Any, floor: float | None) -> str:
     from tokalign_lab.widgets.curves import curves_figure
     from tokalign_lab.widgets.run_view import view_of
 
-    view = view_of(run.events()[0], total_steps=run.info()["settings"]["steps"], floor=floor)
+    view = view_of(run.events()[0], total_steps=run.info()["settings"]["steps"], floor=floor, name=run.title)
     return _plot(curves_figure([view]), with_script=True)
 
 

@@ -40,7 +40,7 @@ class AgainForm:
         self.name.add_class("tl-again-name")
         self.start_button = button("Start the new run", guarded(self.start), "tl-again-start", style="primary")
         note = w.HTML("<div class='tl-note'>A new run with its own folder; this one stays as it is.</div>")
-        self.box = w.VBox([note, bar(self.name), self.settings.box, self.start_button])
+        self.box = w.VBox([note, bar(self.name), self.settings.box, bar(self.start_button)])
         self.box.add_class("tl-again-form")
         self.box.layout.display = "none"
 

@@ -7,7 +7,7 @@ line is thinned to what a plot can show before it is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -73,14 +73,15 @@ def curves_figure(
 
     Parameters
     ----------
+    look : how they are looked at; by default the loss over steps, smoothed as `fitting_smoothing` says
     places : how many runs the figure can come to show; as many as there are by default
 
     Returns
     -------
     go.Figure
-        Traces 3i to 3i + 2 belong to run i (raw, smoothed, measured); the last one is the floor.
+        Traces 3i to 3i + 2 belong to the run at place i (raw, smoothed, measured); the last one is the floor.
     """
-    look = look or Look()
+    look = look or Look(smoothing=fitting_smoothing(runs[0].total_steps if runs else 0))
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09, subplot_titles=["left", "right"])
     hover = "%{fullData.name}: %{y:.5g} at %{x:,.6~g}<extra></extra>"
     for place in range(max(places, len(runs), 1)):
@@ -90,8 +91,8 @@ def curves_figure(
         marks = {"symbol": MARKS[place % MOST_RUNS], "size": 8}
         strong = line | {"width": 2.5}
         traces = (
-            (go.Scatter(mode="lines", line=raw, opacity=0.4, showlegend=False, **same), 1),
-            (go.Scatter(mode="lines", line=strong, showlegend=False, **same), 1),
+            (go.Scatter(mode="lines", line=raw, showlegend=False, **same), 1),
+            (go.Scatter(mode="lines", line=strong, showlegend=False, zorder=1, **same), 1),  # over all raw ones
             (go.Scatter(mode="lines+markers", line=strong, marker=marks, showlegend=True, **same), 2),
         )
         for trace, column in traces:
@@ -106,25 +107,31 @@ def curves_figure(
         template=template(theme), height=CURVE_HEIGHT, margin={"l": 8, "r": 8, "t": 36, "b": 8}, autosize=True,
         hovermode="closest", legend={"orientation": "h", "y": -0.22},
     )  # fmt: skip
-    update_curves(figure, runs, look)
+    update_curves(figure, dict(enumerate(runs)), look)
     return figure
 
 
-def update_curves(figure: go.Figure, runs: Sequence[RunView], look: Look, changed: Iterable[int] | None = None) -> None:
-    """Put the runs' present curves, stage bands and floor into a figure made by `curves_figure`.
+def update_curves(
+    figure: go.Figure, runs: Mapping[int, RunView], look: Look, changed: Iterable[int] | None = None
+) -> None:
+    """Put the runs' present curves, and stage bands and floor of the first, into a figure made by `curves_figure`.
 
     Parameters
     ----------
+    runs : place in the figure to run; a run that keeps its place keeps its colour
     changed : places of the runs that have something new; all by default
     """
-    for place in range(len(runs)) if changed is None else changed:
-        _draw_run(figure.data[_PER_RUN * place : _PER_RUN * (place + 1)], runs[place], look)
+    for place in runs if changed is None else changed:
+        _draw_run(_traces(figure, place), runs[place], look)
     if changed is None:
-        for trace in figure.data[_PER_RUN * len(runs) : -1]:
-            trace.update(visible=False, x=[], y=[])
-    first = runs[0] if runs else RunView()
+        for place in range(len(figure.data) // _PER_RUN):
+            traces = _traces(figure, place)
+            traces[0].opacity = 0.4 if len(runs) == 1 else 0.2
+            for trace in traces if place not in runs else ():
+                trace.update(visible=False, x=[], y=[])
+    first = next(iter(runs.values()), RunView())
     floor = first.floors.get(look.part)
-    ends = [] if floor is None else [0.0, _reach(runs, look.axis)]
+    ends = [] if floor is None else [0.0, _reach(runs.values(), look.axis)]
     figure.data[-1].update(_points(np.array(ends), np.repeat(floor or 0.0, len(ends))), visible=floor is not None)
     part = "" if look.part == ALL_TEXT else f", {escape(look.part)}"
     figure.layout.annotations[0].text = VALUES[look.value]
@@ -133,7 +140,11 @@ def update_curves(figure: go.Figure, runs: Sequence[RunView], look: Look, change
     figure.layout.shapes = shapes
     figure.layout.annotations = (*figure.layout.annotations[:2], *notes)
     figure.layout.uirevision = f"{look.axis} {look.value} {look.part}"  # a zoom is kept until it means another thing
-    _axes(figure, runs, look)
+    _axes(figure, runs.values(), look)
+
+
+def _traces(figure: go.Figure, place: int) -> Sequence[Any]:
+    return figure.data[_PER_RUN * place : _PER_RUN * (place + 1)]
 
 
 def trained_curve(run: RunView, look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -157,7 +168,7 @@ def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
     return {"x": [float(f"{v:.7g}") for v in x], "y": [float(f"{v:.5g}") for v in y]}
 
 
-def _reach(runs: Sequence[RunView], axis: str) -> float:
+def _reach(runs: Iterable[RunView], axis: str) -> float:
     """Where the axis ends: at the last step that is planned; in time, where the longest run has come to."""
     ends = [1.0] if axis == "step" else [0.0]
     for run in runs:
@@ -166,7 +177,7 @@ def _reach(runs: Sequence[RunView], axis: str) -> float:
     return max(ends)
 
 
-def _axes(figure: go.Figure, runs: Sequence[RunView], look: Look) -> None:
+def _axes(figure: go.Figure, runs: Iterable[RunView], look: Look) -> None:
     reach = _reach(runs, look.axis)
     # In time the end is not known: plotly follows the curve, and a zoom is not undone by each new point.
     ends = {"autorange": True, "range": None} if look.axis == "minutes" or not reach else {
@@ -213,3 +224,8 @@ def smoothed(y: np.ndarray, weight: float) -> np.ndarray:
     if not len(y) or weight <= 0:
         return y
     return lfilter([1 - weight], [1, -weight], y) / (1 - weight ** np.arange(1, len(y) + 1))
+
+
+def fitting_smoothing(steps: int) -> float:
+    """Return a weight that fits a run of so many steps: a mean over about a fiftieth of them, 0.6 to 0.99."""
+    return round(min(0.99, max(0.6, 1 - 50 / max(steps, 1))), 2)

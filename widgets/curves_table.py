@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -24,16 +24,16 @@ def shown_steps(runs: Sequence[RunView]) -> list[int]:
     return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, TABLE_ROWS).round().astype(int))]
 
 
-def curves_table(runs: Sequence[RunView], look: Look) -> str:
+def curves_table(runs: Mapping[int, RunView], look: Look) -> str:
     """Return the figures at some steps, a pair of columns a run: the value on the left, bits a byte on the right."""
     part = "all text" if look.part == ALL_TEXT else look.part
     columns = []
-    for run in runs:
+    for run in runs.values():
         at, _, _, smooth = trained_curve(run, look)
         bits = dict(zip(run.measured.steps, run.measured.column(look.part).tolist(), strict=True))
         columns.append((at, smooth, bits))
     lines = []
-    for step in shown_steps(runs):
+    for step in shown_steps(list(runs.values())):
         cells = "".join(
             f"<td class='tl-number'>{figure(_at(step, at, smooth), 4)}</td>"
             f"<td class='tl-number'>{figure(bits.get(step), 4)}</td>"
@@ -45,10 +45,13 @@ def curves_table(runs: Sequence[RunView], look: Look) -> str:
     names = "".join(
         f"<th scope='colgroup' colspan='2'>{escape(run.name)}"
         f"{f' <small>{LINE_WORDS[place]}, {MARK_WORDS[place]}</small>' if len(runs) > 1 else ''}</th>"
-        for place, run in enumerate(runs)
+        for place, run in runs.items()
     )
-    kinds = f"<th scope='col'>{escape(VALUES[look.value])}</th><th scope='col'>Bits a byte, {escape(part)}</th>"
-    floor = runs[0].floors.get(look.part)
+    kinds = "".join(
+        f"<th scope='col' class='tl-number'>{escape(words)}</th>"
+        for words in (VALUES[look.value], f"Bits a byte, {part}")
+    )
+    floor = next(iter(runs.values())).floors.get(look.part)
     told = "" if floor is None else (
         f"<div class='tl-note'>The source model with its own tokenizer, the floor to come back to: {floor:.3f}.</div>"
     )  # fmt: skip
@@ -60,6 +63,6 @@ def curves_table(runs: Sequence[RunView], look: Look) -> str:
 
 
 def _at(step: int, steps: np.ndarray, values: np.ndarray) -> float | None:
-    """Return the value at a step, or at the last one before it; at a first measurement there is none."""
+    """Return the value at a step, or at the last one before it; none before the first step or after the last."""
     place = int(np.searchsorted(steps, step, side="right")) - 1
-    return float(values[place]) if place >= 0 else None
+    return float(values[place]) if place >= 0 and step <= steps[-1] else None

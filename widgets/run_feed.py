@@ -18,9 +18,11 @@ class RunFeed:
     Parameters
     ----------
     run : the run
+    place : where in the figure it is drawn
     """
 
-    def __init__(self, run: RunFolder | Path | str) -> None:
+    def __init__(self, run: RunFolder | Path | str, place: int = 0) -> None:
+        self.place = place
         self.run = run if isinstance(run, RunFolder) else RunFolder(run)
         self.info: dict[str, Any] = {}
         self.view = RunView()

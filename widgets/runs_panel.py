@@ -68,6 +68,7 @@ class RunsPanel(Panel):
         self._page = 0
         self._chosen = chosen
         self._shown: list[str] = [name for name in shown if (self.root / name / "run.json").is_file()]
+        self._named = ""  # the run whose name is in the field
         self._repainting = False
         self.monitor: TrainingPanel | None = None
         self._build(kind)
@@ -247,7 +248,11 @@ class RunsPanel(Panel):
     def _show_chosen(self, row: RunRow | None) -> None:
         for control in (self._tick_button, self._rename_button, self._delete):
             control.disabled = row is None
+        named = "" if row is None else row.run.name
+        if named != self._named:  # what is being typed for the chosen run stays
+            self._named, self._rename.value = named, "" if row is None else row.title
         if row is None:
+            self._tick_button.description = "Show its curves"
             self.controls.none()
             self._details.value, self._log.value = "<div class='tl-empty'>No run is chosen.</div>", ""
             return
@@ -295,8 +300,6 @@ class RunsPanel(Panel):
             if self._repainting or change["new"] < 0:
                 return
             self._chosen = self._list.by_key(change["new"])
-            row = self._row()
-            self._rename.value = row.title if row is not None else ""
             self._repaint()
 
     def _on_heading(self, key: str) -> None:

@@ -23,7 +23,7 @@ from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.again_form import AgainForm
 from tokalign_lab.widgets.background import WATCHER, submit
-from tokalign_lab.widgets.curves import MOST_RUNS, Look, curves_figure, update_curves
+from tokalign_lab.widgets.curves import MOST_RUNS, Look, curves_figure, fitting_smoothing, update_curves
 from tokalign_lab.widgets.curves_table import curves_table
 from tokalign_lab.widgets.floor import Floor, measured_text
 from tokalign_lab.widgets.look_bar import LookBar
@@ -49,7 +49,8 @@ class TrainingPanel(Panel):
     floor : bits per byte of the first run's source model with its own tokenizer, or a "measure" run that finds it out;
         the one beside the run by default, if there is one
     state : shared view
-    value, axis, smoothing, part : how the curves are looked at first, see `curves.Look`
+    value, axis, smoothing, part : how the curves are looked at first, see `curves.Look`; by default smoothing fits the
+        length of the first run
     watched_by : a name for whoever watches; a new panel on the same run stops a former one of that name
 
     Raises
@@ -65,7 +66,7 @@ class TrainingPanel(Panel):
         state: LabState | None = None,
         value: str = "loss",
         axis: str = "step",
-        smoothing: float = 0.8,
+        smoothing: float | None = None,
         part: str = ALL_TEXT,
         watched_by: str = "",
     ) -> None:
@@ -76,7 +77,8 @@ class TrainingPanel(Panel):
         self._floor = Floor(floor, self._feeds[0])
         self._floor.look_for(self._feeds[0])
         self._floor.tell(self._feeds[0])
-        self._build(Look(value, axis, smoothing, part))
+        fitting = fitting_smoothing(self.view.total_steps)
+        self._build(Look(value, axis, fitting if smoothing is None else smoothing, part))
         self._name = f"run{watched_by}:{self._feeds[0].key}"
         self._watch(self._on_new_theme, "theme")
         self._draw()
@@ -187,7 +189,8 @@ class TrainingPanel(Panel):
         super().close()
 
     def _call(self) -> list[str]:
-        look, plain, paths = self.looks.look, Look(), [str(run.path) for run in self.runs]
+        look, paths = self.looks.look, [str(run.path) for run in self.runs]
+        plain = Look(smoothing=fitting_smoothing(self.view.total_steps))
         told = {name: value for name, value in vars(look).items() if value != getattr(plain, name)}
         given = self._floor.given
         floor = [f"floor={given!r}"] if isinstance(given, (int, float)) else []
@@ -215,7 +218,7 @@ class TrainingPanel(Panel):
             if len(left) < len(self._feeds):  # a run that lay over the first was deleted
                 self._feeds = left
                 self._draw()
-            changed = [place for place, feed in enumerate(self._feeds) if feed.look()]
+            changed = [feed.place for feed in self._feeds if feed.look()]
             found = self._floor.tell(self._feeds[0])
             if changed or found:
                 self._draw(None if found else changed)
@@ -229,10 +232,11 @@ class TrainingPanel(Panel):
 
     def _draw(self, changed: Sequence[int] | None = None) -> None:
         views, look = self.views, self.looks.look
+        placed = {feed.place: feed.view for feed in self._feeds}
         self.looks.offer(views)
         with self.figure.batch_update():
-            update_curves(self.figure, views, look, changed)
-        self._table.value = curves_table(views, look)
+            update_curves(self.figure, placed, look, changed)
+        self._table.value = curves_table(placed, look)
         self.samples.show(views)
         self._cards.value = cards_html(self.view)
         self._heading.value = self._heading_html()
@@ -269,11 +273,11 @@ class TrainingPanel(Panel):
         if len(self._feeds) == 1:
             return ""
         text = measured_text(self._feeds[0].info)
-        others = [escape(feed.view.name) for feed in self._feeds[1:] if measured_text(feed.info) != text]
+        others = [f"“{escape(feed.view.name)}”" for feed in self._feeds[1:] if measured_text(feed.info) != text]
         odd = f" Measured on other held-out text, so that bits a byte do not compare: {', '.join(others)}." * bool(
             others
         )
-        return f"<div class='tl-note'>Stage bands and floor are those of {escape(self.view.name)}.{odd}</div>"
+        return f"<div class='tl-note'>Stage bands and floor are those of “{escape(self.view.name)}”.{odd}</div>"
 
     def _offer_runs(self) -> None:
         """Offer the other tuning runs of the folder, to be laid over the first."""
@@ -304,10 +308,12 @@ class TrainingPanel(Panel):
 
 
 def _feeds_of(runs: Sequence[Run], known: Sequence[RunFeed] = ()) -> list[RunFeed]:
-    """Follow these runs, each once; those of `known` go on where they have read to."""
+    """Follow these runs, each once; those of `known` go on where they have read to, with the colour they have."""
     read = {feed.key: feed for feed in known}
     folders = [run if isinstance(run, RunFolder) else RunFolder(run) for run in runs]
     keys = dict.fromkeys(str(folder.path.resolve()) for folder in folders)
     if not 0 < len(keys) <= MOST_RUNS:
         raise InputError(f"The monitor shows 1 to {MOST_RUNS} runs, not {len(keys)}.")
-    return [read[key] if key in read else RunFeed(key) for key in keys]
+    taken = {read[key].place for key in keys if key in read}
+    free = iter([place for place in range(MOST_RUNS) if place not in taken])
+    return [read[key] if key in read else RunFeed(key, next(free)) for key in keys]

@@ -18,7 +18,7 @@ from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.lexicon_view import LexiconView
 from tokalign_lab.widgets.map_colours import NOTHING, Colouring
 
-HOVER_BYTES = 400_000  # of all hover texts of one map
+HOVER_BYTES = 300_000  # of all hover texts of one map
 PARTNERS_AT_POINTER = 3
 PARTNERS_IN_CARD = 12
 

@@ -442,7 +442,8 @@ def test_vectors_in_one_space_are_known_by_how_they_were_made() -> None:
 
 
 def _bytes_of(message: dict[str, Any], buffers: Any) -> int:
-    return len(json.dumps(message, default=str, ensure_ascii=False).encode()) + sum(memoryview(b).nbytes for b in buffers or ())
+    text = json.dumps(message, default=str, ensure_ascii=False)  # as Jupyter writes it
+    return len(text.encode()) + sum(memoryview(b).nbytes for b in buffers or ())
 
 
 def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(

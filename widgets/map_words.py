@@ -42,10 +42,14 @@ class MapWords:
         colouring: Colouring,
     ) -> None:
         self._view, self._vectors, self._vocabularies, self._colouring = view, vectors, vocabularies, colouring
+        self._labels: dict[tuple[str, int], str] = {}
 
     def label(self, space: str, token_id: int) -> str:
         """Return the token's name, ready for HTML."""
-        return escape(self._view.labels.of(space, token_id))
+        key = space, token_id
+        if key not in self._labels:
+            self._labels[key] = escape(self._view.labels.of(space, token_id))
+        return self._labels[key]
 
     def hovers(self, space: str, ids: np.ndarray, room: int = HOVER_BYTES) -> list[str]:
         """One text a token, of as many lines as fit into `room` bytes; the names always do."""

@@ -308,6 +308,12 @@ class TestPanel:
         state.query = Query()
         assert "circle-open" not in panel.figure.data[MARKED[1]].marker.symbol
 
+    def test_the_worst_are_those_of_the_lowest_score_not_those_without_one(self) -> None:
+        lexicon = make_lexicon([f"w{i}" for i in range(400)], 300)
+        lexicon.table.loc[200:, "score"] = np.nan
+        panel = MapPanel(lexicon, make_vectors(300), make_vectors(400, 1), drawn=20, worst=True)
+        assert set(panel._marked["worst"]["target"].tolist()) == set(range(150, 200))
+
     def test_the_search_is_the_lab_s(self) -> None:
         panel = make_panel()
         panel._controls.search.value = "東"

@@ -352,6 +352,14 @@ class TestPanel:
         panel.neighbours.tables["target"].chosen = chosen
         assert (panel.lab_state.selection.space, panel.lab_state.selection.ids) == ("target", (chosen,))
 
+    def test_a_partner_without_a_vector_has_no_neighbours_to_compare(self) -> None:
+        few = TokenVectors(np.arange(5, 30), make_vectors(25, 1).rows, np.ones(25), "", {"method": "anchored"})
+        panel = MapPanel(make_lexicon([f"w{i}" for i in range(30)], 30), make_vectors(30), few)
+        panel.lab_state.select("source", [2])
+        assert {row["cells"][3] for row in panel.neighbours.tables["source"].rows} == {"–"}
+        assert panel.neighbours.tables["target"].rows == []
+        assert "no vector" in panel.neighbours.tables["target"].caption
+
     def test_hovering_writes_the_card(self) -> None:
         from plotly.callbacks import InputDeviceState
 

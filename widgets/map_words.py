@@ -53,7 +53,7 @@ class MapWords:
 
     def hovers(self, space: str, ids: np.ndarray, room: int = HOVER_BYTES) -> list[str]:
         """One text a token, of as many lines as fit into `room` bytes; the names always do."""
-        texts = [f"<b>{self.label(space, i)}</b> (id {i})" for i in ids.tolist()]
+        texts = [self.label(space, i) for i in ids.tolist()]
         used = sum(map(_size, texts))
         for write in (self._partner_lines, self._score_lines, self._count_lines, self._bytes_lines):
             lines = write(space, ids)
@@ -91,8 +91,8 @@ class MapWords:
 
     def _count_lines(self, space: str, ids: np.ndarray) -> list[str]:
         counts = self._colouring.values("frequency", space, ids).astype(np.int64).tolist()
-        scripts = (self._colouring.script(space, i) for i in ids.tolist())
-        return [f"{n:,} times in the text, {script}" for n, script in zip(counts, scripts, strict=True)]
+        told = zip(ids.tolist(), counts, (self._colouring.script(space, i) for i in ids.tolist()), strict=True)
+        return [f"id {i}, {n:,} times in the text, {script}" for i, n, script in told]
 
     def _bytes_lines(self, space: str, ids: np.ndarray) -> list[str]:
         spelled = [self._bytes(space, i) for i in ids.tolist()]

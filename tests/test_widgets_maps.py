@@ -308,6 +308,12 @@ class TestPanel:
         state.query = Query()
         assert "circle-open" not in panel.figure.data[MARKED[1]].marker.symbol
 
+    def test_the_worst_are_those_of_the_lowest_score_not_those_without_one(self) -> None:
+        lexicon = make_lexicon([f"w{i}" for i in range(400)], 300)
+        lexicon.table.loc[200:, "score"] = np.nan
+        panel = MapPanel(lexicon, make_vectors(300), make_vectors(400, 1), drawn=20, worst=True)
+        assert set(panel._marked["worst"]["target"].tolist()) == set(range(150, 200))
+
     def test_the_search_is_the_lab_s(self) -> None:
         panel = make_panel()
         panel._controls.search.value = "東"
@@ -345,6 +351,14 @@ class TestPanel:
         chosen = panel.neighbours.tables["target"].rows[0]["key"]
         panel.neighbours.tables["target"].chosen = chosen
         assert (panel.lab_state.selection.space, panel.lab_state.selection.ids) == ("target", (chosen,))
+
+    def test_a_partner_without_a_vector_has_no_neighbours_to_compare(self) -> None:
+        few = TokenVectors(np.arange(5, 30), make_vectors(25, 1).rows, np.ones(25), "", {"method": "anchored"})
+        panel = MapPanel(make_lexicon([f"w{i}" for i in range(30)], 30), make_vectors(30), few)
+        panel.lab_state.select("source", [2])
+        assert {row["cells"][3] for row in panel.neighbours.tables["source"].rows} == {"–"}
+        assert panel.neighbours.tables["target"].rows == []
+        assert "no vector" in panel.neighbours.tables["target"].caption
 
     def test_hovering_writes_the_card(self) -> None:
         from plotly.callbacks import InputDeviceState
@@ -442,7 +456,8 @@ def test_vectors_in_one_space_are_known_by_how_they_were_made() -> None:
 
 
 def _bytes_of(message: dict[str, Any], buffers: Any) -> int:
-    return len(json.dumps(message, default=str).encode()) + sum(memoryview(b).nbytes for b in buffers or ())
+    text = json.dumps(message, default=str, ensure_ascii=False)  # as Jupyter writes it
+    return len(text.encode()) + sum(memoryview(b).nbytes for b in buffers or ())
 
 
 def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(

@@ -145,7 +145,7 @@ class MapFigure:
     def join(self, pairs: np.ndarray) -> int:
         """Draw lines between partners, int (n, 2) source and target ids; returns how many are in view."""
         with self._lock:
-            self._segments = self._points.segments(self.windows, pairs[:MOST_LINES])
+            self._segments = self._points.segments(self.windows, pairs)[:MOST_LINES]
             self.widget.layout.shapes = lines(self._segments, self.widget, self._theme)
             return len(self._segments)
 

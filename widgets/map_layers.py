@@ -83,8 +83,9 @@ def density_layer(heights: np.ndarray, window: Window, theme: str) -> dict[str, 
 
 
 def density_scale(theme: str) -> list[tuple[float, str]]:
-    """From nothing to the page's faint ink."""
-    return [(0.0, f"rgba({FAINT[theme]}, 0)"), (1.0, f"rgba({FAINT[theme]}, 0.5)")]
+    """From nothing to the page's faint ink; a single token can be seen already."""
+    faint = FAINT[theme]
+    return [(0.0, f"rgba({faint}, 0)"), (0.15, f"rgba({faint}, 0.3)"), (1.0, f"rgba({faint}, 0.75)")]
 
 
 def marks(places: dict[str, np.ndarray], theme: str) -> dict[str, Any]:

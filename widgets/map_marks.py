@@ -36,8 +36,9 @@ def marked_tokens(view: LexiconView, state: LabState, worst: bool) -> dict[str, 
     if asked != Query():
         targets["found"] = view.rows(asked)[:MOST_FOUND]
     if worst:
-        ranked = view.rows(Query(sort="worst"))[:WORST]
-        targets["worst"] = ranked[np.isfinite(view.score[ranked])]
+        ranked = view.rows(Query(sort="worst"))
+        # what has no score comes first there, but has no vector either, and so no place on a map
+        targets["worst"] = ranked[np.isfinite(view.score[ranked])][:WORST]
     pins = {space: np.array([i for where, i in state.pins if where == space], dtype=np.int64) for space in SPACES}
     pairs = {
         name: {"source": view.partners("target", ids)[:MOST_FOUND], "target": ids} for name, ids in targets.items()

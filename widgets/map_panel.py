@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ipywidgets as w
@@ -26,9 +27,10 @@ from tokalign_lab.widgets.map_colours import Colouring
 from tokalign_lab.widgets.map_controls import MapControls
 from tokalign_lab.widgets.map_figure import MapFigure
 from tokalign_lab.widgets.map_job import LayoutJob
-from tokalign_lab.widgets.map_layers import CLOUDS, SELECTED, moved
+from tokalign_lab.widgets.map_layers import moved
 from tokalign_lab.widgets.map_marks import marked_tokens, pairs_of, with_partners
 from tokalign_lab.widgets.map_notes import MapNotes
+from tokalign_lab.widgets.map_pointer import MapPointer
 from tokalign_lab.widgets.map_tables import NeighbourTables, PairTable
 from tokalign_lab.widgets.map_view import WHOLE, MapView, Window
 from tokalign_lab.widgets.map_words import MapWords
@@ -36,6 +38,11 @@ from tokalign_lab.widgets.panel import Panel
 from tokalign_lab.widgets.state import SPACES, LabState
 
 SETTLED_S = 0.3  # a map that has not moved for so long is drawn anew
+HEADING = (
+    "<h3>Embedding maps</h3><div class='tl-note'>Draw a box or a lasso on either map: its tokens and their partners on "
+    "the other map light up, with lines between. Click a point for one token; double-click an empty place to clear, "
+    "or, with zoom or pan chosen, to see the whole map again.</div>"
+)
 
 
 class MapPanel(Panel):
@@ -112,7 +119,6 @@ class MapPanel(Panel):
         self._drawing.light(ids)
         self._drawing.join(pairs_of(self.view, ids["target"]))
         self.figure = self._drawing.to_widget()
-        self._listen()
         self._controls = MapControls(
             state, self.guarded, self.lay_out, lambda: self.lay_out(self._method), self._on_worst,
             one_space or self._shared, self._shared, self._worst,
@@ -120,29 +126,13 @@ class MapPanel(Panel):
         self._notes = notes = MapNotes(self._map, self._words)
         self.table = PairTable(self.view)
         self.neighbours = NeighbourTables(self.view, self._colouring, lambda s, i: state.select(s, [i], by="maps"))
-        heading = w.HTML(
-            "<h3>Embedding maps</h3><div class='tl-note'>Draw a box or a lasso on either map: its tokens and their "
-            "partners on the other map light up, with lines between. Click a point for one token; double-click an "
-            "empty place to clear, or, with zoom or pan chosen, to see the whole map again.</div>"
-        )
         self._fill([
-            heading, *self._controls.bars, notes.status, self._job.box, self.figure, notes.legend, notes.card,
+            w.HTML(HEADING), *self._controls.bars, notes.status, self._job.box, self.figure, notes.legend, notes.card,
             notes.classes, notes.chosen, self.table, self.neighbours,
         ])  # fmt: skip
         self._describe()
-
-    def _listen(self) -> None:
-        for places, lit in ((CLOUDS, False), (SELECTED, True)):
-            for place, space in zip(places, SPACES, strict=True):
-                trace = self.figure.data[place]
-                trace.on_hover(self.guarded(lambda _t, at, _s, space=space, lit=lit: self._hovered(space, at, lit)))
-                trace.on_click(self.guarded(lambda _t, at, _s, space=space, lit=lit: self._picked(space, at, lit)))
-        for place, space in zip(CLOUDS, SPACES, strict=True):
-            cloud = self.figure.data[place]
-            cloud.on_selection(self.guarded(lambda _t, at, _box, space=space: self._picked(space, at, False)))
-            cloud.on_deselect(self.guarded(lambda _trace, _points: self.lab_state.clear_selection()))
-        # plotly tells layout callbacks of a double click only once; what the browser sends tells of each
-        self.figure.observe(self.guarded(self._on_relayout), names="_js2py_relayout")
+        pointer = MapPointer(self._map, self._drawing, notes.show_token, partial(state.select, by="maps"))
+        pointer.listen(self.figure, self.guarded, state.clear_selection, self._on_axes)
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -291,27 +281,13 @@ class MapPanel(Panel):
         self._drawing.set_theme(change["new"])
         self._describe()
 
-    def _on_relayout(self, change: Any) -> None:
-        told = (change["new"] or {}).get("relayout_data") or {}
+    def _on_axes(self, told: dict[str, Any]) -> None:
         windows = moved(self._drawing.windows, told, self._shared)
         if windows != self._drawing.windows:
             self._drawing.windows = windows
             targets = with_partners(self.view, self.lab_state.selection)["target"]
             self._drawing.join(pairs_of(self.view, targets))
             self._redraw(SETTLED_S)
-
-    def _ids_at(self, space: str, points: Any, lit: bool) -> list[int]:
-        ids = self._drawing.lit[space] if lit else self._map.drawn[space]
-        return [int(ids[i]) for i in points.point_inds if i < len(ids)]
-
-    def _hovered(self, space: str, points: Any, lit: bool) -> None:
-        for token_id in self._ids_at(space, points, lit)[:1]:
-            self._notes.show_token(space, token_id)
-
-    def _picked(self, space: str, points: Any, lit: bool) -> None:
-        ids = self._ids_at(space, points, lit)
-        if ids:
-            self.lab_state.select(space, ids, by="maps")
 
     def _show_selection(self) -> None:
         """Light what is selected and fill the tables; up to 20,000 tokens, so not in the callback."""

@@ -114,7 +114,7 @@ class NeighbourTables(w.VBox):
             other = "target" if space == "source" else "source"
             ids, cosines = found[space]
             cells = [
-                [view.labels.of(space, i), f"{c:.3f}", view.labels.of(other, p) or "–", "yes" if v else "no"]
+                [view.labels.of(space, i), f"{c:.3f}", view.labels.of(other, p) or "–", _yes(v, found[other][0])]
                 for i, c, p, v in zip(ids.tolist(), cosines.tolist(), partners[space], vouched[space], strict=True)
             ]
             name = view.labels.of(space, primary[space])
@@ -129,6 +129,11 @@ class NeighbourTables(w.VBox):
         share = f" {n} of {of} neighbours in the target space have their partner among those beside." if of else ""
         self._heading.value = f"<h4>Nearest neighbours of {names}</h4><div class='tl-note'>{share}</div>"
         self.layout.display = ""
+
+
+def _yes(is_neighbour: bool, others: np.ndarray) -> str:
+    """Tell in a word; nothing can be said where the other side's token has no neighbours."""
+    return "–" if not len(others) else "yes" if is_neighbour else "no"
 
 
 def class_table(shades: Shades, drawn: dict[str, int], words: str) -> str:

@@ -18,7 +18,7 @@ from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.lexicon_view import LexiconView
 from tokalign_lab.widgets.map_colours import NOTHING, Colouring
 
-HOVER_BYTES = 400_000  # of all hover texts of one map
+HOVER_BYTES = 300_000  # of all hover texts of one map
 PARTNERS_AT_POINTER = 3
 PARTNERS_IN_CARD = 12
 
@@ -42,14 +42,18 @@ class MapWords:
         colouring: Colouring,
     ) -> None:
         self._view, self._vectors, self._vocabularies, self._colouring = view, vectors, vocabularies, colouring
+        self._labels: dict[tuple[str, int], str] = {}
 
     def label(self, space: str, token_id: int) -> str:
         """Return the token's name, ready for HTML."""
-        return escape(self._view.labels.of(space, token_id))
+        key = space, token_id
+        if key not in self._labels:
+            self._labels[key] = escape(self._view.labels.of(space, token_id))
+        return self._labels[key]
 
     def hovers(self, space: str, ids: np.ndarray, room: int = HOVER_BYTES) -> list[str]:
         """One text a token, of as many lines as fit into `room` bytes; the names always do."""
-        texts = [f"<b>{self.label(space, i)}</b> (id {i})" for i in ids.tolist()]
+        texts = [self.label(space, i) for i in ids.tolist()]
         used = sum(map(_size, texts))
         for write in (self._partner_lines, self._score_lines, self._count_lines, self._bytes_lines):
             lines = write(space, ids)
@@ -87,8 +91,8 @@ class MapWords:
 
     def _count_lines(self, space: str, ids: np.ndarray) -> list[str]:
         counts = self._colouring.values("frequency", space, ids).astype(np.int64).tolist()
-        scripts = (self._colouring.script(space, i) for i in ids.tolist())
-        return [f"{n:,} times in the text, {script}" for n, script in zip(counts, scripts, strict=True)]
+        told = zip(ids.tolist(), counts, (self._colouring.script(space, i) for i in ids.tolist()), strict=True)
+        return [f"id {i}, {n:,} times in the text, {script}" for i, n, script in told]
 
     def _bytes_lines(self, space: str, ids: np.ndarray) -> list[str]:
         spelled = [self._bytes(space, i) for i in ids.tolist()]

@@ -20,7 +20,7 @@ import pandas as pd
 from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment
-from tokalign_lab.runs.control import find_run, runs_root
+from tokalign_lab.runs.control import find_run
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
@@ -81,7 +81,7 @@ class LexiconPanel(Panel):
         edits: Path | str | None = None,
     ) -> None:
         super().__init__("Lexicon inspector", "tl-lexicon", state)
-        self.known = _whereabouts(path, text, model, folder)
+        self.known = Whereabouts.of(path, text, model, folder)
         if edits is None and path is not None:
             edits = self.known.folder / f"{Path(path).stem}.edits.json"
         self.edits = LexiconEdits(lexicon, edits)
@@ -306,12 +306,3 @@ class LexiconPanel(Panel):
         self.paged.mark(chosen)
         self.why.show(chosen)
         self.editor.show(chosen)
-
-
-def _whereabouts(
-    path: Path | str | None, text: Mapping[str, Any] | None, model: str | None, folder: Path | str | None
-) -> Whereabouts:
-    path = Path(path) if path is not None else None
-    if folder is None:
-        folder = path.parent if path is not None else runs_root()
-    return Whereabouts(Path(folder), path, text, model)

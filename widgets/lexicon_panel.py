@@ -256,7 +256,8 @@ class LexiconPanel(Panel):
     def _prepare(self) -> None:
         self.view.prepare()
         if not self.closed:
-            self.filters.offer()
+            self.view.change(self.view.lexicon, self._edited)  # what was edited meanwhile is searched by its new words
+            self.filters.offer_scripts()
 
     def _on_row(self, target_id: int) -> None:
         self.lab_state.select("target", [target_id], by="lexicon")
@@ -288,7 +289,7 @@ class LexiconPanel(Panel):
             if is_current() and not self.closed:
                 self.view.change(lexicon, self._edited)
                 self._show_head()
-                self.filters.offer()
+                self.filters.offer_origins()
                 self.scoring.refresh()
                 self._ask(self.paged.page)
 

@@ -96,11 +96,12 @@ class EditBox(w.VBox):
         if self._target_id < 0:
             self.choice.options = []
             return
-        offered = self._view.details(self._target_id)["candidates"]
-        listed = [(f"{label}  (score {score:.3f})", i) for i, label, score in offered]
-        current = int(self._view.source_of[self._target_id])
-        if current >= 0 and current not in [i for _, i in listed]:
-            listed.append((self._view.labels.of("source", current), current))
+        details, current = self._view.details(self._target_id), int(self._view.source_of[self._target_id])
+        offered = {i: f"{label}  (score {score:.3f})" for i, label, score in details["candidates"]}
+        for i in (current, *(i for i, _, _ in details["sources"])):  # a row of pieces has no candidates
+            if i >= 0:
+                offered.setdefault(i, f"{self._view.labels.of('source', i)}  (id {i})")
+        listed = [(words, i) for i, words in offered.items()]
         self.choice.options = listed
         other = next((i for _, i in listed if i != current), current)
         self.choice.value = other if listed else None

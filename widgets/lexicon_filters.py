@@ -61,10 +61,10 @@ class LexiconFilters(w.VBox):
         self.sort.add_class("tl-order")
         self.ranges = {name: _range(name) for name in RANGES}
         self.clear = button("Clear filters", self.clear_filters, "tl-clear-filters")
-        self._offer_origins()
-        self.show()
-        first = (self.search, self.regex, self.preset, self.sort, self.clear)
-        second = (self.origin, self.script, *(_pair(name, *ends) for name, ends in self.ranges.items()), self.selected)
+        self.offer_origins()
+        first = (self.search, self.regex, self.preset, self.sort)
+        ranges = [_pair(name, *ends) for name, ends in self.ranges.items()]
+        second = (self.origin, self.script, *ranges, self.selected, self.clear)
         super().__init__([bar(*first), bar(*second)])
         for control in (self.search, self.regex, self.selected, self.origin, self.script, self.sort):
             control.observe(guarded(self._on_control), names="value")
@@ -73,13 +73,20 @@ class LexiconFilters(w.VBox):
                 control.observe(guarded(lambda _change, name=name: self._on_range(name)), names="value")
         self.preset.observe(guarded(self._on_preset), names="value")
 
-    def offer(self) -> None:
-        """Offer the origins and scripts that the lexicon has now; scripts take a moment to be known."""
+    def offer_origins(self) -> None:
+        """Offer the origins that the lexicon has now."""
+        counts = [(f"{name} ({n:,})", name) for name, n in self._view.origin_counts.items()]
+        self._offer(self.origin, [("All origins", ""), *counts])
+
+    def offer_scripts(self) -> None:
+        """Offer the scripts of the target vocabulary; they take a moment to be known."""
+        counts = [(f"{name} ({n:,})", name) for name, n in self._view.script_counts.items()]
+        self._offer(self.script, [("All scripts", ""), *counts])
+
+    def _offer(self, control: w.Dropdown, options: list[tuple[str, str]]) -> None:
         self._repainting = True
         try:
-            self._offer_origins()
-            counts = [(f"{name} ({n:,})", name) for name, n in self._view.script_counts.items()]
-            self.script.options = [("All scripts", ""), *counts]
+            control.options = options
         finally:
             self._repainting = False
         self.show()
@@ -106,10 +113,6 @@ class LexiconFilters(w.VBox):
         """Take every filter away; the order stays."""
         query = self._state.query
         self._state.query = Query(sort=query.sort, reverse=query.reverse)
-
-    def _offer_origins(self) -> None:
-        counts = [(f"{name} ({n:,})", name) for name, n in self._view.origin_counts.items()]
-        self.origin.options = [("All origins", ""), *counts]
 
     def _on_control(self, _change: object) -> None:
         if self._repainting:
@@ -145,9 +148,9 @@ def _check(words: str, hook: str) -> w.Checkbox:
 
 def _range(name: str) -> tuple[w.Text, w.Text]:
     ends = []
-    for end, words in (("low", "at least"), ("high", "at most")):
-        made = w.Text(placeholder=words, continuous_update=False, tooltip=f"{words} this: {_RANGE_WORDS[name][1]}")
-        made.description = f"{_RANGE_WORDS[name][0]} {words}"
+    for end, label, words in (("low", f"{_RANGE_WORDS[name][0]} from", "at least"), ("high", "to", "at most")):
+        made = w.Text(description=label, placeholder="any", continuous_update=False)
+        made.tooltip = f"{words} this: {_RANGE_WORDS[name][1]}"
         made.add_class("tl-range-end")
         made.add_class(f"tl-{name}-{end}")
         ends.append(made)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pandas as pd
 from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment
-from tokalign_lab.runs.control import find_run, runs_root
+from tokalign_lab.runs.control import find_run
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
@@ -34,7 +33,7 @@ from tokalign_lab.widgets.lexicon_view import Labels, LexiconView, within
 from tokalign_lab.widgets.panel import Panel, button
 from tokalign_lab.widgets.query import EVERYTHING, Query, Range
 from tokalign_lab.widgets.score_box import ScoreBox, Whereabouts
-from tokalign_lab.widgets.scores import cards_html, origins_html, score_cards
+from tokalign_lab.widgets.scores import head_html
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.vocabularies import vocabulary_of
 from tokalign_lab.widgets.why_box import WhyBox
@@ -81,7 +80,7 @@ class LexiconPanel(Panel):
         edits: Path | str | None = None,
     ) -> None:
         super().__init__("Lexicon inspector", "tl-lexicon", state)
-        self.known = _whereabouts(path, text, model, folder)
+        self.known = Whereabouts.of(path, text, model, folder)
         if edits is None and path is not None:
             edits = self.known.folder / f"{Path(path).stem}.edits.json"
         self.edits = LexiconEdits(lexicon, edits)
@@ -93,6 +92,7 @@ class LexiconPanel(Panel):
         self._run: Path | None = None
         self._latest, self._laying = Latest(), Latest()
         self._slice = self.lab_state.selection
+        self._explained = -1
         self._build((source_vectors, target_vectors))
         self._watch(self._on_selection, "selection")
         self._watch(lambda _change: self.editor.refresh(), "pins")
@@ -102,7 +102,11 @@ class LexiconPanel(Panel):
 
     @classmethod
     def of_run(
-        cls, run: RunFolder | Path | str, state: LabState | None = None, view: LexiconView | None = None
+        cls,
+        run: RunFolder | Path | str,
+        state: LabState | None = None,
+        view: LexiconView | None = None,
+        alignment: Alignment | None = None,
     ) -> LexiconPanel:
         """Inspect the lexicon of an align run: with vectors, scores, text and model, and edits kept in its folder.
 
@@ -110,6 +114,7 @@ class LexiconPanel(Panel):
         ----------
         run : the run, its folder, or its name in the runs' folder
         state, view : as for the panel
+        alignment : the run's, where it has been loaded already
 
         Raises
         ------
@@ -117,7 +122,7 @@ class LexiconPanel(Panel):
             If there is no such run, or it has made no lexicon.
         """
         run = run if isinstance(run, RunFolder) else find_run(run)
-        alignment = Alignment.load(run.path / "alignment")
+        alignment = alignment or Alignment.load(run.path / "alignment")
         settings, names = run.info()["settings"], alignment.lexicon.provenance
         scores = run.path / "scores.json"
         panel = cls(
@@ -161,15 +166,7 @@ class LexiconPanel(Panel):
         self._show_head()
 
     def _show_head(self) -> None:
-        names = self.lexicon.provenance
-        title = f"{names['source']['name']} → {names['target']['name']}"
-        edited = len(self.edits.current())
-        said = f", {edited:,} of them edited by hand (the scores are of the recipe's rows)" if edited else ""
-        self._head.value = (
-            f"<h3>Lexicon: {escape(title)}</h3><div class='tl-note'>recipe “{escape(str(names['recipe']))}”, "
-            f"{len(self.lexicon):,} target tokens{said}, learned from {names.get('text_bytes', 0) / 1e6:.2f} MB of "
-            f"text</div>{cards_html(score_cards(self.view, self._scores))}{origins_html(self.view.origin_counts)}"
-        )
+        self._head.value = head_html(self.view, self._scores, len(self.edits.current()))
 
     @property
     def lexicon(self) -> Lexicon:
@@ -194,9 +191,10 @@ class LexiconPanel(Panel):
 
     def refresh(self) -> None:
         """Run the query again and show its first page."""
-        self._ask(0)
+        self._ask(0, again=True)
 
-    def _ask(self, page: int) -> None:
+    def _ask(self, page: int, again: bool = False) -> None:
+        """Run the query; `again` explains the chosen pair anew even where it is the same one."""
         query, measure, chosen = self.query, self._counted.value, self._slice
 
         def work(is_current: Any) -> None:
@@ -213,7 +211,7 @@ class LexiconPanel(Panel):
                 self.clear_error()
                 self.histogram.show(measure, values, others, limits)
                 self.paged.show(rows, query, page)
-                self._explain()
+                self._explain(again)
 
         self._latest.submit(work)
 
@@ -256,7 +254,8 @@ class LexiconPanel(Panel):
     def _prepare(self) -> None:
         self.view.prepare()
         if not self.closed:
-            self.filters.offer()
+            self.view.change(self.view.lexicon, self._edited)  # what was edited meanwhile is searched by its new words
+            self.filters.offer_scripts()
 
     def _on_row(self, target_id: int) -> None:
         self.lab_state.select("target", [target_id], by="lexicon")
@@ -269,7 +268,7 @@ class LexiconPanel(Panel):
         if chosen.by != "lexicon" or not self.query.selected:
             self._slice = chosen
             if self.query.selected:
-                self.refresh()
+                self._ask(0)
                 return
         self._explain()  # a click on a row of a slice does not make that row the slice
 
@@ -277,7 +276,7 @@ class LexiconPanel(Panel):
         if self.query.selected and not change["old"].selected:
             self._slice = self.lab_state.selection
         self.filters.show()
-        self.refresh()
+        self._ask(0)
 
     def _on_edit(self, target_id: int) -> None:
         """Lay the edits over the recipe's rows again, away from the button that asked for it."""
@@ -288,9 +287,9 @@ class LexiconPanel(Panel):
             if is_current() and not self.closed:
                 self.view.change(lexicon, self._edited)
                 self._show_head()
-                self.filters.offer()
+                self.filters.offer_origins()
                 self.scoring.refresh()
-                self._ask(self.paged.page)
+                self._ask(self.paged.page, again=True)
 
         self._laying.submit(self.guarded(work))
 
@@ -300,18 +299,11 @@ class LexiconPanel(Panel):
     def _selected(self) -> np.ndarray:
         return self.view.targets(self.lab_state.selection)
 
-    def _explain(self) -> None:
+    def _explain(self, again: bool = False) -> None:
         rows = self._selected()
         chosen = int(rows[0]) if len(rows) else -1
         self.paged.mark(chosen)
-        self.why.show(chosen)
-        self.editor.show(chosen)
-
-
-def _whereabouts(
-    path: Path | str | None, text: Mapping[str, Any] | None, model: str | None, folder: Path | str | None
-) -> Whereabouts:
-    path = Path(path) if path is not None else None
-    if folder is None:
-        folder = path.parent if path is not None else runs_root()
-    return Whereabouts(Path(folder), path, text, model)
+        if again or chosen != self._explained:
+            self._explained = chosen
+            self.why.show(chosen)
+            self.editor.show(chosen)

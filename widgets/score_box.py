@@ -18,6 +18,7 @@ import numpy as np
 from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.registry import METHODS
 from tokalign_lab.files import hash_of, write_json
+from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.background import WATCHER, submit
 from tokalign_lab.widgets.job_panel import JobPanel
@@ -44,6 +45,16 @@ class Whereabouts:
     path: Path | None = None
     text: Mapping[str, Any] | None = None
     model: str | None = None
+
+    @classmethod
+    def of(
+        cls, path: Path | str | None, text: Mapping[str, Any] | None, model: str | None, folder: Path | str | None
+    ) -> Whereabouts:
+        """Fill in the folder where none is given: the lexicon's own, else that of the runs."""
+        path = Path(path) if path is not None else None
+        if folder is None:
+            folder = path.parent if path is not None else runs_root()
+        return cls(Path(folder), path, text, model)
 
 
 class ScoreBox(w.VBox):

@@ -14,6 +14,19 @@ if TYPE_CHECKING:
 Card = tuple[str, str, str]  # name, value, meaning
 
 
+def head_html(view: LexiconView, scores: Mapping[str, Any] | None, edited: int) -> str:
+    """Return the head of the inspector: the pair, figures, where rows came from; `edited` is how many by hand."""
+    names = view.lexicon.provenance
+    title = f"{names['source']['name']} → {names['target']['name']}"
+    said = f", {edited:,} of them edited by hand (the scores are of the recipe's rows)" if edited else ""
+    return (
+        f"<h3>Lexicon: {escape(title)}</h3><div class='tl-note'>recipe “{escape(str(names['recipe']))}”, "
+        f"{len(view.lexicon):,} target tokens{said}, learned from {names.get('text_bytes', 0) / 1e6:.2f} MB of text"
+        f"</div>"
+        f"{cards_html(score_cards(view, scores))}{origins_html(view.origin_counts)}"
+    )
+
+
 def score_cards(view: LexiconView, scores: Mapping[str, Any] | None) -> list[Card]:
     """Return the figures of a lexicon; what was not measured is not shown."""
     used = view.count > 0

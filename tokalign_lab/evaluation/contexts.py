@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokalign_lab.corpus import Corpus
+from tokalign_lab.spelling import visible
 from tokalign_lab.vocabulary import Vocabulary
 
 AROUND = 10  # tokens on either side
@@ -65,4 +66,6 @@ def contexts(corpus: Corpus, vocabulary: Vocabulary, token_id: int, most: int = 
 
 
 def _read(corpus: Corpus, vocabulary: Vocabulary, first: int, end: int) -> str:
-    return "".join(vocabulary.label(int(i)) for i in corpus.ids[first:end]).replace("␣", " ")
+    """Tokens as the text they spell, so that a character in several tokens is whole again."""
+    spelled = b"".join(vocabulary.token_bytes[int(i)] or b"" for i in corpus.ids[first:end])
+    return visible(spelled).replace("␣", " ")

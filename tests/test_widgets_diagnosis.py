@@ -62,9 +62,11 @@ def test_the_verdict_is_told_in_words_and_the_worst_comes_first(
     assert "ruins it" in first
     assert "What to do:" in first
     assert panel.findings["severity"].iloc[0] == "poor"
-    shown = len(panel._list.children)
+    assert len(panel._list.children) == len(panel.findings)
+    hidden = [row.layout.display == "none" for row in panel._list.children]
+    assert hidden == [severity == "ok" for severity in panel.findings["severity"]]
     panel._fine.value = True
-    assert len(panel._list.children) == len(panel.findings) > shown
+    assert all(row.layout.display == "" for row in panel._list.children)
 
 
 def test_a_press_selects_the_tokens_of_a_finding_and_asks_for_them_worst_first(

@@ -97,7 +97,8 @@ def scores_html(a: Side, b: Side, paired: Mapping[str, PairedScore] | None = Non
             if pair is not None:
                 cells = [_interval(pair.a.to_dict()), _interval(pair.b.to_dict())]
             if any(cells):
-                lines.append(_line(f"{name}, {arrow}", [*(cell or "–" for cell in cells), _difference(pair)]))
+                difference = _difference(pair) if measure == "bleu1" else "–"
+                lines.append(_line(f"{name}, {arrow}", [*(cell or "–" for cell in cells), difference]))
     if not lines:
         return '<div class="tl-empty">Neither was scored. A run of “align” scores its lexicon.</div>'
     return (
@@ -107,13 +108,20 @@ def scores_html(a: Side, b: Side, paired: Mapping[str, PairedScore] | None = Non
     )
 
 
-def figure(scores: Mapping[str, Any], measure: str, direction: str = "target_to_source") -> str:
-    """Return a score of `scores.json` as text: with its interval where it is known, "" where it was not measured."""
+def figure(scores: Mapping[str, Any], measure: str, direction: str = "target_to_source", short: bool = False) -> str:
+    """Return a score of `scores.json` as text: with its interval where it is known, "" where it was not measured.
+
+    Parameters
+    ----------
+    scores : content of an align run's `scores.json`
+    measure, direction : which score
+    short : leave n out, for a narrow column
+    """
     for part in ("lexicon", "held_out"):
         values = scores.get(part) or {}
         interval = (values.get("intervals") or {}).get(measure, {}).get(direction)
         if interval is not None:
-            return _interval(interval)
+            return _interval(interval, short)
         mean = values.get(measure)
         if isinstance(mean, Mapping):
             mean = mean.get(direction)
@@ -122,13 +130,14 @@ def figure(scores: Mapping[str, Any], measure: str, direction: str = "target_to_
     return ""
 
 
-def _interval(values: Mapping[str, Any]) -> str:
-    return f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}], n = {values['n']:,}"
+def _interval(values: Mapping[str, Any], short: bool = False) -> str:
+    bounds = f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
+    return bounds if short else f"{bounds}, n = {values['n']:,}"
 
 
 def _difference(pair: PairedScore | None) -> str:
     if pair is None:
-        return "not measured"
+        return "not measured yet"
     change = pair.difference
     return f"{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]: {pair.verdict}"
 

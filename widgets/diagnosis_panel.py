@@ -65,7 +65,7 @@ class DiagnosisPanel(Panel):
         self._verdict.add_class("tl-verdict")
         self._fine = w.Checkbox(value=False, description="Show also what is fine", indent=False)
         self._fine.add_class("tl-show-fine")
-        self._fine.observe(self.guarded(lambda _change: self._draw()), names="value")
+        self._fine.observe(self.guarded(lambda _change: self._show_fine()), names="value")
         self._again = button("Look again", self.guarded(self.refresh), "tl-look-again")
         self._list = w.VBox()
         self._list.add_class("tl-findings")
@@ -136,14 +136,23 @@ class DiagnosisPanel(Panel):
         if self.diagnosis is None:
             return
         self._verdict.value = verdict_html(self.diagnosis)
-        shown = [f for f in self.diagnosis.findings if f.severity != "ok" or self._fine.value]
         former = self._list.children
-        self._list.children = tuple(self._row(found) for found in shown)
+        self._list.children = tuple(self._row(found) for found in self.diagnosis.findings)
         for row in former:
             for part in row.children:
                 part.close()
             row.close()
+        self._show_fine()
         self._on_selection(None)
+
+    def _show_fine(self) -> None:
+        """Hide what is fine, or show it; rows are made once, since making widgets takes longer than a callback may."""
+        for row, found in self._rows():
+            row.layout.display = "" if found.severity != "ok" or self._fine.value else "none"
+
+    def _rows(self) -> list[tuple[w.HBox, Finding]]:
+        found = self.diagnosis.findings if self.diagnosis is not None else []
+        return list(zip(self._list.children, found, strict=True)) if self._list.children else []
 
     def _row(self, found: Finding) -> w.HBox:
         n = len(found.target_ids)
@@ -161,12 +170,9 @@ class DiagnosisPanel(Panel):
 
     def _on_selection(self, _change: Any) -> None:
         """Mark the finding whose tokens are selected now."""
-        if self.diagnosis is None:
-            return
         chosen = self.lab_state.selection
         ids = chosen.ids if chosen.space == "target" and chosen.by == "diagnosis" else ()
-        shown = [f for f in self.diagnosis.findings if f.severity != "ok" or self._fine.value]
-        for found, row in zip(shown, self._list.children, strict=True):
+        for row, found in self._rows():
             selected = bool(ids) and tuple(found.target_ids) == ids
             row.children[1].button_style = "primary" if selected else ""
 

@@ -25,12 +25,12 @@ from tokalign_lab.widgets.run_words import STATE_WORDS, duration
 
 COLUMNS = (
     Column("recipe", "Recipe", "how the pair was aligned"),
-    Column("as", "Shown as"),
+    Column("as", "Shown", "as which side of the comparison it stands above"),
     Column("state", "State"),
     Column("text", "Text", "what it learned from; figures on different text cannot be compared"),
-    Column("bleu1", "BLEU-1, target → source", "on held-out text: mean and 95 % interval"),
-    Column("sentence", "Sentence score"),
-    Column("bert", "BERTScore"),
+    Column("bleu1", "BLEU-1", "of held-out text, target to source: mean and 95 % interval"),
+    Column("sentence", "Sentence score", "target to source, as BLEU-1"),
+    Column("bert", "BERTScore", "target to source, as BLEU-1"),
     Column("twins", "P@1", "hidden shared tokens that found their twin; recipes without vectors have none"),
     Column("seconds", "Took"),
     Column("run", "Run"),
@@ -69,7 +69,7 @@ class RecipesView(w.VBox):
         ]
         self._missing = w.SelectMultiple(description="Not tried yet", rows=5)
         self._missing.add_class("tl-missing-recipes")
-        self._missing.layout.width = "min(100%, 620px)"
+        self._missing.layout.width = "100%"
         self._missing.observe(guarded(lambda _change: self._mark()), names="value")
         self._align = button(
             "Align with the missing ones", guarded(self.align), "tl-align-missing",
@@ -166,7 +166,10 @@ class RecipesView(w.VBox):
             " and ".join(places),
             STATE_WORDS.get(row["state"], row["state"]),
             f"{', '.join(row['text'])}{size}{seed}" if row["run"] else "–",
-            *(figure(row["scores"], name) or "–" for name in ("bleu1", "sentence_score", "bert_score", "p_at_1")),
+            *(
+                figure(row["scores"], name, short=True) or "–"
+                for name in ("bleu1", "sentence_score", "bert_score", "p_at_1")
+            ),
             duration(row["seconds"]) if row["seconds"] else "–",
             row["name"] or "–",
         ]

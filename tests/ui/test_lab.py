@@ -37,7 +37,7 @@ def lab(jupyter: Server, browser: Any, runs: Path) -> Iterator[LabPage]:
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
     nbformat.write(notebook, jupyter.folder / "notebooks" / "lab.ipynb")
-    page: Page = browser.new_page(viewport={"width": 1280, "height": 1100})
+    page: Page = browser.new_page(viewport={"width": 1280, "height": 1700})  # a whole panel fits a screenshot
     made = LabPage(page, jupyter.url, jupyter.token)
     made.open("notebooks/lab.ipynb")
     made.run_all()

@@ -248,9 +248,10 @@ def _lay(rows: LexiconRows, place: int, edit: Edit, table: pd.DataFrame) -> None
     pieces = list(edit.pieces)
     if edit.action == "choose":
         rows.copy(place, edit.source_id, "edited")
-        candidates = table["candidate_ids"].iat[edit.target_id]
-        known = np.flatnonzero(np.asarray(candidates) == edit.source_id)
-        scores = table["candidate_scores"].iat[edit.target_id]
+        candidates, scores = (
+            np.asarray(table[name].iat[edit.target_id]) for name in ("candidate_ids", "candidate_scores")
+        )
+        known = np.flatnonzero(candidates == edit.source_id)
         rows.score[place] = scores[known[0]] if len(known) else np.nan
         rows.margin[place] = np.nan
         rows.mix_output(place, *output_parts([edit.source_id], [1.0], pieces))

@@ -137,7 +137,8 @@ def score_parts(
     ]
     changes = {}
     if before is not None:
-        changes = {name: _changes(*measured, held_out, *group, seed) for name, group in groups.items()}
+        new, old = measured
+        changes = {name: _changes(new, old, held_out, *group, seed) for name, group in groups.items()}
     return PartScores(
         parts=result[0],
         before=result[1] if before is not None else {},

@@ -43,7 +43,10 @@ def layered_figure(
         )  # fmt: skip
     for column in (1, 2):
         figure.add_trace(
-            go.Scatter(x=[], y=[], mode="markers", hoverinfo="skip", showlegend=False, name="marked"),
+            go.Scatter(
+                x=[], y=[], mode="markers", hoverinfo="skip", showlegend=False, name="marked",
+                selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 1}},  # no box dims a sign
+            ),
             row=1, col=column,
         )  # fmt: skip
     for axis, ends in axis_ranges(windows).items():
@@ -95,7 +98,7 @@ def marks(places: dict[str, np.ndarray], theme: str) -> dict[str, Any]:
     points = MapPoints(np.arange(len(xy)), xy, [], [])
     return {
         **coordinates(points),
-        "marker": {"symbol": symbols, "size": 11, "color": INK[theme], "line": {"width": 1.5, "color": INK[theme]}},
+        "marker": {"symbol": symbols, "size": 11, "color": INK[theme], "line": {"width": 2, "color": INK[theme]}},
     }
 
 

@@ -1,0 +1,106 @@
+"""What every notebook keeps to, read from the files; `make notebooks` runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+LESSONS = [path for path in NOTEBOOKS if re.match(r"0[1-5]_", path.name)]
+LONGEST_CELL = 25  # lines
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sources(path: Path, kind: str) -> list[str]:
+    return ["".join(cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == kind]
+
+
+def name_of(path: Path) -> str:
+    return path.stem
+
+
+every = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+lesson = pytest.mark.parametrize("path", LESSONS, ids=name_of)
+
+
+def test_the_lessons_are_all_there() -> None:
+    assert [path.name[:2] for path in LESSONS] == ["01", "02", "03", "04", "05"]
+
+
+@every
+def test_nothing_of_a_run_is_kept(path: Path) -> None:
+    for cell in read(path)["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+        assert "execution" not in cell["metadata"]  # when a cell was run, and for how long
+
+
+@every
+def test_it_opens_with_the_kernel_that_everybody_has(path: Path) -> None:
+    assert read(path)["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@every
+def test_cells_have_names_of_their_own(path: Path) -> None:
+    names = [cell["id"] for cell in read(path)["cells"]]
+    assert len(set(names)) == len(names)
+
+
+@every
+def test_cells_are_short(path: Path) -> None:
+    assert [cell for cell in sources(path, "code") if len(cell.splitlines()) > LONGEST_CELL] == []
+
+
+@every
+def test_it_begins_with_what_the_reader_will_be_able_to_do(path: Path) -> None:
+    first = read(path)["cells"][0]
+    text = "".join(first["source"])
+    assert first["cell_type"] == "markdown"
+    assert text.startswith("# ")
+    assert "you will" in text.lower()
+    assert len(re.findall(r"^- ", text, flags=re.MULTILINE)) >= 3
+
+
+@lesson
+def test_a_lesson_says_able_to(path: Path) -> None:
+    assert "able to" in sources(path, "markdown")[0]
+
+
+@lesson
+def test_a_prediction_is_asked_for_before_its_cell_answers_it(path: Path) -> None:
+    cells = read(path)["cells"]
+    asking = [
+        (place, "".join(cell["source"]))
+        for place, cell in enumerate(cells)
+        if cell["cell_type"] == "code" and "".join(cell["source"]).startswith("prediction = ")
+    ]
+    assert len(asking) >= 2
+    for place, code in asking:
+        assert "{prediction" in code  # what was said is compared with what is so
+        before = ["".join(cell["source"]) for cell in cells[max(0, place - 2) : place]]
+        assert any("**Predict:**" in text for text in before)
+
+
+@lesson
+def test_something_is_broken_on_purpose(path: Path) -> None:
+    assert any(re.search(r"^## .*Break it", text, flags=re.MULTILINE) for text in sources(path, "markdown"))
+
+
+@lesson
+def test_the_exercise_checks_itself_and_can_be_solved(path: Path) -> None:
+    code = sources(path, "code")
+    (exercise,) = [cell for cell in code if "def check(answer)" in cell]
+    assert re.search(r"^answer = None", exercise, flags=re.MULTILINE)
+    assert "Not answered yet" in exercise
+    last = read(path)["cells"][-1]
+    assert last["metadata"]["jupyter"]["source_hidden"] is True
+    assert "if fast():\n    assert check(solution)" in "".join(last["source"])

@@ -13,7 +13,7 @@ BROWSER ?= yes
 export PYTHON TORCH_INDEX_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lab app test demo lint notebooks bench clean
+.PHONY: help setup setup-dev lab app test demo lint notebooks bench docs clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ notebooks: setup-dev  ## run every notebook from top to bottom, in small sizes
 bench: setup-dev  ## run the benchmarks
 	@scripts/bench.sh
 
+docs: setup-dev  ## build the documentation into site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 clean:  ## remove the environment and what tools left behind (assets in the cache and runs stay)
-	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+	@rm -rf .venv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

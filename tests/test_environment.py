@@ -41,8 +41,8 @@ def pinned() -> dict[str, str]:
 
 def required() -> list[Requirement]:
     extras = [text for texts in PROJECT["project"]["optional-dependencies"].values() for text in texts]
-    listed = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"] + extras
-    return [Requirement(text) for text in listed]
+    groups = [text for group in PROJECT["dependency-groups"].values() for text in group if isinstance(text, str)]
+    return [Requirement(text) for text in PROJECT["project"]["dependencies"] + groups + extras]
 
 
 def test_environment_yml_installs_this_project_with_the_same_constraints() -> None:
@@ -84,7 +84,9 @@ def test_engine_imports_without_widgets_and_plotly() -> None:
     assert int(result.stdout) > 20
 
 
-@pytest.mark.parametrize("target", ["help", "setup", "lab", "test", "demo", "lint", "notebooks", "bench", "clean"])
+@pytest.mark.parametrize(
+    "target", ["help", "setup", "lab", "test", "demo", "lint", "notebooks", "bench", "docs", "clean"]
+)
 def test_make_help_lists_the_target(target: str) -> None:
     shown = subprocess.run(["make", "-s", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
     assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE)

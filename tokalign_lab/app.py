@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.files import write_json
 
 LOOPBACK = "127.0.0.1"
 
@@ -71,13 +72,13 @@ def serve(
 
 def write_page(path: Path, runs: Path) -> None:
     """Write the notebook whose one cell is the lab."""
-    import nbformat
-
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = nbformat.v4.new_notebook(metadata={**kernel, "title": "tokalign lab"})
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     source = f"from tokalign_lab.widgets import Lab\n\nLab(runs={str(runs)!r})"
-    notebook.cells = [nbformat.v4.new_code_cell(source)]
-    nbformat.write(notebook, path)
+    cell = {
+        "cell_type": "code", "id": "lab", "metadata": {}, "execution_count": None, "outputs": [], "source": source,
+    }  # fmt: skip
+    metadata = {"kernelspec": kernel, "title": "tokalign lab"}
+    write_json(path, {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": [cell]})
 
 
 def options(port: int, ip: str, token: str, browser: bool) -> list[str]:

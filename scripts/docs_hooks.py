@@ -1,0 +1,30 @@
+"""Let the navigation of mkdocs.yml name folders of pages: `results/*.md` stands for all of them, in order of name.
+
+A new result, decision or notebook is then in the site without a line for it, as MkDocs alone would ask.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def on_config(config: Any) -> Any:
+    """Write out the patterns of the navigation; MkDocs calls this before it reads a page."""
+    config.nav = written_out(config.nav, Path(config.docs_dir))
+    return config
+
+
+def written_out(entry: Any, docs: Path) -> Any:
+    """Replace patterns in lists of pages, at any depth."""
+    if isinstance(entry, dict):
+        return {title: written_out(pages, docs) for title, pages in entry.items()}
+    if not isinstance(entry, list):
+        return entry
+    pages: list[Any] = []
+    for one in entry:
+        if isinstance(one, str) and "*" in one:
+            pages += [path.relative_to(docs).as_posix() for path in sorted(docs.glob(one))]
+        else:
+            pages.append(written_out(one, docs))
+    return pages

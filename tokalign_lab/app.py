@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
@@ -74,7 +75,7 @@ def write_page(path: Path, runs: Path) -> None:
     """Write the notebook whose one cell is the lab."""
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     source = f"from tokalign_lab.widgets import Lab\n\nLab(runs={str(runs)!r})"
-    cell = {
+    cell: dict[str, Any] = {
         "cell_type": "code", "id": "lab", "metadata": {}, "execution_count": None, "outputs": [], "source": source,
     }  # fmt: skip
     metadata = {"kernelspec": kernel, "title": "tokalign lab"}

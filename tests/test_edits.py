@@ -14,7 +14,7 @@ from tiny import WORDS, tiny_model, tiny_vocabulary
 from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.export import export_rows
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.neighbourhood import Neighbourhood
+from tokalign_lab.alignment.neighbourhoods import Neighbourhood
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document

@@ -10,7 +10,7 @@ pytest.importorskip("ipywidgets")
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.widgets import work as module
+from tokalign_lab.widgets import run_of as module
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.work import Work
 

@@ -100,28 +100,28 @@ class NeighbourTables(w.VBox):
             return
         view = self._view
         found = {s: self._colouring.neighbourhoods.around(s, i) for s, i in primary.items()}
+        ids = {space: [i for i, _ in near] for space, near in found.items()}
         partners = {
-            "source": [int(self._colouring.best_target[i]) for i in found["source"][0].tolist()],
-            "target": [int(view.source_of[i]) for i in found["target"][0].tolist()],
+            "source": [int(self._colouring.best_target[i]) for i in ids["source"]],
+            "target": [int(view.source_of[i]) for i in ids["target"]],
         }
         inherited = set(partners["target"])
         vouched = {
             # a source may have been chosen by many: it matches when any target in the other table chose it
-            "source": [i in inherited for i in found["source"][0].tolist()],
-            "target": [p in set(found["source"][0].tolist()) for p in partners["target"]],
+            "source": [i in inherited for i in ids["source"]],
+            "target": [p in set(ids["source"]) for p in partners["target"]],
         }
         for space, table in self.tables.items():
             other = "target" if space == "source" else "source"
-            ids, cosines = found[space]
             cells = [
-                [view.labels.of(space, i), f"{c:.3f}", view.labels.of(other, p) or "–", _yes(v, found[other][0])]
-                for i, c, p, v in zip(ids.tolist(), cosines.tolist(), partners[space], vouched[space], strict=True)
+                [view.labels.of(space, i), f"{cosine:.3f}", view.labels.of(other, p) or "–", _yes(v, ids[other])]
+                for (i, cosine), p, v in zip(found[space], partners[space], vouched[space], strict=True)
             ]
             name = view.labels.of(space, primary[space])
-            told = f"no {space} token" if not name else name if len(ids) else f"{name} (it has no vector)"
+            told = f"no {space} token" if not name else name if ids[space] else f"{name} (it has no vector)"
             table.caption = f"{space.title()} space, nearest to {told}"
             table.chosen = -1
-            table.show(ids, cells)
+            table.show(ids[space], cells)
         n, of = sum(vouched["target"]), len(vouched["target"])
         names = " and ".join(
             f'<span class="tl-token">{escape(view.labels.of(s, i))}</span>' for s, i in primary.items() if i >= 0
@@ -131,7 +131,7 @@ class NeighbourTables(w.VBox):
         self.layout.display = ""
 
 
-def _yes(is_neighbour: bool, others: np.ndarray) -> str:
+def _yes(is_neighbour: bool, others: list[int]) -> str:
     """Tell in a word; nothing can be said where the other side's token has no neighbours."""
     return "–" if not len(others) else "yes" if is_neighbour else "no"
 

@@ -11,11 +11,21 @@ from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.folder import RunFolder
 
 
+def run_of(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
+    """Return the run of these settings, whether it exists or not."""
+    key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:10]
+    return RunFolder(runs_root(root) / f"{kind}-{key}")
+
+
+def exists(run: RunFolder) -> bool:
+    """Whether the folder holds a run."""
+    return (run.path / "run.json").is_file()
+
+
 def run_going(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
     """Return the run of these settings, started where it is neither running nor finished."""
-    key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:10]
-    run = RunFolder(runs_root(root) / f"{kind}-{key}")
-    if not (run.path / "run.json").is_file():
+    run = run_of(kind, settings, root)
+    if not exists(run):
         return start(kind, settings, run.path)
     if run.state not in ("running", "finished"):
         run.start()

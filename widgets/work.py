@@ -6,16 +6,14 @@ at is a part of the view (`LabState.work`): a restarted kernel goes on with them
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tokalign_lab.alignment.registry import METHODS
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import hash_of
-from tokalign_lab.runs.control import start
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.background import WATCHER, submit
+from tokalign_lab.widgets.run_of import exists, run_going, run_of
 from tokalign_lab.widgets.state import LabState
 
 STEPS = ("align", "rearrange", "adapt")
@@ -41,7 +39,7 @@ class Work:
         if name is None:
             return None
         run = RunFolder(self.root / name)
-        return run if _exists(run) else None
+        return run if exists(run) else None
 
     def finished(self, step: str) -> RunFolder | None:
         """Return the run of this step if it has finished."""
@@ -51,7 +49,7 @@ class Work:
     def align(self, **settings: Any) -> RunFolder:
         """Align the chosen pair; `settings` are those of an "align" run beside the pair."""
         pair = {"source": self._state.source, "target": self._state.target}
-        return self._look_at("align", self._going("align", {**pair, **settings}))
+        return self._look_at("align", run_going("align", _given({**pair, **settings}), self.root))
 
     def align_also(self, recipe: str) -> RunFolder:
         """Align the same pair on the same text by another recipe, beside what the lab looks at."""
@@ -59,7 +57,7 @@ class Work:
         named = {name: settings[name] for name in ("source", "target", *_OF_THE_TEXT) if name in settings}
         method = METHODS[recipe]
         reads = {"model": method.needs_model and settings["source"], "donor": method.needs_donor and settings["target"]}
-        return self._going("align", {**named, "recipe": recipe, **{k: v for k, v in reads.items() if v}})
+        return run_going("align", {**named, "recipe": recipe, **{k: v for k, v in reads.items() if v}}, self.root)
 
     def rearrange(self) -> RunFolder:
         """Give the source model its new rows, as soon as the alignment has finished.
@@ -96,7 +94,7 @@ class Work:
         chosen = tuned.info()["settings"]
         same = (*_OF_THE_TEXT, "held_out_share", "evaluate_bytes", "device")
         source = self._aligned().info()["settings"]["source"]
-        return self._going("measure", {"model": source, **{name: chosen.get(name) for name in same}})
+        return run_going("measure", _given({"model": source, **{name: chosen.get(name) for name in same}}), self.root)
 
     def _aligned(self) -> RunFolder:
         run = self.find("align")
@@ -117,16 +115,11 @@ class Work:
             }
         return run
 
-    def _of(self, kind: str, settings: dict[str, Any]) -> RunFolder:
-        """Return the run of these settings, whether it exists or not: same settings, same folder."""
-        key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:10]
-        return RunFolder(self.root / f"{kind}-{key}")
-
     def _after(self, before: RunFolder, kind: str, settings: dict[str, Any], restart: bool = False) -> RunFolder:
         """Return the run of these settings; it starts when `before` has finished."""
-        settings = {name: value for name, value in settings.items() if value is not None}
-        run = self._of(kind, settings)
-        if not _exists(run):
+        settings = _given(settings)
+        run = run_of(kind, settings, self.root)
+        if not exists(run):
             RunFolder.create(run.path, kind, settings)
         elif restart and run.state in ENDED:
             (run.path / "events.jsonl").unlink(missing_ok=True)
@@ -135,19 +128,10 @@ class Work:
             _start_after(run, before)
         return run
 
-    def _going(self, kind: str, settings: dict[str, Any]) -> RunFolder:
-        """Return the run of these settings, started where it is neither running nor finished."""
-        settings = {name: value for name, value in settings.items() if value is not None}
-        run = self._of(kind, settings)
-        if not _exists(run):
-            return start(kind, settings, run.path)
-        if run.state not in ("running", "finished"):
-            run.start()
-        return run
 
-
-def _exists(run: RunFolder) -> bool:
-    return (run.path / "run.json").is_file()
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not None: not given and None name the same run."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _start_after(run: RunFolder, before: RunFolder) -> None:

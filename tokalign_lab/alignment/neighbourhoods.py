@@ -21,7 +21,39 @@ from tokalign_lab.alignment.neighbours import nearest
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 NEIGHBOURS = 10
+_SMALLEST = np.float32(1e-12)
 REFERENCE = 20_000  # tokens of each side among which the overlap's neighbours are sought
+
+
+class Neighbourhood:
+    """Token vectors that can be asked for the neighbours of one token, while somebody waits.
+
+    `neighbours` searches for many tokens at once; for one, a single product of all rows with it is enough.
+
+    Parameters
+    ----------
+    vectors
+        The space.
+    """
+
+    def __init__(self, vectors: TokenVectors) -> None:
+        self.vectors = vectors
+        rows = vectors.rows
+        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)).astype(np.float32)
+        self._lengths = np.maximum(lengths, _SMALLEST)
+
+    def of(self, token_id: int, k: int = 8) -> list[tuple[int, float]]:
+        """Find the k nearest other tokens: (id, cosine), nearest first; none where the token has no vector."""
+        (place,) = self.vectors.positions_of(np.array([token_id]))
+        if place < 0:
+            return []
+        rows: NDArray[np.float32] = self.vectors.rows
+        cosines = (rows @ rows[place]) / (self._lengths * self._lengths[place])
+        cosines[place] = -np.inf
+        k = min(k, len(cosines) - 1)
+        best = np.argpartition(-cosines, k)[:k] if k < len(cosines) - 1 else np.flatnonzero(np.isfinite(cosines))
+        best = best[np.lexsort((best, -cosines[best]))]
+        return [(int(self.vectors.ids[i]), float(cosines[i])) for i in best]
 
 
 class Neighbourhoods:
@@ -41,6 +73,7 @@ class Neighbourhoods:
         self, source: TokenVectors, target: TokenVectors, source_of: NDArray[Any], k: int = NEIGHBOURS
     ) -> None:
         self._spaces = {"source": source, "target": target}
+        self._one = {space: Neighbourhood(vectors) for space, vectors in self._spaces.items()}
         self._source_of = np.asarray(source_of, dtype=np.int64)
         self._k = k
         of_target = _most_frequent(target)
@@ -48,21 +81,9 @@ class Neighbourhoods:
         known = partners[source.positions_of(partners) >= 0]
         self._reference = {"target": of_target, "source": np.union1d(known, _most_frequent(source))}
 
-    def around(self, space: str, token_id: int, k: int = NEIGHBOURS) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Nearest other tokens of one space, among all that have a vector.
-
-        Returns
-        -------
-        ids, cosines
-            int64 and float32 (up to k,), nearest first; empty where the token has no vector.
-        """
-        vectors = self._spaces[space]
-        (position,) = vectors.positions_of(np.array([token_id]))
-        if position < 0:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        found, cosines = nearest(vectors.rows[position : position + 1], vectors.rows, k + 1)
-        others = found[0] != position
-        return vectors.ids[found[0][others]][:k], cosines[0][others][:k]
+    def around(self, space: str, token_id: int, k: int = NEIGHBOURS) -> list[tuple[int, float]]:
+        """Find the nearest other tokens of one space; see `Neighbourhood.of`."""
+        return self._one[space].of(token_id, k)
 
     def overlap(self, target_ids: NDArray[Any]) -> NDArray[np.float32]:
         """Share of each target token's neighbours whose partners are neighbours of its own partner.

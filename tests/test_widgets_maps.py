@@ -404,6 +404,15 @@ class TestPanel:
         assert again.figure.data[1].x == panel.figure.data[1].x
         assert tuple(again.figure.layout.xaxis2.range) == (-5.0, 90_000.0)
 
+    def test_how_it_is_looked_at_is_kept_on_disk(self, tmp_path: Path) -> None:
+        panel = make_panel(LabState(tmp_path / "lab.json"), n=40, sources=30, shared=False)
+        panel._controls.worst.value = True
+        zoom(panel, xaxis2=(-5.0, 90_000.0), yaxis2=(100.0, 80_000.0))
+        again = LabState(tmp_path / "lab.json")
+        opened = make_panel(again, n=40, sources=30, **again.looks["maps"])
+        assert opened.state["windows"] == panel.state["windows"] is not None
+        assert opened.state["worst"] is True
+
 
 class TestJob:
     def test_umap_in_a_process_of_its_own_and_the_second_time_at_once(self) -> None:

@@ -615,3 +615,11 @@ class TestRuns:
         assert panel.trash.empty_button.disabled
         panel.close()
         assert not any(str(tmp_path) in name for name in WATCHER.names())
+
+
+def test_how_it_is_looked_at_is_kept_on_disk(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=30)
+    panel = TrainingPanel(run, state=LabState(tmp_path / "lab.json"))
+    panel.looks._axis.value = "tokens"
+    again = LabState(tmp_path / "lab.json")
+    assert TrainingPanel(run, state=again, **again.looks["training"]).looks.look == panel.looks.look

@@ -191,7 +191,8 @@ class Lab:
 
     def make_lexicon_panel(self) -> LexiconPanel:
         """Make the inspector of the last alignment."""
-        return LexiconPanel.of_run(self._align_run(), self.lab_state, self.aligned()[1])
+        alignment, view = self.aligned()
+        return LexiconPanel.of_run(self._align_run(), self.lab_state, view, alignment)
 
     def make_maps(self, drawn: int | None = None) -> MapPanel:
         """Make the maps of the last alignment.
@@ -207,7 +208,7 @@ class Lab:
         panel = MapPanel(
             alignment.lexicon, alignment.source_vectors, alignment.target_vectors, *self._vocabularies(),
             state=self.lab_state, view=view, drawn=drawn or (800 if fast() else 3000),
-            **({"fit_on": 500} if fast() else {}),
+            **({"fit_on": 500} if fast() else {}), **self.lab_state.looks.get("maps", {}),
         )  # fmt: skip
         return self._told(panel)
 
@@ -239,7 +240,8 @@ class Lab:
 
     def make_training_panel(self, run: RunFolder) -> TrainingPanel:
         """Make the monitor of an "adapt" run, with the floor."""
-        return TrainingPanel(run, self.work.floor(run), self.lab_state)
+        look = self.lab_state.looks.get("training", {})
+        return TrainingPanel(run, self.work.floor(run), self.lab_state, **look)
 
     def make_pair_picker(self) -> PairPicker:
         """Make the choice of a pair, whose Run button aligns it."""

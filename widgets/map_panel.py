@@ -191,6 +191,7 @@ class MapPanel(Panel):
         self._method, self._shared = method, shared
         self._map.place(found[0], found[1], shared)
         self._drawing.look(self._taken_windows(method), shared)
+        self._keep_look("maps", self._own_state())
         self.clear_error()
         self.refresh()
 
@@ -264,6 +265,7 @@ class MapPanel(Panel):
 
     def _on_worst(self) -> None:
         self._worst = self._controls.worst.value
+        self._keep_look("maps", self._own_state())
         self._remark()
 
     def _on_colours(self, change: Any) -> None:
@@ -285,6 +287,7 @@ class MapPanel(Panel):
         windows = moved(self._drawing.windows, told, self._shared)
         if windows != self._drawing.windows:
             self._drawing.windows = windows
+            self._keep_look("maps", self._own_state())
             targets = with_partners(self.view, self.lab_state.selection)["target"]
             self._drawing.join(pairs_of(self.view, targets))
             self._redraw(SETTLED_S)

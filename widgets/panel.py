@@ -57,6 +57,11 @@ class Panel(w.VBox):
         self.lab_state.observe(safe, names=list(names))
         self._observed.append((safe, list(names)))
 
+    def _keep_look(self, name: str, values: dict[str, Any]) -> None:
+        """Keep in the shared state how this panel is looked at, so that it opens so again."""
+        if self.lab_state.looks.get(name) != values:
+            self.lab_state.looks = {**self.lab_state.looks, name: values}
+
     def guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
         """Wrap a callback so that what it raises is shown in the panel."""
 

@@ -61,8 +61,11 @@ class LabState(t.HasTraits):
     theme = t.Enum(("light", "dark"), default_value="light")
     work = t.Dict()  # which runs the lab looks at: step ("align", "rearrange", "adapt") to the run's name
     tab = t.Unicode("pair")
+    looks = t.Dict()  # how one panel alone is looked at: its name ("maps", "training") to plain values
 
-    _kept = ("source", "target", "sentence", "selection", "pins", "query", "colour_by", "theme", "work", "tab")
+    _kept = (
+        "source", "target", "sentence", "selection", "pins", "query", "colour_by", "theme", "work", "tab", "looks",
+    )  # fmt: skip
 
     def __init__(self, path: Path | str | None = None, **values: Any) -> None:
         super().__init__()

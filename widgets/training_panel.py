@@ -93,7 +93,7 @@ class TrainingPanel(Panel):
         self._progress = w.FloatProgress(min=0.0, max=1.0, description="Progress", layout=w.Layout(width="100%"))
         self.controls = RunControls(lambda: self.run, self.guarded, self._follow)
         self.again = AgainForm(self.guarded, self._on_started)
-        self.looks = LookBar(look, self.guarded(self._redraw))
+        self.looks = LookBar(look, self.guarded(self._on_look))
         self.samples = Samples(self.guarded)
         self._other = w.Dropdown(options=[("Choose a run …", "")], description="Lay over it")
         self._other.add_class("tl-lay-over")
@@ -224,6 +224,10 @@ class TrainingPanel(Panel):
                 self._draw(None if found else changed)
             self._show_state()
             return not self._floor.awaited and all(feed.info["state"] in ENDED for feed in self._feeds)
+
+    def _on_look(self) -> None:
+        self._keep_look("training", dict(vars(self.looks.look)))
+        self._redraw()
 
     def _redraw(self) -> None:
         with self._lock:

@@ -109,6 +109,8 @@ class Work:
     def _look_at(self, step: str, run: RunFolder) -> RunFolder:
         """Keep this run as the lab's; what was made from another one of its step is not looked at any more."""
         if self._state.work.get(step) != run.name:
+            if step == "align":
+                self._state.looks = {}  # a part of one map is no part of another's
             earlier = STEPS[: STEPS.index(step)]
             self._state.work = {name: self._state.work[name] for name in earlier if name in self._state.work} | {
                 step: run.name

@@ -40,6 +40,9 @@ else
 fi
 [ -z "$quick" ] || exit 0
 
+run benchmarks/overlap.py --out docs/results/overlap.md
+run benchmarks/anchored_settings.py --out docs/results/anchored_settings.md
+run benchmarks/ui.py --out docs/results/ui.md
 run benchmarks/mixture_shares.py --out docs/results/mixture_shares.md
 run benchmarks/faithfulness.py --out docs/results/faithfulness.md
 run benchmarks/distillation.py --out docs/results/distillation.md

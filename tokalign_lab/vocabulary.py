@@ -3,7 +3,7 @@
 Two tokenizers write the same token in different ways: GPT-2's `Ġthe`, SentencePiece's `▁the` and WordPiece's
 `the` all stand for the bytes of " the"; SentencePiece's `<0x0A>` and GPT-2's `Ċ` are both a newline. Comparing
 the strings, as TokAlign's `count_dict.py` does, misses all of these (6.23 % of Gemma's vocabulary is found in
-Pythia's by string, 17.25 % by bytes). Here a token is its bytes, and a special token is its role: bos, eos, pad,
+Pythia's by string, 17.24 % by bytes). Here a token is its bytes, and a special token is its role: bos, eos, pad,
 unk, or a control string such as `<|im_start|>`.
 """
 

@@ -52,10 +52,10 @@ def test_a_click_on_a_row_says_why_and_lights_both_maps(lab_page: LabPage) -> No
     lexicon.get_by_label("Order").select_option(label="Most frequent first")
     expect(lexicon.locator("caption").first).to_contain_text("most frequent", timeout=SHORT_MS)
     lexicon.locator(".tl-table tbody tr").nth(2).click()
-    expect(lexicon.locator(".tl-why h4")).to_be_visible(timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-why h4").first).to_be_visible(timeout=SHORT_MS)
     lab_page.panel("tl-maps")
     lab_page.page.wait_for_function(
-        "() => [...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1).data.slice(2)"
+        "() => [...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1).data.slice(2, 4)"
         ".every((trace) => trace.x.length >= 1)",
         timeout=SHORT_MS,
     )
@@ -78,7 +78,7 @@ def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> No
     mouse.up()
     expect(maps.locator(".tl-chosen")).to_contain_text(re.compile(r"\d\d+ source tokens and \d+"), timeout=SHORT_MS)
     lab_page.page.wait_for_function(
-        "() => [...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1).data.slice(2)"
+        "() => [...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1).data.slice(2, 4)"
         ".every((trace) => trace.x.length > 3)",
         timeout=SHORT_MS,
     )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
 START_MS = 60_000
-# What JupyterLab itself says when a kernel is killed on purpose; nothing of ours.
+# What JupyterLab itself says when a kernel is killed, or a page lost, on purpose; nothing of ours: outputs that it had
+# saved name widgets that are gone.
 EXPECTED = (
+    "widget model not found",
+    "Failed to initialize model",
     "WebSocket",
     "Connection lost",
     "Canceled future",
@@ -28,11 +33,24 @@ class LabPage:
         self.errors: list[str] = []
         self._deaf = False
         page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.errors.append(f"page error: {error}"))
+        page.on("pageerror", lambda error: self._hear(f"page error: {error}"))
 
     def _on_console(self, message: Any) -> None:
-        if message.type == "error" and not (self._deaf and any(word in message.text for word in EXPECTED)):
-            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+        if message.type == "error":
+            self._hear(f"{message.text} ({message.location.get('url', '')})")
+
+    def _hear(self, text: str) -> None:
+        if not (self._deaf and any(word in text for word in EXPECTED)):
+            self.errors.append(text)
+
+    @contextmanager
+    def losing_the_page(self) -> Iterator[None]:
+        """Reload without saving; within the block what JupyterLab says about panels that are gone is no error."""
+        self._deaf = True
+        self.page.reload()
+        self.wait_for_kernel()
+        yield
+        self._deaf = False
 
     def open(self, notebook: str) -> None:
         """Open a notebook and wait until its kernel is idle."""

@@ -13,10 +13,10 @@ BROWSER ?= yes
 export PYTHON TORCH_INDEX_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lab app test demo lint notebooks bench docs clean
+.PHONY: help setup setup-dev lab app test demo lint notebooks bench docs screenshots clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## make the environment in .venv
 	@scripts/setup.sh
@@ -41,6 +41,9 @@ lint: setup-dev  ## check style and types
 
 notebooks: setup-dev  ## run every notebook from top to bottom, in small sizes
 	@TOKALIGN_FAST=1 $(BIN)/pytest -p no:cacheprovider --nbmake --nbmake-timeout=1800 notebooks
+
+screenshots: setup-dev  ## take the pictures of README and docs anew, in a real browser
+	@scripts/screenshots.sh
 
 bench: setup-dev  ## run the benchmarks
 	@scripts/bench.sh

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Take the pictures of README and docs anew, in a real browser, from a real pair in small sizes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+.venv/bin/pytest tests/ui/test_lab.py
+for picture in lab-pair-light lab-maps-dark lab-diagnosis-light lab-training-light; do
+    cp "test-artefacts/$picture.png" docs/images/
+done

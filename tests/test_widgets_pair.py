@@ -153,6 +153,14 @@ class TestRun:
         picker._form._run.click()
         assert asked == [settings(recipe="pieces", max_bytes=2_000_000, rearrange=True)]
 
+    def test_a_run_that_cannot_start_is_said(self, load: Callable[[str], Vocabulary]) -> None:
+        def refuse(chosen: dict[str, Any]) -> None:
+            raise InputError("The run folder cannot be made.")
+
+        picker = PairPicker("smollm2-135m", "sp32k", load=load, on_run=refuse)
+        picker._form._run.click()
+        assert "The run folder cannot be made." in picker._error.value
+
     def test_every_menu_shows_what_is_chosen(self, load: Callable[[str], Vocabulary]) -> None:
         form = PairPicker("smollm2-135m", "sp32k", load=load)._form
         assert form._size.label == "all of it"  # a menu whose value is None would show nothing

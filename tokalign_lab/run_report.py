@@ -5,7 +5,6 @@ It says what the demo's report says (`report`), from run folders alone, and ends
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -23,6 +22,7 @@ from tokalign_lab.report import (
 )
 from tokalign_lab.runs.commands import command_of
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.results import last_evaluation, scores_of
 
 _SCORES = (
     "On held-out text, 0 to 1, higher is better; with the interval that 95 % of resampled texts fall into. BLEU-1 and "
@@ -66,7 +66,8 @@ def write_run_report(
     alignment = Alignment.load(align_run.path / "alignment")
     names = [alignment.lexicon.provenance[side]["name"] for side in ("source", "target")]
     source, target = (load_vocabulary(name) for name in names)
-    lowest = _floor_of(floor)
+    measured = None if floor is None else last_evaluation(floor)
+    lowest = None if measured is None else float(measured["bits_per_byte"])
     sections = [
         f"<h1>{escape(names[0])} with the tokenizer {escape(names[1])}</h1>",
         "<h2>The pair</h2>",
@@ -74,7 +75,7 @@ def write_run_report(
         table_html([{"origin": name, "rows": n} for name, n in alignment.lexicon.origin_counts().items()]),
         "<h2>Scores</h2>",
         f"<p>{_SCORES}</p>",
-        table_html(score_rows(_json(align_run.path / "scores.json"))),
+        table_html(score_rows(scores_of(align_run))),
         *_diagnosis(alignment, source, target),
         *[part for run in tuned for part in _tuning(run, lowest)],
         "<h2>Both embedding spaces</h2>",
@@ -94,25 +95,13 @@ def write_run_report(
 
 def score_rows(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the scores of an "align" run's scores.json as rows: what, direction, value, interval, n."""
-    lexicon = scores.get("lexicon", {})
     rows = []
-    for measure in ("bleu1", "sentence_score", "bert_score"):
-        for direction, value in (lexicon.get(measure) or {}).items():
-            interval = lexicon.get("intervals", {}).get(measure, {}).get(direction, {})
-            rows.append(
-                {
-                    "score": measure, "direction": direction.replace("_", " "), "value": float(value),
-                    "from": interval.get("low"), "to": interval.get("high"), "n": interval.get("n"),
-                }
-            )  # fmt: skip
-    held_out = scores.get("held_out", {})
-    for measure in ("p_at_1", "p_at_10"):
-        if measure in held_out:
-            shared = held_out.get("n", held_out.get("tokens"))
-            rows.append(
-                {"score": measure, "direction": "hidden twins", "value": float(held_out[measure]), "from": None,
-                 "to": None, "n": shared}
-            )  # fmt: skip
+    for part, measures in (("lexicon", ("bleu1", "sentence_score", "bert_score")), ("held_out", ("p_at_1", "p_at_10"))):
+        intervals = scores.get(part, {}).get("intervals", {})
+        for measure in measures:
+            for direction, interval in intervals.get(measure, {}).items():
+                told = {"score": measure, "direction": direction.replace("_", " "), "value": float(interval["mean"])}
+                rows.append({**told, "from": interval["low"], "to": interval["high"], "n": interval["n"]})
     return rows
 
 
@@ -150,18 +139,9 @@ def _tuning(run: RunFolder, floor: float | None) -> list[str]:
     ]
 
 
-def _floor_of(run: RunFolder | None) -> float | None:
-    measured = [] if run is None else run.curve("evaluation")
-    return float(measured[-1]["bits_per_byte"]) if measured else None
-
-
 def _made(run: RunFolder) -> str:
     info = run.info()
     return (
         f"<p>{escape(info['kind'])}, {escape(str(info['created']))} to {escape(str(info['ended']))}:</p>"
         f"<pre><code>{escape(command_of(info))}</code></pre>"
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

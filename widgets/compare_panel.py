@@ -66,7 +66,7 @@ class ComparePanel(Panel):
         target: Vocabulary | None = None,
         state: LabState | None = None,
         runs: Path | str | None = None,
-        on_align: Callable[[str], None] | None = None,
+        on_align: Callable[[str], Any] | None = None,
         show: str = "moved",
     ) -> None:
         super().__init__("Compare", "tl-compare", state)

@@ -21,19 +21,20 @@ That is why every cell can be run again at any time, and why a restarted kernel 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ipywidgets as w
 
+from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
 from tokalign_lab.run_report import write_run_report
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets.background import submit
 from tokalign_lab.widgets.compare_panel import ComparePanel
 from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
 from tokalign_lab.widgets.job_panel import JobPanel
@@ -87,6 +88,7 @@ class Lab:
             self.lab_state.target = target
         self.work = Work(self.runs, self.lab_state)
         self._loaded: tuple[str, Alignment, LexiconView] | None = None
+        self._loading = threading.Lock()
 
     def _ipython_display_(self) -> None:
         """Show everything as tabs, when the lab is the last line of a cell."""
@@ -227,7 +229,7 @@ class Lab:
             other = others[0] if others else run
         return ComparePanel(
             run, other, *self._vocabularies(), state=self.lab_state, runs=self.runs,
-            on_align=lambda recipe: submit(lambda: self.work.align_also(recipe)),
+            on_align=self.work.align_also,
         )  # fmt: skip
 
     def make_runs_panel(self) -> RunsPanel:
@@ -248,15 +250,11 @@ class Lab:
         return PairPicker(state=self.lab_state, on_run=self.run, folders=[self.runs])
 
     def run(self, settings: dict[str, Any]) -> None:
-        """Start what the pair picker asks for, away from the callback."""
+        """Start what the pair picker asks for."""
         asked = {name: value for name, value in settings.items() if name not in ("source", "target", "rearrange")}
-
-        def work() -> None:
-            self.work.align(**asked)
-            if settings.get("rearrange"):
-                self.work.rearrange()
-
-        submit(work)
+        self.work.align(**asked)
+        if settings.get("rearrange"):
+            self.work.rearrange()
 
     def aligned(self) -> tuple[Alignment, LexiconView]:
         """Load the alignment that the lab looks at, once.
@@ -267,16 +265,16 @@ class Lab:
             When there is none that has finished.
         """
         run = self._align_run()
-        if self._loaded is None or self._loaded[0] != run.name:
-            alignment = Alignment.load(run.path / "alignment")
-            sides = (alignment.lexicon.provenance[side]["name"] for side in ("source", "target"))
-            view = LexiconView(alignment.lexicon, Labels(alignment.lexicon, *(vocabulary_of(name) for name in sides)))
-            self._loaded = run.name, alignment, view
-        return self._loaded[1:]
+        with self._loading:  # tabs are made in threads, and two may ask at once
+            if self._loaded is None or self._loaded[0] != run.name:
+                lexicon = (alignment := Alignment.load(run.path / "alignment")).lexicon
+                view = LexiconView(lexicon, Labels(lexicon, *map(vocabulary_of, _names(lexicon))))
+                self._loaded = run.name, alignment, view
+            return self._loaded[1:]
 
     def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
-        provenance = self.aligned()[0].lexicon.provenance
-        return vocabulary_of(provenance["source"]["name"]), vocabulary_of(provenance["target"]["name"])
+        source, target = map(vocabulary_of, _names(self.aligned()[0].lexicon))
+        return source, target
 
     def _same_pair(self, other: RunFolder, run: RunFolder) -> bool:
         one, two = other.info(), run.info()
@@ -301,8 +299,7 @@ class Lab:
     def _told(self, panel: P) -> P:
         """Tell a panel how its `to_code` makes what it shows."""
         folder = self._align_run().path / "alignment"
-        provenance = self.aligned()[0].lexicon.provenance
-        names = provenance["source"]["name"], provenance["target"]["name"]
+        names = _names(self.aligned()[0].lexicon)
         panel.setup = "\n".join(
             [
                 "from pathlib import Path",
@@ -325,6 +322,11 @@ class Lab:
             former.close()
         _open_panels[kind, self._place] = panel
         return panel
+
+
+def _names(lexicon: Lexicon) -> tuple[str, str]:
+    """Return the names of the source and the target tokenizer."""
+    return lexicon.provenance["source"]["name"], lexicon.provenance["target"]["name"]
 
 
 def _wait(run: RunFolder, kind: str) -> None:

@@ -117,12 +117,12 @@ class Panel(w.VBox):
                 f"from tokalign_lab.widgets import LabState, {name}",
                 *([self.setup] if self.setup else []),
                 "",
-                f"state = LabState().restore({pformat(self.state_of_view(), width=110)})",
+                f"state = LabState().restore({pformat(self._changed_view(), width=110)})",
                 f"{name}({', '.join([*self._call(), 'state=state'])})",
             ]
         )
 
-    def state_of_view(self) -> dict[str, Any]:
+    def _changed_view(self) -> dict[str, Any]:
         """Return what of the shared state this panel shows and `to_code` writes down: what is not as at first."""
         fresh = LabState().to_dict()
         return {key: value for key, value in self.lab_state.to_dict().items() if value != fresh[key]}

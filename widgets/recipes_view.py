@@ -17,7 +17,7 @@ from tokalign_lab.alignment.registry import METHODS, RECIPES
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.results import recipes_table
-from tokalign_lab.widgets.background import WATCHER, Latest
+from tokalign_lab.widgets.background import WATCHER, Latest, submit
 from tokalign_lab.widgets.compare_view import figure
 from tokalign_lab.widgets.panel import bar, button
 from tokalign_lab.widgets.row_table import Column, RowTable
@@ -52,7 +52,7 @@ class RecipesView(w.VBox):
         self,
         guarded: Callable[[Callable[..., None]], Callable[..., None]],
         use: Callable[[str, str], None],
-        on_align: Callable[[str], None] | None,
+        on_align: Callable[[str], Any] | None,
         runs: Path | str | None,
     ) -> None:
         self._guarded, self._use, self._on_align, self.root = guarded, use, on_align, runs
@@ -113,10 +113,16 @@ class RecipesView(w.VBox):
 
     def align(self) -> None:
         """Have the chosen missing recipes aligned, or all of them."""
-        if self._on_align is not None:
-            for recipe in self._missing.value or self.missing:
-                self._on_align(recipe)
+        on_align, recipes = self._on_align, self._missing.value or self.missing
+        if on_align is None:
+            return
+
+        def work() -> None:
+            for recipe in recipes:
+                on_align(recipe)
             self.refresh()
+
+        submit(self._guarded(work))  # starting processes takes a moment, and may fail
 
     def stop(self) -> None:
         """Stop waiting for runs."""

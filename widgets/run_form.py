@@ -17,7 +17,7 @@ from tokalign_lab import catalog
 from tokalign_lab.alignment.registry import METHODS, RECIPES
 from tokalign_lab.catalog.choices import Choice, where_from
 from tokalign_lab.estimate import Estimate, estimate, size_of_model, size_of_texts, to_download
-from tokalign_lab.widgets.background import Latest
+from tokalign_lab.widgets.background import Latest, submit
 from tokalign_lab.widgets.panel import bar, button
 from tokalign_lab.widgets.run_words import duration
 
@@ -113,9 +113,10 @@ class RunForm(w.VBox):
         return {name: settings[name] for name, value in DEFAULTS.items() if settings[name] != value}
 
     def run(self) -> None:
-        """Hand the settings over."""
-        if self._on_run is not None and not self._run.disabled:
-            self._on_run(self.settings)
+        """Hand the settings over, away from the callback: starting a process takes a moment, and may fail."""
+        on_run, settings = self._on_run, self.settings
+        if on_run is not None and not self._run.disabled:
+            submit(self._guarded(lambda: on_run(settings)))
 
     def refresh(self) -> None:
         """Say what the recipe does, what the run costs, or what keeps it from starting."""

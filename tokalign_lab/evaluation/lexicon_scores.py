@@ -128,12 +128,7 @@ def score_lexicon(
     """
     lexicon.check(held_out.source, held_out.target)
     source, target = held_out.source_corpus, held_out.target_corpus
-    long_enough = np.minimum(np.diff(source.offsets), np.diff(target.offsets)) >= FEWEST_TOKENS
-    documents = spread(np.flatnonzero(long_enough), max_documents)
-    if not len(documents):
-        raise InputError(
-            f"No held-out document has {FEWEST_TOKENS} tokens in both tokenisations; give more or longer documents."
-        )
+    documents = spread(np.flatnonzero(long_enough(held_out)), max_documents)
     directions = {
         "target_to_source": (lexicon.source_of(), target, source, held_out.source),
         "source_to_target": (lexicon.target_of(), source, target, held_out.target),
@@ -176,6 +171,23 @@ def score_lexicon(
         intervals={**intervals, "coverage_text": text},
         encoder=encoder,
     )
+
+
+def long_enough(held_out: TokenizedPair) -> NDArray[np.bool_]:
+    """Say which documents can be scored, bool (documents,).
+
+    Raises
+    ------
+    InputError
+        If none has 10 tokens in both tokenisations.
+    """
+    source, target = held_out.source_corpus, held_out.target_corpus
+    enough = np.minimum(np.diff(source.offsets), np.diff(target.offsets)) >= FEWEST_TOKENS
+    if not enough.any():
+        raise InputError(
+            f"No held-out document has {FEWEST_TOKENS} tokens in both tokenisations; give more or longer documents."
+        )
+    return enough
 
 
 def bleu1(hypothesis: Sequence[int], reference: Sequence[int]) -> float:

@@ -25,12 +25,11 @@ from numpy.typing import NDArray
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import TokenizedPair
-from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.breakdown import credit
 from tokalign_lab.evaluation.encoder import Encoder
 from tokalign_lab.evaluation.held_out import HiddenTokens
 from tokalign_lab.evaluation.interval import Interval, of_mean, of_ratio, of_share
-from tokalign_lab.evaluation.lexicon_scores import FEWEST_TOKENS, MOST_SENTENCES, bleu1, read_both, spread
+from tokalign_lab.evaluation.lexicon_scores import MOST_SENTENCES, bleu1, long_enough, read_both, spread
 from tokalign_lab.progress import Progress, part
 
 MEASURES = ("bleu1", "match", "sentence_score", "bert_score", "p_at_1")
@@ -155,18 +154,14 @@ def _documents_with(held_out: TokenizedPair, ids: NDArray[np.int64] | None) -> N
     InputError
         If the text has no document that is long enough.
     """
-    source, target = held_out.source_corpus, held_out.target_corpus
-    long_enough = np.minimum(np.diff(source.offsets), np.diff(target.offsets)) >= FEWEST_TOKENS
-    if not long_enough.any():
-        raise InputError(
-            f"No held-out document has {FEWEST_TOKENS} tokens in both tokenisations; give more or longer documents."
-        )
+    kept = long_enough(held_out)
     if ids is not None:
         holds = np.zeros(held_out.target.size, bool)
         holds[ids] = True
+        target = held_out.target_corpus
         uses = np.concatenate([[0], np.cumsum(holds[target.ids])])
-        long_enough &= np.diff(uses[target.offsets]) > 0
-    return spread(np.flatnonzero(long_enough), MOST_DOCUMENTS)
+        kept &= np.diff(uses[target.offsets]) > 0
+    return spread(np.flatnonzero(kept), MOST_DOCUMENTS)
 
 
 def _measure(

@@ -30,7 +30,7 @@ from tokalign_lab.documents import part_of, read_documents
 from tokalign_lab.evaluation.held_out import held_out_precision
 from tokalign_lab.evaluation.interval import of_mean
 from tokalign_lab.vectors import anchored
-from tokalign_lab.vectors.anchored import AnchoredSettings
+from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vectors.cooccurrence import Counts
 
 PAIRS = (("smollm2-135m", "sp32k"), ("smollm2-135m", "qwen2"), ("gemma3", "pythia"))

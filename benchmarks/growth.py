@@ -31,7 +31,8 @@ from tokalign_lab.alignment.copies import text_tokens_shared
 from tokalign_lab.alignment.neighbours import nearest_csls
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document
-from tokalign_lab.vectors.anchored import AnchoredSettings, anchored_vectors
+from tokalign_lab.vectors.anchored import anchored_vectors
+from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
 
 SOURCE, SMALL = "smollm2-135m", "sp32k"

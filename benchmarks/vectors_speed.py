@@ -38,7 +38,8 @@ from tokalign_lab.alignment.vecmap import normalise, vecmap
 from tokalign_lab.corpus import Corpus, TokenizedPair, tokenize_pair
 from tokalign_lab.documents import part_of, read_documents
 from tokalign_lab.evaluation.held_out import held_out_precision
-from tokalign_lab.vectors.anchored import AnchoredSettings, anchored_vectors
+from tokalign_lab.vectors.anchored import anchored_vectors
+from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vectors.glove import GloveSettings, train_glove
 from tokalign_lab.vectors.text_counts import text_counts
 from tokalign_lab.vectors.token_vectors import TokenVectors

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors", "progress", "provenance"},
     {"files", "spelling"},
+    {"token_table"},
     {"vocabulary"},
     {"catalog"},
     {"documents"},

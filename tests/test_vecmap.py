@@ -12,7 +12,8 @@ from tokalign_lab.alignment.procrustes import common_axes, procrustes
 from tokalign_lab.alignment.vecmap import VecMapSettings, normalise, vecmap
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
-from tokalign_lab.vectors.anchored import AnchoredSettings, anchored_vectors
+from tokalign_lab.vectors.anchored import anchored_vectors
+from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 
 QUICK = VecMapSettings(start_size=1000, random_cutoff=1000, patience=5)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from tokalign_lab import catalog
 from tokalign_lab.errors import InputError
 from tokalign_lab.spelling import visible
+from tokalign_lab.token_table import TokenTable
 from tokalign_lab.vocabulary import Vocabulary, overlap, shared_roles, shared_tokens
 
 
@@ -180,6 +182,53 @@ def test_the_fingerprint_tells_tokenizers_apart(smollm_vocabulary: Vocabulary, t
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (tmp_path / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
     assert catalog.load_vocabulary(str(tmp_path)).fingerprint != smollm_vocabulary.fingerprint
+
+
+def test_a_tokenizer_is_read_once_and_found_again(tmp_path, monkeypatch, smollm_vocabulary: Vocabulary) -> None:
+    folder = tmp_path / "tokenizer"
+    smollm_vocabulary.tokenizer.save_pretrained(folder)
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
+    read = catalog.load_vocabulary(str(folder))
+    monkeypatch.setattr(TokenTable, "of", lambda *_: pytest.fail("it was read again"))
+    found = catalog.load_vocabulary(str(folder))
+    for field in ("token_bytes", "roles", "kind", "algorithm", "fingerprint", "size"):
+        assert getattr(found, field) == getattr(read, field) == getattr(smollm_vocabulary, field), field
+    for field in ("is_control", "is_hole", "is_byte_fallback"):
+        assert np.array_equal(getattr(found, field), getattr(smollm_vocabulary, field)), field
+    assert [found.raw_token(i) for i in range(found.size)] == [read.raw_token(i) for i in range(read.size)]
+    assert "tokenizer" not in vars(found), "what is kept needs no tokenizer"
+    text = "def f(x):\n    return x  # naïve 東京 </s>"
+    assert found.decode(found.encode([text])[0]) == text
+
+
+def test_what_is_kept_of_another_tokenizer_or_is_broken_is_not_taken(
+    tmp_path, monkeypatch, smollm_vocabulary: Vocabulary
+) -> None:
+    folder, cache = tmp_path / "tokenizer", tmp_path / "cache"
+    smollm_vocabulary.tokenizer.save_pretrained(folder)
+    monkeypatch.setenv("TOKALIGN_CACHE", str(cache))
+    catalog.load_vocabulary(str(folder))
+    (kept,) = (cache / "vocabularies").iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert catalog.load_vocabulary(str(folder)).fingerprint == smollm_vocabulary.fingerprint
+    found = catalog.load_vocabulary(str(folder))  # from the file, which is whole again
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(settings | {"pad_token": "<|im_start|>"}), encoding="utf-8")
+    assert catalog.load_vocabulary(str(folder)).roles["pad"] != smollm_vocabulary.roles.get("pad")
+    with pytest.raises(InputError, match="have changed since"):
+        found.encode(["text"])
+
+
+def test_tokens_of_any_bytes_are_kept(tmp_path) -> None:
+    mask = np.array([False, True, False, False])
+    raw, spelled = ("\ud800", "<s>", None, ""), (b"\xed\xa0\x80", None, None, b"")  # a lone surrogate, a hole, nothing
+    table = TokenTable(raw, spelled, mask, ~mask, {"bos": 1}, "plain", "BPE", "f")
+    table.save(tmp_path / "table.npz")
+    found = TokenTable.load(tmp_path / "table.npz")
+    assert found is not None
+    assert (found.raw, found.token_bytes) == (table.raw, table.token_bytes)
+    assert np.array_equal(found.is_control, mask)
 
 
 def test_an_unknown_overlap_ends_in_a_sentence(sp32k_vocabulary: Vocabulary) -> None:

@@ -92,6 +92,8 @@ _BYTE_OF_CHARACTER = {letter: byte for byte, letter in enumerate(BYTE_LETTERS)}
 
 def visible(token: bytes) -> str:
     """Write bytes so that spaces, line ends, controls and parts of characters can be seen."""
+    if token.isascii() and (plain := token.decode()).isprintable():  # most tokens of most vocabularies
+        return plain.replace(" ", "␣")
     shown: list[str] = []
     broken: list[str] = []
     for character in token.decode("utf-8", "surrogateescape"):
@@ -128,6 +130,8 @@ def script_of(token: bytes) -> str:
         "Latin", "Han", "Arabic", ...; for a token without letters "digits", "whitespace" or "symbols" (punctuation,
         emoji); "bytes" for what is no UTF-8 by itself.
     """
+    if token.strip(b" ").isalpha():  # letters of ASCII, as most tokens are
+        return "Latin"
     try:
         text = token.decode("utf-8")
     except UnicodeDecodeError:

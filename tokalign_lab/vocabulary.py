@@ -9,8 +9,7 @@ unk, or a control string such as `<|im_start|>`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import hash_of
-from tokalign_lab.spelling import Spelling, visible
+from tokalign_lab.spelling import visible
+from tokalign_lab.token_table import ROLES, TokenTable, encode_plainly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROLES = ("bos", "eos", "unk", "pad")
 # What a target's special token inherits from, best first: a model without bos (Qwen) separates texts with eos,
 # and pad is never attended to, so any separator will do.
 _ROLE_SUBSTITUTES = {
@@ -35,10 +33,6 @@ _ROLE_SUBSTITUTES = {
 }
 
 _ENCODE_BATCH_BYTES = 1_000_000  # enough to keep every core busy, little enough to hold the encodings of
-_PROBES = (
-    "The café costs 12,345 €, naïve — isn't it?\n\tdef f(x):\n        return x  # ok\r\n",
-    "Всё хорошо. 你好,世界。 こんにちは 안녕하세요 مرحبا नमस्ते ไทย 👩‍🚀  \n\n   end",
-)
 
 
 class Vocabulary:
@@ -46,8 +40,6 @@ class Vocabulary:
 
     Attributes
     ----------
-    tokenizer : PreTrainedTokenizerBase
-        The tokenizer itself.
     name : str
         What it was loaded by: a catalogue name, a path or a hub id.
     size : int
@@ -62,58 +54,28 @@ class Vocabulary:
         Shape (size,), bool: SentencePiece's `<0xNN>` tokens.
     roles : dict[str, int]
         "bos", "eos", "unk", "pad" -> id; a role that the tokenizer lacks is absent.
+    kind : str
+        How the tokenizer writes bytes, see `spelling.Spelling`.
+    algorithm : str
+        "BPE", "Unigram", "WordPiece" or "WordLevel".
     fingerprint : str
         SHA-256 of the tokens, which of them are control tokens, and the ids of a probe text; two tokenizers that
         agree in these are the same for alignment, whatever file they came from.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-        if not getattr(tokenizer, "is_fast", False):
-            raise InputError(
-                f"The tokenizer '{name}' has no fast version (tokenizer.json); convert it with transformers first."
-            )
-        self.tokenizer = tokenizer
+    def __init__(self, table: TokenTable, tokenizer: Callable[[], PreTrainedTokenizerBase], name: str) -> None:
+        self._table = table
+        self._make_tokenizer = tokenizer
         self.name = name
-        tokens: dict[str, int] = tokenizer.get_vocab()
-        if not tokens:
-            raise InputError(f"The tokenizer '{name}' has an empty vocabulary; give a trained tokenizer.")
-        self.size = max(tokens.values()) + 1
-        raw: list[str | None] = [None] * self.size
-        for token, token_id in tokens.items():
-            raw[token_id] = token
-        self._raw = tuple(raw)
-        self.is_hole = np.array([token is None for token in raw])
-
-        added = tokenizer.added_tokens_decoder
-        control = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
-        self.is_control = np.zeros(self.size, dtype=bool)
-        self.is_control[[token_id for token_id in control if token_id < self.size]] = True
-
-        spelling = Spelling.of(json.loads(tokenizer.backend_tokenizer.to_str()))
-        self.kind = spelling.kind
-        spelled: list[bytes | None] = []
-        fallback = np.zeros(self.size, dtype=bool)
-        for token_id, written in enumerate(raw):
-            if written is None or self.is_control[token_id]:
-                spelled.append(None)
-            elif token_id in added:
-                spelled.append(written.encode())  # an added token is matched literally in the text
-            else:
-                fallback[token_id] = spelling.is_byte_fallback(written)
-                spelled.append(spelling.bytes_of(written))
-        self.token_bytes = tuple(spelled)
-        self.is_byte_fallback = fallback
-
-        by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
-        self.roles = {role: int(held) for role, held in by_role.items() if held is not None and held < self.size}
-        probe_ids = np.concatenate([*self.encode(_PROBES), np.zeros(0, np.int32)])
-        self.fingerprint = hash_of(
-            [
-                json.dumps(raw, ensure_ascii=False).encode("utf-8", "surrogatepass"),
-                self.is_control.tobytes(),
-                probe_ids.astype("<i4").tobytes(),
-            ]
-        )
+        self.size = len(table.raw)
+        self.token_bytes = table.token_bytes
+        self.is_control = table.is_control
+        self.is_hole = np.array([token is None for token in table.raw])
+        self.is_byte_fallback = table.is_byte_fallback
+        self.roles = table.roles
+        self.kind = table.kind
+        self.algorithm = table.algorithm
+        self.fingerprint = table.fingerprint
 
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, name: str) -> Vocabulary:
@@ -124,7 +86,12 @@ class Vocabulary:
         InputError
             If it has no fast version or no tokens.
         """
-        return cls(tokenizer, name)
+        return cls(TokenTable.of(tokenizer, name), lambda: tokenizer, name)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer itself; loaded when it is first asked for, where the table came from the cache."""
+        return self._make_tokenizer()
 
     def __repr__(self) -> str:
         return f"Vocabulary({self.name!r}, size={self.size}, kind={self.kind!r})"
@@ -136,7 +103,7 @@ class Vocabulary:
 
     def raw_token(self, token_id: int) -> str:
         """Return the tokenizer's own string for an id, "" for a hole."""
-        return self._raw[token_id] or ""
+        return self._table.raw[token_id] or ""
 
     def label(self, token_id: int) -> str:
         """Return a token as people can read it: `␣the`, `↵`, `⇥`, `<E4 BD>` for part of a character."""
@@ -154,6 +121,14 @@ class Vocabulary:
                 found.setdefault(token, token_id)
         return found
 
+    @cached_property
+    def _id_of_raw(self) -> dict[str, int]:
+        return {token: token_id for token_id, token in enumerate(self._table.raw) if token is not None}
+
+    def id_of_raw(self, token: str) -> int | None:
+        """Return the id that the tokenizer writes exactly so, or None."""
+        return self._id_of_raw.get(token)
+
     def id_of_bytes(self, token: bytes) -> int | None:
         """Return the id that spells exactly these bytes (byte-fallback ids last, then the lowest), or None."""
         return self._id_of_bytes.get(token)
@@ -166,18 +141,7 @@ class Vocabulary:
         list of np.ndarray
             One int32 array of ids for each text.
         """
-        backend = self.tokenizer.backend_tokenizer
-        before = backend.encode_special_tokens
-        # A text that spells "</s>" is text about tokenizers, not the end of a document.
-        backend.encode_special_tokens = True
-        try:
-            result: list[np.ndarray[Any, np.dtype[np.int32]]] = []
-            for batch in _batches(texts):
-                encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
-                result += [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
-            return result
-        finally:
-            backend.encode_special_tokens = before
+        return [ids for batch in _batches(texts) for ids in encode_plainly(self.tokenizer, batch)]
 
     def decode(self, ids: Sequence[int] | np.ndarray[Any, Any]) -> str:
         """Turn ids back into text, leaving control tokens out."""
@@ -284,9 +248,8 @@ def shared_tokens(source: Vocabulary, target: Vocabulary, by: str = "bytes") -> 
         raise InputError(f"There is no overlap '{by}'; choose 'bytes', 'raw' or 'none'.")
     pairs: list[tuple[int, int]] = []
     if by == "raw":
-        source_ids = source.tokenizer.get_vocab()
         for target_id in range(target.size):
-            source_id = source_ids.get(target.raw_token(target_id))
+            source_id = source.id_of_raw(target.raw_token(target_id))
             if source_id is not None and not target.is_hole[target_id]:
                 pairs.append((target_id, source_id))
     elif by == "bytes":
@@ -311,9 +274,8 @@ def shared_roles(source: Vocabulary, target: Vocabulary) -> dict[int, int]:
                 if substitute in source.roles:
                     matched.setdefault(target.roles[role], source.roles[substitute])
                     break
-    source_ids = source.tokenizer.get_vocab()
     for target_id in np.flatnonzero(target.is_control):
-        source_id = source_ids.get(target.raw_token(int(target_id)))
+        source_id = source.id_of_raw(target.raw_token(int(target_id)))
         if source_id is not None and source.is_control[source_id]:
             matched.setdefault(int(target_id), source_id)
     return matched

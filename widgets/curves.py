@@ -13,9 +13,9 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
-from scipy.signal import lfilter
 
 from tokalign_lab.widgets.run_view import ALL_TEXT, RunView
 from tokalign_lab.widgets.theme import template
@@ -223,7 +223,7 @@ def smoothed(y: np.ndarray, weight: float) -> np.ndarray:
     """
     if not len(y) or weight <= 0:
         return y
-    return lfilter([1 - weight], [1, -weight], y) / (1 - weight ** np.arange(1, len(y) + 1))
+    return pd.Series(y).ewm(alpha=1 - weight).mean().to_numpy()
 
 
 def fitting_smoothing(steps: int) -> float:

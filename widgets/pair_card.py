@@ -144,8 +144,7 @@ def _heads(source: Vocabulary, target: Vocabulary) -> str:
 
 
 def _algorithm(vocabulary: Vocabulary) -> str:
-    model = type(vocabulary.tokenizer.backend_tokenizer.model).__name__
-    return f"{model}, {vocabulary.kind}"
+    return f"{vocabulary.algorithm}, {vocabulary.kind}"
 
 
 def _roles_html(vocabulary: Vocabulary) -> str:

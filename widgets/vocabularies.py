@@ -1,9 +1,4 @@
-"""Vocabularies for panels, loaded one at a time.
-
-transformers fetches its parts when they are first asked for, and two threads that ask at once can find it half made
-(`ImportError: cannot import name 'AutoTokenizer'`): a panel that loads in the background and a cell that loads in the
-foreground do just that. So all loading of the panels goes through one lock.
-"""
+"""Vocabularies for panels, each loaded once: a cell and panels that load in the background may ask at the same time."""
 
 from __future__ import annotations
 

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.block_search import best_of_both, best_of_rows
-from tokalign_lab.alignment.gpu_search import best_of_both_on, best_of_rows_on
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.token_vectors import unit_rows
 
@@ -127,14 +125,16 @@ def density(
     InputError
         If one side has no vectors, or their lengths differ.
     """
+    from tokalign_lab.alignment import block_search, gpu_search
+
     _check(one, other)
     _check(other, one)
     device = _device(len(one) * len(other))
     one, other = unit_rows(one), unit_rows(other)
     if device is None:
-        of_one, of_other = best_of_both(one, other, neighbourhood, block)
+        of_one, of_other = block_search.best_of_both(one, other, neighbourhood, block)
     else:
-        of_one, of_other = best_of_both_on(device, one, other, neighbourhood, block)
+        of_one, of_other = gpu_search.best_of_both_on(device, one, other, neighbourhood, block)
     means = of_one.mean(axis=1, dtype=np.float64), of_other.mean(axis=0, dtype=np.float64)
     return means[0].astype(np.float32), means[1].astype(np.float32)
 
@@ -143,12 +143,15 @@ def _search(
     queries: NDArray[Any], keys: NDArray[Any], penalty: NDArray[np.float32], factor: float, k: int, block: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Top k of `factor * cosine - penalty`."""
+    # numba takes a second to import, and panels that only show a lexicon need none of it
+    from tokalign_lab.alignment import block_search, gpu_search
+
     _check(queries, keys)
     device = _device(len(queries) * len(keys))
     queries, keys = unit_rows(queries), unit_rows(keys)
     if device is None:
-        return best_of_rows(queries, keys, penalty, factor, k, block)
-    return best_of_rows_on(device, queries, keys, penalty, factor, k, block)
+        return block_search.best_of_rows(queries, keys, penalty, factor, k, block)
+    return gpu_search.best_of_rows_on(device, queries, keys, penalty, factor, k, block)
 
 
 def _check(queries: NDArray[Any], keys: NDArray[Any]) -> None:

@@ -22,12 +22,10 @@ from tokalign_lab.alignment.neighbours import Candidates, density, nearest, near
 from tokalign_lab.alignment.pieces import spell
 from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.alignment.relative import N_PIVOTS, as_cosines, choose_pivots, relative_vectors
-from tokalign_lab.alignment.vecmap import vecmap
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part
-from tokalign_lab.vectors.anchored import AnchoredSettings, anchored_vectors
-from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
+from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import SharedTokens
 
@@ -86,6 +84,8 @@ def make_space(
     kind = check_recipe(recipe, model=model).space
     ids = (shared.source_ids, shared.target_ids)
     if kind == "anchored":
+        from tokalign_lab.vectors.anchored import anchored_vectors  # each way brings numba, which takes a while
+
         settings = AnchoredSettings()
         vectors = anchored_vectors(
             pair.source_corpus, pair.target_corpus, ids, (pair.source.size, pair.target.size), settings, seed, progress
@@ -102,6 +102,9 @@ def make_space(
             f"The two vocabularies share no token, and the recipe '{recipe}' compares tokens through shared ones; "
             "use the recipe 'pieces', or overlap='bytes'."
         )
+    from tokalign_lab.alignment.vecmap import vecmap
+    from tokalign_lab.vectors.glove import GloveSettings
+
     trained, parameters = _glove(pair, seed, part(progress, 0.0, 0.5)), asdict(GloveSettings())
     parameters["trained_on"] = trained[0].provenance.get("trained_on", "cpu")
     if kind == "glove":
@@ -164,6 +167,8 @@ def _by_csls(vectors: tuple[TokenVectors, TokenVectors], parameters: dict[str, A
 
 
 def _glove(pair: TokenizedPair, seed: int, progress: Progress | None) -> tuple[TokenVectors, TokenVectors]:
+    from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
+
     settings = GloveSettings()
     return (
         glove_vectors(pair.source_corpus, pair.source.size, settings, seed, part(progress, 0.0, 0.5)),

@@ -7,10 +7,10 @@ from tokalign_lab.catalog.resolve import (
     get,
     is_hub_id,
     load_tokenizer,
-    load_vocabulary,
     model_folder,
     text_file,
 )
+from tokalign_lab.catalog.vocabularies import load_vocabulary
 from tokalign_lab.catalog.wheels import Wheel
 
 __all__ = [

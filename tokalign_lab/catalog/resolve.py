@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +34,9 @@ from tokalign_lab.progress import Progress, part
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokalign_lab.vocabulary import Vocabulary
-
 _log = logging.getLogger("tokalign_lab")
+# transformers fetches its parts when they are first asked for, and two threads that ask at once can find it half made.
+_loading = threading.RLock()
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -100,24 +101,31 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     InputError
         If nothing of that name exists or it cannot be read.
     """
+    with _loading:
+        folder = tokenizer_folder(name)
+        if folder is not None:
+            return _from_directory(folder)
+        path = Path(name).expanduser()
+        if path.is_file():
+            return _from_file(path)
+        return _from_folder(_hub_id(name, "tokenizer"))
+
+
+def tokenizer_folder(name: str) -> Path | None:
+    """Where the files of a tokenizer lie, if `name` is a folder or the catalogue's; as `load_tokenizer` reads it.
+
+    Raises
+    ------
+    InputError
+        If it is an asset of another kind, or cannot be fetched.
+    """
     if is_known(name):
         asset = find(name)
         if asset.kind not in ("model", "tokenizer", "encoder"):
             raise InputError(f"{name!r} is a {asset.kind} asset, not a tokenizer; name a model or a tokenizer.")
-        return _from_folder(str(get(name)))
+        return get(name)
     path = Path(name).expanduser()
-    if path.is_dir():
-        return _from_directory(path)
-    if path.is_file():
-        return _from_file(path)
-    return _from_folder(_hub_id(name, "tokenizer"))
-
-
-def load_vocabulary(name: str) -> Vocabulary:
-    """Load the tokenizer called `name` (see `load_tokenizer`) as a `Vocabulary` that remembers that name."""
-    from tokalign_lab.vocabulary import Vocabulary
-
-    return Vocabulary.from_tokenizer(load_tokenizer(name), name)
+    return path if path.is_dir() else None
 
 
 def model_folder(name: str, progress: Progress | None = None) -> Path | str:

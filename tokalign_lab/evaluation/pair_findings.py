@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from tokalign_lab.evaluation.finding import FEWEST_OF_SCRIPT, NO_SCRIPT, Case, Finding, percent, worst
-from tokalign_lab.vocabulary import ROLES, Vocabulary
+from tokalign_lab.token_table import ROLES
+from tokalign_lab.vocabulary import Vocabulary
 
 NUMBER = "1234567890"
 INDENT = "x\n        y"

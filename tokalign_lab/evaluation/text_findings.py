@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from tokalign_lab.evaluation.finding import NO_SCRIPT, Case, Finding, percent
-from tokalign_lab.vectors.anchored import AnchoredSettings
+from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 
 ENOUGH_USES = AnchoredSettings.min_count
 """Uses from which on a token gets a vector; how many tokens do, by amount of text, is in docs/results/growth.md."""

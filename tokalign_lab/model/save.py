@@ -103,7 +103,7 @@ def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool
     for token_id in source.is_control.nonzero()[0]:
         written = source.raw_token(int(token_id))
         if written and written in template:
-            target_id = target.tokenizer.get_vocab().get(written)
+            target_id = target.id_of_raw(written)
             if target_id is None or not target.is_control[target_id]:
                 return False
     if any(role not in target.roles for role in re.findall(r"\b(bos|eos|unk|pad)_token\b", template)):

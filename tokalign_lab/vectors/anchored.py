@@ -13,7 +13,7 @@ below 1 so that the first directions do not drown the others (Levy et al., secti
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
+from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vectors.cooccurrence import Counts, count_contexts
 from tokalign_lab.vectors.stream import Stream, make_stream
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -30,29 +31,6 @@ if TYPE_CHECKING:
     from tokalign_lab.corpus import Corpus
 
 _NEGLIGIBLE = 1e-4  # share of the first singular value that float32 cannot tell from zero
-
-
-@dataclass(frozen=True)
-class AnchoredSettings:
-    """Settings of the anchored vectors, measured one by one (docs/results/anchored_settings.md).
-
-    A window of 5 beats GloVe's 15 by 1.4 points of P@1; sides apart, power and smoothing matter by less than one. One
-    pass finds 0.7 points more than three, and 500 dimensions 0.6 more than 300; neither shows in bits per byte so far.
-    """
-
-    dimensions: int = 300
-    window: int = 5
-    min_count: int = 5
-    anchors: int = 4096
-    smoothing: float = 0.75
-    power: float = 0.25
-    sides_apart: bool = True
-    passes: int = 3
-
-    def __post_init__(self) -> None:
-        for name in ("dimensions", "window", "min_count", "anchors", "passes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"Anchored vectors need {name} of at least 1, but got {getattr(self, name)}.")
 
 
 def anchored_vectors(

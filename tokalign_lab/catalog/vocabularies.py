@@ -1,0 +1,63 @@
+"""A name -> a `Vocabulary`, whose tokenizer is read once: what was read is kept by the content of its files.
+
+Reading Gemma 3's 262,144 tokens takes some seconds, most of it in transformers; reading them back takes a few tenths
+of one. The tokenizer itself is loaded when something is encoded. A tokenizer of the hub, or one that is a single
+file, is read anew each time.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokalign_lab.catalog.resolve import load_tokenizer, tokenizer_folder
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import cache_folder, hash_of, sha256_of
+from tokalign_lab.token_table import VERSION, TokenTable
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Weights say nothing of a tokenizer, and hashing them would take longer than reading it.
+_WEIGHTS = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth", ".onnx", ".h5", ".msgpack"})
+
+
+def load_vocabulary(name: str) -> Vocabulary:
+    """Load the tokenizer called `name` (see `load_tokenizer`) as a `Vocabulary` that remembers that name.
+
+    Raises
+    ------
+    InputError
+        If nothing of that name exists or it cannot be read.
+    """
+    folder = tokenizer_folder(name)
+    if folder is None:
+        return Vocabulary.from_tokenizer(load_tokenizer(name), name)
+    key = _key(folder)
+    path = cache_folder() / "vocabularies" / f"{key}.npz"
+    table = TokenTable.load(path)
+    if table is not None:
+        return Vocabulary(table, partial(_tokenizer_of, name, folder, key), name)
+    tokenizer = load_tokenizer(name)
+    table = TokenTable.of(tokenizer, name)
+    with suppress(OSError):  # a full or read-only disk costs time at the next loading, nothing else
+        table.save(path)
+    return Vocabulary(table, lambda: tokenizer, name)
+
+
+def _tokenizer_of(name: str, folder: Path, key: str) -> PreTrainedTokenizerBase:
+    if _key(folder) != key:
+        raise InputError(f"The tokenizer's files in {folder} have changed since '{name}' was loaded; load it again.")
+    return load_tokenizer(name)
+
+
+def _key(folder: Path) -> str:
+    """Hash of the files that a tokenizer may be read from, and of what reads them."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix not in _WEIGHTS)
+    parts = [f"{package} {version(package)}" for package in ("transformers", "tokenizers")]
+    parts += [f"table {VERSION}", *(f"{file.name} {sha256_of(file)}" for file in files)]
+    return hash_of(part.encode() for part in parts)

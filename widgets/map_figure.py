@@ -37,6 +37,7 @@ from tokalign_lab.widgets.theme import template
 
 MOST_NAMED = 25  # highlighted tokens that are written beside their points
 MOST_HOVERED = 2000  # highlighted tokens that have a hover text of their own; others have that of their cloud
+NOWHERE = {"x0": -1e6, "x1": -1e6, "y0": -1e6, "y1": -1e6}  # a box beyond the maps
 Ids = Mapping[str, np.ndarray]
 
 
@@ -128,8 +129,8 @@ class MapFigure:
                 )  # fmt: skip
                 # a box makes plotly use the other two, so that all three have to say the same
                 self.widget.data[cloud].update(seen | {"selected": seen, "unselected": seen})
-            if not dimmed and self.widget.layout.selections:
-                self.widget.layout.selections = ()
+            if not dimmed:
+                self._wipe()
 
     def mark(self, marked: dict[str, Ids]) -> None:
         """Put signs around tokens; `marked` holds ids by space for each name of `MARKS`."""
@@ -151,11 +152,18 @@ class MapFigure:
 
     def look(self, windows: dict[str, Window], linked: bool) -> None:
         """Show this part of the maps."""
-        with self._lock, self.widget.batch_update():
-            self.windows = windows
-            self._link(self.widget, linked)
-            for axis, ends in axis_ranges(windows).items():
-                self.widget.layout[axis].range = ends
+        with self._lock:
+            with self.widget.batch_update():
+                self.windows = windows
+                self._link(self.widget, linked)
+                for axis, ends in axis_ranges(windows).items():
+                    self.widget.layout[axis].range = ends
+            self._wipe()
+
+    def _wipe(self) -> None:
+        """Take boxes and lassos away; the page does not tell of those it drew, so one is put there to be removed."""
+        if isinstance(self.widget, go.FigureWidget):
+            self.widget.layout.selections = [NOWHERE]
             self.widget.layout.selections = ()
 
     def set_theme(self, theme: str) -> None:

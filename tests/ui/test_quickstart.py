@@ -86,6 +86,15 @@ def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> No
     expect(maps.locator(".tl-selection-table tbody tr").first).to_be_visible()
 
 
+def test_clearing_the_selection_takes_the_box_away(lab_page: LabPage) -> None:
+    maps = lab_page.panel("tl-maps")
+    boxes = "[...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1)._fullLayout.selections.length"
+    assert lab_page.page.evaluate(boxes) == 1
+    maps.get_by_role("button", name="Clear selection").click()
+    lab_page.page.wait_for_function(f"() => {boxes} === 0", timeout=LONG_MS)
+    expect(maps.locator(".tl-chosen")).to_have_text(re.compile("Nothing is selected"), timeout=SHORT_MS)
+
+
 def _steps(lab: LabPage) -> int:
     return int(lab.traces("tl-train")[0]["n"])
 

@@ -138,6 +138,18 @@ def test_the_maps_show_both_spaces(lab: LabPage) -> None:
         expect(maps).to_contain_text("Latin" if colouring == "Script" else "identical", timeout=SHORT_MS)
 
 
+def test_umap_is_arranged_by_a_job_and_then_shown(lab: LabPage, artefacts: Path) -> None:
+    maps = lab.page.locator(".tl-tab-maps")
+    place = "() => [...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1).data[0].x.slice(0, 50).join()"
+    before = lab.page.evaluate(place)
+    maps.get_by_role("button", name="Arrange by UMAP").click()
+    expect(maps.locator(".tl-map-job")).to_be_visible(timeout=LONG_MS)
+    expect(maps.get_by_text(re.compile("^UMAP: neighbours are kept together"))).to_be_visible(timeout=LONG_MS)
+    expect(maps.locator(".tl-map-job")).to_be_hidden(timeout=SHORT_MS)
+    lab.page.wait_for_function(f"(was) => ({place})() !== was", arg=before, timeout=SHORT_MS)
+    lab.page.screenshot(path=artefacts / "umap.png")
+
+
 def test_a_report_is_written(lab: LabPage, runs: Path) -> None:
     report = open_tab(lab, "Report")
     report.get_by_role("button", name="Write the report").click()

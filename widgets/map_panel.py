@@ -87,7 +87,7 @@ class MapPanel(Panel):
         self._colouring = Colouring(self.view, self._map.vectors, self._vocabularies)
         self._words = MapWords(self.view, self._map.vectors, self._vocabularies, self._colouring)
         self._job = LayoutJob(self._vectors, fit_on, self.guarded, self.show_error, self._on_laid_out, self._say)
-        self._draws, self._lights, self._colours, self._layouts = Latest(), Latest(), Latest(), Latest()
+        self._draws, self._lights, self._colours, self._layouts, self._themes = (Latest() for _ in range(5))
         self._marked = self._to_mark()
         one_space = share_a_space(source_vectors, target_vectors)
         self._shared = one_space if shared is None else shared
@@ -279,9 +279,12 @@ class MapPanel(Panel):
 
         self._colours.submit(self.guarded(work))
 
-    def _on_new_theme(self, change: Any) -> None:
-        self._drawing.set_theme(change["new"])
-        self._describe()
+    def _on_new_theme(self, _change: Any) -> None:
+        def work(_is_current: Callable[[], bool]) -> None:
+            self._drawing.set_theme(self.lab_state.theme)
+            self._describe()
+
+        self._themes.submit(self.guarded(work))
 
     def _on_axes(self, told: dict[str, Any]) -> None:
         windows = moved(self._drawing.windows, told, self._shared)

@@ -100,6 +100,11 @@ class TestTokens:
         assert "different pairs" in panel._error.value
         assert len(panel.selection) == 0
 
+    def test_a_run_beside_itself_is_said_to_be_one(self, tmp_path: Path) -> None:
+        a, b = (align_run(tmp_path, recipe, lexicon_of({1: 1})) for recipe in ("anchored", "pieces"))
+        assert "A and B are the same" in ComparePanel(a, a, SOURCE, TARGET, runs=tmp_path)._summary.value
+        assert "A and B are the same" not in ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)._summary.value
+
     def test_markup_in_names_stays_text(self, tmp_path: Path) -> None:
         a, b = lexicon_of({1: 5}), lexicon_of({1: 6})
         a.provenance["recipe"] = "<script>alert(1)</script>"

@@ -30,6 +30,10 @@ from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.vocabularies import vocabulary_of
 
 PAGE = 15
+SAME_RUN = (
+    "<div class='tl-note' role='status'>A and B are the same: there is no other alignment of this pair yet. Align it "
+    "with another recipe at the end of this panel, or on the tab Pair.</div>"
+)
 MOVED = ("changed", "gained", "lost")
 COLUMNS = (
     Column("id", "Id", "id in the target vocabulary", numeric=True),
@@ -210,7 +214,9 @@ class ComparePanel(Panel):
         a, b = self.sides
         self._head.value = f"<h3>Compare: A {escape(a.name)} against B {escape(b.name)}</h3>"
         found = self.comparison
-        self._summary.value = summary_html(found) if found is not None else ""
+        self._summary.value = (SAME_RUN if a.code == b.code else "") + (
+            summary_html(found) if found is not None else ""
+        )
         self._tokens.layout.display = "" if found is not None else "none"
         self._scores.value = scores_html(a, b) if found is not None else ""
         runs = [side.run for side in (a, b) if side.run is not None]

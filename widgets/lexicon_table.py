@@ -7,7 +7,7 @@ from collections.abc import Callable
 import ipywidgets as w
 import numpy as np
 
-from tokalign_lab.widgets.lexicon_view import SORTS, LexiconView
+from tokalign_lab.widgets.lexicon_view import SORTS, WORST_MEANS, LexiconView
 from tokalign_lab.widgets.panel import bar, button
 from tokalign_lab.widgets.query import Query
 from tokalign_lab.widgets.row_table import Column, RowTable
@@ -81,7 +81,8 @@ class LexiconTable(w.VBox):
         ids = self.rows[first : first + PAGE]
         with self.table.hold_sync():
             self.table.show(ids.tolist(), [self._cells(int(i)) for i in ids])
-            self.table.caption = f"Lexicon rows, {SORTS[query.sort].lower()}{', reversed' * query.reverse}"
+            meant = f" ({WORST_MEANS})" if query.sort == "worst" else ""
+            self.table.caption = f"Lexicon rows, {SORTS[query.sort].lower()}{meant}{', reversed' * query.reverse}"
             self.table.sort = [query.sort, "down" if (query.sort in _FALLING) != query.reverse else "up"]
             self.mark(self._chosen)
         shown = f"Rows {first + 1:,} to {first + len(ids):,} of {len(self.rows):,} found" if len(ids) else (

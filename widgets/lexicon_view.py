@@ -28,6 +28,7 @@ SORTS = {
     "margin": "Smallest margin first",
     "id": "By token id",
 }
+WORST_MEANS = "used in the text but without a score, then the lowest scores; copies and edited rows last"
 RANGES = ("length", "frequency", "score", "margin")
 _NEVER_WORST = ("identical", "role", "hole", "edited")
 

@@ -231,6 +231,17 @@ class TestWords:
             assert told in card
         assert "chosen by" in words.card("source", 50)
 
+    def test_a_token_too_rare_for_a_vector_has_the_lexicons_count(self) -> None:
+        lexicon = make_lexicon([f"w{i}" for i in range(40)], 30)
+        lexicon.table.loc[35, ["target_count", "source_count"]] = 4, 7
+        view = LexiconView(lexicon, Labels(lexicon))
+        vectors = {"source": make_vectors(30), "target": make_vectors(20, 1)}
+        colouring = Colouring(view, vectors, {"source": None, "target": None})
+        assert colouring.values("frequency", "target", np.array([35])).tolist() == [4]
+        source_id = int(lexicon.table.loc[35, "source_id"])
+        known = vectors["source"].counts[vectors["source"].positions_of([source_id])[0]]
+        assert colouring.values("frequency", "source", np.array([source_id])).tolist() == [known]
+
     def test_as_many_lines_as_there_is_room_for(self) -> None:
         colouring, vectors = make_colouring()
         words = MapWords(colouring._view, vectors, {"source": None, "target": None}, colouring)

@@ -214,9 +214,8 @@ class ComparePanel(Panel):
         a, b = self.sides
         self._head.value = f"<h3>Compare: A {escape(a.name)} against B {escape(b.name)}</h3>"
         found = self.comparison
-        self._summary.value = (SAME_RUN if a.code == b.code else "") + (
-            summary_html(found) if found is not None else ""
-        )
+        one_run = len({side.run.path if side.run is not None else side.code for side in (a, b)}) == 1
+        self._summary.value = SAME_RUN * one_run + (summary_html(found) if found is not None else "")
         self._tokens.layout.display = "" if found is not None else "none"
         self._scores.value = scores_html(a, b) if found is not None else ""
         runs = [side.run for side in (a, b) if side.run is not None]

@@ -89,6 +89,7 @@ class Colouring:
         chosen = view.source_of[view.source_of >= 0]
         self.chosen_by = np.bincount(chosen, minlength=size)
         self.best_target = _best_targets(view, size)
+        self._counts = {"source": _source_counts(view, vectors["source"], size), "target": view.count.astype(float)}
 
     def shades(self, by: str, drawn: Mapping[str, np.ndarray], theme: str = "light") -> Shades:
         """Colour the drawn tokens of both maps on one scale."""
@@ -101,9 +102,7 @@ class Colouring:
         """Float (n,): the quantity of each token; nan where it has none. On the source side that of its best pair."""
         view = self._view
         if by == "frequency":
-            vectors = self._vectors[space]
-            at = vectors.positions_of(ids)
-            return np.where(at >= 0, vectors.counts[at], 0).astype(np.float64)
+            return self._counts[space][ids]
         if by == "hubness":
             sources = ids if space == "source" else view.source_of[ids]
             return np.where(sources >= 0, self.chosen_by[sources], np.nan).astype(np.float64)
@@ -217,6 +216,15 @@ def _ticks(low: float, high: float, logarithmic: bool) -> list[tuple[float, str]
     if logarithmic:
         return [(t, f"{10**t:,.0f}") for t in range(int(low), int(high) + 1)]
     return [(t, f"{t:.2g}") for t in np.linspace(low, high, 6).tolist()]
+
+
+def _source_counts(view: LexiconView, vectors: TokenVectors, size: int) -> np.ndarray:
+    """How often the text uses each source token, float (size,); nan where neither lexicon nor vectors tell."""
+    counts = np.full(size, np.nan)
+    chosen = view.source_of >= 0
+    counts[view.source_of[chosen]] = view.lexicon.table["source_count"].to_numpy()[chosen]
+    counts[vectors.ids] = vectors.counts
+    return counts
 
 
 def _bar_title(by: str) -> str:

@@ -90,9 +90,9 @@ class MapWords:
         return [f"{o}, score {_figure(s)}, margin {_figure(m)}" if o != "hole" else "" for o, s, m in told]
 
     def _count_lines(self, space: str, ids: np.ndarray) -> list[str]:
-        counts = self._colouring.values("frequency", space, ids).astype(np.int64).tolist()
+        counts = self._colouring.values("frequency", space, ids).tolist()
         told = zip(ids.tolist(), counts, (self._colouring.script(space, i) for i in ids.tolist()), strict=True)
-        return [f"id {i}, {n:,} times in the text, {script}" for i, n, script in told]
+        return [f"id {i}{f', {n:,.0f} times in the text' if n == n else ''}, {script}" for i, n, script in told]
 
     def _bytes_lines(self, space: str, ids: np.ndarray) -> list[str]:
         spelled = [self._bytes(space, i) for i in ids.tolist()]

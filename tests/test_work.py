@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("ipywidgets")
 
+import ipywidgets as w
+
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.widgets import Lab
 from tokalign_lab.widgets import run_of as module
+from tokalign_lab.widgets.lab_tabs import LabTabs
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.work import Work
 
@@ -74,3 +80,29 @@ def test_nothing_comes_before_an_alignment(work: Work) -> None:
         work.rearrange()
     with pytest.raises(InputError, match="align a pair first"):
         work.tune(5)
+
+
+def test_a_tab_is_made_by_one_thread_at_a_time_and_shows_the_last(tmp_path: Path) -> None:
+    lab = Lab(runs=tmp_path)
+    lab.lab_state.tab = "training"
+    tabs = LabTabs(lab)
+    lock, made = threading.Lock(), []
+
+    def make() -> list[w.Widget]:
+        assert lock.acquire(blocking=False), "two threads make the tab at once"
+        time.sleep(0.05)
+        made.append(w.HTML(value=str(lab.lab_state.work)))
+        lock.release()
+        return [made[-1]]
+
+    tabs._makers["training"] = make
+    for step in range(6):
+        lab.lab_state.work = {"adapt": f"adapt-{step}"}
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and "adapt-5" not in str([box.value for box in tabs._boxes["training"].children]):
+        time.sleep(0.02)
+    (shown,) = tabs._boxes["training"].children
+    assert "adapt-5" in shown.value
+    assert shown is made[-1]
+    assert shown.comm is not None, "what is shown is not closed"
+    tabs.close()

@@ -6,6 +6,7 @@ callback, so that the page goes on answering. What a tab needs and does not have
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,9 @@ class LabTabs(Panel):
         super().__init__("tokalign lab", "tl-lab", lab.lab_state)
         self.lab = lab
         self._made_of: dict[str, Any] = {}  # tab to what its panels were made of
+        self._noting = threading.Lock()
+        # One at a time: of two panels of one run the later made one follows it, and that must be the one that is shown.
+        self._making = {name: threading.RLock() for name in TABS}
         self._boxes = {name: w.VBox() for name in TABS}
         self._makers: dict[str, Callable[[], list[w.Widget]]] = {
             "pair": self._make_pair,
@@ -127,9 +131,10 @@ class LabTabs(Panel):
     def _show(self) -> None:
         """Make the open tab where it is not made, or not of what it is to show."""
         tab, needs = self.tab, self._needs(self.tab)
-        if tab in self._made_of and self._made_of[tab] == needs:
-            return
-        self._made_of[tab] = needs
+        with self._noting:
+            if tab in self._made_of and self._made_of[tab] == needs:
+                return
+            self._made_of[tab] = needs
         if tab in _OF_THE_LEXICON and (needs is None or needs[1] != "finished"):
             self._put(tab, [_words(_why_not(self.lab.work.find("align")))])
             return
@@ -137,11 +142,15 @@ class LabTabs(Panel):
             self._put(tab, [_words("Opening …")])
 
         def work() -> None:
-            try:
-                self._put(tab, self._makers[tab]())
-            except Exception as error:
-                self._put(tab, [_words("This could not be shown."), button("Try again", self.refresh, "tl-try-again")])
-                self.show_error(error)
+            with self._making[tab]:
+                if self._made_of.get(tab) != needs:
+                    return  # it is to show another by now, which has been asked for
+                try:
+                    self._put(tab, self._makers[tab]())
+                except Exception as error:
+                    again = button("Try again", self.refresh, "tl-try-again")
+                    self._put(tab, [_words("This could not be shown."), again])
+                    self.show_error(error)
 
         submit(work)
 

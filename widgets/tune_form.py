@@ -36,7 +36,8 @@ class TuneForm(w.VBox):
             "<h4>Tune the rearranged model</h4><div class='tl-note'>On the text that the pair was aligned on, in two "
             "stages, in a process of its own. The model gets its new rows first.</div>"
         )
-        super().__init__([words, self.settings.box, bar(self.start_button)])
+        self.status = w.HTML()
+        super().__init__([words, self.settings.box, bar(self.start_button, self.status)])
         self.add_class("tl-tune-form")
 
     def start(self) -> None:
@@ -44,11 +45,12 @@ class TuneForm(w.VBox):
         settings = self.settings.values
         AdaptSettings.from_dict(settings)
         self.start_button.disabled = True
+        self.status.value = "<div class='tl-note' role='status'>Starting …</div>"
 
         def work() -> None:
             try:
                 self._on_tune(settings)
             finally:
-                self.start_button.disabled = False
+                self.start_button.disabled, self.status.value = False, ""
 
         submit(self._guarded(work))

@@ -162,6 +162,7 @@ def test_tuning_starts_by_a_button_and_its_curve_grows(lab: LabPage) -> None:
     training = open_tab(lab, "Training")
     training.get_by_role("button", name="Rearrange and tune").click()
     expect(training.locator(".tl-train")).to_be_visible(timeout=LONG_MS)
+    expect(training.locator(".tl-job .tl-state")).to_have_text("finished", timeout=LONG_MS)  # rearranging, followed
     wait_for_steps(lab, 2)
 
 

@@ -11,7 +11,7 @@ FLOORS = [
     {"errors", "progress", "provenance"},
     {"files", "spelling"},
     {"vocabulary"},
-    {"catalog"},
+    {"catalog", "token_list"},
     {"documents"},
     {"corpus"},
     {"vectors"},
@@ -23,7 +23,7 @@ FLOORS = [
     {"console", "doctor", "estimate"},
     {"report"},
     {"run_report", "app"},
-    {"demo"},
+    {"demo", "record"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -10,7 +10,7 @@ unk, or a control string such as `<|im_start|>`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -91,18 +91,7 @@ class Vocabulary:
 
         spelling = Spelling.of(json.loads(tokenizer.backend_tokenizer.to_str()))
         self.kind = spelling.kind
-        spelled: list[bytes | None] = []
-        fallback = np.zeros(self.size, dtype=bool)
-        for token_id, written in enumerate(raw):
-            if written is None or self.is_control[token_id]:
-                spelled.append(None)
-            elif token_id in added:
-                spelled.append(written.encode())  # an added token is matched literally in the text
-            else:
-                fallback[token_id] = spelling.is_byte_fallback(written)
-                spelled.append(spelling.bytes_of(written))
-        self.token_bytes = tuple(spelled)
-        self.is_byte_fallback = fallback
+        self.token_bytes, self.is_byte_fallback = bytes_of_tokens(raw, self.is_control, set(added), spelling)
 
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
         self.roles = {role: int(held) for role, held in by_role.items() if held is not None and held < self.size}
@@ -216,6 +205,40 @@ class Vocabulary:
             (token_id, int(position[start]), int(position[end]))
             for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
         ]
+
+
+def bytes_of_tokens(
+    raw: Sequence[str | None], is_control: np.ndarray[Any, Any], literal: Collection[int], spelling: Spelling
+) -> tuple[tuple[bytes | None, ...], np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Read the tokenizer's own strings as bytes.
+
+    Parameters
+    ----------
+    raw
+        The string of each id, None for a hole.
+    is_control
+        bool (size,), the ids that stand for a role.
+    literal
+        Ids of added tokens, which are matched in the text as they are written.
+    spelling
+        How the tokenizer writes bytes.
+
+    Returns
+    -------
+    token_bytes, is_byte_fallback
+        As the attributes of `Vocabulary`.
+    """
+    spelled: list[bytes | None] = []
+    fallback = np.zeros(len(raw), dtype=bool)
+    for token_id, written in enumerate(raw):
+        if written is None or is_control[token_id]:
+            spelled.append(None)
+        elif token_id in literal:
+            spelled.append(written.encode())
+        else:
+            fallback[token_id] = spelling.is_byte_fallback(written)
+            spelled.append(spelling.bytes_of(written))
+    return tuple(spelled), fallback
 
 
 @dataclass(frozen=True)

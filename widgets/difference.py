@@ -21,8 +21,8 @@ Paired = dict[str, PairedScore]
 
 
 _RECORDED = (
-    "A recorded run keeps neither its text nor its tokenizers, so the difference cannot be measured document by document; "
-    "the intervals above are those that were measured."
+    "A recorded run keeps neither its text nor its tokenizers, so the difference cannot be measured document by "
+    "document; the intervals above are those that were measured."
 )
 
 

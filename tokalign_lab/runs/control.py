@@ -139,9 +139,7 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
     from tokalign_lab.adaptation.settings import AdaptSettings
 
     info = run.info()
-    run.check_own(
-        "start it again: the model that it tuned is not kept. Align and rearrange the pair to tune it yourself"
-    )
+    run.check_own("start it again: the model that it tuned is not kept")
     if info["kind"] != "adapt":
         raise InputError(f"The run {run.title} is of kind {info['kind']!r}; only tuning can start again this way.")
     known = AdaptSettings().to_dict()

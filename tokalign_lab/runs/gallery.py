@@ -58,6 +58,6 @@ def recorded_words(info: dict[str, Any]) -> str:
         return ""
     versions = ", ".join(f"{name} {info['versions'][name]}" for name in PACKAGES if name in info["versions"])
     return (
-        f"Recorded run, not one of yours: made on {info['created'][:10]} by `{told['command']}` on {told['machine']}, with "
-        f"{versions}. It can be looked at and compared, not changed or resumed. Not in it: {told['left_out']}."
+        f"Recorded run, not one of yours: made on {info['created'][:10]} by `{told['command']}` on "
+        f"{told['machine']}, with {versions}. It can be looked at and compared, not changed or resumed. Not in it: {told['left_out']}."
     )

@@ -1,7 +1,7 @@
 """Tokens on a plane without the vectors that put them there: what a recorded run keeps of two embedding spaces.
 
-The vectors of a real pair are fifty megabytes, their two layouts half of one. Ids, counts and places draw the maps, find,
-select and colour; what needs the vectors themselves (neighbours, another layout) says so.
+The vectors of a real pair are thirty megabytes, their two layouts half of one. Ids, counts and places draw the maps,
+find, select and colour; what needs the vectors themselves (neighbours, another layout) says so.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class DiagnosisPanel(Panel):
 
     def _call(self) -> list[str]:
         given = dict(zip(("source", "target"), self._given, strict=True))
-        given |= {"vectors": self._vectors, "model": self._model}
+        given |= {"vectors": self._vectors, "model": self._model, "found": self._found}
         return ["lexicon", *(f"{name}={name}" for name, value in given.items() if value is not None)]
 
     def refresh(self) -> None:

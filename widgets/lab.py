@@ -237,12 +237,22 @@ class Lab:
         """Make the diagnosis of the last alignment."""
         alignment, _ = self.aligned()
         vectors = alignment.source_vectors, alignment.target_vectors
-        return self._told(
-            DiagnosisPanel(
-                alignment.lexicon, *self._vocabularies(), vectors=vectors if None not in vectors else None,
-                state=self.lab_state, found=diagnosis_of(self._align_run()),
-            )
+        found = vectors if None not in vectors else None
+        run = self._align_run()
+        known = diagnosis_of(run)
+        panel = DiagnosisPanel(
+            alignment.lexicon, *self._vocabularies(), vectors=found, state=self.lab_state, found=known
         )  # fmt: skip
+        self._told(panel)
+        if known is not None:
+            panel.setup += "\n".join(
+                [
+                    "\nfrom tokalign_lab.runs.folder import RunFolder",
+                    "from tokalign_lab.runs.results import diagnosis_of\n",
+                    f"found = diagnosis_of(RunFolder({str(run.path)!r}))",
+                ]
+            )
+        return panel
 
     def make_compare(self, other: Path | str | RunFolder | None = None) -> ComparePanel:
         """Make the comparison of the last alignment with another run."""

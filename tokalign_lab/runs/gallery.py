@@ -59,5 +59,6 @@ def recorded_words(info: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {info['versions'][name]}" for name in PACKAGES if name in info["versions"])
     return (
         f"Recorded run, not one of yours: made on {info['created'][:10]} by `{told['command']}` on "
-        f"{told['machine']}, with {versions}. It can be looked at and compared, not changed or resumed. Not in it: {told['left_out']}."
+        f"{told['machine']}, with {versions}. It can be looked at and compared, not changed or resumed. "
+        f"Not in it: {told['left_out']}."
     )

@@ -69,7 +69,7 @@ def packed(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packed") / "gallery"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "METHODS", {"pca": ""})
-        record.pack_gallery(out, work, record.plan(4)[:3])
+        record.pack_gallery(out, work, record.plan(4)[:3], record.COMMAND)
     return out
 
 
@@ -161,7 +161,7 @@ class TestPacking:
         shutil.copytree(packed, tmp_path / "gallery")
         before = content(tmp_path / "gallery")
         with pytest.raises(InputError):
-            record.pack_gallery(tmp_path / "gallery", work, record.plan(4))  # the last runs were never made
+            record.pack_gallery(tmp_path / "gallery", work, record.plan(4), "")  # the last runs were never made
         assert content(tmp_path / "gallery") == before
         assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
 

@@ -112,7 +112,7 @@ def record_gallery(out: Path, work: Path, steps: int = 200, progress: Progress |
     for number, one in enumerate(planned):
         made = part(progress, 0.9 * number / len(planned), 0.9 * (number + 1) / len(planned))
         seconds[one.name] = _made(one, work, made)
-    pack_gallery(out, work, planned, part(progress, 0.9, 1.0))
+    pack_gallery(out, work, planned, f"{COMMAND} --steps {steps}", part(progress, 0.9, 1.0))
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return {"gallery": str(out), "bytes": size, "runs": seconds}
 
@@ -133,7 +133,9 @@ def _made(one: Recorded, work: Path, progress: Progress | None) -> float:
     return round(lines[-1] - lines[0], 1) if lines else 0.0
 
 
-def pack_gallery(out: Path, work: Path, planned: Sequence[Recorded], progress: Progress | None = None) -> None:
+def pack_gallery(
+    out: Path, work: Path, planned: Sequence[Recorded], command: str, progress: Progress | None = None
+) -> None:
     """Copy out of finished runs what panels show, and mark it as recorded.
 
     Parameters
@@ -144,10 +146,12 @@ def pack_gallery(out: Path, work: Path, planned: Sequence[Recorded], progress: P
         Where the runs are.
     planned
         Which, and what they are called.
+    command
+        The command that made them.
     progress
         Told how far it is.
     """
-    recorded = {"command": COMMAND, "machine": machine_words()}
+    recorded = {"command": command, "machine": machine_words()}
     with atomic_folder(out) as folder:
         for number, one in enumerate(planned):
             if progress is not None:

@@ -80,7 +80,7 @@ def save_places(path: Path, spaces: Sequence[TokenVectors], layouts: Mapping[str
             arrays[f"{method}_{side}"] = np.rint(share * STEPS).astype(np.uint16)
             arrays[f"{method}_{side}_fitted"] = np.packbits(fitted)
     with atomic_file(Path(path)) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)
 
 
 def load_places(path: Path) -> tuple[LaidOutTokens, LaidOutTokens]:

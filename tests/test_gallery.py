@@ -213,9 +213,11 @@ class TestShipped:
         alignment = Alignment.load(found.path / "alignment")
         alignment.lexicon.check(smollm_vocabulary, sp32k_vocabulary)
         assert alignment.lexicon.origin_counts()["identical"] == 21_873
-        both = [alignment.source_vectors, alignment.target_vectors]
-        for method in ("pca", "umap"):
-            for layout in project(both, method, shared=True):
+        source, target = alignment.source_vectors, alignment.target_vectors
+        assert isinstance(source, LaidOutTokens)
+        assert "pca" in source.layouts
+        for method in source.layouts:
+            for layout in project([source, target], method, shared=True):
                 assert len(layout.ids) > 10_000
                 assert np.isfinite(layout.xy).all()
         diagnosis = diagnosis_of(found)
@@ -281,8 +283,8 @@ class TestPanels:
             lab.lab_state.tab = name
             assert tabs._error.layout.display == "none", (name, tabs._error.value)
             for panel in tabs._boxes[name].children:
-                if hasattr(panel, "_mark") and name not in ("runs", "pair"):
-                    assert "Recorded run" in panel._mark.value, name
+                if hasattr(panel, "_badge") and name not in ("runs", "pair"):
+                    assert "Recorded run" in panel._badge.value, name
                     assert panel._error.layout.display == "none", (name, panel._error.value)
         offer._leave.click()
         assert not lab.work.looks_at_recorded

@@ -761,7 +761,7 @@ def gallery_list() -> Any:
 def gallery_record(
     out: Annotated[Path, typer.Option("--out", help="Folder of the gallery; what is there is replaced at the end.")],
     work: Annotated[
-        Path, typer.Option("--work", help="Folder for the runs themselves, 3 GB; started again, it goes on there.")
+        Path, typer.Option("--work", help="Folder for the runs themselves, 2 GB; started again, it goes on there.")
     ] = Path("gallery-runs"),
     steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of both tunings.")] = 200,
 ) -> Any:

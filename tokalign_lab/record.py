@@ -90,7 +90,7 @@ def record_gallery(out: Path, work: Path, steps: int = 200, progress: Progress |
     out
         Folder of the gallery; replaced when the new one is complete.
     work
-        Folder for the runs themselves, about 3 GB. Those that have finished there are found again, so that recording
+        Folder for the runs themselves, about 2 GB. Those that have finished there are found again, so that recording
         goes on where it was stopped.
     steps
         Optimiser steps of each tuning.

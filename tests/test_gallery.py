@@ -141,9 +141,23 @@ class TestPacking:
             assert told in words
         assert gallery.recorded_words({**info, "recorded": None}) == ""
 
-    def test_events_are_kept_without_signs_of_life(self, packed: Path) -> None:
+    def test_events_are_kept_with_few_signs_of_life_and_tell_the_same_time(
+        self, packed: Path, work: Path, tmp_path: Path
+    ) -> None:
         events, _ = RunFolder(packed / "recorded-adapt-two-stages").events()
-        assert [event["kind"] for event in events] == ["step"]
+        assert [event["kind"] for event in events] == ["heartbeat", "step"]
+        pytest.importorskip("ipywidgets")
+        from tokalign_lab.widgets.run_view import view_of
+
+        beats = [{"time": 100.0 + 2 * i, "kind": "heartbeat"} for i in range(60)]
+        beats.insert(45, {"time": 189.0, "kind": "step", "step": 1, "loss": 2.0})
+        run = RunFolder.create(tmp_path / "run", "adapt", {})
+        (run.path / "events.jsonl").write_text("".join(json.dumps(beat) + "\n" for beat in beats))
+        (tmp_path / "packed").mkdir()
+        record._pack_events(run, tmp_path / "packed")
+        kept, _ = RunFolder(tmp_path / "packed").events()
+        assert len(kept) < 15
+        assert view_of(kept, 1).seconds == pytest.approx(view_of(beats, 1).seconds, abs=record.ALIVE_S + 2)
 
     def test_the_line_of_descent_is_found_from_where_the_gallery_lies(self, packed: Path, tmp_path: Path) -> None:
         shutil.copytree(packed, tmp_path / "elsewhere")

@@ -28,6 +28,7 @@ from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.device import describe_device
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.projection import METHODS, Projection, project, share_a_space
+from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_words
 from tokalign_lab.token_list import save_tokens
@@ -43,6 +44,7 @@ LEFT_OUT = {
 }
 _TEXT = {"text": ["default"], "max_bytes": 6_000_000, "seed": 0}  # as much as `make demo` takes
 MEASURED_BYTES = 6_000  # of held-out text: a measurement may not take longer than the tuning beside it
+ALIVE_S = 10  # between two signs of life that are kept
 _KEPT_EVENTS = ("device", "stage", "step", "evaluation", "sample", "scores", "ended")
 
 
@@ -178,7 +180,12 @@ def machine_words() -> str:
 
 
 def _pack_events(run: RunFolder, packed: Path) -> None:
-    kept = [event for event in run.events()[0] if event.get("kind") in _KEPT_EVENTS]
+    """Keep what was measured, and of the signs of life as many as time worked is counted by."""
+    kept: list[Event] = []
+    for event in run.events()[0]:
+        alive = event.get("kind") == "heartbeat" and (not kept or event["time"] - kept[-1]["time"] > ALIVE_S)
+        if alive or event.get("kind") in _KEPT_EVENTS:
+            kept.append(event)
     lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
     (packed / "events.jsonl").write_text(lines, encoding="utf-8")
 

@@ -24,13 +24,14 @@ _SHOWN = "<b>You are looking at a recorded run, not at one of yours.</b> All tab
 
 
 def mark_html(words: str) -> str:
-    """Return the mark of a recorded run: the first words always in view, the rest one click away; "" for no words."""
+    """Return the mark of a recorded run: when and how it was made in view, the rest one click away; "" for no words."""
     if not words:
         return ""
-    first, _, rest = words.partition(": ")
+    made, _, rest = words.partition(". ")
+    what, _, how = made.partition(": ")
     return (
-        f'<div class="tl-recorded" role="note"><details><summary><b>{escape(first)}</b></summary>'
-        f"{escape(rest[:1].upper() + rest[1:])}</details></div>"
+        f'<div class="tl-recorded" role="note"><details><summary><b>{escape(what)}</b>: {escape(how)}.</summary>'
+        f"{escape(rest)}</details></div>"
     )
 
 
@@ -65,8 +66,7 @@ class RecordedBar(w.VBox):
             "Show it in all tabs; your own runs stay as they are",
         )  # fmt: skip
         self._leave = button("Back to your own runs", guarded(leave), "tl-leave-recorded")
-        self._offer = bar(self.choice, self._look)
-        super().__init__([self._words, self._offer, bar(self._leave)])
+        super().__init__([self._words, bar(self.choice, self._look, self._leave)])
         self.add_class("tl-recorded-bar")
 
     def show(self, looking: bool, empty: bool) -> None:

@@ -741,7 +741,8 @@ def runs_list(
 def gallery_list() -> Any:
     """Say which recorded runs there are, when and how they were made, and what is not in them."""
     from tokalign_lab.runs.commands import command_of
-    from tokalign_lab.runs.gallery import gallery_root, recorded_runs, recorded_words
+    from tokalign_lab.runs.control import gallery_root
+    from tokalign_lab.runs.gallery import recorded_runs, recorded_words
 
     rows = [
         {"name": run.name, "title": run.title, "words": recorded_words(info), "command": command_of(info)}

@@ -205,7 +205,7 @@ def _pack_alignment(run: RunFolder, packed: Path, words: str) -> None:
     save_compact(alignment.lexicon, path, (f"../../{files[0]}", f"../../{files[1]}"))
     source, target = alignment.source_vectors, alignment.target_vectors
     both = None if source is None or target is None else (source, target)
-    found = diagnose(alignment.lexicon, *vocabularies, vectors=both)
+    found = diagnose(alignment.lexicon, vocabularies[0], vocabularies[1], vectors=both)
     (packed / "diagnosis.json").write_text(json.dumps(found.to_dict(), ensure_ascii=False), encoding="utf-8")
     if both is not None and share_a_space(*both):
         layouts = {method: [_places(one) for one in project(both, method, shared=True)] for method in METHODS}

@@ -46,10 +46,10 @@ def save_compact(lexicon: Lexicon, path: Path, tokens: tuple[str, str]) -> None:
     if same_output:
         table = table.drop(columns="output_sources")
     told = {"provenance": lexicon.provenance, "tokens": dict(zip(_SIDES, tokens, strict=True)), "output": same_output}
-    columns = {name: _column(name, table[name]) for name in table}
+    columns = {str(name): _column(str(name), table[name]) for name in table}
     reverse = lexicon.reverse.drop(columns="source_id")
     inside = io.BytesIO()
-    _write(pa.table({name: _column(name, reverse[name]) for name in reverse}), inside)
+    _write(pa.table({str(name): _column(str(name), reverse[name]) for name in reverse}), inside)
     metadata = {COMPACT_KEY: json.dumps(told, ensure_ascii=False).encode(), b"reverse": inside.getvalue()}
     with atomic_file(path) as temporary:
         _write(pa.table(columns).replace_schema_metadata(metadata), temporary)

@@ -67,7 +67,7 @@ def save_places(path: Path, spaces: Sequence[TokenVectors], layouts: Mapping[str
         By method the places of both, in one layout; coordinates keep 16 bits.
     """
     header = [{"vocabulary_fingerprint": s.vocabulary_fingerprint, "provenance": s.provenance} for s in spaces]
-    arrays: dict[str, NDArray[Any]] = {"header": np.array(json.dumps(header))}
+    arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
     for side, space in zip(_SIDES, spaces, strict=True):
         arrays[f"{side}_steps"] = np.diff(space.ids, prepend=0).astype(np.uint32)
         arrays[f"{side}_counts"] = space.counts.astype(np.uint32)

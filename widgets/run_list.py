@@ -140,6 +140,11 @@ class RunList:
         """Return the number that stands for a run in the browser."""
         return self._keys.setdefault(row.run.name, len(self._keys))
 
+    @property
+    def only_recorded(self) -> bool:
+        """Whether the folder holds no run, so that all that is listed, if anything is, are recorded ones."""
+        return all(row.info.get("recorded") for row in self._all.values())
+
     def run(self, name: str) -> RunFolder | None:
         """Return the listed run whose folder has this name, whatever kinds are shown."""
         row = self._all.get(name)

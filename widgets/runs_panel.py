@@ -239,10 +239,12 @@ class RunsPanel(Panel):
             finally:
                 self._repainting = False
             first = self._page * PAGE
-            self._where.value = (
-                f"<span role='status'>{first + 1} to {first + len(rows)} of {count} runs</span>"
-                if count else "<span role='status'>No runs here yet.</span>"
-            )  # fmt: skip
+            shown, none = f"{first + 1} to {first + len(rows)} of {count}", "No runs here yet"
+            if self._list.only_recorded:
+                words = f"{none}; {shown} recorded ones" if count else f"{none}."
+            else:
+                words = f"{shown} runs" if count else "No runs of this kind."
+            self._where.value = f"<span role='status'>{words}</span>"
             self._earlier.disabled, self._later.disabled = self._page == 0, first + PAGE >= count
             kinds = [("All kinds", ""), *((kind, kind) for kind in self._list.kinds)]
             if list(self._kind.options) != kinds and self._list.kind in ("", *self._list.kinds):

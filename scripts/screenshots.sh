@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-.venv/bin/pytest tests/ui/test_lab.py
-for picture in lab-pair-light lab-maps-dark lab-diagnosis-light lab-training-light; do
+.venv/bin/pytest tests/ui/test_lab.py tests/ui/test_gallery.py
+for picture in lab-pair-light lab-maps-dark lab-diagnosis-light lab-training-light gallery-training-light; do
     cp "test-artefacts/$picture.png" docs/images/
 done

@@ -12,7 +12,7 @@ FLOORS = [
     {"files", "spelling"},
     {"token_table"},
     {"vocabulary"},
-    {"catalog"},
+    {"catalog", "token_list"},
     {"documents"},
     {"corpus"},
     {"vectors"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"console", "doctor", "estimate"},
     {"report"},
     {"run_report", "app"},
-    {"demo"},
+    {"demo", "record"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -34,7 +34,9 @@ runs_app = typer.Typer(
     help="Jobs in their own processes: list, watch, pause, cancel, resume, rename, delete.", no_args_is_help=True
 )
 app.add_typer(assets_app, name="assets")
+gallery_app = typer.Typer(help="Recorded runs that ship with the package: list, record.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
+app.add_typer(gallery_app, name="gallery")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Text = Annotated[
@@ -709,16 +711,67 @@ Root = Annotated[Path | None, typer.Option("--root", help="Folder of the runs.")
 
 
 @command(runs_app, "list")
-def runs_list(root: Root = None) -> Any:
+def runs_list(
+    root: Root = None,
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="List the recorded runs that ship with the package instead.")
+    ] = False,
+) -> Any:
     """List the runs, newest first."""
     from tokalign_lab.runs.control import list_runs
+    from tokalign_lab.runs.gallery import recorded_runs
 
+    found = recorded_runs() if recorded else list_runs(root)
     keys = ("name", "kind", "state", "pid", "created", "ended", "error")
     rows = [
-        {**{key: run.info()[key] for key in keys}, "title": run.title, "path": str(run.path)} for run in list_runs(root)
+        {**{key: run.info()[key] for key in keys}, "title": run.title, "recorded": run.recorded, "path": str(run.path)}
+        for run in found
     ]
     shown = [{"name": row["name"], "title": row["title"], **{k: row[k] for k in keys[1:]}} for row in rows]
-    return {"runs": rows}, lambda: console.print_table(shown)
+
+    def show() -> None:
+        console.print_table(shown, title="Recorded runs that ship with the package" if recorded else "")
+        if not rows:
+            console.stdout.print("No runs here yet; `tokalign-lab gallery list` has recorded ones.", soft_wrap=True)
+
+    return {"runs": rows}, show
+
+
+@command(gallery_app, "list")
+def gallery_list() -> Any:
+    """Say which recorded runs there are, when and how they were made, and what is not in them."""
+    from tokalign_lab.runs.commands import command_of
+    from tokalign_lab.runs.control import gallery_root
+    from tokalign_lab.runs.gallery import recorded_runs, recorded_words
+
+    rows = [
+        {"name": run.name, "title": run.title, "words": recorded_words(info), "command": command_of(info)}
+        for run in recorded_runs()
+        for info in (run.info(),)
+    ]
+
+    def show() -> None:
+        console.print_table([{key: row[key] for key in ("name", "title", "command")} for row in rows])
+        for words in dict.fromkeys(row["words"] for row in rows):
+            console.stdout.print(words, soft_wrap=True, markup=False)
+
+    return {"gallery": str(gallery_root()), "runs": rows}, show
+
+
+@command(gallery_app, "record")
+def gallery_record(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the gallery; what is there is replaced at the end.")],
+    work: Annotated[
+        Path, typer.Option("--work", help="Folder for the runs themselves, 2 GB; started again, it goes on there.")
+    ] = Path("gallery-runs"),
+    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of both tunings.")] = 200,
+) -> Any:
+    """Make the gallery anew: align, rearrange and tune the default pair for real, and pack what panels show."""
+    from tokalign_lab.record import record_gallery
+
+    with console.progress_bar("record") as progress:
+        result = record_gallery(out, work, steps, progress)
+    return result, lambda: console.print_facts(result)
 
 
 Run = Annotated[str, typer.Argument(help="A run's name or its folder.")]
@@ -921,6 +974,7 @@ def _summary(folder: Any) -> Any:
         "run": str(folder.path),
         "name": info["name"],
         "title": folder.title,
+        "recorded": folder.recorded,
         "state": info["state"],
         "pid": info["pid"],
         "error": info["error"],

@@ -28,6 +28,7 @@ import numpy as np
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_file, cache_folder, hash_of
 from tokalign_lab.progress import Progress, part
+from tokalign_lab.vectors.laid_out import WITHOUT_VECTORS, LaidOutTokens
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 
 METHODS = {
@@ -97,9 +98,13 @@ def project(
     Raises
     ------
     InputError
-        For an unknown method, too few tokens, or spaces of unlike width when `shared`.
+        For an unknown method, too few tokens, spaces of unlike width when `shared`, or a layout that a recorded run
+        has not kept.
     """
     _check(spaces, method, shared)
+    kept = _kept(spaces, method, shared)
+    if kept is not None:
+        return kept
     path = cache_path(spaces, method, shared, fit_on, seed)
     if path.is_file():
         return _load(path, spaces, method)
@@ -120,6 +125,28 @@ def project(
             parameters=np.array(json.dumps(_parameters(method, shared, fit_on, seed))),
         )
     return _load(path, spaces, method)
+
+
+def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int = FIT_ON, seed: int = 0) -> bool:
+    """Whether `project` has nothing to work out for this layout.
+
+    Raises
+    ------
+    InputError
+        When it could not work it out either, because a recorded run keeps no vectors.
+    """
+    return _kept(spaces, method, shared) is not None or cache_path(spaces, method, shared, fit_on, seed).is_file()
+
+
+def _kept(spaces: Sequence[TokenVectors], method: str, shared: bool) -> list[Projection] | None:
+    """Layouts that a recorded run brings along; None for vectors."""
+    laid_out = [space for space in spaces if isinstance(space, LaidOutTokens)]
+    if not laid_out:
+        return None
+    if not shared or len(laid_out) < len(spaces) or any(method not in space.layouts for space in laid_out):
+        raise InputError(WITHOUT_VECTORS)
+    told = {"method": method, "shared": shared, "recorded": True}
+    return [Projection(s.ids, s.layouts[method][0], method, told, s.layouts[method][1]) for s in laid_out]
 
 
 def share_a_space(source: TokenVectors, target: TokenVectors) -> bool:

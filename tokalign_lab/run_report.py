@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.report import (
@@ -22,7 +22,12 @@ from tokalign_lab.report import (
 )
 from tokalign_lab.runs.commands import command_of
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.results import last_evaluation, scores_of
+from tokalign_lab.runs.gallery import recorded_words
+from tokalign_lab.runs.results import diagnosis_of, last_evaluation, scores_of
+
+if TYPE_CHECKING:
+    from tokalign_lab.evaluation.diagnosis import Diagnosis
+    from tokalign_lab.vocabulary import Vocabulary
 
 _SCORES = (
     "On held-out text, 0 to 1, higher is better; with the interval that 95 % of resampled texts fall into. BLEU-1 and "
@@ -58,25 +63,25 @@ def write_run_report(
         When the alignment has not finished, or a tokenizer is not to be found.
     """
     from tokalign_lab.alignment.recipes import Alignment
-    from tokalign_lab.catalog import load_vocabulary
 
     info = align_run.reconcile()
     if info["kind"] != "align" or info["state"] != "finished":
         raise InputError(f"The run {align_run.name} is no alignment that has finished; a report begins with one.")
     alignment = Alignment.load(align_run.path / "alignment")
     names = [alignment.lexicon.provenance[side]["name"] for side in ("source", "target")]
-    source, target = (load_vocabulary(name) for name in names)
+    source, target = alignment.lexicon.vocabularies or _vocabularies(names)
     measured = None if floor is None else last_evaluation(floor)
     lowest = None if measured is None else float(measured["bits_per_byte"])
     sections = [
         f"<h1>{escape(names[0])} with the tokenizer {escape(names[1])}</h1>",
+        *_recorded(align_run, *tuned),
         "<h2>The pair</h2>",
         table_html(_facts(alignment.lexicon.provenance, source.size, target.size)),
         table_html([{"origin": name, "rows": n} for name, n in alignment.lexicon.origin_counts().items()]),
         "<h2>Scores</h2>",
         f"<p>{_SCORES}</p>",
         table_html(score_rows(scores_of(align_run))),
-        *_diagnosis(alignment, source, target),
+        *_diagnosis(diagnosis_of(align_run), alignment, source, target),
         *[part for run in tuned for part in _tuning(run, lowest)],
         "<h2>Both embedding spaces</h2>",
         f"<p>The 1,500 most frequent tokens a side, by two principal components. {legend_html()}</p>",
@@ -115,11 +120,23 @@ def _facts(provenance: Mapping[str, Any], source_size: int, target_size: int) ->
     return [{"": name, " ": value} for name, value in facts.items()]
 
 
-def _diagnosis(alignment: Any, source: Any, target: Any) -> list[str]:
+def _vocabularies(names: Sequence[str]) -> tuple[Vocabulary, Vocabulary]:
+    from tokalign_lab.catalog import load_vocabulary
+
+    return load_vocabulary(names[0]), load_vocabulary(names[1])
+
+
+def _recorded(*runs: RunFolder) -> list[str]:
+    """Say of every run that is a recorded one that it is."""
+    told = {run.title: recorded_words(run.info()) for run in runs}
+    return [f"<p><b>{escape(title)}.</b> {escape(words)}</p>" for title, words in told.items() if words]
+
+
+def _diagnosis(known: Diagnosis | None, alignment: Any, source: Any, target: Any) -> list[str]:
     from tokalign_lab.evaluation.diagnosis import diagnose
 
     vectors = alignment.source_vectors, alignment.target_vectors
-    found = diagnose(alignment.lexicon, source, target, None if None in vectors else vectors)
+    found = known or diagnose(alignment.lexicon, source, target, None if None in vectors else vectors)
     rows = [{"finding": f.name, "": f.severity, "evidence": f.evidence, "advice": f.advice} for f in found.findings]
     return [f"<h2>Diagnosis: {escape(found.verdict)}</h2>", table_html(rows)]
 
@@ -131,7 +148,7 @@ def _tuning(run: RunFolder, floor: float | None) -> list[str]:
     ]
     words = "" if floor is None else f" The source model with its own tokenizer, the floor: {floor:.3f} bits a byte."
     return [
-        f"<h2>Tuning: {escape(run.name)}</h2>",
+        f"<h2>Tuning: {escape(run.title)}</h2>",
         f"<p>State: {run.state}. Bits per UTF-8 byte of held-out text, lower is better.{words}</p>",
         curves_html(run, floor),
         table_html(measured),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,24 +89,14 @@ class TokenTable:
         is_control[[token_id for token_id in control if token_id < size]] = True
 
         spelling = Spelling.of(json.loads(tokenizer.backend_tokenizer.to_str()))
-        spelled: list[bytes | None] = []
-        fallback = np.zeros(size, dtype=bool)
-        for token_id, written in enumerate(raw):
-            if written is None or is_control[token_id]:
-                spelled.append(None)
-            elif token_id in added:
-                spelled.append(written.encode())  # an added token is matched literally in the text
-            else:
-                fallback[token_id] = spelling.is_byte_fallback(written)
-                spelled.append(spelling.bytes_of(written))
-
+        token_bytes, is_byte_fallback = bytes_of_tokens(raw, is_control, set(added), spelling)
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
         probe_ids = np.concatenate([*encode_plainly(tokenizer, _PROBES), np.zeros(0, np.int32)])
         return cls(
             raw=tuple(raw),
-            token_bytes=tuple(spelled),
+            token_bytes=token_bytes,
             is_control=is_control,
-            is_byte_fallback=fallback,
+            is_byte_fallback=is_byte_fallback,
             roles={role: int(held) for role, held in by_role.items() if held is not None and held < size},
             kind=spelling.kind,
             algorithm=type(tokenizer.backend_tokenizer.model).__name__,
@@ -146,8 +137,42 @@ class TokenTable:
             return None
 
 
+def bytes_of_tokens(
+    raw: Sequence[str | None], is_control: np.ndarray[Any, Any], literal: Collection[int], spelling: Spelling
+) -> tuple[tuple[bytes | None, ...], np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Read the tokenizer's own strings as bytes.
+
+    Parameters
+    ----------
+    raw
+        The string of each id, None for a hole.
+    is_control
+        bool (size,), the ids that stand for a role.
+    literal
+        Ids of added tokens, which are matched in the text as they are written.
+    spelling
+        How the tokenizer writes bytes.
+
+    Returns
+    -------
+    token_bytes, is_byte_fallback
+        As the attributes of `TokenTable`.
+    """
+    spelled: list[bytes | None] = []
+    fallback = np.zeros(len(raw), dtype=bool)
+    for token_id, written in enumerate(raw):
+        if written is None or is_control[token_id]:
+            spelled.append(None)
+        elif token_id in literal:
+            spelled.append(written.encode())
+        else:
+            fallback[token_id] = spelling.is_byte_fallback(written)
+            spelled.append(spelling.bytes_of(written))
+    return tuple(spelled), fallback
+
+
 def encode_plainly(
-    tokenizer: PreTrainedTokenizerBase, texts: tuple[str, ...] | list[str]
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
     """Tokenise texts in parallel, int32 ids, adding no special tokens and reading none into the text."""
     backend = tokenizer.backend_tokenizer

@@ -7,10 +7,12 @@ from typing import Any
 
 import ipywidgets as w
 
+from tokalign_lab.errors import InputError
 from tokalign_lab.runs.control import start_again
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets.background import submit
 from tokalign_lab.widgets.panel import bar, button
+from tokalign_lab.widgets.recorded import NO_MODEL
 from tokalign_lab.widgets.settings_fields import SettingsFields
 
 
@@ -28,7 +30,7 @@ class AgainForm:
         self._run: RunFolder | None = None
         self.open_button = button(
             "Start again …",
-            self._open_or_close,
+            guarded(self._open_or_close),
             "tl-again",
             "Start a new run with these settings, some of them changed",
         )
@@ -72,4 +74,6 @@ class AgainForm:
         submit(self._guarded(work))
 
     def _open_or_close(self) -> None:
+        if self._run is not None and self._run.recorded:
+            raise InputError(NO_MODEL)
         self.box.layout.display = "none" if self.box.layout.display == "" else ""

@@ -25,9 +25,10 @@ from tokalign_lab.widgets.difference import DifferenceBar, Paired
 from tokalign_lab.widgets.lexicon_view import Labels
 from tokalign_lab.widgets.panel import Panel, bar, button
 from tokalign_lab.widgets.recipes_view import RecipesView
+from tokalign_lab.widgets.recorded import mark_of
 from tokalign_lab.widgets.row_table import Column, RowTable
 from tokalign_lab.widgets.state import LabState
-from tokalign_lab.widgets.vocabularies import vocabulary_of
+from tokalign_lab.widgets.vocabularies import vocabularies_of
 
 PAGE = 15
 SAME_RUN = (
@@ -204,7 +205,7 @@ class ComparePanel(Panel):
         return lambda is_current: self.guarded(work)(is_current)
 
     def _pair_of(self, lexicon: Lexicon) -> list[Vocabulary]:
-        return [self._vocabularies[i] or vocabulary_of(_name(lexicon, i)) for i in (0, 1)]
+        return [given or vocabularies_of(lexicon)[i] for i, given in enumerate(self._vocabularies)]
 
     def _show_paired(self, paired: Paired) -> None:
         self.paired = paired
@@ -219,6 +220,7 @@ class ComparePanel(Panel):
         self._tokens.layout.display = "" if found is not None else "none"
         self._scores.value = scores_html(a, b) if found is not None else ""
         runs = [side.run for side in (a, b) if side.run is not None]
+        self.mark(mark_of(*runs))
         otherwise: Sequence[str] = measured_otherwise(*runs) if len(runs) == 2 else ()
         self._slices.value = slices_html(a, b, otherwise)
         self.difference.offer(a, b)

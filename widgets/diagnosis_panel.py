@@ -16,13 +16,15 @@ import pandas as pd
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.evaluation.diagnosis import Diagnosis, diagnose
 from tokalign_lab.evaluation.finding import MOST_IDS, Finding, several
+from tokalign_lab.progress import Progress
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.background import Latest
 from tokalign_lab.widgets.panel import Panel, bar, button
 from tokalign_lab.widgets.query import Query
+from tokalign_lab.widgets.recorded import mark_html
 from tokalign_lab.widgets.state import LabState
-from tokalign_lab.widgets.vocabularies import vocabulary_of
+from tokalign_lab.widgets.vocabularies import vocabularies_of
 
 VERDICT_WORDS = {
     "good": "Nothing was found that loses anything.",
@@ -42,6 +44,7 @@ class DiagnosisPanel(Panel):
     vectors : those it was found with, of source and target: whether they fit each other
     model : the source model, loaded: whether rows rest on zero or untrained ones
     state : shared view
+    found : a diagnosis that was made before, to be shown as it is
     """
 
     def __init__(
@@ -52,12 +55,13 @@ class DiagnosisPanel(Panel):
         vectors: tuple[TokenVectors, TokenVectors] | None = None,
         model: Any = None,
         state: LabState | None = None,
+        found: Diagnosis | None = None,
     ) -> None:
         super().__init__("Diagnosis", "tl-diagnosis", state)
         self.lexicon = lexicon
         self.diagnosis: Diagnosis | None = None
         self._given = (source, target)
-        self._vectors, self._model = vectors, model
+        self._vectors, self._model, self._found = vectors, model, found
         self._latest = Latest()
         names = lexicon.provenance
         title = f"{names['source']['name']} → {names['target']['name']}, recipe {names['recipe']}"
@@ -71,6 +75,7 @@ class DiagnosisPanel(Panel):
         self._list.add_class("tl-findings")
         heading = w.HTML(f"<h3>Diagnosis: {escape(title)}</h3>")
         self._fill([heading, self._verdict, bar(self._fine, self._again), self._list])
+        self.mark(mark_html(names.get("recorded", "")))
         self._watch(self._on_selection, "selection")
         self.refresh()
 
@@ -88,7 +93,7 @@ class DiagnosisPanel(Panel):
 
     def _call(self) -> list[str]:
         given = dict(zip(("source", "target"), self._given, strict=True))
-        given |= {"vectors": self._vectors, "model": self._model}
+        given |= {"vectors": self._vectors, "model": self._model, "found": self._found}
         return ["lexicon", *(f"{name}={name}" for name, value in given.items() if value is not None)]
 
     def refresh(self) -> None:
@@ -102,12 +107,7 @@ class DiagnosisPanel(Panel):
                     self._say(f"Looking at {len(self.lexicon):,} rows: {words} …")
 
             try:
-                names = self.lexicon.provenance
-                source, target = (
-                    given or vocabulary_of(names[side]["name"])
-                    for given, side in zip(self._given, ("source", "target"), strict=True)
-                )
-                found = diagnose(self.lexicon, source, target, self._vectors, self._model, progress=tell)
+                found = self._found or self._look(tell)
             except Exception as error:
                 if is_current() and not self.closed:
                     self._verdict.value, self._again.disabled = "", False
@@ -119,6 +119,12 @@ class DiagnosisPanel(Panel):
                 self._draw()
 
         self._latest.submit(work)
+
+    def _look(self, tell: Progress) -> Diagnosis:
+        source, target = (
+            given or vocabularies_of(self.lexicon)[side] for side, given in enumerate(self._given)
+        )  # fmt: skip
+        return diagnose(self.lexicon, source, target, self._vectors, self._model, progress=tell)
 
     def show_tokens(self, name: str) -> None:
         """Select the tokens of a finding, and ask for them in the inspector."""

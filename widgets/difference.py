@@ -20,6 +20,12 @@ from tokalign_lab.widgets.panel import button
 Paired = dict[str, PairedScore]
 
 
+_RECORDED = (
+    "A recorded run keeps neither its text nor its tokenizers, so the difference cannot be measured document by "
+    "document; the intervals above are those that were measured."
+)
+
+
 class DifferenceBar(w.HBox):
     """A button that measures, and words that say how far it is or why it cannot.
 
@@ -52,11 +58,14 @@ class DifferenceBar(w.HBox):
         self._latest.submit(lambda is_current: None)  # what is being measured is of another pair
         runs = [side.run for side in (a, b) if side.run is not None and side.run.info()["kind"] == "align"]
         self._pair = None
+        recorded = any("recorded" in one.lexicon.provenance for one in (a, b) if one.lexicon is not None)
+        if recorded:
+            runs = []
         if a.lexicon is not None and b.lexicon is not None and runs:
             self._pair = (a.lexicon, b.lexicon, runs[0])
         self.button.disabled = self._pair is None
         self.layout.display = "none" if a.lexicon is None or b.lexicon is None else ""
-        self._say(_warning(runs))
+        self._say(_RECORDED if recorded else _warning(runs))
 
     def measure(self) -> None:
         """Score both on the same documents, away from the callback."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.results import made_by
 from tokalign_lab.widgets.run_feed import RunFeed
 from tokalign_lab.widgets.run_view import ALL_TEXT, bits_by_part
 
@@ -75,11 +75,10 @@ def floor_run(run: RunFolder) -> RunFolder | None:
     The source model is the one that the model's "rearrange" run was given; a model from elsewhere has none.
     """
     info = run.info()
-    before = RunFolder(Path(str(info["settings"].get("model", ""))).parent)
-    try:
-        source = before.info()["settings"].get("model")
-    except InputError:
+    before = made_by(run)
+    if before is None:
         return None
+    source = before.info()["settings"].get("model")
     for other in list_runs(run.path.resolve().parent):
         told = other.info()
         same = told["kind"] == "measure" and told["settings"].get("model") == source

@@ -11,7 +11,8 @@ from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.background import WATCHER
 from tokalign_lab.widgets.panel import Panel, bar, button
-from tokalign_lab.widgets.run_words import STATE_WORDS
+from tokalign_lab.widgets.recorded import mark_of
+from tokalign_lab.widgets.run_words import state_word
 from tokalign_lab.widgets.state import LabState
 
 
@@ -35,6 +36,7 @@ class JobPanel(Panel):
         self._bar = w.FloatProgress(min=0.0, max=1.0, layout=w.Layout(width="100%"))
         self._cancel = button("Cancel", run.request_cancel, "tl-cancel")
         self._fill([w.HTML(f"<h3>{escape(title)}</h3>"), bar(self._line, self._cancel), self._bar])
+        self.mark(mark_of(run))
         self._name = f"job:{run.path.resolve()}"
         if not self._look():
             WATCHER.watch(self._name, self._tick)
@@ -64,6 +66,9 @@ class JobPanel(Panel):
             self.show_error(error)
             return False
 
+    def _word(self, info: dict[str, Any]) -> str:
+        return state_word(info["state"], recorded=bool(info.get("recorded")))
+
     def _look(self) -> bool:
         """Show how the run stands; returns whether it has ended."""
         info = self.run.reconcile()
@@ -76,7 +81,7 @@ class JobPanel(Panel):
         words = {"finished": self._result, "failed": info["error"], "lost": info["error"]}.get(state)
         message = self._told.get("message", "") if words is None else words
         self._line.value = (
-            f'<span role="status"><span class="tl-state tl-state-{state}">{STATE_WORDS[state]}</span> '
+            f'<span role="status"><span class="tl-state tl-state-{state}">{self._word(info)}</span> '
             f"{escape(str(message or ''))}</span>"
         )
         self._bar.value = 1.0 if state == "finished" else float(self._told["share"])

@@ -34,6 +34,8 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.run_report import write_run_report
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_runs
+from tokalign_lab.runs.results import diagnosis_of
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.compare_panel import ComparePanel
 from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
@@ -46,7 +48,7 @@ from tokalign_lab.widgets.panel import Panel
 from tokalign_lab.widgets.runs_panel import RunsPanel
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.training_panel import TrainingPanel
-from tokalign_lab.widgets.vocabularies import vocabulary_of
+from tokalign_lab.widgets.vocabularies import vocabularies_of
 from tokalign_lab.widgets.work import Work
 
 P = TypeVar("P", bound=Panel)
@@ -117,6 +119,19 @@ class Lab:
 
         return self._opened("lab", LabTabs(self))
 
+    def look_at_recorded(self, chain: dict[str, RunFolder] | None = None) -> None:
+        """Look at a recorded run instead of your own; nothing is computed, and your own runs stay as they are.
+
+        Parameters
+        ----------
+        chain : the runs to look at, one of `runs.gallery.recorded_chains()`; the first of them when not given
+        """
+        self.work.look_at_recorded(chain)
+
+    def look_at_own(self) -> None:
+        """Look at your own runs again."""
+        self.work.look_at_own()
+
     def pair_picker(self) -> PairPicker:
         """Choose the pair and compare both tokenizers on a text of your own."""
         return self._opened("pair", self.make_pair_picker())
@@ -185,11 +200,15 @@ class Lab:
         return self._opened("runs", self.make_runs_panel())
 
     def report(self, path: Path | str | None = None) -> Path:
-        """Write one HTML file about the last `align` and what was tuned from it; in its run's folder by default."""
+        """Write one HTML file about the last `align` and what was tuned from it; in its run's folder by default.
+
+        About a recorded run it is written into the folder of runs.
+        """
         run, tuned = self._align_run(), self.work.find("adapt")
         followed = [tuned] if tuned is not None else []
         floor = self.work.floor(tuned) if tuned is not None else None
-        return write_run_report(Path(path or run.path / "report.html"), run, followed, floor)
+        place = self.runs / f"{run.name}-report.html" if run.recorded else run.path / "report.html"
+        return write_run_report(Path(path or place), run, followed, floor)
 
     def make_lexicon_panel(self) -> LexiconPanel:
         """Make the inspector of the last alignment."""
@@ -219,13 +238,28 @@ class Lab:
         alignment, _ = self.aligned()
         vectors = alignment.source_vectors, alignment.target_vectors
         found = vectors if None not in vectors else None
-        return self._told(DiagnosisPanel(alignment.lexicon, *self._vocabularies(), vectors=found, state=self.lab_state))
+        run = self._align_run()
+        known = diagnosis_of(run)
+        panel = DiagnosisPanel(
+            alignment.lexicon, *self._vocabularies(), vectors=found, state=self.lab_state, found=known
+        )  # fmt: skip
+        self._told(panel)
+        if known is not None:
+            panel.setup += "\n".join(
+                [
+                    "\nfrom tokalign_lab.runs.folder import RunFolder",
+                    "from tokalign_lab.runs.results import diagnosis_of\n",
+                    f"found = diagnosis_of(RunFolder({str(run.path)!r}))",
+                ]
+            )
+        return panel
 
     def make_compare(self, other: Path | str | RunFolder | None = None) -> ComparePanel:
         """Make the comparison of the last alignment with another run."""
         run = self._align_run()
         if other is None:
-            others = [one for one in list_runs(self.runs) if self._same_pair(one, run)]
+            listed = [*list_runs(self.runs), *(recorded_runs() if run.recorded else [])]
+            others = [one for one in listed if self._same_pair(one, run)]
             other = others[0] if others else run
         return ComparePanel(
             run, other, *self._vocabularies(), state=self.lab_state, runs=self.runs,
@@ -238,7 +272,8 @@ class Lab:
 
     def make_rearrange_panel(self, run: RunFolder) -> JobPanel:
         """Make the watcher of a "rearrange" run."""
-        return JobPanel(run, "Rearranging the model", f"the new model is in {run.path / 'model'}", self.lab_state)
+        result = "the new model is not kept" if run.recorded else f"the new model is in {run.path / 'model'}"
+        return JobPanel(run, "Rearranging the model", result, self.lab_state)
 
     def make_training_panel(self, run: RunFolder) -> TrainingPanel:
         """Make the monitor of an "adapt" run, with the floor."""
@@ -268,13 +303,12 @@ class Lab:
         with self._loading:  # tabs are made in threads, and two may ask at once
             if self._loaded is None or self._loaded[0] != run.name:
                 lexicon = (alignment := Alignment.load(run.path / "alignment")).lexicon
-                view = LexiconView(lexicon, Labels(lexicon, *map(vocabulary_of, _names(lexicon))))
+                view = LexiconView(lexicon, Labels(lexicon, *vocabularies_of(lexicon)))
                 self._loaded = run.name, alignment, view
             return self._loaded[1:]
 
     def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
-        source, target = map(vocabulary_of, _names(self.aligned()[0].lexicon))
-        return source, target
+        return vocabularies_of(self.aligned()[0].lexicon)
 
     def _same_pair(self, other: RunFolder, run: RunFolder) -> bool:
         one, two = other.info(), run.info()
@@ -298,8 +332,9 @@ class Lab:
 
     def _told(self, panel: P) -> P:
         """Tell a panel how its `to_code` makes what it shows."""
-        folder = self._align_run().path / "alignment"
-        names = _names(self.aligned()[0].lexicon)
+        folder, lexicon = self._align_run().path / "alignment", self.aligned()[0].lexicon
+        names = _names(lexicon)
+        loaded = f"load_vocabulary({names[0]!r}), load_vocabulary({names[1]!r})"
         panel.setup = "\n".join(
             [
                 "from pathlib import Path",
@@ -310,7 +345,7 @@ class Lab:
                 f"alignment = Alignment.load(Path({str(folder)!r}))",
                 "lexicon = alignment.lexicon",
                 "source_vectors, target_vectors = vectors = alignment.source_vectors, alignment.target_vectors",
-                f"source, target = load_vocabulary({names[0]!r}), load_vocabulary({names[1]!r})",
+                f"source, target = {loaded if lexicon.vocabularies is None else 'lexicon.vocabularies'}",
             ]
         )
         return panel

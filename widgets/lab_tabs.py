@@ -17,6 +17,7 @@ from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.background import WATCHER, submit
 from tokalign_lab.widgets.job_panel import JobPanel
 from tokalign_lab.widgets.panel import Panel, button
+from tokalign_lab.widgets.recorded import NO_MODEL, RecordedBar
 from tokalign_lab.widgets.report_box import ReportBox
 from tokalign_lab.widgets.tune_form import TuneForm
 
@@ -68,7 +69,8 @@ class LabTabs(Panel):
         self._tabs.add_class("tl-lab-tabs")
         self._tabs.selected_index = list(TABS).index(self.tab)
         self._tabs.observe(self.guarded(self._on_tab), names="selected_index")
-        self._fill([self._tabs])
+        self._recorded = RecordedBar(lab.look_at_recorded, lab.look_at_own, self.guarded)
+        self._fill([self._recorded, self._tabs])
         self._watch(lambda _change: self._follow(), "work")
         self._watch(self._on_state_tab, "tab")
         self._name = f"lab:{lab.runs.resolve()}"
@@ -130,6 +132,8 @@ class LabTabs(Panel):
 
     def _show(self) -> None:
         """Make the open tab where it is not made, or not of what it is to show."""
+        run = self.lab.work.find("align")
+        self._recorded.show(looking=run is not None and run.recorded, empty=run is None)
         tab, needs = self.tab, self._needs(self.tab)
         with self._noting:
             if tab in self._made_of and self._made_of[tab] == needs:
@@ -181,6 +185,8 @@ class LabTabs(Panel):
             made.append(self.lab.make_rearrange_panel(rearranged))
         if tuned is not None:
             made.append(self.lab.make_training_panel(tuned))
+        if aligned.recorded:
+            return [*made, _words(NO_MODEL)]
         tune = TuneForm(self.guarded, lambda settings: self.lab.work.tune(**settings), self.lab.tune_defaults)
         return [*made, tune]
 

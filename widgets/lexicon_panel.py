@@ -19,7 +19,7 @@ import pandas as pd
 from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment
-from tokalign_lab.runs.control import find_run
+from tokalign_lab.runs.control import find_run, runs_root
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
@@ -32,10 +32,11 @@ from tokalign_lab.widgets.lexicon_table import LexiconTable
 from tokalign_lab.widgets.lexicon_view import Labels, LexiconView, within
 from tokalign_lab.widgets.panel import Panel, button
 from tokalign_lab.widgets.query import EVERYTHING, Query, Range
+from tokalign_lab.widgets.recorded import mark_html
 from tokalign_lab.widgets.score_box import ScoreBox, Whereabouts
 from tokalign_lab.widgets.scores import head_html
 from tokalign_lab.widgets.state import LabState
-from tokalign_lab.widgets.vocabularies import vocabulary_of
+from tokalign_lab.widgets.vocabularies import vocabularies_of
 from tokalign_lab.widgets.why_box import WhyBox
 
 MOST_SELECTED = 2000  # rows that one press sends to the maps
@@ -123,21 +124,21 @@ class LexiconPanel(Panel):
         """
         run = run if isinstance(run, RunFolder) else find_run(run)
         alignment = alignment or Alignment.load(run.path / "alignment")
-        settings, names = run.info()["settings"], alignment.lexicon.provenance
+        settings = run.info()["settings"]
         scores = run.path / "scores.json"
+        kept = run.recorded  # then edits stay in memory, exports go among the user's runs, and nothing can be scored
         panel = cls(
             alignment.lexicon,
-            vocabulary_of(names["source"]["name"]),
-            vocabulary_of(names["target"]["name"]),
+            *vocabularies_of(alignment.lexicon),
             scores=json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else None,
             state=state,
             view=view,
             source_vectors=alignment.source_vectors,
             target_vectors=alignment.target_vectors,
-            path=run.path / "alignment" / "lexicon.parquet",
-            text={name: settings[name] for name in ("text", "max_bytes", "seed") if name in settings},
-            model=settings.get("model") or settings["source"],
-            folder=run.path,
+            path=None if kept else run.path / "alignment" / "lexicon.parquet",
+            text=None if kept else {name: settings[name] for name in ("text", "max_bytes", "seed") if name in settings},
+            model=None if kept else settings.get("model") or settings["source"],
+            folder=runs_root() if kept else run.path,
         )
         panel._run = run.path
         return panel
@@ -164,6 +165,7 @@ class LexiconPanel(Panel):
         body.add_class("tl-split")
         self._fill([self._head, self.filters, self._counted, self.histogram, body, self.scoring, self.exporting])
         self._show_head()
+        self.mark(mark_html(view.lexicon.provenance.get("recorded", "")))
 
     def _show_head(self) -> None:
         self._head.value = head_html(self.view, self._scores, len(self.edits.current()))

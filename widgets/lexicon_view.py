@@ -16,6 +16,7 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.pieces import spell
 from tokalign_lab.evaluation.breakdown import scripts_of
 from tokalign_lab.spelling import script_of
+from tokalign_lab.token_list import TokenList
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.query import EVERYTHING, Query
 from tokalign_lab.widgets.state import Selection
@@ -274,8 +275,10 @@ class LexiconView:
             return {}
         ours = target.token_bytes[target_id] or b""
         theirs = (source.token_bytes[source_id] if source_id >= 0 else None) or b""
-        pieces = [source.label(i) for i in spell(source, [ours])[0]]
-        return {"bytes": (ours.hex(" ").upper(), theirs.hex(" ").upper()), "pieces": pieces}
+        both = (ours.hex(" ").upper(), theirs.hex(" ").upper())
+        if isinstance(source, TokenList):  # it cannot cut a text
+            return {"bytes": both}
+        return {"bytes": both, "pieces": [source.label(i) for i in spell(source, [ours])[0]]}
 
 
 def within(values: np.ndarray, low: float | None, high: float | None) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets as w
 
 from tokalign_lab.files import cache_folder
-from tokalign_lab.projection import cache_path
+from tokalign_lab.projection import cache_path, is_known
 from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import ENDED, RunFolder
@@ -59,8 +59,8 @@ class LayoutJob:
         self.box.layout.display = "none"
 
     def cached(self, method: str, shared: bool) -> bool:
-        """Whether the layout is there already."""
-        return self._path(method, shared).is_file()
+        """Whether the layout is there already; `InputError` where it can never be."""
+        return is_known(self._vectors, method, shared, self._fit_on)
 
     def _path(self, method: str, shared: bool) -> Path:
         return cache_path(self._vectors, method, shared, self._fit_on, 0)

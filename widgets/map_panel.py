@@ -35,6 +35,7 @@ from tokalign_lab.widgets.map_tables import NeighbourTables, PairTable
 from tokalign_lab.widgets.map_view import WHOLE, MapView, Window
 from tokalign_lab.widgets.map_words import MapWords
 from tokalign_lab.widgets.panel import Panel
+from tokalign_lab.widgets.recorded import mark_html
 from tokalign_lab.widgets.state import SPACES, LabState
 
 SETTLED_S = 0.3  # a map that has not moved for so long is drawn anew
@@ -131,6 +132,7 @@ class MapPanel(Panel):
             notes.classes, notes.chosen, self.table, self.neighbours,
         ])  # fmt: skip
         self._describe()
+        self.mark(mark_html(provenance.get("recorded", "")))
         pointer = MapPointer(self._map, self._drawing, notes.show_token, partial(state.select, by="maps"))
         pointer.listen(self.figure, self.guarded, state.clear_selection, self._on_axes)
 

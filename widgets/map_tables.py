@@ -118,7 +118,8 @@ class NeighbourTables(w.VBox):
                 for (i, cosine), p, v in zip(found[space], partners[space], vouched[space], strict=True)
             ]
             name = view.labels.of(space, primary[space])
-            told = f"no {space} token" if not name else name if ids[space] else f"{name} (it has no vector)"
+            why = "it has no vector" if self._colouring.has_vectors else "a recorded run keeps no vectors"
+            told = f"no {space} token" if not name else name if ids[space] else f"{name} ({why})"
             table.caption = f"{space.title()} space, nearest to {told}"
             table.chosen = -1
             table.show(ids[space], cells)

@@ -40,16 +40,24 @@ class Panel(w.VBox):
         self._error = w.HTML()
         self._error.add_class("tl-error")
         self._error.layout.display = "none"
+        self._badge = w.HTML()
+        self._badge.layout.display = "none"
         super().__init__()
         self.add_class("tl-panel")
         self.add_class(hook)
         self._probe.observe(self._on_theme, names=["dark", "seen"])
 
     def _fill(self, children: Sequence[w.Widget]) -> None:
-        self.children = (self._probe, self._error, *children)
+        self.children = (self._probe, self._error, self._badge, *children)
 
     def _on_theme(self, _change: object) -> None:
         self.lab_state.theme = "dark" if self._probe.dark else "light"
+
+    def mark(self, html: str) -> None:
+        """Write above everything what must be known of all that is shown; "" takes it away."""
+        if self._badge.value != html:
+            self._badge.value = html
+            self._badge.layout.display = "" if html else "none"
 
     def _watch(self, callback: Callable[..., None], *names: str) -> None:
         """Call `callback(change)` when these traits of the shared state change, until the panel is closed."""

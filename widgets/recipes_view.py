@@ -99,10 +99,11 @@ class RecipesView(w.VBox):
     def refresh(self) -> None:
         """Read the folder of runs again."""
         pair, root = self._pair, self.root
+        recorded = any(run is not None and run.recorded for run in self._sides)
 
         def work(is_current: Callable[[], bool]) -> None:
             def show() -> None:
-                rows = recipes_table(*pair, root)
+                rows = recipes_table(*pair, root, recorded)
                 if is_current():
                     self.rows = rows
                     self._draw()

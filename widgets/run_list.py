@@ -11,6 +11,7 @@ import pandas as pd
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.widgets.run_view import number
 from tokalign_lab.widgets.run_words import duration, figure, state_word
 
@@ -83,7 +84,7 @@ class RunRow:
         return [
             self.title,
             str(self.info["kind"]),
-            state_word(self.info["state"], self.run.asked),
+            state_word(self.info["state"], self.run.asked, bool(self.info.get("recorded"))),
             "–" if made is None else f"{made.astimezone():%Y-%m-%d %H:%M}",
             "–" if worked != worked or self.info["state"] == "queued" else duration(worked),
             self.latest(),
@@ -101,6 +102,7 @@ class RunList:
 
     def __init__(self, root: Path, kind: str = "") -> None:
         self.root, self.kind = root, kind
+        self.recorded = False  # whether the recorded runs of the package are listed too
         self.sort: tuple[str, str] = ("created", "down")
         self.rows: list[RunRow] = []
         self.kinds: list[str] = []
@@ -110,9 +112,14 @@ class RunList:
     def read(self) -> None:
         """Look at the folder again; what holds no run is passed over."""
         found = {}
-        for file in self.root.glob("*/run.json"):
-            name = file.parent.name
-            row = self._all.get(name) or RunRow(RunFolder(file.parent))
+        folders = [file.parent for file in self.root.glob("*/run.json")]
+        if self.recorded:
+            folders += [run.path for run in recorded_runs() if run.path.parent.resolve() != self.root.resolve()]
+        for folder in folders:
+            name = folder.name
+            if name in found:
+                continue  # a copy of a recorded run stands for itself
+            row = self._all.get(name) or RunRow(RunFolder(folder))
             try:
                 row.read()
             except InputError:
@@ -132,6 +139,16 @@ class RunList:
     def key_of(self, row: RunRow) -> int:
         """Return the number that stands for a run in the browser."""
         return self._keys.setdefault(row.run.name, len(self._keys))
+
+    @property
+    def only_recorded(self) -> bool:
+        """Whether the folder holds no run, so that all that is listed, if anything is, are recorded ones."""
+        return all(row.info.get("recorded") for row in self._all.values())
+
+    def run(self, name: str) -> RunFolder | None:
+        """Return the listed run whose folder has this name, whatever kinds are shown."""
+        row = self._all.get(name)
+        return None if row is None else row.run
 
     def by_key(self, key: int) -> str:
         """Return the name of the run that a number stands for; "" for none."""

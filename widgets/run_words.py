@@ -21,14 +21,16 @@ STATE_WORDS = {
 ASKED_WORDS = {"cancelled": "cancelling", "paused": "pausing"}
 
 
-def state_word(state: str, asked: str = "") -> str:
+def state_word(state: str, asked: str = "", recorded: bool = False) -> str:
     """Say how a run stands; `asked` is how it was asked to end (`RunFolder.asked`)."""
+    if recorded:
+        return "recorded"
     return ASKED_WORDS[asked] if asked and state == "running" else STATE_WORDS.get(state, state)
 
 
-def state_html(state: str, asked: str = "", more: str = "") -> str:
+def state_html(state: str, asked: str = "", more: str = "", recorded: bool = False) -> str:
     """Return a run's state as a coloured word, and what else there is to say."""
-    word = escape(state_word(state, asked))
+    word = escape(state_word(state, asked, recorded))
     return f'<span role="status"><span class="tl-state tl-state-{escape(state)}">{word}</span> {escape(more)}</span>'
 
 

@@ -15,12 +15,14 @@ from typing import Any
 import ipywidgets as w
 import pandas as pd
 
-from tokalign_lab.runs.control import rename_run, runs_root
+from tokalign_lab.runs.control import gallery_root, rename_run, runs_root
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_run
 from tokalign_lab.runs.trash import delete_run
 from tokalign_lab.widgets.background import WATCHER, submit
 from tokalign_lab.widgets.curves import MOST_RUNS
 from tokalign_lab.widgets.panel import Panel, bar, button
+from tokalign_lab.widgets.recorded import mark_of
 from tokalign_lab.widgets.row_table import Column, RowTable
 from tokalign_lab.widgets.run_controls import RunControls
 from tokalign_lab.widgets.run_list import RunList, RunRow, details_html
@@ -67,7 +69,9 @@ class RunsPanel(Panel):
         self._list = RunList(self.root, kind)
         self._page = 0
         self._chosen = chosen
-        self._shown: list[str] = [name for name in shown if (self.root / name / "run.json").is_file()]
+        self._list.recorded = not any(self.root.glob("*/run.json")) or any(map(recorded_run, [chosen, *shown]))
+        self._list.read()
+        self._shown: list[str] = [name for name in shown if self._list.run(name) is not None]
         self._named = ""  # the run whose name is in the field
         self._repainting = False
         self.monitor: TrainingPanel | None = None
@@ -81,6 +85,11 @@ class RunsPanel(Panel):
         self._kind.description = "Kind"
         self._kind.add_class("tl-run-kind")
         self._kind.observe(self.guarded(self._on_kind), names="value")
+        self._recorded = w.Checkbox(value=self._list.recorded, description="Recorded runs too", indent=False)
+        self._recorded.tooltip = "Also list the runs that come with the package; they are looked at, never changed"
+        self._recorded.add_class("tl-recorded-too")
+        self._recorded.layout.width = "auto"
+        self._recorded.observe(self.guarded(self._on_recorded), names="value")
         self.table = RowTable(COLUMNS)
         self.table.add_class("tl-runs-table")
         self.table.observe(self.guarded(self._on_row), names="chosen")
@@ -99,7 +108,7 @@ class RunsPanel(Panel):
             "row for its log and for what can be done with it.</div>"
         )
         actions = bar(self._tick_button, self.controls.box, self._rename, self._rename_button, self._delete)
-        pages = bar(self._kind, self._earlier, self._later, self._where, self.trash.box)
+        pages = bar(self._kind, self._recorded, self._earlier, self._later, self._where, self.trash.box)
         self._fill([heading, self.table, pages, self._details, actions, self._log, self._place])
 
     def _build_actions(self) -> None:
@@ -230,10 +239,12 @@ class RunsPanel(Panel):
             finally:
                 self._repainting = False
             first = self._page * PAGE
-            self._where.value = (
-                f"<span role='status'>{first + 1} to {first + len(rows)} of {count} runs</span>"
-                if count else "<span role='status'>No runs here yet.</span>"
-            )  # fmt: skip
+            shown, none = f"{first + 1} to {first + len(rows)} of {count}", "No runs here yet"
+            if self._list.only_recorded:
+                words = f"{none}; {shown} recorded ones" if count else f"{none}."
+            else:
+                words = f"{shown} runs" if count else "No runs of this kind."
+            self._where.value = f"<span role='status'>{words}</span>"
             self._earlier.disabled, self._later.disabled = self._page == 0, first + PAGE >= count
             kinds = [("All kinds", ""), *((kind, kind) for kind in self._list.kinds)]
             if list(self._kind.options) != kinds and self._list.kind in ("", *self._list.kinds):
@@ -260,8 +271,14 @@ class RunsPanel(Panel):
         self.controls.show(row.info["kind"], state, asked)
         self._tick_button.disabled = row.info["kind"] != "adapt"
         self._tick_button.description = "Take its curves away" if row.run.name in self._shown else "Show its curves"
-        self._delete.disabled = state == "running"
-        self._details.value = f"<h4>{escape(row.title)} {state_html(state, asked)}</h4>{details_html(row)}"
+        recorded = bool(row.info.get("recorded"))
+        self._delete.disabled = state == "running" or recorded
+        self._rename_button.disabled = recorded
+        badge = state_html(state, asked, recorded=recorded)
+        self._details.value = f"<h4>{escape(row.title)} {badge}</h4>{mark_of(row.run)}{details_html(row)}"
+        if recorded:
+            self._log.value = "<div class='tl-note'>A recorded run keeps no log.</div>"
+            return
         tail = escape(row.run.log_tail())
         self._log.value = (
             f"<div class='tl-note'>The end of its log:</div><pre class='tl-log' tabindex='0'>{tail}</pre>" if tail else
@@ -271,7 +288,8 @@ class RunsPanel(Panel):
     def _show_curves(self) -> None:
         """Make the monitor when it is first wanted; later it only shows other runs."""
         with self._curves_lock:
-            runs = [str((self.root / name).resolve()) for name in self._shown]
+            found = (self._list.run(name) for name in self._shown)
+            runs = [str(run.path.resolve()) for run in found if run is not None]
             self._place.layout.display = "" if runs else "none"
             if self.closed or not runs:
                 return
@@ -285,7 +303,8 @@ class RunsPanel(Panel):
 
     def _on_runs(self, runs: Sequence[RunFolder]) -> None:
         """Tick the runs that the monitor has come to show, a new one among them."""
-        self._shown = [run.name for run in runs if run.path.resolve().parent == self.root.resolve()]
+        here = {self.root.resolve(), gallery_root().resolve()}
+        self._shown = [run.name for run in runs if run.path.resolve().parent in here]
         with self._lock:
             self._list.read()
         self._repaint()
@@ -306,6 +325,11 @@ class RunsPanel(Panel):
         self._list.sort_by(key)
         self.go_to(0)
         submit(self.guarded(self._read_page))
+
+    def _on_recorded(self, change: Any) -> None:
+        with self._lock:
+            self._list.recorded, self._page = change["new"], 0
+        self.refresh()
 
     def _on_kind(self, change: Any) -> None:
         with self._lock:

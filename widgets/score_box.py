@@ -107,7 +107,10 @@ class ScoreBox(w.VBox):
         self.part.observe(guarded(lambda _change: self._show_documents()), names="value")
         buttons = [self.score, self.again] if known.path and known.text else []
         buttons += [self.apply] if known.path and known.model else []
-        note = "" if buttons else '<p class="tl-note">To score or apply it, open it with path=, text= and model=.</p>'
+        recorded = "recorded" in view.lexicon.provenance
+        why = "A recorded run keeps neither its text nor its model, so nothing can be scored or applied here."
+        how = why if recorded else "To score or apply it, open it with path=, text= and model=."
+        note = "" if buttons else f'<p class="tl-note">{how}</p>'
         shown = [self.sentences] if self.score in buttons else []
         head = w.HTML(f"<h4>Scores of these tokens</h4>{note}")
         super().__init__([head, bar(*buttons, *shown), self.job, self.table, self.part, self.documents])

@@ -60,11 +60,13 @@ class LabState(t.HasTraits):
     colour_by = t.Enum(COLOURINGS, default_value="origin")
     theme = t.Enum(("light", "dark"), default_value="light")
     work = t.Dict()  # which runs the lab looks at: step ("align", "rearrange", "adapt") to the run's name
+    own_work = t.Dict()  # the same, of the user's own runs, while the lab looks at recorded ones
     tab = t.Unicode("pair")
     looks = t.Dict()  # how one panel alone is looked at: its name ("maps", "training") to plain values
 
     _kept = (
-        "source", "target", "sentence", "selection", "pins", "query", "colour_by", "theme", "work", "tab", "looks",
+        "source", "target", "sentence", "selection", "pins", "query", "colour_by", "theme", "work", "own_work", "tab",
+        "looks",
     )  # fmt: skip
 
     def __init__(self, path: Path | str | None = None, **values: Any) -> None:

@@ -21,6 +21,7 @@ import plotly.graph_objects as go
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.widgets.again_form import AgainForm
 from tokalign_lab.widgets.background import WATCHER, submit
 from tokalign_lab.widgets.curves import MOST_RUNS, Look, curves_figure, fitting_smoothing, update_curves
@@ -28,6 +29,7 @@ from tokalign_lab.widgets.curves_table import curves_table
 from tokalign_lab.widgets.floor import Floor, measured_text
 from tokalign_lab.widgets.look_bar import LookBar
 from tokalign_lab.widgets.panel import Panel, bar, button
+from tokalign_lab.widgets.recorded import mark_of
 from tokalign_lab.widgets.run_controls import RunControls
 from tokalign_lab.widgets.run_feed import RunFeed
 from tokalign_lab.widgets.run_view import ALL_TEXT
@@ -244,6 +246,7 @@ class TrainingPanel(Panel):
         self.samples.show(views)
         self._cards.value = cards_html(self.view)
         self._heading.value = self._heading_html()
+        self.mark(mark_of(*self.runs))
         self._note.value = self._note_html()
         self.again.of(self.run, self._feeds[0].info["settings"])
         self._show_state()
@@ -251,7 +254,9 @@ class TrainingPanel(Panel):
     def _show_state(self) -> None:
         info, asked = self._feeds[0].info, self.run.asked
         state = info["state"]
-        self._state_line.value = state_html(state, asked, status_words(info, self.view, time.time()))
+        self._state_line.value = state_html(
+            state, asked, status_words(info, self.view, time.time()), bool(info.get("recorded"))
+        )  # fmt: skip
         self._progress.value = 1.0 if state == "finished" else self.view.share
         self._progress.description = f"{self._progress.value:.0%}"
         self.controls.show(info["kind"], state, asked)
@@ -267,10 +272,10 @@ class TrainingPanel(Panel):
             f"{name.replace('_', ' ')} {value if not isinstance(value, list) else ', '.join(map(str, value))}"
             for name, value in self._feeds[0].info["settings"].items() if name not in ("model", "prompts")
         )  # fmt: skip
-        return (
-            f"<h3>Tuning: {escape(self.view.name)}</h3><div class='tl-note'>{escape(told)}. It runs in its own "
-            "process: closing this page or restarting the kernel does not stop it.</div>"
-        )
+        where = "It runs in its own process: closing this page or restarting the kernel does not stop it."
+        if self.run.recorded:
+            where = "It is not running: these are its figures as they were recorded."
+        return f"<h3>Tuning: {escape(self.view.name)}</h3><div class='tl-note'>{escape(told)}. {where}</div>"
 
     def _note_html(self) -> str:
         """Say what of the runs does not compare."""
@@ -286,7 +291,8 @@ class TrainingPanel(Panel):
     def _offer_runs(self) -> None:
         """Offer the other tuning runs of the folder, to be laid over the first."""
         shown = {feed.key for feed in self._feeds}
-        others = [run for run in list_runs(self.run.path.resolve().parent) if run.info()["kind"] == "adapt"]
+        beside = list_runs(self.run.path.resolve().parent)
+        others = [run for run in beside + recorded_runs() * (not self.run.recorded) if run.info()["kind"] == "adapt"]
         free = [(run.title, str(run.path)) for run in others if str(run.path.resolve()) not in shown]
         self._other.options = [("Choose a run …", ""), *free]
         self._other.value = ""

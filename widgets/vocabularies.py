@@ -5,10 +5,19 @@ from __future__ import annotations
 import threading
 
 from tokalign_lab import catalog
+from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.vocabulary import Vocabulary
 
 _lock = threading.Lock()
 _loaded: dict[str, Vocabulary] = {}  # of the catalogue's names only: what a path holds may change
+
+
+def vocabularies_of(lexicon: Lexicon) -> tuple[Vocabulary, Vocabulary]:
+    """Return source and target of a lexicon: those that its file brought along, else loaded by its names."""
+    if lexicon.vocabularies is not None:
+        return lexicon.vocabularies
+    source, target = (vocabulary_of(lexicon.provenance[side]["name"]) for side in ("source", "target"))
+    return source, target
 
 
 def vocabulary_of(name: str) -> Vocabulary:

@@ -70,8 +70,10 @@ def _spelled(details: Mapping[str, Any]) -> str:
         return "<p>A special token: it stands for a role, not for bytes.</p>"
     if ours == theirs:
         return f"<p>Both tokens are the same bytes: <code>{ours}</code>.</p>"
-    pieces = " ".join(token(label) for label in details["pieces"])
-    spelled = f" The source spells it {pieces}." if pieces else " The source cannot spell it."
+    spelled = ""
+    if "pieces" in details:  # known only with the source's tokenizer
+        pieces = " ".join(token(label) for label in details["pieces"])
+        spelled = f" The source spells it {pieces}." if pieces else " The source cannot spell it."
     return f"<p>Its bytes are <code>{ours}</code>, those of its source <code>{theirs or '–'}</code>.{spelled}</p>"
 
 

@@ -12,12 +12,17 @@ from tokalign_lab.alignment.neighbourhoods import Neighbourhood
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.evaluation.contexts import contexts
+from tokalign_lab.vectors.laid_out import LaidOutTokens
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.widgets.background import Latest
 from tokalign_lab.widgets.lexicon_view import LexiconView
 from tokalign_lab.widgets.why import EMPTY, Neighbour, contexts_html, neighbours_html, why_html
 
 NEAREST = 8
+_RECORDED = (
+    '<p class="tl-note">This is a recorded run: it keeps neither its vectors nor its text, so there are no neighbours '
+    "and no places in the text to show.</p>"
+)
 
 
 class WhyBox(w.VBox):
@@ -63,7 +68,9 @@ class WhyBox(w.VBox):
 
     def _add(self, target_id: int, is_current: Callable[[], bool]) -> None:
         try:
-            if all(vectors is not None for vectors in self._vectors):
+            if any(isinstance(vectors, LaidOutTokens) for vectors in self._vectors):
+                self.neighbours.value = _RECORDED
+            elif all(vectors is not None for vectors in self._vectors):
                 near = neighbours_html(*self._near(target_id))
                 if is_current():
                     self.neighbours.value = near

@@ -12,9 +12,12 @@ from typing import Any
 from tokalign_lab.alignment.registry import METHODS
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.gallery import recorded_chains, recorded_run
 from tokalign_lab.widgets.background import WATCHER, submit
+from tokalign_lab.widgets.floor import floor_run
+from tokalign_lab.widgets.recorded import NO_MODEL
 from tokalign_lab.widgets.run_of import exists, run_going, run_of
-from tokalign_lab.widgets.state import LabState
+from tokalign_lab.widgets.state import LabState, Selection
 
 STEPS = ("align", "rearrange", "adapt")
 _OF_THE_TEXT = ("text", "max_bytes", "seed")
@@ -39,7 +42,38 @@ class Work:
         if name is None:
             return None
         run = RunFolder(self.root / name)
-        return run if exists(run) else None
+        return run if exists(run) else recorded_run(name)
+
+    @property
+    def looks_at_recorded(self) -> bool:
+        """Whether what the lab looks at is a recorded run."""
+        run = self.find("align")
+        return run is not None and run.recorded
+
+    def look_at_recorded(self, chain: dict[str, RunFolder] | None = None) -> None:
+        """Look at a recorded chain; which of the user's own runs were looked at is kept.
+
+        Raises
+        ------
+        InputError
+            When the package has none.
+        """
+        chains = [chain] if chain is not None else recorded_chains()
+        if not chains:
+            raise InputError("This installation has no recorded runs.")
+        state = self._state
+        with state.hold_trait_notifications():
+            if not self.looks_at_recorded:
+                state.own_work = state.work
+            state.selection, state.looks, state.tab = Selection(), {}, "training"
+            state.work = {step: chains[0][step].name for step in STEPS}
+
+    def look_at_own(self) -> None:
+        """Look again at what was looked at before a recorded run."""
+        state = self._state
+        with state.hold_trait_notifications():
+            state.selection, state.looks, state.tab = Selection(), {}, "pair"
+            state.work = state.own_work
 
     def finished(self, step: str) -> RunFolder | None:
         """Return the run of this step if it has finished."""
@@ -65,9 +99,11 @@ class Work:
         Raises
         ------
         InputError
-            When nothing has been aligned.
+            When nothing has been aligned, or what was aligned is a recorded run.
         """
         before = self._aligned()
+        if before.recorded:
+            raise InputError(NO_MODEL)
         lexicon = before.path / "alignment" / "lexicon.parquet"
         settings = {"model": before.info()["settings"]["source"], "lexicon": str(lexicon.resolve())}
         return self._look_at("rearrange", self._after(before, "rearrange", settings))
@@ -75,6 +111,8 @@ class Work:
     def tune(self, steps: int, restart: bool = False, **settings: Any) -> RunFolder:
         """Tune the rearranged model on the text that was aligned; begins when rearranging has finished."""
         before = self.find("rearrange") or self.rearrange()
+        if before.recorded:
+            raise InputError(NO_MODEL)
         every = max(1, steps // 8)
         chosen = {
             "model": str((before.path / "model").resolve()), **self._text(), "steps": steps,
@@ -89,8 +127,13 @@ class Work:
             if run is not None and before is not None and run.state == "queued":
                 _start_after(run, before)
 
-    def floor(self, tuned: RunFolder) -> RunFolder:
-        """Return the run that measures the source model with its own tokenizer on what `tuned` holds out."""
+    def floor(self, tuned: RunFolder) -> RunFolder | None:
+        """Return the run that measures the source model with its own tokenizer on what `tuned` holds out.
+
+        Beside a recorded run it was recorded, or there is none.
+        """
+        if tuned.recorded:
+            return floor_run(tuned)
         chosen = tuned.info()["settings"]
         same = (*_OF_THE_TEXT, "held_out_share", "evaluate_bytes", "device")
         source = self._aligned().info()["settings"]["source"]

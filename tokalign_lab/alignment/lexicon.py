@@ -43,6 +43,8 @@ ORIGINS = {
 }
 _PROVENANCE_KEY = b"tokalign_lab.provenance"
 _REVERSE_KEY = b"tokalign_lab.reverse"
+COMPACT_KEY = b"tokalign_lab.compact"
+"""Of a file that `compact.save_compact` wrote."""
 _NONE = -1
 
 
@@ -187,12 +189,15 @@ class Lexicon:
         One row a source id: `source_id`, `target_id` (-1: none), `score`, `origin`; the source-to-target direction.
     provenance : dict
         Names, fingerprints and sizes of both tokenizers, recipe, parameters, seed, text hash and bytes, versions.
+    vocabularies : tuple of Vocabulary, or None
+        Source and target, where the file brought them along (a recorded run's does).
     """
 
     def __init__(self, table: pd.DataFrame, reverse: pd.DataFrame, provenance: dict[str, Any]) -> None:
         self.table = table
         self.reverse = reverse
         self.provenance = provenance
+        self.vocabularies: tuple[Vocabulary, Vocabulary] | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -292,6 +297,10 @@ class Lexicon:
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"'{path}' is not a readable Parquet file ({error}); align the pair anew.") from error
         metadata = table.schema.metadata or {}
+        if COMPACT_KEY in metadata:
+            from tokalign_lab.alignment.compact import load_compact
+
+            return load_compact(table, path.parent)
         if _PROVENANCE_KEY not in metadata:
             raise InputError(f"'{path}' is a Parquet file but no lexicon of tokalign-lab (it has no provenance).")
         if "mean_weight" not in table.column_names:

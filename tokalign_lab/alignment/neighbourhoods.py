@@ -45,7 +45,7 @@ class Neighbourhood:
     def of(self, token_id: int, k: int = 8) -> list[tuple[int, float]]:
         """Find the k nearest other tokens: (id, cosine), nearest first; none where the token has no vector."""
         (place,) = self.vectors.positions_of(np.array([token_id]))
-        if place < 0:
+        if place < 0 or not self.vectors.dimensions:
             return []
         rows: NDArray[np.float32] = self.vectors.rows
         cosines = (rows @ rows[place]) / (self._lengths * self._lengths[place])

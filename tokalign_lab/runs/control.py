@@ -20,6 +20,11 @@ def runs_root(root: Path | str | None = None) -> Path:
     return Path(root or os.environ.get("TOKALIGN_RUNS") or "runs")
 
 
+def gallery_root() -> Path:
+    """Return the folder of the recorded runs that ship with the package (see `runs.gallery`)."""
+    return Path(__file__).parent.parent / "data" / "gallery"
+
+
 def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None) -> RunFolder:
     """Make a run folder and start its worker.
 
@@ -79,6 +84,8 @@ def list_runs(root: Path | str | None = None) -> list[RunFolder]:
 def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
     """Find the run with that name (its folder's, or the one it was given) in the root, or at that path.
 
+    A recorded run is found by its name too, where none of the root has it.
+
     Raises
     ------
     InputError
@@ -87,9 +94,10 @@ def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
     for path in (Path(name), runs_root(root) / name):
         if (path / "run.json").is_file():
             return RunFolder(path)
-    for file in runs_root(root).glob("*/run.json"):
-        if RunFolder(file.parent).title == str(name):
-            return RunFolder(file.parent)
+    for where in (runs_root(root), gallery_root()):
+        for file in where.glob("*/run.json"):
+            if str(name) in (RunFolder(file.parent).name, RunFolder(file.parent).title):
+                return RunFolder(file.parent)
     raise InputError(f"There is no run named {str(name)!r} in {runs_root(root)}, nor a run folder at that path.")
 
 
@@ -131,6 +139,7 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
     from tokalign_lab.adaptation.settings import AdaptSettings
 
     info = run.info()
+    run.check_own("start it again: the model that it tuned is not kept")
     if info["kind"] != "adapt":
         raise InputError(f"The run {run.title} is of kind {info['kind']!r}; only tuning can start again this way.")
     known = AdaptSettings().to_dict()

@@ -115,6 +115,8 @@ class RunFolder:
     def update(self, **changes: Any) -> None:
         """Change fields of `run.json`, by rename."""
         current = self.info() if (self.path / "run.json").exists() else {}
+        if current.get("recorded"):
+            self.check_own("change it")
         write_json(self.path / "run.json", {**current, **changes})
 
     @property
@@ -126,6 +128,21 @@ class RunFolder:
     def state(self) -> str:
         """How the run stands, after `reconcile`."""
         return str(self.reconcile()["state"])
+
+    @property
+    def recorded(self) -> bool:
+        """Whether this is a recorded run (see `runs.gallery`): looked at, never worked on."""
+        return bool(self.info().get("recorded"))
+
+    def check_own(self, what: str) -> None:
+        """Raise `InputError` where the run is a recorded one, which one cannot `what`."""
+        if self.recorded:
+            raise InputError(f"'{self.title}' is a recorded run, to be looked at and compared; one cannot {what}.")
+
+    def place(self, path: Path | str) -> Path:
+        """Return the place that a path in the run's settings means: a relative one begins where the run was made."""
+        made_in = self.info().get("cwd")
+        return Path(path) if made_in is None else Path(os.path.normpath(self.path / made_in / path))
 
     @property
     def cancel_file(self) -> Path:
@@ -156,6 +173,7 @@ class RunFolder:
         InputError
             For a title that is not one line of 1 to 80 characters.
         """
+        self.check_own("rename it")
         with atomic_file(self.path / "title.txt") as temporary:  # apart from run.json, which the worker writes
             temporary.write_text(checked_title(title), encoding="utf-8")
 
@@ -181,8 +199,9 @@ class RunFolder:
         Raises
         ------
         InputError
-            When the run is already running.
+            When the run is already running, or is a recorded one.
         """
+        self.check_own("start it: what it works on is not kept")
         if self.reconcile()["state"] == "running":
             raise InputError(f"The run {self.name} is already running; cancel it first.")
         self.cancel_file.unlink(missing_ok=True)
@@ -210,8 +229,9 @@ class RunFolder:
         Raises
         ------
         InputError
-            When the run is running or has finished.
+            When the run is running or has finished, or is a recorded one.
         """
+        self.check_own("resume it")
         if self.state == "finished":
             raise InputError(f"The run {self.name} has finished; there is nothing to resume.")
         self.start(resume=True)

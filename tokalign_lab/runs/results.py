@@ -14,7 +14,9 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.registry import METHODS
 from tokalign_lab.documents import Document, read_documents, split_documents
 from tokalign_lab.errors import InputError
-from tokalign_lab.runs.control import find_run, list_runs
+from tokalign_lab.evaluation.diagnosis import Diagnosis
+from tokalign_lab.evaluation.finding import Finding
+from tokalign_lab.runs.control import find_run, gallery_root, list_runs
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
 
@@ -30,13 +32,36 @@ def lexicon_path(run: RunFolder) -> Path | None:
     if info["kind"] == "align":
         path = run.path / "alignment" / "lexicon.parquet"
     elif info["kind"] == "rearrange":
-        path = Path(settings["lexicon"])
+        path = run.place(settings["lexicon"])
     elif info["kind"] == "adapt":
-        before = RunFolder(Path(settings["model"]).parent)
-        return lexicon_path(before) if (before.path / "run.json").is_file() else None
+        before = made_by(run)
+        return lexicon_path(before) if before is not None else None
     else:
         return None
     return path if path.is_file() else None
+
+
+def made_by(run: RunFolder) -> RunFolder | None:
+    """Return the run that made the model which a run tuned; None where no run did (or it is gone)."""
+    before = RunFolder(run.place(run.info()["settings"].get("model", "")).parent)
+    return before if (before.path / "run.json").is_file() else None
+
+
+def align_run_of(run: RunFolder) -> RunFolder | None:
+    """Return the align run whose lexicon a run made or rests on; None where it is not the lexicon of a run."""
+    file = lexicon_path(run)
+    if file is None or not (file.parent.parent / "run.json").is_file():
+        return None
+    return RunFolder(file.parent.parent)
+
+
+def diagnosis_of(run: RunFolder) -> Diagnosis | None:
+    """Return the diagnosis that a recorded align run brings along; None for any other, which can be looked over."""
+    try:
+        told = json.loads((run.path / "diagnosis.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return Diagnosis([Finding(**finding) for finding in told["findings"]])
 
 
 def scores_of(run: RunFolder) -> dict[str, Any]:
@@ -74,7 +99,9 @@ def measured_otherwise(a: RunFolder, b: RunFolder) -> list[str]:
     return [name for name in TEXT_SETTINGS if one.get(name, default(name)) != two.get(name, default(name))]
 
 
-def recipes_table(source: str, target: str, root: Path | str | None = None) -> list[dict[str, Any]]:
+def recipes_table(
+    source: str, target: str, root: Path | str | None = None, recorded: bool = False
+) -> list[dict[str, Any]]:
     """List every recipe with what align runs of this pair found.
 
     Parameters
@@ -83,6 +110,8 @@ def recipes_table(source: str, target: str, root: Path | str | None = None) -> l
         Names as in the runs' settings.
     root
         The folder of runs, as for `list_runs`.
+    recorded
+        Whether recorded runs are listed too, after the others.
 
     Returns
     -------
@@ -92,7 +121,7 @@ def recipes_table(source: str, target: str, root: Path | str | None = None) -> l
         `run` None and the state "not aligned".
     """
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
-    for run in list_runs(root):
+    for run in [*list_runs(root), *(list_runs(gallery_root()) if recorded else [])]:
         info = run.info()
         settings = info["settings"]
         if info["kind"] != "align" or (settings["source"], settings["target"]) != (source, target):

@@ -24,8 +24,9 @@ def delete_run(run: RunFolder) -> RunFolder:
     Raises
     ------
     InputError
-        When it is running, or cannot be moved.
+        When it is running or a recorded one, or cannot be moved.
     """
+    run.check_own("delete it")
     state = run.state
     if state == "running":
         raise InputError(f"The run {run.title} is running; cancel it before you delete it.")

@@ -1,0 +1,113 @@
+"""A recorded run in the browser: the lab in an empty folder, on a machine without assets, in both themes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from .conftest import FAST
+from .lab_page import LabPage
+from .servers import Server, jupyter_lab
+
+SHORT_MS = 30_000
+LONG_MS = 300_000
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """JupyterLab on a machine with an empty cache and no runs."""
+    home = tmp_path_factory.mktemp("bare")
+    with jupyter_lab(home, {**FAST, "TOKALIGN_CACHE": str(home / "cache")}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def lab(bare: Server, browser: Any) -> Iterator[LabPage]:
+    """A notebook of one cell that ends in the lab."""
+    cell = nbformat.v4.new_code_cell("from tokalign_lab.widgets import Lab\n\nLab()")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, bare.folder / "notebooks" / "bare.ipynb")
+    page: Page = browser.new_page(viewport={"width": 1280, "height": 1700})
+    made = LabPage(page, bare.url, bare.token)
+    made.open("notebooks/bare.ipynb")
+    made.run_all()
+    expect(page.locator(".tl-recorded-bar")).to_be_visible(timeout=LONG_MS)
+    yield made
+    page.close()
+
+
+def open_tab(lab: LabPage, name: str) -> Locator:
+    lab.page.get_by_role("tab", name=name, exact=True).click()
+    box = lab.page.locator(f".tl-tab-{name.lower()}")
+    expect(box).to_be_visible(timeout=SHORT_MS)
+    expect(box.get_by_text("Opening …")).to_have_count(0, timeout=LONG_MS)
+    return box
+
+
+def marked(box: Locator) -> None:
+    expect(box.locator(".tl-recorded").first).to_contain_text("Recorded run, not one of yours", timeout=SHORT_MS)
+
+
+def test_an_empty_lab_offers_a_recorded_run(lab: LabPage, artefacts: Path) -> None:
+    bar = lab.page.locator(".tl-recorded-bar")
+    expect(bar).to_contain_text("No runs of yours here yet")
+    lab.page.locator(".tl-lab").screenshot(path=artefacts / "gallery-offer-light.png")
+    bar.get_by_role("button", name="Look at a recorded run").click()
+    expect(bar).to_contain_text("You are looking at a recorded run", timeout=SHORT_MS)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Path, theme: str) -> None:
+    lab.theme(theme)
+    word = "dark" if "Dark" in theme else "light"
+
+    def picture(name: str) -> None:
+        lab.page.wait_for_timeout(1200)
+        lab.page.locator(".tl-lab").screenshot(path=artefacts / f"gallery-{name}-{word}.png")
+
+    training = open_tab(lab, "Training")
+    marked(training.locator(".tl-train"))
+    curve = training.locator(".tl-train .js-plotly-plot").last
+    expect(curve).to_be_visible(timeout=LONG_MS)
+    assert max(curve.evaluate("(f) => f.data.map((t) => (t.x ?? []).length)")) >= 12
+    expect(training.locator(".tl-train .tl-state").first).to_have_text("recorded")
+    expect(training).to_contain_text("the model that it made is not kept")
+    picture("training")
+
+    lexicon = open_tab(lab, "Lexicon")
+    marked(lexicon)
+    rows = lexicon.locator(".tl-lexicon-table tbody tr")
+    expect(rows).to_have_count(15, timeout=LONG_MS)
+    rows.nth(3).click()
+    expect(lexicon.locator(".tl-why h4").first).to_be_visible(timeout=SHORT_MS)
+    picture("lexicon")
+
+    maps = open_tab(lab, "Maps")
+    marked(maps)
+    expect(maps.locator(".js-plotly-plot")).to_be_visible(timeout=LONG_MS)
+    expect(maps.locator(".tl-status")).to_contain_text("PCA", timeout=SHORT_MS)
+    picture("maps")
+
+
+def test_a_button_that_needs_the_model_says_so(lab: LabPage) -> None:
+    training = open_tab(lab, "Training")
+    training.get_by_role("button", name=re.compile("^Start again")).click()
+    expect(training.locator(".tl-train .tl-error")).to_contain_text("recorded run", timeout=SHORT_MS)
+
+
+def test_back_to_ones_own_runs(lab: LabPage, bare: Server) -> None:
+    lab.page.get_by_role("button", name="Back to your own runs").click()
+    expect(lab.page.locator(".tl-recorded-bar")).to_contain_text("No runs of yours here yet", timeout=SHORT_MS)
+    assert [path.name for path in (bare.folder / "runs").iterdir()] == ["lab.json"]  # nothing was started or copied
+    assert not (bare.folder.parent / "cache").exists()  # and nothing fetched
+
+
+def test_the_console_has_no_errors(lab: LabPage) -> None:
+    assert not lab.errors, "\n".join(lab.errors)

@@ -1,0 +1,217 @@
+"""Recording the gallery: real runs of the default pair, packed into the few files that panels show.
+
+SmolLM2-135M-Instruct gets the 32,000-token SentencePiece vocabulary: the pair is aligned by our recipe and, to compare
+with, by spelling alone; the model is rearranged by our lexicon and tuned twice, in two stages and in one. The runs are
+made as anyone would make them, each in a process of its own; then what people look at is copied out of them, vectors
+become places on two maps, and all of it is written at once. What is left out is said in each run (`runs.gallery`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+
+from tokalign_lab import catalog
+from tokalign_lab.alignment.compact import save_compact
+from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.diagnosis import diagnose
+from tokalign_lab.files import atomic_folder, write_json
+from tokalign_lab.model.device import describe_device
+from tokalign_lab.progress import Progress, part
+from tokalign_lab.projection import METHODS, Projection, project, share_a_space
+from tokalign_lab.runs.events import Event
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_words
+from tokalign_lab.token_list import save_tokens
+from tokalign_lab.vectors.laid_out import Places, save_places
+
+COMMAND = "tokalign-lab gallery record"
+SOURCE, TARGET = "smollm2-135m", "sp32k"
+LEFT_OUT = {
+    "align": "the token vectors (only their places on both maps), the tokenizers (only their tokens), the text",
+    "rearrange": "the model",
+    "measure": "the model, the text",
+    "adapt": "the model, its checkpoints, the text",
+}
+_TEXT = {"text": ["default"], "max_bytes": 6_000_000, "seed": 0}  # as much as `make demo` takes
+MEASURED_BYTES = 6_000  # of held-out text: a measurement may not take longer than the tuning beside it
+ALIVE_S = 10  # between two signs of life that are kept
+_KEPT_EVENTS = ("device", "stage", "step", "evaluation", "sample", "scores", "ended")
+
+
+class Recorded(NamedTuple):
+    """A run of the gallery: its folder's name, what people call it, its kind and its settings."""
+
+    name: str
+    title: str
+    kind: str
+    settings: dict[str, Any]
+
+
+def plan(steps: int) -> list[Recorded]:
+    """Return the runs in the order in which they are made; paths in their settings are from the folder they lie in.
+
+    Parameters
+    ----------
+    steps
+        Optimiser steps of each tuning.
+    """
+    tuning = {
+        "model": "recorded-rearrange-anchored/model", **_TEXT, "steps": steps, "batch_size": 4, "sequence_length": 64,
+        "evaluate_every": max(12, steps // 8), "evaluate_bytes": MEASURED_BYTES, "save_every": steps,
+    }  # fmt: skip
+    pair = {"source": SOURCE, "target": TARGET, **_TEXT}
+    lexicon = "recorded-align-anchored/alignment/lexicon.parquet"
+    floor = {"model": SOURCE, **_TEXT, "evaluate_bytes": MEASURED_BYTES}
+    return [
+        Recorded("recorded-align-anchored", "Recorded: aligned by anchored", "align", {**pair, "recipe": "anchored"}),
+        Recorded(
+            "recorded-rearrange-anchored", "Recorded: rearranged", "rearrange", {"model": SOURCE, "lexicon": lexicon}
+        ),
+        Recorded("recorded-adapt-two-stages", "Recorded: tuned in two stages", "adapt", tuning),
+        Recorded("recorded-adapt-one-stage", "Recorded: tuned in one stage", "adapt", {**tuning, "stage1_share": 0.0}),
+        Recorded("recorded-measure-source", "Recorded: the source model, the floor", "measure", floor),
+        Recorded("recorded-align-pieces", "Recorded: aligned by pieces", "align", {**pair, "recipe": "pieces"}),
+    ]
+
+
+def record_gallery(out: Path, work: Path, steps: int = 200, progress: Progress | None = None) -> dict[str, Any]:
+    """Make the gallery's runs and pack them.
+
+    Parameters
+    ----------
+    out
+        Folder of the gallery; replaced when the new one is complete.
+    work
+        Folder for the runs themselves, about 2 GB. Those that have finished there are found again, so that recording
+        goes on where it was stopped.
+    steps
+        Optimiser steps of each tuning.
+    progress
+        Told how far it is.
+
+    Returns
+    -------
+    dict
+        "gallery" (its path), "bytes", "runs" (name to seconds).
+
+    Raises
+    ------
+    InputError
+        When a run does not finish, or a folder of that name in `work` holds a run of other settings.
+    """
+    planned = plan(steps)
+    seconds = {}
+    for number, one in enumerate(planned):
+        made = part(progress, 0.9 * number / len(planned), 0.9 * (number + 1) / len(planned))
+        seconds[one.name] = _made(one, work, made)
+    pack_gallery(out, work, planned, f"{COMMAND} --steps {steps}", part(progress, 0.9, 1.0))
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    return {"gallery": str(out), "bytes": size, "runs": seconds}
+
+
+def _made(one: Recorded, work: Path, progress: Progress | None) -> float:
+    """Make a run where it has not finished yet; returns the seconds it took."""
+    run = RunFolder(work / one.name)
+    if not (run.path / "run.json").is_file():
+        run = RunFolder.create(run.path, one.kind, one.settings)
+        run.update(cwd=str(work.resolve()))
+    elif run.info()["settings"] != one.settings:
+        raise InputError(f"'{run.path}' is a run of other settings; choose another --work.")
+    if run.state != "finished":
+        run.start(resume=run.state != "queued")
+        if run.wait(progress) != "finished":
+            raise InputError(f"The run {run.name} ended as '{run.state}' ({run.info()['error']}); see its log.txt.")
+    lines = [event["time"] for event in run.events()[0]]
+    return round(lines[-1] - lines[0], 1) if lines else 0.0
+
+
+def pack_gallery(
+    out: Path, work: Path, planned: Sequence[Recorded], command: str, progress: Progress | None = None
+) -> None:
+    """Copy out of finished runs what panels show, and mark it as recorded.
+
+    Parameters
+    ----------
+    out
+        Folder of the gallery; it appears whole or not at all.
+    work
+        Where the runs are.
+    planned
+        Which, and what they are called.
+    command
+        The command that made them.
+    progress
+        Told how far it is.
+    """
+    recorded = {"command": command, "machine": machine_words()}
+    with atomic_folder(out) as folder:
+        for number, one in enumerate(planned):
+            if progress is not None:
+                progress(number / len(planned), f"packing {one.name}")
+            run, packed = RunFolder(work / one.name), folder / one.name
+            packed.mkdir()
+            told = {**recorded, "left_out": LEFT_OUT[one.kind]}
+            info = {**run.info(), "pid": None, "pid_started": None, "cwd": "..", "recorded": told}
+            write_json(packed / "run.json", info)
+            (packed / "title.txt").write_text(one.title, encoding="utf-8")
+            _pack_events(run, packed)
+            if (run.path / "scores.json").is_file():
+                shutil.copyfile(run.path / "scores.json", packed / "scores.json")
+            if one.kind == "align":
+                _pack_alignment(run, packed, recorded_words(info))
+
+
+def machine_words() -> str:
+    """Say what this machine is, and how busy, because that decides what the speeds in a run mean."""
+    device = describe_device()
+    memory = psutil.virtual_memory().total / 2**30
+    cores = f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {device}"
+    return f"{cores}, a load of {os.getloadavg()[2]:.1f} on them" if hasattr(os, "getloadavg") else cores
+
+
+def _pack_events(run: RunFolder, packed: Path) -> None:
+    """Keep what was measured, and of the signs of life as many as time worked is counted by."""
+    kept: list[Event] = []
+    for event in run.events()[0]:
+        alive = event.get("kind") == "heartbeat" and (not kept or event["time"] - kept[-1]["time"] > ALIVE_S)
+        if alive or event.get("kind") in _KEPT_EVENTS:
+            kept.append(event)
+    lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
+    (packed / "events.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _pack_alignment(run: RunFolder, packed: Path, words: str) -> None:
+    """Pack lexicon, maps and diagnosis; the lists of tokens lie beside the runs, for all of them."""
+    alignment = Alignment.load(run.path / "alignment")
+    alignment.lexicon.provenance["recorded"] = words
+    names = [alignment.lexicon.provenance[side]["name"] for side in ("source", "target")]
+    vocabularies = [catalog.load_vocabulary(name) for name in names]
+    files = [f"tokens-{vocabulary.fingerprint[:12]}.json.xz" for vocabulary in vocabularies]
+    for vocabulary, file in zip(vocabularies, files, strict=True):
+        if not (packed.parent / file).is_file():
+            save_tokens(vocabulary, packed.parent / file)
+    (packed / "alignment").mkdir()
+    path = packed / "alignment" / "lexicon.parquet"
+    save_compact(alignment.lexicon, path, (f"../../{files[0]}", f"../../{files[1]}"))
+    source, target = alignment.source_vectors, alignment.target_vectors
+    both = None if source is None or target is None else (source, target)
+    found = diagnose(alignment.lexicon, vocabularies[0], vocabularies[1], vectors=both)
+    (packed / "diagnosis.json").write_text(json.dumps(found.to_dict(), ensure_ascii=False), encoding="utf-8")
+    if both is not None and share_a_space(*both):
+        layouts = {method: [_places(one) for one in project(both, method, shared=True)] for method in METHODS}
+        save_places(packed / "alignment" / "places.npz", both, layouts)
+
+
+def _places(projection: Projection) -> Places:
+    fitted = projection.fitted
+    return projection.xy, np.ones(len(projection.xy), bool) if fitted is None else fitted

@@ -1,0 +1,24 @@
+"""The command line: every stage of the pipeline as one command, for shells and for other programs.
+
+A command names what it takes, checks it, calls the room that does the work, and prints what came out; nothing is
+computed here. Every command takes `--json` (see `console`). SOURCE, TARGET and MODEL are catalogue names, paths (a
+folder or a tokenizer file) or hub ids.
+
+The commands of each kind are in a module of their own; importing them here registers them, in the order of `--help`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tokalign_lab.cli import assets, lexicons, models, runs, tuning, whole  # noqa: F401
+from tokalign_lab.cli.command import app as app
+
+
+def main() -> None:
+    """Run the command line; the console script `tokalign-lab`."""
+    # A cache line must not be mistaken for a result, and a hub is asked only for what the user named.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    sys.exit(app())

@@ -1,0 +1,5 @@
+"""`python -m tokalign_lab.cli`: the command line without its console script."""
+
+from tokalign_lab.cli import main
+
+main()

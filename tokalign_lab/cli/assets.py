@@ -1,0 +1,50 @@
+"""Commands about the catalogue."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tokalign_lab import console
+from tokalign_lab.cli.command import (
+    assets_app,
+    command,
+)
+
+
+@command(assets_app, "list")
+def assets_list() -> Any:
+    """List what the catalogue has, what it costs to fetch, and what is here."""
+    from tokalign_lab import catalog
+
+    rows = [
+        {
+            "name": asset.name,
+            "kind": asset.kind,
+            "size_bytes": asset.size_bytes,
+            "cached": catalog.cached_path(asset.name) is not None,
+            "licence": asset.licence,
+            "origin": asset.origin,
+            "description": asset.description,
+        }
+        for asset in catalog.assets()
+    ]
+    sizes = {asset.name: f"{asset.size_bytes / 1e6:,.1f} MB" for asset in catalog.assets()}
+    keys = ("name", "kind", "cached", "licence")
+    shown = [{**{key: row[key] for key in keys}, "to fetch": sizes[str(row["name"])]} for row in rows]
+    return {"assets": rows}, lambda: console.print_table(shown)
+
+
+@command(assets_app, "get")
+def assets_get(name: Annotated[list[str], typer.Argument(help="Names from `assets list`.")]) -> Any:
+    """Fetch assets into the cache, checked by their SHA-256."""
+    from tokalign_lab import catalog
+
+    paths = {}
+    for one in name:
+        catalog.find(one)  # an unknown name ends here, before anything is fetched
+    for one in name:
+        with console.progress_bar(one) as progress:
+            paths[one] = str(catalog.get(one, progress=progress))
+    return {"paths": paths}, lambda: console.print_facts(paths)

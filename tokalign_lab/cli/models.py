@@ -1,0 +1,195 @@
+"""Commands that make models of lexicons, and that measure models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tokalign_lab import console
+from tokalign_lab.cli.command import (
+    MaxBytes,
+    MoreText,
+    Seed,
+    Text,
+    app,
+    check_out,
+    command,
+)
+from tokalign_lab.errors import InputError
+
+
+@command(app, "check", failed=lambda result: result["verdict"] == "fail")
+def check(
+    model_dir: Annotated[str, typer.Argument(help="A model and its tokenizer: a folder, a name or a hub id.")],
+) -> Any:
+    """Try whether a model's folder is sound: ids, tokenizer, rows, head, chat template, generation, GGUF.
+
+    Ends in exit code 1 where something fails.
+    """
+    from tokalign_lab.model.check import check_folder
+
+    with console.progress_bar("check") as progress:
+        found = check_folder(model_dir, progress=progress)
+    result = {"model": model_dir, **found.to_dict()}
+
+    def show() -> None:
+        rows = [
+            {
+                "check": finding.name,
+                "": finding.severity,
+                "evidence": finding.evidence + f" E.g. {', '.join(finding.examples)}" * bool(finding.examples),
+                "advice": finding.advice,
+            }
+            for finding in found.findings
+        ]
+        rows += [
+            {"check": name, "": "-", "evidence": f"Not looked at, because of: {cause}.", "advice": ""}
+            for name, cause in found.left_out.items()
+        ]
+        console.print_table(rows, title=f"{model_dir}: {found.verdict}")
+
+    return result, show
+
+
+@command(app, "rearrange")
+def rearrange(
+    model: Annotated[str, typer.Argument(help="The model whose rows are rearranged.")],
+    lexicon: Annotated[Path, typer.Argument(help="A lexicon that `align` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for the new model.")],
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="The target tokenizer, where it is not at its old place any more."),
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option("--calibrate", help="Text to shift the logits by, so that tokens are expected as often as here."),
+    ] = None,
+    keep_tied: Annotated[
+        bool, typer.Option("--keep-tied", help="Leave tied matrices tied, at some loss; input rows serve both.")
+    ] = False,
+    pad_to_multiple_of: Annotated[
+        int | None,
+        typer.Option("--pad-to-multiple-of", help="Add rows that are never written, up to a multiple (64, say)."),
+    ] = None,
+    seed: Seed = 0,
+) -> Any:
+    """Give a model the lexicon's target vocabulary and save it for transformers."""
+    from tokalign_lab import catalog
+    from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.model.to_folder import check_choices, rearrange_to_folder
+
+    table = Lexicon.load(lexicon)
+    check_out(out)
+    texts = None if calibrate is None else [calibrate]
+    check_choices(texts, keep_tied, pad_to_multiple_of)
+    source_vocabulary = catalog.load_vocabulary(model)
+    target_vocabulary = catalog.load_vocabulary(target or table.provenance["target"]["name"])
+    with console.progress_bar("rearrange") as progress:
+        done = rearrange_to_folder(
+            model,
+            table,
+            source_vocabulary,
+            target_vocabulary,
+            out,
+            seed=seed,
+            keep_tied=keep_tied,
+            pad_to_multiple_of=pad_to_multiple_of,
+            calibrate=texts,
+            progress=progress,
+        )
+    recipe = table.provenance["recipe"]
+    result = {"model": str(out), **done, "recipe": recipe, "origins": table.origin_counts()}
+    return result, lambda: console.print_facts(result)
+
+
+@command(app, "bpb")
+def bpb(
+    model_dir: Annotated[str, typer.Argument(help="A model and its tokenizer: a folder, a name or a hub id.")],
+    text: Text,
+    max_bytes: MaxBytes = None,
+    seed: Seed = 0,
+    more_text: MoreText = None,
+) -> Any:
+    """Measure bits per UTF-8 byte of a text (its held-out part, where the text names one)."""
+    from tokalign_lab import catalog
+    from tokalign_lab.documents import part_of, read_documents
+    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+    from tokalign_lab.model.load import load_model
+
+    documents = part_of(read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed), "held_out")
+    vocabulary, model = catalog.load_vocabulary(model_dir), load_model(model_dir)
+    with console.progress_bar("bits per byte") as progress:
+        result = bits_per_byte(model, vocabulary, documents, progress=progress).to_dict()
+    return {"model": model_dir, **result}, lambda: console.print_facts(result, title=model_dir)
+
+
+@command(app, "evaluate")
+def evaluate(
+    model_dir: Annotated[list[str], typer.Argument(help="Models and their tokenizers: folders, names or hub ids.")],
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="'papers' for all six, or names with commas: arc-easy,boolq.")
+    ] = "papers",
+    shots: Annotated[str, typer.Option("--shots", help="Examples in the prompt, with commas.")] = "0,5",
+    limit: Annotated[int | None, typer.Option("--limit", help="Score so many questions a task, drawn by seed.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="Also measure bits per byte of this text's held-out part.")
+    ] = None,
+    max_bytes: MaxBytes = None,
+    seed: Seed = 0,
+) -> Any:
+    """Score models in the papers' six tasks (lm-evaluation-harness, validation sets), side by side."""
+    from tokalign_lab import catalog
+    from tokalign_lab.documents import check_sources, part_of, read_documents
+    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+    from tokalign_lab.evaluation.tasks import check_harness, score_tasks, task_names
+    from tokalign_lab.model.load import load_model
+    from tokalign_lab.progress import part
+
+    names, numbers = task_names(tasks.split(",")), _numbers("--shots", shots)
+    check_harness()
+    for name in model_dir:
+        catalog.model_folder(name)  # a model that is not there ends here, before another one is scored
+    check_sources(text or [])
+    documents = part_of(read_documents(text, max_bytes=max_bytes, seed=seed), "held_out") if text else None
+    models = []
+    for name in model_dir:
+        vocabulary, model = catalog.load_vocabulary(name), load_model(name)
+        with console.progress_bar(name) as progress:
+            share = 0.9 if documents else 1.0
+            scores = score_tasks(model, vocabulary, names, numbers, limit, seed, part(progress, 0.0, share))
+            row: dict[str, Any] = {"model": name, **scores.to_dict()}
+            if documents:
+                measured = bits_per_byte(model, vocabulary, documents, progress=part(progress, share, 1.0))
+                row["bits_per_byte"] = measured.bits_per_byte
+        models.append(row)
+    return {"seed": seed, "limit": limit, "models": models}, lambda: _show_tasks(models)
+
+
+def _show_tasks(models: list[dict[str, Any]]) -> None:
+    """Print a line a task and a column a model: acc with its standard error, and acc_norm where there is one."""
+    lines = []
+    for place, row in enumerate(models[0]["rows"]):
+        line: dict[str, Any] = {key: row[key] for key in ("task", "shots", "n", "guess")}
+        for model in models:
+            score = model["rows"][place]
+            line[model["model"]] = f"{score['acc']:.4f} ± {score['acc_stderr']:.4f}"
+            if score["acc_norm"] is not None:
+                line[model["model"]] += f" (norm {score['acc_norm']:.4f})"
+        lines.append(line)
+    for shots in models[0]["mean"]:
+        of_these = [row["guess"] for row in models[0]["rows"] if row["shots"] == int(shots)]
+        line = {"task": "mean", "shots": int(shots), "n": None, "guess": sum(of_these) / len(of_these)}
+        lines.append(line | {model["model"]: f"{model['mean'][shots]:.4f}" for model in models})
+    if "bits_per_byte" in models[0]:
+        line = {"task": "bits per byte", "shots": None, "n": None, "guess": None}
+        lines.append(line | {model["model"]: f"{model['bits_per_byte']:.4f}" for model in models})
+    console.print_table(lines, title="acc ± standard error (acc_norm)")
+
+
+def _numbers(option: str, written: str) -> list[int]:
+    try:
+        return [int(number) for number in written.split(",")]
+    except ValueError:
+        raise InputError(f"{option} is '{written}'; write whole numbers with commas, such as 0,5.") from None

@@ -1,0 +1,198 @@
+"""Commands about runs, yours and the recorded ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tokalign_lab import console
+from tokalign_lab.cli.command import (
+    command,
+    gallery_app,
+    runs_app,
+)
+from tokalign_lab.cli.following import follow, summary
+from tokalign_lab.errors import InputError
+
+Root = Annotated[Path | None, typer.Option("--root", help="Folder of the runs.")]
+Run = Annotated[str, typer.Argument(help="A run's name or its folder.")]
+
+
+@command(runs_app, "list")
+def runs_list(
+    root: Root = None,
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="List the recorded runs that ship with the package instead.")
+    ] = False,
+) -> Any:
+    """List the runs, newest first."""
+    from tokalign_lab.runs.control import list_runs
+    from tokalign_lab.runs.gallery import recorded_runs
+
+    found = recorded_runs() if recorded else list_runs(root)
+    keys = ("name", "kind", "state", "pid", "created", "ended", "error")
+    rows = [
+        {**{key: run.info()[key] for key in keys}, "title": run.title, "recorded": run.recorded, "path": str(run.path)}
+        for run in found
+    ]
+    shown = [{"name": row["name"], "title": row["title"], **{k: row[k] for k in keys[1:]}} for row in rows]
+
+    def show() -> None:
+        console.print_table(shown, title="Recorded runs that ship with the package" if recorded else "")
+        if not rows:
+            console.stdout.print("No runs here yet; `tokalign-lab gallery list` has recorded ones.", soft_wrap=True)
+
+    return {"runs": rows}, show
+
+
+@command(gallery_app, "list")
+def gallery_list() -> Any:
+    """Say which recorded runs there are, when and how they were made, and what is not in them."""
+    from tokalign_lab.runs.commands import command_of
+    from tokalign_lab.runs.control import gallery_root
+    from tokalign_lab.runs.gallery import recorded_runs, recorded_words
+
+    rows = [
+        {"name": run.name, "title": run.title, "words": recorded_words(info), "command": command_of(info)}
+        for run in recorded_runs()
+        for info in (run.info(),)
+    ]
+
+    def show() -> None:
+        console.print_table([{key: row[key] for key in ("name", "title", "command")} for row in rows])
+        for words in dict.fromkeys(row["words"] for row in rows):
+            console.stdout.print(words, soft_wrap=True, markup=False)
+
+    return {"gallery": str(gallery_root()), "runs": rows}, show
+
+
+@command(gallery_app, "record")
+def gallery_record(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the gallery; what is there is replaced at the end.")],
+    work: Annotated[
+        Path, typer.Option("--work", help="Folder for the runs themselves, 2 GB; started again, it goes on there.")
+    ] = Path("gallery-runs"),
+    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of both tunings.")] = 200,
+) -> Any:
+    """Make the gallery anew: align, rearrange and tune the default pair for real, and pack what panels show."""
+    from tokalign_lab.record import record_gallery
+
+    with console.progress_bar("record") as progress:
+        result = record_gallery(out, work, steps, progress)
+    return result, lambda: console.print_facts(result)
+
+
+@command(runs_app, "watch")
+def runs_watch(run: Run) -> Any:
+    """Follow a run until it ends; Ctrl-C stops watching, not the run."""
+    from tokalign_lab.runs.control import find_run
+
+    return follow(find_run(run), detach=False)
+
+
+@command(runs_app, "cancel")
+def runs_cancel(run: Run) -> Any:
+    """Stop a run; what it had reached stays in its folder."""
+    from tokalign_lab.runs.control import find_run
+
+    folder = find_run(run)
+    folder.cancel()
+    return summary(folder)
+
+
+@command(runs_app, "resume")
+def runs_resume(
+    run: Run,
+    detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
+) -> Any:
+    """Go on with a run that was cancelled, failed or killed, from its last checkpoint."""
+    from tokalign_lab.runs.control import find_run
+
+    folder = find_run(run)
+    folder.resume()
+    return follow(folder, detach)
+
+
+@command(runs_app, "pause")
+def runs_pause(run: Run) -> Any:
+    """Stop a run when the step that runs is done and kept; `runs resume` goes on from there."""
+    from tokalign_lab.runs.control import find_run
+
+    folder = find_run(run)
+    folder.request_pause()
+    folder.wait()
+    return summary(folder)
+
+
+@command(runs_app, "again")
+def runs_again(
+    run: Run,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of tuning and its value, as steps=400. Repeatable.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="What the new run is called.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
+) -> Any:
+    """Start a new tuning run with the settings of an earlier one, some of them changed."""
+    from tokalign_lab.runs.control import find_run, start_again
+
+    return follow(start_again(find_run(run), _settings(change or []), name), detach)
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """Read `steps=400` and its like; a value is JSON (400, 1e-4, true), else text."""
+    settings = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise InputError(f"--set is {one!r}; write a setting and its value, as steps=400.")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+@command(runs_app, "rename")
+def runs_rename(run: Run, name: Annotated[str, typer.Argument(help="What the run shall be called.")]) -> Any:
+    """Give a run another name; its folder keeps its own."""
+    from tokalign_lab.runs.control import find_run, rename_run
+
+    folder = find_run(run)
+    rename_run(folder, name)
+    return summary(folder)
+
+
+@command(runs_app, "delete")
+def runs_delete(run: Run) -> Any:
+    """Move a run into the trash beside it; `runs restore` takes it back."""
+    from tokalign_lab.runs.control import find_run
+    from tokalign_lab.runs.trash import delete_run
+
+    return summary(delete_run(find_run(run)))
+
+
+@command(runs_app, "restore")
+def runs_restore(
+    run: Annotated[str | None, typer.Argument(help="Which; the one deleted last by default.")] = None,
+    root: Root = None,
+) -> Any:
+    """Take a run back out of the trash."""
+    from tokalign_lab.runs.trash import restore_run
+
+    return summary(restore_run(run, root))
+
+
+@command(runs_app, "trash")
+def runs_trash(
+    empty: Annotated[bool, typer.Option("--empty", help="Remove them for good.")] = False, root: Root = None
+) -> Any:
+    """Say which runs are in the trash and how many bytes they hold."""
+    from tokalign_lab.runs.trash import deleted_runs, empty_trash, trash_bytes
+
+    names = [run.title for run in deleted_runs(root)]
+    result = {"runs": names, "bytes": empty_trash(root) if empty else trash_bytes(root)}
+    return result, lambda: console.print_facts(result, title="Removed for good" if empty else "In the trash")

@@ -2,4 +2,5 @@
 
 from tokalign_lab.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ pytest.importorskip("ipywidgets")
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets import run_of as module
+from tokalign_lab.widgets.lab import runs_folder
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.work import Work
 
@@ -74,3 +75,11 @@ def test_nothing_comes_before_an_alignment(work: Work) -> None:
         work.rearrange()
     with pytest.raises(InputError, match="align a pair first"):
         work.tune(5)
+
+
+def test_notebooks_at_any_depth_keep_their_runs_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKALIGN_RUNS", raising=False)
+    (tmp_path / "notebooks" / "research").mkdir(parents=True)
+    for place in ("notebooks", "notebooks/research", "."):
+        monkeypatch.chdir(tmp_path / place)
+        assert runs_folder() == tmp_path / "runs"

@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+import tokalign_lab as tl
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.train import adapt
-from tokalign_lab.evaluation.document_bits import DocumentBits
+from tokalign_lab.documents import Document
+from tokalign_lab.evaluation.document_bits import DocumentBits, document_bits
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 
@@ -44,8 +46,8 @@ def recorded(name: str, command: str) -> list[dict[str, Any]]:
     return chosen
 
 
-def tuned(model: str, text: Path, **settings: Any) -> dict[str, Any]:
-    """Tune a model on all of a text and keep the curves only.
+def tuned(model: str, text: Path, passages: Sequence[Document], **settings: Any) -> dict[str, Any]:
+    """Tune a model on all of a text; keep its curves and what it says of some passages, not the model.
 
     Parameters
     ----------
@@ -53,22 +55,24 @@ def tuned(model: str, text: Path, **settings: Any) -> dict[str, Any]:
         A name or folder.
     text
         A `.jsonl` whose rows say their split.
+    passages
+        Held-out documents.
     settings
         Of `AdaptSettings`.
 
     Returns
     -------
     dict
-        "bits": Series of bits per byte by step; "losses": Series of nats a token by step; "tokens": how many were read.
+        "curve": Series of bits per byte by step; "end": `DocumentBits` of the passages; "tokens": how many were read.
     """
     events: list[dict[str, Any]] = []
     chosen = AdaptSettings(**{"prompts": (), "save_every": settings["steps"], **settings})
     with tempfile.TemporaryDirectory() as folder:
-        adapt(model, [str(text)], chosen, Path(folder), events.append, device="cpu")
-    of = {kind: [event for event in events if event["kind"] == kind] for kind in ("evaluation", "step")}
+        made = str(adapt(model, [str(text)], chosen, Path(folder), events.append, device="cpu"))
+        end = document_bits(tl.load_model(made, device="cpu"), tl.load_vocabulary(made), passages)
     return {
-        "bits": pd.Series({event["step"]: event["bits_per_byte"] for event in of["evaluation"]}),
-        "losses": pd.Series({event["step"]: event["loss"] for event in of["step"]}),
+        "curve": pd.Series({e["step"]: e["bits_per_byte"] for e in events if e["kind"] == "evaluation"}),
+        "end": end,
         "tokens": chosen.steps * chosen.sequences() * chosen.sequence_length,
     }
 

@@ -15,7 +15,6 @@ step 0 to the end of the control, in bits per byte. About 15 minutes on two core
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -23,18 +22,19 @@ import tuning
 from harness import Kept, Result, Table, report
 from tuning import SLICES, curve_columns, losses_by, mean
 
-from tokalign_lab.catalog.tokenizer_formats import Roles, wrap
+from tokalign_lab.catalog.letters import letter_vocabulary, letters_of
 from tokalign_lab.vocabulary import Vocabulary, overlap
 
-SPECIAL = ("<unk>", "<s>", "</s>")
-LEAST_COUNT = 5
 GOAL = 0.95
 POINTS = 8
 
 
 def main() -> None:
     given = tuning.settled(tuning.options(__doc__, steps=120), points=POINTS)
-    vocabularies = {"bytes": spelled("bytes", []), "characters": spelled("characters", characters())}
+    vocabularies = {
+        "bytes": letter_vocabulary("bytes"),
+        "characters": letter_vocabulary("characters", letters_of(document.text for document in tuning.align_text())),
+    }
     kept = Kept(given)
     by: dict[str, list[Result]] = {}
     _, source = tuning.source(given.device)
@@ -57,27 +57,6 @@ def main() -> None:
     notes = [tuning.budget(given, by["control"][0]), *(reached(row, given) for row in recovered(tables[1][1]))]
     notes += ["Step 0 of the control is the floor, the untuned source; of the others, the moved model, calibrated."]
     report("Extreme divergence", tables, [*notes, *(tuning.cost(*item) for item in by.items())], given.out)
-
-
-def spelled(name: str, letters: list[str]) -> Vocabulary:
-    """Make a SentencePiece-like vocabulary of single characters, with bytes for every other character."""
-    from tokenizers import Tokenizer, decoders, models, normalizers
-
-    tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters]
-    ids = {token: place for place, token in enumerate(tokens)}
-    tokenizer: Any = Tokenizer(models.BPE(vocab=ids, merges=[], unk_token=SPECIAL[0], byte_fallback=True))
-    tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.add_special_tokens(list(SPECIAL))
-    return Vocabulary.from_tokenizer(wrap(tokenizer, Roles(unk="<unk>", bos="<s>", eos="</s>")), name)
-
-
-def characters() -> list[str]:
-    """Characters that the text to align on has at least five times; the space has a token anyway."""
-    counts: Counter[str] = Counter()
-    for document in tuning.align_text():
-        counts.update(document.text)
-    return sorted(letter for letter, n in counts.items() if n >= LEAST_COUNT and letter not in " ▁")
 
 
 def facts(source: Vocabulary, target: Vocabulary, lines: list[Result]) -> dict[str, Any]:

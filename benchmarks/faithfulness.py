@@ -33,6 +33,7 @@ from tokalign_lab.alignment.lexicon import Lexicon, make_provenance, reverse_of
 from tokalign_lab.alignment.neighbours import density
 from tokalign_lab.alignment.pieces import spell
 from tokalign_lab.alignment.relative import choose_pivots, relative_vectors
+from tokalign_lab.alignment.shuffle import shuffled
 from tokalign_lab.alignment.spaces import Space, find_candidates
 from tokalign_lab.alignment.vecmap import vecmap
 from tokalign_lab.console import print_table
@@ -198,23 +199,6 @@ def copies_of_best(pair: TokenizedPair, space: Space, seed: int) -> Lexicon:
     counts = pair.source_corpus.counts(pair.source.size), pair.target_corpus.counts(pair.target.size)
     table = rows.to_table(pair.source, pair.target, *counts)
     return Lexicon(table, reverse_of(rows, pair.source.size), provenance)
-
-
-def shuffled(lexicon: Lexicon, share: float, seed: int) -> Lexicon:
-    """Deal the sources of a share of all rows out anew among themselves, shared tokens included."""
-    table, random = lexicon.table.copy(), np.random.default_rng(seed)
-    chosen = np.flatnonzero(random.random(len(table)) < share)
-    dealt = random.permutation(chosen)
-    for column in ("source_id", "sources", "weights", "mean_weight"):
-        values = table[column].to_numpy().copy()
-        values[chosen] = values[dealt]
-        table[column] = values
-    reverse = lexicon.reverse.copy()
-    target_of = reverse["target_id"].to_numpy().copy()
-    there = np.flatnonzero((target_of >= 0) & (random.random(len(target_of)) < share))
-    target_of[there] = target_of[random.permutation(there)]
-    reverse["target_id"] = target_of
-    return Lexicon(table, reverse, lexicon.provenance)
 
 
 def r_squared(one: list[float], other: list[float]) -> float:

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
-LESSONS = [path for path in NOTEBOOKS if re.match(r"0[1-5]_", path.name)]
+LESSONS = [path for path in NOTEBOOKS if re.match(r"0[1-9]_", path.name)]
+RESEARCH = [path for path in NOTEBOOKS if path.parent.name == "research"]
 LONGEST_CELL = 25  # lines
 
 
@@ -29,10 +30,19 @@ def name_of(path: Path) -> str:
 
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 lesson = pytest.mark.parametrize("path", LESSONS, ids=name_of)
+research = pytest.mark.parametrize("path", RESEARCH, ids=name_of)
 
 
 def test_the_lessons_are_all_there() -> None:
-    assert [path.name[:2] for path in LESSONS] == ["01", "02", "03", "04", "05"]
+    assert [path.name[:2] for path in LESSONS] == ["01", "02", "03", "04", "05", "06", "07"]
+    named = {"corpus_size", "extreme_divergence", "metrics_and_first_loss", "proxy_text", "stages"}
+    assert {path.stem for path in RESEARCH} == named
+
+
+def test_readme_and_tutorial_name_every_notebook() -> None:
+    for page in ("README.md", "docs/tutorial.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert [path.name for path in NOTEBOOKS if path.relative_to(ROOT).as_posix() not in text] == []
 
 
 @every
@@ -104,3 +114,33 @@ def test_the_exercise_checks_itself_and_can_be_solved(path: Path) -> None:
     last = read(path)["cells"][-1]
     assert last["metadata"]["jupyter"]["source_hidden"] is True
     assert "if fast():\n    assert check(solution)" in "".join(last["source"])
+
+
+@research
+def test_a_research_notebook_says_what_it_asked_how_and_what_would_change_our_mind(path: Path) -> None:
+    text = "\n".join(sources(path, "markdown"))
+    headings = re.findall(r"^##+ (.*)$", text, flags=re.MULTILINE)
+    parts = ["Question", "Method", "Result", "What would change our mind"]
+    assert [heading for heading in headings if heading in parts] == parts
+    assert len(re.findall(r"^- ", text.split("## What would change our mind")[1], flags=re.MULTILINE)) >= 2
+
+
+@research
+def test_a_research_notebook_has_seeds_and_intervals_and_runs_live(path: Path) -> None:
+    code = "\n".join(sources(path, "code"))
+    assert "seeds = range(1 if fast() else" in code
+    assert re.search(r"per_byte|of_mean|intervals", code)
+    assert re.search(r"document_bits\(|tuned\(|bits_per_byte\(", code)
+
+
+@research
+def test_a_research_notebook_is_short(path: Path) -> None:
+    assert 8 <= len(read(path)["cells"]) <= 16
+
+
+@research
+def test_what_is_recorded_is_named_by_a_program_that_is_there(path: Path) -> None:
+    code = "\n".join(sources(path, "code"))
+    programs = re.findall(r"python (benchmarks/\w+\.py)", code)
+    assert programs or path.stem == "proxy_text"  # which is its own experiment
+    assert all((ROOT / program).is_file() for program in programs)

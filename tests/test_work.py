@@ -16,6 +16,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets import Lab
 from tokalign_lab.widgets import run_of as module
+from tokalign_lab.widgets.lab import runs_folder
 from tokalign_lab.widgets.lab_tabs import LabTabs
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.work import Work
@@ -82,7 +83,10 @@ def test_nothing_comes_before_an_alignment(work: Work) -> None:
         work.tune(5)
 
 
-def test_a_tab_is_made_by_one_thread_at_a_time_and_shows_the_last(tmp_path: Path) -> None:
+def test_a_tab_is_made_by_one_thread_at_a_time_and_shows_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path))  # a lab sets it, and the test puts it back
     lab = Lab(runs=tmp_path)
     lab.lab_state.tab = "training"
     tabs = LabTabs(lab)
@@ -106,3 +110,11 @@ def test_a_tab_is_made_by_one_thread_at_a_time_and_shows_the_last(tmp_path: Path
     assert shown is made[-1]
     assert shown.comm is not None, "what is shown is not closed"
     tabs.close()
+
+
+def test_notebooks_at_any_depth_keep_their_runs_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKALIGN_RUNS", raising=False)
+    (tmp_path / "notebooks" / "research").mkdir(parents=True)
+    for place in ("notebooks", "notebooks/research", "."):
+        monkeypatch.chdir(tmp_path / place)
+        assert runs_folder() == tmp_path / "runs"

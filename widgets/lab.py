@@ -62,12 +62,13 @@ def fast() -> bool:
 
 
 def runs_folder() -> Path:
-    """$TOKALIGN_RUNS, else `runs` beside the `notebooks` folder that a notebook runs in, else `runs` here."""
+    """$TOKALIGN_RUNS, else `runs` beside the `notebooks` folder that a notebook is in or below, else `runs` here."""
     given = os.environ.get("TOKALIGN_RUNS")
     if given:
         return Path(given)
     here = Path.cwd()
-    return (here.parent if here.name == "notebooks" else here) / "runs"
+    inside = next((place for place in (here, here.parent) if place.name == "notebooks"), None)
+    return (here if inside is None else inside.parent) / "runs"
 
 
 class Lab:

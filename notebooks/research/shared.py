@@ -1,0 +1,84 @@
+"""What the research notebooks share: results that a program recorded, and a short tuning run that leaves no trace."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import tokalign_lab as tl
+from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.adaptation.train import adapt
+from tokalign_lab.documents import Document
+from tokalign_lab.evaluation.document_bits import DocumentBits, document_bits
+
+RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
+
+
+def recorded(name: str, command: str) -> list[dict[str, Any]]:
+    """Read the results that a benchmark wrote, one a line, those of its largest settings; says where they come from.
+
+    Parameters
+    ----------
+    name
+        Of the file in `docs/results`.
+    command
+        What writes it, from the repository's root.
+
+    Returns
+    -------
+    list of dict
+        Empty where nothing is recorded.
+    """
+    file = RESULTS / name
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    if not lines:
+        print(f"Nothing is recorded here yet: `{command}` writes docs/results/{name}.")
+        return []
+    largest = max((line["settings"] for line in lines), key=lambda settings: settings["steps"] * settings["bytes"])
+    chosen = [line for line in lines if line["settings"] == largest]
+    seeds = len({line["seed"] for line in chosen})
+    print(f"Recorded by `{command}`: {len(chosen)} results, {seeds} seed{'s' * (seeds > 1)}, settings {largest}.")
+    return chosen
+
+
+def tuned(model: str, text: Path, passages: Sequence[Document], **settings: Any) -> dict[str, Any]:
+    """Tune a model on all of a text; keep its curves and what it says of some passages, not the model.
+
+    Parameters
+    ----------
+    model
+        A name or folder.
+    text
+        A `.jsonl` whose rows say their split.
+    passages
+        Held-out documents.
+    settings
+        Of `AdaptSettings`.
+
+    Returns
+    -------
+    dict
+        "curve": Series of bits per byte by step; "end": `DocumentBits` of the passages; "tokens": how many were read.
+    """
+    events: list[dict[str, Any]] = []
+    chosen = AdaptSettings(**{"prompts": (), "save_every": settings["steps"], **settings})
+    with tempfile.TemporaryDirectory() as folder:
+        made = str(adapt(model, [str(text)], chosen, Path(folder), events.append, device="cpu"))
+        end = document_bits(tl.load_model(made, device="cpu"), tl.load_vocabulary(made), passages)
+    return {
+        "curve": pd.Series({e["step"]: e["bits_per_byte"] for e in events if e["kind"] == "evaluation"}),
+        "end": end,
+        "tokens": chosen.steps * chosen.sequences() * chosen.sequence_length,
+    }
+
+
+def by_seed(several: Sequence[DocumentBits], beside: Sequence[DocumentBits] | None = None) -> str:
+    """Write bits per byte seed by seed, or how far they lie from others of the same seed: "2.10 2.15"."""
+    if beside is None:
+        return " ".join(f"{one.per_byte().mean:.2f}" for one in several)
+    return " ".join(f"{one.beside(other).mean:+.2f}" for one, other in zip(several, beside, strict=True))

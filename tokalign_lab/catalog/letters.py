@@ -1,0 +1,46 @@
+"""A vocabulary of single characters, with bytes for all others: as far from a BPE as a tokenizer can be.
+
+It writes its tokens as SentencePiece does, `<0x41>` and `▁`. With no characters given it is a vocabulary of bytes: no
+string of it stands in a byte-level BPE, and by bytes nearly all of it does, since such a BPE begins with bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tokalign_lab.catalog.tokenizer_formats import Roles, wrap
+from tokalign_lab.vocabulary import Vocabulary
+
+_SPECIAL = ("<unk>", "<s>", "</s>")
+_SPACE = "▁"
+
+
+def letter_vocabulary(name: str, letters: Sequence[str] = ()) -> Vocabulary:
+    """Make the vocabulary.
+
+    Parameters
+    ----------
+    name
+        What to call it.
+    letters
+        Characters with a token of their own, the space apart, which always has one.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    tokens = [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), _SPACE, *letters]
+    ids = {token: place for place, token in enumerate(tokens)}
+    tokenizer: Any = Tokenizer(models.BPE(vocab=ids, merges=[], unk_token=_SPECIAL[0], byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(list(_SPECIAL))
+    return Vocabulary.from_tokenizer(wrap(tokenizer, Roles(unk="<unk>", bos="<s>", eos="</s>")), name)
+
+
+def letters_of(texts: Iterable[str], least_count: int = 5) -> list[str]:
+    """Characters that stand at least `least_count` times in some texts, in order; without the space."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    return sorted(letter for letter, n in counts.items() if n >= least_count and letter not in f" {_SPACE}")

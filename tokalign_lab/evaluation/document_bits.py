@@ -1,0 +1,98 @@
+"""Bits of each document by itself, so that two models can be compared with an interval.
+
+Bits per byte of a text is a sum over documents, and documents differ more from one another than models do: a table in
+code costs a third of what a name costs. So the question whether one model is better is asked document by document: the
+difference of the two on the same text, with an interval drawn over documents (the paired bootstrap, Koehn 2004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.documents import Document
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+from tokalign_lab.evaluation.interval import Interval, of_ratio
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentBits:
+    """What each document of a text costs.
+
+    Attributes
+    ----------
+    bits : np.ndarray
+        float64 (n,).
+    sizes : np.ndarray
+        int64 (n,), UTF-8 bytes.
+    slices : np.ndarray
+        str (n,).
+    """
+
+    bits: NDArray[np.float64]
+    sizes: NDArray[np.int64]
+    slices: NDArray[np.str_]
+
+    def per_byte(self, slice_name: str | None = None, seed: int = 0) -> Interval:
+        """Bits per byte of all documents, or of those of a slice; its n is their number of bytes."""
+        return self._ratio(self.bits, slice_name, seed)
+
+    def beside(self, other: DocumentBits, slice_name: str | None = None, seed: int = 0) -> Interval:
+        """Bits per byte minus another model's on the same documents: below 0, these are better.
+
+        Raises
+        ------
+        InputError
+            If the two are not of the same documents.
+        """
+        if not (np.array_equal(self.sizes, other.sizes) and np.array_equal(self.slices, other.slices)):
+            raise InputError("The two were measured on different documents; measure both models on the same text.")
+        return self._ratio(self.bits - other.bits, slice_name, seed)
+
+    def _ratio(self, bits: NDArray[np.float64], slice_name: str | None, seed: int) -> Interval:
+        here = np.ones(len(bits), bool) if slice_name is None else self.slices == slice_name
+        if not here.any():
+            raise InputError(f"No document is in the slice '{slice_name}'; there are {', '.join(set(self.slices))}.")
+        return of_ratio(bits[here, None], self.sizes[here, None], seed)[0]
+
+
+def document_bits(
+    model: PreTrainedModel, vocabulary: Vocabulary, documents: Sequence[Document], **how: Any
+) -> DocumentBits:
+    """Score each document by itself.
+
+    Parameters
+    ----------
+    model, vocabulary, documents
+        As for `bits_per_byte`; empty documents are left out.
+    how
+        Its window, batch_tokens or progress.
+
+    Raises
+    ------
+    InputError
+        As `bits_per_byte`.
+    """
+    apart = [replace(document, slice=str(place)) for place, document in enumerate(documents)]
+    found = bits_per_byte(model, vocabulary, apart, **how)
+    sizes = np.array(list(found.bytes_by_slice.values()), np.int64)
+    slices = np.array([documents[int(place)].slice for place in found.bytes_by_slice])
+    return DocumentBits(np.array(list(found.by_slice.values())) * sizes, sizes, slices)
+
+
+def pooled(several: Sequence[DocumentBits]) -> DocumentBits:
+    """Put the documents of several measurements together, as those of several seeds."""
+    return DocumentBits(
+        np.concatenate([one.bits for one in several]),
+        np.concatenate([one.sizes for one in several]),
+        np.concatenate([one.slices for one in several]),
+    )

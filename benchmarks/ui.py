@@ -140,13 +140,8 @@ def kernel(folder: str) -> dict[str, Any]:
         grown = process.memory_info().rss - held
     assert isinstance(state, LabState)
     callbacks = _in_callbacks(state, drawn)
-    return {
-        "rows": rows,
-        "callbacks": callbacks,
-        "memory_mb": (held - before) / 1e6,
-        "kernel_mb": held / 1e6,
-        "growth_mb": grown / 1e6,
-    }
+    memory = {"memory_mb": (held - before) / 1e6, "kernel_mb": held / 1e6, "growth_mb": grown / 1e6}
+    return {"rows": rows, "callbacks": callbacks, "memory": memory}
 
 
 def _in_callbacks(state: Any, drawn: dict[str, Any]) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ class MapWords:
     def _count_lines(self, space: str, ids: np.ndarray) -> list[str]:
         counts = self._colouring.values("frequency", space, ids).tolist()
         told = zip(ids.tolist(), counts, (self._colouring.script(space, i) for i in ids.tolist()), strict=True)
-        return [f"id {i}{f', {n:,.0f} times in the text' if n == n else ''}, {script}" for i, n, script in told]
+        return [f"id {i}{f', {n:,.0f} times in the text' if np.isfinite(n) else ''}, {script}" for i, n, script in told]
 
     def _bytes_lines(self, space: str, ids: np.ndarray) -> list[str]:
         spelled = [self._bytes(space, i) for i in ids.tolist()]

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import nbformat
 from playwright.sync_api import Locator, Page, expect
 
+from .servers import Server
+
 START_MS = 60_000
+SHORT_MS = 30_000
+LONG_MS = 300_000
 # What JupyterLab itself says when a kernel is killed, or a page lost, on purpose; nothing of ours: outputs that it had
 # saved name widgets that are gone.
 EXPECTED = (
@@ -138,3 +143,28 @@ class LabPage:
     def ink(self, hook: str) -> str:
         """Colour of the text in a panel's figure."""
         return str(self.page.locator(f".{hook} .js-plotly-plot").last.evaluate("(f) => f._fullLayout.font.color"))
+
+
+@contextmanager
+def lab_in_a_cell(server: Server, browser: Any, name: str, call: str, ready: str) -> Iterator[LabPage]:
+    """Run a notebook of one cell: `call` makes the lab, and what the selector `ready` finds tells that it is there."""
+    cell = nbformat.v4.new_code_cell(f"from tokalign_lab.widgets import Lab\n\n{call}")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, server.folder / "notebooks" / f"{name}.ipynb")
+    page: Page = browser.new_page(viewport={"width": 1280, "height": 1700})  # a whole panel fits a screenshot
+    made = LabPage(page, server.url, server.token)
+    made.open(f"notebooks/{name}.ipynb")
+    made.run_all()
+    expect(page.locator(ready)).to_be_visible(timeout=LONG_MS)
+    yield made
+    page.close()
+
+
+def open_tab(lab: LabPage, name: str) -> Locator:
+    """Open a tab of the lab and return its box, once it is made."""
+    lab.page.get_by_role("tab", name=name, exact=True).click()
+    box = lab.page.locator(f".tl-tab-{name.lower()}")
+    expect(box).to_be_visible(timeout=SHORT_MS)
+    expect(box.get_by_text("Opening …")).to_have_count(0, timeout=LONG_MS)
+    return box

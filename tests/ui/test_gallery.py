@@ -7,16 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
 
 from .conftest import FAST
-from .lab_page import LabPage
+from .lab_page import LONG_MS, SHORT_MS, LabPage, lab_in_a_cell, open_tab
 from .servers import Server, jupyter_lab
-
-SHORT_MS = 30_000
-LONG_MS = 300_000
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +26,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def lab(bare: Server, browser: Any) -> Iterator[LabPage]:
     """A notebook of one cell that ends in the lab."""
-    cell = nbformat.v4.new_code_cell("from tokalign_lab.widgets import Lab\n\nLab()")
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
-    nbformat.write(notebook, bare.folder / "notebooks" / "bare.ipynb")
-    page: Page = browser.new_page(viewport={"width": 1280, "height": 1700})
-    made = LabPage(page, bare.url, bare.token)
-    made.open("notebooks/bare.ipynb")
-    made.run_all()
-    expect(page.locator(".tl-recorded-bar")).to_be_visible(timeout=LONG_MS)
-    yield made
-    page.close()
-
-
-def open_tab(lab: LabPage, name: str) -> Locator:
-    lab.page.get_by_role("tab", name=name, exact=True).click()
-    box = lab.page.locator(f".tl-tab-{name.lower()}")
-    expect(box).to_be_visible(timeout=SHORT_MS)
-    expect(box.get_by_text("Opening …")).to_have_count(0, timeout=LONG_MS)
-    return box
+    with lab_in_a_cell(bare, browser, "bare", "Lab()", ".tl-recorded-bar") as made:
+        yield made
 
 
 def marked(box: Locator) -> None:

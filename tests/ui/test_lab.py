@@ -12,15 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import expect
 
-from .lab_page import LabPage
+from .lab_page import LONG_MS, SHORT_MS, LabPage, lab_in_a_cell, open_tab
 from .servers import Server
 
-SHORT_MS = 30_000
-LONG_MS = 300_000
 TABS = ("Pair", "Lexicon", "Maps", "Diagnosis", "Training", "Compare", "Runs", "Report")
 
 
@@ -33,26 +30,8 @@ def runs(jupyter: Server) -> Path:
 @pytest.fixture(scope="module")
 def lab(jupyter: Server, browser: Any, runs: Path) -> Iterator[LabPage]:
     """A notebook of one cell that ends in the lab."""
-    cell = nbformat.v4.new_code_cell(f"from tokalign_lab.widgets import Lab\n\nLab(runs={str(runs)!r})")
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
-    nbformat.write(notebook, jupyter.folder / "notebooks" / "lab.ipynb")
-    page: Page = browser.new_page(viewport={"width": 1280, "height": 1700})  # a whole panel fits a screenshot
-    made = LabPage(page, jupyter.url, jupyter.token)
-    made.open("notebooks/lab.ipynb")
-    made.run_all()
-    expect(page.locator(".tl-lab .tl-sides")).to_be_visible(timeout=LONG_MS)
-    yield made
-    page.close()
-
-
-def open_tab(lab: LabPage, name: str) -> Locator:
-    """Open a tab and return its box, once it is made."""
-    lab.page.get_by_role("tab", name=name, exact=True).click()
-    box = lab.page.locator(f".tl-tab-{name.lower()}")
-    expect(box).to_be_visible(timeout=SHORT_MS)
-    expect(box.get_by_text("Opening …")).to_have_count(0, timeout=LONG_MS)
-    return box
+    with lab_in_a_cell(jupyter, browser, "lab", f"Lab(runs={str(runs)!r})", ".tl-lab .tl-sides") as made:
+        yield made
 
 
 def state_of(lab: LabPage) -> str:

@@ -3,7 +3,7 @@
 A recorded run is a run folder like any other, made by `tokalign-lab gallery record` from real runs; its `run.json` says
 so under "recorded". It lies in the package and not among the user's runs, is read and never written, and keeps what
 people look at: events, scores, the lexicon, the places of tokens on both maps, the diagnosis. What it does not keep it
-says (`Recorded.left_out`). Titles begin with "Recorded: ", folders with "recorded-".
+says (its "left_out"). Titles begin with "Recorded: ", folders with "recorded-".
 """
 
 from __future__ import annotations

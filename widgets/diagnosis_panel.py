@@ -148,13 +148,15 @@ class DiagnosisPanel(Panel):
             for part in row.children:
                 part.close()
             row.close()
-        self._show_fine()
         self._on_selection(None)
 
     def _show_fine(self) -> None:
         """Hide what is fine, or show it; rows are made once, since making widgets takes longer than a callback may."""
         for row, found in self._rows():
-            row.layout.display = "" if found.severity != "ok" or self._fine.value else "none"
+            row.layout.display = self._display(found)
+
+    def _display(self, found: Finding) -> str:
+        return "" if found.severity != "ok" or self._fine.value else "none"
 
     def _rows(self) -> list[tuple[w.HBox, Finding]]:
         found = self.diagnosis.findings if self.diagnosis is not None else []
@@ -169,7 +171,7 @@ class DiagnosisPanel(Panel):
         )  # fmt: skip
         press.disabled = not n
         press.add_class(f"tl-finding-{_slug(found.name)}")
-        row = w.HBox([w.HTML(finding_html(found)), press])
+        row = w.HBox([w.HTML(finding_html(found)), press], layout=w.Layout(display=self._display(found)))
         row.add_class("tl-finding")
         row.add_class(f"tl-severity-{found.severity}")
         return row

@@ -17,7 +17,11 @@ function watch(model) {
     if (model.get("dark") === dark && model.get("seen")) return;
     model.set("dark", dark);
     model.set("seen", true);
-    model.save_changes();
+    try {
+      model.save_changes();
+    } catch {
+      // The panel was closed before its view was drawn, so there is no one to tell.
+    }
   };
   tell();
   const observer = new MutationObserver(tell);

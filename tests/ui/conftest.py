@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
+from tokalign_lab.files import cache_folder
+
 from .lab_page import LabPage
 from .servers import ROOT, Server, jupyter_lab
 
@@ -44,8 +46,17 @@ def browser_type_launch_args() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """JupyterLab over a copy of the notebooks, with runs in a temporary folder and sizes made small."""
-    with jupyter_lab(tmp_path_factory.mktemp("jupyter"), FAST) as server:
+    """JupyterLab over a copy of the notebooks, with runs in a temporary folder and sizes made small.
+
+    Its cache begins with the assets alone: a layout that an earlier session of tests has left would be shown at once,
+    and no job would be seen.
+    """
+    home = tmp_path_factory.mktemp("jupyter")
+    assets, cache = cache_folder() / "assets", home / "cache"
+    assets.mkdir(parents=True, exist_ok=True)
+    cache.mkdir()
+    (cache / "assets").symlink_to(assets, target_is_directory=True)
+    with jupyter_lab(home, {**FAST, "TOKALIGN_CACHE": str(cache)}) as server:
         yield server
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ class LabPage:
 
     def _hear(self, text: str) -> None:
         if not (self._deaf and any(word in text for word in EXPECTED)):
-            self.errors.append(text)
+            self.errors.append(f"{text}, during {os.environ.get('PYTEST_CURRENT_TEST')}")
 
     @contextmanager
     def losing_the_page(self) -> Iterator[None]:

@@ -62,7 +62,7 @@ def run(bench: Bench, target: Vocabulary, share: float) -> Result:
     model, lexicon = tuning.moved(target, bench.seed, bench.given.device, recipe, documents=part)
     first = bench.untuned(model, target)
     origins = lexicon.table["origin"].value_counts(normalize=True).to_dict()
-    found = bench.tune(bench.save(model, target), target)
+    found = bench.tune(f"vectors from {share:.0%} of the text", bench.save(model, target), target)
     return {**found, "first": first, "aligned": origins.get("aligned", 0.0), "text_bytes": n_bytes(part) * bool(share)}
 
 

@@ -40,10 +40,10 @@ def main() -> None:
     _, source = tuning.source(given.device)
     for bench in tuning.benches(given):
         by.setdefault("control", []).append(
-            kept(partial(bench.tune, tuning.SOURCE, source), model="control", **bench.key)
+            kept(partial(bench.tune, "control", tuning.SOURCE, source), model="control", **bench.key)
         )
         for name, target in vocabularies.items():
-            by.setdefault(name, []).append(kept(partial(bench.move_and_tune, target), model=name, **bench.key))
+            by.setdefault(name, []).append(kept(partial(bench.move_and_tune, name, target), model=name, **bench.key))
     tables: list[Table] = [
         ("The vocabularies", [facts(source, target, by[name]) for name, target in vocabularies.items()])
     ]

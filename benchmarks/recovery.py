@@ -46,9 +46,9 @@ def runs(bench: Bench) -> Iterator[tuple[str, Callable[[], Result]]]:
     """Name what is measured on one text, and say how."""
     _, vocabulary = tuning.source(bench.given.device)
     for name, changed in CONTROLS.items():
-        yield name, partial(bench.tune, tuning.SOURCE, vocabulary, **changed)
+        yield name, partial(bench.tune, name, tuning.SOURCE, vocabulary, **changed)
     for name in bench.given.targets:
-        yield name, partial(bench.move_and_tune, catalog.load_vocabulary(name))
+        yield name, partial(bench.move_and_tune, name, catalog.load_vocabulary(name))
 
 
 def table(by: dict[str, list[Result]], given: argparse.Namespace, name: str) -> Table:

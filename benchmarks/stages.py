@@ -63,7 +63,7 @@ def variants(quick: bool) -> Sequence[tuple[str, float]]:
 
 def tuned(bench: Bench, begin: Any, target: Vocabulary, rate: str, share: float) -> Result:
     rates = {} if rate == PAPERS else {f"learning_rate_stage{i}": float(rate) for i in (1, 2)}
-    return bench.tune(begin()[0], target, stage1_share=share, **rates)
+    return bench.tune(f"share {share:.0%} at {rate}", begin()[0], target, stage1_share=share, **rates)
 
 
 def name_of(rate: str, share: float) -> dict[str, Any]:

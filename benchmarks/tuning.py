@@ -6,7 +6,8 @@ text is drawn for it once, in equal parts a slice, and every run reads that text
 only the number of tokens that a sequence takes follows from the vocabulary. Tokens are told beside it.
 
 Tuning is `adaptation.train.adapt`, in a process of its own as a run's. What is measured on is held out by the text
-itself. Results are kept beside the page, so that a program that was stopped goes on where it was.
+itself. Results are kept beside the page, so that a program that was stopped goes on where it was. With `--runs FOLDER`
+every tuning is a run there too, which the lab (`Lab(runs=FOLDER)`) shows while it goes on and afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shutil
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -42,6 +45,10 @@ from tokalign_lab.model.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model
+from tokalign_lab.provenance import now
+from tokalign_lab.runs.control import new_folder
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.process import start_time
 from tokalign_lab.vocabulary import Vocabulary
 
 SOURCE = "smollm2-135m"
@@ -65,6 +72,7 @@ def options(description: str | None, steps: int, cuda: dict[str, int] | None = N
     found.add_argument("--bytes", type=int, default=5_000, help="held-out text measured, a slice")
     found.add_argument("--seeds", type=int, default=1)
     found.add_argument("--device", help="cpu or cuda; cuda where there is one")
+    found.add_argument("--runs", type=Path, help="keep each tuning here as a run, for the lab; without weights")
     return found
 
 
@@ -157,7 +165,9 @@ class Bench:
     train, measured
         Passages to tune on and held-out passages.
     folder
-        Holds both as `text.jsonl`, and the model that is tuned from.
+        Holds the model that is tuned from.
+    text
+        The file that holds both kinds of passages.
     """
 
     given: argparse.Namespace
@@ -165,6 +175,7 @@ class Bench:
     train: list[Document]
     measured: list[Document]
     folder: Path
+    text: Path
 
     @property
     def key(self) -> dict[str, Any]:
@@ -196,11 +207,13 @@ class Bench:
         """Write a model to tune, in the place of the one before; returns its folder."""
         return str(save_model(model, vocabulary, self.folder / "start", card={"model": SOURCE}))
 
-    def tune(self, model: str, vocabulary: Vocabulary, **changed: Any) -> Result:
+    def tune(self, title: str, model: str, vocabulary: Vocabulary, **changed: Any) -> Result:
         """Tune a model on all of the text, by `adapt` in a process of its own.
 
         Parameters
         ----------
+        title
+            What a run that is kept is called.
         model
             A name or folder.
         vocabulary
@@ -228,8 +241,15 @@ class Bench:
             save_every=given.steps,
             seed=self.seed,
         )
-        text = str(self.folder / "text.jsonl")
-        found = measured(_adapt, model, text, replace(settings, **changed), given.device)
+        settings = replace(settings, **changed)
+        with tempfile.TemporaryDirectory() as folder:
+            run = RunFolder.create(
+                new_folder("adapt", given.runs or folder),
+                "adapt",
+                {"model": model, "text": [str(self.text.resolve())], **asdict(settings), "device": given.device},
+            )
+            run.entitle(f"{Path(sys.argv[0]).stem}: {title}, seed {self.seed}")
+            found = measured(_adapt, run.path, settings)
         done = len(found["losses"]) / given.steps
         return {
             **found,
@@ -239,11 +259,11 @@ class Bench:
             "bytes_per_token": bytes_per_token(vocabulary, self.measured),
         }
 
-    def move_and_tune(self, target: Vocabulary) -> Result:
+    def move_and_tune(self, title: str, target: Vocabulary) -> Result:
         """Tune a moved model; the result also has "ceiling" and "not_calibrated", its bits before calibration."""
         ceiling = self.ceiling(target)
         place, before = self.start(target)
-        return {**self.tune(place, target), "ceiling": ceiling, "not_calibrated": before}
+        return {**self.tune(title, place, target), "ceiling": ceiling, "not_calibrated": before}
 
 
 def benches(given: argparse.Namespace) -> Iterator[Bench]:
@@ -253,18 +273,28 @@ def benches(given: argparse.Namespace) -> Iterator[Bench]:
         train = draw("train", budget // len(SLICES), TRAIN_PASSAGE, seed)
         held_out = draw("held_out", given.bytes, MEASURED_PASSAGE, seed)
         with tempfile.TemporaryDirectory() as folder:
-            write_jsonl([asdict(passage) for passage in [*train, *held_out]], Path(folder) / "text.jsonl")
-            yield Bench(given, seed, train, held_out, Path(folder))
+            text = (given.runs or Path(folder)) / f"text-{text_hash([*train, *held_out])[:12]}.jsonl"
+            text.parent.mkdir(parents=True, exist_ok=True)
+            write_jsonl([asdict(passage) for passage in [*train, *held_out]], text)
+            yield Bench(given, seed, train, held_out, Path(folder), text)
 
 
-def _adapt(model: str, text: str, settings: AdaptSettings, device: str) -> Result:
-    events: list[dict[str, Any]] = []
-    stopped = None
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            adapt(model, [text], settings, Path(folder), events.append, device=device)
-        except Diverged as error:
-            stopped = str(error)
+def _adapt(folder: Path, settings: AdaptSettings) -> Result:
+    """Do a run in this process, and sum up what it told; its weights are not kept."""
+    run = RunFolder(folder)
+    given = run.info()["settings"]
+    run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
+    state, stopped = "failed", None
+    try:
+        adapt(given["model"], given["text"], settings, run.path, run.emit, device=given["device"])
+        state = "finished"
+    except Diverged as error:
+        stopped = str(error)
+    finally:
+        run.update(state=state, ended=now(), error=stopped)
+        for weights in ("model", "checkpoints"):
+            shutil.rmtree(run.path / weights, ignore_errors=True)
+    events = run.events()[0]
     steps = [event for event in events if event["kind"] == "step"]
     curve = {e["step"]: {"all": e["bits_per_byte"], **e["by_slice"]} for e in events if e["kind"] == "evaluation"}
     speeds: dict[str, list[float]] = {}

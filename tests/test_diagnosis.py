@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from tokalign_lab import catalog
 from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, reverse_of
 from tokalign_lab.alignment.recipes import Alignment, align
+from tokalign_lab.alignment.shuffle import shuffled
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.errors import InputError
@@ -22,7 +23,7 @@ from tokalign_lab.evaluation.diagnosis import Diagnosis, diagnose
 from tokalign_lab.evaluation.finding import MOST_IDS
 from tokalign_lab.evaluation.row_findings import untrained_rows
 from tokalign_lab.spelling import script_of
-from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 
 
 def made_of(rows: LexiconRows, source: Vocabulary, target: Vocabulary, counts: np.ndarray | None = None) -> Lexicon:
@@ -305,3 +306,30 @@ def test_a_damaged_lexicon_ends_in_one_sentence(damage: str, tmp_path: Path, sma
         assert done.exit_code == 2
         assert done.stderr.count("\n") == 1
         assert "l.parquet" in done.stderr
+
+
+def test_shared_tokens_with_the_row_of_another_are_found(
+    small_pair: TokenizedPair, alignments: dict[str, Alignment]
+) -> None:
+    source, target = small_pair.source, small_pair.target
+    whole = alignments["anchored"].lexicon
+    assert diagnose(whole, source, target).finding("shared tokens").values["astray"] == 0
+    spoiled = shuffled(whole, 0.3)
+    found = diagnose(spoiled, source, target)
+    assert (found.verdict, found.finding("shared tokens").severity) == ("poor", "poor")
+    moved = set(np.flatnonzero(spoiled.table["source_id"] != whole.table["source_id"]).tolist())
+    assert set(found.finding("shared tokens").target_ids) <= moved
+    share = found.finding("shared tokens").values["astray"] / found.finding("shared tokens").values["shared"]
+    assert 0.2 < share < 0.3  # of the dealt ones a few get their own row again, and roles keep out
+
+
+def test_a_persons_own_choice_is_no_mistake(small_pair: TokenizedPair) -> None:
+    source, target = small_pair.source, small_pair.target
+    shared = shared_tokens(source, target)
+    rows = LexiconRows(target.size)
+    for target_id, source_id in zip(shared.target_ids.tolist(), shared.source_ids.tolist(), strict=True):
+        rows.copy(target_id, source_id, "identical")
+    first, second = shared.target_ids[:2].tolist()
+    rows.copy(first, int(shared.source_ids[1]), "edited")
+    rows.copy(second, int(shared.source_ids[0]), "identical")
+    assert diagnose(made_of(rows, source, target), source, target).finding("shared tokens").target_ids == [second]

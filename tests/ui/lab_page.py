@@ -14,8 +14,8 @@ from playwright.sync_api import Locator, Page, expect
 from .servers import Server
 
 START_MS = 60_000
-SHORT_MS = 30_000
-LONG_MS = 300_000
+SHORT_MS = 30_000  # an answer of the kernel
+LONG_MS = 300_000  # align and rearrange in a loaded two-core machine
 # What JupyterLab itself says when a kernel is killed, or a page lost, on purpose; nothing of ours: outputs that it had
 # saved name widgets that are gone.
 EXPECTED = (

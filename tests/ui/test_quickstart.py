@@ -13,10 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from .lab_page import LabPage
-
-SHORT_MS = 30_000  # an answer of the kernel
-LONG_MS = 300_000  # align and rearrange in a loaded two-core machine
+from .lab_page import LONG_MS, SHORT_MS, LabPage
 
 
 def _text(lab: LabPage, selector: str) -> str:

@@ -11,9 +11,9 @@ from playwright.sync_api import expect
 
 from tokalign_lab import app
 
+from .lab_page import LONG_MS
 from .servers import free_port, serving
 
-LONG_MS = 300_000
 TOKEN = "a-token-for-this-test"
 # Voila's own: its template asks a CDN for fonts and MathJax, and its front end complains about JupyterLab's modules.
 NOT_OURS = ("net::ERR", "MathJax", "The getter for the shared module is not a function")

@@ -153,7 +153,7 @@ def adapt(
     text = [*text, *(more_text or [])]
     AdaptSettings.from_dict(settings)
     catalog.model_folder(model_dir)  # a model that is not there ends here, before a run is made
-    catalog.load_tokenizer(model_dir)
+    catalog.load_vocabulary(model_dir)
     if teacher:
         from tokalign_lab.adaptation.teacher import check_same_tokenizer
 

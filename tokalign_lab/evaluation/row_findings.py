@@ -1,4 +1,4 @@
-"""Findings about what rows rest on: partners, pieces, nothing; padding, zero and untrained source rows.
+"""Findings about what rows rest on: partners, pieces, nothing; another token's row; padding, zero, untrained rows.
 
 A source row is untrained where the tokenizer never makes the token. Such rows lie close together, where weight decay
 and the softmax pushed them, so that rows known to be unused (padding; bytes that no UTF-8 text holds) show where, and
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.finding import Case, Finding, grade
-from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.evaluation.finding import Case, Finding, grade, several
+from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,8 @@ NOTHING_WARN, NOTHING_POOR = 0.01, 0.05
 pieces and random rows 2.2 (docs/results/demo.md); where it is 1.5 %, 0.03 and 0.08 (another text, same model)."""
 NOTHING_OF_VOCABULARY_WARN, NOTHING_OF_VOCABULARY_POOR = 0.05, 0.5
 """The same where no text is known."""
+ASTRAY_WARN, ASTRAY_POOR = NOTHING_WARN, NOTHING_POOR
+"""A known token with the row of another says no more than a random row: the same bounds."""
 USELESS_POOR = 0.01
 """Share of the text on padding, zero or untrained rows; upstream's shipped matrices hit padding in 6 and 1 tokens."""
 AS_CLOSE = 3.0
@@ -40,7 +42,7 @@ _NEVER_IN_UTF8 = (0xC0, 0xC1, *range(0xF5, 0x100))
 
 def row_findings(case: Case, model: PreTrainedModel | None) -> list[Finding]:
     """All findings of this module; those about trained rows need the source model."""
-    found = [coverage(case), nothing(case)]
+    found = [coverage(case), nothing(case), astray(case)]
     if model is None:
         return [*found, padding(case, case.source.size)]
     rows = int(model.get_input_embeddings().weight.shape[0])
@@ -88,6 +90,36 @@ def nothing(case: Case) -> Finding:
         {"share": case.share(case.on_nothing), "share_of_text": share},
         case.most_used(case.on_nothing),
         case.ids(case.on_nothing),
+    )
+
+
+def astray(case: Case) -> Finding:
+    """Tokens that the source has too, byte for byte, but whose row is chosen from another token.
+
+    A person's own choice is no mistake. Bytes are compared, so that any of several source tokens that spell the same
+    will do.
+    """
+    shared = shared_tokens(case.source, case.target, by="bytes")
+    chosen = case.source_of[shared.target_ids]
+    there = (chosen >= 0) & (chosen < case.source.size) & (case.origin[shared.target_ids] != "edited")
+    spelled, wanted = case.source.token_bytes, case.target.token_bytes
+    lost = [
+        target
+        for target, source in zip(shared.target_ids[there].tolist(), chosen[there].tolist(), strict=True)
+        if spelled[source] != wanted[target]
+    ]
+    hit = np.isin(np.arange(len(case.origin)), lost)
+    share = case.text_share(hit)
+    severity = grade(share, ASTRAY_WARN, ASTRAY_POOR)
+    return Finding(
+        "shared tokens",
+        severity,
+        f"Of {several(len(shared.target_ids), 'token')} that the source spells the same, {case.amount(hit)} have the "
+        "row of another token.",
+        "" if severity == "ok" else "Copy what both vocabularies have, by bytes (anchored and pieces do).",
+        {"shared": len(shared.target_ids), "astray": int(hit.sum()), "share_of_text": share},
+        case.pairs(case.ids(hit)),
+        case.ids(hit),
     )
 
 

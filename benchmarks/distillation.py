@@ -28,12 +28,12 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import report
+from harness import doing, drop_weights, report
 from peers import PeerFailed, run_gold
 from quality import SLICES, Results, passages
 
@@ -52,6 +52,7 @@ from tokalign_lab.model.calibrate import calibrate
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model
+from tokalign_lab.runs.folder import RunFolder
 
 SOURCE, TEACHER, TARGET = "smollm2-135m", "gemma-3-270m", "gemma3"
 PROMPT_TOKENS, NEW_TOKENS = 32, 96
@@ -114,7 +115,7 @@ class Bench:
             scores["tasks"] = score_tasks(model, vocabulary, shots=shots, limit=self.options.limit).to_dict()
         self.results.add(**line, seconds=seconds, device=model.device.type, **scores)
         if name not in ("source", "teacher", "before"):
-            shutil.rmtree(self.work / f"{name}-{seed}", ignore_errors=True)  # a gigabyte and more each
+            drop_weights(RunFolder(self._folder(name, seed)))
 
     def moved(self, seed: int = 0) -> Path:
         """Rearrange and calibrate the source, once."""
@@ -131,7 +132,7 @@ class Bench:
 
     def tuned(self, name: str, seed: int, text: str = "default", **more: Any) -> Path:
         """Tune the moved model in two stages, going on where it was stopped."""
-        options, folder = self.options, self.work / f"{name}-{seed}"
+        options, folder = self.options, self._folder(name, seed)
         settings = AdaptSettings(
             steps=options.steps,
             batch_size=options.batch_size,
@@ -142,8 +143,16 @@ class Bench:
             seed=seed,
             **more,
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        return adapt(str(self.moved()), [text], settings, folder, _quiet, resume=True, max_bytes=options.train_bytes)
+        given = {"model": str(self.moved()), "text": [text], "max_bytes": options.train_bytes}
+        run = RunFolder(folder)
+        if not (folder / "run.json").is_file():
+            run = RunFolder.create(folder, "adapt", {**given, **asdict(settings)})
+            run.entitle(f"distillation: {name}, seed {seed}")
+        with doing(run):
+            return adapt(given["model"], [text], settings, folder, run.emit, resume=True, max_bytes=options.train_bytes)
+
+    def _folder(self, name: str, seed: int) -> Path:
+        return (self.options.runs or self.work) / f"distillation-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
 
     def sentence(self, seed: int) -> Path:
         """Tune on as much of the teacher's text as the budget has tokens."""
@@ -174,10 +183,6 @@ class Bench:
 
     def _train(self, seed: int) -> list[Document]:
         return part_of(read_documents(["default"], max_bytes=self.options.train_bytes, seed=seed), "train")
-
-
-def _quiet(event: dict[str, Any]) -> None:
-    """Let the events go: the benchmark's own lines are enough."""
 
 
 def run(bench: Bench) -> None:
@@ -259,6 +264,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="score the six tasks on so many questions each")
     parser.add_argument("--shots", type=int, nargs="+", default=[0], help="examples in a task's prompt")
     parser.add_argument("--ablate", action="store_true", help="change the token-level settings one by one")
+    parser.add_argument("--runs", type=Path, help="keep each tuning here as a run, for the lab; without weights")
     parser.add_argument("--gold-python", type=Path, help="the interpreter of GOLD's environment")
     options = parser.parse_args()
     if options.gold_python is not None and not options.gold_python.is_file():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import platform
 import resource
 import shlex
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ import numpy as np
 
 from tokalign_lab.console import format_value, print_table
 from tokalign_lab.provenance import installed_versions, now
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.process import start_time
 
 Table = tuple[str, Sequence[Mapping[str, Any]]]
 Result = dict[str, Any]
@@ -86,6 +90,24 @@ class Kept:
         shown = {name: value for name, value in line.items() if name not in ("settings", "losses")}
         print(json.dumps(shown), flush=True)
         return line
+
+
+@contextlib.contextmanager
+def doing(run: RunFolder) -> Iterator[None]:
+    """Do a run in this process: within the block it is running, afterwards finished or failed."""
+    run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()), ended=None, error=None)
+    try:
+        yield
+    except BaseException as error:
+        run.update(state="failed", ended=now(), error=str(error))
+        raise
+    run.update(state="finished", ended=now())
+
+
+def drop_weights(run: RunFolder) -> None:
+    """Remove model and checkpoints of a run, a gigabyte and more; what it told stays."""
+    for name in ("model", "checkpoints"):
+        shutil.rmtree(run.path / name, ignore_errors=True)
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import Result, limit_threads, measured, parser
+from harness import Result, doing, drop_weights, limit_threads, measured, parser
 
 from tokalign_lab import catalog
 from tokalign_lab.adaptation.data import PackedBlocks
@@ -45,10 +44,8 @@ from tokalign_lab.model.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model
-from tokalign_lab.provenance import now
 from tokalign_lab.runs.control import new_folder
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.process import start_time
 from tokalign_lab.vocabulary import Vocabulary
 
 SOURCE = "smollm2-135m"
@@ -283,17 +280,14 @@ def _adapt(folder: Path, settings: AdaptSettings) -> Result:
     """Do a run in this process, and sum up what it told; its weights are not kept."""
     run = RunFolder(folder)
     given = run.info()["settings"]
-    run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
-    state, stopped = "failed", None
+    stopped = None
     try:
-        adapt(given["model"], given["text"], settings, run.path, run.emit, device=given["device"])
-        state = "finished"
+        with doing(run):
+            adapt(given["model"], given["text"], settings, run.path, run.emit, device=given["device"])
     except Diverged as error:
         stopped = str(error)
     finally:
-        run.update(state=state, ended=now(), error=stopped)
-        for weights in ("model", "checkpoints"):
-            shutil.rmtree(run.path / weights, ignore_errors=True)
+        drop_weights(run)
     events = run.events()[0]
     steps = [event for event in events if event["kind"] == "step"]
     curve = {e["step"]: {"all": e["bits_per_byte"], **e["by_slice"]} for e in events if e["kind"] == "evaluation"}

@@ -35,7 +35,7 @@ def prepare(target: str, folder: str) -> dict[str, Any]:
     return {}
 
 
-def settings_of(stage: int, steps: int, batch: int, length: int, checkpointing: bool = False) -> Any:
+def settings_of(stage: int, steps: int, batch: int, length: int, **more: Any) -> Any:
     from tokalign_lab.adaptation.settings import AdaptSettings
 
     return AdaptSettings(
@@ -46,11 +46,11 @@ def settings_of(stage: int, steps: int, batch: int, length: int, checkpointing: 
         evaluate_bytes=2_000,
         prompts=(),
         save_every=steps,
-        gradient_checkpointing=checkpointing,
+        **more,
     )
 
 
-def ours(model: str, stage: int, steps: int, batch: int, length: int, checkpointing: bool = False) -> dict[str, Any]:
+def ours(model: str, stage: int, steps: int, batch: int, length: int, **more: Any) -> dict[str, Any]:
     """`adapt`, of which the step events are kept."""
     from tokalign_lab.adaptation.train import adapt
 
@@ -59,7 +59,7 @@ def ours(model: str, stage: int, steps: int, batch: int, length: int, checkpoint
         adapt(
             model,
             ["default"],
-            settings_of(stage, steps, batch, length, checkpointing),
+            settings_of(stage, steps, batch, length, **more),
             Path(folder),
             events.append,
             max_bytes=TEXT_BYTES,
@@ -73,7 +73,12 @@ def ours(model: str, stage: int, steps: int, batch: int, length: int, checkpoint
 
 def ours_checkpointing(model: str, stage: int, steps: int, batch: int, length: int) -> dict[str, Any]:
     """`adapt`, keeping only each layer's input for the backward pass."""
-    return ours(model, stage, steps, batch, length, checkpointing=True)
+    return ours(model, stage, steps, batch, length, gradient_checkpointing=True)
+
+
+def ours_one_by_one(model: str, stage: int, steps: int, batch: int, length: int) -> dict[str, Any]:
+    """`adapt` with the same sequences a step, one at a time."""
+    return ours(model, stage, steps, 1, length, gradient_accumulation_steps=batch)
 
 
 def plain(model_name: str, stage: int, steps: int, batch: int, length: int) -> dict[str, Any]:
@@ -160,6 +165,7 @@ LOOPS = (
     ("plain", plain, False),
     ("plain, huge pages", plain, True),
     ("ours", ours, True),
+    ("ours, one sequence at a time", ours_one_by_one, True),
     ("ours, gradient checkpointing", ours_checkpointing, True),
 )
 

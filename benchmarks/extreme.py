@@ -15,6 +15,7 @@ step 0 to the end of the control, in bits per byte. About 15 minutes on two core
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,14 +28,19 @@ from tokalign_lab.vocabulary import Vocabulary, overlap
 
 GOAL = 0.95
 POINTS = 8
+MADE: dict[str, Callable[[], Vocabulary]] = {
+    "bytes": lambda: letter_vocabulary("bytes"),
+    "characters": lambda: letter_vocabulary(
+        "characters", letters_of(document.text for document in tuning.align_text())
+    ),
+}
 
 
 def main() -> None:
-    given = tuning.settled(tuning.options(__doc__, steps=120), points=POINTS)
-    vocabularies = {
-        "bytes": letter_vocabulary("bytes"),
-        "characters": letter_vocabulary("characters", letters_of(document.text for document in tuning.align_text())),
-    }
+    options = tuning.options(__doc__, steps=120)
+    options.add_argument("--vocabularies", nargs="+", choices=list(MADE), default=list(MADE))
+    given = tuning.settled(options, points=POINTS)
+    vocabularies = {name: MADE[name]() for name in given.vocabularies}
     kept = Kept(given)
     by: dict[str, list[Result]] = {}
     _, source = tuning.source(given.device)

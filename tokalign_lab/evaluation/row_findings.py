@@ -103,12 +103,12 @@ def astray(case: Case) -> Finding:
     chosen = case.source_of[shared.target_ids]
     there = (chosen >= 0) & (chosen < case.source.size) & (case.origin[shared.target_ids] != "edited")
     spelled, wanted = case.source.token_bytes, case.target.token_bytes
-    lost = [
+    wrong = [
         target
         for target, source in zip(shared.target_ids[there].tolist(), chosen[there].tolist(), strict=True)
         if spelled[source] != wanted[target]
     ]
-    hit = np.isin(np.arange(len(case.origin)), lost)
+    hit = np.array(wrong, np.int64)
     share = case.text_share(hit)
     severity = grade(share, ASTRAY_WARN, ASTRAY_POOR)
     return Finding(
@@ -117,7 +117,7 @@ def astray(case: Case) -> Finding:
         f"Of {several(len(shared.target_ids), 'token')} that the source spells the same, {case.amount(hit)} have the "
         "row of another token.",
         "" if severity == "ok" else "Copy what both vocabularies have, by bytes (anchored and pieces do).",
-        {"shared": len(shared.target_ids), "astray": int(hit.sum()), "share_of_text": share},
+        {"shared": len(shared.target_ids), "astray": len(hit), "share_of_text": share},
         case.pairs(case.ids(hit)),
         case.ids(hit),
     )

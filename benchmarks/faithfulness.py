@@ -29,7 +29,8 @@ from harness import machine
 from tokalign_lab import catalog
 from tokalign_lab.alignment.baselines import add_permuted
 from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
-from tokalign_lab.alignment.lexicon import Lexicon, make_provenance, reverse_of
+from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
+from tokalign_lab.alignment.lexicon_rows import reverse_of
 from tokalign_lab.alignment.neighbours import density
 from tokalign_lab.alignment.pieces import spell
 from tokalign_lab.alignment.relative import choose_pivots, relative_vectors

@@ -13,7 +13,8 @@ from tiny import tiny_model, tiny_tokenizer, tiny_vocabulary
 from typer.testing import CliRunner
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, reverse_of
+from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
+from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
 from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.alignment.shuffle import shuffled
 from tokalign_lab.cli import app

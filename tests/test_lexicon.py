@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, reverse_of
+from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
+from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
 from tokalign_lab.errors import InputError
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tiny import WORDS, tiny_vocabulary
 from typer.testing import CliRunner
 
-from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, reverse_of
+from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
+from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair

@@ -11,7 +11,7 @@ from tiny import tiny_model, tiny_vocabulary
 
 from tokalign_lab.alignment.copies import copied_rows, text_tokens_shared
 from tokalign_lab.alignment.focus import focus_rows, sparsemax
-from tokalign_lab.alignment.lexicon import LexiconRows
+from tokalign_lab.alignment.lexicon_rows import LexiconRows
 from tokalign_lab.alignment.omp import omp_rows, pursue
 from tokalign_lab.alignment.wechsel import NEIGHBOURS, TEMPERATURE, wechsel_rows
 from tokalign_lab.corpus import TokenizedPair

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tokalign_lab.alignment.baselines import add_last_in_mean_out, add_permuted, add_pieces
 from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
-from tokalign_lab.alignment.lexicon import LexiconRows
+from tokalign_lab.alignment.lexicon_rows import LexiconRows
 from tokalign_lab.alignment.neighbours import Candidates
 from tokalign_lab.alignment.one_to_one import one_to_one
 from tokalign_lab.alignment.pieces import spell

@@ -14,7 +14,8 @@ pytest.importorskip("ipywidgets")
 
 from test_comparison import SOURCE, TARGET, lexicon_of
 
-from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, reverse_of
+from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
+from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
 from tokalign_lab.runs.folder import RunFolder

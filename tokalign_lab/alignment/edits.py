@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon_rows import LexiconRows
 from tokalign_lab.alignment.mixture import output_parts
 from tokalign_lab.alignment.pieces import spell
 from tokalign_lab.errors import InputError

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon import LexiconRows
+from tokalign_lab.alignment.lexicon_rows import LexiconRows
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part

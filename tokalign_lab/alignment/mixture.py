@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon import LexiconRows
+from tokalign_lab.alignment.lexicon_rows import LexiconRows
 from tokalign_lab.alignment.neighbours import Candidates
 from tokalign_lab.alignment.pieces import spell
 from tokalign_lab.corpus import TokenizedPair

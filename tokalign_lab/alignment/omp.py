@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon import LexiconRows
+from tokalign_lab.alignment.lexicon_rows import LexiconRows
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vocabulary import Vocabulary

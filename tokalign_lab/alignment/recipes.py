@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from tokalign_lab.alignment.baselines import add_last_in_mean_out, add_permuted, add_pieces
 from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
-from tokalign_lab.alignment.lexicon import Lexicon, LexiconRows, make_provenance, make_reverse, reverse_of
+from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
+from tokalign_lab.alignment.lexicon_rows import LexiconRows, make_reverse, reverse_of
 from tokalign_lab.alignment.mixture import add_mixtures
 from tokalign_lab.alignment.neighbours import Candidates
 from tokalign_lab.alignment.one_to_one import one_to_one as assign

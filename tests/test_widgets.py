@@ -7,6 +7,8 @@ tested in `tests/ui`.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -419,3 +421,19 @@ class TestPair:
         assert picker._error.value == ""
         picker.swap()
         assert "Source: sp32k" in picker._card.value
+
+
+def test_the_first_panel_brings_what_live_figures_need(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from tokalign_lab.widgets import Lab
+from tokalign_lab.widgets.background import inline
+
+lab = Lab(runs={str(tmp_path)!r})
+print("plotly.graph_objs._figurewidget" in sys.modules)
+with inline():
+    lab.runs_panel()
+print("plotly.graph_objs._figurewidget" in sys.modules)
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said.split() == ["False", "True"]

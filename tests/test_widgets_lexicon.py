@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +31,7 @@ from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.runs import kinds
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.worker import RunContext
-from tokalign_lab.widgets import LabState, LexiconPanel, score_box
+from tokalign_lab.widgets import LabState, LexiconPanel, background, score_box
 from tokalign_lab.widgets.background import WATCHER, inline
 from tokalign_lab.widgets.histogram import ranges_of
 from tokalign_lab.widgets.lexicon_filters import PRESETS
@@ -330,6 +332,29 @@ def done_here(kind: str, settings: dict[str, Any]) -> RunFolder:
     kinds.run_kind(kind, settings, RunContext(run, resume=False))
     run.update(state="finished")
     return run
+
+
+def test_a_click_does_not_wait_for_the_tokenizer(align_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, asked = threading.Event(), threading.Event()
+    pieces_of = LexiconView.pieces_of
+
+    def slow(view: LexiconView, target_id: int) -> dict[str, Any]:
+        asked.set()
+        assert loaded.wait(20)
+        return pieces_of(view, target_id)
+
+    monkeypatch.setattr(LexiconView, "pieces_of", slow)
+    panel = LexiconPanel.of_run(align_run)
+    monkeypatch.setattr(background, "_inline", False)
+    panel.lab_state.select("target", [spelled_token(panel.lexicon)], by="lexicon")
+    assert "Its bytes are" in panel.why.pair.value
+    assert "spells it" not in panel.why.pair.value
+    assert asked.wait(20)
+    loaded.set()
+    deadline = time.monotonic() + 20
+    while "The source spells it" not in panel.why.pair.value and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert "The source spells it" in panel.why.pair.value
 
 
 def test_a_run_knows_all_that_the_panel_needs(align_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

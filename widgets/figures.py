@@ -6,6 +6,7 @@ browser evaluates anew for every figure.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -70,6 +71,14 @@ def maps_figure(source: MapPoints, target: MapPoints, names: tuple[str, str], th
         hovermode="closest", uirevision="maps",
     )  # fmt: skip
     return figure
+
+
+def warm_up() -> None:
+    """Import what the first live figure needs: two seconds of Python, most of them schemas that plotly never asks for.
+
+    The lab calls this behind its first panel, so that nobody waits for it in front of a plot.
+    """
+    importlib.import_module("plotly.graph_objs._figurewidget")
 
 
 def coordinates(points: MapPoints) -> dict[str, list[float]]:

@@ -37,8 +37,10 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.results import diagnosis_of
 from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets.background import submit
 from tokalign_lab.widgets.compare_panel import ComparePanel
 from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
+from tokalign_lab.widgets.figures import warm_up
 from tokalign_lab.widgets.job_panel import JobPanel
 from tokalign_lab.widgets.lexicon_panel import LexiconPanel
 from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
@@ -357,6 +359,7 @@ class Lab:
         if former is not None:
             former.close()
         _open_panels[kind, self._place] = panel
+        submit(warm_up)
         return panel
 
 

@@ -239,7 +239,7 @@ class LexiconView:
         _ = self._search, self.targets_of, self.script_counts, self.length
 
     def details(self, target_id: int) -> dict[str, Any]:
-        """Everything the lexicon knows of one target token, as plain values."""
+        """Return what the lexicon knows of one token, as plain values; `pieces_of` adds what takes a tokenizer."""
         row = self.lexicon.table.iloc[target_id]
         pairs = {
             "candidates": (row["candidate_ids"], row["candidate_scores"]),
@@ -261,24 +261,32 @@ class LexiconView:
             "output_sources": [],
             **listed,
             **plain,
-            **self._spelling(target_id, int(row["source_id"])),
+            **self._bytes(target_id, int(row["source_id"])),
             "target_id": target_id,
             "target": self.labels.of("target", target_id),
             "source_id": int(row["source_id"]),
             "source": self.labels.of("source", int(row["source_id"])),
         }
 
-    def _spelling(self, target_id: int, source_id: int) -> dict[str, Any]:
-        """Bytes of both tokens as hex, and the source tokens that spell the target; nothing without vocabularies."""
+    def _bytes(self, target_id: int, source_id: int) -> dict[str, Any]:
+        """Bytes of both tokens as hex; nothing without vocabularies."""
         source, target = self.labels.vocabularies["source"], self.labels.vocabularies["target"]
         if source is None or target is None:
             return {}
         ours = target.token_bytes[target_id] or b""
         theirs = (source.token_bytes[source_id] if source_id >= 0 else None) or b""
-        both = (ours.hex(" ").upper(), theirs.hex(" ").upper())
-        if isinstance(source, TokenList):  # it cannot cut a text
-            return {"bytes": both}
-        return {"bytes": both, "pieces": [source.label(i) for i in spell(source, [ours])[0]]}
+        return {"bytes": (ours.hex(" ").upper(), theirs.hex(" ").upper())}
+
+    def pieces_of(self, target_id: int) -> dict[str, Any]:
+        """Return `pieces`, labels of the source tokens that spell a token; nothing where the source cannot cut text.
+
+        The first call loads the source's tokenizer, which takes seconds.
+        """
+        source, target = self.labels.vocabularies["source"], self.labels.vocabularies["target"]
+        if source is None or target is None or isinstance(source, TokenList):
+            return {}
+        ours = target.token_bytes[target_id] or b""
+        return {"pieces": [source.label(i) for i in spell(source, [ours])[0]]}
 
 
 def within(values: np.ndarray, low: float | None, high: float | None) -> np.ndarray:

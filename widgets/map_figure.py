@@ -1,7 +1,7 @@
-"""The one figure of both maps: made once, changed ever after, a message a trace.
+"""The one figure of both maps: made once, changed ever after.
 
 Drawing is asked for by callbacks and by threads, and plotly gathers changes in one place while it sends them; so one
-lock lets only one of them draw. Each trace is sent by itself, which keeps every message well below a megabyte.
+lock lets only one of them draw. A cloud is sent by itself, which keeps every message well below a megabyte.
 """
 
 from __future__ import annotations
@@ -118,17 +118,18 @@ class MapFigure:
         dimmed = any(len(some) for some in ids.values())
         seen = {"marker": {"opacity": 0.2 if dimmed else 0.75}}
         with self._lock:
-            for place, cloud, space in zip(SELECTED, CLOUDS, SPACES, strict=True):
-                lit = self.lit[space] = self._points.placed(space, ids[space])
-                few = len(lit) <= MOST_HOVERED
-                names = [self._words.label(space, i) for i in lit.tolist()] if len(lit) <= MOST_NAMED else None
-                self.widget.data[place].update(
-                    coordinates(MapPoints(lit, self._points.places_of(space, lit), [], [])),
-                    text=names, customdata=self._words.hovers(space, lit) if few else None,
-                    hoverinfo="all" if few else "skip", marker={"size": 9 if names is not None else 6},
-                )  # fmt: skip
-                # a box makes plotly use the other two, so that all three have to say the same
-                self.widget.data[cloud].update(seen | {"selected": seen, "unselected": seen})
+            with self.widget.batch_update():  # one drawing for all: each costs the page as much as the whole map
+                for place, cloud, space in zip(SELECTED, CLOUDS, SPACES, strict=True):
+                    lit = self.lit[space] = self._points.placed(space, ids[space])
+                    few = len(lit) <= MOST_HOVERED
+                    names = [self._words.label(space, i) for i in lit.tolist()] if len(lit) <= MOST_NAMED else None
+                    self.widget.data[place].update(
+                        coordinates(MapPoints(lit, self._points.places_of(space, lit), [], [])),
+                        text=names, customdata=self._words.hovers(space, lit) if few else None,
+                        hoverinfo="all" if few else "skip", marker={"size": 9 if names is not None else 6},
+                    )  # fmt: skip
+                    # a box makes plotly use the other two, so that all three have to say the same
+                    self.widget.data[cloud].update(seen | {"selected": seen, "unselected": seen})
             if not dimmed:
                 self._wipe()
 

@@ -41,9 +41,10 @@ def layered_figure(
             go.Heatmap(z=[], showscale=False, hoverinfo="skip", zmin=0, zmax=255, name="density", zsmooth="fast"),
             row=1, col=column,
         )  # fmt: skip
+    draw = type(figure.data[0])  # as the points are: plotly draws WebGL over SVG, whatever the order of the traces
     for column in (1, 2):
         figure.add_trace(
-            go.Scatter(
+            draw(
                 x=[], y=[], mode="markers", hoverinfo="skip", showlegend=False, name="marked",
                 selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 1}},  # no box dims a sign
             ),

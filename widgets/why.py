@@ -38,7 +38,7 @@ def token(label: str) -> str:
 
 
 def why_html(details: Mapping[str, Any]) -> str:
-    """Why a target token got its source, as HTML; `details` is from `LexiconView.details`."""
+    """Why a target token got its source, as HTML; `details` is from `LexiconView.details`, with `pieces_of`."""
     source = token(details["source"]) if details["source"] else "no single token"
     used = f", its source {details['source_count']:,} times" if details["source_count"] else ""
     parts = [

@@ -54,7 +54,7 @@ class WhyBox(w.VBox):
         self.add_class("tl-why")
 
     def show(self, target_id: int) -> None:
-        """Explain this token, -1 for none; neighbours and contexts follow from the background."""
+        """Explain this token, -1 for none; how it is spelled, neighbours and contexts follow from the background."""
         self.pair.value = why_html(self._view.details(target_id)) if target_id >= 0 else EMPTY
         self.neighbours.value = ""
         looking = target_id >= 0 and self._can_read
@@ -68,6 +68,9 @@ class WhyBox(w.VBox):
 
     def _add(self, target_id: int, is_current: Callable[[], bool]) -> None:
         try:
+            explained = why_html(self._view.details(target_id) | self._view.pieces_of(target_id))
+            if is_current():
+                self.pair.value = explained
             if any(isinstance(vectors, LaidOutTokens) for vectors in self._vectors):
                 self.neighbours.value = _RECORDED
             elif all(vectors is not None for vectors in self._vectors):

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from trl.experimental.gold import GOLDConfig, GOLDTrainer
 from trl.experimental.utils import is_byte_level_tokenizer
 
@@ -73,7 +74,7 @@ def main() -> None:
         model=student,
         teacher_model=teacher,
         args=arguments,
-        train_dataset=Dataset.from_list(examples(options.text)),
+        train_dataset=Dataset.from_list(examples(options.text, tokenizer, options.length)),
         processing_class=tokenizer,
     )
     trainer.train()
@@ -85,15 +86,19 @@ def main() -> None:
     )
 
 
-def examples(path: str) -> list[dict[str, str]]:
-    """Read passages, one a line, and cut the first words of each off as its prompt."""
+def examples(path: str, tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, str]]:
+    """Read passages, one a line, as long as fits, and cut the first words of each off as its prompt.
+
+    GOLD keeps the end of a longer one and refuses it where nothing of the prompt is left; it adds a token at the end.
+    """
     found = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
-        text = json.loads(line)["text"]
-        words = text.split(" ", PROMPT_WORDS)
-        if len(words) > PROMPT_WORDS:
-            prompt = " ".join(words[:PROMPT_WORDS])
-            found.append({"prompt": prompt, "completion": text[len(prompt) :]})
+        text = json.loads(line)["text"].lstrip()
+        starts = [start for start, _ in tokenizer(text, return_offsets_mapping=True)["offset_mapping"]]
+        text = text[: starts[length - 1]] if len(starts) >= length else text
+        prompt = re.match(rf"(?:\S+\s+){{{PROMPT_WORDS - 1}}}\S+", text)  # white space alone would be no prompt
+        if prompt is not None and prompt.end() < len(text):
+            found.append({"prompt": prompt[0], "completion": text[prompt.end() :]})
     return found
 
 

@@ -71,6 +71,12 @@ def test_cells_are_short(path: Path) -> None:
 
 
 @every
+def test_figures_fit_a_dark_page_too(path: Path) -> None:
+    code = "\n".join(sources(path, "code"))
+    assert ("go.Figure" in code) == ("\nplain_figures()" in code)
+
+
+@every
 def test_it_begins_with_what_the_reader_will_be_able_to_do(path: Path) -> None:
     first = read(path)["cells"][0]
     text = "".join(first["source"])

@@ -184,7 +184,8 @@ def _axes(figure: go.Figure, runs: Iterable[RunView], look: Look) -> None:
         "autorange": False, "range": [-0.02 * reach, 1.02 * reach],
     }  # fmt: skip
     figure.update_xaxes(title_text=AXES[look.axis], **ends)
-    figure.update_yaxes(exponentformat="e")
+    # nothing that is drawn is below 0: the axis of a run that has just begun must not promise it
+    figure.update_yaxes(exponentformat="e", autorangeoptions={"clipmin": 0})
 
 
 def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -24,13 +24,13 @@ from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.figures import NO_VALUE, ORIGIN_COLOURS
 from tokalign_lab.widgets.lexicon_view import LexiconView
 from tokalign_lab.widgets.state import SPACES
+from tokalign_lab.widgets.theme import PALETTE
 
 WORDS = {
     "origin": "Origin", "script": "Script", "score": "Score", "margin": "Margin",
     "hubness": "Hubness (tokens that chose the source)", "frequency": "Frequency in the text",
     "neighbours": "Neighbour overlap",
 }  # fmt: skip
-PALETTE = ("#3a8fd0", "#e08a1e", "#1aa37d", "#dd5a50", "#a377d1", "#c9a800", "#5bb8d9", "#d26fa8")
 NOTHING = "nothing inherits from it"
 NO_NUMBER = "no value"
 CODES = 255  # of a quantity; 0 is a point without a value

@@ -50,10 +50,10 @@ def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
     counts = [Counter(scripts_of(vocabulary).tolist()) for vocabulary in (source, target)]
     names = sorted({*counts[0], *counts[1]} - {""}, key=lambda name: (-(counts[0][name] + counts[1][name]), name))
     letters = [name for name in names if name not in (*WITHOUT_LETTERS, "special")]
-    most = [max(1, max((count[name] for name in letters), default=1)) for count in counts]
+    sizes = [max(1, sum(count.values())) for count in counts]
     lines = "".join(
         f"<tr><th scope='row'>{escape(name)}</th>"
-        + "".join(_meter(f"{count[name]:,}", count[name] / top) for count, top in zip(counts, most, strict=True))
+        + "".join(_meter(f"{count[name]:,}", count[name] / size) for count, size in zip(counts, sizes, strict=True))
         + "</tr>"
         for name in letters[:TOP_SCRIPTS]
     )
@@ -65,7 +65,8 @@ def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
     ]
     more = f"<details><summary>{len(rest)} more scripts</summary>{escape(', '.join(rest))}</details>" * bool(rest)
     return (
-        f'<table class="tl-twin tl-scripts"><caption>Tokens by script of their letters</caption><thead><tr>'
+        '<table class="tl-twin tl-scripts"><caption>Tokens by script of their letters; bars are shares of each '
+        "vocabulary</caption><thead><tr>"
         f'<th scope="col">Script</th>{_heads(source, target)}</tr></thead><tbody>{lines}</tbody></table>'
         f'<div class="tl-note">{more}Without letters, source / target: {escape(", ".join(others))}.</div>'
     )

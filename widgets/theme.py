@@ -13,6 +13,8 @@ import anywidget
 import traitlets as t
 
 _HERE = Path(__file__).parent
+# after Okabe and Ito: told apart by people who see colours differently, on white and on black
+PALETTE = ("#3a8fd0", "#e08a1e", "#1aa37d", "#dd5a50", "#a377d1", "#c9a800", "#5bb8d9", "#d26fa8")
 
 
 class ThemeProbe(anywidget.AnyWidget):
@@ -48,6 +50,20 @@ def template(theme: str) -> dict[str, Any]:
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": ink, "activecolor": "#4f9df0" if dark else "#0b62b5"},
         }
     }  # fmt: skip
+
+
+def plain_figures() -> None:
+    """Give figures that no panel follows, a notebook's own, colours that can be read on a light and on a dark page."""
+    import plotly.io as pio
+    from plotly import graph_objects as go
+
+    both = template("light")["layout"]
+    ink, grid = "#7a8490", "rgba(128, 136, 145, 0.3)"
+    axis = both["xaxis"] | {name: grid for name in ("gridcolor", "linecolor", "zerolinecolor", "tickcolor")}
+    axis |= {"tickfont": {"color": ink}, "title": {"font": {"color": ink}}}
+    layout = both | {"font": both["font"] | {"color": ink}, "xaxis": axis, "yaxis": axis, "colorway": list(PALETTE)}
+    pio.templates["tokalign"] = go.layout.Template(layout=layout)
+    pio.templates.default = "tokalign"
 
 
 # No button of these sends anything anywhere; plotly's own set has one that would.

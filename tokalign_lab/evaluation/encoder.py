@@ -48,9 +48,11 @@ class Encoder:
     def __init__(self, name: str = "minilm") -> None:
         import torch
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
 
         from tokalign_lab import catalog
 
+        logging.disable_progress_bar()  # the engine prints nothing by itself
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model: Any = SentenceTransformer(catalog.encoder_folder(name), device=device)
         held = (getattr(self._model.tokenizer, mark, None) for mark in _MARKS)

@@ -43,6 +43,7 @@ fi
 run benchmarks/overlap.py --out docs/results/overlap.md
 run benchmarks/anchored_settings.py --out docs/results/anchored_settings.md
 run benchmarks/ui.py --out docs/results/ui.md
+run benchmarks/notebooks.py --out docs/results/notebooks.md
 run benchmarks/mixture_shares.py --out docs/results/mixture_shares.md
 run benchmarks/faithfulness.py --out docs/results/faithfulness.md
 run benchmarks/distillation.py --out docs/results/distillation.md

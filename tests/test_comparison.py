@@ -17,9 +17,10 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon_rows import LexiconRows
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.cli import app
-from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.documents import excerpts
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.comparison import CHANGES, compare_lexicons, compare_slices, paired_bleu1
+from tokalign_lab.evaluation.comparison import CHANGES, compare_lexicons, compare_slices, paired_scores
 from tokalign_lab.evaluation.compression import LANGUAGES, bytes_per_token
 from tokalign_lab.evaluation.lexicon_scores import score_lexicon
 from tokalign_lab.vocabulary import Vocabulary
@@ -80,19 +81,19 @@ def held_out(documents: int) -> TokenizedPair:
 def test_the_paired_interval_sees_a_small_difference_that_is_there_on_every_document() -> None:
     whole = {i: i for i in range(TARGET.size)}
     a = lexicon_of({i: s for i, s in whole.items() if i % 25})  # loses a twenty-fifth of the tokens
-    found = paired_bleu1(a, lexicon_of(whole), held_out(60))["target_to_source"]
+    found = paired_scores(a, lexicon_of(whole), held_out(60))["bleu1"]["target_to_source"]
     assert found.b.mean == pytest.approx(1.0)
     assert found.difference.mean == pytest.approx(found.b.mean - found.a.mean)
     assert 0 < found.difference.low < found.difference.high < 0.1
     assert found.verdict == "B is higher"
-    turned = paired_bleu1(lexicon_of(whole), a, held_out(60))["target_to_source"]
+    turned = paired_scores(lexicon_of(whole), a, held_out(60))["bleu1"]["target_to_source"]
     assert turned.verdict == "A is higher"
     assert turned.difference.mean == pytest.approx(-found.difference.mean)
 
 
 def test_a_lexicon_does_not_differ_from_itself() -> None:
     a = lexicon_of({i: i for i in range(100)})
-    found = paired_bleu1(a, a, held_out(20))["source_to_target"]
+    found = paired_scores(a, a, held_out(20))["bleu1"]["source_to_target"]
     assert (found.difference.low, found.difference.high) == (0.0, 0.0)
     assert found.verdict == "no difference that this text can tell"
 
@@ -101,16 +102,20 @@ def test_too_short_documents_are_refused() -> None:
     pair = held_out(2)
     short = [corpus_of([[1, 2, 3]], vocabulary.fingerprint) for vocabulary in (SOURCE, TARGET)]
     with pytest.raises(InputError, match="10 tokens in both"):
-        paired_bleu1(lexicon_of({1: 1}), lexicon_of({1: 1}), TokenizedPair(pair.source, pair.target, *short, []))
+        paired_scores(lexicon_of({1: 1}), lexicon_of({1: 1}), TokenizedPair(pair.source, pair.target, *short, []))
 
 
 def test_on_a_real_text_the_means_are_those_of_the_scores(small_pair: TokenizedPair) -> None:
     bad, good = map_to_most_frequent(small_pair), align(small_pair, "pieces").lexicon
-    found = paired_bleu1(bad, good, small_pair)
-    assert found["target_to_source"].verdict == "B is higher"
-    scores = score_lexicon(good, small_pair, encoder=None)
-    for direction, pair in found.items():
-        assert pair.b.mean == pytest.approx(scores.bleu1[direction])
+    text = tokenize_pair(small_pair.source, small_pair.target, excerpts(small_pair.documents, 2_000, longest=200))
+    found = paired_scores(bad, good, text, encoder="minilm")
+    assert list(found) == ["bleu1", "sentence_score", "bert_score"]
+    scores = score_lexicon(good, text)
+    for measure, by_direction in found.items():
+        assert by_direction["target_to_source"].verdict == "B is higher"
+        for direction, pair in by_direction.items():
+            assert pair.b == scores.intervals[measure][direction]
+            assert pair.difference.n == pair.a.n == pair.b.n
 
 
 def test_slices_that_both_have_are_compared() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
 from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
+from tokalign_lab.progress import Progress
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import last_evaluation, lexicon_path, measured_otherwise, recipes_table
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets import ComparePanel, LabState
+from tokalign_lab.widgets import ComparePanel, LabState, background
 from tokalign_lab.widgets.background import WATCHER, inline
 
 COUNTS = np.arange(TARGET.size, dtype=np.int64) + 1
@@ -161,10 +164,45 @@ class TestRuns:
         monkeypatch.setattr(difference, "held_out_of", lambda run: [])
         monkeypatch.setattr(difference, "tokenize_pair", lambda *given: held_out(60))
         panel = ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)
+        panel.difference.sentences.value = False
         panel.difference.button.click()
         assert panel._error.value == ""
         assert "B is higher" in panel._scores.value
         assert not panel.difference.button.disabled
+
+    def test_measuring_can_be_stopped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from tokalign_lab.widgets import difference
+
+        a, b = (align_run(tmp_path, name, lexicon_of({1: 5}, counts=COUNTS)) for name in ("anchored", "pieces"))
+        panel = ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)
+        begun, ended, told = threading.Event(), threading.Event(), []
+
+        def endless(*given: Any, progress: Progress) -> None:
+            try:
+                while True:
+                    progress(0.5, "reading")
+                    begun.set()
+                    time.sleep(0.01)
+            except Exception as error:
+                told.append(type(error).__name__)
+                raise
+            finally:
+                ended.set()
+
+        monkeypatch.setattr(difference, "held_out_of", lambda run: [])
+        monkeypatch.setattr(difference, "tokenize_pair", lambda *given: None)
+        monkeypatch.setattr(difference, "paired_scores", endless)
+        monkeypatch.setattr(background, "_inline", False)
+        panel.difference.button.click()
+        assert begun.wait(20)
+        assert panel.difference.button.description == "Stop measuring"
+        assert "50%: reading" in panel.difference.note.value
+        panel.difference.button.click()
+        assert ended.wait(2)
+        assert told == ["_Stopped"]
+        assert panel.difference.button.description == "Measure the difference"
+        assert "Stopped." in panel.difference.note.value
+        assert panel._error.value == ""
 
     def test_bits_per_byte_of_two_tuned_models_and_their_lexicons(self, tmp_path: Path) -> None:
         files = []

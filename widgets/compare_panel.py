@@ -20,8 +20,16 @@ from tokalign_lab.evaluation.finding import MOST_IDS
 from tokalign_lab.runs.results import measured_otherwise
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.background import Latest
-from tokalign_lab.widgets.compare_view import CHANGE_NAMES, Comparable, Side, scores_html, slices_html, summary_html
-from tokalign_lab.widgets.difference import DifferenceBar, Paired
+from tokalign_lab.widgets.compare_view import (
+    CHANGE_NAMES,
+    Comparable,
+    Paired,
+    Side,
+    scores_html,
+    slices_html,
+    summary_html,
+)
+from tokalign_lab.widgets.difference import DifferenceBar
 from tokalign_lab.widgets.lexicon_view import Labels
 from tokalign_lab.widgets.panel import Panel, bar, button
 from tokalign_lab.widgets.recipes_view import RecipesView

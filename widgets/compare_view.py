@@ -10,6 +10,7 @@ from typing import Any
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.evaluation.comparison import CHANGES, LexiconComparison, PairedScore, compare_slices
+from tokalign_lab.evaluation.comparison import MEASURES as PAIRED
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import last_evaluation, lexicon_path, resolve, scores_of
@@ -24,6 +25,7 @@ CHANGE_NAMES = {
     "neither": "No partner in either",
 }  # fmt: skip
 Comparable = Lexicon | RunFolder | Path | str
+Paired = Mapping[str, Mapping[str, PairedScore]]  # by measure and direction
 
 
 @dataclass
@@ -87,17 +89,17 @@ def summary_html(found: LexiconComparison) -> str:
     return f'<div class="tl-cards">{"".join(boxes)}</div>'
 
 
-def scores_html(a: Side, b: Side, paired: Mapping[str, PairedScore] | None = None) -> str:
+def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
     """Scores of both with 95 % intervals; where both were asked on the same documents, the difference too."""
     lines = []
     for measure, name in MEASURES.items():
         for direction, arrow in DIRECTIONS.items():
             cells = [figure(side.scores, measure, direction) for side in (a, b)]
-            pair = paired.get(direction) if paired is not None and measure == "bleu1" else None
+            pair = (paired or {}).get(measure, {}).get(direction)
             if pair is not None:
                 cells = [_interval(pair.a.to_dict()), _interval(pair.b.to_dict())]
             if any(cells):
-                difference = _difference(pair) if measure == "bleu1" else "–"
+                difference = _difference(pair) if measure in PAIRED else "–"
                 lines.append(_line(f"{name}, {arrow}", [*(cell or "–" for cell in cells), difference]))
     if not lines:
         return '<div class="tl-empty">Neither was scored. A run of “align” scores its lexicon.</div>'

@@ -9,25 +9,27 @@ import ipywidgets as w
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import tokenize_pair
-from tokalign_lab.evaluation.comparison import PairedScore, paired_bleu1
+from tokalign_lab.evaluation.comparison import paired_scores
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import held_out_of, measured_otherwise
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.background import Latest
-from tokalign_lab.widgets.compare_view import Side
+from tokalign_lab.widgets.compare_view import Paired, Side
 from tokalign_lab.widgets.panel import button
 
-Paired = dict[str, PairedScore]
-
-
+MEASURE, STOP = "Measure the difference", "Stop measuring"
 _RECORDED = (
     "A recorded run keeps neither its text nor its tokenizers, so the difference cannot be measured document by "
     "document; the intervals above are those that were measured."
 )
 
 
+class _Stopped(Exception):
+    """Nobody waits for the figures any more."""
+
+
 class DifferenceBar(w.HBox):
-    """A button that measures, and words that say how far it is or why it cannot.
+    """A button that measures, or stops that, and words that say how far it is or why it cannot.
 
     Parameters
     ----------
@@ -46,16 +48,18 @@ class DifferenceBar(w.HBox):
         self._pair: tuple[Lexicon, Lexicon, RunFolder] | None = None
         self._latest = Latest()
         self.button = button(
-            "Measure the difference", guarded(self.measure), "tl-measure-difference",
-            "BLEU-1 of both on the same held-out documents, and the interval of the difference",
+            MEASURE, guarded(self.press), "tl-measure-difference",
+            "Scores of both on the same held-out documents, and the interval of the difference",
         )  # fmt: skip
+        self.sentences = w.Checkbox(value=True, description="Sentence score and BERTScore too (slower)", indent=False)
+        self.sentences.layout.width = "auto"
         self.note = w.HTML()
-        super().__init__([self.button, self.note])
+        super().__init__([self.button, self.sentences, self.note])
         self.add_class("tl-bar")
 
     def offer(self, a: Side, b: Side) -> None:
         """Get ready for these two; the text is that of the first of them that is an align run."""
-        self._latest.submit(lambda is_current: None)  # what is being measured is of another pair
+        self._stop()  # what is being measured is of another pair
         runs = [side.run for side in (a, b) if side.run is not None and side.run.info()["kind"] == "align"]
         self._pair = None
         recorded = any("recorded" in one.lexicon.provenance for one in (a, b) if one.lexicon is not None)
@@ -63,33 +67,54 @@ class DifferenceBar(w.HBox):
             runs = []
         if a.lexicon is not None and b.lexicon is not None and runs:
             self._pair = (a.lexicon, b.lexicon, runs[0])
-        self.button.disabled = self._pair is None
+        self.button.disabled = self.sentences.disabled = self._pair is None
         self.layout.display = "none" if a.lexicon is None or b.lexicon is None else ""
         self._say(_RECORDED if recorded else _warning(runs))
 
-    def measure(self) -> None:
+    def press(self) -> None:
+        """Begin to measure, or stop."""
+        if self.button.description == STOP:
+            self._stop()
+            self._say("Stopped.")
+        elif self._pair is not None:
+            self._measure(*self._pair)
+
+    def _stop(self) -> None:
+        self._latest.submit(lambda is_current: None)
+        self.button.description = MEASURE
+
+    def _measure(self, a: Lexicon, b: Lexicon, run: RunFolder) -> None:
         """Score both on the same documents, away from the callback."""
-        if self._pair is None:
-            return
-        a, b, run = self._pair
-        self.button.disabled = True
+        encoder = "minilm" if self.sentences.value else None
+        self.button.description = STOP
         self._say("Reading the held-out text …")
 
         def work(is_current: Callable[[], bool]) -> None:
+            def tell(share: float, words: str) -> None:
+                if not is_current():
+                    raise _Stopped
+                self._say(f"{share:.0%}: {words} …")
+
             def score() -> None:
-                documents = held_out_of(run)
-                self._say(f"Tokenising {len(documents):,} documents both ways …")
-                pair = tokenize_pair(*self._vocabularies(a), documents)
-                found = paired_bleu1(a, b, pair, progress=lambda _share, words: self._say(f"{words} …"))
-                if is_current():
+                try:
+                    documents = held_out_of(run)
+                    tell(0.0, f"Tokenising {len(documents):,} documents both ways")
+                    pair = tokenize_pair(*self._vocabularies(a), documents)
+                    found = paired_scores(a, b, pair, encoder, progress=tell)
+                    tell(1.0, "done")
+                except _Stopped:
+                    return
+                except Exception:
                     self._say("")
-                    self._show(found)
+                    raise
+                self._say("")
+                self._show(found)
 
             try:
                 self._guarded(score)()
             finally:
                 if is_current():
-                    self.button.disabled = False
+                    self.button.description = MEASURE
 
         self._latest.submit(work)
 

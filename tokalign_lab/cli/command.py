@@ -39,6 +39,7 @@ Text = Annotated[
 MoreText = Annotated[list[str] | None, typer.Argument(hidden=True)]
 MaxBytes = Annotated[int | None, typer.Option("--max-bytes", help="Take a sample of about this many bytes.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")]
+SentenceEncoder = Annotated[str, typer.Option("--encoder", help="Sentence encoder: a name, a folder or a hub id.")]
 Source = Annotated[str, typer.Argument(help="Tokenizer of the model as it is.")]
 Target = Annotated[str, typer.Argument(help="Tokenizer the model shall get.")]
 

@@ -13,6 +13,7 @@ from tokalign_lab.cli.command import (
     MaxBytes,
     MoreText,
     Seed,
+    SentenceEncoder,
     Source,
     Target,
     Text,
@@ -110,9 +111,7 @@ def _model(name: str) -> Any:
 def score(
     lexicon: Annotated[Path, typer.Argument(help="A lexicon that `align` wrote.")],
     text: Text,
-    encoder: Annotated[
-        str, typer.Option("--encoder", help="Sentence encoder: a name, a folder or a hub id.")
-    ] = "minilm",
+    encoder: SentenceEncoder = "minilm",
     twins: Annotated[
         bool,
         typer.Option("--twins", help="Also hide shared tokens, align anew and see whether they are found (P@1, P@10)."),
@@ -221,6 +220,7 @@ def compare(
         list[str] | None,
         typer.Option("--text", help="Score both on the same held-out documents of this text, with the difference."),
     ] = None,
+    encoder: SentenceEncoder = "minilm",
     max_bytes: MaxBytes = None,
     seed: Seed = 0,
 ) -> Any:
@@ -230,7 +230,7 @@ def compare(
     from tokalign_lab import catalog
     from tokalign_lab.corpus import tokenize_pair
     from tokalign_lab.documents import part_of, read_documents
-    from tokalign_lab.evaluation.comparison import CHANGES, compare_lexicons, paired_bleu1
+    from tokalign_lab.evaluation.comparison import CHANGES, compare_lexicons, paired_scores
     from tokalign_lab.runs.results import lexicon_of
 
     a, b = lexicon_of(left), lexicon_of(right)
@@ -245,7 +245,12 @@ def compare(
         documents = part_of(read_documents(text, max_bytes=max_bytes, seed=seed), "held_out")
         source, target = (catalog.load_vocabulary(a.provenance[side]["name"]) for side in ("source", "target"))
         pair = tokenize_pair(source, target, documents)
-        result["bleu1"] = {name: score.to_dict() for name, score in paired_bleu1(a, b, pair, seed).items()}
+        with console.progress_bar("compare") as progress:
+            scores = paired_scores(a, b, pair, encoder, seed, progress)
+        result["scores"] = {
+            measure: {direction: one.to_dict() for direction, one in by_direction.items()}
+            for measure, by_direction in scores.items()
+        }
 
     def show() -> None:
         shares = found.text_shares or {}
@@ -254,9 +259,11 @@ def compare(
         keys = ("token", "change", "partner_a", "partner_b", "frequency")
         lines = [{key: escape(str(row[key])) for key in keys} for row in moved]  # tokens look like markup: [/INST]
         console.print_table(lines, title="Moved, most used first")
-        for name, score in result.get("bleu1", {}).items():
-            facts = {part: score[part] for part in ("a", "b", "difference")}
-            console.print_table([{"": part, **values} for part, values in facts.items()], title=f"BLEU-1, {name}")
-            console.stdout.print(f"{score['verdict']} (paired bootstrap over documents)", soft_wrap=True)
+        for measure, by_direction in result.get("scores", {}).items():
+            for direction, score in by_direction.items():
+                facts = {part: score[part] for part in ("a", "b", "difference")}
+                title = f"{measure}, {direction}"
+                console.print_table([{"": part, **values} for part, values in facts.items()], title=title)
+                console.stdout.print(f"{score['verdict']} (paired bootstrap over documents)", soft_wrap=True)
 
     return result, show

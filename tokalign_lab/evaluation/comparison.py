@@ -22,9 +22,10 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.breakdown import WITH_PARTNER
+from tokalign_lab.evaluation.encoder import Encoder
 from tokalign_lab.evaluation.interval import Interval, of_mean
-from tokalign_lab.evaluation.lexicon_scores import FEWEST_TOKENS, bleu1
-from tokalign_lab.progress import Progress
+from tokalign_lab.evaluation.lexicon_scores import document_scores
+from tokalign_lab.progress import Progress, part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +37,7 @@ CHANGES = {
     "lost": "a partner in A only",
     "neither": "a partner in neither",
 }
-DIRECTIONS = ("target_to_source", "source_to_target")
-MOST_DOCUMENTS = 1000
+MEASURES = ("bleu1", "sentence_score", "bert_score")
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,15 @@ def compare_lexicons(a: Lexicon, b: Lexicon) -> LexiconComparison:
     return LexiconComparison(table, {name: int(times.get(name, 0)) for name in CHANGES}, shares)
 
 
-def paired_bleu1(
-    a: Lexicon, b: Lexicon, held_out: TokenizedPair, seed: int = 0, progress: Progress | None = None
-) -> dict[str, PairedScore]:
-    """BLEU-1 of two lexicons on the same held-out documents, by direction.
+def paired_scores(
+    a: Lexicon,
+    b: Lexicon,
+    held_out: TokenizedPair,
+    encoder: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, PairedScore]]:
+    """Score two lexicons on the same held-out documents.
 
     Parameters
     ----------
@@ -135,10 +140,17 @@ def paired_bleu1(
         Lexicons of one pair.
     held_out
         A text that neither was made from, in both tokenisations.
+    encoder
+        As for `score_lexicon`; None leaves the sentence score and BERTScore out.
     seed
         Of the bootstrap.
     progress
-        Told about each direction.
+        Told about each step.
+
+    Returns
+    -------
+    dict
+        By measure ("bleu1"; with an encoder "sentence_score" and "bert_score" too), then by direction.
 
     Raises
     ------
@@ -147,26 +159,20 @@ def paired_bleu1(
     """
     check_same_pair(a, b)
     a.check(held_out.source, held_out.target)
-    source, target = held_out.source_corpus, held_out.target_corpus
-    enough = np.flatnonzero(np.minimum(np.diff(source.offsets), np.diff(target.offsets)) >= FEWEST_TOKENS)
-    if not len(enough):
-        raise InputError(
-            f"No held-out document has {FEWEST_TOKENS} tokens in both tokenisations; give more or longer documents."
-        )
-    places = np.linspace(0, len(enough) - 1, min(MOST_DOCUMENTS, len(enough))).round().astype(np.int64)
-    documents = enough[places]
-    found = {}
-    for number, direction in enumerate(DIRECTIONS):
-        if progress is not None:
-            progress(number / len(DIRECTIONS), f"BLEU-1 of {len(documents):,} documents")
-        forward = direction == "target_to_source"
-        written, wanted = (target, source) if forward else (source, target)
-        one, other = (
-            np.array([bleu1(mapping[written[i]].tolist(), wanted[i].tolist()) for i in documents])
-            for mapping in (lexicon.source_of() if forward else lexicon.target_of() for lexicon in (a, b))
-        )
-        found[direction] = PairedScore(of_mean(one, seed), of_mean(other, seed), of_mean(other - one, seed))
-    return found
+    reader = Encoder(encoder) if encoder is not None else None
+    one, other = (
+        document_scores(lexicon, held_out, reader, progress=part(progress, 0.5 * half, 0.5 + 0.5 * half))
+        for half, lexicon in enumerate((a, b))
+    )
+    return {
+        measure: {
+            direction: PairedScore(of_mean(x, seed), of_mean(y, seed), of_mean(y - x, seed))
+            for direction, x in one[measure].items()
+            for y in (other[measure][direction],)
+        }
+        for measure in MEASURES
+        if measure in one
+    }
 
 
 def compare_slices(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:

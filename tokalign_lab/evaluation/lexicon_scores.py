@@ -126,31 +126,12 @@ def score_lexicon(
     InputError
         If the tokenizers are not the lexicon's, or no document has 10 tokens in both tokenisations.
     """
-    lexicon.check(held_out.source, held_out.target)
-    source, target = held_out.source_corpus, held_out.target_corpus
-    documents = spread(np.flatnonzero(long_enough(held_out)), max_documents)
-    directions = {
-        "target_to_source": (lexicon.source_of(), target, source, held_out.source),
-        "source_to_target": (lexicon.target_of(), source, target, held_out.target),
-    }
-    if progress is not None:
-        progress(0.0, f"BLEU-1 of {len(documents)} documents")
-    measured = {
-        "bleu1": {
-            name: np.array([bleu1(mapping[written[i]].tolist(), wanted[i].tolist()) for i in documents])
-            for name, (mapping, written, wanted, _) in directions.items()
-        }
-    }
-    sentences = spread(documents, MOST_SENTENCES) if encoder is not None else documents[:0]
-    if encoder is not None:
-        reader = Encoder(encoder)
-        for number, (name, direction) in enumerate(directions.items()):
-            telling = part(progress, 0.2 + 0.4 * number, 0.6 + 0.4 * number)
-            for measure, values in read_both(reader, *direction, sentences, telling).items():
-                measured.setdefault(measure, {})[name] = values
+    lexicon.check(held_out.source, held_out.target)  # before an encoder is loaded
+    reader = Encoder(encoder) if encoder is not None else None
+    measured = document_scores(lexicon, held_out, reader, max_documents, progress)
     if progress is not None:
         progress(1.0, "scored")
-    types, text = coverage(lexicon, target)
+    types, text = coverage(lexicon, held_out.target_corpus)
     intervals = {
         measure: {name: of_mean(values, seed) for name, values in by_direction.items()}
         for measure, by_direction in measured.items()
@@ -166,11 +147,62 @@ def score_lexicon(
         coverage_types=types,
         coverage_text={name: interval.mean for name, interval in text.items()},
         hubs=hubs(lexicon),
-        documents=len(documents),
-        sentences=len(sentences),
+        documents=len(measured["bleu1"]["target_to_source"]),
+        sentences=len(measured["sentence_score"]["target_to_source"]) if encoder is not None else 0,
         intervals={**intervals, "coverage_text": text},
         encoder=encoder,
     )
+
+
+def document_scores(
+    lexicon: Lexicon,
+    held_out: TokenizedPair,
+    reader: Encoder | None = None,
+    max_documents: int = 1000,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Score single documents: the same ones of a text for every lexicon of its pair.
+
+    Parameters
+    ----------
+    lexicon, held_out, max_documents, progress
+        As for `score_lexicon`.
+    reader
+        For the sentence score and BERTScore; without one they are left out.
+
+    Returns
+    -------
+    dict
+        By measure ("bleu1"; with a reader "sentence_score", "bert_precision", "bert_recall" and "bert_score" too),
+        then by direction: float64 (documents,).
+
+    Raises
+    ------
+    InputError
+        As `score_lexicon`.
+    """
+    lexicon.check(held_out.source, held_out.target)
+    source, target = held_out.source_corpus, held_out.target_corpus
+    documents = spread(np.flatnonzero(long_enough(held_out)), max_documents)
+    directions = {
+        "target_to_source": (lexicon.source_of(), target, source, held_out.source),
+        "source_to_target": (lexicon.target_of(), source, target, held_out.target),
+    }
+    if progress is not None:
+        progress(0.0, f"BLEU-1 of {len(documents)} documents")
+    measured = {
+        "bleu1": {
+            name: np.array([bleu1(mapping[written[i]].tolist(), wanted[i].tolist()) for i in documents])
+            for name, (mapping, written, wanted, _) in directions.items()
+        }
+    }
+    if reader is not None:
+        sentences = spread(documents, MOST_SENTENCES)
+        for number, (name, direction) in enumerate(directions.items()):
+            telling = part(progress, 0.2 + 0.4 * number, 0.6 + 0.4 * number)
+            for measure, values in read_both(reader, *direction, sentences, telling).items():
+                measured.setdefault(measure, {})[name] = values
+    return measured
 
 
 def long_enough(held_out: TokenizedPair) -> NDArray[np.bool_]:

@@ -27,6 +27,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, MapPanel, map_panel
+from tokalign_lab.widgets import panel as panel_module
 from tokalign_lab.widgets.background import inline
 from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
 from tokalign_lab.widgets.map_colours import NO_NUMBER, Colouring
@@ -262,6 +263,18 @@ class TestWords:
 
 
 class TestPanel:
+    def test_the_figure_goes_seconds_after_its_panel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(panel_module, "FIGURE_S", 0.3)
+        panel = make_panel()
+        table, figure = panel.table, panel.figure
+        panel.close()
+        assert (table.comm, panel.comm) == (None, None)
+        assert figure.comm is not None  # its page may still be drawing
+        deadline = time.monotonic() + 20
+        while figure.comm is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert figure.comm is None
+
     def test_the_sides_of_a_box_are_joined_by_lines(self) -> None:
         panel = make_panel()
         panel.figure.data[0]._dispatch_on_selection(Points(point_inds=[0, 2]), BoxSelector())

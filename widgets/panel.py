@@ -7,6 +7,7 @@ fault of ours its last line with the traceback one click away.
 from __future__ import annotations
 
 import functools
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from html import escape
@@ -20,6 +21,9 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.theme import ThemeProbe
 
+# A page that has begun to draw tells plotly's model what it drew; where that is gone the page's console has an error.
+FIGURE_S = 5.0
+
 
 class Panel(w.VBox):
     """A box of widgets over one `LabState`.
@@ -29,7 +33,13 @@ class Panel(w.VBox):
     name : what the panel is, for headings and screen readers
     hook : its CSS class, `tl-...`
     state : shared view; a panel alone makes its own
+
+    Attributes
+    ----------
+    figure : the panel's plot, where it has one; its model outlives the panel by the seconds a page may be drawing
     """
+
+    figure: w.Widget | None = None
 
     def __init__(self, name: str, hook: str, state: LabState | None) -> None:
         self.lab_state = state if state is not None else LabState()
@@ -149,8 +159,12 @@ class Panel(w.VBox):
         self._closed = True
         for callback, names in self._observed:
             self.lab_state.unobserve(callback, names=names)
-        _close_all(self.children)
+        _close_all(self.children, self.figure)
         super().close()
+        if self.figure is not None:
+            last_words = threading.Timer(FIGURE_S, self.figure.close)
+            last_words.daemon = True
+            last_words.start()
 
     @property
     def closed(self) -> bool:
@@ -158,10 +172,12 @@ class Panel(w.VBox):
         return self._closed
 
 
-def _close_all(children: Sequence[w.Widget]) -> None:
+def _close_all(children: Sequence[w.Widget], but: w.Widget | None) -> None:
     for child in children:
-        _close_all(getattr(child, "children", ()))
-        child.close()
+        if not isinstance(child, Panel):  # a panel closes what is in it itself
+            _close_all(getattr(child, "children", ()), but)
+        if child is not but:
+            child.close()
 
 
 def button(label: str, action: Callable[[], None], hook: str, help: str = "", style: str = "") -> w.Button:

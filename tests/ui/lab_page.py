@@ -39,7 +39,7 @@ class LabPage:
         self.errors: list[str] = []
         self._deaf = False
         page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self._hear(f"page error: {error}"))
+        page.on("pageerror", lambda error: self._hear(f"page error: {error.stack or error}"))
 
     def _on_console(self, message: Any) -> None:
         if message.type == "error":

@@ -1,8 +1,9 @@
 """When a run is lost: the loss is no longer a number, or it has climbed and does not come back.
 
 A spike is not the end: the papers show runs that spike and recover. What counts as lost is a loss that stays, for ten
-steps on end, more than half of the way from where it was (the median of the fifty steps before) to that of a model
-that knows nothing, ln(vocab_size); and at least one nat above where it was.
+steps on end, more than half of the way from where it was to that of a model that knows nothing, ln(vocab_size); and at
+least one nat above where it was. Where it was is the median of the fifty steps before, or the stage's first loss where
+that is lower: a rate that is much too high loses a run from its second step on.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class LossWatch:
 
     def __init__(self, vocab_size: int) -> None:
         self._nothing = math.log(vocab_size)
+        self._first = math.inf
         self._before: deque[float] = deque(maxlen=_MEMORY)
         self._high: list[float] = []
 
@@ -43,16 +45,20 @@ class LossWatch:
         """Take the loss of a step, in nats; returns what is wrong, in words, once the run is lost."""
         if not math.isfinite(loss):
             return "is not a number"
-        if len(self._before) < _PATIENCE or loss <= self._limit():
+        if not self._before:
+            self._first = loss
+        if not self._before or loss <= self._limit():
             self._before.append(loss)
             self._high.clear()
             return None
         self._high.append(loss)
         if len(self._high) < _PATIENCE:
             return None
-        usual = statistics.median(self._before)
-        return f"has exploded, from {usual:.2f} to {statistics.median(self._high):.2f} for {_PATIENCE} steps,"
+        return f"has exploded, from {self._usual():.2f} to {statistics.median(self._high):.2f} for {_PATIENCE} steps,"
+
+    def _usual(self) -> float:
+        return min(self._first, statistics.median(self._before))
 
     def _limit(self) -> float:
-        usual = statistics.median(self._before)
+        usual = self._usual()
         return usual + max(_LEAST_RISE, (self._nothing - usual) / 2)

@@ -124,7 +124,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         wrong = self._watch.add(parts.get("next_token", loss) if math.isfinite(loss + norm) else math.nan)
         if wrong:
             raise Diverged(
-                f"The loss {wrong} at step {step} (stage {self._stage.number}); the last good checkpoint is kept. "
+                f"The loss {wrong} at step {step} (stage {self._stage.number}); a checkpoint that was saved before is kept. "
                 f"Lower learning_rate_stage{self._stage.number}, now {self._stage.learning_rate}, and start again."
             )
         if self._watch.in_doubt:

@@ -431,7 +431,7 @@ def test_a_loss_that_explodes_and_stays_there_is_told_from_a_spike() -> None:
     assert lost.in_doubt
     from_the_start = LossWatch(1000)
     said = [from_the_start.add(loss) for loss in [4.0, *[150.0 - step for step in range(20)]]]
-    assert [place for place, words in enumerate(said) if words][0] == 10
+    assert next(place for place, words in enumerate(said) if words) == 10
     assert said[10] == "has exploded, from 4.00 to 145.50 for 10 steps,"
     assert LossWatch(1000).add(float("inf")) == "is not a number"
 

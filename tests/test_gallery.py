@@ -52,7 +52,7 @@ def alignment(small_pair: TokenizedPair) -> Alignment:
 def work(alignment: Alignment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs as `record` makes them, as far as packing reads them; a small text, and no training."""
     folder = tmp_path_factory.mktemp("work")
-    for one in record.plan(4)[:3]:
+    for one in record.plan(4, 1000)[:3]:
         run = RunFolder.create(folder / one.name, one.kind, one.settings)
         if one.kind == "align":
             alignment.save(run.path / "alignment")
@@ -69,7 +69,7 @@ def packed(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packed") / "gallery"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "METHODS", {"pca": ""})
-        record.pack_gallery(out, work, record.plan(4)[:3], record.COMMAND)
+        record.pack_gallery(out, work, record.plan(4, 1000)[:3], record.COMMAND)
     return out
 
 
@@ -175,14 +175,14 @@ class TestPacking:
         shutil.copytree(packed, tmp_path / "gallery")
         before = content(tmp_path / "gallery")
         with pytest.raises(InputError):
-            record.pack_gallery(tmp_path / "gallery", work, record.plan(4), "")  # the last runs were never made
+            record.pack_gallery(tmp_path / "gallery", work, record.plan(4, 1000), "")  # the last runs were never made
         assert content(tmp_path / "gallery") == before
         assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
 
     def test_runs_of_other_settings_are_not_taken_for_these(self, work: Path, tmp_path: Path) -> None:
         shutil.copytree(work, tmp_path / "work")
         with pytest.raises(InputError, match="other settings"):
-            record._made(record.plan(8)[2], tmp_path / "work", None)
+            record._made(record.plan(8, 1000)[2], tmp_path / "work", None)
 
 
 def test_a_recorded_run_cannot_be_changed(packed: Path) -> None:
@@ -206,7 +206,7 @@ class TestShipped:
     def test_it_holds_a_whole_chain_and_is_small(self) -> None:
         chains = gallery.recorded_chains()
         assert chains
-        planned = {one.name for one in record.plan(200)}
+        planned = {one.name for one in record.plan(200, 1000)}
         for run in gallery.recorded_runs():
             assert run.name in planned
             assert run.name.startswith("recorded-")

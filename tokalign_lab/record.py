@@ -1,9 +1,10 @@
 """Recording the gallery: real runs of the default pair, packed into the few files that panels show.
 
 SmolLM2-135M-Instruct gets the 32,000-token SentencePiece vocabulary: the pair is aligned by our recipe and, to compare
-with, by spelling alone; the model is rearranged by our lexicon and tuned twice, in two stages and in one. The runs are
-made as anyone would make them, each in a process of its own; then what people look at is copied out of them, vectors
-become places on two maps, and all of it is written at once. What is left out is said in each run (`runs.gallery`).
+with, by spelling alone; the model is rearranged by our lexicon and tuned three times: in two stages and in one, to
+compare them, and for as many steps as TokAlign++ takes. The runs are made as anyone would make them, each in a process
+of its own; then what people look at is copied out of them, vectors become places on two maps, and all of it is written
+at once. What is left out is said in each run (`runs.gallery`).
 """
 
 from __future__ import annotations
@@ -57,18 +58,23 @@ class Recorded(NamedTuple):
     settings: dict[str, Any]
 
 
-def plan(steps: int) -> list[Recorded]:
+def plan(steps: int, long: int) -> list[Recorded]:
     """Return the runs in the order in which they are made; paths in their settings are from the folder they lie in.
 
     Parameters
     ----------
     steps
-        Optimiser steps of each tuning.
+        Optimiser steps of each of the two tunings that are compared.
+    long
+        Optimiser steps of the long one.
     """
-    tuning = {
-        "model": "recorded-rearrange-anchored/model", **_TEXT, "steps": steps, "batch_size": 4, "sequence_length": 64,
-        "evaluate_every": max(12, steps // 8), "evaluate_bytes": MEASURED_BYTES, "save_every": steps,
-    }  # fmt: skip
+
+    def tuning(n: int) -> dict[str, Any]:
+        return {
+            "model": "recorded-rearrange-anchored/model", **_TEXT, "steps": n, "batch_size": 4, "sequence_length": 64,
+            "evaluate_every": max(12, n // 8), "evaluate_bytes": MEASURED_BYTES, "save_every": n,
+        }  # fmt: skip
+
     pair = {"source": SOURCE, "target": TARGET, **_TEXT}
     lexicon = "recorded-align-anchored/alignment/lexicon.parquet"
     floor = {"model": SOURCE, **_TEXT, "evaluate_bytes": MEASURED_BYTES}
@@ -77,14 +83,19 @@ def plan(steps: int) -> list[Recorded]:
         Recorded(
             "recorded-rearrange-anchored", "Recorded: rearranged", "rearrange", {"model": SOURCE, "lexicon": lexicon}
         ),
-        Recorded("recorded-adapt-two-stages", "Recorded: tuned in two stages", "adapt", tuning),
-        Recorded("recorded-adapt-one-stage", "Recorded: tuned in one stage", "adapt", {**tuning, "stage1_share": 0.0}),
+        Recorded("recorded-adapt-two-stages", "Recorded: tuned in two stages", "adapt", tuning(steps)),
+        Recorded(
+            "recorded-adapt-one-stage", "Recorded: tuned in one stage", "adapt", {**tuning(steps), "stage1_share": 0.0}
+        ),
+        Recorded("recorded-adapt-long", f"Recorded: tuned in two stages, {long:,} steps", "adapt", tuning(long)),
         Recorded("recorded-measure-source", "Recorded: the source model, the floor", "measure", floor),
         Recorded("recorded-align-pieces", "Recorded: aligned by pieces", "align", {**pair, "recipe": "pieces"}),
     ]
 
 
-def record_gallery(out: Path, work: Path, steps: int = 200, progress: Progress | None = None) -> dict[str, Any]:
+def record_gallery(
+    out: Path, work: Path, steps: int = 200, long: int = 1000, progress: Progress | None = None
+) -> dict[str, Any]:
     """Make the gallery's runs and pack them.
 
     Parameters
@@ -94,8 +105,8 @@ def record_gallery(out: Path, work: Path, steps: int = 200, progress: Progress |
     work
         Folder for the runs themselves, about 2 GB. Those that have finished there are found again, so that recording
         goes on where it was stopped.
-    steps
-        Optimiser steps of each tuning.
+    steps, long
+        As for `plan`.
     progress
         Told how far it is.
 
@@ -109,12 +120,12 @@ def record_gallery(out: Path, work: Path, steps: int = 200, progress: Progress |
     InputError
         When a run does not finish, or a folder of that name in `work` holds a run of other settings.
     """
-    planned = plan(steps)
+    planned = plan(steps, long)
     seconds = {}
     for number, one in enumerate(planned):
         made = part(progress, 0.9 * number / len(planned), 0.9 * (number + 1) / len(planned))
         seconds[one.name] = _made(one, work, made)
-    pack_gallery(out, work, planned, f"{COMMAND} --steps {steps}", part(progress, 0.9, 1.0))
+    pack_gallery(out, work, planned, f"{COMMAND} --steps {steps} --long {long}", part(progress, 0.9, 1.0))
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return {"gallery": str(out), "bytes": size, "runs": seconds}
 

@@ -124,8 +124,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         wrong = self._watch.add(parts.get("next_token", loss) if math.isfinite(loss + norm) else math.nan)
         if wrong:
             raise Diverged(
-                f"The loss {wrong} at step {step} (stage {self._stage.number}); a checkpoint that was saved before is kept. "
-                f"Lower learning_rate_stage{self._stage.number}, now {self._stage.learning_rate}, and start again."
+                f"The loss {wrong} at step {step} (stage {self._stage.number}); a checkpoint that was saved before is "
+                f"kept. Lower learning_rate_stage{self._stage.number}, now {self._stage.learning_rate}, and start "
+                "again."
             )
         if self._watch.in_doubt:
             control.should_save = False

@@ -75,13 +75,14 @@ def gallery_record(
     work: Annotated[
         Path, typer.Option("--work", help="Folder for the runs themselves, 2 GB; started again, it goes on there.")
     ] = Path("gallery-runs"),
-    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of both tunings.")] = 200,
+    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of the two tunings to compare.")] = 200,
+    long: Annotated[int, typer.Option("--long", help="Optimiser steps of the long tuning.")] = 1000,
 ) -> Any:
     """Make the gallery anew: align, rearrange and tune the default pair for real, and pack what panels show."""
     from tokalign_lab.record import record_gallery
 
     with console.progress_bar("record") as progress:
-        result = record_gallery(out, work, steps, progress)
+        result = record_gallery(out, work, steps, long, progress)
     return result, lambda: console.print_facts(result)
 
 

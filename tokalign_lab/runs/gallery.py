@@ -18,9 +18,14 @@ PACKAGES = ("tokalign-lab", "torch", "transformers")
 
 
 def recorded_runs() -> list[RunFolder]:
-    """Every recorded run of the package, in the order of the work: align, rearrange, measure, tune."""
+    """Every recorded run of the package, in the order of the work: align, rearrange, measure, tune, longest first."""
     order = ("align", "rearrange", "measure", "adapt")
-    return sorted(list_runs(gallery_root()), key=lambda run: (order.index(run.info()["kind"]), run.info()["created"]))
+
+    def place(run: RunFolder) -> tuple[int, int, str]:
+        info = run.info()
+        return order.index(info["kind"]), -info["settings"].get("steps", 0), info["created"]
+
+    return sorted(list_runs(gallery_root()), key=place)
 
 
 def recorded_run(name: str) -> RunFolder | None:

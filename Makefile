@@ -40,6 +40,7 @@ lint: setup-dev  ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 notebooks: setup-dev  ## run every notebook from top to bottom, in small sizes
+	@scripts/assets.sh pythia qwen2 gemma-3-270m
 	@TOKALIGN_FAST=1 $(BIN)/pytest -p no:cacheprovider --nbmake --nbmake-timeout=1800 notebooks
 
 screenshots: setup-dev  ## take the pictures of README and docs anew, in a real browser

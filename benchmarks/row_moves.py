@@ -7,7 +7,7 @@ TokAlign++ (section 6.3) shows that identical tokens, and those that share a suf
 Reads a rearranged model, the same model tuned, and the lexicon that made the first. The move of a row is the length of
 its change over its length before. A row that is used more gets more gradient, so classes are compared within a band of
 frequency. Classes: identical; found by the vectors, ending in the same bytes as its best source (three or more, or all
-of the shorter); found otherwise; made of pieces.
+of the shorter); found otherwise. Rows made of pieces are of tokens too rare to be compared.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def classes_of(lexicon: Lexicon, source: Vocabulary, target: Vocabulary) -> np.n
 def rows_of(moved: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> list[dict[str, Any]]:
     """One line a class, one column a band."""
     lines = []
-    for name in ("identical", "aligned, same suffix", "aligned, other suffix", "pieces"):
+    for name in ("identical", "aligned, same suffix", "aligned, other suffix"):
         line: dict[str, Any] = {"rows": name}
         for low, high in BANDS:
             mine = moved[(classes == name) & (counts >= low) & (counts < high)]

@@ -425,14 +425,16 @@ class TestPair:
 
 def test_the_first_panel_brings_what_live_figures_need(tmp_path: Path) -> None:
     code = f"""
-import sys
-from tokalign_lab.widgets import Lab
-from tokalign_lab.widgets.background import inline
+import sys, time
+from tokalign_lab.widgets import Lab, lab
 
-lab = Lab(runs={str(tmp_path)!r})
+lab.WARM_UP_S = 0.1
+made = Lab(runs={str(tmp_path)!r})
 print("plotly.graph_objs._figurewidget" in sys.modules)
-with inline():
-    lab.runs_panel()
+made.runs_panel()
+deadline = time.monotonic() + 60
+while not hasattr(sys.modules.get("plotly.graph_objs._figurewidget"), "FigureWidget") and time.monotonic() < deadline:
+    time.sleep(0.05)
 print("plotly.graph_objs._figurewidget" in sys.modules)
 """
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

@@ -29,6 +29,13 @@ def submit(work: Callable[[], None]) -> None:
         _pool.submit(work)
 
 
+def later(work: Callable[[], None], seconds: float) -> None:
+    """Run `work` after so many seconds in a thread of its own, unless the process has ended."""
+    timer = threading.Timer(seconds, work)
+    timer.daemon = True
+    timer.start()
+
+
 @contextmanager
 def inline() -> Iterator[None]:
     """Within the block, `submit` runs its work before it returns."""

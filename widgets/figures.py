@@ -76,7 +76,7 @@ def maps_figure(source: MapPoints, target: MapPoints, names: tuple[str, str], th
 def warm_up() -> None:
     """Import what the first live figure needs: two seconds of Python, most of them schemas that plotly never asks for.
 
-    The lab calls this behind its first panel, so that nobody waits for it in front of a plot.
+    The lab calls this some seconds after its first panel, so that nobody waits for it in front of a plot.
     """
     importlib.import_module("plotly.graph_objs._figurewidget")
 

@@ -37,7 +37,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.results import diagnosis_of
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets.background import submit
+from tokalign_lab.widgets.background import later
 from tokalign_lab.widgets.compare_panel import ComparePanel
 from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
 from tokalign_lab.widgets.figures import warm_up
@@ -53,6 +53,7 @@ from tokalign_lab.widgets.training_panel import TrainingPanel
 from tokalign_lab.widgets.vocabularies import vocabularies_of
 from tokalign_lab.widgets.work import Work
 
+WARM_UP_S = 3.0  # after a panel was opened: its own work in the background comes first
 P = TypeVar("P", bound=Panel)
 
 _open_panels: dict[tuple[str, str], Panel] = {}  # one a kind and lab folder, over all cells of this kernel
@@ -359,7 +360,7 @@ class Lab:
         if former is not None:
             former.close()
         _open_panels[kind, self._place] = panel
-        submit(warm_up)
+        later(warm_up, WARM_UP_S)
         return panel
 
 

@@ -7,7 +7,6 @@ fault of ours its last line with the traceback one click away.
 from __future__ import annotations
 
 import functools
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from html import escape
@@ -18,6 +17,7 @@ import ipywidgets as w
 import pandas as pd
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.widgets.background import later
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.theme import ThemeProbe
 
@@ -162,9 +162,7 @@ class Panel(w.VBox):
         _close_all(self.children, self.figure)
         super().close()
         if self.figure is not None:
-            last_words = threading.Timer(FIGURE_S, self.figure.close)
-            last_words.daemon = True
-            last_words.start()
+            later(self.figure.close, FIGURE_S)
 
     @property
     def closed(self) -> bool:

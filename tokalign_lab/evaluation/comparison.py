@@ -164,15 +164,13 @@ def paired_scores(
         document_scores(lexicon, held_out, reader, progress=part(progress, 0.5 * half, 0.5 + 0.5 * half))
         for half, lexicon in enumerate((a, b))
     )
-    return {
-        measure: {
-            direction: PairedScore(of_mean(x, seed), of_mean(y, seed), of_mean(y - x, seed))
-            for direction, x in one[measure].items()
-            for y in (other[measure][direction],)
-        }
-        for measure in MEASURES
-        if measure in one
-    }
+    found: dict[str, dict[str, PairedScore]] = {}
+    for measure in (name for name in MEASURES if name in one):
+        for direction, x in one[measure].items():
+            y = other[measure][direction]
+            pair = PairedScore(of_mean(x, seed), of_mean(y, seed), of_mean(y - x, seed))
+            found.setdefault(measure, {})[direction] = pair
+    return found
 
 
 def compare_slices(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:

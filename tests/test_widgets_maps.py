@@ -6,6 +6,8 @@ The lexicons and vectors here are made up: nothing in this file says anything ab
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,6 +276,13 @@ class TestPanel:
         while figure.comm is not None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert figure.comm is None
+
+    def test_a_process_ends_with_a_panel_open(self) -> None:
+        code = "from test_widgets_maps import make_panel\npanel = make_panel()\nprint('made')"
+        said = subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120
+        )
+        assert (said.returncode, said.stdout) == (0, "made\n")
 
     def test_the_sides_of_a_box_are_joined_by_lines(self) -> None:
         panel = make_panel()

@@ -20,8 +20,6 @@ from typing import Any
 
 from harness import Kept, Result, limit_threads, parser, report
 
-from tokalign_lab.files import cache_folder
-
 ROOT = Path(__file__).resolve().parents[1]
 BAR_S = 15 * 60
 SCREEN = {"width": 1280, "height": 1400}
@@ -73,15 +71,13 @@ def opened(name: str, pictures: Path | None) -> Result:
 
     sys.path.insert(0, str(ROOT / "tests"))
     from ui.lab_page import LabPage
-    from ui.servers import jupyter_lab
+    from ui.servers import cache_of_assets, chromium, jupyter_lab
 
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        (home / "cache").mkdir()
-        (home / "cache" / "assets").symlink_to(cache_folder() / "assets", target_is_directory=True)
-        with jupyter_lab(home, {"TOKALIGN_CACHE": str(home / "cache")}) as server, sync_playwright() as play:
+        with jupyter_lab(home, {"TOKALIGN_CACHE": str(cache_of_assets(home))}) as server, sync_playwright() as play:
             browser = play.chromium.launch(
-                executable_path=os.environ.get("TOKALIGN_CHROMIUM", "/usr/bin/chromium"),
+                executable_path=chromium(),
                 args=["--no-sandbox", "--disable-dev-shm-usage"],
             )
             lab = LabPage(browser.new_page(viewport=SCREEN), server.url, server.token)

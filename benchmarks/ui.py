@@ -193,14 +193,14 @@ def page(folder: str) -> dict[str, Any]:
 
     sys.path.insert(0, str(ROOT / "tests"))
     from ui.lab_page import LabPage
-    from ui.servers import jupyter_lab
+    from ui.servers import chromium, jupyter_lab
 
     rows: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as home, jupyter_lab(Path(home), {"TOKALIGN_RUNS": folder}) as server:
         _notebook(server.folder / "notebooks" / "ui.ipynb", folder)
         with sync_playwright() as play:
             browser = play.chromium.launch(
-                executable_path=os.environ.get("TOKALIGN_CHROMIUM", "/usr/bin/chromium"),
+                executable_path=chromium(),
                 args=[
                     "--no-sandbox",
                     "--disable-dev-shm-usage",

@@ -277,8 +277,10 @@ class TestPanel:
             time.sleep(0.02)
         assert figure.comm is None
 
-    def test_a_process_ends_with_a_panel_open(self) -> None:
-        code = "from test_widgets_maps import make_panel\npanel = make_panel()\nprint('made')"
+    @pytest.mark.parametrize("around", ["", "outer = Panel('tabs', 'tl-tabs', None)\nouter._fill([panel])\n"])
+    def test_a_process_ends_with_a_panel_open(self, around: str) -> None:
+        imports = "from test_widgets_maps import make_panel\nfrom tokalign_lab.widgets.panel import Panel\n"
+        code = f"{imports}panel = make_panel()\n{around}print('made')"
         said = subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120
         )

@@ -9,6 +9,7 @@ no two of them write the same curve, and one thread serves all panels at about t
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,14 @@ def submit(work: Callable[[], None]) -> None:
 
 
 def later(work: Callable[[], None], seconds: float) -> None:
-    """Run `work` after so many seconds in a thread of its own, unless the process has ended."""
+    """Run `work` after so many seconds in a thread of its own, unless the process has ended.
+
+    While the interpreter is taken down, when widgets are closed too, it is run at once: a thread that is started then
+    is waited for without end.
+    """
+    if sys.is_finalizing():
+        work()
+        return
     timer = threading.Timer(seconds, work)
     timer.daemon = True
     timer.start()

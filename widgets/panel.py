@@ -40,7 +40,6 @@ class Panel(w.VBox):
     """
 
     figure: w.Widget | None = None
-    _lives = True
 
     def __init__(self, name: str, hook: str, state: LabState | None) -> None:
         self.lab_state = state if state is not None else LabState()
@@ -162,15 +161,8 @@ class Panel(w.VBox):
             self.lab_state.unobserve(callback, names=names)
         _close_all(self.children, self.figure)
         super().close()
-        if self.figure is not None and self._lives:
+        if self.figure is not None:
             later(self.figure.close, FIGURE_S)
-        elif self.figure is not None:
-            self.figure.close()
-
-    def __del__(self) -> None:
-        """Close at once: a process that ends starts no thread, and would wait for it for ever."""
-        self._lives = False
-        super().__del__()
 
     @property
     def closed(self) -> bool:

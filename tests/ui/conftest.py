@@ -14,19 +14,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from tokalign_lab.files import cache_folder
-
 from .lab_page import LabPage
-from .servers import ROOT, Server, jupyter_lab
+from .servers import ROOT, Server, cache_of_assets, chromium, jupyter_lab
 
 ARTEFACTS = ROOT / "test-artefacts"
 FAST = {"TOKALIGN_FAST": "1"}
-
-
-def chromium() -> str | None:
-    """The browser's path: $TOKALIGN_CHROMIUM, else Debian's place."""
-    path = os.environ.get("TOKALIGN_CHROMIUM", "/usr/bin/chromium")
-    return path if os.access(path, os.X_OK) else None
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +44,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     and no job would be seen.
     """
     home = tmp_path_factory.mktemp("jupyter")
-    assets, cache = cache_folder() / "assets", home / "cache"
-    assets.mkdir(parents=True, exist_ok=True)
-    cache.mkdir()
-    (cache / "assets").symlink_to(assets, target_is_directory=True)
-    with jupyter_lab(home, {**FAST, "TOKALIGN_CACHE": str(cache)}) as server:
+    with jupyter_lab(home, {**FAST, "TOKALIGN_CACHE": str(cache_of_assets(home))}) as server:
         yield server
 
 

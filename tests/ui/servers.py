@@ -87,6 +87,23 @@ def serving(
             process.kill()
 
 
+def chromium() -> str | None:
+    """The browser's path: $TOKALIGN_CHROMIUM, else Debian's place."""
+    path = os.environ.get("TOKALIGN_CHROMIUM", "/usr/bin/chromium")
+    return path if os.access(path, os.X_OK) else None
+
+
+def cache_of_assets(home: Path) -> Path:
+    """Make a cache in `home` that holds what was fetched, and nothing that was worked out."""
+    from tokalign_lab.files import cache_folder
+
+    assets, cache = cache_folder() / "assets", home / "cache"
+    assets.mkdir(parents=True, exist_ok=True)
+    cache.mkdir()
+    (cache / "assets").symlink_to(assets, target_is_directory=True)
+    return cache
+
+
 def free_port() -> int:
     """A port that nobody listens on now."""
     with socket.socket() as free:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from tiny import WORDS, tiny_model, tiny_tokenizer, tiny_vocabulary
 
-from tokalign_lab.adaptation import teacher as module
+from tokalign_lab.adaptation import teacher_cache as module
 from tokalign_lab.adaptation.data import PackedBlocks
 from tokalign_lab.adaptation.distillation import distillation_loss
 from tokalign_lab.adaptation.settings import DistillationSettings
-from tokalign_lab.adaptation.teacher import Teacher, TeacherCache, check_same_tokenizer, keep_predictions
+from tokalign_lab.adaptation.teacher import Teacher, check_same_tokenizer
+from tokalign_lab.adaptation.teacher_cache import TeacherCache, keep_predictions
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tokalign_lab.adaptation import teaching, train
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, PackedBlocks
 from tokalign_lab.adaptation.settings import AdaptSettings
-from tokalign_lab.adaptation.teacher import TeacherCache
+from tokalign_lab.adaptation.teacher_cache import TeacherCache
 from tokalign_lab.adaptation.teacher_text import WritingSettings, write_text
 from tokalign_lab.adaptation.teaching import is_distilled
 from tokalign_lab.catalog import load_vocabulary
@@ -239,7 +239,7 @@ def test_only_the_blocks_of_the_run_are_kept_and_read_once(
     asked = [i for i in range(12) if is_distilled(i, 0.5, 1)]
     assert 0 < len(asked) < 12
     assert len(TeacherCache(folder).numbers) == len(asked)
-    monkeypatch.setattr("tokalign_lab.adaptation.teacher._write", None)  # nothing is read again
+    monkeypatch.setattr("tokalign_lab.adaptation.teacher_cache._write", None)  # nothing is read again
     again = run(student, texts, tmp_path / "again", more, {"learning_rate_stage1": 1e-3})
     assert again.each("divergence")[0] == events.each("divergence")[0]
 
@@ -279,7 +279,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 def test_a_run_stopped_while_the_teacher_reads_goes_on(
     student: str, teacher: str, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokalign_lab.adaptation.teacher._BATCH_TOKENS", {"cpu": 16})
+    monkeypatch.setattr("tokalign_lab.adaptation.teacher_cache._BATCH_TOKENS", {"cpu": 16})
     more = {"teacher": teacher, "distillation_top_k": 4}
     events = Events()
 

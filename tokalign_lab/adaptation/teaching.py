@@ -22,7 +22,8 @@ from tokalign_lab.adaptation.events import Emit, Interrupt
 from tokalign_lab.adaptation.loss import ChunkedLoss
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.settings import AdaptSettings
-from tokalign_lab.adaptation.teacher import Teacher, TeacherCache, keep_predictions
+from tokalign_lab.adaptation.teacher import Teacher
+from tokalign_lab.adaptation.teacher_cache import TeacherCache, keep_predictions
 from tokalign_lab.adaptation.trainer import computes_in_bf16
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head

@@ -1,0 +1,243 @@
+"""A teacher's predictions over the training text, kept on disk once and read by every run.
+
+Each position has its k best tokens (int32), their log probabilities (float16) and the mass of all the others
+(float32, as a log): with k = 64 it is 388 bytes, where the whole prediction over 262k tokens would be a megabyte. The
+log probabilities are the raw ones. The mass of the rest is summed for one temperature T, because the sum of p^(1/T)
+over tokens that were not kept cannot be had from the sum of p; so T is part of the key, while weight and direction are
+free. float16 rounds a log probability by at most one part in 2048.
+
+The folder is named by what went in: the teacher's weights and settings, the ids and positions of the blocks, whether
+documents are apart, k and T. It is written under another name, block by block, and renamed when it is whole; what was
+killed goes on from its last whole batch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import torch
+
+from tokalign_lab.adaptation.distillation import KeptPredictions
+from tokalign_lab.adaptation.teacher import Teacher
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import cache_folder, hash_of, write_json
+from tokalign_lab.progress import Progress
+from tokalign_lab.provenance import installed_versions, now
+
+KEPT_TOKENS = 64
+_FILES: dict[str, np.dtype[Any]] = {
+    "input_ids": np.dtype("<i4"),
+    "log_probs": np.dtype("<f2"),
+    "log_rest": np.dtype("<f4"),
+}
+_BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
+
+
+class Blocks(Protocol):
+    """The training text as blocks of equal length (`data.PackedBlocks`, `data.Mix`)."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def block(self, block: int, /) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return the ids of one, int64 (length,), and each token's position in its document's part of the block."""
+        ...
+
+
+class TeacherCache:
+    """Predictions on disk, memory-mapped.
+
+    Attributes
+    ----------
+    k : int
+        Tokens kept at each position.
+    temperature : float
+        The temperature that the rest's mass was summed for.
+    length : int
+        Tokens of a block; it has one prediction fewer.
+    numbers : np.ndarray
+        int64 (blocks,), ascending: which blocks of the text it holds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        meta = json.loads((folder / "teacher.json").read_text(encoding="utf-8"))
+        self.folder = folder
+        self.k: int = meta["k"]
+        self.temperature: float = meta["temperature"]
+        self.length: int = meta["length"]
+        self.numbers = np.load(folder / "numbers.npy")
+        self._arrays = {
+            name: np.memmap(folder / name, dtype, "r").reshape(_shape(name, len(self.numbers), self.length, self.k))
+            for name, dtype in _FILES.items()
+        }
+
+    def predictions(self, blocks: Sequence[int], device: torch.device | str = "cpu") -> KeptPredictions:
+        """Return what is kept of some blocks: len(blocks) * (length - 1) positions, block by block.
+
+        Raises
+        ------
+        InputError
+            For a block that is not held.
+        """
+        wanted = np.asarray(blocks, dtype=np.int64)
+        places = np.searchsorted(self.numbers, wanted).clip(max=len(self.numbers) - 1)
+        missing = wanted[self.numbers[places] != wanted]
+        if len(missing):
+            raise InputError(f"The teacher's predictions of block {missing[0]} were not kept; keep them anew.")
+        ids, log_probs, log_rest = (
+            torch.from_numpy(np.array(self._arrays[name][places])).to(device).flatten(0, 1) for name in _FILES
+        )
+        return KeptPredictions(ids.long(), log_probs.float(), log_rest, self.temperature)
+
+
+def keep_predictions(
+    teacher: Teacher,
+    blocks: Blocks,
+    numbers: Sequence[int] | None = None,
+    k: int = KEPT_TOKENS,
+    temperature: float = 1.0,
+    apart: bool = False,
+    progress: Progress | None = None,
+    interrupt: Callable[[], None] = lambda: None,
+) -> TeacherCache:
+    """Let a teacher read the training text, and keep its predictions; what was kept before is found again.
+
+    Parameters
+    ----------
+    teacher
+        The teacher.
+    blocks
+        The training text.
+    numbers
+        Which blocks; all of them when not given. A short run needs only those that it trains on.
+    k
+        Tokens to keep at each position.
+    temperature
+        The temperature that the student is going to be trained with.
+    apart
+        Keep the documents of a block apart.
+    progress
+        Told the share of the blocks that are read.
+    interrupt
+        Called between batches; what it raises ends the work, which goes on from there the next time.
+
+    Raises
+    ------
+    InputError
+        If k does not fit the vocabulary, the temperature is none, the blocks are longer than the teacher reads, or
+        another process is writing the same predictions.
+    """
+    if not 1 <= k < teacher.vocabulary.size:
+        raise InputError(f"k is {k}; keep at least 1 token and fewer than the {teacher.vocabulary.size} there are.")
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise InputError(f"The temperature is {temperature}, but it must be a number above 0.")
+    chosen = np.arange(len(blocks)) if numbers is None else np.unique(np.asarray(numbers, dtype=np.int64))
+    if not len(chosen) or chosen[0] < 0 or chosen[-1] >= len(blocks):
+        raise InputError(f"Blocks {list(chosen[:1])} to {list(chosen[-1:])} were asked for, of {len(blocks)}.")
+    length = len(blocks.block(int(chosen[0]))[0])
+    limit = getattr(teacher.model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and length > limit:
+        raise InputError(f"The blocks have {length} tokens, but the teacher reads at most {limit}.")
+    about = {
+        "fingerprint": teacher.fingerprint(),
+        "blocks": hash_of(np.asarray(blocks.block(int(i)), "<i8").tobytes() for i in chosen),
+        "numbers": hash_of([chosen.astype("<i8").tobytes()]),
+        "length": length,
+        "k": k,
+        "temperature": float(temperature),
+        "apart": apart,
+    }
+    folder = cache_folder() / "teacher" / hash_of([json.dumps(about, sort_keys=True).encode()])[:32]
+    if not folder.is_dir():
+        unfinished = folder.with_name(f".{folder.name}.part")
+        unfinished.mkdir(parents=True, exist_ok=True)
+        with _alone(unfinished):
+            if not folder.is_dir():  # it may have been finished while we were looking
+                _write(teacher, blocks, chosen, k, temperature, apart, unfinished, progress, interrupt)
+                np.save(unfinished / "numbers.npy", chosen)
+                teacher_name = {"teacher": teacher.vocabulary.name, "tokenizer": teacher.vocabulary.fingerprint}
+                made = {"made": now(), "versions": installed_versions()}
+                write_json(unfinished / "teacher.json", {**about, **teacher_name, **made})
+                (unfinished / "done.json").unlink()
+                (unfinished / "lock").unlink()
+                os.replace(unfinished, folder)
+    return TeacherCache(folder)
+
+
+def _write(
+    teacher: Teacher,
+    blocks: Blocks,
+    chosen: np.ndarray[Any, np.dtype[np.int64]],
+    k: int,
+    temperature: float,
+    apart: bool,
+    folder: Path,
+    progress: Progress | None,
+    interrupt: Callable[[], None],
+) -> None:
+    """Write the files of `folder`, from the last whole batch on."""
+    length = len(blocks.block(int(chosen[0]))[0])
+    batch = max(1, _BATCH_TOKENS.get(teacher.device.type, _BATCH_TOKENS["cpu"]) // length)
+    state = folder / "done.json"
+    done = json.loads(state.read_text(encoding="utf-8"))["blocks"] if state.is_file() else 0
+    files = {name: _opened(folder / name, done * _block_bytes(name, length, k)) for name in _FILES}
+    try:
+        while done < len(chosen):
+            interrupt()
+            if progress is not None:
+                progress(done / len(chosen), "the teacher reads the text")
+            here = chosen[done : done + batch]
+            ids, positions = (
+                torch.from_numpy(np.stack(part)) for part in zip(*(blocks.block(int(i)) for i in here), strict=True)
+            )
+            made = teacher.best(ids, k, temperature, positions if apart else None)
+            for (name, file), values in zip(files.items(), made, strict=True):
+                file.write(values.cpu().numpy().astype(_FILES[name]).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            done += len(here)
+            write_json(state, {"blocks": done})
+    finally:
+        for file in files.values():
+            file.close()
+    if progress is not None:
+        progress(1.0, "the teacher's predictions are kept")
+
+
+def _opened(path: Path, size: int) -> IO[bytes]:
+    """Open a file to go on after `size` bytes; what stands behind them was not finished."""
+    path.touch()
+    file = path.open("r+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the hold ends with the process, however it ends."""
+    with open(folder / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"Another process is writing the teacher's predictions to '{folder}'; wait until it has ended."
+            ) from None
+        yield
+
+
+def _shape(name: str, blocks: int, length: int, k: int) -> tuple[int, ...]:
+    return (blocks, length - 1) if name == "log_rest" else (blocks, length - 1, k)
+
+
+def _block_bytes(name: str, length: int, k: int) -> int:
+    return math.prod(_shape(name, 1, length, k)) * _FILES[name].itemsize

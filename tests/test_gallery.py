@@ -314,21 +314,21 @@ class TestPanels:
         for action in (lab.rearrange, lambda: lab.tune(steps=2)):
             with pytest.raises(InputError, match="recorded run"):
                 action()
-        training = lab.make_training_panel(lab.work.find("adapt"))
+        training = lab.panels.training(lab.work.find("adapt"))
         assert "recorded</span>" in training._state_line.value
         training.again.open_button.click()
         assert NO_MODEL in training._error.value
         buttons = (training.controls.pause_button, training.controls.cancel_button, training.controls.resume_button)
         assert all(one.disabled for one in buttons)
-        assert "To score" not in lab.make_lexicon_panel().scoring.children[0].value
-        assert "recorded run" in lab.make_lexicon_panel().scoring.children[0].value
+        assert "To score" not in lab.panels.lexicon().scoring.children[0].value
+        assert "recorded run" in lab.panels.lexicon().scoring.children[0].value
 
     def test_a_chosen_pair_is_explained_and_what_is_missing_is_said(self, bare: Path) -> None:
         from tokalign_lab.widgets import Lab
 
         lab = Lab()
         lab.look_at_recorded()
-        panel = lab.make_lexicon_panel()
+        panel = lab.panels.lexicon()
         row = int(panel.lexicon.table.query("origin == 'aligned'")["target_id"].iloc[0])
         lab.lab_state.select("target", [row], by="lexicon")
         assert "Candidates, best first" in panel.why.pair.value
@@ -336,7 +336,7 @@ class TestPanels:
         assert "spells it" not in panel.why.pair.value
         assert "neither its vectors nor its text" in panel.why.neighbours.value
         assert panel.why.contexts.value == ""
-        maps = lab.make_maps(drawn=200)
+        maps = lab.panels.maps(drawn=200)
         assert "a recorded run keeps no vectors" in maps.neighbours.tables["target"].caption
         lab.lab_state.colour_by = "neighbours"
         assert "recorded run" in maps._error.value
@@ -346,7 +346,7 @@ class TestPanels:
 
         lab = Lab()
         lab.look_at_recorded()
-        for panel in (lab.make_diagnosis(), lab.make_maps(drawn=100), lab.make_lexicon_panel()):
+        for panel in (lab.panels.diagnosis(), lab.panels.maps(drawn=100), lab.panels.lexicon()):
             made: dict[str, Any] = {}
             *lines, last = panel.to_code().splitlines()
             exec("\n".join([*lines, f"panel = {last}"]), made)

@@ -21,47 +21,35 @@ That is why every cell can be run again at any time, and why a restarted kernel 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ipywidgets as w
 
-from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
 from tokalign_lab.run_report import write_run_report
-from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.gallery import recorded_runs
-from tokalign_lab.runs.results import diagnosis_of
-from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets.background import later
 from tokalign_lab.widgets.compare_panel import ComparePanel
 from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
 from tokalign_lab.widgets.figures import warm_up
 from tokalign_lab.widgets.job_panel import JobPanel
+from tokalign_lab.widgets.lab_panels import LabPanels, fast
 from tokalign_lab.widgets.lexicon_panel import LexiconPanel
-from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
 from tokalign_lab.widgets.map_panel import MapPanel
 from tokalign_lab.widgets.pair_picker import PairPicker
 from tokalign_lab.widgets.panel import Panel
 from tokalign_lab.widgets.runs_panel import RunsPanel
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.training_panel import TrainingPanel
-from tokalign_lab.widgets.vocabularies import vocabularies_of
 from tokalign_lab.widgets.work import Work
 
 WARM_UP_S = 3.0  # after a panel was opened: its own work in the background comes first
 P = TypeVar("P", bound=Panel)
 
 _open_panels: dict[tuple[str, str], Panel] = {}  # one a kind and lab folder, over all cells of this kernel
-
-
-def fast() -> bool:
-    """Whether sizes shall be as small as a check can bear ($TOKALIGN_FAST)."""
-    return os.environ.get("TOKALIGN_FAST", "") not in ("", "0")
 
 
 def runs_folder() -> Path:
@@ -93,8 +81,7 @@ class Lab:
         if target is not None:
             self.lab_state.target = target
         self.work = Work(self.runs, self.lab_state)
-        self._loaded: tuple[str, Alignment, LexiconView] | None = None
-        self._loading = threading.Lock()
+        self.panels = LabPanels(self.work, self.lab_state)
 
     def _ipython_display_(self) -> None:
         """Show everything as tabs, when the lab is the last line of a cell."""
@@ -115,7 +102,7 @@ class Lab:
     @property
     def alignment(self) -> Alignment | None:
         """What was aligned last, if that has finished."""
-        return self.aligned()[0] if self.work.finished("align") else None
+        return self.panels.aligned()[0] if self.work.finished("align") else None
 
     def tabs(self) -> Panel:
         """Return everything in one panel with tabs; what a cell shows that ends in the lab itself."""
@@ -138,7 +125,7 @@ class Lab:
 
     def pair_picker(self) -> PairPicker:
         """Choose the pair and compare both tokenizers on a text of your own."""
-        return self._opened("pair", self.make_pair_picker())
+        return self._opened("pair", self.panels.pair())
 
     def align(
         self,
@@ -163,19 +150,19 @@ class Lab:
         texts = [text] if isinstance(text, str) else list(text)
         run = self.work.align(text=texts, recipe=recipe, max_bytes=max_bytes, seed=seed)
         _wait(run, "align")
-        return self.aligned()[0]
+        return self.panels.aligned()[0]
 
     def lexicon_panel(self) -> LexiconPanel:
         """Inspect the lexicon of the last `align`."""
-        return self._opened("lexicon", self.make_lexicon_panel())
+        return self._opened("lexicon", self.panels.lexicon())
 
     def maps(self, drawn: int | None = None) -> MapPanel:
         """See both embedding spaces of the last `align`."""
-        return self._opened("maps", self.make_maps(drawn))
+        return self._opened("maps", self.panels.maps(drawn))
 
     def rearrange(self) -> JobPanel:
         """Give the source model its new rows by the last lexicon; a job, watched while the next cells run."""
-        return self._opened("rearrange", self.make_rearrange_panel(self.work.rearrange()))
+        return self._opened("rearrange", self.panels.rearranging(self.work.rearrange()))
 
     def tune(self, steps: int = 200, restart: bool = False, **settings: Any) -> TrainingPanel:
         """Tune the rearranged model in two stages, and watch; answers at once.
@@ -189,135 +176,30 @@ class Lab:
         restart : begin anew when the run has ended
         settings : fields of `tokalign_lab.adaptation.settings.AdaptSettings`
         """
-        return self._opened("tune", self.make_training_panel(self.work.tune(steps, restart, **settings)))
+        return self._opened("tune", self.panels.training(self.work.tune(steps, restart, **settings)))
 
     def diagnosis(self) -> DiagnosisPanel:
         """Find out why the pair of the last `align` is poor, if it is."""
-        return self._opened("diagnosis", self.make_diagnosis())
+        return self._opened("diagnosis", self.panels.diagnosis())
 
     def compare(self, other: Path | str | RunFolder | None = None) -> ComparePanel:
         """Compare the last `align` with another run of the pair; the newest other one when not given."""
-        return self._opened("compare", self.make_compare(other))
+        return self._opened("compare", self.panels.compare(other))
 
     def runs_panel(self) -> RunsPanel:
         """See all runs of this lab's folder."""
-        return self._opened("runs", self.make_runs_panel())
+        return self._opened("runs", self.panels.runs())
 
     def report(self, path: Path | str | None = None) -> Path:
         """Write one HTML file about the last `align` and what was tuned from it; in its run's folder by default.
 
         About a recorded run it is written into the folder of runs.
         """
-        run, tuned = self._align_run(), self.work.find("adapt")
+        run, tuned = self.panels.align_run(), self.work.find("adapt")
         followed = [tuned] if tuned is not None else []
         floor = self.work.floor(tuned) if tuned is not None else None
         place = self.runs / f"{run.name}-report.html" if run.recorded else run.path / "report.html"
         return write_run_report(Path(path or place), run, followed, floor)
-
-    def make_lexicon_panel(self) -> LexiconPanel:
-        """Make the inspector of the last alignment."""
-        alignment, view = self.aligned()
-        return LexiconPanel.of_run(self._align_run(), self.lab_state, view, alignment)
-
-    def make_maps(self, drawn: int | None = None) -> MapPanel:
-        """Make the maps of the last alignment.
-
-        Raises
-        ------
-        InputError
-            When its recipe makes no vectors.
-        """
-        alignment, view = self.aligned()
-        if alignment.source_vectors is None or alignment.target_vectors is None:
-            raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign++'.")
-        panel = MapPanel(
-            alignment.lexicon, alignment.source_vectors, alignment.target_vectors, *self._vocabularies(),
-            state=self.lab_state, view=view, drawn=drawn or (800 if fast() else 3000),
-            **({"fit_on": 500} if fast() else {}), **self.lab_state.looks.get("maps", {}),
-        )  # fmt: skip
-        return self._told(panel)
-
-    def make_diagnosis(self) -> DiagnosisPanel:
-        """Make the diagnosis of the last alignment."""
-        alignment, _ = self.aligned()
-        vectors = alignment.source_vectors, alignment.target_vectors
-        found = vectors if None not in vectors else None
-        run = self._align_run()
-        known = diagnosis_of(run)
-        panel = DiagnosisPanel(
-            alignment.lexicon, *self._vocabularies(), vectors=found, state=self.lab_state, found=known
-        )  # fmt: skip
-        self._told(panel)
-        if known is not None:
-            panel.setup += "\n".join(
-                [
-                    "\nfrom tokalign_lab.runs.folder import RunFolder",
-                    "from tokalign_lab.runs.results import diagnosis_of\n",
-                    f"found = diagnosis_of(RunFolder({str(run.path)!r}))",
-                ]
-            )
-        return panel
-
-    def make_compare(self, other: Path | str | RunFolder | None = None) -> ComparePanel:
-        """Make the comparison of the last alignment with another run."""
-        run = self._align_run()
-        if other is None:
-            listed = [*list_runs(self.runs), *(recorded_runs() if run.recorded else [])]
-            others = [one for one in listed if self._same_pair(one, run)]
-            other = others[0] if others else run
-        return ComparePanel(
-            run, other, *self._vocabularies(), state=self.lab_state, runs=self.runs,
-            on_align=self.work.align_also,
-        )  # fmt: skip
-
-    def make_runs_panel(self) -> RunsPanel:
-        """Make the list of runs."""
-        return RunsPanel(self.runs, self.lab_state)
-
-    def make_rearrange_panel(self, run: RunFolder) -> JobPanel:
-        """Make the watcher of a "rearrange" run."""
-        result = "the new model is not kept" if run.recorded else f"the new model is in {run.path / 'model'}"
-        return JobPanel(run, "Rearranging the model", result, self.lab_state)
-
-    def make_training_panel(self, run: RunFolder) -> TrainingPanel:
-        """Make the monitor of an "adapt" run, with the floor."""
-        look = self.lab_state.looks.get("training", {})
-        return TrainingPanel(run, self.work.floor(run), self.lab_state, **look)
-
-    def make_pair_picker(self) -> PairPicker:
-        """Make the choice of a pair, whose Run button aligns it."""
-        return PairPicker(state=self.lab_state, on_run=self.run, folders=[self.runs])
-
-    def run(self, settings: dict[str, Any]) -> None:
-        """Start what the pair picker asks for."""
-        asked = {name: value for name, value in settings.items() if name not in ("source", "target", "rearrange")}
-        self.work.align(**asked)
-        if settings.get("rearrange"):
-            self.work.rearrange()
-
-    def aligned(self) -> tuple[Alignment, LexiconView]:
-        """Load the alignment that the lab looks at, once.
-
-        Raises
-        ------
-        InputError
-            When there is none that has finished.
-        """
-        run = self._align_run()
-        with self._loading:  # tabs are made in threads, and two may ask at once
-            if self._loaded is None or self._loaded[0] != run.name:
-                lexicon = (alignment := Alignment.load(run.path / "alignment")).lexicon
-                view = LexiconView(lexicon, Labels(lexicon, *vocabularies_of(lexicon)))
-                self._loaded = run.name, alignment, view
-            return self._loaded[1:]
-
-    def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
-        return vocabularies_of(self.aligned()[0].lexicon)
-
-    def _same_pair(self, other: RunFolder, run: RunFolder) -> bool:
-        one, two = other.info(), run.info()
-        pair = [(info["settings"].get("source"), info["settings"].get("target")) for info in (one, two)]
-        return one["kind"] == "align" and one["state"] == "finished" and other.name != run.name and pair[0] == pair[1]
 
     def close(self) -> None:
         """Close all panels of this lab."""
@@ -328,32 +210,6 @@ class Lab:
     def _place(self) -> str:
         return str(self.runs.resolve())
 
-    def _align_run(self) -> RunFolder:
-        run = self.work.finished("align")
-        if run is None:
-            raise InputError("There is no alignment yet; run lab.align() first, or press Run on the tab Pair.")
-        return run
-
-    def _told(self, panel: P) -> P:
-        """Tell a panel how its `to_code` makes what it shows."""
-        folder, lexicon = self._align_run().path / "alignment", self.aligned()[0].lexicon
-        names = _names(lexicon)
-        loaded = f"load_vocabulary({names[0]!r}), load_vocabulary({names[1]!r})"
-        panel.setup = "\n".join(
-            [
-                "from pathlib import Path",
-                "",
-                "from tokalign_lab import load_vocabulary",
-                "from tokalign_lab.alignment.recipes import Alignment",
-                "",
-                f"alignment = Alignment.load(Path({str(folder)!r}))",
-                "lexicon = alignment.lexicon",
-                "source_vectors, target_vectors = vectors = alignment.source_vectors, alignment.target_vectors",
-                f"source, target = {loaded if lexicon.vocabularies is None else 'lexicon.vocabularies'}",
-            ]
-        )
-        return panel
-
     def _opened(self, kind: str, panel: P) -> P:
         """Close the panel that a former run of this cell made, so that no two of a kind go on."""
         former = _open_panels.pop((kind, self._place), None)
@@ -362,11 +218,6 @@ class Lab:
         _open_panels[kind, self._place] = panel
         later(warm_up, WARM_UP_S)
         return panel
-
-
-def _names(lexicon: Lexicon) -> tuple[str, str]:
-    """Return the names of the source and the target tokenizer."""
-    return lexicon.provenance["source"]["name"], lexicon.provenance["target"]["name"]
 
 
 def _wait(run: RunFolder, kind: str) -> None:

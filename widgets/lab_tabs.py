@@ -55,12 +55,12 @@ class LabTabs(Panel):
         self._boxes = {name: w.VBox() for name in TABS}
         self._makers: dict[str, Callable[[], list[w.Widget]]] = {
             "pair": self._make_pair,
-            "lexicon": lambda: [lab.make_lexicon_panel()],
-            "maps": lambda: [lab.make_maps()],
-            "diagnosis": lambda: [lab.make_diagnosis()],
+            "lexicon": lambda: [lab.panels.lexicon()],
+            "maps": lambda: [lab.panels.maps()],
+            "diagnosis": lambda: [lab.panels.diagnosis()],
             "training": self._make_training,
-            "compare": lambda: [lab.make_compare()],
-            "runs": lambda: [lab.make_runs_panel()],
+            "compare": lambda: [lab.panels.compare()],
+            "runs": lambda: [lab.panels.runs()],
             "report": lambda: [ReportBox(lab.report, self.guarded)],
         }
         for name, box in self._boxes.items():
@@ -169,7 +169,7 @@ class LabTabs(Panel):
 
     def _make_pair(self) -> list[w.Widget]:
         former = self._boxes["pair"].children
-        picker = former[0] if len(former) and isinstance(former[0], Panel) else self.lab.make_pair_picker()
+        picker = former[0] if len(former) and isinstance(former[0], Panel) else self.lab.panels.pair()
         run = self.lab.work.find("align")
         if run is None:
             return [picker]
@@ -182,9 +182,9 @@ class LabTabs(Panel):
             return [_words(_why_not(None))]
         made: list[w.Widget] = []
         if rearranged is not None:
-            made.append(self.lab.make_rearrange_panel(rearranged))
+            made.append(self.lab.panels.rearranging(rearranged))
         if tuned is not None:
-            made.append(self.lab.make_training_panel(tuned))
+            made.append(self.lab.panels.training(tuned))
         if aligned.recorded:
             return [*made, _words(NO_MODEL)]
         tune = TuneForm(self.guarded, lambda settings: self.lab.work.tune(**settings), self.lab.tune_defaults)

@@ -1,0 +1,189 @@
+"""What each panel of a lab is made of: the runs that the lab looks at, loaded once, and its view."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs.control import list_runs
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_runs
+from tokalign_lab.runs.results import diagnosis_of
+from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets.compare_panel import ComparePanel
+from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
+from tokalign_lab.widgets.job_panel import JobPanel
+from tokalign_lab.widgets.lexicon_panel import LexiconPanel
+from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
+from tokalign_lab.widgets.map_panel import MapPanel
+from tokalign_lab.widgets.pair_picker import PairPicker
+from tokalign_lab.widgets.panel import Panel
+from tokalign_lab.widgets.runs_panel import RunsPanel
+from tokalign_lab.widgets.state import LabState
+from tokalign_lab.widgets.training_panel import TrainingPanel
+from tokalign_lab.widgets.vocabularies import vocabularies_of
+from tokalign_lab.widgets.work import Work
+
+P = TypeVar("P", bound=Panel)
+
+
+def fast() -> bool:
+    """Whether sizes shall be as small as a check can bear ($TOKALIGN_FAST)."""
+    return os.environ.get("TOKALIGN_FAST", "") not in ("", "0")
+
+
+class LabPanels:
+    """Makes the panels of one lab.
+
+    Parameters
+    ----------
+    work : the lab's runs
+    lab_state : its view
+    """
+
+    def __init__(self, work: Work, lab_state: LabState) -> None:
+        self.work, self.lab_state = work, lab_state
+        self._loaded: tuple[str, Alignment, LexiconView] | None = None
+        self._loading = threading.Lock()
+
+    def align_run(self) -> RunFolder:
+        """Return the alignment that the lab looks at.
+
+        Raises
+        ------
+        InputError
+            When there is none that has finished.
+        """
+        run = self.work.finished("align")
+        if run is None:
+            raise InputError("There is no alignment yet; run lab.align() first, or press Run on the tab Pair.")
+        return run
+
+    def aligned(self) -> tuple[Alignment, LexiconView]:
+        """Load that alignment, once.
+
+        Raises
+        ------
+        InputError
+            When there is none that has finished.
+        """
+        run = self.align_run()
+        with self._loading:  # tabs are made in threads, and two may ask at once
+            if self._loaded is None or self._loaded[0] != run.name:
+                lexicon = (alignment := Alignment.load(run.path / "alignment")).lexicon
+                view = LexiconView(lexicon, Labels(lexicon, *vocabularies_of(lexicon)))
+                self._loaded = run.name, alignment, view
+            return self._loaded[1:]
+
+    def lexicon(self) -> LexiconPanel:
+        """Make the inspector of the last alignment."""
+        alignment, view = self.aligned()
+        return LexiconPanel.of_run(self.align_run(), self.lab_state, view, alignment)
+
+    def maps(self, drawn: int | None = None) -> MapPanel:
+        """Make the maps of the last alignment.
+
+        Raises
+        ------
+        InputError
+            When its recipe makes no vectors.
+        """
+        alignment, view = self.aligned()
+        if alignment.source_vectors is None or alignment.target_vectors is None:
+            raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign++'.")
+        panel = MapPanel(
+            alignment.lexicon, alignment.source_vectors, alignment.target_vectors, *self._vocabularies(),
+            state=self.lab_state, view=view, drawn=drawn or (800 if fast() else 3000),
+            **({"fit_on": 500} if fast() else {}), **self.lab_state.looks.get("maps", {}),
+        )  # fmt: skip
+        return self._told(panel)
+
+    def diagnosis(self) -> DiagnosisPanel:
+        """Make the diagnosis of the last alignment."""
+        alignment, _ = self.aligned()
+        vectors = alignment.source_vectors, alignment.target_vectors
+        found = vectors if None not in vectors else None
+        run = self.align_run()
+        known = diagnosis_of(run)
+        panel = DiagnosisPanel(
+            alignment.lexicon, *self._vocabularies(), vectors=found, state=self.lab_state, found=known
+        )  # fmt: skip
+        self._told(panel)
+        if known is not None:
+            panel.setup += "\n".join(
+                [
+                    "\nfrom tokalign_lab.runs.folder import RunFolder",
+                    "from tokalign_lab.runs.results import diagnosis_of\n",
+                    f"found = diagnosis_of(RunFolder({str(run.path)!r}))",
+                ]
+            )
+        return panel
+
+    def compare(self, other: Path | str | RunFolder | None = None) -> ComparePanel:
+        """Make the comparison of the last alignment with another run."""
+        run = self.align_run()
+        if other is None:
+            listed = [*list_runs(self.work.root), *(recorded_runs() if run.recorded else [])]
+            others = [one for one in listed if self._same_pair(one, run)]
+            other = others[0] if others else run
+        return ComparePanel(
+            run, other, *self._vocabularies(), state=self.lab_state, runs=self.work.root,
+            on_align=self.work.align_also,
+        )  # fmt: skip
+
+    def runs(self) -> RunsPanel:
+        """Make the list of runs."""
+        return RunsPanel(self.work.root, self.lab_state)
+
+    def rearranging(self, run: RunFolder) -> JobPanel:
+        """Make the watcher of a "rearrange" run."""
+        result = "the new model is not kept" if run.recorded else f"the new model is in {run.path / 'model'}"
+        return JobPanel(run, "Rearranging the model", result, self.lab_state)
+
+    def training(self, run: RunFolder) -> TrainingPanel:
+        """Make the monitor of an "adapt" run, with the floor."""
+        look = self.lab_state.looks.get("training", {})
+        return TrainingPanel(run, self.work.floor(run), self.lab_state, **look)
+
+    def pair(self) -> PairPicker:
+        """Make the choice of a pair, whose Run button aligns it."""
+        return PairPicker(state=self.lab_state, on_run=self._run, folders=[self.work.root])
+
+    def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
+        return vocabularies_of(self.aligned()[0].lexicon)
+
+    def _same_pair(self, other: RunFolder, run: RunFolder) -> bool:
+        one, two = other.info(), run.info()
+        pair = [(info["settings"].get("source"), info["settings"].get("target")) for info in (one, two)]
+        return one["kind"] == "align" and one["state"] == "finished" and other.name != run.name and pair[0] == pair[1]
+
+    def _told(self, panel: P) -> P:
+        """Tell a panel how its `to_code` makes what it shows."""
+        folder, lexicon = self.align_run().path / "alignment", self.aligned()[0].lexicon
+        names = [lexicon.provenance[side]["name"] for side in ("source", "target")]
+        loaded = f"load_vocabulary({names[0]!r}), load_vocabulary({names[1]!r})"
+        panel.setup = "\n".join(
+            [
+                "from pathlib import Path",
+                "",
+                "from tokalign_lab import load_vocabulary",
+                "from tokalign_lab.alignment.recipes import Alignment",
+                "",
+                f"alignment = Alignment.load(Path({str(folder)!r}))",
+                "lexicon = alignment.lexicon",
+                "source_vectors, target_vectors = vectors = alignment.source_vectors, alignment.target_vectors",
+                f"source, target = {loaded if lexicon.vocabularies is None else 'lexicon.vocabularies'}",
+            ]
+        )
+        return panel
+
+    def _run(self, settings: dict[str, Any]) -> None:
+        """Start what the pair picker asks for."""
+        asked = {name: value for name, value in settings.items() if name not in ("source", "target", "rearrange")}
+        self.work.align(**asked)
+        if settings.get("rearrange"):
+            self.work.rearrange()

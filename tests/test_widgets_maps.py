@@ -18,7 +18,8 @@ import pytest
 
 pytest.importorskip("ipywidgets")
 
-from ipywidgets import Widget
+from ipywidgets import VBox, Widget
+from plotly.basedatatypes import BaseFigure
 from plotly.callbacks import BoxSelector, Points
 from test_widgets import make_lexicon, make_vectors
 
@@ -37,6 +38,7 @@ from tokalign_lab.widgets.map_job import job_words
 from tokalign_lab.widgets.map_layers import MARKED, moved
 from tokalign_lab.widgets.map_view import CELLS, GRID, WHOLE, MapView
 from tokalign_lab.widgets.map_words import MapWords
+from tokalign_lab.widgets.panel import Panel
 from tokalign_lab.widgets.query import Query
 from tokalign_lab.widgets.state import COLOURINGS
 
@@ -265,6 +267,14 @@ class TestWords:
 
 
 class TestPanel:
+    def test_showing_it_copies_no_figure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        panel, outer = make_panel(), Panel("tabs", "tl-tabs", None)
+        outer._fill([VBox([panel])])
+        monkeypatch.setattr(BaseFigure, "to_dict", None)  # a thread may be drawing on the figure, and then that fails
+        for shown in (panel, outer):
+            assert shown._repr_mimebundle_()["text/plain"] == repr(shown)
+        assert repr(panel) == "<MapPanel: Embedding maps>"
+
     def test_the_figure_goes_seconds_after_its_panel(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(panel_module, "FIGURE_S", 0.3)
         panel = make_panel()

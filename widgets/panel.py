@@ -57,6 +57,13 @@ class Panel(w.VBox):
         self.add_class(hook)
         self._probe.observe(self._on_theme, names=["dark", "seen"])
 
+    def __repr__(self) -> str:
+        """Name the panel: a cell that shows it asks for this, and ipywidgets would copy every figure in it.
+
+        That takes seconds, and fails where a thread is drawing on the figure meanwhile.
+        """
+        return f"<{type(self).__name__}: {self._probe.label}>"
+
     def _fill(self, children: Sequence[w.Widget]) -> None:
         self.children = (self._probe, self._error, self._badge, *children)
 

@@ -128,7 +128,7 @@ class LabPanels:
         run = self.align_run()
         if other is None:
             listed = [*list_runs(self.work.root), *(recorded_runs() if run.recorded else [])]
-            others = [one for one in listed if self._same_pair(one, run)]
+            others = [one for one in listed if _is_beside(one, run)]
             other = others[0] if others else run
         return ComparePanel(
             run, other, *self._vocabularies(), state=self.lab_state, runs=self.work.root,
@@ -156,11 +156,6 @@ class LabPanels:
     def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
         return vocabularies_of(self.aligned()[0].lexicon)
 
-    def _same_pair(self, other: RunFolder, run: RunFolder) -> bool:
-        one, two = other.info(), run.info()
-        pair = [(info["settings"].get("source"), info["settings"].get("target")) for info in (one, two)]
-        return one["kind"] == "align" and one["state"] == "finished" and other.name != run.name and pair[0] == pair[1]
-
     def _told(self, panel: P) -> P:
         """Tell a panel how its `to_code` makes what it shows."""
         folder, lexicon = self.align_run().path / "alignment", self.aligned()[0].lexicon
@@ -187,3 +182,10 @@ class LabPanels:
         self.work.align(**asked)
         if settings.get("rearrange"):
             self.work.rearrange()
+
+
+def _is_beside(other: RunFolder, run: RunFolder) -> bool:
+    """Whether it is another finished alignment of the same pair."""
+    one, two = other.info(), run.info()
+    pair = [(info["settings"].get("source"), info["settings"].get("target")) for info in (one, two)]
+    return one["kind"] == "align" and one["state"] == "finished" and other.name != run.name and pair[0] == pair[1]

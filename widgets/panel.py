@@ -60,7 +60,7 @@ class Panel(w.VBox):
     def __repr__(self) -> str:
         """Name the panel: a cell that shows it asks for this, and ipywidgets would copy every figure in it.
 
-        That takes seconds, and fails where a thread is drawing on the figure meanwhile.
+        That fails where a thread is drawing on the figure meanwhile.
         """
         return f"<{type(self).__name__}: {self._probe.label}>"
 

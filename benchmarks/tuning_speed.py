@@ -139,6 +139,8 @@ def compare(target: str, folder: str, stage: int, steps: int, batch: int, length
     rows: list[dict[str, Any]] = []
     losses: list[float] = []
     for name, work, huge in LOOPS:
+        if work is ours_one_by_one and batch == 1:
+            continue  # it is ours
         os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(huge))
         found = measured(work, folder, stage, steps, batch, length)
         speed = statistics.median(found["speeds"][1:])  # the first step also sets things up

@@ -135,6 +135,15 @@ def test_the_order_is_seeded_covers_the_text_and_goes_on() -> None:
     assert [other.block_at(i)[1] for i in range(n)] != whole[:n]
 
 
+def test_a_stretch_knows_the_ids_it_holds_and_no_others() -> None:
+    blocks, _ = packed([WORDS * 3, "Zwölf Boxkämpfer"], 8)
+    mix, n = Mix([blocks], [1.0], seed=4), len(blocks)
+    whole, part = OrderedBlocks(mix, 0, n), OrderedBlocks(mix, n - 2, 4)
+    read = np.concatenate([part[i]["input_ids"].numpy() for i in range(4)])
+    assert part.ids(280).tolist() == sorted(set(read.tolist()))
+    assert len(part.ids(280)) < len(whole.ids(280))
+
+
 SIZES = {"prose": 60, "de": 6, "code": 20}
 
 

@@ -259,6 +259,13 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
             self._orders[stream] = epoch, np.random.default_rng(seed).permutation(n)
         return stream, int(self._orders[stream][1][place])
 
+    def ids(self, vocab_size: int) -> Ints:
+        """Return every id, below `vocab_size`, that stands in these blocks: int64, ascending, each once."""
+        seen = np.zeros(vocab_size, dtype=bool)
+        for stream, block in map(self.block_at, range(self._count)):
+            seen[self._mix.streams[stream][block]] = True
+        return np.flatnonzero(seen)
+
     def n_bytes(self, first: int, count: int, byte_lengths: Ints) -> int:
         """UTF-8 bytes of the text in `count` blocks from place `first` on; `byte_lengths` are those of each token."""
         places = (self.block_at(index) for index in range(first, first + count))

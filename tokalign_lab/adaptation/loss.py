@@ -185,6 +185,7 @@ def _chunks(
             d_weight.addmm_(gradient.T, states / divisor)
         elif d_weight is not None:
             d_weight += gradient.T @ (states / divisor)
+        del logits, gradient, slope  # before the next chunk is made, not after
     if d_hidden is not None:
         d_hidden /= divisor
     return loss / divisor, d_hidden, d_weight, d_bias

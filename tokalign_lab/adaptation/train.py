@@ -117,7 +117,7 @@ def adapt(
 
     measured = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)
     evaluator = Evaluator(vocabulary, measured, settings, emit, interrupt if processes.count == 1 else lambda: None)
-    run = _Run(settings, mix, corpus, vocabulary, evaluator, root, processes, emit, interrupt)
+    run = _Run(settings, mix, vocabulary, evaluator, root, processes, emit, interrupt)
     model = run.load(str(checkpoint.path) if checkpoint else model_name)
     _check_fit(model, vocabulary.size, settings)
     done = _steps_done(checkpoint, stages)
@@ -156,7 +156,6 @@ class _Run:
 
     settings: AdaptSettings
     mix: Mix
-    corpus: Corpus
     vocabulary: Vocabulary
     evaluator: Evaluator
     root: Path
@@ -192,7 +191,7 @@ class _Run:
         )
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        head = Head(model)
+        head, data = Head(model), self._data(stage, teaching)
         with ExitStack() as stack:
             stack.callback(model.register_forward_pre_hook(without_cache, with_kwargs=True).remove)
             parts: Callable[[], dict[str, float]] = dict
@@ -202,9 +201,9 @@ class _Run:
                 stack.enter_context(ChunkedLoss(model, head))
             used = None
             if can_use_rows(model, settings.weight_decay) and not is_sharded():
-                used = UsedRows(model, self._ids())
+                used = UsedRows(model, torch.from_numpy(data.ids(self.vocabulary.size)))
                 stack.callback(used.close)
-            self._train(model, stage, checkpoint, used, teaching, parts)
+            self._train(model, stage, checkpoint, data, used, parts)
         if not is_sharded():
             return model
         last = latest_checkpoint(self.root, stages)  # the model in hand is in pieces
@@ -216,18 +215,11 @@ class _Run:
         model: PreTrainedModel,
         stage: Stage,
         checkpoint: Checkpoint | None,
+        data: OrderedBlocks,
         used: UsedRows | None,
-        teaching: Teaching | None,
         parts: Callable[[], dict[str, float]],
     ) -> None:
         settings, per_step = self.settings, self.settings.sequences(self.processes.count)
-        data = OrderedBlocks(
-            self.mix,
-            stage.first_step * per_step,
-            stage.steps * per_step,
-            apart=not settings.cross_documents,
-            taught=None if teaching is None else teaching.asks,
-        )
         lengths = np.array([len(spelled or b"") for spelled in self.vocabulary.token_bytes])
 
         def evaluate(step: int) -> None:
@@ -259,11 +251,16 @@ class _Run:
         if reporter.stop is not None:  # asked for in a step that was not worth a checkpoint
             raise reporter.stop
 
-    def _ids(self) -> torch.Tensor:
-        """Return every id that training can meet."""
-        counts = self.corpus.counts(self.vocabulary.size)
-        counts[[self.vocabulary.roles[role] for role in ("bos", "eos") if role in self.vocabulary.roles]] = 1
-        return torch.from_numpy(np.flatnonzero(counts))
+    def _data(self, stage: Stage, teaching: Teaching | None) -> OrderedBlocks:
+        """Return the blocks that the stage reads, all processes together."""
+        per_step = self.settings.sequences(self.processes.count)
+        return OrderedBlocks(
+            self.mix,
+            stage.first_step * per_step,
+            stage.steps * per_step,
+            apart=not self.settings.cross_documents,
+            taught=None if teaching is None else teaching.asks,
+        )
 
 
 def _steps_done(checkpoint: Checkpoint | None, stages: Sequence[Stage]) -> int:

@@ -4,13 +4,15 @@
 
 The student is rearranged by `anchored` and calibrated, then tuned four ways by the same number of tokens: not at all,
 on the text (direct), on what the teacher writes (sentence-level, Kim and Rush 2016), and on the text with the teacher's
-predictions (token-level, TokAlign section 4.3). Source and teacher with their own tokenizers stand beside it. Held-out
-prose, code, digits and non-Latin text are read in bits per UTF-8 byte; with `--limit` the papers' six tasks too.
-`--ablate` changes direction, temperature, weight and share of the token-level run, one at a time.
+predictions (token-level, TokAlign section 4.3). Source and teacher with their own tokenizers stand beside it, and the
+source tuned on the text, in one stage. Held-out prose, code, digits and non-Latin text are read in bits per UTF-8 byte;
+with `--limit` the first seed's models take the papers' six tasks too. `--ablate` changes direction, temperature, weight
+and share of the token-level run, one at a time. `--rows` measures only the rows it names, for more seeds of a few.
 
 `--gold-python GOLD/bin/python` adds TRL's GOLD as it ships (`peers/gold_train.py`): the student keeps its own
-tokenizer, same teacher, text, steps and batch. GOLD aligns byte-level tokenizers only; Gemma's is a SentencePiece one
-and is refused, so what runs is its unaligned form (ULD), at the rate of our stage 2.
+tokenizer, same teacher, text, steps and batch; beside it stands the source tuned without a teacher. GOLD aligns
+byte-level tokenizers only; Gemma's is a SentencePiece one and is refused, so what runs is its unaligned form (ULD), at
+the rate of our stage 2.
 
 The default sizes, 48 steps of 2 sequences of 128 tokens, are meant to end in 25 minutes on two free cores (some 20 by
 the speeds of `tuning_speed.md`), `--ablate` adds as much again. That is 12,288 tokens, where the papers use 235
@@ -67,6 +69,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 ROWS = {
     "source": "SmolLM2-135M, its own tokenizer",
     "teacher": "Gemma-3-270M",
+    "own": "source with its own tokenizer, tuned on the text in one stage",
     "before": "rearranged and calibrated, not tuned",
     "direct": "tuned on the text",
     "sentence": "tuned on the teacher's text",
@@ -74,6 +77,7 @@ ROWS = {
     "gold": "source with its own tokenizer, TRL GOLD, unaligned",
     **{f"token, {name}": "" for name in ABLATIONS},
 }
+TUNED = [row for row in ROWS if row not in ("source", "teacher", "before")]
 
 
 class Bench:
@@ -110,11 +114,11 @@ class Bench:
         model, vocabulary = load_model(str(made)), catalog.load_vocabulary(str(made))
         found = bits_per_byte(model, vocabulary, self.passages)
         scores: dict[str, Any] = {"all": found.bits_per_byte, **found.by_slice}
-        if self.options.limit is not None:
+        if self.options.limit is not None and seed == 0:
             shots = self.options.shots
             scores["tasks"] = score_tasks(model, vocabulary, shots=shots, limit=self.options.limit).to_dict()
         self.results.add(**line, seconds=seconds, device=model.device.type, **scores)
-        if name not in ("source", "teacher", "before"):
+        if name in TUNED and name != "gold":
             drop_weights(RunFolder(self._folder(name, seed)))
 
     def moved(self, seed: int = 0) -> Path:
@@ -130,8 +134,8 @@ class Bench:
             save_model(model, target, folder, card={"model": SOURCE, "lexicon": lexicon.provenance}, source=source)
         return folder
 
-    def tuned(self, name: str, seed: int, text: str = "default", **more: Any) -> Path:
-        """Tune the moved model in two stages, going on where it was stopped."""
+    def tuned(self, name: str, seed: int, text: str = "default", model: str | None = None, **more: Any) -> Path:
+        """Tune a model, the moved one where none is named, going on where it was stopped."""
         options, folder = self.options, self._folder(name, seed)
         settings = AdaptSettings(
             steps=options.steps,
@@ -143,7 +147,7 @@ class Bench:
             seed=seed,
             **more,
         )
-        given = {"model": str(self.moved()), "text": [text], "max_bytes": options.train_bytes}
+        given = {"model": model or str(self.moved()), "text": [text], "max_bytes": options.train_bytes}
         run = RunFolder(folder)
         if not (folder / "run.json").is_file():
             run = RunFolder.create(folder, "adapt", {**given, **asdict(settings)})
@@ -190,18 +194,19 @@ def run(bench: Bench) -> None:
     bench.row("source", 0, lambda seed: SOURCE)
     bench.row("teacher", 0, lambda seed: TEACHER)
     bench.row("before", 0, bench.moved)
+    makers: dict[str, Callable[[int], Path]] = {
+        "direct": lambda seed: bench.tuned("direct", seed),
+        "token": lambda seed: bench.tuned("token", seed, teacher=TEACHER),
+        "sentence": bench.sentence,
+        "own": lambda seed: bench.tuned("own", seed, model=SOURCE, stage1_share=0.0),
+        "gold": bench.gold,
+    }
+    for name, changed in ABLATIONS.items():
+        row = f"token, {name}"
+        makers[row] = lambda seed, row=row, changed=changed: bench.tuned(row, seed, teacher=TEACHER, **changed)
     for seed in range(bench.options.seeds):
-        bench.row("direct", seed, lambda seed: bench.tuned("direct", seed))
-        bench.row("token", seed, lambda seed: bench.tuned("token", seed, teacher=TEACHER))
-        bench.row("sentence", seed, bench.sentence)
-        if bench.options.gold_python is not None:
-            bench.row("gold", seed, bench.gold)
-        if bench.options.ablate:
-            for name, changed in ABLATIONS.items():
-                row = f"token, {name}"
-                bench.row(
-                    row, seed, lambda seed, row=row, changed=changed: bench.tuned(row, seed, teacher=TEACHER, **changed)
-                )
+        for row in bench.options.rows:
+            bench.row(row, seed, makers[row])
 
 
 def tables(results: Results, options: argparse.Namespace) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -214,23 +219,22 @@ def tables(results: Results, options: argparse.Namespace) -> list[tuple[str, lis
         if not mine:
             continue
         beside = [line["all"] - direct[line["seed"]] for line in mine if line["seed"] in direct]
-        tuned = name not in ("source", "teacher", "before")
+        moved = name in TUNED and name not in ("own", "gold")
         text.append(
             {
                 "row": f"{name}: {what}" if what else name,
                 "seeds": len(mine),
                 **{part: float(np.mean([line[part] for line in mine])) for part in ("all", *SLICES)},
-                "beside_direct": float(np.mean(beside)) if tuned and beside else "",
+                "beside_direct": float(np.mean(beside)) if moved and beside else "",
+                "seed_by_seed": " ".join(f"{one:+.3f}" for one in beside) if moved else "",
                 "seconds": float(np.mean([line["seconds"] for line in mine])),
             }
         )
-        if options.limit is not None:
+        for scored in (line["tasks"]["rows"] for line in mine if "tasks" in line):
             for shots in options.shots:
-                scored = [
-                    {row["task"]: row["acc"] for row in line["tasks"]["rows"] if row["shots"] == shots} for line in mine
-                ]
-                means = {task: float(np.mean([one[task] for one in scored])) for task in scored[0]}
-                tasks.append({"row": name, "shots": shots, **means, "mean": float(np.mean(list(means.values())))})
+                accuracy = {row["task"]: row["acc"] for row in scored if row["shots"] == shots}
+                mean = float(np.mean(list(accuracy.values())))
+                tasks.append({"row": name, "shots": shots, **accuracy, "mean": mean})
     found = [("Bits per UTF-8 byte of held-out text", text)]
     return [*found, (f"Accuracy, {options.limit} questions a task", tasks)] if tasks else found
 
@@ -239,14 +243,16 @@ def notes(results: Results, options: argparse.Namespace, tokens: int) -> list[st
     """Say what a reader must know."""
     said = [
         f"{tokens:,} tokens a run: {options.steps} steps (half of them embeddings and head only) of "
-        f"{options.batch_size} sequences of {options.sequence_length} tokens. Means over seeds; lower is better.",
+        f"{options.batch_size} sequences of {options.sequence_length} tokens. Means over seeds (of the text, its order "
+        "and what is drawn; one moved model); lower is better.",
         "token: forward KL, temperature 1, weight 1, every sequence, the teacher reading along; the other rows of that "
-        "name change one of these. beside direct: minus the direct run of the same seed.",
+        "name change one of these. beside direct: minus the direct run of the same seed, which is what tells rows of "
+        "different seeds apart.",
         f"sentence: the teacher continues {PROMPT_TOKENS} tokens of the text by up to {NEW_TOKENS}, sampled at "
         "temperature 1; its seconds are those of writing and tuning.",
         "GOLD's byte alignment refuses SentencePiece tokenizers, Gemma's among them, so a gold row is its unaligned "
         "form; it keeps the source's tokenizer, so its passages are other tokens and it starts from the source's own "
-        "bits per byte.",
+        "bits per byte; own: the same without a teacher, at the same rate.",
     ]
     failed = {line["method"]: line["error"] for line in results.lines if "error" in line}
     return [*said, *(f"{name} failed: {error}" for name, error in failed.items())]
@@ -264,11 +270,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="score the six tasks on so many questions each")
     parser.add_argument("--shots", type=int, nargs="+", default=[0], help="examples in a task's prompt")
     parser.add_argument("--ablate", action="store_true", help="change the token-level settings one by one")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", choices=TUNED, help=f"only these of: {'; '.join(TUNED)}")
     parser.add_argument("--runs", type=Path, help="keep each tuning here as a run, for the lab; without weights")
     parser.add_argument("--gold-python", type=Path, help="the interpreter of GOLD's environment")
     options = parser.parse_args()
     if options.gold_python is not None and not options.gold_python.is_file():
         parser.error(f"there is no interpreter at '{options.gold_python}'; see benchmarks/peers/gold_train.py")
+    if options.rows is None:
+        left_out = set() if options.ablate else {f"token, {name}" for name in ABLATIONS}
+        options.rows = [row for row in TUNED if row not in left_out and (row != "gold" or options.gold_python)]
+    elif "gold" in options.rows and options.gold_python is None:
+        parser.error("the row gold needs --gold-python")
     return options
 
 

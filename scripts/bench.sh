@@ -32,7 +32,10 @@ speed() {
 speed alignment_speed
 speed growth
 speed tuning_speed
+speed utilisation
 speed compression
+[ -n "$quick" ] || run benchmarks/tuning_speed.py --targets gemma3 --stages 1 --batch-size 1 --sequence-length 2048 --steps 3 \
+    --out docs/results/tuning_speed_2048.md
 if [ -x "$glove/glove" ]; then
     speed vectors_speed --glove-bin "$glove"
 else
@@ -46,7 +49,7 @@ run benchmarks/ui.py --out docs/results/ui.md
 run benchmarks/notebooks.py --out docs/results/notebooks.md
 run benchmarks/mixture_shares.py --out docs/results/mixture_shares.md
 run benchmarks/faithfulness.py --out docs/results/faithfulness.md
-run benchmarks/distillation.py --out docs/results/distillation.md
+run benchmarks/distillation.py --limit 40 --ablate --out docs/results/distillation.md
 run benchmarks/excess.py --out docs/results/excess.md
 run benchmarks/recovery.py --out docs/results/recovery.md
 run benchmarks/stages.py --out docs/results/stages.md

@@ -31,7 +31,7 @@ BAR = 0.02
 
 
 def main() -> None:
-    options = tuning.options(__doc__, steps=100, cuda={"steps": 1_000, "batch_size": 32})
+    options = tuning.options(__doc__, steps=40, cuda={"steps": 1_000, "batch_size": 32})
     options.add_argument("--targets", nargs="+", default=["sp32k", "qwen2", "gemma3"])
     given = tuning.settled(options, targets=["sp32k"])
     kept = Kept(given)

@@ -8,6 +8,7 @@ does beside: with B weights in the body's matrices, V d in the head, L layers, a
     stage 2, a token     6 (B + V d) + 12 L h s
     stage 1, a token     4 B + 6 V d + 12 L h s      no gradients of the body's weights
 
+Attention is counted whole there; a causal kernel needs half of it, and the last column counts that half only.
 Work that gradient checkpointing does twice is not counted, so it lowers the share. The ceiling is a product of two
 large square matrices on the same device in the same process, in the format that the run computes in, measured before
 and after: the better one of both counts.
@@ -38,8 +39,8 @@ SIDES = {"cpu": 4096, "cuda": 16384}  # of the matrices that measure the ceiling
 SECONDS = 2.0  # how long the ceiling is measured
 
 
-def flops_per_token(model: Any, stage: int, length: int) -> float:
-    """FLOPs that a stage needs for a token, as above."""
+def flops_per_token(model: Any, stage: int, length: int) -> tuple[float, float]:
+    """FLOPs that a stage needs for a token, as above: of products with weights, and of attention."""
     head = model.get_output_embeddings()
     body = sum(
         weight.numel()
@@ -52,7 +53,7 @@ def flops_per_token(model: Any, stage: int, length: int) -> float:
     heads = config.num_attention_heads
     wide = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     attention = 12 * config.num_hidden_layers * wide * length
-    return float((4 if stage == 1 else 6) * body + 6 * head.weight.numel() + attention)
+    return float((4 if stage == 1 else 6) * body + 6 * head.weight.numel()), float(attention)
 
 
 def ceiling(device: torch.device, dtype: torch.dtype) -> float:
@@ -90,7 +91,7 @@ def utilisation(
     )
     device = pick_device()
     dtype = torch.bfloat16 if computes_in_bf16(settings, device) else torch.float32
-    needed = flops_per_token(load_model(model_name, device=torch.device("cpu")), stage, length)
+    weights, attention = flops_per_token(load_model(model_name, device=torch.device("cpu")), stage, length)
     events: list[dict[str, Any]] = []
     before = ceiling(device, dtype)
     with tempfile.TemporaryDirectory() as folder:
@@ -98,6 +99,7 @@ def utilisation(
     most = max(before, ceiling(device, dtype))
     speeds = [event["tokens_per_second"] for event in events if event["kind"] == "step"]
     speed = statistics.median(speeds[1:])  # the first step also sets things up
+    needed = weights + attention
     return {
         "stage": stage,
         "device": describe_device(device),
@@ -107,6 +109,7 @@ def utilisation(
         "TFLOP_per_second": needed * speed / 1e12,
         "ceiling_TFLOP_per_second": most / 1e12,
         "utilisation": needed * speed / most,
+        "half_of_attention_counted": (needed - attention / 2) * speed / most,
         "peak_GPU_GB": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else "",
     }
 
@@ -133,7 +136,8 @@ def main() -> None:
                 utilisation, model, stage, given.steps, given.batch_size, given.sequence_length,
                 given.gradient_checkpointing,
             )  # fmt: skip
-            rows.append({**row, "peak_GB": row.pop("peak")})
+            row.pop("peak")  # the model was loaded twice; tuning_speed.py measures memory
+            rows.append(row)
     again = ", gradient checkpointing" if given.gradient_checkpointing else ""
     notes = [
         f"{given.steps} steps of {given.batch_size} sequences of {given.sequence_length} tokens{again}; on a processor "

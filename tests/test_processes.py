@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from tiny import WORDS, save_tiny
 
 from tokalign_lab.errors import InputError
@@ -17,6 +18,8 @@ from tokalign_lab.model.load import load_model
 from tokalign_lab.runs import control
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.process import launcher
+
+ROOT = Path(__file__).parent.parent
 
 # Gradients are averaged over processes in another order than over the rows of one batch; float32.
 TOLERANCE = 1e-5
@@ -100,6 +103,55 @@ def test_two_processes_stop_together_and_resume(settings: dict[str, Any], tmp_pa
     assert run.wait(timeout=20) == "lost"
 
 
+@pytest.fixture
+def sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Settings that shard a model over two processors, by the configuration that README's users have for eight GPUs."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fsdp_on_cpu"))
+    whole = yaml.safe_load((ROOT / "configs" / "gpu8_fsdp.yaml").read_text(encoding="utf-8"))
+    config = tmp_path / "fsdp.yaml"
+    config.write_text(yaml.safe_dump({**whole, "num_processes": 2, "mixed_precision": "no"}), encoding="utf-8")
+    return {"batch_size": 1, "accelerate_config": str(config)}
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama_tied", "taught"])
+def test_a_model_in_pieces_is_tuned_as_a_whole_one(
+    settings: dict[str, Any], sharded: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    if kind == "taught":
+        settings |= {"teacher": str(save_tiny(tmp_path / "teacher", "gemma3", seed=5)), "gradient_checkpointing": True}
+    else:
+        settings["model"] = str(save_tiny(tmp_path / kind, kind))
+    one = control.start("adapt", {**settings, "steps": 4}, tmp_path / "one")
+    assert one.wait(timeout=240) == "finished", one.log_tail()
+    two = control.start("adapt", {**settings, "steps": 4, **sharded}, tmp_path / "two")
+    assert two.wait(timeout=240) == "finished", two.log_tail(60)
+    assert [event["processes"] for event in two.events()[0] if event["kind"] == "device"] == [2]
+    assert losses(two) == pytest.approx(losses(one), rel=TOLERANCE)
+    measured = [[e["bits_per_byte"] for e in run.events()[0] if e["kind"] == "evaluation"] for run in (one, two)]
+    assert measured[1] == pytest.approx(measured[0], rel=TOLERANCE)
+    same_weights(one.path, two.path)
+
+
+def test_a_model_in_pieces_goes_on_after_a_kill(
+    settings: dict[str, Any], sharded: dict[str, Any], tmp_path: Path
+) -> None:
+    settings |= {"steps": 60, "save_every": 3, **sharded}
+    whole = control.start("adapt", settings, tmp_path / "whole")
+    assert whole.wait(timeout=240) == "finished", whole.log_tail(60)
+    run = control.start("adapt", settings, tmp_path / "run")
+    deadline = time.monotonic() + 240
+    while len(losses(run)) < 34 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(run.info()["pid"], signal.SIGKILL)
+    assert run.wait(timeout=20) == "lost"
+    run.resume()
+    assert run.wait(timeout=240) == "finished", run.log_tail(60)
+    (resumed,) = [event["step"] for event in run.events()[0] if event["kind"] == "resumed"]
+    assert 30 <= resumed < 60
+    assert losses(run) == pytest.approx(losses(whole), rel=TOLERANCE)
+    same_weights(whole.path, run.path)
+
+
 def test_a_launcher_that_cannot_be_is_refused(tmp_path: Path) -> None:
     assert launcher({}) == launcher({"processes": 1}) == []
     for wrong in (0, 1.5, "two", True):
@@ -113,7 +165,7 @@ def test_a_launcher_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_the_configurations_are_what_accelerate_reads() -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
-    files = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+    files = sorted((ROOT / "configs").glob("*.yaml"))
     assert [file.name for file in files] == ["gpu8.yaml", "gpu8_fsdp.yaml", "nodes2_fsdp.yaml"]
     for file in files:
         config = load_config_from_file(str(file))

@@ -14,7 +14,7 @@ import pytest
 from tiny import WORDS, save_tiny
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.runs import control, kinds, process, trash
+from tokalign_lab.runs import control, kinds, process, trash, worker
 from tokalign_lab.runs.events import EventLog, curve
 from tokalign_lab.runs.folder import RunFolder
 
@@ -176,6 +176,57 @@ def test_relative_paths_mean_the_same_when_resumed_from_elsewhere(
     assert again.wait(timeout=20) == "finished"
     (resumed,) = [event for event in again.events()[0] if event["kind"] == "resumed"]
     assert resumed["cwd"] == str(tmp_path.resolve())
+
+
+@pytest.fixture
+def helped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A run whose first process is this one, and a helper that waits half a second for a word of it."""
+    run = RunFolder.create(tmp_path / "run", "adapt", {})
+    run.update(state="running", pid=os.getpid(), pid_started=None)
+    run.emit({"kind": "heartbeat"})
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(worker, "SILENT_SECONDS", 0.5)
+    return run
+
+
+def test_a_helper_leaves_after_the_first_process(helped: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "run_kind", lambda *given: None)
+    monkeypatch.setattr(worker, "SILENT_SECONDS", 20.0)
+    threading.Timer(0.6, lambda: helped.update(state="finished")).start()
+    started = time.monotonic()
+    assert worker.main([str(helped.path)]) == 0
+    assert 0.5 < time.monotonic() - started < 10
+
+
+def test_a_helper_does_not_wait_for_a_first_process_that_is_gone(
+    helped: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinds, "run_kind", lambda *given: None)
+    assert worker.main([str(helped.path)]) == 0, "no heartbeat comes"
+    assert helped.info()["state"] == "running", "a helper says nothing of the run"
+
+
+def test_a_helper_that_ends_alone_says_why_and_fails(
+    helped: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*given: Any) -> None:
+        raise InputError("There is no model here.")
+
+    monkeypatch.setattr(kinds, "run_kind", refuse)
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(0.1):
+            helped.emit({"kind": "heartbeat"})
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        assert worker.main([str(helped.path)]) == 1, "its launcher ends the first process then, which waits for it"
+    finally:
+        over.set()
+        beating.join()
+    assert capsys.readouterr().err == "Process 1 of the run has ended alone: There is no model here.\n"
 
 
 @pytest.mark.usefixtures("test_kinds")

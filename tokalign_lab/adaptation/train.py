@@ -208,7 +208,9 @@ class _Run:
             return model
         last = latest_checkpoint(self.root, stages)  # the model in hand is in pieces
         assert last is not None  # a stage ends with a checkpoint
-        return self.load(str(last.path))
+        model = self.load(str(last.path))
+        self.processes.wait()  # the first process removes the checkpoints when all is done
+        return model
 
     def _train(
         self,

@@ -11,7 +11,6 @@ run; the others compute with it and say nothing.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -30,6 +29,7 @@ from tokalign_lab.runs.process import start_time
 
 HEARTBEAT_SECONDS = 2.0
 CANCEL_GRACE_SECONDS = 5.0
+SILENT_SECONDS = 60.0  # how long processes wait for a word of one another; shared disks tell late
 
 
 class Cancelled(BaseException):
@@ -115,13 +115,23 @@ def _assist(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
     """Compute with the first process; returns the exit code.
 
     What ends all of them alike ends this one quietly: a launcher that saw it fail would kill the first process before
-    that has written down why.
+    that has written down why. So it leaves after the first one, or, where only this one has ended, says why in the log
+    and fails, for the first one would wait for it.
     """
     from tokalign_lab.adaptation.processes import StoppedTogether
     from tokalign_lab.runs.kinds import run_kind
 
-    with contextlib.suppress(InputError, Diverged, StoppedTogether):
+    reason: BaseException | None = None
+    try:
         run_kind(info["kind"], info["settings"], _SilentContext(run, resume))
+    except (InputError, Diverged, StoppedTogether) as error:
+        reason = error
+    ended, heartbeats = time.time(), run.path / "events.jsonl"
+    while run.info()["state"] == "running" and time.time() - heartbeats.stat().st_mtime < SILENT_SECONDS:
+        if reason is not None and time.time() - ended > SILENT_SECONDS:
+            print(f"Process {os.environ['RANK']} of the run has ended alone: {reason}", file=sys.stderr)
+            return 1
+        time.sleep(0.1)
     return 0
 
 

@@ -7,9 +7,10 @@ model with its own tokenizer, tuned on the same bytes of text in as many steps, 
 text is like: once with the same two stages, once with the whole model from the start, and the control that ends lower
 is the one to compare with. The same bytes and not the same tokens, see `tuning.py`.
 
-About 20 minutes on two cores. With a GPU, 1,000 steps of 32 sequences: the papers' number of steps, and all there is
-of the default text in these slices, read twice. The papers read 1,000 times 2,097,152 tokens with a model of 1.01
-billion weights; scaled to 134.5 million weights that allows 279 million tokens, and the page says what share was used.
+About half an hour on two cores, by the speeds that it prints. With a GPU, 1,000 steps of 32 sequences: the papers'
+number of steps, and all there is of the default text in these slices, read twice. The papers read 1,000 times
+2,097,152 tokens with a model of 1.01 billion weights; scaled to 134.5 million weights that allows 279 million tokens,
+and the page says what share was used.
 """
 
 from __future__ import annotations

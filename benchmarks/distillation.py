@@ -118,7 +118,7 @@ class Bench:
             shots = self.options.shots
             scores["tasks"] = score_tasks(model, vocabulary, shots=shots, limit=self.options.limit).to_dict()
         self.results.add(**line, seconds=seconds, device=model.device.type, **scores)
-        if name in TUNED and name != "gold":
+        if name in TUNED:
             drop_weights(RunFolder(self._folder(name, seed)))
 
     def moved(self, seed: int = 0) -> Path:
@@ -218,15 +218,15 @@ def tables(results: Results, options: argparse.Namespace) -> list[tuple[str, lis
         mine = [line for line in lines if line["method"] == name]
         if not mine:
             continue
-        beside = [line["all"] - direct[line["seed"]] for line in mine if line["seed"] in direct]
         moved = name in TUNED and name not in ("own", "gold")
+        beside = [line["all"] - direct[line["seed"]] for line in mine if moved and line["seed"] in direct]
         text.append(
             {
                 "row": f"{name}: {what}" if what else name,
                 "seeds": len(mine),
                 **{part: float(np.mean([line[part] for line in mine])) for part in ("all", *SLICES)},
-                "beside_direct": float(np.mean(beside)) if moved and beside else "",
-                "seed_by_seed": " ".join(f"{one:+.3f}" for one in beside) if moved else "",
+                "beside_direct": float(np.mean(beside)) if beside else "",
+                "seed_by_seed": " ".join(f"{one:+.3f}" for one in beside),
                 "seconds": float(np.mean([line["seconds"] for line in mine])),
             }
         )
@@ -252,7 +252,7 @@ def notes(results: Results, options: argparse.Namespace, tokens: int) -> list[st
         "temperature 1; its seconds are those of writing and tuning.",
         "GOLD's byte alignment refuses SentencePiece tokenizers, Gemma's among them, so a gold row is its unaligned "
         "form; it keeps the source's tokenizer, so its passages are other tokens and it starts from the source's own "
-        "bits per byte; own: the same without a teacher, at the same rate.",
+        "bits per byte; own: as many tokens of the text, packed, without a teacher and at the same rate.",
     ]
     failed = {line["method"]: line["error"] for line in results.lines if "error" in line}
     return [*said, *(f"{name} failed: {error}" for name, error in failed.items())]

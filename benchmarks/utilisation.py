@@ -27,10 +27,8 @@ from typing import Any
 
 import torch
 from harness import limit_threads, measured, parser, report
-from tuning_speed import TEXT_BYTES, prepare
+from tuning_speed import ours, prepare, settings_of
 
-from tokalign_lab.adaptation.settings import AdaptSettings
-from tokalign_lab.adaptation.train import adapt
 from tokalign_lab.adaptation.trainer import computes_in_bf16
 from tokalign_lab.model.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
@@ -79,25 +77,13 @@ def utilisation(
     model_name: str, stage: int, steps: int, batch: int, length: int, checkpointing: bool
 ) -> dict[str, Any]:
     """Tune for some steps, and compare the median one with the ceiling."""
-    settings = AdaptSettings(
-        steps=steps,
-        stage1_share=float(stage == 1),
-        batch_size=batch,
-        sequence_length=length,
-        evaluate_bytes=2_000,
-        prompts=(),
-        save_every=steps,
-        gradient_checkpointing=checkpointing,
-    )
     device = pick_device()
+    settings = settings_of(stage, steps, batch, length)
     dtype = torch.bfloat16 if computes_in_bf16(settings, device) else torch.float32
     weights, attention = flops_per_token(load_model(model_name, device=torch.device("cpu")), stage, length)
-    events: list[dict[str, Any]] = []
     before = ceiling(device, dtype)
-    with tempfile.TemporaryDirectory() as folder:
-        adapt(model_name, ["default"], settings, Path(folder), events.append, max_bytes=TEXT_BYTES)
+    speeds = ours(model_name, stage, steps, batch, length, gradient_checkpointing=checkpointing)["speeds"]
     most = max(before, ceiling(device, dtype))
-    speeds = [event["tokens_per_second"] for event in events if event["kind"] == "step"]
     speed = statistics.median(speeds[1:])  # the first step also sets things up
     needed = weights + attention
     return {

@@ -1,0 +1,1 @@
+"""Settings of runs and commands: one class per kind, each option named once (docs/decisions/0013)."""

@@ -1,0 +1,217 @@
+"""How a settings class names its options: type, default, help text and bounds, once each.
+
+A settings class is a frozen dataclass whose fields are made by `option` and `required`. The command line makes its
+options from them, `run.json` holds them as plain JSON, and `from_dict` refuses a wrong name, type or value in one
+sentence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, Union, dataclass_transform, get_args, get_origin, get_type_hints
+
+from tokalign_lab.errors import InputError
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    flag: str = "",
+    path: bool = False,
+) -> Any:
+    """Declare a setting that has a default.
+
+    Parameters
+    ----------
+    default
+        Its value when it is not given; a dict or list is copied for each object.
+    help
+        What it means, one sentence, for `--help`, forms and documentation.
+    least, most, above, below
+        Bounds, inclusive and exclusive; of a dict, of each of its values.
+    flag
+        Its spelling on the command line, where that is not `--name-with-hyphens`.
+    path
+        Whether the value may be a path, which a run's process has to find from any folder.
+    """
+    bounds = {"least": least, "most": most, "above": above, "below": below}
+    metadata = {"help": help, "bounds": bounds, "flag": flag, "path": path}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def required(help: str, *, flag: str = "", path: bool = False) -> Any:
+    """Declare a setting that has to be given; on the command line it is an argument where it has no `flag`."""
+    return option(MISSING, help, flag=flag, path=path)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting as others need to know it.
+
+    Attributes
+    ----------
+    name : str
+        Of the field.
+    kind : type
+        The type of a value: int, float, bool, str, tuple (of str) or dict (of str to float).
+    optional : bool
+        Whether it may be None.
+    default
+        None where it has to be given, see `required`.
+    required : bool
+        Whether it has to be given.
+    help, flag : str
+        As for `option`; `flag` is "" for an argument.
+    path : bool
+        As for `option`.
+    """
+
+    name: str
+    kind: type
+    optional: bool
+    default: Any
+    required: bool
+    help: str
+    flag: str
+    path: bool
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, required))
+class Settings:
+    """Base of all settings classes; a subclass needs no decorator.
+
+    Attributes
+    ----------
+    subject : str
+        Begins the sentences about a setting that is unknown or missing.
+    """
+
+    subject: ClassVar[str] = "This"
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        """Refuse values that are out of bounds.
+
+        Raises
+        ------
+        InputError
+            A sentence with the setting, its value and what it must be.
+        """
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            _check_bounds(field.name, getattr(self, field.name), field.metadata["bounds"])
+
+    @classmethod
+    def options(cls) -> list[Option]:
+        """Every setting, in the order in which the classes name them."""
+        hints = get_type_hints(cls)
+        found = []
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            kind, optional = _kind(hints[field.name])
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            must = default is MISSING
+            flag = field.metadata["flag"] or ("" if must else f"--{field.name.replace('_', '-')}")
+            shared = {name: field.metadata[name] for name in ("help", "path")}
+            found.append(Option(field.name, kind, optional, None if must else default, must, flag=flag, **shared))
+        return found
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of all settings."""
+        return tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make settings from plain JSON values; what is not given keeps its default.
+
+        Raises
+        ------
+        InputError
+            For an unknown or a missing name, a value of the wrong type, or one out of range.
+        """
+        known = {one.name: one for one in cls.options()}
+        unknown = sorted(values.keys() - known.keys())
+        if unknown:
+            raise InputError(f"{cls.subject} has no setting {unknown[0]!r}; it takes {', '.join(known)}.")
+        missing = [one.name for one in known.values() if one.required and one.name not in values]
+        if missing:
+            raise InputError(f"{cls.subject} needs the setting {missing[0]!r}.")
+        return cls(**{name: _convert(known[name], value) for name, value in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values of all settings."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _kind(hint: Any) -> tuple[type, bool]:
+    """Return the type of a setting's values, and whether None is one of them."""
+    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    (plain,) = [one for one in choices if one is not NoneType]
+    origin = get_origin(plain)
+    return str if origin is Literal else origin or plain, NoneType in choices
+
+
+def _convert(one: Option, value: Any) -> Any:
+    if value is None and one.optional:
+        return None
+    if one.kind is dict:
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            return {key: _number(f"{one.name} of {key!r}", weight, float) for key, weight in value.items()}
+        raise InputError(f"The setting {one.name} must be numbers by slice, not {value!r}.")
+    if one.kind is tuple:
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise InputError(f"The setting {one.name} must be a list of texts, not {value!r}.")
+    if one.kind in (bool, str):
+        if isinstance(value, one.kind):
+            return value
+        what = "true or false" if one.kind is bool else "a text"
+        raise InputError(f"The setting {one.name} must be {what}, not {value!r}.")
+    return _number(one.name, value, one.kind)
+
+
+def _number(name: str, value: Any, kind: type) -> int | float:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if kind is int and whole:
+        return int(value)
+    if kind is float and (whole or isinstance(value, float)):
+        return float(value)
+    raise InputError(f"The setting {name} must be a {'whole number' if kind is int else 'number'}, not {value!r}.")
+
+
+def _check_bounds(name: str, value: Any, bounds: Mapping[str, float | None]) -> None:
+    if isinstance(value, dict):
+        for key, one in value.items():
+            _check_bounds(f"{name} of {key!r}", one, bounds)
+        return
+    least, most, above, below = (bounds[name] for name in ("least", "most", "above", "below"))
+    if not isinstance(value, int | float) or all(bound is None for bound in bounds.values()):
+        return
+    holds = math.isfinite(value) and (
+        (least is None or value >= least)
+        and (most is None or value <= most)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+    if not holds:
+        upper = most if below is None else below
+        if upper is not None:
+            what = f"between {least if above is None else above} and {upper}"
+        elif above is not None:
+            what = f"a number above {above}"
+        else:
+            what = f"{'a whole number' if isinstance(value, int) else 'a number'} of at least {least}"
+        raise InputError(f"The setting {name} is {value}, but it must be {what}.")

@@ -1,0 +1,137 @@
+"""The settings of each kind of run and of the commands of the same name.
+
+Those of tuning are in `adaptation.settings`. Which text a run reads, and which part of it is held out, is decided by
+the fields of `TextSettings`; on how much of that part a model is measured, by `MeasuredTextSettings` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokalign_lab.settings.fields import Settings, option, required
+
+
+class SplitSettings(Settings):
+    """How a text is drawn from and split."""
+
+    seed: int = option(0, "Seed of everything that is drawn.", least=0)
+    held_out_share: float = option(
+        0.05, "Share of the text that is held out for scores, where the text does not name its parts.", above=0, below=1
+    )
+
+
+class TextSettings(SplitSettings):
+    """Which text is read and which part of it is held out: equal settings give equal parts."""
+
+    text: tuple[str, ...] = required(
+        "A text: 'default', a file, a folder, or hub:org/name. May be repeated.", flag="--text", path=True
+    )
+    max_bytes: int | None = option(None, "Take a sample of about this many bytes.", least=1)
+
+
+class MeasuredSettings(SplitSettings):
+    """How much of the held-out text a model is measured on."""
+
+    evaluate_bytes: int = option(20_000, "How many bytes of the held-out text a measurement reads.", least=1)
+
+
+class MeasuredTextSettings(MeasuredSettings, TextSettings):
+    """Which bytes a model is measured on: models compare in bits per byte where these are equal."""
+
+
+def text_of(settings: Mapping[str, Any], kind: type[SplitSettings] = TextSettings) -> dict[str, Any]:
+    """Return those settings of a run that decide its text, with defaults for what it was not given.
+
+    Parameters
+    ----------
+    settings
+        Of any kind of run, as in `run.json`.
+    kind
+        `TextSettings` for the text and its parts, `MeasuredTextSettings` for what bits per byte are measured on.
+    """
+    return {one.name: settings.get(one.name, one.default) for one in kind.options()}
+
+
+def given_text(settings: Mapping[str, Any], kind: type[SplitSettings] = TextSettings) -> dict[str, Any]:
+    """Return those settings of a run that decide its text, as they were given; a run that follows takes them over."""
+    return {name: settings[name] for name in kind.names() if name in settings}
+
+
+class AlignSettings(TextSettings):
+    """Align two vocabularies."""
+
+    subject = "A run of kind 'align'"
+
+    source: str = required("Tokenizer of the model as it is.", path=True)
+    target: str = required("Tokenizer the model shall get.", path=True)
+    recipe: str = option("anchored", "How to align.")
+    overlap: str | None = option(None, "What makes a token shared: bytes, raw or none; the recipe's own by default.")
+    one_to_one: bool = option(False, "Give no source row away twice.")
+    model: str | None = option(None, "The source model, for recipes that read it (tokalign++-hidden, omp).", path=True)
+    donor: str | None = option(None, "A model that has the target tokenizer, for the recipe omp.", path=True)
+
+
+class RearrangeSettings(Settings):
+    """Give a model the target vocabulary of a lexicon."""
+
+    subject = "A run of kind 'rearrange'"
+
+    model: str = required("The model whose rows are rearranged.", path=True)
+    lexicon: str = required("A lexicon that `align` wrote.", path=True)
+    target: str | None = option(None, "The target tokenizer, where it is not at its old place any more.", path=True)
+    calibrate: tuple[str, ...] | None = option(
+        None, "Text to shift the logits by, so that tokens are expected as often as here. May be repeated.", path=True
+    )
+    keep_tied: bool = option(False, "Leave tied matrices tied, at some loss; input rows serve both.")
+    pad_to_multiple_of: int | None = option(None, "Add rows that are never written, up to a multiple (64, say).")
+    seed: int = option(0, "Seed of everything that is drawn.", least=0)
+    out: str | None = option(None, "The folder for the new model; `model` in the run's folder by default.", path=True)
+
+
+class BitsSettings(TextSettings):
+    """Measure a model with its own tokenizer on held-out text."""
+
+    subject = "A run of kind 'measure'"
+
+    model: str = required("A model and its tokenizer: a folder, a name or a hub id.", path=True)
+    device: str | None = option(None, "cpu or cuda; the best one here by default.")
+
+
+class MeasureSettings(BitsSettings, MeasuredTextSettings):
+    """Measure a model on the bytes that a tuning run with these settings measures."""
+
+    subject = "A run of kind 'measure'"
+
+
+class ScoreSettings(TextSettings):
+    """Score a lexicon on held-out text; with the align run's text settings, on what that run held out."""
+
+    subject = "A run of kind 'score'"
+
+    lexicon: str = required("A lexicon that `align` wrote.", path=True)
+    encoder: str | None = option("minilm", "Sentence encoder: a name, a folder or a hub id; none without one.")
+    twins: bool = option(False, "Also hide shared tokens, align again and count how many are found (P@1, P@10).")
+    model: str | None = option(None, "The source model, for P@1 of recipes that read it.", path=True)
+
+
+class PartScoreSettings(ScoreSettings):
+    """Score a lexicon and parts of it."""
+
+    subject = "A run of kind 'score'"
+
+    twins: bool = option(True, "Also hide shared tokens, align again and count how many are found (P@1, P@10).")
+    before: str | None = option(None, "The lexicon without the edits, to compare with.", path=True)
+    parts: str | None = option(None, "A JSON file {name: target ids} of the parts.", path=True)
+
+
+class ProjectSettings(Settings):
+    """Lay saved token vectors out on a plane."""
+
+    subject = "A run of kind 'project'"
+
+    vectors: tuple[str, ...] = required("The `.npz` files.", path=True)
+    method: str = option("umap", "umap or pca.")
+    shared: bool = option(False, "Lay all of them out on one plane.")
+    fit_on: int | None = option(None, "How many tokens umap is fitted on; projection.FIT_ON by default.", least=1)
+    seed: int = option(0, "Seed of everything that is drawn.", least=0)

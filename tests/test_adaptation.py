@@ -25,8 +25,17 @@ from tokalign_lab.evaluation.head import Head
 from tokalign_lab.model.load import load_model
 from tokalign_lab.vocabulary import Vocabulary
 
-SMALL = AdaptSettings(
-    steps=8, batch_size=2, sequence_length=16, evaluate_bytes=300, save_every=3, held_out_share=0.2, seed=1
+SMALL = AdaptSettings.from_dict(
+    {
+        "recipe": "papers",  # two stages
+        "steps": 8,
+        "batch_size": 2,
+        "sequence_length": 16,
+        "evaluate_bytes": 300,
+        "save_every": 3,
+        "held_out_share": 0.2,
+        "seed": 1,
+    }
 )
 
 
@@ -96,9 +105,9 @@ def test_frozen_weights_stay_bit_equal_and_the_others_move(model_folder: Path, t
 
 
 def test_stages_share_the_steps_and_an_empty_one_is_left_out() -> None:
-    whole = plan_stages(AdaptSettings(steps=5))
+    whole = plan_stages(AdaptSettings(steps=5, stage1_share=0.5))
     assert [(stage.number, stage.first_step, stage.steps) for stage in whole] == [(1, 0, 2), (2, 2, 3)]
-    assert [stage.number for stage in plan_stages(AdaptSettings(steps=5, stage1_share=0))] == [2]
+    assert [stage.number for stage in plan_stages(AdaptSettings(steps=5))] == [2]
     assert [stage.number for stage in plan_stages(AdaptSettings(steps=5, stage1_share=1))] == [1]
 
 
@@ -395,7 +404,10 @@ def test_a_run_killed_in_the_final_save_only_saves_again(
     events = run(model_folder, text, tmp_path / "run", resume=True)
     assert events.of("resumed")[0]["step"] == 8
     assert not events.of("step")
-    assert [event["step"] for event in events.of("evaluation")] == [8]
+    assert not events.of("evaluation"), "the measurement of step 8 is kept with its checkpoint"
+    card = json.loads((tmp_path / "run" / "model" / "tokalign.json").read_text(encoding="utf-8"))
+    assert card["training"]["kept_step"] == 8
+    assert card["scores"]["bits_per_byte"] > 0
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
@@ -499,3 +511,54 @@ def test_settings_survive_json() -> None:
 def test_sequences_longer_than_the_model_reads_are_refused(model_folder: Path, text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at most 64 tokens"):
         run(model_folder, text, tmp_path / "run", AdaptSettings(sequence_length=65))
+
+
+# --- recovery -------------------------------------------------------------------------------------------------
+
+
+def test_the_papers_recipe_is_the_papers_way() -> None:
+    settings = AdaptSettings.from_dict({"recipe": "papers", "steps": 100})
+    stages = plan_stages(settings)
+    assert [(stage.number, stage.steps, stage.learning_rate) for stage in stages] == [(1, 50, 6.4e-4), (2, 50, 5e-5)]
+    assert (settings.warmup_ratio, settings.gradient_clip, settings.patience) == (0.03, 0.3, 0)
+    assert AdaptSettings.from_dict(settings.to_dict()) == settings
+    mine = AdaptSettings.from_dict({"recipe": "papers", "learning_rate_stage2": 1e-5})
+    assert (mine.learning_rate_stage2, mine.learning_rate_stage1) == (1e-5, 6.4e-4)
+    with pytest.raises(InputError, match="no recovery recipe 'best'; choose recover or papers"):
+        AdaptSettings.from_dict({"recipe": "best"})
+
+
+def test_rows_move_at_a_rate_of_their_own(model_folder: Path, text: str, tmp_path: Path) -> None:
+    settings = {"steps": 1, "batch_size": 2, "sequence_length": 16, "evaluate_bytes": 200, "held_out_share": 0.2}
+    settings |= {"learning_rate_stage2": 1e-4, "learning_rate_rows": 1e-2, "warmup_ratio": 0.0, "prompts": []}
+    run(model_folder, text, tmp_path / "run", AdaptSettings.from_dict({**settings, "patience": 0}))
+    before = load_model(str(model_folder), device="cpu").state_dict()
+    after = load_model(str(tmp_path / "run" / "model"), device="cpu").state_dict()
+    moved = {name: float((after[name] - before[name]).abs().max()) for name in before}
+    for name, change in moved.items():
+        rows = name in ("model.embed_tokens.weight", "lm_head.weight")
+        assert change == pytest.approx(1e-2 if rows else 1e-4, rel=0.05), name  # the first step of Adam is its rate
+
+
+def test_a_run_that_no_longer_improves_stops_and_keeps_its_best_step(
+    model_folder: Path, text: str, tmp_path: Path
+) -> None:
+    settings = {**SMALL.to_dict(), "recipe": "recover", "stage1_share": 0.0, "steps": 24, "evaluate_every": 2}
+    settings |= {"learning_rate_stage2": 0.3, "patience": 2, "gradient_clip": 1.0}
+    events = run(model_folder, text, tmp_path / "run", AdaptSettings.from_dict(settings))
+    measured = {event["step"]: event["bits_per_byte"] for event in events.of("evaluation")}
+    (kept,) = events.of("kept")
+    assert kept["step"] == min(measured, key=measured.__getitem__) < kept["last_step"] == max(measured) < 24
+    assert kept["reason"].startswith(f"Stopped at step {max(measured)}: held-out text has not improved")
+    tuned = load_model(str(tmp_path / "run" / "model"), device="cpu")
+    again = run(tmp_path / "run" / "model", text, tmp_path / "again", AdaptSettings.from_dict({**settings, "steps": 1}))
+    assert again.of("evaluation")[0]["bits_per_byte"] == pytest.approx(measured[kept["step"]], rel=1e-5)
+    assert not tuned.training
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_says_which_rows_its_text_trains(model_folder: Path, text: str, tmp_path: Path) -> None:
+    events = run(model_folder, text, tmp_path / "run")
+    (coverage,) = events.of("coverage")
+    assert 0 < coverage["rows_trained"] < coverage["rows"]
+    assert 0.5 < coverage["held_out_trained"] <= 1.0

@@ -3,7 +3,8 @@
 `step` events carry step, stage, loss, learning_rate, grad_norm, tokens, tokens_per_second, bytes_per_second (UTF-8
 bytes of the text read), memory_bytes (the most the GPU held, or what the process holds) and seconds_left, and where
 there is a teacher the loss's two parts, next_token and divergence (`teaching.DistilledLoss.means`); `evaluation`
-events bits_per_byte (and by slice) of held-out text; `sample` events a prompt and its continuation. Steps are counted
+events bits_per_byte (and by slice) of held-out text, and of the probes (`probes`) the share that is answered and those
+that are not; `sample` events a prompt and its continuation. Steps are counted
 over both stages: 1 to `steps`; an evaluation at step 0 is the model as it came.
 """
 
@@ -21,6 +22,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tokalign_lab.adaptation.divergence import Diverged, LossWatch
+from tokalign_lab.adaptation.guard import Measured
+from tokalign_lab.adaptation.probes import Probe, ask
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage
@@ -56,6 +59,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         Tells how many bytes of text a step of this stage reads.
     parts
         Gives the parts of the loss of the step that has ended, by name; without a teacher there are none.
+    enough
+        Tells after a measurement whether the stage should end here.
     processes
         Those that share the work.
     """
@@ -70,6 +75,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         evaluate: Callable[[int], None],
         bytes_of: Callable[[int], int],
         parts: Callable[[], dict[str, float]],
+        enough: Callable[[], bool],
         processes: Processes,
     ) -> None:
         self._stage = stage
@@ -80,6 +86,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         self._evaluate = evaluate
         self._bytes_of = bytes_of
         self._parts = parts
+        self._enough = enough
         self._processes = processes
         self._started = 0.0
         self._seconds = 0.0
@@ -139,6 +146,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
                 raise
             except BaseException as stop:  # cancelled: the step is done and is not thrown away
                 self.stop = stop
+            if self._enough():
+                control.should_training_stop = control.should_save = True
         self._look(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -186,34 +195,50 @@ def _memory() -> int:
 
 
 class Evaluator:
-    """Measures held-out text and continues the prompts, without touching the random numbers of training."""
+    """Measures held-out text and probes, continues the prompts, and leaves the random numbers of training alone."""
 
     def __init__(
         self,
         vocabulary: Vocabulary,
         documents: Sequence[Document],
+        probes: Sequence[Probe],
         settings: AdaptSettings,
         emit: Emit,
         interrupt: Interrupt,
     ) -> None:
         self._vocabulary = vocabulary
         self._documents = documents
+        self._probes = probes
         self._settings = settings
         self._emit = emit
         self._interrupt = interrupt
-        self.latest: dict[str, Any] = {}
 
-    def __call__(self, model: PreTrainedModel, step: int, stage: int) -> None:
-        """Emit one `evaluation` event, and a `sample` event for each prompt."""
+    def __call__(self, model: PreTrainedModel, step: int, stage: int) -> Measured:
+        """Emit one `evaluation` event, and a `sample` event for each prompt; return what was measured."""
         result = bits_per_byte(
             model, self._vocabulary, self._documents, progress=lambda share, message: self._interrupt()
         )
-        self.latest = {"bits_per_byte": result.bits_per_byte, "by_slice": result.by_slice}
-        self._emit({"kind": "evaluation", "step": step, "stage": stage, "bytes": result.bytes, **self.latest})
+        answers = ask(model, self._vocabulary, self._probes)
+        self._emit(
+            {
+                "kind": "evaluation",
+                "step": step,
+                "stage": stage,
+                "bytes": result.bytes,
+                "bits_per_byte": result.bits_per_byte,
+                "by_slice": result.by_slice,
+                "probes": len(self._probes),
+                "probes_answered": None if math.isnan(answers.share) else answers.share,
+                "probes_lost": [
+                    probe.prompt for probe, right in zip(self._probes, answers.right, strict=True) if not right
+                ],
+            }
+        )
         for prompt in self._settings.prompts:
             self._interrupt()
             text = continue_text(model, self._vocabulary, prompt, self._settings.sample_tokens)
             self._emit({"kind": "sample", "step": step, "stage": stage, "prompt": prompt, "text": text})
+        return Measured(step, result.bits_per_byte, answers.share)
 
 
 def continue_text(model: PreTrainedModel, vocabulary: Vocabulary, prompt: str, tokens: int) -> str:

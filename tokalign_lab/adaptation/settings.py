@@ -1,17 +1,20 @@
 """What a person can set about tuning, checked once, at the edge.
 
-Defaults are the papers': two stages of equal length, learning rates 6.4e-4 and 5e-5 (TokAlign's released code),
-warm-up 3 %, gradients clipped at 0.3, no weight decay (upstream passes one but never uses it). Batch and sequence
-are sized for a processor; on a GPU take more. Of distillation the papers state neither direction, nor weight, nor
+Defaults are those of the recipe `recover` (docs/decisions/0014-recovery-defaults.md). The recipe `papers` sets the
+papers': two stages of equal length, learning rates 6.4e-4 and 5e-5 (TokAlign's released code), warm-up 3 %, gradients
+clipped at 0.3, no weight decay (upstream passes one but never uses it). Batch and sequence are sized for a processor;
+on a GPU take more. Of distillation the papers state neither direction, nor weight, nor
 temperature, nor share; the defaults are the plain ones (forward, 1, 1, all).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
+from tokalign_lab.adaptation.recipes import DEFAULT, settings_of
 from tokalign_lab.errors import InputError
 from tokalign_lab.settings.fields import option, required
 from tokalign_lab.settings.kinds import MeasuredSettings, MeasuredTextSettings
@@ -53,13 +56,17 @@ class AdaptSettings(MeasuredSettings):
 
     subject = "Tuning"
 
+    recipe: str = option(DEFAULT, "How to recover: recover, or papers for the two stages and rates of the papers.")
     steps: int = option(100, "Optimiser steps of both stages together.", least=1)
     stage1_share: float = option(
-        0.5, "Share of the steps that train only the embeddings and the head.", least=0, most=1
+        0.0, "Share of the steps that train only the embeddings and the head, before all train.", least=0, most=1
     )
     learning_rate_stage1: float = option(6.4e-4, "Peak learning rate of stage 1, on a cosine schedule.", above=0)
-    learning_rate_stage2: float = option(5e-5, "Peak learning rate of stage 2, on a cosine schedule.", above=0)
-    warmup_ratio: float = option(0.03, "Share of each stage's steps in which the rate rises.", least=0, most=1)
+    learning_rate_stage2: float = option(1e-4, "Peak learning rate of stage 2, on a cosine schedule.", above=0)
+    learning_rate_rows: float | None = option(
+        None, "Peak learning rate of embeddings and head in stage 2; that of stage 2 by default.", above=0
+    )
+    warmup_ratio: float = option(0.1, "Share of each stage's steps in which the rate rises.", least=0, most=1)
     batch_size: int = option(4, "Sequences that go through the model at once, on each process.", least=1)
     gradient_accumulation_steps: int = option(1, "Batches per step, on each process.", least=1)
     sequence_length: int = option(128, "Tokens per sequence.", least=2)
@@ -74,7 +81,7 @@ class AdaptSettings(MeasuredSettings):
     temperature: float = option(
         1.0, "Above 1, small slices come more often: a share is the size to the power of 1 / temperature.", least=1
     )
-    gradient_clip: float = option(0.3, "Largest norm of the gradient.", above=0)
+    gradient_clip: float = option(1.0, "Largest norm of the gradient.", above=0)
     weight_decay: float = option(0.0, "AdamW's; frozen weights are never decayed.", least=0)
     bf16: bool | None = option(
         None, "Compute in bfloat16 (weights and optimiser stay float32); by default where the GPU can."
@@ -83,7 +90,13 @@ class AdaptSettings(MeasuredSettings):
         False, "Keep only each layer's input and compute the rest again: less memory, a third more work."
     )
     evaluate_every: int = option(
-        0, "Steps between measurements of bits per byte; 0: only at the beginning and after each stage.", least=0
+        50, "Steps between measurements of bits per byte; 0: only at the beginning and after each stage.", least=0
+    )
+    patience: int = option(
+        4,
+        "Stop after so many measurements without an improvement, or when the model forgets more than it learns, and "
+        "keep the best step; 0: never stop, keep the last step.",
+        least=0,
     )
     prompts: tuple[str, ...] = option(
         ("The capital of France is", "def add(a, b):\n    return"),
@@ -109,6 +122,7 @@ class AdaptSettings(MeasuredSettings):
     def __post_init__(self) -> None:
         """Refuse values that are out of bounds or do not go together, in one sentence."""
         super().__post_init__()
+        settings_of(self.recipe)  # refuses a name that there is none of
         _ = self.distillation  # refuses what makes no sense
         for one in self.options():
             value = getattr(self, one.name)
@@ -116,6 +130,22 @@ class AdaptSettings(MeasuredSettings):
                 raise InputError(
                     f"The setting {one.name} is {value}, but there is no teacher; name one, or leave it out."
                 )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make settings from plain JSON values; what is not given is what the recipe sets, or the default.
+
+        Raises
+        ------
+        InputError
+            For an unknown name or recipe, a value of the wrong type, or one out of range.
+        """
+        return super().from_dict({**settings_of(values.get("recipe", DEFAULT)), **values})
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Peak learning rates of stage 2: of embeddings and head, and of the body."""
+        return self.learning_rate_rows or self.learning_rate_stage2, self.learning_rate_stage2
 
     @property
     def distillation(self) -> DistillationSettings:

@@ -1,4 +1,4 @@
-"""The two stages: first the rows of the new vocabulary, then the whole model.
+"""The stages of a run: the rows of the new vocabulary first where the recipe says so, then the whole model.
 
 TokAlign step 5. What stage 1 trains is found by module (input embedding and output head), not by name: upstream
 filters for "embed" in the name and so leaves LLaMA's `lm_head` frozen. Frozen weights have `requires_grad` False,
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tokalign_lab.adaptation.settings import AdaptSettings
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -48,6 +49,11 @@ def plan_stages(settings: AdaptSettings) -> list[Stage]:
     return [stage for stage in stages if stage.steps]
 
 
+def row_modules(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """Return the modules that have a row per token: the input embedding and the output head."""
+    return [model.get_input_embeddings(), model.get_output_embeddings()]
+
+
 def set_trainable(model: PreTrainedModel, stage: int) -> list[str]:
     """Freeze and free the model's weights for a stage; returns the names of those that train.
 
@@ -56,7 +62,7 @@ def set_trainable(model: PreTrainedModel, stage: int) -> list[str]:
     for weight in model.parameters():
         weight.requires_grad_(stage == 2)
     if stage == 1:
-        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for module in row_modules(model):
             for weight in module.parameters():
                 weight.requires_grad_(True)
     return [name for name, weight in model.named_parameters() if weight.requires_grad]

@@ -1,15 +1,17 @@
-"""Tune a rearranged model back in two stages.
+"""Tune a rearranged model back.
 
 Read top to bottom, this is TokAlign's step 5: prepare the text, measure the model as it came, train embeddings and
-head, train everything, save. Each stage is a run of the Hugging Face trainer (`trainer`); the data go on where the
-stage before stopped. The run can be killed at any moment and resumed from its last checkpoint; on a processor the
-resumed losses equal the uninterrupted ones. Started by `accelerate launch` it works on several processes, sharded
-where the configuration says so (docs/scale.md). With a teacher both stages learn from its predictions too (`teaching`).
+head where the recipe has such a stage, train everything, save the step that is kept (`guard`). Each stage is a run of
+the Hugging Face trainer (`trainer`); the data go on where the stage before stopped. The run can be killed at any moment
+and resumed from its last checkpoint; on a processor the resumed losses equal the uninterrupted ones. Started by
+`accelerate launch` it works on several processes, sharded where the configuration says so (docs/scale.md). With a
+teacher both stages learn from its predictions too (`teaching`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -26,7 +28,9 @@ from tokalign_lab.adaptation.checkpoints import Checkpoint, KeepOneWhole, latest
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_apart, mixed
 from tokalign_lab.adaptation.divergence import LossWatch
 from tokalign_lab.adaptation.events import Emit, Evaluator, Interrupt, Reporter
+from tokalign_lab.adaptation.guard import Guard
 from tokalign_lab.adaptation.loss import ChunkedLoss
+from tokalign_lab.adaptation.probes import Probe, all_probes, answered
 from tokalign_lab.adaptation.processes import Processes, is_sharded
 from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
 from tokalign_lab.adaptation.settings import AdaptSettings
@@ -38,6 +42,7 @@ from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
+from tokalign_lab.files import atomic_folder
 from tokalign_lab.model.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.save import save_model
@@ -115,30 +120,35 @@ def adapt(
     mix = mixed(corpus, train, vocabulary, settings.sequence_length, settings.seed, settings.mix, settings.temperature)
     interrupt()
 
+    done = _steps_done(checkpoint, stages)
+    guard = Guard(root / "best", settings.patience, done)
+    probes = _probes_of(model_name, processes.device)
     measured = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)
-    evaluator = Evaluator(vocabulary, measured, settings, emit, interrupt if processes.count == 1 else lambda: None)
-    run = _Run(settings, mix, vocabulary, evaluator, root, processes, emit, interrupt)
+    evaluator = Evaluator(
+        vocabulary, measured, probes, settings, emit, interrupt if processes.count == 1 else lambda: None
+    )
+    run = _Run(settings, mix, vocabulary, evaluator, guard, root, processes, emit, interrupt)
     model = run.load(str(checkpoint.path) if checkpoint else model_name)
     _check_fit(model, vocabulary.size, settings)
-    done = _steps_done(checkpoint, stages)
     teaching = None
     if taught_by is not None and done < settings.steps:
         teaching = prepare_teaching(settings, taught_by, vocabulary, mix, processes, emit, interrupt)
     if resume:
         emit({"kind": "resumed", "step": done})
+    emit(_coverage(run, stages, held_out))
     if done == 0:
-        evaluator(model, 0, stages[0].number)
-
+        run.measure(model, 0, stages[0])
     for stage in stages:
-        if done < stage.first_step + stage.steps:
+        if done < stage.first_step + stage.steps and not guard.reason:
             here = checkpoint if checkpoint is not None and checkpoint.stage == stage.number else None
             model = run.stage(model, stage, stages, here, teaching)
-    if not evaluator.latest:  # resumed from the very last checkpoint
-        evaluator(model, settings.steps, stages[-1].number)
+    if not guard.measured:  # resumed from the very last checkpoint of a run of an older version
+        run.measure(model, settings.steps, stages[-1])
+    model = run.kept(model, model_name)
     tuned = folder / "model"
     if processes.is_first:
         model.requires_grad_(True)
-        card = _card(model_name, settings, train, evaluator.latest, processes.count)
+        card = _card(model_name, settings, train, guard, processes.count)
         save_model(model, vocabulary, tuned, card=card)
         shutil.rmtree(root, ignore_errors=True)
     processes.wait()
@@ -158,6 +168,7 @@ class _Run:
     mix: Mix
     vocabulary: Vocabulary
     evaluator: Evaluator
+    guard: Guard
     root: Path
     processes: Processes
     emit: Emit
@@ -167,6 +178,24 @@ class _Run:
         """Load a model to train; one that will be sharded waits outside the GPU."""
         device = torch.device("cpu") if is_sharded() else self.processes.device
         return load_model(name, device=device, dtype=torch.float32)
+
+    def measure(self, model: PreTrainedModel, step: int, stage: Stage) -> None:
+        """Measure the model and keep its weights where they are the best so far."""
+        found = self.evaluator(model, step, stage.number)
+        if self.guard.add(found) and step and self.settings.patience and not is_sharded() and self.processes.is_first:
+            with atomic_folder(self.guard.folder / "model") as folder:
+                model.save_pretrained(folder)
+
+    def kept(self, model: PreTrainedModel, name: str) -> PreTrainedModel:
+        """Return the model of the step that is kept; `model` is the one of the last step."""
+        best, last = self.guard.best, self.guard.measured[-1]
+        stopped = self.guard.reason if last.step < self.settings.steps else ""
+        if best != last and not is_sharded():  # weights in pieces are not kept at each measurement
+            model = self.load(str(self.guard.folder / "model") if best.step else name)
+            stopped = stopped or f"Step {best.step} of {last.step} is kept: it is better on held-out text."
+        if stopped:
+            self.emit({"kind": "kept", "step": best.step, "last_step": last.step, "reason": stopped})
+        return model
 
     def stage(
         self,
@@ -191,7 +220,7 @@ class _Run:
         )
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        head, data = Head(model), self._data(stage, teaching)
+        head, data = Head(model), self.data(stage, teaching)
         with ExitStack() as stack:
             stack.callback(model.register_forward_pre_hook(without_cache, with_kwargs=True).remove)
             parts: Callable[[], dict[str, float]] = dict
@@ -226,7 +255,7 @@ class _Run:
 
         def evaluate(step: int) -> None:
             with used.whole() if used else nullcontext():
-                self.evaluator(model, step, stage.number)
+                self.measure(model, step, stage)
 
         reporter = Reporter(
             stage,
@@ -237,6 +266,7 @@ class _Run:
             evaluate,
             lambda step: data.n_bytes((step - 1) * per_step, per_step, lengths),
             parts,
+            lambda: bool(self.guard.reason) and stage.number == 2,
             self.processes,
         )
         cached = model.config.use_cache  # the trainer would switch it off for good, in the saved model too
@@ -248,12 +278,14 @@ class _Run:
         )
         model.config.use_cache = cached
         trainer.used_rows = used
+        rows_rate, body_rate = settings.rates
+        trainer.rows_rate = rows_rate if stage.number == 2 and rows_rate != body_rate else None
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
         if reporter.stop is not None:  # asked for in a step that was not worth a checkpoint
             raise reporter.stop
 
-    def _data(self, stage: Stage, teaching: Teaching | None) -> OrderedBlocks:
+    def data(self, stage: Stage, teaching: Teaching | None) -> OrderedBlocks:
         """Return the blocks that the stage reads, all processes together."""
         per_step = self.settings.sequences(self.processes.count)
         return OrderedBlocks(
@@ -269,6 +301,38 @@ def _steps_done(checkpoint: Checkpoint | None, stages: Sequence[Stage]) -> int:
     if checkpoint is None:
         return 0
     return next(stage.first_step for stage in stages if stage.number == checkpoint.stage) + checkpoint.step
+
+
+def _probes_of(model_name: str, device: torch.device) -> list[Probe]:
+    """Return the probes that the source model answers; all of them where the model does not say what it came from."""
+    from tokalign_lab.catalog import load_vocabulary
+
+    name = _origin(model_name).get("model")
+    if not name:
+        return all_probes()
+    try:
+        return answered(load_model(name, device=device), load_vocabulary(name), all_probes())
+    except InputError:  # the source model is no longer where it was
+        return all_probes()
+
+
+def _coverage(run: _Run, stages: Sequence[Stage], held_out: Sequence[Document]) -> dict[str, Any]:
+    """Count how many tokens of held-out text have a row that the run trains, as an event.
+
+    The event has `rows` (of the vocabulary), `rows_trained` (that occur in the text to be read) and
+    `held_out_trained` (share of held-out tokens whose row is among them, 0 to 1).
+    """
+    size = run.vocabulary.size
+    trained = np.zeros(size, dtype=bool)
+    for stage in stages:
+        trained[run.data(stage, None).ids(size)] = True
+    ids = np.concatenate([np.zeros(0, np.int64), *run.vocabulary.encode([document.text for document in held_out])])
+    return {
+        "kind": "coverage",
+        "rows": size,
+        "rows_trained": int(trained.sum()),
+        "held_out_trained": float(trained[ids].mean()) if len(ids) else 1.0,
+    }
 
 
 def _check_fit(model: PreTrainedModel, vocabulary_size: int, settings: AdaptSettings) -> None:
@@ -293,19 +357,28 @@ def _card(
     model_name: str,
     settings: AdaptSettings,
     train: Sequence[Document],
-    scores: dict[str, Any],
+    guard: Guard,
     processes: int,
 ) -> dict[str, Any]:
     """Describe the tuned model, and where the model it was made from came from."""
-    before = Path(model_name) / "tokalign.json"
-    earlier = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else {}
+    earlier, best = _origin(model_name), guard.best
     meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}
     training = {
         **{name: value for name, value in settings.to_dict().items() if name not in meaningless},
         "processes": processes,
-        "tokens": settings.steps * settings.sequences(processes) * settings.sequence_length,
+        "kept_step": best.step,
+        "tokens": best.step * settings.sequences(processes) * settings.sequence_length,
         "text_bytes": n_bytes(train),
         "text_hash": text_hash(train),
     }
     origin = {key: earlier[key] for key in ("model", "lexicon", "calibration") if earlier.get(key)}
+    scores = {"bits_per_byte": best.bits_per_byte}
+    if not math.isnan(best.answered):
+        scores["probes_answered"] = best.answered
     return {"model": model_name, **origin, "training": training, "scores": scores}
+
+
+def _origin(model_name: str) -> dict[str, Any]:
+    """Read what a model's folder says of where it came from; nothing where it says nothing."""
+    path = Path(model_name) / "tokalign.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainingArguments
 from tokalign_lab.adaptation.checkpoints import stage_folder
 from tokalign_lab.adaptation.rows import UsedRows
 from tokalign_lab.adaptation.settings import AdaptSettings
-from tokalign_lab.adaptation.stages import Stage
+from tokalign_lab.adaptation.stages import Stage, row_modules
 
 
 class OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read transformers
@@ -27,9 +27,24 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read trans
     ----------
     used_rows : UsedRows or None
         Set when the model's input embedding holds some rows only.
+    rows_rate : float or None
+        Peak learning rate of embeddings and head, where it differs from that of the other weights.
     """
 
     used_rows: UsedRows | None = None
+    rows_rate: float | None = None
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Give embeddings and head a group of their own where they have a rate of their own."""
+        optimizer = super().create_optimizer(model)
+        if self.rows_rate is not None:
+            rows = {id(weight) for module in row_modules(self.model) for weight in module.parameters()}
+            for group in list(optimizer.param_groups):
+                own = [weight for weight in group["params"] if id(weight) in rows]
+                if own:
+                    group["params"] = [weight for weight in group["params"] if id(weight) not in rows]
+                    optimizer.add_param_group({**group, "params": own, "lr": self.rows_rate})
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tokalign_lab import load_model, load_vocabulary
+from tokalign_lab.adaptation.guard import Guard, Measured
+from tokalign_lab.adaptation.probes import all_probes, answered, ask
+
+
+def followed(folder: Path, *measured: tuple[float, float], patience: int = 3) -> Guard:
+    guard = Guard(folder, patience)
+    for number, (bits, share) in enumerate(measured):
+        guard.add(Measured(10 * number, bits, share))
+    return guard
+
+
+def test_the_lowest_bits_are_kept(tmp_path: Path) -> None:
+    guard = followed(tmp_path, (2.0, 0.6), (1.8, 0.7), (1.9, 0.7))
+    assert (guard.best.step, guard.reason) == (10, "")
+
+
+def test_a_step_that_forgets_is_not_kept_and_two_end_the_run(tmp_path: Path) -> None:
+    guard = followed(tmp_path, (2.0, 0.8), (1.9, 0.9), (1.8, 0.8))
+    assert (guard.best.step, guard.reason) == (10, "")
+    guard.add(Measured(30, 1.7, 0.7))
+    assert guard.best.step == 10
+    assert guard.reason.startswith("Stopped at step 30: the model answers 70% of the probes, and it answered 90%")
+
+
+def test_a_run_without_improvement_ends(tmp_path: Path) -> None:
+    guard = followed(tmp_path, (2.0, 0.8), (1.8, 0.8), (1.85, 0.8), (1.799, 0.8), (1.81, 0.8))
+    assert (
+        guard.reason
+        == "Stopped at step 40: held-out text has not improved over the last 3 measurements; step 30 is kept."
+    )
+
+
+def test_without_patience_the_last_step_is_kept_and_nothing_ends_the_run(tmp_path: Path) -> None:
+    guard = followed(tmp_path, (2.0, 0.8), (1.8, 0.9), (1.9, 0.1), (1.9, 0.1), (1.9, 0.1), patience=0)
+    assert (guard.best.step, guard.reason) == (40, "")
+
+
+def test_without_probes_held_out_text_decides(tmp_path: Path) -> None:
+    guard = followed(tmp_path, (2.0, math.nan), (1.8, math.nan), (1.9, math.nan))
+    assert (guard.best.step, guard.reason) == (10, "")
+
+
+def test_a_resumed_run_decides_alike(tmp_path: Path) -> None:
+    followed(tmp_path, (2.0, 0.8), (1.8, 0.8), (1.7, 0.8))
+    again = Guard(tmp_path, 3, step=10)
+    assert [one.step for one in again.measured] == [0, 10]
+    assert Guard(tmp_path, 3).measured == []
+
+
+@pytest.fixture(scope="module")
+def source():
+    return load_model("smollm2-135m", device="cpu"), load_vocabulary("smollm2-135m")
+
+
+def test_the_source_model_answers_many_probes_and_a_damaged_one_few(source) -> None:
+    model, vocabulary = source
+    known = answered(model, vocabulary, all_probes())
+    assert len(known) >= 70
+    found = ask(model, vocabulary, known)
+    assert found.share == 1.0
+    assert 0 < found.bits_per_byte < 0.6
+    assert not model.training
+    weight = model.get_input_embeddings().weight
+    before = weight.detach().clone()
+    weight.data = weight.data.roll(1, dims=0)
+    try:
+        damaged = ask(model, vocabulary, known)
+    finally:
+        weight.data = before
+    assert damaged.share < 0.1
+    assert damaged.bits_per_byte > 2 * found.bits_per_byte

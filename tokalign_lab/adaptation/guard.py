@@ -1,0 +1,101 @@
+"""Which step of a run is kept, and when a run stops before its last step.
+
+More steps on little text go on lowering the bits per byte of that kind of text while the model forgets other things.
+So each measurement has two numbers: bits per byte of held-out text, and the share of probes that are answered
+(`probes`). The step that is kept has the lowest bits per byte among those that answer nearly as many probes as the best
+step before it. A run stops when held-out text no longer improves, or when two measurements in a row have lost more
+probes than `MOST_LOST`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tokalign_lab.files import write_json
+
+MOST_LOST = 0.05  # share of the probes; about one standard error of the share with 100 probes
+LEAST_GAIN = 0.002  # relative improvement of bits per byte that counts as one
+_FILE = "measured.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement of a run.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    bits_per_byte : float
+        Of held-out text.
+    answered : float
+        Share of the probes that are answered; nan where there are none.
+    """
+
+    step: int
+    bits_per_byte: float
+    answered: float
+
+
+class Guard:
+    """Follows the measurements of a run; they are kept in `folder`, so that a resumed run decides alike.
+
+    Parameters
+    ----------
+    folder
+        Gets `measured.json`, and from the caller the weights of the best step.
+    patience
+        Measurements without an improvement before the run stops; 0 never stops it and keeps the last step.
+    step
+        Steps that are done already; later measurements in the file are dropped, they will be made again.
+    """
+
+    def __init__(self, folder: Path, patience: int, step: int = 0) -> None:
+        self.folder = folder
+        self._patience = patience
+        path = folder / _FILE
+        kept = json.loads(path.read_text(encoding="utf-8")) if step and path.is_file() else []
+        self.measured = [one for one in (Measured(**values) for values in kept) if one.step <= step]
+
+    def add(self, one: Measured) -> bool:
+        """Take a measurement; returns whether its step is now the one to keep."""
+        self.measured = [before for before in self.measured if before.step < one.step] + [one]
+        write_json(self.folder / _FILE, [asdict(before) for before in self.measured])
+        return self.best == one
+
+    @property
+    def best(self) -> Measured:
+        """The measurement whose step is kept."""
+        if not self._patience:
+            return self.measured[-1]
+        best, most = self.measured[0], -math.inf
+        for one in self.measured:
+            most = max(most, one.answered) if not math.isnan(one.answered) else most
+            if one.bits_per_byte < best.bits_per_byte and not one.answered < most - MOST_LOST:
+                best = one
+        return best
+
+    @property
+    def reason(self) -> str:
+        """Why the run should stop now, as a sentence; empty where it should go on."""
+        if not self._patience or len(self.measured) < 2:
+            return ""
+        last, before = self.measured[-1], self.measured[-2]
+        most = max((one.answered for one in self.measured if not math.isnan(one.answered)), default=math.nan)
+        if last.answered < most - MOST_LOST and before.answered < most - MOST_LOST:
+            return (
+                f"Stopped at step {last.step}: the model answers {last.answered:.0%} of the probes, and it answered "
+                f"{most:.0%} before. It forgets more than it learns from this text; step {self.best.step} is kept."
+            )
+        recent, earlier = self.measured[-self._patience :], self.measured[: -self._patience]
+        if earlier and min(one.bits_per_byte for one in recent) > (1 - LEAST_GAIN) * min(
+            one.bits_per_byte for one in earlier
+        ):
+            return (
+                f"Stopped at step {last.step}: held-out text has not improved over the last {self._patience} "
+                f"measurements; step {self.best.step} is kept."
+            )
+        return ""

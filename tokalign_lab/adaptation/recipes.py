@@ -1,0 +1,58 @@
+"""Recovery recipes: what is trained, how fast and in which stages, as settings under a name.
+
+The defaults of `AdaptSettings` are those of `recover`; a recipe names what it changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokalign_lab.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to recover a moved model.
+
+    Attributes
+    ----------
+    title : str
+        What it does, in one sentence.
+    settings : dict
+        Where it differs from the defaults of `AdaptSettings`.
+    """
+
+    title: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+DEFAULT = "recover"
+RECIPES: dict[str, Recipe] = {
+    DEFAULT: Recipe("Train rows and body together from the first step, at rates for little text; keep the best step."),
+    "papers": Recipe(
+        "TokAlign: half of the steps on rows and head at 6.4e-4, then the whole model at 5e-5; keep the last step.",
+        {
+            "stage1_share": 0.5,
+            "learning_rate_stage1": 6.4e-4,
+            "learning_rate_stage2": 5e-5,
+            "warmup_ratio": 0.03,
+            "gradient_clip": 0.3,
+            "evaluate_every": 0,
+            "patience": 0,
+        },
+    ),
+}
+
+
+def settings_of(recipe: str) -> dict[str, Any]:
+    """Return what a recipe sets, its name included.
+
+    Raises
+    ------
+    InputError
+        When there is no such recipe.
+    """
+    if recipe not in RECIPES:
+        raise InputError(f"There is no recovery recipe {recipe!r}; choose {' or '.join(RECIPES)}.")
+    return {"recipe": recipe, **RECIPES[recipe].settings}

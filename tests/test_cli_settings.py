@@ -149,7 +149,7 @@ def test_the_command_of_a_tuning_run_takes_the_same_steps(work: Path) -> None:
 
 def test_options_come_from_a_file_and_what_is_given_goes_first(work: Path) -> None:
     (work / "align.yaml").write_text(
-        f"source: a\ntarget: b\ntext: {work / 'own.txt'}\nrecipe: pieces\nseed: 7\nmax_bytes: 30000\nout: file.parquet\n"
+        "source: a\ntarget: b\ntext: own.txt\nrecipe: pieces\nseed: 7\nmax_bytes: 30000\nout: file.parquet\n"
     )
     result = run_json("align", "--config", "align.yaml", "--seed", "8", cwd=work)
     assert (result["recipe"], result["seed"], result["lexicon"]) == ("pieces", 8, "file.parquet")

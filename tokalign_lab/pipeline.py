@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tokalign_lab.evaluation.held_out import HeldOutPrecision
     from tokalign_lab.evaluation.lexicon_scores import LexiconScores
     from tokalign_lab.evaluation.part_scores import PartScores
+    from tokalign_lab.vectors.token_vectors import TokenVectors
 
 
 class PairText:
@@ -60,6 +61,7 @@ class PairText:
         self.train, self.held_out = read_parts(settings)
         self._pairs: dict[str, TokenizedPair] = {}
         self._models: dict[str, PreTrainedModel] = {}
+        self._vectors: tuple[TokenVectors, TokenVectors] | None = None
 
     def train_pair(self, progress: Progress | None = None) -> TokenizedPair:
         """Return the train part in both tokenizations."""
@@ -77,6 +79,21 @@ class PairText:
             self._models[name] = load_model(name)
         return None if name is None else self._models[name]
 
+    def vectors(self, settings: AlignSettings) -> tuple[TokenVectors, TokenVectors] | None:
+        """Load the token vectors that the settings name, once; None where they name none.
+
+        Raises
+        ------
+        InputError
+            If a file holds no vectors of its side's tokenizer.
+        """
+        from tokalign_lab.vectors.formats import load_vectors
+
+        if settings.vectors and self._vectors is None:
+            source, target = settings.vectors
+            self._vectors = load_vectors(Path(source), self.source), load_vectors(Path(target), self.target)
+        return self._vectors
+
     def _pair(self, name: str, documents: list[Document], progress: Progress | None) -> TokenizedPair:
         if name not in self._pairs:
             self._pairs[name] = tokenize_pair(self.source, self.target, documents, progress=progress)
@@ -91,9 +108,18 @@ def check_align(settings: AlignSettings) -> None:
     InputError
         For an unknown recipe or overlap, or when the recipe needs a model or a donor and none is named.
     """
-    from tokalign_lab.alignment.registry import check_recipe
+    from tokalign_lab.alignment.registry import METHODS, check_recipe
+    from tokalign_lab.alignment.spaces import TRAINED_APART
 
-    check_recipe(settings.recipe, settings.model, settings.donor, settings.one_to_one, settings.overlap)
+    method = check_recipe(settings.recipe, settings.model, settings.donor, settings.one_to_one, settings.overlap)
+    for name in ("vectors", "cluster"):
+        if getattr(settings, name) and method.space not in TRAINED_APART:
+            fitting = ", ".join(recipe for recipe, one in METHODS.items() if one.space in TRAINED_APART)
+            raise InputError(f"The recipe '{settings.recipe}' trains no GloVe, so it cannot use {name}; {fitting} can.")
+    if settings.vectors and len(settings.vectors) != 2:
+        raise InputError(
+            f"vectors names {len(settings.vectors)} files; name two, the source tokenizer's and the target's."
+        )
 
 
 def read_pair(settings: AlignSettings) -> PairText:
@@ -117,6 +143,8 @@ def align_text(text: PairText, settings: AlignSettings, progress: Progress | Non
     check_align(settings)
     method = METHODS[settings.recipe]
     pair = text.train_pair(part(progress, 0.0, 0.2))
+    if settings.cluster:
+        _count_on_cluster(pair, settings.cluster, part(progress, 0.2, 0.4))
     model = text.model(settings.model if method.needs_model else None)
     donor = text.model(settings.donor if method.needs_donor else None)
     done = align(
@@ -124,10 +152,11 @@ def align_text(text: PairText, settings: AlignSettings, progress: Progress | Non
         recipe=settings.recipe,
         seed=settings.seed,
         overlap=settings.overlap,
-        progress=part(progress, 0.2, 1.0),
+        progress=part(progress, 0.4 if settings.cluster else 0.2, 1.0),
         model=model,
         donor=None if donor is None else (donor, load_vocabulary(str(settings.donor))),
         one_to_one=settings.one_to_one,
+        vectors=text.vectors(settings),
     )
     split = {name: getattr(settings, name) for name in TextSettings.names() if name != "text"}  # no path in there
     done.lexicon.provenance["split"] = split
@@ -153,18 +182,27 @@ def score_alignment(
         "seconds": done.seconds,
     }
     with suppress(InputError):  # a text that is too small to be scored has been aligned all the same
-        scores = score_lexicon(done.lexicon, text.held_out_pair(), progress=part(progress, 0.0, 0.5))
+        scores = score_lexicon(
+            done.lexicon, text.held_out_pair(), seed=settings.seed, progress=part(progress, 0.0, 0.5)
+        )
         values["lexicon"] = scores.to_dict()
         done.lexicon.provenance["scores"] = scores.means()
     if done.source_vectors is not None:
         with suppress(InputError):
-            found = find_hidden(text, settings.recipe, settings.seed, settings.model, part(progress, 0.5, 1.0))
+            looking = part(progress, 0.5, 1.0)
+            vectors = text.vectors(settings)
+            found = find_hidden(text, settings.recipe, settings.seed, settings.model, looking, vectors)
             values["held_out"] = found.to_dict()
     return values
 
 
 def find_hidden(
-    text: PairText, recipe: str, seed: int, model: str | None = None, progress: Progress | None = None
+    text: PairText,
+    recipe: str,
+    seed: int,
+    model: str | None = None,
+    progress: Progress | None = None,
+    vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> HeldOutPrecision:
     """Hide shared tokens, align the train part again and count how many are found.
 
@@ -179,7 +217,7 @@ def find_hidden(
     pair = text.train_pair(part(progress, 0.0, 0.3))
     reads = recipe in METHODS and METHODS[recipe].needs_model
     loaded = text.model(model if reads else None)
-    return held_out_precision(pair, recipe, seed=seed, progress=part(progress, 0.3, 1.0), model=loaded)
+    return held_out_precision(pair, recipe, seed=seed, progress=part(progress, 0.3, 1.0), model=loaded, vectors=vectors)
 
 
 def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
@@ -232,9 +270,18 @@ def score(settings: ScoreSettings, progress: Progress | None = None) -> Scored:
     groups = breakdown(lexicon, held_out, seed=settings.seed)
     if not settings.twins:
         return Scored(scores, groups, None, None)
-    recipe, seed = lexicon.provenance["recipe"], lexicon.provenance["seed"]
-    hidden = find_hidden(text, recipe, seed, settings.model, part(progress, until, 1.0))
+    hidden = _find_again(lexicon, text, settings, part(progress, until, 1.0))
     return Scored(scores, groups, hidden, twins_by_group(hidden, text.train_pair()))
+
+
+def _find_again(
+    lexicon: Lexicon, text: PairText, settings: ScoreSettings, progress: Progress | None
+) -> HeldOutPrecision:
+    """`find_hidden` by the recipe of a lexicon."""
+    made = lexicon.provenance
+    if "vectors" in made["parameters"]:
+        raise InputError("The lexicon was aligned with vectors from files, so P@1 is measured by its align run only.")
+    return find_hidden(text, made["recipe"], made["seed"], settings.model, progress)
 
 
 def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -> PartScores:
@@ -258,8 +305,7 @@ def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -
     found = None
     if settings.twins:
         with suppress(InputError):  # a recipe without vectors, or too little text, has no P@1 and still has scores
-            recipe = lexicon.provenance["recipe"]
-            found = find_hidden(text, recipe, settings.seed, settings.model, part(progress, 0.05, 0.4)).hidden
+            found = _find_again(lexicon, text, settings, part(progress, 0.05, 0.4)).hidden
     return score_each(
         lexicon,
         held_out,
@@ -383,6 +429,19 @@ def lay_out(settings: ProjectSettings, progress: Progress | None = None) -> None
     vectors = [TokenVectors.load(Path(path)) for path in settings.vectors]
     fit_on = FIT_ON if settings.fit_on is None else settings.fit_on
     project(vectors, settings.method, settings.shared, fit_on, settings.seed, progress=progress)
+
+
+def _count_on_cluster(pair: TokenizedPair, address: str, progress: Progress | None) -> None:
+    """Have a Dask cluster count both sides; GloVe then finds the counts in the cache."""
+    from tokalign_lab.vectors.cluster import cluster_counts
+    from tokalign_lab.vectors.glove import GloveSettings
+
+    settings = GloveSettings()
+    for number, (corpus, vocabulary) in enumerate(
+        ((pair.source_corpus, pair.source), (pair.target_corpus, pair.target))
+    ):
+        counting = part(progress, number / 2, number / 2 + 0.5)
+        cluster_counts(address, corpus, vocabulary.size, settings.window, settings.min_count, progress=counting)
 
 
 def _read_parts(path: str | None) -> dict[str, list[int]]:

@@ -119,9 +119,9 @@ def test_the_command_of_an_align_run_makes_the_same_lexicon(work: Path, aligned:
 def test_the_command_of_a_rearrange_run_makes_the_same_model(work: Path, aligned: RunFolder) -> None:
     lexicon = str(aligned.path / "alignment" / "lexicon.parquet")
     settings = {
-        "model": str(work / "model"), "lexicon": lexicon, "seed": 5, "pad_to_multiple_of": 64, "calibrate": ["own.txt"],
+        "model": str(work / "model"), "lexicon": lexicon, "seed": 5, "pad_to_multiple_of": 64,
+        "calibrate": [str(work / "own.txt")],
     }  # fmt: skip
-    settings["calibrate"] = [str(work / "own.txt")]
     made = done_here(work / "runs" / "rearrange-1", "rearrange", settings)
     assert repeat(made, work / "moved", work).returncode == 0
     weights = [path / "model.safetensors" for path in (made.path / "model", work / "moved")]
@@ -291,3 +291,65 @@ def test_every_recorded_run_is_still_one() -> None:
         info = one.info()
         kinds.check_kind(info["kind"], info["settings"])
         assert command_of(info)
+
+
+# --- vectors and counts from elsewhere ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vanilla(work: Path) -> Lexicon:
+    """A lexicon by GloVe that is trained here."""
+    options = ("--recipe", "tokalign-vanilla", "--max-bytes", "20000")
+    run_json("align", "a", "b", "--text", "own.txt", "--out", "vanilla.parquet", *options, cwd=work)
+    return Lexicon.load(work / "vanilla.parquet")
+
+
+def test_vectors_from_files_take_the_place_of_glove(
+    work: Path, vanilla: Lexicon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokalign_lab.vectors.formats import save_npy, save_word2vec
+    from tokalign_lab.vectors.glove import glove_vectors
+
+    text = read_parts(TextSettings(text=(str(work / "own.txt"),), max_bytes=20_000))[0]
+    source, target = load_vocabulary(str(work / "a")), load_vocabulary(str(work / "b"))
+    pair = tokalign_lab.tokenize_pair(source, target, text)
+    made = [glove_vectors(c, v.size) for c, v in ((pair.source_corpus, source), (pair.target_corpus, target))]
+    save_word2vec(made[0], work / "a.txt")
+    save_npy(made[1], work / "b.npy")
+    made[1].save(work / "b.npz")
+    monkeypatch.setattr("tokalign_lab.vectors.glove.glove_vectors", None)  # none is trained
+    common = ("--recipe", "tokalign-vanilla", "--max-bytes", "20000", "--text", "own.txt", "--vectors", "a.txt")
+    for file in ("b.npy", "b.npz"):
+        run_json("align", "a", "b", *common, "--vectors", file, "--out", "given.parquet", cwd=work)
+        given = Lexicon.load(work / "given.parquet")
+        pd.testing.assert_frame_equal(given.table, vanilla.table)
+        assert given.provenance["parameters"]["vectors"][0]["file"] == "a.txt"
+    for wrong, said in (
+        (("--vectors", "a.txt"), "vectors names 3 files; name two"),
+        (("--recipe", "anchored"), "'anchored' trains no GloVe, so it cannot use vectors; tokalign, "),
+    ):
+        done = run("align", "a", "b", *common, "--vectors", "b.npz", "--out", "z.parquet", *wrong, cwd=work)
+        assert done.returncode == 2
+        assert said in done.stderr
+    done = run(
+        "align", "b", "a", *common[:-2], "--vectors", "b.npz", "--vectors", "b.npz", "--out", "z.parquet", cwd=work
+    )
+    assert done.returncode == 2
+    assert "holds vectors of another tokenizer" in done.stderr
+
+
+def test_a_cluster_counts_for_glove(
+    work: Path, vanilla: Lexicon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("dask.distributed")
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))  # no vectors and no counts are here
+    monkeypatch.setattr("tokalign_lab.vectors.text_counts.sum_blocks", None)  # and none are made by this process
+    options = ("--recipe", "tokalign-vanilla", "--max-bytes", "20000", "--text", "own.txt", "--out", "dask.parquet")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp"
+    ) as cluster:
+        run_json("align", "a", "b", *options, "--cluster", cluster.scheduler_address, cwd=work)
+    pd.testing.assert_frame_equal(Lexicon.load(work / "dask.parquet").table, vanilla.table)
+    done = run("align", "a", "b", *options, "--recipe", "pieces", "--cluster", "tcp://127.0.0.1:9", cwd=work)
+    assert done.returncode == 2
+    assert "cannot use cluster" in done.stderr

@@ -21,7 +21,6 @@ from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.catalog.texts import write_jsonl
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.documents import Document, excerpts, n_bytes
-from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.model.calibrate import calibrate
@@ -31,7 +30,7 @@ from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.report import write_report
-from tokalign_lab.runs.control import start
+from tokalign_lab.runs.control import check_finished, start
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.settings.kinds import AlignSettings
 from tokalign_lab.vocabulary import Vocabulary, overlap
@@ -217,12 +216,11 @@ def _tune(
         shutil.rmtree(out / "run")
     run = start("adapt", settings, out / "run")
     try:
-        state = run.wait(progress)
+        run.wait(progress)
     except KeyboardInterrupt:
         run.request_cancel()
         raise
-    if state != "finished":
-        raise InputError(f"Tuning ended as '{state}' ({run.info()['error']}); its log is {run.path / 'log.txt'}.")
+    check_finished(run)
     after = {event["step"]: event for event in run.curve("evaluation")}
     middle = min(step for step in after if step > 0)
     tokens = size.batch_size * size.sequence_length

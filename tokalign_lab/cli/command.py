@@ -14,6 +14,7 @@ import typer
 from tokalign_lab import console
 from tokalign_lab.cli.config import read_config
 from tokalign_lab.errors import InputError
+from tokalign_lab.runs.control import RunEnded
 from tokalign_lab.settings.fields import Option, Settings
 
 app = typer.Typer(
@@ -65,7 +66,7 @@ def command(
     """Register a function that returns its result as a dict; print that as JSON or let `show` print it.
 
     The function returns `(result, show)`: `show()` prints the result for people. Bad input becomes one sentence on
-    stderr and exit code 2; a result of which `failed` is true ends in exit code 1.
+    stderr and exit code 2; a run that did not finish, or a result of which `failed` is true, ends in exit code 1.
 
     A parameter whose type is a settings class becomes the options of that class, except those that the function has
     itself; the function gets the settings object, made of what was given by `make` (by default `from_dict`).
@@ -90,11 +91,11 @@ def command(
                     for parameter, kind in classes.items()
                 }
                 result, show = function(**made, **{k: v for k, v in values.items() if k in taken})
-            except InputError as error:
+            except (InputError, RunEnded) as error:
                 console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
                 if json:
                     console.print_json({"error": str(error)})
-                raise typer.Exit(2) from None
+                raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
             except KeyboardInterrupt:
                 console.stderr.print("Interrupted.")
                 raise typer.Exit(130) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokalign_lab import console
-from tokalign_lab.errors import InputError
+from tokalign_lab.runs.control import RunEnded, check_finished
 from tokalign_lab.runs.folder import RESUMABLE, RunFolder
 
 
@@ -32,12 +32,11 @@ def follow(folder: RunFolder, detach: bool) -> Any:
             )
             raise
     result, show = summary(folder)
-    if result["state"] == "failed" and folder.info().get("bad_input"):
-        raise InputError(f"The run {folder.name} failed: {result['error']}")
     if ended_badly(result):
-        why = f": {result['error']}" if result["error"] else "."
-        sentence = f"The run {folder.name} is {result['state']}{why} Its log is {folder.path / 'log.txt'}."
-        console.stderr.print(sentence, style="bold red", soft_wrap=True, markup=False)
+        try:
+            check_finished(folder)
+        except RunEnded as error:  # the result says the rest
+            console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
     return result, show
 
 

@@ -15,6 +15,10 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder, checked_title
 
 
+class RunEnded(Exception):
+    """A run has ended without finishing, and not because of what it was given."""
+
+
 def runs_root(root: Path | str | None = None) -> Path:
     """Return the folder that holds the runs: `root`, else $TOKALIGN_RUNS, else `./runs`."""
     return Path(root or os.environ.get("TOKALIGN_RUNS") or "runs")
@@ -56,6 +60,25 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
     run = RunFolder.create(new_folder(kind) if folder is None else folder, kind, settings)
     run.start()
     return run
+
+
+def check_finished(run: RunFolder) -> None:
+    """Make sure that a run that has ended has finished.
+
+    Raises
+    ------
+    InputError
+        If it failed because of what it was given; its own sentence.
+    RunEnded
+        If it failed for another reason, or was cancelled, paused or lost; says where its log is.
+    """
+    info = run.reconcile()
+    if info["state"] == "finished":
+        return
+    if info["state"] == "failed" and info.get("bad_input"):
+        raise InputError(f"The run {run.name} failed: {info['error']}")
+    why = f": {info['error']}" if info["error"] else "."
+    raise RunEnded(f"The run {run.name} is {info['state']}{why} Its log is {run.path / 'log.txt'}.")
 
 
 def new_folder(kind: str, root: Path | str | None = None) -> Path:

@@ -28,7 +28,7 @@ from tokalign_lab.alignment.copies import text_tokens_shared
 from tokalign_lab.alignment.neighbours import nearest, nearest_csls
 from tokalign_lab.alignment.relative import as_cosines, choose_pivots, relative_rows
 from tokalign_lab.corpus import tokenize_pair
-from tokalign_lab.documents import part_of, read_documents
+from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.vectors.anchored import anchored_vectors
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
@@ -113,7 +113,7 @@ def _search(target: np.ndarray, source: np.ndarray) -> None:
 def against_the_script(n_tokens: int, text_bytes: int) -> dict[str, Any]:
     """Follow the dense script's rules, as described and with our search, on a real pair's most frequent tokens."""
     source, target = catalog.load_vocabulary("smollm2-135m"), catalog.load_vocabulary("sp32k")
-    pair = tokenize_pair(source, target, part_of(read_documents(["default"], max_bytes=text_bytes), "train"))
+    pair = tokenize_pair(source, target, split_documents(read_documents(["default"], max_bytes=text_bytes))[0])
     shared = text_tokens_shared(source, target, "raw")
     ids = (shared.source_ids, shared.target_ids)
     sizes = (source.size, target.size)

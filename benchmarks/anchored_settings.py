@@ -26,7 +26,7 @@ from harness import Table, report
 from tokalign_lab import catalog
 from tokalign_lab.alignment import spaces
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
-from tokalign_lab.documents import part_of, read_documents
+from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.evaluation.held_out import held_out_precision
 from tokalign_lab.evaluation.interval import of_mean
 from tokalign_lab.vectors import anchored
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    train = part_of(read_documents(["default"], max_bytes=options.train_bytes), "train")
+    train = split_documents(read_documents(["default"], max_bytes=options.train_bytes))[0]
     pairs = {
         f"{source} → {target}": tokenize_pair(catalog.load_vocabulary(source), catalog.load_vocabulary(target), train)
         for source, target in PAIRS

@@ -46,7 +46,7 @@ from tokalign_lab.adaptation.train import adapt
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.console import set_up_logging
 from tokalign_lab.corpus import tokenize_pair
-from tokalign_lab.documents import Document, excerpts, part_of, read_documents, text_hash
+from tokalign_lab.documents import Document, excerpts, read_documents, split_documents, text_hash
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.tasks import score_tasks
 from tokalign_lab.files import cache_folder, hash_of
@@ -186,7 +186,7 @@ class Bench:
         return result
 
     def _train(self, seed: int) -> list[Document]:
-        return part_of(read_documents(["default"], max_bytes=self.options.train_bytes, seed=seed), "train")
+        return split_documents(read_documents(["default"], max_bytes=self.options.train_bytes, seed=seed))[0]
 
 
 def run(bench: Bench) -> None:
@@ -287,7 +287,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     set_up_logging()
-    held_out = part_of(read_documents(["default"]), "held_out")
+    held_out = split_documents(read_documents(["default"]))[1]
     names = ("steps", "batch_size", "sequence_length", "bytes", "train_bytes", "limit", "shots")
     settings = {name: getattr(options, name) for name in names} | {"held_out": text_hash(held_out)[:12]}
     options.out.parent.mkdir(parents=True, exist_ok=True)

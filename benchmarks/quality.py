@@ -29,7 +29,7 @@ from peers import PeerFailed
 from quality_methods import DONORS, METHODS, PEERS, SEEDLESS, TARGETS, Bench, Made
 
 from tokalign_lab.console import set_up_logging
-from tokalign_lab.documents import Document, excerpts, n_bytes, part_of, read_documents, text_hash
+from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.interval import Interval, of_mean
@@ -243,8 +243,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     set_up_logging()
-    train = part_of(read_documents(["default"], max_bytes=options.train_bytes), "train")
-    held_out = part_of(read_documents(["default"]), "held_out")
+    train = split_documents(read_documents(["default"], max_bytes=options.train_bytes))[0]
+    held_out = split_documents(read_documents(["default"]))[1]
     drawn = [passages(held_out, options.bytes, seed) for seed in range(options.seeds)]
     settings = {
         "bytes": options.bytes,

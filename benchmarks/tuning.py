@@ -37,7 +37,7 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.catalog.texts import write_jsonl
 from tokalign_lab.corpus import Corpus, tokenize_pair
-from tokalign_lab.documents import Document, excerpts, n_bytes, part_of, read_documents, text_hash
+from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.model.calibrate import calibrate
 from tokalign_lab.model.device import describe_device, pick_device
@@ -106,7 +106,7 @@ def default_text() -> tuple[Document, ...]:
 
 @cache
 def align_text() -> tuple[Document, ...]:
-    return tuple(part_of(read_documents(["default"], max_bytes=ALIGN_BYTES), "train"))
+    return tuple(split_documents(read_documents(["default"], max_bytes=ALIGN_BYTES))[0])
 
 
 def draw(split: str, size: int, longest: int, seed: int) -> list[Document]:

@@ -36,7 +36,7 @@ from tokalign_lab.alignment.procrustes import procrustes
 from tokalign_lab.alignment.spaces import Space, find_candidates
 from tokalign_lab.alignment.vecmap import normalise, vecmap
 from tokalign_lab.corpus import Corpus, TokenizedPair, tokenize_pair
-from tokalign_lab.documents import part_of, read_documents
+from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.evaluation.held_out import held_out_precision
 from tokalign_lab.vectors.anchored import anchored_vectors
 from tokalign_lab.vectors.anchored_settings import AnchoredSettings
@@ -120,7 +120,7 @@ def _at(losses: list[list[float]], iteration: int) -> list[float]:
 
 
 def load_pair(options: argparse.Namespace) -> TokenizedPair:
-    documents = part_of(read_documents(options.texts, max_bytes=options.max_bytes), "train")
+    documents = split_documents(read_documents(options.texts, max_bytes=options.max_bytes))[0]
     return tokenize_pair(catalog.load_vocabulary(options.source), catalog.load_vocabulary(options.target), documents)
 
 

@@ -16,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from tokalign_lab import catalog
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
-from tokalign_lab.documents import part_of, read_documents
+from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.vocabulary import Vocabulary
 
 
@@ -39,5 +39,5 @@ def smollm_folder() -> Path:
 @pytest.fixture(scope="session")
 def small_pair(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> TokenizedPair:
     """About 300 kB of the default text's train part in both tokenisations."""
-    documents = part_of(read_documents(["default"], max_bytes=330_000), "train")
+    documents = split_documents(read_documents(["default"], max_bytes=330_000))[0]
     return tokenize_pair(smollm_vocabulary, sp32k_vocabulary, documents)

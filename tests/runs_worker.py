@@ -50,7 +50,16 @@ def deaf(settings: dict[str, Any], context: worker.RunContext) -> None:
     time.sleep(60)
 
 
-kinds.KINDS.update({"count": count, "crash": crash, "refuse": refuse, "sit": sit, "deaf": deaf})
+class Free:
+    """Settings of any name, as they are."""
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> dict[str, Any]:
+        return values
+
+
+WORK = {"count": count, "crash": crash, "refuse": refuse, "sit": sit, "deaf": deaf}
+kinds.KINDS.update({name: kinds.Kind(Free, work) for name, work in WORK.items()})
 if os.environ.get("TEST_GRACE"):
     worker.CANCEL_GRACE_SECONDS = float(os.environ["TEST_GRACE"])
 

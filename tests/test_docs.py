@@ -51,6 +51,12 @@ def parse(words: list[str]) -> None:
         if not words or words[0] not in command.commands:
             raise UsageError(f"there is no command {words[:1]}")
         command, words = command.commands[words[0]], words[1:]
+    if "--config" in words:  # a file that the page shows, and that is not here to be read
+        options = {name for parameter in command.params for name in parameter.opts}
+        wrong = [word for word in words if word.startswith("--") and word not in options]
+        if wrong:
+            raise UsageError(f"there is no option {wrong[0]}")
+        return
     command.make_context(command.name, list(words))
 
 

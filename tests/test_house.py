@@ -20,12 +20,14 @@ FLOORS = [
     {"evaluation"},
     {"model"},
     {"adaptation"},
+    {"pipeline"},
     {"runs"},
     {"console", "doctor", "estimate"},
     {"report"},
     {"run_report", "app"},
     {"demo", "record"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # The report's plots are the panels' own figures; they are imported when a report is written, not before.

@@ -19,7 +19,7 @@ from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
-from tokalign_lab.documents import Document, part_of, read_documents
+from tokalign_lab.documents import Document, read_documents, split_documents
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.breakdown import BANDS, bands_of, breakdown, scripts_of, twins_by_group
 from tokalign_lab.evaluation.held_out import HeldOutPrecision, held_out_precision
@@ -52,7 +52,7 @@ def test_bleu_by_hand(hypothesis: list[int], reference: list[int], score: float)
 
 @pytest.fixture(scope="module")
 def held_out(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> TokenizedPair:
-    documents = part_of(read_documents(["default"], max_bytes=600_000), "held_out")[:40]
+    documents = split_documents(read_documents(["default"], max_bytes=600_000))[1][:40]
     return tokenize_pair(smollm_vocabulary, sp32k_vocabulary, documents)
 
 

@@ -23,7 +23,7 @@ from tokalign_lab.runs.folder import RunFolder
 def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Child processes that run `runs_worker.py`: real processes, quick work."""
     monkeypatch.setattr(process, "WORKER", (str(Path(__file__).with_name("runs_worker.py")),))
-    monkeypatch.setattr(kinds, "check_kind", lambda kind: None)
+    monkeypatch.setattr(kinds, "check_kind", lambda *given: None)
     monkeypatch.setenv("TEST_GRACE", "1")
 
 
@@ -247,7 +247,7 @@ def test_another_process_can_watch_and_cancel(tmp_path: Path) -> None:
 def test_a_run_outlives_the_process_that_started_it(tmp_path: Path) -> None:
     code = (
         "import sys; from tokalign_lab.runs import control, kinds, process\n"
-        "process.WORKER = (sys.argv[2],); kinds.check_kind = lambda kind: None\n"
+        "process.WORKER = (sys.argv[2],); kinds.check_kind = lambda *given: None\n"
         "control.start('count', {'steps': 40, 'seconds': 0.02}, sys.argv[1])"
     )
     script = str(Path(__file__).with_name("runs_worker.py"))

@@ -15,6 +15,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from tokalign_lab.alignment.lexicon import Lexicon as Lexicon
     from tokalign_lab.alignment.recipes import RECIPES as RECIPES
     from tokalign_lab.alignment.recipes import align as align
@@ -62,6 +64,10 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tokalign-lab")
     if name not in _HOMES:
         raise AttributeError(f"module 'tokalign_lab' has no attribute '{name}'")
     return getattr(importlib.import_module(f"tokalign_lab.{_HOMES[name]}"), name)

@@ -1,8 +1,8 @@
 """How the command line talks: results on stdout, everything else on stderr, one sentence for bad input.
 
 With `--json` a command prints one JSON object as the last line of stdout; without it, tables for people. Exit codes:
-0, 1 where a check fails, 2 for bad input, 130 for an interrupt; anything else is a fault of ours and shows its
-traceback.
+0, 1 where a check fails or a run does not finish, 2 for bad input, 130 for an interrupt; anything else is a fault of
+ours and shows its traceback.
 """
 
 from __future__ import annotations

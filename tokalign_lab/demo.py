@@ -12,19 +12,16 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokalign_lab import catalog
+from tokalign_lab import pipeline
 from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.catalog.texts import write_jsonl
-from tokalign_lab.corpus import TokenizedPair, tokenize_pair
-from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
-from tokalign_lab.errors import InputError
+from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.documents import Document, excerpts, n_bytes
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
-from tokalign_lab.evaluation.held_out import held_out_precision
-from tokalign_lab.evaluation.lexicon_scores import score_lexicon
 from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.model.calibrate import calibrate
 from tokalign_lab.model.device import describe_device
@@ -33,8 +30,9 @@ from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.report import write_report
-from tokalign_lab.runs.control import start
+from tokalign_lab.runs.control import check_finished, start
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.settings.kinds import AlignSettings
 from tokalign_lab.vocabulary import Vocabulary, overlap
 
 if TYPE_CHECKING:
@@ -101,21 +99,23 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress | 
     size = FAST if fast else FULL
     clock = _Clock(progress)
     with clock.stage("assets", 0.02):
-        source, target = catalog.load_vocabulary(SOURCE), catalog.load_vocabulary(TARGET)
-        documents = read_documents([TEXT], max_bytes=size.align_bytes, seed=seed)
-        train, held_out = split_documents(documents, seed=seed)
+        settings = AlignSettings(source=SOURCE, target=TARGET, text=(TEXT,), max_bytes=size.align_bytes, seed=seed)
+        text = pipeline.read_pair(settings)
+        source, target, train, held_out = text.source, text.target, text.train, text.held_out
         measured = excerpts(held_out, size.measure_bytes, seed=seed)
         model = load_model(SOURCE, device="cpu")
     with clock.stage("tokenise", 0.04):
-        pair, held_out_pair = tokenize_pair(source, target, train), tokenize_pair(source, target, held_out)
+        pair = text.train_pair()
+        text.held_out_pair()
     alignments = {}
     lexicon_rows = []
     for number, recipe in enumerate(COMPARED):
         with clock.stage(f"align {recipe}", 0.15 + 0.12 * number) as report:
-            alignments[recipe] = align(pair, recipe=recipe, seed=seed, progress=report)
+            chosen = replace(settings, recipe=recipe)
+            alignments[recipe] = pipeline.align_text(text, chosen, report)
             alignments[recipe].lexicon.save(out / f"{recipe}.parquet")
         with clock.stage(f"score {recipe}", 0.20 + 0.12 * number):
-            lexicon_rows.append(_lexicon_row(alignments[recipe], recipe, pair, held_out_pair, seed))
+            lexicon_rows.append(_lexicon_row(recipe, pipeline.score_alignment(text, alignments[recipe], chosen)))
     model_rows = []
     with clock.stage("measure untuned models", 0.55) as report:
         model_rows += _measure_untuned(model, source, pair, alignments, measured, seed, report)
@@ -145,30 +145,27 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress | 
         "lexicons": lexicon_rows,
         "models": model_rows,
         "seconds": {**clock.seconds, "all": sum(clock.seconds.values())},
-        "settings": {**asdict(size), "seed": seed, "text_hash": text_hash(documents), "fast": fast},
+        "settings": {**asdict(size), "seed": seed, "text_hash": pair.source_corpus.text_hash, "fast": fast},
     }
     result["report"] = str(write_report(out, result, alignments["anchored"], source, target))
     write_json(out / "results.json", result)
     return result
 
 
-def _lexicon_row(
-    alignment: Alignment, recipe: str, pair: TokenizedPair, held_out: TokenizedPair, seed: int
-) -> dict[str, Any]:
-    scores = score_lexicon(alignment.lexicon, held_out)
-    twins = held_out_precision(pair, recipe, seed=seed)
+def _lexicon_row(recipe: str, scores: dict[str, Any]) -> dict[str, Any]:
+    of_lexicon, hidden = scores["lexicon"], scores["held_out"]
     found = ("identical", "role", "aligned")
-    sentence_score = scores.sentence_score or {}
     return {
         "recipe": recipe,
-        "coverage": sum(scores.coverage_types.get(origin, 0.0) for origin in found),
-        "coverage_of_text": sum(scores.coverage_text.get(origin, 0.0) for origin in found),
-        "bleu1_target_to_source": scores.bleu1["target_to_source"],
-        "bleu1_source_to_target": scores.bleu1["source_to_target"],
-        "sentence_score_target_to_source": sentence_score["target_to_source"],
-        "sentence_score_source_to_target": sentence_score["source_to_target"],
-        "held_out_p_at_1": twins.p_at_1,
-        "held_out_tokens": twins.n,
+        "coverage": sum(of_lexicon["coverage_types"].get(origin, 0.0) for origin in found),
+        "coverage_of_text": sum(of_lexicon["coverage_text"].get(origin, 0.0) for origin in found),
+        **{
+            f"{name}_{direction}": of_lexicon[name][direction]
+            for name in ("bleu1", "sentence_score")
+            for direction in ("target_to_source", "source_to_target")
+        },
+        "held_out_p_at_1": hidden["p_at_1"],
+        "held_out_tokens": hidden["n"],
     }
 
 
@@ -219,12 +216,11 @@ def _tune(
         shutil.rmtree(out / "run")
     run = start("adapt", settings, out / "run")
     try:
-        state = run.wait(progress)
+        run.wait(progress)
     except KeyboardInterrupt:
         run.request_cancel()
         raise
-    if state != "finished":
-        raise InputError(f"Tuning ended as '{state}' ({run.info()['error']}); its log is {run.path / 'log.txt'}.")
+    check_finished(run)
     after = {event["step"]: event for event in run.curve("evaluation")}
     middle = min(step for step in after if step > 0)
     tokens = size.batch_size * size.sequence_length

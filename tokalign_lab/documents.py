@@ -11,12 +11,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.files import hash_of
+
+if TYPE_CHECKING:
+    from tokalign_lab.settings.kinds import TextSettings
 
 CODE_SUFFIXES = frozenset(
     {".c", ".cc", ".cpp", ".cs", ".css", ".go", ".h", ".hpp", ".html", ".java", ".js", ".json", ".jsx", ".kt", ".php"}
@@ -98,13 +101,25 @@ def check_sources(sources: Sequence[str | Path]) -> None:
             _locate(str(source))
 
 
-def part_of(documents: Sequence[Document], split: str) -> list[Document]:
-    """Return the documents of one part ("train", "held_out"); those that name no part belong to both."""
-    return [document for document in documents if document.split in (None, split)]
+def read_parts(
+    settings: TextSettings, needed: Sequence[str] = ("train", "held_out")
+) -> tuple[list[Document], list[Document]]:
+    """Read the text of some settings; return what is learned from and what is held out, which share no group.
+
+    Raises
+    ------
+    InputError
+        As `read_documents` and `split_documents`.
+    """
+    documents = read_documents(settings.text, settings.max_bytes, settings.seed)
+    return split_documents(documents, settings.held_out_share, settings.seed, needed)
 
 
 def split_documents(
-    documents: Sequence[Document], held_out_share: float = 0.05, seed: int = 0
+    documents: Sequence[Document],
+    held_out_share: float = 0.05,
+    seed: int = 0,
+    needed: Sequence[str] = ("train", "held_out"),
 ) -> tuple[list[Document], list[Document]]:
     """Split into a train part and a held-out part.
 
@@ -114,7 +129,7 @@ def split_documents(
     Raises
     ------
     InputError
-        If the share is not between 0 and 1, or a part would be empty.
+        If the share is not between 0 and 1, or one of the `needed` parts would be empty.
     """
     if not 0 < held_out_share < 1:
         raise InputError(f"The held-out share is {held_out_share}; give a number between 0 and 1, such as 0.05.")
@@ -132,8 +147,13 @@ def split_documents(
         held = {groups[i] for i in drawn}
         train += [document for document in free if document.group not in held]
         held_out += [document for document in free if document.group in held]
-    if not train or not held_out:
-        raise InputError("The text is too short to hold a part of it out; give more than a few lines.")
+    for name, found in (("train", train), ("held_out", held_out)):
+        if name in needed and not found:
+            if free or not documents:
+                raise InputError("The text is too short to hold a part of it out; give more than a few lines.")
+            raise InputError(
+                f"All documents of the text name another split than '{name}'; give text for that part too."
+            )
     return train, held_out
 
 

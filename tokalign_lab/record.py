@@ -29,6 +29,7 @@ from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.device import describe_device
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.projection import METHODS, Projection, project, share_a_space
+from tokalign_lab.runs.control import check_finished
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_words
@@ -118,7 +119,9 @@ def record_gallery(
     Raises
     ------
     InputError
-        When a run does not finish, or a folder of that name in `work` holds a run of other settings.
+        When a folder of that name in `work` holds a run of other settings, or a run cannot use what it was given.
+    RunEnded
+        When a run does not finish for another reason.
     """
     planned = plan(steps, long)
     seconds = {}
@@ -140,8 +143,8 @@ def _made(one: Recorded, work: Path, progress: Progress | None) -> float:
         raise InputError(f"'{run.path}' is a run of other settings; choose another --work.")
     if run.state != "finished":
         run.start(resume=run.state != "queued")
-        if run.wait(progress) != "finished":
-            raise InputError(f"The run {run.name} ended as '{run.state}' ({run.info()['error']}); see its log.txt.")
+        run.wait(progress)
+        check_finished(run)
     lines = [event["time"] for event in run.events()[0]]
     return round(lines[-1] - lines[0], 1) if lines else 0.0
 

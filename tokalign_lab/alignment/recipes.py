@@ -85,6 +85,7 @@ def align(
     model: PreTrainedModel | None = None,
     donor: Donor | None = None,
     one_to_one: bool = False,
+    vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> Alignment:
     """Find for each target token what its new row is made of.
 
@@ -108,6 +109,8 @@ def align(
         A model whose tokenizer is the target, and its vocabulary, for `omp`.
     one_to_one
         Give no source row away twice; a token that gets none falls back as one without a vector.
+    vectors
+        Of source and target, to use where the recipe would train GloVe.
 
     Returns
     -------
@@ -131,7 +134,7 @@ def align(
     parameters: dict[str, Any] = {"overlap": overlap, "hidden": 0 if hidden is None else len(hidden)}
 
     # 2. Vectors that can be compared.
-    space = make_space(pair, recipe, shared, seed, part(progress, 0.0, 0.8), model)
+    space = make_space(pair, recipe, shared, seed, part(progress, 0.0, 0.8), model, vectors)
     seconds["vectors"] = time.perf_counter() - started
 
     # 3. Candidates, in both directions.

@@ -49,6 +49,10 @@ class Space:
     by_dot_product: bool = False
 
 
+TRAINED_APART = ("glove", "relative", "relative-normalised", "vecmap")
+"""Spaces that begin with GloVe vectors of either side."""
+
+
 def make_space(
     pair: TokenizedPair,
     recipe: str,
@@ -56,6 +60,7 @@ def make_space(
     seed: int,
     progress: Progress | None = None,
     model: PreTrainedModel | None = None,
+    vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> Space | None:
     """Vectors of both vocabularies as `recipe` makes them comparable; None for a recipe without vectors.
 
@@ -75,6 +80,8 @@ def make_space(
         Told about each step.
     model
         The source model, for `tokalign++-hidden`.
+    vectors
+        Of source and target, to use where the recipe would train GloVe.
 
     Raises
     ------
@@ -87,10 +94,10 @@ def make_space(
         from tokalign_lab.vectors.anchored import anchored_vectors  # each way brings numba, which takes a while
 
         settings = AnchoredSettings()
-        vectors = anchored_vectors(
+        anchored = anchored_vectors(
             pair.source_corpus, pair.target_corpus, ids, (pair.source.size, pair.target.size), settings, seed, progress
         )
-        return _by_csls(vectors, asdict(settings))
+        return _by_csls(anchored, asdict(settings))
     if kind == "hidden":
         assert model is not None  # check_recipe saw to it
         return _by_csls(_hidden(pair, model, progress), {"pooling": "last"})
@@ -105,8 +112,12 @@ def make_space(
     from tokalign_lab.alignment.vecmap import vecmap
     from tokalign_lab.vectors.glove import GloveSettings
 
-    trained, parameters = _glove(pair, seed, part(progress, 0.0, 0.5)), asdict(GloveSettings())
-    parameters["trained_on"] = trained[0].provenance.get("trained_on", "cpu")
+    parameters: dict[str, Any]
+    if vectors is not None:
+        trained, parameters = vectors, {"vectors": [one.provenance for one in vectors]}
+    else:
+        trained, parameters = _glove(pair, seed, part(progress, 0.0, 0.5)), asdict(GloveSettings())
+        parameters["trained_on"] = trained[0].provenance.get("trained_on", "cpu")
     if kind == "glove":
         return Space(*trained, None, parameters)
     if kind == "vecmap":

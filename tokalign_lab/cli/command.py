@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tokalign_lab import console
+from tokalign_lab.cli.config import read_config
 from tokalign_lab.errors import InputError
+from tokalign_lab.runs.control import RunEnded
+from tokalign_lab.settings.fields import Option, Settings
 
 app = typer.Typer(
     name="tokalign-lab",
     help="Give a language model somebody else's tokenizer: align, rearrange, tune back.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # a wrong option ends in plain lines, not in a box
     pretty_exceptions_enable=False,
 )
@@ -31,66 +34,147 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(gallery_app, name="gallery")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Text = Annotated[
-    list[str],
-    typer.Option("--text", help="A text: 'default', a file, a folder, or hub:org/name. May be repeated."),
-]
-# `--text a b` is how people write several texts; what follows the named arguments is taken as more of them.
-MoreText = Annotated[list[str] | None, typer.Argument(hidden=True)]
-MaxBytes = Annotated[int | None, typer.Option("--max-bytes", help="Take a sample of about this many bytes.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")]
 SentenceEncoder = Annotated[str, typer.Option("--encoder", help="Sentence encoder: a name, a folder or a hub id.")]
-Source = Annotated[str, typer.Argument(help="Tokenizer of the model as it is.")]
-Target = Annotated[str, typer.Argument(help="Tokenizer the model shall get.")]
+# `--text a b` is how people write several texts; what follows the named arguments is taken as more of them.
+_MoreText = Annotated[list[str] | None, typer.Argument(hidden=True)]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from tokalign_lab import __version__
+
+        console.stdout.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 def command(
-    group: typer.Typer, name: str, failed: Callable[[dict[str, Any]], bool] = lambda result: False
+    group: typer.Typer,
+    name: str,
+    failed: Callable[[dict[str, Any]], bool] = lambda result: False,
+    make: Callable[[Mapping[str, Any]], Settings] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Register a function that returns its result as a dict; print that as JSON or let `show` print it.
 
     The function returns `(result, show)`: `show()` prints the result for people. Bad input becomes one sentence on
-    stderr and exit code 2; a result of which `failed` is true ends in exit code 1.
+    stderr and exit code 2; a run that did not finish, or a result of which `failed` is true, ends in exit code 1.
+
+    A parameter whose type is a settings class becomes the options of that class, except those that the function has
+    itself; the function gets the settings object, made of what was given by `make` (by default `from_dict`).
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:
+        parameters = inspect.signature(function, eval_str=True).parameters
+        classes = {one.name: one.annotation for one in parameters.values() if _is_settings(one.annotation)}
+        own = [one.replace(kind=one.KEYWORD_ONLY) for one in parameters.values() if one.name not in classes]
+        taken = {one.name for one in own}
+        options = {  # by name; two classes may share some
+            one.name: one for kind in classes.values() for one in kind.options() if one.name not in taken
+        }
+
         @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> None:
+        def run(config: object, json: bool, **values: Any) -> None:
             console.set_up_logging()
-            as_json = bool(kwargs.pop("json", False))
             try:
-                result, show = function(*args, **kwargs)
-            except InputError as error:
+                given = _given(options, values)
+                made = {
+                    parameter: (make or kind.from_dict)({k: v for k, v in given.items() if k in kind.names()})
+                    for parameter, kind in classes.items()
+                }
+                result, show = function(**made, **{k: v for k, v in values.items() if k in taken})
+            except (InputError, RunEnded) as error:
                 console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
-                if as_json:
+                if json:
                     console.print_json({"error": str(error)})
-                raise typer.Exit(2) from None
+                raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
             except KeyboardInterrupt:
                 console.stderr.print("Interrupted.")
                 raise typer.Exit(130) from None
-            if as_json:
+            if json:
                 console.print_json(result)
             else:
                 show()
             if failed(result):
                 raise typer.Exit(1)
 
-        signature = dict(function.__annotations__)
-        signature.pop("return", None)
-        run.__annotations__ = {**signature, "json": Json}
-        run.__signature__ = _with_json(function)  # type: ignore[attr-defined]
+        def load(context: typer.Context, path: Path | None) -> Path | None:
+            read_config(context, path, tuple(classes.values()))
+            return path
+
+        words = "A YAML file of options by their names, or a run's run.json; an option given here goes first."
+        config = Annotated[Path | None, typer.Option("--config", is_eager=True, callback=load, help=words)]
+        signature = [*map(_parameter, options.values()), *own]
+        signature.sort(key=lambda one: one.default is not inspect.Parameter.empty)  # what is required comes first
+        if "text" in options and options["text"].required:
+            signature.append(_keyword("more_text", _MoreText, None))
+        signature += [_keyword("config", config, None), _keyword("json", Json, False)]
+        run.__annotations__ = {one.name: one.annotation for one in signature}
+        run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
         group.command(name)(run)
         return run
 
     return register
 
 
-def _with_json(function: Callable[..., Any]) -> Any:
-    import inspect
+def _is_settings(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, Settings)
 
-    signature = inspect.signature(function, eval_str=True)
-    json = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
-    return signature.replace(parameters=[*signature.parameters.values(), json])
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _parameter(one: Option) -> inspect.Parameter:
+    """Make an option of the command line."""
+    kind: Any = list[str] if one.kind in (tuple, dict) else one.kind
+    if one.required:
+        made = typer.Option(one.flag, help=one.help) if one.flag else typer.Argument(help=one.help)
+        return _keyword(one.name, Annotated[kind, made], inspect.Parameter.empty)
+    # None stands for "not given", so typer cannot show the default.
+    default = ", ".join(map(repr, one.default)) if isinstance(one.default, tuple) else str(one.default or 0)
+    words = one.help if one.default in (None, "", {}) or kind is bool else f"{one.help} [default: {default}]"
+    made = typer.Option(one.flag, help=words, show_default=False)
+    return _keyword(one.name, Annotated[kind | None, made], None)
+
+
+def _given(options: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, as values of their settings; an empty text stands for none."""
+    given = {}
+    for name, one in options.items():
+        value = values[name]
+        if name == "text":
+            value = [*(value or []), *(values.get("more_text") or [])]
+        if value is None or value in ([], ()):  # an option that may be repeated and was not given is empty
+            continue
+        if one.kind is tuple:
+            value = [item for item in value if item]
+        elif one.kind is dict:
+            value = _numbers(f"--{name}", value)
+        given[name] = None if value == "" and one.optional else value
+    return given
+
+
+def _numbers(flag: str, given: list[str]) -> dict[str, float]:
+    """Read `de=2` and its like."""
+    numbers = {}
+    for one in given:
+        name, _, factor = one.rpartition("=")
+        try:
+            numbers[name] = float(factor)
+        except ValueError:
+            name = ""
+        if not name:
+            raise InputError(f"{flag} is {one!r}; write a slice and a factor, as de=2.")
+    return numbers
 
 
 def check_out(out: Path, suffix: str = "") -> None:
@@ -104,10 +188,3 @@ def check_out(out: Path, suffix: str = "") -> None:
         parent = parent.parent
     if not os.access(parent, os.W_OK):
         raise InputError(f"'{parent}' cannot be written to; choose another --out.")
-
-
-def resolved(name: str) -> str:
-    """Make a relative path absolute, because a run's process may be resumed from another folder."""
-    from tokalign_lab import catalog
-
-    return str(Path(name).resolve()) if not catalog.is_known(name) and Path(name).exists() else name

@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tokalign_lab import console
-from tokalign_lab.errors import InputError
-from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.control import RunEnded, check_finished
+from tokalign_lab.runs.folder import RESUMABLE, RunFolder
+
+
+def ended_badly(result: dict[str, Any]) -> bool:
+    """Whether a run that was followed has ended without finishing; the command ends in exit code 1 then."""
+    return result["state"] in RESUMABLE
 
 
 def follow(folder: RunFolder, detach: bool) -> Any:
@@ -15,7 +20,7 @@ def follow(folder: RunFolder, detach: bool) -> Any:
     Raises
     ------
     InputError
-        If the run failed; its own sentence.
+        If the run failed because of what it was given; its own sentence.
     """
     if not detach:
         try:
@@ -27,8 +32,11 @@ def follow(folder: RunFolder, detach: bool) -> Any:
             )
             raise
     result, show = summary(folder)
-    if result["state"] == "failed":
-        raise InputError(f"The run {folder.name} failed: {result['error']}")
+    if ended_badly(result):
+        try:
+            check_finished(folder)
+        except RunEnded as error:  # the result says the rest
+            console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
     return result, show
 
 

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tokalign_lab import console
-from tokalign_lab.cli.command import (
-    MaxBytes,
-    MoreText,
-    Seed,
-    SentenceEncoder,
-    Source,
-    Target,
-    Text,
-    app,
-    check_out,
-    command,
-)
+from tokalign_lab.cli.command import SentenceEncoder, app, check_out, command
+from tokalign_lab.settings.kinds import AlignSettings, ScoreSettings, TextSettings
 
 
 @command(app, "overlap")
-def overlap(source: Source, target: Target) -> Any:
+def overlap(
+    source: Annotated[str, typer.Argument(help="Tokenizer of the model as it is.")],
+    target: Annotated[str, typer.Argument(help="Tokenizer the model shall get.")],
+) -> Any:
     """Count the target tokens that the source has too, by string and by bytes."""
     from tokalign_lab import catalog
     from tokalign_lab.vocabulary import overlap as count
@@ -43,125 +36,56 @@ def overlap(source: Source, target: Target) -> Any:
 
 @command(app, "align")
 def align(
-    source: Source,
-    target: Target,
-    text: Text,
+    settings: AlignSettings,
     out: Annotated[Path, typer.Option("--out", help="Where the lexicon goes, a .parquet file.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="How to align; our best by default.")] = "anchored",
-    shared_by: Annotated[
-        str | None,
-        typer.Option("--overlap", help="What makes a token shared: bytes, raw or none; the recipe's own by default."),
-    ] = None,
-    one_to_one: Annotated[bool, typer.Option("--one-to-one", help="Give no source row away twice.")] = False,
-    model: Annotated[
-        str | None, typer.Option("--model", help="The source model, for recipes that read it (tokalign++-hidden, omp).")
-    ] = None,
-    donor: Annotated[
-        str | None, typer.Option("--donor", help="A model that has the target tokenizer, for the recipe omp.")
-    ] = None,
-    seed: Seed = 0,
-    max_bytes: MaxBytes = None,
-    more_text: MoreText = None,
 ) -> Any:
     """Align two vocabularies over a text and write the lexicon."""
-    from tokalign_lab import catalog
-    from tokalign_lab.alignment.recipes import align as run
-    from tokalign_lab.alignment.registry import check_recipe
-    from tokalign_lab.corpus import tokenize_pair
-    from tokalign_lab.documents import part_of, read_documents
-    from tokalign_lab.progress import part
+    from tokalign_lab import pipeline
 
-    method = check_recipe(recipe, model, donor, one_to_one, shared_by)
+    pipeline.check_align(settings)
     check_out(out, suffix=".parquet")
-    documents = part_of(read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed), "train")
-    vocabularies = catalog.load_vocabulary(source), catalog.load_vocabulary(target)
+    text = pipeline.read_pair(settings)
     with console.progress_bar("align") as progress:
-        pair = tokenize_pair(*vocabularies, documents, progress=part(progress, 0.0, 0.2))
-        alignment = run(
-            pair,
-            recipe=recipe,
-            seed=seed,
-            overlap=shared_by,
-            progress=part(progress, 0.2, 1.0),
-            model=_model(model) if model and method.needs_model else None,
-            donor=(_model(donor), catalog.load_vocabulary(donor)) if donor and method.needs_donor else None,
-            one_to_one=one_to_one,
-        )
+        alignment = pipeline.align_text(text, settings, progress)
     lexicon = alignment.lexicon
     lexicon.save(out)
     result = {
         "lexicon": str(out),
-        "recipe": recipe,
-        "seed": seed,
+        "recipe": settings.recipe,
+        "seed": settings.seed,
         "target_size": len(lexicon),
         "origins": lexicon.origin_counts(),
         "text_bytes": lexicon.provenance["text_bytes"],
         "seconds": alignment.seconds,
     }
-    return result, lambda: console.print_facts(result, title=f"{source} -> {target}")
+    return result, lambda: console.print_facts(result, title=f"{settings.source} -> {settings.target}")
 
 
-def _model(name: str) -> Any:
-    from tokalign_lab.model.load import load_model  # brings torch along, which most recipes do without
+def _as_aligned(given: Mapping[str, Any]) -> ScoreSettings:
+    """Split the text as the align run of the lexicon did, where nothing else was asked for."""
+    from tokalign_lab.alignment.lexicon import Lexicon
 
-    return load_model(name)
+    return ScoreSettings.from_dict(Lexicon.load(Path(given["lexicon"])).provenance.get("split", {}) | dict(given))
 
 
-@command(app, "score")
-def score(
-    lexicon: Annotated[Path, typer.Argument(help="A lexicon that `align` wrote.")],
-    text: Text,
-    encoder: SentenceEncoder = "minilm",
-    twins: Annotated[
-        bool,
-        typer.Option("--twins", help="Also hide shared tokens, align anew and see whether they are found (P@1, P@10)."),
-    ] = False,
-    model: Annotated[
-        str | None, typer.Option("--model", help="The source model, for --twins with recipes that read it.")
-    ] = None,
-    max_bytes: MaxBytes = None,
-    seed: Seed = 0,
-    more_text: MoreText = None,
-) -> Any:
+@command(app, "score", make=_as_aligned)
+def score(settings: ScoreSettings) -> Any:
     """Score a lexicon on held-out text: BLEU-1, sentence score, BERTScore, coverage, both directions, by group.
 
-    The means are kept in the lexicon's provenance too, so that the card of a model made from it can name them.
+    Seed, sample and held-out share are those of the alignment unless given. The means are kept in the lexicon's
+    provenance too, so that the card of a model made from it can name them.
     """
-    from tokalign_lab import catalog
-    from tokalign_lab.alignment.lexicon import Lexicon
-    from tokalign_lab.corpus import tokenize_pair
-    from tokalign_lab.documents import part_of, read_documents
-    from tokalign_lab.evaluation.breakdown import breakdown, twins_by_group
-    from tokalign_lab.evaluation.held_out import held_out_precision
-    from tokalign_lab.evaluation.lexicon_scores import score_lexicon
-    from tokalign_lab.model.load import load_model
+    from tokalign_lab import pipeline
 
-    table = Lexicon.load(lexicon)
-    documents = read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed)
-    source, target = (catalog.load_vocabulary(table.provenance[side]["name"]) for side in ("source", "target"))
-    table.check(source, target)
-    held_out = tokenize_pair(source, target, part_of(documents, "held_out"))
     with console.progress_bar("score") as progress:
-        scores = score_lexicon(table, held_out, encoder=encoder, seed=seed, progress=progress)
-    if os.access(lexicon.absolute().parent, os.W_OK):
-        table.provenance["scores"] = scores.means()
-        table.save(lexicon)
-    groups = breakdown(table, held_out, seed=seed)
-    result = scores.to_dict()
-    intervals = dict(scores.intervals)
-    if twins:
-        pair = tokenize_pair(source, target, part_of(documents, "train"))
-        with console.progress_bar("twins") as progress:
-            found = held_out_precision(
-                pair,
-                table.provenance["recipe"],
-                seed=table.provenance["seed"],
-                progress=progress,
-                model=load_model(model) if model else None,
-            )
-        result["held_out"] = found.to_dict()
-        result["twins_by_group"] = twins_by_group(found, pair).to_dict("records")
-        intervals |= found.intervals
+        scored = pipeline.score(settings, progress)
+    result = scored.scores.to_dict()
+    intervals = dict(scored.scores.intervals)
+    if scored.hidden is not None and scored.hidden_groups is not None:
+        result["held_out"] = scored.hidden.to_dict()
+        result["twins_by_group"] = scored.hidden_groups.to_dict("records")
+        intervals |= scored.hidden.intervals
+    groups = scored.groups
     result["breakdown"] = groups.to_dict("records")
 
     def show() -> None:
@@ -170,14 +94,14 @@ def score(
             for measure, by_name in intervals.items()
             for name, interval in by_name.items()
         ]
-        console.print_table(rows, title=f"{lexicon}: means with 95 % intervals")
+        console.print_table(rows, title=f"{settings.lexicon}: means with 95 % intervals")
         kept = groups[(groups["direction"] == "target_to_source") & (groups["measure"] == "unigram_match")]
         columns = ("kind", "group", "n", "value", "low", "high")
         shown = [dict(zip(columns, row, strict=True)) for row in kept[list(columns)].to_numpy().tolist()]
         console.print_table(shown, title="Tokens of the target text whose partner the source text has")
         names = ("coverage_types", "hubs", "encoder", "documents", "sentences")
         facts: dict[str, Any] = {name: result[name] for name in names if name in result}
-        console.print_facts(facts, title="Beside them")
+        console.print_facts(facts, title="Other figures")
 
     return result, show
 
@@ -190,14 +114,11 @@ def diagnose(
     ] = None,
 ) -> Any:
     """Say whether a lexicon is good, usable or poor, and why."""
-    from tokalign_lab import catalog
-    from tokalign_lab.alignment.lexicon import Lexicon
     from tokalign_lab.evaluation.diagnosis import diagnose as run
     from tokalign_lab.model.load import load_model
+    from tokalign_lab.pipeline import open_lexicon
 
-    table = Lexicon.load(lexicon)
-    source, target = (catalog.load_vocabulary(table.provenance[side]["name"]) for side in ("source", "target"))
-    table.check(source, target)
+    table, source, target = open_lexicon(lexicon)
     diagnosis = run(table, source, target, model=load_model(model, device="cpu", dtype="auto") if model else None)
     result = {"lexicon": str(lexicon), **diagnosis.to_dict()}
 
@@ -221,15 +142,13 @@ def compare(
         typer.Option("--text", help="Score both on the same held-out documents of this text, with the difference."),
     ] = None,
     encoder: SentenceEncoder = "minilm",
-    max_bytes: MaxBytes = None,
-    seed: Seed = 0,
+    max_bytes: Annotated[int | None, typer.Option(help="As for `align`; by default as for A's alignment.")] = None,
+    seed: Annotated[int | None, typer.Option(help="As for `align`; by default as for A's alignment.")] = None,
 ) -> Any:
     """Compare two lexicons of one pair: which tokens changed their partner, and which scores higher."""
     from rich.markup import escape
 
-    from tokalign_lab import catalog
-    from tokalign_lab.corpus import tokenize_pair
-    from tokalign_lab.documents import part_of, read_documents
+    from tokalign_lab import catalog, pipeline
     from tokalign_lab.evaluation.comparison import CHANGES, compare_lexicons, paired_scores
     from tokalign_lab.runs.results import lexicon_of
 
@@ -242,11 +161,12 @@ def compare(
             row[f"partner_{side}"] = tokens.get(row[f"partner_{side}"], "")
     result: dict[str, Any] = {"a": left, "b": right, **found.to_dict(), "moved": moved}
     if text:
-        documents = part_of(read_documents(text, max_bytes=max_bytes, seed=seed), "held_out")
         source, target = (catalog.load_vocabulary(a.provenance[side]["name"]) for side in ("source", "target"))
-        pair = tokenize_pair(source, target, documents)
+        given = {"text": text, "max_bytes": max_bytes, "seed": seed}
+        split = a.provenance.get("split", {}) | {k: v for k, v in given.items() if v is not None}
+        pair = pipeline.PairText(source, target, TextSettings.from_dict(split)).held_out_pair()
         with console.progress_bar("compare") as progress:
-            scores = paired_scores(a, b, pair, encoder, seed, progress)
+            scores = paired_scores(a, b, pair, encoder, seed or 0, progress)
         result["scores"] = {
             measure: {direction: one.to_dict() for direction, one in by_direction.items()}
             for measure, by_direction in scores.items()

@@ -8,16 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from tokalign_lab import console
-from tokalign_lab.cli.command import (
-    MaxBytes,
-    MoreText,
-    Seed,
-    Text,
-    app,
-    check_out,
-    command,
-)
+from tokalign_lab.cli.command import Seed, app, check_out, command
 from tokalign_lab.errors import InputError
+from tokalign_lab.settings.kinds import BitsSettings, RearrangeSettings, TextSettings
 
 
 @command(app, "check", failed=lambda result: result["verdict"] == "fail")
@@ -55,74 +48,26 @@ def check(
 
 @command(app, "rearrange")
 def rearrange(
-    model: Annotated[str, typer.Argument(help="The model whose rows are rearranged.")],
-    lexicon: Annotated[Path, typer.Argument(help="A lexicon that `align` wrote.")],
+    settings: RearrangeSettings,
     out: Annotated[Path, typer.Option("--out", help="The folder for the new model.")],
-    target: Annotated[
-        str | None,
-        typer.Option("--target", help="The target tokenizer, where it is not at its old place any more."),
-    ] = None,
-    calibrate: Annotated[
-        str | None,
-        typer.Option("--calibrate", help="Text to shift the logits by, so that tokens are expected as often as here."),
-    ] = None,
-    keep_tied: Annotated[
-        bool, typer.Option("--keep-tied", help="Leave tied matrices tied, at some loss; input rows serve both.")
-    ] = False,
-    pad_to_multiple_of: Annotated[
-        int | None,
-        typer.Option("--pad-to-multiple-of", help="Add rows that are never written, up to a multiple (64, say)."),
-    ] = None,
-    seed: Seed = 0,
 ) -> Any:
     """Give a model the lexicon's target vocabulary and save it for transformers."""
-    from tokalign_lab import catalog
-    from tokalign_lab.alignment.lexicon import Lexicon
-    from tokalign_lab.model.to_folder import check_choices, rearrange_to_folder
+    from tokalign_lab import pipeline
 
-    table = Lexicon.load(lexicon)
     check_out(out)
-    texts = None if calibrate is None else [calibrate]
-    check_choices(texts, keep_tied, pad_to_multiple_of)
-    source_vocabulary = catalog.load_vocabulary(model)
-    target_vocabulary = catalog.load_vocabulary(target or table.provenance["target"]["name"])
     with console.progress_bar("rearrange") as progress:
-        done = rearrange_to_folder(
-            model,
-            table,
-            source_vocabulary,
-            target_vocabulary,
-            out,
-            seed=seed,
-            keep_tied=keep_tied,
-            pad_to_multiple_of=pad_to_multiple_of,
-            calibrate=texts,
-            progress=progress,
-        )
-    recipe = table.provenance["recipe"]
-    result = {"model": str(out), **done, "recipe": recipe, "origins": table.origin_counts()}
+        result = {"model": str(out), **pipeline.rearrange(settings, out, progress)}
     return result, lambda: console.print_facts(result)
 
 
 @command(app, "bpb")
-def bpb(
-    model_dir: Annotated[str, typer.Argument(help="A model and its tokenizer: a folder, a name or a hub id.")],
-    text: Text,
-    max_bytes: MaxBytes = None,
-    seed: Seed = 0,
-    more_text: MoreText = None,
-) -> Any:
-    """Measure bits per UTF-8 byte of a text (its held-out part, where the text names one)."""
-    from tokalign_lab import catalog
-    from tokalign_lab.documents import part_of, read_documents
-    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
-    from tokalign_lab.model.load import load_model
+def bpb(settings: BitsSettings) -> Any:
+    """Measure bits per UTF-8 byte of the held-out part of a text."""
+    from tokalign_lab import pipeline
 
-    documents = part_of(read_documents([*text, *(more_text or [])], max_bytes=max_bytes, seed=seed), "held_out")
-    vocabulary, model = catalog.load_vocabulary(model_dir), load_model(model_dir)
     with console.progress_bar("bits per byte") as progress:
-        result = bits_per_byte(model, vocabulary, documents, progress=progress).to_dict()
-    return {"model": model_dir, **result}, lambda: console.print_facts(result, title=model_dir)
+        result = pipeline.measure(settings, progress).to_dict()
+    return {"model": settings.model, **result}, lambda: console.print_facts(result, title=settings.model)
 
 
 @command(app, "evaluate")
@@ -136,12 +81,12 @@ def evaluate(
     text: Annotated[
         list[str] | None, typer.Option("--text", help="Also measure bits per byte of this text's held-out part.")
     ] = None,
-    max_bytes: MaxBytes = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Take a sample of about this many bytes.")] = None,
     seed: Seed = 0,
 ) -> Any:
     """Score models in the papers' six tasks (lm-evaluation-harness, validation sets), side by side."""
     from tokalign_lab import catalog
-    from tokalign_lab.documents import check_sources, part_of, read_documents
+    from tokalign_lab.documents import check_sources, read_parts
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
     from tokalign_lab.evaluation.tasks import check_harness, score_tasks, task_names
     from tokalign_lab.model.load import load_model
@@ -152,7 +97,8 @@ def evaluate(
     for name in model_dir:
         catalog.model_folder(name)  # a model that is not there ends here, before another one is scored
     check_sources(text or [])
-    documents = part_of(read_documents(text, max_bytes=max_bytes, seed=seed), "held_out") if text else None
+    chosen = {"text": text, "max_bytes": max_bytes, "seed": seed}
+    documents = read_parts(TextSettings.from_dict(chosen), needed=("held_out",))[1] if text else None
     models = []
     for name in model_dir:
         vocabulary, model = catalog.load_vocabulary(name), load_model(name)

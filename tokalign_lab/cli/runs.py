@@ -9,12 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from tokalign_lab import console
-from tokalign_lab.cli.command import (
-    command,
-    gallery_app,
-    runs_app,
-)
-from tokalign_lab.cli.following import follow, summary
+from tokalign_lab.cli.command import command, gallery_app, runs_app
+from tokalign_lab.cli.following import ended_badly, follow, summary
 from tokalign_lab.errors import InputError
 
 Root = Annotated[Path | None, typer.Option("--root", help="Folder of the runs.")]
@@ -86,7 +82,7 @@ def gallery_record(
     return result, lambda: console.print_facts(result)
 
 
-@command(runs_app, "watch")
+@command(runs_app, "watch", failed=ended_badly)
 def runs_watch(run: Run) -> Any:
     """Follow a run until it ends; Ctrl-C stops watching, not the run."""
     from tokalign_lab.runs.control import find_run
@@ -104,7 +100,7 @@ def runs_cancel(run: Run) -> Any:
     return summary(folder)
 
 
-@command(runs_app, "resume")
+@command(runs_app, "resume", failed=ended_badly)
 def runs_resume(
     run: Run,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
@@ -128,7 +124,7 @@ def runs_pause(run: Run) -> Any:
     return summary(folder)
 
 
-@command(runs_app, "again")
+@command(runs_app, "again", failed=ended_badly)
 def runs_again(
     run: Run,
     change: Annotated[

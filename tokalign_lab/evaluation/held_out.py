@@ -26,6 +26,8 @@ from tokalign_lab.vocabulary import SharedTokens
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from tokalign_lab.vectors.token_vectors import TokenVectors
+
 MIN_COUNT = 5  # of both vectors' settings: rarer tokens have no vector to be found by
 WITHIN = {"p_at_1": 1, "p_at_10": 10}
 
@@ -90,6 +92,7 @@ def held_out_precision(
     overlap: str = "bytes",
     progress: Progress | None = None,
     model: PreTrainedModel | None = None,
+    vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> HeldOutPrecision:
     """Hide shared tokens, align by `recipe`, and see whether each finds its twin.
 
@@ -111,6 +114,8 @@ def held_out_precision(
         the same tokens.
     model
         The source model, for recipes whose vectors are its hidden states.
+    vectors
+        Of source and target, to use where the recipe would train GloVe.
 
     Raises
     ------
@@ -127,7 +132,7 @@ def held_out_precision(
     shared = text_tokens_shared(pair.source, pair.target, overlap)
     hidden = _hide(pair, shared, share, max_tokens, seed)
     kept = text_tokens_shared(pair.source, pair.target, overlap, hidden.target_ids)
-    space = make_space(pair, recipe, kept, seed, part(progress, 0.0, 0.9), model=model)
+    space = make_space(pair, recipe, kept, seed, part(progress, 0.0, 0.9), model, vectors)
     assert space is not None  # seen to above
     target_ranks = _ranks(space, hidden.target_ids, hidden.source_ids, pair.source.is_control)
     source_ranks = _ranks(turned_space(space), hidden.source_ids, hidden.target_ids, pair.target.is_control)

@@ -19,17 +19,18 @@ shifts the logit. The head is untied first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokalign_lab.documents import Document, excerpts, read_documents, split_documents
+from tokalign_lab.documents import Document, excerpts, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import head_inputs
 from tokalign_lab.model.rearrange import untie
 from tokalign_lab.progress import Progress, part
+from tokalign_lab.settings.kinds import TextSettings
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -137,15 +138,20 @@ def calibrate_on(
     text: Sequence[str],
     seed: int = 0,
     progress: Progress | None = None,
+    split: Mapping[str, Any] | None = None,
 ) -> Calibration:
     """Calibrate on passages drawn from the train part of a text, given as for `documents.read_documents`.
+
+    `split` is how the text was split when it was aligned ("split" of a lexicon's provenance), so that what was held out
+    then is not read now.
 
     Raises
     ------
     InputError
         As `calibrate`, or if the text cannot be read.
     """
-    documents, _ = split_documents(read_documents(text, max_bytes=_READ_BYTES, seed=seed), seed=seed)
+    chosen = {"max_bytes": _READ_BYTES, "seed": seed, **(split or {}), "text": list(text)}
+    documents, _ = read_parts(TextSettings.from_dict(chosen))
     return calibrate(model, vocabulary, excerpts(documents, 8 * MAX_TOKENS, seed=seed), MAX_TOKENS, progress)
 
 

@@ -96,7 +96,8 @@ def rearrange_to_folder(
     moved = rearrange(whole, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
     del whole
     if calibrate:
-        done = calibrate_on(moved, target, calibrate, seed=seed, progress=part(progress, 0.5, 0.9))
+        split = lexicon.provenance.get("split")
+        done = calibrate_on(moved, target, calibrate, seed, part(progress, 0.5, 0.9), split)
         card["calibration"] = {"text": list(calibrate), **done.to_dict()}
     save_model(moved, target, out, card=card, source=source)
     if progress is not None:

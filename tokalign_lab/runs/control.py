@@ -15,6 +15,10 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder, checked_title
 
 
+class RunEnded(Exception):
+    """A run has ended without finishing, and not because of what it was given."""
+
+
 def runs_root(root: Path | str | None = None) -> Path:
     """Return the folder that holds the runs: `root`, else $TOKALIGN_RUNS, else `./runs`."""
     return Path(root or os.environ.get("TOKALIGN_RUNS") or "runs")
@@ -33,7 +37,7 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
     kind
         A name from `runs.kinds.KINDS`.
     settings
-        Plain JSON values; what they mean is the kind's business.
+        Plain JSON values, those of the kind's settings class.
     folder
         Where the run goes; a new name in `runs_root()` when not given.
 
@@ -45,17 +49,36 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
     Raises
     ------
     InputError
-        For an unknown kind, settings that are not JSON, no way to start that many processes, or a folder that already
-        holds a run.
+        For an unknown kind, settings that it does not take, no way to start that many processes, or a folder that
+        already holds a run.
     """
     from tokalign_lab.runs.kinds import check_kind
     from tokalign_lab.runs.process import launcher
 
-    check_kind(kind)
+    check_kind(kind, settings)
     launcher(settings)  # refused before a run is made
     run = RunFolder.create(new_folder(kind) if folder is None else folder, kind, settings)
     run.start()
     return run
+
+
+def check_finished(run: RunFolder) -> None:
+    """Make sure that a run that has ended has finished.
+
+    Raises
+    ------
+    InputError
+        If it failed because of what it was given; its own sentence.
+    RunEnded
+        If it failed for another reason, or was cancelled, paused or lost; says where its log is.
+    """
+    info = run.reconcile()
+    if info["state"] == "finished":
+        return
+    if info["state"] == "failed" and info.get("bad_input"):
+        raise InputError(f"The run {run.name} failed: {info['error']}")
+    why = f": {info['error']}" if info["error"] else "."
+    raise RunEnded(f"The run {run.name} is {info['state']}{why} Its log is {run.path / 'log.txt'}.")
 
 
 def new_folder(kind: str, root: Path | str | None = None) -> Path:
@@ -121,7 +144,7 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
     run
         The tuning run whose settings are taken; it is left as it is.
     changes
-        Fields of `adaptation.settings.AdaptSettings`.
+        Fields of `adaptation.settings.AdaptRunSettings`.
     title
         What people shall call the new run; its folder's name when empty.
 
@@ -136,14 +159,13 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
         For a run of another kind, a setting that tuning does not have or that is out of range, or a name that is
         taken; nothing is made then.
     """
-    from tokalign_lab.adaptation.settings import AdaptSettings
+    from tokalign_lab.adaptation.settings import AdaptRunSettings
 
     info = run.info()
     run.check_own("start it again: the model that it tuned is not kept")
     if info["kind"] != "adapt":
         raise InputError(f"The run {run.title} is of kind {info['kind']!r}; only tuning can start again this way.")
-    known = AdaptSettings().to_dict()
-    AdaptSettings.from_dict({k: v for k, v in info["settings"].items() if k in known} | changes)
+    AdaptRunSettings.from_dict(info["settings"] | changes)
     root = run.path.resolve().parent
     if title.strip():
         _check_free(checked_title(title), root)

@@ -12,17 +12,14 @@ from typing import Any
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.registry import METHODS
-from tokalign_lab.documents import Document, read_documents, split_documents
+from tokalign_lab.documents import Document, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import Diagnosis
 from tokalign_lab.evaluation.finding import Finding
 from tokalign_lab.runs.control import find_run, gallery_root, list_runs
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
-
-TEXT_SETTINGS = ("text", "max_bytes", "seed", "held_out_share", "evaluate_bytes")
-"""Settings that decide which bytes a run measures its model on."""
-_DEFAULTS = {"seed": 0}
+from tokalign_lab.settings.kinds import MeasuredTextSettings, TextSettings, given_text, text_of
 
 
 def lexicon_path(run: RunFolder) -> Path | None:
@@ -86,17 +83,13 @@ def held_out_of(run: RunFolder) -> list[Document]:
     InputError
         If the text cannot be read any more.
     """
-    settings = run.info()["settings"]
-    seed = int(settings.get("seed", 0))
-    documents = read_documents(settings["text"], max_bytes=settings.get("max_bytes"), seed=seed)
-    return split_documents(documents, seed=seed)[1]
+    return read_parts(TextSettings.from_dict(given_text(run.info()["settings"])))[1]
 
 
 def measured_otherwise(a: RunFolder, b: RunFolder) -> list[str]:
     """Name the settings by which two runs measure on different text; empty where they measure on the same."""
-    one, two = (run.info()["settings"] for run in (a, b))
-    default = _DEFAULTS.get
-    return [name for name in TEXT_SETTINGS if one.get(name, default(name)) != two.get(name, default(name))]
+    one, two = (text_of(run.info()["settings"], MeasuredTextSettings) for run in (a, b))
+    return [name for name in one if one[name] != two[name]]
 
 
 def recipes_table(

@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _end(run, "failed", "Another process of this run has ended; its log says why. Resume it.")
         return _end(run, run.asked or "cancelled", None)
     except (InputError, Diverged) as error:
-        return _end(run, "failed", str(error))
+        return _end(run, "failed", str(error), bad_input=isinstance(error, InputError))
     except BaseException as error:
         traceback.print_exc()
         return _end(run, "failed", f"{type(error).__name__}: {error}")
@@ -135,10 +135,10 @@ def _assist(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
     return 0
 
 
-def _end(run: RunFolder, state: str, error: str | None) -> int:
+def _end(run: RunFolder, state: str, error: str | None, bad_input: bool = False) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is being written: nothing may tear it
     run.emit({"kind": "ended", "state": state, "error": error})
-    run.update(state=state, ended=provenance.now(), error=error)
+    run.update(state=state, ended=provenance.now(), error=error, bad_input=bad_input)
     return 0 if state == "finished" else 1
 
 

@@ -71,8 +71,10 @@ class Option:
         None where it has to be given, see `required`.
     required : bool
         Whether it has to be given.
-    help, flag : str
-        As for `option`; `flag` is "" for an argument.
+    help : str
+        As for `option`.
+    flag : str
+        Its spelling on the command line, "--on/--off" for a bool; "" for an argument.
     path : bool
         As for `option`.
     """
@@ -85,6 +87,18 @@ class Option:
     help: str
     flag: str
     path: bool
+
+    def words(self, value: Any) -> list[str]:
+        """Write a value as on the command line; an empty text stands for none of something that there is by default."""
+        if not self.flag:
+            return [str(value)]
+        if self.kind is bool:
+            return [] if value is None else [self.flag.split("/")[0 if value else 1]]
+        if value in (None, "", [], {}):
+            return [] if self.default in (None, "", (), {}) else [self.flag, ""]
+        if self.kind is dict:
+            value = [f"{key}={number}" for key, number in value.items()]
+        return [word for item in (value if isinstance(value, list) else [value]) for word in (self.flag, str(item))]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, required))
@@ -122,7 +136,9 @@ class Settings:
             kind, optional = _kind(hints[field.name])
             default = field.default if field.default_factory is MISSING else field.default_factory()
             must = default is MISSING
-            flag = field.metadata["flag"] or ("" if must else f"--{field.name.replace('_', '-')}")
+            name = field.name.replace("_", "-")
+            plain = "" if must else f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+            flag = field.metadata["flag"] or plain
             shared = {name: field.metadata[name] for name in ("help", "path")}
             found.append(Option(field.name, kind, optional, None if must else default, must, flag=flag, **shared))
         return found

@@ -70,6 +70,10 @@ class AlignSettings(TextSettings):
     one_to_one: bool = option(False, "Give no source row away twice.")
     model: str | None = option(None, "The source model, for recipes that read it (tokalign++-hidden, omp).", path=True)
     donor: str | None = option(None, "A model that has the target tokenizer, for the recipe omp.", path=True)
+    vectors: tuple[str, ...] | None = option(
+        None, "Vectors instead of GloVe: a file for the source, again for the target (.npz, .npy, word2vec).", path=True
+    )
+    cluster: str | None = option(None, "Address of a Dask scheduler to count the text for GloVe, as tcp://host:8786.")
 
 
 class RearrangeSettings(Settings):

@@ -80,6 +80,24 @@ def load_word2vec(path: Path, vocabulary: Vocabulary) -> TokenVectors:
     return _ranked(np.array(list(where), dtype=np.int64), np.array(rows), vocabulary, path)
 
 
+def load_vectors(path: Path, vocabulary: Vocabulary) -> TokenVectors:
+    """Read token vectors of a vocabulary: .npz as `TokenVectors.save` writes it, .npy, else the word2vec text format.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it holds no vectors of this vocabulary.
+    """
+    if path.suffix == ".npy":
+        return load_npy(path, vocabulary)
+    if path.suffix != ".npz":
+        return load_word2vec(path, vocabulary)
+    vectors = TokenVectors.load(path)
+    if vectors.vocabulary_fingerprint != vocabulary.fingerprint:
+        raise InputError(f"{path} holds vectors of another tokenizer than '{vocabulary.name}'; give those of this one.")
+    return vectors
+
+
 def save_npy(vectors: TokenVectors, path: Path) -> None:
     """Write the rows to `path` and, beside it, NAME.ids.npy and NAME.counts.npy in the same order."""
     path = Path(path)

@@ -1,0 +1,355 @@
+"""The command line by its settings: the parts of a text, `--config`, the command that repeats a run, exit codes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from test_cli import Done, run, run_json
+from tiny import tiny_model, tiny_tokenizer
+
+import tokalign_lab
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.catalog import load_vocabulary
+from tokalign_lab.documents import read_parts, text_hash
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs import kinds, process
+from tokalign_lab.runs.commands import command_of
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.worker import RunContext
+from tokalign_lab.settings.kinds import TextSettings
+
+TEXT = "".join(
+    f"The {n} small birds sing about rain and the {n + 7} brown foxes jump over {n % 13} lazy dogs, said number {n}.\n"
+    for n in range(1500)
+)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an own text of many different lines, two small tokenizers and a model of the first."""
+    folder = tmp_path_factory.mktemp("settings")
+    (folder / "own.txt").write_text(TEXT, encoding="utf-8")
+    for name, size in (("a", 300), ("b", 340)):
+        tiny_tokenizer(size).save_pretrained(folder / name)
+    tiny_model("llama_tied", load_vocabulary(str(folder / "a")).size).save_pretrained(folder / "model")
+    tiny_tokenizer(300).save_pretrained(folder / "model")
+    return folder
+
+
+def done_here(folder: Path, kind: str, settings: dict[str, Any]) -> RunFolder:
+    """Do a run's work in this process."""
+    made = RunFolder.create(folder, kind, settings)
+    kinds.run_kind(kind, settings, RunContext(made, resume=False))
+    made.update(state="finished")
+    return made
+
+
+def repeat(made: RunFolder, out: Path, cwd: Path) -> Done:
+    """Run the command that a run says would repeat it, with its result in `out`."""
+    words = shlex.split(command_of(made.info()))
+    assert words.pop(0) == "tokalign-lab"
+    words[-1] = str(out)
+    return run(*words, "--json", cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def aligned(work: Path) -> RunFolder:
+    settings = {
+        "source": str(work / "a"), "target": str(work / "b"), "text": [str(work / "own.txt")],
+        "max_bytes": 60_000, "seed": 3, "held_out_share": 0.2,
+    }  # fmt: skip
+    return done_here(work / "runs" / "align-1", "align", settings)
+
+
+# --- parts of an own text -------------------------------------------------------------------------------------
+
+
+def test_an_own_text_is_aligned_and_scored_on_parts_that_share_nothing(work: Path, aligned: RunFolder) -> None:
+    given = ("--max-bytes", "60000", "--seed", "3", "--held-out-share", "0.2")
+    run_json("align", "a", "b", "--text", "own.txt", "--out", "own.parquet", *given, cwd=work)
+    settings = TextSettings(text=(str(work / "own.txt"),), max_bytes=60_000, seed=3, held_out_share=0.2)
+    train, held_out = read_parts(settings)
+    lines = [set(document.text.splitlines()) for document in (*train, *held_out)]
+    assert len(lines) == 2
+    assert not lines[0] & lines[1]
+    assert len(lines[1]) / (len(lines[0]) + len(lines[1])) == pytest.approx(0.2, abs=0.01)
+    own = Lexicon.load(work / "own.parquet")
+    of_run = Lexicon.load(aligned.path / "alignment" / "lexicon.parquet")
+    assert own.provenance["text_hash"] == of_run.provenance["text_hash"] == text_hash(train)
+    # Nothing about the split is given here: it is the alignment's.
+    scores = run_json("score", "own.parquet", "--text", "own.txt", cwd=work)
+    told = json.loads((aligned.path / "scores.json").read_text(encoding="utf-8"))["lexicon"]
+    for measure in ("bleu1", "coverage_text", "documents", "intervals"):
+        assert scores[measure] == told[measure]
+    whole = run_json("score", "own.parquet", "--text", "own.txt", "--max-bytes", str(10**6), cwd=work)
+    assert whole["coverage_text"] != scores["coverage_text"], "what is given goes first"
+
+
+def test_a_model_is_measured_on_what_was_held_out(work: Path) -> None:
+    result = run_json("bpb", "model", "--text", "own.txt", "--held-out-share", "0.1", cwd=work)
+    settings = TextSettings(text=(str(work / "own.txt"),), held_out_share=0.1)
+    assert result["bytes"] == sum(len(document.text.encode()) for document in read_parts(settings)[1])
+
+
+def test_a_text_of_one_split_can_be_measured_and_not_learned_from(work: Path) -> None:
+    line = {"text": TEXT[:2000], "split": "test"}
+    (work / "test.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    assert run_json("bpb", "model", "--text", "test.jsonl", cwd=work)["bytes"] == 2000
+    done = run("align", "a", "b", "--text", "test.jsonl", "--out", "x.parquet", cwd=work)
+    assert done.returncode == 2
+    assert "No document of the text is in the split 'train'" in done.stderr
+
+
+# --- the command that repeats a run ---------------------------------------------------------------------------
+
+
+def test_the_command_of_an_align_run_makes_the_same_lexicon(work: Path, aligned: RunFolder) -> None:
+    assert repeat(aligned, work / "again.parquet", work).returncode == 0
+    again, before = Lexicon.load(work / "again.parquet"), Lexicon.load(aligned.path / "alignment" / "lexicon.parquet")
+    pd.testing.assert_frame_equal(again.table, before.table)
+    assert again.provenance["parameters"] == before.provenance["parameters"]
+    assert again.provenance["split"] == {"seed": 3, "held_out_share": 0.2, "max_bytes": 60_000}
+
+
+def test_the_command_of_a_rearrange_run_makes_the_same_model(work: Path, aligned: RunFolder) -> None:
+    lexicon = str(aligned.path / "alignment" / "lexicon.parquet")
+    settings = {
+        "model": str(work / "model"), "lexicon": lexicon, "seed": 5, "pad_to_multiple_of": 64,
+        "calibrate": [str(work / "own.txt")],
+    }  # fmt: skip
+    made = done_here(work / "runs" / "rearrange-1", "rearrange", settings)
+    assert repeat(made, work / "moved", work).returncode == 0
+    weights = [path / "model.safetensors" for path in (made.path / "model", work / "moved")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert json.loads((work / "moved" / "config.json").read_text())["vocab_size"] % 64 == 0
+
+
+def test_the_command_of_a_tuning_run_takes_the_same_steps(work: Path) -> None:
+    settings = {
+        "model": str(work / "model"), "text": [str(work / "own.txt")], "steps": 4, "batch_size": 2, "seed": 2,
+        "sequence_length": 16, "held_out_share": 0.1, "evaluate_bytes": 500, "prompts": [], "warmup_ratio": 0.5,
+        "learning_rate_stage2": 3e-4, "mix": {"prose": 2.0}, "cross_documents": False, "bf16": None, "teacher": "",
+    }  # fmt: skip
+    made = done_here(work / "runs" / "adapt-1", "adapt", settings)
+    assert repeat(made, work / "runs" / "adapt-2", work).returncode == 0
+    again = RunFolder(work / "runs" / "adapt-2")
+    for kind, names in (("step", ("loss", "learning_rate")), ("evaluation", ("bits_per_byte", "bytes"))):
+        pairs = list(zip(made.curve(kind), again.curve(kind), strict=True))
+        assert len(pairs) >= 3
+        assert [[a[name] for name in names] for a, _ in pairs] == [[b[name] for name in names] for _, b in pairs]
+
+
+# --- --config -------------------------------------------------------------------------------------------------
+
+
+def test_options_come_from_a_file_and_what_is_given_goes_first(work: Path) -> None:
+    (work / "align.yaml").write_text(
+        "source: a\ntarget: b\ntext: own.txt\nrecipe: pieces\nseed: 7\nmax_bytes: 30000\nout: file.parquet\n"
+    )
+    result = run_json("align", "--config", "align.yaml", "--seed", "8", cwd=work)
+    assert (result["recipe"], result["seed"], result["lexicon"]) == ("pieces", 8, "file.parquet")
+    assert Lexicon.load(work / "file.parquet").provenance["split"]["max_bytes"] == 30_000
+
+
+def test_the_file_of_a_run_is_such_a_file(work: Path, aligned: RunFolder) -> None:
+    result = run_json("align", "--config", aligned.path / "run.json", "--out", "from_run.parquet", cwd=work)
+    assert result["seed"] == 3
+    before = Lexicon.load(aligned.path / "alignment" / "lexicon.parquet")
+    pd.testing.assert_frame_equal(Lexicon.load(work / "from_run.parquet").table, before.table)
+    # Of a run of another kind only the text is taken, and relative paths begin where the run was made.
+    made = RunFolder.create(work / "runs" / "adapt-3", "adapt", {"model": "no", "text": ["own.txt"], "seed": 1})
+    made.update(cwd=str(work))
+    result = run_json("bpb", work / "model", "--config", made.path / "run.json", cwd=work / "runs")
+    assert result["bytes"] > 0
+    values = {"steps": 9, "mix": {"de": 2, "fr": 0.5}, "learning_rate_stage1": "5e-5", "prompts": [], "bf16": False}
+    file = work / "adapt.yaml"
+    file.write_text(
+        "\n".join(f"{name}: {json.dumps(value)}" for name, value in values.items()).replace('"5e-5"', "5e-5")
+    )
+    options = ("--text", "own.txt", "--run", "runs/adapt-4", "--prepare", "--seed", "4")
+    run_json("adapt", "model", "--config", file, *options, cwd=work)
+    settings = RunFolder(work / "runs" / "adapt-4").info()["settings"]
+    assert settings == {
+        "model": str(work / "model"), "text": [str(work / "own.txt")], "steps": 9, "mix": {"de": 2.0, "fr": 0.5},
+        "learning_rate_stage1": 5e-5, "prompts": [], "bf16": False, "seed": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sed: 1", "has the option 'sed', but `align` takes"),
+        ("- 1", "must hold options and values"),
+        ("a: [", "cannot be read as YAML"),
+        ("seed: 1.5", "--seed"),
+        ("one_to_one: perhaps", "one-to-one"),
+        ('{"kind": "dance", "settings": {}}', "no kind of run named 'dance'"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused(work: Path, tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    done = run("align", "a", "b", "--text", "own.txt", "--out", "y.parquet", "--config", file, cwd=work)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (work / "y.parquet").exists()
+
+
+def test_every_command_takes_a_file() -> None:
+    from typer.main import get_command
+
+    from tokalign_lab.cli import app
+
+    def leaves(group: Any) -> list[Any]:
+        return [one for c in group.commands.values() for one in (leaves(c) if hasattr(c, "commands") else [c])]
+
+    commands = leaves(get_command(app))
+    assert len(commands) > 20
+    assert [one.name for one in commands if "config" not in {p.name for p in one.params}] == []
+
+
+# --- exit codes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "code"), [("crash", 1), ("refuse", 2)])
+def test_a_fault_of_ours_is_no_mistake_of_the_user(
+    kind: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "WORKER", (str(Path(__file__).with_name("runs_worker.py")),))
+    made = RunFolder.create(tmp_path / "r", kind, {})
+    made.start()
+    done = run("runs", "watch", made.path, "--json")
+    assert done.returncode == code
+    told = json.loads(done.stdout.splitlines()[-1])
+    if code == 1:
+        assert told["state"] == "failed"
+        assert "ZeroDivisionError" in done.stderr
+        assert str(made.path / "log.txt") in done.stderr
+    else:
+        assert "The text is empty; give some." in told["error"]
+
+
+@pytest.mark.parametrize("state", ["cancelled", "lost", "paused"])
+def test_a_run_that_has_not_finished_is_no_success(state: str, tmp_path: Path) -> None:
+    made = RunFolder.create(tmp_path / "r", "adapt", {})
+    if state == "lost":
+        made.update(state="running", pid=2**22 + 1, pid_started=1.0)
+    else:
+        made.update(state=state)
+    done = run("runs", "watch", made.path)
+    assert done.returncode == 1
+    assert f"The run r is {state}" in done.stderr
+
+
+def test_an_old_run_that_failed_says_where_its_log_is(tmp_path: Path) -> None:
+    made = RunFolder.create(tmp_path / "r", "adapt", {})
+    made.update(state="failed", error="Something.")  # without the word on whose mistake it was
+    assert run("runs", "watch", made.path).returncode == 1
+
+
+# --- the program itself ---------------------------------------------------------------------------------------
+
+
+def test_the_program_says_its_version() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, tokalign_lab.__version__)
+    assert tokalign_lab.__version__[0].isdigit()
+    assert "--install-completion" in run("--help").stdout
+
+
+# --- settings of runs as they were before -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("align", {"source": "a", "target": "b", "text": ["t"], "max_bytes": None, "model": None, "donor": None}),
+        ("rearrange", {"model": "m", "lexicon": "l", "out": "o", "calibrate": None, "pad_to_multiple_of": None}),
+        ("adapt", {"model": "m", "text": ["t"], "steps": 2, "max_bytes": None, "device": None, "processes": 2}),
+        ("measure", {"model": "m", "text": ["t"], "seed": 1, "evaluate_bytes": 9, "device": "cpu"}),
+        ("score", {"lexicon": "l", "text": ["t"], "encoder": None, "before": None, "parts": "p", "twins": False}),
+        ("project", {"vectors": ["v"], "method": "pca", "shared": True, "fit_on": 9, "seed": 0}),
+    ],
+)
+def test_settings_of_earlier_runs_are_still_taken(kind: str, settings: dict[str, Any]) -> None:
+    kinds.check_kind(kind, settings)
+    with pytest.raises(InputError, match="has no setting 'epochs'; it takes"):
+        kinds.check_kind(kind, {**settings, "epochs": 3})
+
+
+def test_every_recorded_run_is_still_one() -> None:
+    from tokalign_lab.runs.gallery import recorded_runs
+
+    runs = recorded_runs()
+    assert len(runs) >= 7
+    for one in runs:
+        info = one.info()
+        kinds.check_kind(info["kind"], info["settings"])
+        assert command_of(info)
+
+
+# --- vectors and counts from elsewhere ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vanilla(work: Path) -> Lexicon:
+    """A lexicon by GloVe that is trained here."""
+    options = ("--recipe", "tokalign-vanilla", "--max-bytes", "20000")
+    run_json("align", "a", "b", "--text", "own.txt", "--out", "vanilla.parquet", *options, cwd=work)
+    return Lexicon.load(work / "vanilla.parquet")
+
+
+def test_vectors_from_files_take_the_place_of_glove(
+    work: Path, vanilla: Lexicon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokalign_lab.vectors.formats import save_npy, save_word2vec
+    from tokalign_lab.vectors.glove import glove_vectors
+
+    text = read_parts(TextSettings(text=(str(work / "own.txt"),), max_bytes=20_000))[0]
+    source, target = load_vocabulary(str(work / "a")), load_vocabulary(str(work / "b"))
+    pair = tokalign_lab.tokenize_pair(source, target, text)
+    made = [glove_vectors(c, v.size) for c, v in ((pair.source_corpus, source), (pair.target_corpus, target))]
+    save_word2vec(made[0], work / "a.txt")
+    save_npy(made[1], work / "b.npy")
+    made[1].save(work / "b.npz")
+    monkeypatch.setattr("tokalign_lab.vectors.glove.glove_vectors", None)  # none is trained
+    common = ("--recipe", "tokalign-vanilla", "--max-bytes", "20000", "--text", "own.txt", "--vectors", "a.txt")
+    for file in ("b.npy", "b.npz"):
+        run_json("align", "a", "b", *common, "--vectors", file, "--out", "given.parquet", cwd=work)
+        given = Lexicon.load(work / "given.parquet")
+        pd.testing.assert_frame_equal(given.table, vanilla.table)
+        assert given.provenance["parameters"]["vectors"][0]["file"] == "a.txt"
+    for wrong, said in (
+        (("--vectors", "a.txt"), "vectors names 3 files; name two"),
+        (("--recipe", "anchored"), "'anchored' trains no GloVe, so it cannot use vectors; tokalign, "),
+    ):
+        done = run("align", "a", "b", *common, "--vectors", "b.npz", "--out", "z.parquet", *wrong, cwd=work)
+        assert done.returncode == 2
+        assert said in done.stderr
+    done = run(
+        "align", "b", "a", *common[:-2], "--vectors", "b.npz", "--vectors", "b.npz", "--out", "z.parquet", cwd=work
+    )
+    assert done.returncode == 2
+    assert "holds vectors of another tokenizer" in done.stderr
+
+
+def test_a_cluster_counts_for_glove(
+    work: Path, vanilla: Lexicon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("dask.distributed")
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))  # no vectors and no counts are here
+    monkeypatch.setattr("tokalign_lab.vectors.text_counts.sum_blocks", None)  # and none are made by this process
+    options = ("--recipe", "tokalign-vanilla", "--max-bytes", "20000", "--text", "own.txt", "--out", "dask.parquet")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp"
+    ) as cluster:
+        run_json("align", "a", "b", *options, "--cluster", cluster.scheduler_address, cwd=work)
+    pd.testing.assert_frame_equal(Lexicon.load(work / "dask.parquet").table, vanilla.table)
+    done = run("align", "a", "b", *options, "--recipe", "pieces", "--cluster", "tcp://127.0.0.1:9", cwd=work)
+    assert done.returncode == 2
+    assert "cannot use cluster" in done.stderr

@@ -1,6 +1,0 @@
-"""`python -m tokalign_lab.cli`: the command line without its console script."""
-
-from tokalign_lab.cli import main
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,453 @@
+"""The pipeline, written once: read, split, tokenize, align, score, rearrange, calibrate, measure, tune.
+
+Runs, the command line, the demo and the recording call these functions; each takes the settings object of its stage.
+What is heavy is imported when it is needed, so that bad input is refused before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokalign_lab.catalog import load_vocabulary
+from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.documents import Document, excerpts, read_parts
+from tokalign_lab.errors import InputError
+from tokalign_lab.progress import Progress, part
+from tokalign_lab.settings.kinds import (
+    AlignSettings,
+    BitsSettings,
+    MeasureSettings,
+    PartScoreSettings,
+    ProjectSettings,
+    RearrangeSettings,
+    ScoreSettings,
+    TextSettings,
+)
+from tokalign_lab.vocabulary import Vocabulary, overlap
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel
+
+    from tokalign_lab.adaptation.settings import AdaptRunSettings
+    from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.alignment.recipes import Alignment
+    from tokalign_lab.evaluation.bits_per_byte import BitsPerByte
+    from tokalign_lab.evaluation.held_out import HeldOutPrecision
+    from tokalign_lab.evaluation.lexicon_scores import LexiconScores
+    from tokalign_lab.evaluation.part_scores import PartScores
+    from tokalign_lab.vectors.token_vectors import TokenVectors
+
+
+class PairText:
+    """Two vocabularies and a text, whose parts are tokenized when they are first asked for.
+
+    Attributes
+    ----------
+    source, target : Vocabulary
+        Of the model as it is, and of the model as it shall be.
+    train, held_out : list of Document
+        The parts of the text; they share no group.
+    """
+
+    def __init__(self, source: Vocabulary, target: Vocabulary, settings: TextSettings) -> None:
+        self.source, self.target = source, target
+        self.train, self.held_out = read_parts(settings)
+        self._pairs: dict[str, TokenizedPair] = {}
+        self._models: dict[str, PreTrainedModel] = {}
+        self._vectors: tuple[TokenVectors, TokenVectors] | None = None
+
+    def train_pair(self, progress: Progress | None = None) -> TokenizedPair:
+        """Return the train part in both tokenizations."""
+        return self._pair("train", self.train, progress)
+
+    def held_out_pair(self, progress: Progress | None = None) -> TokenizedPair:
+        """Return the held-out part in both tokenizations."""
+        return self._pair("held_out", self.held_out, progress)
+
+    def model(self, name: str | None) -> PreTrainedModel | None:
+        """Load a model, once; None for None."""
+        from tokalign_lab.model.load import load_model  # brings torch along, which most recipes do without
+
+        if name is not None and name not in self._models:
+            self._models[name] = load_model(name)
+        return None if name is None else self._models[name]
+
+    def vectors(self, settings: AlignSettings) -> tuple[TokenVectors, TokenVectors] | None:
+        """Load the token vectors that the settings name, once; None where they name none.
+
+        Raises
+        ------
+        InputError
+            If a file holds no vectors of its side's tokenizer.
+        """
+        from tokalign_lab.vectors.formats import load_vectors
+
+        if settings.vectors and self._vectors is None:
+            source, target = settings.vectors
+            self._vectors = load_vectors(Path(source), self.source), load_vectors(Path(target), self.target)
+        return self._vectors
+
+    def _pair(self, name: str, documents: list[Document], progress: Progress | None) -> TokenizedPair:
+        if name not in self._pairs:
+            self._pairs[name] = tokenize_pair(self.source, self.target, documents, progress=progress)
+        return self._pairs[name]
+
+
+def check_align(settings: AlignSettings) -> None:
+    """Refuse choices that do not go together, before any work.
+
+    Raises
+    ------
+    InputError
+        For an unknown recipe or overlap, or when the recipe needs a model or a donor and none is named.
+    """
+    from tokalign_lab.alignment.registry import METHODS, check_recipe
+    from tokalign_lab.alignment.spaces import TRAINED_APART
+
+    method = check_recipe(settings.recipe, settings.model, settings.donor, settings.one_to_one, settings.overlap)
+    for name in ("vectors", "cluster"):
+        if getattr(settings, name) and method.space not in TRAINED_APART:
+            fitting = ", ".join(recipe for recipe, one in METHODS.items() if one.space in TRAINED_APART)
+            raise InputError(f"The recipe '{settings.recipe}' trains no GloVe, so it cannot use {name}; {fitting} can.")
+    if settings.vectors and len(settings.vectors) != 2:
+        raise InputError(
+            f"vectors names {len(settings.vectors)} files; name two, the source tokenizer's and the target's."
+        )
+
+
+def read_pair(settings: AlignSettings) -> PairText:
+    """Load both vocabularies and read the text."""
+    return PairText(load_vocabulary(settings.source), load_vocabulary(settings.target), settings)
+
+
+def align_text(text: PairText, settings: AlignSettings, progress: Progress | None = None) -> Alignment:
+    """Align two vocabularies on the train part of a text.
+
+    The lexicon's provenance keeps how the text was split ("split"), so that scores can hold the same part out.
+
+    Raises
+    ------
+    InputError
+        As `check_align`, or when the text, the model or the donor cannot be used.
+    """
+    from tokalign_lab.alignment.recipes import align
+    from tokalign_lab.alignment.registry import METHODS
+
+    check_align(settings)
+    method = METHODS[settings.recipe]
+    pair = text.train_pair(part(progress, 0.0, 0.2))
+    if settings.cluster:
+        _count_on_cluster(pair, settings.cluster, part(progress, 0.2, 0.4))
+    model = text.model(settings.model if method.needs_model else None)
+    donor = text.model(settings.donor if method.needs_donor else None)
+    done = align(
+        pair,
+        recipe=settings.recipe,
+        seed=settings.seed,
+        overlap=settings.overlap,
+        progress=part(progress, 0.4 if settings.cluster else 0.2, 1.0),
+        model=model,
+        donor=None if donor is None else (donor, load_vocabulary(str(settings.donor))),
+        one_to_one=settings.one_to_one,
+        vectors=text.vectors(settings),
+    )
+    split = {name: getattr(settings, name) for name in TextSettings.names() if name != "text"}  # no path in there
+    done.lexicon.provenance["split"] = split
+    return done
+
+
+def score_alignment(
+    text: PairText, done: Alignment, settings: AlignSettings, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Score a new alignment; the lexicon's means go into its provenance, for the card of a model made from it.
+
+    Returns
+    -------
+    dict
+        "overlap", "seconds", "lexicon" (scores on the held-out part) and "held_out" (P@1 of hidden shared tokens). The
+        last two are missing where the text is too small, "held_out" also where the recipe compares no vectors.
+    """
+    from tokalign_lab.evaluation.lexicon_scores import score_lexicon
+
+    shared = overlap(text.source, text.target)
+    values: dict[str, Any] = {
+        "overlap": {"raw": shared.raw_share, "bytes": shared.bytes_share},
+        "seconds": done.seconds,
+    }
+    with suppress(InputError):  # a text that is too small to be scored has been aligned all the same
+        scores = score_lexicon(
+            done.lexicon, text.held_out_pair(), seed=settings.seed, progress=part(progress, 0.0, 0.5)
+        )
+        values["lexicon"] = scores.to_dict()
+        done.lexicon.provenance["scores"] = scores.means()
+    if done.source_vectors is not None:
+        with suppress(InputError):
+            looking = part(progress, 0.5, 1.0)
+            vectors = text.vectors(settings)
+            found = find_hidden(text, settings.recipe, settings.seed, settings.model, looking, vectors)
+            values["held_out"] = found.to_dict()
+    return values
+
+
+def find_hidden(
+    text: PairText,
+    recipe: str,
+    seed: int,
+    model: str | None = None,
+    progress: Progress | None = None,
+    vectors: tuple[TokenVectors, TokenVectors] | None = None,
+) -> HeldOutPrecision:
+    """Hide shared tokens, align the train part again and count how many are found.
+
+    Raises
+    ------
+    InputError
+        For a recipe that compares no vectors, or too little text.
+    """
+    from tokalign_lab.alignment.registry import METHODS
+    from tokalign_lab.evaluation.held_out import held_out_precision
+
+    pair = text.train_pair(part(progress, 0.0, 0.3))
+    reads = recipe in METHODS and METHODS[recipe].needs_model
+    loaded = text.model(model if reads else None)
+    return held_out_precision(pair, recipe, seed=seed, progress=part(progress, 0.3, 1.0), model=loaded, vectors=vectors)
+
+
+def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
+    """Load a lexicon, and the source and target vocabularies that it names.
+
+    Raises
+    ------
+    InputError
+        If there is no lexicon, or a vocabulary is no longer the one that was aligned.
+    """
+    from tokalign_lab.alignment.lexicon import Lexicon
+
+    lexicon = Lexicon.load(Path(path))
+    source, target = (load_vocabulary(lexicon.provenance[side]["name"]) for side in ("source", "target"))
+    lexicon.check(source, target)
+    return lexicon, source, target
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `score` found: the scores, the table by group of tokens, and P@1 where it was asked for."""
+
+    scores: LexiconScores
+    groups: pd.DataFrame
+    hidden: HeldOutPrecision | None
+    hidden_groups: pd.DataFrame | None
+
+
+def score(settings: ScoreSettings, progress: Progress | None = None) -> Scored:
+    """Score a lexicon on the held-out part of a text; the means are kept in the lexicon's file where it can be written.
+
+    Raises
+    ------
+    InputError
+        If the lexicon, the text or the encoder cannot be used, or P@1 is asked of a recipe without vectors.
+    """
+    from tokalign_lab.evaluation.breakdown import breakdown, twins_by_group
+    from tokalign_lab.evaluation.lexicon_scores import score_lexicon
+
+    lexicon, source, target = open_lexicon(settings.lexicon)
+    text = PairText(source, target, settings)
+    held_out = text.held_out_pair()
+    until = 0.5 if settings.twins else 1.0
+    scores = score_lexicon(
+        lexicon, held_out, encoder=settings.encoder or None, seed=settings.seed, progress=part(progress, 0.0, until)
+    )
+    if os.access(Path(settings.lexicon).absolute().parent, os.W_OK):
+        lexicon.provenance["scores"] = scores.means()
+        lexicon.save(Path(settings.lexicon))
+    groups = breakdown(lexicon, held_out, seed=settings.seed)
+    if not settings.twins:
+        return Scored(scores, groups, None, None)
+    hidden = _find_again(lexicon, text, settings, part(progress, until, 1.0))
+    return Scored(scores, groups, hidden, twins_by_group(hidden, text.train_pair()))
+
+
+def _find_again(
+    lexicon: Lexicon, text: PairText, settings: ScoreSettings, progress: Progress | None
+) -> HeldOutPrecision:
+    """`find_hidden` by the recipe of a lexicon."""
+    made = lexicon.provenance
+    if "vectors" in made["parameters"]:
+        raise InputError("The lexicon was aligned with vectors from files, so P@1 is measured by its align run only.")
+    return find_hidden(text, made["recipe"], made["seed"], settings.model, progress)
+
+
+def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -> PartScores:
+    """Score a lexicon, and parts of it, on the held-out part of a text.
+
+    Raises
+    ------
+    InputError
+        If the lexicon, the text, the encoder or the file of parts cannot be used.
+    """
+    import numpy as np
+
+    from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.evaluation.part_scores import score_parts as score_each
+
+    parts = _read_parts(settings.parts)
+    before = None if settings.before is None else Lexicon.load(Path(settings.before))
+    lexicon, source, target = open_lexicon(settings.lexicon)
+    text = PairText(source, target, settings)
+    held_out = text.held_out_pair(part(progress, 0.0, 0.05))
+    found = None
+    if settings.twins:
+        with suppress(InputError):  # a recipe without vectors, or too little text, has no P@1 and still has scores
+            found = _find_again(lexicon, text, settings, part(progress, 0.05, 0.4)).hidden
+    return score_each(
+        lexicon,
+        held_out,
+        {"all": None, **{name: np.array(ids, np.int64) for name, ids in parts.items()}},
+        before=before,
+        encoder=settings.encoder or None,
+        hidden=found,
+        seed=settings.seed,
+        progress=part(progress, 0.4, 1.0),
+    )
+
+
+def rearrange(settings: RearrangeSettings, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Give a model the lexicon's target vocabulary, calibrate it if asked to, and save it to `out`.
+
+    Returns
+    -------
+    dict
+        As `model.to_folder.rearrange_to_folder`, and "recipe" and "origins" of the lexicon.
+
+    Raises
+    ------
+    InputError
+        If the lexicon is of another pair, or the choices do not go together.
+    """
+    from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.model.to_folder import check_choices, rearrange_to_folder
+
+    lexicon = Lexicon.load(Path(settings.lexicon))
+    check_choices(settings.calibrate, settings.keep_tied, settings.pad_to_multiple_of)
+    done = rearrange_to_folder(
+        settings.model,
+        lexicon,
+        load_vocabulary(settings.model),
+        load_vocabulary(settings.target or lexicon.provenance["target"]["name"]),
+        out,
+        seed=settings.seed,
+        keep_tied=settings.keep_tied,
+        pad_to_multiple_of=settings.pad_to_multiple_of,
+        calibrate=settings.calibrate,
+        progress=progress,
+    )
+    return {**done, "recipe": lexicon.provenance["recipe"], "origins": lexicon.origin_counts()}
+
+
+def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPerByte:
+    """Measure bits per byte of a model with its own tokenizer on the held-out part of a text.
+
+    With `MeasureSettings` on the same bytes of it as a tuning run with these settings.
+
+    Raises
+    ------
+    InputError
+        If the model or the text cannot be used.
+    """
+    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+    from tokalign_lab.model.device import pick_device
+    from tokalign_lab.model.load import load_model
+
+    _, held_out = read_parts(settings, needed=("held_out",))
+    if isinstance(settings, MeasureSettings):
+        held_out = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)
+    vocabulary = load_vocabulary(settings.model)
+    model = load_model(settings.model, device=pick_device(settings.device))
+    return bits_per_byte(model, vocabulary, held_out, progress=progress)
+
+
+def check_tune(settings: AdaptRunSettings) -> None:
+    """Find out before a run is made whether its model, text, teacher and device are there and go together.
+
+    Raises
+    ------
+    InputError
+        If one is not there, or the teacher has another tokenizer.
+    """
+    from tokalign_lab.catalog import model_folder
+    from tokalign_lab.documents import check_sources
+
+    model_folder(settings.model)
+    vocabulary = load_vocabulary(settings.model)
+    check_sources(settings.text)
+    if settings.teacher:
+        from tokalign_lab.adaptation.teacher import check_same_tokenizer
+
+        model_folder(settings.teacher)
+        check_same_tokenizer(load_vocabulary(settings.teacher), vocabulary)
+    if settings.device is not None:
+        from tokalign_lab.model.device import pick_device
+
+        pick_device(settings.device)
+
+
+def tune(
+    settings: AdaptRunSettings,
+    folder: Path,
+    emit: Callable[[dict[str, object]], None],
+    interrupt: Callable[[], None] = lambda: None,
+    resume: bool = False,
+) -> Path:
+    """Tune a model; see `adaptation.train.adapt`."""
+    from tokalign_lab.adaptation.train import adapt
+
+    return adapt(
+        settings.model,
+        settings.text,
+        settings.tuning,
+        folder,
+        emit=emit,
+        interrupt=interrupt,
+        resume=resume,
+        max_bytes=settings.max_bytes,
+        device=settings.device,
+    )
+
+
+def lay_out(settings: ProjectSettings, progress: Progress | None = None) -> None:
+    """Lay out saved token vectors on a plane; the result goes to the cache of `tokalign_lab.projection`."""
+    from tokalign_lab.projection import FIT_ON, project
+    from tokalign_lab.vectors.token_vectors import TokenVectors
+
+    vectors = [TokenVectors.load(Path(path)) for path in settings.vectors]
+    fit_on = FIT_ON if settings.fit_on is None else settings.fit_on
+    project(vectors, settings.method, settings.shared, fit_on, settings.seed, progress=progress)
+
+
+def _count_on_cluster(pair: TokenizedPair, address: str, progress: Progress | None) -> None:
+    """Have a Dask cluster count both sides; GloVe then finds the counts in the cache."""
+    from tokalign_lab.vectors.cluster import cluster_counts
+    from tokalign_lab.vectors.glove import GloveSettings
+
+    settings = GloveSettings()
+    for number, (corpus, vocabulary) in enumerate(
+        ((pair.source_corpus, pair.source), (pair.target_corpus, pair.target))
+    ):
+        counting = part(progress, number / 2, number / 2 + 0.5)
+        cluster_counts(address, corpus, vocabulary.size, settings.window, settings.min_count, progress=counting)
+
+
+def _read_parts(path: str | None) -> dict[str, list[int]]:
+    if path is None:
+        return {}
+    try:
+        return {str(name): [int(i) for i in ids] for name, ids in json.loads(Path(path).read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"'{path}' is no JSON file of {{part: target ids}} ({type(error).__name__}).") from error

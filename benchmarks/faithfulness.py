@@ -27,16 +27,16 @@ import torch
 from harness import machine
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.baselines import add_permuted
-from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
-from tokalign_lab.alignment.lexicon_rows import reverse_of
-from tokalign_lab.alignment.neighbours import density
-from tokalign_lab.alignment.pieces import spell
-from tokalign_lab.alignment.relative import choose_pivots, relative_vectors
-from tokalign_lab.alignment.shuffle import shuffled
-from tokalign_lab.alignment.spaces import Space, find_candidates
-from tokalign_lab.alignment.vecmap import vecmap
+from tokalign_lab.alignment.lexicon.rows import reverse_of
+from tokalign_lab.alignment.lexicon.shuffle import shuffled
+from tokalign_lab.alignment.methods.baselines import add_permuted
+from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
+from tokalign_lab.alignment.methods.pieces import spell
+from tokalign_lab.alignment.methods.relative import choose_pivots, relative_vectors
+from tokalign_lab.alignment.methods.spaces import Space, find_candidates
+from tokalign_lab.alignment.methods.vecmap import vecmap
+from tokalign_lab.alignment.search.neighbours import density
 from tokalign_lab.console import print_table
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import excerpts, read_documents, split_documents

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import WORDS, renumbered, tiny_vocabulary
 
-from tokalign_lab.alignment import neighbours, spaces
+from tokalign_lab.alignment.methods import spaces
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.alignment.registry import METHODS
+from tokalign_lab.alignment.search import neighbours
 from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.vocabulary import Vocabulary

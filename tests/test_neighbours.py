@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokalign_lab.alignment.block_search import best_of_both, best_of_rows
-from tokalign_lab.alignment.gpu_search import best_of_both_on, best_of_rows_on
-from tokalign_lab.alignment.neighbours import density, nearest, nearest_csls
+from tokalign_lab.alignment.search.block_search import best_of_both, best_of_rows
+from tokalign_lab.alignment.search.gpu_search import best_of_both_on, best_of_rows_on
+from tokalign_lab.alignment.search.neighbours import density, nearest, nearest_csls
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.token_vectors import unit_rows
 
@@ -123,7 +123,7 @@ def test_memory_does_not_grow_with_the_matrix() -> None:
         import resource
         from pathlib import Path
         import numpy as np
-        from tokalign_lab.alignment.neighbours import nearest_csls
+        from tokalign_lab.alignment.search.neighbours import nearest_csls
 
         def peak():
             status = Path("/proc/self/status")
@@ -180,6 +180,6 @@ def test_a_search_that_fails_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("tokalign_lab.alignment.block_search._products", broken)
+    monkeypatch.setattr("tokalign_lab.alignment.search.block_search._products", broken)
     with pytest.raises(MemoryError):
         best_of_both(rows, rows, 2, 4)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_vocabulary
 
-from tokalign_lab.alignment.copies import copied_rows, text_tokens_shared
-from tokalign_lab.alignment.focus import focus_rows, sparsemax
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
-from tokalign_lab.alignment.omp import omp_rows, pursue
-from tokalign_lab.alignment.wechsel import NEIGHBOURS, TEMPERATURE, wechsel_rows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.copies import copied_rows, text_tokens_shared
+from tokalign_lab.alignment.methods.focus import focus_rows, sparsemax
+from tokalign_lab.alignment.methods.omp import omp_rows, pursue
+from tokalign_lab.alignment.methods.wechsel import NEIGHBOURS, TEMPERATURE, wechsel_rows
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.fasttext import fasttext_vectors, fasttext_word_vectors

@@ -11,15 +11,15 @@ from tiny import WORDS, renumbered, tiny_model, tiny_vocabulary
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tokalign_lab.alignment.baselines import add_last_in_mean_out, add_permuted, add_pieces
-from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
-from tokalign_lab.alignment.neighbours import Candidates
-from tokalign_lab.alignment.one_to_one import one_to_one
-from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.baselines import add_last_in_mean_out, add_permuted, add_pieces
+from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
+from tokalign_lab.alignment.methods.one_to_one import one_to_one
+from tokalign_lab.alignment.methods.pieces import spell
+from tokalign_lab.alignment.methods.spaces import find_candidates, make_space
 from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.alignment.registry import METHODS, RECIPES, check_recipe
-from tokalign_lab.alignment.spaces import find_candidates, make_space
+from tokalign_lab.alignment.search.neighbours import Candidates
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.compact import save_compact
+from tokalign_lab.alignment.lexicon.compact import save_compact
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import diagnose

@@ -15,7 +15,7 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 
-from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
+from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.registry import METHODS
 from tokalign_lab.files import hash_of, write_json
 from tokalign_lab.runs.control import runs_root

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.baselines import add_last_in_mean_out, add_permuted, add_pieces
-from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
-from tokalign_lab.alignment.lexicon_rows import LexiconRows, make_reverse, reverse_of
-from tokalign_lab.alignment.mixture import add_mixtures
-from tokalign_lab.alignment.neighbours import Candidates
-from tokalign_lab.alignment.one_to_one import one_to_one as assign
+from tokalign_lab.alignment.lexicon.rows import LexiconRows, make_reverse, reverse_of
+from tokalign_lab.alignment.methods.baselines import add_last_in_mean_out, add_permuted, add_pieces
+from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
+from tokalign_lab.alignment.methods.mixture import add_mixtures
+from tokalign_lab.alignment.methods.one_to_one import one_to_one as assign
+from tokalign_lab.alignment.methods.spaces import N_CANDIDATES, Space, find_candidates, make_space, turned_space
 from tokalign_lab.alignment.registry import RECIPES as RECIPES
 from tokalign_lab.alignment.registry import check_recipe
-from tokalign_lab.alignment.spaces import N_CANDIDATES, Space, find_candidates, make_space, turned_space
+from tokalign_lab.alignment.search.neighbours import Candidates
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.files import atomic_folder
 from tokalign_lab.progress import Progress, part
@@ -227,15 +227,15 @@ def _add_by_other_method(
 ) -> None:
     """Step 4 by a method that makes rows in its own way."""
     if method == "focus":
-        from tokalign_lab.alignment.focus import focus_rows
+        from tokalign_lab.alignment.methods.focus import focus_rows
 
         focus_rows(rows, pair, seed, progress)
     elif method == "wechsel":
-        from tokalign_lab.alignment.wechsel import wechsel_rows
+        from tokalign_lab.alignment.methods.wechsel import wechsel_rows
 
         wechsel_rows(rows, pair, seed, progress)
     else:
-        from tokalign_lab.alignment.omp import omp_rows
+        from tokalign_lab.alignment.methods.omp import omp_rows
 
         assert model is not None  # check_recipe saw to both
         assert donor is not None

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.copies import text_tokens_shared
+from tokalign_lab.alignment.methods.copies import text_tokens_shared
+from tokalign_lab.alignment.methods.spaces import Space, find_candidates, make_space, turned_space
 from tokalign_lab.alignment.registry import check_recipe
-from tokalign_lab.alignment.spaces import Space, find_candidates, make_space, turned_space
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.interval import Interval, of_share

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.neighbours import nearest
+from tokalign_lab.alignment.search.neighbours import nearest
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.finding import NO_SCRIPT, Case, Finding, first_ids, grade, percent, several, worst
 from tokalign_lab.vectors.token_vectors import TokenVectors

@@ -39,8 +39,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tokalign_lab.alignment.induction import Dictionary, induce
-from tokalign_lab.alignment.procrustes import common_axes
+from tokalign_lab.alignment.methods.induction import Dictionary, induce
+from tokalign_lab.alignment.methods.procrustes import common_axes
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows

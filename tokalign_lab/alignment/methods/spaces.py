@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.neighbours import Candidates, density, nearest, nearest_csls
-from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.methods.pieces import spell
+from tokalign_lab.alignment.methods.relative import N_PIVOTS, as_cosines, choose_pivots, relative_vectors
 from tokalign_lab.alignment.registry import check_recipe
-from tokalign_lab.alignment.relative import N_PIVOTS, as_cosines, choose_pivots, relative_vectors
+from tokalign_lab.alignment.search.neighbours import Candidates, density, nearest, nearest_csls
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part
@@ -102,7 +102,7 @@ def make_space(
             f"The two vocabularies share no token, and the recipe '{recipe}' compares tokens through shared ones; "
             "use the recipe 'pieces', or overlap='bytes'."
         )
-    from tokalign_lab.alignment.vecmap import vecmap
+    from tokalign_lab.alignment.methods.vecmap import vecmap
     from tokalign_lab.vectors.glove import GloveSettings
 
     trained, parameters = _glove(pair, seed, part(progress, 0.0, 0.5)), asdict(GloveSettings())

@@ -16,8 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.copies import open_ids
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part

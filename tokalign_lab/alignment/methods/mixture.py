@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
-from tokalign_lab.alignment.neighbours import Candidates
-from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.copies import open_ids
+from tokalign_lab.alignment.methods.pieces import spell
+from tokalign_lab.alignment.search.neighbours import Candidates
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.vocabulary import Vocabulary
 

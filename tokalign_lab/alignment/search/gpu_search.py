@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.block_search import GRID, best_of_rows, error_bound, settle
+from tokalign_lab.alignment.search.block_search import GRID, best_of_rows, error_bound, settle
 
 if TYPE_CHECKING:
     import torch

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.copies import open_ids
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vocabulary import Vocabulary

@@ -125,7 +125,7 @@ def density(
     InputError
         If one side has no vectors, or their lengths differ.
     """
-    from tokalign_lab.alignment import block_search, gpu_search
+    from tokalign_lab.alignment.search import block_search, gpu_search
 
     _check(one, other)
     _check(other, one)
@@ -144,7 +144,7 @@ def _search(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Top k of `factor * cosine - penalty`."""
     # numba takes a second to import, and panels that only show a lexicon need none of it
-    from tokalign_lab.alignment import block_search, gpu_search
+    from tokalign_lab.alignment.search import block_search, gpu_search
 
     _check(queries, keys)
     device = _device(len(queries) * len(keys))

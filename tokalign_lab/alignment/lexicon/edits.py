@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
-from tokalign_lab.alignment.mixture import output_parts
-from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.mixture import output_parts
+from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
 from tokalign_lab.provenance import now

@@ -12,7 +12,7 @@ from tiny import WORDS, renumbered, tiny_vocabulary
 
 from tokalign_lab.alignment.methods import spaces
 from tokalign_lab.alignment.recipes import align
-from tokalign_lab.alignment.registry import METHODS
+from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.alignment.search import neighbours
 from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import Document
@@ -24,7 +24,7 @@ DOCUMENTS = [
     Document(WORDS * 12, "t", "t"),
     Document("birds sing about quiet rivers, and the dog jumps. " * 9, "u", "u"),
 ]
-COPYING = [name for name, method in METHODS.items() if name != "wechsel" and not method.needs_model]
+COPYING = [name for name, method in RECIPES.items() if name != "wechsel" and not method.needs_model]
 # What is drawn by position in the vocabulary moves with the ids, as do the signs and ties of a factorisation.
 BY_PIECES = ["pieces", "last-in-mean-out", "mean"]
 BY_VECTORS = ["anchored", "tokalign-normalised", "tokalign"]

@@ -20,6 +20,7 @@ from tokalign_lab import catalog
 from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.catalog.texts import write_jsonl
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.device import describe_device
 from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
@@ -27,7 +28,6 @@ from tokalign_lab.evaluation.held_out import held_out_precision
 from tokalign_lab.evaluation.lexicon_scores import score_lexicon
 from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.model.calibrate import calibrate
-from tokalign_lab.model.device import describe_device
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model

@@ -121,8 +121,8 @@ def adapt(
     """Tune a model in two stages, with or without a teacher, in a process of its own; Ctrl-C leaves it running."""
     from tokalign_lab import catalog
     from tokalign_lab.adaptation.settings import AdaptSettings
+    from tokalign_lab.device import pick_device
     from tokalign_lab.documents import check_sources
-    from tokalign_lab.model.device import pick_device
     from tokalign_lab.runs.control import start
     from tokalign_lab.runs.folder import RunFolder
 

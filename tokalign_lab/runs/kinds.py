@@ -168,9 +168,9 @@ def measure_kind(settings: dict[str, Any], context: RunContext) -> None:
     """
     from tokalign_lab.adaptation.settings import AdaptSettings
     from tokalign_lab.catalog import load_vocabulary
+    from tokalign_lab.device import pick_device
     from tokalign_lab.documents import excerpts, read_documents, split_documents
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
-    from tokalign_lab.model.device import pick_device
     from tokalign_lab.model.load import load_model
 
     _check(

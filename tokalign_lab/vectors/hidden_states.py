@@ -35,7 +35,7 @@ POOLINGS = ("last", "mean", "max")
 _BATCH_TOKENS = 4096  # enough to keep a processor busy, little enough for its memory
 
 Spell = Callable[[Vocabulary, Sequence[bytes]], list[list[int]]]
-"""Writes byte strings as ids of a vocabulary, as `alignment.methods.pieces.spell` does; an empty list where it cannot."""
+"""Writes byte strings as ids of a vocabulary, as `pieces.spell` does; an empty list where it cannot."""
 
 
 def hidden_state_vectors(

@@ -4,68 +4,94 @@ All of them keep the rows that are already made and fill those still open, so th
 from an alignment, in nothing else:
 
 - `pieces`: the mean of the source tokens that spell the token (FVT, Gee et al. 2022).
-- `last-in-mean-out`: the input row of the last of those tokens, since a causal model reads a word off its last piece;
+- `last_in_mean_out`: the input row of the last of those tokens, since a causal model reads a word off its last piece;
   the output row is the mean row, so that no new token takes probability from a token that is known. (The input half
   is jukofyork/transplant-vocab's; its output row is a decaying mean from the first piece.)
 - `mean`, `random`, `multivariate`: the mean of the source rows, or a draw around it.
-- `permuted`: the row of a source token drawn at random: TokAlign's script does so where a token has no vector, and
-  the paper's Rand.Perm. for all.
+- `permuted`: the row of a source token drawn at random, as TokAlign's script does where a token has no vector.
+- `permutation`: a permutation of the source rows (the paper's Rand.Perm.); another one starts where it ends.
+
+Each takes the rows and the `Inputs` and returns its name for the provenance.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from numpy.typing import NDArray
 
 from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.alignment.methods.copies import open_ids
-from tokalign_lab.alignment.methods.pieces import spell
-from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.alignment.methods.pieces import main_piece, spell
+
+Made = dict[str, str]
 
 
-def add_pieces(rows: LexiconRows, source: Vocabulary, target: Vocabulary) -> None:
+def pieces(rows: LexiconRows, inputs: Inputs) -> Made:
     """Fill open rows with the mean of their source pieces; what cannot be spelled gets the mean row."""
-    for target_id, pieces in _spelled(rows, source, target):
-        rows.mix(target_id, pieces, [1.0] * len(pieces), "pieces")
-        # One source token has to stand for the word in lists and scores: the piece that spells most of it.
-        rows.source_id[target_id] = max(pieces, key=lambda piece: len(source.token_bytes[piece] or b""))
-    rows.fill(open_ids(rows, target), "mean")
+    for target_id, spelled in _spelled(rows, inputs):
+        rows.mix(target_id, spelled, [1.0] * len(spelled), "pieces")
+        rows.source_id[target_id] = main_piece(inputs.source, spelled)
+    return mean(rows, inputs) | {"rest": "pieces"}
 
 
-def add_last_in_mean_out(rows: LexiconRows, source: Vocabulary, target: Vocabulary) -> None:
+def last_in_mean_out(rows: LexiconRows, inputs: Inputs) -> Made:
     """Fill open rows with the last source piece on the way in, and the mean row on the way out."""
-    for target_id, pieces in _spelled(rows, source, target):
-        rows.mix(target_id, pieces[-1:], [1.0], "pieces")
+    for target_id, spelled in _spelled(rows, inputs):
+        rows.mix(target_id, spelled[-1:], [1.0], "pieces")
         rows.mix_output(target_id, [], [], mean_weight=1.0)
-    rows.fill(open_ids(rows, target), "mean")
+    return mean(rows, inputs) | {"rest": "last-in-mean-out"}
 
 
-def add_permuted(rows: LexiconRows, source: Vocabulary, target: Vocabulary, seed: int, anew: bool) -> None:
-    """Fill open rows with whole source rows at random.
+def mean(rows: LexiconRows, inputs: Inputs) -> Made:
+    """Fill open rows with the mean row."""
+    return _named(rows, inputs, "mean")
 
-    Parameters
-    ----------
-    rows, source, target
-        As everywhere.
-    seed
-        Of the draw.
-    anew
-        Draw each row anew from all source tokens, as TokAlign's script; else deal out a permutation of them, and
-        another one where it ends.
-    """
-    left = open_ids(rows, target)
-    tokens = np.flatnonzero(~source.is_hole & ~source.is_control)
-    random = np.random.default_rng(seed)
-    if anew:
-        drawn = random.choice(tokens, len(left))
-    else:
-        rounds = -(-len(left) // len(tokens))
-        drawn = np.concatenate([random.permutation(tokens) for _ in range(max(1, rounds))])[: len(left)]
-    for target_id, source_id in zip(left.tolist(), drawn.tolist(), strict=True):
+
+def random(rows: LexiconRows, inputs: Inputs) -> Made:
+    """Fill open rows with random ones; they are drawn when the model is rearranged."""
+    return _named(rows, inputs, "random")
+
+
+def multivariate(rows: LexiconRows, inputs: Inputs) -> Made:
+    """Fill open rows with random ones of the source rows' full covariance; drawn when the model is rearranged."""
+    return _named(rows, inputs, "multivariate")
+
+
+def permuted(rows: LexiconRows, inputs: Inputs) -> Made:
+    """Fill each open row with a source row at random."""
+    generator, tokens, left = np.random.default_rng(inputs.seed), _tokens(inputs), open_ids(rows, inputs.target)
+    return _copied(rows, left, generator.choice(tokens, len(left))) | {"rest": "permuted"}
+
+
+def permutation(rows: LexiconRows, inputs: Inputs) -> Made:
+    """Fill open rows with a permutation of the source rows."""
+    generator, tokens, left = np.random.default_rng(inputs.seed), _tokens(inputs), open_ids(rows, inputs.target)
+    rounds = max(1, -(-len(left) // len(tokens)))
+    drawn = np.concatenate([generator.permutation(tokens) for _ in range(rounds)])[: len(left)]
+    return _copied(rows, left, drawn) | {"rest": "permutation"}
+
+
+def _named(rows: LexiconRows, inputs: Inputs, origin: str) -> Made:
+    rows.fill(open_ids(rows, inputs.target), origin)
+    return {"rest": origin}
+
+
+def _copied(rows: LexiconRows, target_ids: NDArray[np.int64], source_ids: NDArray[np.int64]) -> Made:
+    for target_id, source_id in zip(target_ids.tolist(), source_ids.tolist(), strict=True):
         rows.mix(target_id, [source_id], [1.0], "permuted")
+    return {}
 
 
-def _spelled(rows: LexiconRows, source: Vocabulary, target: Vocabulary) -> list[tuple[int, list[int]]]:
+def _tokens(inputs: Inputs) -> NDArray[np.int64]:
+    """Source ids that may be drawn."""
+    return np.flatnonzero(~inputs.source.is_hole & ~inputs.source.is_control)
+
+
+def _spelled(rows: LexiconRows, inputs: Inputs) -> Iterator[tuple[int, list[int]]]:
     """Open target ids with their source pieces, where there are any."""
-    left = open_ids(rows, target)
-    spelled = spell(source, [target.token_bytes[i] or b"" for i in left])
-    return [(target_id, pieces) for target_id, pieces in zip(left.tolist(), spelled, strict=True) if pieces]
+    left = open_ids(rows, inputs.target)
+    spelled = spell(inputs.source, [inputs.target.token_bytes[i] or b"" for i in left])
+    return ((target_id, ids) for target_id, ids in zip(left.tolist(), spelled, strict=True) if ids)

@@ -46,6 +46,11 @@ def spell(vocabulary: Vocabulary, tokens: Sequence[bytes]) -> list[list[int]]:
     return result
 
 
+def main_piece(vocabulary: Vocabulary, pieces: Sequence[int]) -> int:
+    """Return the piece that spells most of a word; it represents the word in lists and scores."""
+    return max(pieces, key=lambda piece: len(vocabulary.token_bytes[piece] or b""))
+
+
 def _as_text(token: bytes) -> str:
     try:
         return token.decode("utf-8")

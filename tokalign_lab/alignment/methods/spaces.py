@@ -3,34 +3,33 @@
 From the papers' first attempt to ours, each by what it changes:
 
 - `glove`: two GloVe spaces, trained apart and compared as they are (TokAlign's headline; only chance relates them).
-- `relative`: each token by its cosines to 300 shared pivots, compared by dot product as upstream's script does.
-- `relative-normalised`: those descriptions scaled to length 1 first (`relative.py`).
-- `vecmap`: the GloVe spaces mapped into one (`vecmap.py`), compared by CSLS (TokAlign++).
+- `relative`: each token by its cosines to 300 shared pivots, compared by dot product as upstream's script does
+  (`relative.py`); with `scaled`, the descriptions are scaled to length 1 first.
+- `mapped`: the GloVe spaces mapped into one (`vecmap.py`), compared by CSLS (TokAlign++).
 - `hidden`: what the source model itself makes of either side's tokens, one space from the start, CSLS (TokAlign++).
 - `anchored`: both sides counted against the same shared tokens, one space from the start, CSLS (ours).
+
+Each takes the `Inputs` and the shared tokens that may serve as pivots, anchors or seed pairs. GloVe vectors come from
+the cache where the same text was trained on before: they do not depend on the shared tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokalign_lab.alignment.methods.inputs import Inputs
 from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.alignment.methods.relative import N_PIVOTS, as_cosines, choose_pivots, relative_vectors
-from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.alignment.search.neighbours import Candidates, density, nearest, nearest_csls
-from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import part
 from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import SharedTokens
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 N_CANDIDATES = 10
 
@@ -49,75 +48,98 @@ class Space:
     by_dot_product: bool = False
 
 
-def make_space(
-    pair: TokenizedPair,
-    recipe: str,
-    shared: SharedTokens,
-    seed: int,
-    progress: Progress | None = None,
-    model: PreTrainedModel | None = None,
-) -> Space | None:
-    """Vectors of both vocabularies as `recipe` makes them comparable; None for a recipe without vectors.
-
-    GloVe vectors come from the cache where the same text was trained on before: they do not depend on `shared`.
-
-    Parameters
-    ----------
-    pair
-        The text in both tokenisations.
-    recipe
-        A name of `RECIPES`.
-    shared
-        Tokens that may serve as pivots, anchors or seed pairs.
-    seed
-        Of everything that is drawn.
-    progress
-        Told about each step.
-    model
-        The source model, for `tokalign++-hidden`.
+def anchored(inputs: Inputs, shared: SharedTokens) -> Space:
+    """Count both vocabularies against the same shared tokens.
 
     Raises
     ------
     InputError
-        If the recipe needs shared tokens, text or a model that is not there.
+        If no shared token is frequent enough.
     """
-    kind = check_recipe(recipe, model=model).space
-    ids = (shared.source_ids, shared.target_ids)
-    if kind == "anchored":
-        from tokalign_lab.vectors.anchored import anchored_vectors  # each way brings numba, which takes a while
+    from tokalign_lab.vectors.anchored import anchored_vectors  # each way brings numba, which takes a while
 
-        settings = AnchoredSettings()
-        vectors = anchored_vectors(
-            pair.source_corpus, pair.target_corpus, ids, (pair.source.size, pair.target.size), settings, seed, progress
-        )
-        return _by_csls(vectors, asdict(settings))
-    if kind == "hidden":
-        assert model is not None  # check_recipe saw to it
-        return _by_csls(_hidden(pair, model, progress), {"pooling": "last"})
-    if kind is None:
-        return None
+    settings, pair = AnchoredSettings(), inputs.pair
+    vectors = anchored_vectors(
+        pair.source_corpus,
+        pair.target_corpus,
+        (shared.source_ids, shared.target_ids),
+        (pair.source.size, pair.target.size),
+        settings,
+        inputs.seed,
+        inputs.progress,
+    )
+    return _by_csls(vectors, asdict(settings))
 
-    if kind != "glove" and not len(shared):
-        raise InputError(
-            f"The two vocabularies share no token, and the recipe '{recipe}' compares tokens through shared ones; "
-            "use the recipe 'pieces', or overlap='bytes'."
-        )
+
+def glove(inputs: Inputs, shared: SharedTokens) -> Space:
+    """Train GloVe on each side by itself; `shared` relates nothing."""
+    from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
+
+    settings, pair, progress = GloveSettings(), inputs.pair, part(inputs.progress, 0.0, 0.5)
+    source = glove_vectors(pair.source_corpus, pair.source.size, settings, inputs.seed, part(progress, 0.0, 0.5))
+    target = glove_vectors(pair.target_corpus, pair.target.size, settings, inputs.seed, part(progress, 0.5, 1.0))
+    trained_on = source.provenance.get("trained_on", "cpu")
+    return Space(source, target, None, asdict(settings) | {"trained_on": trained_on})
+
+
+def relative(inputs: Inputs, shared: SharedTokens, scaled: bool = False) -> Space:
+    """Describe GloVe vectors by their cosines to shared pivots.
+
+    Raises
+    ------
+    InputError
+        If fewer than two shared tokens have vectors on both sides.
+    """
+    ids = _some(shared)
+    trained = glove(inputs, shared)
+    pivots = choose_pivots(trained.source, trained.target, ids, N_PIVOTS, inputs.seed)
+    source, target = (
+        relative_vectors(*side, scaled) for side in zip((trained.source, trained.target), pivots, strict=True)
+    )
+    told = {"pivots": len(pivots[0]), "pivots_asked_for": N_PIVOTS, "descriptions_scaled": scaled}
+    return Space(source, target, None, trained.parameters | told, by_dot_product=not scaled)
+
+
+def mapped(inputs: Inputs, shared: SharedTokens) -> Space:
+    """Map GloVe vectors into one space by VecMap, starting from the shared tokens.
+
+    Raises
+    ------
+    InputError
+        If no shared token has vectors on both sides.
+    """
     from tokalign_lab.alignment.methods.vecmap import vecmap
-    from tokalign_lab.vectors.glove import GloveSettings
 
-    trained, parameters = _glove(pair, seed, part(progress, 0.0, 0.5)), asdict(GloveSettings())
-    parameters["trained_on"] = trained[0].provenance.get("trained_on", "cpu")
-    if kind == "glove":
-        return Space(*trained, None, parameters)
-    if kind == "vecmap":
-        mapped = vecmap(*trained, ids, seed, progress=part(progress, 0.5, 1.0))
-        names = ("mapping", "start", "start_pairs", "turns", "objective")
-        return _by_csls(mapped, parameters | {name: mapped[0].provenance[name] for name in names})
-    pivots = choose_pivots(*trained, ids, N_PIVOTS, seed)
-    scaled = kind == "relative-normalised"
-    source, target = (relative_vectors(*side, scaled) for side in zip(trained, pivots, strict=True))
-    parameters |= {"pivots": len(pivots[0]), "pivots_asked_for": N_PIVOTS, "descriptions_scaled": scaled}
-    return Space(source, target, None, parameters, by_dot_product=not scaled)
+    ids = _some(shared)
+    trained = glove(inputs, shared)
+    both = vecmap(trained.source, trained.target, ids, inputs.seed, progress=part(inputs.progress, 0.5, 1.0))
+    names = ("mapping", "start", "start_pairs", "turns", "objective")
+    return _by_csls(both, trained.parameters | {name: both[0].provenance[name] for name in names})
+
+
+def hidden(inputs: Inputs, shared: SharedTokens) -> Space:
+    """Take the source model's hidden states of both sides' tokens; no mapping, since one model makes both.
+
+    A token that both vocabularies have gets one vector twice, so held-out P@1 says nothing about this space.
+
+    Raises
+    ------
+    InputError
+        If the model does not fit the source tokenizer.
+    """
+    from tokalign_lab.vectors.hidden_states import hidden_state_vectors
+
+    assert inputs.model is not None  # check_recipe saw to it
+    pair = inputs.pair
+    sides = ((pair.source, pair.source_corpus, 0.0), (pair.target, pair.target_corpus, 0.5))
+    source, target = (
+        hidden_state_vectors(
+            inputs.model, pair.source, of, corpus.counts(of.size), progress=part(inputs.progress, start, start + 0.5),
+            spell=spell,
+        )
+        for of, corpus, start in sides
+    )  # fmt: skip
+    return _by_csls((source, target), {"pooling": "last"})
 
 
 def find_candidates(
@@ -161,33 +183,15 @@ def turned_space(space: Space) -> Space:
     return Space(space.target, space.source, densities, space.parameters, space.by_dot_product)
 
 
+def _some(shared: SharedTokens) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if not len(shared):
+        raise InputError(
+            "The two vocabularies share no token, and this recipe compares tokens through shared ones; use the recipe "
+            "'pieces', or overlap='bytes'."
+        )
+    return shared.source_ids, shared.target_ids
+
+
 def _by_csls(vectors: tuple[TokenVectors, TokenVectors], parameters: dict[str, Any]) -> Space:
     source, target = vectors
     return Space(source, target, density(target.rows, source.rows), parameters | {"retrieval": "csls"})
-
-
-def _glove(pair: TokenizedPair, seed: int, progress: Progress | None) -> tuple[TokenVectors, TokenVectors]:
-    from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
-
-    settings = GloveSettings()
-    return (
-        glove_vectors(pair.source_corpus, pair.source.size, settings, seed, part(progress, 0.0, 0.5)),
-        glove_vectors(pair.target_corpus, pair.target.size, settings, seed, part(progress, 0.5, 1.0)),
-    )
-
-
-def _hidden(
-    pair: TokenizedPair, model: PreTrainedModel, progress: Progress | None
-) -> tuple[TokenVectors, TokenVectors]:
-    """Hidden states of both sides' tokens; no mapping, since one model makes both.
-
-    A token that both vocabularies have gets one vector twice, so held-out P@1 says nothing about this space.
-    """
-    from tokalign_lab.vectors.hidden_states import hidden_state_vectors
-
-    counts = pair.source_corpus.counts(pair.source.size), pair.target_corpus.counts(pair.target.size)
-    source, target = (
-        hidden_state_vectors(model, pair.source, of, count, progress=part(progress, start, start + 0.5), spell=spell)
-        for of, count, start in ((pair.source, counts[0], 0.0), (pair.target, counts[1], 0.5))
-    )
-    return source, target

@@ -31,9 +31,8 @@ from harness import limit_threads, measured, parser, report
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.methods.copies import text_tokens_shared
-from tokalign_lab.alignment.methods.procrustes import procrustes
 from tokalign_lab.alignment.methods.spaces import Space, find_candidates
-from tokalign_lab.alignment.methods.vecmap import normalise, vecmap
+from tokalign_lab.alignment.methods.vecmap import normalise, procrustes, vecmap
 from tokalign_lab.alignment.search.neighbours import density
 from tokalign_lab.corpus import Corpus, TokenizedPair, tokenize_pair
 from tokalign_lab.documents import part_of, read_documents

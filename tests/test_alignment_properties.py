@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,10 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import WORDS, renumbered, tiny_vocabulary
 
-from tokalign_lab.alignment.methods import spaces
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.alignment.registry import RECIPES
-from tokalign_lab.alignment.search import neighbours
+from tokalign_lab.alignment.search import block_search
 from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.vocabulary import Vocabulary
@@ -77,8 +76,7 @@ def test_blocks_change_nothing(recipe: str, sizes: tuple[int, int], block: int) 
     pair = tokenize_pair(vocabulary(sizes[0]), vocabulary(sizes[1]), DOCUMENTS)
     whole = align(pair, recipe, overlap="bytes", hidden=np.arange(0, 260, 2)).lexicon
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("nearest", "nearest_csls", "density"):
-            patch.setattr(spaces, name, partial(getattr(neighbours, name), block=block))
+        patch.setattr(block_search, "BLOCK", (block, block))
         blocked = align(pair, recipe, overlap="bytes", hidden=np.arange(0, 260, 2)).lexicon
     assert blocked.table.astype(str).equals(whole.table.astype(str))
     assert blocked.reverse.astype(str).equals(whole.reverse.astype(str))

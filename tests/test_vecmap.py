@@ -7,8 +7,7 @@ import pytest
 
 from tokalign_lab.alignment.methods.copies import text_tokens_shared
 from tokalign_lab.alignment.methods.induction import induce
-from tokalign_lab.alignment.methods.procrustes import common_axes, procrustes
-from tokalign_lab.alignment.methods.vecmap import VecMapSettings, normalise, vecmap
+from tokalign_lab.alignment.methods.vecmap import VecMapSettings, common_axes, normalise, procrustes, vecmap
 from tokalign_lab.alignment.search.neighbours import nearest_csls
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError

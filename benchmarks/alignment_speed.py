@@ -24,9 +24,9 @@ import numpy as np
 from harness import limit_threads, measured, parser, report
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.copies import text_tokens_shared
-from tokalign_lab.alignment.neighbours import nearest, nearest_csls
-from tokalign_lab.alignment.relative import as_cosines, choose_pivots, relative_rows
+from tokalign_lab.alignment.methods.copies import text_tokens_shared
+from tokalign_lab.alignment.methods.relative import as_cosines, choose_pivots, relative_rows
+from tokalign_lab.alignment.search.neighbours import nearest, nearest_csls
 from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.vectors.anchored import anchored_vectors

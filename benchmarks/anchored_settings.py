@@ -24,7 +24,7 @@ import numpy as np
 from harness import Table, report
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment import spaces
+from tokalign_lab.alignment.methods import spaces
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.evaluation.held_out import held_out_precision

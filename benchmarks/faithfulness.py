@@ -27,16 +27,17 @@ import torch
 from harness import machine
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.baselines import add_permuted
-from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
-from tokalign_lab.alignment.lexicon_rows import reverse_of
-from tokalign_lab.alignment.neighbours import density
-from tokalign_lab.alignment.pieces import spell
-from tokalign_lab.alignment.relative import choose_pivots, relative_vectors
-from tokalign_lab.alignment.shuffle import shuffled
-from tokalign_lab.alignment.spaces import Space, find_candidates
-from tokalign_lab.alignment.vecmap import vecmap
+from tokalign_lab.alignment.lexicon.rows import reverse_of
+from tokalign_lab.alignment.lexicon.shuffle import shuffled
+from tokalign_lab.alignment.methods.baselines import permuted
+from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.alignment.methods.pieces import spell
+from tokalign_lab.alignment.methods.relative import choose_pivots, relative_vectors
+from tokalign_lab.alignment.methods.spaces import Space, find_candidates
+from tokalign_lab.alignment.methods.vecmap import vecmap
+from tokalign_lab.alignment.search.neighbours import density
 from tokalign_lab.console import print_table
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import excerpts, read_documents, split_documents
@@ -195,7 +196,7 @@ def copies_of_best(pair: TokenizedPair, space: Space, seed: int) -> Lexicon:
     for target_id, ids, scores in zip(found.target_ids.tolist(), found.candidate_ids, found.scores, strict=True):
         rows.mix(target_id, [int(ids[0])], [1.0], "aligned")
         rows.candidates(target_id, ids, scores)
-    add_permuted(rows, pair.source, pair.target, seed, anew=True)
+    permuted(rows, Inputs(pair, seed))
     provenance = make_provenance(pair.source, pair.target, recipe="benchmark", parameters={}, seed=seed)
     counts = pair.source_corpus.counts(pair.source.size), pair.target_corpus.counts(pair.target.size)
     table = rows.to_table(pair.source, pair.target, *counts)

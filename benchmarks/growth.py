@@ -27,8 +27,8 @@ import numpy as np
 from harness import Table, limit_threads, measured, parser, peak, report, slope
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.copies import text_tokens_shared
-from tokalign_lab.alignment.neighbours import nearest_csls
+from tokalign_lab.alignment.methods.copies import text_tokens_shared
+from tokalign_lab.alignment.search.neighbours import nearest_csls
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.vectors.anchored import anchored_vectors

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment import mixture
+from tokalign_lab.alignment.methods import mixture
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.console import print_table
 from tokalign_lab.corpus import tokenize_pair

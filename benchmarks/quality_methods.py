@@ -14,9 +14,9 @@ from peers.transplant import transplant_rows
 from torch import nn
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.copies import text_tokens_shared
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
-from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
+from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
+from tokalign_lab.alignment.methods.copies import text_tokens_shared
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document, excerpts

@@ -112,7 +112,7 @@ def write_model(folder: str, gigabytes: float, n_shards: int) -> dict[str, Any]:
 def lexicon() -> tuple[Any, Any, Any]:
     from tokalign_lab import catalog
     from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
-    from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
+    from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
     from tokalign_lab.vocabulary import shared_tokens
 
     source, target = catalog.load_vocabulary(SOURCE), catalog.load_vocabulary(TARGET)

@@ -37,10 +37,10 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.catalog.texts import write_jsonl
 from tokalign_lab.corpus import Corpus, tokenize_pair
+from tokalign_lab.device import describe_device, pick_device
 from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.model.calibrate import calibrate
-from tokalign_lab.model.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model

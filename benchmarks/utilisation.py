@@ -30,7 +30,7 @@ from harness import limit_threads, measured, parser, report
 from tuning_speed import ours, prepare, settings_of
 
 from tokalign_lab.adaptation.trainer import computes_in_bf16
-from tokalign_lab.model.device import describe_device, pick_device
+from tokalign_lab.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
 
 SIDES = {"cpu": 4096, "cuda": 16384}  # of the matrices that measure the ceiling

@@ -30,11 +30,10 @@ import numpy as np
 from harness import limit_threads, measured, parser, report
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.copies import text_tokens_shared
-from tokalign_lab.alignment.neighbours import density
-from tokalign_lab.alignment.procrustes import procrustes
-from tokalign_lab.alignment.spaces import Space, find_candidates
-from tokalign_lab.alignment.vecmap import normalise, vecmap
+from tokalign_lab.alignment.methods.copies import text_tokens_shared
+from tokalign_lab.alignment.methods.spaces import Space, find_candidates
+from tokalign_lab.alignment.methods.vecmap import normalise, procrustes, vecmap
+from tokalign_lab.alignment.search.neighbours import density
 from tokalign_lab.corpus import Corpus, TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.evaluation.held_out import held_out_precision

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tiny import renumbered
 
-from tokalign_lab.alignment.copies import text_tokens_shared
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.neighbours import nearest
-from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.methods.copies import text_tokens_shared
+from tokalign_lab.alignment.methods.pieces import spell
+from tokalign_lab.alignment.methods.relative import as_cosines, choose_pivots, relative_rows
 from tokalign_lab.alignment.recipes import Alignment, align
-from tokalign_lab.alignment.relative import as_cosines, choose_pivots, relative_rows
+from tokalign_lab.alignment.search.neighbours import nearest
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.token_vectors import TokenVectors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import WORDS, renumbered, tiny_vocabulary
 
-from tokalign_lab.alignment import neighbours, spaces
 from tokalign_lab.alignment.recipes import align
-from tokalign_lab.alignment.registry import METHODS
+from tokalign_lab.alignment.registry import RECIPES
+from tokalign_lab.alignment.search import block_search
 from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.vocabulary import Vocabulary
@@ -23,7 +23,7 @@ DOCUMENTS = [
     Document(WORDS * 12, "t", "t"),
     Document("birds sing about quiet rivers, and the dog jumps. " * 9, "u", "u"),
 ]
-COPYING = [name for name, method in METHODS.items() if name != "wechsel" and not method.needs_model]
+COPYING = [name for name, method in RECIPES.items() if name != "wechsel" and not method.needs_model]
 # What is drawn by position in the vocabulary moves with the ids, as do the signs and ties of a factorisation.
 BY_PIECES = ["pieces", "last-in-mean-out", "mean"]
 BY_VECTORS = ["anchored", "tokalign-normalised", "tokalign"]
@@ -76,8 +76,7 @@ def test_blocks_change_nothing(recipe: str, sizes: tuple[int, int], block: int) 
     pair = tokenize_pair(vocabulary(sizes[0]), vocabulary(sizes[1]), DOCUMENTS)
     whole = align(pair, recipe, overlap="bytes", hidden=np.arange(0, 260, 2)).lexicon
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("nearest", "nearest_csls", "density"):
-            patch.setattr(spaces, name, partial(getattr(neighbours, name), block=block))
+        patch.setattr(block_search, "BLOCK", (block, block))
         blocked = align(pair, recipe, overlap="bytes", hidden=np.arange(0, 260, 2)).lexicon
     assert blocked.table.astype(str).equals(whole.table.astype(str))
     assert blocked.reverse.astype(str).equals(whole.reverse.astype(str))

@@ -10,8 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from tokalign_lab import catalog
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.bertscore import bert_score
-from tokalign_lab.evaluation.encoder import Encoder
+from tokalign_lab.evaluation.encoder import Encoder, bert_score
 from tokalign_lab.vectors.token_vectors import unit_rows
 
 

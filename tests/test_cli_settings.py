@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_cli import Done, run, run_json
@@ -307,7 +308,7 @@ def vanilla(work: Path) -> Lexicon:
 def test_vectors_from_files_take_the_place_of_glove(
     work: Path, vanilla: Lexicon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tokalign_lab.vectors.formats import save_npy, save_word2vec
+    from tokalign_lab.vectors.formats import save_word2vec
     from tokalign_lab.vectors.glove import glove_vectors
 
     text = read_parts(TextSettings(text=(str(work / "own.txt"),), max_bytes=20_000))[0]
@@ -315,7 +316,8 @@ def test_vectors_from_files_take_the_place_of_glove(
     pair = tokalign_lab.tokenize_pair(source, target, text)
     made = [glove_vectors(c, v.size) for c, v in ((pair.source_corpus, source), (pair.target_corpus, target))]
     save_word2vec(made[0], work / "a.txt")
-    save_npy(made[1], work / "b.npy")
+    for name, array in (("b", made[1].rows), ("b.ids", made[1].ids), ("b.counts", made[1].counts)):
+        np.save(work / f"{name}.npy", array)
     made[1].save(work / "b.npz")
     monkeypatch.setattr("tokalign_lab.vectors.glove.glove_vectors", None)  # none is trained
     common = ("--recipe", "tokalign-vanilla", "--max-bytes", "20000", "--text", "own.txt", "--vectors", "a.txt")

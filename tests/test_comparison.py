@@ -14,7 +14,7 @@ from tiny import tiny_vocabulary
 from typer.testing import CliRunner
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair

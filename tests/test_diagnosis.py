@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
-from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
+from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
+from tokalign_lab.alignment.lexicon.shuffle import shuffled
 from tokalign_lab.alignment.recipes import Alignment, align
-from tokalign_lab.alignment.shuffle import shuffled
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.errors import InputError

@@ -11,11 +11,11 @@ import pytest
 import torch
 from tiny import WORDS, tiny_model, tiny_vocabulary
 
-from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
-from tokalign_lab.alignment.export import export_rows
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.neighbourhoods import Neighbourhood
+from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
+from tokalign_lab.alignment.lexicon.export import export_rows
 from tokalign_lab.alignment.recipes import align
+from tokalign_lab.alignment.search.neighbourhoods import Neighbourhood
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.registry import METHODS
+from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.errors import InputError
 from tokalign_lab.estimate import estimate, size_of_model, size_of_texts, to_download
 
 SP32K, GEMMA = (49_152, 32_000), (49_152, 262_144)
 
 
-@pytest.mark.parametrize("recipe", METHODS)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_can_be_estimated_and_costs_more_with_more_text(recipe: str) -> None:
     small, large = (estimate(recipe, SP32K, n) for n in (300_000, 6_000_000))
     assert 0 < small.seconds < large.seconds

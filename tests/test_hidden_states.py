@@ -11,7 +11,7 @@ import torch
 from tiny import tiny_model, tiny_vocabulary
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.hidden_states import hidden_state_vectors
 from tokalign_lab.vocabulary import Vocabulary

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
-from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
+from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
 from tokalign_lab.errors import InputError
 
 

@@ -15,7 +15,7 @@ from tiny import WORDS, tiny_vocabulary
 from typer.testing import CliRunner
 
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
-from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
+from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair

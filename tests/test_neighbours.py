@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numba
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokalign_lab.alignment.block_search import best_of_both, best_of_rows
-from tokalign_lab.alignment.gpu_search import best_of_both_on, best_of_rows_on
-from tokalign_lab.alignment.neighbours import density, nearest, nearest_csls
+from tokalign_lab.alignment.search import block_search, gpu_search
+from tokalign_lab.alignment.search.neighbours import density, nearest, nearest_csls
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.token_vectors import unit_rows
 
@@ -31,6 +33,15 @@ def tied_vectors(n: int, d: int, seed: int) -> np.ndarray:
     rows[random.random(n) < 0.1] *= 1 + 1e-7
     rows[random.random(n) < 0.1] = 0
     return rows
+
+
+@contextmanager
+def blocks_of(size: int | None) -> Iterator[None]:
+    """Search in blocks of this many queries and keys."""
+    with pytest.MonkeyPatch.context() as patch:
+        if size is not None:
+            patch.setattr(block_search, "BLOCK", (size, size))
+        yield
 
 
 def dense(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -55,20 +66,21 @@ def test_blocks_give_what_the_whole_matrix_gives(
     make = tied_vectors if tied else random_vectors
     queries, keys = make(n, 16, seed), make(m, 16, seed + 100)
     cosine = dense(queries, keys)
-    positions, scores = nearest(queries, keys, k, block=block)
+    with blocks_of(block):
+        positions, scores = nearest(queries, keys, k)
+        of_queries, of_keys = density(queries, keys)
+        by_csls, csls_scores = nearest_csls(queries, keys, k)
     assert positions.tolist() == ranked(cosine, k).tolist()
     assert scores.tolist() == np.take_along_axis(cosine, positions, axis=1).tolist()
 
-    of_queries, of_keys = density(queries, keys, block=block)
     np.testing.assert_array_equal(of_queries, (-np.sort(-cosine, axis=1)[:, :10]).mean(axis=1).astype(np.float32))
     np.testing.assert_array_equal(of_keys, (-np.sort(-cosine, axis=0)[:10]).mean(axis=0).astype(np.float32))
 
     whole = unit_rows(queries).astype(np.float64) @ unit_rows(keys).astype(np.float64).T
     csls = np.rint((2 * whole - of_keys[None]) * GRID) / GRID
-    positions, scores = nearest_csls(queries, keys, k, block=block)
-    assert positions.tolist() == ranked(csls, k).tolist()
-    expected = np.take_along_axis(csls, positions, axis=1).astype(np.float32) - of_queries[:, None]
-    np.testing.assert_array_equal(scores, expected)
+    assert by_csls.tolist() == ranked(csls, k).tolist()
+    expected = np.take_along_axis(csls, by_csls, axis=1).astype(np.float32) - of_queries[:, None]
+    np.testing.assert_array_equal(csls_scores, expected)
 
 
 @settings(max_examples=40, deadline=None)
@@ -77,29 +89,28 @@ def test_the_gpu_search_finds_the_same(n: int, m: int, k: int, block: int, seed:
     """On the device "cpu": the same code, and the same answers as the search in blocks, ties and all."""
     make = tied_vectors if tied else random_vectors
     queries, keys = unit_rows(make(n, 16, seed)), unit_rows(make(m, 16, seed + 100))
-    penalty = np.random.default_rng(seed).random(m, dtype=np.float32)
-    for ours, theirs in zip(
-        (*best_of_rows(queries, keys, penalty, 2, k), *best_of_both(queries, keys, k)),
-        (
-            *best_of_rows_on("cpu", queries, keys, penalty, 2, k, block),
-            *best_of_both_on("cpu", queries, keys, k, block),
-        ),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(ours, theirs)
+    penalty = np.random.default_rng(seed).random((m, 1), dtype=np.float32)
+    asking = np.concatenate([2 * queries, np.full((n, 1), -1, np.float32)], axis=1)
+    for pair in ((queries, keys), (asking, np.concatenate([keys, penalty], axis=1))):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gpu_search, "BLOCK_NUMBERS", block * m)
+            found = gpu_search.best(torch.device("cpu"), *pair, k, of_keys=True)
+        for ours, theirs in zip(block_search.best(*pair, k, of_keys=True), found, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_more_equals_than_the_gpu_search_takes_are_searched_again() -> None:
     keys = unit_rows(np.repeat(random_vectors(3, 8, 0), 200, axis=0)[::-1].copy())
     queries = unit_rows(random_vectors(3, 8, 0))
-    positions, _ = best_of_rows_on("cpu", queries, keys, np.zeros(600, np.float32), 1, 5)
+    positions, *_ = gpu_search.best(torch.device("cpu"), queries, keys, 5)
     assert positions.tolist() == [[first + j for j in range(5)] for first in (400, 200, 0)]
 
 
 def test_ties_go_to_the_lowest_id() -> None:
     keys = np.repeat(random_vectors(7, 300, 0), 40, axis=0)  # forty copies of each
     for block in (None, 1, 7, 100):
-        positions, _ = nearest(random_vectors(7, 300, 0), keys, 5, block=block)
+        with blocks_of(block):
+            positions, _ = nearest(random_vectors(7, 300, 0), keys, 5)
         assert positions.tolist() == [[40 * i + j for j in range(5)] for i in range(7)]
 
 
@@ -109,10 +120,12 @@ def test_threads_and_blocks_change_no_bit() -> None:
     before = numba.get_num_threads()
     try:
         numba.set_num_threads(1)
-        one = *nearest_csls(queries, keys), *density(queries, keys, block=333)
+        with blocks_of(333):
+            one = *nearest_csls(queries, keys), *density(queries, keys)
     finally:
         numba.set_num_threads(before)
-    many = *nearest_csls(queries, keys, block=97), *density(queries, keys)
+    with blocks_of(97):
+        many = *nearest_csls(queries, keys), *density(queries, keys)
     for a, b in zip(one, many, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -123,7 +136,7 @@ def test_memory_does_not_grow_with_the_matrix() -> None:
         import resource
         from pathlib import Path
         import numpy as np
-        from tokalign_lab.alignment.neighbours import nearest_csls
+        from tokalign_lab.alignment.search.neighbours import nearest_csls
 
         def peak():
             status = Path("/proc/self/status")
@@ -180,6 +193,6 @@ def test_a_search_that_fails_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("tokalign_lab.alignment.block_search._products", broken)
-    with pytest.raises(MemoryError):
-        best_of_both(rows, rows, 2, 4)
+    monkeypatch.setattr("tokalign_lab.alignment.search.block_search._offer_to_rows", broken)
+    with blocks_of(4), pytest.raises(MemoryError):
+        block_search.best(rows, rows, 2, of_keys=True)

@@ -9,17 +9,19 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_vocabulary
 
-from tokalign_lab.alignment.copies import copied_rows, text_tokens_shared
-from tokalign_lab.alignment.focus import focus_rows, sparsemax
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
-from tokalign_lab.alignment.omp import omp_rows, pursue
-from tokalign_lab.alignment.wechsel import NEIGHBOURS, TEMPERATURE, wechsel_rows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.copies import copied_rows, text_tokens_shared
+from tokalign_lab.alignment.methods.focus import focus_rows, sparsemax
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.alignment.methods.omp import omp_rows, pursue
+from tokalign_lab.alignment.methods.wechsel import NEIGHBOURS, TEMPERATURE, wechsel_rows
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.fasttext import fasttext_vectors, fasttext_word_vectors
 from tokalign_lab.vocabulary import shared_roles, shared_tokens
 
 SOURCE, TARGET = tiny_vocabulary(300), tiny_vocabulary(360)
+PAIR = TokenizedPair(SOURCE, TARGET, None, None, [])
 
 
 def sparsemax_by_sorting(scores: np.ndarray) -> np.ndarray:
@@ -55,21 +57,22 @@ def tiny_rows() -> LexiconRows:
 
 def describe(donor: torch.nn.Module, **options: object) -> LexiconRows:
     rows = tiny_rows()
-    omp_rows(rows, SOURCE, TARGET, (donor, TARGET), tiny_model("llama_tied", SOURCE.size), **options)
+    model = tiny_model("llama_tied", SOURCE.size)
+    omp_rows(rows, Inputs(PAIR, model=model, donor=(donor, TARGET)), **options)
     return rows
 
 
 @pytest.fixture(scope="module")
 def focus(small_pair: TokenizedPair) -> LexiconRows:
     rows, _ = copied_rows(small_pair, text_tokens_shared(small_pair.source, small_pair.target, "bytes"))
-    focus_rows(rows, small_pair)
+    focus_rows(rows, Inputs(small_pair))
     return rows
 
 
 @pytest.fixture(scope="module")
 def wechsel(small_pair: TokenizedPair) -> LexiconRows:
     rows, _ = copied_rows(small_pair, text_tokens_shared(small_pair.source, small_pair.target, "bytes"))
-    wechsel_rows(rows, small_pair)
+    wechsel_rows(rows, Inputs(small_pair))
     return rows
 
 
@@ -115,7 +118,7 @@ def test_focus_keeps_copies_and_draws_what_the_text_does_not_show(focus: Lexicon
 
 def test_focus_says_so_where_nothing_is_shared(small_pair: TokenizedPair):
     with pytest.raises(InputError, match="share"):
-        focus_rows(LexiconRows(small_pair.target.size), small_pair)
+        focus_rows(LexiconRows(small_pair.target.size), Inputs(small_pair))
 
 
 def test_wechsel_copies_nothing_but_special_tokens(wechsel: LexiconRows, small_pair: TokenizedPair):
@@ -214,7 +217,7 @@ def test_omp_leaves_ids_beyond_the_donors_rows_to_the_mean_row():
 def test_omp_says_what_it_cannot_work_with(donor_vocabulary, rows, k, message):
     donor, model = tiny_model("llama_tied", TARGET.size), tiny_model("llama_tied", SOURCE.size)
     with pytest.raises(InputError, match=message):
-        omp_rows(rows(), SOURCE, TARGET, (donor, donor_vocabulary), model, k=k)
+        omp_rows(rows(), Inputs(PAIR, model=model, donor=(donor, donor_vocabulary)), k=k)
 
 
 def test_transplant_rule_reads_the_last_piece_and_writes_a_decaying_mean(monkeypatch: pytest.MonkeyPatch):

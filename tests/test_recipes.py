@@ -11,15 +11,17 @@ from tiny import WORDS, renumbered, tiny_model, tiny_vocabulary
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tokalign_lab.alignment.baselines import add_last_in_mean_out, add_permuted, add_pieces
-from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
-from tokalign_lab.alignment.neighbours import Candidates
-from tokalign_lab.alignment.one_to_one import one_to_one
-from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods import spaces
+from tokalign_lab.alignment.methods.baselines import last_in_mean_out, permutation, permuted, pieces
+from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.alignment.methods.one_to_one import one_to_one
+from tokalign_lab.alignment.methods.pieces import spell
+from tokalign_lab.alignment.methods.spaces import find_candidates
 from tokalign_lab.alignment.recipes import Alignment, align
-from tokalign_lab.alignment.registry import METHODS, RECIPES, check_recipe
-from tokalign_lab.alignment.spaces import find_candidates, make_space
+from tokalign_lab.alignment.registry import RECIPES, check_recipe
+from tokalign_lab.alignment.search.neighbours import Candidates
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
@@ -41,7 +43,7 @@ def pair_of(source: Vocabulary, target: Vocabulary, text: str = TEXT * 10) -> To
 
 def run(pair: TokenizedPair, recipe: str, **options: object) -> Alignment:
     """Align, with a tiny model and donor where the recipe needs them."""
-    method = METHODS[recipe]
+    method = RECIPES[recipe]
     model = tiny_model("llama_tied", pair.source.size) if method.needs_model else None
     donor = (tiny_model("llama_tied", pair.target.size, seed=1), pair.target) if method.needs_donor else None
     return align(pair, recipe, model=model, donor=donor, **options)
@@ -57,9 +59,9 @@ def test_every_recipe_of_both_papers_and_of_the_peers_is_there() -> None:
         "random", "random-permutation", "mean", "multivariate", "pieces", "last-in-mean-out",
         "focus", "wechsel", "omp",
     }  # fmt: skip
-    assert all(description and "\n" not in description for description in RECIPES.values())
+    assert all(recipe.description and "\n" not in recipe.description for recipe in RECIPES.values())
     papers = {"tokalign", "tokalign-vanilla", "tokalign++", "tokalign++-hidden"}
-    assert {name for name, method in METHODS.items() if method.overlap == "raw"} == papers
+    assert {name for name, method in RECIPES.items() if method.overlap == "raw"} == papers
 
 
 @pytest.mark.parametrize("recipe", list(RECIPES))
@@ -70,7 +72,7 @@ def test_every_recipe_runs_on_next_to_nothing(recipe: str) -> None:
     table, provenance = alignment.lexicon.table, alignment.lexicon.provenance
     assert (table["origin"] != "hole").all()
     assert np.isfinite(np.concatenate([np.zeros(0), *table["weights"]])).all()
-    assert (provenance["recipe"], provenance["parameters"]["overlap"]) == (recipe, METHODS[recipe].overlap)
+    assert (provenance["recipe"], provenance["parameters"]["overlap"]) == (recipe, RECIPES[recipe].overlap)
     assert len(alignment.lexicon.reverse) == pair.source.size
     again = run(pair, recipe).lexicon.table
     assert again.astype(str).equals(table.astype(str))
@@ -106,15 +108,16 @@ def fresh(small_pair: TokenizedPair) -> LexiconRows:
 def test_pieces_and_last_in_mean_out_take_the_same_pieces(small_pair: TokenizedPair, copied: LexiconRows) -> None:
     source, target = small_pair.source, small_pair.target
     mean, last = fresh(small_pair), fresh(small_pair)
-    add_pieces(mean, source, target)
-    add_last_in_mean_out(last, source, target)
+    inputs = Inputs(small_pair)
+    pieces(mean, inputs)
+    last_in_mean_out(last, inputs)
     filled = [i for i in open_ids(copied, target).tolist() if mean.origin[i] == "pieces"]
     assert len(filled) > 9000
     spelled = spell(source, [target.token_bytes[i] for i in filled])
-    for i, pieces in zip(filled[::50], spelled[::50], strict=True):
-        assert set(mean.sources[i]) == set(pieces)
+    for i, ids in zip(filled[::50], spelled[::50], strict=True):
+        assert set(mean.sources[i]) == set(ids)
         assert mean.weights[i].sum() == pytest.approx(1)
-        assert last.sources[i].tolist() == pieces[-1:]
+        assert last.sources[i].tolist() == ids[-1:]
         assert (last.output[i][0].tolist(), last.output[i][2]) == ([], 1.0)
     assert set(last.output) == set(filled)  # copied tokens keep one row for both
 
@@ -123,23 +126,23 @@ def test_permuted_rows_are_whole_source_rows_and_drawn_by_seed(small_pair: Token
     source, target = small_pair.source, small_pair.target
     left = open_ids(copied, target)
     drawn = {}
-    for anew, seed in ((True, 0), (True, 1), (False, 0)):
+    for fill, seed in ((permuted, 0), (permuted, 1), (permutation, 0)):
         rows = fresh(small_pair)
-        add_permuted(rows, source, target, seed, anew)
-        drawn[anew, seed] = rows.source_id[left]
+        fill(rows, Inputs(small_pair, seed))
+        drawn[fill, seed] = rows.source_id[left]
         assert set(rows.origin[left]) == {"permuted"}
         assert all(rows.sources[i].tolist() == [rows.source_id[i]] for i in left[::100])
         assert not source.is_control[rows.source_id[left]].any()
         assert np.isnan(rows.score[left]).all()  # nothing speaks for a row drawn at random
-    assert (drawn[True, 0] != drawn[True, 1]).mean() > 0.99
-    assert len(np.unique(drawn[False, 0])) == len(left)  # a permutation gives each row away once
-    assert len(np.unique(drawn[True, 0])) < len(left)
+    assert (drawn[permuted, 0] != drawn[permuted, 1]).mean() > 0.99
+    assert len(np.unique(drawn[permutation, 0])) == len(left)  # a permutation gives each row away once
+    assert len(np.unique(drawn[permuted, 0])) < len(left)
 
 
 def test_a_permutation_begins_again_where_it_ends() -> None:
     source, target = tiny_vocabulary(265), tiny_vocabulary(330)
     rows = LexiconRows(target.size)
-    add_permuted(rows, source, target, 0, anew=False)
+    permutation(rows, Inputs(TokenizedPair(source, target, None, None, [])))
     uses = np.bincount(rows.source_id, minlength=source.size)[~source.is_control]
     assert set(uses) <= {1, 2}
 
@@ -232,7 +235,7 @@ def test_hidden_states_need_no_mapping() -> None:
     model = tiny_model("llama_tied", pair.source.size)
     everything = text_tokens_shared(pair.source, pair.target, "bytes")
     nothing = text_tokens_shared(pair.source, pair.target, "none")
-    space = make_space(pair, "tokalign++-hidden", nothing, seed=0, model=model)
+    space = spaces.hidden(Inputs(pair, model=model), nothing)
     found = find_candidates(space, everything.target_ids, pair.source.is_control)
     assert (found.candidate_ids[:, 0] == everything.source_ids).mean() > 0.99
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon.shuffle import shuffled
 from tokalign_lab.alignment.recipes import align
-from tokalign_lab.alignment.shuffle import shuffled
 from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.vocabulary import Vocabulary

@@ -15,7 +15,7 @@ from test_rearrange import SOURCE, TARGET, finish, identity, mixed_lexicon
 from tiny import CONFIGS, tiny_model
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.catalog import load_vocabulary, model_folder
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.load import load_model

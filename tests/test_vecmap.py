@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tokalign_lab.alignment.copies import text_tokens_shared
-from tokalign_lab.alignment.induction import induce
-from tokalign_lab.alignment.neighbours import nearest_csls
-from tokalign_lab.alignment.procrustes import common_axes, procrustes
-from tokalign_lab.alignment.vecmap import VecMapSettings, normalise, vecmap
+from tokalign_lab.alignment.methods.copies import text_tokens_shared
+from tokalign_lab.alignment.methods.induction import induce
+from tokalign_lab.alignment.methods.vecmap import VecMapSettings, common_axes, normalise, procrustes, vecmap
+from tokalign_lab.alignment.search.neighbours import nearest_csls
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.anchored import anchored_vectors
@@ -102,7 +101,7 @@ def test_the_dictionary_is_the_dense_one_in_blocks_too(n: int, m: int, monkeypat
     source, target = unit_rows(random_vectors(n, 16, 0)), unit_rows(random_vectors(m, 16, 1))
     pairs, objective = dense_dictionary(source, target)
     for numbers in (1 << 25, 50 * m):
-        monkeypatch.setattr("tokalign_lab.alignment.induction._BLOCK_NUMBERS", numbers)
+        monkeypatch.setattr("tokalign_lab.alignment.methods.induction._BLOCK_NUMBERS", numbers)
         found = induce(source, target)
         assert set(zip(found.source.tolist(), found.target.tolist(), strict=True)) == pairs
         assert found.objective == pytest.approx(objective, abs=2e-6)

@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("ipywidgets")
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.lexicon_rows import LexiconRows, make_reverse
+from tokalign_lab.alignment.lexicon.rows import LexiconRows, make_reverse
 from tokalign_lab.errors import InputError
 from tokalign_lab.projection import project, turned_onto
 from tokalign_lab.runs.folder import RunFolder

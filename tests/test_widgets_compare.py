@@ -17,7 +17,7 @@ pytest.importorskip("ipywidgets")
 from test_comparison import SOURCE, TARGET, lexicon_of
 
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
-from tokalign_lab.alignment.lexicon_rows import LexiconRows, reverse_of
+from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
 from tokalign_lab.progress import Progress

@@ -14,7 +14,7 @@ from test_diagnosis import made_of
 from tiny import tiny_vocabulary
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.evaluation.diagnosis import Diagnosis
 from tokalign_lab.evaluation.finding import MOST_IDS, Finding
 from tokalign_lab.vocabulary import Vocabulary

@@ -23,7 +23,7 @@ from plotly.basedatatypes import BaseFigure
 from plotly.callbacks import BoxSelector, Points
 from test_widgets import make_lexicon, make_vectors
 
-from tokalign_lab.alignment.neighbourhoods import Neighbourhoods
+from tokalign_lab.alignment.search.neighbourhoods import Neighbourhoods
 from tokalign_lab.projection import project, share_a_space
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder

@@ -20,11 +20,11 @@ from tokalign_lab import pipeline
 from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.catalog.texts import write_jsonl
 from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.device import describe_device
 from tokalign_lab.documents import Document, excerpts, n_bytes
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.model.calibrate import calibrate
-from tokalign_lab.model.device import describe_device
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model

@@ -79,7 +79,7 @@ def _requirements() -> list[str]:
 
 def _device() -> str:
     try:
-        from tokalign_lab.model.device import describe_device
+        from tokalign_lab.device import describe_device
     except ImportError:
         return "unknown (torch is not installed)"
     return describe_device()

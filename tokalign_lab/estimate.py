@@ -27,6 +27,9 @@ GLOVE_S_PER_MB = 9.0
 """Both sides, 15 iterations: 59 s for 6 MB (docs/results/quality.md); a free machine needs half (vectors_speed.md)."""
 FASTTEXT_S_PER_MB = 7.5
 """docs/results/quality.md: FOCUS in 45 s for 6 MB."""
+VECTORS_S_PER_MB = {
+    "": 0.0, "anchored": ANCHORED_S_PER_MB, "glove": GLOVE_S_PER_MB, "fasttext": FASTTEXT_S_PER_MB
+}  # fmt: skip
 SEARCH_S_PER_TOKEN = 3e-5
 """Candidates and rows made of them, a token of both vocabularies: anchored less pieces, docs/results/quality.md."""
 ROWS_S_PER_TOKEN = 3.2e-5
@@ -45,8 +48,8 @@ ENCODER_BYTES = 450_000_000
 DEFAULT_TEXT_BYTES = 15_600_000
 """Of the packaged text where it is not built yet."""
 UNMEASURED = {
-    "vecmap": "Mapping one space onto the other is not in the figure; it was not measured.",
-    "hidden": "Reading the text by the model is not in the figure; it was not measured.",
+    "tokalign++": "Mapping one space onto the other is not in the figure; it was not measured.",
+    "tokalign++-hidden": "Reading the text by the model is not in the figure; it was not measured.",
     "omp": "Matching pursuit is not in the figure; two minutes for 49,152 target tokens (docs/results/quality.md).",
 }
 
@@ -114,12 +117,12 @@ def estimate(
     steps["making rows"] = ROWS_S_PER_TOKEN * tokens
     steps["scoring"] = SCORE_S_PER_DOCUMENT * min(MOST_SCORED, FEWEST_SCORED + SCORED_PER_MB * megabytes)
     if method.space is not None:  # hides shared tokens and looks again; GloVe is not trained anew
-        again = vectors if method.space == "anchored" else 0.0
+        again = vectors if method.trains == "anchored" else 0.0
         steps["looking for hidden twins"] = again + SEARCH_S_PER_TOKEN * tokens
     if model_bytes:
         steps["rearranging"] = REARRANGE_S + REARRANGE_S_PER_GB * model_bytes / 1e9
     memory = MEMORY_BYTES + ENCODER_BYTES + MEMORY_PER_TOKEN * tokens + MEMORY_PER_MB * megabytes
-    note = UNMEASURED.get(method.space or method.rest, "")
+    note = UNMEASURED.get(recipe, "")
     return Estimate(
         {name: seconds for name, seconds in steps.items() if seconds},
         round(memory),
@@ -164,8 +167,5 @@ def to_download(names: Sequence[str]) -> list[str]:
 
 
 def _vectors(method: Recipe, megabytes: float) -> float:
-    if method.space == "anchored":
-        return ANCHORED_S + ANCHORED_S_PER_MB * megabytes
-    if method.space in ("glove", "relative", "relative-normalised", "vecmap"):
-        return GLOVE_S_PER_MB * megabytes
-    return FASTTEXT_S_PER_MB * megabytes if method.rest in ("focus", "wechsel") else 0.0
+    fixed = ANCHORED_S if method.trains == "anchored" else 0.0
+    return fixed + VECTORS_S_PER_MB[method.trains] * megabytes

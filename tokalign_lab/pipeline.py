@@ -108,13 +108,12 @@ def check_align(settings: AlignSettings) -> None:
     InputError
         For an unknown recipe or overlap, or when the recipe needs a model or a donor and none is named.
     """
-    from tokalign_lab.alignment.registry import METHODS, check_recipe
-    from tokalign_lab.alignment.spaces import TRAINED_APART
+    from tokalign_lab.alignment.registry import RECIPES, check_recipe
 
     method = check_recipe(settings.recipe, settings.model, settings.donor, settings.one_to_one, settings.overlap)
     for name in ("vectors", "cluster"):
-        if getattr(settings, name) and method.space not in TRAINED_APART:
-            fitting = ", ".join(recipe for recipe, one in METHODS.items() if one.space in TRAINED_APART)
+        if getattr(settings, name) and method.trains != "glove":
+            fitting = ", ".join(recipe for recipe, one in RECIPES.items() if one.trains == "glove")
             raise InputError(f"The recipe '{settings.recipe}' trains no GloVe, so it cannot use {name}; {fitting} can.")
     if settings.vectors and len(settings.vectors) != 2:
         raise InputError(
@@ -138,10 +137,10 @@ def align_text(text: PairText, settings: AlignSettings, progress: Progress | Non
         As `check_align`, or when the text, the model or the donor cannot be used.
     """
     from tokalign_lab.alignment.recipes import align
-    from tokalign_lab.alignment.registry import METHODS
+    from tokalign_lab.alignment.registry import RECIPES
 
     check_align(settings)
-    method = METHODS[settings.recipe]
+    method = RECIPES[settings.recipe]
     pair = text.train_pair(part(progress, 0.0, 0.2))
     if settings.cluster:
         _count_on_cluster(pair, settings.cluster, part(progress, 0.2, 0.4))
@@ -211,11 +210,11 @@ def find_hidden(
     InputError
         For a recipe that compares no vectors, or too little text.
     """
-    from tokalign_lab.alignment.registry import METHODS
+    from tokalign_lab.alignment.registry import RECIPES
     from tokalign_lab.evaluation.held_out import held_out_precision
 
     pair = text.train_pair(part(progress, 0.0, 0.3))
-    reads = recipe in METHODS and METHODS[recipe].needs_model
+    reads = recipe in RECIPES and RECIPES[recipe].needs_model
     loaded = text.model(model if reads else None)
     return held_out_precision(pair, recipe, seed=seed, progress=part(progress, 0.3, 1.0), model=loaded, vectors=vectors)
 
@@ -362,7 +361,7 @@ def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPer
         If the model or the text cannot be used.
     """
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
-    from tokalign_lab.model.device import pick_device
+    from tokalign_lab.device import pick_device
     from tokalign_lab.model.load import load_model
 
     _, held_out = read_parts(settings, needed=("held_out",))
@@ -393,7 +392,7 @@ def check_tune(settings: AdaptRunSettings) -> None:
         model_folder(settings.teacher)
         check_same_tokenizer(load_vocabulary(settings.teacher), vocabulary)
     if settings.device is not None:
-        from tokalign_lab.model.device import pick_device
+        from tokalign_lab.device import pick_device
 
         pick_device(settings.device)
 

@@ -9,13 +9,11 @@ Vectors are scaled to unit length first, because neighbours are judged by cosine
 UMAP is fitted on a seeded sample, for it takes minutes on a whole vocabulary; every other token is put at the
 weighted mean of its nearest fitted tokens, which says less about it, so `Projection.fitted` marks which are which.
 
-Results are kept under the cache folder by the hash of the vectors and parameters. `python -m tokalign_lab.projection`
-makes one in a process of its own, away from a notebook's kernel.
+Results are kept under the cache folder by the hash of the vectors and parameters.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from collections.abc import Sequence
@@ -278,20 +276,3 @@ def _placed(rows: np.ndarray, fitted_rows: np.ndarray, fitted_xy: np.ndarray, bl
         weights /= weights.sum(axis=1, keepdims=True)
         places[start : start + block] = np.einsum("nk,nkd->nd", weights, fitted_xy[nearest])
     return places
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Lay out saved vectors and leave the result in the cache; `--shared` for one layout of all files."""
-    parser = argparse.ArgumentParser(prog="python -m tokalign_lab.projection", description=main.__doc__)
-    parser.add_argument("vectors", nargs="+", type=Path, help="TokenVectors files (.npz)")
-    parser.add_argument("--method", choices=sorted(METHODS), default="umap")
-    parser.add_argument("--shared", action="store_true")
-    parser.add_argument("--fit-on", type=int, default=FIT_ON)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    spaces = [TokenVectors.load(path) for path in options.vectors]
-    project(spaces, options.method, options.shared, options.fit_on, options.seed)
-
-
-if __name__ == "__main__":
-    main()

@@ -21,12 +21,12 @@ import numpy as np
 import psutil
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.compact import save_compact
+from tokalign_lab.alignment.lexicon.compact import save_compact
 from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.device import describe_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import diagnose
 from tokalign_lab.files import atomic_folder, write_json
-from tokalign_lab.model.device import describe_device
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.projection import METHODS, Projection, project, share_a_space
 from tokalign_lab.runs.control import check_finished

@@ -118,6 +118,18 @@ def _visible_character(character: str) -> str:
     return character
 
 
+NEVER_IN_UTF8 = tuple(bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100)))
+"""Bytes that no UTF-8 text holds."""
+
+
+def text_of(token: bytes | None) -> str:
+    """Return the text that a token spells; "" for no token and for a part of a character."""
+    try:
+        return (token or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
 def script_of(token: bytes) -> str:
     """Name the script that most of a token's letters are in.
 
@@ -132,9 +144,8 @@ def script_of(token: bytes) -> str:
     """
     if token.strip(b" ").isalpha():  # letters of ASCII, as most tokens are
         return "Latin"
-    try:
-        text = token.decode("utf-8")
-    except UnicodeDecodeError:
+    text = text_of(token)
+    if token and not text:
         return "bytes"
     found = Counter(_script_of_character(character) for character in text)
     letters = [(n, name) for name, n in found.items() if name not in WITHOUT_LETTERS]

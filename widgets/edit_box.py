@@ -7,7 +7,7 @@ from html import escape
 
 import ipywidgets as w
 
-from tokalign_lab.alignment.edits import Edit, LexiconEdits
+from tokalign_lab.alignment.lexicon.edits import Edit, LexiconEdits
 from tokalign_lab.errors import InputError
 from tokalign_lab.widgets.background import Latest
 from tokalign_lab.widgets.lexicon_view import LexiconView

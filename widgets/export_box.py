@@ -9,7 +9,7 @@ from pathlib import Path
 import ipywidgets as w
 import numpy as np
 
-from tokalign_lab.alignment.export import FORMATS, export_rows
+from tokalign_lab.alignment.lexicon.export import FORMATS, export_rows
 from tokalign_lab.widgets.background import submit
 from tokalign_lab.widgets.lexicon_view import LexiconView
 from tokalign_lab.widgets.panel import bar, button

@@ -16,8 +16,8 @@ import ipywidgets as w
 import numpy as np
 import pandas as pd
 
-from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.runs.control import find_run, runs_root
 from tokalign_lab.runs.folder import RunFolder

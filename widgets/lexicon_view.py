@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.evaluation.breakdown import scripts_of
 from tokalign_lab.spelling import script_of
 from tokalign_lab.token_list import TokenList

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from plotly.colors import sample_colorscale
 
-from tokalign_lab.alignment.neighbourhoods import NEIGHBOURS, Neighbourhoods
+from tokalign_lab.alignment.search.neighbourhoods import NEIGHBOURS, Neighbourhoods
 from tokalign_lab.spelling import script_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary

@@ -13,7 +13,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from tokalign_lab.alignment.registry import METHODS, RECIPES
+from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.results import recipes_table
@@ -88,7 +88,7 @@ class RecipesView(w.VBox):
     @property
     def missing(self) -> list[str]:
         """Recipes without a run that can be started from here, in order."""
-        return [row["recipe"] for row in self.rows if row["run"] is None and not METHODS[row["recipe"]].needs_donor]
+        return [row["recipe"] for row in self.rows if row["run"] is None and not RECIPES[row["recipe"]].needs_donor]
 
     def show(self, source: str, target: str, sides: Sequence[RunFolder | None]) -> None:
         """List the recipes of a pair; `sides` are the runs shown as A and B."""
@@ -139,7 +139,7 @@ class RecipesView(w.VBox):
             self.table.chosen = -1
             self.table.show(range(len(self.rows)), [self._cells(row) for row in self.rows])
         missing = self.missing
-        self._missing.options = [(f"{name}: {RECIPES[name]}", name) for name in missing]
+        self._missing.options = [(f"{name}: {RECIPES[name].description}", name) for name in missing]
         self._missing.layout.display = "" if missing else "none"
         without = [row["recipe"] for row in self.rows if row["run"] is None and row["recipe"] not in missing]
         words = [f"{', '.join(without)} needs a donor model; align it by itself." * bool(without)]

@@ -14,7 +14,7 @@ from typing import Any
 import ipywidgets as w
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.registry import METHODS, RECIPES
+from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.catalog.choices import Choice, where_from
 from tokalign_lab.estimate import Estimate, estimate, size_of_model, size_of_texts, to_download
 from tokalign_lab.widgets.background import Latest, submit
@@ -93,7 +93,7 @@ class RunForm(w.VBox):
     def settings(self) -> dict[str, Any]:
         """What a run would be started with; `donor` and `model` only where the recipe reads them."""
         source, target, _ = self._pair()
-        method = METHODS[self._recipe.value]
+        method = RECIPES[self._recipe.value]
         return {
             "source": source,
             "target": target,
@@ -141,9 +141,9 @@ class RunForm(w.VBox):
 
 def about_html(recipe: str) -> str:
     """Say what a recipe does, and one click away what all others do."""
-    others = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in RECIPES.items())
+    others = "".join(f"<dt>{escape(name)}</dt><dd>{escape(each.description)}</dd>" for name, each in RECIPES.items())
     return (
-        f'<div class="tl-note"><b>{escape(recipe)}</b>: {escape(RECIPES[recipe])}.'
+        f'<div class="tl-note"><b>{escape(recipe)}</b>: {escape(RECIPES[recipe].description)}.'
         f"<details><summary>What every recipe does</summary><dl>{others}</dl></details></div>"
     )
 
@@ -160,7 +160,7 @@ def why_not(settings: Mapping[str, Any], source: Choice, target: Choice, sizes: 
         packaged = catalog.is_known(text) and catalog.find(text).kind == "text"
         if not text.startswith("hub:") and not packaged and not Path(text).expanduser().exists():
             return f"There is no text '{text}'; give a file, a folder, 'default', or hub:org/name."
-    method = METHODS[settings["recipe"]]
+    method = RECIPES[settings["recipe"]]
     wants_model = "rearranging" if settings["rearrange"] else f"the recipe {settings['recipe']}"
     if (settings["rearrange"] or method.needs_model) and source.kind != "model" and source.here:
         return f"The source '{source.name}' is a tokenizer without a model, and {wants_model} needs the model."

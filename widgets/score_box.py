@@ -15,8 +15,8 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 
-from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
-from tokalign_lab.alignment.registry import METHODS
+from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
+from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.files import hash_of, write_json
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import ENDED, RunFolder
@@ -156,7 +156,7 @@ class ScoreBox(w.VBox):
             "lexicon": self._lexicon_file(),
             "encoder": "minilm" if self.sentences.value else None,
         }
-        recipe = METHODS.get(self._edits.lexicon.provenance["recipe"])
+        recipe = RECIPES.get(self._edits.lexicon.provenance["recipe"])
         if recipe is not None and recipe.needs_model and self._known.model:
             settings["model"] = self._known.model
         if before:

@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from tokalign_lab.alignment.neighbourhoods import Neighbourhood
+from tokalign_lab.alignment.search.neighbourhoods import Neighbourhood
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.evaluation.contexts import contexts

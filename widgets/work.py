@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokalign_lab.alignment.registry import METHODS
+from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.gallery import recorded_chains, recorded_run
@@ -89,7 +89,7 @@ class Work:
         """Align the same pair on the same text by another recipe, beside what the lab looks at."""
         settings = self._aligned().info()["settings"]
         named = {name: settings[name] for name in ("source", "target", *_OF_THE_TEXT) if name in settings}
-        method = METHODS[recipe]
+        method = RECIPES[recipe]
         reads = {"model": method.needs_model and settings["source"], "donor": method.needs_donor and settings["target"]}
         return run_going("align", {**named, "recipe": recipe, **{k: v for k, v in reads.items() if v}}, self.root)
 

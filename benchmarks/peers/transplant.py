@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.copies import open_ids
 from tokalign_lab.vocabulary import Vocabulary
 
 DECAY = 0.5  # its --weighting-decay-factor

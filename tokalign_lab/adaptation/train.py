@@ -39,11 +39,11 @@ from tokalign_lab.adaptation.teacher import check_same_tokenizer
 from tokalign_lab.adaptation.teaching import DistilledLoss, Teaching, check_student, prepare_teaching
 from tokalign_lab.adaptation.trainer import OrderedTrainer, arguments_of, without_cache
 from tokalign_lab.corpus import Corpus
+from tokalign_lab.device import describe_device, pick_device
 from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.files import atomic_folder
-from tokalign_lab.model.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.save import save_model
 from tokalign_lab.vocabulary import Vocabulary

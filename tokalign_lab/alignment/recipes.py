@@ -12,23 +12,22 @@ The papers' algorithm (TokAlign sections 3.1 to 3.3), read top to bottom in `ali
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.baselines import add_last_in_mean_out, add_permuted, add_pieces
-from tokalign_lab.alignment.copies import copied_rows, open_ids, text_tokens_shared
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
-from tokalign_lab.alignment.lexicon_rows import LexiconRows, make_reverse, reverse_of
-from tokalign_lab.alignment.mixture import add_mixtures
-from tokalign_lab.alignment.neighbours import Candidates
-from tokalign_lab.alignment.one_to_one import one_to_one as assign
+from tokalign_lab.alignment.lexicon.rows import LexiconRows, make_reverse, reverse_of
+from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.alignment.methods.one_to_one import one_to_one as assign
+from tokalign_lab.alignment.methods.spaces import N_CANDIDATES, Space, find_candidates, turned_space
 from tokalign_lab.alignment.registry import RECIPES as RECIPES
 from tokalign_lab.alignment.registry import check_recipe
-from tokalign_lab.alignment.spaces import N_CANDIDATES, Space, find_candidates, make_space, turned_space
+from tokalign_lab.alignment.search.neighbours import Candidates
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.files import atomic_folder
 from tokalign_lab.progress import Progress, part
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel
 
-    Donor = tuple[PreTrainedModel, Vocabulary]
+    from tokalign_lab.alignment.methods.inputs import Donor
 
 _ASSIGNED_AMONG = 50  # candidates of a one-to-one assignment: ten leave many a token with nothing
 
@@ -124,6 +123,7 @@ def align(
     """
     method = check_recipe(recipe, model, donor, one_to_one, overlap)
     overlap = method.overlap if overlap is None else overlap
+    inputs = Inputs(pair, seed, part(progress, 0.0, 0.8), model, donor, vectors)
     source, target = pair.source, pair.target
     seconds: dict[str, float] = {}
     started = time.perf_counter()
@@ -134,41 +134,34 @@ def align(
     parameters: dict[str, Any] = {"overlap": overlap, "hidden": 0 if hidden is None else len(hidden)}
 
     # 2. Vectors that can be compared.
-    space = make_space(pair, recipe, shared, seed, part(progress, 0.0, 0.8), model, vectors)
+    space = None if method.space is None else method.space(inputs, shared)
     seconds["vectors"] = time.perf_counter() - started
 
-    # 3. Candidates, in both directions.
-    started = time.perf_counter()
+    # 3. Candidates, in both directions; rows are made of them.
     if space is not None:
+        started = time.perf_counter()
         if progress is not None:
             progress(0.8, "comparing tokens")
         parameters |= {**space.parameters, "candidates": N_CANDIDATES, "one_to_one": one_to_one}
         found, choice = _search(space, forward, source, target, one_to_one)
-        found_back, choice_back = _search(turned_space(space), back, target, source, one_to_one)
+        _add_chosen(back, *_search(turned_space(space), back, target, source, one_to_one))
         seconds["neighbours"] = time.perf_counter() - started
+        if method.mix is None:
+            _add_chosen(forward, found, choice)
+        else:
+            parameters |= method.mix(forward, inputs, found)
 
-    # 4. Rows, and in the other direction the best target token of each source token.
+    # 4. All other rows, and in the other direction the best target token of each source token.
     started = time.perf_counter()
     report = part(progress, 0.85, 1.0)
     if report is not None:
         report(0.0, "making the lexicon")
-    if space is not None:
-        _add_chosen(back, found_back, choice_back)
-        if method.rest != "mixture":
-            _add_chosen(forward, found, choice)
-    if method.rest == "mixture":
-        parameters |= add_mixtures(forward, pair, found)
-        add_pieces(back, target, source)
-    elif method.rest in ("focus", "wechsel", "omp"):
-        _add_by_other_method(forward, pair, method.rest, seed, report, model, donor)
-    else:
-        parameters["rest"] = method.rest
-        _add_rest(forward, source, target, method.rest, seed)
-        _add_rest(back, target, source, method.rest, seed)
-    if method.rest in ("focus", "wechsel", "omp"):
-        reverse = reverse_of(forward, source.size)  # they know one direction only
-    else:
+    parameters |= method.fill(forward, replace(inputs, progress=report))
+    if method.two_way:
+        method.fill(back, inputs.turned())
         reverse = make_reverse(back.source_id, back.score, back.origin)
+    else:
+        reverse = reverse_of(forward, source.size)
     lexicon = _lexicon(pair, forward, reverse, recipe, seed, parameters)
     seconds["lexicon"] = time.perf_counter() - started
     if progress is not None:
@@ -196,7 +189,7 @@ def _search(
 
 
 def _add_chosen(rows: LexiconRows, found: Candidates, choice: NDArray[np.int64]) -> None:
-    """Step 4 for tokens that got one of their candidates: a copy of its row."""
+    """Copy the rows of chosen candidates."""
     for i in np.flatnonzero(choice >= 0).tolist():
         target_id, place = int(found.target_ids[i]), int(choice[i])
         ids, scores = found.candidate_ids[i], found.scores[i]
@@ -205,44 +198,6 @@ def _add_chosen(rows: LexiconRows, found: Candidates, choice: NDArray[np.int64])
         if place:  # an assignment gave the best one to somebody else
             rows.score[target_id] = scores[place]
             rows.margin[target_id] = scores[place] - scores[0]
-
-
-def _add_rest(rows: LexiconRows, source: Vocabulary, target: Vocabulary, rest: str, seed: int) -> None:
-    """Step 4 for all others: what the recipe falls back on."""
-    if rest == "pieces":
-        add_pieces(rows, source, target)
-    elif rest == "last-in-mean-out":
-        add_last_in_mean_out(rows, source, target)
-    elif rest in ("permuted", "permutation"):
-        add_permuted(rows, source, target, seed, anew=rest == "permuted")
-    else:
-        rows.fill(open_ids(rows, target), rest)
-
-
-def _add_by_other_method(
-    rows: LexiconRows,
-    pair: TokenizedPair,
-    method: str,
-    seed: int,
-    progress: Progress | None,
-    model: PreTrainedModel | None,
-    donor: Donor | None,
-) -> None:
-    """Step 4 by a method that makes rows in its own way."""
-    if method == "focus":
-        from tokalign_lab.alignment.focus import focus_rows
-
-        focus_rows(rows, pair, seed, progress)
-    elif method == "wechsel":
-        from tokalign_lab.alignment.wechsel import wechsel_rows
-
-        wechsel_rows(rows, pair, seed, progress)
-    else:
-        from tokalign_lab.alignment.omp import omp_rows
-
-        assert model is not None  # check_recipe saw to both
-        assert donor is not None
-        omp_rows(rows, pair.source, pair.target, donor, model, progress=progress)
 
 
 def _lexicon(

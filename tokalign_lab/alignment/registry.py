@@ -1,15 +1,26 @@
-"""Every recipe as data: which vectors, which shared tokens, and what becomes of the rest.
+"""Every recipe in one table: how tokens are compared, and how each row is made.
 
-`recipes.align` is the one algorithm; a recipe is a line of this table. What a paper leaves open is filled in as its
-script does, or as the paper before it did, and said in the description.
+`recipes.align` is the one algorithm; a recipe is an entry of `RECIPES`. Where a paper leaves something open, the recipe
+does what the paper's script does, or else what the paper before it did, and the description says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods import baselines, spaces
+from tokalign_lab.alignment.methods.focus import focus_rows
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.alignment.methods.mixture import add_mixtures
+from tokalign_lab.alignment.methods.omp import omp_rows
+from tokalign_lab.alignment.methods.wechsel import wechsel_rows
+from tokalign_lab.alignment.search.neighbours import Candidates
 from tokalign_lab.errors import InputError
+from tokalign_lab.vocabulary import SharedTokens
 
 
 @dataclass(frozen=True)
@@ -20,93 +31,110 @@ class Recipe:
     ----------
     description : str
         One line for lists and help.
-    rest : str
-        What makes the rows that are neither copied nor found by vectors: "pieces", "last-in-mean-out", "mean",
-        "random", "multivariate", "permuted" (a source row at random), "permutation"; or a method of its own: "focus",
-        "wechsel", "omp", and "mixture", which makes those found by vectors too.
-    space : str, optional
-        The vectors that tokens are compared by, a name that `spaces.make_space` knows; None compares none.
+    fill : callable
+        Makes the rows that are still open after copies and candidates, and returns parameters for the provenance.
+    space : callable, optional
+        Makes the vectors that tokens are compared by (`methods.spaces`); None compares none.
+    mix : callable, optional
+        Makes rows of several candidates; None copies the row of the best one.
+    two_way : bool
+        Whether `fill` can make the source-to-target direction too; otherwise that direction is read off the rows.
     overlap : str
-        How shared tokens are found unless the caller says so: "bytes", or "raw" as in the papers.
+        How shared tokens are found unless the caller says so: "bytes", or "raw" (by string, as in the papers).
+    trains : str
+        Which vectors are trained on the text: "anchored", "glove", "fasttext", or "" for none. It decides the cost.
     needs_model, needs_donor : bool
         Whether the source model, or a donor model with the target tokenizer, has to be given.
     """
 
     description: str
-    rest: str
-    space: str | None = None
+    fill: Callable[[LexiconRows, Inputs], dict[str, Any]]
+    space: Callable[[Inputs, SharedTokens], spaces.Space] | None = None
+    mix: Callable[[LexiconRows, Inputs, Candidates], dict[str, Any]] | None = None
+    two_way: bool = True
     overlap: str = "bytes"
+    trains: str = ""
     needs_model: bool = False
     needs_donor: bool = False
 
 
-METHODS = {
+RECIPES = {
     "anchored": Recipe(
         "PMI vectors over shared tokens; ten CSLS candidates mixed with the token's source pieces (our best)",
-        rest="mixture",
-        space="anchored",
+        baselines.pieces,
+        spaces.anchored,
+        add_mixtures,
+        trains="anchored",
     ),
     "tokalign": Recipe(
         "GloVe, cosines to 300 shared pivots by dot product; copy of the best source row; a random source row where "
         "there is no vector; shared by string (the paper's script)",
-        rest="permuted",
-        space="relative",
+        baselines.permuted,
+        spaces.relative,
         overlap="raw",
+        trains="glove",
     ),
     "tokalign-normalised": Recipe(
         "as tokalign, but descriptions scaled to length 1, shared by bytes, pieces where there is no vector",
-        rest="pieces",
-        space="relative-normalised",
+        baselines.pieces,
+        partial(spaces.relative, scaled=True),
+        trains="glove",
     ),
     "tokalign-vanilla": Recipe(
         "as tokalign, but the plain cosine of two GloVe spaces that were trained apart",
-        rest="permuted",
-        space="glove",
+        baselines.permuted,
+        spaces.glove,
         overlap="raw",
+        trains="glove",
     ),
     "tokalign++": Recipe(
         "GloVe, VecMap from identical tokens, CSLS; copy of the best source row; a random one where there is no "
         "vector, as tokalign (the second paper)",
-        rest="permuted",
-        space="vecmap",
+        baselines.permuted,
+        spaces.mapped,
         overlap="raw",
+        trains="glove",
     ),
     "tokalign++-hidden": Recipe(
         "last hidden states of the source model, CSLS; copy of the best source row; a random one where there is no "
         "text; needs the model",
-        rest="permuted",
-        space="hidden",
+        baselines.permuted,
+        spaces.hidden,
         overlap="raw",
         needs_model=True,
     ),
     "focus": Recipe(
         "FOCUS: sparse mixtures of shared tokens by fastText similarity in the target text",
-        rest="focus",
+        focus_rows,
+        two_way=False,
+        trains="fasttext",
     ),
     "wechsel": Recipe(
         "WECHSEL: mixtures of the ten nearest source tokens by fastText subword vectors; copies nothing",
-        rest="wechsel",
+        wechsel_rows,
+        two_way=False,
+        trains="fasttext",
     ),
     "omp": Recipe(
         "orthogonal matching pursuit: a donor model's row as a sum of shared rows; needs the model and a donor",
-        rest="omp",
+        omp_rows,
+        two_way=False,
         needs_model=True,
         needs_donor=True,
     ),
-    "pieces": Recipe("the mean of the source tokens that spell the token (FVT); needs no vectors", rest="pieces"),
+    "pieces": Recipe("the mean of the source tokens that spell the token (FVT); needs no vectors", baselines.pieces),
     "last-in-mean-out": Recipe(
-        "input: the last source token of those that spell the token; output: the mean row", rest="last-in-mean-out"
+        "input: the last source token of those that spell the token; output: the mean row", baselines.last_in_mean_out
     ),
-    "mean": Recipe("the mean of all source rows for every token that is not shared", rest="mean"),
+    "mean": Recipe("the mean of all source rows for every token that is not shared", baselines.mean),
     "multivariate": Recipe(
         "a draw from the source rows' normal distribution with full covariance for every token that is not shared",
-        rest="multivariate",
+        baselines.multivariate,
     ),
-    "random": Recipe("a random row for every token that is not shared", rest="random"),
-    "random-permutation": Recipe("the source rows shuffled, for every token that is not shared", rest="permutation"),
+    "random": Recipe("a random row for every token that is not shared", baselines.random),
+    "random-permutation": Recipe("the source rows shuffled, for every token that is not shared", baselines.permutation),
 }
-RECIPES = {name: recipe.description for name, recipe in METHODS.items()}
-"""The name of each recipe and what it does."""
+"""Every recipe by its name."""
 OVERLAPS = ("bytes", "raw", "none")  # see vocabulary.shared_tokens
 
 
@@ -131,9 +159,9 @@ def check_recipe(
     InputError
         For an unknown recipe or overlap, or a recipe that lacks something or cannot be one-to-one.
     """
-    if name not in METHODS:
-        raise InputError(f"There is no recipe '{name}'; choose one of {', '.join(METHODS)}.")
-    recipe = METHODS[name]
+    if name not in RECIPES:
+        raise InputError(f"There is no recipe '{name}'; choose one of {', '.join(RECIPES)}.")
+    recipe = RECIPES[name]
     if recipe.needs_model and model is None:
         raise InputError(f"The recipe '{name}' reads the source model; give it (model=, or --model NAME).")
     if recipe.needs_donor and donor is None:
@@ -141,7 +169,7 @@ def check_recipe(
             f"The recipe '{name}' needs a donor, a model whose tokenizer is the target; give it (donor=, or --donor "
             "NAME)."
         )
-    if one_to_one and (recipe.space is None or recipe.rest == "mixture"):
+    if one_to_one and (recipe.space is None or recipe.mix is not None):
         raise InputError(
             f"The recipe '{name}' does not choose one source token for each target token, so it cannot be one-to-one; "
             "use tokalign, tokalign++ or another that does."

@@ -3,7 +3,7 @@
 Scores say how much is lost; a diagnosis says where. It needs the lexicon and its tokenizers only, looks a little
 further with the vectors that it was found with, and at untrained rows with the source model. Each finding is a sentence
 with numbers and tokens; the bounds between ok, warn and poor are named constants of the modules that judge
-(`mapping_findings`, `row_findings`, `text_findings`, `pair_findings`), with where they come from.
+(`mapping_findings`, `row_findings`, `text_findings`), with where they come from.
 
 The verdict is "poor" if any finding is, "usable" if any is a warning, and "good" otherwise. A pair of real tokenizers
 that cut text differently is at best usable: it loses something that only tuning brings back.
@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.evaluation.finding import SEVERITIES, Case, Finding, worst
 from tokalign_lab.evaluation.mapping_findings import mapping_findings
-from tokalign_lab.evaluation.pair_findings import pair_findings
 from tokalign_lab.evaluation.row_findings import row_findings
-from tokalign_lab.evaluation.text_findings import text_findings
+from tokalign_lab.evaluation.text_findings import pair_findings, text_findings
 from tokalign_lab.progress import Progress
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary

@@ -41,7 +41,7 @@ class Finding:
     evidence : str
         One sentence with the numbers.
     advice : str
-        What to do about it; empty where it is ok.
+        What to do about it; emptied where it is ok.
     values : dict
         The numbers by name.
     examples : list of str
@@ -57,6 +57,10 @@ class Finding:
     values: dict[str, Any] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
     target_ids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.severity == "ok":
+            object.__setattr__(self, "advice", "")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.copies import text_tokens_shared
+from tokalign_lab.alignment.methods.copies import text_tokens_shared
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.alignment.methods.spaces import Space, find_candidates, turned_space
 from tokalign_lab.alignment.registry import check_recipe
-from tokalign_lab.alignment.spaces import Space, find_candidates, make_space, turned_space
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.interval import Interval, of_share
@@ -122,7 +123,8 @@ def held_out_precision(
     InputError
         If the recipe ranks no candidates, or no shared token is frequent enough to be hidden.
     """
-    if check_recipe(recipe, model).space is None:
+    make_space = check_recipe(recipe, model).space
+    if make_space is None:
         raise InputError(
             f"The recipe '{recipe}' ranks no candidates, so it has no P@1; choose one that compares vectors, such as "
             "anchored or tokalign."
@@ -132,8 +134,7 @@ def held_out_precision(
     shared = text_tokens_shared(pair.source, pair.target, overlap)
     hidden = _hide(pair, shared, share, max_tokens, seed)
     kept = text_tokens_shared(pair.source, pair.target, overlap, hidden.target_ids)
-    space = make_space(pair, recipe, kept, seed, part(progress, 0.0, 0.9), model, vectors)
-    assert space is not None  # seen to above
+    space = make_space(Inputs(pair, seed, part(progress, 0.0, 0.9), model, vectors=vectors), kept)
     target_ranks = _ranks(space, hidden.target_ids, hidden.source_ids, pair.source.is_control)
     source_ranks = _ranks(turned_space(space), hidden.source_ids, hidden.target_ids, pair.target.is_control)
     if progress is not None:

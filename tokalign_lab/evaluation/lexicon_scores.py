@@ -8,8 +8,8 @@ source) and compare with the source's own ids of the same text; and the other wa
 - **Sentence score**: the cosine between sentence embeddings of both id sequences decoded by the same tokenizer. The
   papers call it BERTScore; it is not the token-matching score of Zhang et al. 2020, so it has its own name here. It
   asks whether the same meaning comes out.
-- **BERTScore** (`bertscore`): the score of that name, over the tokens of the same two texts and from the same pass of
-  the encoder. It asks whether the same meaning comes out word by word.
+- **BERTScore** (`encoder.bert_score`): the score of that name, over the tokens of the same two texts and from the same
+  pass of the encoder. It asks whether the same meaning comes out word by word.
 
 None of them counts a row that rests on no single token (mean, random) as anything but lost. Both papers report that
 the first two fall in step with the first training loss (r2 about 0.93 to 0.95). Each is a mean over documents and
@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import Corpus, TokenizedPair
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.bertscore import bert_score
-from tokalign_lab.evaluation.encoder import ENCODER_TOKENS, Encoder
+from tokalign_lab.evaluation.encoder import ENCODER_TOKENS, Encoder, bert_score
 from tokalign_lab.evaluation.interval import Interval, of_mean, of_ratio
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vocabulary import Vocabulary

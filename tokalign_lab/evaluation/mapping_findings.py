@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.neighbours import nearest
+from tokalign_lab.alignment.search.neighbours import nearest
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.finding import NO_SCRIPT, Case, Finding, first_ids, grade, percent, several, worst
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -73,7 +73,7 @@ def hubs(case: Case) -> Finding:
         severity,
         f"{n:,} aligned tokens chose {several(len(ids), 'different source')}; the three most chosen take "
         f"{percent(values['top_three'])}, the first alone {times.max():,}.",
-        "" if severity == "ok" else f"Hubs: {_ALIGN_AGAIN}.",
+        f"Hubs: {_ALIGN_AGAIN}.",
         values,
         [f"{case.source.label(int(ids[i]))} × {times[i]:,}" for i in order[:5]],
         case.ids(case.aligned[np.isin(chosen, ids[order[:3]])]),
@@ -99,7 +99,7 @@ def margins(case: Case) -> Finding | None:
         severity,
         f"The best candidate leads the second by {middle:.4f} in the median (quartiles {low:.4f} and {high:.4f}); for "
         f"{percent(small)} of {len(margin):,} tokens by less than {bound:.4f}, which is a toss-up.",
-        "" if severity == "ok" else f"Doubtful choices: {_ALIGN_AGAIN}, or mix several candidates (anchored).",
+        f"Doubtful choices: {_ALIGN_AGAIN}, or mix several candidates (anchored).",
         {"n": len(margin), "quartiles": [float(low), float(middle), float(high)], "bound": bound, "small": small},
         case.pairs(closest),
         first_ids(closest[: int((margin < bound).sum())]),
@@ -125,7 +125,7 @@ def mutual(case: Case) -> Finding | None:
         "mutual choice",
         severity,
         f"Of {len(free):,} aligned tokens whose source has no twin of its own, {percent(share)} are chosen back by it.",
-        "" if severity == "ok" else f"One-sided choices: {_ALIGN_AGAIN}.",
+        f"One-sided choices: {_ALIGN_AGAIN}.",
         {"n": len(free), "share": share, "source_has_twin": 1 - len(free) / len(case.aligned)},
         case.pairs(free[~chosen_back]),
         case.ids(free[~chosen_back]),
@@ -148,10 +148,7 @@ def crowds(case: Case) -> Finding:
         "one source for many",
         severity,
         f"{case.amount(crowded)} inherit a row that {CROWD} or more inherit; the largest crowd is {largest:,}.",
-        ""
-        if severity == "ok"
-        else "Targets that share a row share its probability: use a recipe that mixes rows (anchored), or align "
-        "one-to-one.",
+        "Targets that share a row share its probability: use a recipe that mixes rows (anchored), or align one-to-one.",
         {"crowded_share": case.share(crowded), "largest": largest},
         [f"{case.source.label(int(sources[i]))} → {times[i]:,} tokens" for i in order if times[i] >= CROWD],
         case.ids(crowded),
@@ -174,7 +171,7 @@ def scripts(case: Case) -> Finding | None:
         severity,
         f"{wrong.sum():,} of {n:,} aligned tokens ({percent(share)}) have a partner in another script, though the "
         "source has tokens in their own.",
-        "" if severity == "ok" else "Align with more text in the scripts of these tokens.",
+        "Align with more text in the scripts of these tokens.",
         {"n": n, "share": share},
         case.pairs(ids[np.argsort(-case.counts[ids], kind="stable")]),
         case.ids(ids),
@@ -205,7 +202,7 @@ def vector_neighbours(case: Case, source: TokenVectors, target: TokenVectors) ->
         severity,
         f"{percent(share)} of {len(asking):,} target tokens and their nearest source are each other's nearest; "
         f"{len(target):,} target and {len(source):,} source tokens have a vector.",
-        "" if severity == "ok" else "The two sets of vectors hardly fit: align with more text, or by another recipe.",
+        "The two sets of vectors hardly fit: align with more text, or by another recipe.",
         {"n": len(asking), "share": share, "target_vectors": len(target), "source_vectors": len(source)},
         target_ids=case.ids(target.ids[asking[back != asking]]),
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.finding import Case, Finding, grade, several
+from tokalign_lab.spelling import NEVER_IN_UTF8
 from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ AS_CLOSE = 3.0
 """An untrained row is at most so many times as far out as the median unused row ..."""
 FAR = 0.25
 """... and nearer than this share of the median distance of all rows."""
-_NEVER_IN_UTF8 = (0xC0, 0xC1, *range(0xF5, 0x100))
 
 
 def row_findings(case: Case, model: PreTrainedModel | None) -> list[Finding]:
@@ -68,7 +68,7 @@ def coverage(case: Case) -> Finding:
         "coverage",
         severity,
         f"{case.amount(case.with_partner)} have a partner, {case.amount(rest)} rest on pieces.",
-        "" if severity == "ok" else "More text gives more tokens vectors, and so partners.",
+        "More text gives more tokens vectors, and so partners.",
         values,
         case.most_used(rest),
         case.ids(rest),
@@ -86,7 +86,7 @@ def nothing(case: Case) -> Finding:
         "rows that rest on nothing",
         severity,
         f"{case.amount(case.on_nothing)} have the mean row or a random one.",
-        "" if severity == "ok" else "Use a recipe that falls back on pieces (anchored, pieces).",
+        "Use a recipe that falls back on pieces (anchored, pieces).",
         {"share": case.share(case.on_nothing), "share_of_text": share},
         case.most_used(case.on_nothing),
         case.ids(case.on_nothing),
@@ -116,7 +116,7 @@ def astray(case: Case) -> Finding:
         severity,
         f"Of {several(len(shared.target_ids), 'token')} that the source spells the same, {case.amount(hit)} have the "
         "row of another token.",
-        "" if severity == "ok" else "Copy what both vocabularies have, by bytes (anchored and pieces do).",
+        "Copy what both vocabularies have, by bytes (anchored and pieces do).",
         {"shared": len(shared.target_ids), "astray": len(hit), "share_of_text": share},
         case.pairs(case.ids(hit)),
         case.ids(hit),
@@ -163,7 +163,7 @@ def untrained_rows(source: Vocabulary, matrix: torch.Tensor) -> NDArray[np.bool_
     """
     rows = len(matrix)
     unused = [*range(source.size, rows), *np.flatnonzero(source.is_hole).tolist()]
-    unused += [i for byte in _NEVER_IN_UTF8 if (i := source.id_of_bytes(bytes([byte]))) is not None]
+    unused += [i for byte in NEVER_IN_UTF8 if (i := source.id_of_bytes(byte)) is not None]
     unused = [i for i in unused if i < rows]
     if len(unused) < 2:
         return None
@@ -201,7 +201,7 @@ def _useless_finding(case: Case, name: str, hit: NDArray[np.bool_], what: str) -
         name,
         severity,
         evidence,
-        "" if severity == "ok" else "These rows carry nothing: choose other sources for them, or pieces.",
+        "These rows carry nothing: choose other sources for them, or pieces.",
         values,
         case.pairs(np.flatnonzero(hit & (case.source_of >= 0) & (case.source_of < case.source.size))) if n else [],
         case.ids(hit),

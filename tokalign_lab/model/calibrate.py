@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokalign_lab.device import pick_device
 from tokalign_lab.documents import Document, excerpts, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import head_inputs
@@ -160,7 +161,7 @@ def _expected(
     states: torch.Tensor, input_ids: torch.Tensor, weight: torch.Tensor, shift: torch.Tensor, cap: float | None
 ) -> tuple[torch.Tensor, float]:
     """Sum of each token's probability over all states, float32 (vocab_size,); and the mean nats of the text."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device()
     weight, shift = weight.to(device), shift.to(device)
     expected, nats = torch.zeros_like(shift), 0.0
     block = max(1, _BLOCK_NUMBERS // len(weight))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError, first_line
-from tokalign_lab.model.device import pick_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,6 +16,7 @@ import unicodedata
 
 from tokalign_lab.evaluation.finding import Finding, percent, several
 from tokalign_lab.model.folder_case import FolderCase
+from tokalign_lab.spelling import NEVER_IN_UTF8
 from tokalign_lab.vocabulary import Vocabulary
 
 PROBES = {
@@ -40,7 +41,6 @@ PROBES = {
 UNREACHABLE_WARN, UNREACHABLE_FAIL = 0.02, 0.1
 """Shares of the vocabulary. The worst of the tokenizers above has 1.3 %; a tenth means lost merges or normaliser."""
 _CONTEXTS = ("", "\n", "a")  # after a line end there is no dummy space; "a" makes a WordPiece go on
-_NEVER_IN_UTF8 = {bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
 _MARK = re.compile(r"<[^\s<>]{1,40}>")
 _EXAMPLES = 5
 
@@ -77,7 +77,7 @@ def unreachable_tokens(case: FolderCase) -> Finding:
     left = _never_seen(vocabulary, texts)
     expected = [i for i in left if vocabulary.is_byte_fallback[i]]
     left = [i for i in left if not vocabulary.is_byte_fallback[i]]
-    expected += [i for i in fragments if vocabulary.is_byte_fallback[i] or vocabulary.token_bytes[i] in _NEVER_IN_UTF8]
+    expected += [i for i in fragments if vocabulary.is_byte_fallback[i] or vocabulary.token_bytes[i] in NEVER_IN_UTF8]
     broken = [i for i in fragments if i not in set(expected) and not _merges_make(vocabulary, i)]
     unmade = [i for i in left if not _merges_make(vocabulary, i)]
     cut = sorted(set(left) - set(unmade))

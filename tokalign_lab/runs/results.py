@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.registry import METHODS
+from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.documents import Document, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import Diagnosis
@@ -109,11 +109,11 @@ def recipes_table(
     Returns
     -------
     list of dict
-        In the order of `METHODS`, for each of its runs (the newest first) `recipe`, `run` (its path), `name`, `state`,
+        In the order of `RECIPES`, for each of its runs (the newest first) `recipe`, `run` (its path), `name`, `state`,
         `text`, `max_bytes`, `seed`, `seconds`, and `scores` (`scores.json`); a recipe without a run has one row with
         `run` None and the state "not aligned".
     """
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in RECIPES}
     for run in [*list_runs(root), *(list_runs(gallery_root()) if recorded else [])]:
         info = run.info()
         settings = info["settings"]

@@ -20,6 +20,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.stream import Stream
 
@@ -68,7 +69,7 @@ def count_contexts(
         (n, n_columns); the same bits for any number of threads and on any device.
     """
     weights = weights_of(window, stream.counts)
-    device = choose_device(device)
+    device = str(pick_device(device))
     if device != "cpu":
         from tokalign_lab.vectors.torch_backend import sum_contexts
 
@@ -88,23 +89,6 @@ def cooccurrence(stream: Stream, window: int = 15, device: str | None = None) ->
     """
     n = len(stream.ids)
     return count_contexts(stream, np.arange(n, dtype=np.int32), n, window, device=device)
-
-
-def choose_device(name: str | None) -> str:
-    """Return `name`, or "cuda" where torch finds such a GPU and else "cpu".
-
-    Raises
-    ------
-    InputError
-        If a GPU is asked for and there is none.
-    """
-    if name == "cpu":
-        return name
-    import torch
-
-    if name is not None and not torch.cuda.is_available():
-        raise InputError(f"'{name}' was asked for, but torch finds no CUDA device here; use 'cpu'.")
-    return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def weights_of(window: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:

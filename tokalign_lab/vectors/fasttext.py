@@ -20,9 +20,17 @@ import numpy as np
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
+from tokalign_lab.spelling import text_of
 from tokalign_lab.vectors.store import remembered
 from tokalign_lab.vectors.token_vectors import TokenVectors
-from tokalign_lab.vectors.word2vec import Sentences, check_at_least_one, pieces, train_on
+from tokalign_lab.vectors.word2vec import (
+    Sentences,
+    check_at_least_one,
+    gensim_settings,
+    pieces,
+    train_on,
+    vectors_of,
+)
 
 if TYPE_CHECKING:
     from gensim.models import FastText
@@ -99,14 +107,8 @@ def fasttext_vectors(
 
     def train() -> TokenVectors:
         raw = [vocabulary.raw_token(i) for i in range(vocabulary.size)]
-        id_of = {word: i for i, word in enumerate(raw)}
         model = _train(settings, seed, Sentences(corpus, np.array(raw, dtype=object)), progress)
-        found = np.array([id_of[word] for word in model.wv.index_to_key], dtype=np.int64)
-        order = np.argsort(found)
-        return TokenVectors(
-            found[order], model.wv.vectors[order], model.wv.expandos["count"][order], corpus.vocabulary_fingerprint,
-            {**key, "text_hash": corpus.text_hash},
-        )  # fmt: skip
+        return vectors_of(model, raw, corpus, key)
 
     return remembered(corpus, key, train) if cached else train()
 
@@ -156,7 +158,7 @@ def fasttext_word_vectors(
         known = trained[0].wv
         found: dict[int, Any] = {}
         for token_id, token in enumerate(vocabulary.token_bytes):
-            word = _text_of(token)
+            word = text_of(token).strip()
             # An n-gram may begin with "<" and end with ">", which fastText puts around every word.
             if word and (word in known.key_to_index or len(word) + 2 >= settings.shortest):
                 found[token_id] = known.get_vector(word)
@@ -186,20 +188,10 @@ class _Words:
             yield from pieces(document.text.split())
 
 
-def _text_of(token: bytes | None) -> str:
-    try:
-        return (token or b"").decode().strip()
-    except UnicodeDecodeError:
-        return ""
-
-
 def _train(settings: FastTextSettings, seed: int, sentences: Any, progress: Progress | None) -> FastText:
     from gensim.models import FastText
 
-    model = FastText(
-        sg=0, vector_size=settings.dimensions, window=settings.window, min_count=settings.min_count,
-        negative=settings.negative, alpha=settings.learning_rate, sample=settings.sampling, epochs=settings.epochs,
-        min_n=settings.shortest, max_n=settings.longest, bucket=settings.buckets, seed=seed, workers=1,
-    )  # fmt: skip
+    ngrams = {"min_n": settings.shortest, "max_n": settings.longest, "bucket": settings.buckets}
+    model = FastText(sg=0, **ngrams, **gensim_settings(settings, seed))
     train_on(model, sentences, settings.min_count, progress)
     return model

@@ -1,4 +1,4 @@
-"""Token vectors in other programs' files: word2vec text, .npy, and gensim's KeyedVectors.
+"""Token vectors in other programs' files: word2vec text (which gensim reads and writes too) and .npy.
 
 Everywhere a token is known by its id, and where words are asked for, by its id as a string, as upstream's corpus for
 GloVe has it: tokens hold spaces and half characters, which no text format can. Rows are written by falling count, as
@@ -23,8 +23,6 @@ from tokalign_lab.files import atomic_file
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 if TYPE_CHECKING:
-    from gensim.models import KeyedVectors
-
     from tokalign_lab.vocabulary import Vocabulary
 
 _UNKNOWN = ("<unk>", "</s>")  # rows that GloVe and word2vec add by themselves; they are no tokens
@@ -98,20 +96,8 @@ def load_vectors(path: Path, vocabulary: Vocabulary) -> TokenVectors:
     return vectors
 
 
-def save_npy(vectors: TokenVectors, path: Path) -> None:
-    """Write the rows to `path` and, beside it, NAME.ids.npy and NAME.counts.npy in the same order."""
-    path = Path(path)
-    for name, array in (
-        (path, vectors.rows),
-        (_beside(path, "ids"), vectors.ids),
-        (_beside(path, "counts"), vectors.counts),
-    ):
-        with atomic_file(name) as temporary, open(temporary, "wb") as file:
-            np.save(file, array)
-
-
 def load_npy(path: Path, vocabulary: Vocabulary) -> TokenVectors:
-    """Read a matrix of vectors; what `save_npy` puts beside it names the rows.
+    """Read a matrix of vectors, NAME.npy; NAME.ids.npy and NAME.counts.npy next to it hold a number for each row.
 
     Without NAME.ids.npy there must be a row for every id, 0 to size - 1; without NAME.counts.npy counts are ranks.
 
@@ -153,37 +139,6 @@ def load_npy(path: Path, vocabulary: Vocabulary) -> TokenVectors:
     order = np.argsort(ids)
     provenance = {"method": "file", "file": path.name}
     return TokenVectors(ids[order], rows[order], counts[order], vocabulary.fingerprint, provenance)
-
-
-def to_keyed_vectors(vectors: TokenVectors) -> KeyedVectors:
-    """Give gensim's KeyedVectors, by falling count; a token's key is its id as a string, its count is kept."""
-    from gensim.models import KeyedVectors
-
-    order = _by_frequency(vectors)
-    keyed = KeyedVectors(vectors.dimensions)
-    keyed.add_vectors([str(i) for i in vectors.ids[order]], vectors.rows[order])
-    for i in order:
-        keyed.set_vecattr(str(vectors.ids[i]), "count", int(vectors.counts[i]))
-    return keyed
-
-
-def from_keyed_vectors(keyed: KeyedVectors, vocabulary: Vocabulary) -> TokenVectors:
-    """Take gensim's KeyedVectors whose keys are token ids; without counts, counts are ranks.
-
-    Raises
-    ------
-    InputError
-        If a key is no id of the vocabulary, or a vector is not finite.
-    """
-    known = [(i, key) for i, key in enumerate(keyed.index_to_key) if str(key) not in _UNKNOWN]
-    ids = np.array([_token_id(str(key), vocabulary, f"KeyedVectors, key {i}") for i, key in known], dtype=np.int64)
-    places = np.array([i for i, _ in known], dtype=np.int64)
-    rows = np.asarray(keyed.vectors)[places]
-    if "count" not in keyed.expandos:
-        return _ranked(ids, rows, vocabulary, "KeyedVectors")
-    order = np.argsort(ids)
-    counts = np.asarray(keyed.expandos["count"])[places]
-    return TokenVectors(ids[order], rows[order], counts[order], vocabulary.fingerprint, {"method": "KeyedVectors"})
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -21,9 +21,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part
-from tokalign_lab.vectors.cooccurrence import Counts, choose_device
+from tokalign_lab.vectors.cooccurrence import Counts
 from tokalign_lab.vectors.store import remembered
 from tokalign_lab.vectors.text_counts import text_counts
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -93,7 +94,7 @@ def glove_vectors(
         If no token occurs `min_count` times.
     """
     settings = settings or GloveSettings()
-    device = choose_device(device)
+    device = str(pick_device(device))
     key = {"method": "glove", "seed": seed, **asdict(settings)}
     if device != "cpu":
         key["trained_on"] = device.split(":")[0]  # other bits than a CPU's, so another place in the cache

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
+from tokalign_lab.spelling import text_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -35,7 +36,7 @@ POOLINGS = ("last", "mean", "max")
 _BATCH_TOKENS = 4096  # enough to keep a processor busy, little enough for its memory
 
 Spell = Callable[[Vocabulary, Sequence[bytes]], list[list[int]]]
-"""Writes byte strings as ids of a vocabulary, as `alignment.pieces.spell` does; an empty list where it cannot."""
+"""Writes byte strings as ids of a vocabulary, as `pieces.spell` does; an empty list where it cannot."""
 
 
 def hidden_state_vectors(
@@ -112,15 +113,7 @@ def _what_to_read(source: Vocabulary, of: Vocabulary, spell: Spell) -> tuple[dic
         spelled = spell(source, [tokens[i] for i in others])
         read = {i: [twin] for i, twin in twins.items()}
         read |= {i: pieces for i, pieces in zip(others, spelled, strict=True) if pieces}
-    return read, sum(not _is_text(tokens[i]) for i in read)
-
-
-def _is_text(token: bytes) -> bool:
-    try:
-        token.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return read, sum(not text_of(tokens[i]) for i in read)
 
 
 def _states(

@@ -24,10 +24,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_folder, cache_folder, hash_of
 from tokalign_lab.progress import Progress
-from tokalign_lab.vectors.cooccurrence import Counts, RowSums, choose_device, to_float, weights_of
+from tokalign_lab.vectors.cooccurrence import Counts, RowSums, to_float, weights_of
 from tokalign_lab.vectors.spill import MERGE_BYTES, Block, merged_blocks, remove_runs, row_blocks, write_run
 from tokalign_lab.vectors.stream import Kept, Stream, keep_frequent, part_stream
 
@@ -102,7 +103,7 @@ def text_counts(
         kept = kept_tokens(corpus, vocabulary_size, min_count)
         weights = weights_of(window, kept.counts)
         bounds, budget = cut_text(kept, len(corpus.ids), window, max_bytes)
-        where = choose_device(device)
+        where = str(pick_device(device))
 
         def blocks_of(part: int) -> Iterator[Block]:
             if progress is not None:

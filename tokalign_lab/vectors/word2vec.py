@@ -12,7 +12,7 @@ several race over the same rows, and the result would differ from run to run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,19 +90,10 @@ def word2vec_vectors(
     def train() -> TokenVectors:
         from gensim.models import Word2Vec
 
-        words = np.array([str(i) for i in range(vocabulary_size)], dtype=object)
-        model = Word2Vec(
-            sg=int(algorithm == "skip-gram"), vector_size=settings.dimensions, window=settings.window,
-            min_count=settings.min_count, negative=settings.negative, alpha=settings.learning_rate,
-            sample=settings.sampling, epochs=settings.epochs, seed=seed, workers=1,
-        )  # fmt: skip
-        train_on(model, Sentences(corpus, words), settings.min_count, progress)
-        found = np.array([int(word) for word in model.wv.index_to_key], dtype=np.int64)
-        order = np.argsort(found)
-        return TokenVectors(
-            found[order], model.wv.vectors[order], model.wv.expandos["count"][order], corpus.vocabulary_fingerprint,
-            {**key, "text_hash": corpus.text_hash},
-        )  # fmt: skip
+        words = [str(i) for i in range(vocabulary_size)]
+        model = Word2Vec(sg=int(algorithm == "skip-gram"), **gensim_settings(settings, seed))
+        train_on(model, Sentences(corpus, np.array(words, dtype=object)), settings.min_count, progress)
+        return vectors_of(model, words, corpus, key)
 
     return remembered(corpus, key, train) if cached else train()
 
@@ -131,6 +122,25 @@ def pieces(words: list[str]) -> Iterator[list[str]]:
     """Cut a document into sentences that gensim takes whole."""
     for start in range(0, len(words), _LONGEST_SENTENCE):
         yield words[start : start + _LONGEST_SENTENCE]
+
+
+def gensim_settings(settings: Any, seed: int) -> dict[str, Any]:
+    """Return settings that both of gensim's models have, by gensim's names; one worker, so that results repeat."""
+    return {
+        "vector_size": settings.dimensions, "window": settings.window, "min_count": settings.min_count,
+        "negative": settings.negative, "alpha": settings.learning_rate, "sample": settings.sampling,
+        "epochs": settings.epochs, "seed": seed, "workers": 1,
+    }  # fmt: skip
+
+
+def vectors_of(model: Any, words: Sequence[str], corpus: Corpus, key: dict[str, Any]) -> TokenVectors:
+    """Read the vectors off a trained gensim model; `words` has the word of each token id."""
+    id_of = {word: i for i, word in enumerate(words)}
+    ids = np.array([id_of[word] for word in model.wv.index_to_key], dtype=np.int64)
+    order = np.argsort(ids)
+    counts = model.wv.expandos["count"][order]
+    provenance = {**key, "text_hash": corpus.text_hash}
+    return TokenVectors(ids[order], model.wv.vectors[order], counts, corpus.vocabulary_fingerprint, provenance)
 
 
 def train_on(model: Any, sentences: Any, min_count: int, progress: Progress | None) -> None:

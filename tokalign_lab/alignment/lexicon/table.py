@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokalign_lab.alignment.lexicon_rows import NO_TOKEN, LexiconRows, reverse_of
+from tokalign_lab.alignment.lexicon.rows import NO_TOKEN, LexiconRows, reverse_of
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_file, hash_of, write_json
 from tokalign_lab.provenance import installed_versions, now
@@ -170,7 +170,7 @@ class Lexicon:
             raise InputError(f"'{path}' is not a readable Parquet file ({error}); align the pair anew.") from error
         metadata = table.schema.metadata or {}
         if COMPACT_KEY in metadata:
-            from tokalign_lab.alignment.compact import load_compact
+            from tokalign_lab.alignment.lexicon.compact import load_compact
 
             return load_compact(table, path.parent)
         if _PROVENANCE_KEY not in metadata:

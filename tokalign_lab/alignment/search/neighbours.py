@@ -1,23 +1,26 @@
 """Exact nearest neighbours between two sets of vectors, by cosine or CSLS.
 
 CSLS (Conneau et al. 2018, equation 3; TokAlign++ section 3) is 2 cos(x, y) - r_T(x) - r_S(y), where r is the mean
-cosine to the k nearest vectors of the other side. It takes from a vector that is near to everything (a hub) what it
-is near to everyone, and so does what argmax of a cosine cannot. It costs two passes over all similarities: one for r of
-both sides (`density`), one for the neighbours. How a pass is made is the business of `block_search.py`, or of
-`gpu_search.py` where there is a GPU; both give the same ids and scores, to the last bit. Similarities are rounded to
-2^-20 and equal scores go to the lowest id.
+cosine to the k nearest vectors of the other side. It penalises hubs, vectors that are close to everything, which the
+argmax of a cosine cannot. It costs two passes over all similarities: one for r of both sides (`density`), one for the
+neighbours. `block_search.py` makes a pass on the processor, `gpu_search.py` on a GPU; both give the same ids and
+scores, to the last bit. Scores are rounded to 2^-20 and equal scores go to the lowest id (docs/decisions/0013).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.token_vectors import unit_rows
+
+if TYPE_CHECKING:
+    from tokalign_lab.alignment.search.block_search import Best
 
 _GPU_PAYS = 1 << 32  # products below this many similarities are done before a GPU is awake
 
@@ -44,9 +47,7 @@ class Candidates:
         return len(self.target_ids)
 
 
-def nearest(
-    queries: NDArray[Any], keys: NDArray[Any], k: int = 10, block: int | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def nearest(queries: NDArray[Any], keys: NDArray[Any], k: int = 10) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the k keys of the largest cosine to each query.
 
     Parameters
@@ -55,8 +56,6 @@ def nearest(
         float (n, d) and (m, d); scaled to length 1 here.
     k
         Answers a query; m where there are fewer keys.
-    block
-        Queries, and keys, at a time; chosen for the cache when None.
 
     Returns
     -------
@@ -70,8 +69,8 @@ def nearest(
     InputError
         If there are no keys, or the vectors' lengths differ.
     """
-    no_penalty = np.zeros(len(keys), dtype=np.float32)
-    return _search(queries, keys, no_penalty, 1, k, block)
+    _check(queries, keys)
+    return _best(unit_rows(queries), unit_rows(keys), k)[:2]
 
 
 def nearest_csls(
@@ -79,13 +78,12 @@ def nearest_csls(
     keys: NDArray[Any],
     k: int = 10,
     densities: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
-    block: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the k keys of the largest CSLS to each query.
 
     Parameters
     ----------
-    queries, keys, k, block
+    queries, keys, k
         As for `nearest`.
     densities
         r of each query and of each key, float32 (n,) and (m,), from `density`; give them when the queries are only
@@ -96,13 +94,17 @@ def nearest_csls(
     positions, scores
         As from `nearest`, scores being CSLS.
     """
-    of_queries, of_keys = density(queries, keys, block=block) if densities is None else densities
-    positions, scores = _search(queries, keys, of_keys, 2, k, block)
+    _check(queries, keys)
+    of_queries, of_keys = density(queries, keys) if densities is None else densities
+    # One more number on either side makes 2 cos - r of the key a product: (2 x, -1) . (y, r).
+    asking = np.concatenate([2 * unit_rows(queries), np.full((len(queries), 1), -1, np.float32)], axis=1)
+    answering = np.concatenate([unit_rows(keys), of_keys[:, None]], axis=1)
+    positions, scores, _ = _best(asking, answering, k)
     return positions, scores - of_queries[:, None]
 
 
 def density(
-    one: NDArray[Any], other: NDArray[Any], neighbourhood: int = 10, block: int | None = None
+    one: NDArray[Any], other: NDArray[Any], neighbourhood: int = 10
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean cosine of each vector to its nearest of the other side: r of CSLS, both ways, in one pass.
 
@@ -112,8 +114,6 @@ def density(
         float (n, d) and (m, d); scaled to length 1 here.
     neighbourhood
         Number of neighbours (10 in both papers).
-    block
-        As for `nearest`.
 
     Returns
     -------
@@ -125,33 +125,23 @@ def density(
     InputError
         If one side has no vectors, or their lengths differ.
     """
-    from tokalign_lab.alignment import block_search, gpu_search
-
     _check(one, other)
     _check(other, one)
-    device = _device(len(one) * len(other))
-    one, other = unit_rows(one), unit_rows(other)
-    if device is None:
-        of_one, of_other = block_search.best_of_both(one, other, neighbourhood, block)
-    else:
-        of_one, of_other = gpu_search.best_of_both_on(device, one, other, neighbourhood, block)
-    means = of_one.mean(axis=1, dtype=np.float64), of_other.mean(axis=0, dtype=np.float64)
+    _, of_one, of_other = _best(unit_rows(one), unit_rows(other), neighbourhood, of_keys=True)
+    means = of_one.mean(axis=1, dtype=np.float64), of_other.mean(axis=1, dtype=np.float64)
     return means[0].astype(np.float32), means[1].astype(np.float32)
 
 
-def _search(
-    queries: NDArray[Any], keys: NDArray[Any], penalty: NDArray[np.float32], factor: float, k: int, block: int | None
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Top k of `factor * cosine - penalty`."""
-    # numba takes a second to import, and panels that only show a lexicon need none of it
-    from tokalign_lab.alignment import block_search, gpu_search
+def _best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_keys: bool = False) -> Best:
+    """Search on a GPU if there is one and the work is worth it."""
+    # numba and torch take a second each to import, and panels that only show a lexicon need neither
+    if len(queries) * len(keys) >= _GPU_PAYS and (device := pick_device()).type == "cuda":
+        from tokalign_lab.alignment.search import gpu_search
 
-    _check(queries, keys)
-    device = _device(len(queries) * len(keys))
-    queries, keys = unit_rows(queries), unit_rows(keys)
-    if device is None:
-        return block_search.best_of_rows(queries, keys, penalty, factor, k, block)
-    return gpu_search.best_of_rows_on(device, queries, keys, penalty, factor, k, block)
+        return gpu_search.best(device, queries, keys, k, of_keys)
+    from tokalign_lab.alignment.search import block_search
+
+    return block_search.best(queries, keys, k, of_keys)
 
 
 def _check(queries: NDArray[Any], keys: NDArray[Any]) -> None:
@@ -162,12 +152,3 @@ def _check(queries: NDArray[Any], keys: NDArray[Any]) -> None:
             f"Vectors of {queries.shape[1]} and of {keys.shape[1]} dimensions cannot be compared; "
             "align both sides with the same recipe."
         )
-
-
-def _device(n: int) -> str | None:
-    """Where to search among n similarities: a GPU if there is one and the work is worth it."""
-    if n < _GPU_PAYS:
-        return None
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else None

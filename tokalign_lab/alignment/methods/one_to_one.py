@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.neighbours import Candidates
+from tokalign_lab.alignment.search.neighbours import Candidates
 
 
 def one_to_one(candidates: Candidates) -> NDArray[np.int64]:

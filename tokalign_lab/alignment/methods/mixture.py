@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
-from tokalign_lab.alignment.neighbours import Candidates
-from tokalign_lab.alignment.pieces import spell
-from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.copies import open_ids
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.alignment.methods.pieces import main_piece, spell
+from tokalign_lab.alignment.search.neighbours import Candidates
 from tokalign_lab.vocabulary import Vocabulary
 
 PIECES_SHARE = 0.75  # of an input row that has candidates
@@ -34,15 +34,15 @@ OUTPUT_SHARES = {"vectors": 1 / 3, "pieces": 1 / 3, "first piece": 1 / 3}
 TEMPERATURE = 0.1  # of the softmax over CSLS scores
 
 
-def add_mixtures(rows: LexiconRows, pair: TokenizedPair, found: Candidates) -> dict[str, Any]:
-    """Make the rows that are still open; what has neither candidates nor pieces gets the mean row.
+def add_mixtures(rows: LexiconRows, inputs: Inputs, found: Candidates) -> dict[str, Any]:
+    """Make the rows that are still open, but for tokens that have neither candidates nor pieces.
 
     Parameters
     ----------
     rows
         With shared and special tokens already copied.
-    pair
-        The text in both tokenisations.
+    inputs
+        The two vocabularies.
     found
         Ranked source tokens of the open target tokens that have a vector.
 
@@ -51,7 +51,7 @@ def add_mixtures(rows: LexiconRows, pair: TokenizedPair, found: Candidates) -> d
     dict
         Parameters, for the provenance.
     """
-    source, target = pair.source, pair.target
+    source, target = inputs.source, inputs.target
     _start_as_bos_end_as_eos(rows, source, target)
     left = open_ids(rows, target)
     place_of = {int(target_id): place for place, target_id in enumerate(found.target_ids)}
@@ -69,9 +69,8 @@ def add_mixtures(rows: LexiconRows, pair: TokenizedPair, found: Candidates) -> d
         rows.mix_output(target_id, *output_parts(ids, weights, pieces))
         if place is not None:
             rows.candidates(target_id, found.candidate_ids[place], found.scores[place])
-        else:  # one source token has to stand for the word in lists and scores: the piece that spells most of it
-            rows.source_id[target_id] = max(pieces, key=lambda piece: len(source.token_bytes[piece] or b""))
-    rows.fill(open_ids(rows, target), "mean")
+        else:
+            rows.source_id[target_id] = main_piece(source, pieces)
     return {"pieces_share": PIECES_SHARE, "output_shares": OUTPUT_SHARES, "temperature": TEMPERATURE}
 
 

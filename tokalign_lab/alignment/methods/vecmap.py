@@ -2,7 +2,7 @@
 
 What TokAlign++ puts in the place of relative representations. From a first dictionary, two steps take turns:
 
-1. rotate both spaces to their common axes, X'DZ = U S V', X <- X U, Z <- Z V (`procrustes.py`);
+1. rotate both spaces to their common axes, X'DZ = U S V', X <- X U, Z <- Z V (`common_axes`);
 2. read a better dictionary D off the mapped spaces: CSLS, best partners of both directions (`induction.py`).
 
 Each similarity may be chosen with probability 0.1 at first; whenever `patience` turns bring no gain the probability
@@ -39,8 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tokalign_lab.alignment.induction import Dictionary, induce
-from tokalign_lab.alignment.procrustes import common_axes
+from tokalign_lab.alignment.methods.induction import Dictionary, induce
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
@@ -139,6 +138,47 @@ def vecmap(
         **asdict(settings),
     }
     return _with_rows(source, x, provenance), _with_rows(target, z, provenance)
+
+
+def common_axes(
+    source_rows: NDArray[Any], target_rows: NDArray[Any]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Rotate both sides to the axes along which the pairs vary together.
+
+    Parameters
+    ----------
+    source_rows, target_rows
+        float (n, d), row i of one is the pair of row i of the other.
+
+    Returns
+    -------
+    source_axes, target_axes
+        float32 (d, d), orthogonal: U and V.
+    strength
+        float32 (d,), falling: S, the cross-covariance along each axis.
+
+    Raises
+    ------
+    InputError
+        If the rows do not come in pairs of one length.
+    """
+    if source_rows.shape != target_rows.shape or source_rows.ndim != 2:
+        raise InputError(
+            f"Procrustes needs rows in pairs, (n, d) on both sides, but got {source_rows.shape} and "
+            f"{target_rows.shape}; give both sides vectors of the same dimensions."
+        )
+    cross = np.asarray(source_rows, np.float64).T @ np.asarray(target_rows, np.float64)
+    left, strength, right = np.linalg.svd(cross)
+    return left.astype(np.float32), right.T.astype(np.float32), strength.astype(np.float32)
+
+
+def procrustes(source_rows: NDArray[Any], target_rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the rotation W, float32 (d, d), orthogonal, for which `source_rows @ W` is nearest to `target_rows`.
+
+    W = U V' of the common axes (Schönemann 1966; for word vectors Xing et al. 2015).
+    """
+    source_axes, target_axes, _ = common_axes(source_rows, target_rows)
+    return source_axes @ target_axes.T
 
 
 def normalise(rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from tokalign_lab.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -15,6 +18,8 @@ def pick_device(name: str | None = None) -> torch.device:
     InputError
         When the name is not a device, or CUDA is asked for and there is none.
     """
+    import torch  # a second, and a panel that only reads a recipe's description needs none of it
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -28,6 +33,8 @@ def pick_device(name: str | None = None) -> torch.device:
 
 def describe_device(device: torch.device | None = None) -> str:
     """Say what a device is, such as "CPU (2 threads)" or "NVIDIA H200 (140 GiB, bfloat16)"."""
+    import torch
+
     device = pick_device() if device is None else device
     if device.type != "cuda":
         threads = torch.get_num_threads()

@@ -13,40 +13,39 @@ so copies the row of one run of spaces or line ends to another; that fault is no
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
-from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.copies import open_ids
+from tokalign_lab.alignment.methods.inputs import Inputs
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import part
 from tokalign_lab.vectors.fasttext import fasttext_vectors
 
 _N_CANDIDATES = 10  # that the lexicon lists, of those with a weight
 _BLOCK_NUMBERS = 1 << 23  # 64 MB of float64 cosines at a time
 
 
-def focus_rows(rows: LexiconRows, pair: TokenizedPair, seed: int = 0, progress: Progress | None = None) -> None:
+def focus_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
     """Make the rows that are still open.
 
     Parameters
     ----------
     rows
         With shared and special tokens already copied; the shared ones are what is mixed.
-    pair
-        The text; only the target's side is trained on.
-    seed
-        Of FastText; the random rows are drawn when the model is rearranged.
-    progress
-        Told about each step.
+    inputs
+        Of the text only the target's side is trained on. The random rows are drawn when the model is rearranged.
 
     Raises
     ------
     InputError
         If no shared token has a vector.
     """
-    vectors = fasttext_vectors(pair.target_corpus, pair.target, seed=seed, progress=part(progress, 0.0, 0.7))
+    pair, progress = inputs.pair, inputs.progress
+    vectors = fasttext_vectors(pair.target_corpus, pair.target, seed=inputs.seed, progress=part(progress, 0.0, 0.7))
     unit = vectors.normalized()
     copied = rows.origin[vectors.ids] == "identical"
     if not copied.any():
@@ -70,6 +69,7 @@ def focus_rows(rows: LexiconRows, pair: TokenizedPair, seed: int = 0, progress: 
             best = chosen[np.argsort(-scores[chosen], kind="stable")][:_N_CANDIDATES]
             rows.candidates(target_id, shared_sources[best], scores[best])
     rows.fill(open_ids(rows, pair.target), "random")
+    return {}
 
 
 def sparsemax(scores: NDArray[np.float64]) -> NDArray[np.float64]:

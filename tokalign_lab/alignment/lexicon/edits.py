@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
-from tokalign_lab.alignment.mixture import output_parts
-from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.mixture import output_parts
+from tokalign_lab.alignment.methods.pieces import main_piece, spell
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
 from tokalign_lab.provenance import now
@@ -136,8 +136,8 @@ class LexiconEdits:
         self._check(target_id)
         pieces = _pieces(source, target, target_id)
         stands, token = -1, ""
-        if pieces and source is not None:  # the piece that spells most of it, as everywhere
-            stands = max(pieces, key=lambda piece: len(source.token_bytes[piece] or b""))
+        if pieces and source is not None:
+            stands = main_piece(source, pieces)
             token = source.raw_token(stands)
         return self._add(Edit(target_id, "reject", stands, token, pieces, now(), note))
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.lexicon import COMPACT_KEY, Lexicon
+from tokalign_lab.alignment.lexicon.table import COMPACT_KEY, Lexicon
 from tokalign_lab.files import atomic_file
 from tokalign_lab.token_list import TokenList
 

@@ -13,58 +13,47 @@ own is asked twice, and the output rows get their own coefficients.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.copies import open_ids
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part
-from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import torch
 
 _BATCH = 256  # tokens at a time: some 50 MB of bases at k = 64 and 640 dimensions
 _SHORTLIST = 8  # atoms whose products are computed again where the first look was rough
 _EXPLAINED = 1e-6  # a residual, or what is new about a row, this small beside the row is rounding
 
 
-def omp_rows(
-    rows: LexiconRows,
-    source: Vocabulary,
-    target: Vocabulary,
-    donor: tuple[PreTrainedModel, Vocabulary],
-    model: PreTrainedModel,
-    k: int = 64,
-    progress: Progress | None = None,
-) -> None:
+def omp_rows(rows: LexiconRows, inputs: Inputs, k: int = 64) -> dict[str, Any]:
     """Make the rows that are still open.
 
     Parameters
     ----------
     rows
         With shared and special tokens already copied; the shared ones are what tokens are described by.
-    source, target
-        The two vocabularies.
-    donor
-        A loaded model whose tokenizer is `target`, and that tokenizer.
-    model
-        The source model; only the number of its rows matters.
+    inputs
+        With the donor, and the source model, of which only the number of rows matters.
     k
         Shared tokens a row, at most.
-    progress
-        Told the share of the tokens that are done.
 
     Raises
     ------
     InputError
         If the donor has another tokenizer than the target, `k` is below 1, or nothing is shared.
     """
-    donor_model, vocabulary = donor
+    assert inputs.donor is not None  # check_recipe saw to both
+    assert inputs.model is not None
+    source, target, progress = inputs.source, inputs.target, inputs.progress
+    donor_model, vocabulary = inputs.donor
     if vocabulary.fingerprint != target.fingerprint:
         raise InputError(
             f"The donor's tokenizer {vocabulary.name} is not the target {target.name}; OMP needs a donor model that "
@@ -75,7 +64,7 @@ def omp_rows(
     matrix, head = donor_model.get_input_embeddings().weight, donor_model.get_output_embeddings().weight
     # A tokenizer may know a few ids more than its model has rows, on either side.
     shared = np.flatnonzero(rows.origin == "identical")
-    kept = (shared < len(matrix)) & (rows.source_id[shared] < len(model.get_input_embeddings().weight))
+    kept = (shared < len(matrix)) & (rows.source_id[shared] < len(inputs.model.get_input_embeddings().weight))
     shared = shared[kept]
     if not len(shared):
         raise InputError(f"{source.name} and {target.name} share no token, so OMP has nothing to describe others by.")
@@ -95,6 +84,7 @@ def omp_rows(
             used = np.flatnonzero(out_weights[i])
             rows.mix_output(target_id, source_ids[out_chosen[i, used]].tolist(), out_weights[i, used].tolist())
     rows.fill(open_ids(rows, target), "mean")
+    return {}
 
 
 def pursue(
@@ -139,7 +129,9 @@ def pursue(
 def _describe(
     matrix: torch.Tensor, new: NDArray[np.int64], shared: NDArray[np.int64], k: int, progress: Progress | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    import torch
+
+    device = pick_device()
     vectors, atoms = (matrix.detach()[torch.from_numpy(ids).to(matrix.device)] for ids in (new, shared))
     return pursue(vectors.to(device, torch.float32), atoms.to(device, torch.float32), k, progress)
 
@@ -147,6 +139,8 @@ def _describe(
 def _pursue_batch(
     vectors: torch.Tensor, atoms: torch.Tensor, rough: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
     n, d = vectors.shape
     basis = vectors.new_zeros(n, k, d)
     triangle, along = vectors.new_zeros(n, k, k), vectors.new_zeros(n, k)  # atoms, and vectors, in that basis
@@ -177,6 +171,8 @@ def _largest_product(
     Nearly all the time goes here. Where the processor multiplies bfloat16, four times as fast, that finds a short
     list, and float32 decides among it.
     """
+    import torch
+
     products = (residual.to(rough.dtype) @ rough.T).abs_()
     products[torch.arange(len(taken), device=taken.device)[:, None], taken] = -1.0  # scatter_ would copy it all
     if rough is atoms:
@@ -188,5 +184,7 @@ def _largest_product(
 
 def _multiplies_bfloat16(tensor: torch.Tensor) -> bool:
     """Whether that is fast here; without the instruction it is far slower than float32."""
+    import torch
+
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return tensor.device.type == "cpu" and supported is not None and bool(supported())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokalign_lab.spelling import text_of
 from tokalign_lab.vocabulary import Vocabulary
 
 
@@ -31,7 +32,7 @@ def spell(vocabulary: Vocabulary, tokens: Sequence[bytes]) -> list[list[int]]:
         without such a character) the list holds what the tokenizer itself makes of the text, without its unknown
         token; it is empty where nothing is left.
     """
-    texts = {i: text for i, token in enumerate(tokens) if (text := _as_text(token))}
+    texts = {i: text for i, token in enumerate(tokens) if (text := text_of(token))}
     encoded = dict(zip(texts, vocabulary.encode(list(texts.values())), strict=True))
     unknown = vocabulary.roles.get("unk", -1)
     result = []
@@ -46,11 +47,9 @@ def spell(vocabulary: Vocabulary, tokens: Sequence[bytes]) -> list[list[int]]:
     return result
 
 
-def _as_text(token: bytes) -> str:
-    try:
-        return token.decode("utf-8")
-    except UnicodeDecodeError:
-        return ""
+def main_piece(vocabulary: Vocabulary, pieces: Sequence[int]) -> int:
+    """Return the piece that spells most of a word; it represents the word in lists and scores."""
+    return max(pieces, key=lambda piece: len(vocabulary.token_bytes[piece] or b""))
 
 
 def _bytes_of(vocabulary: Vocabulary, ids: list[int]) -> bytes:

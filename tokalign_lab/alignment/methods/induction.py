@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tokalign_lab.alignment.neighbours import density
+from tokalign_lab.alignment.search.neighbours import density
 
 _BLOCK_NUMBERS = 1 << 25  # 128 MB of float32 similarities at a time
 _STRIP = 256  # rows that one thread multiplies

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.vocabulary import SharedTokens, Vocabulary, shared_roles, shared_tokens
 

@@ -11,45 +11,44 @@ vector for (white space, parts of characters) gets a random row.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.copies import open_ids
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
-from tokalign_lab.alignment.neighbours import nearest
-from tokalign_lab.corpus import TokenizedPair
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.methods.copies import open_ids
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.alignment.search.neighbours import nearest
+from tokalign_lab.progress import part
 from tokalign_lab.vectors.fasttext import fasttext_word_vectors
 
 NEIGHBOURS = 10
 TEMPERATURE = 0.1
 
 
-def wechsel_rows(rows: LexiconRows, pair: TokenizedPair, seed: int = 0, progress: Progress | None = None) -> None:
+def wechsel_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
     """Make all rows but those of special tokens.
 
     Parameters
     ----------
     rows
         With special tokens already copied by role; copies of shared tokens, where there are any, are made anew.
-    pair
-        The text in both tokenisations.
-    seed
-        Of FastText; the random rows are drawn when the model is rearranged.
-    progress
-        Told about each step.
+    inputs
+        The text in both tokenizations. The random rows are drawn when the model is rearranged.
 
     Raises
     ------
     InputError
         If the text is too short for FastText.
     """
+    pair = inputs.pair
     source, target = fasttext_word_vectors(
         pair.documents,
         (pair.source_corpus, pair.target_corpus),
         (pair.source, pair.target),
-        seed=seed,
-        progress=part(progress, 0.0, 0.8),
+        seed=inputs.seed,
+        progress=part(inputs.progress, 0.0, 0.8),
     )
     _reopen(rows, np.flatnonzero(rows.origin == "identical"))
     asking = np.isin(target.ids, open_ids(rows, pair.target))
@@ -61,6 +60,7 @@ def wechsel_rows(rows: LexiconRows, pair: TokenizedPair, seed: int = 0, progress
         rows.mix(target_id, neighbours.tolist(), weights.tolist(), "aligned")
         rows.candidates(target_id, neighbours, cosines)
     rows.fill(open_ids(rows, pair.target), "random")
+    return {}
 
 
 def _reopen(rows: LexiconRows, ids: NDArray[np.int64]) -> None:

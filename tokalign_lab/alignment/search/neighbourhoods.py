@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.neighbours import nearest
+from tokalign_lab.alignment.search.neighbours import nearest
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 NEIGHBOURS = 10

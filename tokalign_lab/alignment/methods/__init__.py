@@ -1,0 +1,1 @@
+"""The recipes: tokens copied by bytes, comparable vectors, and how each method makes a row."""

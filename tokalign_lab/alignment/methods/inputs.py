@@ -1,0 +1,61 @@
+"""What a recipe may read to find vectors and to make rows, in one object that all methods take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.progress import Progress
+from tokalign_lab.vectors.token_vectors import TokenVectors
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    Donor = tuple[PreTrainedModel, Vocabulary]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of one alignment.
+
+    Attributes
+    ----------
+    pair : TokenizedPair
+        The text in both tokenizations.
+    seed : int
+        Of everything that is drawn.
+    progress : callable, optional
+        Called with the share that is done.
+    model : PreTrainedModel, optional
+        The source model, for the recipes that read it.
+    donor : tuple of PreTrainedModel and Vocabulary, optional
+        A model whose tokenizer is the target, and that tokenizer, for `omp`.
+    vectors : tuple of TokenVectors, optional
+        Of source and target, to use where the recipe would train GloVe.
+    """
+
+    pair: TokenizedPair
+    seed: int = 0
+    progress: Progress | None = None
+    model: PreTrainedModel | None = None
+    donor: Donor | None = None
+    vectors: tuple[TokenVectors, TokenVectors] | None = None
+
+    @property
+    def source(self) -> Vocabulary:
+        """The source vocabulary."""
+        return self.pair.source
+
+    @property
+    def target(self) -> Vocabulary:
+        """The target vocabulary."""
+        return self.pair.target
+
+    def turned(self) -> Inputs:
+        """Exchange source and target, for the source-to-target direction; nothing reports progress there."""
+        pair = self.pair
+        turned = TokenizedPair(pair.target, pair.source, pair.target_corpus, pair.source_corpus, pair.documents)
+        vectors = None if self.vectors is None else self.vectors[::-1]
+        return replace(self, pair=turned, progress=None, vectors=vectors)

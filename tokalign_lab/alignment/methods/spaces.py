@@ -1,0 +1,199 @@
+"""Vectors of two vocabularies that can be compared with each other, and the search in them.
+
+From the papers' first attempt to ours, each by what it changes:
+
+- `glove`: two GloVe spaces, trained apart and compared as they are (TokAlign's headline; only chance relates them).
+- `relative`: each token by its cosines to 300 shared pivots, compared by dot product as upstream's script does
+  (`relative.py`); with `scaled`, the descriptions are scaled to length 1 first.
+- `mapped`: the GloVe spaces mapped into one (`vecmap.py`), compared by CSLS (TokAlign++).
+- `hidden`: what the source model itself makes of either side's tokens, one space from the start, CSLS (TokAlign++).
+- `anchored`: both sides counted against the same shared tokens, one space from the start, CSLS (ours).
+
+Each takes the `Inputs` and the shared tokens that may serve as pivots, anchors or seed pairs. GloVe vectors come from
+the cache where the same text was trained on before: they do not depend on the shared tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokalign_lab.alignment.methods.inputs import Inputs
+from tokalign_lab.alignment.methods.pieces import spell
+from tokalign_lab.alignment.methods.relative import N_PIVOTS, as_cosines, choose_pivots, relative_vectors
+from tokalign_lab.alignment.search.neighbours import Candidates, density, nearest, nearest_csls
+from tokalign_lab.errors import InputError
+from tokalign_lab.progress import part
+from tokalign_lab.vectors.anchored_settings import AnchoredSettings
+from tokalign_lab.vectors.token_vectors import TokenVectors
+from tokalign_lab.vocabulary import SharedTokens
+
+N_CANDIDATES = 10
+
+
+@dataclass
+class Space:
+    """Vectors of two vocabularies that can be compared with each other.
+
+    `densities` holds r of CSLS for target and source vectors; None compares by cosine, or by the plain dot product.
+    """
+
+    source: TokenVectors
+    target: TokenVectors
+    densities: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+    parameters: dict[str, Any]
+    by_dot_product: bool = False
+
+
+def anchored(inputs: Inputs, shared: SharedTokens) -> Space:
+    """Count both vocabularies against the same shared tokens.
+
+    Raises
+    ------
+    InputError
+        If no shared token is frequent enough.
+    """
+    from tokalign_lab.vectors.anchored import anchored_vectors  # each way brings numba, which takes a while
+
+    settings, pair = AnchoredSettings(), inputs.pair
+    vectors = anchored_vectors(
+        pair.source_corpus,
+        pair.target_corpus,
+        (shared.source_ids, shared.target_ids),
+        (pair.source.size, pair.target.size),
+        settings,
+        inputs.seed,
+        inputs.progress,
+    )
+    return _by_csls(vectors, asdict(settings))
+
+
+def glove(inputs: Inputs, shared: SharedTokens) -> Space:
+    """Train GloVe on each side by itself, or take the vectors that were given; `shared` relates nothing."""
+    if inputs.vectors is not None:
+        return Space(*inputs.vectors, None, {"vectors": [one.provenance for one in inputs.vectors]})
+    from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
+
+    settings, pair, progress = GloveSettings(), inputs.pair, part(inputs.progress, 0.0, 0.5)
+    source = glove_vectors(pair.source_corpus, pair.source.size, settings, inputs.seed, part(progress, 0.0, 0.5))
+    target = glove_vectors(pair.target_corpus, pair.target.size, settings, inputs.seed, part(progress, 0.5, 1.0))
+    trained_on = source.provenance.get("trained_on", "cpu")
+    return Space(source, target, None, asdict(settings) | {"trained_on": trained_on})
+
+
+def relative(inputs: Inputs, shared: SharedTokens, scaled: bool = False) -> Space:
+    """Describe GloVe vectors by their cosines to shared pivots.
+
+    Raises
+    ------
+    InputError
+        If fewer than two shared tokens have vectors on both sides.
+    """
+    ids = _some(shared)
+    trained = glove(inputs, shared)
+    pivots = choose_pivots(trained.source, trained.target, ids, N_PIVOTS, inputs.seed)
+    source, target = (
+        relative_vectors(*side, scaled) for side in zip((trained.source, trained.target), pivots, strict=True)
+    )
+    told = {"pivots": len(pivots[0]), "pivots_asked_for": N_PIVOTS, "descriptions_scaled": scaled}
+    return Space(source, target, None, trained.parameters | told, by_dot_product=not scaled)
+
+
+def mapped(inputs: Inputs, shared: SharedTokens) -> Space:
+    """Map GloVe vectors into one space by VecMap, starting from the shared tokens.
+
+    Raises
+    ------
+    InputError
+        If no shared token has vectors on both sides.
+    """
+    from tokalign_lab.alignment.methods.vecmap import vecmap
+
+    ids = _some(shared)
+    trained = glove(inputs, shared)
+    both = vecmap(trained.source, trained.target, ids, inputs.seed, progress=part(inputs.progress, 0.5, 1.0))
+    names = ("mapping", "start", "start_pairs", "turns", "objective")
+    return _by_csls(both, trained.parameters | {name: both[0].provenance[name] for name in names})
+
+
+def hidden(inputs: Inputs, shared: SharedTokens) -> Space:
+    """Take the source model's hidden states of both sides' tokens; no mapping, since one model makes both.
+
+    A token that both vocabularies have gets one vector twice, so held-out P@1 says nothing about this space.
+
+    Raises
+    ------
+    InputError
+        If the model does not fit the source tokenizer.
+    """
+    from tokalign_lab.vectors.hidden_states import hidden_state_vectors
+
+    assert inputs.model is not None  # check_recipe saw to it
+    pair = inputs.pair
+    sides = ((pair.source, pair.source_corpus, 0.0), (pair.target, pair.target_corpus, 0.5))
+    source, target = (
+        hidden_state_vectors(
+            inputs.model, pair.source, of, corpus.counts(of.size), progress=part(inputs.progress, start, start + 0.5),
+            spell=spell,
+        )
+        for of, corpus, start in sides
+    )  # fmt: skip
+    return _by_csls((source, target), {"pooling": "last"})
+
+
+def find_candidates(
+    space: Space, target_ids: NDArray[np.int64], barred: NDArray[np.bool_], k: int = N_CANDIDATES
+) -> Candidates:
+    """Rank the source tokens most similar to each of `target_ids`; tokens without a vector are left out.
+
+    Parameters
+    ----------
+    space
+        Comparable vectors.
+    target_ids
+        int64 (n,).
+    barred
+        bool (source size,), tokens that are never candidates: special ones, `<unk>` among them.
+    k
+        Candidates a token.
+
+    Returns
+    -------
+    Candidates
+        At most n rows.
+    """
+    allowed = np.flatnonzero(~barred[space.source.ids])
+    asking = space.target.positions_of(target_ids)
+    asking = asking[asking >= 0]
+    queries, keys = space.target.rows[asking], space.source.rows[allowed]
+    if space.densities is not None:
+        of_target, of_source = space.densities
+        positions, scores = nearest_csls(queries, keys, k, (of_target[asking], of_source[allowed]))
+    elif space.by_dot_product:
+        positions, scores = nearest(*as_cosines(queries, keys), k)
+    else:
+        positions, scores = nearest(queries, keys, k)
+    return Candidates(space.target.ids[asking], space.source.ids[allowed][positions], scores)
+
+
+def turned_space(space: Space) -> Space:
+    """Return the same vectors with source and target exchanged, for the other direction."""
+    densities = None if space.densities is None else (space.densities[1], space.densities[0])
+    return Space(space.target, space.source, densities, space.parameters, space.by_dot_product)
+
+
+def _some(shared: SharedTokens) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if not len(shared):
+        raise InputError(
+            "The two vocabularies share no token, and this recipe compares tokens through shared ones; use the recipe "
+            "'pieces', or overlap='bytes'."
+        )
+    return shared.source_ids, shared.target_ids
+
+
+def _by_csls(vectors: tuple[TokenVectors, TokenVectors], parameters: dict[str, Any]) -> Space:
+    source, target = vectors
+    return Space(source, target, density(target.rows, source.rows), parameters | {"retrieval": "csls"})

@@ -170,12 +170,12 @@ class Vocabulary:
         start = 0
         if joined == b" " + data:
             start = -1  # SentencePiece's dummy prefix stands before the text
-        elif joined != data:
+        elif joined not in (data, data + b" "):  # or its dummy suffix behind it
             return self._spans_by_offsets(text)
         result = []
         for token_id, piece in zip(ids, pieces, strict=True):
             end = start + len(piece)
-            result.append((int(token_id), max(start, 0), max(end, 0)))
+            result.append((int(token_id), min(max(start, 0), len(data)), min(max(end, 0), len(data))))
             start = end
         return result
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.catalog import gguf_files
 from tokalign_lab.catalog.assets import Asset, find, is_known, near_names
+from tokalign_lab.catalog.sentencepiece_files import sentencepiece_tokenizer
 from tokalign_lab.catalog.tokenizer_formats import (
     PATTERNS,
     Roles,
@@ -24,7 +25,6 @@ from tokalign_lab.catalog.tokenizer_formats import (
     pattern_for,
     read_ranks,
     roles_by_convention,
-    sentencepiece_tokenizer,
     wrap,
 )
 from tokalign_lab.errors import InputError, first_line

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import re
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tiny import WORDS, tiny_model, tiny_tokenizer, tiny_vocabulary
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.catalog.tokenizer_formats import PATTERNS
 from tokalign_lab.documents import Document
+from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.document_bits import document_bits
 from tokalign_lab.token_list import TokenList, save_tokens
@@ -277,6 +284,107 @@ def test_nothing_of_real_text_is_unspelled_by_real_tokenizers(smollm_vocabulary,
     for vocabulary in (smollm_vocabulary, sp32k_vocabulary):
         for text in (code, "  Größe 你好\r\n\tこんにちは 👩‍🚀\x00", "e\u0301 \u200b\ufeff"):
             assert unspelled_bytes(vocabulary, text, vocabulary.encode([text])[0]) == 0
+
+
+# tiktoken, and files with ids that no vocabulary has
+
+
+@pytest.fixture(scope="module")
+def ranks() -> dict[bytes, int]:
+    """Ranks of a small byte-level BPE, in the order of its merges."""
+    vocabulary = tiny_vocabulary(500)
+    letters = sorted(token for token in vocabulary.token_bytes if token is not None and len(token) == 1)
+    merged = [token for token in vocabulary.token_bytes if token is not None and len(token) > 1]
+    return {token: rank for rank, token in enumerate([*letters, *merged])}
+
+
+def written(ranks: dict[bytes, int], path: Path) -> Path:
+    path.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks.items()))
+    return path
+
+
+_tiktoken_text = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["The quick", "isn't", "I'LL", " ", "   ", "\n", "\r\n", "\t", "12345", "</s>", "你好", "e\u0301"]
+        ),
+        st.characters(codec="utf-8"),
+    ),
+    max_size=30,
+).map("".join)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=_tiktoken_text)
+def test_tiktoken_files_read_as_the_tiktoken_library(ranks, tmp_path_factory, text: str) -> None:
+    for vocabulary, library in _of_every_pattern(ranks, tmp_path_factory):
+        (ids,) = vocabulary.encode([text])
+        assert ids.tolist() == library.encode_ordinary(text)
+        assert vocabulary.decode(ids) == text
+        assert [vocabulary.token_bytes[i] for i in ids] == library.decode_tokens_bytes(ids.tolist())
+
+
+_made: list = []
+
+
+def _of_every_pattern(ranks, tmp_path_factory) -> list:
+    import tiktoken
+
+    if not _made:
+        folder = tmp_path_factory.mktemp("tiktoken")
+        for pattern, cut in PATTERNS.items():
+            path = written(ranks, folder / f"{pattern}.tiktoken")
+            library = tiktoken.Encoding(pattern, pat_str=cut, mergeable_ranks=ranks, special_tokens={})
+            _made.append((catalog.load_vocabulary(str(path)), library))
+    return _made
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({b"zzzz": 99_999_999}, "most ids have no token"),
+        ({b"zzzz": 10**30}, "most ids have no token"),
+        ({b"zzzz": -1}, "below 0"),
+        ({b"zzzz": 300}, "two tokens have one rank"),
+    ],
+)
+def test_ranks_of_no_vocabulary_are_one_sentence(ranks, change, match: str, tmp_path: Path) -> None:
+    path = written(ranks | change, tmp_path / "bad.tiktoken")
+    began = time.monotonic()
+    with pytest.raises(InputError, match=match) as caught:
+        catalog.load_vocabulary(str(path))
+    assert "bad.tiktoken" in str(caught.value)
+    assert time.monotonic() - began < 10, "a loop over the ids takes minutes"
+
+
+def test_a_line_that_is_no_rank_is_named(ranks, tmp_path: Path) -> None:
+    path = written(ranks, tmp_path / "bad.tiktoken")
+    path.write_bytes(b"\n" + path.read_bytes() + b"no*base64 7\n")
+    with pytest.raises(InputError, match=f"line {len(ranks) + 2} is not a base64 token"):
+        catalog.load_vocabulary(str(path))
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_tokenizer_json_with_an_id_far_beyond_its_tokens_is_one_sentence(folder: bool, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.save_pretrained(tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    state["model"]["vocab"]["zzzz"] = 99_999_999
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    if not folder:
+        (tmp_path / "tokenizer.json").rename(tmp_path / "bare.json")
+    with pytest.raises(InputError, match="most ids have no token"):
+        catalog.load_vocabulary(str(tmp_path if folder else tmp_path / "bare.json"))
+
+
+def test_an_unknown_name_offers_what_has_a_tokenizer() -> None:
+    with pytest.raises(InputError) as caught:
+        catalog.load_vocabulary("zzzzzzzz")
+    kinds = {asset.kind for asset in catalog.assets() if re.search(rf"\b{asset.name}\b", str(caught.value))}
+    assert kinds == {"tokenizer", "model"}
+    with pytest.raises(InputError) as caught:
+        catalog.model_folder("pythja")
+    assert "pythia" not in str(caught.value), "a tokenizer is no model"
 
 
 def test_ids_are_int32(smollm_vocabulary) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ROLES = ("bos", "eos", "unk", "pad")
 VERSION = 2  # raise it when the same tokenizer is read otherwise, or the file changes
+MOST_HOLES = 1_000_000
+"""How many ids without a token are read: no model has so many rows to spare."""
 _PROBES = (
     "The café costs 12,345 €, naïve — isn't it?\n\tdef f(x):\n        return x  # ok\r\n",
     "Всё хорошо. 你好,世界。 こんにちは 안녕하세요 مرحبا नमस्ते ไทย 👩‍🚀  \n\n   end",
@@ -83,6 +85,7 @@ class TokenTable:
         tokens: dict[str, int] = tokenizer.get_vocab()
         if not tokens:
             raise InputError(f"The tokenizer '{name}' has an empty vocabulary; give a trained tokenizer.")
+        check_ids(tokens, name)
         size = max(tokens.values()) + 1
         raw: list[str | None] = [None] * size
         for token, token_id in tokens.items():
@@ -176,6 +179,22 @@ def bytes_of_tokens(
             fallback[token_id] = spelling.is_byte_fallback(written)
             spelled.append(spelling.bytes_of(written))
     return tuple(spelled), fallback
+
+
+def check_ids(tokens: Mapping[Any, int], name: str) -> None:
+    """Refuse a tokenizer whose highest id is far beyond its tokens: there is a row and an entry for each id below it.
+
+    Raises
+    ------
+    InputError
+        If more than `MOST_HOLES` ids have no token.
+    """
+    highest = max(tokens.values(), default=0)
+    if highest >= len(tokens) + MOST_HOLES:
+        raise InputError(
+            f"The tokenizer '{name}' has {len(tokens):,} tokens and {highest:,} as its highest id, so most ids have no "
+            "token; the file is damaged, or its tokens have to be numbered again."
+        )
 
 
 _reading = threading.RLock()  # a tokenizer's settings are its own, and two threads may read with one

@@ -30,6 +30,7 @@ from tokalign_lab.catalog.tokenizer_formats import (
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.files import atomic_folder, cache_folder, sha256_of
 from tokalign_lab.progress import Progress, part
+from tokalign_lab.token_table import check_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -202,7 +203,9 @@ def is_hub_id(name: str) -> bool:
 def _hub_id(name: str, what: str) -> str:
     if is_hub_id(name):
         return name
-    raise InputError(f"{name!r} is no {what} in the catalogue, no path that exists and no hub id{near_names(name)}.")
+    kinds = ("tokenizer", "model") if what == "tokenizer" else (what,)
+    near = near_names(name, kinds)
+    raise InputError(f"{name!r} is no {what} in the catalogue, no path that exists and no hub id{near}.")
 
 
 def _from_folder(source: str) -> PreTrainedTokenizerBase:
@@ -246,6 +249,7 @@ def _from_json(path: Path) -> PreTrainedTokenizerBase:
         tokenizer: Any = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise InputError(f"{path} is not a Hugging Face tokenizer file: {str(error).rstrip('.')}.") from error
+    check_ids(tokenizer.get_vocab(), str(path))
     return wrap(tokenizer, roles_by_convention(tokenizer))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.spelling import BYTE_LETTERS
+from tokalign_lab.token_table import check_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -52,19 +53,23 @@ def read_ranks(path: Path) -> dict[bytes, int]:
     Raises
     ------
     InputError
-        If the file is not of that form.
+        If the file is not of that form, or its ranks are not those of a vocabulary.
     """
     ranks: dict[bytes, int] = {}
-    try:
-        for line in path.read_bytes().splitlines():
-            if line:
-                token, rank = line.split()
-                # Whisper's files write the empty token as "=".
-                ranks[base64.b64decode(token) if token != b"=" else b""] = int(rank)
-    except (ValueError, binascii.Error) as error:
-        raise InputError(
-            f"{path} is not a tiktoken file: line {len(ranks) + 1} is not a base64 token and a rank."
-        ) from error
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line:
+            continue
+        try:
+            token, rank = line.split()
+            # Whisper's files write the empty token as "=".
+            ranks[base64.b64decode(token, validate=True) if token != b"=" else b""] = int(rank)
+        except (ValueError, binascii.Error) as error:
+            raise InputError(
+                f"{path} is not a tiktoken file: line {number} is not a base64 token and a rank."
+            ) from error
+    if len(set(ranks.values())) < len(ranks) or min(ranks.values(), default=0) < 0:
+        raise InputError(f"{path} is damaged: two tokens have one rank, or a rank is below 0; fetch it again.")
+    check_ids(ranks, str(path))
     if any(bytes([byte]) not in ranks for byte in range(256)):
         raise InputError(f"{path} is not a byte-level vocabulary: some of the 256 single bytes have no rank in it.")
     return ranks

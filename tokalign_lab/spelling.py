@@ -6,6 +6,7 @@ as `<0xNN>`, WordPiece marks what continues a word with `##`. Which of these a t
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -15,54 +16,82 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a tokenizer writes bytes: read off its tokenizer.json."""
+    """How a tokenizer writes bytes: read off its tokenizer.json.
 
-    kind: str  # "byte-level", "sentencepiece", "wordpiece" or "plain"
+    Attributes
+    ----------
+    kind : str
+        "byte-level", "sentencepiece", "wordpiece" (a token without `prefix` begins a word) or "plain".
+    byte_fallback : bool
+        Whether `<0xNN>` is a byte.
+    prefix : str
+        Mark of a token that continues a word (`##`); "" for none.
+    suffix : str
+        Mark of a token that ends a word (`</w>`); "" for none.
+    space : str
+        How SentencePiece writes a space.
+    """
+
+    kind: str
     byte_fallback: bool = False
     prefix: str = ""
+    suffix: str = ""
+    space: str = "▁"
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Spelling:
         """Read the way off a parsed tokenizer.json."""
-        parts = [
-            part["type"]
-            for place in ("normalizer", "pre_tokenizer", "decoder")
-            for part in _flatten(state.get(place))
-            if "type" in part
-        ]
         model = state["model"]
         if model.get("type") == "WordPiece":
             return cls("wordpiece", prefix=model.get("continuing_subword_prefix", "##"))
-        if "ByteLevel" in parts:
-            return cls("byte-level")
+        before, cuts, after = (_flatten(state.get(place)) for place in ("normalizer", "pre_tokenizer", "decoder"))
+        types = {part.get("type") for part in [*before, *cuts, *after]}
+        marks = {
+            "prefix": model.get("continuing_subword_prefix") or "",
+            "suffix": model.get("end_of_word_suffix") or "",
+        }
+        if "ByteLevel" in types:
+            return cls("byte-level", **marks)
         replaces = any(
             part.get("type") == "Replace" and "▁" in (part.get("content"), str(part.get("pattern", {}).get("String")))
-            for place in ("normalizer", "decoder")
-            for part in _flatten(state.get(place))
+            for part in [*before, *after]
         )
-        if "Metaspace" in parts or replaces:
-            return cls("sentencepiece", byte_fallback=bool(model.get("byte_fallback")) or "ByteFallback" in parts)
-        return cls("plain")
+        if "Metaspace" in types or replaces:
+            fallback = bool(model.get("byte_fallback")) or "ByteFallback" in types
+            space = next((part["replacement"] for part in [*cuts, *after] if part.get("type") == "Metaspace"), "▁")
+            return cls("sentencepiece", fallback, space=space, **marks)
+        drops_spaces = not _DROP_SPACES.isdisjoint(part.get("type") for part in cuts)
+        return cls("wordpiece" if marks["prefix"] and drops_spaces else "plain", **marks)
 
     def is_byte_fallback(self, token: str) -> bool:
         """Whether a token is SentencePiece's `<0xNN>`."""
-        return self.byte_fallback and len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+        return self.byte_fallback and bool(_BYTE_TOKEN.fullmatch(token))
+
+    def ends_word(self, token: str) -> bool:
+        """Whether a token has the mark of a word's end."""
+        return bool(self.suffix) and token.endswith(self.suffix)
 
     def bytes_of(self, token: str) -> bytes:
-        """Return the bytes that a token (no control token) stands for in running text."""
-        if self.kind == "byte-level":
-            if all(character in _BYTE_OF_CHARACTER for character in token):
-                return bytes(_BYTE_OF_CHARACTER[character] for character in token)
-            return token.encode()
+        """Return the bytes that a token (no control token) stands for in running text, without any marks."""
+        if self.is_byte_fallback(token):
+            return bytes([int(token[3:5], 16)])
+        begins_word = not (self.prefix and token.startswith(self.prefix) and token != self.prefix)
+        if not begins_word:
+            token = token[len(self.prefix) :]
+        if self.ends_word(token):
+            token = token[: -len(self.suffix)]
+        if self.kind == "byte-level" and all(character in _BYTE_OF_CHARACTER for character in token):
+            return bytes(_BYTE_OF_CHARACTER[character] for character in token)
         if self.kind == "sentencepiece":
-            return bytes([int(token[3:5], 16)]) if self.is_byte_fallback(token) else token.replace("▁", " ").encode()
-        if self.kind == "wordpiece":
-            if token.startswith(self.prefix):
-                return token[len(self.prefix) :].encode()
-            # BERT splits before every punctuation mark and CJK character, with or without a space there.
-            starts_word = token[:1].isalnum() and not "一" <= token[:1] <= "鿿"
-            return (" " + token if starts_word else token).encode()
+            return token.replace(self.space, " ").encode()
+        # BERT splits before every punctuation mark and CJK character, with or without a space there.
+        if self.kind == "wordpiece" and begins_word and token[:1].isalnum() and not "一" <= token[:1] <= "鿿":
+            return b" " + token.encode()
         return token.encode()
+
+
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_DROP_SPACES = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "CharDelimiterSplit"})
 
 
 def _flatten(part: dict[str, Any] | None) -> list[dict[str, Any]]:

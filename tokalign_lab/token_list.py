@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import lzma
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -52,7 +53,7 @@ class TokenList(Vocabulary):
         token_bytes, is_byte_fallback = bytes_of_tokens(raw, is_control, set(told["literal"]), spelling)
         table = TokenTable(
             tuple(raw), token_bytes, is_control, is_byte_fallback,
-            told["roles"], spelling.kind, told["algorithm"], told["fingerprint"],
+            told["roles"], spelling.kind, told["algorithm"], told["fingerprint"], spelling.suffix,
         )  # fmt: skip
         super().__init__(table, self._refuse, told["name"])
 
@@ -72,7 +73,7 @@ def save_tokens(vocabulary: Vocabulary, path: Path | str) -> None:
         "format": FORMAT,
         "name": vocabulary.name,
         "fingerprint": vocabulary.fingerprint,
-        "spelling": {"kind": spelling.kind, "byte_fallback": spelling.byte_fallback, "prefix": spelling.prefix},
+        "spelling": asdict(spelling),
         "roles": vocabulary.roles,
         "algorithm": vocabulary.algorithm,
         "control": np.flatnonzero(vocabulary.is_control).tolist(),

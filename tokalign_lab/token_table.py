@@ -8,8 +8,10 @@ needs no more than this.
 from __future__ import annotations
 
 import json
+import threading
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("bos", "eos", "unk", "pad")
-VERSION = 1  # raise it when the same tokenizer is read otherwise, or the file changes
+VERSION = 2  # raise it when the same tokenizer is read otherwise, or the file changes
+MOST_HOLES = 1_000_000
+"""How many ids without a token are read: no model has so many rows to spare."""
 _PROBES = (
     "The café costs 12,345 €, naïve — isn't it?\n\tdef f(x):\n        return x  # ok\r\n",
     "Всё хорошо. 你好,世界。 こんにちは 안녕하세요 مرحبا नमस्ते ไทย 👩‍🚀  \n\n   end",
@@ -51,6 +55,8 @@ class TokenTable:
         "BPE", "Unigram", "WordPiece" or "WordLevel".
     fingerprint : str
         See `Vocabulary.fingerprint`.
+    suffix : str
+        The mark of a token that ends a word, see `spelling.Spelling`.
     """
 
     raw: tuple[str | None, ...]
@@ -61,6 +67,7 @@ class TokenTable:
     kind: str
     algorithm: str
     fingerprint: str
+    suffix: str = ""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, name: str) -> TokenTable:
@@ -78,6 +85,7 @@ class TokenTable:
         tokens: dict[str, int] = tokenizer.get_vocab()
         if not tokens:
             raise InputError(f"The tokenizer '{name}' has an empty vocabulary; give a trained tokenizer.")
+        check_ids(tokens, name)
         size = max(tokens.values()) + 1
         raw: list[str | None] = [None] * size
         for token, token_id in tokens.items():
@@ -107,11 +115,12 @@ class TokenTable:
                     probe_ids.astype("<i4").tobytes(),
                 ]
             ),
+            suffix=spelling.suffix,
         )
 
     def save(self, path: Path) -> None:
         """Write one `.npz` file."""
-        said = {name: getattr(self, name) for name in ("roles", "kind", "algorithm", "fingerprint")}
+        said = {name: getattr(self, name) for name in ("roles", "kind", "algorithm", "fingerprint", "suffix")}
         raw = [None if token is None else token.encode("utf-8", "surrogatepass") for token in self.raw]
         with atomic_file(path) as temporary, open(temporary, "wb") as file:
             arrays: dict[str, Any] = _packed("raw", raw) | _packed("bytes", self.token_bytes)
@@ -149,7 +158,8 @@ def bytes_of_tokens(
     is_control
         bool (size,), the ids that stand for a role.
     literal
-        Ids of added tokens, which are matched in the text as they are written.
+        Ids of added tokens, which are matched in the text as they are written; SentencePiece writes a space in them
+        as in all others (Gemma's runs of `▁`).
     spelling
         How the tokenizer writes bytes.
 
@@ -163,7 +173,7 @@ def bytes_of_tokens(
     for token_id, written in enumerate(raw):
         if written is None or is_control[token_id]:
             spelled.append(None)
-        elif token_id in literal:
+        elif token_id in literal and spelling.kind != "sentencepiece":
             spelled.append(written.encode())
         else:
             fallback[token_id] = spelling.is_byte_fallback(written)
@@ -171,19 +181,65 @@ def bytes_of_tokens(
     return tuple(spelled), fallback
 
 
+def check_ids(tokens: Mapping[Any, int], name: str) -> None:
+    """Refuse a tokenizer whose highest id is far beyond its tokens: there is a row and an entry for each id below it.
+
+    Raises
+    ------
+    InputError
+        If more than `MOST_HOLES` ids have no token.
+    """
+    highest = max(tokens.values(), default=0)
+    if highest >= len(tokens) + MOST_HOLES:
+        raise InputError(
+            f"The tokenizer '{name}' has {len(tokens):,} tokens and {highest:,} as its highest id, so most ids have no "
+            "token; the file is damaged, or its tokens have to be numbered again."
+        )
+
+
+_reading = threading.RLock()  # a tokenizer's settings are its own, and two threads may read with one
+
+
+@contextmanager
+def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Iterator[Any]:
+    """Yield the backend of a fast tokenizer with everything off that acts on more than the text.
+
+    A tokenizer's file may store truncation, padding, BPE dropout and a post-processor, which are made for batches of
+    prompts or for training. None of them may act when a text is read or scored. Special tokens that a text spells
+    are read as text: "</s>" in a text is text about tokenizers, not the end of a document. The settings are put back
+    at the end, so that the tokenizer is saved as it was.
+    """
+    backend: Any = tokenizer.backend_tokenizer
+    model = backend.model
+    with _reading:
+        truncation, padding, post_processor = backend.truncation, backend.padding, backend.post_processor
+        special, dropout = backend.encode_special_tokens, getattr(model, "dropout", None)
+        backend.no_truncation()
+        backend.no_padding()
+        backend.post_processor = None
+        backend.encode_special_tokens = True
+        if dropout is not None:
+            model.dropout = None
+        try:
+            yield backend
+        finally:
+            backend.encode_special_tokens = special
+            backend.post_processor = post_processor
+            if dropout is not None:
+                model.dropout = dropout
+            if truncation is not None:
+                backend.enable_truncation(**truncation)
+            if padding is not None:
+                backend.enable_padding(**padding)
+
+
 def encode_plainly(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
-    """Tokenise texts in parallel, int32 ids, adding no special tokens and reading none into the text."""
-    backend = tokenizer.backend_tokenizer
-    before = backend.encode_special_tokens
-    # A text that spells "</s>" is text about tokenizers, not the end of a document.
-    backend.encode_special_tokens = True
-    try:
+    """Tokenise texts in parallel, int32 ids, by `plain_backend`."""
+    with plain_backend(tokenizer) as backend:
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
-    finally:
-        backend.encode_special_tokens = before
 
 
 def _packed(name: str, tokens: list[bytes | None] | tuple[bytes | None, ...]) -> dict[str, np.ndarray[Any, Any]]:

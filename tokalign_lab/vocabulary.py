@@ -18,7 +18,7 @@ import numpy as np
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.spelling import visible
-from tokalign_lab.token_table import ROLES, TokenTable, encode_plainly
+from tokalign_lab.token_table import ROLES, TokenTable, encode_plainly, plain_backend
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -105,6 +105,10 @@ class Vocabulary:
         """Return the tokenizer's own string for an id, "" for a hole."""
         return self._table.raw[token_id] or ""
 
+    def ends_word(self, token_id: int) -> bool:
+        """Whether a token is marked as the end of a word (`the</w>`); never where the tokenizer has no such mark."""
+        return bool(self._table.suffix) and self.raw_token(token_id).endswith(self._table.suffix)
+
     def label(self, token_id: int) -> str:
         """Return a token as people can read it: `␣the`, `↵`, `⇥`, `<E4 BD>` for part of a character."""
         token = self.token_bytes[token_id]
@@ -113,9 +117,11 @@ class Vocabulary:
     @cached_property
     def _id_of_bytes(self) -> dict[bytes, int]:
         # Where several ids spell the same bytes, a token that text really uses comes before a byte-fallback
-        # token (which is used only where no other fits), then the lowest id.
+        # token (which is used only where no other fits), a whole word (`the</w>`) before a part of one (`the`), then
+        # the lowest id.
         found: dict[bytes, int] = {}
-        for token_id in sorted(range(self.size), key=lambda i: (bool(self.is_byte_fallback[i]), i)):
+        used = sorted(range(self.size), key=lambda i: (bool(self.is_byte_fallback[i]), not self.ends_word(i), i))
+        for token_id in used:
             token = self.token_bytes[token_id]
             if token is not None:
                 found.setdefault(token, token_id)
@@ -130,7 +136,7 @@ class Vocabulary:
         return self._id_of_raw.get(token)
 
     def id_of_bytes(self, token: bytes) -> int | None:
-        """Return the id that spells exactly these bytes (byte-fallback ids last, then the lowest), or None."""
+        """Return the id that spells exactly these bytes (whole words first, byte-fallback ids last), or None."""
         return self._id_of_bytes.get(token)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
@@ -164,17 +170,18 @@ class Vocabulary:
         start = 0
         if joined == b" " + data:
             start = -1  # SentencePiece's dummy prefix stands before the text
-        elif joined != data:
+        elif joined not in (data, data + b" "):  # or its dummy suffix behind it
             return self._spans_by_offsets(text)
         result = []
         for token_id, piece in zip(ids, pieces, strict=True):
             end = start + len(piece)
-            result.append((int(token_id), max(start, 0), max(end, 0)))
+            result.append((int(token_id), min(max(start, 0), len(data)), min(max(end, 0), len(data))))
             start = end
         return result
 
     def _spans_by_offsets(self, text: str) -> list[tuple[int, int, int]]:
-        encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+        with plain_backend(self.tokenizer) as backend:
+            encoding = backend.encode(text, add_special_tokens=False)
         position = np.cumsum([0] + [len(character.encode()) for character in text])
         return [
             (token_id, int(position[start]), int(position[end]))

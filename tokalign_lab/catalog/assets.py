@@ -8,6 +8,7 @@ version and SHA-256, so that the same name means the same bytes on every machine
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -248,8 +249,11 @@ def find(name: str) -> Asset:
     raise InputError(f"{name!r} is not in the catalogue{near_names(name)}.")
 
 
-def near_names(name: str) -> str:
-    """Return half a sentence with the catalogue's names nearest to `name`, or all of them when none is near."""
-    names = [asset.name for asset in _TABLE]
+def near_names(name: str, kinds: Collection[str] = ()) -> str:
+    """Return half a sentence with the catalogue's names nearest to `name`, or all of them when none is near.
+
+    Only names of assets of these kinds are offered, where kinds are given.
+    """
+    names = [asset.name for asset in _TABLE if not kinds or asset.kind in kinds]
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     return f"; the nearest names are {', '.join(near)}" if near else f"; its names are {', '.join(names)}"

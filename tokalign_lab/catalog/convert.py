@@ -18,12 +18,12 @@ from pathlib import Path
 
 from tokalign_lab.catalog import gguf_files, homeassistant, texts
 from tokalign_lab.catalog.assets import Asset
+from tokalign_lab.catalog.sentencepiece_files import sentencepiece_tokenizer
 from tokalign_lab.catalog.tokenizer_formats import (
     PATTERNS,
     Roles,
     byte_level_tokenizer,
     read_ranks,
-    sentencepiece_tokenizer,
     wrap,
 )
 from tokalign_lab.progress import Progress, part

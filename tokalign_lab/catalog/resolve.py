@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.catalog import gguf_files
 from tokalign_lab.catalog.assets import Asset, find, is_known, near_names
+from tokalign_lab.catalog.sentencepiece_files import sentencepiece_tokenizer
 from tokalign_lab.catalog.tokenizer_formats import (
     PATTERNS,
     Roles,
@@ -24,12 +25,12 @@ from tokalign_lab.catalog.tokenizer_formats import (
     pattern_for,
     read_ranks,
     roles_by_convention,
-    sentencepiece_tokenizer,
     wrap,
 )
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.files import atomic_folder, cache_folder, sha256_of
 from tokalign_lab.progress import Progress, part
+from tokalign_lab.token_table import check_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -202,7 +203,9 @@ def is_hub_id(name: str) -> bool:
 def _hub_id(name: str, what: str) -> str:
     if is_hub_id(name):
         return name
-    raise InputError(f"{name!r} is no {what} in the catalogue, no path that exists and no hub id{near_names(name)}.")
+    kinds = ("tokenizer", "model") if what == "tokenizer" else (what,)
+    near = near_names(name, kinds)
+    raise InputError(f"{name!r} is no {what} in the catalogue, no path that exists and no hub id{near}.")
 
 
 def _from_folder(source: str) -> PreTrainedTokenizerBase:
@@ -246,6 +249,7 @@ def _from_json(path: Path) -> PreTrainedTokenizerBase:
         tokenizer: Any = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise InputError(f"{path} is not a Hugging Face tokenizer file: {str(error).rstrip('.')}.") from error
+    check_ids(tokenizer.get_vocab(), str(path))
     return wrap(tokenizer, roles_by_convention(tokenizer))
 
 

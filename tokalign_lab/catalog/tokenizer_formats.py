@@ -1,9 +1,7 @@
-"""Tokenizer files of other worlds as Hugging Face fast tokenizers: tiktoken ranks and SentencePiece models.
+"""tiktoken ranks as a Hugging Face fast tokenizer, and roles for tokenizer files that carry none.
 
-Both are byte-pair encoders whose merges are implied by an order of the tokens. transformers has converters of its own;
-these two exist because its SentencePiece loader orders merges by id instead of by score, which splits runs of spaces
-(so nearly all code) differently from the sentencepiece library, and because its tiktoken loader cannot place control
-tokens before the ranks, as Mistral's Tekken does. The tests compare both with the original libraries, id by id.
+transformers has a converter of its own; this one exists because that one cannot place control tokens before the ranks,
+as Mistral's Tekken does. The tests compare it with the tiktoken library, id by id.
 """
 
 from __future__ import annotations
@@ -13,10 +11,11 @@ import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.spelling import BYTE_LETTERS
+from tokalign_lab.token_table import check_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -54,19 +53,23 @@ def read_ranks(path: Path) -> dict[bytes, int]:
     Raises
     ------
     InputError
-        If the file is not of that form.
+        If the file is not of that form, or its ranks are not those of a vocabulary.
     """
     ranks: dict[bytes, int] = {}
-    try:
-        for line in path.read_bytes().splitlines():
-            if line:
-                token, rank = line.split()
-                # Whisper's files write the empty token as "=".
-                ranks[base64.b64decode(token) if token != b"=" else b""] = int(rank)
-    except (ValueError, binascii.Error) as error:
-        raise InputError(
-            f"{path} is not a tiktoken file: line {len(ranks) + 1} is not a base64 token and a rank."
-        ) from error
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line:
+            continue
+        try:
+            token, rank = line.split()
+            # Whisper's files write the empty token as "=".
+            ranks[base64.b64decode(token, validate=True) if token != b"=" else b""] = int(rank)
+        except (ValueError, binascii.Error) as error:
+            raise InputError(
+                f"{path} is not a tiktoken file: line {number} is not a base64 token and a rank."
+            ) from error
+    if len(set(ranks.values())) < len(ranks) or min(ranks.values(), default=0) < 0:
+        raise InputError(f"{path} is damaged: two tokens have one rank, or a rank is below 0; fetch it again.")
+    check_ids(ranks, str(path))
     if any(bytes([byte]) not in ranks for byte in range(256)):
         raise InputError(f"{path} is not a byte-level vocabulary: some of the 256 single bytes have no rank in it.")
     return ranks
@@ -122,88 +125,6 @@ def byte_level_tokenizer(
         [AddedToken(token, normalized=False, special=True) for token in sorted(specials, key=specials.__getitem__)]
     )
     return tokenizer
-
-
-def sentencepiece_tokenizer(path: Path) -> Tokenizer:
-    """Build a fast tokenizer from a SentencePiece BPE or Unigram `.model` that encodes as sentencepiece does.
-
-    Raises
-    ------
-    InputError
-        If the file is not a SentencePiece model, or of a type other than BPE and Unigram.
-    """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
-
-    proto = _read_sentencepiece(path)
-    unk = proto.trainer_spec.unk_id
-    fallback = bool(proto.trainer_spec.byte_fallback)
-    if proto.trainer_spec.model_type == 2:
-        vocab = {piece.piece: index for index, piece in enumerate(proto.pieces)}
-        model: Any = models.BPE(
-            vocab=vocab,
-            merges=_merges_by_score(proto.pieces, vocab),
-            unk_token=proto.pieces[unk].piece,
-            fuse_unk=True,
-            byte_fallback=fallback,
-        )
-    elif proto.trainer_spec.model_type == 1:
-        model = models.Unigram([(piece.piece, piece.score) for piece in proto.pieces], unk, fallback)
-    else:
-        raise InputError(f"{path} is a SentencePiece model of words or characters; only BPE and Unigram can be used.")
-    tokenizer = Tokenizer(model)
-    spec = proto.normalizer_spec
-    steps: list[Any] = []
-    if spec.precompiled_charsmap:
-        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
-    if spec.remove_extra_whitespaces:
-        steps += [normalizers.Strip(), normalizers.Replace(_spaces(), " ")]
-    if spec.add_dummy_prefix:
-        steps.append(normalizers.Prepend("▁"))
-    steps.append(normalizers.Replace(" ", "▁"))
-    tokenizer.normalizer = normalizers.Sequence(steps)
-    undo: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    if spec.add_dummy_prefix:
-        undo.append(decoders.Strip(content=" ", left=1, right=0))
-    tokenizer.decoder = decoders.Sequence(undo)
-    tokenizer.add_tokens(
-        [
-            AddedToken(piece.piece, normalized=False, special=piece.type != 4)
-            for piece in proto.pieces
-            if piece.type in (2, 3, 4)  # unknown, control, user-defined
-        ]
-    )
-    return tokenizer
-
-
-def _spaces() -> Any:
-    from tokenizers import Regex
-
-    return Regex(" {2,}")
-
-
-def _merges_by_score(pieces: Any, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
-    # sentencepiece merges the adjacent pair with the highest score first, whatever its id.
-    normal = [index for index, piece in enumerate(pieces) if piece.type == 1]
-    merges: list[tuple[str, str]] = []
-    for index in sorted(normal, key=lambda i: (-pieces[i].score, i)):
-        piece = pieces[index].piece
-        halves = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
-        known = [pair for pair in halves if pair[0] in vocab and pair[1] in vocab]
-        merges += sorted(known, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
-    return merges
-
-
-def _read_sentencepiece(path: Path) -> Any:
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto()
-    try:
-        proto.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError is not importable in every version of it
-        raise InputError(f"{path} is not a SentencePiece model; it cannot be read.") from error
-    if not proto.pieces:
-        raise InputError(f"{path} is not a SentencePiece model; it holds no pieces.")
-    return proto
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,13 @@
     bits per byte = sum over tokens of -log2 p(token | what stands before it) / UTF-8 bytes of the text
 
 The sum over the tokens of a text is the cost of the text itself, so two models with different vocabularies can be
-compared, which perplexity per token cannot. Every token is scored exactly once. Each document stands alone and is
-read in windows; a window begins with the vocabulary's bos (else eos), which is not scored, and a later window
-repeats the last quarter of the one before as context, not scored either.
+compared, which perplexity per token cannot. That holds only where the tokens spell the text. Each byte that they do
+not spell (unknown characters, dropped spaces or case; `spelled.py`) costs 8 bits more, as if it were sent as it is, so
+that a tokenizer cannot win by leaving out what is hard (docs/decisions/0013).
+
+Every token is scored exactly once. Each document stands alone and is read in windows; a window begins with the
+vocabulary's bos (else eos), which is not scored, and a later window repeats the last quarter of the one before as
+context, not scored either.
 
 Rows that the model has beyond its tokenizer (padding) take part in the softmax, as they do when it writes: what
 probability they take is lost, and counts. `model/rows.py` bounds it for padding of ours.
@@ -19,6 +23,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +33,7 @@ from torch.nn.functional import cross_entropy
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
+from tokalign_lab.evaluation.spelled import unspelled_bytes
 from tokalign_lab.progress import Progress
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -36,6 +42,8 @@ if TYPE_CHECKING:
 
 _LOGITS_BYTES = 64_000_000  # of one block of float32 logits
 _CONTEXT_SHARE = 0.25
+ESCAPE_BITS = 8
+"""What a byte costs that the tokens do not spell: itself."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,8 @@ class BitsPerByte:
         Bits per byte of each slice ("prose", "code", a language).
     bytes_by_slice : dict[str, int]
         UTF-8 bytes of each slice.
+    unspelled_bytes : int
+        How many of `bytes` the tokens do not spell; each costs `ESCAPE_BITS`, which the figures above include.
     """
 
     bits_per_byte: float
@@ -60,10 +70,16 @@ class BitsPerByte:
     documents: int
     by_slice: dict[str, float]
     bytes_by_slice: dict[str, int]
+    unspelled_bytes: int
+
+    @property
+    def unspelled_share(self) -> float:
+        """Share of the text's bytes that the tokens do not spell, 0 to 1."""
+        return self.unspelled_bytes / self.bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values, the share of unspelled bytes included."""
+        return {**asdict(self), "unspelled_share": self.unspelled_share}
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,8 @@ def bits_per_byte(
                 done += part.scored
             if progress is not None:
                 progress(done / max(total, 1), "scoring text")
-    bits = nats / math.log(2)
+    unspelled = np.array(list(map(unspelled_bytes, repeat(vocabulary), texts, encoded)), dtype=np.int64)
+    bits = nats / math.log(2) + ESCAPE_BITS * unspelled
     slices = np.array([document.slice for document in documents])
     present = [name for name in dict.fromkeys(slices.tolist()) if sizes[slices == name].sum()]
     return BitsPerByte(
@@ -132,6 +149,7 @@ def bits_per_byte(
         documents=int((sizes > 0).sum()),
         by_slice={name: float(bits[slices == name].sum() / sizes[slices == name].sum()) for name in present},
         bytes_by_slice={name: int(sizes[slices == name].sum()) for name in present},
+        unspelled_bytes=int(unspelled.sum()),
     )
 
 

@@ -1,0 +1,391 @@
+"""Tokenizers of the kinds that public bug reports describe, each made small, with the value that is right."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import WORDS, tiny_model, tiny_tokenizer, tiny_vocabulary
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from tokalign_lab import catalog
+from tokalign_lab.alignment.pieces import spell
+from tokalign_lab.catalog.tokenizer_formats import PATTERNS
+from tokalign_lab.documents import Document
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+from tokalign_lab.evaluation.document_bits import document_bits
+from tokalign_lab.token_list import TokenList, save_tokens
+from tokalign_lab.vocabulary import Vocabulary
+
+TEXTS = [WORDS * 5, "short", "a\n\n  b </s> café 你好", ""]
+DOCUMENTS = [Document(text, str(n), str(n), "code" if n else "prose") for n, text in enumerate(TEXTS)]
+
+
+def view(backend: Tokenizer, name: str = "tokenizer", **roles: str) -> Vocabulary:
+    return Vocabulary.from_tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, **roles), name)
+
+
+def zero_model(rows: int) -> torch.nn.Module:
+    """A model that finds all ids equally likely: log2(rows) bits a token."""
+    model = tiny_model("llama", rows)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    return model
+
+
+# Settings that a tokenizer's file stores (h01)
+
+
+def _truncation(backend: Tokenizer) -> None:
+    backend.enable_truncation(8, stride=2, direction="left")
+
+
+def _padding(backend: Tokenizer) -> None:
+    backend.enable_padding(length=64, pad_id=backend.token_to_id("</s>"), pad_token="</s>")
+
+
+def _dropout(backend: Tokenizer) -> None:
+    backend.model.dropout = 0.5
+
+
+def _template(backend: Tokenizer) -> None:
+    eos = ("</s>", backend.token_to_id("</s>"))
+    backend.post_processor = processors.TemplateProcessing(single="</s> $A </s>", pair="$A $B", special_tokens=[eos])
+
+
+@pytest.mark.parametrize("store", [_truncation, _padding, _dropout, _template])
+def test_settings_stored_in_a_tokenizers_file_do_not_act_on_a_text(store, tmp_path: Path) -> None:
+    plain = tiny_vocabulary(300)
+    tokenizer = tiny_tokenizer(300)
+    store(tokenizer.backend_tokenizer)
+    tokenizer.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    stored = (tmp_path / "tokenizer.json").read_text(encoding="utf-8")
+    assert stored != plain.tokenizer.backend_tokenizer.to_str(pretty=True)
+    vocabulary = view(Tokenizer.from_str(stored), eos_token="</s>")
+    assert vocabulary.fingerprint == plain.fingerprint
+    for ours, right in zip(vocabulary.encode(TEXTS), plain.encode(TEXTS), strict=True):
+        assert ours.tolist() == right.tolist()
+    assert vocabulary.spans(TEXTS[2]) == plain.spans(TEXTS[2])
+    assert vocabulary.spans("e\u0301 </s>") == plain.spans("e\u0301 </s>")
+    model = tiny_model("llama", plain.size)
+    assert bits_per_byte(model, vocabulary, DOCUMENTS) == bits_per_byte(model, plain, DOCUMENTS)
+    assert json.loads(vocabulary.tokenizer.backend_tokenizer.to_str()) == json.loads(stored), "reading changed it"
+
+
+def test_a_template_acts_on_spans_by_offsets_neither() -> None:
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    _template(tokenizer.backend_tokenizer)
+    _truncation(tokenizer.backend_tokenizer)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, "nfc")
+    text = "cafe\u0301 " + WORDS
+    spans = vocabulary.spans(text)
+    assert spans[-1][2] == len(text.encode())
+    assert not any(vocabulary.is_control[i] for i, _, _ in spans)
+
+
+# Marks in tokens (h06, h07)
+
+
+def gemma_like(runs: list[str], normalized: bool = False) -> Vocabulary:
+    """Spaces as `▁`, runs of it as added tokens, as transformers' converter writes Gemma's."""
+    tokens = ["<unk>", "▁", "x", "\n", *runs]
+    model = models.BPE({token: i for i, token in enumerate(tokens)}, [], unk_token="<unk>")
+    backend = Tokenizer(model)
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    backend.add_tokens([*_added(runs, normalized), *_added(["\n"], normalized)])
+    return view(backend, unk_token="<unk>")
+
+
+def _added(contents: list[str], normalized: bool) -> list:
+    from tokenizers import AddedToken
+
+    return [AddedToken(content, normalized=normalized) for content in contents]
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_runs_of_the_space_mark_are_runs_of_spaces(normalized: bool) -> None:
+    runs = ["▁" * n for n in (2, 4, 8)]
+    vocabulary = gemma_like(runs, normalized)
+    for run in runs:
+        token_id = vocabulary.id_of_raw(run)
+        assert vocabulary.token_bytes[token_id] == b" " * len(run)
+        assert vocabulary.decode([token_id]) == " " * len(run)
+    assert vocabulary.token_bytes[vocabulary.id_of_raw("\n")] == b"\n"
+    source = tiny_vocabulary(300)
+    eight = spell(source, [vocabulary.token_bytes[vocabulary.id_of_raw(runs[-1])]])[0]
+    assert b"".join(source.token_bytes[i] for i in eight) == b" " * 8
+
+
+def test_the_mark_for_a_space_is_what_the_tokenizer_says() -> None:
+    backend = Tokenizer(models.Unigram([("<unk>", 0.0), ("_a", -1.0), ("b", -2.0)], 0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="_")
+    backend.decoder = decoders.Metaspace(replacement="_")
+    vocabulary = view(backend, unk_token="<unk>")
+    assert vocabulary.token_bytes == (None, b" a", b"b")
+
+
+def test_an_added_token_of_a_byte_level_tokenizer_is_what_it_is_written_as() -> None:
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.add_tokens(["▁▁", "Ġx"])
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, "bytes")
+    assert vocabulary.token_bytes[vocabulary.id_of_raw("▁▁")] == "▁▁".encode()
+    assert vocabulary.token_bytes[vocabulary.id_of_raw("Ġx")] == "Ġx".encode()
+
+
+def trained(pre, decoder=None, **marks: str) -> Vocabulary:
+    backend = Tokenizer(models.BPE(unk_token="<unk>", **marks))
+    backend.pre_tokenizer = pre
+    if decoder is not None:
+        backend.decoder = decoder
+    options = {"vocab_size": 600, "special_tokens": ["<unk>", "</s>"], "show_progress": False, **marks}
+    backend.train_from_iterator([WORDS] * 3, trainers.BpeTrainer(**options))
+    return view(backend, unk_token="<unk>", eos_token="</s>")
+
+
+@pytest.mark.parametrize(
+    ("pre", "text", "word", "spelled"),
+    [
+        (pre_tokenizers.BertPreTokenizer(), "fox", "fox</w>", b"fox"),
+        (pre_tokenizers.ByteLevel(add_prefix_space=False), " fox", "Ġfox</w>", b" fox"),
+    ],
+)
+def test_the_mark_of_a_words_end_is_no_part_of_its_bytes(pre, text, word, spelled, tmp_path: Path) -> None:
+    vocabulary = trained(pre, decoders.BPEDecoder(suffix="</w>"), end_of_word_suffix="</w>")
+    whole = [i for i in range(vocabulary.size) if vocabulary.ends_word(i)]
+    assert len(whole) > 20
+    assert not any(b"</w>" in (token or b"") for token in vocabulary.token_bytes)
+    (fox,) = vocabulary.encode([text])
+    assert [vocabulary.raw_token(i) for i in fox] == [word]
+    assert vocabulary.token_bytes[fox[0]] == spelled
+    assert vocabulary.id_of_bytes(b"x") == vocabulary.id_of_raw("x</w>"), "the whole word, not the part of one"
+    assert vocabulary.id_of_raw("x") < vocabulary.id_of_raw("x</w>")
+    source = tiny_vocabulary(600)
+    assert spell(source, [spelled]) == [source.encode([text])[0].tolist()]
+    save_tokens(vocabulary, tmp_path / "tokens")
+    listed = TokenList(tmp_path / "tokens")
+    assert listed.token_bytes == vocabulary.token_bytes
+    assert listed.id_of_bytes(b"x") == vocabulary.id_of_bytes(b"x")
+
+
+def test_the_mark_of_a_words_continuation_is_no_part_of_its_bytes(tmp_path: Path) -> None:
+    vocabulary = trained(pre_tokenizers.BertPreTokenizer(), continuing_subword_prefix="##")
+    (ids,) = vocabulary.encode(["foxes, the"])
+    assert b"".join(vocabulary.token_bytes[i] for i in ids) == b" foxes, the"
+    continued = [i for i in range(vocabulary.size) if vocabulary.raw_token(i).startswith("##")]
+    assert len(continued) > 20
+    assert all(vocabulary.token_bytes[i] == vocabulary.raw_token(i)[2:].encode() for i in continued)
+    assert vocabulary.token_bytes[vocabulary.id_of_raw("fox")] == b" fox"
+    save_tokens(vocabulary, tmp_path / "tokens")
+    assert TokenList(tmp_path / "tokens").token_bytes == vocabulary.token_bytes
+
+
+def test_both_marks_at_once_and_a_token_that_is_nothing_but_a_mark() -> None:
+    marks = {"continuing_subword_prefix": "##", "end_of_word_suffix": "</w>"}
+    tokens = ["<unk>", "a", "##b</w>", "a</w>", "##"]
+    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, [], unk_token="<unk>", **marks))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    vocabulary = view(backend, unk_token="<unk>")
+    assert vocabulary.token_bytes == (None, b" a", b"b", b" a", b"##")
+
+
+# Text that the tokenizer cannot spell (h13)
+
+
+def ascii_only(normalizer=None) -> Vocabulary:
+    """Unigram pieces of ASCII without bytes for other characters."""
+    letters = [chr(code) for code in range(33, 127)]
+    backend = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)], 0))
+    backend.normalizer = normalizers.Sequence([*([normalizer] if normalizer else []), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Replace("▁", " ")
+    return view(backend, unk_token="<unk>", bos_token="<unk>")
+
+
+def measured(vocabulary: Vocabulary, text: str) -> tuple[float, int, float]:
+    model = zero_model(vocabulary.size)
+    (ids,) = vocabulary.encode([text])
+    result = bits_per_byte(model, vocabulary, [Document(text, "d", "g")])
+    tokens_alone = math.log2(vocabulary.size) * len(ids) / len(text.encode())
+    return result.bits_per_byte, result.unspelled_bytes, tokens_alone
+
+
+def test_text_of_unknown_characters_costs_at_least_its_bytes() -> None:
+    text = "今日は天気がとても良いですね。" * 20
+    bits, unspelled, tokens_alone = measured(ascii_only(), text)
+    assert tokens_alone < 0.1, "what was reported: hundreds of characters as one unknown token"
+    assert unspelled == len(text.encode())
+    assert bits == pytest.approx(8 + tokens_alone)
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "text", "unspelled"),
+    [
+        (None, "all of it", 0),
+        (None, "caf\u00e9 ok", 2),
+        (None, "日本 and 中", 9),
+        (normalizers.Lowercase(), "Ab CD e", 3),
+        (normalizers.Strip(), "  ab  ", 4),
+        (normalizers.Replace(Regex(" {2,}"), " "), "a    b", 3),
+        (normalizers.Prepend(" "), "a b", 0),
+        (normalizers.NFKC(), "a\ufb01b", 3),
+    ],
+)
+def test_only_what_the_tokens_spell_is_spelled(normalizer, text: str, unspelled: int) -> None:
+    bits, found, tokens_alone = measured(ascii_only(normalizer), text)
+    assert found == unspelled
+    assert bits == pytest.approx(tokens_alone + 8 * unspelled / len(text.encode()))
+
+
+def test_a_byte_level_tokenizer_that_normalises_loses_only_what_it_changes() -> None:
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, "nfc")
+    for text, unspelled in [("naïve 你好 👩‍🚀\n\tx", 0), ("the cafe\u0301 \u4f60 of rain", 3), ("e\u0301", 3)]:
+        assert measured(vocabulary, text)[1] == unspelled, text
+
+
+def test_wordpiece_and_ends_of_words_spell_one_space_and_no_line_end() -> None:
+    ends = trained(pre_tokenizers.BertPreTokenizer(), end_of_word_suffix="</w>")
+    continues = trained(pre_tokenizers.BertPreTokenizer(), continuing_subword_prefix="##")
+    for vocabulary in (ends, continues):
+        assert measured(vocabulary, "the fox and rain")[1] == 0
+        assert measured(vocabulary, "the fox\n\nand  rain")[1] == 3
+
+
+def test_unspelled_text_is_reported_by_slice_and_by_document() -> None:
+    vocabulary = ascii_only()
+    documents = [Document("plain text", "a", "a", "en"), Document("日本", "b", "b", "ja"), Document("", "c", "c", "ja")]
+    model = zero_model(vocabulary.size)
+    found = bits_per_byte(model, vocabulary, documents)
+    assert (found.unspelled_bytes, found.bytes) == (6, 16)
+    assert found.to_dict()["unspelled_share"] == found.unspelled_share == 6 / 16
+    assert found.by_slice["ja"] > 8 > found.by_slice["en"]
+    apart = document_bits(model, vocabulary, documents)
+    assert apart.per_byte().mean == pytest.approx(found.bits_per_byte)
+
+
+def test_nothing_of_real_text_is_unspelled_by_real_tokenizers(smollm_vocabulary, sp32k_vocabulary) -> None:
+    from tokalign_lab.evaluation.spelled import unspelled_bytes
+
+    code = Path(catalog.__file__).with_name("texts.py").read_text(encoding="utf-8")
+    for vocabulary in (smollm_vocabulary, sp32k_vocabulary):
+        for text in (code, "  Größe 你好\r\n\tこんにちは 👩‍🚀\x00", "e\u0301 \u200b\ufeff"):
+            assert unspelled_bytes(vocabulary, text, vocabulary.encode([text])[0]) == 0
+
+
+# tiktoken, and files with ids that no vocabulary has
+
+
+@pytest.fixture(scope="module")
+def ranks() -> dict[bytes, int]:
+    """Ranks of a small byte-level BPE, in the order of its merges."""
+    vocabulary = tiny_vocabulary(500)
+    letters = sorted(token for token in vocabulary.token_bytes if token is not None and len(token) == 1)
+    merged = [token for token in vocabulary.token_bytes if token is not None and len(token) > 1]
+    return {token: rank for rank, token in enumerate([*letters, *merged])}
+
+
+def written(ranks: dict[bytes, int], path: Path) -> Path:
+    path.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks.items()))
+    return path
+
+
+_tiktoken_text = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["The quick", "isn't", "I'LL", " ", "   ", "\n", "\r\n", "\t", "12345", "</s>", "你好", "e\u0301"]
+        ),
+        st.characters(codec="utf-8"),
+    ),
+    max_size=30,
+).map("".join)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=_tiktoken_text)
+def test_tiktoken_files_read_as_the_tiktoken_library(ranks, tmp_path_factory, text: str) -> None:
+    for vocabulary, library in _of_every_pattern(ranks, tmp_path_factory):
+        (ids,) = vocabulary.encode([text])
+        assert ids.tolist() == library.encode_ordinary(text)
+        assert vocabulary.decode(ids) == text
+        assert [vocabulary.token_bytes[i] for i in ids] == library.decode_tokens_bytes(ids.tolist())
+
+
+_made: list = []
+
+
+def _of_every_pattern(ranks, tmp_path_factory) -> list:
+    import tiktoken
+
+    if not _made:
+        folder = tmp_path_factory.mktemp("tiktoken")
+        for pattern, cut in PATTERNS.items():
+            path = written(ranks, folder / f"{pattern}.tiktoken")
+            library = tiktoken.Encoding(pattern, pat_str=cut, mergeable_ranks=ranks, special_tokens={})
+            _made.append((catalog.load_vocabulary(str(path)), library))
+    return _made
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({b"zzzz": 99_999_999}, "most ids have no token"),
+        ({b"zzzz": 10**30}, "most ids have no token"),
+        ({b"zzzz": -1}, "below 0"),
+        ({b"zzzz": 300}, "two tokens have one rank"),
+    ],
+)
+def test_ranks_of_no_vocabulary_are_one_sentence(ranks, change, match: str, tmp_path: Path) -> None:
+    path = written(ranks | change, tmp_path / "bad.tiktoken")
+    began = time.monotonic()
+    with pytest.raises(InputError, match=match) as caught:
+        catalog.load_vocabulary(str(path))
+    assert "bad.tiktoken" in str(caught.value)
+    assert time.monotonic() - began < 10, "a loop over the ids takes minutes"
+
+
+def test_a_line_that_is_no_rank_is_named(ranks, tmp_path: Path) -> None:
+    path = written(ranks, tmp_path / "bad.tiktoken")
+    path.write_bytes(b"\n" + path.read_bytes() + b"no*base64 7\n")
+    with pytest.raises(InputError, match=f"line {len(ranks) + 2} is not a base64 token"):
+        catalog.load_vocabulary(str(path))
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_tokenizer_json_with_an_id_far_beyond_its_tokens_is_one_sentence(folder: bool, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.save_pretrained(tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    state["model"]["vocab"]["zzzz"] = 99_999_999
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    if not folder:
+        (tmp_path / "tokenizer.json").rename(tmp_path / "bare.json")
+    with pytest.raises(InputError, match="most ids have no token"):
+        catalog.load_vocabulary(str(tmp_path if folder else tmp_path / "bare.json"))
+
+
+def test_an_unknown_name_offers_what_has_a_tokenizer() -> None:
+    with pytest.raises(InputError) as caught:
+        catalog.load_vocabulary("zzzzzzzz")
+    kinds = {asset.kind for asset in catalog.assets() if re.search(rf"\b{asset.name}\b", str(caught.value))}
+    assert kinds == {"tokenizer", "model"}
+    with pytest.raises(InputError) as caught:
+        catalog.model_folder("pythja")
+    assert "pythia" not in str(caught.value), "a tokenizer is no model"
+
+
+def test_ids_are_int32(smollm_vocabulary) -> None:
+    assert all(ids.dtype == np.int32 for ids in smollm_vocabulary.encode(TEXTS))

@@ -1,0 +1,77 @@
+"""How much of a text the tokens of a tokenizer do not spell.
+
+A tokenizer without byte fallback reads a character that it does not know as one unknown token, a normaliser drops
+spaces or case, WordPiece drops line ends. A model is never asked to predict what was dropped, so a measure per byte
+of the text has to know how many bytes that is (docs/decisions/0013).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tokalign_lab.token_table import plain_backend
+from tokalign_lab.vocabulary import Vocabulary
+
+
+def unspelled_bytes(vocabulary: Vocabulary, text: str, ids: Iterable[int]) -> int:
+    """Count the UTF-8 bytes of a text that its tokens do not spell.
+
+    The tokens of a lossless tokenizer spell the text as it is, after or before a dummy space, and 0 is returned. Else
+    the tokens are compared with the part of the text that the tokenizer says they come from: what differs between the
+    parts' common beginning and common end counts, and so does text that no token covers. One space next to a token
+    that begins a word (WordPiece) or ends one (`</w>`) is what that token says, and does not count.
+
+    Parameters
+    ----------
+    vocabulary
+        A vocabulary with its tokenizer.
+    text
+        Valid Unicode, without lone surrogates.
+    ids
+        What `Vocabulary.encode` makes of it.
+    """
+    data = text.encode()
+    joined = b"".join(vocabulary.token_bytes[i] or b"" for i in ids)
+    if joined in (data, b" " + data, data + b" "):
+        return 0
+    missing = end = 0
+    ends_word = False
+    for start, stop, group in _groups(vocabulary, text):
+        spelled = b"".join(vocabulary.token_bytes[i] or b"" for i in group)
+        gap = text[end:start]
+        if gap.endswith(" ") and spelled.startswith(b" "):
+            gap, spelled = gap[:-1], spelled[1:]
+        elif gap.startswith(" ") and ends_word:
+            gap = gap[1:]
+        missing += len(gap.encode()) + _differing(text[start:stop].encode(), spelled)
+        end = stop
+        ends_word = vocabulary.ends_word(group[-1])
+    return missing + len(text[end:].encode())
+
+
+def _groups(vocabulary: Vocabulary, text: str) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield character spans of the text with their ids; tokens that share a character are in one group."""
+    with plain_backend(vocabulary.tokenizer) as backend:
+        encoding = backend.encode(text, add_special_tokens=False)
+    group: list[int] = []
+    first = last = 0
+    for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+        if group and start >= last > first:
+            yield first, last, group
+            group = []
+        if not group:
+            first = last = start
+        group.append(token_id)
+        last = max(last, stop)
+    if group:
+        yield first, last, group
+
+
+def _differing(wanted: bytes, spelled: bytes) -> int:
+    """Count the bytes of `wanted` between its common beginning and its common end with `spelled`."""
+    if wanted == spelled or b" " + wanted == spelled:
+        return 0
+    shorter = min(len(wanted), len(spelled))
+    head = next((i for i in range(shorter) if wanted[i] != spelled[i]), shorter)
+    tail = next((i for i in range(shorter - head) if wanted[-1 - i] != spelled[-1 - i]), shorter - head)
+    return len(wanted) - head - tail

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.tiny import WORDS, tiny_tokenizer, tiny_vocabulary
 from tokalign_lab import catalog, files
+from tokalign_lab.alignment.edits import LexiconEdits
+from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.catalog import convert, fetch
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
-from tokalign_lab.files import CHECKSUMS, cached_folder, damage, seal
+from tokalign_lab.errors import InputError
+from tokalign_lab.files import CHECKSUMS, cached_folder, damage, seal, write_json
 
 Fault = Callable[[bytes], bytes]
 
@@ -222,3 +228,126 @@ def test_two_that_make_the_same_artefact_both_get_it(tmp_path: Path) -> None:
     assert (cached_folder(place, other_is_faster) / "a").read_text() == "a"
     assert damage(place) is None
     assert [path.name for path in place.parent.iterdir()] == ["key"], "nothing is left beside it"
+
+
+# --- a lexicon and its edits
+
+
+@pytest.fixture
+def lexicon(tmp_path: Path) -> Lexicon:
+    source, target = tiny_vocabulary(300), tiny_vocabulary(280)
+    write_json(tmp_path / "map.json", {str(i): i for i in range(0, 270, 2)})
+    made = Lexicon.from_json(tmp_path / "map.json", source, target)
+    for name in ("sources", "weights", "mean_weight"):
+        made.table[f"output_{name}"] = made.table[name]
+    made.save(tmp_path / "l.parquet")
+    return made
+
+
+def _first(value: object) -> Callable[[list[Any]], list[Any]]:
+    def change(column: list[Any]) -> list[Any]:
+        first = column[0]
+        return [np.array([value]).astype(first.dtype) if isinstance(first, np.ndarray) else value, *column[1:]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "said"),
+    [
+        ("weights", _first(np.nan), "weights holds nan"),
+        ("output_weights", _first(np.inf), "output_weights holds inf"),
+        ("mean_weight", _first(np.nan), "mean_weight holds nan"),
+        ("sources", _first(-5), "sources holds -5"),
+        ("sources", _first(300), "ids go from 0 to 299"),
+        ("output_sources", _first(10**6), "output_sources holds 1000000"),
+        ("source_id", _first(-5), "source_id holds -5"),
+        ("source_id", _first(1.5), "source_id holds 1.5"),
+        ("weights", lambda column: [np.ones(2, np.float32), *column[1:]], "not of the same length"),
+        ("target_id", _first(7), "target ids do not go from 0"),
+        ("origin", _first("guessed"), "unknown origin 'guessed'"),
+        ("source_id", lambda column: ["five", *map(str, column[1:])], "damaged"),
+        ("weights", None, "damaged"),
+    ],
+)
+def test_a_lexicon_of_impossible_values_is_refused(
+    lexicon: Lexicon, tmp_path: Path, column: str, change: Callable[[list[Any]], list[Any]] | None, said: str
+) -> None:
+    table = lexicon.table.copy()
+    if change is None:
+        table = table.drop(columns=column)
+    else:
+        table[column] = change(list(table[column]))
+    Lexicon(table, lexicon.reverse, lexicon.provenance).save(tmp_path / "bad.parquet")
+    with pytest.raises(InputError, match=said) as caught:
+        Lexicon.load(tmp_path / "bad.parquet")
+    assert "bad.parquet" in str(caught.value)
+
+
+def test_a_lexicon_with_too_few_rows_or_a_bad_reverse_direction_is_refused(lexicon: Lexicon, tmp_path: Path) -> None:
+    short, reverse = lexicon.table.iloc[:-1], lexicon.reverse.copy()
+    reverse.loc[3, "target_id"] = 280
+    for table, back, said in (
+        (short, lexicon.reverse, "rows for 279"),
+        (lexicon.table, reverse, "target_id holds 280"),
+    ):
+        Lexicon(table, back, lexicon.provenance).save(tmp_path / "bad.parquet")
+        with pytest.raises(InputError, match=said):
+            Lexicon.load(tmp_path / "bad.parquet")
+
+
+def test_no_flipped_bit_of_a_lexicon_is_used(lexicon: Lexicon, tmp_path: Path) -> None:
+    content, draw = (tmp_path / "l.parquet").read_bytes(), np.random.default_rng(0)
+    expected, refused = Lexicon.load(tmp_path / "l.parquet"), 0
+    for place in draw.choice(len(content), 100, replace=False).tolist():
+        bad = bytearray(content)
+        bad[place] ^= 1 << int(draw.integers(8))
+        (tmp_path / "bad.parquet").write_bytes(bad)
+        try:
+            found = Lexicon.load(tmp_path / "bad.parquet")
+        except InputError:
+            refused += 1
+        else:  # a bit that says nothing about the values, in statistics for instance
+            pd.testing.assert_frame_equal(found.table, expected.table)
+            pd.testing.assert_frame_equal(found.reverse, expected.reverse)
+            assert found.provenance == expected.provenance
+    assert refused > 50
+
+
+@pytest.mark.parametrize("wrong", [1.7, "x", None, [1]])
+def test_a_map_of_ids_that_are_no_whole_numbers_is_refused(tmp_path: Path, wrong: object) -> None:
+    write_json(tmp_path / "map.json", {"1": wrong})
+    with pytest.raises(InputError, match="no JSON map"):
+        Lexicon.from_json(tmp_path / "map.json", tiny_vocabulary(300), tiny_vocabulary(280))
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("target_id", -1),
+        ("target_id", 280),
+        ("target_id", "4"),
+        ("target_id", True),
+        ("source_id", -5),
+        ("source_id", 300),
+        ("source_id", 1.5),
+        ("pieces", [2, 999]),
+        ("pieces", [-1]),
+        ("pieces", 5),
+        ("action", "guess"),
+        ("note", 7),
+    ],
+)
+@pytest.mark.parametrize("action", ["choose", "reject"])
+def test_edits_of_impossible_values_are_refused(
+    lexicon: Lexicon, tmp_path: Path, action: str, field: str, wrong: object
+) -> None:
+    path = tmp_path / "edits.json"
+    edits = LexiconEdits(lexicon, path)
+    edits.choose(4, 5) if action == "choose" else edits.reject(4)
+    said = json.loads(path.read_text())
+    assert len(LexiconEdits(lexicon, path).done) == 1
+    for list_name in ("done", "undone"):
+        write_json(path, {**said, list_name: [{**said["done"][0], field: wrong}]})
+        with pytest.raises(InputError, match="edits"):
+            LexiconEdits(lexicon, path)

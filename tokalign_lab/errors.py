@@ -69,4 +69,6 @@ def _system_error(error: Exception) -> int | None:
     """Return the system's number for an error; safetensors and tokenizers write it into a text as `(os error 28)`."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
+    if "PytorchStreamWriter failed writing" in str(error):  # torch does not say why; it is the disk
+        return errno.ENOSPC
     return next((number for number in (*_FULL, *_DENIED) if f"(os error {number})" in str(error)), None)

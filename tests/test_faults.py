@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from tiny import WORDS, save_tiny, tiny_tokenizer, tiny_vocabulary
+from typer.testing import CliRunner
 
-from tests.tiny import WORDS, tiny_tokenizer, tiny_vocabulary
-from tokalign_lab import catalog, files
+from tokalign_lab import catalog, console, files
+from tokalign_lab.adaptation import train
+from tokalign_lab.adaptation.checkpoints import latest_checkpoint
+from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.adaptation.stages import plan_stages
 from tokalign_lab.alignment.edits import LexiconEdits
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.catalog import convert, fetch
+from tokalign_lab.cli import app
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import CHECKSUMS, cached_folder, damage, seal, write_json
+from tokalign_lab.runs import control, results, trash
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.schema import DAMAGED
 
 Fault = Callable[[bytes], bytes]
 
@@ -128,7 +139,8 @@ def _corpus(cache: Path) -> bytes:
 
 
 def _counts(cache: Path) -> bytes:
-    from tests.test_cooccurrence import random_corpus
+    from test_cooccurrence import random_corpus
+
     from tokalign_lab.vectors.text_counts import text_counts
 
     found = text_counts(random_corpus(20, 50), 50, 5, 1)
@@ -136,7 +148,8 @@ def _counts(cache: Path) -> bytes:
 
 
 def _vectors(cache: Path) -> bytes:
-    from tests.test_vectors import byte_corpus
+    from test_vectors import byte_corpus
+
     from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
 
     return glove_vectors(byte_corpus(), 256, GloveSettings(dimensions=5, iterations=1)).rows.tobytes()
@@ -351,3 +364,179 @@ def test_edits_of_impossible_values_are_refused(
         write_json(path, {**said, list_name: [{**said["done"][0], field: wrong}]})
         with pytest.raises(InputError, match="edits"):
             LexiconEdits(lexicon, path)
+
+
+# --- run folders
+
+
+GOOD = {"kind": "adapt", "state": "running", "created": "2026-01-01T00:00:00+00:00", "settings": {}, "pid": None}
+BAD_RUNS: dict[str, str | bytes] = {
+    "empty": "",
+    "torn": json.dumps(GOOD)[:40],
+    "a list": "[]",
+    "a number": "7",
+    "null": "null",
+    "not UTF-8": b'{"kind": "\xff"}',
+    "nested": "[" * 100_000,
+    "a huge number": "9" * 5000,
+    "no state": json.dumps({**GOOD, "state": None}),
+    "another state": json.dumps({**GOOD, "state": "dancing"}),
+    "a state that is a list": json.dumps({**GOOD, "state": []}),
+    "settings that are a list": json.dumps({**GOOD, "settings": []}),
+    "a model that is a number": json.dumps({**GOOD, "settings": {"model": 7}}),
+    "a lexicon that is an object": json.dumps({**GOOD, "kind": "rearrange", "settings": {"lexicon": {}}}),
+    "text that is a string": json.dumps({**GOOD, "kind": "align", "settings": {"text": "default"}}),
+    "text of numbers": json.dumps({**GOOD, "kind": "align", "settings": {"text": [1]}}),
+    "a pid that is a word": json.dumps({**GOOD, "pid": "one"}),
+    "a negative pid": json.dumps({**GOOD, "pid": -1}),
+    "a huge pid": json.dumps({**GOOD, "pid": 10**30}),
+    "a start that is no number": json.dumps({**GOOD, "pid": 1, "pid_started": float("nan")}),
+    "a date that is a number": json.dumps({**GOOD, "created": 5}),
+    "a folder with a NUL": json.dumps({**GOOD, "cwd": "a\0b"}),
+}
+
+
+@pytest.mark.parametrize("content", BAD_RUNS.values(), ids=BAD_RUNS)
+def test_a_damaged_run_is_a_row_that_says_so(tmp_path: Path, content: str | bytes) -> None:
+    for name in ("good", "bad"):
+        RunFolder.create(tmp_path / name, "adapt", {}).update(state="finished")
+    (tmp_path / "bad" / "run.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert {run.name: run.state for run in control.list_runs(tmp_path)} == {"good": "finished", "bad": DAMAGED}
+    runner = CliRunner()
+    listed = runner.invoke(app, ["runs", "list", "--root", str(tmp_path), "--json"])
+    rows = {row["name"]: row for row in json.loads(listed.stdout.splitlines()[-1])["runs"]}
+    assert rows["bad"]["state"] == DAMAGED
+    assert "delete the run" in rows["bad"]["error"]
+    assert rows["good"]["error"] is None
+    assert runner.invoke(app, ["runs", "list", "--root", str(tmp_path)]).exit_code == 0
+    bad = RunFolder(tmp_path / "bad")
+    for command in ("watch", "resume"):
+        ended = runner.invoke(app, ["runs", command, str(bad.path)])
+        assert ended.exit_code == 2, ended.output
+        assert "damaged" in ended.output
+    with pytest.raises(InputError, match="damaged"):
+        bad.update(state="queued")
+    assert results.lexicon_path(bad) is None
+    assert all(row["run"] is None for row in results.recipes_table("a", "b", tmp_path))
+    gone = trash.delete_run(bad)
+    assert [run.name for run in trash.deleted_runs(tmp_path)] == ["bad"]
+    assert trash.restore_run("bad", tmp_path).path == tmp_path / "bad"
+    assert not gone.path.exists()
+
+
+def test_names_from_files_are_never_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    for name, title in (("one", b"[/INST] x"), ("two", b"[red]\x1b[2J\xff:smile:")):
+        RunFolder.create(tmp_path / name, "adapt", {}).update(state="failed", error="[/b] [link=x]")
+        (tmp_path / name / "title.txt").write_bytes(title)
+    listed = CliRunner().invoke(app, ["runs", "list", "--root", str(tmp_path)])
+    assert listed.exit_code == 0
+    for written in ("[/INST] x", "[red]", ":smile:", "[/b] [link=x]"):
+        assert written in listed.stdout
+    assert "\x1b[2J" not in listed.stdout
+    console.print_facts({"a": "\ud800 [/x]"}, title="[/y]")
+    console.print_json({"a": "\ud800"})
+    with console.progress_bar("[/z]") as tell:
+        tell(0.5, "[/w]")
+
+
+def test_damaged_events_and_scores_are_passed_over(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", "align", {"source": "a", "target": "b"})
+    run.emit({"kind": "step", "step": 1})
+    with open(run.path / "events.jsonl", "ab") as file:
+        file.write(b"[" * 100_000 + b'\n7\n\xff\xfe\n{"kind": "evaluation", "step": 1}\n{"share": "x"}\n')
+    run.update(state="finished")
+    assert run.wait(progress=lambda share, message: pytest.fail("no share was told")) == "finished"
+    assert CliRunner().invoke(app, ["runs", "watch", str(run.path)]).exit_code == 0
+    for content in ("[]", "[1, 2]", "7", '{"seconds": 5}', '{"seconds": {"a": "b"}}', "{", "[" * 100_000):
+        (run.path / "scores.json").write_text(content)
+        assert results.scores_of(run) == {}
+        assert any(row["run"] for row in results.recipes_table("a", "b", tmp_path))
+        (run.path / "diagnosis.json").write_text(content)
+        assert results.diagnosis_of(run) is None
+
+
+@pytest.mark.parametrize("was", ["../../outside", "/tmp/outside", "..", ".trash", "a/b", ""])
+def test_nothing_is_restored_outside_the_root(tmp_path: Path, was: str) -> None:
+    root = tmp_path / "deep" / "runs"
+    trash.delete_run(RunFolder.create(root / "one", "adapt", {}))
+    file = root / trash.TRASH / "one" / "run.json"
+    write_json(file, {**json.loads(file.read_text()), "was": was})
+    assert trash.restore_run(root=root).path == root / "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+# --- checkpoints
+
+
+@pytest.fixture
+def tuning(tmp_path: Path, cache: Path) -> Callable[..., tuple[list[float], Any]]:
+    """Tunes a tiny model in 8 steps; returns the losses that were told and what was resumed from."""
+    model = save_tiny(tmp_path / "tiny")
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{number}. {WORDS}" for number in range(40)), encoding="utf-8")
+    settings = AdaptSettings(
+        steps=8, stage1_share=0.5, sequence_length=16, batch_size=1, gradient_accumulation_steps=2, save_every=1,
+        evaluate_bytes=200, held_out_share=0.2, prompts=(),
+    )  # fmt: skip
+
+    def tune(folder: Path, stop: int = 0, resume: bool = False) -> tuple[list[float], Any]:
+        events: list[dict[str, Any]] = []
+
+        def interrupt() -> None:
+            if stop and any(event.get("step") == stop and event["kind"] == "step" for event in events):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) if stop else nullcontext():
+            train.adapt(str(model), [str(text)], settings, folder, events.append, interrupt, resume, device="cpu")
+        resumed = [event["step"] for event in events if event["kind"] == "resumed"]
+        return [event["loss"] for event in events if event["kind"] == "step"], resumed
+
+    return tune
+
+
+def test_a_damaged_checkpoint_is_not_trained_from(
+    tmp_path: Path, tuning: Callable[..., tuple[list[float], Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, _ = tuning(tmp_path / "whole")
+    tuning(tmp_path / "cut", stop=6)
+    (kept,) = (tmp_path / "cut" / "checkpoints").glob("stage2/checkpoint-*")
+    names = sorted(file.name for file in kept.iterdir())
+    assert {"optimizer.pt", "scheduler.pt", "trainer_state.json", "model.safetensors"} <= set(names)
+    said = json.loads((kept / CHECKSUMS).read_text())["files"]
+    assert set(said) == set(names) - {CHECKSUMS}, "it says what it holds"
+    for name, fault in [(name, None) for name in names] + [(name, flipped) for name in names]:
+        shutil.copytree(tmp_path / "cut", tmp_path / "bad", dirs_exist_ok=True)
+        file = tmp_path / "bad" / kept.relative_to(tmp_path / "cut") / name
+        file.unlink() if fault is None else damaged(file, fault)
+        with caplog.at_level(logging.WARNING, "tokalign_lab"):
+            assert latest_checkpoint(tmp_path / "bad" / "checkpoints", plan_stages(AdaptSettings(steps=8))) is None
+        assert "is not whole" in caplog.text
+        caplog.clear()
+    assert tuning(tmp_path / "bad", resume=True) == (whole, [0])
+    losses, resumed = tuning(tmp_path / "cut", resume=True)
+    assert (losses, resumed) == (whole[6:], [6])
+
+
+def test_a_kill_while_the_checkpoints_of_a_finished_run_are_removed_loses_nothing(
+    tmp_path: Path, tuning: Callable[..., tuple[list[float], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmtree, seen = shutil.rmtree, []
+
+    def killed(path: Path, *args: Any, **kwargs: Any) -> None:
+        if "removed" in Path(path).name and Path(path).exists():
+            seen.append(path)
+            next(Path(path).rglob("optimizer.pt")).unlink()  # the first file goes, then the process
+            raise KeyboardInterrupt
+        rmtree(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tuning(tmp_path / "run")
+    assert seen
+    weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    assert tuning(tmp_path / "run", resume=True) == ([], []), "nothing is done again"
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
+    assert len(tuning(tmp_path / "run")[0]) == 8, "a start that is no resumption tunes again"

@@ -7,6 +7,7 @@ from typing import Any
 from tokalign_lab import console
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.schema import DAMAGED
 
 
 def follow(folder: RunFolder, detach: bool) -> Any:
@@ -27,6 +28,8 @@ def follow(folder: RunFolder, detach: bool) -> Any:
             )
             raise
     result, show = summary(folder)
+    if result["state"] == DAMAGED:
+        raise InputError(result["error"])
     if result["state"] == "failed":
         raise InputError(f"The run {folder.name} failed: {result['error']}")
     return result, show
@@ -44,7 +47,7 @@ def summary(folder: RunFolder) -> Any:
         "pid": info["pid"],
         "error": info["error"],
         "steps": len(steps),
-        "loss": steps[-1]["loss"] if steps else None,
-        "bits_per_byte": evaluations[-1]["bits_per_byte"] if evaluations else None,
+        "loss": steps[-1].get("loss") if steps else None,
+        "bits_per_byte": evaluations[-1].get("bits_per_byte") if evaluations else None,
     }
     return result, lambda: console.print_facts(result)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,15 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.catalog import convert, fetch
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import Corpus
-from tokalign_lab.documents import Document
-from tokalign_lab.errors import InputError
+from tokalign_lab.documents import Document, read_documents
+from tokalign_lab.errors import DiskError, InputError
 from tokalign_lab.files import CHECKSUMS, cached_folder, damage, seal, write_json
+from tokalign_lab.passages import passages_of
 from tokalign_lab.runs import control, results, trash
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.schema import DAMAGED
+from tokalign_lab.token_table import encode_plainly
+from tokalign_lab.vocabulary import Vocabulary
 
 Fault = Callable[[bytes], bytes]
 
@@ -540,3 +546,128 @@ def test_a_kill_while_the_checkpoints_of_a_finished_run_are_removed_loses_nothin
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
     assert len(tuning(tmp_path / "run")[0]) == 8, "a start that is no resumption tunes again"
+
+
+# --- texts
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"text": "a\\ud800b"}', b'{"text": "caf\xe9"}', b'{"text": "a", "name": "\\udfff"}', b"\xff", b"[" * 100_000],
+)
+def test_jsonl_that_is_no_text_ends_in_a_sentence(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n' + line + b"\n")
+    with pytest.raises(InputError, match="line 2 is no"):
+        read_documents([tmp_path / "a.jsonl"])
+
+
+# --- long texts
+
+
+@pytest.mark.parametrize("joint", ["\n", " ", "\n\n  "])
+def test_cutting_a_long_text_changes_no_id(
+    joint: str, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary
+) -> None:
+    text = joint.join(f"{number}. {WORDS.strip()} Größe, 東京!" for number in range(60))
+    for vocabulary in (smollm_vocabulary, sp32k_vocabulary, tiny_vocabulary()):
+        encode = partial(encode_plainly, vocabulary.tokenizer)
+        passages = list(passages_of(text, encode, longest=700))
+        assert len(passages) > 10
+        assert all(350 <= len(passage) <= 701 for passage in passages[:-1])
+        assert np.array_equal(np.concatenate(encode(passages)), encode([text])[0]), vocabulary.name
+
+
+def test_a_text_without_any_space_is_cut_too() -> None:
+    encode = partial(encode_plainly, tiny_vocabulary().tokenizer)
+    for text in ("x" * 5000, "東京" * 2500, "\n" * 5000):
+        passages = list(passages_of(text, encode, longest=1000))
+        assert "".join(passages) == text
+        assert max(map(len, passages)) <= 1001
+
+
+def test_a_long_text_is_tokenised_in_passages(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest: list[int] = []
+
+    def watched(tokenizer: Any, texts: list[str]) -> list[Any]:
+        longest.append(max(map(len, texts)))
+        return encode_plainly(tokenizer, texts)
+
+    monkeypatch.setattr("tokalign_lab.vocabulary.encode_plainly", watched)
+    lines = WORDS * 10_000
+    short, long = tiny_vocabulary().encode(["", lines])
+    assert len(short) == 0
+    assert len(long) > 250_000
+    assert max(longest) <= 250_001
+
+
+# --- disks
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "The disk is full"),
+        (errno.EDQUOT, "The disk is full"),
+        (errno.EACCES, "no permission"),
+        (errno.EROFS, "no permission"),
+    ],
+)
+@pytest.mark.parametrize("call", ["mkstemp", "fsync", "replace"])
+def test_a_disk_that_refuses_is_one_sentence_and_leaves_nothing(
+    lexicon: Lexicon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str, call: str
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(files.tempfile if call == "mkstemp" else files.os, call, refuse)
+        for write in (lambda: lexicon.save(tmp_path / "l.parquet"), lambda: write_json(tmp_path / "a.json", {})):
+            with pytest.raises(DiskError, match=said) as caught:
+                write()
+            assert "\n" not in str(caught.value)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_librarys_own_words_for_a_full_disk_are_understood(tmp_path: Path) -> None:
+    for error in (RuntimeError("IoError(Os { code: 28 }) No space (os error 28)"), OSError(errno.ENOSPC, "full")):
+        with pytest.raises(DiskError, match="The disk is full"), files.atomic_folder(tmp_path / "out"):
+            raise error
+    with pytest.raises(RuntimeError, match="other"), files.atomic_folder(tmp_path / "out"):
+        raise RuntimeError("other")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- doctor
+
+
+def test_leftovers_older_than_a_day_are_removed_and_nothing_else(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path / "runs"))
+    kept = [cache / "corpora" / "key" / "ids.i32", tmp_path / "runs" / "one" / "run.json", tmp_path / ".text-abcdefgh"]
+    old = [cache / "corpora" / ".key-abcd_123" / "ids.i32", tmp_path / "runs" / "one" / ".run-zzzzzzzz.json"]
+    new = cache / ".download-12345678" / "pip.log"
+    for file in [*kept, *old, new]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"12345")
+        if file != new:
+            for path in (file, file.parent):
+                os.utime(path, (0, 0))
+    result = json.loads(CliRunner().invoke(app, ["doctor", "--clean", "--json"]).stdout.splitlines()[-1])
+    assert [row["path"] for row in result["removed"]] == [str(old[0].parent), str(old[1])]
+    assert [row["bytes"] for row in result["removed"]] == [5, 5]
+    assert all(file.is_file() for file in [*kept, new])
+    assert not any(file.exists() for file in old)
+
+
+def test_doctor_verifies_the_cache(cache: Path) -> None:
+    _corpus(cache)
+    good = cached_folder(cache / "vectors" / "good", lambda folder: (folder / "a").write_bytes(b"a") and None)
+    (bad,) = (cache / "corpora").iterdir()
+    damaged(bad / "ids.i32", flipped)
+    result = json.loads(CliRunner().invoke(app, ["doctor", "--verify", "--json"]).stdout.splitlines()[-1])
+    assert {row["folder"]: row["state"] for row in result["cached"]} == {
+        str(good): "whole", str(bad): "the checksum of ids.i32 differs"
+    }  # fmt: skip
+    assert any(str(bad) in sentence for sentence in result["missing"])

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tokalign_lab import console
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, plain_disk_errors
 
 app = typer.Typer(
     name="tokalign-lab",
@@ -59,7 +59,8 @@ def command(
             console.set_up_logging()
             as_json = bool(kwargs.pop("json", False))
             try:
-                result, show = function(*args, **kwargs)
+                with plain_disk_errors():
+                    result, show = function(*args, **kwargs)
             except InputError as error:
                 console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
                 if as_json:

@@ -6,7 +6,15 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -15,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from tiny import WORDS, save_tiny, tiny_tokenizer, tiny_vocabulary
 from typer.testing import CliRunner
@@ -671,3 +680,42 @@ def test_doctor_verifies_the_cache(cache: Path) -> None:
         str(good): "whole", str(bad): "the checksum of ids.i32 differs"
     }  # fmt: skip
     assert any(str(bad) in sentence for sentence in result["missing"])
+
+
+# --- the app
+
+
+def test_the_app_keeps_its_token_asks_no_other_host_and_ends_voila(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tokalign_lab.cli", "app", "--runs", str(tmp_path), "--port", str(port)]
+    with subprocess.Popen([*command, "--no-browser"], stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            address = re.search(r"(http://\S+)\?token=(\w+)", server.stderr.readline())
+            assert address is not None
+            url, token = address.groups()
+            headers = _answer(f"{url}?token={token}", server).headers
+            assert "default-src 'self'" in headers["Content-Security-Policy"]
+            assert "http" not in headers["Content-Security-Policy"]
+            with pytest.raises(urllib.error.HTTPError, match="403"):  # the page itself needs the token
+                urllib.request.urlopen(f"{url}api/kernels", timeout=30)
+            (voila,) = (child for child in psutil.Process(server.pid).children() if "voila" in child.cmdline())
+            assert token not in " ".join(voila.cmdline())
+            server.terminate()
+            assert server.wait(60) == 128 + signal.SIGTERM
+            assert not voila.is_running()
+        finally:
+            server.kill()
+
+
+def _answer(url: str, server: subprocess.Popen[str]) -> Any:
+    deadline = time.monotonic() + 120
+    while True:
+        assert server.poll() is None
+        try:
+            return urllib.request.urlopen(url, timeout=60)
+        except (urllib.error.URLError, OSError):
+            assert time.monotonic() < deadline
+            time.sleep(0.3)

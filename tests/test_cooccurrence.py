@@ -227,7 +227,7 @@ def test_counts_are_remembered_by_content(tmp_path: Path, monkeypatch: pytest.Mo
     first = text_counts(corpus, 256)
     (folder,) = (tmp_path / "counts").iterdir()
     assert {path.name for path in folder.iterdir()} == {
-        "ids.npy", "occurrences.npy", "starts.npy", "columns.i32", "values.f32"
+        "ids.npy", "occurrences.npy", "starts.npy", "columns.i32", "values.f32", ".checksums.json"
     }  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr("tokalign_lab.vectors.text_counts.keep_frequent", None)  # counting again would fail

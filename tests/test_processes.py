@@ -93,7 +93,7 @@ def test_two_processes_stop_together_and_resume(settings: dict[str, Any], tmp_pa
         time.sleep(0.05)
     assert run.cancel() == "cancelled", run.log_tail()
     reached = len(losses(run))
-    (kept,) = (run.path / "checkpoints").glob("stage1/checkpoint-*/complete.json")
+    (kept,) = (run.path / "checkpoints").glob("stage1/checkpoint-*/.checksums.json")
     assert kept.parent.name == f"checkpoint-{reached}", "the steps that were done are kept"
     run.resume()
     while len(losses(run)) < reached + 4 and time.monotonic() < deadline + 300:

@@ -103,8 +103,9 @@ class TestApp:
         assert str(tmp_path / "my runs") in "".join(cell["source"])
 
     def test_asks_for_a_token_on_loopback(self) -> None:
-        options = lab_app.options(1, lab_app.LOOPBACK, "secret", browser=False)
-        assert {"--Voila.ip=127.0.0.1", "--token=secret", "--no-browser"} <= set(options)
+        options = lab_app.options(1, lab_app.LOOPBACK, browser=False)
+        assert {"--Voila.ip=127.0.0.1", "--no-browser"} <= set(options)
+        assert lab_app.configuration("secret")["Voila"]["token"] == "secret"
 
     def test_a_taken_port_is_one_sentence(self, tmp_path: Path) -> None:
         with socket.socket() as taken:

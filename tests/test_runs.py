@@ -395,16 +395,16 @@ def test_an_ended_child_that_nobody_waited_for_counts_as_gone() -> None:
     child.wait()
 
 
-def test_runs_are_listed_newest_first_and_broken_folders_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_are_listed_newest_first_and_broken_ones_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path))
     assert control.list_runs() == []
     for name, created in (("old", "2026-01-01T00:00:00+00:00"), ("new", "2026-02-01T00:00:00+00:00")):
         RunFolder.create(tmp_path / name, "count", {}).update(created=created)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text("{")
-    assert [run.name for run in control.list_runs()] == ["new", "old"]
+    (tmp_path / "empty").mkdir()
+    assert [run.name for run in control.list_runs() if run.state != "damaged"] == ["new", "old"]
+    assert [run.name for run in control.list_runs() if run.state == "damaged"] == ["broken"]
     assert control.find_run("old").path == tmp_path / "old"
     assert control.find_run(tmp_path / "new").name == "new"
     with pytest.raises(InputError, match="no run named 'none'"):

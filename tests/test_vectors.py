@@ -145,7 +145,7 @@ def test_trained_vectors_are_remembered_by_content(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
     settings = GloveSettings(dimensions=5, iterations=1)
     first = glove_vectors(byte_corpus(), 256, settings)
-    (file,) = (tmp_path / "vectors").iterdir()
+    (file,) = (tmp_path / "vectors").glob("*/vectors.npz")
     monkeypatch.setattr("tokalign_lab.vectors.glove.train_glove", None)  # a second training would fail
     again = glove_vectors(byte_corpus(), 256, settings)
     assert again.rows.tobytes() == first.rows.tobytes()

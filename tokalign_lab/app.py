@@ -1,25 +1,35 @@
 """The lab for people without notebooks: Voila serves one page with all tabs.
 
-It listens on loopback and asks for a token, as Jupyter does. The page is one cell, `Lab()`, over a folder of runs; two
-pages, or a page and a notebook, may look at the same folder.
+It listens on loopback and asks for a token, as Jupyter does. The token is in a file that only its user can read: any
+user of a machine sees the arguments of every process. The browser takes nothing from other hosts: a content security
+policy forbids the fonts that Voila's template asks a CDN for. Voila ends when this process is ended.
+
+The page is one cell, `Lab()`, over a folder of runs; two pages, or a page and a notebook, may look at the same folder.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
 
 LOOPBACK = "127.0.0.1"
+NOTHING_FROM_OUTSIDE = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss: data: blob:; "
+    "frame-ancestors 'self'"
+)
+_END_SECONDS = 10.0
 
 
 def serve(
@@ -64,11 +74,19 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="tokalign-app-") as folder:
         page = Path(folder) / "lab.ipynb"
         write_page(page, runs.resolve())
+        write_json(Path(folder) / "voila.json", configuration(token))  # read from the folder that Voila is started in
         say(f"The lab: http://{ip}:{port}/?token={token}  (Ctrl-C ends the server; runs go on)")
+        command = [sys.executable, "-m", "voila", str(page), *options(port, ip, browser)]
+        voila = subprocess.Popen(command, cwd=folder)
+        before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
         try:
-            return subprocess.call([sys.executable, "-m", "voila", str(page), *options(port, ip, token, browser)])
+            return voila.wait()
         except KeyboardInterrupt:
             return 130
+        finally:
+            _end(voila)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def write_page(path: Path, runs: Path) -> None:
@@ -82,13 +100,31 @@ def write_page(path: Path, runs: Path) -> None:
     write_json(path, {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": [cell]})
 
 
-def options(port: int, ip: str, token: str, browser: bool) -> list[str]:
+def configuration(token: str) -> dict[str, Any]:
+    """Return what Voila reads from its `voila.json`."""
+    headers = {"Content-Security-Policy": NOTHING_FROM_OUTSIDE}
+    return {"Voila": {"token": token, "tornado_settings": {"headers": headers}}}
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def options(port: int, ip: str, browser: bool) -> list[str]:
     """Return Voila's options."""
     return [
         f"--port={port}",
         "--Voila.port_retries=0",
         f"--Voila.ip={ip}",
-        f"--token={token}",
         "--VoilaConfiguration.allow_theme_override=YES",  # ?voila-theme=dark
         *([] if browser else ["--no-browser"]),
     ]

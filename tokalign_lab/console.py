@@ -21,8 +21,9 @@ from rich.table import Table
 
 from tokalign_lab.progress import Progress as Report
 
-stderr = Console(stderr=True, highlight=False)
-stdout = Console(highlight=False)
+# Names and errors come from files: nothing in them is markup, and `[/INST]` is text.
+stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
+stdout = Console(highlight=False, markup=False, emoji=False)
 
 
 def set_up_logging() -> None:
@@ -38,7 +39,8 @@ def set_up_logging() -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON object on one line of stdout; NaN and infinity become null."""
-    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False) + "\n")
+    line = json.dumps(_plain(value), ensure_ascii=False)
+    sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")  # a lone surrogate as JSON's \\ud800
     sys.stdout.flush()
 
 
@@ -62,7 +64,10 @@ def print_facts(facts: Mapping[str, Any], title: str | None = None) -> None:
 
 
 def format_value(value: Any) -> str:
-    """Write a value for a person: counts with separators, fractions to four places, none as a dash."""
+    """Write a value for a person: counts with separators, fractions to four places, none as a dash.
+
+    Control characters and halves of surrogate pairs, which a terminal obeys or refuses, become U+FFFD.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, bool):
@@ -75,7 +80,7 @@ def format_value(value: Any) -> str:
         return ", ".join(f"{key} {format_value(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(format_value(item) for item in value)
-    return str(value)
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(value))
 
 
 @contextmanager
@@ -93,7 +98,7 @@ def progress_bar(label: str) -> Iterator[Report]:
         yield tell
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),

@@ -17,7 +17,7 @@ import numpy as np
 
 from tokalign_lab.documents import Document, text_hash
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import atomic_folder, cache_folder, hash_of, write_json
+from tokalign_lab.files import atomic_folder, cache_folder, cached_folder, hash_of, write_json
 from tokalign_lab.progress import Progress, part
 
 if TYPE_CHECKING:
@@ -94,12 +94,9 @@ class Corpus:
             raise InputError("There is no text to tokenise; give at least one document.")
         hashed = text_hash(documents)
         key = hash_of([hashed.encode(), vocabulary.fingerprint.encode()])
-        if folder is None:
-            folder = cache_folder() / "corpora" / key[:32]
-            if (folder / "corpus.json").is_file():
-                return cls.load(folder)
-        lengths = np.array([len(d.text.encode("utf-8", "surrogatepass")) for d in documents], np.int64)
-        with atomic_folder(folder) as temporary:
+
+        def write(temporary: Path) -> None:
+            lengths = np.array([len(d.text.encode("utf-8", "surrogatepass")) for d in documents], np.int64)
             offsets = np.zeros(len(documents) + 1, np.int64)
             with open(temporary / "ids.i32", "wb") as file:
                 for first, encoded in _encode(documents, vocabulary, lengths, progress):
@@ -114,6 +111,11 @@ class Corpus:
                 "name": vocabulary.name,
             }
             write_json(temporary / "corpus.json", meta)
+
+        if folder is None:
+            return cls.load(cached_folder(cache_folder() / "corpora" / key[:32], write))
+        with atomic_folder(folder) as temporary:
+            write(temporary)
         return cls.load(folder)
 
     @classmethod

@@ -10,7 +10,9 @@ import sys
 from typing import Any
 
 from tokalign_lab import catalog
-from tokalign_lab.files import cache_folder
+from tokalign_lab.files import cache_folder, damage, leftovers, remove, sealed_folders
+from tokalign_lab.progress import Progress
+from tokalign_lab.runs.control import runs_root
 
 DEFAULT_ASSETS = ("smollm2-135m", "sp32k", "minilm", "default")
 _OPTIONAL = {
@@ -53,6 +55,40 @@ def examine() -> dict[str, Any]:
         "free_gigabytes": round(free / 1e9, 1),
     }
     return {"system": system, "packages": packages, "assets": assets, "missing": missing}
+
+
+def verify(progress: Progress | None = None) -> list[dict[str, str]]:
+    """Read every byte of every cached artefact, and compare it with its checksums.
+
+    Returns
+    -------
+    list of dict
+        "folder" and "state": "whole", or what is damaged; a damaged one is made again when it is next used.
+    """
+    rows = []
+    folders = sealed_folders(cache_folder())
+    for place, folder in enumerate(folders):
+        if progress is not None:
+            progress(place / len(folders), folder.name)
+        rows.append({"folder": str(folder), "state": damage(folder, whole=True) or "whole"})
+    return rows
+
+
+def clean() -> list[dict[str, Any]]:
+    """Remove what killed processes have left unfinished in the cache and in the folder of runs, older than a day.
+
+    Returns
+    -------
+    list of dict
+        "path" and "bytes" of each that was removed.
+
+    Raises
+    ------
+    InputError
+        When one may not be removed.
+    """
+    found = [path for root in (cache_folder(), runs_root()) for path in leftovers(root)]
+    return [{"path": str(path), "bytes": remove(path)} for path in found]
 
 
 def _packages() -> tuple[list[dict[str, str]], list[str]]:

@@ -242,15 +242,20 @@ def _read_file(path: Path, name: str) -> Iterator[Document]:
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
-    with open(path, encoding="utf-8", newline="\n") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                fields = json.loads(line)
-            except ValueError as error:
+                fields = json.loads(line.decode("utf-8"))
+                json.dumps(fields, ensure_ascii=False).encode("utf-8")
+            except UnicodeError as error:  # bytes that are not UTF-8, or an escape such as \\ud800 alone
                 raise InputError(
-                    f"'{path}' line {number} is no JSON ({error}); each line must be an object."
+                    f"'{path}' line {number} is not UTF-8 text ({error.reason}); convert it first."
+                ) from error
+            except (ValueError, RecursionError) as error:
+                raise InputError(
+                    f"'{path}' line {number} is no JSON ({first_line(error)}); each line must be an object."
                 ) from error
             if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
                 raise InputError(

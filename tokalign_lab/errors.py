@@ -7,11 +7,68 @@ panels show it under the control that caused it. Any other exception is a fault 
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 class InputError(ValueError):
     """Input that cannot be worked with; its message is one sentence for the person who gave it."""
 
 
+class DiskError(InputError):
+    """The disk is full, or there is no permission: the input may be fine, but its result has no place."""
+
+
 def first_line(error: BaseException) -> str:
     """Return what another library's error says, cut to one line that fits into a sentence of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+@contextmanager
+def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
+    """Turn a full disk or a missing permission in this block into a `DiskError`.
+
+    Parameters
+    ----------
+    place
+        What the block writes, for the sentence; the name in the system's error when not given.
+
+    Raises
+    ------
+    DiskError
+        For the system's errors ENOSPC, EDQUOT and EFBIG, EACCES, EPERM and EROFS, also where a library has put one
+        into an error of its own.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        number = _system_error(error)
+        where = place or getattr(error, "filename", None) or "the result"
+        if number in _FULL:
+            raise DiskError(
+                f"The disk is full, so {where} was not written; free some space or choose a folder on another disk "
+                "(TOKALIGN_CACHE for the cache, TMPDIR for temporary files)."
+            ) from error
+        if number in _DENIED:
+            where = getattr(error, "filename", None) or where
+            raise DiskError(
+                f"There is no permission to use {where}; change its permissions or choose another place "
+                "(TOKALIGN_CACHE for the cache)."
+            ) from error
+        raise
+
+
+def _system_error(error: Exception) -> int | None:
+    """Return the system's number for an error; safetensors and tokenizers write it into a text as `(os error 28)`."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if "PytorchStreamWriter failed writing" in str(error):  # torch does not say why; it is the disk
+        return errno.ENOSPC
+    return next((number for number in (*_FULL, *_DENIED) if f"(os error {number})" in str(error)), None)

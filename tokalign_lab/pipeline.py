@@ -360,8 +360,8 @@ def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPer
     InputError
         If the model or the text cannot be used.
     """
-    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
     from tokalign_lab.device import pick_device
+    from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
     from tokalign_lab.model.load import load_model
 
     _, held_out = read_parts(settings, needed=("held_out",))

@@ -24,7 +24,7 @@ from typing import Any, cast
 import numpy as np
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import atomic_file, cache_folder, hash_of
+from tokalign_lab.files import cache_folder, cached_folder, damage, hash_of
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vectors.laid_out import WITHOUT_VECTORS, LaidOutTokens
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
@@ -40,6 +40,7 @@ PLACED_BY = 5  # nearest fitted tokens that place a token that was not fitted
 # Vector methods that give both vocabularies rows in the same coordinates; mapped spaces (VecMap) say so themselves.
 ONE_SPACE = ("anchored", "relative", "hidden-states")
 FOUND_NEIGHBOURS = 0.4  # share of UMAP's time that goes by before its first epoch, on the default sample
+_FILE = "layout.npz"
 VERSION = 1  # part of the cache key: raise it when the result for the same input changes
 
 
@@ -103,9 +104,22 @@ def project(
     kept = _kept(spaces, method, shared)
     if kept is not None:
         return kept
-    path = cache_path(spaces, method, shared, fit_on, seed)
-    if path.is_file():
-        return _load(path, spaces, method)
+
+    def lay_out(folder: Path) -> None:
+        _save(folder / _FILE, spaces, method, shared, fit_on, seed, progress)
+
+    return _load(cached_folder(cache_path(spaces, method, shared, fit_on, seed), lay_out), spaces, method)
+
+
+def _save(
+    path: Path,
+    spaces: Sequence[TokenVectors],
+    method: str,
+    shared: bool,
+    fit_on: int,
+    seed: int,
+    progress: Progress | None,
+) -> None:
     groups = [np.concatenate([space.rows for space in spaces])] if shared else [space.rows for space in spaces]
     xy, fitted = [], []
     for done, rows in enumerate(groups):
@@ -115,14 +129,12 @@ def project(
         places, was_fitted = _layout(unit_rows(rows), method, fit_on, seed, share)
         xy.append(places)
         fitted.append(was_fitted)
-    with atomic_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez(
-            file,
-            xy=np.concatenate(xy),
-            fitted=np.concatenate(fitted),
-            parameters=np.array(json.dumps(_parameters(method, shared, fit_on, seed))),
-        )
-    return _load(path, spaces, method)
+    np.savez(
+        path,
+        xy=np.concatenate(xy),
+        fitted=np.concatenate(fitted),
+        parameters=np.array(json.dumps(_parameters(method, shared, fit_on, seed))),
+    )
 
 
 def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int = FIT_ON, seed: int = 0) -> bool:
@@ -133,7 +145,9 @@ def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: 
     InputError
         When it could not work it out either, because a recorded run keeps no vectors.
     """
-    return _kept(spaces, method, shared) is not None or cache_path(spaces, method, shared, fit_on, seed).is_file()
+    if _kept(spaces, method, shared) is not None:
+        return True
+    return damage(cache_path(spaces, method, shared, fit_on, seed)) is None
 
 
 def _kept(spaces: Sequence[TokenVectors], method: str, shared: bool) -> list[Projection] | None:
@@ -156,12 +170,12 @@ def share_a_space(source: TokenVectors, target: TokenVectors) -> bool:
 
 
 def cache_path(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int, seed: int) -> Path:
-    """Where the layout of these vectors with these parameters is, or will be, kept."""
+    """Return the folder where the layout of these vectors with these parameters is, or will be, kept."""
     parameters = json.dumps(_parameters(method, shared, fit_on, seed), sort_keys=True)
     parts = [parameters.encode()]
     for space in spaces:
         parts += [space.ids.tobytes(), np.ascontiguousarray(space.rows).tobytes()]
-    return cache_folder() / "projections" / f"{hash_of(parts)}.npz"
+    return cache_folder() / "projections" / hash_of(parts)
 
 
 def turned_onto(projection: Projection, reference: Projection, ids: np.ndarray, partners: np.ndarray) -> Projection:
@@ -196,10 +210,10 @@ def _parameters(method: str, shared: bool, fit_on: int, seed: int) -> dict[str, 
     return parameters
 
 
-def _load(path: Path, spaces: Sequence[TokenVectors], method: str) -> list[Projection]:
-    with np.load(path) as stored:
+def _load(folder: Path, spaces: Sequence[TokenVectors], method: str) -> list[Projection]:
+    with np.load(folder / _FILE) as stored:
         xy, fitted = stored["xy"], stored["fitted"]
-        provenance = json.loads(str(stored["parameters"])) | {"key": path.stem}
+        provenance = json.loads(str(stored["parameters"])) | {"key": folder.name}
     ends = np.cumsum([len(space.ids) for space in spaces])[:-1]
     return [
         Projection(space.ids, places, method, provenance, was_fitted)

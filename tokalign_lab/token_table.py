@@ -142,7 +142,7 @@ class TokenTable:
                     is_byte_fallback=arrays["is_byte_fallback"],
                     **json.loads(str(arrays["said"])),
                 )
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             return None
 
 

@@ -9,14 +9,15 @@ unk, or a control string such as `<|im_start|>`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.passages import passages_of
 from tokalign_lab.spelling import visible
 from tokalign_lab.token_table import ROLES, TokenTable, encode_plainly, plain_backend
 
@@ -142,12 +143,19 @@ class Vocabulary:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
         """Tokenise texts in parallel, adding no special tokens and reading none into the text.
 
+        Long texts are tokenised passage by passage (see `passages`).
+
         Returns
         -------
         list of np.ndarray
             One int32 array of ids for each text.
         """
-        return [ids for batch in _batches(texts) for ids in encode_plainly(self.tokenizer, batch)]
+        encode = partial(encode_plainly, self.tokenizer)
+        ids: list[list[np.ndarray[Any, np.dtype[np.int32]]]] = [[] for _ in texts]
+        for batch in _batches((place, part) for place, text in enumerate(texts) for part in passages_of(text, encode)):
+            for (place, _), encoded in zip(batch, encode([part for _, part in batch]), strict=True):
+                ids[place].append(encoded)
+        return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in ids]
 
     def decode(self, ids: Sequence[int] | np.ndarray[Any, Any]) -> str:
         """Turn ids back into text, leaving control tokens out."""
@@ -300,13 +308,13 @@ def overlap(source: Vocabulary, target: Vocabulary) -> Overlap:
     return Overlap(target_size=int((~target.is_hole).sum()), raw_count=len(raw), bytes_count=len(by_bytes) + control)
 
 
-def _batches(texts: Sequence[str]) -> list[list[str]]:
-    batches: list[list[str]] = [[]]
+def _batches(passages: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    batch: list[tuple[int, str]] = []
     held = 0
-    for text in texts:
+    for place, passage in passages:
         if held > _ENCODE_BATCH_BYTES:
-            batches.append([])
-            held = 0
-        batches[-1].append(text)
-        held += len(text)
-    return batches
+            yield batch
+            batch, held = [], 0
+        batch.append((place, passage))
+        held += len(passage)
+    yield batch

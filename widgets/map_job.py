@@ -70,7 +70,7 @@ class LayoutJob:
         path = self._path(method, shared)
         run = _run_of(method, path)
         if not (run.path / "run.json").is_file():
-            run = start("project", self._settings(method, shared, path.stem), run.path)
+            run = start("project", self._settings(method, shared, path.name), run.path)
         elif run.state != "running":
             (run.path / "events.jsonl").unlink(missing_ok=True)  # else the time left is told from the former start
             run.start()
@@ -87,8 +87,7 @@ class LayoutJob:
         folder = cache_folder() / "projections" / f"vectors-{key[:16]}"
         paths = [folder / f"{space}.npz" for space in SPACES]
         for path, vectors in zip(paths, self._vectors, strict=True):
-            if not path.is_file():
-                vectors.save(path)
+            vectors.save(path)
         files = [str(path) for path in paths]
         return {"vectors": files, "method": method, "shared": shared, "fit_on": self._fit_on, "seed": 0}
 

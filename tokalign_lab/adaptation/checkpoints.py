@@ -1,12 +1,18 @@
 """Checkpoints that are whole or not there.
 
-The trainer writes a checkpoint's files one after the other. A checkpoint counts only once it carries a marker that
-is written last; older ones are removed only after that. So whenever the process is killed, there is either the old
-whole checkpoint or the new one.
+The trainer writes a checkpoint's files one after the other. A checkpoint counts only when it carries the size and the
+checksum of each of its files (`files.seal`), which are written last, and all of them fit; older ones are removed only
+after that. So whenever the process is killed, there is either the old whole checkpoint or the new one. A damaged one is
+not used.
+
+The checkpoints of a finished run are removed in one step: their folder gets another name, and is removed under that.
+So a tuned model without a folder of checkpoints is a finished run, wherever a kill came between.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +23,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.stages import Stage
-from tokalign_lab.files import write_json
+from tokalign_lab.files import damage, seal
 
-_MARKER = "complete.json"
+_REMOVED = ".checkpoints-removed"
+_log = logging.getLogger("tokalign_lab")
 
 
 @dataclass(frozen=True)
@@ -37,15 +44,37 @@ def stage_folder(root: Path, stage: int) -> Path:
 
 
 def latest_checkpoint(root: Path, stages: Sequence[Stage]) -> Checkpoint | None:
-    """Find the last whole checkpoint under `root`, or None; what is not whole is removed."""
+    """Find the last whole checkpoint under `root`, or None; what is not whole is removed, with a line in the log."""
     found: list[Checkpoint] = []
     for stage in stages:
         for path in stage_folder(root, stage.number).glob("checkpoint-*"):
-            if (path / _MARKER).is_file():
+            reason = damage(path, whole=True)
+            if reason is None:
                 found.append(Checkpoint(path, stage.number, int(path.name.removeprefix("checkpoint-"))))
             else:
+                _log.warning("%s is not whole (%s), so it is not used", path, reason)
                 shutil.rmtree(path, ignore_errors=True)
     return max(found, key=lambda checkpoint: (checkpoint.stage, checkpoint.step), default=None)
+
+
+def begin(root: Path) -> None:
+    """Make an empty folder of checkpoints: what is there is of an earlier run."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+
+
+def is_finished(root: Path, tuned: Path) -> bool:
+    """Whether a run has saved its model and removed its checkpoints, or begun to."""
+    return tuned.is_dir() and not root.exists()
+
+
+def remove_all(root: Path) -> None:
+    """Remove the checkpoints of a finished run; in a run that `is_finished`, what a kill has left of them."""
+    removed = root.with_name(_REMOVED)
+    shutil.rmtree(removed, ignore_errors=True)
+    if root.exists():
+        os.replace(root, removed)
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 class KeepOneWhole(TrainerCallback):  # type: ignore[misc]  # mypy does not read transformers
@@ -61,7 +90,7 @@ class KeepOneWhole(TrainerCallback):  # type: ignore[misc]  # mypy does not read
         if not self._processes.is_first:
             return
         whole = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        write_json(whole / _MARKER, {"step": state.global_step})
+        seal(whole)
         for path in self._root.glob("stage*/checkpoint-*"):
             if path != whole:
                 shutil.rmtree(path, ignore_errors=True)

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,9 +30,11 @@ import torch
 from tokalign_lab.adaptation.distillation import KeptPredictions
 from tokalign_lab.adaptation.teacher import Teacher
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import cache_folder, hash_of, write_json
+from tokalign_lab.files import cache_folder, damage, hash_of, seal, write_json
 from tokalign_lab.progress import Progress
 from tokalign_lab.provenance import installed_versions, now
+
+_log = logging.getLogger("tokalign_lab")
 
 KEPT_TOKENS = 64
 _FILES: dict[str, np.dtype[Any]] = {
@@ -157,6 +161,9 @@ def keep_predictions(
         "apart": apart,
     }
     folder = cache_folder() / "teacher" / hash_of([json.dumps(about, sort_keys=True).encode()])[:32]
+    if folder.is_dir() and (reason := damage(folder)):
+        _log.warning("%s in the cache is damaged (%s); making it again", folder, reason)
+        shutil.rmtree(folder)
     if not folder.is_dir():
         unfinished = folder.with_name(f".{folder.name}.part")
         unfinished.mkdir(parents=True, exist_ok=True)
@@ -169,6 +176,7 @@ def keep_predictions(
                 write_json(unfinished / "teacher.json", {**about, **teacher_name, **made})
                 (unfinished / "done.json").unlink()
                 (unfinished / "lock").unlink()
+                seal(unfinished)
                 os.replace(unfinished, folder)
     return TeacherCache(folder)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -24,7 +23,14 @@ import torch
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from tokalign_lab.adaptation.checkpoints import Checkpoint, KeepOneWhole, latest_checkpoint
+from tokalign_lab.adaptation.checkpoints import (
+    Checkpoint,
+    KeepOneWhole,
+    begin,
+    is_finished,
+    latest_checkpoint,
+    remove_all,
+)
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_apart, mixed
 from tokalign_lab.adaptation.divergence import LossWatch
 from tokalign_lab.adaptation.events import Emit, Evaluator, Interrupt, Reporter
@@ -104,9 +110,14 @@ def adapt(
     emit, interrupt = _voice(processes, emit, interrupt)
     root = folder / "checkpoints"
     stages = plan_stages(settings)
+    tuned = folder / "model"
+    if resume and is_finished(root, tuned):  # killed after its end
+        if processes.is_first:
+            remove_all(root)
+        return tuned
     checkpoint = latest_checkpoint(root, stages) if resume else None
     if not resume and processes.is_first:
-        shutil.rmtree(root, ignore_errors=True)
+        begin(root)
     emit({"kind": "device", "device": describe_device(processes.device), "processes": processes.count})
 
     vocabulary = load_vocabulary(model_name)
@@ -145,12 +156,11 @@ def adapt(
     if not guard.measured:  # resumed from the very last checkpoint of a run of an older version
         run.measure(model, settings.steps, stages[-1])
     model = run.kept(model, model_name)
-    tuned = folder / "model"
     if processes.is_first:
         model.requires_grad_(True)
         card = _card(model_name, settings, train, guard, processes.count)
         save_model(model, vocabulary, tuned, card=card)
-        shutil.rmtree(root, ignore_errors=True)
+        remove_all(root)
     processes.wait()
     return tuned
 

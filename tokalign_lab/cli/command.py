@@ -13,7 +13,7 @@ import typer
 
 from tokalign_lab import console
 from tokalign_lab.cli.config import read_config
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, plain_disk_errors
 from tokalign_lab.runs.control import RunEnded
 from tokalign_lab.settings.fields import Option, Settings
 
@@ -85,12 +85,13 @@ def command(
         def run(config: object, json: bool, **values: Any) -> None:
             console.set_up_logging()
             try:
-                given = _given(options, values)
-                made = {
-                    parameter: (make or kind.from_dict)({k: v for k, v in given.items() if k in kind.names()})
-                    for parameter, kind in classes.items()
-                }
-                result, show = function(**made, **{k: v for k, v in values.items() if k in taken})
+                with plain_disk_errors():
+                    given = _given(options, values)
+                    made = {
+                        parameter: (make or kind.from_dict)({k: v for k, v in given.items() if k in kind.names()})
+                        for parameter, kind in classes.items()
+                    }
+                    result, show = function(**made, **{k: v for k, v in values.items() if k in taken})
             except (InputError, RunEnded) as error:
                 console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
                 if json:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tokalign_lab import console
+from tokalign_lab.errors import InputError
 from tokalign_lab.runs.control import RunEnded, check_finished
 from tokalign_lab.runs.folder import RESUMABLE, RunFolder
+from tokalign_lab.runs.schema import DAMAGED
 
 
 def ended_badly(result: dict[str, Any]) -> bool:
@@ -32,6 +34,8 @@ def follow(folder: RunFolder, detach: bool) -> Any:
             )
             raise
     result, show = summary(folder)
+    if result["state"] == DAMAGED:
+        raise InputError(result["error"])
     if ended_badly(result):
         try:
             check_finished(folder)
@@ -52,7 +56,7 @@ def summary(folder: RunFolder) -> Any:
         "pid": info["pid"],
         "error": info["error"],
         "steps": len(steps),
-        "loss": steps[-1]["loss"] if steps else None,
-        "bits_per_byte": evaluations[-1]["bits_per_byte"] if evaluations else None,
+        "loss": steps[-1].get("loss") if steps else None,
+        "bits_per_byte": evaluations[-1].get("bits_per_byte") if evaluations else None,
     }
     return result, lambda: console.print_facts(result)

@@ -77,13 +77,28 @@ def serve_app(
 
 
 @command(app, "doctor")
-def doctor() -> Any:
+def doctor(
+    verify: Annotated[bool, typer.Option("--verify", help="Read the whole cache and compare its checksums.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what killed processes left unfinished more than a day ago.")
+    ] = False,
+) -> Any:
     """Say what is installed, which device will be used, and what is missing."""
-    from tokalign_lab.doctor import examine
+    from tokalign_lab import doctor as room
 
-    result = examine()
+    result = room.examine()
+    if verify:
+        with console.progress_bar("verify") as progress:
+            result["cached"] = room.verify(progress)
+        damaged = [row["folder"] for row in result["cached"] if row["state"] != "whole"]
+        result["missing"] += [f"{folder} is damaged; it is made again when it is next used." for folder in damaged]
+    if clean:
+        result["removed"] = room.clean()
 
     def show() -> None:
+        for key, title in (("cached", "Cache"), ("removed", "Removed")):
+            if key in result:
+                console.print_table(result[key], title=title)
         console.print_facts(result["system"], title="System")
         console.print_table(result["packages"], title="Packages")
         console.print_table(result["assets"], title="Default assets")

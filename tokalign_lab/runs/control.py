@@ -93,7 +93,7 @@ def new_folder(kind: str, root: Path | str | None = None) -> Path:
 
 
 def list_runs(root: Path | str | None = None) -> list[RunFolder]:
-    """Every run in the root, newest first; folders without a readable `run.json` are passed over."""
+    """Every run in the root, newest first, damaged ones too; folders without a `run.json` are passed over."""
     found = []
     for file in runs_root(root).glob("*/run.json"):
         run = RunFolder(file.parent)

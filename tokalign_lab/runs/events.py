@@ -61,7 +61,7 @@ class EventLog:
         for line in data[:end].splitlines():
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # torn by a crash
             if isinstance(event, dict):
                 events.append(event)

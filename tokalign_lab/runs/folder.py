@@ -3,7 +3,7 @@
 `run.json` (written by rename) says what the job is and how it stands; `events.jsonl` (only appended) says what it
 did; `log.txt` is what the process printed. The job runs in its own process, so a closed tab or a restarted kernel
 loses nothing: open the folder again and read. States: queued, running, finished, failed, cancelled, paused, lost (it
-was running and its process is gone).
+was running and its process is gone), damaged (its `run.json` cannot be used).
 
 A run is asked to stop by the file `cancel`. Pausing is the same with another word in it: the process ends, its last
 step is in a checkpoint, and `resume` goes on. The words differ in what they promise. A pause waits for the step to end;
@@ -26,9 +26,10 @@ from tokalign_lab.progress import Progress
 from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.runs import process
 from tokalign_lab.runs.events import Event, EventLog, curve
+from tokalign_lab.runs.schema import DAMAGED, read_info
 
-ENDED = frozenset({"finished", "failed", "cancelled", "paused", "lost"})
-RESUMABLE = ENDED - {"finished"}
+ENDED = frozenset({"finished", "failed", "cancelled", "paused", "lost", DAMAGED})
+RESUMABLE = ENDED - {"finished", DAMAGED}
 _POLL_SECONDS = 0.1
 _TAIL_BYTES = 65_536
 
@@ -99,24 +100,22 @@ class RunFolder:
         return f"RunFolder({str(self.path)!r}, {self.state})"
 
     def info(self) -> dict[str, Any]:
-        """Read `run.json` as it is on disk.
+        """Read `run.json` as it is on disk; where it is damaged, what to show instead (see `schema.read_info`).
 
         Raises
         ------
         InputError
             When the folder holds no run.
         """
-        try:
-            content = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.path} is not a run folder (no readable run.json in it).") from error
-        return dict(content)
+        return read_info(self.path / "run.json")
 
     def update(self, **changes: Any) -> None:
         """Change fields of `run.json`, by rename."""
         current = self.info() if (self.path / "run.json").exists() else {}
         if current.get("recorded"):
             self.check_own("change it")
+        if current.get("state") == DAMAGED:
+            raise InputError(f"The run {self.name} cannot be changed: {current['error']}")
         write_json(self.path / "run.json", {**current, **changes})
 
     @property
@@ -153,17 +152,20 @@ class RunFolder:
     def asked(self) -> str:
         """How the run was asked to end: "cancelled", "paused", or "" when it was not."""
         try:
-            return "paused" if self.cancel_file.read_text(encoding="utf-8") == "paused" else "cancelled"
+            return "paused" if self.cancel_file.read_bytes() == b"paused" else "cancelled"
         except FileNotFoundError:
             return ""
+        except OSError:  # a folder of that name, say
+            return "cancelled"
 
     @property
     def title(self) -> str:
         """What people call the run: the name it was given, else the folder's."""
         try:
-            return (self.path / "title.txt").read_text(encoding="utf-8").strip() or self.name
+            told = (self.path / "title.txt").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             return self.name
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in told[:80]) or self.name
 
     def entitle(self, title: str) -> None:
         """Give the run another name for people; the folder keeps its own, because other runs' settings name it.
@@ -282,9 +284,9 @@ class RunFolder:
         while True:
             state = self.state
             events, offset = self.events(offset)
-            told = [event for event in events if "share" in event]
+            told = [event for event in events if isinstance(event.get("share"), int | float)]
             if progress is not None and told:
-                progress(told[-1]["share"], told[-1].get("message", ""))
+                progress(told[-1]["share"], str(told[-1].get("message", "")))
             if state in ENDED or (deadline is not None and time.monotonic() > deadline):
                 return state
             time.sleep(_POLL_SECONDS)

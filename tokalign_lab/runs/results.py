@@ -29,7 +29,7 @@ def lexicon_path(run: RunFolder) -> Path | None:
     if info["kind"] == "align":
         path = run.path / "alignment" / "lexicon.parquet"
     elif info["kind"] == "rearrange":
-        path = run.place(settings["lexicon"])
+        path = run.place(settings.get("lexicon") or "")
     elif info["kind"] == "adapt":
         before = made_by(run)
         return lexicon_path(before) if before is not None else None
@@ -40,7 +40,7 @@ def lexicon_path(run: RunFolder) -> Path | None:
 
 def made_by(run: RunFolder) -> RunFolder | None:
     """Return the run that made the model which a run tuned; None where no run did (or it is gone)."""
-    before = RunFolder(run.place(run.info()["settings"].get("model", "")).parent)
+    before = RunFolder(run.place(run.info()["settings"].get("model") or "").parent)
     return before if (before.path / "run.json").is_file() else None
 
 
@@ -56,17 +56,19 @@ def diagnosis_of(run: RunFolder) -> Diagnosis | None:
     """Return the diagnosis that a recorded align run brings along; None for any other, which can be looked over."""
     try:
         told = json.loads((run.path / "diagnosis.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return Diagnosis([Finding(**finding) for finding in told["findings"]])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return Diagnosis([Finding(**finding) for finding in told["findings"]])
 
 
 def scores_of(run: RunFolder) -> dict[str, Any]:
-    """Return an align run's `scores.json`; empty where there is none."""
+    """Return an align run's `scores.json`; empty where there is none, or one that is damaged."""
     try:
-        return dict(json.loads((run.path / "scores.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        scores = dict(json.loads((run.path / "scores.json").read_text(encoding="utf-8")))
+        sum(scores.get("seconds", {}).values())
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
+    return scores
 
 
 def last_evaluation(run: RunFolder) -> Event | None:
@@ -83,7 +85,10 @@ def held_out_of(run: RunFolder) -> list[Document]:
     InputError
         If the text cannot be read any more.
     """
-    return read_parts(TextSettings.from_dict(given_text(run.info()["settings"])))[1]
+    settings = run.info()["settings"]
+    if not settings.get("text"):
+        raise InputError(f"The run {run.title} does not say which text it used, so none can be held out.")
+    return read_parts(TextSettings.from_dict(given_text(settings)))[1]
 
 
 def measured_otherwise(a: RunFolder, b: RunFolder) -> list[str]:
@@ -117,7 +122,7 @@ def recipes_table(
     for run in [*list_runs(root), *(list_runs(gallery_root()) if recorded else [])]:
         info = run.info()
         settings = info["settings"]
-        if info["kind"] != "align" or (settings["source"], settings["target"]) != (source, target):
+        if info["kind"] != "align" or (settings.get("source"), settings.get("target")) != (source, target):
             continue
         scores = scores_of(run)
         recipe = settings.get("recipe", "anchored")
@@ -127,7 +132,7 @@ def recipes_table(
                 "run": str(run.path),
                 "name": run.name,
                 "state": info["state"],
-                "text": settings["text"],
+                "text": settings.get("text", []),
                 "max_bytes": settings.get("max_bytes"),
                 "seed": settings.get("seed", 0),
                 "seconds": sum(scores.get("seconds", {}).values()) or None,

@@ -14,6 +14,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.provenance import now
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.schema import DAMAGED
 
 TRASH = ".trash"
 
@@ -37,7 +38,8 @@ def delete_run(run: RunFolder) -> RunFolder:
         name, number = f"{path.name}.{number}", number + 1
     if state not in ENDED:
         run.update(state="cancelled", ended=now())  # what waits to start it looks at its state
-    run.update(deleted=now(), was=path.name)
+    if state != DAMAGED:
+        run.update(deleted=now(), was=path.name)
     try:
         trash.mkdir(exist_ok=True)
         os.replace(path, trash / name)
@@ -74,7 +76,7 @@ def restore_run(name: str | None = None, root: Path | str | None = None) -> RunF
         When there is no such run in the trash, or another run has taken its place.
     """
     for run in deleted_runs(root):
-        was = str(run.info().get("was") or run.name)
+        was = _place(run)
         if name is not None and name not in (was, run.name, run.title):
             continue
         place = runs_root(root) / was
@@ -83,6 +85,12 @@ def restore_run(name: str | None = None, root: Path | str | None = None) -> RunF
         os.replace(run.path, place)
         return RunFolder(place)
     raise InputError("The trash is empty." if name is None else f"There is no run named {name!r} in the trash.")
+
+
+def _place(run: RunFolder) -> str:
+    """Return the name of the folder that a run had; its name in the trash where that is none below the root."""
+    was = str(run.info().get("was") or "")
+    return was if was and was == Path(was).name and not was.startswith(".") else run.name
 
 
 def trash_bytes(root: Path | str | None = None) -> int:

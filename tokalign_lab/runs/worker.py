@@ -23,7 +23,7 @@ from typing import Any
 
 from tokalign_lab import provenance
 from tokalign_lab.adaptation.divergence import Diverged
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, plain_disk_errors
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.process import start_time
 
@@ -88,7 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         context = RunContext(run, resume="--resume" in arguments)
         context.interrupt()
-        run_kind(info["kind"], info["settings"], context)
+        with plain_disk_errors(run.path):
+            run_kind(info["kind"], info["settings"], context)
     except Cancelled:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not run.cancel_file.exists():
             return _end(run, "failed", "Another process of this run has ended; its log says why. Resume it.")

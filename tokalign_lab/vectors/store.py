@@ -1,7 +1,7 @@
 """Vectors that were trained once and are asked for again.
 
 GloVe of one text takes minutes and does not depend on the other vocabulary, nor on which shared tokens are hidden to
-test an alignment, so `align`, its held-out check and the next session share one training. The name of the file is
+test an alignment, so `align`, its held-out check and the next session share one training. The name of the folder is
 a hash of everything the vectors depend on: the text, the tokenizer, the settings. A path or a date never counts.
 """
 
@@ -11,8 +11,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tokalign_lab.errors import InputError
-from tokalign_lab.files import cache_folder, hash_of
+from tokalign_lab.files import cache_folder, cached_folder, hash_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 if TYPE_CHECKING:
@@ -24,12 +23,6 @@ _VERSION = "1"  # raise it when a method's result changes for the same settings
 def remembered(corpus: Corpus, settings: dict[str, Any], train: Callable[[], TokenVectors]) -> TokenVectors:
     """Load the vectors of this text and these settings from the cache folder, or train and keep them."""
     parts = [_VERSION, corpus.vocabulary_fingerprint, corpus.text_hash, json.dumps(settings, sort_keys=True)]
-    path = cache_folder() / "vectors" / f"{hash_of(item.encode() for item in parts)}.npz"
-    if path.exists():
-        try:
-            return TokenVectors.load(path)
-        except InputError:
-            path.unlink(missing_ok=True)  # not readable: train again
-    vectors = train()
-    vectors.save(path)
-    return vectors
+    folder = cache_folder() / "vectors" / hash_of(item.encode() for item in parts)[:32]
+    kept = cached_folder(folder, lambda temporary: train().save(temporary / "vectors.npz"))
+    return TokenVectors.load(kept / "vectors.npz")

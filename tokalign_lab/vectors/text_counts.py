@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import atomic_folder, cache_folder, hash_of
+from tokalign_lab.files import cache_folder, cached_folder, hash_of
 from tokalign_lab.progress import Progress
 from tokalign_lab.vectors.cooccurrence import Counts, RowSums, to_float, weights_of
 from tokalign_lab.vectors.spill import MERGE_BYTES, Block, merged_blocks, remove_runs, row_blocks, write_run
@@ -134,12 +134,7 @@ def remembered_counts(
     key = json.dumps({"window": window, "min_count": min_count}, sort_keys=True)
     parts = [_VERSION, corpus.vocabulary_fingerprint, corpus.text_hash, key]
     folder = cache_folder() / "counts" / hash_of(item.encode() for item in parts)[:32]
-    try:
-        return _read_counts(folder, mapped=True)
-    except (OSError, ValueError, EOFError):  # not there, or not readable: count again
-        with atomic_folder(folder) as temporary:
-            count(temporary)
-        return _read_counts(folder, mapped=True)
+    return _read_counts(cached_folder(folder, count), mapped=True)
 
 
 def kept_tokens(corpus: Corpus, vocabulary_size: int, min_count: int) -> Kept:

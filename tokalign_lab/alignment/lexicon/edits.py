@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.lexicon.rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import NO_TOKEN, LexiconRows
 from tokalign_lab.alignment.methods.mixture import output_parts
 from tokalign_lab.alignment.methods.pieces import main_piece, spell
 from tokalign_lab.errors import InputError
@@ -206,12 +206,20 @@ class LexiconEdits:
             content = json.loads(path.read_text(encoding="utf-8"))
             made_for = content["lexicon"]
             done, undone = ([_edit(values) for values in content[name]] for name in ("done", "undone"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"'{path}' holds no edits of a lexicon ({type(error).__name__}); name another.") from error
         if made_for != self.lexicon.key:
             raise InputError(
                 f"The edits in '{path}' were made on another lexicon; open that one, or name another file for this."
             )
+        for edit in [*done, *undone]:
+            try:
+                self._check(edit.target_id)
+                chosen = [edit.source_id] if edit.action == "choose" or edit.source_id != NO_TOKEN else []
+                for source_id in (*edit.pieces, *chosen):
+                    self._check(edit.target_id, source_id)
+            except InputError as error:
+                raise InputError(f"The edits in '{path}' are damaged: {error}") from error
         self.done, self.undone = done, undone
 
 
@@ -300,6 +308,10 @@ def _edit(values: dict[str, Any]) -> Edit:
     edit = Edit(**{**values, "pieces": tuple(values["pieces"])})
     if edit.action not in ACTIONS:
         raise ValueError(edit.action)
+    if any(type(i) is not int for i in (edit.target_id, edit.source_id, *edit.pieces)):
+        raise TypeError("ids are whole numbers")
+    if any(type(text) is not str for text in (edit.source_token, edit.time, edit.note)):
+        raise TypeError("texts are strings")
     return edit
 
 

@@ -14,19 +14,22 @@ made for.
 from __future__ import annotations
 
 import json
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokalign_lab.alignment.lexicon.checks import check_values, content_hash
 from tokalign_lab.alignment.lexicon.rows import NO_TOKEN, LexiconRows, reverse_of
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.files import atomic_file, hash_of, write_json
 from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 ORIGINS = {
     "identical": "the source has a token of the same bytes",
@@ -42,6 +45,7 @@ ORIGINS = {
 }
 _PROVENANCE_KEY = b"tokalign_lab.provenance"
 _REVERSE_KEY = b"tokalign_lab.reverse"
+_HASH_KEY = b"tokalign_lab.sha256"
 COMPACT_KEY = b"tokalign_lab.compact"
 """Of a file that `compact.save_compact` wrote."""
 
@@ -130,7 +134,7 @@ class Lexicon:
                 )
 
     def save(self, path: Path | str) -> None:
-        """Write one Parquet file that carries the reverse direction and the provenance in its metadata."""
+        """Write one Parquet file that carries the reverse direction, the provenance and a hash in its metadata."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -138,10 +142,12 @@ class Lexicon:
         if path.suffix != ".parquet":
             raise InputError(f"A lexicon is saved as a .parquet file, not as '{path.name}'; name it so.")
         table = pa.Table.from_pandas(self.table, preserve_index=False)
-        reverse = self.reverse.to_json(orient="columns", double_precision=6)
+        reverse = self.reverse.to_json(orient="columns", double_precision=6).encode()
+        provenance = json.dumps(self.provenance, ensure_ascii=False).encode()
         metadata = {
-            _PROVENANCE_KEY: json.dumps(self.provenance, ensure_ascii=False).encode(),
-            _REVERSE_KEY: reverse.encode(),
+            _PROVENANCE_KEY: provenance,
+            _REVERSE_KEY: reverse,
+            _HASH_KEY: content_hash(table, reverse, provenance).encode(),
         }
         with atomic_file(path) as temporary:
             pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}), temporary)
@@ -153,11 +159,9 @@ class Lexicon:
         Raises
         ------
         InputError
-            If there is no such file, or it is no lexicon.
+            If there is no such file, or it is no lexicon, or one that is damaged: a value that no recipe makes (an id
+            that does not exist, a weight that is no number), or a content that does not fit its hash.
         """
-        import io
-
-        import pandas as pd
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -166,8 +170,25 @@ class Lexicon:
             raise InputError(f"There is no lexicon at '{path}'; make one with `tokalign-lab align`.")
         try:
             table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"'{path}' is not a readable Parquet file ({error}); align the pair anew.") from error
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
+            said = first_line(error)
+            raise InputError(f"'{path}' is not a readable Parquet file ({said}); align the pair anew.") from error
+        try:
+            lexicon = cls._of(table, path)
+            check_values(lexicon.table, lexicon.reverse, lexicon.provenance, ORIGINS)
+        except InputError:
+            raise
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise InputError(f"The lexicon '{path}' is damaged ({first_line(error)}); align the pair again.") from error
+        return lexicon
+
+    @classmethod
+    def _of(cls, table: pa.Table, path: Path) -> Lexicon:
+        """Make a lexicon of a file's content."""
+        import io
+
+        import pandas as pd
+
         metadata = table.schema.metadata or {}
         if COMPACT_KEY in metadata:
             from tokalign_lab.alignment.lexicon.compact import load_compact
@@ -177,8 +198,12 @@ class Lexicon:
             raise InputError(f"'{path}' is a Parquet file but no lexicon of tokalign-lab (it has no provenance).")
         if "mean_weight" not in table.column_names:
             raise InputError(f"'{path}' is a lexicon of an older tokalign-lab; align the pair anew.")
-        reverse = pd.read_json(io.BytesIO(metadata[_REVERSE_KEY]), orient="columns")
-        return cls(table.to_pandas(), reverse, json.loads(metadata[_PROVENANCE_KEY]))
+        reverse, provenance = metadata[_REVERSE_KEY], metadata[_PROVENANCE_KEY]
+        expected = metadata.get(_HASH_KEY)  # earlier versions wrote none
+        if expected is not None and expected.decode() != content_hash(table, reverse, provenance):
+            raise ValueError("its content does not fit its checksum")
+        said = json.loads(provenance)
+        return cls(table.to_pandas(), pd.read_json(io.BytesIO(reverse), orient="columns"), said)
 
     def to_json(self, path: Path | str) -> None:
         """Write upstream's `align_matrix.json`: {target id: source id}, rows without a source left out."""
@@ -195,8 +220,8 @@ class Lexicon:
         """
         path = Path(path)
         try:
-            pairs = {int(t): int(s) for t, s in json.loads(path.read_text(encoding="utf-8")).items()}
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+            pairs = {int(t): operator.index(s) for t, s in json.loads(path.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             raise InputError(f"'{path}' is no JSON map from target id to source id ({error}).") from error
         rows = LexiconRows(target.size)
         rows.fill(np.flatnonzero(~target.is_hole), "mean")

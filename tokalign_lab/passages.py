@@ -1,0 +1,79 @@
+"""Cutting a long text into passages before it is tokenised, so that memory follows the passage and not the file.
+
+A tokenizer keeps some hundred bytes for each token of a text until the whole text is done: 12 MB in one piece take
+2.9 GB. A text may be cut wherever its ids stay the same, which depends on the tokenizer: some see a line end as a
+border, some put a space before every text they are given. So each place is tried: the text around it is tokenised whole
+and in two halves, and the cut is made where both give the same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+
+Encode = Callable[[Sequence[str]], list[np.ndarray[Any, np.dtype[np.int32]]]]
+
+LONGEST = 250_000
+"""Characters of a passage."""
+_AROUND = 300  # characters on both sides of a cut that are looked at
+_TRIES = 8  # places of each sort
+
+
+def passages_of(text: str, encode: Encode, longest: int = LONGEST) -> Iterator[str]:
+    """Cut a text at line ends, sentence ends, spaces or, where there are none, anywhere.
+
+    Parameters
+    ----------
+    text
+        Any text; one that is not longer than `longest` is yielded as it is.
+    encode
+        Tokenises texts, as `token_table.encode_plainly` does.
+    longest
+        Characters of a passage.
+
+    Yields
+    ------
+    str
+        Passages of at least half that length (but for the last), whose ids in a row are the ids of the text. A space
+        between two passages is left out where the tokenizer puts one before every text.
+    """
+    start = 0
+    while len(text) - start > longest:
+        end, following = _cut(text, start + longest // 2, start + longest, encode)
+        yield text[start:end]
+        start = following
+    yield text[start:]
+
+
+def _cut(text: str, first: int, last: int, encode: Encode) -> tuple[int, int]:
+    """Return where a passage ends and where the next one starts; the last place that changes no id."""
+    places = list(_places(text, first, last))
+    for end, following in places:
+        left, right = text[max(end - _AROUND, 0) : end], text[following : following + _AROUND]
+        one, two, whole = encode([left, right, left + text[end:following] + right])
+        if np.array_equal(np.concatenate([one, two]), whole):
+            return end, following
+    return places[0]  # no place keeps the ids, as in a long word; one token more or less
+
+
+def _places(text: str, first: int, last: int) -> Iterator[tuple[int, int]]:
+    lines = islice(_found("\n", text, first, last), _TRIES)
+    sentences = islice((at for at in _found(" ", text, first, last) if text[at - 1] in ".!?:;。"), _TRIES)
+    words = islice(_found(" ", text, first, last), _TRIES)
+    anywhere = range(last, max(first, last - _TRIES), -1)
+    yield from ((at + 1, at + 1) for at in lines)
+    for at in chain(sentences, words):
+        yield at, at
+        yield at, at + 1
+    yield from ((at, at) for at in anywhere)
+
+
+def _found(what: str, text: str, first: int, last: int) -> Iterator[int]:
+    """Yield the places of a character from the last to the first."""
+    at = text.rfind(what, first, last)
+    while at > 0:
+        yield at
+        at = text.rfind(what, first, at)

@@ -1,0 +1,95 @@
+"""What `run.json` must hold, and what is said of a run where it does not."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tokalign_lab.errors import InputError, first_line
+
+STATES = ("queued", "running", "finished", "failed", "cancelled", "paused", "lost")
+DAMAGED = "damaged"
+"""The state that a run is shown with when its `run.json` cannot be used."""
+_MOST_TEXT = 1_000
+_NEEDED: dict[str, type] = {"kind": str, "state": str, "created": str, "settings": dict}
+_OPTIONAL: dict[str, type] = {
+    "name": str, "pid": int, "pid_started": float, "cwd": str, "versions": dict, "ended": str, "error": str,
+    "deleted": str, "was": str,
+}  # fmt: skip
+# Of settings, those that every reader of runs looks at; the kind checks the others when it starts.
+_SETTINGS: dict[str, type] = {
+    "source": str, "target": str, "model": str, "donor": str, "lexicon": str, "recipe": str, "teacher": str,
+    "text": list, "steps": int, "seed": int, "max_bytes": int,
+}  # fmt: skip
+
+
+def read_info(file: Path) -> dict[str, Any]:
+    """Read a `run.json`.
+
+    Returns
+    -------
+    dict
+        Its content. Where that is damaged, a description in its place with the state `DAMAGED`, no settings, and the
+        reason as "error", so that one damaged run is a row among the others.
+
+    Raises
+    ------
+    InputError
+        When there is no such file.
+    """
+    if not file.is_file():
+        raise InputError(f"{file.parent} is not a run folder (no readable run.json in it).")
+    try:
+        content = json.loads(file.read_bytes())
+        _check(content)
+        name = file.parent.resolve().name
+        return {"name": name, **dict.fromkeys(("pid", "pid_started", "cwd", "ended", "error")), **content}
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+        return {
+            "name": file.parent.resolve().name,
+            "kind": "unknown",
+            "state": DAMAGED,
+            "pid": None,
+            "pid_started": None,
+            "settings": {},
+            "cwd": None,
+            "versions": {},
+            "created": datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds"),
+            "ended": None,
+            "error": f"The run's run.json is damaged ({reason[:200]}); delete the run or write the file again.",
+        }
+
+
+def _check(content: Any) -> None:
+    """Raise `ValueError` with what is wrong."""
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__} instead of an object")
+    for name, kind in _NEEDED.items():
+        if content.get(name) is None:
+            raise ValueError(f"it has no {name!r}")
+        _check_type(name, content[name], kind)
+    for name, kind in _OPTIONAL.items():
+        _check_type(name, content.get(name), kind)
+    for name, kind in _SETTINGS.items():
+        _check_type(name, content["settings"].get(name), kind)
+    if content["state"] not in STATES:
+        raise ValueError(f"its state {content['state'][:50]!r} is none")
+    if not 0 < (content.get("pid") or 1) < 2**31:
+        raise ValueError(f"its pid {content['pid']} is none")
+    if not all(isinstance(text, str) for text in content["settings"].get("text") or []):
+        raise ValueError("its text is no list of names")
+
+
+def _check_type(name: str, value: Any, kind: type) -> None:
+    if value is None:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    right = number if kind is float else isinstance(value, kind) and (kind is not int or number)
+    if not right:
+        raise ValueError(f"its {name!r} is a {type(value).__name__}, not a {kind.__name__}")
+    if kind is str and name != "error" and (len(value) > _MOST_TEXT or "\0" in value):
+        raise ValueError(f"its {name!r} is no name")

@@ -17,7 +17,7 @@ import numpy as np
 
 from tokalign_lab.documents import Document, text_hash
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import atomic_folder, cache_folder, hash_of, write_json
+from tokalign_lab.files import atomic_folder, cache_folder, hash_of, holds_only, write_json
 from tokalign_lab.progress import Progress, part
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Corpus:
             if (folder / "corpus.json").is_file():
                 return cls.load(folder)
         lengths = np.array([len(d.text.encode("utf-8", "surrogatepass")) for d in documents], np.int64)
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, _is_corpus) as temporary:
             offsets = np.zeros(len(documents) + 1, np.int64)
             with open(temporary / "ids.i32", "wb") as file:
                 for first, encoded in _encode(documents, vocabulary, lengths, progress):
@@ -159,6 +159,10 @@ def tokenize_pair(
         target_corpus=Corpus.build(documents, target, progress=part(progress, 0.5, 1.0)),
         documents=list(documents),
     )
+
+
+def _is_corpus(folder: Path) -> bool:
+    return holds_only(folder, "corpus.json", r"corpus\.json|ids\.i32|offsets\.npy|byte_lengths\.npy")
 
 
 def _encode(

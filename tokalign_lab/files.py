@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tokalign_lab.errors import InputError
 
 
 @contextmanager
@@ -36,12 +39,24 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, is_ours: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Yield a temporary folder to fill; rename it to `path` when the block ends, remove it when the block fails.
 
-    An existing folder at `path` is replaced only after the new one is complete.
+    Parameters
+    ----------
+    path
+        Where the folder is to appear. A link is followed. An existing folder is replaced only after the new one is
+        complete, and only if `check_replaceable` allows it.
+    is_ours
+        As for `check_replaceable`.
+
+    Raises
+    ------
+    InputError
+        As `check_replaceable`, before the block begins and again before the folder is replaced.
     """
-    path = Path(path)
+    path = Path(path).resolve()
+    check_replaceable(path, is_ours)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:
@@ -49,6 +64,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for inside in temporary.rglob("*"):  # some libraries write through private temporary files
             inside.chmod((0o777 if inside.is_dir() else 0o666) & ~_umask())
         temporary.chmod(0o777 & ~_umask())
+        check_replaceable(path, is_ours)  # somebody may have put a file there in the meantime
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-old-"))
             os.replace(path, old / "replaced")
@@ -58,6 +74,42 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(path: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
+    """Refuse a place where writing a folder would delete what this package did not make.
+
+    Parameters
+    ----------
+    path
+        Where a folder is to be written. It may be absent, empty, or anything inside the cache folder.
+    is_ours
+        Whether an existing folder that is not empty was made by the caller, and holds nothing else. Without it, no
+        such folder is.
+
+    Raises
+    ------
+    InputError
+        When there is a file, or a folder with other content.
+    """
+    path = Path(path).resolve()
+    if path.is_dir():
+        if not any(path.iterdir()) or path.is_relative_to(cache_folder().resolve()):
+            return
+        if is_ours is not None and is_ours(path):
+            return
+    elif not path.exists():
+        return
+    raise InputError(
+        f"'{path}' exists already and holds files that are not from an earlier result of this kind; "
+        "choose another place or remove it."
+    )
+
+
+def holds_only(folder: Path, mark: str, names: str) -> bool:
+    """Whether a folder has the file `mark`, and no entry whose name does not match the pattern `names` as a whole."""
+    entries = {entry.name for entry in folder.iterdir()}
+    return mark in entries and all(re.fullmatch(names, entry) for entry in entries)
 
 
 def write_json(path: Path, value: Any) -> None:

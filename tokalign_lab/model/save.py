@@ -11,12 +11,18 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokalign_lab.files import atomic_folder, write_json
+from tokalign_lab.files import atomic_folder, holds_only, write_json
 from tokalign_lab.provenance import installed_versions
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# names of the files that transformers and this module write into a model's folder
+_WRITTEN = (
+    r"tokalign\.json|README\.md|(generation_)?config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|"
+    r"tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja"
+)
 
 
 def save_model(
@@ -35,7 +41,7 @@ def save_model(
     vocabulary
         The model's tokenizer.
     folder
-        Replaced as a whole if it exists.
+        Where to. A model folder that this package wrote before is replaced as a whole.
     card
         What to say about it, as plain JSON values: `model` (what it was made from), `lexicon` (the lexicon's
         provenance), `training`, `scores`.
@@ -47,12 +53,22 @@ def save_model(
     -------
     Path
         The folder.
+
+    Raises
+    ------
+    InputError
+        When the folder holds anything else.
     """
     folder = Path(folder)
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, is_saved_model) as temporary:
         model.save_pretrained(temporary)
         save_beside(temporary, folder.name, vocabulary, card, source)
     return folder
+
+
+def is_saved_model(folder: Path) -> bool:
+    """Whether `save_model` or `stream.rearrange_files` wrote a folder, and nothing was added to it."""
+    return holds_only(folder, "tokalign.json", _WRITTEN)
 
 
 def save_beside(

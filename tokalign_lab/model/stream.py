@@ -22,7 +22,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.rearrange import NewMatrices, fit_model
-from tokalign_lab.model.save import save_beside
+from tokalign_lab.model.save import is_saved_model, save_beside
 from tokalign_lab.model.shards import Shards, names_in_model, vocabulary_parameters
 from tokalign_lab.progress import Progress
 from tokalign_lab.vocabulary import Vocabulary
@@ -56,7 +56,7 @@ def rearrange_files(
     lexicon, source, target, seed, keep_tied, pad_to_multiple_of
         As for `rearrange`.
     out
-        The new folder, replaced as a whole if it exists.
+        The new folder; see `save_model`.
     card
         As for `save_model`.
     progress
@@ -86,7 +86,7 @@ def rearrange_files(
         new = names_in_model(outline, parameter)[0] if part == "output" and was_tied else old
         fresh[shards.file_of[old]][new] = partial(_make, getattr(made, part), shards, old)
     files = sorted(set(shards.file_of.values()))
-    with atomic_folder(out) as temporary:
+    with atomic_folder(out, is_saved_model) as temporary:
         for number, file in enumerate(files):
             if progress is not None:
                 progress(number / len(files), f"file {number + 1} of {len(files)}")

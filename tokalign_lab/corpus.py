@@ -17,7 +17,7 @@ import numpy as np
 
 from tokalign_lab.documents import Document, text_hash
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import atomic_folder, cache_folder, cached_folder, hash_of, write_json
+from tokalign_lab.files import atomic_folder, cache_folder, cached_folder, hash_of, holds_only, write_json
 from tokalign_lab.progress import Progress, part
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Corpus:
 
         if folder is None:
             return cls.load(cached_folder(cache_folder() / "corpora" / key[:32], write))
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, _is_corpus) as temporary:
             write(temporary)
         return cls.load(folder)
 
@@ -161,6 +161,10 @@ def tokenize_pair(
         target_corpus=Corpus.build(documents, target, progress=part(progress, 0.5, 1.0)),
         documents=list(documents),
     )
+
+
+def _is_corpus(folder: Path) -> bool:
+    return holds_only(folder, "corpus.json", r"corpus\.json|ids\.i32|offsets\.npy|byte_lengths\.npy")
 
 
 def _encode(

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tokalign_lab.errors import plain_disk_errors
+from tokalign_lab.errors import InputError, plain_disk_errors
 
 CHECKSUMS = ".checksums.json"
 """The file that holds the checksums of the folder it is in."""
@@ -67,17 +67,26 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, is_ours: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Yield a temporary folder to fill; rename it to `path` when the block ends, remove it when the block fails.
 
-    An existing folder at `path` is replaced only after the new one is complete.
+    Parameters
+    ----------
+    path
+        Where the folder is to appear. A link is followed. An existing folder is replaced only after the new one is
+        complete, and only if `check_replaceable` allows it.
+    is_ours
+        As for `check_replaceable`.
 
     Raises
     ------
+    InputError
+        As `check_replaceable`, before the block begins and again before the folder is replaced.
     DiskError
         If the disk is full or may not be written to; `path` is then as it was.
     """
-    path = Path(path)
+    path = Path(path).resolve()
+    check_replaceable(path, is_ours)
     with plain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
@@ -88,6 +97,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 _flush(inside)
             temporary.chmod(0o777 & ~_umask())
             _flush(temporary)
+            check_replaceable(path, is_ours)  # somebody may have put a file there in the meantime
             try:
                 os.replace(temporary, path)
             except OSError as error:
@@ -203,6 +213,42 @@ def remove(path: Path) -> int:
     else:
         path.unlink()
     return size
+
+
+def check_replaceable(path: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
+    """Refuse a place where writing a folder would delete what this package did not make.
+
+    Parameters
+    ----------
+    path
+        Where a folder is to be written. It may be absent, empty, or anything inside the cache folder.
+    is_ours
+        Whether an existing folder that is not empty was made by the caller, and holds nothing else. Without it, no
+        such folder is.
+
+    Raises
+    ------
+    InputError
+        When there is a file, or a folder with other content.
+    """
+    path = Path(path).resolve()
+    if path.is_dir():
+        if not any(path.iterdir()) or path.is_relative_to(cache_folder().resolve()):
+            return
+        if is_ours is not None and is_ours(path):
+            return
+    elif not path.exists():
+        return
+    raise InputError(
+        f"'{path}' exists already and holds files that are not from an earlier result of this kind; "
+        "choose another place or remove it."
+    )
+
+
+def holds_only(folder: Path, mark: str, names: str) -> bool:
+    """Whether a folder has the file `mark`, and no entry whose name does not match the pattern `names` as a whole."""
+    entries = {entry.name for entry in folder.iterdir()}
+    return mark in entries and all(re.fullmatch(names, entry) for entry in entries)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -26,7 +26,7 @@ from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.device import describe_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import diagnose
-from tokalign_lab.files import atomic_folder, write_json
+from tokalign_lab.files import atomic_folder, check_replaceable, holds_only, write_json
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.projection import METHODS, Projection, project, share_a_space
 from tokalign_lab.runs.control import check_finished
@@ -124,6 +124,7 @@ def record_gallery(
         When a run does not finish for another reason.
     """
     planned = plan(steps, long)
+    check_replaceable(out, _is_gallery)
     seconds = {}
     for number, one in enumerate(planned):
         made = part(progress, 0.9 * number / len(planned), 0.9 * (number + 1) / len(planned))
@@ -168,7 +169,7 @@ def pack_gallery(
         Told how far it is.
     """
     recorded = {"command": command, "machine": machine_words()}
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, _is_gallery) as folder:
         for number, one in enumerate(planned):
             if progress is not None:
                 progress(number / len(planned), f"packing {one.name}")
@@ -183,6 +184,10 @@ def pack_gallery(
                 shutil.copyfile(run.path / "scores.json", packed / "scores.json")
             if one.kind == "align":
                 _pack_alignment(run, packed, recorded_words(info))
+
+
+def _is_gallery(folder: Path) -> bool:
+    return holds_only(folder, "recorded-align-anchored", r"recorded-[\w-]+|tokens-[0-9a-f]+\.json\.xz")
 
 
 def machine_words() -> str:

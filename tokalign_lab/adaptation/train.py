@@ -193,7 +193,7 @@ class _Run:
         """Measure the model and keep its weights where they are the best so far."""
         found = self.evaluator(model, step, stage.number)
         if self.guard.add(found) and step and self.settings.patience and not is_sharded() and self.processes.is_first:
-            with atomic_folder(self.guard.folder / "model") as folder:
+            with atomic_folder(self.guard.folder / "model", lambda kept: (kept / "config.json").is_file()) as folder:
                 model.save_pretrained(folder)
 
     def kept(self, model: PreTrainedModel, name: str) -> PreTrainedModel:

@@ -29,7 +29,7 @@ from tokalign_lab.alignment.registry import RECIPES as RECIPES
 from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.alignment.search.neighbours import Candidates
 from tokalign_lab.corpus import TokenizedPair
-from tokalign_lab.files import atomic_folder
+from tokalign_lab.files import atomic_folder, holds_only
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vectors.laid_out import load_places
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -55,7 +55,7 @@ class Alignment:
 
     def save(self, folder: Path | str) -> None:
         """Write lexicon.parquet, and source.npz and target.npz where there are vectors."""
-        with atomic_folder(Path(folder)) as temporary:
+        with atomic_folder(Path(folder), _is_alignment) as temporary:
             self.lexicon.save(temporary / "lexicon.parquet")
             for name, vectors in (("source", self.source_vectors), ("target", self.target_vectors)):
                 if vectors is not None:
@@ -72,6 +72,10 @@ class Alignment:
             for name in ("source", "target")
         ]
         return cls(Lexicon.load(folder / "lexicon.parquet"), vectors[0], vectors[1])
+
+
+def _is_alignment(folder: Path) -> bool:
+    return holds_only(folder, "lexicon.parquet", r"lexicon\.parquet|(source|target)\.npz")
 
 
 def align(

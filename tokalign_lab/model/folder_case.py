@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.load import files_of, quiet, read_model
-from tokalign_lab.model.shards import Shards, names_in_model, vocabulary_parameters
+from tokalign_lab.model.shards import Shards
+from tokalign_lab.model.vocabulary_tensors import names_in_model, vocabulary_parameters
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Give a model the rows its new vocabulary asks for.
 
-TokAlign step 4. The two matrices, and a head's bias, are built by `rows`; here the model around them is made to fit:
+TokAlign step 4. The two matrices, a head's bias, and further tables with a row a token are built by `rows`; here the model around them is made to fit:
 its sizes, the special ids in its configurations, its ties. A model whose matrices are tied is untied where the lexicon
 makes them apart. Nothing else in the model changes. `rearrange` works on a model in memory, `stream` on its files.
 """
@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.model.rows import new_rows, padded_size, plan_rows
-from tokalign_lab.model.special_ids import move_special_ids
+from tokalign_lab.model.rows import new_rows, padded_size, picked_rows, plan_rows
+from tokalign_lab.model.special_ids import check_positions, move_special_ids
+from tokalign_lab.model.vocabulary_tensors import further_tables, set_tensor, vocabulary_sizes
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -68,8 +69,34 @@ class NewMatrices:
         self.tied = old_output.weight is old_input.weight and (keep_tied or not lexicon.has_output)
         self._seed = seed
         rows = [int(module.weight.shape[0]) for module in (old_input, old_output)]
+        check_positions(model, target)
+        self._lexicon, self._without = lexicon, source.start_id or 0
         self._input = plan_rows(lexicon, source, target, rows[0], self.size)
         self._output = plan_rows(lexicon, source, target, rows[1], self.size, side="output")
+        self._further = {
+            name: plan_rows(lexicon, source, target, len(table), self.size, beyond=0)  # as Gemma 3n reads them
+            for name, table in further_tables(model).items()
+        }
+
+    def part(self, name: str, old: torch.Tensor) -> torch.Tensor:
+        """Make the part of this name, as `Shards.names` calls them, from the old one."""
+        if name in self._further:
+            return self.further(name, old)
+        side = name.split()[0]
+        if side == "bias":
+            return self.bias(old)
+        return self.input(old) if side == "input" or self.tied else self.output(old)
+
+    @property
+    def names_of_further(self) -> list[str]:
+        """Names in the model of the tensors that `further` makes."""
+        return list(self._further)
+
+    def further(self, name: str, old: torch.Tensor) -> torch.Tensor:
+        """Make one of the model's `further_tables`, (size, ...)."""
+        if not old.is_floating_point():
+            return picked_rows(old, self._lexicon, self.size, self._without)
+        return new_rows(old.flatten(1), self._further[name], self._seed).unflatten(1, old.shape[1:])
 
     def input(self, old: torch.Tensor) -> torch.Tensor:
         """Make the input embedding, (size, d), from the old one; the head too where they are tied."""
@@ -123,7 +150,8 @@ def rearrange(
     ------
     InputError
         When the lexicon belongs to other tokenizers, the model has no output head, the source tokenizer is not the
-        model's, or the multiple is not positive.
+        model's, the multiple is not positive, or something of the model cannot follow another vocabulary: see
+        `further_tables`, `check_positions` and `move_special_ids`.
     """
     made = NewMatrices(model, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
     old_input, old_head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -131,6 +159,7 @@ def rearrange(
     output_rows = input_rows if made.tied else made.output(old_head.weight)
     old_bias = getattr(old_head, "bias", None)
     bias = None if old_bias is None else made.bias(old_bias)
+    further = {name: made.further(name, model.state_dict()[name]) for name in made.names_of_further}
 
     new = copy.deepcopy(model)
     fit_model(new, source, target, made.size, made.tied)
@@ -140,6 +169,8 @@ def rearrange(
     head.weight = embedding.weight if made.tied else nn.Parameter(output_rows, requires_grad=trained)
     if bias is not None:
         head.bias = nn.Parameter(bias, requires_grad=head.bias.requires_grad)
+    for name, table in further.items():
+        set_tensor(new, name, table)
     return new
 
 
@@ -159,9 +190,13 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
     """
     if not tied:
         untie(model)
+    text = model.config.get_text_config()
+    sizes = vocabulary_sizes(text)
     with torch.random.fork_rng(devices=[]):  # resizing initialises rows that are overwritten later
         model.resize_token_embeddings(size, mean_resizing=False)
     model.get_output_embeddings().out_features = size
+    for name in sizes:
+        setattr(text, name, size)
     move_special_ids(model, source, target)
     if model.generation_config is not None:
         unused = [*np.flatnonzero(target.is_hole).tolist(), *range(target.size, size)]

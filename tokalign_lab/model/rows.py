@@ -82,7 +82,13 @@ def padded_size(size: int, multiple: int | None) -> int:
 
 
 def plan_rows(
-    lexicon: Lexicon, source: Vocabulary, target: Vocabulary, rows: int, size: int, side: str = "input"
+    lexicon: Lexicon,
+    source: Vocabulary,
+    target: Vocabulary,
+    rows: int,
+    size: int,
+    side: str = "input",
+    beyond: int | None = None,
 ) -> RowPlan:
     """Turn a lexicon into copies, mixes and fills for a source matrix with `rows` rows.
 
@@ -96,6 +102,8 @@ def plan_rows(
         Rows of the new one, at least `target.size`.
     side
         "input" or "output"; the same unless the lexicon makes output rows apart.
+    beyond
+        The row that stands for source ids without one; None for the mean row.
 
     Raises
     ------
@@ -114,7 +122,7 @@ def plan_rows(
         )
     real = np.flatnonzero(~source.is_hole[: min(source.size, rows)])
     prefix = "output_" if side == "output" and lexicon.has_output else ""
-    target_ids, source_ids, weights, lost = _entries(table, rows, prefix)
+    target_ids, source_ids, weights, lost = _entries(table, rows, prefix, beyond)
     mean_weight = table[f"{prefix}mean_weight"].to_numpy(np.float32) + lost
     number_of_sources = np.bincount(target_ids, minlength=target.size)
     copied = (number_of_sources[target_ids] == 1) & (weights == 1) & (mean_weight[target_ids] == 0)
@@ -147,6 +155,26 @@ def new_rows(matrix: torch.Tensor, plan: RowPlan, seed: int) -> torch.Tensor:
         for columns in _blocks(old):
             new[unused, columns] = new[:, columns][used].float().mean(dim=0).to(new.dtype)
     return new
+
+
+def picked_rows(table: torch.Tensor, lexicon: Lexicon, size: int, without: int) -> torch.Tensor:
+    """Build a table of whole numbers, which cannot be mixed: each row is that of the token's best source.
+
+    Parameters
+    ----------
+    table
+        Shape (rows, ...), any dtype.
+    lexicon
+        Names the best sources.
+    size
+        Rows of the new table, at least one for each target id.
+    without
+        The source id whose row tokens without a source have, and padding.
+    """
+    best = np.full(size, without, np.int64)
+    found = lexicon.source_of()
+    best[: len(found)] = np.where((found >= 0) & (found < len(table)), found, without)
+    return table[_on(table, best)]
 
 
 def _product(plan: RowPlan, old: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -209,7 +237,7 @@ def _root_of_covariance(real: torch.Tensor) -> torch.Tensor:
 
 
 def _entries(
-    table: Any, rows: int, prefix: str
+    table: Any, rows: int, prefix: str, beyond: int | None
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """All (target id, source id, weight), and of each target the weight of sources that have no row."""
     sources, weights = table[f"{prefix}sources"].to_list(), table[f"{prefix}weights"].to_list()
@@ -218,6 +246,8 @@ def _entries(
     empty = np.zeros(0)
     source_ids = np.concatenate([empty, *sources]).astype(np.int64)
     values = np.concatenate([empty, *weights]).astype(np.float32)
+    if beyond is not None:
+        source_ids[source_ids >= rows] = beyond
     there = (source_ids >= 0) & (source_ids < rows)
     lost = np.bincount(target_ids[~there], weights=values[~there], minlength=len(table)).astype(np.float32)
     kept = there & (values != 0)

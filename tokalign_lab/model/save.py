@@ -1,22 +1,31 @@
 """Save a rearranged or tuned model as a folder that anyone can load.
 
-`AutoModelForCausalLM` and `AutoTokenizer` read the folder; `README.md` tells people where it comes from, and
-`tokalign.json` tells programs. The folder appears whole or not at all.
+`AutoModelForCausalLM` and `AutoTokenizer` of transformers 4.57 and 5 read the folder; `README.md` tells people where it
+comes from, and `tokalign.json` tells programs. The folder appears whole or not at all, and only after it was loaded
+again and gave the ids and the logits that it should.
 """
 
 from __future__ import annotations
 
-import copy
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokalign_lab.files import atomic_folder, write_json
+from tokalign_lab.files import atomic_folder, holds_only, write_json
+from tokalign_lab.model.save_config import add_older_names
+from tokalign_lab.model.save_tokenizer import CODE_FILE, for_prompts, save_tokenizer
+from tokalign_lab.model.saved_model_check import check_loads_alike
 from tokalign_lab.provenance import installed_versions
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# names of the files that transformers and this module write into a model's folder
+_WRITTEN = (
+    r"tokalign\.json|README\.md|(generation_)?config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|"
+    r"tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja|" + re.escape(CODE_FILE)
+)
 
 
 def save_model(
@@ -35,7 +44,7 @@ def save_model(
     vocabulary
         The model's tokenizer.
     folder
-        Replaced as a whole if it exists.
+        Where to. A model folder that this package wrote before is replaced as a whole.
     card
         What to say about it, as plain JSON values: `model` (what it was made from), `lexicon` (the lexicon's
         provenance), `training`, `scores`.
@@ -47,12 +56,23 @@ def save_model(
     -------
     Path
         The folder.
+
+    Raises
+    ------
+    InputError
+        When the folder holds anything else, or what was written cannot be loaded or gives other ids or logits.
     """
     folder = Path(folder)
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, is_saved_model) as temporary:
         model.save_pretrained(temporary)
         save_beside(temporary, folder.name, vocabulary, card, source)
+        check_loads_alike(model, vocabulary, temporary)
     return folder
+
+
+def is_saved_model(folder: Path) -> bool:
+    """Whether `save_model` or `stream.rearrange_files` wrote a folder, and nothing was added to it."""
+    return holds_only(folder, "tokalign.json", _WRITTEN)
 
 
 def save_beside(
@@ -63,17 +83,23 @@ def save_beside(
     Parameters
     ----------
     folder
-        Where to.
+        Where to; it has the model's `config.json` already.
     name
         What the model card calls the model.
     vocabulary, card, source
         As for `save_model`.
+
+    Raises
+    ------
+    InputError
+        When the folder would be loaded with another tokenizer.
     """
-    tokenizer = copy.deepcopy(vocabulary.tokenizer)
+    add_older_names(folder)
+    tokenizer = for_prompts(vocabulary.tokenizer)
     template = None if source is None else source.tokenizer.chat_template
     if source is not None and isinstance(template, str) and template_fits(template, source, vocabulary):
         tokenizer.chat_template = template
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     provenance = {
         **(card or {}),
         "tokenizer": {

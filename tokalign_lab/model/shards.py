@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ import torch
 from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from tokalign_lab.errors import InputError
 from tokalign_lab.model.load import load_outline, quiet
 from tokalign_lab.model.rearrange import say_untied
+from tokalign_lab.model.vocabulary_tensors import further_tables, names_in_model, vocabulary_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,8 +41,10 @@ class Shards:
     outline : PreTrainedModel
         The model on the meta device, tied as the loaded model would be.
     names : dict
-        "input", "output", "bias" (where the head has one) -> names of the tensors that fill it, at least one each;
-        tied matrices have the same.
+        "input", "output", "bias" (where the head has one) and the name of each of the `further_tables` -> names of the
+        tensors that fill it, at least one each; tied matrices have the same. A tensor of the files with a row a token
+        that fills nothing, as of a head that predicts more than the next token, is "input NAME" or "output NAME",
+        after the matrix it is made like.
     """
 
     folder: Path
@@ -54,7 +59,8 @@ class Shards:
         Raises
         ------
         InputError
-            As `load_outline`.
+            As `load_outline` and `further_tables`, or when the files hold a tensor of unknown use that may have a row
+            a token.
         """
         file_of = files_of_tensors(folder)
         if file_of is None:
@@ -97,32 +103,33 @@ def files_of_tensors(folder: Path) -> dict[str, str] | None:
     return None
 
 
-def vocabulary_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
-    """Return the parameters with a row a token: "input", "output" (the same where tied) and "bias" of the head."""
-    head = model.get_output_embeddings()
-    found = {"input": model.get_input_embeddings().weight}
-    if head is not None:
-        found["output"] = head.weight
-        if getattr(head, "bias", None) is not None:
-            found["bias"] = head.bias
-    return found
-
-
-def names_in_model(model: PreTrainedModel, parameter: torch.Tensor) -> list[str]:
-    """All names of a parameter; tied ones have several."""
-    return [name for name, held in model.named_parameters(remove_duplicate=False) if held is parameter]
-
-
 def _names_in_files(outline: PreTrainedModel, shapes: dict[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    parts = vocabulary_parameters(outline)
+    """Find the names of the tensors that fill each part, and add those with a row a token that fill none."""
+    parts: dict[str, torch.Tensor] = {**vocabulary_parameters(outline), **further_tables(outline)}
+    rows = {int(parts[part].shape[0]) for part in ("input", "output") if part in parts}
+    own = {name for name, _ in chain(outline.named_parameters(), outline.named_buffers())}
     names: dict[str, list[str]] = {part: [] for part in parts}
     for name, shape in shapes.items():
-        like = [part for part, parameter in parts.items() if tuple(parameter.shape) == shape]
-        filled = _filled_by(outline, name, shape) if like else set()
+        like = [part for part, tensor in parts.items() if tuple(tensor.shape) == shape]
+        foreign = not like and len(shape) > 1 and shape[0] in rows and name not in own
+        filled = _filled_by(outline, name, shape) if like or foreign else set()
         for part in like:
             if filled & set(names_in_model(outline, parts[part])):
                 names[part].append(name)
+        if not filled and (foreign or (like and len(shape) > 1)):
+            names[f"{_side_of(name, shape)} {name}"] = [name]
     return names
+
+
+def _side_of(name: str, shape: tuple[int, ...]) -> str:
+    """Say which matrix a tensor that transformers does not use is made like: the rows of a further head, for one."""
+    for part, words in (("output", ("head",)), ("input", ("embed", "wte"))):
+        if any(word in name for word in words):
+            return part
+    raise InputError(
+        f"The model's files hold {name}, of shape {shape}, which may have a row for each token and which transformers "
+        "does not use; take it out of the files or use another model."
+    )
 
 
 def _filled_by(outline: PreTrainedModel, name: str, shape: tuple[int, ...]) -> set[str]:
@@ -133,4 +140,5 @@ def _filled_by(outline: PreTrainedModel, name: str, shape: tuple[int, ...]) -> s
     tensors = {name: torch.empty(shape, device="meta")}
     with quiet():  # all but one are missing, of course
         model, report = type(outline).from_pretrained(None, config=config, state_dict=tensors, **options)
-    return {held for held, _ in model.named_parameters(remove_duplicate=False)} - set(report["missing_keys"])
+    held = {name for name, _ in chain(model.named_parameters(remove_duplicate=False), model.named_buffers())}
+    return held & model.state_dict().keys() - set(report["missing_keys"])

@@ -1,6 +1,6 @@
 """Rearrange a model's files, shard by shard, without ever holding the model.
 
-Only two of a model's tensors change (three where the head has a bias), so a 7B model need not be loaded to be
+Only a model's tensors with a row a token change (two in most models), so a 7B model need not be loaded to be
 rearranged. A shard (a safetensors file) that holds none of them is copied as it is; one that does is written anew, its
 other tensors bit for bit. At the most a process holds one shard and the matrices. Which tensors they are, `shards`
 asks of transformers. mergekit's tokensurgeon reads as lazily; upstream's `convert.py` loads the model whole.
@@ -22,8 +22,9 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.rearrange import NewMatrices, fit_model
-from tokalign_lab.model.save import save_beside
-from tokalign_lab.model.shards import Shards, names_in_model, vocabulary_parameters
+from tokalign_lab.model.save import is_saved_model, save_beside
+from tokalign_lab.model.shards import Shards
+from tokalign_lab.model.vocabulary_tensors import names_in_model, vocabulary_parameters
 from tokalign_lab.progress import Progress
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -56,7 +57,7 @@ def rearrange_files(
     lexicon, source, target, seed, keep_tied, pad_to_multiple_of
         As for `rearrange`.
     out
-        The new folder, replaced as a whole if it exists.
+        The new folder; see `save_model`.
     card
         As for `save_model`.
     progress
@@ -78,15 +79,15 @@ def rearrange_files(
     was_tied = set(shards.names["input"]) & set(shards.names["output"])
     fit_model(outline, source, target, made.size, made.tied)
     fresh: dict[str, dict[str, Make]] = defaultdict(dict)
-    for part, parameter in vocabulary_parameters(outline).items():
+    for part, names in shards.names.items():
         if part == "output" and made.tied:
             continue
-        old = shards.names[part][0]
-        # a head that was tied has no name of its own in the files
-        new = names_in_model(outline, parameter)[0] if part == "output" and was_tied else old
-        fresh[shards.file_of[old]][new] = partial(_make, getattr(made, part), shards, old)
+        old = new = names[0]
+        if part == "output" and was_tied:  # a head that was tied has no name of its own in the files
+            new = names_in_model(outline, vocabulary_parameters(outline)["output"])[0]
+        fresh[shards.file_of[old]][new] = partial(_make, partial(made.part, part), shards, old)
     files = sorted(set(shards.file_of.values()))
-    with atomic_folder(out) as temporary:
+    with atomic_folder(out, is_saved_model) as temporary:
         for number, file in enumerate(files):
             if progress is not None:
                 progress(number / len(files), f"file {number + 1} of {len(files)}")

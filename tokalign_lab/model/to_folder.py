@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.documents import check_sources
 from tokalign_lab.errors import InputError
+from tokalign_lab.files import check_replaceable
 from tokalign_lab.model.calibrate import calibrate_on
 from tokalign_lab.model.load import files_of, load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
-from tokalign_lab.model.save import save_model
+from tokalign_lab.model.save import is_saved_model, save_model
 from tokalign_lab.model.shards import Shards
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.progress import Progress, part
@@ -63,7 +64,7 @@ def rearrange_to_folder(
     lexicon, source, target, seed, keep_tied, pad_to_multiple_of
         As for `rearrange`.
     out
-        The new folder.
+        The new folder; see `save_model`.
     calibrate
         Texts to calibrate the output on; none leaves it as it is.
     progress
@@ -81,6 +82,7 @@ def rearrange_to_folder(
         As `rearrange`, `load_model` and `calibrate`.
     """
     check_choices(calibrate, keep_tied, pad_to_multiple_of)
+    check_replaceable(out, is_saved_model)
     lexicon.check(source, target)
     card: dict[str, Any] = {"model": model, "lexicon": lexicon.provenance}
     shards = None if calibrate else _shards_of(model)

@@ -1,0 +1,75 @@
+"""Write a model's `config.json` so that transformers 4.57 reads the same model out of it as transformers 5.
+
+transformers 5 keeps what belongs to rotary positions under `rope_parameters`. transformers 4.57 does not know that
+name and takes its defaults in silence: a base of 10,000 where the model has 100,000. Both read the older names, so
+these are written too.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokalign_lab.files import write_json
+
+# type of model -> what transformers 4.57 calls the base of each kind of layer, and the share of each head that turns
+_BASES = {
+    "gemma3": {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"},
+    "modernbert": {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"},
+    "gpt_neox": {"": "rotary_emb_base"},
+}
+_SHARES = {"gpt_neox": "rotary_pct", "gpt_neox_japanese": "rotary_pct"}
+_NOT_SCALING = ("rope_theta", "partial_rotary_factor")
+
+
+def add_older_names(folder: Path) -> None:
+    """Add the names of transformers 4.57 to a folder's `config.json`, and those of its parts."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    _add(config)
+    write_json(path, config)
+
+
+def without_older_names(config: dict[str, Any]) -> list[str]:
+    """Say which kinds of layers in a `config.json` have a rotary base that transformers 4.57 has no name for."""
+    parameters = config.get("rope_parameters") or {}
+    found = [] if _names(config) is not None or not _is_nested(parameters) else sorted(parameters)
+    for part in config.values():
+        if isinstance(part, dict):
+            found += without_older_names(part)
+    return found
+
+
+def _add(config: dict[str, Any]) -> None:
+    for part in list(config.values()):
+        if isinstance(part, dict):
+            _add(part)
+    parameters, names = config.get("rope_parameters") or {}, _names(config)
+    if not parameters or names is None:
+        return
+    kinds = parameters if _is_nested(parameters) else {"": parameters}
+    for kind, values in kinds.items():
+        if kind not in names or not values:
+            continue
+        config.setdefault(names[kind], values.get("rope_theta"))
+        if "partial_rotary_factor" in values:
+            share = _SHARES.get(config.get("model_type", ""), "partial_rotary_factor")
+            config.setdefault(share, values["partial_rotary_factor"])
+        if values.get("rope_type", "default") != "default" and kind in ("", "full_attention"):
+            scaling = {name: value for name, value in values.items() if name not in _NOT_SCALING}
+            config["rope_scaling"] = scaling
+
+
+def _names(config: dict[str, Any]) -> dict[str, str] | None:
+    """Return what 4.57 calls each kind's base; None where it has no names for the kinds there are."""
+    kind = str(config.get("model_type", ""))
+    nested = _is_nested(config.get("rope_parameters") or {})
+    named = next((names for start, names in _BASES.items() if kind.startswith(start)), None)
+    if named is not None and nested == ("" not in named):
+        return named
+    return None if nested else {"": "rope_theta"}
+
+
+def _is_nested(parameters: dict[str, Any]) -> bool:
+    return any(isinstance(value, dict) for value in parameters.values())

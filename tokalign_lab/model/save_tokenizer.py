@@ -1,0 +1,171 @@
+"""Write a tokenizer so that everybody who loads the folder gets the same ids, and try it.
+
+`AutoTokenizer` goes by the model's type as much as by the tokenizer's files. For some types (Qwen2, Phi3, Nemotron)
+transformers 5 builds that type's own tokenizer from the vocabulary and merges it finds, with its own way of cutting
+words: a SentencePiece tokenizer then loses its spaces in silence. transformers 4.57 does not know the class names that
+transformers 5 writes. `PreTrainedTokenizerFast` is known to both and reads `tokenizer.json` as it is. Where the type
+has its way all the same, a class of the folder's own is named too, which is enough for the type to be ignored; it is
+imported only where somebody trusts the folder's code, and is `PreTrainedTokenizerFast` by another name.
+
+The folder is then loaded as its user will load it, and compared.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.files import write_json
+from tokalign_lab.token_table import ROLES, encode_plainly
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEXTS = (
+    "It was 12,345 in total, the cat sat",
+    "  two  spaces   three \t\ttabs\r\n\r\nlines \n",
+    "I'm can't WE'LL they'D naïve café e\u0301 \ufb01 ﬀ ① Ⅷ",
+    "Größe Straße ÄÖÜ; Всё хорошо; Ελλάδα; 你好,世界。こんにちは 안녕하세요; مرحبا שלום; हिन्दी ไทย",
+    "👩‍🚀🇫🇷❤️ \u200b\u200d\ufeff\u00a0\u3000 \x00\x1f",
+    "▁ a ▁b Ġc Ċ <0x0A> ##d </w> @@",
+    "<s> </s> <|endoftext|> <|im_start|>user\n [INST] <pad> <unk> <bos> <start_of_turn>",
+    'def f(x):\n    return {"a": [1.5e-3, 0xFF]}  # http://a.b/c?d=e&f\n',
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 0000000000000000 ................ aAbBcC_dD-eE",
+    " ",
+    "",
+)
+"""Texts that tokenizers which are not the same are likely to cut in different ways."""
+
+CODE_FILE = "target_tokenizer.py"
+_CODE = '''"""The tokenizer of this folder, as tokenizer.json has it."""
+
+from transformers import PreTrainedTokenizerFast
+
+
+class TargetTokenizer(PreTrainedTokenizerFast):
+    """Nothing is added; `AutoTokenizer` would build another tokenizer for this type of model."""
+'''
+# of classes that build their tokenizer anew; with the class below they would change what tokenizer.json says
+_OF_A_CLASS = ("backend", "is_local", "auto_map", "add_bos_token", "add_eos_token", "local_files_only", "legacy")
+
+
+def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Copy a tokenizer for use with a language model, which continues the text that it is given.
+
+    Special tokens that the tokenizer adds behind a text (eos, as encoders and translation models have) are left out,
+    and so are truncation and padding, which some files hold from the last use of the tokenizer.
+    """
+    made = copy.deepcopy(tokenizer)
+    backend = made.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    state = json.loads(backend.to_str())
+    if _drop_what_follows_a_text(state["post_processor"]):
+        backend.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
+    return made
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer into a model's folder, which has its `config.json` already.
+
+    Parameters
+    ----------
+    tokenizer
+        A fast tokenizer, as it is to be read back; see `for_prompts`.
+    folder
+        The folder.
+
+    Raises
+    ------
+    InputError
+        When `AutoTokenizer` makes another tokenizer of the folder, whatever is written.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    settings = {name: value for name, value in said.items() if name not in _OF_A_CLASS}
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    settings["model_input_names"] = ["input_ids", "attention_mask"]  # the class would add token_type_ids
+    extra = settings.pop("extra_special_tokens", None)
+    if extra:  # transformers 4.57 wants a mapping under this name; both read the older one
+        settings["additional_special_tokens"] = list(extra.values() if isinstance(extra, dict) else extra)
+    write_json(path, settings)
+    difference = difference_of(tokenizer, folder)
+    if difference is not None:
+        (folder / CODE_FILE).write_text(_CODE, encoding="utf-8")
+        write_json(path, {**settings, "auto_map": {"AutoTokenizer": [None, f"{Path(CODE_FILE).stem}.TargetTokenizer"]}})
+        difference = difference_of(tokenizer, folder)
+    if difference is not None:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        raise InputError(
+            f"AutoTokenizer makes another tokenizer of the folder, because its model is of type {model_type!r}: "
+            f"{difference}; choose another target tokenizer for this model."
+        )
+
+
+def difference_of(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
+    """Load a folder with `AutoTokenizer` and say where the result differs from a tokenizer; None where it does not.
+
+    Compared are the tokens of all ids, which of them are special, the roles, the chat template, and of `TEXTS` the ids
+    (with special tokens and without) and the text that they decode to.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:  # transformers and tokenizers each raise their own kinds
+        return f"it cannot be loaded ({first_line(error)})"
+    if not getattr(loaded, "is_fast", False):
+        return "it is not a fast tokenizer"
+    if loaded.get_vocab() != tokenizer.get_vocab():
+        return "its tokens have other ids"
+    if _special(loaded) != _special(tokenizer):
+        return "other tokens are special"
+    for role in ROLES:
+        if getattr(loaded, f"{role}_token_id") != getattr(tokenizer, f"{role}_token_id"):
+            return f"{role} is another token"
+    if loaded.chat_template != tokenizer.chat_template:
+        return "its chat template is another one"
+    plain = zip(TEXTS, encode_plainly(loaded, TEXTS), encode_plainly(tokenizer, TEXTS), strict=True)
+    for text, here, there in plain:
+        called = [made(text)["input_ids"] for made in (loaded, tokenizer)]
+        back = [made.decode(called[1]) for made in (loaded, tokenizer)]
+        if here.tolist() != there.tolist() or called[0] != called[1] or back[0] != back[1]:
+            return f"it gives other ids for {text[:40]!r}"
+    return None
+
+
+def _special(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    added = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def _drop_what_follows_a_text(processor: dict[str, Any] | None) -> bool:
+    """Take special tokens behind the last text out of a post-processor's templates; whether there were any."""
+    if processor is None:
+        return False
+    if processor["type"] == "Sequence":
+        return any([_drop_what_follows_a_text(part) for part in processor["processors"]])
+    if processor["type"] in ("BertProcessing", "RobertaProcessing"):
+        (first, first_id), text = processor["cls"], {"Sequence": {"id": "A", "type_id": 0}}
+        begin = {"SpecialToken": {"id": first, "type_id": 0}}
+        processor.clear()
+        tokens = {first: {"id": first, "ids": [first_id], "tokens": [first]}}
+        pair = [begin, text, {"Sequence": {"id": "B", "type_id": 0}}]
+        processor |= {
+            "type": "TemplateProcessing", "single": [begin, text], "pair": pair, "special_tokens": tokens,
+        }  # fmt: skip
+        return True
+    if processor["type"] != "TemplateProcessing":
+        return False
+    dropped = False
+    for template in (processor["single"], processor["pair"]):
+        while template and "SpecialToken" in template[-1]:
+            template.pop()
+            dropped = True
+    return dropped

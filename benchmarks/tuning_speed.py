@@ -50,7 +50,9 @@ def settings_of(stage: int, steps: int, batch: int, length: int, **more: Any) ->
     )
 
 
-def ours(model: str, stage: int, steps: int, batch: int, length: int, **more: Any) -> dict[str, Any]:
+def ours(
+    model: str, stage: int, steps: int, batch: int, length: int, text: str = "default", **more: Any
+) -> dict[str, Any]:
     """`adapt`, of which the step events are kept."""
     from tokalign_lab.adaptation.train import adapt
 
@@ -58,7 +60,7 @@ def ours(model: str, stage: int, steps: int, batch: int, length: int, **more: An
     with tempfile.TemporaryDirectory() as folder:
         adapt(
             model,
-            ["default"],
+            [text],
             settings_of(stage, steps, batch, length, **more),
             Path(folder),
             events.append,

@@ -74,7 +74,7 @@ def _wait(device: torch.device) -> None:
 
 
 def utilisation(
-    model_name: str, stage: int, steps: int, batch: int, length: int, checkpointing: bool
+    model_name: str, stage: int, steps: int, batch: int, length: int, checkpointing: bool, text: str = "default"
 ) -> dict[str, Any]:
     """Tune for some steps, and compare the median one with the ceiling."""
     device = pick_device()
@@ -82,7 +82,7 @@ def utilisation(
     dtype = torch.bfloat16 if computes_in_bf16(settings, device) else torch.float32
     weights, attention = flops_per_token(load_model(model_name, device=torch.device("cpu")), stage, length)
     before = ceiling(device, dtype)
-    speeds = ours(model_name, stage, steps, batch, length, gradient_checkpointing=checkpointing)["speeds"]
+    speeds = ours(model_name, stage, steps, batch, length, text, gradient_checkpointing=checkpointing)["speeds"]
     most = max(before, ceiling(device, dtype))
     speed = statistics.median(speeds[1:])  # the first step also sets things up
     needed = weights + attention

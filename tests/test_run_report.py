@@ -11,9 +11,11 @@ import pytest
 import typer
 
 from tokalign_lab import app as lab_app
+from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.cli import app as commands
 from tokalign_lab.errors import InputError
-from tokalign_lab.run_report import score_rows, write_run_report
+from tokalign_lab.report import score_rows, write_report, write_run_report
 from tokalign_lab.runs.commands import command_of
 from tokalign_lab.runs.control import start
 from tokalign_lab.runs.folder import RunFolder
@@ -53,8 +55,34 @@ def test_a_report_holds_everything_and_needs_nothing(aligned: RunFolder, tmp_pat
     assert "2.5" in page
     assert "<script>alert(1)</script>" not in page  # what a model writes stays text
     assert 'src="http' not in page  # nothing is fetched
+    assert page.count("<script>/**\n* plotly.js v") == 1  # once, however many plots
+    assert page.count("Plotly.newPlot(") >= 2
     scores = json.loads((aligned.path / "scores.json").read_text())
     assert f"{scores['lexicon']['bleu1']['target_to_source']:.3f}" in page
+
+
+def test_the_maps_are_drawn_where_nothing_was_tuned(aligned: RunFolder, tmp_path: Path) -> None:
+    page = write_run_report(tmp_path / "report.html", aligned).read_text(encoding="utf-8")
+    assert page.count("<script>/**\n* plotly.js v") == 1
+    assert "<h2>Tuning" not in page
+
+
+def test_the_demos_report_is_the_same_page_with_its_models_and_settings(aligned: RunFolder, tmp_path: Path) -> None:
+    tuned(tmp_path / "run", tmp_path)
+    result = {
+        "pair": {"source": "smollm2-135m", "target": "sp32k", "device": "CPU <1 thread>"},
+        "lexicons": [{"recipe": "anchored", "coverage": 0.5}],
+        "models": [{"model": "source", "bits_per_byte": 1.25}, {"model": "random rows", "bits_per_byte": 3.5}],
+        "seconds": {"assets": 1.7},
+        "settings": {"steps": 4},
+    }
+    alignment = Alignment.load(aligned.path / "alignment")
+    vocabularies = load_vocabulary("smollm2-135m"), load_vocabulary("sp32k")
+    page = write_report(tmp_path, result, alignment, *vocabularies).read_text(encoding="utf-8")
+    for words in ("CPU &lt;1 thread&gt;", "<h2>The models", "2.2500", "least sure", "tokalign-lab demo", "<td>assets"):
+        assert words in page
+    assert page.count("Plotly.newPlot(") >= 2
+    assert "<script>alert(1)</script>" not in page
 
 
 def test_a_report_begins_with_an_alignment_that_has_finished(aligned: RunFolder, tmp_path: Path) -> None:

@@ -1,41 +1,39 @@
-"""One HTML file that shows what was found: tables, the lexicon's best and worst pairs, both maps, the curves.
+"""One HTML file about what was found: tables, both maps, the curves, the lexicon's best and worst pairs.
 
-It needs nothing beside itself: plotly's script is inside, so it opens without a network and can be sent by mail.
+Both reports are one page, `report.html.j2`: the demo's, and that of run folders, which ends in the commands that repeat
+them. Plotly's script is in the file, so it opens without a network and can be sent by mail.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.console import format_value
+from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_file
+from tokalign_lab.runs.commands import command_of
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_words
+from tokalign_lab.runs.results import diagnosis_of, last_evaluation, scores_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from tokalign_lab.alignment.recipes import Alignment
+    from tokalign_lab.evaluation.diagnosis import Diagnosis
     from tokalign_lab.vocabulary import Vocabulary
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --line: #d5d9de; --quiet: #5b646d; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --paper: #16191c; --line: #3a4148; --quiet: #a3acb5; } }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 70rem;
-  margin: 2.5rem auto; padding: 0 1.2rem; }
-h1, h2 { line-height: 1.2; } p { max-width: 46rem; } .quiet { color: var(--quiet); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; }
-th, td { border-bottom: 1px solid var(--line); padding: .35rem .8rem; text-align: left; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-code { font: .88em ui-monospace, monospace; white-space: pre-wrap; } .plot { background: #fff; border-radius: 6px; }
-"""
-_WORST_FIRST = 15
+    Row = dict[str, Any]
+
+_PAIRS = 15  # pairs that the lexicon is least sure of
+_MAP_TOKENS = 1500  # of each side
 
 
 def write_report(
     out: Path, result: Mapping[str, Any], alignment: Alignment, source: Vocabulary, target: Vocabulary
 ) -> Path:
-    """Write `report.html` into `out`.
+    """Write the demo's report, `report.html`, into `out`.
 
     Parameters
     ----------
@@ -53,135 +51,214 @@ def write_report(
     Path
         The file.
     """
-    from tokalign_lab.runs.folder import RunFolder
-
-    pair = result["pair"]
     floor = result["models"][0]["bits_per_byte"]
-    sections = [
-        f"<h1>{escape(pair['source'])} with the tokenizer {escape(pair['target'])}</h1>",
-        "<p>A language model was given another tokenizer: both vocabularies were aligned on one text, the model's "
-        "embedding rows were rearranged by that lexicon, and the model was tuned back in two stages.</p>",
-        "<h2>The pair</h2>",
-        table_html([{"": name, " ": value} for name, value in pair.items()]),
-        "<h2>The lexicons</h2>",
-        "<p>Scores on held-out text, 0 to 1, higher is better. Coverage: the share of the vocabulary (of the text) "
-        "whose row does not rest on a fallback. BLEU-1 and the sentence score (the cosine that the papers call "
-        "BERTScore) compare a text's tokens with what the lexicon makes of its other tokenisation. P@1: how often a "
-        "shared token that was hidden finds its twin.</p>",
-        table_html(result["lexicons"]),
-        "<h2>The models</h2>",
-        "<p>Bits per UTF-8 byte of held-out text, lower is better; the first row is the floor, the second the "
-        "ceiling. Interface texts are short strings in many languages that the source model hardly knows.</p>",
-        table_html([{**row, "above_floor": row["bits_per_byte"] - floor} for row in result["models"]]),
-        "<h2>Tuning</h2>",
-        curves_html(RunFolder(out / "run"), floor),
-        samples_html(RunFolder(out / "run")),
-        "<h2>Both embedding spaces</h2>",
-        "<p>The 1,500 most frequent tokens a side, by the first two principal components of the space that both "
-        "vocabularies share. " + legend_html() + "</p>",
-        maps_html(alignment, source, target),
-        "<h2>Pairs the lexicon is least sure of</h2>",
-        "<p>Frequent tokens that the source lacks, by margin: how much better the best candidate is than the next.</p>",
-        table_html(least_sure(alignment, source, target)),
-        "<h2>How this was made</h2>",
-        "<p><code>tokalign-lab demo</code>, with these settings:</p>",
-        table_html([{"": name, " ": value} for name, value in result["settings"].items()]),
-        "<p>Seconds:</p>",
-        table_html([{"stage": name, "seconds": round(value)} for name, value in result["seconds"].items()]),
-        f"<p class=quiet>Versions: {escape(str(alignment.lexicon.provenance['versions']))}</p>",
-    ]
-    return write_page(out / "report.html", f"{pair['source']} to {pair['target']}", sections)
+    return _write(
+        out / "report.html",
+        [result["pair"][side] for side in ("source", "target")],
+        alignment,
+        (source, target),
+        [RunFolder(out / "run")],
+        floor,
+        pair=result["pair"],
+        scores=result["lexicons"],
+        models=[{**row, "compared_with_the_source": row["bits_per_byte"] - floor} for row in result["models"]],
+        settings=result["settings"],
+        seconds=[{"stage": name, "seconds": round(value)} for name, value in result["seconds"].items()],
+    )
 
 
-def write_page(path: Path, title: str, sections: Sequence[str]) -> Path:
-    """Write one HTML file that needs nothing beside itself; returns its path."""
-    page = (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style><body>{''.join(sections)}</body></html>"
+def write_run_report(
+    path: Path, align_run: RunFolder, tuned: Sequence[RunFolder] = (), floor: RunFolder | None = None
+) -> Path:
+    """Write a report of an alignment and the tunings that followed from it.
+
+    Parameters
+    ----------
+    path
+        The HTML file.
+    align_run
+        An "align" run that has finished.
+    tuned
+        "adapt" runs of models that were made from it.
+    floor
+        A "measure" run of the source model, the reference of the curves.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        When the alignment has not finished, or a tokenizer is not to be found.
+    """
+    from tokalign_lab.alignment.recipes import Alignment
+
+    info = align_run.reconcile()
+    if info["kind"] != "align" or info["state"] != "finished":
+        raise InputError(f"The run {align_run.name} is no alignment that has finished; a report begins with one.")
+    alignment = Alignment.load(align_run.path / "alignment")
+    provenance = alignment.lexicon.provenance
+    names = [provenance[side]["name"] for side in ("source", "target")]
+    source, target = alignment.lexicon.vocabularies or _vocabularies(names)
+    measured = None if floor is None else last_evaluation(floor)
+    diagnosis = _diagnosis(align_run, alignment, source, target)
+    runs = [align_run, *tuned]
+    return _write(
+        path,
+        names,
+        alignment,
+        (source, target),
+        tuned,
+        None if measured is None else float(measured["bits_per_byte"]),
+        recorded=[(run.title, words) for run in runs if (words := recorded_words(run.info()))],
+        pair={
+            "source": f"{names[0]}, {source.size:,} tokens",
+            "target": f"{names[1]}, {target.size:,} tokens",
+            "recipe": provenance["recipe"],
+            "text": f"{provenance.get('text_bytes', 0):,} bytes",
+        },
+        origins=[{"origin": name, "rows": n} for name, n in alignment.lexicon.origin_counts().items()],
+        scores=score_rows(scores_of(align_run)),
+        diagnosis=diagnosis,
+        findings=[
+            {"finding": found.name, "": found.severity, "evidence": found.evidence, "advice": found.advice}
+            for found in diagnosis.findings
+        ],
+        surest=_by_margin(alignment, source, target, largest=True),
+        made=[(run.info(), command_of(run.info())) for run in (*runs, *([floor] if floor else []))],
+    )
+
+
+def score_rows(scores: Mapping[str, Any]) -> list[Row]:
+    """Return the scores of an "align" run's scores.json as rows: what, direction, value, interval, n."""
+    rows = []
+    for part, measures in (("lexicon", ("bleu1", "sentence_score", "bert_score")), ("held_out", ("p_at_1", "p_at_10"))):
+        intervals = scores.get(part, {}).get("intervals", {})
+        for measure in measures:
+            for direction, interval in intervals.get(measure, {}).items():
+                shown = {"score": measure, "direction": direction.replace("_", " "), "value": float(interval["mean"])}
+                rows.append({**shown, "from": interval["low"], "to": interval["high"], "n": interval["n"]})
+    return rows
+
+
+def _write(
+    path: Path,
+    names: Sequence[str],
+    alignment: Alignment,
+    vocabularies: tuple[Vocabulary, Vocabulary],
+    tuned: Sequence[RunFolder],
+    floor: float | None,
+    **parts: Any,
+) -> Path:
+    """Write the page: what both reports show, and `parts`, which the template names."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    page = Environment(loader=PackageLoader("tokalign_lab", ""), autoescape=True, undefined=StrictUndefined)
+    maps, legend = _maps(alignment, *vocabularies)
+    tunings = [_tuning(run, floor) for run in tuned]
+    optional = ("recorded", "origins", "diagnosis", "models", "made")
+    html = page.get_template("report.html.j2").render(
+        {
+            **dict.fromkeys(optional, ()),
+            "names": names,
+            "floor": floor,
+            "tunings": tunings,
+            "maps": maps,
+            "legend": legend,
+            "least_sure": _by_margin(alignment, *vocabularies),
+            "versions": alignment.lexicon.provenance["versions"],
+            "script": Markup(get_plotlyjs()) if maps or tunings else "",
+            "format_value": format_value,
+            "numeric": _numeric,
+            "facts": lambda values: [{"": name, " ": value} for name, value in values.items()],
+            **parts,
+        }
     )
     with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(html, encoding="utf-8")
     return path
 
 
-def table_html(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows of the same keys as a table, numbers to the right."""
-    if not rows:
-        return "<p>(none)</p>"
-    numeric = {name for name in rows[0] if all(isinstance(row[name], int | float) for row in rows)}
-    css = {name: " class=number" if name in numeric else "" for name in rows[0]}
-    head = "".join(f"<th scope=col{css[name]}>{escape(name.replace('_', ' '))}</th>" for name in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td{css[name]}>{escape(format_value(value))}</td>" for name, value in row.items()) + "</tr>"
-        for row in rows
-    )
-    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+def _numeric(rows: Sequence[Row]) -> set[str]:
+    """Names of the columns that hold numbers only."""
+    return {name for name in rows[0] if all(isinstance(row[name], int | float) for row in rows)}
 
 
-def curves_html(run: Any, floor: float | None) -> str:
-    """Draw the curves of a tuning run, beside the source model's floor."""
+def _vocabularies(names: Sequence[str]) -> tuple[Vocabulary, Vocabulary]:
+    from tokalign_lab.catalog import load_vocabulary
+
+    return load_vocabulary(names[0]), load_vocabulary(names[1])
+
+
+def _diagnosis(run: RunFolder, alignment: Alignment, source: Vocabulary, target: Vocabulary) -> Diagnosis:
+    from tokalign_lab.evaluation.diagnosis import diagnose
+
+    a, b = alignment.source_vectors, alignment.target_vectors
+    return diagnosis_of(run) or diagnose(alignment.lexicon, source, target, None if a is None or b is None else (a, b))
+
+
+def _tuning(run: RunFolder, floor: float | None) -> Row:
+    """Draw a tuning run's curves, next to the reference, and list its measurements and samples."""
     from tokalign_lab.widgets.curves import curves_figure
     from tokalign_lab.widgets.run_view import view_of
 
-    view = view_of(run.events()[0], total_steps=run.info()["settings"]["steps"], floor=floor, name=run.title)
-    return _plot(curves_figure([view]), with_script=True)
+    events = run.events()[0]
+    view = view_of(events, total_steps=run.info()["settings"]["steps"], floor=floor, name=run.title)
+    return {
+        "title": run.title,
+        "state": run.state,
+        "curves": _plot(curves_figure([view])),
+        "measured": [
+            {"step": event["step"], "bits_per_byte": event["bits_per_byte"], **event.get("by_slice", {})}
+            for event in events
+            if event.get("kind") == "evaluation"
+        ],
+        "samples": [
+            {"step": event["step"], "prompt": event["prompt"], "continuation": event["text"]}
+            for event in events
+            if event.get("kind") == "sample"
+        ],
+    }
 
 
-def samples_html(run: Any) -> str:
-    """List how a tuning run's prompts were continued, over time."""
-    rows = [
-        {"step": event["step"], "prompt": event["prompt"], "continued": event["text"]}
-        for event in run.events()[0]
-        if event.get("kind") == "sample"
-    ]
-    return table_html(rows)
-
-
-def maps_html(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> str:
-    """Draw both maps, of the 1,500 most frequent tokens a side."""
+def _maps(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> tuple[Any, list[tuple[str, str, str]]]:
+    """Draw the most frequent tokens of each side ("" for a recipe without vectors), and list what the colours mean."""
     import numpy as np
 
+    from tokalign_lab.alignment.lexicon import ORIGINS
     from tokalign_lab.projection import project, share_a_space
     from tokalign_lab.widgets.figures import ORIGIN_COLOURS, MapPoints, maps_figure
 
-    source_vectors, target_vectors = alignment.source_vectors, alignment.target_vectors
-    if source_vectors is None or target_vectors is None:
-        return "<p>(this recipe has no vectors)</p>"
-    spaces = (source_vectors, target_vectors)
+    legend = [(origin, ORIGIN_COLOURS[origin], ORIGINS[origin]) for origin in ("identical", "aligned", "pieces")]
+    if alignment.source_vectors is None or alignment.target_vectors is None:
+        return "", legend
+    spaces = alignment.source_vectors, alignment.target_vectors
     projections = project(spaces, "pca", shared=share_a_space(*spaces))
     origins = (alignment.lexicon.reverse["origin"].to_numpy(), alignment.lexicon.table["origin"].to_numpy())
     points = []
     for vocabulary, projection, vectors, origin in zip((source, target), projections, spaces, origins, strict=True):
-        most = np.argsort(-vectors.counts, kind="stable")[:1500]
+        most = np.argsort(-vectors.counts, kind="stable")[:_MAP_TOKENS]
         ids = projection.ids[most]
-        labels = [escape(vocabulary.label(int(i))) for i in ids]
+        labels = [escape(vocabulary.label(int(i))) for i in ids]  # plotly reads labels as HTML
         points.append(MapPoints(ids, projection.xy[most], labels, [ORIGIN_COLOURS[origin[i]] for i in ids]))
-    return _plot(maps_figure(*points, names=(source.name, target.name)))
+    return _plot(maps_figure(*points, names=(source.name, target.name))), legend
 
 
-def legend_html() -> str:
-    """Say the maps' colours in words."""
-    from tokalign_lab.alignment.lexicon import ORIGINS
-    from tokalign_lab.widgets.figures import ORIGIN_COLOURS
+def _plot(figure: Any) -> Any:
+    from markupsafe import Markup
 
-    words = [
-        f"<span style='color:{ORIGIN_COLOURS[origin]}'>●</span> {origin}: {escape(ORIGINS[origin])}"
-        for origin in ("identical", "aligned", "pieces")
-    ]
-    return "; ".join(words) + "."
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=False))
 
 
-def _plot(figure: Any, with_script: bool = False) -> str:
-    return f"<div class=plot>{figure.to_html(full_html=False, include_plotlyjs=with_script)}</div>"
-
-
-def least_sure(
-    alignment: Alignment, source: Vocabulary, target: Vocabulary, most: bool = False
-) -> list[dict[str, Any]]:
-    """Frequent pairs with the smallest margin, or with the largest: how far the best candidate leads the next."""
+def _by_margin(alignment: Alignment, source: Vocabulary, target: Vocabulary, largest: bool = False) -> list[Row]:
+    """Frequent pairs with the smallest margin, or the largest: how far the best candidate leads the next."""
     table = alignment.lexicon.table
     aligned = table[(table["origin"] == "aligned") & (table["target_count"] >= 20)]
-    ordered = aligned.sort_values(["margin", "target_id"], ascending=[not most, True]).head(_WORST_FIRST)
+    ordered = aligned.sort_values(["margin", "target_id"], ascending=[not largest, True]).head(_PAIRS)
     return [
         {
             "target_token": target.label(row["target_id"]),

@@ -29,7 +29,7 @@ import ipywidgets as w
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
-from tokalign_lab.run_report import write_run_report
+from tokalign_lab.report import write_run_report
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets.background import later
 from tokalign_lab.widgets.compare_panel import ComparePanel

@@ -53,7 +53,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
 ) -> Any:
     """Write one HTML file about an alignment and what was tuned from it; it needs no network to be read."""
-    from tokalign_lab.run_report import write_run_report
+    from tokalign_lab.report import write_run_report
     from tokalign_lab.runs.control import find_run
 
     check_out(out, suffix=".html")

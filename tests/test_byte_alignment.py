@@ -166,9 +166,12 @@ def test_a_tokenizer_that_lowers_strips_and_knows_not_all() -> None:
     tokens = tokenize("one Two xyz three", words)
     assert tokens.ids.tolist() == [1, 2, 0, 3]
     assert tokens.ends.tolist() == [3, 7, 11, 17]
-    assert tokens.faithful.tolist() == [True, False, False, False]
+    assert tokens.faithful.tolist() == [True, False, False, True]
+    assert tokens.whole.tolist() == [True, False, False, False], "spaces were dropped"
     letters = laid(np.arange(17), np.ones(17, dtype=np.int64))
-    assert align(tokens, letters).pairs.tolist() == [[0, 2]]
+    found = align(tokens, letters)
+    assert found.pairs.tolist() == [[0, 2], [3, 16]]
+    assert found.exact.tolist() == [True, False]
 
 
 def test_special_tokens_are_places_of_their_own() -> None:

@@ -49,13 +49,14 @@ def test_documents_are_laid_out_as_the_source_lays_them_out(
     expected = laid_out(DOCUMENTS, other, tmp_path / "other")
     assert mine.ids.tolist() == ids.tolist()
     assert mine.length == yours.length
-    separates_only = other.roles.get("bos") in (None, other.roles.get("eos")) and one.roles.get("bos") is not None
-    begins = separates_only and one.roles["bos"] != one.roles.get("eos")
-    assert yours.ids.tolist() == [*([other.roles["eos"]] if begins else []), *expected.tolist()]
+    begins = [v.roles.get("bos") not in (None, v.roles.get("eos")) for v in (one, other)]
+    if begins == [True, False]:  # the source has one token for both
+        expected = np.concatenate([[other.roles["eos"]], expected])
+    elif begins == [False, True]:  # the student's last separator also begins a document
+        expected = np.concatenate([expected[1:], [other.roles["bos"]]])
+    assert yours.ids.tolist() == expected.tolist()
     found = align(mine, yours)
     assert found.exact.all()
-    texts = [text for text in DOCUMENTS]
-    assert len(found) >= len(texts)
     assert found.pairs[-1].tolist() == [len(mine) - 1, len(yours) - 1], "the last separator is behind both"
 
 

@@ -1,0 +1,438 @@
+"""Recovery losses: each gradient is autograd's, and a student that equals its source has nothing to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import WORDS, tiny_model, tiny_vocabulary
+from transformers import PreTrainedModel
+
+from tokalign_lab.adaptation.loss import ChunkedLoss, Term, term_loss
+from tokalign_lab.adaptation.processes import Processes
+from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of, opens_word, softened_cross_entropy
+from tokalign_lab.adaptation.recovery.next_token import ComparedNext, PrefixMap, PrefixTokens, SharedTokens, shared_ids
+from tokalign_lab.adaptation.recovery.objective import Objective, RecoveryLoss
+from tokalign_lab.adaptation.recovery.source import SourceTeacher
+from tokalign_lab.adaptation.recovery.states import Attention, Injection, state_loss, weighted_values
+from tokalign_lab.adaptation.settings import DistillationSettings
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import Head
+
+V, D = 23, 6
+
+
+def check_gradient(make: Callable[[], Term], plain: Callable[[torch.Tensor], torch.Tensor], n: int = 12) -> float:
+    """A term in chunks of 5 rows gives the sum and the gradients that autograd gives of all logits at once."""
+    torch.manual_seed(3)
+    hidden = torch.randn(n, D, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(V, D, dtype=torch.float64, requires_grad=True)
+    expected = plain(hidden @ weight.T)
+    wanted = torch.autograd.grad(expected, (hidden, weight))
+    for rows in (5, n, 1):
+        made = term_loss(hidden, weight, None, None, make(), 1.0, chunk_bytes=4 * V * rows)
+        assert float(made) == pytest.approx(float(expected), rel=1e-9)
+        for one, other in zip(torch.autograd.grad(made, (hidden, weight)), wanted, strict=True):
+            assert torch.allclose(one, other, rtol=1e-7, atol=1e-10)
+    return float(expected)
+
+
+def logits_of(n: int = 12) -> torch.Tensor:
+    """The very logits of `check_gradient`."""
+    torch.manual_seed(3)
+    return torch.randn(n, D, dtype=torch.float64) @ torch.randn(V, D, dtype=torch.float64).T
+
+
+@pytest.mark.parametrize("opening", [None, torch.tensor([1, 4, 9])])
+@pytest.mark.parametrize("tau", [1.0, 5.0])
+def test_likelihood_has_autograds_gradient(opening: torch.Tensor | None, tau: float) -> None:
+    labels = torch.randint(0, V, (12,), generator=torch.Generator().manual_seed(1))
+    first, last = torch.tensor([0, 1, 4, 8]), torch.tensor([0, 3, 6, 10])  # row 7 is in no chunk; 1-3, 4-6 cross 5
+    log_t = -torch.tensor([0.5, 6.0, 2.0, 11.0], dtype=torch.float64)
+
+    def plain(logits: torch.Tensor) -> torch.Tensor:
+        log_probs = torch.log_softmax(logits, dim=1)
+        total = logits.new_zeros(())
+        for i, j, lt in zip(first.tolist(), last.tolist(), log_t, strict=True):
+            ls = log_probs[torch.arange(i, j + 1), labels[i : j + 1]].sum()
+            if opening is not None:
+                ls = ls + torch.logsumexp(log_probs[j + 1, opening], dim=0)
+            a, b = lt / tau - 1e-6, ls / tau - 1e-6
+            total = total - (a.exp() * b + (1 - a.exp()) * torch.log(1 - b.exp()))
+        return total
+
+    made = logits_of()
+    check_gradient(
+        lambda: ChunkLikelihood(labels, first, last, log_t, tau, lambda rows: made[rows].clone(), opening), plain
+    )
+
+
+def test_likelihood_is_least_where_both_say_the_same() -> None:
+    log_t = torch.tensor([-0.01, -1.0, -30.0], dtype=torch.float64)
+    least, slope = softened_cross_entropy(log_t, log_t, 5.0)
+    assert torch.allclose(slope, torch.zeros(3, dtype=torch.float64), atol=1e-12)
+    for shift in (-0.3, 0.005, -5.0):
+        assert (softened_cross_entropy(log_t, log_t + shift, 5.0)[0] > least).all()
+    value, slope = softened_cross_entropy(torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64), 5.0)
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(slope).all()
+
+
+def wide_head() -> tuple[Head, torch.Tensor]:
+    """A source's head of 40 rows in float64, and its weight."""
+    model = tiny_model("llama", 40)
+    head = Head(model)
+    return head, model.double().lm_head.weight.detach()
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_shared_tokens_have_autograds_gradient(direction: Any, temperature: float) -> None:
+    head, weight = wide_head()
+    rows, mine, yours = torch.tensor([1, 4, 5, 11]), torch.tensor([0, 3, 9, 20]), torch.tensor([7, 2, 30, 11])
+    hidden = torch.randn(4, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    settings = DistillationSettings(temperature=temperature, direction=direction)
+    log_t = torch.log_softmax(hidden @ weight[yours].T / temperature, dim=1)
+
+    def plain(logits: torch.Tensor) -> torch.Tensor:
+        log_s = torch.log_softmax(logits[rows][:, mine] / temperature, dim=1)
+        one, other = (log_t, log_s) if direction == "forward" else (log_s, log_t)
+        return temperature**2 * (one.exp() * (one - other)).sum()
+
+    assert check_gradient(lambda: ComparedNext(rows, SharedTokens(hidden, head, (mine, yours), settings)), plain) > 0
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_prefix_tokens_have_autograds_gradient_and_leave_out_what_is_not_exact(direction: Any) -> None:
+    head, weight = wide_head()
+    rows = torch.tensor([1, 4, 5, 11])
+    prefixes = PrefixMap.__new__(PrefixMap)
+    prefixes.to = torch.arange(40) % V
+    prefixes.exact = torch.arange(40) != 8
+    hidden = torch.randn(4, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    theirs = torch.softmax(hidden @ weight.T, dim=1)
+    inexact = theirs[:, 8].clone()
+    assert (inexact > 0.01).any()
+    assert (inexact < 0.01).any()
+    good = inexact <= 0.01
+    certain = theirs * prefixes.exact
+    t = torch.zeros(4, V, dtype=torch.float64).index_add_(1, prefixes.to, certain / certain.sum(1, keepdim=True))
+
+    def plain(logits: torch.Tensor) -> torch.Tensor:
+        log_s = torch.log_softmax(logits[rows], dim=1)
+        one, other = (t.log(), log_s) if direction == "forward" else (log_s, t.log())
+        return (one.exp() * (one - other)).sum(dim=1)[good].sum()
+
+    settings = DistillationSettings(direction=direction)
+    last: list[PrefixTokens] = []
+
+    def make() -> Term:
+        last.append(PrefixTokens(hidden, head, prefixes, settings))
+        return ComparedNext(rows, last[-1])
+
+    check_gradient(make, plain)
+    assert (last[-1].exact, last[-1].places) == (int(good.sum()), 4)
+
+
+def test_the_prefix_map_says_where_it_is_certain() -> None:
+    coarse, fine = tiny_vocabulary(330), tiny_vocabulary(270)
+    down = PrefixMap(fine, coarse)  # the student's tokens are the finer ones
+    for yours, token in enumerate(coarse.token_bytes):
+        if token:
+            mine = fine.token_bytes[int(down.to[yours])]
+            assert mine is not None
+            assert token.startswith(mine)
+    assert down.exact.float().mean() > 0.99
+    up = PrefixMap(coarse, fine)
+    longer = [token for token in coarse.token_bytes if token and fine.id_of_bytes(token) is None]
+    assert longer
+    for token in longer:
+        assert not up.exact[int(fine.encode([token.decode()])[0][0])], token
+    same = PrefixMap(fine, fine)
+    assert same.exact.all()
+    assert torch.equal(same.to, torch.arange(fine.size))
+
+
+def test_shared_ids_are_the_same_bytes_and_roles() -> None:
+    student, source = tiny_vocabulary(300, bos="<s>"), tiny_vocabulary(270)
+    mine, yours = shared_ids(student, source)
+    assert len(set(mine.tolist())) == len(set(yours.tolist())) == len(mine)
+    for one, other in zip(mine.tolist(), yours.tolist(), strict=True):
+        assert student.token_bytes[one] == source.token_bytes[other]
+    assert student.roles["eos"] in mine
+
+
+# --- whole losses
+
+
+class Pair:
+    """A student and a source on the same text."""
+
+    def __init__(self, kind: str = "llama", same: bool = False, finer: bool = False) -> None:
+        self.student = tiny_vocabulary(265 if finer else 300, bos="<s>")
+        self.source = self.student if same else tiny_vocabulary(320 if finer else 280, bos="<s>")
+        self.model = tiny_model(kind, self.student.size, seed=1)
+        self.teacher = SourceTeacher(
+            tiny_model(kind, self.source.size, seed=1 if same else 2), self.source, self.student
+        )
+        for model in (self.teacher.model, *([self.model] if same else [])):
+            with torch.no_grad():  # else a new word is as likely everywhere
+                rows = model.get_output_embeddings().weight
+                rows[opens_word(self.source, len(rows))] *= 4.0
+        eos, bos = self.student.roles["eos"], self.student.roles["bos"]
+        (ids,) = self.student.encode([WORDS])
+        stream = [bos, *ids.tolist(), eos, bos, *ids.tolist()]
+        self.ids = torch.tensor([stream[:24], stream[40:64]])
+
+    def loss(self, **weights: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, float]]:
+        self.model.zero_grad()
+        objective = Objective(**weights)
+        with RecoveryLoss(
+            self.model, Head(self.model), self.teacher, self.student, objective, Processes(torch.device("cpu"))
+        ) as made:
+            loss = self.model(input_ids=self.ids, labels=self.ids.clone()).loss
+            loss.backward()
+            return loss.detach(), gradients(self.model), made.means()
+
+
+def gradients(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+ALONE: dict[str, dict[str, Any]] = {
+    "likelihood": {"likelihood": 1.0},
+    "debiased": {"likelihood": 1.0, "debias": True},
+    "shared": {"shared": 1.0},
+    "prefix": {"prefix": 1.0},
+    "states": {"states": 1.0, "state_layers": (1, 2)},
+    "values": {"values": 1.0, "value_layer": 2},
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_student_that_equals_its_source_has_nothing_to_learn(name: str) -> None:
+    _, far, _ = Pair(finer=name == "prefix").loss(next_token=0.0, **ALONE[name])
+    loss, near, means = Pair(same=True).loss(next_token=0.0, **ALONE[name])
+    assert far.keys() == near.keys()
+    size = max(float(g.norm()) for g in far.values())
+    assert size > 1e-4
+    assert max(float(g.norm()) for g in near.values()) < 1e-4 * size
+    if name not in ("likelihood", "debiased"):  # a cross entropy, which is least but not 0
+        assert float(loss) == pytest.approx(0.0, abs=1e-5)
+        assert next(iter(means.values())) == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_the_gradient_of_each_loss_is_what_the_loss_does(name: str) -> None:
+    """A small step along the gradient changes the loss by its squared norm."""
+    pair = Pair(finer=name == "prefix")
+    before, slope, _ = pair.loss(next_token=0.0, **ALONE[name])
+    square = sum(float(g.double().square().sum()) for g in slope.values())
+    step = 1e-3 * max(abs(float(before)), 1e-3) / square
+    values = []
+    for sign in (-1, 1):
+        with torch.no_grad():
+            for key, weight in pair.model.named_parameters():
+                if key in slope:
+                    weight += sign * step * slope[key]
+        values.append(float(pair.loss(next_token=0.0, **ALONE[name])[0]))
+        with torch.no_grad():
+            for key, weight in pair.model.named_parameters():
+                if key in slope:
+                    weight -= sign * step * slope[key]
+    assert (values[1] - values[0]) / (2 * step) == pytest.approx(square, rel=0.03)
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama_tied", "gemma3", "gpt_neox", "qwen2"])
+def test_fixed_weights_add_up(kind: str) -> None:
+    pair = Pair(kind)
+    parts = {"next_token": {"next_token": 2.0}} | {
+        name: {"next_token": 0.0, **{k: 0.5 if k == name else v for k, v in ALONE[name].items()}}
+        for name in ("likelihood", "shared", "states", "values")
+    }
+    alone = [pair.loss(**options) for options in parts.values()]
+    together = {k: v for options in parts.values() for k, v in options.items()} | {"next_token": 2.0}
+    loss, found, means = pair.loss(**together)
+    assert float(loss) == pytest.approx(sum(float(value) for value, _, _ in alone), rel=1e-4)
+    for key, value in found.items():
+        added = sum((part.get(key, torch.zeros_like(value)) for _, part, _ in alone), torch.zeros_like(value))
+        assert torch.allclose(value, added, rtol=1e-3, atol=1e-5 * float(added.abs().max() + 1e-3)), key
+    assert set(means) == {"next_token", "likelihood", "shared", "states", "values"}
+    others = sum(value for name, value in means.items() if name != "next_token")
+    assert float(loss) == pytest.approx(2 * means["next_token"] + 0.5 * others, rel=1e-4)
+
+
+def test_the_next_token_alone_is_the_loss_in_chunks() -> None:
+    pair = Pair()
+    loss, found, means = pair.loss()
+    pair.model.zero_grad()
+    with ChunkedLoss(pair.model, Head(pair.model)):
+        plain = pair.model(input_ids=pair.ids, labels=pair.ids.clone()).loss
+        plain.backward()
+    assert float(loss) == pytest.approx(float(plain), rel=1e-6)
+    assert means == {"next_token": pytest.approx(float(plain), rel=1e-5)}
+    for key, value in gradients(pair.model).items():
+        assert torch.allclose(value, found[key], rtol=1e-4, atol=1e-7)
+
+
+def keep_gradient(output: torch.Tensor, caught: list[torch.Tensor]) -> None:
+    if output.requires_grad:
+        output.register_hook(caught.append)
+
+
+def test_balanced_losses_weigh_alike_at_the_head() -> None:
+    pair = Pair()
+    nothing: dict[str, Any] = {"next_token": 0.0, **ALONE["likelihood"]}
+    one, likelihood = pair.loss()[1]["lm_head.weight"], pair.loss(**nothing)[1]["lm_head.weight"]
+    both = pair.loss(likelihood=1.0, balanced=True)[1]["lm_head.weight"]
+    twice = pair.loss(likelihood=2.0, balanced=True)[1]["lm_head.weight"]
+    added = both - one
+    assert torch.allclose(added / added.norm(), likelihood / likelihood.norm(), atol=1e-4)
+    assert torch.allclose(twice - one, 2 * added, rtol=1e-3, atol=1e-5)
+    # sizes are measured at the head's input
+    sizes = []
+    for options in ({}, nothing):
+        caught: list[torch.Tensor] = []
+        hook = pair.model.model.norm.register_forward_hook(
+            lambda module, inputs, output, caught=caught: keep_gradient(output, caught)
+        )
+        pair.loss(**options)
+        hook.remove()
+        assert len(caught) == 1
+        sizes.append(float(caught[0].norm()))
+    assert float(added.norm() / likelihood.norm()) == pytest.approx(sizes[0] / sizes[1], rel=1e-3)
+
+
+def test_an_injected_gradient_is_as_large_as_what_comes_from_above() -> None:
+    given = torch.tensor([3.0, 4.0, 0.0], requires_grad=True)
+    own = torch.tensor([0.0, 0.0, 2.0])
+    for balanced, expected in ((False, [1.0, 2.0, 5.0]), (True, [1.0, 2.0, 2.0 + 0.5 * 3.0])):
+        (out,) = Injection.apply(0.5 if balanced else 1.5, balanced, 1, given, own)
+        (out * torch.tensor([1.0, 2.0, 2.0])).sum().backward()
+        assert given.grad is not None
+        assert torch.allclose(given.grad, torch.tensor(expected))
+        given.grad = None
+
+
+def test_state_loss_is_a_share_of_the_sources_spread() -> None:
+    source = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    assert float(state_loss(source, source)) == 0
+    assert float(state_loss(source.mean(0).expand(50, 8), source)) == pytest.approx(1.0, rel=1e-5)
+    assert float(state_loss(7 * source, 7 * source + 7)) == pytest.approx(
+        float(state_loss(source, source + 1)), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_weighted_values_add_up_to_the_attentions_output(masked: bool) -> None:
+    g = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 9, 4, generator=g) for heads in (4, 2, 2))
+    seen = torch.ones(9, 9, dtype=torch.bool).tril()
+    if masked:
+        seen &= ~torch.ones(9, 9, dtype=torch.bool).tril(-4)  # a sliding window
+    attention = Attention(query, key, value, seen[None, None] if masked else None, 0.5)
+    ends, starts = torch.tensor([0, 2, 3, 8]), torch.tensor([0, 1, 3, 4])
+    found = weighted_values(attention, 0, ends, starts)
+    assert found.shape == (4, 4, 4, 4)
+    output = torch.nn.functional.scaled_dot_product_attention(
+        query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=seen, scale=0.5
+    )
+    assert torch.allclose(found.sum(dim=2), output[0][:, ends], atol=1e-5)
+    assert not found[:, 0, 1:].any(), "what comes later adds nothing"
+
+
+def test_debiased_chunks_close_where_the_source_expects_a_new_word() -> None:
+    pair = Pair()
+    reading = pair.teacher.read(pair.ids, predicts=True)
+    plain = chunks_of(reading, pair.teacher.head)
+    opening = opens_word(pair.source, pair.source.size)
+    merged = chunks_of(reading, pair.teacher.head, opening)
+    assert 0 < len(merged) < len(plain)
+    places, own = reading.places, reading.input_ids.shape[1]
+    logits = pair.teacher.model(input_ids=reading.input_ids).logits.flatten(0, 1)
+    log_probs = torch.log_softmax(logits, dim=1)
+    opens = torch.logsumexp(log_probs[:, opening], dim=1)
+    flat = reading.input_ids.flatten()
+    expected = []
+    begun: int | None = None
+    row = -1
+    for i in range(len(places)):
+        if int(places.row[i]) != row:
+            row, begun = int(places.row[i]), None
+        begun = i if begun is None else begun
+        end = int(places.source[i, 1])
+        if float(opens[end].exp()) >= 0.1:
+            start, member = int(places.source[begun, 0]), slice(begun, i + 1)
+            whole = bool(places.exact[member].all()) and not bool(places.first[member].any())
+            if whole and end % own != own - 1 and int(places.student[i, 1]) % 24 != 23:
+                lt = sum(float(log_probs[k - 1, flat[k]]) for k in range(start, end + 1)) + float(opens[end])
+                expected.append((int(places.student[begun, 0]), int(places.student[i, 1]), lt))
+            begun = None
+    assert [(int(f), int(e)) for f, e in zip(merged.first, merged.last, strict=True)] == [e[:2] for e in expected]
+    assert merged.log_probs.tolist() == pytest.approx([e[2] for e in expected], rel=1e-4)
+
+
+def test_words_open_with_white_space_or_a_special_token() -> None:
+    vocabulary = tiny_vocabulary(300)
+    opening = set(opens_word(vocabulary, 1000).tolist())
+    for i, token in enumerate(vocabulary.token_bytes):
+        assert (i in opening) == (token is None or token[:1] in (b" ", b"\n", b"\t"))
+    assert max(opens_word(vocabulary, 50).tolist()) < 50
+
+
+def test_accumulated_batches_weigh_as_one() -> None:
+    pair = Pair()
+    options: dict[str, Any] = {"likelihood": 0.5, "states": 0.5, "state_layers": (1,)}
+    objective = Objective(**options)
+    whole = pair.loss(**options)[0]
+    with RecoveryLoss(
+        pair.model, Head(pair.model), pair.teacher, pair.student, objective, Processes(torch.device("cpu"))
+    ):
+        items = torch.tensor(2 * 2 * 23)  # this batch is half of the step
+        half = pair.model(input_ids=pair.ids, labels=pair.ids.clone(), num_items_in_batch=items).loss
+    assert float(half) == pytest.approx(float(whole) / 2, rel=1e-5)
+
+
+def test_outside_the_block_and_without_labels_the_model_is_as_it_was() -> None:
+    pair = Pair()
+    plain = pair.model(input_ids=pair.ids).logits
+    objective = Objective(next_token=0.0, states=1.0, state_layers=(1,), values=1.0, value_layer=1)
+    with RecoveryLoss(
+        pair.model, Head(pair.model), pair.teacher, pair.student, objective, Processes(torch.device("cpu"))
+    ):
+        assert torch.equal(pair.model(input_ids=pair.ids).logits, plain)
+        pair.model(input_ids=pair.ids, labels=pair.ids.clone()).loss.backward()
+        assert pair.model.model.layers[1].mlp.up_proj.weight.grad is None, "the pass ended before"
+        assert torch.equal(pair.model(input_ids=pair.ids).logits, plain)
+    assert torch.equal(pair.model(input_ids=pair.ids).logits, plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"next_token": 0.0}, "Every loss has the weight 0"),
+        ({"likelihood": -1.0}, "'likelihood' is -1.0"),
+        ({"states": float("nan")}, "'states' is nan"),
+        ({"likelihood": 1.0, "tau": 0.0}, "tau is 0.0"),
+        ({"next_token": 0.0, "likelihood": 1.0, "balanced": True}, "relative to the next-token loss"),
+        ({"states": 1.0}, "names no layer"),
+        ({"values": 1.0}, "names no layer"),
+        ({"prefix": 1.0, "kl": DistillationSettings(temperature=2.0)}, "temperature at 1"),
+        ({"states": 1.0, "state_layers": (3,)}, "layers 1 to 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Pair().loss(**options)
+
+
+def test_models_of_two_shapes_are_compared_by_predictions_only() -> None:
+    pair = Pair()
+    pair.teacher = SourceTeacher(tiny_model("llama", pair.source.size), pair.source, pair.student)
+    pair.teacher.model.config.hidden_size = 48
+    assert np.isfinite(float(pair.loss(likelihood=1.0)[0]))
+    with pytest.raises(InputError, match="hidden_size of 48"):
+        pair.loss(states=1.0, state_layers=(1,))

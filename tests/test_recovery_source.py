@@ -1,0 +1,176 @@
+"""The source reads the student's blocks with its own tokenizer, laid out as the source lays documents out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_byte_alignment import TEXTS
+from tiny import CONFIGS, save_tiny, tiny_model, tiny_vocabulary
+
+from tokalign_lab import catalog
+from tokalign_lab.adaptation.data import PackedBlocks
+from tokalign_lab.adaptation.recovery.byte_alignment import align
+from tokalign_lab.adaptation.recovery.layers import decoder_layers, ended_after, layer, states_after
+from tokalign_lab.adaptation.recovery.source import Retokenizer, SourceTeacher, source_name
+from tokalign_lab.corpus import Corpus
+from tokalign_lab.documents import Document
+from tokalign_lab.errors import InputError
+from tokalign_lab.vocabulary import Vocabulary
+
+DOCUMENTS = ["The café — naïve?\n\tok", " leading", "你好,世界。", "x", "鿃 end"]
+
+
+@pytest.fixture(scope="module")
+def vocabularies() -> dict[str, Vocabulary]:
+    return {name: catalog.load_vocabulary(name) for name in ("smollm2-135m", "sp32k", "pythia", "qwen2")}
+
+
+def laid_out(texts: list[str], vocabulary: Vocabulary, folder: Path) -> np.ndarray:
+    """Documents end to end as they are trained on."""
+    corpus = Corpus.build([Document(text, "", "", "") for text in texts], vocabulary, folder)
+    blocks = PackedBlocks(corpus, vocabulary, 1)
+    return np.concatenate([blocks[i] for i in range(len(blocks))])
+
+
+@pytest.mark.parametrize("student", ["smollm2-135m", "sp32k", "pythia", "qwen2"])
+@pytest.mark.parametrize("source", ["smollm2-135m", "sp32k", "pythia", "qwen2"])
+def test_documents_are_laid_out_as_the_source_lays_them_out(
+    vocabularies: dict[str, Vocabulary], student: str, source: str, tmp_path: Path
+) -> None:
+    one, other = vocabularies[student], vocabularies[source]
+    ids = laid_out(DOCUMENTS, one, tmp_path / "one")
+    mine, yours = Retokenizer(one, other)(ids)
+    expected = laid_out(DOCUMENTS, other, tmp_path / "other")
+    assert mine.ids.tolist() == ids.tolist()
+    assert mine.length == yours.length
+    begins = [v.roles.get("bos") not in (None, v.roles.get("eos")) for v in (one, other)]
+    if begins == [True, False]:  # the source has one token for both
+        expected = np.concatenate([[other.roles["eos"]], expected])
+    elif begins == [False, True]:  # the student's last separator also begins a document
+        expected = np.concatenate([expected[1:], [other.roles["bos"]]])
+    assert yours.ids.tolist() == expected.tolist()
+    found = align(mine, yours)
+    assert found.exact.all()
+    assert found.pairs[-1].tolist() == [len(mine) - 1, len(yours) - 1], "the last separator is behind both"
+
+
+@settings(deadline=None, max_examples=60)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=3), start=st.integers(0, 12), end=st.integers(0, 12))
+def test_any_cut_of_any_text_is_paired_soundly(
+    vocabularies: dict[str, Vocabulary], texts: list[str], start: int, end: int
+) -> None:
+    for student, source in (("sp32k", "smollm2-135m"), ("smollm2-135m", "sp32k"), ("qwen2", "pythia")):
+        one, other = vocabularies[student], vocabularies[source]
+        bos, eos = one.roles.get("bos"), one.roles.get("eos")
+        separator = [i for i in (eos, bos if bos != eos else None) if i is not None]
+        ids = np.concatenate([np.array([*separator, *part], dtype=np.int64) for part in one.encode(texts)])
+        ids = ids[start : len(ids) - end]
+        mine, yours = Retokenizer(one, other)(ids)
+        assert mine.ids.tolist() == ids.tolist()
+        assert mine.length == yours.length
+        found = align(mine, yours)
+        for chunk, exact in zip(found.chunks, found.exact, strict=True):
+            if exact:
+                written = [
+                    b"".join(v.token_bytes[i] or b"" for i in side.ids[part[0] : part[1]].tolist())
+                    for v, side, part in ((one, mine, chunk[0]), (other, yours, chunk[1]))
+                ]
+                assert written[0] == written[1] or b" " + written[0] == written[1] or written[0] == b" " + written[1]
+
+
+def test_a_block_may_begin_and_end_inside_a_character(vocabularies: dict[str, Vocabulary]) -> None:
+    smollm, sp32k = vocabularies["smollm2-135m"], vocabularies["sp32k"]
+    (ids,) = smollm.encode(["鿃 middle 鿃"])
+    mine, yours = Retokenizer(smollm, sp32k)(ids[1:-1].astype(np.int64))
+    found = align(mine, yours)
+    assert not found.exact[0], "the source cannot read the beginning"
+    assert found.exact[1:].all()
+    assert b"".join(sp32k.token_bytes[i] or b"" for i in yours.ids.tolist()).strip() == b"middle"
+
+
+def test_special_tokens_that_both_have_are_kept_and_others_left_out() -> None:
+    one = tiny_vocabulary(300, bos="<s>", eos="</s>")
+    other = tiny_vocabulary(280, bos="<begin>", eos="</s>")
+    mine, yours = Retokenizer(one, other)(np.array([one.roles["eos"], one.roles["bos"]]))
+    assert yours.ids.tolist() == [other.roles["eos"], other.roles["bos"]]
+    assert align(mine, yours).pairs.tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_the_state_after_a_layer_is_that_of_the_whole_model(kind: str) -> None:
+    model = tiny_model(kind, 300)
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        whole = model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+        found = states_after(model, ids, [1])
+    assert torch.allclose(found[1], whole[1], atol=1e-6)
+    layers = decoder_layers(model)
+    assert len(layers) == 2
+    with ended_after(model, 1):
+        assert len(decoder_layers_now(model)) == 1
+    assert decoder_layers(model) is layers
+    with pytest.raises(InputError, match="layers 1 to 2"):
+        layer(model, 3)
+
+
+def decoder_layers_now(model: torch.nn.Module) -> list[torch.nn.Module]:
+    return next([*part] for part in model.modules() if isinstance(part, torch.nn.ModuleList))
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> str:
+    """A folder whose card names a source with another tokenizer."""
+    save_tiny(tmp_path / "source", size=290, seed=3)
+    folder = save_tiny(tmp_path / "moved", size=300)
+    (folder / "tokalign.json").write_text(json.dumps({"model": str(tmp_path / "source")}), encoding="utf-8")
+    return str(folder)
+
+
+def test_the_source_is_found_and_reads_along(moved: str) -> None:
+    student = catalog.load_vocabulary(moved)
+    teacher = SourceTeacher.of(moved, student)
+    (ids,) = student.encode(["The quick brown fox jumps over the lazy dog"])
+    eos = student.roles["eos"]
+    batch = torch.tensor([[*ids.tolist()[:9], eos], [eos, *ids.tolist()[:9]]])
+    reading = teacher.read(batch, layers=[1, 2], predicts=True)
+    n, own = reading.input_ids.shape
+    for row in range(n):  # what is filled up changes nothing
+        mine, yours = Retokenizer(student, teacher.vocabulary)(batch[row].numpy())
+        alone = torch.from_numpy(yours.ids)[None]
+        with torch.no_grad():
+            out = teacher.model(input_ids=alone, output_hidden_states=True)
+        k = len(yours)
+        assert torch.allclose(reading.layers[1].view(n, own, -1)[row, :k], out.hidden_states[1][0], atol=1e-5)
+        assert reading.hidden is not None
+        made = teacher.head.logits(reading.hidden.view(n, own, -1)[row, :k])
+        assert torch.allclose(made, out.logits[0], rtol=1e-4, atol=1e-4)
+        here = reading.places[reading.places.row == row]
+        pairs = align(mine, yours).pairs
+        assert (here.student[:, 1] - row * batch.shape[1]).tolist() == pairs[:, 0].tolist()
+        assert (here.source[:, 1] - row * own).tolist() == pairs[:, 1].tolist()
+        assert here.special.tolist() == [int(i) == eos for i in mine.ids[pairs[:, 0]]]
+        assert here.first.tolist() == [True] + [False] * (len(pairs) - 1)
+    assert torch.equal(teacher.read(batch, layers=[1]).layers[1], reading.layers[1])
+    assert teacher.read(batch).hidden is None
+
+
+def test_a_folder_that_does_not_name_its_source_is_refused(tmp_path: Path) -> None:
+    for text in (None, "{", "[]", '{"model": ""}', '{"model": 3}'):
+        if text is not None:
+            (tmp_path / "tokalign.json").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match="no source to learn from"):
+            source_name(str(tmp_path))
+
+
+def test_a_source_that_reads_too_little_is_refused(moved: str) -> None:
+    student = catalog.load_vocabulary(moved)
+    teacher = SourceTeacher.of(moved, student)
+    (ids,) = student.encode(["x" * 70])
+    with pytest.raises(InputError, match="reads at most 64"):
+        teacher.read(torch.from_numpy(ids.astype(np.int64))[None], layers=[1])

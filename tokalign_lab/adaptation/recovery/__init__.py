@@ -1,0 +1,1 @@
+"""Recovery: losses that bring a moved model back, taught by the source model with its own tokenizer."""

@@ -1,0 +1,208 @@
+"""Where two tokenizations of one text end at the same byte.
+
+Two tokenizers cut a text in different places, but after some tokens both have read exactly the same bytes. At these
+places the states and predictions of two models can be compared. `Tokens` says where each token of one tokenization
+ends; `align` finds the places that two of them share.
+
+Positions are counted in bytes of the text. A special token that both sides have (bos, eos) counts as one unit, so that
+the last token of a document and the eos behind it are two places. Tokens that write nothing have no place: the `▁` that
+SentencePiece puts before a text, and special tokens that the other side does not have.
+
+A tokenizer may change the text that it reads (NFC, lower case, runs of spaces). A token whose bytes are not those of
+the text is not faithful. No place is claimed at the end of such a token, and a chunk that contains one is not exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tokalign_lab.vocabulary import Vocabulary
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenization and which part of the text each token stands for.
+
+    Attributes
+    ----------
+    ids : np.ndarray
+        int64 (n,).
+    starts, ends : np.ndarray
+        int64 (n,), ascending: places in the text, in bytes (plus one for each special token before). A token starts
+        after the end of the one before it where the tokenizer dropped something.
+    faithful : np.ndarray
+        Bool (n,): whether the token writes exactly what is between its start and its end.
+    length : int
+        Where the text ends. The last token may end before it, where a tokenizer drops characters.
+    """
+
+    ids: Ints
+    starts: Ints
+    ends: Ints
+    faithful: Bools
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Tokens]) -> Tokens:
+        """Put tokenizations of consecutive parts of a text together."""
+        shifts = np.cumsum([0, *(part.length for part in parts)])
+        moved = list(zip(parts, shifts.tolist(), strict=False))
+        none = np.zeros(0, np.int64)
+        return cls(
+            np.concatenate([none, *(part.ids for part in parts)]),
+            np.concatenate([none, *(part.starts + shift for part, shift in moved)]),
+            np.concatenate([none, *(part.ends + shift for part, shift in moved)]),
+            np.concatenate([none.astype(bool), *(part.faithful for part in parts)]),
+            int(shifts[-1]),
+        )
+
+    @property
+    def whole(self) -> Bools:
+        """Bool (n,): faithful tokens before which nothing was dropped."""
+        return self.faithful & (self.starts == np.concatenate([[0], self.ends])[:-1])
+
+
+@dataclass(frozen=True)
+class ByteAlignment:
+    """The places that two tokenizations share, in order.
+
+    Attributes
+    ----------
+    pairs : np.ndarray
+        int64 (n, 2): a token of the first and a token of the second that end at the same byte.
+    exact : np.ndarray
+        Bool (n,): whether the tokens of both between the pair before (or the beginning) and this one, the chunk of
+        this pair, write the same bytes.
+    """
+
+    pairs: Ints
+    exact: Bools
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @cached_property
+    def chunks(self) -> Ints:
+        """int64 (n, 2, 2): first token and the one after the last of each pair's chunk, by side: [chunk, side]."""
+        ends = self.pairs + 1
+        starts = np.concatenate([np.zeros((min(1, len(ends)), 2), np.int64), ends[:-1]])
+        return np.stack([starts, ends], axis=2)
+
+    @property
+    def one_to_one(self) -> Bools:
+        """Bool (n,): exact chunks of one token on each side."""
+        sizes = self.chunks[:, :, 1] - self.chunks[:, :, 0]
+        return np.asarray(self.exact & (sizes == 1).all(axis=1))
+
+
+def align(first: Tokens, second: Tokens) -> ByteAlignment:
+    """Find the places where tokens of both sides end.
+
+    Parameters
+    ----------
+    first, second
+        Two tokenizations of one text.
+
+    Returns
+    -------
+    ByteAlignment
+        Its pairs ascend in both columns.
+    """
+    places = [np.flatnonzero((side.ends > side.starts) & side.faithful) for side in (first, second)]
+    _, one, other = np.intersect1d(
+        first.ends[places[0]], second.ends[places[1]], assume_unique=True, return_indices=True
+    )
+    pairs = np.stack([places[0][one], places[1][other]], axis=1).astype(np.int64)
+    # flaws up to and including each token; a chunk is exact where neither side has one in it
+    exact = np.ones(len(pairs), dtype=bool)
+    for column, side in enumerate((first, second)):
+        so_far = np.cumsum(~side.whole)[pairs[:, column]]
+        exact &= np.diff(so_far, prepend=0) == 0
+    return ByteAlignment(pairs, exact)
+
+
+def special(token_id: int, units: int) -> Tokens:
+    """Return one special token that takes so many units; 0 where the other side has no such token."""
+    place = np.zeros(1, np.int64)
+    return Tokens(place + token_id, place, place + units, np.ones(1, dtype=bool), units)
+
+
+def tokenize(text: str, vocabulary: Vocabulary) -> Tokens:
+    """Tokenize a text without special tokens and find the byte where each token ends.
+
+    Parameters
+    ----------
+    text
+        Valid Unicode, without lone surrogates.
+    vocabulary
+        The tokenizer.
+
+    Returns
+    -------
+    Tokens
+        Where the tokens spell the text, all are faithful. Where the tokenizer changed the text, its own character
+        offsets say which part of the text a token stands for; faithful are those that spell that part.
+    """
+    if not text:
+        return Tokens.joined([])
+    (ids,) = vocabulary.encode([text])
+    data = text.encode()
+    spelled = [vocabulary.token_bytes[i] for i in ids.tolist()]
+    lengths = np.array([len(token or b"") for token in spelled], dtype=np.int64)
+    joined = b"".join(token or b"" for token in spelled)
+    known = all(token is not None for token in spelled)
+    if known and joined == data:
+        return laid(ids.astype(np.int64), lengths)
+    if known and joined == b" " + data:  # SentencePiece puts a space before the text
+        lengths[0] -= 1
+        return laid(ids.astype(np.int64), lengths)
+    return _by_offsets(text, ids.astype(np.int64), spelled, vocabulary)
+
+
+def laid(ids: Ints, lengths: Ints) -> Tokens:
+    """Lay tokens that write so many bytes end to end; int64 (n,) both."""
+    ends = np.cumsum(lengths)
+    return Tokens(ids, ends - lengths, ends, np.ones(len(ids), dtype=bool), int(ends[-1]) if len(ends) else 0)
+
+
+def writes_space_first(vocabulary: Vocabulary) -> bool:
+    """Tell whether a tokenizer puts a space before a text."""
+    (ids,) = vocabulary.encode(["a"])
+    return b"".join(vocabulary.token_bytes[i] or b"" for i in ids.tolist()) == b" a"
+
+
+def _by_offsets(text: str, ids: Ints, spelled: Sequence[bytes | None], vocabulary: Vocabulary) -> Tokens:
+    """Follow a tokenizer that changed the text, by the character offsets that it gives."""
+    backend = vocabulary.tokenizer.backend_tokenizer
+    before = backend.encode_special_tokens
+    backend.encode_special_tokens = True  # as `Vocabulary.encode`
+    try:
+        offsets = backend.encode(text, add_special_tokens=False).offsets
+    finally:
+        backend.encode_special_tokens = before
+    data = text.encode()
+    byte_of = np.cumsum([0] + [len(character.encode()) for character in text]).tolist()
+    starts, ends, faithful, place = [], [], [], 0
+    for piece, (first, last) in zip(spelled, offsets, strict=True):
+        end = max(place, byte_of[last])
+        place = min(max(place, byte_of[first]), end)
+        if piece is not None and not place and piece[:1] == b" " and data[:1] != b" ":
+            piece = piece[1:]
+        # a token may end inside a character, where offsets say only which character
+        fits = piece is not None and place + len(piece) <= end and data.startswith(piece, place)
+        starts.append(place)
+        place = place + len(piece) if fits and piece is not None else end
+        ends.append(place)
+        faithful.append(fits)
+    return Tokens(ids, np.array(starts, np.int64), np.array(ends, np.int64), np.array(faithful, dtype=bool), len(data))

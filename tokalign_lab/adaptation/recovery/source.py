@@ -1,0 +1,362 @@
+"""The source model as teacher: it reads the student's text with its own tokenizer.
+
+A block of training text is ids of the student: documents end to end between bos and eos. `Retokenizer` writes the same
+text with the source's tokenizer and says which bytes each token of both stands for. Documents are separated as the
+source separates them. `SourceTeacher` runs the source on that, without gradients.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from tokalign_lab.adaptation.recovery.byte_alignment import (
+    Bools,
+    Ints,
+    Tokens,
+    align,
+    laid,
+    special,
+    tokenize,
+    writes_space_first,
+)
+from tokalign_lab.adaptation.recovery.layers import layer_outputs, states_after
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import Head
+from tokalign_lab.model.load import load_model
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]+")
+
+
+def source_name(moved: str) -> str:
+    """Return the name of the model that a moved (or tuned) model was made from.
+
+    Parameters
+    ----------
+    moved
+        The folder that `rearrange` or `adapt` wrote.
+
+    Raises
+    ------
+    InputError
+        If the folder does not say which model it was made from.
+    """
+    card = Path(moved) / "tokalign.json"
+    try:
+        name = json.loads(card.read_text(encoding="utf-8")).get("model")
+    except (OSError, ValueError, AttributeError):
+        name = None
+    if not isinstance(name, str) or not name:
+        raise InputError(
+            f"{card} does not name the model that was moved, so there is no source to learn from; "
+            "write the folder with `tokalign-lab rearrange`, or train on the next token alone."
+        )
+    return name
+
+
+class Retokenizer:
+    """Writes a student's ids as the source's.
+
+    Parameters
+    ----------
+    student, source
+        The two tokenizers.
+    """
+
+    def __init__(self, student: Vocabulary, source: Vocabulary) -> None:
+        self.student, self.source = student, source
+        self._space_first = writes_space_first(student)
+        self._lengths = np.array([len(token or b"") for token in student.token_bytes], dtype=np.int64)
+        self._is_text = np.array([token is not None for token in student.token_bytes])
+        bos, eos = student.roles.get("bos"), student.roles.get("eos")
+        # what each separator of the student does: end a document, begin one, or both
+        if eos is not None and bos in (None, eos):
+            self._does = {eos: "EB"}
+        else:
+            self._does = {token: does for token, does in ((eos, "E"), (bos, "B")) if token is not None}
+
+    def is_special(self, input_ids: Ints) -> Bools:
+        """Tell which ids of the student write no text, bool (n,)."""
+        return ~self._is_text[input_ids]
+
+    def __call__(self, input_ids: Ints) -> tuple[Tokens, Tokens]:
+        """Write a block with the source's tokenizer.
+
+        Parameters
+        ----------
+        input_ids
+            int64 (n,), ids of the student.
+
+        Returns
+        -------
+        tuple of Tokens
+            The student's tokens and the source's, for `align`.
+        """
+        mine: list[Tokens] = []
+        yours: list[Tokens] = []
+        is_text = self._is_text[input_ids]
+        edges = np.flatnonzero(np.diff(is_text)) + 1
+        for run in np.split(input_ids, edges) if len(input_ids) else []:
+            if self._is_text[run[0]]:
+                one, other = self._text(run, bool(mine))
+            else:
+                one, other = self._separators(run.tolist())
+            mine.append(one)
+            yours.append(other)
+        return Tokens.joined(mine), Tokens.joined(yours)
+
+    def _text(self, run: Ints, after_separator: bool) -> tuple[Tokens, Tokens]:
+        """Write text; at the beginning of a document the student may have put a space of its own before it."""
+        data = b"".join(self.student.token_bytes[i] or b"" for i in run.tolist())
+        lengths = self._lengths[run].copy()
+        if after_separator and self._space_first and data[:1] == b" ":
+            first = int(np.flatnonzero(lengths)[0])
+            lengths[first] -= 1
+            data = data[1:]
+        # a block may begin or end inside a character, which is no text that the source can read
+        parts, place = [], 0
+        written = data.decode("utf-8", "surrogateescape")
+        for broken in _NOT_UTF8.finditer(written):
+            parts += [tokenize(written[place : broken.start()], self.source), _nothing(len(broken.group()))]
+            place = broken.end()
+        parts.append(tokenize(written[place:], self.source))
+        return laid(run, lengths), Tokens.joined(parts)
+
+    def _separators(self, run: Sequence[int]) -> tuple[Tokens, Tokens]:
+        """Write special tokens by what they do: a document's end, a beginning, or a token that both call the same."""
+        mine: list[Tokens] = []
+        yours: list[Tokens] = []
+        pending = ""  # what separators do, one letter a unit
+
+        def close() -> None:
+            nonlocal pending
+            if pending:
+                yours.append(self._as_source(pending))
+                pending = ""
+
+        for token in run:
+            does = "".join(part for part in self._does.get(token, "") if self._can(part))
+            if does:
+                mine.append(special(token, len(does)))
+                pending += does
+                continue
+            close()
+            twin = None if token in self._does else self.source.id_of_raw(self.student.raw_token(token))
+            known = twin is not None and bool(self.source.is_control[twin])
+            mine.append(special(token, int(known)))
+            if known and twin is not None:
+                yours.append(special(twin, 1))
+        close()
+        return Tokens.joined(mine), Tokens.joined(yours)
+
+    def _can(self, part: str) -> bool:
+        """Tell whether the source has a token that ends ("E") or begins ("B") a document."""
+        roles = self.source.roles
+        return "eos" in roles if part == "E" else "bos" in roles or "eos" in roles
+
+    def _as_source(self, pending: str) -> Tokens:
+        """Write the source's separators; where one token both ends and begins, it stands once between documents."""
+        eos = self.source.roles.get("eos")
+        bos = self.source.roles.get("bos", eos)
+        if bos != eos:
+            return Tokens.joined([special(int(bos if part == "B" else eos), 1) for part in pending])  # type: ignore[arg-type]
+        assert bos is not None
+        return Tokens.joined([special(bos, len(units)) for units in re.findall("EB|E|B", pending)])
+
+
+@dataclass(frozen=True)
+class Places:
+    """Places of a batch where student and source have read the same bytes, in order.
+
+    A token is counted through the batch: row * length + column, with the length of its own side.
+
+    Attributes
+    ----------
+    student, source : torch.Tensor
+        int64 (n, 2): first and last token of each place's chunk; the last is the one that ends at the place.
+    row : torch.Tensor
+        int64 (n,): which sequence of the batch.
+    exact : torch.Tensor
+        Bool (n,): whether the chunk writes the same bytes on both sides.
+    first : torch.Tensor
+        Bool (n,): the chunk begins with the first token of the sequence, which nothing predicts.
+    special : torch.Tensor
+        Bool (n,): the place is behind a special token.
+    """
+
+    student: torch.Tensor
+    source: torch.Tensor
+    row: torch.Tensor
+    exact: torch.Tensor
+    first: torch.Tensor
+    special: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, chosen: torch.Tensor) -> Places:
+        """Return some of the places, given as a mask or as indices."""
+        return Places(*(part[chosen] for part in vars(self).values()))
+
+    def on(self, device: torch.device) -> Places:
+        """Return the same places on a device."""
+        return Places(*(part.to(device) for part in vars(self).values()))
+
+    @property
+    def one_to_one(self) -> torch.Tensor:
+        """Bool (n,): exact chunks of one token on each side."""
+        single = (self.student[:, 0] == self.student[:, 1]) & (self.source[:, 0] == self.source[:, 1])
+        return self.exact & single
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the source read in place of a batch of the student's.
+
+    Attributes
+    ----------
+    input_ids : torch.Tensor
+        int64 (batch, length): the source's ids, filled up at the end of rows.
+    length : int
+        The length of the student's sequences.
+    places : Places
+        Where both have read the same bytes.
+    layers : dict of int to torch.Tensor
+        Float (batch * length, d): the states after the layers that were asked for.
+    hidden : torch.Tensor or None
+        Float (batch * length, d): what the source's head sees.
+    """
+
+    input_ids: torch.Tensor
+    length: int
+    places: Places
+    layers: dict[int, torch.Tensor]
+    hidden: torch.Tensor | None
+
+
+class SourceTeacher:
+    """The source model, which reads along with the student.
+
+    Parameters
+    ----------
+    model
+        The source model; its weights are not changed.
+    vocabulary
+        Its tokenizer.
+    student
+        The student's tokenizer.
+
+    Raises
+    ------
+    InputError
+        If the model has fewer rows than its tokenizer has ids, or does more to its logits than its head does.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, student: Vocabulary) -> None:
+        self.model = model.eval()
+        self.vocabulary = vocabulary
+        self.head = Head(model)
+        if not self.head.in_chunks:
+            raise InputError(
+                f"A source of type {model.config.model_type!r} changes its logits after the head; "
+                "it cannot be a teacher."
+            )
+        rows = int(model.get_input_embeddings().weight.shape[0])
+        if rows < vocabulary.size:
+            raise InputError(
+                f"The source has {rows} rows, but its tokenizer has ids up to {vocabulary.size - 1}; "
+                "they do not belong together."
+            )
+        self._write = Retokenizer(student, vocabulary)
+        self._filler = vocabulary.start_id or 0
+
+    @classmethod
+    def of(
+        cls, moved: str, student: Vocabulary, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> SourceTeacher:
+        """Load the source of a moved model's folder (see `source_name`).
+
+        Raises
+        ------
+        InputError
+            If the folder does not name its source, or the source cannot be loaded.
+        """
+        from tokalign_lab.catalog import load_vocabulary
+
+        name = source_name(moved)
+        return cls(load_model(name, device, dtype), load_vocabulary(name), student)
+
+    @torch.no_grad()
+    def read(self, input_ids: torch.Tensor, layers: Sequence[int] = (), predicts: bool = False) -> Reading:
+        """Read a batch of the student's.
+
+        Parameters
+        ----------
+        input_ids
+            int64 (batch, length), the student's ids.
+        layers
+            Keep the states after these layers, counted from 1.
+        predicts
+            Keep what the head sees. Otherwise the source runs only up to the last of `layers`.
+
+        Raises
+        ------
+        InputError
+            If the source would have to read longer sequences than it can.
+        """
+        written = [self._write(row) for row in input_ids.cpu().numpy().astype(np.int64)]
+        n_rows, length = input_ids.shape
+        own = max(1, max(len(other) for _, other in written))
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and own > limit:
+            raise InputError(
+                f"A sequence of {length} tokens takes {own} of the source's, but the source reads at most {limit}; "
+                "use a shorter sequence_length."
+            )
+        ids = np.full((n_rows, own), self._filler, dtype=np.int64)
+        for row, (_, other) in zip(ids, written, strict=True):
+            row[: len(other)] = other.ids
+        device = self.head.device
+        here = torch.from_numpy(ids).to(device)
+        places = self._places(written, length, own).on(input_ids.device)
+        kept: dict[int, torch.Tensor] = {}
+        hidden = None
+        # rows are filled up at their ends, where a causal model does not look: no mask is needed
+        if predicts:
+            with layer_outputs(self.model, layers) as kept:
+                hidden = self.head.hidden(here).flatten(0, 1)
+        elif layers:
+            kept = states_after(self.model, here, layers)
+        return Reading(here, length, places, {k: states.flatten(0, 1) for k, states in kept.items()}, hidden)
+
+    def _places(self, written: Sequence[tuple[Tokens, Tokens]], length: int, own: int) -> Places:
+        rows, student, source, exact, first, special_ = [], [], [], [], [], []
+        for row, (mine, yours) in enumerate(written):
+            found = align(mine, yours)
+            chunks = found.chunks.copy()
+            chunks[:, :, 1] -= 1  # the last token itself
+            rows.append(np.full(len(found), row, dtype=np.int64))
+            student.append(chunks[:, 0] + row * length)
+            source.append(chunks[:, 1] + row * own)
+            exact.append(found.exact)
+            first.append((chunks[:, :, 0] == 0).any(axis=1))
+            special_.append(self._write.is_special(mine.ids[found.pairs[:, 0]]))
+        parts = (student, source, rows, exact, first, special_)
+        return Places(*(torch.from_numpy(np.concatenate(part)) for part in parts))
+
+
+def _nothing(length: int) -> Tokens:
+    """Return a stretch of text that has no tokens."""
+    none = np.zeros(0, np.int64)
+    return Tokens(none, none, none, none.astype(bool), length)

@@ -1,0 +1,227 @@
+"""Hidden states and attention-weighted values: what happens inside, compared where both have read the same bytes.
+
+`state_loss` compares states after one layer:
+
+    sum over places of |student - source|^2  /  sum over places of |source - mean of source|^2
+
+`value_loss` is MATT (arXiv 2510.21954). The chunks between shared places are segments. For each head, the segment q as
+query (its last token) and each segment s up to q,
+
+    A(q, s) = sum over tokens k in s of attention[last(q), k] V[k]
+
+is what s adds to the head's output at q. The loss is the squared difference over all q and s, normalised as above.
+
+Both give a scalar with a graph. `Injection` adds its gradient to one that comes from above, in the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tokalign_lab.adaptation.recovery.source import Places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedModel
+
+_TINY = 1e-12
+
+
+def state_loss(student: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Compare states at the same places.
+
+    Parameters
+    ----------
+    student, source
+        Float (places, d). No gradient flows into the second.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 scalar (float64 where the states are): 0 where both are equal, 1 where the student's are all the mean of
+        the source's.
+    """
+    wide = torch.float64 if student.dtype == torch.float64 else torch.float32
+    source = source.detach().to(wide)
+    spread = (source - source.mean(dim=0)).square().sum()
+    return (student.to(wide) - source).square().sum() / spread.clamp(min=_TINY)
+
+
+@dataclass
+class Attention:
+    """What one attention layer works with.
+
+    Attributes
+    ----------
+    query, key, value : torch.Tensor
+        Float (batch, heads, length, head_dim), positions rotated in; key and value may have fewer heads.
+    mask : torch.Tensor or None
+        As given to the attention: bool (True is seen) or added to the scores; None for causal attention.
+    scaling : float
+        Of the scores.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    mask: torch.Tensor | None
+    scaling: float
+
+
+@contextmanager
+def attention_of(layer: torch.nn.Module, model: PreTrainedModel, work: Callable[[Attention], Any]) -> Iterator[None]:
+    """Call `work` with what a decoder layer's attention works with, while the block lasts.
+
+    Parameters
+    ----------
+    layer
+        A decoder layer of `model`.
+    model
+        Its attention must be transformers' "sdpa".
+    work
+        May return a query, key and value to go on with.
+
+    Raises
+    ------
+    InputError
+        If the model's attention is another.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from tokalign_lab.errors import InputError
+
+    kind = model.config.get_text_config()._attn_implementation
+    if kind != "sdpa":
+        raise InputError(
+            f"A model of type {model.config.model_type!r} uses the attention {kind!r}, but values can be compared with "
+            "'sdpa' only; choose another loss."
+        )
+    inside = set(layer.modules())
+    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def watched(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **options: Any,
+    ) -> Any:
+        if module in inside:
+            scaling = options.get("scaling") or query.shape[-1] ** -0.5
+            changed = work(Attention(query, key, value, attention_mask, scaling))
+            query, key, value = (query, key, value) if changed is None else changed
+        return before(module, query, key, value, attention_mask, **options)
+
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = watched
+    try:
+        yield
+    finally:
+        ALL_ATTENTION_FUNCTIONS["sdpa"] = before
+
+
+def weighted_values(attention: Attention, row: int, ends: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """Return A(q, s) of one sequence.
+
+    Parameters
+    ----------
+    attention
+        Of a batch.
+    row
+        Which sequence.
+    ends
+        int64 (n,), ascending: the last token of each segment; it asks.
+    starts
+        int64 (n,): the first token of each segment.
+
+    Returns
+    -------
+    torch.Tensor
+        Float (heads, n, n, head_dim); zeros where s comes after q.
+    """
+    query, key, value = attention.query[row][:, ends], attention.key[row], attention.value[row]
+    groups = query.shape[0] // key.shape[0]
+    key, value = (part.repeat_interleave(groups, dim=0) for part in (key, value))
+    scores = query @ key.transpose(1, 2) * attention.scaling
+    length = key.shape[1]
+    if attention.mask is None:
+        unseen = torch.arange(length, device=ends.device)[None] > ends[:, None]
+        scores = scores.masked_fill(unseen, -torch.inf)
+    else:
+        mask = attention.mask[row if len(attention.mask) > 1 else 0][:, ends]
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    weights = torch.softmax(scores.float(), dim=2).to(value.dtype)
+    # the segment of each token; one past the last for tokens in none
+    place = torch.arange(length, device=ends.device)
+    segment = torch.searchsorted(ends, place)
+    inside = (segment < len(ends)) & (place >= starts[segment.clamp(max=len(ends) - 1)])
+    sums = []
+    for head_weights, head_value in zip(weights, value, strict=True):
+        parts = head_weights[:, inside, None] * head_value[None, inside]  # (n, tokens, head_dim)
+        empty = parts.new_zeros(len(ends), len(ends), value.shape[2])
+        sums.append(empty.index_add(1, segment[inside], parts))
+    return torch.stack(sums)
+
+
+def value_loss(student: Attention, source: Attention, places: Places, length: int, own: int) -> torch.Tensor:
+    """Compare attention-weighted values, see the module's description.
+
+    Parameters
+    ----------
+    student, source
+        Of one layer, of the same number of heads.
+    places
+        Exact chunks are the segments.
+    length, own
+        Tokens of the student's sequences and of the source's.
+    """
+    apart: list[torch.Tensor] = []
+    spread: list[torch.Tensor] = []
+    for row in range(student.query.shape[0]):
+        here = places[(places.row == row) & places.exact]
+        if not len(here):
+            continue
+        mine = weighted_values(student, row, here.student[:, 1] - row * length, here.student[:, 0] - row * length)
+        with torch.no_grad():
+            yours = weighted_values(source, row, here.source[:, 1] - row * own, here.source[:, 0] - row * own)
+        apart.append((mine - yours.to(mine.dtype)).square().sum())
+        spread.append((yours - yours.mean(dim=(1, 2), keepdim=True)).square().sum())
+    if not apart:
+        return student.query.sum() * 0.0
+    return torch.stack(apart).sum() / torch.stack(spread).sum().clamp(min=_TINY)
+
+
+class Injection(torch.autograd.Function):
+    """Passes tensors on, and adds given gradients to theirs in the backward pass.
+
+    `apply(weight, balanced, n, *tensors, *gradients)`: n tensors and a gradient of each. Added is weight times the
+    gradient; where balanced, it is scaled first to the norm of the gradient that comes from above.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: float, balanced: bool, n: int, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Pass the tensors on."""
+        ctx.weight, ctx.balanced, ctx.n = weight, balanced, n
+        ctx.save_for_backward(*given[n:])
+        return tuple(tensor.view_as(tensor) for tensor in given[:n])
+
+    @staticmethod
+    def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Add the gradients."""
+        own = ctx.saved_tensors
+        scale: torch.Tensor | float = ctx.weight
+        if ctx.balanced:
+            scale = ctx.weight * norm(above) / norm(own).clamp(min=_TINY)
+        added = [a + (scale * g).to(a.dtype) for a, g in zip(above, own, strict=True)]
+        return (None, None, None, *added, *[None] * ctx.n)
+
+
+def norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the norm of several tensors together, a float32 scalar."""
+    return torch.stack([tensor.float().norm() for tensor in tensors]).norm()

@@ -27,7 +27,7 @@ class Block:
 sys.meta_path.insert(0, Block())
 import tokalign_lab
 names = [m.name for m in pkgutil.walk_packages(tokalign_lab.__path__, "tokalign_lab.", onerror=lambda name: None)]
-names = [n for n in names if not n.startswith("tokalign_lab.widgets")]
+names = [n for n in names if not n.startswith(("tokalign_lab.widgets", "tokalign_lab.plots"))]
 for name in names:
     importlib.import_module(name)
 print(len(names))

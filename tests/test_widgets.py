@@ -21,18 +21,18 @@ pytest.importorskip("ipywidgets")
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon_rows import LexiconRows, make_reverse
 from tokalign_lab.errors import InputError
+from tokalign_lab.plots.curves import MOST_CURVE_POINTS, thinned
 from tokalign_lab.projection import project, turned_onto
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folding import view_of
+from tokalign_lab.runs.words import status_words
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, LexiconPanel, MapPanel, PairPicker, TrainingPanel
 from tokalign_lab.widgets.background import WATCHER, Watcher, inline
 from tokalign_lab.widgets.chips import pair_html, shared_blocks
-from tokalign_lab.widgets.curves import MOST_CURVE_POINTS, thinned
 from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
 from tokalign_lab.widgets.query import Query
-from tokalign_lab.widgets.run_view import view_of
-from tokalign_lab.widgets.run_words import status_words
 
 WORDS = ["the", "THE", "<b>", "東京", "naïve", "na", "ive", "zebra"]
 
@@ -112,7 +112,7 @@ class TestState:
 
 def test_every_origin_has_a_colour_in_tables_and_maps() -> None:
     from tokalign_lab.alignment.lexicon import ORIGINS
-    from tokalign_lab.widgets.figures import ORIGIN_COLOURS
+    from tokalign_lab.plots.maps import ORIGIN_COLOURS
 
     css = (Path(__file__).parent.parent / "widgets" / "css" / "panels.css").read_text()
     assert set(ORIGIN_COLOURS) == set(ORIGINS)

@@ -22,15 +22,15 @@ pytest.importorskip("ipywidgets")
 from ipywidgets import Widget
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.plots.curves import COLOURS, DASHES, MARKS, MOST_CURVE_POINTS, MOST_RUNS, smoothed
 from tokalign_lab.runs.events import EventLog
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folding import view_of
 from tokalign_lab.runs.process import start_time
 from tokalign_lab.runs.trash import delete_run
+from tokalign_lab.runs.words import STATE_WORDS, status_words
 from tokalign_lab.widgets import LabState, RunsPanel, TrainingPanel
 from tokalign_lab.widgets.background import WATCHER, Watcher, inline
-from tokalign_lab.widgets.curves import COLOURS, DASHES, MARKS, MOST_CURVE_POINTS, MOST_RUNS, smoothed
-from tokalign_lab.widgets.run_view import view_of
-from tokalign_lab.widgets.run_words import STATE_WORDS, status_words
 
 SETTINGS = {"model": "moved", "text": ["default"], "steps": 40, "batch_size": 2, "sequence_length": 8}
 NASTY = "<script>alert('x')</script>"

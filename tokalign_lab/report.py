@@ -120,8 +120,8 @@ def table_html(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def curves_html(run: Any, floor: float | None) -> str:
     """Draw the curves of a tuning run, beside the source model's floor."""
-    from tokalign_lab.widgets.curves import curves_figure
-    from tokalign_lab.widgets.run_view import view_of
+    from tokalign_lab.plots.curves import curves_figure
+    from tokalign_lab.runs.folding import view_of
 
     view = view_of(run.events()[0], total_steps=run.info()["settings"]["steps"], floor=floor, name=run.title)
     return _plot(curves_figure([view]), with_script=True)
@@ -141,8 +141,8 @@ def maps_html(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> s
     """Draw both maps, of the 1,500 most frequent tokens a side."""
     import numpy as np
 
+    from tokalign_lab.plots.maps import ORIGIN_COLOURS, MapPoints, maps_figure
     from tokalign_lab.projection import project, share_a_space
-    from tokalign_lab.widgets.figures import ORIGIN_COLOURS, MapPoints, maps_figure
 
     source_vectors, target_vectors = alignment.source_vectors, alignment.target_vectors
     if source_vectors is None or target_vectors is None:
@@ -162,7 +162,7 @@ def maps_html(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> s
 def legend_html() -> str:
     """Say the maps' colours in words."""
     from tokalign_lab.alignment.lexicon import ORIGINS
-    from tokalign_lab.widgets.figures import ORIGIN_COLOURS
+    from tokalign_lab.plots.maps import ORIGIN_COLOURS
 
     words = [
         f"<span style='color:{ORIGIN_COLOURS[origin]}'>●</span> {origin}: {escape(ORIGINS[origin])}"

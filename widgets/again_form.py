@@ -8,11 +8,11 @@ from typing import Any
 import ipywidgets as w
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.runs.chain import NO_MODEL
 from tokalign_lab.runs.control import start_again
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets.background import submit
 from tokalign_lab.widgets.panel import bar, button
-from tokalign_lab.widgets.recorded import NO_MODEL
 from tokalign_lab.widgets.settings_fields import SettingsFields
 
 

@@ -7,9 +7,9 @@ from html import escape
 
 import numpy as np
 
-from tokalign_lab.widgets.curves import LINE_WORDS, MARK_WORDS, VALUES, Look, trained_curve
-from tokalign_lab.widgets.run_view import ALL_TEXT, RunView
-from tokalign_lab.widgets.run_words import figure
+from tokalign_lab.plots.curves import LINE_WORDS, MARK_WORDS, VALUES, Look, trained_curve
+from tokalign_lab.runs.folding import ALL_TEXT, RunView
+from tokalign_lab.runs.words import figure
 
 TABLE_ROWS = 10
 

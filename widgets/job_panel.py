@@ -9,10 +9,10 @@ import ipywidgets as w
 
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.words import state_word
 from tokalign_lab.widgets.background import WATCHER
 from tokalign_lab.widgets.panel import Panel, bar, button
 from tokalign_lab.widgets.recorded import mark_of
-from tokalign_lab.widgets.run_words import state_word
 from tokalign_lab.widgets.state import LabState
 
 

@@ -29,12 +29,14 @@ import ipywidgets as w
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
+from tokalign_lab.plots.maps import warm_up
 from tokalign_lab.run_report import write_run_report
+from tokalign_lab.runs.chain import STEPS, Chain
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_chains
 from tokalign_lab.widgets.background import later
 from tokalign_lab.widgets.compare_panel import ComparePanel
 from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
-from tokalign_lab.widgets.figures import warm_up
 from tokalign_lab.widgets.job_panel import JobPanel
 from tokalign_lab.widgets.lab_panels import LabPanels, fast
 from tokalign_lab.widgets.lexicon_panel import LexiconPanel
@@ -44,7 +46,6 @@ from tokalign_lab.widgets.panel import Panel
 from tokalign_lab.widgets.runs_panel import RunsPanel
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.training_panel import TrainingPanel
-from tokalign_lab.widgets.work import Work
 
 WARM_UP_S = 3.0  # after a panel was opened: its own work in the background comes first
 P = TypeVar("P", bound=Panel)
@@ -80,7 +81,7 @@ class Lab:
             self.lab_state.source = source
         if target is not None:
             self.lab_state.target = target
-        self.work = Work(self.runs, self.lab_state)
+        self.work = Chain(self.runs, self.lab_state)
         self.panels = LabPanels(self.work, self.lab_state)
 
     def _ipython_display_(self) -> None:
@@ -116,12 +117,22 @@ class Lab:
         Parameters
         ----------
         chain : the runs to look at, one of `runs.gallery.recorded_chains()`; the first of them when not given
+
+        Raises
+        ------
+        InputError
+            When the package has none.
         """
-        self.work.look_at_recorded(chain)
+        chain = chain or next(iter(recorded_chains()), None)
+        if chain is None:
+            raise InputError("This installation has no recorded runs.")
+        if not self.work.looks_at_recorded:
+            self.lab_state.own_work = self.lab_state.work
+        self.lab_state.look_afresh({step: chain[step].name for step in STEPS}, tab="training")
 
     def look_at_own(self) -> None:
         """Look at your own runs again."""
-        self.work.look_at_own()
+        self.lab_state.look_afresh(self.lab_state.own_work, tab="pair")
 
     def pair_picker(self) -> PairPicker:
         """Choose the pair and compare both tokenizers on a text of your own."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
+from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_runs
@@ -26,7 +27,6 @@ from tokalign_lab.widgets.runs_panel import RunsPanel
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.training_panel import TrainingPanel
 from tokalign_lab.widgets.vocabularies import vocabularies_of
-from tokalign_lab.widgets.work import Work
 
 P = TypeVar("P", bound=Panel)
 
@@ -45,7 +45,7 @@ class LabPanels:
     lab_state : its view
     """
 
-    def __init__(self, work: Work, lab_state: LabState) -> None:
+    def __init__(self, work: Chain, lab_state: LabState) -> None:
         self.work, self.lab_state = work, lab_state
         self._loaded: tuple[str, Alignment, LexiconView] | None = None
         self._loading = threading.Lock()

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from tokalign_lab.runs.chain import NO_MODEL
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.background import WATCHER, submit
 from tokalign_lab.widgets.job_panel import JobPanel
 from tokalign_lab.widgets.panel import Panel, button
-from tokalign_lab.widgets.recorded import NO_MODEL, RecordedBar
+from tokalign_lab.widgets.recorded import RecordedBar
 from tokalign_lab.widgets.report_box import ReportBox
 from tokalign_lab.widgets.tune_form import TuneForm
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import ipywidgets as w
 
-from tokalign_lab.widgets.curves import AXES, VALUES, Look
+from tokalign_lab.plots.curves import AXES, VALUES, Look
+from tokalign_lab.runs.folding import ALL_TEXT, RunView
 from tokalign_lab.widgets.panel import bar
-from tokalign_lab.widgets.run_view import ALL_TEXT, RunView
 
 _AXIS_WORDS = {"step": "Steps", "tokens": "Tokens read", "minutes": "Time worked"}
 

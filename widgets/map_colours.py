@@ -18,13 +18,13 @@ import numpy as np
 from plotly.colors import sample_colorscale
 
 from tokalign_lab.alignment.neighbourhoods import NEIGHBOURS, Neighbourhoods
+from tokalign_lab.plots.maps import NO_VALUE, ORIGIN_COLOURS
+from tokalign_lab.plots.theme import PALETTE
 from tokalign_lab.spelling import script_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets.figures import NO_VALUE, ORIGIN_COLOURS
 from tokalign_lab.widgets.lexicon_view import LexiconView
 from tokalign_lab.widgets.state import SPACES
-from tokalign_lab.widgets.theme import PALETTE
 
 WORDS = {
     "origin": "Origin", "script": "Script", "score": "Score", "margin": "Margin",

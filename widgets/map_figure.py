@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from tokalign_lab.widgets.figures import HIGHLIGHT, MapPoints, coordinates
+from tokalign_lab.plots.maps import HIGHLIGHT, MapPoints, coordinates
+from tokalign_lab.plots.theme import template
 from tokalign_lab.widgets.map_colours import Colouring
 from tokalign_lab.widgets.map_layers import (
     CLOUDS,
@@ -33,7 +34,6 @@ from tokalign_lab.widgets.map_layers import (
 from tokalign_lab.widgets.map_view import MapView, Window
 from tokalign_lab.widgets.map_words import MapWords
 from tokalign_lab.widgets.state import SPACES
-from tokalign_lab.widgets.theme import template
 
 MOST_NAMED = 25  # highlighted tokens that are written beside their points
 MOST_HOVERED = 2000  # highlighted tokens that have a hover text of their own; others have that of their cloud

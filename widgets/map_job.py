@@ -15,10 +15,10 @@ from tokalign_lab.projection import cache_path, is_known
 from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.words import duration
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.widgets.background import WATCHER, submit
 from tokalign_lab.widgets.panel import bar, button
-from tokalign_lab.widgets.run_words import duration
 from tokalign_lab.widgets.state import SPACES
 
 GRACE_S = 0.5  # a layout has nothing to lose: asked, then terminated, then killed, half a second each

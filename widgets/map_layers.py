@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from tokalign_lab.widgets.figures import HIGHLIGHT, MapPoints, coordinates, maps_figure
+from tokalign_lab.plots.maps import HIGHLIGHT, MapPoints, coordinates, maps_figure
+from tokalign_lab.plots.theme import CONFIG
 from tokalign_lab.widgets.map_colours import Shades
 from tokalign_lab.widgets.map_view import CELLS, WHOLE, Window
-from tokalign_lab.widgets.theme import CONFIG
 
 CLOUDS, SELECTED, DENSITY, MARKED = (0, 1), (2, 3), (4, 5), (6, 7)  # traces: of the source, of the target
 MARKS = {"pinned": ("star-open", "☆"), "found": ("circle-open", "○"), "worst": ("x-thin-open", "✕")}

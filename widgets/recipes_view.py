@@ -17,11 +17,11 @@ from tokalign_lab.alignment.registry import METHODS, RECIPES
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.results import recipes_table
+from tokalign_lab.runs.words import STATE_WORDS, duration
 from tokalign_lab.widgets.background import WATCHER, Latest, submit
 from tokalign_lab.widgets.compare_view import figure
 from tokalign_lab.widgets.panel import bar, button
 from tokalign_lab.widgets.row_table import Column, RowTable
-from tokalign_lab.widgets.run_words import STATE_WORDS, duration
 
 COLUMNS = (
     Column("recipe", "Recipe", "how the pair was aligned"),

@@ -11,10 +11,6 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_chains, recorded_words
 from tokalign_lab.widgets.panel import bar, button
 
-NO_MODEL = (
-    "This is a recorded run: the model that it made is not kept, so nothing can be tuned from it. To make your own, "
-    "choose the pair on the tab Pair and press Run."
-)
 _OFFER = (
     "<b>No runs of yours here yet.</b> You can look at a recorded run first: a real pair, with every figure and curve "
     "as it was measured. Nothing is computed or fetched."

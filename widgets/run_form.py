@@ -17,9 +17,9 @@ from tokalign_lab import catalog
 from tokalign_lab.alignment.registry import METHODS, RECIPES
 from tokalign_lab.catalog.choices import Choice, where_from
 from tokalign_lab.estimate import Estimate, estimate, size_of_model, size_of_texts, to_download
+from tokalign_lab.runs.words import duration
 from tokalign_lab.widgets.background import Latest, submit
 from tokalign_lab.widgets.panel import bar, button
-from tokalign_lab.widgets.run_words import duration
 
 SIZES = {
     "all of it": 0, "0.3 MB": 300_000, "1 MB": 1_000_000, "2 MB": 2_000_000, "5 MB": 5_000_000,

@@ -15,17 +15,17 @@ from typing import Any
 import ipywidgets as w
 import pandas as pd
 
+from tokalign_lab.plots.curves import MOST_RUNS
 from tokalign_lab.runs.control import gallery_root, rename_run, runs_root
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_run
+from tokalign_lab.runs.listing import RunList, RunRow
 from tokalign_lab.runs.trash import delete_run
 from tokalign_lab.widgets.background import WATCHER, submit
-from tokalign_lab.widgets.curves import MOST_RUNS
 from tokalign_lab.widgets.panel import Panel, bar, button
 from tokalign_lab.widgets.recorded import mark_of
 from tokalign_lab.widgets.row_table import Column, RowTable
 from tokalign_lab.widgets.run_controls import RunControls
-from tokalign_lab.widgets.run_list import RunList, RunRow, details_html
 from tokalign_lab.widgets.run_words import state_html
 from tokalign_lab.widgets.state import LabState
 from tokalign_lab.widgets.training_panel import TrainingPanel
@@ -337,3 +337,19 @@ class RunsPanel(Panel):
                 return
             self._list.kind, self._page = change["new"], 0
         self.refresh()
+
+
+def details_html(row: RunRow) -> str:
+    """Return where a run lies, what went wrong, and its settings."""
+    error = row.info.get("error")
+    facts = {"folder": str(row.run.path)} | {
+        name.replace("_", " "): _plain(value) for name, value in row.info["settings"].items()
+    }
+    lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    return f"<details><summary>Settings</summary><dl>{lines}</dl></details>" + (
+        f'<div role="alert">{escape(str(error))}</div>' if error else ""
+    )
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as w
 
+from tokalign_lab.runs.folding import RunView
 from tokalign_lab.widgets.panel import bar
-from tokalign_lab.widgets.run_view import RunView
 from tokalign_lab.widgets.run_words import samples_html
 
 

@@ -19,13 +19,13 @@ from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.registry import METHODS
 from tokalign_lab.files import hash_of, write_json
 from tokalign_lab.runs.control import runs_root
+from tokalign_lab.runs.find_or_start import find_or_start
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.widgets.background import WATCHER, submit
 from tokalign_lab.widgets.job_panel import JobPanel
 from tokalign_lab.widgets.lexicon_view import LexiconView
 from tokalign_lab.widgets.panel import bar, button
 from tokalign_lab.widgets.part_view import PART_WORDS, documents_html, parts_html
-from tokalign_lab.widgets.run_of import run_going
 from tokalign_lab.widgets.state import LabState
 
 
@@ -136,7 +136,7 @@ class ScoreBox(w.VBox):
         """Start the run that gives the model its rows by the edited lexicon."""
 
         def work() -> None:
-            run = run_going("rearrange", {"model": self._known.model, "lexicon": self._lexicon_file()})
+            run = find_or_start("rearrange", {"model": self._known.model, "lexicon": self._lexicon_file()})
             self._follow(run, "Applying the edited lexicon", f"the new model is in {run.path.resolve() / 'model'}")
 
         self._submit(work)
@@ -167,7 +167,7 @@ class ScoreBox(w.VBox):
             if not file.is_file():
                 write_json(file, parts)
             settings["parts"] = str(file)
-        run = run_going("score", settings)
+        run = find_or_start("score", settings)
         self._follow(run, "Scoring", "the scores are below", self._show)
 
     @property

@@ -19,24 +19,25 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.plots.curves import MOST_RUNS, Look, curves_figure, fitting_smoothing, update_curves
+from tokalign_lab.plots.theme import CONFIG, template
 from tokalign_lab.runs.control import list_runs
+from tokalign_lab.runs.floor import Floor, measured_text
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folding import ALL_TEXT
+from tokalign_lab.runs.following import RunFeed
 from tokalign_lab.runs.gallery import recorded_runs
+from tokalign_lab.runs.words import status_words
 from tokalign_lab.widgets.again_form import AgainForm
 from tokalign_lab.widgets.background import WATCHER, submit
-from tokalign_lab.widgets.curves import MOST_RUNS, Look, curves_figure, fitting_smoothing, update_curves
 from tokalign_lab.widgets.curves_table import curves_table
-from tokalign_lab.widgets.floor import Floor, measured_text
 from tokalign_lab.widgets.look_bar import LookBar
 from tokalign_lab.widgets.panel import Panel, bar, button
 from tokalign_lab.widgets.recorded import mark_of
 from tokalign_lab.widgets.run_controls import RunControls
-from tokalign_lab.widgets.run_feed import RunFeed
-from tokalign_lab.widgets.run_view import ALL_TEXT
-from tokalign_lab.widgets.run_words import cards_html, state_html, status_words
+from tokalign_lab.widgets.run_words import cards_html, state_html
 from tokalign_lab.widgets.samples import Samples
 from tokalign_lab.widgets.state import LabState
-from tokalign_lab.widgets.theme import CONFIG, template
 
 LOG_LINES = 15
 Run = RunFolder | Path | str

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.trash import deleted_runs, empty_trash, restore_run, trash_bytes
+from tokalign_lab.runs.words import size
 from tokalign_lab.widgets.background import submit
 from tokalign_lab.widgets.panel import bar, button
-from tokalign_lab.widgets.run_words import size
 
 
 class TrashBar:

@@ -8,12 +8,10 @@ from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import ENDED, RunFolder
-from tokalign_lab.runs.results import made_by
-from tokalign_lab.widgets.run_feed import RunFeed
-from tokalign_lab.widgets.run_view import ALL_TEXT, bits_by_part
+from tokalign_lab.runs.folding import ALL_TEXT, bits_by_part
+from tokalign_lab.runs.following import RunFeed
+from tokalign_lab.runs.results import TEXT_SETTINGS, made_by
 
-# What decides which text is held out and measured; runs that differ in it do not compare in bits a byte.
-_OF_THE_TEXT = ("text", "max_bytes", "seed", "held_out_share", "evaluate_bytes")
 _DEFAULTS = AdaptSettings().to_dict()
 
 
@@ -66,7 +64,7 @@ def floors_of(run: RunFolder) -> dict[str, float]:
 def measured_text(info: dict[str, Any]) -> tuple[Any, ...]:
     """Return what tells the held-out text of a run from another's."""
     settings = info["settings"]
-    return tuple(str(settings.get(name, _DEFAULTS.get(name))) for name in _OF_THE_TEXT)
+    return tuple(str(settings.get(name, _DEFAULTS.get(name))) for name in TEXT_SETTINGS)
 
 
 def floor_run(run: RunFolder) -> RunFolder | None:

@@ -9,6 +9,7 @@ from typing import Any
 from tokalign_lab.files import hash_of
 from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.queue import locked
 
 
 def run_of(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
@@ -22,11 +23,15 @@ def exists(run: RunFolder) -> bool:
     return (run.path / "run.json").is_file()
 
 
-def run_going(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
-    """Return the run of these settings, started where it is neither running nor finished."""
+def find_or_start(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
+    """Return the run of these settings, started where it is neither running nor finished.
+
+    Two processes that ask at once get one run, started once.
+    """
     run = run_of(kind, settings, root)
-    if not exists(run):
-        return start(kind, settings, run.path)
-    if run.state not in ("running", "finished"):
-        run.start()
+    with locked(run.path.parent):
+        if not exists(run):
+            return start(kind, settings, run.path)
+        if run.state not in ("running", "finished"):
+            run.start()
     return run

@@ -1,4 +1,4 @@
-"""Plain plotly figures, without widgets: the panels show them live, the report prints them.
+"""Both maps in one figure, and what every live figure needs.
 
 Each panel makes its figure once and changes it ever after: a FigureWidget brings five megabytes of JavaScript that the
 browser evaluates anew for every figure.
@@ -16,7 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tokalign_lab.widgets.theme import template
+from tokalign_lab.plots.theme import template
 
 # Okabe and Ito's palette, told apart by people who see colours differently, on white and on black.
 ORIGIN_COLOURS = {

@@ -1,4 +1,4 @@
-"""The curves of tuning runs: one figure of two plots, changed and never made again. Plain plotly, no widgets.
+"""The curves of tuning runs: one figure of two plots, changed and never made again.
 
 On the left whatever a step tells, on the right bits a byte of held-out text. Each run has a place in the figure, with a
 colour, a kind of line and a kind of mark of its own: raw values faint, smoothed ones strong, measurements with marks. A
@@ -17,8 +17,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tokalign_lab.widgets.run_view import ALL_TEXT, RunView
-from tokalign_lab.widgets.theme import template
+from tokalign_lab.plots.theme import template
+from tokalign_lab.runs.folding import ALL_TEXT, RunView
 
 VALUES = {
     "loss": "Training loss (nats a token)",

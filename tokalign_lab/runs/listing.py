@@ -1,9 +1,8 @@
-"""The runs of a folder as rows: read when they have changed, sorted, and told in words. No widgets here."""
+"""The runs of a folder as rows: read when they have changed, sorted, and told in words."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,15 @@ import pandas as pd
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folding import number
+from tokalign_lab.runs.following import Follower
 from tokalign_lab.runs.gallery import recorded_runs
-from tokalign_lab.widgets.run_view import number
-from tokalign_lab.widgets.run_words import duration, figure, state_word
+from tokalign_lab.runs.words import duration, figure, state_word
 
 _FALLING = ("created", "worked")  # orders that begin with the largest
 
 
-class RunRow:
+class RunRow(Follower):
     """One run: its `run.json`, and the latest of what it told.
 
     Parameters
@@ -27,12 +27,10 @@ class RunRow:
     """
 
     def __init__(self, run: RunFolder) -> None:
-        self.run = run
-        self.info: dict[str, Any] = {}
+        super().__init__(run)
         self.title = run.name
         self.told: dict[str, Any] = {}
         self._seen: tuple[int, ...] = ()
-        self._offset = 0
 
     def read(self) -> None:
         """Read `run.json` and the name, where they have changed or the process may have gone.
@@ -48,10 +46,9 @@ class RunRow:
 
     def look(self) -> None:
         """Read the events that are new."""
-        events, offset = self.run.events(self._offset)
-        if offset < self._offset:
+        events, again = self.new_events()
+        if again:
             self.told = {}
-        self._offset = offset
         for event in events:
             for name in ("step", "loss", "bits_per_byte", "message"):
                 if event.get(name) is not None and event.get("kind") in ("step", "evaluation", "progress"):
@@ -170,22 +167,6 @@ class RunList:
         listed = [row for row in self._all.values() if self.kind in ("", row.info["kind"])]
         listed.sort(key=lambda row: row.run.name)
         self.rows = sorted(listed, key=value, reverse=self.sort[1] == "down")
-
-
-def details_html(row: RunRow) -> str:
-    """Return where a run lies, what went wrong, and its settings."""
-    error = row.info.get("error")
-    facts = {"folder": str(row.run.path)} | {
-        name.replace("_", " "): _plain(value) for name, value in row.info["settings"].items()
-    }
-    lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-    return f"<details><summary>Settings</summary><dl>{lines}</dl></details>" + (
-        f'<div role="alert">{escape(str(error))}</div>' if error else ""
-    )
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _changed(file: Path) -> int:

@@ -1,4 +1,4 @@
-"""A run folder's events, folded into what a person wants to know: curves, stages, speed, time left. No widgets here.
+"""A run folder's events, folded into what a person wants to know: curves, stages, speed, time left.
 
 The fold goes on where it stopped, so that a look at a run of ten thousand events costs as much as the events that are
 new. Whatever is missing, torn or not a number in them becomes a gap, never an error: an old run must open.

@@ -274,8 +274,8 @@ class TestPanels:
     @pytest.fixture(autouse=True)
     def in_order(self) -> Iterator[None]:
         pytest.importorskip("ipywidgets")
-        from tokalign_lab.widgets import vocabularies
-        from tokalign_lab.widgets.background import inline
+        from tokalign_lab.widgets.common import vocabularies
+        from tokalign_lab.widgets.common.background import inline
 
         before = content(gallery_root())
         vocabularies._loaded.clear()

@@ -29,10 +29,10 @@ from tokalign_lab.runs.words import status_words
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, LexiconPanel, MapPanel, PairPicker, TrainingPanel
-from tokalign_lab.widgets.background import WATCHER, Watcher, inline
-from tokalign_lab.widgets.chips import pair_html, shared_blocks
-from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
-from tokalign_lab.widgets.query import Query
+from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
+from tokalign_lab.widgets.common.state import Query
+from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
+from tokalign_lab.widgets.pair.chips import pair_html, shared_blocks
 
 WORDS = ["the", "THE", "<b>", "東京", "naïve", "na", "ive", "zebra"]
 
@@ -114,7 +114,7 @@ def test_every_origin_has_a_colour_in_tables_and_maps() -> None:
     from tokalign_lab.alignment.lexicon import ORIGINS
     from tokalign_lab.plots.maps import ORIGIN_COLOURS
 
-    css = (Path(__file__).parent.parent / "widgets" / "css" / "panels.css").read_text()
+    css = (Path(__file__).parent.parent / "widgets" / "common" / "css" / "panels.css").read_text()
     assert set(ORIGIN_COLOURS) == set(ORIGINS)
     assert [name for name in ORIGINS if f".tl-origin-{name}" not in css] == []
 

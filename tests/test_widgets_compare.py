@@ -24,8 +24,9 @@ from tokalign_lab.progress import Progress
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import last_evaluation, lexicon_path, measured_otherwise, recipes_table
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets import ComparePanel, LabState, background
-from tokalign_lab.widgets.background import WATCHER, inline
+from tokalign_lab.widgets import ComparePanel, LabState
+from tokalign_lab.widgets.common import background
+from tokalign_lab.widgets.common.background import WATCHER, inline
 
 COUNTS = np.arange(TARGET.size, dtype=np.int64) + 1
 
@@ -156,7 +157,7 @@ class TestRuns:
     ) -> None:
         from test_comparison import held_out
 
-        from tokalign_lab.widgets import difference
+        from tokalign_lab.widgets.compare import difference
 
         whole = {i: i for i in range(TARGET.size)}
         a = align_run(tmp_path, "anchored", lexicon_of({i: i for i in whole if i % 25}, counts=COUNTS))
@@ -171,7 +172,7 @@ class TestRuns:
         assert not panel.difference.button.disabled
 
     def test_measuring_can_be_stopped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from tokalign_lab.widgets import difference
+        from tokalign_lab.widgets.compare import difference
 
         a, b = (align_run(tmp_path, name, lexicon_of({1: 5}, counts=COUNTS)) for name in ("anchored", "pieces"))
         panel = ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)

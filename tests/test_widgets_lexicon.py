@@ -31,15 +31,16 @@ from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.runs import kinds
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.worker import RunContext
-from tokalign_lab.widgets import LabState, LexiconPanel, background, score_box
-from tokalign_lab.widgets.background import WATCHER, inline
-from tokalign_lab.widgets.histogram import ranges_of
-from tokalign_lab.widgets.lexicon_filters import PRESETS
-from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
-from tokalign_lab.widgets.part_view import differences
-from tokalign_lab.widgets.query import EVERYTHING, Query
-from tokalign_lab.widgets.state import Selection
-from tokalign_lab.widgets.token_search import TokenSearch, one_line
+from tokalign_lab.widgets import LabState, LexiconPanel
+from tokalign_lab.widgets.common import background
+from tokalign_lab.widgets.common.background import WATCHER, inline
+from tokalign_lab.widgets.common.state import EVERYTHING, Query, Selection
+from tokalign_lab.widgets.lexicon import score_box
+from tokalign_lab.widgets.lexicon.filters import PRESETS
+from tokalign_lab.widgets.lexicon.histogram import ranges_of
+from tokalign_lab.widgets.lexicon.scores import differences
+from tokalign_lab.widgets.lexicon.search import TokenSearch, one_line
+from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
 
 EVIL = "<script>alert(1)</script>"
 

@@ -29,18 +29,18 @@ from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets import LabState, MapPanel, map_panel
-from tokalign_lab.widgets import panel as panel_module
-from tokalign_lab.widgets.background import inline
-from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
-from tokalign_lab.widgets.map_colours import NO_NUMBER, Colouring
-from tokalign_lab.widgets.map_job import job_words
-from tokalign_lab.widgets.map_layers import MARKED, moved
-from tokalign_lab.widgets.map_view import CELLS, GRID, WHOLE, MapView
-from tokalign_lab.widgets.map_words import MapWords
-from tokalign_lab.widgets.panel import Panel
-from tokalign_lab.widgets.query import Query
-from tokalign_lab.widgets.state import COLOURINGS
+from tokalign_lab.widgets import LabState, MapPanel
+from tokalign_lab.widgets.common import panel as panel_module
+from tokalign_lab.widgets.common.background import inline
+from tokalign_lab.widgets.common.panel import Panel
+from tokalign_lab.widgets.common.state import COLOURINGS, Query
+from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
+from tokalign_lab.widgets.maps import panel as map_panel
+from tokalign_lab.widgets.maps.colours import NO_NUMBER, Colouring
+from tokalign_lab.widgets.maps.figure import MARKED, moved
+from tokalign_lab.widgets.maps.job import job_words
+from tokalign_lab.widgets.maps.view import CELLS, GRID, WHOLE, MapView
+from tokalign_lab.widgets.maps.words import MapWords
 
 MESSAGE_BYTES = 1_000_000
 WORDS = ["the", "THE", "<script>alert(1)</script>", "東京", "naïve", "na", "ive", "zebra"]
@@ -289,7 +289,7 @@ class TestPanel:
 
     @pytest.mark.parametrize("around", ["", "outer = Panel('tabs', 'tl-tabs', None)\nouter._fill([panel])\n"])
     def test_a_process_ends_with_a_panel_open(self, around: str) -> None:
-        imports = "from test_widgets_maps import make_panel\nfrom tokalign_lab.widgets.panel import Panel\n"
+        imports = "from test_widgets_maps import make_panel\nfrom tokalign_lab.widgets.common.panel import Panel\n"
         code = f"{imports}panel = make_panel()\n{around}print('made')"
         said = subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120

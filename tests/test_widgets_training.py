@@ -30,7 +30,7 @@ from tokalign_lab.runs.process import start_time
 from tokalign_lab.runs.trash import delete_run
 from tokalign_lab.runs.words import STATE_WORDS, status_words
 from tokalign_lab.widgets import LabState, RunsPanel, TrainingPanel
-from tokalign_lab.widgets.background import WATCHER, Watcher, inline
+from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
 
 SETTINGS = {"model": "moved", "text": ["default"], "steps": 40, "batch_size": 2, "sequence_length": 8}
 NASTY = "<script>alert('x')</script>"

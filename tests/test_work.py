@@ -18,9 +18,9 @@ from tokalign_lab.runs import queue
 from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets import Lab
+from tokalign_lab.widgets.common.state import LabState
 from tokalign_lab.widgets.lab import runs_folder
 from tokalign_lab.widgets.lab_tabs import LabTabs
-from tokalign_lab.widgets.state import LabState
 
 
 @pytest.fixture

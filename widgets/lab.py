@@ -34,18 +34,19 @@ from tokalign_lab.run_report import write_run_report
 from tokalign_lab.runs.chain import STEPS, Chain
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_chains
-from tokalign_lab.widgets.background import later
-from tokalign_lab.widgets.compare_panel import ComparePanel
-from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
-from tokalign_lab.widgets.job_panel import JobPanel
-from tokalign_lab.widgets.lab_panels import LabPanels, fast
-from tokalign_lab.widgets.lexicon_panel import LexiconPanel
-from tokalign_lab.widgets.map_panel import MapPanel
-from tokalign_lab.widgets.pair_picker import PairPicker
-from tokalign_lab.widgets.panel import Panel
-from tokalign_lab.widgets.runs_panel import RunsPanel
-from tokalign_lab.widgets.state import LabState
-from tokalign_lab.widgets.training_panel import TrainingPanel
+
+from .common.background import later
+from .common.panel import Panel
+from .common.state import LabState
+from .compare.panel import ComparePanel
+from .lab_panels import LabPanels, fast
+from .lexicon.diagnosis import DiagnosisPanel
+from .lexicon.panel import LexiconPanel
+from .maps.panel import MapPanel
+from .pair.picker import PairPicker
+from .runs.job import JobPanel
+from .runs.panel import RunsPanel
+from .training.panel import TrainingPanel
 
 WARM_UP_S = 3.0  # after a panel was opened: its own work in the background comes first
 P = TypeVar("P", bound=Panel)
@@ -107,7 +108,7 @@ class Lab:
 
     def tabs(self) -> Panel:
         """Return everything in one panel with tabs; what a cell shows that ends in the lab itself."""
-        from tokalign_lab.widgets.lab_tabs import LabTabs
+        from .lab_tabs import LabTabs
 
         return self._opened("lab", LabTabs(self))
 

@@ -15,18 +15,19 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.results import diagnosis_of
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets.compare_panel import ComparePanel
-from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
-from tokalign_lab.widgets.job_panel import JobPanel
-from tokalign_lab.widgets.lexicon_panel import LexiconPanel
-from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
-from tokalign_lab.widgets.map_panel import MapPanel
-from tokalign_lab.widgets.pair_picker import PairPicker
-from tokalign_lab.widgets.panel import Panel
-from tokalign_lab.widgets.runs_panel import RunsPanel
-from tokalign_lab.widgets.state import LabState
-from tokalign_lab.widgets.training_panel import TrainingPanel
-from tokalign_lab.widgets.vocabularies import vocabularies_of
+
+from .common.panel import Panel
+from .common.state import LabState
+from .common.vocabularies import vocabularies_of
+from .compare.panel import ComparePanel
+from .lexicon.diagnosis import DiagnosisPanel
+from .lexicon.panel import LexiconPanel
+from .lexicon.view import Labels, LexiconView
+from .maps.panel import MapPanel
+from .pair.picker import PairPicker
+from .runs.job import JobPanel
+from .runs.panel import RunsPanel
+from .training.panel import TrainingPanel
 
 P = TypeVar("P", bound=Panel)
 

@@ -1,0 +1,80 @@
+"""Recorded runs on the screen: the mark that every panel of one carries, and the offer to look at one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+import ipywidgets as w
+
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_chains, recorded_words
+
+from .panel import bar, button
+
+_OFFER = (
+    "<b>No runs of yours here yet.</b> You can look at a recorded run first: a real pair, with every figure and curve "
+    "as it was measured. Nothing is computed or fetched."
+)
+_OFFER_MORE = "Recorded runs that come with the package can be looked at too; yours stay as they are."
+_SHOWN = "<b>You are looking at a recorded run, not at one of yours.</b> All tabs show it."
+
+
+def mark_html(words: str) -> str:
+    """Return the mark of a recorded run: when and how it was made in view, the rest one click away; "" for no words."""
+    if not words:
+        return ""
+    made, _, rest = words.partition(". ")
+    what, _, how = made.partition(": ")
+    return (
+        f'<div class="tl-recorded" role="note"><details><summary><b>{escape(what)}</b>: {escape(how)}.</summary>'
+        f"{escape(rest)}</details></div>"
+    )
+
+
+def mark_of(*runs: RunFolder) -> str:
+    """Return the mark of the first of these runs that is a recorded one; "" where none is."""
+    return mark_html(next((words for run in runs if (words := recorded_words(run.info()))), ""))
+
+
+class RecordedBar(w.VBox):
+    """Offers recorded runs to look at, or the way back from one.
+
+    Parameters
+    ----------
+    look : called with the runs to look at, by kind
+    leave : called to go back
+    guarded : wraps callbacks so that their errors are shown
+    """
+
+    def __init__(
+        self,
+        look: Callable[[dict[str, RunFolder]], None],
+        leave: Callable[[], None],
+        guarded: Callable[..., Callable[..., None]],
+    ) -> None:
+        self._chains = {chain["adapt"].name: chain for chain in recorded_chains()}
+        self._words = w.HTML()
+        options = [(chain["adapt"].title, name) for name, chain in self._chains.items()]
+        self.choice = w.Dropdown(options=options, description="Recorded run")
+        self.choice.add_class("tl-recorded-choice")
+        self._look = button(
+            "Look at a recorded run", guarded(lambda: look(self._chains[self.choice.value])), "tl-look-at-recorded",
+            "Show it in all tabs; your own runs stay as they are",
+        )  # fmt: skip
+        self._leave = button("Back to your own runs", guarded(leave), "tl-leave-recorded")
+        super().__init__([self._words, bar(self.choice, self._look, self._leave)])
+        self.add_class("tl-recorded-bar")
+
+    def show(self, looking: bool, empty: bool) -> None:
+        """Follow what the lab looks at.
+
+        Parameters
+        ----------
+        looking : whether it is a recorded run
+        empty : whether there is nothing of the user's own
+        """
+        self.layout.display = "" if self._chains else "none"
+        self._words.value = f'<div role="status">{_SHOWN if looking else _OFFER if empty else _OFFER_MORE}</div>'
+        self._leave.layout.display = "" if looking else "none"
+        self._look.button_style = "primary" if empty and not looking else ""

@@ -155,7 +155,7 @@ class TestLexiconView:
 class TestLexiconPanel:
     def test_a_row_selects_and_says_why(self) -> None:
         panel = LexiconPanel(make_lexicon())
-        panel.table.chosen = 4
+        panel.table.press(4)
         assert panel.lab_state.selection.ids == (4,)
         assert "Candidates" in panel.why.pair.value
         assert panel.selection["target_token"].tolist() == ["naïve"]
@@ -163,13 +163,13 @@ class TestLexiconPanel:
     def test_an_output_row_of_its_own_is_shown_beside_the_input_row(self) -> None:
         lexicon = make_lexicon()
         panel = LexiconPanel(lexicon)
-        panel.table.chosen = 4
+        panel.table.press(4)
         assert "The new row is mixed from" in panel.why.pair.value
         table = lexicon.table
         table["output_sources"], table["output_weights"] = table["sources"], [np.array([0.25])] * len(table)
         table["output_mean_weight"] = np.float32(0.75)
         panel = LexiconPanel(lexicon)
-        panel.table.chosen = 4
+        panel.table.press(4)
         assert "The new output row is mixed from" in panel.why.pair.value
         assert "mean of all rows" in panel.why.pair.value
 
@@ -191,7 +191,7 @@ class TestLexiconPanel:
         panel = LexiconPanel(make_lexicon([f"w{i}" for i in range(40)]))
         panel.go_to(99)
         assert len(panel.table.rows) == 10
-        assert panel.paged.turners[2].disabled
+        assert panel.paged.later.disabled
         panel.sort_by("id")
         assert panel.table.rows[0]["key"] == 0
         panel.sort_by("id")

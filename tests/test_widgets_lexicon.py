@@ -150,7 +150,7 @@ class TestFilters:
         panel.lab_state.select("target", [3, 4, 5], by="maps")
         panel.filters.selected.value = True
         assert panel.state["found"] == 3
-        panel.table.chosen = 4
+        panel.table.press(4)
         assert panel.lab_state.selection.ids == (4,)
         assert panel.state["found"] == 3
         panel.lab_state.select("target", [1], by="diagnosis")
@@ -189,7 +189,7 @@ class TestHistogram:
 class TestWhy:
     def test_neighbours_of_both_sides_with_partners_marked(self) -> None:
         panel = LexiconPanel(make_lexicon(), source_vectors=make_vectors(6), target_vectors=make_vectors(8, 1))
-        panel.table.chosen = 4
+        panel.table.press(4)
         html = panel.why.neighbours.value
         assert html.count("<tr><td>") == 7 + 5
         assert "Near its source token" in html
@@ -200,7 +200,7 @@ class TestWhy:
     def test_a_token_without_a_vector_says_so(self) -> None:
         few = make_vectors(2)
         panel = LexiconPanel(make_lexicon(), source_vectors=few, target_vectors=few)
-        panel.table.chosen = 5
+        panel.table.press(5)
         assert "Neither token has a vector" in panel.why.neighbours.value
 
 
@@ -212,7 +212,7 @@ class TestEditing:
         panel = self.panel(tmp_path)
         editor = panel.editor
         assert editor.reject.disabled
-        panel.table.chosen = 4
+        panel.table.press(4)
         assert [i for _, i in editor.choice.options] == [4, 0]  # the candidates
         assert editor.choice.value == 0, "what is offered first is another one than it has"
         editor.note.value = f"see {EVIL}"
@@ -234,7 +234,7 @@ class TestEditing:
 
     def test_another_source_is_found_by_word_or_id_and_then_by_the_search(self, tmp_path: Path) -> None:
         panel = self.panel(tmp_path)
-        panel.table.chosen = 4
+        panel.table.press(4)
         panel.editor.search.value = "s3"
         assert panel.editor.choice.options == (("s3  (id 3)", 3),)
         panel.editor.choose.click()
@@ -245,7 +245,7 @@ class TestEditing:
 
     def test_edits_are_there_again_in_a_new_panel_and_on_a_shared_view(self, tmp_path: Path) -> None:
         first = self.panel(tmp_path)
-        first.table.chosen = 4
+        first.table.press(4)
         first.editor.choose.click()
         again = self.panel(tmp_path, view=first.view)
         assert again.lexicon.table["origin"].iat[4] == "edited"
@@ -254,7 +254,7 @@ class TestEditing:
 
     def test_pins(self, tmp_path: Path) -> None:
         panel = self.panel(tmp_path)
-        panel.table.chosen = 4
+        panel.table.press(4)
         panel.editor.pin.click()
         assert panel.lab_state.pins == (("target", 4),)
         assert panel.editor.pin.description == "Unpin"
@@ -292,7 +292,7 @@ def test_tokens_are_text_everywhere() -> None:
     panel = LexiconPanel(make_lexicon(words), source_vectors=make_vectors(6), target_vectors=make_vectors(9, 1))
     panel.lab_state.select("target", [0])
     panel.editor.choose.click()
-    shown = [panel._head, panel.why.pair, panel.why.neighbours, panel.editor.status, panel.paged._where]
+    shown = [panel._head, panel.why.pair, panel.why.neighbours, panel.editor.status, panel.paged.where]
     assert all("<script" not in widget.value for widget in shown)
     before, after = differences([EVIL, "␣a"], ["", "␣a"])
     assert "<script" not in before + after

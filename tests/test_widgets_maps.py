@@ -393,7 +393,7 @@ class TestPanel:
             assert {row["cells"][3] for row in table.rows} == {"yes"}  # one space and its copy
             assert f"{space} space" in table.caption.lower()
         chosen = panel.neighbours.tables["target"].rows[0]["key"]
-        panel.neighbours.tables["target"].chosen = chosen
+        panel.neighbours.tables["target"].press(chosen)
         assert (panel.lab_state.selection.space, panel.lab_state.selection.ids) == ("target", (chosen,))
 
     def test_a_partner_without_a_vector_has_no_neighbours_to_compare(self) -> None:
@@ -481,14 +481,14 @@ class TestJob:
     def test_cancel_ends_a_running_job_and_hides_the_line(self) -> None:
         panel = make_panel(n=3000, sources=2000, fit_on=5000)
         panel.lay_out("umap")
-        assert panel._job.box.layout.display == ""
+        assert panel._job.layout.display == ""
         panel._job.cancel_button.click()
         deadline = time.monotonic() + 60
-        while panel._job.box.layout.display == "" and time.monotonic() < deadline:
+        while panel._job.layout.display == "" and time.monotonic() < deadline:
             time.sleep(0.1)
         (run,) = [RunFolder(file.parent) for file in runs_root().glob("*/run.json")]
         assert run.state == "cancelled"
-        assert panel._job.box.layout.display == "none"
+        assert panel._job.layout.display == "none"
         assert panel._error.value == ""
         assert panel.state["method"] == "pca"
 

@@ -104,7 +104,7 @@ class TestChoices:
         picker._list._search.value = "sentencepiece"
         assert [row["cells"][0] for row in picker._list.table.rows] == ["sp32k"]
         assert picker._list._uses[0].disabled
-        picker._list.table.chosen = picker._list.table.rows[0]["key"]
+        picker._list.table.press(picker._list.table.rows[0]["key"])
         picker._list._uses[0].click()
         assert picker.lab_state.source == "sp32k"
         assert picker._choices["source"].value == "sp32k"

@@ -17,8 +17,9 @@ import ipywidgets as w
 from tokalign_lab.runs.chain import NO_MODEL
 from tokalign_lab.runs.folder import ENDED, RunFolder
 
-from .common.background import WATCHER, submit
-from .common.panel import Panel, bar, button
+from .common.background import submit
+from .common.panel import Panel
+from .common.part import Box, bar, html
 from .common.recorded import RecordedBar
 from .runs.job import JobPanel
 from .training.forms import TuneForm
@@ -27,22 +28,22 @@ if TYPE_CHECKING:
     from .lab import Lab
 
 
-class ReportBox(w.VBox):
-    """A button that writes one HTML file.
+class ReportBox(Box):
+    """A button that writes one HTML file, and says where it is.
 
     Parameters
     ----------
     write : writes it and returns its path
-    guarded : wraps a callback so that its errors are seen (`Panel.guarded`)
     """
 
-    def __init__(self, write: Callable[[], Path], guarded: Callable[..., Callable[..., None]]) -> None:
-        self._write, self._guarded = write, guarded
-        self._start = button("Write the report", guarded(self.start), "tl-report", style="primary")
-        self._told = w.HTML()
-        words = w.HTML(
+    def __init__(self, write: Callable[[], Path]) -> None:
+        self._write = write
+        self._start = self.button("Write the report", self.start, "tl-report", style="primary")
+        self._told = html()
+        words = html(
+            "",
             "<h3>Report</h3><div class='tl-note'>One HTML file with the pair, the scores, the diagnosis, both maps, "
-            "the curves, the best and the worst pairs, and the commands that made them. It needs no network.</div>"
+            "the curves, the best and the worst pairs, and the commands that made them. It needs no network.</div>",
         )
         super().__init__([words, bar(self._start, self._told)])
 
@@ -64,7 +65,7 @@ class ReportBox(w.VBox):
             finally:
                 self._start.disabled = False
 
-        submit(self._guarded(work))
+        self.soon(work)
 
 
 TABS = {
@@ -104,19 +105,18 @@ class LabTabs(Panel):
             "training": self._make_training,
             "compare": lambda: [lab.panels.compare()],
             "runs": lambda: [lab.panels.runs()],
-            "report": lambda: [ReportBox(lab.report, self.guarded)],
+            "report": lambda: [ReportBox(lab.report)],
         }
         for name, box in self._boxes.items():
             box.add_class(f"tl-tab-{name}")
         self._tabs = w.Tab(children=list(self._boxes.values()), titles=list(TABS.values()))
         self._tabs.add_class("tl-lab-tabs")
         self._tabs.selected_index = list(TABS).index(self.tab)
-        self._tabs.observe(self.guarded(self._on_tab), names="selected_index")
-        self._recorded = RecordedBar(lab.look_at_recorded, lab.look_at_own, self.guarded)
+        self._tabs.observe(self.guarded(lambda change: self._on_tab(change["new"])), names="selected_index")
+        self._recorded = RecordedBar(lab.look_at_recorded, lab.look_at_own)
         self._fill([self._recorded, self._tabs])
         self._watch(lambda _change: self._follow(), "work")
         self._watch(self._on_state_tab, "tab")
-        self._name = f"lab:{lab.runs.resolve()}"
         lab.work.go_on()
         self._follow()
 
@@ -135,14 +135,8 @@ class LabTabs(Panel):
         """Return a cell that shows the lab again; the view is kept in its folder."""
         return f"from tokalign_lab.widgets import Lab\n\nLab(runs={str(self.lab.runs)!r})"
 
-    def close(self) -> None:
-        """Close all tabs; the runs go on."""
-        if not self.closed:
-            WATCHER.stop(self._name, self._tick)
-        super().close()
-
-    def _on_tab(self, change: Any) -> None:
-        self.lab_state.tab = list(TABS)[change["new"]]
+    def _on_tab(self, index: int) -> None:
+        self.lab_state.tab = list(TABS)[index]
 
     def _on_state_tab(self, _change: Any) -> None:
         self._tabs.selected_index = list(TABS).index(self.tab)
@@ -150,19 +144,12 @@ class LabTabs(Panel):
 
     def _follow(self) -> None:
         """Look at the runs until they have ended: what they make is shown as soon as it is there."""
-        self._show()
-        WATCHER.watch(self._name, self._tick)
+        self.follow(f"lab:{self.lab.runs.resolve()}", self._look)
 
-    def _tick(self) -> bool:
-        if self.closed:
-            return False
-        try:
-            self._show()
-            run = self.lab.work.find("align")
-            return run is not None and run.state not in ENDED
-        except Exception as error:  # no one sees a thread's exceptions: the panel must say them
-            self.show_error(error)
-            return False
+    def _look(self) -> bool:
+        self._show()
+        run = self.lab.work.find("align")
+        return run is not None and run.state not in ENDED
 
     def _needs(self, tab: str) -> Any:
         """Return what a tab shows, to know when it has become another."""
@@ -195,7 +182,7 @@ class LabTabs(Panel):
                 try:
                     self._put(tab, self._makers[tab]())
                 except Exception as error:
-                    again = button("Try again", self.refresh, "tl-try-again")
+                    again = self.button("Try again", self.refresh, "tl-try-again")
                     self._put(tab, [_words("This could not be shown."), again])
                     self.show_error(error)
 
@@ -204,6 +191,7 @@ class LabTabs(Panel):
     def _put(self, tab: str, children: list[w.Widget]) -> None:
         if self.closed:
             return
+        self.adopt(children)
         box = self._boxes[tab]
         former, box.children = box.children, tuple(children)
         for child in former:
@@ -230,7 +218,7 @@ class LabTabs(Panel):
             made.append(self.lab.panels.training(tuned))
         if aligned.recorded:
             return [*made, _words(NO_MODEL)]
-        tune = TuneForm(self.guarded, lambda settings: self.lab.work.tune(**settings), self.lab.tune_defaults)
+        tune = TuneForm(lambda settings: self.lab.work.tune(**settings), self.lab.tune_defaults)
         return [*made, tune]
 
 

@@ -1,14 +1,9 @@
-"""What every panel has: a frame in the page's theme, a place for its own errors, and an orderly end.
-
-Exceptions in widget callbacks vanish otherwise: `guarded` puts an `InputError`'s sentence in the panel, and for a
-fault of ours its last line with the traceback one click away.
-"""
+"""What every panel has: a frame in the page's theme, a place for its errors, the code that shows it, an orderly end."""
 
 from __future__ import annotations
 
-import functools
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pprint import pformat
 from typing import Any
@@ -19,6 +14,7 @@ import pandas as pd
 from tokalign_lab.errors import InputError
 
 from .background import later
+from .part import Part, html, shown
 from .state import LabState
 from .theme import ThemeProbe
 
@@ -26,7 +22,7 @@ from .theme import ThemeProbe
 FIGURE_S = 5.0
 
 
-class Panel(w.VBox):
+class Panel(Part, w.VBox):
     """A box of widgets over one `LabState`.
 
     Parameters
@@ -47,16 +43,20 @@ class Panel(w.VBox):
         self.setup = ""  # lines that make what `to_code` names; set by who opened the panel, the lab
         self._observed: list[tuple[Callable[..., None], list[str]]] = []
         self._closed = False
+        self.panel = self
+        self.followed: dict[str, Callable[[], bool]] = {}
         self._probe = ThemeProbe(label=name)
-        self._error = w.HTML()
-        self._error.add_class("tl-error")
-        self._error.layout.display = "none"
-        self._badge = w.HTML()
-        self._badge.layout.display = "none"
+        self._error, self._badge, self._code = html("tl-error"), html(), html("tl-code")
+        for empty in (self._error, self._badge, self._code):
+            shown(empty, False)
+        self._copy = self.button(
+            "Copy as code", self.copy_code, "tl-copy-code", "Copy a cell that shows this again, to paste it anywhere"
+        )
         super().__init__()
         self.add_class("tl-panel")
         self.add_class(hook)
         self._probe.observe(self._on_theme, names=["dark", "seen"])
+        self._probe.on_copied = self._show_code
 
     def __repr__(self) -> str:
         """Name the panel: a cell that shows it asks for this, and ipywidgets would copy every figure in it.
@@ -66,16 +66,26 @@ class Panel(w.VBox):
         return f"<{type(self).__name__}: {self._probe.label}>"
 
     def _fill(self, children: Sequence[w.Widget]) -> None:
-        self.children = (self._probe, self._error, self._badge, *children)
+        self.children = (self._probe, self._error, self._badge, *children, self._copy, self._code)
+        self.adopt(children)
+
+    def adopt(self, children: Iterable[w.Widget]) -> None:
+        """Become the panel of these parts, and of all that is in them."""
+        for child in children:
+            if isinstance(child, Panel):
+                continue
+            if isinstance(child, Part):
+                child.panel = self
+            self.adopt(getattr(child, "children", ()))
 
     def _on_theme(self, _change: object) -> None:
         self.lab_state.theme = "dark" if self._probe.dark else "light"
 
-    def mark(self, html: str) -> None:
+    def mark(self, words: str) -> None:
         """Write above everything what must be known of all that is shown; "" takes it away."""
-        if self._badge.value != html:
-            self._badge.value = html
-            self._badge.layout.display = "" if html else "none"
+        if self._badge.value != words:
+            self._badge.value = words
+            shown(self._badge, bool(words))
 
     def _watch(self, callback: Callable[..., None], *names: str) -> None:
         """Call `callback(change)` when these traits of the shared state change, until the panel is closed."""
@@ -88,20 +98,6 @@ class Panel(w.VBox):
         if self.lab_state.looks.get(name) != values:
             self.lab_state.looks = {**self.lab_state.looks, name: values}
 
-    def guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
-        """Wrap a callback so that what it raises is shown in the panel."""
-
-        @functools.wraps(callback)
-        def safe(*arguments: Any, **named: Any) -> None:
-            if self._closed:
-                return
-            try:
-                callback(*arguments, **named)
-            except Exception as error:
-                self.show_error(error)
-
-        return safe
-
     def show_error(self, error: Exception) -> None:
         """Say in the panel what went wrong."""
         if isinstance(error, InputError):
@@ -113,12 +109,12 @@ class Panel(w.VBox):
                 f"<details><summary>Where this happened</summary><pre>{escape(trace)}</pre></details>"
             )
         self._error.value = f'<div role="alert"><b>This did not work.</b> {message}</div>'
-        self._error.layout.display = ""
+        shown(self._error, True)
 
     def clear_error(self) -> None:
         """Take the last error away."""
         self._error.value = ""
-        self._error.layout.display = "none"
+        shown(self._error, False)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -148,6 +144,18 @@ class Panel(w.VBox):
             ]
         )
 
+    def copy_code(self) -> None:
+        """Put the cell that shows this view again on the page's clipboard, and below the panel."""
+        self._probe.copy(self.to_code())
+
+    def _show_code(self, copied: bool) -> None:
+        told = "Copied; paste it into a cell." if copied else "The page may not copy; select the code and copy it."
+        self._code.value = (
+            f'<details{"" if copied else " open"}><summary><span role="status">{told}</span></summary>'
+            f'<pre tabindex="0">{escape(self.to_code())}</pre></details>'
+        )
+        shown(self._code, True)
+
     def _changed_view(self) -> dict[str, Any]:
         """Return what of the shared state this panel shows and `to_code` writes down: what is not as at first."""
         fresh = LabState().to_dict()
@@ -165,6 +173,8 @@ class Panel(w.VBox):
         if self._closed:
             return
         self._closed = True
+        for name in list(self.followed):
+            self.unfollow(name)
         for callback, names in self._observed:
             self.lab_state.unobserve(callback, names=names)
         _close_all(self.children, self.figure)
@@ -184,19 +194,3 @@ def _close_all(children: Sequence[w.Widget], but: w.Widget | None) -> None:
             _close_all(getattr(child, "children", ()), but)
         if child is not but:
             child.close()
-
-
-def button(label: str, action: Callable[[], None], hook: str, help: str = "", style: str = "") -> w.Button:
-    """Return a button with words on it; `action` takes no arguments."""
-    made = w.Button(description=label, tooltip=help or label, button_style=style)
-    made.layout.width = "auto"
-    made.add_class(hook)
-    made.on_click(lambda _button: action())
-    return made
-
-
-def bar(*children: w.Widget) -> w.HBox:
-    """Put controls side by side that wrap onto a second line when the panel is narrow."""
-    made = w.HBox(children)
-    made.add_class("tl-bar")
-    return made

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
-import ipywidgets as w
-
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_chains, recorded_words
 
-from .panel import bar, button
+from .part import Box, bar, html, shown
 
 _OFFER = (
     "<b>No runs of yours here yet.</b> You can look at a recorded run first: a real pair, with every figure and curve "
@@ -37,32 +35,25 @@ def mark_of(*runs: RunFolder) -> str:
     return mark_html(next((words for run in runs if (words := recorded_words(run.info()))), ""))
 
 
-class RecordedBar(w.VBox):
+class RecordedBar(Box):
     """Offers recorded runs to look at, or the way back from one.
 
     Parameters
     ----------
     look : called with the runs to look at, by kind
     leave : called to go back
-    guarded : wraps callbacks so that their errors are shown
     """
 
-    def __init__(
-        self,
-        look: Callable[[dict[str, RunFolder]], None],
-        leave: Callable[[], None],
-        guarded: Callable[..., Callable[..., None]],
-    ) -> None:
+    def __init__(self, look: Callable[[dict[str, RunFolder]], None], leave: Callable[[], None]) -> None:
         self._chains = {chain["adapt"].name: chain for chain in recorded_chains()}
-        self._words = w.HTML()
+        self._words = html()
         options = [(chain["adapt"].title, name) for name, chain in self._chains.items()]
-        self.choice = w.Dropdown(options=options, description="Recorded run")
-        self.choice.add_class("tl-recorded-choice")
-        self._look = button(
-            "Look at a recorded run", guarded(lambda: look(self._chains[self.choice.value])), "tl-look-at-recorded",
+        self.choice = self.menu("Recorded run", "tl-recorded-choice", options=options)
+        self._look = self.button(
+            "Look at a recorded run", lambda: look(self._chains[self.choice.value]), "tl-look-at-recorded",
             "Show it in all tabs; your own runs stay as they are",
         )  # fmt: skip
-        self._leave = button("Back to your own runs", guarded(leave), "tl-leave-recorded")
+        self._leave = self.button("Back to your own runs", leave, "tl-leave-recorded")
         super().__init__([self._words, bar(self.choice, self._look, self._leave)])
         self.add_class("tl-recorded-bar")
 
@@ -74,7 +65,7 @@ class RecordedBar(w.VBox):
         looking : whether it is a recorded run
         empty : whether there is nothing of the user's own
         """
-        self.layout.display = "" if self._chains else "none"
+        shown(self, bool(self._chains))
         self._words.value = f'<div role="status">{_SHOWN if looking else _OFFER if empty else _OFFER_MORE}</div>'
-        self._leave.layout.display = "" if looking else "none"
+        shown(self._leave, looking)
         self._look.button_style = "primary" if empty and not looking else ""

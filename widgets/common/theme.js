@@ -1,5 +1,5 @@
 // Tells Python whether JupyterLab is light or dark, now and whenever it changes, and names the panel it sits in
-// for screen readers. Works without JupyterLab too: then the page's own background decides.
+// for screen readers; puts text on the clipboard. Works without JupyterLab too: then the page's own background decides.
 
 function isDark() {
   const stated = document.body.dataset.jpThemeLight;
@@ -29,6 +29,15 @@ function watch(model) {
   return () => observer.disconnect();
 }
 
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false; // a page that is not from this machine and not encrypted has no clipboard
+  }
+}
+
 function render({ model, el }) {
   el.style.display = "none";
   requestAnimationFrame(() => {
@@ -41,7 +50,12 @@ function render({ model, el }) {
   // plotly measures its place once, before the cell has its width, and then listens to the window only
   const follow = new ResizeObserver(() => window.dispatchEvent(new Event("resize")));
   const unwatch = watch(model);
+  const copy = async (message) => {
+    if (message.copy !== undefined) model.send({ copied: await copied(message.copy) });
+  };
+  model.on("msg:custom", copy);
   return () => {
+    model.off("msg:custom", copy);
     follow.disconnect();
     unwatch();
   };

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
-
-import ipywidgets as w
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import tokenize_pair
@@ -15,7 +12,7 @@ from tokalign_lab.runs.results import held_out_of, measured_otherwise
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.background import Latest
-from ..common.panel import button
+from ..common.part import Bar, html, said, shown
 from .view import Paired, Side
 
 MEASURE, STOP = "Measure the difference", "Stop measuring"
@@ -29,36 +26,28 @@ class _Stopped(Exception):
     """Nobody waits for the figures any more."""
 
 
-class DifferenceBar(w.HBox):
+class DifferenceBar(Bar):
     """A button that measures, or stops that, and words that say how far it is or why it cannot.
 
     Parameters
     ----------
-    guarded : wraps a callback so that its errors are seen, and does nothing once the panel is closed
     vocabularies : gives the source and target vocabulary of a lexicon
     show : called with the scores
     """
 
-    def __init__(
-        self,
-        guarded: Callable[[Callable[..., None]], Callable[..., None]],
-        vocabularies: Callable[[Lexicon], Sequence[Vocabulary]],
-        show: Callable[[Paired], None],
-    ) -> None:
-        self._guarded, self._vocabularies, self._show = guarded, vocabularies, guarded(show)
+    def __init__(self, vocabularies: Callable[[Lexicon], Sequence[Vocabulary]], show: Callable[[Paired], None]) -> None:
+        self._vocabularies, self._show = vocabularies, show
         self._pair: tuple[Lexicon, Lexicon, RunFolder] | None = None
         self._latest = Latest()
-        self.button = button(
-            MEASURE, guarded(self.press), "tl-measure-difference",
+        self.measure = self.button(
+            MEASURE, self.press, "tl-measure-difference",
             "Scores of both on the same held-out documents, and the interval of the difference",
         )  # fmt: skip
-        self.sentences = w.Checkbox(value=True, description="Sentence score and BERTScore too (slower)", indent=False)
-        self.sentences.layout.width = "auto"
-        self.note = w.HTML()
-        super().__init__([self.button, self.sentences, self.note])
-        self.add_class("tl-bar")
+        self.sentences = self.check("Sentence score and BERTScore too (slower)", "", value=True)
+        self.note = html()
+        super().__init__([self.measure, self.sentences, self.note])
 
-    def offer(self, a: Side, b: Side) -> None:
+    def compare(self, a: Side, b: Side) -> None:
         """Get ready for these two; the text is that of the first of them that is an align run."""
         self._stop()  # what is being measured is of another pair
         runs = [side.run for side in (a, b) if side.run is not None and side.run.info()["kind"] == "align"]
@@ -68,13 +57,13 @@ class DifferenceBar(w.HBox):
             runs = []
         if a.lexicon is not None and b.lexicon is not None and runs:
             self._pair = (a.lexicon, b.lexicon, runs[0])
-        self.button.disabled = self.sentences.disabled = self._pair is None
-        self.layout.display = "none" if a.lexicon is None or b.lexicon is None else ""
+        self.measure.disabled = self.sentences.disabled = self._pair is None
+        shown(self, a.lexicon is not None and b.lexicon is not None)
         self._say(_RECORDED if recorded else _warning(runs))
 
     def press(self) -> None:
         """Begin to measure, or stop."""
-        if self.button.description == STOP:
+        if self.measure.description == STOP:
             self._stop()
             self._say("Stopped.")
         elif self._pair is not None:
@@ -82,45 +71,37 @@ class DifferenceBar(w.HBox):
 
     def _stop(self) -> None:
         self._latest.submit(lambda is_current: None)
-        self.button.description = MEASURE
+        self.measure.description = MEASURE
 
     def _measure(self, a: Lexicon, b: Lexicon, run: RunFolder) -> None:
         """Score both on the same documents, away from the callback."""
         encoder = "minilm" if self.sentences.value else None
-        self.button.description = STOP
+        self.measure.description = STOP
         self._say("Reading the held-out text …")
 
-        def work(is_current: Callable[[], bool]) -> None:
+        def work(wanted: Callable[[], bool]) -> Paired:
             def tell(share: float, words: str) -> None:
-                if not is_current():
+                if not wanted():
                     raise _Stopped
                 self._say(f"{share:.0%}: {words} …")
 
-            def score() -> None:
-                try:
-                    documents = held_out_of(run)
-                    tell(0.0, f"Tokenising {len(documents):,} documents both ways")
-                    pair = tokenize_pair(*self._vocabularies(a), documents)
-                    found = paired_scores(a, b, pair, encoder, progress=tell)
-                    tell(1.0, "done")
-                except _Stopped:
-                    return
-                except Exception:
-                    self._say("")
-                    raise
-                self._say("")
-                self._show(found)
+            documents = held_out_of(run)
+            tell(0.0, f"Tokenising {len(documents):,} documents both ways")
+            pair = tokenize_pair(*self._vocabularies(a), documents)
+            return paired_scores(a, b, pair, encoder, progress=tell)
 
-            try:
-                self._guarded(score)()
-            finally:
-                if is_current():
-                    self.button.description = MEASURE
+        def show(found: Paired) -> None:
+            self._ended()
+            self._show(found)
 
-        self._latest.submit(work)
+        self.newest(self._latest, work, show, self._ended)
+
+    def _ended(self) -> None:
+        self._say("")
+        self.measure.description = MEASURE
 
     def _say(self, words: str) -> None:
-        self.note.value = f'<div class="tl-note" role="status">{escape(words)}</div>'
+        self.note.value = said(words, "tl-note")
 
 
 def _warning(runs: Sequence[RunFolder]) -> str:

@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
-import numpy as np
 import pandas as pd
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.evaluation.comparison import LexiconComparison, compare_lexicons
 from tokalign_lab.evaluation.finding import MOST_IDS
 from tokalign_lab.runs.results import measured_otherwise
+from tokalign_lab.runs.words import fixed
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.background import Latest
-from ..common.panel import Panel, bar, button
+from ..common.panel import Panel
+from ..common.part import bar, html, said, shown
 from ..common.recorded import mark_of
 from ..common.state import LabState
-from ..common.table import Column, RowTable
+from ..common.table import Column, Pages, RowTable
 from ..common.vocabularies import vocabularies_of
 from ..lexicon.view import Labels
 from .difference import DifferenceBar
@@ -91,37 +92,27 @@ class ComparePanel(Panel):
         self.paired: Paired | None = None
         self._labels: list[Labels] = []
         self._rows = pd.DataFrame()
-        self._page = 0
-        self._repainting = False
         self._latest = Latest()
-        self.recipes = RecipesView(self.guarded, self.compare_with, on_align, runs)
-        self.difference = DifferenceBar(self.guarded, self._pair_of, self._show_paired)
+        self.recipes = RecipesView(self.compare_with, on_align, runs)
+        self.difference = DifferenceBar(self._pair_of, self._show_paired)
         self._build(show)
-        self._watch(self._on_selection, "selection")
+        self._watch(lambda _change: self._mark(), "selection")
         self.refresh()
 
     def _build(self, show: str) -> None:
-        self._head, self._summary, self._scores, self._slices, self._where = (w.HTML() for _ in range(5))
-        self._where.add_class("tl-where")
-        self._which = w.Dropdown(
+        self._head, self._summary, self._scores, self._slices = (html() for _ in range(4))
+        self._which = self.menu(
+            "Show", "tl-change-filter", lambda _which: self._filter(), value=show,
             options=[("All that moved", "moved"), *((words, change) for change, words in CHANGE_NAMES.items())],
-            value=show, description="Show",
         )  # fmt: skip
-        self._which.add_class("tl-change-filter")
-        self._which.observe(self.guarded(lambda _change: self._filter()), names="value")
-        self.table = RowTable(COLUMNS)
-        self.table.add_class("tl-compare-table")
-        self.table.observe(self.guarded(self._on_row), names="chosen")
-        self._pages = [
-            button("Previous", self.guarded(lambda: self.go_to(self._page - 1)), "tl-previous"),
-            button("Next", self.guarded(lambda: self.go_to(self._page + 1)), "tl-next"),
-        ]
-        self._select = button(
-            "Select all of these", self.guarded(self.select_shown), "tl-select-changed",
+        self.table = RowTable(COLUMNS, "tl-compare-table", self.guarded(self._on_row))
+        self._select = self.button(
+            "Select all of these", self.select_shown, "tl-select-changed",
             f"Select up to {MOST_IDS:,} of these tokens, so that the inspector and the maps show them",
         )  # fmt: skip
-        swap = button("Swap", self.guarded(self.swap), "tl-swap", "Exchange A and B")
-        self._tokens = w.VBox([bar(self._which, self._select), self.table, bar(*self._pages, self._where)])
+        swap = self.button("Swap", self.swap, "tl-swap", "Exchange A and B")
+        self._pages = Pages(self.table, PAGE, self._show_page, _where)
+        self._tokens = w.VBox([bar(self._which, self._select), self._pages])
         self._tokens.layout.overflow = "visible"
         self._fill(
             [
@@ -139,7 +130,7 @@ class ComparePanel(Panel):
     def state(self) -> dict[str, Any]:
         """The shared view, the filter, and how many tokens changed in which way."""
         counts = self.comparison.counts if self.comparison is not None else {}
-        return super().state | {"show": self._which.value, "page": self._page, "counts": counts}
+        return super().state | {"show": self._which.value, "page": self._pages.page, "counts": counts}
 
     def _call(self) -> list[str]:
         made = zip(("source", "target"), self._vocabularies, strict=True)
@@ -162,56 +153,37 @@ class ComparePanel(Panel):
 
     def refresh(self) -> None:
         """Read both again and compare."""
-        self._head.value = '<div class="tl-note" role="status">Reading both …</div>'
+        self._head.value = said("Reading both …", "tl-note")
         self.paired = None
 
-        def work(is_current: Callable[[], bool]) -> None:
-            try:
-                sides = [Side.of(given, code) for given, code in zip(self._given, ("left", "right"), strict=True)]
-                lexicons = [side.lexicon for side in sides]
-                found, labels = None, []
-                if lexicons[0] is not None and lexicons[1] is not None:
-                    found = compare_lexicons(lexicons[0], lexicons[1])
-                    labels = [Labels(lexicon, *self._pair_of(lexicon)) for lexicon in lexicons if lexicon is not None]
-            except Exception as error:
-                if is_current() and not self.closed:
-                    self._head.value = ""
-                    self.show_error(error)
-                return
-            if is_current() and not self.closed:
-                self.clear_error()
-                self.sides, self.comparison, self._labels = sides, found, labels
-                self._draw()
+        def work(_wanted: object) -> tuple[list[Side], LexiconComparison | None, list[Labels]]:
+            sides = [Side.of(given, code) for given, code in zip(self._given, ("left", "right"), strict=True)]
+            lexicons = [side.lexicon for side in sides if side.lexicon is not None]
+            if len(lexicons) < 2:
+                return sides, None, []
+            found = compare_lexicons(lexicons[0], lexicons[1])
+            return sides, found, [Labels(lexicon, *self._pair_of(lexicon)) for lexicon in lexicons]
 
-        self._latest.submit(self._guarded_work(work))
+        def show(found: tuple[list[Side], LexiconComparison | None, list[Labels]]) -> None:
+            self.clear_error()
+            self.sides, self.comparison, self._labels = found
+            self._draw()
+
+        self.newest(self._latest, work, show, failed=lambda: setattr(self._head, "value", ""))
 
     def go_to(self, page: int) -> None:
         """Show this page of the tokens, counted from 0."""
-        last = max(0, (len(self._rows) - 1) // PAGE)
-        self._page = min(max(page, 0), last)
-        first = self._page * PAGE
-        rows = self._rows.iloc[first : first + PAGE]
-        with self.table.hold_sync():
-            self.table.caption = f"Tokens: {self._which.label.lower()}, most used first"
-            self.table.show(rows["target_id"].tolist(), [self._cells(row) for row in rows.to_dict("records")])
-            self._mark()
-        n = len(self._rows)
-        shown = f"Rows {first + 1:,} to {first + len(rows):,} of {n:,}" if n else "No token changed in this way."
-        self._where.value = f'<span role="status" aria-live="polite">{shown}</span>'
-        self._pages[0].disabled, self._pages[1].disabled = self._page == 0, self._page == last
-        self._select.disabled = not n
+        self._pages.show(self._rows, page)
+        self._select.disabled = not len(self._rows)
+
+    def _show_page(self, rows: pd.DataFrame) -> None:
+        self.table.caption = f"Tokens: {self._which.label.lower()}, most used first"
+        self.table.show(rows["target_id"].tolist(), [self._cells(row) for row in rows.to_dict("records")])
+        self._mark()
 
     def select_shown(self) -> None:
         """Select the tokens of the filter, the most used first."""
         self.lab_state.select("target", self._rows["target_id"].iloc[:MOST_IDS].tolist(), by="compare")
-
-    def close(self) -> None:
-        """Stop following the state, and the runs that the recipes table waits for."""
-        self.recipes.stop()
-        super().close()
-
-    def _guarded_work(self, work: Callable[[Callable[[], bool]], None]) -> Callable[[Callable[[], bool]], None]:
-        return lambda is_current: self.guarded(work)(is_current)
 
     def _pair_of(self, lexicon: Lexicon) -> list[Vocabulary]:
         return [given or vocabularies_of(lexicon)[i] for i, given in enumerate(self._vocabularies)]
@@ -226,13 +198,13 @@ class ComparePanel(Panel):
         found = self.comparison
         one_run = len({side.run.path if side.run is not None else side.code for side in (a, b)}) == 1
         self._summary.value = SAME_RUN * one_run + (summary_html(found) if found is not None else "")
-        self._tokens.layout.display = "" if found is not None else "none"
+        shown(self._tokens, found is not None)
         self._scores.value = scores_html(a, b) if found is not None else ""
         runs = [side.run for side in (a, b) if side.run is not None]
         self.mark(mark_of(*runs))
         otherwise: Sequence[str] = measured_otherwise(*runs) if len(runs) == 2 else ()
         self._slices.value = slices_html(a, b, otherwise)
-        self.difference.offer(a, b)
+        self.difference.compare(a, b)
         if found is not None:
             self._filter()
             self.recipes.show(_name(a.lexicon, 0), _name(a.lexicon, 1), [side.run for side in (a, b)])
@@ -256,32 +228,24 @@ class ComparePanel(Panel):
             CHANGE_NAMES[row["change"]],
             a.of("source", row["partner_a"]) or "–",
             b.of("source", row["partner_b"]) or "–",
-            _figure(row["score_a"]),
-            _figure(row["score_b"]),
+            fixed(row["score_a"]),
+            fixed(row["score_b"]),
             row["origin_a"],
             row["origin_b"],
             f"{row['frequency']:,}",
         ]
 
-    def _on_row(self, change: Any) -> None:
-        if change["new"] >= 0 and not self._repainting:
-            self.lab_state.select("target", [change["new"]], by="compare")
-
-    def _on_selection(self, _change: Any) -> None:
-        self._mark()
+    def _on_row(self, key: int) -> None:
+        self.lab_state.select("target", [key], by="compare")
 
     def _mark(self) -> None:
         chosen = self.lab_state.selection
-        self._repainting = True  # the table reports what is set here as if it had been clicked
-        try:
-            self.table.chosen = chosen.ids[0] if chosen and chosen.space == "target" else -1
-        finally:
-            self._repainting = False
+        self.table.chosen = chosen.ids[0] if chosen and chosen.space == "target" else -1
+
+
+def _where(first: int, last: int, n: int) -> str:
+    return f"Rows {first:,} to {last:,} of {n:,}" if n else "No token changed in this way."
 
 
 def _name(lexicon: Lexicon | None, side: int) -> str:
     return str(lexicon.provenance[("source", "target")[side]]["name"]) if lexicon is not None else ""
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "–"

@@ -19,10 +19,10 @@ from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.results import recipes_table
 from tokalign_lab.runs.words import STATE_WORDS, duration
 
-from ..common.background import WATCHER, Latest, submit
-from ..common.panel import bar, button
+from ..common.background import Latest
+from ..common.part import Box, bar, html, shown
 from ..common.table import Column, RowTable
-from .view import figure
+from .view import score_words
 
 COLUMNS = (
     Column("recipe", "Recipe", "how the pair was aligned"),
@@ -38,12 +38,11 @@ COLUMNS = (
 )
 
 
-class RecipesView(w.VBox):
+class RecipesView(Box):
     """The table of recipes.
 
     Parameters
     ----------
-    guarded : wraps a callback so that its errors are seen (`Panel.guarded`)
     use : called with "a" or "b" and a run's path
     on_align : called with a recipe; None switches the button off
     runs : the folder of runs
@@ -51,36 +50,31 @@ class RecipesView(w.VBox):
 
     def __init__(
         self,
-        guarded: Callable[[Callable[..., None]], Callable[..., None]],
         use: Callable[[str, str], None],
         on_align: Callable[[str], Any] | None,
         runs: Path | str | None,
     ) -> None:
-        self._guarded, self._use, self._on_align, self.root = guarded, use, on_align, runs
+        self._use, self._on_align, self.root = use, on_align, runs
         self._pair = ("", "")
         self._sides: Sequence[RunFolder | None] = ()
         self.rows: list[dict[str, Any]] = []
         self._latest = Latest()
-        self.table = RowTable(COLUMNS)
-        self.table.add_class("tl-recipes-table")
-        self.table.observe(guarded(self._on_row), names="chosen")
+        self.table = RowTable(COLUMNS, "tl-recipes-table", lambda _key: self._allow())
         self._uses = [
-            button(f"Show as {place.upper()}", guarded(lambda place=place: self._take(place)), f"tl-show-as-{place}")
+            self.button(f"Show as {place.upper()}", lambda place=place: self._take(place), f"tl-show-as-{place}")
             for place in "ab"
         ]
-        self._missing = w.SelectMultiple(description="Not tried yet", rows=5)
-        self._missing.add_class("tl-missing-recipes")
+        self._missing = self.control(w.SelectMultiple, "Not tried yet", "tl-missing-recipes", rows=5)
         self._missing.layout.width = "100%"
-        self._missing.observe(guarded(lambda _change: self._mark()), names="value")
-        self._align = button(
-            "Align with the missing ones", guarded(self.align), "tl-align-missing",
+        self._align = self.button(
+            "Align with the missing ones", self.align, "tl-align-missing",
             "Align with the recipes chosen in the list, or with all of it when none is chosen",
         )  # fmt: skip
-        self._note = w.HTML()
-        again = button("Look again", guarded(self.refresh), "tl-recipes-refresh", "Read the folder of runs again")
+        self._note = html()
+        again = self.button("Look again", self.refresh, "tl-recipes-refresh", "Read the folder of runs again")
         super().__init__(
             [
-                w.HTML("<h4>All recipes for this pair</h4>"), self.table, bar(*self._uses, again),
+                html("", "<h4>All recipes for this pair</h4>"), self.table, bar(*self._uses, again),
                 self._missing, bar(self._align, self._note),
             ]
         )  # fmt: skip
@@ -93,7 +87,6 @@ class RecipesView(w.VBox):
 
     def show(self, source: str, target: str, sides: Sequence[RunFolder | None]) -> None:
         """List the recipes of a pair; `sides` are the runs shown as A and B."""
-        self.stop()
         self._pair, self._sides = (source, target), sides
         self.refresh()
 
@@ -102,16 +95,11 @@ class RecipesView(w.VBox):
         pair, root = self._pair, self.root
         recorded = any(run is not None and run.recorded for run in self._sides)
 
-        def work(is_current: Callable[[], bool]) -> None:
-            def show() -> None:
-                rows = recipes_table(*pair, root, recorded)
-                if is_current():
-                    self.rows = rows
-                    self._draw()
+        def show(rows: list[dict[str, Any]]) -> None:
+            self.rows = rows
+            self._draw()
 
-            self._guarded(show)()
-
-        self._latest.submit(work)
+        self.newest(self._latest, lambda _wanted: recipes_table(*pair, root, recorded), show)
 
     def align(self) -> None:
         """Have the chosen missing recipes aligned, or all of them."""
@@ -124,15 +112,11 @@ class RecipesView(w.VBox):
                 on_align(recipe)
             self.refresh()
 
-        submit(self._guarded(work))  # starting processes takes a moment, and may fail
-
-    def stop(self) -> None:
-        """Stop waiting for runs."""
-        WATCHER.stop(self._watched, self._tick)
+        self.soon(work)  # starting processes takes a moment, and may fail
 
     @property
     def _watched(self) -> str:
-        return f"recipes:{self.root}:{'>'.join(self._pair)}"
+        return f"recipes:{id(self)}"
 
     def _draw(self) -> None:
         with self.table.hold_sync():
@@ -141,7 +125,7 @@ class RecipesView(w.VBox):
             self.table.show(range(len(self.rows)), [self._cells(row) for row in self.rows])
         missing = self.missing
         self._missing.options = [(f"{name}: {RECIPES[name]}", name) for name in missing]
-        self._missing.layout.display = "" if missing else "none"
+        shown(self._missing, bool(missing))
         without = [row["recipe"] for row in self.rows if row["run"] is None and row["recipe"] not in missing]
         words = [f"{', '.join(without)} needs a donor model; align it by itself." * bool(without)]
         if self._on_align is None:
@@ -149,11 +133,10 @@ class RecipesView(w.VBox):
         if not missing:
             words.append("Every recipe that can be started from here was tried.")
         self._note.value = f'<div class="tl-note">{escape(" ".join(filter(None, words)))}</div>'
-        self._mark()
-        if any(row["run"] is not None and row["state"] not in ENDED for row in self.rows):
-            WATCHER.watch(self._watched, self._tick)
+        self._allow()
+        self.follow(self._watched, self._look)
 
-    def _tick(self) -> bool:
+    def _look(self) -> bool:
         """Read again when a run that was going on has ended."""
         going = [row for row in self.rows if row["run"] is not None and row["state"] not in ENDED]
         if any(_state(row["run"]) != row["state"] for row in going):
@@ -175,17 +158,14 @@ class RecipesView(w.VBox):
             STATE_WORDS.get(row["state"], row["state"]),
             f"{', '.join(row['text'])}{size}{seed}" if row["run"] else "–",
             *(
-                figure(row["scores"], name, short=True) or "–"
+                score_words(row["scores"], name, short=True) or "–"
                 for name in ("bleu1", "sentence_score", "bert_score", "p_at_1")
             ),
             duration(row["seconds"]) if row["seconds"] else "–",
             row["name"] or "–",
         ]
 
-    def _on_row(self, _change: object) -> None:
-        self._mark()
-
-    def _mark(self) -> None:
+    def _allow(self) -> None:
         chosen = self.table.chosen
         usable = 0 <= chosen < len(self.rows) and self.rows[chosen]["state"] == "finished"
         for control in self._uses:

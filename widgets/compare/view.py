@@ -15,6 +15,8 @@ from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import last_evaluation, lexicon_path, resolve, scores_of
 
+from ..common.html import card, cards
+
 MEASURES = {
     "bleu1": "BLEU-1", "sentence_score": "Sentence score", "bert_score": "BERTScore",
     "p_at_1": "Twin found, P@1", "p_at_10": "Twin in ten, P@10",
@@ -81,12 +83,9 @@ def summary_html(found: LexiconComparison) -> str:
     boxes = []
     for change, n in found.counts.items():
         text = "" if found.text_shares is None else f", {found.text_shares[change]:.1%} of the text"
-        boxes.append(
-            f'<div class="tl-card tl-change-{change}" title="{escape(CHANGES[change])}">'
-            f'<div class="tl-card-value">{n:,}</div><div class="tl-card-name">{CHANGE_NAMES[change]}: {n / total:.1%} '
-            f"of the tokens{text}</div></div>"
-        )
-    return f'<div class="tl-cards">{"".join(boxes)}</div>'
+        words = f"{CHANGE_NAMES[change]}: {n / total:.1%} of the tokens{text}"
+        boxes.append(card(f"{n:,}", words, CHANGES[change], f"tl-change-{change}"))
+    return cards(boxes)
 
 
 def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
@@ -94,7 +93,7 @@ def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
     lines = []
     for measure, name in MEASURES.items():
         for direction, arrow in DIRECTIONS.items():
-            cells = [figure(side.scores, measure, direction) for side in (a, b)]
+            cells = [score_words(side.scores, measure, direction) for side in (a, b)]
             pair = (paired or {}).get(measure, {}).get(direction)
             if pair is not None:
                 cells = [_interval(pair.a.to_dict()), _interval(pair.b.to_dict())]
@@ -110,7 +109,9 @@ def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
     )
 
 
-def figure(scores: Mapping[str, Any], measure: str, direction: str = "target_to_source", short: bool = False) -> str:
+def score_words(
+    scores: Mapping[str, Any], measure: str, direction: str = "target_to_source", short: bool = False
+) -> str:
     """Return a score of `scores.json` as text: with its interval where it is known, "" where it was not measured.
 
     Parameters

@@ -21,7 +21,9 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.background import Latest
-from ..common.panel import Panel, bar, button
+from ..common.html import token
+from ..common.panel import Panel
+from ..common.part import bar, html, said, shown
 from ..common.recorded import mark_html
 from ..common.state import LabState, Query
 from ..common.vocabularies import vocabularies_of
@@ -65,15 +67,12 @@ class DiagnosisPanel(Panel):
         self._latest = Latest()
         names = lexicon.provenance
         title = f"{names['source']['name']} → {names['target']['name']}, recipe {names['recipe']}"
-        self._verdict = w.HTML()
-        self._verdict.add_class("tl-verdict")
-        self._fine = w.Checkbox(value=False, description="Show also what is fine", indent=False)
-        self._fine.add_class("tl-show-fine")
-        self._fine.observe(self.guarded(lambda _change: self._show_fine()), names="value")
-        self._again = button("Look again", self.guarded(self.refresh), "tl-look-again")
+        self._verdict = html("tl-verdict")
+        self._fine = self.check("Show also what is fine", "tl-show-fine", lambda _yes: self._show_fine())
+        self._again = self.button("Look again", self.refresh, "tl-look-again")
         self._list = w.VBox()
         self._list.add_class("tl-findings")
-        heading = w.HTML(f"<h3>Diagnosis: {escape(title)}</h3>")
+        heading = html("", f"<h3>Diagnosis: {escape(title)}</h3>")
         self._fill([heading, self._verdict, bar(self._fine, self._again), self._list])
         self.mark(mark_html(names.get("recorded", "")))
         self._watch(self._on_selection, "selection")
@@ -101,24 +100,22 @@ class DiagnosisPanel(Panel):
         self._say("Loading both tokenizers …")
         self._again.disabled = True
 
-        def work(is_current: Callable[[], bool]) -> None:
-            def tell(share: float, words: str) -> None:
-                if is_current() and not self.closed:
+        def work(wanted: Callable[[], bool]) -> Diagnosis:
+            def tell(_share: float, words: str) -> None:
+                if wanted():
                     self._say(f"Looking at {len(self.lexicon):,} rows: {words} …")
 
-            try:
-                found = self._found or self._look(tell)
-            except Exception as error:
-                if is_current() and not self.closed:
-                    self._verdict.value, self._again.disabled = "", False
-                    self.show_error(error)
-                return
-            if is_current() and not self.closed:
-                self.clear_error()
-                self.diagnosis, self._again.disabled = found, False
-                self._draw()
+            return self._found or self._look(tell)
 
-        self._latest.submit(work)
+        def show(found: Diagnosis) -> None:
+            self.clear_error()
+            self.diagnosis, self._again.disabled = found, False
+            self._draw()
+
+        def failed() -> None:
+            self._verdict.value, self._again.disabled = "", False
+
+        self.newest(self._latest, work, show, failed)
 
     def _look(self, tell: Progress) -> Diagnosis:
         source, target = (
@@ -136,7 +133,7 @@ class DiagnosisPanel(Panel):
             self.lab_state.query = Query(selected=True, sort="worst")
 
     def _say(self, words: str) -> None:
-        self._verdict.value = f'<div class="tl-note" role="status" aria-live="polite">{escape(words)}</div>'
+        self._verdict.value = said(words, "tl-note")
 
     def _draw(self) -> None:
         if self.diagnosis is None:
@@ -153,10 +150,10 @@ class DiagnosisPanel(Panel):
     def _show_fine(self) -> None:
         """Hide what is fine, or show it; rows are made once, since making widgets takes longer than a callback may."""
         for row, found in self._rows():
-            row.layout.display = self._display(found)
+            shown(row, self._is_shown(found))
 
-    def _display(self, found: Finding) -> str:
-        return "" if found.severity != "ok" or self._fine.value else "none"
+    def _is_shown(self, found: Finding) -> bool:
+        return found.severity != "ok" or bool(self._fine.value)
 
     def _rows(self) -> list[tuple[w.HBox, Finding]]:
         found = self.diagnosis.findings if self.diagnosis is not None else []
@@ -165,13 +162,14 @@ class DiagnosisPanel(Panel):
     def _row(self, found: Finding) -> w.HBox:
         n = len(found.target_ids)
         words = f"Show {'the first ' * (n == MOST_IDS)}{several(n, 'token')}" if n else "No tokens to show"
-        press = button(
-            words, self.guarded(lambda: self.show_tokens(found.name)), "tl-show-tokens",
+        press = self.button(
+            words, lambda: self.show_tokens(found.name), "tl-show-tokens",
             f"{found.name}: select its tokens, so that the inspector lists them and the maps light them up",
         )  # fmt: skip
         press.disabled = not n
         press.add_class(f"tl-finding-{_slug(found.name)}")
-        row = w.HBox([w.HTML(finding_html(found)), press], layout=w.Layout(display=self._display(found)))
+        row = w.HBox([html("", finding_html(found)), press])
+        shown(row, self._is_shown(found))
         row.add_class("tl-finding")
         row.add_class(f"tl-severity-{found.severity}")
         return row
@@ -200,11 +198,11 @@ def verdict_html(diagnosis: Diagnosis) -> str:
 def finding_html(found: Finding) -> str:
     """One finding: how bad, what was seen, what to do, and tokens that show it."""
     advice = f'<div class="tl-advice"><b>What to do:</b> {escape(found.advice)}</div>' if found.advice else ""
-    examples = " ".join(f'<span class="tl-token">{escape(example)}</span>' for example in found.examples)
-    shown = f'<div class="tl-examples"><small>For example</small> {examples}</div>' if examples else ""
+    examples = " ".join(token(example) for example in found.examples)
+    seen = f'<div class="tl-examples"><small>For example</small> {examples}</div>' if examples else ""
     return (
         f'<h4><span class="tl-state tl-severity-mark-{found.severity}">{SEVERITY_WORDS[found.severity]}</span> '
-        f"{escape(found.name[:1].upper() + found.name[1:])}</h4><div>{escape(found.evidence)}</div>{advice}{shown}"
+        f"{escape(found.name[:1].upper() + found.name[1:])}</h4><div>{escape(found.evidence)}</div>{advice}{seen}"
     )
 
 

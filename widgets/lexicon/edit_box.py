@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
-import ipywidgets as w
-
 from tokalign_lab.alignment.edits import Edit, LexiconEdits
 from tokalign_lab.errors import InputError
 
 from ..common.background import Latest
-from ..common.panel import bar, button
+from ..common.html import token
+from ..common.part import Box, bar, html, said
 from ..common.state import LabState
 from .view import LexiconView
 
 _LISTED = 50
 _DONE = {"choose": "now from", "reject": "rejected", "restore": "as the recipe made it"}
-Guard = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-class EditBox(w.VBox):
+class EditBox(Box):
     """Edits one target token at a time.
 
     Parameters
@@ -28,40 +26,30 @@ class EditBox(w.VBox):
     view : the lexicon as it is shown
     edits : where edits go
     state : holds the pins
-    guarded : wraps callbacks so that their errors are shown
     on_edit : called when the edits have changed, with the token they are about
     """
 
-    def __init__(
-        self, view: LexiconView, edits: LexiconEdits, state: LabState, guarded: Guard, on_edit: Callable[[int], None]
-    ) -> None:
+    def __init__(self, view: LexiconView, edits: LexiconEdits, state: LabState, on_edit: Callable[[int], None]) -> None:
         self._view, self._edits, self._state, self._on_edit = view, edits, state, on_edit
         self._target_id = -1
         self._latest = Latest()
-        self.choice = w.Dropdown(description="Source token")
-        self.choice.add_class("tl-edit-choice")
-        self.search = w.Text(description="Find another", placeholder="a source token, or its id")
-        self.search.add_class("tl-edit-search")
-        self.note = w.Text(description="Note", placeholder="why (kept with the edit)")
-        self.note.add_class("tl-edit-note")
-
-        def act(action: Callable[[], None]) -> Callable[[], None]:
-            return guarded(action)
-
-        self.choose = button("Use this source", act(self._choose), "tl-edit-choose")
-        self.reject = button(
-            "Reject the pair", act(self._reject), "tl-edit-reject", "The row falls back to the pieces that spell it"
+        self.choice = self.menu("Source token", "tl-edit-choice")
+        self.search = self.entry(
+            "Find another", "tl-edit-search", lambda _text: self._find(), placeholder="a source token, or its id"
         )
-        self.restore = button("Back to the recipe's", act(self._restore), "tl-edit-restore")
-        self.pin = button("Pin", act(self._pin), "tl-edit-pin", "Keep this token drawn and named on the maps")
-        self.undo = button("Undo", act(lambda: self._step(edits.undo)), "tl-undo")
-        self.redo = button("Redo", act(lambda: self._step(edits.redo)), "tl-redo")
-        self.status = w.HTML()
-        self.status.add_class("tl-edit-status")
-        self.search.observe(guarded(lambda _change: self._find()), names="value")
+        self.note = self.entry("Note", "tl-edit-note", placeholder="why (kept with the edit)")
+        self.choose = self.button("Use this source", self._choose, "tl-edit-choose")
+        self.reject = self.button(
+            "Reject the pair", self._reject, "tl-edit-reject", "The row falls back to the pieces that spell it"
+        )
+        self.restore = self.button("Back to the recipe's", self._restore, "tl-edit-restore")
+        self.pin = self.button("Pin", self._pin, "tl-edit-pin", "Keep this token drawn and named on the maps")
+        self.undo = self.button("Undo", lambda: self._step(edits.undo), "tl-undo")
+        self.redo = self.button("Redo", lambda: self._step(edits.redo), "tl-redo")
+        self.status = html("tl-edit-status")
         super().__init__(
             [
-                w.HTML("<h4>Change this pair</h4>"),
+                html("", "<h4>Change this pair</h4>"),
                 bar(self.choice, self.search, self.note),
                 bar(self.choose, self.reject, self.restore, self.pin, self.undo, self.redo),
                 self.status,
@@ -89,9 +77,7 @@ class EditBox(w.VBox):
         self.pin.description = "Unpin" if pinned else "Pin"
         where = f", kept in {self._edits.path}" if self._edits.path else ", kept in memory only"
         told = f"{len(current)} token{'s' * (len(current) != 1)} edited{where}." if current else "Nothing is edited."
-        self.status.value = (
-            f'<div class="tl-note" role="status" aria-live="polite">{escape(told)}</div>{self._history()}'
-        )
+        self.status.value = said(told, "tl-note") + self._history()
 
     def _offer_candidates(self) -> None:
         if self._target_id < 0:
@@ -114,14 +100,12 @@ class EditBox(w.VBox):
             self.refresh()
             return
 
-        def work(is_current: Callable[[], bool]) -> None:
-            found = self._view.find_sources(text)
-            if is_current():
-                self.choice.options = [(f"{self._view.labels.of('source', i)}  (id {i})", i) for i in found]
-                self.choice.value = found[0] if found else None
-                self.refresh()
+        def show(found: list[int]) -> None:
+            self.choice.options = [(f"{self._view.labels.of('source', i)}  (id {i})", i) for i in found]
+            self.choice.value = found[0] if found else None
+            self.refresh()
 
-        self._latest.submit(work)
+        self.newest(self._latest, lambda _wanted: self._view.find_sources(text), show)
 
     def _history(self) -> str:
         if not self._edits.done:
@@ -131,11 +115,11 @@ class EditBox(w.VBox):
 
     def _words(self, edit: Edit) -> str:
         label = self._view.labels.of
-        source = f' <span class="tl-token">{escape(label("source", edit.source_id))}</span>'
+        source = f" {token(label('source', edit.source_id))}" if edit.action == "choose" else ""
         note = f": {escape(edit.note)}" if edit.note else ""
         return (
-            f'<span class="tl-token">{escape(label("target", edit.target_id))}</span> {_DONE[edit.action]}'
-            f"{source if edit.action == 'choose' else ''} <small>{escape(edit.time)}</small>{note}"
+            f"{token(label('target', edit.target_id))} {_DONE[edit.action]}{source} "
+            f"<small>{escape(edit.time)}</small>{note}"
         )
 
     def _choose(self) -> None:

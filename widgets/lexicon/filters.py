@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import ipywidgets as w
 
 from tokalign_lab.errors import InputError
 
-from ..common.panel import bar, button
+from ..common.part import Box, bar
 from ..common.state import LabState, Query
 from .view import RANGES, SORTS, LexiconView
 
@@ -33,69 +32,65 @@ _RANGE_WORDS = {
 }
 
 
-class LexiconFilters(w.VBox):
+class LexiconFilters(Box):
     """Controls over `state.query`.
 
     Parameters
     ----------
     view : offers the origins and scripts that there are
     state : whose query is shown and set
-    guarded : wraps callbacks so that their errors are shown
     """
 
-    def __init__(
-        self, view: LexiconView, state: LabState, guarded: Callable[[Callable[..., None]], Callable[..., None]]
-    ) -> None:
-        self._view, self._state, self._repainting = view, state, False
-        self.search = w.Text(placeholder="Find a token: the, 東京, <0x0A> …", description="Search")
-        self.search.add_class("tl-search")
-        self.regex = _check("Regular expression", "tl-regex")
-        self.selected = _check("Only what is selected", "tl-selected-only")
-        self.preset = w.Dropdown(options=[(_NO_PRESET, ""), *((name, name) for name in PRESETS)], description="Preset")
-        self.preset.add_class("tl-preset")
-        self.origin = w.Dropdown(description="Origin")
-        self.origin.add_class("tl-origin-filter")
-        self.script = w.Dropdown(description="Script", options=[("All scripts", "")])
-        self.script.add_class("tl-script-filter")
-        self.sort = w.Dropdown(options=[(words, key) for key, words in SORTS.items()], description="Order")
-        self.sort.add_class("tl-order")
-        self.ranges = {name: _range(name) for name in RANGES}
-        self.clear = button("Clear filters", self.clear_filters, "tl-clear-filters")
+    def __init__(self, view: LexiconView, state: LabState) -> None:
+        self._view, self._state = view, state
+        on = self._on_control
+        self.search = self.entry("Search", "tl-search", on, placeholder="Find a token: the, 東京, <0x0A> …")
+        self.regex = self.check("Regular expression", "tl-regex", on)
+        self.selected = self.check("Only what is selected", "tl-selected-only", on)
+        presets = [(_NO_PRESET, ""), *((name, name) for name in PRESETS)]
+        self.preset = self.menu("Preset", "tl-preset", self._on_preset, options=presets)
+        self.origin = self.menu("Origin", "tl-origin-filter", on)
+        self.script = self.menu("Script", "tl-script-filter", on, options=[("All scripts", "")])
+        self.sort = self.menu("Order", "tl-order", on, options=[(words, key) for key, words in SORTS.items()])
+        self.ranges = {name: self._range(name) for name in RANGES}
+        self.clear = self.button("Clear filters", self.clear_filters, "tl-clear-filters")
         self.offer_origins()
-        first = (self.search, self.regex, self.preset, self.sort)
         ranges = [_pair(name, *ends) for name, ends in self.ranges.items()]
-        second = (self.origin, self.script, *ranges, self.selected, self.clear)
-        super().__init__([bar(*first), bar(*second)])
-        for control in (self.search, self.regex, self.selected, self.origin, self.script, self.sort):
-            control.observe(guarded(self._on_control), names="value")
-        for name, ends in self.ranges.items():
-            for control in ends:
-                control.observe(guarded(lambda _change, name=name: self._on_range(name)), names="value")
-        self.preset.observe(guarded(self._on_preset), names="value")
+        super().__init__(
+            [
+                bar(self.search, self.regex, self.preset, self.sort),
+                bar(self.origin, self.script, *ranges, self.selected, self.clear),
+            ]
+        )
+
+    def _range(self, name: str) -> tuple[w.Text, w.Text]:
+        label, meaning = _RANGE_WORDS[name]
+        ends = []
+        for end, words, least in (("low", f"{label} from", "at least"), ("high", "to", "at most")):
+            made = self.entry(
+                words, "tl-range-end", lambda _text: self._on_range(name), placeholder="any", continuous_update=False
+            )
+            made.tooltip = f"{least} this: {meaning}"
+            made.add_class(f"tl-{name}-{end}")
+            ends.append(made)
+        return ends[0], ends[1]
 
     def offer_origins(self) -> None:
         """Offer the origins that the lexicon has now."""
         counts = [(f"{name} ({n:,})", name) for name, n in self._view.origin_counts.items()]
-        self._offer(self.origin, [("All origins", ""), *counts])
+        self.offer(self.origin, [("All origins", ""), *counts], "")
+        self.show()
 
     def offer_scripts(self) -> None:
         """Offer the scripts of the target vocabulary; they take a moment to be known."""
         counts = [(f"{name} ({n:,})", name) for name, n in self._view.script_counts.items()]
-        self._offer(self.script, [("All scripts", ""), *counts])
-
-    def _offer(self, control: w.Dropdown, options: list[tuple[str, str]]) -> None:
-        self._repainting = True
-        try:
-            control.options = options
-        finally:
-            self._repainting = False
+        self.offer(self.script, [("All scripts", ""), *counts], "")
         self.show()
 
     def show(self) -> None:
         """Repaint from the query."""
         query = self._state.query
-        self._repainting = True
-        try:
+        with self.quiet():
             self.search.value, self.regex.value, self.selected.value = query.text, query.regex, query.selected
             self.sort.value = query.sort
             for control, value in ((self.origin, query.origin), (self.script, query.script)):
@@ -106,17 +101,13 @@ class LexiconFilters(w.VBox):
             for name, (low, high) in self.ranges.items():
                 low.value, high.value = (_written(end) for end in getattr(query, name))
             self.preset.value = next((name for name, wanted in PRESETS.items() if wanted == query), "")
-        finally:
-            self._repainting = False
 
     def clear_filters(self) -> None:
         """Take every filter away; the order stays."""
         query = self._state.query
         self._state.query = Query(sort=query.sort, reverse=query.reverse)
 
-    def _on_control(self, _change: object) -> None:
-        if self._repainting:
-            return
+    def _on_control(self, _value: object) -> None:
         query, sort = self._state.query, self.sort.value
         self._state.query = replace(
             query,
@@ -130,31 +121,12 @@ class LexiconFilters(w.VBox):
         )
 
     def _on_range(self, name: str) -> None:
-        if not self._repainting:
-            low, high = (_number(name, control.value) for control in self.ranges[name])
-            self._state.query = replace(self._state.query, **{name: (low, high)})
+        low, high = (_number(name, control.value) for control in self.ranges[name])
+        self._state.query = replace(self._state.query, **{name: (low, high)})
 
-    def _on_preset(self, _change: object) -> None:
-        if not self._repainting and self.preset.value:
-            self._state.query = PRESETS[self.preset.value]
-
-
-def _check(words: str, hook: str) -> w.Checkbox:
-    made = w.Checkbox(description=words, indent=False)
-    made.layout.width = "auto"
-    made.add_class(hook)
-    return made
-
-
-def _range(name: str) -> tuple[w.Text, w.Text]:
-    ends = []
-    for end, label, words in (("low", f"{_RANGE_WORDS[name][0]} from", "at least"), ("high", "to", "at most")):
-        made = w.Text(description=label, placeholder="any", continuous_update=False)
-        made.tooltip = f"{words} this: {_RANGE_WORDS[name][1]}"
-        made.add_class("tl-range-end")
-        made.add_class(f"tl-{name}-{end}")
-        ends.append(made)
-    return ends[0], ends[1]
+    def _on_preset(self, preset: str) -> None:
+        if preset:
+            self._state.query = PRESETS[preset]
 
 
 def _pair(name: str, low: w.Text, high: w.Text) -> w.HBox:

@@ -24,8 +24,9 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.background import Latest, submit
-from ..common.panel import Panel, button
+from ..common.background import Latest
+from ..common.panel import Panel
+from ..common.part import html
 from ..common.recorded import mark_html
 from ..common.state import EVERYTHING, LabState, Query, Range
 from ..common.vocabularies import vocabularies_of
@@ -99,7 +100,7 @@ class LexiconPanel(Panel):
         self._watch(lambda _change: self.editor.refresh(), "pins")
         self._watch(self._on_query, "query")
         self.refresh()
-        submit(self.guarded(self._prepare))  # so that the first search does not wait for it
+        self.soon(self._prepare)  # so that the first search does not wait for it
 
     @classmethod
     def of_run(
@@ -144,23 +145,22 @@ class LexiconPanel(Panel):
         return panel
 
     def _build(self, vectors: tuple[TokenVectors | None, TokenVectors | None]) -> None:
-        view, state, guarded = self.view, self.lab_state, self.guarded
-        self._head = w.HTML()
-        self.filters = LexiconFilters(view, state, guarded)
+        view, state = self.view, self.lab_state
+        self._head = html()
+        self.filters = LexiconFilters(view, state)
         self.histogram = Histogram()
         self.histogram.add_class("tl-histogram")
-        self.histogram.on_bar = guarded(self._on_bar)
-        self._counted = w.Dropdown(options=[(name, key) for key, name in NAMES.items()], description="Bars by")
-        self._counted.add_class("tl-histogram-of")
-        self._counted.observe(guarded(lambda _change: self.refresh()), names="value")
+        self.histogram.on_bar = self.guarded(self._on_bar)
+        measures = [(name, key) for key, name in NAMES.items()]
+        self._counted = self.menu("Bars by", "tl-histogram-of", lambda _measure: self.refresh(), options=measures)
         words = f"Select up to {MOST_SELECTED:,} rows on the maps"
-        more = button("Select all found", guarded(self.select_found), "tl-select-found", words)
-        self.paged = LexiconTable(view, guarded(self._on_row), guarded(self.sort_by), (more,))
+        more = self.button("Select all found", self.select_found, "tl-select-found", words)
+        self.paged = LexiconTable(view, self._on_row, self.sort_by, [more])
         self.table = self.paged.table
-        self.why = WhyBox(view, vectors, self.known.text, self.show_error)
-        self.editor = EditBox(view, self.edits, state, guarded, self._on_edit)
-        self.scoring = ScoreBox(view, self.edits, self.known, state, self._found, self._selected, guarded)
-        self.exporting = ExportBox(view, self._found, self.known.folder, guarded)
+        self.why = WhyBox(view, vectors, self.known.text)
+        self.editor = EditBox(view, self.edits, state, self._on_edit)
+        self.scoring = ScoreBox(view, self.edits, self.known, state, self._found, self._selected)
+        self.exporting = ExportBox(view, self._found, self.known.folder)
         body = w.HBox([w.VBox([self.paged, self.editor]), self.why])
         body.add_class("tl-split")
         self._fill([self._head, self.filters, self._counted, self.histogram, body, self.scoring, self.exporting])
@@ -199,23 +199,20 @@ class LexiconPanel(Panel):
         """Run the query; `again` explains the chosen pair anew even where it is the same one."""
         query, measure, chosen = self.query, self._counted.value, self._slice
 
-        def work(is_current: Any) -> None:
-            try:
-                values, limits = self.view.values(measure), getattr(query, measure)
-                others = self.view.matching(replace(query, **{measure: EVERYTHING}), chosen)
-                keep = others if limits == EVERYTHING else others & within(values, *limits)
-                rows = self.view.ordered(query, keep)
-            except Exception as error:
-                if is_current():
-                    self.show_error(error)
-                return
-            if is_current() and not self.closed:
-                self.clear_error()
-                self.histogram.show(measure, values, others, limits)
-                self.paged.show(rows, query, page)
-                self._explain(again)
+        def work(_wanted: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            values, limits = self.view.values(measure), getattr(query, measure)
+            others = self.view.matching(replace(query, **{measure: EVERYTHING}), chosen)
+            keep = others if limits == EVERYTHING else others & within(values, *limits)
+            return values, others, self.view.ordered(query, keep)
 
-        self._latest.submit(work)
+        def show(found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+            values, others, rows = found
+            self.clear_error()
+            self.histogram.show(measure, values, others, getattr(query, measure))
+            self.paged.show_rows(rows, query, page)
+            self._explain(again)
+
+        self.newest(self._latest, work, show)
 
     def go_to(self, page: int) -> None:
         """Show this page of the rows found, counted from 0; beyond the end, the last."""
@@ -229,12 +226,6 @@ class LexiconPanel(Panel):
     def select_found(self) -> None:
         """Select what the query found, so that the maps light up."""
         self.lab_state.select("target", self.paged.rows[:MOST_SELECTED].tolist(), by="lexicon")
-
-    def close(self) -> None:
-        """Stop following the state and the runs; the runs go on."""
-        if not self.closed:
-            self.scoring.stop()
-        super().close()
 
     def to_code(self) -> str:
         """Return a cell that shows this view again."""
@@ -284,16 +275,14 @@ class LexiconPanel(Panel):
         """Lay the edits over the recipe's rows again, away from the button that asked for it."""
         self._edited.add(target_id)
 
-        def work(is_current: Any) -> None:
-            lexicon = apply_edits(self.edits.lexicon, self.edits.current())
-            if is_current() and not self.closed:
-                self.view.change(lexicon, self._edited)
-                self._show_head()
-                self.filters.offer_origins()
-                self.scoring.refresh()
-                self._ask(self.paged.page, again=True)
+        def show(lexicon: Lexicon) -> None:
+            self.view.change(lexicon, self._edited)
+            self._show_head()
+            self.filters.offer_origins()
+            self.scoring.refresh()
+            self._ask(self.paged.page, again=True)
 
-        self._laying.submit(self.guarded(work))
+        self.newest(self._laying, lambda _wanted: apply_edits(self.edits.lexicon, self.edits.current()), show)
 
     def _found(self) -> np.ndarray:
         return self.paged.rows
@@ -304,7 +293,7 @@ class LexiconPanel(Panel):
     def _explain(self, again: bool = False) -> None:
         rows = self._selected()
         chosen = int(rows[0]) if len(rows) else -1
-        self.paged.mark(chosen)
+        self.table.chosen = chosen
         if again or chosen != self._explained:
             self._explained = chosen
             self.why.show(chosen)

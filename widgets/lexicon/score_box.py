@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as w
 import numpy as np
 
 from tokalign_lab.alignment.edits import LexiconEdits, apply_edits
@@ -22,8 +21,7 @@ from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.find_or_start import find_or_start
 from tokalign_lab.runs.folder import ENDED, RunFolder
 
-from ..common.background import WATCHER, submit
-from ..common.panel import bar, button
+from ..common.part import Box, bar, html, shown
 from ..common.state import LabState
 from ..runs.job import JobPanel
 from .scores import PART_WORDS, documents_html, parts_html
@@ -58,7 +56,7 @@ class Whereabouts:
         return cls(Path(folder), path, text, model)
 
 
-class ScoreBox(w.VBox):
+class ScoreBox(Box):
     """Asks for scores and shows them.
 
     Parameters
@@ -68,7 +66,6 @@ class ScoreBox(w.VBox):
     known : where it is; what is not known takes buttons away
     state : shared view, for the panels of the runs
     found, chosen : answer the target ids of the filter and of the selection
-    guarded : wraps callbacks so that their errors are shown
     """
 
     def __init__(
@@ -79,42 +76,34 @@ class ScoreBox(w.VBox):
         state: LabState,
         found: Callable[[], np.ndarray],
         chosen: Callable[[], np.ndarray],
-        guarded: Callable[[Callable[..., None]], Callable[..., None]],
     ) -> None:
         self._view, self._edits, self._known, self._state = view, edits, known, state
-        self._found, self._chosen, self._guarded = found, chosen, guarded
+        self._found, self._chosen = found, chosen
         self._scores: dict[str, Any] = {}
-        self._watched: tuple[str, Callable[[], bool]] | None = None
-        self.score = button(
+        self.score = self.button(
             "Score these", self.score_these, "tl-score-these", "Score all tokens, the rows found, and the selection"
         )
-        self.again = button(
+        self.again = self.button(
             "Score the edits", self.score_edits, "tl-score-again", "Score before and after the edits, on the same text"
         )
-        self.apply = button(
+        self.apply = self.button(
             "Apply to the model", self.apply_edits, "tl-apply", "Give the model new rows by the edited lexicon"
         )
-        self.sentences = w.Checkbox(value=True, description="Sentence score and BERTScore too (slower)", indent=False)
-        self.sentences.layout.width = "auto"
-        self.sentences.add_class("tl-score-sentences")
-        self.job = w.VBox()
+        self.sentences = self.check("Sentence score and BERTScore too (slower)", "tl-score-sentences", value=True)
+        self.job = Box()
         self.job.add_class("tl-inner-job")
-        self.table, self.documents = w.HTML(), w.HTML()
-        self.table.add_class("tl-part-scores")
-        self.documents.add_class("tl-documents")
-        self.part = w.Dropdown(description="Documents with")
-        self.part.add_class("tl-documents-of")
-        self.part.layout.display = "none"
-        self.part.observe(guarded(lambda _change: self._show_documents()), names="value")
+        self.table, self.documents = html("tl-part-scores"), html("tl-documents")
+        self.part = self.menu("Documents with", "tl-documents-of", lambda _part: self._show_documents())
+        shown(self.part, False)
         buttons = [self.score, self.again] if known.path and known.text else []
         buttons += [self.apply] if known.path and known.model else []
         recorded = "recorded" in view.lexicon.provenance
         why = "A recorded run keeps neither its text nor its model, so nothing can be scored or applied here."
         how = why if recorded else "To score or apply it, open it with path=, text= and model=."
         note = "" if buttons else f'<p class="tl-note">{how}</p>'
-        shown = [self.sentences] if self.score in buttons else []
-        head = w.HTML(f"<h4>Scores of these tokens</h4>{note}")
-        super().__init__([head, bar(*buttons, *shown), self.job, self.table, self.part, self.documents])
+        options = [self.sentences] if self.score in buttons else []
+        head = html("", f"<h4>Scores of these tokens</h4>{note}")
+        super().__init__([head, bar(*buttons, *options), self.job, self.table, self.part, self.documents])
         self.add_class("tl-score")
         self.refresh()
 
@@ -127,28 +116,20 @@ class ScoreBox(w.VBox):
         parts = {"filter": self._found(), "selection": self._chosen()}
         full = len(self._view.lexicon)
         asked = {name: np.sort(ids).tolist() for name, ids in parts.items() if 0 < len(ids) < full}
-        self._submit(lambda: self._score(asked, before=False))
+        self.soon(lambda: self._score(asked, before=False))
 
     def score_edits(self) -> None:
         """Score the lexicon before and after the edits."""
-        self._submit(lambda: self._score({"edited": sorted(self._edits.current())}, before=True))
+        self.soon(lambda: self._score({"edited": sorted(self._edits.current())}, before=True))
 
     def apply_edits(self) -> None:
         """Start the run that gives the model its rows by the edited lexicon."""
 
         def work() -> None:
             run = find_or_start("rearrange", {"model": self._known.model, "lexicon": self._lexicon_file()})
-            self._follow(run, "Applying the edited lexicon", f"the new model is in {run.path.resolve() / 'model'}")
+            self._watch(run, "Applying the edited lexicon", f"the new model is in {run.path.resolve() / 'model'}")
 
-        self._submit(work)
-
-    def stop(self) -> None:
-        """Stop following runs; they go on."""
-        if self._watched is not None:
-            WATCHER.stop(*self._watched)
-
-    def _submit(self, work: Callable[[], None]) -> None:
-        submit(self._guarded(work))
+        self.soon(work)
 
     def _score(self, parts: dict[str, list[int]], before: bool) -> None:
         assert self._known.text is not None
@@ -169,7 +150,7 @@ class ScoreBox(w.VBox):
                 write_json(file, parts)
             settings["parts"] = str(file)
         run = find_or_start("score", settings)
-        self._follow(run, "Scoring", "the scores are below", self._show)
+        self._watch(run, "Scoring", "the scores are below", self._show)
 
     @property
     def _path(self) -> Path:
@@ -186,32 +167,26 @@ class ScoreBox(w.VBox):
             lexicon.save(file)
         return str(file)
 
-    def _follow(self, run: RunFolder, title: str, result: str, then: Callable[[RunFolder], None] | None = None) -> None:
+    def _watch(self, run: RunFolder, title: str, result: str, then: Callable[[RunFolder], None] | None = None) -> None:
         """Show how a run stands, and what it found once it has finished."""
         former, self.job.children = self.job.children, (JobPanel(run, title, result, self._state),)
         for panel in former:
             panel.close()
-        if then is None:
-            return
 
         def look() -> bool:
             state = run.state
-            if state == "finished":
-                self._guarded(then)(run)
+            if state == "finished" and then is not None:
+                then(run)
             return state not in ENDED
 
-        name = f"score:{id(self)}"
-        self._watched = (name, look)
-        if look():
-            WATCHER.watch(name, look)
+        self.follow(f"score:{id(self)}", look)
 
     def _show(self, run: RunFolder) -> None:
         self._scores = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))
         self.table.value = parts_html(self._scores)
         parts = list(self._scores["documents"])
-        self.part.options = [(PART_WORDS.get(part, part).lower(), part) for part in parts]
-        self.part.layout.display = ""
-        self.part.value = parts[-1]
+        self.offer(self.part, [(PART_WORDS.get(part, part).lower(), part) for part in parts], parts[-1])
+        shown(self.part, True)
         self._show_documents()
 
     def _show_documents(self) -> None:

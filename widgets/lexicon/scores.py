@@ -1,19 +1,17 @@
-"""Figures at the head of a panel: a value, its name, and what it means, never one without the other two."""
+"""Scores of a lexicon and of parts of it as HTML: name, figure and meaning of each, and the documents behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokalign_lab.alignment.lexicon import ORIGINS
-
-if TYPE_CHECKING:
-    from .view import LexiconView
-
-from difflib import SequenceMatcher
-
 from tokalign_lab.evaluation.part_scores import MEASURES
+
+from ..common.html import card, cards
+from .view import LexiconView
 
 Card = tuple[str, str, str]  # name, value, meaning
 
@@ -36,7 +34,7 @@ def score_cards(view: LexiconView, scores: Mapping[str, Any] | None) -> list[Car
     used = view.count > 0
     text = view.count.sum() or 1
     copied = view.origin.isin(("identical", "role")).to_numpy()
-    cards = [
+    told = [
         ("Spelled alike", f"{copied.mean():.1%}", "target tokens whose bytes (or role) the source vocabulary has too"),
         ("Spelled alike in the text", f"{view.count[copied].sum() / text:.1%}", "the same, by use in the text"),
         ("Seen in the text", f"{used.mean():.1%}", "target tokens the text uses at all; spelling decides on the rest"),
@@ -50,11 +48,11 @@ def score_cards(view: LexiconView, scores: Mapping[str, Any] | None) -> list[Car
         ):
             value = (lexicon.get(key) or {}).get(direction)
             if value is not None:
-                cards.append((f"{name}, {arrow}", f"{value:.3f}", meaning))
+                told.append((f"{name}, {arrow}", f"{value:.3f}", meaning))
     for key, (name, meaning) in _TWINS.items():
         if key in measured.get("held_out", {}):
-            cards.append((name, f"{measured['held_out'][key]:.1%}", meaning))
-    return cards
+            told.append((name, f"{measured['held_out'][key]:.1%}", meaning))
+    return told
 
 
 _MEASURES = {
@@ -83,18 +81,11 @@ _TWINS = {
 }
 
 
-def cards_html(cards: Sequence[Card]) -> str:
+def cards_html(told: Sequence[Card]) -> str:
     """Figures side by side; the meaning is under a "What do these mean?" and in each figure's tooltip."""
-    boxes = "".join(
-        f'<div class="tl-card" title="{escape(meaning)}"><div class="tl-card-value">{escape(value)}</div>'
-        f'<div class="tl-card-name">{escape(name)}</div></div>'
-        for name, value, meaning in cards
-    )
-    meanings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, _, meaning in cards)
-    return (
-        f'<div class="tl-cards">{boxes}</div><details class="tl-note"><summary>What do these mean?</summary>'
-        f"<dl>{meanings}</dl></details>"
-    )
+    meanings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, _, meaning in told)
+    made = cards([card(escape(value), escape(name), meaning) for name, value, meaning in told])
+    return f'{made}<details class="tl-note"><summary>What do these mean?</summary><dl>{meanings}</dl></details>'
 
 
 def origins_html(counts: Mapping[str, int]) -> str:

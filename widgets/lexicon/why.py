@@ -8,18 +8,18 @@ from functools import cached_property
 from html import escape
 from typing import Any
 
-import ipywidgets as w
-import numpy as np
-
 from tokalign_lab.alignment.lexicon import ORIGINS
 from tokalign_lab.alignment.neighbourhoods import Neighbourhood
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.evaluation.contexts import Context, contexts
+from tokalign_lab.runs.words import fixed
 from tokalign_lab.vectors.laid_out import LaidOutTokens
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 from ..common.background import Latest
+from ..common.html import token
+from ..common.part import Box, html
 from .view import LexiconView
 
 EMPTY = (
@@ -37,16 +37,6 @@ class Neighbour:
     met: bool
 
 
-def figure(value: float) -> str:
-    """Three decimals, – for what is not known."""
-    return f"{value:.3f}" if np.isfinite(value) else "–"
-
-
-def token(label: str) -> str:
-    """Return a token's label as HTML."""
-    return f'<span class="tl-token">{escape(label)}</span>'
-
-
 def why_html(details: Mapping[str, Any]) -> str:
     """Why a target token got its source, as HTML; `details` is from `LexiconView.details`, with `pieces_of`."""
     source = token(details["source"]) if details["source"] else "no single token"
@@ -54,8 +44,8 @@ def why_html(details: Mapping[str, Any]) -> str:
     parts = [
         f"<h4>{token(details['target'])} ← {source}</h4>",
         f'<p><span class="tl-origin tl-origin-{details["origin"]}">{details["origin"]}</span> '
-        f"{escape(ORIGINS[details['origin']])}. Score {figure(details['score'])}, margin "
-        f"{figure(details['margin'])}. The text uses the target token {details['target_count']:,} times{used}.</p>",
+        f"{escape(ORIGINS[details['origin']])}. Score {fixed(details['score'])}, margin "
+        f"{fixed(details['margin'])}. The text uses the target token {details['target_count']:,} times{used}.</p>",
         _spelled(details),
     ]
     if details["candidates"]:
@@ -145,7 +135,7 @@ _RECORDED = (
 )
 
 
-class WhyBox(w.VBox):
+class WhyBox(Box):
     """Explains one target token.
 
     Parameters
@@ -153,7 +143,6 @@ class WhyBox(w.VBox):
     view : the lexicon
     vectors : of source and target, None where there are none
     text : how the alignment's text was read: `text`, and optionally `max_bytes` and `seed`; None: no contexts
-    show_error : told what goes wrong in the background
     """
 
     def __init__(
@@ -161,15 +150,11 @@ class WhyBox(w.VBox):
         view: LexiconView,
         vectors: tuple[TokenVectors | None, TokenVectors | None],
         text: Mapping[str, Any] | None,
-        show_error: Callable[[Exception], None],
     ) -> None:
-        self._view, self._vectors, self._text, self._show_error = view, vectors, text, show_error
+        self._view, self._vectors, self._text = view, vectors, text
         self._latest = Latest()
-        self.pair = w.HTML(EMPTY)
-        self.pair.add_class("tl-why-pair")
-        self.neighbours, self.contexts = w.HTML(), w.HTML()
-        self.neighbours.add_class("tl-neighbours")
-        self.contexts.add_class("tl-contexts-box")
+        self.pair = html("tl-why-pair", EMPTY)
+        self.neighbours, self.contexts = html("tl-neighbours"), html("tl-contexts-box")
         super().__init__([self.pair, self.neighbours, self.contexts])
         self.add_class("tl-why")
 
@@ -180,35 +165,37 @@ class WhyBox(w.VBox):
         looking = target_id >= 0 and self._can_read
         self.contexts.value = '<p class="tl-note">Looking for both tokens in the text …</p>' if looking else ""
         if target_id >= 0:
-            self._latest.submit(lambda is_current: self._add(target_id, is_current))
+            self.newest(
+                self._latest,
+                lambda is_current: self._add(target_id, is_current),
+                lambda found: setattr(self.contexts, "value", found),
+                failed=lambda: setattr(self.contexts, "value", ""),
+            )
 
     @property
     def _can_read(self) -> bool:
         return self._text is not None and all(self._view.labels.vocabularies.values())
 
-    def _add(self, target_id: int, is_current: Callable[[], bool]) -> None:
-        try:
-            explained = why_html(self._view.details(target_id) | self._view.pieces_of(target_id))
-            if is_current():
-                self.pair.value = explained
-            if any(isinstance(vectors, LaidOutTokens) for vectors in self._vectors):
-                self.neighbours.value = _RECORDED
-            elif all(vectors is not None for vectors in self._vectors):
-                near = neighbours_html(*self._near(target_id))
-                if is_current():
-                    self.neighbours.value = near
-            if self._can_read:
-                pair, source_id = self._pair, int(self._view.source_of[target_id])
-                found = contexts_html(
-                    contexts(pair.target_corpus, pair.target, target_id),
-                    contexts(pair.source_corpus, pair.source, source_id),
-                )
-                if is_current():
-                    self.contexts.value = found
-        except Exception as error:
-            if is_current():
-                self.contexts.value = ""
-                self._show_error(error)
+    def _add(self, target_id: int, is_current: Callable[[], bool]) -> str:
+        """Show how the token is spelled and its neighbours; returns its contexts."""
+        explained = why_html(self._view.details(target_id) | self._view.pieces_of(target_id))
+        if is_current():
+            self.pair.value = explained
+        if any(isinstance(vectors, LaidOutTokens) for vectors in self._vectors):
+            near = _RECORDED
+        elif all(vectors is not None for vectors in self._vectors):
+            near = neighbours_html(*self._near(target_id))
+        else:
+            near = ""
+        if is_current():
+            self.neighbours.value = near
+        if not self._can_read:
+            return ""
+        pair, source_id = self._pair, int(self._view.source_of[target_id])
+        return contexts_html(
+            contexts(pair.target_corpus, pair.target, target_id),
+            contexts(pair.source_corpus, pair.source, source_id),
+        )
 
     @cached_property
     def _spaces(self) -> tuple[Neighbourhood, Neighbourhood]:

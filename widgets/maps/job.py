@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 
+from tokalign_lab.errors import InputError
 from tokalign_lab.files import cache_folder
 from tokalign_lab.projection import cache_path, is_known
 from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.events import Event
-from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.following import RunProgress
 from tokalign_lab.runs.words import duration
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
-from ..common.background import WATCHER, submit
-from ..common.panel import bar, button
+from ..common.part import Bar, html, said, shown
 from ..common.state import SPACES
 
 GRACE_S = 0.5  # a layout has nothing to lose: asked, then terminated, then killed, half a second each
 
 
-class LayoutJob:
+class LayoutJob(Bar):
     """One line with progress, time left and Cancel; hidden while no job runs.
 
     Parameters
     ----------
     vectors : what is laid out, of the source and of the target
     fit_on : tokens that UMAP is fitted on
-    guarded : wraps callbacks so that what they raise is shown in the panel
-    show_error : shows it
     on_done : called when a layout is ready, in no callback's thread
     on_end : called when one has ended without a layout
     """
@@ -42,22 +40,19 @@ class LayoutJob:
         self,
         vectors: Sequence[TokenVectors],
         fit_on: int,
-        guarded: Callable[..., Any],
-        show_error: Callable[[Exception], None],
         on_done: Callable[[str, bool], None],
         on_end: Callable[[], None],
     ) -> None:
         self._vectors, self._fit_on = vectors, fit_on
-        self._guarded, self._show_error, self._on_done, self._on_end = guarded, show_error, on_done, on_end
+        self._on_done, self._on_end = on_done, on_end
         self._run: RunFolder | None = None
-        self._look: Callable[[], bool] | None = None
-        self._line = w.HTML()
+        self._line = html()
         self._bar = w.FloatProgress(min=0.0, max=1.0, layout=w.Layout(width="220px"))
         self._bar.add_class("tl-map-progress")
-        self.cancel_button = button("Cancel", lambda: submit(guarded(self.cancel)), "tl-map-cancel", "Stop this job")
-        self.box = bar(self._bar, self.cancel_button, self._line)
-        self.box.add_class("tl-map-job")
-        self.box.layout.display = "none"
+        self.cancel_button = self.button("Cancel", lambda: self.soon(self.cancel), "tl-map-cancel", "Stop this job")
+        super().__init__([self._bar, self.cancel_button, self._line])
+        self.add_class("tl-map-job")
+        shown(self, False)
 
     def cached(self, method: str, shared: bool) -> bool:
         """Whether the layout is there already; `InputError` where it can never be."""
@@ -75,13 +70,13 @@ class LayoutJob:
         elif run.state != "running":
             (run.path / "events.jsonl").unlink(missing_ok=True)  # else the time left is told from the former start
             run.start()
-        self.follow(run, method, shared)
+        self._watch(run, method, shared)
 
     def find(self, method: str, shared: bool) -> None:
         """Follow the job that makes a layout where a former kernel has left one running."""
         run = _run_of(method, self._path(method, shared))
         if (run.path / "run.json").is_file() and run.state == "running":
-            self.follow(run, method, shared)
+            self._watch(run, method, shared)
 
     def _settings(self, method: str, shared: bool, key: str) -> dict[str, Any]:
         """Save the vectors where the job's process finds them; its settings."""
@@ -93,60 +88,56 @@ class LayoutJob:
         files = [str(path) for path in paths]
         return {"vectors": files, "method": method, "shared": shared, "fit_on": self._fit_on, "seed": 0}
 
-    def follow(self, run: RunFolder, method: str, shared: bool) -> None:
+    def _watch(self, run: RunFolder, method: str, shared: bool) -> None:
         """Tell how a run stands until it has ended."""
         self.stop()
+        self._run, progress = run, RunProgress(run)
+        self.follow(_name(run), lambda: self._told(progress, method, shared))
 
-        def look() -> bool:
-            if self._look is not look:
-                return False  # another job has taken its place
-            try:
-                return self._told(run, method, shared)
-            except Exception as error:  # no one sees a thread's exceptions: the panel must say them
-                self._end()
-                self._show_error(error)
-                return False
-
-        self._run, self._look = run, look
-        if look():
-            WATCHER.watch(f"maps:{run.path.resolve()}", look)
-
-    def _told(self, run: RunFolder, method: str, shared: bool) -> bool:
+    def _told(self, progress: RunProgress, method: str, shared: bool) -> bool:
         """Show how the run stands; returns whether it goes on."""
-        info = run.reconcile()
-        if info["state"] not in ENDED:
-            told = [event for event in run.events()[0] if "share" in event]
-            self._bar.value = float(told[-1]["share"]) if told else 0.0
-            words = escape(f"Arranging by {method.upper()}, in a process of its own: {job_words(told, time.time())}")
-            self._line.value = f'<span role="status">{words}</span>'
-            self.box.layout.display = ""
+        try:
+            ended = progress.look()
+        except InputError:
+            self._end()
+            raise
+        if not ended:
+            self._bar.value = progress.share
+            words = job_words(progress.told, time.time())
+            self._line.value = said(f"Arranging by {method.upper()}, in a process of its own: {words}")
+            shown(self, True)
             return True
         self._end()
+        info = progress.info
         if info["state"] == "finished":
-            submit(self._guarded(lambda: self._on_done(method, shared)))
-        else:
-            self._on_end()
-            if info["state"] != "cancelled":
-                name = f"the {method.upper()} job {run.name} {info['state']}"
-                self._show_error(RuntimeError(f"{name}: {info['error']}"))
+            self.soon(lambda: self._on_done(method, shared))
+            return False
+        self._on_end()
+        if info["state"] != "cancelled":
+            name = f"the {method.upper()} job {progress.run.name} {info['state']}"
+            raise RuntimeError(f"{name}: {info['error']}")
         return False
 
     def cancel(self) -> None:
         """Stop the job, within two seconds; what it had so far is not kept."""
         run = self._run
         if run is not None:
-            self._line.value = '<span role="status">Stopping …</span>'
+            self._line.value = said("Stopping …")
             run.cancel(grace=GRACE_S)
 
     def stop(self) -> None:
         """Follow it no longer; the job goes on."""
-        if self._run is not None and self._look is not None:
-            WATCHER.stop(f"maps:{self._run.path.resolve()}", self._look)
+        if self._run is not None:
+            self.unfollow(_name(self._run))
         self._end()
 
     def _end(self) -> None:
-        self._run = self._look = None
-        self.box.layout.display = "none"
+        self._run = None
+        shown(self, False)
+
+
+def _name(run: RunFolder) -> str:
+    return f"maps:{run.path.resolve()}"
 
 
 def _run_of(method: str, path: Path) -> RunFolder:

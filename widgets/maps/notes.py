@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from html import escape
 
 import ipywidgets as w
 import numpy as np
 
 from tokalign_lab.projection import METHODS
+from tokalign_lab.runs.words import fixed
 
+from ..common.html import token
+from ..common.part import Box, html, said, shown
 from ..common.state import SPACES, Selection
 from ..common.table import Column, RowTable
 from ..lexicon.view import LexiconView
@@ -37,28 +41,27 @@ class PairTable(RowTable):
     """The selected pairs, the first few of them."""
 
     def __init__(self, view: LexiconView) -> None:
-        super().__init__(PAIR_COLUMNS, caption="Selected pairs")
+        super().__init__(PAIR_COLUMNS, "tl-selection-table", caption="Selected pairs")
         self._view = view
-        self.add_class("tl-selection-table")
 
     def fill(self, target_ids: list[int]) -> None:
         """Show these target tokens with what they inherit from."""
         view = self._view
         rows = [i for i in target_ids if i < len(view.score)]
-        shown = rows[:TABLE_ROWS]
+        first = rows[:TABLE_ROWS]
         cells = [
             [
                 view.labels.of("target", i), view.labels.of("source", int(view.source_of[i])) or "–",
-                f"{view.score[i]:.3f}" if np.isfinite(view.score[i]) else "–", str(view.origin.iat[i]),
+                fixed(view.score[i]), str(view.origin.iat[i]),
             ]
-            for i in shown
+            for i in first
         ]  # fmt: skip
-        self.caption = f"Selected pairs: {len(shown)} of {len(rows):,}"
-        self.show(shown, cells)
-        self.layout.display = "" if rows else "none"
+        self.caption = f"Selected pairs: {len(first)} of {len(rows):,}"
+        self.show(first, cells)
+        shown(self, bool(rows))
 
 
-class NeighbourTables(w.VBox):
+class NeighbourTables(Box):
     """Nearest neighbours of the primary token and of its partner, each in its own space, side by side.
 
     Parameters
@@ -69,22 +72,17 @@ class NeighbourTables(w.VBox):
     """
 
     def __init__(self, view: LexiconView, colouring: Colouring, on_choose: Callable[[str, int], None]) -> None:
-        super().__init__()
-        self._view, self._colouring, self._on_choose = view, colouring, on_choose
-        self.tables = {space: RowTable(NEIGHBOUR_COLUMNS) for space in SPACES}
-        self._heading = w.HTML()
+        self._view, self._colouring = view, colouring
+        self.tables = {
+            space: RowTable(NEIGHBOUR_COLUMNS, f"tl-map-neighbours-{space}", self.guarded(partial(on_choose, space)))
+            for space in SPACES
+        }
+        self._heading = html()
         sides = w.HBox([self.tables[space] for space in SPACES])
         sides.add_class("tl-map-neighbours-sides")
-        for space, table in self.tables.items():
-            table.add_class(f"tl-map-neighbours-{space}")
-            table.observe(lambda change, space=space: self._chosen(space, change["new"]), names="chosen")
-        self.children = (self._heading, sides)
+        super().__init__([self._heading, sides])
         self.add_class("tl-map-neighbours")
-        self.layout.display = "none"
-
-    def _chosen(self, space: str, token_id: int) -> None:
-        if token_id >= 0:
-            self._on_choose(space, token_id)
+        shown(self, False)
 
     def primary(self, selection: Selection) -> dict[str, int]:
         """Return the primary token and its partner, by space; -1 where there is none."""
@@ -101,7 +99,7 @@ class NeighbourTables(w.VBox):
         """Show the neighbours of a selection's primary token; takes up to a second, so not in a callback."""
         primary = self.primary(selection)
         if not primary:
-            self.layout.display = "none"
+            shown(self, False)
             return
         view = self._view
         found = {s: self._colouring.neighbourhoods.around(s, i) for s, i in primary.items()}
@@ -129,12 +127,10 @@ class NeighbourTables(w.VBox):
             table.chosen = -1
             table.show(ids[space], cells)
         n, of = sum(vouched["target"]), len(vouched["target"])
-        names = " and ".join(
-            f'<span class="tl-token">{escape(view.labels.of(s, i))}</span>' for s, i in primary.items() if i >= 0
-        )
+        names = " and ".join(token(view.labels.of(s, i)) for s, i in primary.items() if i >= 0)
         share = f" {n} of {of} neighbours in the target space have their partner among those beside." if of else ""
         self._heading.value = f"<h4>Nearest neighbours of {names}</h4><div class='tl-note'>{share}</div>"
-        self.layout.display = ""
+        shown(self, True)
 
 
 def _yes(is_neighbour: bool, others: list[int]) -> str:
@@ -189,9 +185,8 @@ class MapNotes:
 
     def __init__(self, points: MapView, words: MapWords) -> None:
         self._points, self._words = points, words
-        self.status, self.legend, self.classes, self.chosen, self.card = (w.HTML() for _ in range(5))
-        self.status.add_class("tl-status")
-        self.chosen.add_class("tl-chosen")
+        self.legend, self.classes, self.card = html(), html(), html()
+        self.status, self.chosen = html("tl-status"), html("tl-chosen")
         self.card.value = '<div class="tl-note tl-map-card">Point at a token to read everything about it here.</div>'
 
     def describe(self, shades: Shades, colour_by: str, marked: Mapping[str, Ids]) -> None:
@@ -213,7 +208,7 @@ class MapNotes:
             of = f"{all_of:,} {space} tokens" + (f", {inside:,} in view" if inside < all_of else "")
             told.append(f"{of}, {drawn:,} drawn" + (", the rest as density" if drawn < inside else ""))
         words = f"{method.upper()}: {METHODS[method]}. {'; '.join(told)} (sampled, seed 0)."
-        self.status.value = f'<div class="tl-note" role="status" aria-live="polite">{escape(doing or words)}</div>'
+        self.status.value = said(doing or words, "tl-note")
 
     def selected(self, ids: Ids, lit: Ids, pairs: int, joined: int) -> None:
         """Write what is selected, and how much of it can be seen; `joined` of `pairs` pairs have a line."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import ipywidgets as w
 import numpy as np
 import pandas as pd
 
@@ -22,8 +21,9 @@ from tokalign_lab.projection import FIT_ON, Projection, project, share_a_space
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.background import Latest, submit
+from ..common.background import Latest
 from ..common.panel import Panel
+from ..common.part import html
 from ..common.recorded import mark_html
 from ..common.state import SPACES, LabState
 from ..lexicon.view import Labels, LexiconView
@@ -84,7 +84,7 @@ class MapPanel(Panel):
         self._map = MapView(self.view, source_vectors, target_vectors, drawn)
         self._colouring = Colouring(self.view, self._map.vectors, self._vocabularies)
         self._words = MapWords(self.view, self._map.vectors, self._vocabularies, self._colouring)
-        self._job = LayoutJob(self._vectors, fit_on, self.guarded, self.show_error, self._on_laid_out, self._say)
+        self._job = LayoutJob(self._vectors, fit_on, self._on_laid_out, self._say)
         self._draws, self._lights, self._colours, self._layouts, self._themes = (Latest() for _ in range(5))
         self._marked = self._to_mark()
         one_space = share_a_space(source_vectors, target_vectors)
@@ -101,7 +101,7 @@ class MapPanel(Panel):
         if method != self._method:
             self.lay_out(method)
         else:
-            submit(self.guarded(self._find_job))
+            self.soon(self._find_job)
 
     def _build(self, provenance: dict[str, Any], one_space: bool) -> None:
         state = self.lab_state
@@ -118,14 +118,14 @@ class MapPanel(Panel):
         self._drawing.join(pairs_of(self.view, ids["target"]))
         self.figure = self._drawing.to_widget()
         self._controls = MapControls(
-            state, self.guarded, self.lay_out, lambda: self.lay_out(self._method), self._on_worst,
+            state, self.lay_out, lambda: self.lay_out(self._method), self._on_worst,
             one_space or self._shared, self._shared, self._worst,
         )  # fmt: skip
         self._notes = notes = MapNotes(self._map, self._words)
         self.table = PairTable(self.view)
         self.neighbours = NeighbourTables(self.view, self._colouring, lambda s, i: state.select(s, [i], by="maps"))
         self._fill([
-            w.HTML(HEADING), *self._controls.bars, notes.status, self._job.box, self.figure, notes.legend, notes.card,
+            html("", HEADING), self._controls, notes.status, self._job, self.figure, notes.legend, notes.card,
             notes.classes, notes.chosen, self.table, self.neighbours,
         ])  # fmt: skip
         self._describe()
@@ -159,31 +159,29 @@ class MapPanel(Panel):
 
     def lay_out(self, method: str) -> None:
         """Arrange both maps by "pca" or "umap"; what is not in the cache is worked out in a process of its own."""
-        shared = self._controls.layout.value
+        shared = self._controls.layouts.value
         self._say(f"Arranging by {method.upper()} …")
 
-        def work(is_current: Callable[[], bool]) -> None:
-            try:
-                if method != "pca" and not self._job.cached(method, shared):
-                    self._job.begin(method, shared)
-                    self._say()
-                    return
-                found = project(self._vectors, method, shared, self._fit_on)
-                if is_current():
-                    self._job.stop()
-                    self._place(found, method, shared)
-            except Exception as error:
+        def work(_wanted: object) -> list[Projection] | None:
+            if method != "pca" and not self._job.cached(method, shared):
+                self._job.begin(method, shared)
                 self._say()
-                self.show_error(error)
+                return None
+            return project(self._vectors, method, shared, self._fit_on)
 
-        self._layouts.submit(self.guarded(work))
+        def show(found: list[Projection] | None) -> None:
+            if found is not None:
+                self._job.stop()
+                self._place(found, method, shared)
+
+        self.newest(self._layouts, work, show, failed=self._say)
 
     def _find_job(self) -> None:
         self._job.find("umap", self._shared)
 
     def _on_laid_out(self, method: str, shared: bool) -> None:
         if not self.closed:
-            self._controls.layout.value = shared
+            self._controls.layouts.value = shared
             self.lay_out(method)
 
     def _place(self, found: list[Projection], method: str, shared: bool) -> None:
@@ -239,7 +237,7 @@ class MapPanel(Panel):
         return {space: np.concatenate([ids[space] for ids in self._marked.values()]) for space in SPACES}
 
     def _remark(self) -> None:
-        self._controls.follow()
+        self._controls.follow_state()
 
         def work(is_current: Callable[[], bool]) -> None:
             time.sleep(SETTLED_S)
@@ -268,7 +266,7 @@ class MapPanel(Panel):
         self._remark()
 
     def _on_colours(self, change: Any) -> None:
-        self._controls.follow()
+        self._controls.follow_state()
         self._drawing.colour_by = change["new"]
 
         def work(is_current: Callable[[], bool]) -> None:
@@ -320,9 +318,3 @@ class MapPanel(Panel):
     def _say(self, doing: str = "", busy: bool = True) -> None:
         self._notes.say(self._method, doing)
         self._controls.arranged(self._method, self._shared, bool(doing) and busy)
-
-    def close(self) -> None:
-        """Stop following state and job; the job goes on."""
-        if not self.closed:
-            self._job.stop()
-        super().close()

@@ -13,6 +13,7 @@ from html import escape
 import numpy as np
 
 from tokalign_lab.alignment.lexicon import ORIGINS
+from tokalign_lab.runs.words import fixed
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -22,6 +23,7 @@ from .colours import NOTHING, Colouring
 HOVER_BYTES = 300_000  # of all hover texts of one map
 PARTNERS_AT_POINTER = 3
 PARTNERS_IN_CARD = 12
+NONE = "none"  # for a figure that is not known
 
 
 class MapWords:
@@ -88,7 +90,7 @@ class MapWords:
             self._colouring.values("margin", space, ids).tolist(),
             strict=True,
         )
-        return [f"{o}, score {_figure(s)}, margin {_figure(m)}" if o != "hole" else "" for o, s, m in told]
+        return [f"{o}, score {fixed(s, NONE)}, margin {fixed(m, NONE)}" if o != "hole" else "" for o, s, m in told]
 
     def _count_lines(self, space: str, ids: np.ndarray) -> list[str]:
         counts = self._colouring.values("frequency", space, ids).tolist()
@@ -116,7 +118,7 @@ class MapWords:
             "hubness": f"{self._figure('hubness', space, token_id)} target tokens chose this source",
             "neighbour overlap": self._figure("neighbours", space, token_id),
         }
-        if told["neighbour overlap"] == "none":
+        if told["neighbour overlap"] == NONE:
             del told["neighbour overlap"]  # not measured: only that colouring does
         rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in told.items() if value)
         name = f'<span class="tl-token">{self.label(space, token_id)}</span>'
@@ -130,7 +132,7 @@ class MapWords:
 
     def _figure(self, by: str, space: str, i: int) -> str:
         value = float(self._colouring.values(by, space, np.array([i]))[0])
-        return f"{value:,.0f}" if by in ("hubness", "frequency") and np.isfinite(value) else _figure(value)
+        return f"{value:,.0f}" if by in ("hubness", "frequency") and np.isfinite(value) else fixed(value, NONE)
 
     def _raw(self, space: str, i: int) -> str:
         vocabulary = self._vocabularies[space]
@@ -142,10 +144,6 @@ class MapWords:
             return ""
         spelled = vocabulary.token_bytes[i]
         return "none (control token)" if spelled is None else spelled.hex(" ").upper()
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "none"
 
 
 def _size(text: str) -> int:

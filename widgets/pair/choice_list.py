@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import ipywidgets as w
-
 from tokalign_lab.catalog.choices import Choice, choices
 
-from ..common.panel import bar, button
-from ..common.table import Column, RowTable
+from ..common.part import Box
+from ..common.table import Column, Pages, RowTable
 from ..lexicon.search import folded
 
 PAGE = 12
+_CAPTION = "Models and tokenizers that can be chosen"
 COLUMNS = (
     Column("name", "Name", "what to type in the fields above", kind="token"),
     Column("kind", "Kind", "a model has a tokenizer; a tokenizer alone cannot be rearranged"),
@@ -24,69 +23,55 @@ COLUMNS = (
 )
 
 
-class ChoiceList(w.VBox):
+class ChoiceList(Box):
     """A searchable list of models and tokenizers.
 
     Parameters
     ----------
     use : called with "source" or "target" and a name
-    guarded : wraps a callback so that its errors are seen (`Panel.guarded`)
     folders : where models and tokenizers of the user's own are looked for
     """
 
-    def __init__(
-        self,
-        use: Callable[[str, str], None],
-        guarded: Callable[[Callable[..., None]], Callable[..., None]],
-        folders: Sequence[Path | str] = (),
-    ) -> None:
+    def __init__(self, use: Callable[[str, str], None], folders: Sequence[Path | str] = ()) -> None:
         self._use, self._folders = use, folders
         self._all: list[Choice] = []
-        self._found: list[int] = []
-        self._page = 0
-        self._search = w.Text(description="Find", placeholder="part of a name, a kind, a script …")
-        self._search.add_class("tl-choice-search")
-        self._search.observe(guarded(lambda _change: self.show(0)), names="value")
-        self.table = RowTable(COLUMNS)
-        self.table.observe(guarded(self._on_row), names="chosen")
-        self._where = w.HTML()
-        self._pages = [
-            button("Previous", guarded(lambda: self.show(self._page - 1)), "tl-choice-previous"),
-            button("Next", guarded(lambda: self.show(self._page + 1)), "tl-choice-next"),
-        ]
+        self._search = self.entry(
+            "Find", "tl-choice-search", lambda _text: self.show(), placeholder="part of a name, a kind, a script …"
+        )
+        self.table = RowTable(COLUMNS, on_row=lambda _key: self._allow(), caption=_CAPTION)
         self._uses = [
-            button(f"Use as {side}", guarded(lambda side=side: self._take(side)), f"tl-use-{side}")
+            self.button(f"Use as {side}", lambda side=side: self._take(side), f"tl-use-{side}")
             for side in ("source", "target")
         ]
-        super().__init__([self._search, self.table, bar(*self._uses, self._where, *self._pages)])
+        self._pages = Pages(self.table, PAGE, self._draw, _where, before=self._uses)
+        super().__init__([self._search, self._pages])
         self.add_class("tl-choice-list")
 
     def refresh(self) -> None:
         """Look again at what there is."""
         self._all = choices(self._folders)
-        self.show(0)
+        self.show()
 
-    def show(self, page: int) -> None:
-        """Show this page of what fits the search."""
+    def show(self) -> None:
+        """Show the first page of what fits the search."""
         needle = folded(self._search.value.strip())
-        self._found = [i for i, choice in enumerate(self._all) if needle in folded(_words(choice))]
-        self._page = min(max(page, 0), max(0, (len(self._found) - 1) // PAGE))
-        first = self._page * PAGE
-        keys = self._found[first : first + PAGE]
-        self.table.caption = "Models and tokenizers that can be chosen"
-        self.table.chosen = -1
-        self._on_row(None)
-        self.table.show(keys, [_cells(self._all[key]) for key in keys])
-        shown = f"{first + 1} to {first + len(keys)} of {len(self._found)}" if keys else "nothing fits this search"
-        self._where.value = f'<span role="status">{shown}</span>'
-        self._pages[0].disabled, self._pages[1].disabled = not self._page, first + PAGE >= len(self._found)
+        self._pages.show([i for i, choice in enumerate(self._all) if needle in folded(_words(choice))])
 
-    def _on_row(self, _change: object) -> None:
+    def _draw(self, keys: Sequence[int]) -> None:
+        self.table.chosen = -1
+        self.table.show(keys, [_cells(self._all[key]) for key in keys])
+        self._allow()
+
+    def _allow(self) -> None:
         for control in self._uses:
             control.disabled = self.table.chosen < 0
 
     def _take(self, side: str) -> None:
         self._use(side, self._all[self.table.chosen].name)
+
+
+def _where(first: int, last: int, n: int) -> str:
+    return f"{first} to {last} of {n}" if n else "nothing fits this search"
 
 
 def _cells(choice: Choice) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from tokalign_lab.evaluation.compression import LANGUAGES, bytes_per_token
 from tokalign_lab.vocabulary import Overlap, Vocabulary, overlap
 
 from ..common.background import Latest
-from ..common.panel import Panel, bar, button
+from ..common.panel import Panel
+from ..common.part import bar, html, said, shown
 from ..common.state import LabState
 from ..common.vocabularies import vocabulary_of
 from .card import COMMON, card_html, languages_html, offers_html, scripts_html
@@ -67,7 +67,7 @@ class PairPicker(Panel):
         self._overlap: tuple[str, str, Overlap] | None = None
         self._rates: tuple[tuple[str, str], list[dict[str, float]]] | None = None
         self._latest, self._latest_text = Latest(), Latest()
-        self._form = RunForm(self._pair_for_form, on_run, self.guarded, settings)
+        self._form = RunForm(self._pair_for_form, on_run, settings)
         self._build()
         self._watch(self._on_names, "source", "target")
         self._watch(self._on_sentence, "sentence")
@@ -75,47 +75,38 @@ class PairPicker(Panel):
 
     def _build(self) -> None:
         self._choices = {side: self._choice(side, words) for side, words in _SIDES.items()}
-        swap = button("Swap", self.guarded(self.swap), "tl-swap", "Exchange source and target")
-        self._toggle = button(
-            "Show the list", self.guarded(self._toggle_list), "tl-show-list", "All that can be chosen"
-        )
-        self._list = ChoiceList(self._use, self.guarded, self._folders)
-        self._fetch = button("Fetch what is missing", self.guarded(lambda: self._show(fetch=True)), "tl-fetch")
-        self._card, self._scripts, self._languages, self._chips = w.HTML(), w.HTML(), w.HTML(), w.HTML()
-        self._card.add_class("tl-card-of-pair")
-        self._chips.add_class("tl-both")
+        swap = self.button("Swap", self.swap, "tl-swap", "Exchange source and target")
+        self._toggle = self.button("Show the list", self._toggle_list, "tl-show-list", "All that can be chosen")
+        self._list = ChoiceList(self._use, self._folders)
+        self._fetch = self.button("Fetch what is missing", lambda: self._show(fetch=True), "tl-fetch")
+        self._card, self._scripts = html("tl-card-of-pair"), html()
+        self._languages, self._chips = html(), html("tl-both")
         names = [(name, code) for code, name in sorted(LANGUAGES.items(), key=lambda item: item[1])]
-        self._which = w.Dropdown(
+        self._which = self.menu(
+            "Languages", "tl-language", lambda _which: self._show_languages(), value=_COMMON,
             options=[(f"{COMMON} common ones", _COMMON), (f"all {len(LANGUAGES)}", _ALL), *names],
-            value=_COMMON, description="Languages",
         )  # fmt: skip
-        self._which.add_class("tl-language")
-        self._which.observe(self.guarded(lambda _change: self._show_languages()), names="value")
         for hidden in (self._list, self._fetch, self._which):
-            hidden.layout.display = "none"
-        self._sentence = w.Textarea(
-            value=self.lab_state.sentence, description="Your text", rows=2, layout=w.Layout(width="100%"),
+            shown(hidden, False)
+        self._sentence = self.control(
+            w.Textarea, "Your text", "tl-sentence", self._on_typed, value=self.lab_state.sentence, rows=2,
+            layout=w.Layout(width="100%"),
         )  # fmt: skip
-        self._sentence.add_class("tl-sentence")
-        self._sentence.observe(self.guarded(self._on_typed), names="value")
         measures = w.HBox([self._scripts, w.VBox([self._which, self._languages])])
         measures.add_class("tl-measures")
         self._fill(
             [
-                w.HTML(_HEADING), bar(*self._choices.values(), swap, self._toggle, self._fetch), self._list,
+                html("", _HEADING), bar(*self._choices.values(), swap, self._toggle, self._fetch), self._list,
                 self._card, measures, self._sentence, self._chips, self._form,
             ]
         )  # fmt: skip
 
     def _choice(self, side: str, words: str) -> w.Combobox:
-        box = w.Combobox(
+        return self.control(
+            w.Combobox, side.capitalize(), f"tl-{side}", lambda name: self._use(side, name.strip()),
             value=getattr(self.lab_state, side), options=[choice.name for choice in choices(self._folders)],
-            ensure_option=False, continuous_update=False, description=side.capitalize(),
-            placeholder="name, path or hub id", tooltip=words,
+            ensure_option=False, continuous_update=False, placeholder="name, path or hub id", tooltip=words,
         )  # fmt: skip
-        box.add_class(f"tl-{side}")
-        box.observe(self.guarded(lambda change: self._use(side, change["new"].strip())), names="value")
-        return box
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -153,18 +144,18 @@ class PairPicker(Panel):
         hidden = self._list.layout.display == "none"
         if hidden:
             self._list.refresh()
-        self._list.layout.display = "" if hidden else "none"
+        shown(self._list, hidden)
         self._toggle.description = "Hide the list" if hidden else "Show the list"
 
     def _show(self, fetch: bool) -> None:
         names = self.lab_state.source, self.lab_state.target
         missing = [where_from(name) for name in dict.fromkeys(names) if name not in self._loaded and to_fetch(name)]
-        self._fetch.layout.display = "" if missing and not fetch else "none"
+        shown(self._fetch, bool(missing) and not fetch)
         self.clear_error()
         if not all(name in self._loaded for name in names):
             for part in (self._scripts, self._languages, self._chips):
                 part.value = ""
-            self._which.layout.display = "none"
+            shown(self._which, False)
         self._form.refresh()
         if missing and not fetch:
             self._latest.submit(lambda is_current: None)  # whatever is loading is not wanted any more
@@ -173,20 +164,18 @@ class PairPicker(Panel):
         if not all(name in self._loaded for name in names):
             self._say("Loading both tokenizers …")
 
-        def work(is_current: Callable[[], bool]) -> None:
-            try:
-                for choice in missing:
-                    self._get(choice)
-                pair = self._vocabulary(names[0]), self._vocabulary(names[1])
-                if is_current() and not self.closed:
-                    self._show_pair(pair, is_current)
-            except Exception as error:
-                if is_current() and not self.closed:
-                    self._card.value = self._chips.value = ""
-                    self._fetch.layout.display = "" if missing else "none"
-                    self.show_error(error)
+        def work(wanted: Callable[[], bool]) -> None:
+            for choice in missing:
+                self._get(choice)
+            pair = self._vocabulary(names[0]), self._vocabulary(names[1])
+            if wanted():
+                self._show_pair(pair, wanted)
 
-        self._latest.submit(work)
+        def failed() -> None:
+            self._card.value = self._chips.value = ""
+            shown(self._fetch, bool(missing))
+
+        self.newest(self._latest, work, lambda _done: None, failed)
 
     def _get(self, choice: Choice) -> None:
         """Fetch what the catalogue has; what the hub has is fetched as it is loaded."""
@@ -197,20 +186,20 @@ class PairPicker(Panel):
             self._say(f"Fetching {choice.name} from the hub …")
 
     def _say(self, words: str) -> None:
-        self._card.value = f'<div class="tl-note" role="status">{escape(words)}</div>'
+        self._card.value = said(words, "tl-note")
 
-    def _show_pair(self, pair: Pair, is_current: Callable[[], bool]) -> None:
+    def _show_pair(self, pair: Pair, wanted: Callable[[], bool]) -> None:
         """Draw what is quick first; a pair chosen meanwhile stops the rest."""
         self._card.value = card_html(*pair, self._shared(*pair))
         self._show_text()
         self._form.refresh()
         scripts = scripts_html(*pair)
-        if is_current() and not self.closed:
+        if wanted():
             self._scripts.value = scripts
             rates = [bytes_per_token(vocabulary) for vocabulary in pair]
             self._rates = ((pair[0].name, pair[1].name), rates)
-            if is_current() and not self.closed:
-                self._which.layout.display = ""
+            if wanted():
+                shown(self._which, True)
                 self._show_languages()
 
     def _show_languages(self) -> None:
@@ -239,29 +228,23 @@ class PairPicker(Panel):
         return self._overlap[2]
 
     def _show_text(self) -> None:
-        pair = [self._loaded.get(name) for name in (self.lab_state.source, self.lab_state.target)]
+        source, target = (self._loaded.get(name) for name in (self.lab_state.source, self.lab_state.target))
         text = self._sentence.value
+        if source is None or target is None:
+            return
 
-        def work(is_current: Callable[[], bool]) -> None:
-            if pair[0] is None or pair[1] is None:
-                return
-            try:
-                html = pair_html(pair[0], pair[1], text) if text else '<div class="tl-empty">Type a text above.</div>'
-            except Exception as error:
-                self.show_error(error)
-                return
-            if is_current() and not self.closed:
-                self._chips.value = html
+        def work(_wanted: object) -> str:
+            return pair_html(source, target, text) if text else '<div class="tl-empty">Type a text above.</div>'
 
-        self._latest_text.submit(work)
+        self.newest(self._latest_text, work, lambda found: setattr(self._chips, "value", found))
 
     def _on_names(self, _change: Any) -> None:
         for side, box in self._choices.items():
             box.value = getattr(self.lab_state, side)
         self.refresh()
 
-    def _on_typed(self, change: Any) -> None:
-        self.lab_state.sentence = change["new"]
+    def _on_typed(self, text: str) -> None:
+        self.lab_state.sentence = text
 
     def _on_sentence(self, _change: Any) -> None:
         self._sentence.value = self.lab_state.sentence

@@ -19,8 +19,8 @@ from tokalign_lab.catalog.choices import Choice, where_from
 from tokalign_lab.estimate import Estimate, estimate, size_of_model, size_of_texts, to_download
 from tokalign_lab.runs.words import duration
 
-from ..common.background import Latest, submit
-from ..common.panel import bar, button
+from ..common.background import Latest
+from ..common.part import Box, bar, html
 
 SIZES = {
     "all of it": 0, "0.3 MB": 300_000, "1 MB": 1_000_000, "2 MB": 2_000_000, "5 MB": 5_000_000,
@@ -32,14 +32,13 @@ DEFAULTS: dict[str, Any] = {
 ALONE = "This panel stands alone and has nothing to run with; open it by Lab().pair_picker()."
 
 
-class RunForm(w.VBox):
+class RunForm(Box):
     """Settings of an align run, with an estimate.
 
     Parameters
     ----------
     pair : says the names of source and target, and their sizes once both are loaded (else None)
     on_run : called with the settings; None switches the button off
-    guarded : wraps a callback so that its errors are seen (`Panel.guarded`)
     settings : values to begin with, of `DEFAULTS`
     """
 
@@ -47,42 +46,40 @@ class RunForm(w.VBox):
         self,
         pair: Callable[[], tuple[str, str, tuple[int, int] | None]],
         on_run: Callable[[dict[str, Any]], None] | None,
-        guarded: Callable[[Callable[..., None]], Callable[..., None]],
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self._pair, self._on_run, self._guarded = pair, on_run, guarded
+        self._pair, self._on_run = pair, on_run
         self._latest = Latest()
         chosen = DEFAULTS | dict(settings or {})
         sizes = list(SIZES.items())
         size = chosen["max_bytes"] or 0  # a menu takes None for "nothing chosen"
         if size not in SIZES.values():
             sizes.append((f"{size / 1e6:g} MB", size))
-        self._recipe = w.Dropdown(options=list(RECIPES), value=chosen["recipe"], description="Recipe")
-        self._recipe.add_class("tl-recipe")
+
+        def changed(_value: object) -> None:
+            self.refresh()
+
+        self._recipe = self.menu("Recipe", "tl-recipe", changed, options=list(RECIPES), value=chosen["recipe"])
         texts = [asset.name for asset in catalog.assets() if asset.kind == "text"]
-        self._text = w.Combobox(
-            value="; ".join(chosen["text"]), options=texts, description="Text to learn from", ensure_option=False,
-            continuous_update=False, placeholder="default, a file, a folder or hub:org/name; several with ;",
+        self._text = self.control(
+            w.Combobox, "Text to learn from", "tl-text", changed, value="; ".join(chosen["text"]), options=texts,
+            ensure_option=False, continuous_update=False,
+            placeholder="default, a file, a folder or hub:org/name; several with ;",
         )  # fmt: skip
-        self._text.add_class("tl-text")
-        self._size = w.Dropdown(options=sizes, value=size, description="Use of it")
-        self._size.add_class("tl-size")
-        self._seed = w.BoundedIntText(value=chosen["seed"], min=0, max=2**31 - 1, description="Seed")
+        self._size = self.menu("Use of it", "tl-size", changed, options=sizes, value=size)
+        self._seed = self.control(
+            w.BoundedIntText, "Seed", "tl-seed", changed, value=chosen["seed"], min=0, max=2**31 - 1
+        )
         self._seed.layout.width = "130px"
-        self._seed.add_class("tl-seed")
-        self._rearrange = w.Checkbox(
-            value=chosen["rearrange"], description="Also rearrange the model", indent=False,
+        self._rearrange = self.control(
+            w.Checkbox, "Also rearrange the model", "tl-also-rearrange", changed, value=chosen["rearrange"],
+            indent=False,
         )  # fmt: skip
-        self._rearrange.add_class("tl-also-rearrange")
-        self._about, self._cost = w.HTML(), w.HTML()
-        self._about.add_class("tl-recipe-about")
-        self._cost.add_class("tl-cost")
-        self._run = button("Run", guarded(self.run), "tl-run", "Align this pair in a process of its own", "primary")
-        for control in (self._recipe, self._text, self._size, self._seed, self._rearrange):
-            control.observe(guarded(lambda _change: self.refresh()), names="value")
+        self._about, self._cost = html("tl-recipe-about"), html("tl-cost")
+        self._run = self.button("Run", self.run, "tl-run", "Align this pair in a process of its own", "primary")
         super().__init__(
             [
-                w.HTML("<h4>Align this pair</h4>"),
+                html("", "<h4>Align this pair</h4>"),
                 bar(self._recipe, self._text, self._size, self._seed, self._rearrange),
                 self._about,
                 bar(self._run, self._cost),
@@ -117,27 +114,25 @@ class RunForm(w.VBox):
         """Hand the settings over, away from the callback: starting a process takes a moment, and may fail."""
         on_run, settings = self._on_run, self.settings
         if on_run is not None and not self._run.disabled:
-            submit(self._guarded(lambda: on_run(settings)))
+            self.soon(lambda: on_run(settings))
 
     def refresh(self) -> None:
         """Say what the recipe does, what the run costs, or what keeps it from starting."""
         self._about.value = about_html(self._recipe.value)
         settings, sizes, on_run = self.settings, self._pair()[2], self._on_run
 
-        def work(is_current: Callable[[], bool]) -> None:
-            def show() -> None:
-                missing = why_not(settings, where_from(settings["source"]), where_from(settings["target"]), sizes)
-                words = "" if missing else cost_html(cost_of(settings, sizes))
-                if not missing and on_run is None:
-                    missing = ALONE
-                if is_current():
-                    reason = f'<div class="tl-reason">{escape(missing)}</div>' * bool(missing)
-                    self._cost.value = f'<div role="status">{words}{reason}</div>'
-                    self._run.disabled = bool(missing)
+        def work(_wanted: object) -> tuple[str, str]:
+            missing = why_not(settings, where_from(settings["source"]), where_from(settings["target"]), sizes)
+            words = "" if missing else cost_html(cost_of(settings, sizes))
+            return words, missing or ALONE * (on_run is None)
 
-            self._guarded(show)()
+        def show(found: tuple[str, str]) -> None:
+            words, missing = found
+            reason = f'<div class="tl-reason">{escape(missing)}</div>' * bool(missing)
+            self._cost.value = f'<div role="status">{words}{reason}</div>'
+            self._run.disabled = bool(missing)
 
-        self._latest.submit(work)
+        self.newest(self._latest, work, show)
 
 
 def about_html(recipe: str) -> str:

@@ -23,39 +23,33 @@ from tokalign_lab.runs.listing import RunList, RunRow
 from tokalign_lab.runs.trash import delete_run, deleted_runs, empty_trash, restore_run, trash_bytes
 from tokalign_lab.runs.words import size
 
-from ..common.background import WATCHER, submit
 from ..common.html import state_html
-from ..common.panel import Panel, bar, button
+from ..common.panel import Panel
+from ..common.part import Bar, bar, html
 from ..common.recorded import mark_of
 from ..common.state import LabState
-from ..common.table import Column, RowTable
+from ..common.table import Column, Pages, RowTable
 from ..training.controls import RunControls
 from ..training.panel import TrainingPanel
 
 
-class TrashBar:
-    """The trash of a folder of runs.
+class TrashBar(Bar):
+    """Takes back a deletion, or removes for good what was deleted.
 
     Parameters
     ----------
     root : folder of the runs
-    guarded : wraps callbacks, so that their errors are shown
     after : called with the run that has come back, or with None when the trash was emptied
     """
 
-    def __init__(
-        self,
-        root: Path,
-        guarded: Callable[..., Callable[..., None]],
-        after: Callable[[RunFolder | None], None],
-    ) -> None:
-        self._root, self._guarded, self._after = root, guarded, after
+    def __init__(self, root: Path, after: Callable[[RunFolder | None], None]) -> None:
+        self._root, self._after = root, after
         self._sure = False
-        self.undo_button = button("Undo delete", guarded(self.undo), "tl-undo-delete", "Take back the last deletion")
-        self.empty_button = button(
-            "Empty the trash", guarded(self.empty), "tl-empty-trash", "Remove for good what was deleted; asks once more"
+        self.undo_button = self.button("Undo delete", self.undo, "tl-undo-delete", "Take back the last deletion")
+        self.empty_button = self.button(
+            "Empty the trash", self.empty, "tl-empty-trash", "Remove for good what was deleted; asks once more"
         )
-        self.box = bar(self.undo_button, self.empty_button)
+        super().__init__([self.undo_button, self.empty_button])
 
     def undo(self) -> None:
         """Take back the last deletion."""
@@ -72,7 +66,7 @@ class TrashBar:
             empty_trash(self._root)
             self._after(None)
 
-        submit(self._guarded(work))
+        self.soon(work)
 
     def show(self) -> None:
         """Say what is in the trash."""
@@ -121,60 +115,44 @@ class RunsPanel(Panel):
         self.root = runs_root(root)
         self._lock, self._curves_lock = threading.RLock(), threading.RLock()  # the watcher's thread, and callbacks
         self._list = RunList(self.root, kind)
-        self._page = 0
         self._chosen = chosen
         self._list.recorded = not any(self.root.glob("*/run.json")) or any(map(recorded_run, [chosen, *shown]))
         self._list.read()
         self._shown: list[str] = [name for name in shown if self._list.run(name) is not None]
         self._named = ""  # the run whose name is in the field
-        self._repainting = False
         self.monitor: TrainingPanel | None = None
         self._build(kind)
-        self._name = f"runs:{self.root.resolve()}"
         self.refresh()
-        WATCHER.watch(self._name, self._tick)
+        self.follow(f"runs:{self.root.resolve()}", self._look)
 
     def _build(self, kind: str) -> None:
-        self._kind = w.Dropdown(options=[("All kinds", ""), *([(kind, kind)] if kind else [])], value=kind)
-        self._kind.description = "Kind"
-        self._kind.add_class("tl-run-kind")
-        self._kind.observe(self.guarded(self._on_kind), names="value")
-        self._recorded = w.Checkbox(value=self._list.recorded, description="Recorded runs too", indent=False)
-        self._recorded.tooltip = "Also list the runs that come with the package; they are looked at, never changed"
-        self._recorded.add_class("tl-recorded-too")
-        self._recorded.layout.width = "auto"
-        self._recorded.observe(self.guarded(self._on_recorded), names="value")
-        self.table = RowTable(COLUMNS)
-        self.table.add_class("tl-runs-table")
-        self.table.observe(self.guarded(self._on_row), names="chosen")
+        self._kind = self.menu("Kind", "tl-run-kind", self._on_kind, options=self._kinds([kind]), value=kind)
+        self._recorded = self.check(
+            "Recorded runs too", "tl-recorded-too", self._on_recorded, value=self._list.recorded,
+            tooltip="Also list the runs that come with the package; they are looked at, never changed",
+        )  # fmt: skip
+        self.table = RowTable(COLUMNS, "tl-runs-table", self.guarded(self._on_row))
         self.table.on_heading = self.guarded(self._on_heading)
-        self._where = w.HTML()
-        self._where.add_class("tl-where")
-        self._earlier = button("Previous", self.guarded(lambda: self.go_to(self._page - 1)), "tl-previous")
-        self._later = button("Next", self.guarded(lambda: self.go_to(self._page + 1)), "tl-next")
-        self._build_actions()
-        self._details, self._log = w.HTML(), w.HTML()
-        self._details.add_class("tl-run-details")
-        self._log.add_class("tl-run-log")
+        self.trash = TrashBar(self.root, self._on_trash)
+        self.pages = Pages(
+            self.table, PAGE, self._draw, self._where, before=[self._kind, self._recorded], after=[self.trash]
+        )
+        self.controls = RunControls(lambda: self.run, self.refresh)
+        self._tick_button = self.button(
+            "Show its curves", self.tick, "tl-tick", f"Lay up to {MOST_RUNS} runs over one another"
+        )
+        self._rename = self.entry("Name", "tl-run-name", placeholder="another name", continuous_update=False)
+        self._rename_button = self.button("Rename", self.rename, "tl-rename")
+        self._delete = self.button("Delete", self.delete, "tl-delete", "Move into the trash; can be undone")
+        self._details, self._log = html("tl-run-details"), html("tl-run-log")
         self._place = w.VBox()  # the curves come here
-        heading = w.HTML(
+        heading = html(
+            "",
             f"<h3>Runs</h3><div class='tl-note'>Everything in {escape(str(self.root))}, whoever started it. Choose a "
-            "row for its log and for what can be done with it.</div>"
+            "row for its log and for what can be done with it.</div>",
         )
-        actions = bar(self._tick_button, self.controls.box, self._rename, self._rename_button, self._delete)
-        pages = bar(self._kind, self._recorded, self._earlier, self._later, self._where, self.trash.box)
-        self._fill([heading, self.table, pages, self._details, actions, self._log, self._place])
-
-    def _build_actions(self) -> None:
-        self.controls = RunControls(lambda: self.run, self.guarded, self.refresh)
-        self._tick_button = button(
-            "Show its curves", self.guarded(self.tick), "tl-tick", f"Lay up to {MOST_RUNS} runs over one another"
-        )
-        self._rename = w.Text(description="Name", placeholder="another name", continuous_update=False)
-        self._rename.add_class("tl-run-name")
-        self._rename_button = button("Rename", self.guarded(self.rename), "tl-rename")
-        self._delete = button("Delete", self.guarded(self.delete), "tl-delete", "Move into the trash; can be undone")
-        self.trash = TrashBar(self.root, self.guarded, self._on_trash)
+        actions = bar(self._tick_button, self.controls, self._rename, self._rename_button, self._delete)
+        self._fill([heading, self.pages, self._details, actions, self._log, self._place])
 
     @property
     def run(self) -> RunFolder | None:
@@ -192,7 +170,7 @@ class RunsPanel(Panel):
         """The shared view, the folder, the chosen run and those whose curves are shown."""
         return super().state | {
             "root": str(self.root), "chosen": self._chosen, "shown": list(self._shown), "kind": self._list.kind,
-            "page": self._page, "found": len(self._list.rows),
+            "page": self.pages.page, "found": len(self._list.rows),
         }  # fmt: skip
 
     def _call(self) -> list[str]:
@@ -201,8 +179,9 @@ class RunsPanel(Panel):
 
     def go_to(self, page: int) -> None:
         """Show a page of the list, counted from 0."""
-        self._page = page
-        self._repaint()
+        with self._lock:
+            self.pages.show(self._list.rows, page)
+            self._show_chosen(self._row())
 
     def tick(self) -> None:
         """Show the curves of the chosen run, or take them away."""
@@ -214,7 +193,7 @@ class RunsPanel(Panel):
         else:
             self._shown = [*self._shown, run.name][-MOST_RUNS:]
         self._repaint()
-        submit(self.guarded(self._show_curves))
+        self.soon(self._show_curves)
 
     def rename(self) -> None:
         """Call the chosen run what is written in the field beside the button."""
@@ -240,71 +219,54 @@ class RunsPanel(Panel):
             self._list.read()
         self._repaint()
         self.trash.show()
-        submit(self.guarded(self._read_page))
-        submit(self.guarded(self._show_curves))
+        self.soon(self._read_page)
+        self.soon(self._show_curves)
 
     def close(self) -> None:
         """Stop watching; the runs go on."""
-        if not self.closed:
-            WATCHER.stop(self._name, self._tick)
-            if self.monitor is not None:
-                self.monitor.close()
+        if self.monitor is not None:
+            self.monitor.close()
         super().close()
 
-    def _tick(self) -> bool:
+    def _look(self) -> bool:
         """One look at the folder; the list is watched as long as it is open, because runs come from anywhere."""
-        if self.closed:
-            return False
-        try:
-            with self._lock:
-                self._list.read()
-            self._read_page()
-        except Exception as error:  # no one sees a thread's exceptions: the panel must say them
-            self.show_error(error)
-            return False
+        with self._lock:
+            self._list.read()
+        self._read_page()
         return True
 
     def _read_page(self) -> None:
         """Read what the runs of this page have told, and show it."""
         with self._lock:
-            for row in self._rows():
+            self.pages.items = self._list.rows
+            for row in self.pages.shown:
                 row.look()
         self._repaint()
 
     def _row(self) -> RunRow | None:
         return next((row for row in self._list.rows if row.run.name == self._chosen), None)
 
-    def _rows(self) -> list[RunRow]:
-        return self._list.rows[self._page * PAGE : (self._page + 1) * PAGE]
-
     def _repaint(self) -> None:
         """Put the page, and the chosen run, on the screen; nothing is sent that has not changed."""
-        with self._lock:
-            count = len(self._list.rows)
-            self._page = min(max(0, self._page), max(0, (count - 1) // PAGE))
-            rows = self._rows()
-            self._repainting = True
-            try:
-                keys = [self._list.key_of(row) for row in rows]
-                self.table.sort = list(self._list.sort)
-                self.table.show(keys, [self._cells(row) for row in rows])
-                chosen = self._row()
-                self.table.chosen = -1 if chosen is None else self._list.key_of(chosen)
-            finally:
-                self._repainting = False
-            first = self._page * PAGE
-            shown, none = f"{first + 1} to {first + len(rows)} of {count}", "No runs here yet"
-            if self._list.only_recorded:
-                words = f"{none}; {shown} recorded ones" if count else f"{none}."
-            else:
-                words = f"{shown} runs" if count else "No runs of this kind."
-            self._where.value = f"<span role='status'>{words}</span>"
-            self._earlier.disabled, self._later.disabled = self._page == 0, first + PAGE >= count
-            kinds = [("All kinds", ""), *((kind, kind) for kind in self._list.kinds)]
-            if list(self._kind.options) != kinds and self._list.kind in ("", *self._list.kinds):
-                chosen_kind, self._kind.options = self._list.kind, kinds
-                self._kind.value = chosen_kind
-            self._show_chosen(chosen)
+        self.go_to(self.pages.page)
+
+    def _draw(self, rows: Sequence[RunRow]) -> None:
+        chosen = self._row()
+        self.table.sort = list(self._list.sort)
+        self.table.show([self._list.key_of(row) for row in rows], [self._cells(row) for row in rows])
+        self.table.chosen = -1 if chosen is None else self._list.key_of(chosen)
+        if self._list.kind in ("", *self._list.kinds):
+            self.offer(self._kind, self._kinds(self._list.kinds), self._list.kind)
+
+    @staticmethod
+    def _kinds(kinds: Sequence[str]) -> list[tuple[str, str]]:
+        return [("All kinds", ""), *((kind, kind) for kind in kinds if kind)]
+
+    def _where(self, first: int, last: int, n: int) -> str:
+        none = "No runs here yet"
+        if self._list.only_recorded:
+            return f"{none}; {first} to {last} of {n} recorded ones" if n else f"{none}."
+        return f"{first} to {last} of {n} runs" if n else "No runs of this kind."
 
     def _cells(self, row: RunRow) -> list[str]:
         place = f"✓ {self._shown.index(row.run.name) + 1}" if row.run.name in self._shown else ""
@@ -368,28 +330,24 @@ class RunsPanel(Panel):
         self.clear_error()
         self.refresh()
 
-    def _on_row(self, change: Any) -> None:
-        with self._lock:  # a click that comes while the watcher repaints waits, and counts
-            if self._repainting or change["new"] < 0:
-                return
-            self._chosen = self._list.by_key(change["new"])
-            self._repaint()
+    def _on_row(self, key: int) -> None:
+        with self._lock:
+            self._chosen = self._list.by_key(key)
+        self._repaint()
 
     def _on_heading(self, key: str) -> None:
         self._list.sort_by(key)
         self.go_to(0)
-        submit(self.guarded(self._read_page))
+        self.soon(self._read_page)
 
-    def _on_recorded(self, change: Any) -> None:
+    def _on_recorded(self, too: bool) -> None:
         with self._lock:
-            self._list.recorded, self._page = change["new"], 0
+            self._list.recorded, self.pages.page = too, 0
         self.refresh()
 
-    def _on_kind(self, change: Any) -> None:
+    def _on_kind(self, kind: str) -> None:
         with self._lock:
-            if self._repainting or change["new"] in (self._list.kind, None):
-                return
-            self._list.kind, self._page = change["new"], 0
+            self._list.kind, self.pages.page = kind, 0
         self.refresh()
 
 

@@ -6,37 +6,29 @@ from collections.abc import Callable
 
 from tokalign_lab.runs.folder import RESUMABLE, RunFolder
 
-from ..common.background import submit
-from ..common.panel import bar, button
+from ..common.part import Bar
 
 
-class RunControls:
+class RunControls(Bar):
     """Three buttons for one run, which may become another.
 
     Parameters
     ----------
     chosen : returns the run they are for, None for none
-    guarded : wraps callbacks, so that their errors are shown
     after : called when a button has changed how the run stands
     """
 
-    def __init__(
-        self,
-        chosen: Callable[[], RunFolder | None],
-        guarded: Callable[..., Callable[..., None]],
-        after: Callable[[], None],
-    ) -> None:
-        self._run_of, self._guarded, self._after = chosen, guarded, after
-        act = {name: guarded(getattr(self, name)) for name in ("pause", "cancel", "resume")}
-        self.pause_button = button(
-            "Pause",
-            act["pause"],
-            "tl-pause",
-            "Stop when the step that runs is done and kept; Resume goes on from there",
+    def __init__(self, chosen: Callable[[], RunFolder | None], after: Callable[[], object]) -> None:
+        self._run_of, self._after = chosen, after
+        self.pause_button = self.button(
+            "Pause", self.pause, "tl-pause", "Stop when the step that runs is done and kept; Resume goes on from there"
         )
-        self.cancel_button = button("Cancel", act["cancel"], "tl-cancel", "Stop at the next step, and within seconds")
-        self.resume_button = button("Resume", act["resume"], "tl-resume", "Go on from the last checkpoint")
-        self.box = bar(self.pause_button, self.cancel_button, self.resume_button)
+        self.cancel_button = self.button(
+            "Cancel", self.cancel, "tl-cancel", "Stop at the next step, and within seconds"
+        )
+        self.resume_button = self.button("Resume", self.resume, "tl-resume", "Go on from the last checkpoint")
+        self._buttons = (self.pause_button, self.cancel_button, self.resume_button)
+        super().__init__(self._buttons)
 
     def pause(self) -> None:
         """Ask the run to stop after the step that runs; returns at once."""
@@ -57,7 +49,7 @@ class RunControls:
             run.resume()
             self._after()
 
-        submit(self._guarded(work))
+        self.soon(work)
 
     def show(self, kind: str, state: str, asked: str) -> None:
         """Let be pressed what makes sense for a run of this kind that stands so; see `RunFolder.asked`."""
@@ -71,7 +63,7 @@ class RunControls:
 
     def none(self) -> None:
         """There is no run: nothing can be pressed."""
-        for one in (self.pause_button, self.cancel_button, self.resume_button):
+        for one in self._buttons:
             one.disabled = True
 
     def _ask(self, how: Callable[[RunFolder], None]) -> None:

@@ -1,9 +1,10 @@
-"""The curves as a table, for who does not see them or wants the numbers."""
+"""The curves as a table, what of them is looked at, and continuations of the same prompts beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -12,10 +13,10 @@ import numpy as np
 
 from tokalign_lab.plots.curves import AXES, LINE_WORDS, MARK_WORDS, VALUES, Look, trained_curve
 from tokalign_lab.runs.folding import ALL_TEXT, RunView
-from tokalign_lab.runs.words import figure
+from tokalign_lab.runs.words import figure, size
 
-from ..common.html import samples_html
-from ..common.panel import bar
+from ..common.html import card, cards
+from ..common.part import Bar, Box, bar, html, shown
 
 TABLE_ROWS = 10
 
@@ -77,7 +78,7 @@ def _at(step: int, steps: np.ndarray, values: np.ndarray) -> float | None:
 _AXIS_WORDS = {"step": "Steps", "tokens": "Tokens read", "minutes": "Time worked"}
 
 
-class LookBar:
+class LookBar(Bar):
     """Four controls and the `Look` that they say.
 
     Parameters
@@ -89,47 +90,30 @@ class LookBar:
     def __init__(self, look: Look, on_change: Callable[[], None]) -> None:
         self.look = look
         self._on_change = on_change
-        self._offering = False
-        self._value = w.Dropdown(options=[(VALUES[look.value], look.value)], description="On the left")
-        self._axis = w.Dropdown(
-            options=[(_AXIS_WORDS[axis], axis) for axis in AXES], value=look.axis, description="Along the axis"
-        )
-        self._smoothing = w.FloatSlider(
-            value=look.smoothing, min=0, max=0.99, step=0.01, description="Smoothing", continuous_update=False,
-            readout_format=".2f",
+        self._value = self._choice("value", "On the left", options=[(VALUES[look.value], look.value)])
+        axes = [(_AXIS_WORDS[axis], axis) for axis in AXES]
+        self._axis = self._choice("axis", "Along the axis", options=axes, value=look.axis)
+        self._smoothing = self._choice(
+            "smoothing", "Smoothing", w.FloatSlider, value=look.smoothing, min=0, max=0.99, step=0.01,
+            continuous_update=False, readout_format=".2f",
         )  # fmt: skip
-        self._part = w.Dropdown(options=[(part_words(look.part), look.part)], description="Held-out text")
-        controls = {
-            "value": self._value,
-            "axis": self._axis,
-            "smoothing": self._smoothing,
-            "part": self._part,
-        }
-        for name, control in controls.items():
-            control.add_class(f"tl-curve-{name}")
-            control.observe(lambda change, name=name: self._on_control(name, change["new"]), names="value")
-        self.box = bar(*controls.values())
+        self._part = self._choice("part", "Held-out text", options=[(part_words(look.part), look.part)])
+        super().__init__([self._value, self._axis, self._smoothing, self._part])
 
-    def offer(self, runs: Sequence[RunView]) -> None:
+    def _choice(self, name: str, words: str, kind: Any = w.Dropdown, **more: Any) -> Any:
+        def changed(value: Any) -> None:
+            self.look = replace(self.look, **{name: value})
+            self._on_change()
+
+        return self.control(kind, words, f"tl-curve-{name}", changed, **more)
+
+    def offer_told(self, runs: Sequence[RunView]) -> None:
         """Let those values and slices be chosen that any of the runs has told; what is chosen stays on offer."""
         told = {name for run in runs for name in run.trained.names()} | {"loss", self.look.value}
         parts = {part for run in runs for part in run.measured.names()} | {ALL_TEXT, self.look.part}
-        self._offering = True  # plain options first become chosen when they are set
-        try:
-            self._set(self._value, [(words, name) for name, words in VALUES.items() if name in told], self.look.value)
-            self._set(self._part, [(part_words(part), part) for part in sorted(parts)], self.look.part)
-        finally:
-            self._offering = False
-
-    def _set(self, control: w.Dropdown, options: list[tuple[str, str]], chosen: str) -> None:
-        if list(control.options) != options:
-            control.options = options
-            control.value = chosen
-
-    def _on_control(self, name: str, value: Any) -> None:
-        if not self._offering:
-            self.look = replace(self.look, **{name: value})
-            self._on_change()
+        values = [(words, name) for name, words in VALUES.items() if name in told]
+        self.offer(self._value, values, self.look.value)
+        self.offer(self._part, [(part_words(part), part) for part in sorted(parts)], self.look.part)
 
 
 def part_words(part: str) -> str:
@@ -137,29 +121,21 @@ def part_words(part: str) -> str:
     return "All of it" if part == ALL_TEXT else part
 
 
-class Samples:
-    """Two steps to choose, and a table; until a person chooses, the first step and the latest.
+class Samples(Box):
+    """How the model continues the same prompts, at two steps side by side; by default the first and the latest."""
 
-    Parameters
-    ----------
-    guarded : wraps callbacks, so that their errors are shown
-    """
-
-    def __init__(self, guarded: Callable[..., Callable[..., None]]) -> None:
+    def __init__(self) -> None:
         self._runs: Sequence[RunView] = ()
-        self._offering = False
-        self._chosen: list[int | None] = [None, None]
+        self._chosen: dict[str, int | None] = {"left": None, "right": None}
+        words = {"left": "Continuations at step", "right": "beside those at step"}
         self._steps = [
-            w.Dropdown(description=words, options=[]) for words in ("Continuations at step", "beside those at step")
+            self.menu(said, f"tl-sample-{place}", partial(self._on_choice, place), options=[])
+            for place, said in words.items()
         ]
-        self._table = w.HTML()
-        self._table.add_class("tl-samples")
-        for place, control in enumerate(self._steps):
-            control.add_class(("tl-sample-left", "tl-sample-right")[place])
-            control.observe(guarded(lambda change, place=place: self._on_choice(place, change["new"])), names="value")
+        self._table = html("tl-samples")
         self._bar = bar(*self._steps)
-        self.box = w.VBox([self._bar, self._table])
-        self.box.layout.display = "none"
+        super().__init__([self._bar, self._table])
+        shown(self, False)
 
     @property
     def html(self) -> str:
@@ -170,29 +146,62 @@ class Samples:
         """Show the continuations of these runs."""
         self._runs = runs
         steps = sorted({step for run in runs for texts in run.samples.values() for step in texts})
-        self.box.layout.display = "" if steps else "none"
-        self._bar.layout.display = "" if len(steps) > 1 else "none"
+        shown(self, bool(steps))
+        shown(self._bar, len(steps) > 1)
         if not steps:
             return
-        chosen = [
-            at if at in steps else default for at, default in zip(self._chosen, (steps[0], steps[-1]), strict=True)
-        ]
         options = [(f"{step:,}", step) for step in steps]
-        self._offering = True
-        try:
-            for control, step in zip(self._steps, chosen, strict=True):
-                if list(control.options) != options:
-                    control.options = options
-                control.value = step
-        finally:
-            self._offering = False
+        for control, at, first in zip(self._steps, self._chosen.values(), (steps[0], steps[-1]), strict=True):
+            self.offer(control, options, at if at in steps else first)
         self._draw()
 
-    def _on_choice(self, place: int, step: int | None) -> None:
-        if not self._offering:
-            self._chosen[place] = step
-            self._draw()
+    def _on_choice(self, place: str, step: int | None) -> None:
+        self._chosen[place] = step
+        self._draw()
 
     def _draw(self) -> None:
         left, right = (control.value for control in self._steps)
         self._table.value = samples_html(self._runs, left, right if right != left else None)
+
+
+def samples_html(views: Sequence[RunView], left: int, right: int | None) -> str:
+    """How each prompt is continued, by each run, at one step and at another side by side.
+
+    Parameters
+    ----------
+    left, right : steps; no second column where `right` is None
+    """
+    steps = [left] if right is None else [left, right]
+    lines = []
+    for prompt in dict.fromkeys(prompt for view in views for prompt in view.samples):
+        for view in views:
+            texts = view.samples.get(prompt, {})
+            if texts:
+                cells = "".join(f"<td>{escape(texts.get(step, '–'))}</td>" for step in steps)
+                run = f"<td>{escape(view.name)}</td>" if len(views) > 1 else ""
+                lines.append(f"<tr><th scope='row'>{escape(prompt)}</th>{run}{cells}</tr>")
+    heads = ["Prompt", *(["Run"] if len(views) > 1 else []), *(f"Continued at step {step:,}" for step in steps)]
+    head = "".join(f"<th scope='col'>{word}</th>" for word in heads)
+    return (
+        "<div class='tl-table-scroll'><table class='tl-table tl-texts'><caption>How the model continues the same "
+        f"prompts</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def cards_html(view: RunView) -> str:
+    """Return the latest figures of a run, each with its name; nothing before the first."""
+    told, bits = view.trained, view.measured.last(ALL_TEXT)
+    floor, memory = view.floors.get(ALL_TEXT), told.last("memory")
+    beside = "" if floor is None else f" (floor {figure(floor, 4)})"
+    figures = [
+        (figure(told.last("loss"), 4), "loss (nats a token)", told.last("loss")),
+        (figure(told.last("divergence"), 4), "divergence from the teacher", told.last("divergence")),
+        (figure(bits, 4) + beside, "bits a byte of held-out text", bits),
+        (figure(told.last("learning_rate")), "learning rate", told.last("learning_rate")),
+        (figure(told.last("grad_norm")), "gradient norm", told.last("grad_norm")),
+        (figure(told.last("tokens_per_second")), "tokens a second", told.last("tokens_per_second")),
+        (figure(told.last("bytes_per_second")), "bytes of text a second", told.last("bytes_per_second")),
+        (figure(told.last("tokens")), "tokens read", told.last("tokens")),
+        (size(memory or 0), "memory", memory),
+    ]
+    return cards([card(value, name) for value, name, there in figures if there is not None])

@@ -1,4 +1,4 @@
-"""Start to tune the model that an alignment leads to: rearrange it first, where that is not done yet."""
+"""Forms that start a tuning run: of the model that an alignment leads to, and once more with other settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from tokalign_lab.runs.chain import NO_MODEL
 from tokalign_lab.runs.control import start_again
 from tokalign_lab.runs.folder import RunFolder
 
-from ..common.background import submit
-from ..common.panel import bar, button
+from ..common.part import Bar, Box, bar, html, shown
 
 FIELDS = {
     "steps": "Steps",
@@ -27,8 +26,8 @@ FIELDS = {
 }
 
 
-class SettingsFields:
-    """The fields, side by side in `box`.
+class SettingsFields(Bar):
+    """A field for each setting of a tuning run that matters most, side by side.
 
     Parameters
     ----------
@@ -39,14 +38,13 @@ class SettingsFields:
     def __init__(self, hook: str, values: Mapping[str, Any] | None = None) -> None:
         self._before = AdaptSettings().to_dict()
         self.fields: dict[str, w.Widget] = {
-            name: (w.IntText if isinstance(self._before[name], int) else w.FloatText)(
-                value=self._before[name], description=words, continuous_update=False
+            name: self.control(
+                w.IntText if isinstance(self._before[name], int) else w.FloatText, words,
+                f"{hook}-{name.replace('_', '-')}", value=self._before[name], continuous_update=False,
             )
             for name, words in FIELDS.items()
-        }
-        for name, field in self.fields.items():
-            field.add_class(f"{hook}-{name.replace('_', '-')}")
-        self.box = bar(*self.fields.values())
+        }  # fmt: skip
+        super().__init__(tuple(self.fields.values()))
         self.take(values or {})
 
     def take(self, values: Mapping[str, Any]) -> None:
@@ -58,7 +56,7 @@ class SettingsFields:
     @property
     def changed(self) -> dict[str, Any]:
         """Those that a person has changed."""
-        return {name: field.value for name, field in self.fields.items() if field.value != self._before[name]}
+        return {name: value for name, value in self.values.items() if value != self._before[name]}
 
     @property
     def values(self) -> dict[str, Any]:
@@ -66,35 +64,31 @@ class SettingsFields:
         return {name: field.value for name, field in self.fields.items()}
 
 
-class AgainForm:
-    """A button that opens the form, and the form.
+class AgainForm(Box):
+    """Starts a tuning run again with other settings; hidden until `open_button`, which stands elsewhere, is pressed.
 
     Parameters
     ----------
-    guarded : wraps callbacks, so that their errors are shown
     started : called with the new run
     """
 
-    def __init__(self, guarded: Callable[..., Callable[..., None]], started: Callable[[RunFolder], None]) -> None:
-        self._guarded, self._started = guarded, started
+    def __init__(self, started: Callable[[RunFolder], None]) -> None:
+        self._started = started
         self._run: RunFolder | None = None
-        self.open_button = button(
-            "Start again …",
-            guarded(self._open_or_close),
-            "tl-again",
+        self.open_button = self.button(
+            "Start again …", self._open_or_close, "tl-again",
             "Start a new run with these settings, some of them changed",
-        )
+        )  # fmt: skip
         self.settings = SettingsFields("tl-again")
         self.fields = self.settings.fields
-        self.name = w.Text(
-            description="Name of the new run", placeholder="a name, if you like", continuous_update=False
+        self.name = self.entry(
+            "Name of the new run", "tl-again-name", placeholder="a name, if you like", continuous_update=False
         )
-        self.name.add_class("tl-again-name")
-        self.start_button = button("Start the new run", guarded(self.start), "tl-again-start", style="primary")
-        note = w.HTML("<div class='tl-note'>A new run with its own folder; this one stays as it is.</div>")
-        self.box = w.VBox([note, bar(self.name), self.settings.box, bar(self.start_button)])
-        self.box.add_class("tl-again-form")
-        self.box.layout.display = "none"
+        self.start_button = self.button("Start the new run", self.start, "tl-again-start", style="primary")
+        note = html("", "<div class='tl-note'>A new run with its own folder; this one stays as it is.</div>")
+        super().__init__([note, bar(self.name), self.settings, bar(self.start_button)])
+        self.add_class("tl-again-form")
+        shown(self, False)
 
     def of(self, run: RunFolder, settings: dict[str, Any]) -> None:
         """Take over the settings of a run, unless the form already is that run's."""
@@ -109,8 +103,7 @@ class AgainForm:
         run = self._run
         if run is None:
             return
-        changes = self.settings.changed
-        title = self.name.value
+        changes, title = self.settings.changed, self.name.value
         self.start_button.disabled = True
 
         def work() -> None:
@@ -118,42 +111,37 @@ class AgainForm:
                 new = start_again(run, changes, title)
             finally:
                 self.start_button.disabled = False
-            self.box.layout.display = "none"
+            shown(self, False)
             self._started(new)
 
-        submit(self._guarded(work))
+        self.soon(work)
 
     def _open_or_close(self) -> None:
         if self._run is not None and self._run.recorded:
             raise InputError(NO_MODEL)
-        self.box.layout.display = "none" if self.box.layout.display == "" else ""
+        shown(self, self.layout.display == "none")
 
 
-class TuneForm(w.VBox):
-    """The settings that matter most, and the button.
+class TuneForm(Box):
+    """Tunes the model that an alignment leads to; it is rearranged first, where that is not done yet.
 
     Parameters
     ----------
-    guarded : wraps a callback so that its errors are seen (`Panel.guarded`)
     on_tune : called with settings of `AdaptSettings`; it may take a second
     values : settings to begin with
     """
 
-    def __init__(
-        self,
-        guarded: Callable[..., Callable[..., None]],
-        on_tune: Callable[[dict[str, Any]], Any],
-        values: dict[str, Any],
-    ) -> None:
-        self._guarded, self._on_tune = guarded, on_tune
+    def __init__(self, on_tune: Callable[[dict[str, Any]], Any], values: dict[str, Any]) -> None:
+        self._on_tune = on_tune
         self.settings = SettingsFields("tl-tune", values)
-        self.start_button = button("Rearrange and tune", guarded(self.start), "tl-tune-start", style="primary")
-        words = w.HTML(
+        self.start_button = self.button("Rearrange and tune", self.start, "tl-tune-start", style="primary")
+        words = html(
+            "",
             "<h4>Tune the rearranged model</h4><div class='tl-note'>On the text that the pair was aligned on, in two "
-            "stages, in a process of its own. The model gets its new rows first.</div>"
+            "stages, in a process of its own. The model gets its new rows first.</div>",
         )
-        self.status = w.HTML()
-        super().__init__([words, self.settings.box, bar(self.start_button, self.status)])
+        self.status = html()
+        super().__init__([words, self.settings, bar(self.start_button, self.status)])
         self.add_class("tl-tune-form")
 
     def start(self) -> None:
@@ -169,4 +157,4 @@ class TuneForm(w.VBox):
             finally:
                 self.start_button.disabled, self.status.value = False, ""
 
-        submit(self._guarded(work))
+        self.soon(work)

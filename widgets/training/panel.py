@@ -29,16 +29,17 @@ from tokalign_lab.runs.following import RunFeed
 from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.words import status_words
 
-from ..common.background import WATCHER, submit
-from ..common.html import cards_html, state_html
-from ..common.panel import Panel, bar, button
+from ..common.html import state_html
+from ..common.panel import Panel
+from ..common.part import bar, html
 from ..common.recorded import mark_of
 from ..common.state import LabState
 from .controls import RunControls
-from .curves import LookBar, Samples, curves_table
+from .curves import LookBar, Samples, cards_html, curves_table
 from .forms import AgainForm
 
 LOG_LINES = 15
+_CHOOSE = ("Choose a run …", "")
 Run = RunFolder | Path | str
 
 
@@ -87,29 +88,24 @@ class TrainingPanel(Panel):
         self._follow()
 
     def _build(self, look: Look) -> None:
-        self._heading, self._state_line, self._cards, self._table, self._note, self._log = (w.HTML() for _ in range(6))
-        self._state_line.add_class("tl-run-state")
-        self._cards.add_class("tl-run-cards")
-        self._table.add_class("tl-curves-table")
-        self._note.add_class("tl-curves-note")
+        self._heading, self._log = html(), html()
+        self._state_line, self._cards = html("tl-run-state"), html("tl-run-cards")
+        self._table, self._note = html("tl-curves-table"), html("tl-curves-note")
         self._progress = w.FloatProgress(min=0.0, max=1.0, description="Progress", layout=w.Layout(width="100%"))
-        self.controls = RunControls(lambda: self.run, self.guarded, self._follow)
-        self.again = AgainForm(self.guarded, self._on_started)
-        self.looks = LookBar(look, self.guarded(self._on_look))
-        self.samples = Samples(self.guarded)
-        self._other = w.Dropdown(options=[("Choose a run …", "")], description="Lay over it")
-        self._other.add_class("tl-lay-over")
-        self._other.observe(self.guarded(self._on_other), names="value")
-        self._alone = button("Only the first", self.guarded(self._only_first), "tl-alone", "Take the other runs away")
-        views = self.views
-        self.figure = go.FigureWidget(curves_figure(views, look, self.lab_state.theme, places=MOST_RUNS))
+        self.controls = RunControls(lambda: self.run, self._follow)
+        self.again = AgainForm(self._on_started)
+        self.looks = LookBar(look, self._on_look)
+        self.samples = Samples()
+        self._other = self.menu("Lay over it", "tl-lay-over", self._on_other, options=[_CHOOSE])
+        self._alone = self.button("Only the first", self._only_first, "tl-alone", "Take the other runs away")
+        self.figure = go.FigureWidget(curves_figure(self.views, look, self.lab_state.theme, places=MOST_RUNS))
         self.figure._config = self.figure._config | CONFIG
         self._offer_runs()
         self._fill(
             [
-                self._heading, bar(self._state_line, self.controls.box, self.again.open_button), self._progress,
-                self.again.box, self._log, self._cards, bar(self._other, self._alone), self.looks.box, self._note,
-                self.figure, self._table, self.samples.box,
+                self._heading, bar(self._state_line, self.controls, self.again.open_button), self._progress,
+                self.again, self._log, self._cards, bar(self._other, self._alone), self.looks, self._note,
+                self.figure, self._table, self.samples,
             ]
         )  # fmt: skip
 
@@ -164,13 +160,10 @@ class TrainingPanel(Panel):
         """
         feeds = _feeds_of(runs, self._feeds)
         with self._lock:
-            WATCHER.stop(self._name, self._tick)
+            self.unfollow(self._name)
             self._name = f"{self._name.split(':')[0]}:{feeds[0].key}"
             self._feeds = feeds
-            self._floor.look_for(self._feeds[0])
-        self._offer_runs()
-        self._redraw()
-        self._follow()
+        self._renew()
         if self.on_runs is not None:
             self.on_runs(self.runs)
 
@@ -179,16 +172,15 @@ class TrainingPanel(Panel):
         with self._lock:
             for feed in self._feeds:
                 feed.again()
+        self._renew()
+
+    def _renew(self) -> None:
+        """Look for the floor of the runs that are shown now, draw them, and follow them."""
+        with self._lock:
             self._floor.look_for(self._feeds[0])
         self._offer_runs()
         self._redraw()
         self._follow()
-
-    def close(self) -> None:
-        """Stop watching; the runs go on."""
-        if not self.closed:
-            WATCHER.stop(self._name, self._tick)
-        super().close()
 
     def _call(self) -> list[str]:
         look, paths = self.looks.look, [str(run.path) for run in self.runs]
@@ -200,21 +192,10 @@ class TrainingPanel(Panel):
 
     def _follow(self) -> None:
         """Watch while anything can still come."""
-        if not self.closed and not self._look():
-            WATCHER.watch(self._name, self._tick)
-
-    def _tick(self) -> bool:
-        """One look; False when there is nothing more to come."""
-        if self.closed:
-            return False
-        try:
-            return not self._look()
-        except Exception as error:  # a thread's exceptions are seen by no one: the panel must say them
-            self.show_error(error)
-            return False
+        self.follow(self._name, self._look)
 
     def _look(self) -> bool:
-        """Read what is new and repaint what changed; returns whether all has ended."""
+        """Read what is new and repaint what changed; returns whether anything can still come."""
         with self._lock:
             left = [feed for feed in self._feeds if feed is self._feeds[0] or (feed.run.path / "run.json").exists()]
             if len(left) < len(self._feeds):  # a run that lay over the first was deleted
@@ -225,7 +206,7 @@ class TrainingPanel(Panel):
             if changed or found:
                 self._draw(None if found else changed)
             self._show_state()
-            return not self._floor.awaited and all(feed.info["state"] in ENDED for feed in self._feeds)
+            return self._floor.awaited or any(feed.info["state"] not in ENDED for feed in self._feeds)
 
     def _on_look(self) -> None:
         self._keep_look("training", dict(vars(self.looks.look)))
@@ -239,7 +220,7 @@ class TrainingPanel(Panel):
     def _draw(self, changed: Sequence[int] | None = None) -> None:
         views, look = self.views, self.looks.look
         placed = {feed.place: feed.view for feed in self._feeds}
-        self.looks.offer(views)
+        self.looks.offer_told(views)
         with self.figure.batch_update():
             update_curves(self.figure, placed, look, changed)
         self._table.value = curves_table(placed, look)
@@ -294,15 +275,13 @@ class TrainingPanel(Panel):
         beside = list_runs(self.run.path.resolve().parent)
         others = [run for run in beside + recorded_runs() * (not self.run.recorded) if run.info()["kind"] == "adapt"]
         free = [(run.title, str(run.path)) for run in others if str(run.path.resolve()) not in shown]
-        self._other.options = [("Choose a run …", ""), *free]
-        self._other.value = ""
+        self.offer(self._other, [_CHOOSE, *free], "")
         self._other.disabled = len(shown) >= MOST_RUNS or not free
         self._alone.disabled = len(shown) == 1
 
-    def _on_other(self, change: Any) -> None:
-        if change["new"]:
-            runs = [*self.runs, change["new"]]
-            submit(self.guarded(lambda: self.show_runs(runs)))  # ten thousand events take a moment to read
+    def _on_other(self, path: str) -> None:
+        if path:
+            self.soon(lambda: self.show_runs([*self.runs, path]))  # ten thousand events take a moment to read
 
     def _only_first(self) -> None:
         self.show_runs([self.run])

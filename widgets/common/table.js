@@ -1,5 +1,5 @@
-// A page of table rows. The kernel sorts, filters and pages; this draws what it is given, and says which row was
-// chosen and which column heading was pressed. Cells are set as text, never as HTML.
+// A page of table rows. The kernel sorts, filters and pages; this draws what it is given, and says which row and
+// which column heading was pressed. Cells are set as text, never as HTML.
 
 function text(tag, content, className) {
   const node = document.createElement(tag);
@@ -21,7 +21,7 @@ function heading(column, model) {
   cell.setAttribute("aria-sort", sorted ? (direction === "up" ? "ascending" : "descending") : "none");
   const button = text("button", column.label + (sorted ? (direction === "up" ? " ▲" : " ▼") : ""), "tl-sort");
   button.type = "button";
-  button.addEventListener("click", () => model.send({ pressed: column.key }));
+  button.addEventListener("click", () => model.send({ heading: column.key }));
   cell.append(button);
   return cell;
 }
@@ -49,19 +49,16 @@ function render({ model, el }) {
   scroller.append(table);
   el.append(scroller);
 
-  const choose = (line) => {
-    model.set("chosen", Number(line.dataset.key));
-    model.save_changes();
-  };
+  const press = (line) => model.send({ row: Number(line.dataset.key) });
   table.addEventListener("click", (event) => {
     const line = event.target.closest("tbody tr");
-    if (line) choose(line);
+    if (line) press(line);
   });
   table.addEventListener("keydown", (event) => {
     const line = event.target.closest("tbody tr");
     if (!line) return;
     const next = { ArrowDown: line.nextElementSibling, ArrowUp: line.previousElementSibling }[event.key];
-    if (event.key === "Enter" || event.key === " ") choose(line);
+    if (event.key === "Enter" || event.key === " ") press(line);
     else if (next) next.focus();
     else return;
     event.preventDefault();

@@ -531,7 +531,7 @@ def main() -> None:
 
 
 def _check(given: Any, until: float) -> list[dict[str, Any]]:
-    from tokalign_lab.model.device import pick_device
+    from tokalign_lab.device import pick_device
 
     pick_device(given.device)
     checks = [check for check in CHECKS if not given.only or check.name.startswith(tuple(given.only))]

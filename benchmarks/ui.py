@@ -94,8 +94,8 @@ def kernel(folder: str) -> dict[str, Any]:
     import psutil
 
     from tokalign_lab.widgets import Lab, LabState
-    from tokalign_lab.widgets.background import inline
-    from tokalign_lab.widgets.query import Query
+    from tokalign_lab.widgets.common.background import inline
+    from tokalign_lab.widgets.common.state import Query
 
     sent = Sent()
     sent.install()
@@ -147,7 +147,7 @@ def kernel(folder: str) -> dict[str, Any]:
 
 def _in_callbacks(state: Any, drawn: dict[str, Any]) -> list[dict[str, Any]]:
     """Time what the kernel's own thread does before it can take the next click; the rest goes on behind it."""
-    from tokalign_lab.widgets.query import Query
+    from tokalign_lab.widgets.common.state import Query
 
     actions: dict[str, Callable[[], Any]] = {
         name: lambda values=values: setattr(state, "query", Query(**values)) for name, values in SEARCHES.items()

@@ -147,7 +147,7 @@ class TestPacking:
         events, _ = RunFolder(packed / "recorded-adapt-two-stages").events()
         assert [event["kind"] for event in events] == ["heartbeat", "step"]
         pytest.importorskip("ipywidgets")
-        from tokalign_lab.widgets.run_view import view_of
+        from tokalign_lab.runs.folding import view_of
 
         beats = [{"time": 100.0 + 2 * i, "kind": "heartbeat"} for i in range(60)]
         beats.insert(45, {"time": 189.0, "kind": "step", "step": 1, "loss": 2.0})
@@ -274,8 +274,8 @@ class TestPanels:
     @pytest.fixture(autouse=True)
     def in_order(self) -> Iterator[None]:
         pytest.importorskip("ipywidgets")
-        from tokalign_lab.widgets import vocabularies
-        from tokalign_lab.widgets.background import inline
+        from tokalign_lab.widgets.common import vocabularies
+        from tokalign_lab.widgets.common.background import inline
 
         before = content(gallery_root())
         vocabularies._loaded.clear()
@@ -306,8 +306,8 @@ class TestPanels:
         assert sorted(path.name for path in bare.iterdir()) == ["lab.json"]  # nothing was started or copied
 
     def test_what_needs_the_model_says_so(self, bare: Path) -> None:
+        from tokalign_lab.runs.chain import NO_MODEL
         from tokalign_lab.widgets import Lab
-        from tokalign_lab.widgets.recorded import NO_MODEL
 
         lab = Lab()
         lab.look_at_recorded()

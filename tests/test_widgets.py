@@ -21,18 +21,18 @@ pytest.importorskip("ipywidgets")
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.rows import LexiconRows, make_reverse
 from tokalign_lab.errors import InputError
+from tokalign_lab.plots.curves import MOST_CURVE_POINTS, thinned
 from tokalign_lab.projection import project, turned_onto
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folding import view_of
+from tokalign_lab.runs.words import status_words
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, LexiconPanel, MapPanel, PairPicker, TrainingPanel
-from tokalign_lab.widgets.background import WATCHER, Watcher, inline
-from tokalign_lab.widgets.chips import pair_html, shared_blocks
-from tokalign_lab.widgets.curves import MOST_CURVE_POINTS, thinned
-from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
-from tokalign_lab.widgets.query import Query
-from tokalign_lab.widgets.run_view import view_of
-from tokalign_lab.widgets.run_words import status_words
+from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
+from tokalign_lab.widgets.common.state import Query
+from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
+from tokalign_lab.widgets.pair.chips import pair_html, shared_blocks
 
 WORDS = ["the", "THE", "<b>", "東京", "naïve", "na", "ive", "zebra"]
 
@@ -112,9 +112,9 @@ class TestState:
 
 def test_every_origin_has_a_colour_in_tables_and_maps() -> None:
     from tokalign_lab.alignment.lexicon import ORIGINS
-    from tokalign_lab.widgets.figures import ORIGIN_COLOURS
+    from tokalign_lab.plots.maps import ORIGIN_COLOURS
 
-    css = (Path(__file__).parent.parent / "widgets" / "css" / "panels.css").read_text()
+    css = (Path(__file__).parent.parent / "widgets" / "common" / "css" / "panels.css").read_text()
     assert set(ORIGIN_COLOURS) == set(ORIGINS)
     assert [name for name in ORIGINS if f".tl-origin-{name}" not in css] == []
 
@@ -155,7 +155,7 @@ class TestLexiconView:
 class TestLexiconPanel:
     def test_a_row_selects_and_says_why(self) -> None:
         panel = LexiconPanel(make_lexicon())
-        panel.table.chosen = 4
+        panel.table.press(4)
         assert panel.lab_state.selection.ids == (4,)
         assert "Candidates" in panel.why.pair.value
         assert panel.selection["target_token"].tolist() == ["naïve"]
@@ -163,13 +163,13 @@ class TestLexiconPanel:
     def test_an_output_row_of_its_own_is_shown_beside_the_input_row(self) -> None:
         lexicon = make_lexicon()
         panel = LexiconPanel(lexicon)
-        panel.table.chosen = 4
+        panel.table.press(4)
         assert "The new row is mixed from" in panel.why.pair.value
         table = lexicon.table
         table["output_sources"], table["output_weights"] = table["sources"], [np.array([0.25])] * len(table)
         table["output_mean_weight"] = np.float32(0.75)
         panel = LexiconPanel(lexicon)
-        panel.table.chosen = 4
+        panel.table.press(4)
         assert "The new output row is mixed from" in panel.why.pair.value
         assert "mean of all rows" in panel.why.pair.value
 
@@ -191,7 +191,7 @@ class TestLexiconPanel:
         panel = LexiconPanel(make_lexicon([f"w{i}" for i in range(40)]))
         panel.go_to(99)
         assert len(panel.table.rows) == 10
-        assert panel.paged.turners[2].disabled
+        assert panel.paged.later.disabled
         panel.sort_by("id")
         assert panel.table.rows[0]["key"] == 0
         panel.sort_by("id")

@@ -24,8 +24,9 @@ from tokalign_lab.progress import Progress
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import last_evaluation, lexicon_path, measured_otherwise, recipes_table
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets import ComparePanel, LabState, background
-from tokalign_lab.widgets.background import WATCHER, inline
+from tokalign_lab.widgets import ComparePanel, LabState
+from tokalign_lab.widgets.common import background
+from tokalign_lab.widgets.common.background import WATCHER, inline
 
 COUNTS = np.arange(TARGET.size, dtype=np.int64) + 1
 
@@ -80,7 +81,7 @@ class TestTokens:
     def test_a_row_selects_and_shows_what_others_select(self, tmp_path: Path) -> None:
         state = LabState()
         panel = two(state=state, runs=tmp_path)
-        panel.table.chosen = 3
+        panel.table.press(3)
         assert (state.selection.ids, state.selection.by) == ((3,), "compare")
         state.select("target", [2], by="maps")
         assert panel.table.chosen == 2
@@ -144,11 +145,11 @@ class TestRuns:
         assert "0.500 [0.490, 0.510], n = 50" in panel._scores.value
         assert "0.700 [0.690, 0.710], n = 50" in panel._scores.value
         assert "not measured" in panel._scores.value
-        assert not panel.difference.button.disabled
+        assert not panel.difference.measure.disabled
 
     def test_a_lexicon_alone_cannot_be_measured_and_the_panel_says_why(self, tmp_path: Path) -> None:
         panel = two(runs=tmp_path)
-        assert panel.difference.button.disabled
+        assert panel.difference.measure.disabled
         assert "does not name the text" in panel.difference.note.value
 
     def test_the_difference_is_measured_on_the_runs_own_held_out_text(
@@ -156,7 +157,7 @@ class TestRuns:
     ) -> None:
         from test_comparison import held_out
 
-        from tokalign_lab.widgets import difference
+        from tokalign_lab.widgets.compare import difference
 
         whole = {i: i for i in range(TARGET.size)}
         a = align_run(tmp_path, "anchored", lexicon_of({i: i for i in whole if i % 25}, counts=COUNTS))
@@ -165,13 +166,13 @@ class TestRuns:
         monkeypatch.setattr(difference, "tokenize_pair", lambda *given: held_out(60))
         panel = ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)
         panel.difference.sentences.value = False
-        panel.difference.button.click()
+        panel.difference.measure.click()
         assert panel._error.value == ""
         assert "B is higher" in panel._scores.value
-        assert not panel.difference.button.disabled
+        assert not panel.difference.measure.disabled
 
     def test_measuring_can_be_stopped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from tokalign_lab.widgets import difference
+        from tokalign_lab.widgets.compare import difference
 
         a, b = (align_run(tmp_path, name, lexicon_of({1: 5}, counts=COUNTS)) for name in ("anchored", "pieces"))
         panel = ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)
@@ -193,14 +194,14 @@ class TestRuns:
         monkeypatch.setattr(difference, "tokenize_pair", lambda *given: None)
         monkeypatch.setattr(difference, "paired_scores", endless)
         monkeypatch.setattr(background, "_inline", False)
-        panel.difference.button.click()
+        panel.difference.measure.click()
         assert begun.wait(20)
-        assert panel.difference.button.description == "Stop measuring"
+        assert panel.difference.measure.description == "Stop measuring"
         assert "50%: reading" in panel.difference.note.value
-        panel.difference.button.click()
+        panel.difference.measure.click()
         assert ended.wait(2)
         assert told == ["_Stopped"]
-        assert panel.difference.button.description == "Measure the difference"
+        assert panel.difference.measure.description == "Measure the difference"
         assert "Stopped." in panel.difference.note.value
         assert panel._error.value == ""
 
@@ -274,7 +275,7 @@ class TestRecipes:
         panel = ComparePanel(a, a, SOURCE, TARGET, runs=tmp_path)
         row = next(i for i, row in enumerate(panel.recipes.rows) if row["recipe"] == "pieces")
         assert panel.recipes._uses[1].disabled
-        panel.recipes.table.chosen = row
+        panel.recipes.table.press(row)
         panel.recipes._uses[1].click()
         assert panel.state["counts"]["changed"] == panel.state["counts"]["gained"] == 1
         shown = {row["cells"][0]: row["cells"][1] for row in panel.recipes.table.rows}
@@ -287,7 +288,7 @@ class TestRecipes:
         watched = panel.recipes._watched
         assert watched in WATCHER.names()
         b.update(state="failed")
-        panel.recipes._tick()
+        panel.recipes._look()
         assert next(row["state"] for row in panel.recipes.rows if row["recipe"] == "pieces") == "failed"
         panel.close()
         assert watched not in WATCHER.names()
@@ -298,7 +299,7 @@ def test_to_code_shows_the_same_view(tmp_path: Path) -> None:
     b = align_run(tmp_path, "pieces", lexicon_of({1: 6}, counts=COUNTS))
     panel = ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)
     panel._which.value = "changed"
-    panel.table.chosen = 1
+    panel.table.press(1)
     names: dict[str, Any] = {"source": SOURCE, "target": TARGET}
     lines = panel.to_code().splitlines()
     exec("\n".join([*lines[:-1], f"again = {lines[-1]}"]), names)

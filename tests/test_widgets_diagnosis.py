@@ -19,9 +19,9 @@ from tokalign_lab.evaluation.diagnosis import Diagnosis
 from tokalign_lab.evaluation.finding import MOST_IDS, Finding
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import DiagnosisPanel, LabState
-from tokalign_lab.widgets.background import inline
-from tokalign_lab.widgets.diagnosis_panel import finding_html
-from tokalign_lab.widgets.query import Query
+from tokalign_lab.widgets.common.background import inline
+from tokalign_lab.widgets.common.state import Query
+from tokalign_lab.widgets.lexicon.diagnosis import finding_html
 
 
 @pytest.fixture(autouse=True)

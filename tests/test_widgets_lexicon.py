@@ -31,15 +31,16 @@ from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.runs import kinds
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.worker import RunContext
-from tokalign_lab.widgets import LabState, LexiconPanel, background, score_box
-from tokalign_lab.widgets.background import WATCHER, inline
-from tokalign_lab.widgets.histogram import ranges_of
-from tokalign_lab.widgets.lexicon_filters import PRESETS
-from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
-from tokalign_lab.widgets.part_view import differences
-from tokalign_lab.widgets.query import EVERYTHING, Query
-from tokalign_lab.widgets.state import Selection
-from tokalign_lab.widgets.token_search import TokenSearch, one_line
+from tokalign_lab.widgets import LabState, LexiconPanel
+from tokalign_lab.widgets.common import background
+from tokalign_lab.widgets.common.background import WATCHER, inline
+from tokalign_lab.widgets.common.state import EVERYTHING, Query, Selection
+from tokalign_lab.widgets.lexicon import score_box
+from tokalign_lab.widgets.lexicon.filters import PRESETS
+from tokalign_lab.widgets.lexicon.histogram import ranges_of
+from tokalign_lab.widgets.lexicon.scores import differences
+from tokalign_lab.widgets.lexicon.search import TokenSearch, one_line
+from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
 
 EVIL = "<script>alert(1)</script>"
 
@@ -149,7 +150,7 @@ class TestFilters:
         panel.lab_state.select("target", [3, 4, 5], by="maps")
         panel.filters.selected.value = True
         assert panel.state["found"] == 3
-        panel.table.chosen = 4
+        panel.table.press(4)
         assert panel.lab_state.selection.ids == (4,)
         assert panel.state["found"] == 3
         panel.lab_state.select("target", [1], by="diagnosis")
@@ -188,7 +189,7 @@ class TestHistogram:
 class TestWhy:
     def test_neighbours_of_both_sides_with_partners_marked(self) -> None:
         panel = LexiconPanel(make_lexicon(), source_vectors=make_vectors(6), target_vectors=make_vectors(8, 1))
-        panel.table.chosen = 4
+        panel.table.press(4)
         html = panel.why.neighbours.value
         assert html.count("<tr><td>") == 7 + 5
         assert "Near its source token" in html
@@ -199,7 +200,7 @@ class TestWhy:
     def test_a_token_without_a_vector_says_so(self) -> None:
         few = make_vectors(2)
         panel = LexiconPanel(make_lexicon(), source_vectors=few, target_vectors=few)
-        panel.table.chosen = 5
+        panel.table.press(5)
         assert "Neither token has a vector" in panel.why.neighbours.value
 
 
@@ -211,7 +212,7 @@ class TestEditing:
         panel = self.panel(tmp_path)
         editor = panel.editor
         assert editor.reject.disabled
-        panel.table.chosen = 4
+        panel.table.press(4)
         assert [i for _, i in editor.choice.options] == [4, 0]  # the candidates
         assert editor.choice.value == 0, "what is offered first is another one than it has"
         editor.note.value = f"see {EVIL}"
@@ -233,7 +234,7 @@ class TestEditing:
 
     def test_another_source_is_found_by_word_or_id_and_then_by_the_search(self, tmp_path: Path) -> None:
         panel = self.panel(tmp_path)
-        panel.table.chosen = 4
+        panel.table.press(4)
         panel.editor.search.value = "s3"
         assert panel.editor.choice.options == (("s3  (id 3)", 3),)
         panel.editor.choose.click()
@@ -244,7 +245,7 @@ class TestEditing:
 
     def test_edits_are_there_again_in_a_new_panel_and_on_a_shared_view(self, tmp_path: Path) -> None:
         first = self.panel(tmp_path)
-        first.table.chosen = 4
+        first.table.press(4)
         first.editor.choose.click()
         again = self.panel(tmp_path, view=first.view)
         assert again.lexicon.table["origin"].iat[4] == "edited"
@@ -253,7 +254,7 @@ class TestEditing:
 
     def test_pins(self, tmp_path: Path) -> None:
         panel = self.panel(tmp_path)
-        panel.table.chosen = 4
+        panel.table.press(4)
         panel.editor.pin.click()
         assert panel.lab_state.pins == (("target", 4),)
         assert panel.editor.pin.description == "Unpin"
@@ -291,7 +292,7 @@ def test_tokens_are_text_everywhere() -> None:
     panel = LexiconPanel(make_lexicon(words), source_vectors=make_vectors(6), target_vectors=make_vectors(9, 1))
     panel.lab_state.select("target", [0])
     panel.editor.choose.click()
-    shown = [panel._head, panel.why.pair, panel.why.neighbours, panel.editor.status, panel.paged._where]
+    shown = [panel._head, panel.why.pair, panel.why.neighbours, panel.editor.status, panel.paged.where]
     assert all("<script" not in widget.value for widget in shown)
     before, after = differences([EVIL, "␣a"], ["", "␣a"])
     assert "<script" not in before + after
@@ -369,7 +370,7 @@ def test_a_run_knows_all_that_the_panel_needs(align_run: RunFolder, monkeypatch:
     exec(f"{code[0]}\npanel = {code[2]}", made)
     assert made["panel"].table.rows == panel.table.rows
 
-    monkeypatch.setattr(score_box, "run_going", done_here)
+    monkeypatch.setattr(score_box, "find_or_start", done_here)
     panel.scoring.sentences.value = False
     panel.lab_state.query = replace(panel.query, origin="pieces")
     panel.scoring.score.click()
@@ -400,7 +401,7 @@ def test_edits_are_applied_to_the_model_by_a_run(align_run: RunFolder, monkeypat
         run.update(state="finished")
         return run
 
-    monkeypatch.setattr(score_box, "run_going", noted)
+    monkeypatch.setattr(score_box, "find_or_start", noted)
     panel = LexiconPanel.of_run(align_run)
     assert panel.scoring.apply.disabled
     panel.lab_state.select("target", [spelled_token(panel.lexicon)])
@@ -433,7 +434,7 @@ def test_closed_panels_watch_nothing(align_run: RunFolder, monkeypatch: pytest.M
     def begun(kind: str, settings: dict[str, Any]) -> RunFolder:
         return RunFolder.create(align_run.path / "run-0", kind, settings)  # queued: it never ends by itself
 
-    monkeypatch.setattr(score_box, "run_going", begun)
+    monkeypatch.setattr(score_box, "find_or_start", begun)
     state = LabState()
     panel = LexiconPanel.of_run(align_run, state)
     panel.scoring.score.click()

@@ -29,18 +29,18 @@ from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets import LabState, MapPanel, map_panel
-from tokalign_lab.widgets import panel as panel_module
-from tokalign_lab.widgets.background import inline
-from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
-from tokalign_lab.widgets.map_colours import NO_NUMBER, Colouring
-from tokalign_lab.widgets.map_job import job_words
-from tokalign_lab.widgets.map_layers import MARKED, moved
-from tokalign_lab.widgets.map_view import CELLS, GRID, WHOLE, MapView
-from tokalign_lab.widgets.map_words import MapWords
-from tokalign_lab.widgets.panel import Panel
-from tokalign_lab.widgets.query import Query
-from tokalign_lab.widgets.state import COLOURINGS
+from tokalign_lab.widgets import LabState, MapPanel
+from tokalign_lab.widgets.common import panel as panel_module
+from tokalign_lab.widgets.common.background import inline
+from tokalign_lab.widgets.common.panel import Panel
+from tokalign_lab.widgets.common.state import COLOURINGS, Query
+from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
+from tokalign_lab.widgets.maps import panel as map_panel
+from tokalign_lab.widgets.maps.colours import NO_NUMBER, Colouring
+from tokalign_lab.widgets.maps.figure import MARKED, moved
+from tokalign_lab.widgets.maps.job import job_words
+from tokalign_lab.widgets.maps.view import CELLS, GRID, WHOLE, MapView
+from tokalign_lab.widgets.maps.words import MapWords
 
 MESSAGE_BYTES = 1_000_000
 WORDS = ["the", "THE", "<script>alert(1)</script>", "東京", "naïve", "na", "ive", "zebra"]
@@ -289,7 +289,7 @@ class TestPanel:
 
     @pytest.mark.parametrize("around", ["", "outer = Panel('tabs', 'tl-tabs', None)\nouter._fill([panel])\n"])
     def test_a_process_ends_with_a_panel_open(self, around: str) -> None:
-        imports = "from test_widgets_maps import make_panel\nfrom tokalign_lab.widgets.panel import Panel\n"
+        imports = "from test_widgets_maps import make_panel\nfrom tokalign_lab.widgets.common.panel import Panel\n"
         code = f"{imports}panel = make_panel()\n{around}print('made')"
         said = subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120
@@ -393,7 +393,7 @@ class TestPanel:
             assert {row["cells"][3] for row in table.rows} == {"yes"}  # one space and its copy
             assert f"{space} space" in table.caption.lower()
         chosen = panel.neighbours.tables["target"].rows[0]["key"]
-        panel.neighbours.tables["target"].chosen = chosen
+        panel.neighbours.tables["target"].press(chosen)
         assert (panel.lab_state.selection.space, panel.lab_state.selection.ids) == ("target", (chosen,))
 
     def test_a_partner_without_a_vector_has_no_neighbours_to_compare(self) -> None:
@@ -481,14 +481,14 @@ class TestJob:
     def test_cancel_ends_a_running_job_and_hides_the_line(self) -> None:
         panel = make_panel(n=3000, sources=2000, fit_on=5000)
         panel.lay_out("umap")
-        assert panel._job.box.layout.display == ""
+        assert panel._job.layout.display == ""
         panel._job.cancel_button.click()
         deadline = time.monotonic() + 60
-        while panel._job.box.layout.display == "" and time.monotonic() < deadline:
+        while panel._job.layout.display == "" and time.monotonic() < deadline:
             time.sleep(0.1)
         (run,) = [RunFolder(file.parent) for file in runs_root().glob("*/run.json")]
         assert run.state == "cancelled"
-        assert panel._job.box.layout.display == "none"
+        assert panel._job.layout.display == "none"
         assert panel._error.value == ""
         assert panel.state["method"] == "pca"
 

@@ -16,11 +16,11 @@ from tokalign_lab.catalog.choices import choices, where_from
 from tokalign_lab.errors import InputError
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, PairPicker
-from tokalign_lab.widgets import pair_picker as module
-from tokalign_lab.widgets.background import inline
-from tokalign_lab.widgets.chips import pair_html, shared_blocks
-from tokalign_lab.widgets.pair_card import languages_html, scripts_html
-from tokalign_lab.widgets.run_form import why_not
+from tokalign_lab.widgets.common.background import inline
+from tokalign_lab.widgets.pair import picker as module
+from tokalign_lab.widgets.pair.card import languages_html, scripts_html
+from tokalign_lab.widgets.pair.chips import pair_html, shared_blocks
+from tokalign_lab.widgets.pair.run_form import why_not
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ class TestChoices:
         picker._list._search.value = "sentencepiece"
         assert [row["cells"][0] for row in picker._list.table.rows] == ["sp32k"]
         assert picker._list._uses[0].disabled
-        picker._list.table.chosen = picker._list.table.rows[0]["key"]
+        picker._list.table.press(picker._list.table.rows[0]["key"])
         picker._list._uses[0].click()
         assert picker.lab_state.source == "sp32k"
         assert picker._choices["source"].value == "sp32k"

@@ -22,15 +22,15 @@ pytest.importorskip("ipywidgets")
 from ipywidgets import Widget
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.plots.curves import COLOURS, DASHES, MARKS, MOST_CURVE_POINTS, MOST_RUNS, smoothed
 from tokalign_lab.runs.events import EventLog
 from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folding import view_of
 from tokalign_lab.runs.process import start_time
 from tokalign_lab.runs.trash import delete_run
+from tokalign_lab.runs.words import STATE_WORDS, status_words
 from tokalign_lab.widgets import LabState, RunsPanel, TrainingPanel
-from tokalign_lab.widgets.background import WATCHER, Watcher, inline
-from tokalign_lab.widgets.curves import COLOURS, DASHES, MARKS, MOST_CURVE_POINTS, MOST_RUNS, smoothed
-from tokalign_lab.widgets.run_view import view_of
-from tokalign_lab.widgets.run_words import STATE_WORDS, status_words
+from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
 
 SETTINGS = {"model": "moved", "text": ["default"], "steps": 40, "batch_size": 2, "sequence_length": 8}
 NASTY = "<script>alert('x')</script>"
@@ -402,7 +402,7 @@ class TestMonitor:
         panel._look()
         assert [view.name for view in panel.views] == ["one"]
         delete_run(one)
-        assert not panel._tick()
+        panel._follow()
         assert "not a run folder" in panel._error.value
 
     def test_code_shows_the_same_view(self, tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ class TestRuns:
         return [row["cells"] for row in panel.table.rows]
 
     def choose(self, panel: RunsPanel, title: str) -> None:
-        panel.table.chosen = next(row["key"] for row in panel.table.rows if row["cells"][1] == title)
+        panel.table.press(next(row["key"] for row in panel.table.rows if row["cells"][1] == title))
 
     def test_lists_newest_first_in_words(self, root: Path) -> None:
         panel = RunsPanel(root)
@@ -528,7 +528,7 @@ class TestRuns:
         assert NASTY in [row[1] for row in self.rows(panel)]
         assert "<script" not in panel._details.value
         panel._rename.value = "half typed"
-        panel._tick()
+        panel._look()
         assert panel._rename.value == "half typed"
         panel._delete.click()
         assert panel._rename.value == ""
@@ -540,7 +540,7 @@ class TestRuns:
         again.trash.undo_button.click()
         assert NASTY in [row[1] for row in self.rows(again)]
         assert again.trash.undo_button.disabled
-        panel._tick()
+        panel._look()
         assert len(panel.table.rows) == 4
         panel.close()
         again.close()
@@ -572,7 +572,7 @@ class TestRuns:
         run.update(state="failed", error="out of memory")
         run.emit({"kind": "step", "step": 13, "loss": 4.0})
         make_run(root / "from-a-shell")
-        panel._tick()
+        panel._look()
         assert "out of memory" in panel._details.value
         assert "from-a-shell" in [row[1] for row in self.rows(panel)]
         panel.close()
@@ -583,13 +583,13 @@ class TestRuns:
         panel = RunsPanel(tmp_path)
         assert len(panel.table.rows) == 10
         sent.clear()
-        panel._later.click()
+        panel.pages.later.click()
         assert 0 < sum(sent) < 20_000
         panel.go_to(99)
-        assert panel._later.disabled
-        assert "111 to 120 of 120" in panel._where.value
+        assert panel.pages.later.disabled
+        assert "111 to 120 of 120" in panel.pages.where.value
         sent.clear()
-        panel._tick()
+        panel._look()
         assert sum(sent) == 0, "nothing has happened"
         panel.close()
 
@@ -616,7 +616,7 @@ class TestRuns:
 
     def test_an_empty_root_opens(self, tmp_path: Path) -> None:
         panel = RunsPanel(tmp_path / "none")
-        assert "No runs here yet" in panel._where.value
+        assert "No runs here yet" in panel.pages.where.value
         assert panel.trash.empty_button.disabled
         panel.close()
         assert not any(str(tmp_path) in name for name in WATCHER.names())

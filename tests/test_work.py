@@ -13,21 +13,23 @@ pytest.importorskip("ipywidgets")
 import ipywidgets as w
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.runs import find_or_start as module
+from tokalign_lab.runs import queue
+from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets import Lab
-from tokalign_lab.widgets import run_of as module
+from tokalign_lab.widgets.common.state import LabState
 from tokalign_lab.widgets.lab import runs_folder
 from tokalign_lab.widgets.lab_tabs import LabTabs
-from tokalign_lab.widgets.state import LabState
-from tokalign_lab.widgets.work import Work
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """Runs that are made but not started: processes are tested in test_runs."""
     monkeypatch.setattr(module, "start", lambda kind, settings, path: RunFolder.create(path, kind, settings))
     monkeypatch.setattr(RunFolder, "start", lambda self, resume=False: None)
-    return Work(tmp_path, LabState(tmp_path / "lab.json"))
+    monkeypatch.setattr(queue, "go_on", lambda root: None)
+    return Chain(tmp_path, LabState(tmp_path / "lab.json"))
 
 
 def finish(run: RunFolder) -> RunFolder:
@@ -35,22 +37,22 @@ def finish(run: RunFolder) -> RunFolder:
     return run
 
 
-def test_the_same_settings_find_the_same_run(work: Work) -> None:
+def test_the_same_settings_find_the_same_run(work: Chain) -> None:
     first = work.align(text=["default"], seed=0)
     assert work.align(text=["default"], seed=0, max_bytes=None).path == first.path
     assert work.align(text=["default"], seed=1).path != first.path
 
 
-def test_a_restarted_lab_looks_at_the_same_runs(work: Work, tmp_path: Path) -> None:
+def test_a_restarted_lab_looks_at_the_same_runs(work: Chain, tmp_path: Path) -> None:
     run = finish(work.align(text=["default"]))
-    again = Work(tmp_path, LabState(tmp_path / "lab.json"))
+    again = Chain(tmp_path, LabState(tmp_path / "lab.json"))
     found = again.finished("align")
     assert found is not None
     assert found.path == run.path
     assert again.find("adapt") is None
 
 
-def test_what_came_from_another_alignment_is_not_looked_at(work: Work) -> None:
+def test_what_came_from_another_alignment_is_not_looked_at(work: Chain) -> None:
     finish(work.align(text=["default"]))
     finish(work.rearrange())
     work.tune(10)
@@ -60,7 +62,7 @@ def test_what_came_from_another_alignment_is_not_looked_at(work: Work) -> None:
     assert work.find("adapt") is None
 
 
-def test_tuning_reads_the_text_that_was_aligned(work: Work) -> None:
+def test_tuning_reads_the_text_that_was_aligned(work: Chain) -> None:
     finish(work.align(text=["a", "b"], max_bytes=1000, seed=3))
     run = work.tune(16, batch_size=2)
     settings = run.info()["settings"]
@@ -70,13 +72,13 @@ def test_tuning_reads_the_text_that_was_aligned(work: Work) -> None:
     assert floor == {"model": "smollm2-135m", "text": ["a", "b"], "max_bytes": 1000, "seed": 3}
 
 
-def test_a_run_that_was_deleted_is_not_found(work: Work) -> None:
+def test_a_run_that_was_deleted_is_not_found(work: Chain) -> None:
     run = work.align(text=["default"])
     (run.path / "run.json").unlink()
     assert work.find("align") is None
 
 
-def test_nothing_comes_before_an_alignment(work: Work) -> None:
+def test_nothing_comes_before_an_alignment(work: Chain) -> None:
     with pytest.raises(InputError, match="align a pair first"):
         work.rearrange()
     with pytest.raises(InputError, match="align a pair first"):

@@ -203,8 +203,8 @@ def _diagnosis(run: RunFolder, alignment: Alignment, source: Vocabulary, target:
 
 def _tuning(run: RunFolder, floor: float | None) -> Row:
     """Draw a tuning run's curves, next to the reference, and list its measurements and samples."""
-    from tokalign_lab.widgets.curves import curves_figure
-    from tokalign_lab.widgets.run_view import view_of
+    from tokalign_lab.plots.curves import curves_figure
+    from tokalign_lab.runs.folding import view_of
 
     events = run.events()[0]
     view = view_of(events, total_steps=run.info()["settings"]["steps"], floor=floor, name=run.title)
@@ -230,8 +230,8 @@ def _maps(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> tuple
     import numpy as np
 
     from tokalign_lab.alignment.lexicon import ORIGINS
+    from tokalign_lab.plots.maps import ORIGIN_COLOURS, MapPoints, maps_figure
     from tokalign_lab.projection import project, share_a_space
-    from tokalign_lab.widgets.figures import ORIGIN_COLOURS, MapPoints, maps_figure
 
     legend = [(origin, ORIGIN_COLOURS[origin], ORIGINS[origin]) for origin in ("identical", "aligned", "pieces")]
     if alignment.source_vectors is None or alignment.target_vectors is None:

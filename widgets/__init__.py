@@ -3,16 +3,16 @@
 `Lab` has them all over one view; each also stands alone. They only show and ask: work is done by the engine, in runs.
 """
 
-from tokalign_lab.widgets.compare_panel import ComparePanel
-from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
-from tokalign_lab.widgets.job_panel import JobPanel
-from tokalign_lab.widgets.lab import Lab
-from tokalign_lab.widgets.lexicon_panel import LexiconPanel
-from tokalign_lab.widgets.map_panel import MapPanel
-from tokalign_lab.widgets.pair_picker import PairPicker
-from tokalign_lab.widgets.runs_panel import RunsPanel
-from tokalign_lab.widgets.state import LabState, Selection
-from tokalign_lab.widgets.training_panel import TrainingPanel
+from .common.state import LabState, Selection
+from .compare.panel import ComparePanel
+from .lab import Lab
+from .lexicon.diagnosis import DiagnosisPanel
+from .lexicon.panel import LexiconPanel
+from .maps.panel import MapPanel
+from .pair.picker import PairPicker
+from .runs.job import JobPanel
+from .runs.panel import RunsPanel
+from .training.panel import TrainingPanel
 
 __all__ = [
     "ComparePanel",

@@ -29,22 +29,24 @@ import ipywidgets as w
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
+from tokalign_lab.plots.maps import warm_up
 from tokalign_lab.report import write_run_report
+from tokalign_lab.runs.chain import STEPS, Chain
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.widgets.background import later
-from tokalign_lab.widgets.compare_panel import ComparePanel
-from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
-from tokalign_lab.widgets.figures import warm_up
-from tokalign_lab.widgets.job_panel import JobPanel
-from tokalign_lab.widgets.lab_panels import LabPanels, fast
-from tokalign_lab.widgets.lexicon_panel import LexiconPanel
-from tokalign_lab.widgets.map_panel import MapPanel
-from tokalign_lab.widgets.pair_picker import PairPicker
-from tokalign_lab.widgets.panel import Panel
-from tokalign_lab.widgets.runs_panel import RunsPanel
-from tokalign_lab.widgets.state import LabState
-from tokalign_lab.widgets.training_panel import TrainingPanel
-from tokalign_lab.widgets.work import Work
+from tokalign_lab.runs.gallery import recorded_chains
+
+from .common.background import later
+from .common.panel import Panel
+from .common.state import LabState
+from .compare.panel import ComparePanel
+from .lab_panels import LabPanels, fast
+from .lexicon.diagnosis import DiagnosisPanel
+from .lexicon.panel import LexiconPanel
+from .maps.panel import MapPanel
+from .pair.picker import PairPicker
+from .runs.job import JobPanel
+from .runs.panel import RunsPanel
+from .training.panel import TrainingPanel
 
 WARM_UP_S = 3.0  # after a panel was opened: its own work in the background comes first
 P = TypeVar("P", bound=Panel)
@@ -80,7 +82,7 @@ class Lab:
             self.lab_state.source = source
         if target is not None:
             self.lab_state.target = target
-        self.work = Work(self.runs, self.lab_state)
+        self.work = Chain(self.runs, self.lab_state)
         self.panels = LabPanels(self.work, self.lab_state)
 
     def _ipython_display_(self) -> None:
@@ -106,7 +108,7 @@ class Lab:
 
     def tabs(self) -> Panel:
         """Return everything in one panel with tabs; what a cell shows that ends in the lab itself."""
-        from tokalign_lab.widgets.lab_tabs import LabTabs
+        from .lab_tabs import LabTabs
 
         return self._opened("lab", LabTabs(self))
 
@@ -116,12 +118,22 @@ class Lab:
         Parameters
         ----------
         chain : the runs to look at, one of `runs.gallery.recorded_chains()`; the first of them when not given
+
+        Raises
+        ------
+        InputError
+            When the package has none.
         """
-        self.work.look_at_recorded(chain)
+        chain = chain or next(iter(recorded_chains()), None)
+        if chain is None:
+            raise InputError("This installation has no recorded runs.")
+        if not self.work.looks_at_recorded:
+            self.lab_state.own_work = self.lab_state.work
+        self.lab_state.look_afresh({step: chain[step].name for step in STEPS}, tab="training")
 
     def look_at_own(self) -> None:
         """Look at your own runs again."""
-        self.work.look_at_own()
+        self.lab_state.look_afresh(self.lab_state.own_work, tab="pair")
 
     def pair_picker(self) -> PairPicker:
         """Choose the pair and compare both tokenizers on a text of your own."""

@@ -9,24 +9,25 @@ from typing import Any, TypeVar
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
+from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.results import diagnosis_of
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets.compare_panel import ComparePanel
-from tokalign_lab.widgets.diagnosis_panel import DiagnosisPanel
-from tokalign_lab.widgets.job_panel import JobPanel
-from tokalign_lab.widgets.lexicon_panel import LexiconPanel
-from tokalign_lab.widgets.lexicon_view import Labels, LexiconView
-from tokalign_lab.widgets.map_panel import MapPanel
-from tokalign_lab.widgets.pair_picker import PairPicker
-from tokalign_lab.widgets.panel import Panel
-from tokalign_lab.widgets.runs_panel import RunsPanel
-from tokalign_lab.widgets.state import LabState
-from tokalign_lab.widgets.training_panel import TrainingPanel
-from tokalign_lab.widgets.vocabularies import vocabularies_of
-from tokalign_lab.widgets.work import Work
+
+from .common.panel import Panel
+from .common.state import LabState
+from .common.vocabularies import vocabularies_of
+from .compare.panel import ComparePanel
+from .lexicon.diagnosis import DiagnosisPanel
+from .lexicon.panel import LexiconPanel
+from .lexicon.view import Labels, LexiconView
+from .maps.panel import MapPanel
+from .pair.picker import PairPicker
+from .runs.job import JobPanel
+from .runs.panel import RunsPanel
+from .training.panel import TrainingPanel
 
 P = TypeVar("P", bound=Panel)
 
@@ -45,7 +46,7 @@ class LabPanels:
     lab_state : its view
     """
 
-    def __init__(self, work: Work, lab_state: LabState) -> None:
+    def __init__(self, work: Chain, lab_state: LabState) -> None:
         self.work, self.lab_state = work, lab_state
         self._loaded: tuple[str, Alignment, LexiconView] | None = None
         self._loading = threading.Lock()

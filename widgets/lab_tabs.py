@@ -9,20 +9,64 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from tokalign_lab.runs.chain import NO_MODEL
 from tokalign_lab.runs.folder import ENDED, RunFolder
-from tokalign_lab.widgets.background import WATCHER, submit
-from tokalign_lab.widgets.job_panel import JobPanel
-from tokalign_lab.widgets.panel import Panel, button
-from tokalign_lab.widgets.recorded import NO_MODEL, RecordedBar
-from tokalign_lab.widgets.report_box import ReportBox
-from tokalign_lab.widgets.tune_form import TuneForm
+
+from .common.background import submit
+from .common.panel import Panel
+from .common.part import Box, bar, html
+from .common.recorded import RecordedBar
+from .runs.job import JobPanel
+from .training.forms import TuneForm
 
 if TYPE_CHECKING:
-    from tokalign_lab.widgets.lab import Lab
+    from .lab import Lab
+
+
+class ReportBox(Box):
+    """A button that writes one HTML file, and says where it is.
+
+    Parameters
+    ----------
+    write : writes it and returns its path
+    """
+
+    def __init__(self, write: Callable[[], Path]) -> None:
+        self._write = write
+        self._start = self.button("Write the report", self.start, "tl-report", style="primary")
+        self._told = html()
+        words = html(
+            "",
+            "<h3>Report</h3><div class='tl-note'>One HTML file with the pair, the scores, the diagnosis, both maps, "
+            "the curves, the best and the worst pairs, and the commands that made them. It needs no network.</div>",
+        )
+        super().__init__([words, bar(self._start, self._told)])
+
+    def start(self) -> None:
+        """Write it away from the callback."""
+        self._start.disabled = True
+        self._told.value = '<span role="status">Writing …</span>'
+
+        def work() -> None:
+            try:
+                path = self._write()
+                size = path.stat().st_size / 1e6
+                self._told.value = (
+                    f'<span role="status">Written: <code>{escape(str(path))}</code>, {size:.1f} MB</span>'
+                )
+            except Exception:
+                self._told.value = ""
+                raise
+            finally:
+                self._start.disabled = False
+
+        self.soon(work)
+
 
 TABS = {
     "pair": "Pair",
@@ -61,19 +105,18 @@ class LabTabs(Panel):
             "training": self._make_training,
             "compare": lambda: [lab.panels.compare()],
             "runs": lambda: [lab.panels.runs()],
-            "report": lambda: [ReportBox(lab.report, self.guarded)],
+            "report": lambda: [ReportBox(lab.report)],
         }
         for name, box in self._boxes.items():
             box.add_class(f"tl-tab-{name}")
         self._tabs = w.Tab(children=list(self._boxes.values()), titles=list(TABS.values()))
         self._tabs.add_class("tl-lab-tabs")
         self._tabs.selected_index = list(TABS).index(self.tab)
-        self._tabs.observe(self.guarded(self._on_tab), names="selected_index")
-        self._recorded = RecordedBar(lab.look_at_recorded, lab.look_at_own, self.guarded)
+        self._tabs.observe(self.guarded(lambda change: self._on_tab(change["new"])), names="selected_index")
+        self._recorded = RecordedBar(lab.look_at_recorded, lab.look_at_own)
         self._fill([self._recorded, self._tabs])
         self._watch(lambda _change: self._follow(), "work")
         self._watch(self._on_state_tab, "tab")
-        self._name = f"lab:{lab.runs.resolve()}"
         lab.work.go_on()
         self._follow()
 
@@ -92,14 +135,8 @@ class LabTabs(Panel):
         """Return a cell that shows the lab again; the view is kept in its folder."""
         return f"from tokalign_lab.widgets import Lab\n\nLab(runs={str(self.lab.runs)!r})"
 
-    def close(self) -> None:
-        """Close all tabs; the runs go on."""
-        if not self.closed:
-            WATCHER.stop(self._name, self._tick)
-        super().close()
-
-    def _on_tab(self, change: Any) -> None:
-        self.lab_state.tab = list(TABS)[change["new"]]
+    def _on_tab(self, index: int) -> None:
+        self.lab_state.tab = list(TABS)[index]
 
     def _on_state_tab(self, _change: Any) -> None:
         self._tabs.selected_index = list(TABS).index(self.tab)
@@ -107,19 +144,12 @@ class LabTabs(Panel):
 
     def _follow(self) -> None:
         """Look at the runs until they have ended: what they make is shown as soon as it is there."""
-        self._show()
-        WATCHER.watch(self._name, self._tick)
+        self.follow(f"lab:{self.lab.runs.resolve()}", self._look)
 
-    def _tick(self) -> bool:
-        if self.closed:
-            return False
-        try:
-            self._show()
-            run = self.lab.work.find("align")
-            return run is not None and run.state not in ENDED
-        except Exception as error:  # no one sees a thread's exceptions: the panel must say them
-            self.show_error(error)
-            return False
+    def _look(self) -> bool:
+        self._show()
+        run = self.lab.work.find("align")
+        return run is not None and run.state not in ENDED
 
     def _needs(self, tab: str) -> Any:
         """Return what a tab shows, to know when it has become another."""
@@ -152,7 +182,7 @@ class LabTabs(Panel):
                 try:
                     self._put(tab, self._makers[tab]())
                 except Exception as error:
-                    again = button("Try again", self.refresh, "tl-try-again")
+                    again = self.button("Try again", self.refresh, "tl-try-again")
                     self._put(tab, [_words("This could not be shown."), again])
                     self.show_error(error)
 
@@ -161,6 +191,7 @@ class LabTabs(Panel):
     def _put(self, tab: str, children: list[w.Widget]) -> None:
         if self.closed:
             return
+        self.adopt(children)
         box = self._boxes[tab]
         former, box.children = box.children, tuple(children)
         for child in former:
@@ -187,7 +218,7 @@ class LabTabs(Panel):
             made.append(self.lab.panels.training(tuned))
         if aligned.recorded:
             return [*made, _words(NO_MODEL)]
-        tune = TuneForm(self.guarded, lambda settings: self.lab.work.tune(**settings), self.lab.tune_defaults)
+        tune = TuneForm(lambda settings: self.lab.work.tune(**settings), self.lab.tune_defaults)
         return [*made, tune]
 
 

@@ -1,0 +1,176 @@
+"""Runs that wait for another: started once, by whoever looks first, and without the process that asked for them.
+
+The runs here are of a kind that does not exist: their workers start, say so, and end. That is all a queue is about.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.process import start_time
+from tokalign_lab.runs.queue import go_on, locked, start_after, start_ready
+
+WAIT_S = 120  # of a busy machine
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def starts(run: RunFolder) -> int:
+    """How many workers have run to their end in a folder."""
+    return sum(event["kind"] == "ended" for event in run.events()[0])
+
+
+def make(root: Path, name: str, **fields: Any) -> RunFolder:
+    run = RunFolder.create(root / name, "nothing", {})
+    run.update(**fields)
+    return run
+
+
+def running(root: Path, name: str) -> RunFolder:
+    """A run whose process is this one."""
+    return make(root, name, state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
+
+
+def python(code: str, *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_two_processes_on_one_queue_start_each_run_once(tmp_path: Path) -> None:
+    make(tmp_path, "first", state="finished")
+    waiting = [make(tmp_path, f"next-{i}", after="first") for i in range(3)]
+    code = """
+import sys, time
+from pathlib import Path
+from tokalign_lab.runs.queue import locked, start_ready
+root = Path(sys.argv[1])
+(root / f"ready-{sys.argv[2]}").touch()
+while len(list(root.glob("ready-*"))) < 2:
+    time.sleep(0.001)
+with locked(root):
+    start_ready(root)
+"""
+    racers = [python(code, str(tmp_path), str(number)) for number in range(2)]
+    assert [racer.communicate(timeout=WAIT_S)[1] for racer in racers] == [b"", b""]
+    wait_for(lambda: all(run.state == "failed" for run in waiting))
+    assert [starts(run) for run in waiting] == [1, 1, 1]
+    assert all("no kind of run named" in run.info()["error"] for run in waiting)
+
+
+def test_two_who_ask_for_the_same_settings_get_one_run(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from tokalign_lab.runs.find_or_start import find_or_start
+root = Path(sys.argv[1])
+(root / f"ready-{sys.argv[2]}").touch()
+while len(list(root.glob("ready-*"))) < 2:
+    time.sleep(0.001)
+print(find_or_start("measure", {"model": "x", "text": [], "seed": 1}, root).name)
+"""
+    racers = [python(code, str(tmp_path), str(number)) for number in range(2)]
+    said = [racer.communicate(timeout=WAIT_S) for racer in racers]
+    assert said[0] == said[1]
+    assert said[0][1] == b"", "neither was told that the other's run is in its way"
+    (file,) = tmp_path.glob("*/run.json")
+    assert said[0][0].decode().strip() == file.parent.name
+
+
+def test_a_queued_run_starts_after_the_kernel_that_queued_it_was_killed(tmp_path: Path) -> None:
+    before, after = running(tmp_path, "before"), make(tmp_path, "after")
+    code = """
+import os, signal, sys
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.queue import start_after
+start_after(RunFolder(sys.argv[1]), RunFolder(sys.argv[2]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    kernel = python(code, str(after.path), str(before.path))
+    assert (kernel.wait(WAIT_S), kernel.stderr.read()) == (-9, b"")
+    time.sleep(1.0)
+    assert after.state == "queued", "what it needs is not there yet"
+    before.update(state="finished")
+    wait_for(lambda: after.state == "failed")
+    assert "no kind of run named" in after.info()["error"]
+    wait_for(lambda: is_free(tmp_path / ".queue.watcher"))  # who watches the queue ends with it
+
+
+def is_free(lock: Path) -> bool:
+    with open(lock, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"state": "failed", "error": "Out of memory."}, "The run it needs, before, did not finish: Out of memory."),
+        ({"state": "cancelled"}, "The run it needs, before, did not finish: cancelled"),
+        ({"state": "running", "pid": 2**22 + 1}, "The run it needs, before, did not finish: The run's process is gone"),
+        (None, "The run it needs, before, is gone."),
+    ],
+)
+def test_what_can_never_start_says_why(tmp_path: Path, fields: dict[str, Any] | None, words: str) -> None:
+    if fields is not None:
+        make(tmp_path, "before", **fields)
+    run = make(tmp_path, "run", after="before")
+    with locked(tmp_path):
+        assert not start_ready(tmp_path)
+    assert run.state == "failed"
+    assert run.info()["error"].startswith(words)
+    assert starts(run) == 0
+
+
+def test_a_run_that_needs_one_that_nobody_ever_started_does_not_wait_for_ever(tmp_path: Path) -> None:
+    before, run = make(tmp_path, "before"), make(tmp_path, "run", after="before")
+    with locked(tmp_path):
+        assert start_ready(tmp_path), "it is perhaps being started"
+    old = time.time() - 3600
+    os.utime(before.path / "run.json", (old, old))
+    with locked(tmp_path):
+        assert not start_ready(tmp_path)
+    assert "was never started" in run.info()["error"]
+
+
+def test_settings_that_cannot_be_started_end_the_run(tmp_path: Path) -> None:
+    make(tmp_path, "before", state="finished")
+    run = make(tmp_path, "run", after="before", settings={"processes": -1})
+    with locked(tmp_path):
+        assert not start_ready(tmp_path)
+    assert "must be a whole number" in run.info()["error"]
+
+
+def test_a_cancelled_run_is_not_started_and_begins_again_only_when_asked(tmp_path: Path) -> None:
+    before, run = running(tmp_path, "before"), make(tmp_path, "run")
+    start_after(run, before)
+    run.request_cancel()
+    before.update(state="finished")
+    start_after(run, before)
+    wait_for(lambda: is_free(tmp_path / ".queue.watcher"))
+    assert (run.state, starts(run)) == ("cancelled", 0)
+    start_after(run, before, again=True)
+    wait_for(lambda: run.state == "failed")
+    assert starts(run) == 1
+
+
+def test_an_empty_queue_starts_no_process_and_writes_nothing(tmp_path: Path) -> None:
+    go_on(tmp_path)
+    go_on(tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []

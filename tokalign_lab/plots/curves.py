@@ -1,0 +1,232 @@
+"""The curves of tuning runs: one figure of two plots, changed and never made again.
+
+On the left whatever a step tells, on the right bits a byte of held-out text. Each run has a place in the figure, with a
+colour, a kind of line and a kind of mark of its own: raw values faint, smoothed ones strong, measurements with marks. A
+line is thinned to what a plot can show before it is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from tokalign_lab.plots.theme import template
+from tokalign_lab.runs.folding import ALL_TEXT, RunView
+
+VALUES = {
+    "loss": "Training loss (nats a token)",
+    "next_token": "Loss of the next token alone (nats a token)",
+    "divergence": "Divergence from the teacher (nats a token)",
+    "learning_rate": "Learning rate",
+    "grad_norm": "Gradient norm, before clipping",
+    "tokens_per_second": "Tokens a second",
+    "bytes_per_second": "Bytes of text a second",
+    "memory": "Memory (GB)",
+}
+AXES = {"step": "step", "tokens": "tokens read", "minutes": "minutes of work"}
+EXACT = ("learning_rate", "memory")  # nothing is noisy about these: they are not smoothed
+_UNITS = {"memory": 1e9}  # bytes a GB
+MOST_RUNS = 6
+MOST_CURVE_POINTS = 1000  # a plot is some 600 pixels wide
+CURVE_HEIGHT = 360
+# Told apart by people who see colours differently, 3 to 1 and more on white and on JupyterLab's black; the kinds of
+# line and of mark say the same again.
+COLOURS = ("#3a8fd0", "#c9770d", "#159a74", "#a377d1", "#dd5a50", "#8a8f1a")
+DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot")
+MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+MARK_WORDS = ("circles", "squares", "diamonds", "triangles", "crosses", "slanted crosses")
+LINE_WORDS = ("an unbroken line", "dashes", "dashes and dots", "long dashes", "dots", "long dashes and dots")
+FLOOR_COLOUR = "#7d868f"
+_TINTS = ("rgba(58,143,208,0.10)", "rgba(26,163,125,0.10)", "rgba(163,119,209,0.10)")
+_PER_RUN = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """How curves are looked at.
+
+    Attributes
+    ----------
+    value : a name of `VALUES`, drawn on the left
+    axis : a name of `AXES`
+    smoothing : weight of what came before, 0 (none) to 0.99
+    part : slice of the held-out text that is drawn on the right; "" for all of it
+    """
+
+    value: str = "loss"
+    axis: str = "step"
+    smoothing: float = 0.8
+    part: str = ALL_TEXT
+
+
+def curves_figure(
+    runs: Sequence[RunView], look: Look | None = None, theme: str = "light", places: int = 0
+) -> go.Figure:
+    """Make the figure of some runs.
+
+    Parameters
+    ----------
+    look : how they are looked at; by default the loss over steps, smoothed as `fitting_smoothing` says
+    places : how many runs the figure can come to show; as many as there are by default
+
+    Returns
+    -------
+    go.Figure
+        Traces 3i to 3i + 2 belong to the run at place i (raw, smoothed, measured); the last one is the floor.
+    """
+    look = look or Look(smoothing=fitting_smoothing(runs[0].total_steps if runs else 0))
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09, subplot_titles=["left", "right"])
+    hover = "%{fullData.name}: %{y:.5g} at %{x:,.6~g}<extra></extra>"
+    for place in range(max(places, len(runs), 1)):
+        line = {"color": COLOURS[place % MOST_RUNS], "dash": DASHES[place % MOST_RUNS]}
+        same = {"legendgroup": f"run{place}", "hovertemplate": hover, "visible": False}
+        raw = {"width": 1, "color": line["color"]}
+        marks = {"symbol": MARKS[place % MOST_RUNS], "size": 8}
+        strong = line | {"width": 2.5}
+        traces = (
+            (go.Scatter(mode="lines", line=raw, showlegend=False, **same), 1),
+            (go.Scatter(mode="lines", line=strong, showlegend=False, zorder=1, **same), 1),  # over all raw ones
+            (go.Scatter(mode="lines+markers", line=strong, marker=marks, showlegend=True, **same), 2),
+        )
+        for trace, column in traces:
+            figure.add_trace(trace, row=1, col=column)
+    floor = {"color": FLOOR_COLOUR, "dash": "2px,5px", "width": 2}
+    figure.add_trace(
+        go.Scatter(name="source model, own tokenizer", mode="lines", line=floor, hovertemplate=hover), row=1, col=2
+    )
+    for title, axis in zip(figure.layout.annotations, (figure.layout.xaxis, figure.layout.xaxis2), strict=True):
+        title.update(x=axis.domain[0], xanchor="left", font={"size": 14})  # out of the way of the buttons at the right
+    figure.update_layout(
+        template=template(theme), height=CURVE_HEIGHT, margin={"l": 8, "r": 8, "t": 36, "b": 8}, autosize=True,
+        hovermode="closest", legend={"orientation": "h", "y": -0.22},
+    )  # fmt: skip
+    update_curves(figure, dict(enumerate(runs)), look)
+    return figure
+
+
+def update_curves(
+    figure: go.Figure, runs: Mapping[int, RunView], look: Look, changed: Iterable[int] | None = None
+) -> None:
+    """Put the runs' present curves, and stage bands and floor of the first, into a figure made by `curves_figure`.
+
+    Parameters
+    ----------
+    runs : place in the figure to run; a run that keeps its place keeps its colour
+    changed : places of the runs that have something new; all by default
+    """
+    for place in runs if changed is None else changed:
+        _draw_run(_traces(figure, place), runs[place], look)
+    if changed is None:
+        for place in range(len(figure.data) // _PER_RUN):
+            traces = _traces(figure, place)
+            traces[0].opacity = 0.4 if len(runs) == 1 else 0.2
+            for trace in traces if place not in runs else ():
+                trace.update(visible=False, x=[], y=[])
+    first = next(iter(runs.values()), RunView())
+    floor = first.floors.get(look.part)
+    ends = [] if floor is None else [0.0, _reach(runs.values(), look.axis)]
+    figure.data[-1].update(_points(np.array(ends), np.repeat(floor or 0.0, len(ends))), visible=floor is not None)
+    part = "" if look.part == ALL_TEXT else f", {escape(look.part)}"
+    figure.layout.annotations[0].text = VALUES[look.value]
+    figure.layout.annotations[1].text = f"Held-out text{part} (bits a byte)"
+    shapes, notes = _stage_bands(first, look.axis)
+    figure.layout.shapes = shapes
+    figure.layout.annotations = (*figure.layout.annotations[:2], *notes)
+    figure.layout.uirevision = f"{look.axis} {look.value} {look.part}"  # a zoom is kept until it means another thing
+    _axes(figure, runs.values(), look)
+
+
+def _traces(figure: go.Figure, place: int) -> Sequence[Any]:
+    return figure.data[_PER_RUN * place : _PER_RUN * (place + 1)]
+
+
+def trained_curve(run: RunView, look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return steps, places on the axis, values and smoothed values where all are numbers, float64 (n,) each."""
+    x, y = run.x(look.axis), run.trained.column(look.value) / _UNITS.get(look.value, 1)
+    there = np.isfinite(x) & np.isfinite(y)
+    smooth = y[there] if look.value in EXACT else smoothed(y[there], look.smoothing)
+    return run.x("step")[there], x[there], y[there], smooth
+
+
+def _draw_run(traces: Sequence[Any], run: RunView, look: Look) -> None:
+    _, x, y, smooth = trained_curve(run, look)
+    at, bits = run.x_of(look.axis, run.measured.steps), run.measured.column(look.part)
+    there = np.isfinite(at) & np.isfinite(bits)
+    for trace, drawn in zip(traces, ((x, y), (x, smooth), (at[there], bits[there])), strict=True):
+        trace.update(_points(*thinned(*drawn)), name=escape(run.name), visible=True)
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
+    """Give points as plain lists, with no more digits than can be seen: what is sent is short."""
+    return {"x": [float(f"{v:.7g}") for v in x], "y": [float(f"{v:.5g}") for v in y]}
+
+
+def _reach(runs: Iterable[RunView], axis: str) -> float:
+    """Where the axis ends: at the last step that is planned; in time, where the longest run has come to."""
+    ends = [1.0] if axis == "step" else [0.0]
+    for run in runs:
+        last = max([run.total_steps if axis != "minutes" else 0, *run.steps[-1:], *run.measured.steps[-1:]])
+        ends += [float(v) for v in run.x_of(axis, [last]) if np.isfinite(v)]
+    return max(ends)
+
+
+def _axes(figure: go.Figure, runs: Iterable[RunView], look: Look) -> None:
+    reach = _reach(runs, look.axis)
+    # In time the end is not known: plotly follows the curve, and a zoom is not undone by each new point.
+    ends = {"autorange": True, "range": None} if look.axis == "minutes" or not reach else {
+        "autorange": False, "range": [-0.02 * reach, 1.02 * reach],
+    }  # fmt: skip
+    figure.update_xaxes(title_text=AXES[look.axis], **ends)
+    # nothing that is drawn is below 0: the axis of a run that has just begun must not promise it
+    figure.update_yaxes(exponentformat="e", autorangeoptions={"clipmin": 0})
+
+
+def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return a tinted band for each stage of the first run, with its name, in both plots."""
+    shapes, notes = [], []
+    for place, stage in enumerate(run.stages[number] for number in sorted(run.stages)):
+        x0, x1 = (float(v) for v in run.x_of(axis, [stage.start, stage.end]))
+        if not x1 > x0:
+            continue
+        for which in ("", "2"):
+            where = {"xref": f"x{which}", "yref": f"y{which} domain"}
+            fill = {"fillcolor": _TINTS[place % 3], "line": {"width": 0}, "layer": "below"}
+            shapes.append({"type": "rect", **where, "x0": x0, "x1": x1, "y0": 0, "y1": 1, **fill})
+            words = {"text": stage.name, "showarrow": False, "yanchor": "top", "font": {"size": 11}}
+            notes.append({**where, "x": (x0 + x1) / 2, "y": 1, **words})
+    return shapes, notes
+
+
+def thinned(x: Sequence[float], y: Sequence[float], most: int = MOST_CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most `most` points of a curve: of each stretch its lowest and its highest, so that spikes stay visible."""
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if len(xs) <= most:
+        return xs, ys
+    chosen: list[int] = [0, len(xs) - 1]
+    for stretch in np.array_split(np.arange(1, len(xs) - 1), (most - 2) // 2):
+        chosen += [int(stretch[np.argmin(ys[stretch])]), int(stretch[np.argmax(ys[stretch])])]
+    kept = np.unique(chosen)
+    return xs[kept], ys[kept]
+
+
+def smoothed(y: np.ndarray, weight: float) -> np.ndarray:
+    """Return the exponential running mean of finite `y` (n,), without looking ahead.
+
+    What came before has `weight`, and the sum is divided by the weights that have come together so far (Adam's bias
+    correction), so that the curve begins at its first value and not at 0.
+    """
+    if not len(y) or weight <= 0:
+        return y
+    return pd.Series(y).ewm(alpha=1 - weight).mean().to_numpy()
+
+
+def fitting_smoothing(steps: int) -> float:
+    """Return a weight that fits a run of so many steps: a mean over about a fiftieth of them, 0.6 to 0.99."""
+    return round(min(0.99, max(0.6, 1 - 50 / max(steps, 1))), 2)

@@ -1,0 +1,168 @@
+"""The runs from a pair to a tuned model, each of which needs the one before: align, rearrange, tune, and the floor.
+
+A run is named by its settings, so what was asked for before is found again, running or done. Which runs are looked at
+is the business of who looks (`View`): a restarted kernel goes on with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from tokalign_lab.alignment.registry import RECIPES
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs.find_or_start import exists, find_or_start, run_of
+from tokalign_lab.runs.floor import floor_run
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_run
+from tokalign_lab.runs.queue import go_on, locked, start_after
+
+STEPS = ("align", "rearrange", "adapt")
+NO_MODEL = (
+    "This is a recorded run: the model that it made is not kept, so nothing can be tuned from it. To make your own, "
+    "choose the pair on the tab Pair and press Run."
+)
+_OF_THE_TEXT = ("text", "max_bytes", "seed")
+
+
+class View(Protocol):
+    """Which pair and which runs are looked at; the lab's state is one."""
+
+    @property
+    def source(self) -> str:
+        """Name of the model."""
+
+    @property
+    def target(self) -> str:
+        """Name of the tokenizer that it shall get."""
+
+    @property
+    def work(self) -> Mapping[str, str]:
+        """Step, of `STEPS`, to the name of its run."""
+
+    def look_at(self, work: dict[str, str]) -> None:
+        """Look at these runs from now on."""
+
+
+class Chain:
+    """Find or start the runs of one pair.
+
+    Parameters
+    ----------
+    root : folder of the runs
+    view : says which pair is chosen, and keeps which runs are looked at
+    """
+
+    def __init__(self, root: Path, view: View) -> None:
+        self.root = root
+        self._view = view
+
+    def find(self, step: str) -> RunFolder | None:
+        """Return the run of this step that is looked at, None where there is none (any more)."""
+        name = self._view.work.get(step)
+        if name is None:
+            return None
+        run = RunFolder(self.root / name)
+        return run if exists(run) else recorded_run(name)
+
+    @property
+    def looks_at_recorded(self) -> bool:
+        """Whether what is looked at is a recorded run."""
+        run = self.find("align")
+        return run is not None and run.recorded
+
+    def finished(self, step: str) -> RunFolder | None:
+        """Return the run of this step if it has finished."""
+        run = self.find(step)
+        return run if run is not None and run.state == "finished" else None
+
+    def align(self, **settings: Any) -> RunFolder:
+        """Align the chosen pair; `settings` are those of an "align" run beside the pair."""
+        pair = {"source": self._view.source, "target": self._view.target}
+        return self._look_at("align", find_or_start("align", _given({**pair, **settings}), self.root))
+
+    def align_also(self, recipe: str) -> RunFolder:
+        """Align the same pair on the same text by another recipe, beside what the lab looks at."""
+        settings = self._aligned().info()["settings"]
+        named = {name: settings[name] for name in ("source", "target", *_OF_THE_TEXT) if name in settings}
+        method = RECIPES[recipe]
+        reads = {"model": method.needs_model and settings["source"], "donor": method.needs_donor and settings["target"]}
+        return find_or_start("align", {**named, "recipe": recipe, **{k: v for k, v in reads.items() if v}}, self.root)
+
+    def rearrange(self) -> RunFolder:
+        """Give the source model its new rows, as soon as the alignment has finished.
+
+        Raises
+        ------
+        InputError
+            When nothing has been aligned, or what was aligned is a recorded run.
+        """
+        before = self._aligned()
+        if before.recorded:
+            raise InputError(NO_MODEL)
+        lexicon = before.path / "alignment" / "lexicon.parquet"
+        settings = {"model": before.info()["settings"]["source"], "lexicon": str(lexicon.resolve())}
+        return self._look_at("rearrange", self._after(before, "rearrange", settings))
+
+    def tune(self, steps: int, restart: bool = False, **settings: Any) -> RunFolder:
+        """Tune the rearranged model on the text that was aligned; begins when rearranging has finished."""
+        before = self.find("rearrange") or self.rearrange()
+        if before.recorded:
+            raise InputError(NO_MODEL)
+        every = max(1, steps // 8)
+        chosen = {
+            "model": str((before.path / "model").resolve()), **self._text(), "steps": steps,
+            "evaluate_every": every, "save_every": every, **settings,
+        }  # fmt: skip
+        return self._look_at("adapt", self._after(before, "adapt", chosen, restart))
+
+    def go_on(self) -> None:
+        """See to it that what waits for another run is started, after the machine was restarted too."""
+        go_on(self.root)
+
+    def floor(self, tuned: RunFolder) -> RunFolder | None:
+        """Return the run that measures the source model with its own tokenizer on what `tuned` holds out.
+
+        Beside a recorded run it was recorded, or there is none.
+        """
+        if tuned.recorded:
+            return floor_run(tuned)
+        chosen = tuned.info()["settings"]
+        same = (*_OF_THE_TEXT, "held_out_share", "evaluate_bytes", "device")
+        source = self._aligned().info()["settings"]["source"]
+        settings = {"model": source, **{name: chosen.get(name) for name in same}}
+        return find_or_start("measure", _given(settings), self.root)
+
+    def _aligned(self) -> RunFolder:
+        run = self.find("align")
+        if run is None:
+            raise InputError("There is no alignment yet; align a pair first.")
+        return run
+
+    def _text(self) -> dict[str, Any]:
+        settings = self._aligned().info()["settings"]
+        return {name: settings.get(name) for name in _OF_THE_TEXT}
+
+    def _look_at(self, step: str, run: RunFolder) -> RunFolder:
+        """Keep this run as the one of its step; what was made from another one is not looked at any more."""
+        work = self._view.work
+        if work.get(step) != run.name:
+            earlier = STEPS[: STEPS.index(step)]
+            self._view.look_at({name: work[name] for name in earlier if name in work} | {step: run.name})
+        return run
+
+    def _after(self, before: RunFolder, kind: str, settings: dict[str, Any], restart: bool = False) -> RunFolder:
+        """Return the run of these settings; it starts when `before` has finished."""
+        settings = _given(settings)
+        run = run_of(kind, settings, self.root)
+        with locked(self.root):
+            if not exists(run):
+                RunFolder.create(run.path, kind, settings)
+        start_after(run, before, again=restart)
+        return run
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not None: not given and None name the same run."""
+    return {name: value for name, value in settings.items() if value is not None}

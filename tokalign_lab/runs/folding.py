@@ -1,0 +1,244 @@
+"""A run folder's events, folded into what a person wants to know: curves, stages, speed, time left.
+
+The fold goes on where it stopped, so that a look at a run of ten thousand events costs as much as the events that are
+new. Whatever is missing, torn or not a number in them becomes a gap, never an error: an old run must open.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tokalign_lab.runs.events import Event
+
+STAGE_WORDS = {1: "stage 1: embeddings and head", 2: "stage 2: the whole model"}
+LATE_S = 20.0  # a heartbeat comes every two seconds; after this long something is wrong
+ALL_TEXT = ""  # the name of the whole held-out text among its slices
+# What a step tells, by the name the curves have for it.
+STEP_FIELDS = {
+    "loss": "loss", "next_token": "next_token", "divergence": "divergence", "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm", "tokens_per_second": "tokens_per_second", "bytes_per_second": "bytes_per_second",
+    "memory": "memory_bytes", "tokens": "tokens",
+}  # fmt: skip
+
+
+class Rows:
+    """Numbers by step, one column a name, in the order of steps; nan where there is none."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self._columns: dict[str, list[float]] = {}
+
+    def put(self, step: int, values: dict[str, float]) -> None:
+        """Add a row; one that is not after the last takes back what came after it."""
+        self.cut(step - 1)
+        for name in values.keys() - self._columns.keys():
+            self._columns[name] = [math.nan] * len(self.steps)
+        self.steps.append(step)
+        for name, column in self._columns.items():
+            column.append(values.get(name, math.nan))
+
+    def cut(self, last: int) -> None:
+        """Forget the rows after step `last`."""
+        if self.steps and self.steps[-1] > last:
+            keep = bisect_right(self.steps, last)
+            for values in (self.steps, *self._columns.values()):
+                del values[keep:]
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column, float64 (n,); all nan when there is none of that name."""
+        return np.asarray(self._columns.get(name, [math.nan] * len(self.steps)), dtype=np.float64)
+
+    def last(self, name: str) -> float | None:
+        """Return the last number of a column, if any."""
+        return next((value for value in reversed(self._columns.get(name, ())) if value == value), None)
+
+    def names(self) -> list[str]:
+        """Names of the columns that hold a number."""
+        return [name for name, values in self._columns.items() if any(value == value for value in values)]
+
+
+@dataclass
+class Stage:
+    """A stage that has begun: what it is, its first and last step as planned, and the seconds worked before it."""
+
+    name: str
+    start: int
+    end: int
+    seconds: float
+
+
+@dataclass
+class RunView:
+    """What a tuning run has done so far.
+
+    Attributes
+    ----------
+    name : what people call it
+    trained, measured : what each step told, and each look at held-out text (bits a byte, by slice)
+    samples : prompt to step to its continuation
+    floors : bits a byte of the source model with its own tokenizer, by slice
+    seconds : worked so far; time in which no sign of life came for `LATE_S` does not count
+    """
+
+    name: str = ""
+    total_steps: int = 0
+    trained: Rows = field(default_factory=Rows)
+    measured: Rows = field(default_factory=Rows)
+    samples: dict[str, dict[int, str]] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+    stages: dict[int, Stage] = field(default_factory=dict)
+    message: str = ""
+    device: str = ""
+    seconds: float = 0.0
+    last_sign: float | None = None  # seconds since 1970
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that have been told of."""
+        return self.trained.steps
+
+    @property
+    def share(self) -> float:
+        """Done, 0 to 1."""
+        return min(1.0, self.steps[-1] / self.total_steps) if self.steps and self.total_steps else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at the pace of the last steps."""
+        recent = self.trained.column("seconds")[-30:]
+        if len(recent) < 2 or self.total_steps <= self.steps[-1]:
+            return None
+        done = self.steps[-1] - self.steps[-len(recent)]
+        return float((recent[-1] - recent[0]) / done * (self.total_steps - self.steps[-1]))
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage that the last step belongs to; "" before the first."""
+        last = self.steps[-1] if self.steps else 0
+        return next((stage.name for stage in self.stages.values() if stage.start < last <= stage.end), "")
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Fold in the events that are new (see `tokalign_lab.adaptation.events`)."""
+        for event in events:
+            self._keep_time(event.get("time"))
+            take = _TAKERS.get(str(event.get("kind")))
+            if take is not None:
+                take(self, event)
+
+    def x(self, axis: str) -> np.ndarray:
+        """Where the steps stand on an axis ("step", "tokens" or "minutes"), float64 (n,)."""
+        if axis == "step":
+            return np.asarray(self.steps, dtype=np.float64)
+        return self.trained.column("seconds") / 60 if axis == "minutes" else self.trained.column("tokens")
+
+    def x_of(self, axis: str, steps: Sequence[float]) -> np.ndarray:
+        """Where any steps stand on an axis, between and, for tokens, beyond those that were told of."""
+        wanted = np.asarray(steps, dtype=np.float64)
+        if axis == "step":
+            return wanted
+        known = self.x(axis)
+        there = np.isfinite(known)
+        if not there.any():
+            return np.full(len(wanted), math.nan)
+        at, x = np.asarray(self.steps, dtype=np.float64)[there], known[there]
+        begun = min((stage.seconds for stage in self.stages.values()), default=0.0) / 60 if axis == "minutes" else 0.0
+        placed = np.interp(wanted, np.insert(at, 0, 0.0), np.insert(x, 0, begun))
+        return np.where(wanted > at[-1], x[-1] * wanted / max(at[-1], 1), placed) if axis == "tokens" else placed
+
+    def _keep_time(self, at: Any) -> None:
+        now = number(at)
+        if now == now:
+            gap = 0.0 if self.last_sign is None else now - self.last_sign
+            self.seconds += gap if 0 < gap <= LATE_S else 0.0
+            self.last_sign = now
+
+
+def number(value: Any) -> float:
+    """Return a finite number as a float, nan for anything else."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else math.nan
+
+
+def _step_of(event: Event) -> int | None:
+    step = number(event.get("step"))
+    return int(step) if step >= 0 else None
+
+
+def _take_step(view: RunView, event: Event) -> None:
+    step = _step_of(event)
+    if step is not None:
+        values = {name: number(event[told]) for name, told in STEP_FIELDS.items() if told in event}
+        view.trained.put(step, values | {"seconds": view.seconds})
+
+
+def _take_evaluation(view: RunView, event: Event) -> None:
+    step = _step_of(event)
+    if step is not None:
+        view.measured.put(step, bits_by_part(event))
+
+
+def _take_sample(view: RunView, event: Event) -> None:
+    step = _step_of(event)
+    if step is not None:
+        view.samples.setdefault(str(event.get("prompt", "")), {})[step] = str(event.get("text", ""))
+
+
+def _take_stage(view: RunView, event: Event) -> None:
+    step, steps, stage = _step_of(event), number(event.get("steps")), event.get("stage")
+    if step is not None and steps > 0 and isinstance(stage, int):
+        seconds = view.stages[stage].seconds if stage in view.stages else view.seconds
+        view.stages[stage] = Stage(STAGE_WORDS.get(stage, f"stage {stage}"), step, step + int(steps), seconds)
+
+
+def _take_resumed(view: RunView, event: Event) -> None:
+    """Forget what was done after the checkpoint: it is done again."""
+    step = _step_of(event)
+    if step is not None:
+        view.trained.cut(step)
+        view.measured.cut(step)
+        for texts in view.samples.values():
+            for later in [at for at in texts if at > step]:
+                del texts[later]
+
+
+def _take_device(view: RunView, event: Event) -> None:
+    view.device = str(event.get("device", ""))
+
+
+def _take_progress(view: RunView, event: Event) -> None:
+    view.message = str(event.get("message", ""))
+
+
+_TAKERS = {
+    "step": _take_step, "evaluation": _take_evaluation, "sample": _take_sample, "stage": _take_stage,
+    "resumed": _take_resumed, "device": _take_device, "progress": _take_progress,
+}  # fmt: skip
+
+
+def bits_by_part(event: Event) -> dict[str, float]:
+    """Bits a byte that an evaluation tells: of the whole text under `ALL_TEXT`, and of each slice under its name."""
+    by_slice = event.get("by_slice")
+    parts = {str(name): number(bits) for name, bits in by_slice.items()} if isinstance(by_slice, dict) else {}
+    return parts | {ALL_TEXT: number(event.get("bits_per_byte"))}
+
+
+def view_of(
+    events: Iterable[Event], total_steps: int = 0, floor: float | None = None, name: str = "this run"
+) -> RunView:
+    """Fold all events of an adapt run.
+
+    Parameters
+    ----------
+    total_steps : steps the run was asked for
+    floor : bits per byte of the source model with its own tokenizer on the same text
+    name : what people call it
+    """
+    view = RunView(name, total_steps, floors={} if floor is None else {ALL_TEXT: floor})
+    view.add(events)
+    return view

@@ -1,0 +1,183 @@
+"""The runs of a folder as rows: read when they have changed, sorted, and told in words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folding import number
+from tokalign_lab.runs.following import Follower
+from tokalign_lab.runs.gallery import recorded_runs
+from tokalign_lab.runs.words import duration, figure, state_word
+
+_FALLING = ("created", "worked")  # orders that begin with the largest
+
+
+class RunRow(Follower):
+    """One run: its `run.json`, and the latest of what it told.
+
+    Parameters
+    ----------
+    run : the run
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__(run)
+        self.title = run.name
+        self.told: dict[str, Any] = {}
+        self._seen: tuple[int, ...] = ()
+
+    def read(self) -> None:
+        """Read `run.json` and the name, where they have changed or the process may have gone.
+
+        Raises
+        ------
+        InputError
+            When the folder holds no run (any more).
+        """
+        seen = tuple(_changed(self.run.path / name) for name in ("run.json", "title.txt"))
+        if seen != self._seen or self.info["state"] not in ENDED:
+            self.info, self.title, self._seen = self.run.reconcile(), self.run.title, seen
+
+    def look(self) -> None:
+        """Read the events that are new."""
+        events, again = self.new_events()
+        if again:
+            self.told = {}
+        for event in events:
+            for name in ("step", "loss", "bits_per_byte", "message"):
+                if event.get(name) is not None and event.get("kind") in ("step", "evaluation", "progress"):
+                    self.told[name] = event[name]
+
+    @property
+    def worked(self) -> float:
+        """Seconds from when it was made to its end, or to now; nan where that is not known."""
+        begun, ended = _time(self.info.get("created")), _time(self.info.get("ended"))
+        if begun is None:
+            return float("nan")
+        return ((ended or datetime.now(UTC)) - begun).total_seconds()
+
+    def latest(self) -> str:
+        """Say the last figures, or the last words where it tells no figures."""
+        if self.info["state"] in ("failed", "lost") and self.info.get("error"):
+            return str(self.info["error"])
+        parts = []
+        if number(self.told.get("step")) > 0:
+            total = self.info["settings"].get("steps")
+            parts.append(f"step {self.told['step']:,}" + (f" of {total:,}" if isinstance(total, int) else ""))
+        for name, words in (("loss", "loss"), ("bits_per_byte", "bits a byte")):
+            if name in self.told:
+                parts.append(f"{figure(number(self.told[name]), 4)} {words}")
+        return ", ".join(parts) or str(self.told.get("message", ""))
+
+    def cells(self) -> list[str]:
+        """Name, kind, status, when it was made, how long it took, the latest."""
+        made, worked = _time(self.info.get("created")), self.worked
+        return [
+            self.title,
+            str(self.info["kind"]),
+            state_word(self.info["state"], self.run.asked, bool(self.info.get("recorded"))),
+            "–" if made is None else f"{made.astimezone():%Y-%m-%d %H:%M}",
+            "–" if worked != worked or self.info["state"] == "queued" else duration(worked),
+            self.latest(),
+        ]
+
+
+class RunList:
+    """The runs of a root in some order.
+
+    Parameters
+    ----------
+    root : folder of the runs
+    kind : only runs of this kind; "" for all
+    """
+
+    def __init__(self, root: Path, kind: str = "") -> None:
+        self.root, self.kind = root, kind
+        self.recorded = False  # whether the recorded runs of the package are listed too
+        self.sort: tuple[str, str] = ("created", "down")
+        self.rows: list[RunRow] = []
+        self.kinds: list[str] = []
+        self._all: dict[str, RunRow] = {}
+        self._keys: dict[str, int] = {}
+
+    def read(self) -> None:
+        """Look at the folder again; what holds no run is passed over."""
+        found = {}
+        folders = [file.parent for file in self.root.glob("*/run.json")]
+        if self.recorded:
+            folders += [run.path for run in recorded_runs() if run.path.parent.resolve() != self.root.resolve()]
+        for folder in folders:
+            name = folder.name
+            if name in found:
+                continue  # a copy of a recorded run stands for itself
+            row = self._all.get(name) or RunRow(RunFolder(folder))
+            try:
+                row.read()
+            except InputError:
+                continue
+            found[name] = row
+        self._all = found
+        self.kinds = sorted({str(row.info["kind"]) for row in found.values()})
+        self._order()
+
+    def sort_by(self, key: str) -> None:
+        """Sort by a column; by the same one again, the other way around."""
+        at, direction = self.sort
+        first = "down" if key in _FALLING else "up"
+        self.sort = (key, first if key != at else ("up" if direction == "down" else "down"))
+        self._order()
+
+    def key_of(self, row: RunRow) -> int:
+        """Return the number that stands for a run in the browser."""
+        return self._keys.setdefault(row.run.name, len(self._keys))
+
+    @property
+    def only_recorded(self) -> bool:
+        """Whether the folder holds no run, so that all that is listed, if anything is, are recorded ones."""
+        return all(row.info.get("recorded") for row in self._all.values())
+
+    def run(self, name: str) -> RunFolder | None:
+        """Return the listed run whose folder has this name, whatever kinds are shown."""
+        row = self._all.get(name)
+        return None if row is None else row.run
+
+    def by_key(self, key: int) -> str:
+        """Return the name of the run that a number stands for; "" for none."""
+        return next((name for name, known in self._keys.items() if known == key), "")
+
+    def frame(self) -> pd.DataFrame:
+        """All rows: name, title, kind, state, made, ended, and the settings."""
+        keys = ("kind", "state", "created", "ended", "error", "settings")
+        rows = [{"name": r.run.name, "title": r.title, **{key: r.info.get(key) for key in keys}} for r in self.rows]
+        return pd.DataFrame(rows, columns=["name", "title", *keys])
+
+    def _order(self) -> None:
+        def value(row: RunRow) -> Any:
+            if self.sort[0] == "worked":
+                return row.worked if row.worked == row.worked else -1.0
+            words = row.title if self.sort[0] == "title" else str(row.info.get(self.sort[0]) or "")
+            return words if self.sort[0] == "created" else words.casefold()
+
+        listed = [row for row in self._all.values() if self.kind in ("", row.info["kind"])]
+        listed.sort(key=lambda row: row.run.name)
+        self.rows = sorted(listed, key=value, reverse=self.sort[1] == "down")
+
+
+def _changed(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _time(written: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(written)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,134 @@
+"""Runs that wait for another run, and the process that starts them.
+
+A run that needs what another makes is "queued" and names that one in its `run.json` ("after"). A process of its own
+looks at the folder of runs, starts each as soon as the one before it has finished, and ends when none waits: whether
+the kernel or the shell that asked still lives does not matter. What is started is decided under a lock of the
+operating system, which dies with its process, so that two pages or two processes start a run once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.provenance import now
+from tokalign_lab.runs.folder import ENDED, RunFolder
+
+_LOOK_SECONDS = 0.5
+_START_SECONDS = 90.0  # `RunFolder.start` gives up after 60
+_spawned: list[subprocess.Popen[bytes]] = []  # kept so that ended ones are reaped
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the lock of a folder of runs; waits for whoever holds it."""
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / ".queue.lock", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def start_after(run: RunFolder, before: RunFolder, again: bool = False) -> None:
+    """Queue a run that has not started: it starts when `before`, of the same folder, has finished.
+
+    Where `before` ends otherwise, the run fails with a sentence that says so. A run that has started is left alone,
+    but for one that has ended, when it shall begin `again`.
+    """
+    root = run.path.resolve().parent
+    with locked(root):
+        begins_again = again and run.state in ENDED
+        if begins_again:
+            (run.path / "events.jsonl").unlink(missing_ok=True)
+        if begins_again or run.state == "queued":
+            run.update(state="queued", after=before.name, ended=None, error=None)
+            if before.state == "finished":
+                _start(run)
+    go_on(root)
+
+
+def go_on(root: Path) -> None:
+    """See to it that what waits in this folder is started, after the machine was restarted too."""
+    if any(_waits(run) for run in _runs(root)):
+        _spawned[:] = [process for process in _spawned if process.poll() is None]
+        command = [sys.executable, "-m", "tokalign_lab.runs.queue", str(root.resolve())]
+        nothing = subprocess.DEVNULL
+        _spawned.append(
+            subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
+        )
+
+
+def start_ready(root: Path) -> bool:
+    """Start what can start, and end what never can; returns whether any run still waits. Under `locked` only."""
+    waiting = False
+    for run in _runs(root):
+        try:
+            if not _waits(run):
+                continue
+            before = RunFolder(root / run.info()["after"])
+            why = _why_never(before)
+            if why:
+                run.update(state="failed", ended=now(), error=f"The run it needs, {before.name}, {why}")
+            elif before.state == "finished":
+                _start(run)
+            else:
+                waiting = True
+        except (InputError, OSError):
+            continue  # it was deleted or cancelled between two looks
+    return waiting
+
+
+def _start(run: RunFolder) -> None:
+    try:
+        run.start()
+    except InputError as error:  # its settings cannot be started; nobody waits here to be told
+        run.update(state="failed", ended=now(), error=str(error))
+
+
+def _runs(root: Path) -> list[RunFolder]:
+    return [RunFolder(file.parent) for file in sorted(root.glob("*/run.json"))]
+
+
+def _waits(run: RunFolder) -> bool:
+    try:
+        info = run.info()
+    except InputError:
+        return False
+    return info["state"] == "queued" and bool(info.get("after"))
+
+
+def _why_never(before: RunFolder) -> str:
+    """Say why a run that needs this one can never start; "" where it can."""
+    try:
+        info = before.reconcile()
+    except InputError:
+        return "is gone."
+    if info["state"] in ENDED:
+        return "" if info["state"] == "finished" else f"did not finish: {info['error'] or info['state']}"
+    age = time.time() - (before.path / "run.json").stat().st_mtime
+    never = info["state"] == "queued" and not info.get("after") and age > _START_SECONDS
+    return "was never started." if never else ""
+
+
+def main(root: Path) -> None:
+    """Start what waits in a folder until nothing does; ends at once where another process sees to it."""
+    with open(root / ".queue.watcher", "ab") as mine:
+        try:
+            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        while root.is_dir():
+            with locked(root):
+                if not start_ready(root):
+                    fcntl.flock(mine, fcntl.LOCK_UN)  # under the other lock: who queues a run now starts another of us
+                    return
+            time.sleep(_LOOK_SECONDS)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,82 @@
+"""A run in plain words and figures: how it stands, how long it took, how large a number is."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from tokalign_lab.runs.folding import LATE_S, RunView
+
+STATE_WORDS = {
+    "queued": "waiting to start",
+    "running": "running",
+    "finished": "finished",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "paused": "paused",
+    "lost": "lost: its process is gone",
+}
+ASKED_WORDS = {"cancelled": "cancelling", "paused": "pausing"}
+
+
+def state_word(state: str, asked: str = "", recorded: bool = False) -> str:
+    """Say how a run stands; `asked` is how it was asked to end (`RunFolder.asked`)."""
+    if recorded:
+        return "recorded"
+    return ASKED_WORDS[asked] if asked and state == "running" else STATE_WORDS.get(state, state)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in words."""
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(n: float) -> str:
+    """Return bytes in words."""
+    for unit, divisor in (("GB", 1e9), ("MB", 1e6)):
+        if n >= divisor:
+            return f"{n / divisor:,.1f} {unit}"
+    return f"{n / 1e3:,.0f} kB"
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """Return a number to so many significant digits, – where there is none."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
+
+
+def fixed(value: float | None, none: str = "–") -> str:
+    """Return a number to three places, `none` where there is none."""
+    return none if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def status_words(info: dict[str, Any], view: RunView, now: float | None = None) -> str:
+    """One line that says how a run stands, without colour."""
+    now = time.time() if now is None else now
+    parts = []
+    if view.steps:
+        of = f" of {view.total_steps:,}" if view.total_steps else ""
+        parts.append(f"step {view.steps[-1]:,}{of}")
+        parts += [view.stage] if view.stage else []
+    if info["state"] == "running":
+        speed = view.trained.last("tokens_per_second")
+        if speed:
+            parts.append(f"{speed:,.0f} tokens a second")
+        if view.seconds_left is not None:
+            parts.append(f"about {duration(view.seconds_left)} left")
+        if not view.steps:
+            parts.append(view.message or "reading the text and loading the model")
+        if view.device:
+            parts.append(f"on {view.device}")
+        if view.last_sign is not None:
+            age = max(0.0, now - view.last_sign)
+            late = " (it may hang; look at the log)" if age > LATE_S else ""
+            parts.append(f"last sign of life {duration(age)} ago{late}")
+    elif view.seconds:
+        parts.append(f"worked {duration(view.seconds)}")
+    return " · ".join(parts)

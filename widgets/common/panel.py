@@ -1,0 +1,196 @@
+"""What every panel has: a frame in the page's theme, a place for its errors, the code that shows it, an orderly end."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from pprint import pformat
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+
+from tokalign_lab.errors import InputError
+
+from .background import later
+from .part import Part, html, shown
+from .state import LabState
+from .theme import ThemeProbe
+
+# A page that has begun to draw tells plotly's model what it drew; where that is gone the page's console has an error.
+FIGURE_S = 5.0
+
+
+class Panel(Part, w.VBox):
+    """A box of widgets over one `LabState`.
+
+    Parameters
+    ----------
+    name : what the panel is, for headings and screen readers
+    hook : its CSS class, `tl-...`
+    state : shared view; a panel alone makes its own
+
+    Attributes
+    ----------
+    figure : the panel's plot, where it has one; its model outlives the panel by the seconds a page may be drawing
+    """
+
+    figure: w.Widget | None = None
+
+    def __init__(self, name: str, hook: str, state: LabState | None) -> None:
+        self.lab_state = state if state is not None else LabState()
+        self.setup = ""  # lines that make what `to_code` names; set by who opened the panel, the lab
+        self._observed: list[tuple[Callable[..., None], list[str]]] = []
+        self._closed = False
+        self.panel = self
+        self.followed: dict[str, Callable[[], bool]] = {}
+        self._probe = ThemeProbe(label=name)
+        self._error, self._badge, self._code = html("tl-error"), html(), html("tl-code")
+        for empty in (self._error, self._badge, self._code):
+            shown(empty, False)
+        self._copy = self.button(
+            "Copy as code", self.copy_code, "tl-copy-code", "Copy a cell that shows this again, to paste it anywhere"
+        )
+        super().__init__()
+        self.add_class("tl-panel")
+        self.add_class(hook)
+        self._probe.observe(self._on_theme, names=["dark", "seen"])
+        self._probe.on_copied = self._show_code
+
+    def __repr__(self) -> str:
+        """Name the panel: a cell that shows it asks for this, and ipywidgets would copy every figure in it.
+
+        That fails where a thread is drawing on the figure meanwhile.
+        """
+        return f"<{type(self).__name__}: {self._probe.label}>"
+
+    def _fill(self, children: Sequence[w.Widget]) -> None:
+        self.children = (self._probe, self._error, self._badge, *children, self._copy, self._code)
+        self.adopt(children)
+
+    def adopt(self, children: Iterable[w.Widget]) -> None:
+        """Become the panel of these parts, and of all that is in them."""
+        for child in children:
+            if isinstance(child, Panel):
+                continue
+            if isinstance(child, Part):
+                child.panel = self
+            self.adopt(getattr(child, "children", ()))
+
+    def _on_theme(self, _change: object) -> None:
+        self.lab_state.theme = "dark" if self._probe.dark else "light"
+
+    def mark(self, words: str) -> None:
+        """Write above everything what must be known of all that is shown; "" takes it away."""
+        if self._badge.value != words:
+            self._badge.value = words
+            shown(self._badge, bool(words))
+
+    def _watch(self, callback: Callable[..., None], *names: str) -> None:
+        """Call `callback(change)` when these traits of the shared state change, until the panel is closed."""
+        safe = self.guarded(callback)
+        self.lab_state.observe(safe, names=list(names))
+        self._observed.append((safe, list(names)))
+
+    def _keep_look(self, name: str, values: dict[str, Any]) -> None:
+        """Keep in the shared state how this panel is looked at, so that it opens so again."""
+        if self.lab_state.looks.get(name) != values:
+            self.lab_state.looks = {**self.lab_state.looks, name: values}
+
+    def show_error(self, error: Exception) -> None:
+        """Say in the panel what went wrong."""
+        if isinstance(error, InputError):
+            message = escape(str(error))
+        else:
+            trace = "".join(traceback.format_exception(error))
+            message = (
+                f"{escape(type(error).__name__)}: {escape(str(error))}"
+                f"<details><summary>Where this happened</summary><pre>{escape(trace)}</pre></details>"
+            )
+        self._error.value = f'<div role="alert"><b>This did not work.</b> {message}</div>'
+        shown(self._error, True)
+
+    def clear_error(self) -> None:
+        """Take the last error away."""
+        self._error.value = ""
+        shown(self._error, False)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The view as plain values."""
+        return self.lab_state.to_dict()
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """The selected tokens, one a row."""
+        chosen = self.lab_state.selection
+        return pd.DataFrame({"space": [chosen.space] * len(chosen.ids), "token_id": list(chosen.ids)})
+
+    def to_code(self) -> str:
+        """Return a cell that shows this view again.
+
+        Where the panel was opened by a `Lab`, the cell also makes what is shown; else the names in the call stand for
+        what the panel was given.
+        """
+        name = type(self).__name__
+        return "\n".join(
+            [
+                f"from tokalign_lab.widgets import LabState, {name}",
+                *([self.setup] if self.setup else []),
+                "",
+                f"state = LabState().restore({pformat(self._changed_view(), width=110)})",
+                f"{name}({', '.join([*self._call(), 'state=state'])})",
+            ]
+        )
+
+    def copy_code(self) -> None:
+        """Put the cell that shows this view again on the page's clipboard, and below the panel."""
+        self._probe.copy(self.to_code())
+
+    def _show_code(self, copied: bool) -> None:
+        told = "Copied; paste it into a cell." if copied else "The page may not copy; select the code and copy it."
+        self._code.value = (
+            f'<details{"" if copied else " open"}><summary><span role="status">{told}</span></summary>'
+            f'<pre tabindex="0">{escape(self.to_code())}</pre></details>'
+        )
+        shown(self._code, True)
+
+    def _changed_view(self) -> dict[str, Any]:
+        """Return what of the shared state this panel shows and `to_code` writes down: what is not as at first."""
+        fresh = LabState().to_dict()
+        return {key: value for key, value in self.lab_state.to_dict().items() if value != fresh[key]}
+
+    def _call(self) -> list[str]:
+        """Arguments that `to_code` gives the panel, as code."""
+        return []
+
+    def refresh(self) -> None:
+        """Draw everything again from the state."""
+
+    def close(self) -> None:
+        """Stop following the state and take the panel off the page."""
+        if self._closed:
+            return
+        self._closed = True
+        for name in list(self.followed):
+            self.unfollow(name)
+        for callback, names in self._observed:
+            self.lab_state.unobserve(callback, names=names)
+        _close_all(self.children, self.figure)
+        super().close()
+        if self.figure is not None:
+            later(self.figure.close, FIGURE_S)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+
+def _close_all(children: Sequence[w.Widget], but: w.Widget | None) -> None:
+    for child in children:
+        if not isinstance(child, Panel):  # a panel closes what is in it itself
+            _close_all(getattr(child, "children", ()), but)
+        if child is not but:
+            child.close()

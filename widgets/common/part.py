@@ -1,0 +1,208 @@
+"""What a panel and every part of it can do: make controls, work away from a callback, follow runs, show errors.
+
+Exceptions in widget callbacks and in threads vanish. A part's own methods wrap every callback: an `InputError`'s
+sentence is shown in the panel that holds the part, a fault of ours with its traceback. Which panel that is the part
+learns when the panel takes it in.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import ipywidgets as w
+
+from .background import WATCHER, Latest, submit
+
+if TYPE_CHECKING:
+    from .panel import Panel
+
+T = TypeVar("T")
+
+
+class Part:
+    """A part of a panel, mixed into a box.
+
+    Attributes
+    ----------
+    panel : the panel that holds it; None until that has taken it in, and then errors go to the caller
+    """
+
+    panel: Panel | None = None
+    _quiet_in: int | None = None
+
+    def guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
+        """Wrap a callback so that what it raises is shown in the panel; a closed panel hears nothing."""
+
+        @functools.wraps(callback)
+        def safe(*arguments: Any, **named: Any) -> None:
+            if self.panel is None:
+                callback(*arguments, **named)
+            elif not self.panel.closed:
+                try:
+                    callback(*arguments, **named)
+                except Exception as error:
+                    self.panel.show_error(error)
+
+        return safe
+
+    def soon(self, work: Callable[[], Any]) -> None:
+        """Do this away from the callback that asks for it."""
+        submit(self.guarded(work))
+
+    def newest(
+        self,
+        latest: Latest,
+        work: Callable[[Callable[[], bool]], T],
+        show: Callable[[T], None],
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Work something out away from the callback, and show it unless something newer is asked for meanwhile.
+
+        Parameters
+        ----------
+        latest : what is asked for later through it replaces this
+        work : called with a function that says whether it is still wanted
+        show : called with what `work` returned
+        failed : called before an error is shown
+        """
+
+        def run(is_current: Callable[[], bool]) -> None:
+            def wanted() -> bool:
+                return is_current() and not (self.panel is not None and self.panel.closed)
+
+            try:
+                found = work(wanted)
+            except Exception:
+                if not wanted():
+                    return
+                failed()
+                raise
+            if wanted():
+                show(found)
+
+        latest.submit(lambda is_current: self.guarded(run)(is_current))
+
+    def follow(self, name: str, look: Callable[[], bool]) -> None:
+        """Look now, and then twice a second while `look` returns True and the panel is open.
+
+        Who follows something under the same name later takes it over.
+        """
+
+        def tick() -> bool:
+            goes_on = False
+
+            def ask() -> None:
+                nonlocal goes_on
+                goes_on = look()
+
+            self.guarded(ask)()
+            return goes_on
+
+        if tick():
+            WATCHER.watch(name, tick)
+            if self.panel is not None:
+                self.panel.followed[name] = tick
+
+    def unfollow(self, name: str) -> None:
+        """Follow this no longer."""
+        tick = self.panel.followed.pop(name, None) if self.panel is not None else None
+        if tick is not None:
+            WATCHER.stop(name, tick)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Within the block, controls that are set report nothing: only a person's choices count."""
+        before, self._quiet_in = self._quiet_in, threading.get_ident()
+        try:
+            yield
+        finally:
+            self._quiet_in = before
+
+    def on_value(self, control: w.Widget, action: Callable[[Any], Any]) -> None:
+        """Call `action(value)` when a person changes a control."""
+
+        def heard(change: dict[str, Any]) -> None:
+            if self._quiet_in != threading.get_ident():
+                action(change["new"])
+
+        control.observe(self.guarded(heard), names="value")
+
+    def offer(self, control: w.Dropdown, options: Sequence[Any], value: Any) -> None:
+        """Change what can be chosen, and choose `value`, without a report."""
+        with self.quiet():
+            if list(control.options) != list(options):
+                control.options = options
+            control.value = value
+
+    def button(self, label: str, action: Callable[[], Any], hook: str, help: str = "", style: str = "") -> w.Button:
+        """Make a button with words on it; `action` takes no arguments."""
+        made = w.Button(description=label, tooltip=help or label, button_style=style)
+        made.layout.width = "auto"
+        made.add_class(hook)
+        safe = self.guarded(action)
+        made.on_click(lambda _button: safe())
+        return made
+
+    def control(self, kind: Any, label: str, hook: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
+        """Make any control that has a value: its class of ipywidgets, words, CSS class, and what a change calls."""
+        made = kind(description=label, **more)
+        if hook:
+            made.add_class(hook)
+        if action is not None:
+            self.on_value(made, action)
+        return made
+
+    def menu(self, label: str, hook: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
+        """Make a menu."""
+        return self.control(w.Dropdown, label, hook, action, **more)
+
+    def entry(self, label: str, hook: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
+        """Make a field for a line of text."""
+        return self.control(w.Text, label, hook, action, **more)
+
+    def check(self, label: str, hook: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
+        """Make a check box as wide as its words."""
+        made = self.control(w.Checkbox, label, hook, action, **{"value": False, "indent": False} | more)
+        made.layout.width = "auto"
+        return made
+
+
+class Box(Part, w.VBox):
+    """Parts below one another."""
+
+
+class Bar(Part, w.HBox):
+    """Parts side by side, which wrap onto a second line when the panel is narrow."""
+
+    def __init__(self, children: Sequence[w.Widget] = (), **more: Any) -> None:
+        super().__init__(children, **more)
+        self.add_class("tl-bar")
+
+
+def bar(*children: w.Widget) -> Bar:
+    """Put controls side by side."""
+    return Bar(children)
+
+
+def html(hook: str = "", value: str = "") -> w.HTML:
+    """Make a place for HTML."""
+    made = w.HTML(value=value)
+    if hook:
+        made.add_class(hook)
+    return made
+
+
+def said(words: str, kind: str = "") -> str:
+    """Return words as HTML that a screen reader reads out; `kind` is a CSS class."""
+    style = f' class="{kind}"' if kind else ""
+    return f'<div{style} role="status" aria-live="polite">{escape(words)}</div>'
+
+
+def shown(widget: w.Widget, yes: bool) -> None:
+    """Show a widget, or hide it."""
+    widget.layout.display = "" if yes else "none"

@@ -1,0 +1,71 @@
+"""Recorded runs on the screen: the mark that every panel of one carries, and the offer to look at one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_chains, recorded_words
+
+from .part import Box, bar, html, shown
+
+_OFFER = (
+    "<b>No runs of yours here yet.</b> You can look at a recorded run first: a real pair, with every figure and curve "
+    "as it was measured. Nothing is computed or fetched."
+)
+_OFFER_MORE = "Recorded runs that come with the package can be looked at too; yours stay as they are."
+_SHOWN = "<b>You are looking at a recorded run, not at one of yours.</b> All tabs show it."
+
+
+def mark_html(words: str) -> str:
+    """Return the mark of a recorded run: when and how it was made in view, the rest one click away; "" for no words."""
+    if not words:
+        return ""
+    made, _, rest = words.partition(". ")
+    what, _, how = made.partition(": ")
+    return (
+        f'<div class="tl-recorded" role="note"><details><summary><b>{escape(what)}</b>: {escape(how)}.</summary>'
+        f"{escape(rest)}</details></div>"
+    )
+
+
+def mark_of(*runs: RunFolder) -> str:
+    """Return the mark of the first of these runs that is a recorded one; "" where none is."""
+    return mark_html(next((words for run in runs if (words := recorded_words(run.info()))), ""))
+
+
+class RecordedBar(Box):
+    """Offers recorded runs to look at, or the way back from one.
+
+    Parameters
+    ----------
+    look : called with the runs to look at, by kind
+    leave : called to go back
+    """
+
+    def __init__(self, look: Callable[[dict[str, RunFolder]], None], leave: Callable[[], None]) -> None:
+        self._chains = {chain["adapt"].name: chain for chain in recorded_chains()}
+        self._words = html()
+        options = [(chain["adapt"].title, name) for name, chain in self._chains.items()]
+        self.choice = self.menu("Recorded run", "tl-recorded-choice", options=options)
+        self._look = self.button(
+            "Look at a recorded run", lambda: look(self._chains[self.choice.value]), "tl-look-at-recorded",
+            "Show it in all tabs; your own runs stay as they are",
+        )  # fmt: skip
+        self._leave = self.button("Back to your own runs", leave, "tl-leave-recorded")
+        super().__init__([self._words, bar(self.choice, self._look, self._leave)])
+        self.add_class("tl-recorded-bar")
+
+    def show(self, looking: bool, empty: bool) -> None:
+        """Follow what the lab looks at.
+
+        Parameters
+        ----------
+        looking : whether it is a recorded run
+        empty : whether there is nothing of the user's own
+        """
+        shown(self, bool(self._chains))
+        self._words.value = f'<div role="status">{_SHOWN if looking else _OFFER if empty else _OFFER_MORE}</div>'
+        shown(self._leave, looking)
+        self._look.button_style = "primary" if empty and not looking else ""

@@ -1,0 +1,139 @@
+"""One page of a table whose rows stay in the kernel, and the buttons that turn the page.
+
+itables sends the whole frame and ipydatagrid is hardly maintained; a page of 25 rows as plain HTML needs neither. The
+kernel pages, sorts and filters; a click, Enter or space in the browser says which row was pressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets as w
+import traitlets as t
+
+from .part import Box, bar, html
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its key in the data, its heading, what it means, and how a cell looks ("", "token", "origin")."""
+
+    key: str
+    label: str
+    help: str = ""
+    numeric: bool = False
+    sortable: bool = False
+    kind: str = ""
+
+
+class RowTable(anywidget.AnyWidget):
+    """A page of rows.
+
+    Attributes
+    ----------
+    rows : list of {"key": int, "cells": list of str}
+    chosen : key of the marked row, -1 for none
+    sort : (column key, "up" or "down"), what the headings show
+    on_row : called with the key of a row that a person presses, which is marked by then
+    on_heading : called with a column's key when its heading is pressed
+    """
+
+    _esm = _HERE / "table.js"
+    columns = t.List().tag(sync=True)
+    rows = t.List().tag(sync=True)
+    chosen = t.Int(-1).tag(sync=True)
+    sort = t.List(default_value=["", "up"]).tag(sync=True)
+    caption = t.Unicode("").tag(sync=True)
+
+    def __init__(
+        self, columns: Sequence[Column], hook: str = "", on_row: Callable[[int], Any] | None = None, **values: Any
+    ) -> None:
+        super().__init__(columns=[asdict(column) for column in columns], **values)
+        if hook:
+            self.add_class(hook)
+        self.on_row = on_row
+        self.on_heading: Callable[[str], Any] | None = None
+        self.on_msg(self._on_message)
+
+    def _on_message(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
+        if "row" in content:
+            self.press(int(content["row"]))
+        elif self.on_heading is not None and "heading" in content:
+            self.on_heading(str(content["heading"]))
+
+    def press(self, key: int) -> None:
+        """Do as if a person had pressed this row."""
+        self.chosen = key
+        if self.on_row is not None:
+            self.on_row(key)
+
+    def show(self, keys: Sequence[int], cells: Sequence[Sequence[str]]) -> None:
+        """Put this page on the screen, in one message."""
+        self.rows = [{"key": int(key), "cells": list(row)} for key, row in zip(keys, cells, strict=True)]
+
+
+class Pages(Box):
+    """A table that pages through any sequence of items.
+
+    Parameters
+    ----------
+    table : shows a page
+    size : rows on a page
+    draw : called with the items of a page; puts them into the table
+    words : called with number of the first and last row on the page, from 1, and of all: what to say beside the buttons
+    before, after : controls in one line with the buttons
+    ends : whether there are buttons for the first and the last page too
+    """
+
+    def __init__(
+        self,
+        table: RowTable,
+        size: int,
+        draw: Callable[[Sequence[Any]], Any],
+        words: Callable[[int, int, int], str],
+        before: Sequence[w.Widget] = (),
+        after: Sequence[w.Widget] = (),
+        ends: bool = False,
+    ) -> None:
+        self.table, self.page = table, 0
+        self.items: Sequence[Any] = ()
+        self._size, self._draw, self._words = size, draw, words
+        self.where = html("tl-where")
+        self.earlier = self.button("Previous", lambda: self.go_to(self.page - 1), "tl-previous")
+        self.later = self.button("Next", lambda: self.go_to(self.page + 1), "tl-next")
+        self._back, self._on = [self.earlier], [self.later]
+        if ends:
+            self._back.insert(0, self.button("First", lambda: self.go_to(0), "tl-first"))
+            self._on.append(self.button("Last", lambda: self.go_to(10**9), "tl-last"))
+        turners = [*self._back, *self._on]
+        super().__init__([table, bar(*before, *turners, self.where, *after)])
+
+    def show(self, items: Sequence[Any], page: int = 0) -> None:
+        """Page through these items, from this page on."""
+        self.items = items
+        self.go_to(page)
+
+    @property
+    def shown(self) -> Sequence[Any]:
+        """Items on the page."""
+        return self.items[self.page * self._size : (self.page + 1) * self._size]
+
+    def go_to(self, page: int) -> None:
+        """Show this page, counted from 0; beyond the end, the last. Nothing is sent that has not changed."""
+        last = max(0, (len(self.items) - 1) // self._size)
+        self.page = min(max(page, 0), last)
+        first, shown = self.page * self._size, self.shown
+        with self.table.hold_sync():
+            self._draw(shown)
+        words = self._words(first + 1, first + len(shown), len(self.items))
+        self.where.value = f'<span role="status" aria-live="polite">{words}</span>'
+        for control in self._back:
+            control.disabled = self.page == 0
+        for control in self._on:
+            control.disabled = self.page == last

@@ -1,0 +1,64 @@
+// Tells Python whether JupyterLab is light or dark, now and whenever it changes, and names the panel it sits in
+// for screen readers; puts text on the clipboard. Works without JupyterLab too: then the page's own background decides.
+
+function isDark() {
+  const stated = document.body.dataset.jpThemeLight;
+  if (stated !== undefined) return stated === "false";
+  const channels = getComputedStyle(document.body).backgroundColor.match(/\d+(\.\d+)?/g);
+  if (!channels || (channels.length > 3 && Number(channels[3]) === 0)) return false;
+  const [red, green, blue] = channels.map(Number);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 128;
+}
+
+function watch(model) {
+  const tell = () => {
+    const dark = isDark();
+    document.body.classList.toggle("tl-dark", dark);
+    if (model.get("dark") === dark && model.get("seen")) return;
+    model.set("dark", dark);
+    model.set("seen", true);
+    try {
+      model.save_changes();
+    } catch {
+      // The panel was closed before its view was drawn, so there is no one to tell.
+    }
+  };
+  tell();
+  const observer = new MutationObserver(tell);
+  observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+  return () => observer.disconnect();
+}
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false; // a page that is not from this machine and not encrypted has no clipboard
+  }
+}
+
+function render({ model, el }) {
+  el.style.display = "none";
+  requestAnimationFrame(() => {
+    const panel = el.closest(".tl-panel");
+    if (!panel) return;
+    panel.setAttribute("role", "region");
+    panel.setAttribute("aria-label", model.get("label"));
+    follow.observe(panel);
+  });
+  // plotly measures its place once, before the cell has its width, and then listens to the window only
+  const follow = new ResizeObserver(() => window.dispatchEvent(new Event("resize")));
+  const unwatch = watch(model);
+  const copy = async (message) => {
+    if (message.copy !== undefined) model.send({ copied: await copied(message.copy) });
+  };
+  model.on("msg:custom", copy);
+  return () => {
+    model.off("msg:custom", copy);
+    follow.disconnect();
+    unwatch();
+  };
+}
+
+export default { render };

@@ -1,0 +1,1 @@
+"""Two lexicons or runs side by side."""

@@ -1,0 +1,251 @@
+"""Two lexicons or two runs side by side: what changed, which tokens moved, and which of the two is better.
+
+Beside them stand all recipes for this pair: what each run scored, and a button that aligns with those that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.evaluation.comparison import LexiconComparison, compare_lexicons
+from tokalign_lab.evaluation.finding import MOST_IDS
+from tokalign_lab.runs.results import measured_otherwise
+from tokalign_lab.runs.words import fixed
+from tokalign_lab.vocabulary import Vocabulary
+
+from ..common.background import Latest
+from ..common.panel import Panel
+from ..common.part import bar, html, said, shown
+from ..common.recorded import mark_of
+from ..common.state import LabState
+from ..common.table import Column, Pages, RowTable
+from ..common.vocabularies import vocabularies_of
+from ..lexicon.view import Labels
+from .difference import DifferenceBar
+from .recipes import RecipesView
+from .view import (
+    CHANGE_NAMES,
+    Comparable,
+    Paired,
+    Side,
+    scores_html,
+    slices_html,
+    summary_html,
+)
+
+PAGE = 15
+SAME_RUN = (
+    "<div class='tl-note' role='status'>A and B are the same: there is no other alignment of this pair yet. Align it "
+    "with another recipe at the end of this panel, or on the tab Pair.</div>"
+)
+MOVED = ("changed", "gained", "lost")
+COLUMNS = (
+    Column("id", "Id", "id in the target vocabulary", numeric=True),
+    Column("token", "Target token", "␣ is a space, ↵ a line end, <E4 BD> a part of a character", kind="token"),
+    Column("change", "What changed", "a partner is one source token that the row stands on"),
+    Column("a", "Partner in A", kind="token"),
+    Column("b", "Partner in B", kind="token"),
+    Column("score_a", "Score in A", "recipes score by different measures; compare the order, not the figures", True),
+    Column("score_b", "Score in B", "recipes score by different measures; compare the order, not the figures", True),
+    Column("origin_a", "Origin in A", kind="origin"),
+    Column("origin_b", "Origin in B", kind="origin"),
+    Column("frequency", "Times in text", "how often the text uses the target token", True),
+)
+
+
+class ComparePanel(Panel):
+    """Compare two of one pair.
+
+    Parameters
+    ----------
+    left, right : A and B, each a `Lexicon`, its file, a `RunFolder` or its path
+    source, target : the vocabularies, for readable labels; loaded by the names in the lexicon where not given
+    state : shared view
+    runs : the folder of runs whose recipes are listed; `runs_root()` by default
+    on_align : called with the name of a recipe that the pair shall be aligned with too
+    show : which tokens the table begins with, "moved" or a name of `CHANGES`
+    """
+
+    def __init__(
+        self,
+        left: Comparable,
+        right: Comparable,
+        source: Vocabulary | None = None,
+        target: Vocabulary | None = None,
+        state: LabState | None = None,
+        runs: Path | str | None = None,
+        on_align: Callable[[str], Any] | None = None,
+        show: str = "moved",
+    ) -> None:
+        super().__init__("Compare", "tl-compare", state)
+        self._given: list[Comparable] = [left, right]
+        self._vocabularies = (source, target)
+        self.sides: list[Side] = []
+        self.comparison: LexiconComparison | None = None
+        self.paired: Paired | None = None
+        self._labels: list[Labels] = []
+        self._rows = pd.DataFrame()
+        self._latest = Latest()
+        self.recipes = RecipesView(self.compare_with, on_align, runs)
+        self.difference = DifferenceBar(self._pair_of, self._show_paired)
+        self._build(show)
+        self._watch(lambda _change: self._mark(), "selection")
+        self.refresh()
+
+    def _build(self, show: str) -> None:
+        self._head, self._summary, self._scores, self._slices = (html() for _ in range(4))
+        self._which = self.menu(
+            "Show", "tl-change-filter", lambda _which: self._filter(), value=show,
+            options=[("All that moved", "moved"), *((words, change) for change, words in CHANGE_NAMES.items())],
+        )  # fmt: skip
+        self.table = RowTable(COLUMNS, "tl-compare-table", self.guarded(self._on_row))
+        self._select = self.button(
+            "Select all of these", self.select_shown, "tl-select-changed",
+            f"Select up to {MOST_IDS:,} of these tokens, so that the inspector and the maps show them",
+        )  # fmt: skip
+        swap = self.button("Swap", self.swap, "tl-swap", "Exchange A and B")
+        self._pages = Pages(self.table, PAGE, self._show_page, _where)
+        self._tokens = w.VBox([bar(self._which, self._select), self._pages])
+        self._tokens.layout.overflow = "visible"
+        self._fill(
+            [
+                bar(self._head, swap), self._summary, self._scores, self.difference, self._slices,
+                self._tokens, self.recipes,
+            ]
+        )  # fmt: skip
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """The rows of the comparison that are shown: those of the filter."""
+        return self._rows
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The shared view, the filter, and how many tokens changed in which way."""
+        counts = self.comparison.counts if self.comparison is not None else {}
+        return super().state | {"show": self._which.value, "page": self._pages.page, "counts": counts}
+
+    def _call(self) -> list[str]:
+        made = zip(("source", "target"), self._vocabularies, strict=True)
+        return [
+            *([side.code for side in self.sides] or ["left", "right"]),
+            *(f"{side}={side}" for side, vocabulary in made if vocabulary is not None),
+            *([f"runs={str(self.recipes.root)!r}"] if self.recipes.root is not None else []),
+            *([f"show={self._which.value!r}"] if self._which.value != "moved" else []),
+        ]
+
+    def swap(self) -> None:
+        """Exchange A and B."""
+        self._given.reverse()
+        self.refresh()
+
+    def compare_with(self, place: str, run: str) -> None:
+        """Take a run as A ("a") or B ("b")."""
+        self._given["ab".index(place)] = run
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read both again and compare."""
+        self._head.value = said("Reading both …", "tl-note")
+        self.paired = None
+
+        def work(_wanted: object) -> tuple[list[Side], LexiconComparison | None, list[Labels]]:
+            sides = [Side.of(given, code) for given, code in zip(self._given, ("left", "right"), strict=True)]
+            lexicons = [side.lexicon for side in sides if side.lexicon is not None]
+            if len(lexicons) < 2:
+                return sides, None, []
+            found = compare_lexicons(lexicons[0], lexicons[1])
+            return sides, found, [Labels(lexicon, *self._pair_of(lexicon)) for lexicon in lexicons]
+
+        def show(found: tuple[list[Side], LexiconComparison | None, list[Labels]]) -> None:
+            self.clear_error()
+            self.sides, self.comparison, self._labels = found
+            self._draw()
+
+        self.newest(self._latest, work, show, failed=lambda: setattr(self._head, "value", ""))
+
+    def go_to(self, page: int) -> None:
+        """Show this page of the tokens, counted from 0."""
+        self._pages.show(self._rows, page)
+        self._select.disabled = not len(self._rows)
+
+    def _show_page(self, rows: pd.DataFrame) -> None:
+        self.table.caption = f"Tokens: {self._which.label.lower()}, most used first"
+        self.table.show(rows["target_id"].tolist(), [self._cells(row) for row in rows.to_dict("records")])
+        self._mark()
+
+    def select_shown(self) -> None:
+        """Select the tokens of the filter, the most used first."""
+        self.lab_state.select("target", self._rows["target_id"].iloc[:MOST_IDS].tolist(), by="compare")
+
+    def _pair_of(self, lexicon: Lexicon) -> list[Vocabulary]:
+        return [given or vocabularies_of(lexicon)[i] for i, given in enumerate(self._vocabularies)]
+
+    def _show_paired(self, paired: Paired) -> None:
+        self.paired = paired
+        self._scores.value = scores_html(*self.sides, paired)
+
+    def _draw(self) -> None:
+        a, b = self.sides
+        self._head.value = f"<h3>Compare: A {escape(a.name)} against B {escape(b.name)}</h3>"
+        found = self.comparison
+        one_run = len({side.run.path if side.run is not None else side.code for side in (a, b)}) == 1
+        self._summary.value = SAME_RUN * one_run + (summary_html(found) if found is not None else "")
+        shown(self._tokens, found is not None)
+        self._scores.value = scores_html(a, b) if found is not None else ""
+        runs = [side.run for side in (a, b) if side.run is not None]
+        self.mark(mark_of(*runs))
+        otherwise: Sequence[str] = measured_otherwise(*runs) if len(runs) == 2 else ()
+        self._slices.value = slices_html(a, b, otherwise)
+        self.difference.compare(a, b)
+        if found is not None:
+            self._filter()
+            self.recipes.show(_name(a.lexicon, 0), _name(a.lexicon, 1), [side.run for side in (a, b)])
+        elif not self._slices.value:
+            self._summary.value = (
+                '<div class="tl-empty">These two have nothing in common that can be compared: choose two lexicons, two '
+                "runs of align, or two runs that measured a model.</div>"
+            )
+
+    def _filter(self) -> None:
+        if self.comparison is not None:
+            table, which = self.comparison.table, self._which.value
+            self._rows = table[table["change"].isin(MOVED if which == "moved" else (which,))]
+            self.go_to(0)
+
+    def _cells(self, row: dict[str, Any]) -> list[str]:
+        a, b = self._labels
+        return [
+            str(row["target_id"]),
+            a.of("target", row["target_id"]),
+            CHANGE_NAMES[row["change"]],
+            a.of("source", row["partner_a"]) or "–",
+            b.of("source", row["partner_b"]) or "–",
+            fixed(row["score_a"]),
+            fixed(row["score_b"]),
+            row["origin_a"],
+            row["origin_b"],
+            f"{row['frequency']:,}",
+        ]
+
+    def _on_row(self, key: int) -> None:
+        self.lab_state.select("target", [key], by="compare")
+
+    def _mark(self) -> None:
+        chosen = self.lab_state.selection
+        self.table.chosen = chosen.ids[0] if chosen and chosen.space == "target" else -1
+
+
+def _where(first: int, last: int, n: int) -> str:
+    return f"Rows {first:,} to {last:,} of {n:,}" if n else "No token changed in this way."
+
+
+def _name(lexicon: Lexicon | None, side: int) -> str:
+    return str(lexicon.provenance[("source", "target")[side]]["name"]) if lexicon is not None else ""

@@ -1,0 +1,180 @@
+"""Tables of a comparison as HTML, and what is compared. No widgets here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.evaluation.comparison import CHANGES, LexiconComparison, PairedScore, compare_slices
+from tokalign_lab.evaluation.comparison import MEASURES as PAIRED
+from tokalign_lab.runs.events import Event
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.results import last_evaluation, lexicon_path, resolve, scores_of
+
+from ..common.html import card, cards
+
+MEASURES = {
+    "bleu1": "BLEU-1", "sentence_score": "Sentence score", "bert_score": "BERTScore",
+    "p_at_1": "Twin found, P@1", "p_at_10": "Twin in ten, P@10",
+}  # fmt: skip
+DIRECTIONS = {"target_to_source": "target → source", "source_to_target": "source → target"}
+CHANGE_NAMES = {
+    "same": "Same partner", "changed": "Another partner", "gained": "Gained a partner", "lost": "Lost its partner",
+    "neither": "No partner in either",
+}  # fmt: skip
+Comparable = Lexicon | RunFolder | Path | str
+Paired = Mapping[str, Mapping[str, PairedScore]]  # by measure and direction
+
+
+@dataclass
+class Side:
+    """One of the two that are compared, as far as it is on disk.
+
+    `lexicon`, `scores` and `evaluation` are None or empty where there are none; `code` makes it again.
+    """
+
+    name: str
+    code: str
+    lexicon: Lexicon | None = None
+    run: RunFolder | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
+    evaluation: Event | None = None
+
+    @classmethod
+    def of(cls, given: Comparable, code: str) -> Side:
+        """Read what there is of a lexicon, its file, or a run.
+
+        Raises
+        ------
+        InputError
+            If a path is neither, or the file is no lexicon.
+        """
+        if isinstance(given, Lexicon):
+            return cls(_recipe(given), code, given, scores=_from_provenance(given))
+        found = resolve(given)
+        if isinstance(found, Path):
+            lexicon = Lexicon.load(found)
+            return cls(
+                f"{found.name} ({_recipe(lexicon)})", repr(str(found)), lexicon, scores=_from_provenance(lexicon)
+            )
+        file = lexicon_path(found)
+        lexicon = Lexicon.load(file) if file is not None else None
+        name = found.name if lexicon is None else f"{found.name} ({_recipe(lexicon)})"
+        scores = scores_of(found) or (_from_provenance(lexicon) if lexicon is not None else {})
+        return cls(name, repr(str(found.path)), lexicon, found, scores, last_evaluation(found))
+
+
+def _recipe(lexicon: Lexicon) -> str:
+    return str(lexicon.provenance["recipe"])
+
+
+def _from_provenance(lexicon: Lexicon) -> dict[str, Any]:
+    scores = lexicon.provenance.get("scores")
+    return {"lexicon": scores} if scores else {}
+
+
+def summary_html(found: LexiconComparison) -> str:
+    """How many tokens changed in which way, and how much of the text they are."""
+    total = sum(found.counts.values()) or 1
+    boxes = []
+    for change, n in found.counts.items():
+        text = "" if found.text_shares is None else f", {found.text_shares[change]:.1%} of the text"
+        words = f"{CHANGE_NAMES[change]}: {n / total:.1%} of the tokens{text}"
+        boxes.append(card(f"{n:,}", words, CHANGES[change], f"tl-change-{change}"))
+    return cards(boxes)
+
+
+def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
+    """Scores of both with 95 % intervals; where both were asked on the same documents, the difference too."""
+    lines = []
+    for measure, name in MEASURES.items():
+        for direction, arrow in DIRECTIONS.items():
+            cells = [score_words(side.scores, measure, direction) for side in (a, b)]
+            pair = (paired or {}).get(measure, {}).get(direction)
+            if pair is not None:
+                cells = [_interval(pair.a.to_dict()), _interval(pair.b.to_dict())]
+            if any(cells):
+                difference = _difference(pair) if measure in PAIRED else "–"
+                lines.append(_line(f"{name}, {arrow}", [*(cell or "–" for cell in cells), difference]))
+    if not lines:
+        return '<div class="tl-empty">Neither was scored. A run of “align” scores its lexicon.</div>'
+    return (
+        '<table class="tl-twin tl-compare-scores"><caption>Scores on held-out text, with 95 % intervals and n</caption>'
+        f"<thead><tr><th scope='col'>Score</th><th scope='col'>A</th><th scope='col'>B</th>"
+        f"<th scope='col'>B minus A, document by document</th></tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def score_words(
+    scores: Mapping[str, Any], measure: str, direction: str = "target_to_source", short: bool = False
+) -> str:
+    """Return a score of `scores.json` as text: with its interval where it is known, "" where it was not measured.
+
+    Parameters
+    ----------
+    scores : content of an align run's `scores.json`
+    measure, direction : which score
+    short : leave n out, for a narrow column
+    """
+    for part in ("lexicon", "held_out"):
+        values = scores.get(part) or {}
+        interval = (values.get("intervals") or {}).get(measure, {}).get(direction)
+        if interval is not None:
+            return _interval(interval, short)
+        mean = values.get(measure)
+        if isinstance(mean, Mapping):
+            mean = mean.get(direction)
+        if mean is not None and (part == "lexicon" or direction == "target_to_source"):
+            return f"{mean:.3f}"
+    return ""
+
+
+def _interval(values: Mapping[str, Any], short: bool = False) -> str:
+    bounds = f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
+    return bounds if short else f"{bounds}, n = {values['n']:,}"
+
+
+def _difference(pair: PairedScore | None) -> str:
+    if pair is None:
+        return "not measured yet"
+    change = pair.difference
+    return f"{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]: {pair.verdict}"
+
+
+def slices_html(a: Side, b: Side, otherwise: Sequence[str] = ()) -> str:
+    """Bits per byte of both runs by slice; "" where one of them measured no model.
+
+    Parameters
+    ----------
+    a, b : the two sides
+    otherwise : settings by which they measure on different text
+    """
+    if a.evaluation is None or b.evaluation is None:
+        return ""
+    rows = compare_slices(a.evaluation, b.evaluation)
+    lines = "".join(
+        _line(row["slice"], [f"{row['a']:.3f}", f"{row['b']:.3f}", f"{row['difference']:+.3f}"], "tl-number")
+        for row in rows
+    )
+    steps = f"after step {a.evaluation.get('step', 0):,} of A and {b.evaluation.get('step', 0):,} of B"
+    warning = (
+        f'<div class="tl-reason">They measure on different text ({escape(", ".join(otherwise))} differ), so the '
+        "figures cannot be compared.</div>"
+        if otherwise
+        else ""
+    )
+    return (
+        f'{warning}<table class="tl-twin tl-compare-slices"><caption>Bits per UTF-8 byte by slice, {steps}; fewer is '
+        "better</caption><thead><tr><th scope='col'>Slice</th><th scope='col' class='tl-number'>A</th>"
+        "<th scope='col' class='tl-number'>B</th><th scope='col' class='tl-number'>B minus A</th></tr></thead>"
+        f"<tbody>{lines}</tbody></table>"
+    )
+
+
+def _line(name: str, cells: Sequence[str], style: str = "") -> str:
+    made = "".join(f'<td class="{style}">{escape(cell)}</td>' for cell in cells)
+    return f'<tr><th scope="row">{escape(name)}</th>{made}</tr>'

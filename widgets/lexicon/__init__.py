@@ -1,0 +1,1 @@
+"""Inspecting, correcting and diagnosing a lexicon."""

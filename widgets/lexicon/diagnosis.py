@@ -1,0 +1,210 @@
+"""Why is this pair poor? A verdict, what it rests on, what to do about it, and the tokens that each finding is about.
+
+One press on a finding selects its tokens and asks the shared query for them, worst first: the inspector shows them as
+a table, the maps light them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.evaluation.diagnosis import Diagnosis, diagnose
+from tokalign_lab.evaluation.finding import MOST_IDS, Finding, several
+from tokalign_lab.progress import Progress
+from tokalign_lab.vectors.token_vectors import TokenVectors
+from tokalign_lab.vocabulary import Vocabulary
+
+from ..common.background import Latest
+from ..common.html import token
+from ..common.panel import Panel
+from ..common.part import bar, html, said, shown
+from ..common.recorded import mark_html
+from ..common.state import LabState, Query
+from ..common.vocabularies import vocabularies_of
+
+VERDICT_WORDS = {
+    "good": "Nothing was found that loses anything.",
+    "usable": "It works, and loses something that tuning has to bring back.",
+    "poor": "Do not make a model from it before this is mended.",
+}
+SEVERITY_WORDS = {"ok": "fine", "warn": "costs something", "poor": "ruins it"}
+
+
+class DiagnosisPanel(Panel):
+    """Diagnose a lexicon.
+
+    Parameters
+    ----------
+    lexicon : the lexicon
+    source, target : its vocabularies; loaded by the names in the lexicon where they are not given
+    vectors : those it was found with, of source and target: whether they fit each other
+    model : the source model, loaded: whether rows rest on zero or untrained ones
+    state : shared view
+    found : a diagnosis that was made before, to be shown as it is
+    """
+
+    def __init__(
+        self,
+        lexicon: Lexicon,
+        source: Vocabulary | None = None,
+        target: Vocabulary | None = None,
+        vectors: tuple[TokenVectors, TokenVectors] | None = None,
+        model: Any = None,
+        state: LabState | None = None,
+        found: Diagnosis | None = None,
+    ) -> None:
+        super().__init__("Diagnosis", "tl-diagnosis", state)
+        self.lexicon = lexicon
+        self.diagnosis: Diagnosis | None = None
+        self._given = (source, target)
+        self._vectors, self._model, self._found = vectors, model, found
+        self._latest = Latest()
+        names = lexicon.provenance
+        title = f"{names['source']['name']} → {names['target']['name']}, recipe {names['recipe']}"
+        self._verdict = html("tl-verdict")
+        self._fine = self.check("Show also what is fine", "tl-show-fine", lambda _yes: self._show_fine())
+        self._again = self.button("Look again", self.refresh, "tl-look-again")
+        self._list = w.VBox()
+        self._list.add_class("tl-findings")
+        heading = html("", f"<h3>Diagnosis: {escape(title)}</h3>")
+        self._fill([heading, self._verdict, bar(self._fine, self._again), self._list])
+        self.mark(mark_html(names.get("recorded", "")))
+        self._watch(self._on_selection, "selection")
+        self.refresh()
+
+    @property
+    def findings(self) -> pd.DataFrame:
+        """Every finding, the worst first: name, severity, evidence, advice and number of tokens."""
+        found = self.diagnosis.findings if self.diagnosis is not None else []
+        rows = [(f.name, f.severity, f.evidence, f.advice, len(f.target_ids)) for f in found]
+        return pd.DataFrame(rows, columns=["name", "severity", "evidence", "advice", "tokens"])
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The shared view, and the verdict once there is one."""
+        return super().state | {"verdict": self.diagnosis.verdict if self.diagnosis is not None else None}
+
+    def _call(self) -> list[str]:
+        given = dict(zip(("source", "target"), self._given, strict=True))
+        given |= {"vectors": self._vectors, "model": self._model, "found": self._found}
+        return ["lexicon", *(f"{name}={name}" for name, value in given.items() if value is not None)]
+
+    def refresh(self) -> None:
+        """Look the lexicon over again."""
+        self._say("Loading both tokenizers …")
+        self._again.disabled = True
+
+        def work(wanted: Callable[[], bool]) -> Diagnosis:
+            def tell(_share: float, words: str) -> None:
+                if wanted():
+                    self._say(f"Looking at {len(self.lexicon):,} rows: {words} …")
+
+            return self._found or self._look(tell)
+
+        def show(found: Diagnosis) -> None:
+            self.clear_error()
+            self.diagnosis, self._again.disabled = found, False
+            self._draw()
+
+        def failed() -> None:
+            self._verdict.value, self._again.disabled = "", False
+
+        self.newest(self._latest, work, show, failed)
+
+    def _look(self, tell: Progress) -> Diagnosis:
+        source, target = (
+            given or vocabularies_of(self.lexicon)[side] for side, given in enumerate(self._given)
+        )  # fmt: skip
+        return diagnose(self.lexicon, source, target, self._vectors, self._model, progress=tell)
+
+    def show_tokens(self, name: str) -> None:
+        """Select the tokens of a finding, and ask for them in the inspector."""
+        if self.diagnosis is None:
+            return
+        found = self.diagnosis.finding(name)
+        with self.lab_state.hold_trait_notifications():
+            self.lab_state.select("target", found.target_ids, by="diagnosis")
+            self.lab_state.query = Query(selected=True, sort="worst")
+
+    def _say(self, words: str) -> None:
+        self._verdict.value = said(words, "tl-note")
+
+    def _draw(self) -> None:
+        if self.diagnosis is None:
+            return
+        self._verdict.value = verdict_html(self.diagnosis)
+        former = self._list.children
+        self._list.children = tuple(self._row(found) for found in self.diagnosis.findings)
+        for row in former:
+            for part in row.children:
+                part.close()
+            row.close()
+        self._on_selection(None)
+
+    def _show_fine(self) -> None:
+        """Hide what is fine, or show it; rows are made once, since making widgets takes longer than a callback may."""
+        for row, found in self._rows():
+            shown(row, self._is_shown(found))
+
+    def _is_shown(self, found: Finding) -> bool:
+        return found.severity != "ok" or bool(self._fine.value)
+
+    def _rows(self) -> list[tuple[w.HBox, Finding]]:
+        found = self.diagnosis.findings if self.diagnosis is not None else []
+        return list(zip(self._list.children, found, strict=True)) if self._list.children else []
+
+    def _row(self, found: Finding) -> w.HBox:
+        n = len(found.target_ids)
+        words = f"Show {'the first ' * (n == MOST_IDS)}{several(n, 'token')}" if n else "No tokens to show"
+        press = self.button(
+            words, lambda: self.show_tokens(found.name), "tl-show-tokens",
+            f"{found.name}: select its tokens, so that the inspector lists them and the maps light them up",
+        )  # fmt: skip
+        press.disabled = not n
+        press.add_class(f"tl-finding-{_slug(found.name)}")
+        row = w.HBox([html("", finding_html(found)), press])
+        shown(row, self._is_shown(found))
+        row.add_class("tl-finding")
+        row.add_class(f"tl-severity-{found.severity}")
+        return row
+
+    def _on_selection(self, _change: Any) -> None:
+        """Mark the finding whose tokens are selected now."""
+        chosen = self.lab_state.selection
+        ids = chosen.ids if chosen.space == "target" and chosen.by == "diagnosis" else ()
+        for row, found in self._rows():
+            selected = bool(ids) and tuple(found.target_ids) == ids
+            row.children[1].button_style = "primary" if selected else ""
+
+
+def verdict_html(diagnosis: Diagnosis) -> str:
+    """Return the verdict, its meaning, and how many findings say what."""
+    severities = [found.severity for found in diagnosis.findings]
+    verdict = diagnosis.verdict
+    return (
+        f'<div role="status" aria-live="polite"><span class="tl-state tl-verdict-{verdict}">{verdict}</span> '
+        f"{VERDICT_WORDS[verdict]} <small>Of {several(len(diagnosis.findings), 'thing')} looked at: "
+        f"{severities.count('poor')} ruin it, {severities.count('warn')} cost something, {severities.count('ok')} are "
+        "fine.</small></div>"
+    )
+
+
+def finding_html(found: Finding) -> str:
+    """One finding: how bad, what was seen, what to do, and tokens that show it."""
+    advice = f'<div class="tl-advice"><b>What to do:</b> {escape(found.advice)}</div>' if found.advice else ""
+    examples = " ".join(token(example) for example in found.examples)
+    seen = f'<div class="tl-examples"><small>For example</small> {examples}</div>' if examples else ""
+    return (
+        f'<h4><span class="tl-state tl-severity-mark-{found.severity}">{SEVERITY_WORDS[found.severity]}</span> '
+        f"{escape(found.name[:1].upper() + found.name[1:])}</h4><div>{escape(found.evidence)}</div>{advice}{seen}"
+    )
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "-")

@@ -1,0 +1,156 @@
+"""Changing a pair by hand: another source token, none, or the recipe's own again; with undo, redo and pins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+from tokalign_lab.alignment.lexicon.edits import Edit, LexiconEdits
+from tokalign_lab.errors import InputError
+
+from ..common.background import Latest
+from ..common.html import token
+from ..common.part import Box, bar, html, said
+from ..common.state import LabState
+from .view import LexiconView
+
+_LISTED = 50
+_DONE = {"choose": "now from", "reject": "rejected", "restore": "as the recipe made it"}
+
+
+class EditBox(Box):
+    """Edits one target token at a time.
+
+    Parameters
+    ----------
+    view : the lexicon as it is shown
+    edits : where edits go
+    state : holds the pins
+    on_edit : called when the edits have changed, with the token they are about
+    """
+
+    def __init__(self, view: LexiconView, edits: LexiconEdits, state: LabState, on_edit: Callable[[int], None]) -> None:
+        self._view, self._edits, self._state, self._on_edit = view, edits, state, on_edit
+        self._target_id = -1
+        self._latest = Latest()
+        self.choice = self.menu("Source token", "tl-edit-choice")
+        self.search = self.entry(
+            "Find another", "tl-edit-search", lambda _text: self._find(), placeholder="a source token, or its id"
+        )
+        self.note = self.entry("Note", "tl-edit-note", placeholder="why (kept with the edit)")
+        self.choose = self.button("Use this source", self._choose, "tl-edit-choose")
+        self.reject = self.button(
+            "Reject the pair", self._reject, "tl-edit-reject", "The row falls back to the pieces that spell it"
+        )
+        self.restore = self.button("Back to the recipe's", self._restore, "tl-edit-restore")
+        self.pin = self.button("Pin", self._pin, "tl-edit-pin", "Keep this token drawn and named on the maps")
+        self.undo = self.button("Undo", lambda: self._step(edits.undo), "tl-undo")
+        self.redo = self.button("Redo", lambda: self._step(edits.redo), "tl-redo")
+        self.status = html("tl-edit-status")
+        super().__init__(
+            [
+                html("", "<h4>Change this pair</h4>"),
+                bar(self.choice, self.search, self.note),
+                bar(self.choose, self.reject, self.restore, self.pin, self.undo, self.redo),
+                self.status,
+            ]
+        )
+        self.add_class("tl-edit")
+        self.show(-1)
+
+    def show(self, target_id: int) -> None:
+        """Offer what can be done with this token, -1 for none."""
+        self._target_id = target_id
+        self.search.value = ""
+        self._offer_candidates()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Say what has been edited, and switch off what cannot be done now."""
+        none = self._target_id < 0
+        current = self._edits.current()
+        self.reject.disabled = self.note.disabled = self.pin.disabled = self.search.disabled = none
+        self.choose.disabled = none or self.choice.value is None
+        self.restore.disabled = self._target_id not in current
+        self.undo.disabled, self.redo.disabled = not self._edits.done, not self._edits.undone
+        pinned = ("target", self._target_id) in self._state.pins
+        self.pin.description = "Unpin" if pinned else "Pin"
+        where = f", kept in {self._edits.path}" if self._edits.path else ", kept in memory only"
+        told = f"{len(current)} token{'s' * (len(current) != 1)} edited{where}." if current else "Nothing is edited."
+        self.status.value = said(told, "tl-note") + self._history()
+
+    def _offer_candidates(self) -> None:
+        if self._target_id < 0:
+            self.choice.options = []
+            return
+        details, current = self._view.details(self._target_id), int(self._view.source_of[self._target_id])
+        offered = {i: f"{label}  (score {score:.3f})" for i, label, score in details["candidates"]}
+        for i in (current, *(i for i, _, _ in details["sources"])):  # a row of pieces has no candidates
+            if i >= 0:
+                offered.setdefault(i, f"{self._view.labels.of('source', i)}  (id {i})")
+        listed = [(words, i) for i, words in offered.items()]
+        self.choice.options = listed
+        other = next((i for _, i in listed if i != current), current)
+        self.choice.value = other if listed else None
+
+    def _find(self) -> None:
+        text = self.search.value
+        if not text:
+            self._offer_candidates()
+            self.refresh()
+            return
+
+        def show(found: list[int]) -> None:
+            self.choice.options = [(f"{self._view.labels.of('source', i)}  (id {i})", i) for i in found]
+            self.choice.value = found[0] if found else None
+            self.refresh()
+
+        self.newest(self._latest, lambda _wanted: self._view.find_sources(text), show)
+
+    def _history(self) -> str:
+        if not self._edits.done:
+            return ""
+        lines = "".join(f"<li>{self._words(edit)}</li>" for edit in reversed(self._edits.done[-_LISTED:]))
+        return f'<details class="tl-note"><summary>All edits, the last first</summary><ol>{lines}</ol></details>'
+
+    def _words(self, edit: Edit) -> str:
+        label = self._view.labels.of
+        source = f" {token(label('source', edit.source_id))}" if edit.action == "choose" else ""
+        note = f": {escape(edit.note)}" if edit.note else ""
+        return (
+            f"{token(label('target', edit.target_id))} {_DONE[edit.action]}{source} "
+            f"<small>{escape(edit.time)}</small>{note}"
+        )
+
+    def _choose(self) -> None:
+        if self.choice.value is None:
+            raise InputError("No source token is chosen; find one first.")
+        vocabularies = self._view.labels.vocabularies
+        source_id = int(self.choice.value)
+        self._edits.choose(
+            self._target_id, source_id, vocabularies["source"], vocabularies["target"], self.note.value.strip()
+        )
+        self._edited(self._target_id)
+
+    def _reject(self) -> None:
+        vocabularies = self._view.labels.vocabularies
+        self._edits.reject(self._target_id, vocabularies["source"], vocabularies["target"], self.note.value.strip())
+        self._edited(self._target_id)
+
+    def _restore(self) -> None:
+        self._edits.restore(self._target_id, self.note.value.strip())
+        self._edited(self._target_id)
+
+    def _step(self, step: Callable[[], Edit | None]) -> None:
+        edit = step()
+        if edit is not None:
+            self._edited(edit.target_id)
+
+    def _pin(self) -> None:
+        self._state.pin("target", self._target_id)
+        self.refresh()
+
+    def _edited(self, target_id: int) -> None:
+        self.note.value = ""
+        self.refresh()
+        self._on_edit(target_id)

@@ -1,0 +1,300 @@
+"""The lexicon inspector: scores, search, filters, a paged table, why each pair is what it is, and edits by hand.
+
+The panel holds its parts together: each part is a module of its own (filters, histogram, table, why, edits, scores,
+export) that is given the lexicon's view and says what a person did; the panel turns that into the shared state.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import pandas as pd
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
+from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.runs.control import find_run, runs_root
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.vectors.token_vectors import TokenVectors
+from tokalign_lab.vocabulary import Vocabulary
+
+from ..common.background import Latest
+from ..common.panel import Panel
+from ..common.part import html
+from ..common.recorded import mark_html
+from ..common.state import EVERYTHING, LabState, Query, Range
+from ..common.vocabularies import vocabularies_of
+from .edit_box import EditBox
+from .export_box import ExportBox
+from .filters import LexiconFilters
+from .histogram import NAMES, Histogram
+from .score_box import ScoreBox, Whereabouts
+from .scores import head_html
+from .table import LexiconTable
+from .view import Labels, LexiconView, within
+from .why import WhyBox
+
+MOST_SELECTED = 2000  # rows that one press sends to the maps
+
+
+class LexiconPanel(Panel):
+    """Inspect a lexicon, and correct it.
+
+    `LexiconPanel.of_run(run)` knows all that follows; of a lexicon alone, what is not given is left out.
+
+    Parameters
+    ----------
+    lexicon : the lexicon, as the recipe made it
+    source, target : its vocabularies, for readable labels; without them the tokenizers' own strings are shown
+    scores : figures to head the panel with, `LexiconScores.to_dict()` or an align run's scores.json
+    state : shared view
+    view : a `LexiconView` that another panel has made already
+    source_vectors, target_vectors : for neighbours in both spaces
+    path : the lexicon's `.parquet`, for scoring and applying edits
+    text : `text` (list of names), and optionally `max_bytes` and `seed`, as the align run had them: for contexts and
+        scores
+    model : the source model, for applying edits
+    folder : where edits, exports and edited lexicons go; by default beside the lexicon, else in the runs' folder
+    edits : the file of the edits; by default `NAME.edits.json` in that folder where the lexicon has a path, else they
+        are kept in memory
+    """
+
+    def __init__(
+        self,
+        lexicon: Lexicon,
+        source: Vocabulary | None = None,
+        target: Vocabulary | None = None,
+        scores: Mapping[str, Any] | None = None,
+        state: LabState | None = None,
+        view: LexiconView | None = None,
+        source_vectors: TokenVectors | None = None,
+        target_vectors: TokenVectors | None = None,
+        path: Path | str | None = None,
+        text: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        folder: Path | str | None = None,
+        edits: Path | str | None = None,
+    ) -> None:
+        super().__init__("Lexicon inspector", "tl-lexicon", state)
+        self.known = Whereabouts.of(path, text, model, folder)
+        if edits is None and path is not None:
+            edits = self.known.folder / f"{Path(path).stem}.edits.json"
+        self.edits = LexiconEdits(lexicon, edits)
+        self.view = view or LexiconView(lexicon, Labels(lexicon, source, target))
+        self._edited = {edit.target_id for edit in self.edits.done}  # rows that may differ from the recipe's
+        if self._edited or self.view.lexicon is not lexicon:
+            self.view.change(apply_edits(lexicon, self.edits.current()), self._edited)
+        self._scores = scores
+        self._run: Path | None = None
+        self._latest, self._laying = Latest(), Latest()
+        self._slice = self.lab_state.selection
+        self._explained = -1
+        self._build((source_vectors, target_vectors))
+        self._watch(self._on_selection, "selection")
+        self._watch(lambda _change: self.editor.refresh(), "pins")
+        self._watch(self._on_query, "query")
+        self.refresh()
+        self.soon(self._prepare)  # so that the first search does not wait for it
+
+    @classmethod
+    def of_run(
+        cls,
+        run: RunFolder | Path | str,
+        state: LabState | None = None,
+        view: LexiconView | None = None,
+        alignment: Alignment | None = None,
+    ) -> LexiconPanel:
+        """Inspect the lexicon of an align run: with vectors, scores, text and model, and edits kept in its folder.
+
+        Parameters
+        ----------
+        run : the run, its folder, or its name in the runs' folder
+        state, view : as for the panel
+        alignment : the run's, where it has been loaded already
+
+        Raises
+        ------
+        InputError
+            If there is no such run, or it has made no lexicon.
+        """
+        run = run if isinstance(run, RunFolder) else find_run(run)
+        alignment = alignment or Alignment.load(run.path / "alignment")
+        settings = run.info()["settings"]
+        scores = run.path / "scores.json"
+        kept = run.recorded  # then edits stay in memory, exports go among the user's runs, and nothing can be scored
+        panel = cls(
+            alignment.lexicon,
+            *vocabularies_of(alignment.lexicon),
+            scores=json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else None,
+            state=state,
+            view=view,
+            source_vectors=alignment.source_vectors,
+            target_vectors=alignment.target_vectors,
+            path=None if kept else run.path / "alignment" / "lexicon.parquet",
+            text=None if kept else {name: settings[name] for name in ("text", "max_bytes", "seed") if name in settings},
+            model=None if kept else settings.get("model") or settings["source"],
+            folder=runs_root() if kept else run.path,
+        )
+        panel._run = run.path
+        return panel
+
+    def _build(self, vectors: tuple[TokenVectors | None, TokenVectors | None]) -> None:
+        view, state = self.view, self.lab_state
+        self._head = html()
+        self.filters = LexiconFilters(view, state)
+        self.histogram = Histogram()
+        self.histogram.add_class("tl-histogram")
+        self.histogram.on_bar = self.guarded(self._on_bar)
+        measures = [(name, key) for key, name in NAMES.items()]
+        self._counted = self.menu("Bars by", "tl-histogram-of", lambda _measure: self.refresh(), options=measures)
+        words = f"Select up to {MOST_SELECTED:,} rows on the maps"
+        more = self.button("Select all found", self.select_found, "tl-select-found", words)
+        self.paged = LexiconTable(view, self._on_row, self.sort_by, [more])
+        self.table = self.paged.table
+        self.why = WhyBox(view, vectors, self.known.text)
+        self.editor = EditBox(view, self.edits, state, self._on_edit)
+        self.scoring = ScoreBox(view, self.edits, self.known, state, self._found, self._selected)
+        self.exporting = ExportBox(view, self._found, self.known.folder)
+        body = w.HBox([w.VBox([self.paged, self.editor]), self.why])
+        body.add_class("tl-split")
+        self._fill([self._head, self.filters, self._counted, self.histogram, body, self.scoring, self.exporting])
+        self._show_head()
+        self.mark(mark_html(view.lexicon.provenance.get("recorded", "")))
+
+    def _show_head(self) -> None:
+        self._head.value = head_html(self.view, self._scores, len(self.edits.current()))
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """The lexicon as it is shown: edits applied."""
+        return self.view.lexicon
+
+    @property
+    def query(self) -> Query:
+        """What is asked for now."""
+        return self.lab_state.query
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """Lexicon rows of the selected tokens, whichever side they were selected on."""
+        return self.lexicon.table.iloc[self._selected()]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The shared view, this table's page, and the edits."""
+        shown = {"page": self.paged.page, "found": len(self.paged.rows)}
+        return super().state | shown | {"edits": self.edits.to_dict()}
+
+    def refresh(self) -> None:
+        """Run the query again and show its first page."""
+        self._ask(0, again=True)
+
+    def _ask(self, page: int, again: bool = False) -> None:
+        """Run the query; `again` explains the chosen pair anew even where it is the same one."""
+        query, measure, chosen = self.query, self._counted.value, self._slice
+
+        def work(_wanted: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            values, limits = self.view.values(measure), getattr(query, measure)
+            others = self.view.matching(replace(query, **{measure: EVERYTHING}), chosen)
+            keep = others if limits == EVERYTHING else others & within(values, *limits)
+            return values, others, self.view.ordered(query, keep)
+
+        def show(found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+            values, others, rows = found
+            self.clear_error()
+            self.histogram.show(measure, values, others, getattr(query, measure))
+            self.paged.show_rows(rows, query, page)
+            self._explain(again)
+
+        self.newest(self._latest, work, show)
+
+    def go_to(self, page: int) -> None:
+        """Show this page of the rows found, counted from 0; beyond the end, the last."""
+        self.paged.go_to(page)
+
+    def sort_by(self, key: str) -> None:
+        """Sort by this order (see `SORTS`); the same order again turns it around."""
+        again = self.query.sort == key
+        self.lab_state.query = replace(self.query, sort=key, reverse=again and not self.query.reverse)
+
+    def select_found(self) -> None:
+        """Select what the query found, so that the maps light up."""
+        self.lab_state.select("target", self.paged.rows[:MOST_SELECTED].tolist(), by="lexicon")
+
+    def to_code(self) -> str:
+        """Return a cell that shows this view again."""
+        code = super().to_code()
+        if self._run is None:
+            return code
+        return f"{code.rpartition(chr(10))[0]}\nLexiconPanel.of_run({str(self._run)!r}, state=state)"
+
+    def _call(self) -> list[str]:
+        known = self.known
+        given = {
+            "path": known.path, "text": known.text, "model": known.model, "folder": known.path and known.folder,
+            "edits": self.edits.path,
+        }  # fmt: skip
+        plain = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+        both = [side for side, held in self.view.labels.vocabularies.items() if held is not None]
+        return ["lexicon", *(f"{side}={side}" for side in both), *(f"{k}={v!r}" for k, v in plain.items() if v)]
+
+    def _prepare(self) -> None:
+        self.view.prepare()
+        if not self.closed:
+            self.view.change(self.view.lexicon, self._edited)  # what was edited meanwhile is searched by its new words
+            self.filters.offer_scripts()
+
+    def _on_row(self, target_id: int) -> None:
+        self.lab_state.select("target", [target_id], by="lexicon")
+
+    def _on_bar(self, limits: Range) -> None:
+        self.lab_state.query = replace(self.query, **{self._counted.value: limits})
+
+    def _on_selection(self, _change: Any) -> None:
+        chosen = self.lab_state.selection
+        if chosen.by != "lexicon" or not self.query.selected:
+            self._slice = chosen
+            if self.query.selected:
+                self._ask(0)
+                return
+        self._explain()  # a click on a row of a slice does not make that row the slice
+
+    def _on_query(self, change: Any) -> None:
+        if self.query.selected and not change["old"].selected:
+            self._slice = self.lab_state.selection
+        self.filters.show()
+        self._ask(0)
+
+    def _on_edit(self, target_id: int) -> None:
+        """Lay the edits over the recipe's rows again, away from the button that asked for it."""
+        self._edited.add(target_id)
+
+        def show(lexicon: Lexicon) -> None:
+            self.view.change(lexicon, self._edited)
+            self._show_head()
+            self.filters.offer_origins()
+            self.scoring.refresh()
+            self._ask(self.paged.page, again=True)
+
+        self.newest(self._laying, lambda _wanted: apply_edits(self.edits.lexicon, self.edits.current()), show)
+
+    def _found(self) -> np.ndarray:
+        return self.paged.rows
+
+    def _selected(self) -> np.ndarray:
+        return self.view.targets(self.lab_state.selection)
+
+    def _explain(self, again: bool = False) -> None:
+        rows = self._selected()
+        chosen = int(rows[0]) if len(rows) else -1
+        self.table.chosen = chosen
+        if again or chosen != self._explained:
+            self._explained = chosen
+            self.why.show(chosen)
+            self.editor.show(chosen)

@@ -1,0 +1,194 @@
+"""Scores of the rows found and of the selection, of the edits, and the edits applied to the model: all as runs.
+
+Each question is a run in a process of its own, named by what was asked, so that it can be cancelled, outlives the
+kernel, and is answered at once when it is asked again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
+from tokalign_lab.alignment.registry import RECIPES
+from tokalign_lab.files import hash_of, write_json
+from tokalign_lab.runs.control import runs_root
+from tokalign_lab.runs.find_or_start import find_or_start
+from tokalign_lab.runs.folder import ENDED, RunFolder
+
+from ..common.part import Box, bar, html, shown
+from ..common.state import LabState
+from ..runs.job import JobPanel
+from .scores import PART_WORDS, documents_html, parts_html
+from .view import LexiconView
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where a lexicon is and what it was made from: what runs need to be told.
+
+    Attributes
+    ----------
+    folder : where edits, edited lexicons and exports go
+    path : the lexicon's `.parquet`; None: there can be no runs
+    text : `text` (list), and optionally `max_bytes` and `seed`, as the align run had them; None: nothing to score on
+    model : the source model's name or folder; None: nothing to apply edits to
+    """
+
+    folder: Path
+    path: Path | None = None
+    text: Mapping[str, Any] | None = None
+    model: str | None = None
+
+    @classmethod
+    def of(
+        cls, path: Path | str | None, text: Mapping[str, Any] | None, model: str | None, folder: Path | str | None
+    ) -> Whereabouts:
+        """Fill in the folder where none is given: the lexicon's own, else that of the runs."""
+        path = Path(path) if path is not None else None
+        if folder is None:
+            folder = path.parent if path is not None else runs_root()
+        return cls(Path(folder), path, text, model)
+
+
+class ScoreBox(Box):
+    """Asks for scores and shows them.
+
+    Parameters
+    ----------
+    view : the lexicon as it is shown
+    edits : what was changed about it
+    known : where it is; what is not known takes buttons away
+    state : shared view, for the panels of the runs
+    found, chosen : answer the target ids of the filter and of the selection
+    """
+
+    def __init__(
+        self,
+        view: LexiconView,
+        edits: LexiconEdits,
+        known: Whereabouts,
+        state: LabState,
+        found: Callable[[], np.ndarray],
+        chosen: Callable[[], np.ndarray],
+    ) -> None:
+        self._view, self._edits, self._known, self._state = view, edits, known, state
+        self._found, self._chosen = found, chosen
+        self._scores: dict[str, Any] = {}
+        self.score = self.button(
+            "Score these", self.score_these, "tl-score-these", "Score all tokens, the rows found, and the selection"
+        )
+        self.again = self.button(
+            "Score the edits", self.score_edits, "tl-score-again", "Score before and after the edits, on the same text"
+        )
+        self.apply = self.button(
+            "Apply to the model", self.apply_edits, "tl-apply", "Give the model new rows by the edited lexicon"
+        )
+        self.sentences = self.check("Sentence score and BERTScore too (slower)", "tl-score-sentences", value=True)
+        self.job = Box()
+        self.job.add_class("tl-inner-job")
+        self.table, self.documents = html("tl-part-scores"), html("tl-documents")
+        self.part = self.menu("Documents with", "tl-documents-of", lambda _part: self._show_documents())
+        shown(self.part, False)
+        buttons = [self.score, self.again] if known.path and known.text else []
+        buttons += [self.apply] if known.path and known.model else []
+        recorded = "recorded" in view.lexicon.provenance
+        why = "A recorded run keeps neither its text nor its model, so nothing can be scored or applied here."
+        how = why if recorded else "To score or apply it, open it with path=, text= and model=."
+        note = "" if buttons else f'<p class="tl-note">{how}</p>'
+        options = [self.sentences] if self.score in buttons else []
+        head = html("", f"<h4>Scores of these tokens</h4>{note}")
+        super().__init__([head, bar(*buttons, *options), self.job, self.table, self.part, self.documents])
+        self.add_class("tl-score")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Switch off what cannot be asked for now."""
+        self.again.disabled = self.apply.disabled = not self._edits.current()
+
+    def score_these(self) -> None:
+        """Score all tokens, those of the filter, and those selected."""
+        parts = {"filter": self._found(), "selection": self._chosen()}
+        full = len(self._view.lexicon)
+        asked = {name: np.sort(ids).tolist() for name, ids in parts.items() if 0 < len(ids) < full}
+        self.soon(lambda: self._score(asked, before=False))
+
+    def score_edits(self) -> None:
+        """Score the lexicon before and after the edits."""
+        self.soon(lambda: self._score({"edited": sorted(self._edits.current())}, before=True))
+
+    def apply_edits(self) -> None:
+        """Start the run that gives the model its rows by the edited lexicon."""
+
+        def work() -> None:
+            run = find_or_start("rearrange", {"model": self._known.model, "lexicon": self._lexicon_file()})
+            self._watch(run, "Applying the edited lexicon", f"the new model is in {run.path.resolve() / 'model'}")
+
+        self.soon(work)
+
+    def _score(self, parts: dict[str, list[int]], before: bool) -> None:
+        assert self._known.text is not None
+        settings: dict[str, Any] = {
+            **{name: value for name, value in self._known.text.items() if value is not None},
+            "lexicon": self._lexicon_file(),
+            "encoder": "minilm" if self.sentences.value else None,
+        }
+        recipe = RECIPES.get(self._edits.lexicon.provenance["recipe"])
+        if recipe is not None and recipe.needs_model and self._known.model:
+            settings["model"] = self._known.model
+        if before:
+            settings["before"] = str(self._path)
+        if parts:
+            key = hash_of([json.dumps(parts).encode()])[:10]
+            file = self._known.folder.resolve() / f"parts-{key}.json"
+            if not file.is_file():
+                write_json(file, parts)
+            settings["parts"] = str(file)
+        run = find_or_start("score", settings)
+        self._watch(run, "Scoring", "the scores are below", self._show)
+
+    @property
+    def _path(self) -> Path:
+        assert self._known.path is not None
+        return self._known.path.resolve()
+
+    def _lexicon_file(self) -> str:
+        """Return the file of the lexicon as it is shown; an edited one is written beside the edits."""
+        if not self._edits.current():
+            return str(self._path)
+        lexicon = apply_edits(self._edits.lexicon, self._edits.current())
+        file = self._known.folder.resolve() / f"edited-{lexicon.key[:10]}.parquet"
+        if not file.is_file():
+            lexicon.save(file)
+        return str(file)
+
+    def _watch(self, run: RunFolder, title: str, result: str, then: Callable[[RunFolder], None] | None = None) -> None:
+        """Show how a run stands, and what it found once it has finished."""
+        former, self.job.children = self.job.children, (JobPanel(run, title, result, self._state),)
+        for panel in former:
+            panel.close()
+
+        def look() -> bool:
+            state = run.state
+            if state == "finished" and then is not None:
+                then(run)
+            return state not in ENDED
+
+        self.follow(f"score:{id(self)}", look)
+
+    def _show(self, run: RunFolder) -> None:
+        self._scores = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))
+        self.table.value = parts_html(self._scores)
+        parts = list(self._scores["documents"])
+        self.offer(self.part, [(PART_WORDS.get(part, part).lower(), part) for part in parts], parts[-1])
+        shown(self.part, True)
+        self._show_documents()
+
+    def _show_documents(self) -> None:
+        if self.part.value is not None:
+            self.documents.value = documents_html(self._scores["documents"][self.part.value])

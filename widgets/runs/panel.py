@@ -1,0 +1,367 @@
+"""The list of runs: what there is, how it stands, and the curves of those that are ticked.
+
+The list is read from the folder of the runs and nothing else, so it shows what any notebook, shell or former kernel has
+started. A page of rows is in the browser; figures and log are read for that page only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+
+from tokalign_lab.plots.curves import MOST_RUNS
+from tokalign_lab.runs.control import gallery_root, rename_run, runs_root
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_run
+from tokalign_lab.runs.listing import RunList, RunRow
+from tokalign_lab.runs.trash import delete_run, deleted_runs, empty_trash, restore_run, trash_bytes
+from tokalign_lab.runs.words import size
+
+from ..common.html import state_html
+from ..common.panel import Panel
+from ..common.part import Bar, bar, html
+from ..common.recorded import mark_of
+from ..common.state import LabState
+from ..common.table import Column, Pages, RowTable
+from ..training.controls import RunControls
+from ..training.panel import TrainingPanel
+
+
+class TrashBar(Bar):
+    """Takes back a deletion, or removes for good what was deleted.
+
+    Parameters
+    ----------
+    root : folder of the runs
+    after : called with the run that has come back, or with None when the trash was emptied
+    """
+
+    def __init__(self, root: Path, after: Callable[[RunFolder | None], None]) -> None:
+        self._root, self._after = root, after
+        self._sure = False
+        self.undo_button = self.button("Undo delete", self.undo, "tl-undo-delete", "Take back the last deletion")
+        self.empty_button = self.button(
+            "Empty the trash", self.empty, "tl-empty-trash", "Remove for good what was deleted; asks once more"
+        )
+        super().__init__([self.undo_button, self.empty_button])
+
+    def undo(self) -> None:
+        """Take back the last deletion."""
+        self._after(restore_run(root=self._root))
+
+    def empty(self) -> None:
+        """Remove what is in the trash for good, when pressed twice."""
+        if not self._sure:
+            self._sure = True
+            self.empty_button.description, self.empty_button.button_style = "Press again: gone for good", "danger"
+            return
+
+        def work() -> None:
+            empty_trash(self._root)
+            self._after(None)
+
+        self.soon(work)
+
+    def show(self) -> None:
+        """Say what is in the trash."""
+        gone = deleted_runs(self._root)
+        self._sure = False
+        self.undo_button.disabled = self.empty_button.disabled = not gone
+        self.undo_button.description = f"Undo: delete {gone[0].title[:30]}" if gone else "Undo delete"
+        held = size(trash_bytes(self._root))
+        self.empty_button.button_style = ""
+        self.empty_button.description = f"Empty the trash ({held})" if gone else "The trash is empty"
+
+
+PAGE = 10
+COLUMNS = (
+    Column("shown", "Curves", "its place among the curves below; the first one's buttons are there"),
+    Column("title", "Name", "what people call the run", sortable=True),
+    Column("kind", "Kind", "what it does", sortable=True),
+    Column("state", "Status", "how it stands", sortable=True),
+    Column("created", "Made", "in this computer's time", sortable=True),
+    Column("worked", "Duration", "from when it was made to its end", numeric=True, sortable=True),
+    Column("latest", "Latest", "the last figures or words it told"),
+)
+
+
+class RunsPanel(Panel):
+    """See all runs of a folder, and do with them what can be done.
+
+    Parameters
+    ----------
+    root : folder of the runs; $TOKALIGN_RUNS, else `./runs`
+    state : shared view
+    chosen : name of the run that is looked at first
+    shown : names of the tuning runs whose curves are shown at first
+    kind : only runs of this kind; "" for all
+    """
+
+    def __init__(
+        self,
+        root: Path | str | None = None,
+        state: LabState | None = None,
+        chosen: str = "",
+        shown: Sequence[str] = (),
+        kind: str = "",
+    ) -> None:
+        super().__init__("Runs", "tl-runs", state)
+        self.root = runs_root(root)
+        self._lock, self._curves_lock = threading.RLock(), threading.RLock()  # the watcher's thread, and callbacks
+        self._list = RunList(self.root, kind)
+        self._chosen = chosen
+        self._list.recorded = not any(self.root.glob("*/run.json")) or any(map(recorded_run, [chosen, *shown]))
+        self._list.read()
+        self._shown: list[str] = [name for name in shown if self._list.run(name) is not None]
+        self._named = ""  # the run whose name is in the field
+        self.monitor: TrainingPanel | None = None
+        self._build(kind)
+        self.refresh()
+        self.follow(f"runs:{self.root.resolve()}", self._look)
+
+    def _build(self, kind: str) -> None:
+        self._kind = self.menu("Kind", "tl-run-kind", self._on_kind, options=self._kinds([kind]), value=kind)
+        self._recorded = self.check(
+            "Recorded runs too", "tl-recorded-too", self._on_recorded, value=self._list.recorded,
+            tooltip="Also list the runs that come with the package; they are looked at, never changed",
+        )  # fmt: skip
+        self.table = RowTable(COLUMNS, "tl-runs-table", self.guarded(self._on_row))
+        self.table.on_heading = self.guarded(self._on_heading)
+        self.trash = TrashBar(self.root, self._on_trash)
+        self.pages = Pages(
+            self.table, PAGE, self._draw, self._where, before=[self._kind, self._recorded], after=[self.trash]
+        )
+        self.controls = RunControls(lambda: self.run, self.refresh)
+        self._tick_button = self.button(
+            "Show its curves", self.tick, "tl-tick", f"Lay up to {MOST_RUNS} runs over one another"
+        )
+        self._rename = self.entry("Name", "tl-run-name", placeholder="another name", continuous_update=False)
+        self._rename_button = self.button("Rename", self.rename, "tl-rename")
+        self._delete = self.button("Delete", self.delete, "tl-delete", "Move into the trash; can be undone")
+        self._details, self._log = html("tl-run-details"), html("tl-run-log")
+        self._place = w.VBox()  # the curves come here
+        heading = html(
+            "",
+            f"<h3>Runs</h3><div class='tl-note'>Everything in {escape(str(self.root))}, whoever started it. Choose a "
+            "row for its log and for what can be done with it.</div>",
+        )
+        actions = bar(self._tick_button, self.controls, self._rename, self._rename_button, self._delete)
+        self._fill([heading, self.pages, self._details, actions, self._log, self._place])
+
+    @property
+    def run(self) -> RunFolder | None:
+        """The run of the chosen row."""
+        row = self._row()
+        return row.run if row is not None else None
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """All runs that are listed, one a row."""
+        return self._list.frame()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The shared view, the folder, the chosen run and those whose curves are shown."""
+        return super().state | {
+            "root": str(self.root), "chosen": self._chosen, "shown": list(self._shown), "kind": self._list.kind,
+            "page": self.pages.page, "found": len(self._list.rows),
+        }  # fmt: skip
+
+    def _call(self) -> list[str]:
+        given = {"chosen": self._chosen, "shown": self._shown, "kind": self._list.kind}
+        return [repr(str(self.root)), *(f"{name}={value!r}" for name, value in given.items() if value)]
+
+    def go_to(self, page: int) -> None:
+        """Show a page of the list, counted from 0."""
+        with self._lock:
+            self.pages.show(self._list.rows, page)
+            self._show_chosen(self._row())
+
+    def tick(self) -> None:
+        """Show the curves of the chosen run, or take them away."""
+        run = self.run
+        if run is None or run.info()["kind"] != "adapt":
+            return
+        if run.name in self._shown:
+            self._shown.remove(run.name)
+        else:
+            self._shown = [*self._shown, run.name][-MOST_RUNS:]
+        self._repaint()
+        self.soon(self._show_curves)
+
+    def rename(self) -> None:
+        """Call the chosen run what is written in the field beside the button."""
+        if self.run is not None:
+            rename_run(self.run, self._rename.value)
+            self.clear_error()
+            self.refresh()
+
+    def delete(self) -> None:
+        """Move the chosen run into the trash."""
+        run = self.run
+        if run is None:
+            return
+        delete_run(run)
+        self._shown = [name for name in self._shown if name != run.name]
+        self._chosen = ""
+        self.clear_error()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the folder again and draw everything."""
+        with self._lock:
+            self._list.read()
+        self._repaint()
+        self.trash.show()
+        self.soon(self._read_page)
+        self.soon(self._show_curves)
+
+    def close(self) -> None:
+        """Stop watching; the runs go on."""
+        if self.monitor is not None:
+            self.monitor.close()
+        super().close()
+
+    def _look(self) -> bool:
+        """One look at the folder; the list is watched as long as it is open, because runs come from anywhere."""
+        with self._lock:
+            self._list.read()
+        self._read_page()
+        return True
+
+    def _read_page(self) -> None:
+        """Read what the runs of this page have told, and show it."""
+        with self._lock:
+            self.pages.items = self._list.rows
+            for row in self.pages.shown:
+                row.look()
+        self._repaint()
+
+    def _row(self) -> RunRow | None:
+        return next((row for row in self._list.rows if row.run.name == self._chosen), None)
+
+    def _repaint(self) -> None:
+        """Put the page, and the chosen run, on the screen; nothing is sent that has not changed."""
+        self.go_to(self.pages.page)
+
+    def _draw(self, rows: Sequence[RunRow]) -> None:
+        chosen = self._row()
+        self.table.sort = list(self._list.sort)
+        self.table.show([self._list.key_of(row) for row in rows], [self._cells(row) for row in rows])
+        self.table.chosen = -1 if chosen is None else self._list.key_of(chosen)
+        if self._list.kind in ("", *self._list.kinds):
+            self.offer(self._kind, self._kinds(self._list.kinds), self._list.kind)
+
+    @staticmethod
+    def _kinds(kinds: Sequence[str]) -> list[tuple[str, str]]:
+        return [("All kinds", ""), *((kind, kind) for kind in kinds if kind)]
+
+    def _where(self, first: int, last: int, n: int) -> str:
+        none = "No runs here yet"
+        if self._list.only_recorded:
+            return f"{none}; {first} to {last} of {n} recorded ones" if n else f"{none}."
+        return f"{first} to {last} of {n} runs" if n else "No runs of this kind."
+
+    def _cells(self, row: RunRow) -> list[str]:
+        place = f"✓ {self._shown.index(row.run.name) + 1}" if row.run.name in self._shown else ""
+        return [place, *row.cells()]
+
+    def _show_chosen(self, row: RunRow | None) -> None:
+        for control in (self._tick_button, self._rename_button, self._delete):
+            control.disabled = row is None
+        named = "" if row is None else row.run.name
+        if named != self._named:  # what is being typed for the chosen run stays
+            self._named, self._rename.value = named, "" if row is None else row.title
+        if row is None:
+            self._tick_button.description = "Show its curves"
+            self.controls.none()
+            self._details.value, self._log.value = "<div class='tl-empty'>No run is chosen.</div>", ""
+            return
+        state, asked = row.info["state"], row.run.asked
+        self.controls.show(row.info["kind"], state, asked)
+        self._tick_button.disabled = row.info["kind"] != "adapt"
+        self._tick_button.description = "Take its curves away" if row.run.name in self._shown else "Show its curves"
+        recorded = bool(row.info.get("recorded"))
+        self._delete.disabled = state == "running" or recorded
+        self._rename_button.disabled = recorded
+        badge = state_html(state, asked, recorded=recorded)
+        self._details.value = f"<h4>{escape(row.title)} {badge}</h4>{mark_of(row.run)}{details_html(row)}"
+        if recorded:
+            self._log.value = "<div class='tl-note'>A recorded run keeps no log.</div>"
+            return
+        tail = escape(row.run.log_tail())
+        self._log.value = (
+            f"<div class='tl-note'>The end of its log:</div><pre class='tl-log' tabindex='0'>{tail}</pre>" if tail else
+            "<div class='tl-note'>Its log is empty.</div>"
+        )  # fmt: skip
+
+    def _show_curves(self) -> None:
+        """Make the monitor when it is first wanted; later it only shows other runs."""
+        with self._curves_lock:
+            found = (self._list.run(name) for name in self._shown)
+            runs = [str(run.path.resolve()) for run in found if run is not None]
+            self._place.layout.display = "" if runs else "none"
+            if self.closed or not runs:
+                return
+            if self.monitor is None:
+                self.monitor = TrainingPanel(runs, state=self.lab_state, watched_by="list")
+                self.monitor.on_runs = self._on_runs
+                self._place.children = (self.monitor,)
+            elif [str(run.path) for run in self.monitor.runs] != runs:
+                self.monitor.clear_error()
+                self.monitor.show_runs(runs)
+
+    def _on_runs(self, runs: Sequence[RunFolder]) -> None:
+        """Tick the runs that the monitor has come to show, a new one among them."""
+        here = {self.root.resolve(), gallery_root().resolve()}
+        self._shown = [run.name for run in runs if run.path.resolve().parent in here]
+        with self._lock:
+            self._list.read()
+        self._repaint()
+
+    def _on_trash(self, back: RunFolder | None) -> None:
+        self._chosen = back.name if back is not None else self._chosen
+        self.clear_error()
+        self.refresh()
+
+    def _on_row(self, key: int) -> None:
+        with self._lock:
+            self._chosen = self._list.by_key(key)
+        self._repaint()
+
+    def _on_heading(self, key: str) -> None:
+        self._list.sort_by(key)
+        self.go_to(0)
+        self.soon(self._read_page)
+
+    def _on_recorded(self, too: bool) -> None:
+        with self._lock:
+            self._list.recorded, self.pages.page = too, 0
+        self.refresh()
+
+    def _on_kind(self, kind: str) -> None:
+        with self._lock:
+            self._list.kind, self.pages.page = kind, 0
+        self.refresh()
+
+
+def details_html(row: RunRow) -> str:
+    """Return where a run lies, what went wrong, and its settings."""
+    error = row.info.get("error")
+    facts = {"folder": str(row.run.path)} | {
+        name.replace("_", " "): _plain(value) for name, value in row.info["settings"].items()
+    }
+    lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    return f"<details><summary>Settings</summary><dl>{lines}</dl></details>" + (
+        f'<div role="alert">{escape(str(error))}</div>' if error else ""
+    )
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,1 @@
+"""Watching tuning runs."""

@@ -1,0 +1,160 @@
+"""Forms that start a tuning run: of the model that an alignment leads to, and once more with other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets as w
+
+from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs.chain import NO_MODEL
+from tokalign_lab.runs.control import start_again
+from tokalign_lab.runs.folder import RunFolder
+
+from ..common.part import Bar, Box, bar, html, shown
+
+FIELDS = {
+    "steps": "Steps",
+    "learning_rate_stage1": "Learning rate, stage 1",
+    "learning_rate_stage2": "Learning rate, stage 2",
+    "stage1_share": "Share of stage 1",
+    "batch_size": "Batch size",
+    "sequence_length": "Tokens a sequence",
+    "seed": "Seed",
+}
+
+
+class SettingsFields(Bar):
+    """A field for each setting of a tuning run that matters most, side by side.
+
+    Parameters
+    ----------
+    hook : beginning of each field's CSS class
+    values : settings to begin with; the defaults of `AdaptSettings` where they say nothing
+    """
+
+    def __init__(self, hook: str, values: Mapping[str, Any] | None = None) -> None:
+        self._before = AdaptSettings().to_dict()
+        self.fields: dict[str, w.Widget] = {
+            name: self.control(
+                w.IntText if isinstance(self._before[name], int) else w.FloatText, words,
+                f"{hook}-{name.replace('_', '-')}", value=self._before[name], continuous_update=False,
+            )
+            for name, words in FIELDS.items()
+        }  # fmt: skip
+        super().__init__(tuple(self.fields.values()))
+        self.take(values or {})
+
+    def take(self, values: Mapping[str, Any]) -> None:
+        """Show these settings; `changed` counts from them."""
+        self._before = AdaptSettings().to_dict() | dict(values)
+        for name, field in self.fields.items():
+            field.value = self._before[name]
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Those that a person has changed."""
+        return {name: value for name, value in self.values.items() if value != self._before[name]}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All of them."""
+        return {name: field.value for name, field in self.fields.items()}
+
+
+class AgainForm(Box):
+    """Starts a tuning run again with other settings; hidden until `open_button`, which stands elsewhere, is pressed.
+
+    Parameters
+    ----------
+    started : called with the new run
+    """
+
+    def __init__(self, started: Callable[[RunFolder], None]) -> None:
+        self._started = started
+        self._run: RunFolder | None = None
+        self.open_button = self.button(
+            "Start again …", self._open_or_close, "tl-again",
+            "Start a new run with these settings, some of them changed",
+        )  # fmt: skip
+        self.settings = SettingsFields("tl-again")
+        self.fields = self.settings.fields
+        self.name = self.entry(
+            "Name of the new run", "tl-again-name", placeholder="a name, if you like", continuous_update=False
+        )
+        self.start_button = self.button("Start the new run", self.start, "tl-again-start", style="primary")
+        note = html("", "<div class='tl-note'>A new run with its own folder; this one stays as it is.</div>")
+        super().__init__([note, bar(self.name), self.settings, bar(self.start_button)])
+        self.add_class("tl-again-form")
+        shown(self, False)
+
+    def of(self, run: RunFolder, settings: dict[str, Any]) -> None:
+        """Take over the settings of a run, unless the form already is that run's."""
+        if self._run is not None and self._run.path == run.path:
+            return
+        self._run = run
+        self.settings.take(settings)
+        self.name.value = ""
+
+    def start(self) -> None:
+        """Start the new run; what is wrong with a setting is said, and nothing is started then."""
+        run = self._run
+        if run is None:
+            return
+        changes, title = self.settings.changed, self.name.value
+        self.start_button.disabled = True
+
+        def work() -> None:
+            try:
+                new = start_again(run, changes, title)
+            finally:
+                self.start_button.disabled = False
+            shown(self, False)
+            self._started(new)
+
+        self.soon(work)
+
+    def _open_or_close(self) -> None:
+        if self._run is not None and self._run.recorded:
+            raise InputError(NO_MODEL)
+        shown(self, self.layout.display == "none")
+
+
+class TuneForm(Box):
+    """Tunes the model that an alignment leads to; it is rearranged first, where that is not done yet.
+
+    Parameters
+    ----------
+    on_tune : called with settings of `AdaptSettings`; it may take a second
+    values : settings to begin with
+    """
+
+    def __init__(self, on_tune: Callable[[dict[str, Any]], Any], values: dict[str, Any]) -> None:
+        self._on_tune = on_tune
+        self.settings = SettingsFields("tl-tune", values)
+        self.start_button = self.button("Rearrange and tune", self.start, "tl-tune-start", style="primary")
+        words = html(
+            "",
+            "<h4>Tune the rearranged model</h4><div class='tl-note'>On the text that the pair was aligned on, in two "
+            "stages, in a process of its own. The model gets its new rows first.</div>",
+        )
+        self.status = html()
+        super().__init__([words, self.settings, bar(self.start_button, self.status)])
+        self.add_class("tl-tune-form")
+
+    def start(self) -> None:
+        """Check the settings, and start away from the callback."""
+        settings = self.settings.values
+        AdaptSettings.from_dict(settings)
+        self.start_button.disabled = True
+        self.status.value = "<div class='tl-note' role='status'>Starting …</div>"
+
+        def work() -> None:
+            try:
+                self._on_tune(settings)
+            finally:
+                self.start_button.disabled, self.status.value = False, ""
+
+        self.soon(work)

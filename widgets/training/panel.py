@@ -1,0 +1,308 @@
+"""The training monitor: run folders, watched.
+
+Nothing here trains. The job is a process of its own; this reads what it appends to its run folder, twice a second, in
+the one watcher thread of all panels. A restarted kernel makes a new panel on the same folder and has the whole curve.
+Several runs can lie over one another: the first is the one that buttons, figures and stage bands are of.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+import plotly.graph_objects as go
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.plots.curves import MOST_RUNS, Look, curves_figure, fitting_smoothing, update_curves
+from tokalign_lab.plots.theme import CONFIG, template
+from tokalign_lab.runs.control import list_runs
+from tokalign_lab.runs.floor import Floor, measured_text
+from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folding import ALL_TEXT
+from tokalign_lab.runs.following import RunFeed
+from tokalign_lab.runs.gallery import recorded_runs
+from tokalign_lab.runs.words import status_words
+
+from ..common.html import state_html
+from ..common.panel import Panel
+from ..common.part import bar, html
+from ..common.recorded import mark_of
+from ..common.state import LabState
+from .controls import RunControls
+from .curves import LookBar, Samples, cards_html, curves_table
+from .forms import AgainForm
+
+LOG_LINES = 15
+_CHOOSE = ("Choose a run …", "")
+Run = RunFolder | Path | str
+
+
+class TrainingPanel(Panel):
+    """Watch tuning runs; pause, cancel and resume one, or start it again with other settings.
+
+    Parameters
+    ----------
+    run : run folder or its path, or several of them, at most `curves.MOST_RUNS`
+    floor : bits per byte of the first run's source model with its own tokenizer, or a "measure" run that finds it out;
+        the one beside the run by default, if there is one
+    state : shared view
+    value, axis, smoothing, part : how the curves are looked at first, see `curves.Look`; by default smoothing fits the
+        length of the first run
+    watched_by : a name for whoever watches; a new panel on the same run stops a former one of that name
+
+    Raises
+    ------
+    InputError
+        When a folder holds no run, or there are none or too many.
+    """
+
+    def __init__(
+        self,
+        run: Run | Sequence[Run],
+        floor: float | RunFolder | None = None,
+        state: LabState | None = None,
+        value: str = "loss",
+        axis: str = "step",
+        smoothing: float | None = None,
+        part: str = ALL_TEXT,
+        watched_by: str = "",
+    ) -> None:
+        super().__init__("Training monitor", "tl-train", state)
+        self._lock = threading.RLock()  # the watcher's thread and callbacks draw into one figure
+        self.on_runs: Callable[[list[RunFolder]], None] | None = None  # called when other runs are shown
+        self._feeds = _feeds_of([run] if isinstance(run, (RunFolder, Path, str)) else run)
+        self._floor = Floor(floor, self._feeds[0])
+        self._floor.look_for(self._feeds[0])
+        self._floor.tell(self._feeds[0])
+        fitting = fitting_smoothing(self.view.total_steps)
+        self._build(Look(value, axis, fitting if smoothing is None else smoothing, part))
+        self._name = f"run{watched_by}:{self._feeds[0].key}"
+        self._watch(self._on_new_theme, "theme")
+        self._draw()
+        self._follow()
+
+    def _build(self, look: Look) -> None:
+        self._heading, self._log = html(), html()
+        self._state_line, self._cards = html("tl-run-state"), html("tl-run-cards")
+        self._table, self._note = html("tl-curves-table"), html("tl-curves-note")
+        self._progress = w.FloatProgress(min=0.0, max=1.0, description="Progress", layout=w.Layout(width="100%"))
+        self.controls = RunControls(lambda: self.run, self._follow)
+        self.again = AgainForm(self._on_started)
+        self.looks = LookBar(look, self._on_look)
+        self.samples = Samples()
+        self._other = self.menu("Lay over it", "tl-lay-over", self._on_other, options=[_CHOOSE])
+        self._alone = self.button("Only the first", self._only_first, "tl-alone", "Take the other runs away")
+        self.figure = go.FigureWidget(curves_figure(self.views, look, self.lab_state.theme, places=MOST_RUNS))
+        self.figure._config = self.figure._config | CONFIG
+        self._offer_runs()
+        self._fill(
+            [
+                self._heading, bar(self._state_line, self.controls, self.again.open_button), self._progress,
+                self.again, self._log, self._cards, bar(self._other, self._alone), self.looks, self._note,
+                self.figure, self._table, self.samples,
+            ]
+        )  # fmt: skip
+
+    @property
+    def run(self) -> RunFolder:
+        """The first run: the one that the buttons are for."""
+        return self._feeds[0].run
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        """All runs that are shown."""
+        return [feed.run for feed in self._feeds]
+
+    @property
+    def view(self) -> Any:
+        """What the first run has told."""
+        return self._feeds[0].view
+
+    @property
+    def views(self) -> list[Any]:
+        """What each run has told."""
+        return [feed.view for feed in self._feeds]
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """Everything measured so far, one number a row: run, what, step, value."""
+        rows = []
+        for view in self.views:
+            for table, prefix in ((view.trained, ""), (view.measured, "bits_per_byte")):
+                for name in table.names():
+                    what = " ".join(filter(None, (prefix, name)))
+                    rows += [(view.name, what, s, v) for s, v in zip(table.steps, table.column(name), strict=True)]
+        return pd.DataFrame(rows, columns=["run", "what", "step", "value"]).dropna(subset="value")
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The shared view, the runs and how the first stands, and what of the curves is looked at."""
+        look = self.looks.look
+        return super().state | {
+            "run": str(self.run.path), "runs": [str(run.path) for run in self.runs],
+            "run_state": self.run.state, "share": self.view.share,
+            "value": look.value, "axis": look.axis, "smoothing": look.smoothing, "part": look.part,
+        }  # fmt: skip
+
+    def show_runs(self, runs: Sequence[Run]) -> None:
+        """Show these runs in place of those shown; one that stays is not read again.
+
+        Raises
+        ------
+        InputError
+            When a folder holds no run, or there are none or too many.
+        """
+        feeds = _feeds_of(runs, self._feeds)
+        with self._lock:
+            self.unfollow(self._name)
+            self._name = f"{self._name.split(':')[0]}:{feeds[0].key}"
+            self._feeds = feeds
+        self._renew()
+        if self.on_runs is not None:
+            self.on_runs(self.runs)
+
+    def refresh(self) -> None:
+        """Read the run folders again from the beginning and draw everything."""
+        with self._lock:
+            for feed in self._feeds:
+                feed.again()
+        self._renew()
+
+    def _renew(self) -> None:
+        """Look for the floor of the runs that are shown now, draw them, and follow them."""
+        with self._lock:
+            self._floor.look_for(self._feeds[0])
+        self._offer_runs()
+        self._redraw()
+        self._follow()
+
+    def _call(self) -> list[str]:
+        look, paths = self.looks.look, [str(run.path) for run in self.runs]
+        plain = Look(smoothing=fitting_smoothing(self.view.total_steps))
+        told = {name: value for name, value in vars(look).items() if value != getattr(plain, name)}
+        given = self._floor.given
+        floor = [f"floor={given!r}"] if isinstance(given, (int, float)) else []
+        return [repr(paths if len(paths) > 1 else paths[0]), *floor, *(f"{n}={v!r}" for n, v in told.items())]
+
+    def _follow(self) -> None:
+        """Watch while anything can still come."""
+        self.follow(self._name, self._look)
+
+    def _look(self) -> bool:
+        """Read what is new and repaint what changed; returns whether anything can still come."""
+        with self._lock:
+            left = [feed for feed in self._feeds if feed is self._feeds[0] or (feed.run.path / "run.json").exists()]
+            if len(left) < len(self._feeds):  # a run that lay over the first was deleted
+                self._feeds = left
+                self._draw()
+            changed = [feed.place for feed in self._feeds if feed.look()]
+            found = self._floor.tell(self._feeds[0])
+            if changed or found:
+                self._draw(None if found else changed)
+            self._show_state()
+            return self._floor.awaited or any(feed.info["state"] not in ENDED for feed in self._feeds)
+
+    def _on_look(self) -> None:
+        self._keep_look("training", dict(vars(self.looks.look)))
+        self._redraw()
+
+    def _redraw(self) -> None:
+        with self._lock:
+            self._floor.tell(self._feeds[0])
+            self._draw()
+
+    def _draw(self, changed: Sequence[int] | None = None) -> None:
+        views, look = self.views, self.looks.look
+        placed = {feed.place: feed.view for feed in self._feeds}
+        self.looks.offer_told(views)
+        with self.figure.batch_update():
+            update_curves(self.figure, placed, look, changed)
+        self._table.value = curves_table(placed, look)
+        self.samples.show(views)
+        self._cards.value = cards_html(self.view)
+        self._heading.value = self._heading_html()
+        self.mark(mark_of(*self.runs))
+        self._note.value = self._note_html()
+        self.again.of(self.run, self._feeds[0].info["settings"])
+        self._show_state()
+
+    def _show_state(self) -> None:
+        info, asked = self._feeds[0].info, self.run.asked
+        state = info["state"]
+        self._state_line.value = state_html(
+            state, asked, status_words(info, self.view, time.time()), bool(info.get("recorded"))
+        )  # fmt: skip
+        self._progress.value = 1.0 if state == "finished" else self.view.share
+        self._progress.description = f"{self._progress.value:.0%}"
+        self.controls.show(info["kind"], state, asked)
+        if state in ("failed", "lost"):
+            tail = f'<pre class="tl-log" tabindex="0">{escape(self.run.log_tail(LOG_LINES))}</pre>'
+            reason = escape(str(info["error"]))
+            self._log.value = f'<div role="alert"><b>{reason}</b> The last lines of its log:{tail}</div>'
+        else:
+            self._log.value = ""
+
+    def _heading_html(self) -> str:
+        told = ", ".join(
+            f"{name.replace('_', ' ')} {value if not isinstance(value, list) else ', '.join(map(str, value))}"
+            for name, value in self._feeds[0].info["settings"].items() if name not in ("model", "prompts")
+        )  # fmt: skip
+        where = "It runs in its own process: closing this page or restarting the kernel does not stop it."
+        if self.run.recorded:
+            where = "It is not running: these are its figures as they were recorded."
+        return f"<h3>Tuning: {escape(self.view.name)}</h3><div class='tl-note'>{escape(told)}. {where}</div>"
+
+    def _note_html(self) -> str:
+        """Say what of the runs does not compare."""
+        if len(self._feeds) == 1:
+            return ""
+        text = measured_text(self._feeds[0].info)
+        others = [f"“{escape(feed.view.name)}”" for feed in self._feeds[1:] if measured_text(feed.info) != text]
+        odd = f" Measured on other held-out text, so that bits a byte do not compare: {', '.join(others)}." * bool(
+            others
+        )
+        return f"<div class='tl-note'>Stage bands and floor are those of “{escape(self.view.name)}”.{odd}</div>"
+
+    def _offer_runs(self) -> None:
+        """Offer the other tuning runs of the folder, to be laid over the first."""
+        shown = {feed.key for feed in self._feeds}
+        beside = list_runs(self.run.path.resolve().parent)
+        others = [run for run in beside + recorded_runs() * (not self.run.recorded) if run.info()["kind"] == "adapt"]
+        free = [(run.title, str(run.path)) for run in others if str(run.path.resolve()) not in shown]
+        self.offer(self._other, [_CHOOSE, *free], "")
+        self._other.disabled = len(shown) >= MOST_RUNS or not free
+        self._alone.disabled = len(shown) == 1
+
+    def _on_other(self, path: str) -> None:
+        if path:
+            self.soon(lambda: self.show_runs([*self.runs, path]))  # ten thousand events take a moment to read
+
+    def _only_first(self) -> None:
+        self.show_runs([self.run])
+
+    def _on_started(self, new: RunFolder) -> None:
+        """Watch the new run, over what was watched before."""
+        self.clear_error()
+        self.show_runs([new, *self.runs][:MOST_RUNS])
+
+    def _on_new_theme(self, change: Any) -> None:
+        with self._lock, self.figure.batch_update():
+            self.figure.layout.template = template(change["new"])
+
+
+def _feeds_of(runs: Sequence[Run], known: Sequence[RunFeed] = ()) -> list[RunFeed]:
+    """Follow these runs, each once; those of `known` go on where they have read to, with the colour they have."""
+    read = {feed.key: feed for feed in known}
+    folders = [run if isinstance(run, RunFolder) else RunFolder(run) for run in runs]
+    keys = dict.fromkeys(str(folder.path.resolve()) for folder in folders)
+    if not 0 < len(keys) <= MOST_RUNS:
+        raise InputError(f"The monitor shows 1 to {MOST_RUNS} runs, not {len(keys)}.")
+    taken = {read[key].place for key in keys if key in read}
+    free = iter([place for place in range(MOST_RUNS) if place not in taken])
+    return [read[key] if key in read else RunFeed(key, next(free)) for key in keys]

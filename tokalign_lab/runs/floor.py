@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.folding import ALL_TEXT, bits_by_part
 from tokalign_lab.runs.following import RunFeed
-from tokalign_lab.runs.results import TEXT_SETTINGS, made_by
-
-_DEFAULTS = AdaptSettings().to_dict()
+from tokalign_lab.runs.results import made_by
+from tokalign_lab.settings.kinds import MeasuredTextSettings, text_of
 
 
 class Floor:
@@ -63,8 +61,7 @@ def floors_of(run: RunFolder) -> dict[str, float]:
 
 def measured_text(info: dict[str, Any]) -> tuple[Any, ...]:
     """Return what tells the held-out text of a run from another's."""
-    settings = info["settings"]
-    return tuple(str(settings.get(name, _DEFAULTS.get(name))) for name in TEXT_SETTINGS)
+    return tuple(str(value) for value in text_of(info["settings"], MeasuredTextSettings).values())
 
 
 def floor_run(run: RunFolder) -> RunFolder | None:

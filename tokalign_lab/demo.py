@@ -2,12 +2,13 @@
 
 SmolLM2-135M-Instruct (49,152 byte-level tokens) gets a 32,000-token SentencePiece vocabulary: align by each recipe,
 score the lexicons, rearrange, measure bits per byte beside the floor (the source model with its own tokenizer) and
-the ceiling (every row random), tune in two stages, measure again. Everything is measured on held-out text that
+the ceiling (every row random), tune, measure again. Everything is measured on held-out text that
 shares no document and no package with the text that was aligned and tuned on.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress | 
         card = {"model": SOURCE, "lexicon": best.provenance, "calibration": calibration.to_dict()}
         save_model(moved, target, out / "rearranged", card=card, source=source)
     del model, moved
-    with clock.stage("tune in two stages", 0.97) as report:
+    with clock.stage("tune", 0.97) as report:
         model_rows += _tune(out, train, measured, size, seed, report)
     found = overlap(source, target)
     result = {
@@ -222,12 +223,9 @@ def _tune(
         raise
     check_finished(run)
     after = {event["step"]: event for event in run.curve("evaluation")}
-    middle = min(step for step in after if step > 0)
+    kept = json.loads((run.path / "model" / "tokalign.json").read_text(encoding="utf-8"))["training"]["kept_step"]
     tokens = size.batch_size * size.sequence_length
-    return [
-        _model_row(f"after stage 1 ({middle} steps, {middle * tokens:,} tokens)", after[middle]),
-        _model_row(f"after stage 2 ({size.steps} steps, {size.steps * tokens:,} tokens)", after[max(after)]),
-    ]
+    return [_model_row(f"tuned ({kept} steps, {kept * tokens:,} tokens)", after[kept])]
 
 
 def _model_row(name: str, measured: dict[str, Any]) -> dict[str, Any]:

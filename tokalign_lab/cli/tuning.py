@@ -49,7 +49,7 @@ def adapt(
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the job has started.")] = False,
 ) -> Any:
-    """Tune a model in two stages, with or without a teacher, in a process of its own; Ctrl-C leaves it running."""
+    """Tune a moved model back, with or without a teacher, in a process of its own; Ctrl-C leaves it running."""
     from tokalign_lab import pipeline
     from tokalign_lab.runs.control import start
     from tokalign_lab.runs.folder import RunFolder
@@ -72,5 +72,9 @@ def _as_given(settings: AdaptRunSettings) -> dict[str, Any]:
         return str(Path(value).resolve()) if here else value
 
     values = settings.to_dict()
-    kept = [one for one in settings.options() if one.required or getattr(settings, one.name) != one.default]
+    kept = [
+        one
+        for one in settings.options()
+        if one.required or one.name == "recipe" or getattr(settings, one.name) != one.default
+    ]
     return {one.name: resolved(values[one.name]) if one.path else values[one.name] for one in kept}

@@ -52,9 +52,12 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
         For an unknown kind, settings that it does not take, no way to start that many processes, or a folder that
         already holds a run.
     """
+    from tokalign_lab.adaptation.recipes import DEFAULT
     from tokalign_lab.runs.kinds import check_kind
     from tokalign_lab.runs.process import launcher
 
+    if kind == "adapt":
+        settings = {"recipe": DEFAULT, **settings}
     check_kind(kind, settings)
     launcher(settings)  # refused before a run is made
     run = RunFolder.create(new_folder(kind) if folder is None else folder, kind, settings)

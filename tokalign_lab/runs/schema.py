@@ -46,6 +46,8 @@ def read_info(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_bytes())
         _check(content)
         name = file.parent.resolve().name
+        if content["kind"] == "adapt":
+            content["settings"].setdefault("recipe", "papers")  # runs made before there were recipes
         return {"name": name, **dict.fromkeys(("pid", "pid_started", "cwd", "ended", "error")), **content}
     except (OSError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)

@@ -72,7 +72,8 @@ def plan(steps: int, long: int) -> list[Recorded]:
 
     def tuning(n: int) -> dict[str, Any]:
         return {
-            "recipe": "papers", "model": "recorded-rearrange-anchored/model", **_TEXT, "steps": n, "batch_size": 4, "sequence_length": 64,
+            "recipe": "papers", "model": "recorded-rearrange-anchored/model", **_TEXT, "steps": n, "batch_size": 4,
+            "sequence_length": 64,
             "evaluate_every": max(12, n // 8), "evaluate_bytes": MEASURED_BYTES, "save_every": n,
         }  # fmt: skip
 

@@ -151,9 +151,7 @@ def split_documents(
         if name in needed and not found:
             if free or not documents:
                 raise InputError("The text is too short to hold a part of it out; give more than a few lines.")
-            raise InputError(
-                f"All documents of the text name another split than '{name}'; give text for that part too."
-            )
+            raise InputError(f"No document of the text is in the split '{name}'; give text for that split too.")
     return train, held_out
 
 

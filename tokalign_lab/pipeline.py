@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,6 @@ from tokalign_lab.settings.kinds import (
     BitsSettings,
     MeasureSettings,
     PartScoreSettings,
-    ProjectSettings,
     RearrangeSettings,
     ScoreSettings,
     TextSettings,
@@ -73,9 +70,9 @@ class PairText:
 
     def model(self, name: str | None) -> PreTrainedModel | None:
         """Load a model, once; None for None."""
-        from tokalign_lab.model.load import load_model  # brings torch along, which most recipes do without
-
         if name is not None and name not in self._models:
+            from tokalign_lab.model.load import load_model  # brings torch along, which most recipes do without
+
             self._models[name] = load_model(name)
         return None if name is None else self._models[name]
 
@@ -181,9 +178,8 @@ def score_alignment(
         "seconds": done.seconds,
     }
     with suppress(InputError):  # a text that is too small to be scored has been aligned all the same
-        scores = score_lexicon(
-            done.lexicon, text.held_out_pair(), seed=settings.seed, progress=part(progress, 0.0, 0.5)
-        )
+        scoring = part(progress, 0.0, 0.5)
+        scores = score_lexicon(done.lexicon, text.held_out_pair(), seed=settings.seed, progress=scoring)
         values["lexicon"] = scores.to_dict()
         done.lexicon.provenance["scores"] = scores.means()
     if done.source_vectors is not None:
@@ -235,18 +231,15 @@ def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
     return lexicon, source, target
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What `score` found: the scores, the table by group of tokens, and P@1 where it was asked for."""
-
-    scores: LexiconScores
-    groups: pd.DataFrame
-    hidden: HeldOutPrecision | None
-    hidden_groups: pd.DataFrame | None
-
-
-def score(settings: ScoreSettings, progress: Progress | None = None) -> Scored:
+def score(
+    settings: ScoreSettings, progress: Progress | None = None
+) -> tuple[LexiconScores, pd.DataFrame, tuple[HeldOutPrecision, pd.DataFrame] | None]:
     """Score a lexicon on the held-out part of a text; the means are kept in the lexicon's file where it can be written.
+
+    Returns
+    -------
+    LexiconScores, DataFrame, tuple or None
+        The scores, the same by group of tokens, and, where it was asked for, P@1 and P@1 by group.
 
     Raises
     ------
@@ -258,19 +251,17 @@ def score(settings: ScoreSettings, progress: Progress | None = None) -> Scored:
 
     lexicon, source, target = open_lexicon(settings.lexicon)
     text = PairText(source, target, settings)
-    held_out = text.held_out_pair()
+    held_out, seed = text.held_out_pair(), settings.seed
     until = 0.5 if settings.twins else 1.0
-    scores = score_lexicon(
-        lexicon, held_out, encoder=settings.encoder or None, seed=settings.seed, progress=part(progress, 0.0, until)
-    )
+    scores = score_lexicon(lexicon, held_out, settings.encoder or None, seed=seed, progress=part(progress, 0.0, until))
     if os.access(Path(settings.lexicon).absolute().parent, os.W_OK):
         lexicon.provenance["scores"] = scores.means()
         lexicon.save(Path(settings.lexicon))
-    groups = breakdown(lexicon, held_out, seed=settings.seed)
+    groups = breakdown(lexicon, held_out, seed=seed)
     if not settings.twins:
-        return Scored(scores, groups, None, None)
+        return scores, groups, None
     hidden = _find_again(lexicon, text, settings, part(progress, until, 1.0))
-    return Scored(scores, groups, hidden, twins_by_group(hidden, text.train_pair()))
+    return scores, groups, (hidden, twins_by_group(hidden, text.train_pair()))
 
 
 def _find_again(
@@ -395,39 +386,6 @@ def check_tune(settings: AdaptRunSettings) -> None:
         from tokalign_lab.device import pick_device
 
         pick_device(settings.device)
-
-
-def tune(
-    settings: AdaptRunSettings,
-    folder: Path,
-    emit: Callable[[dict[str, object]], None],
-    interrupt: Callable[[], None] = lambda: None,
-    resume: bool = False,
-) -> Path:
-    """Tune a model; see `adaptation.train.adapt`."""
-    from tokalign_lab.adaptation.train import adapt
-
-    return adapt(
-        settings.model,
-        settings.text,
-        settings.tuning,
-        folder,
-        emit=emit,
-        interrupt=interrupt,
-        resume=resume,
-        max_bytes=settings.max_bytes,
-        device=settings.device,
-    )
-
-
-def lay_out(settings: ProjectSettings, progress: Progress | None = None) -> None:
-    """Lay out saved token vectors on a plane; the result goes to the cache of `tokalign_lab.projection`."""
-    from tokalign_lab.projection import FIT_ON, project
-    from tokalign_lab.vectors.token_vectors import TokenVectors
-
-    vectors = [TokenVectors.load(Path(path)) for path in settings.vectors]
-    fit_on = FIT_ON if settings.fit_on is None else settings.fit_on
-    project(vectors, settings.method, settings.shared, fit_on, settings.seed, progress=progress)
 
 
 def _count_on_cluster(pair: TokenizedPair, address: str, progress: Progress | None) -> None:

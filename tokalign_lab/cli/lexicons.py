@@ -78,14 +78,12 @@ def score(settings: ScoreSettings) -> Any:
     from tokalign_lab import pipeline
 
     with console.progress_bar("score") as progress:
-        scored = pipeline.score(settings, progress)
-    result = scored.scores.to_dict()
-    intervals = dict(scored.scores.intervals)
-    if scored.hidden is not None and scored.hidden_groups is not None:
-        result["held_out"] = scored.hidden.to_dict()
-        result["twins_by_group"] = scored.hidden_groups.to_dict("records")
-        intervals |= scored.hidden.intervals
-    groups = scored.groups
+        scores, groups, hidden = pipeline.score(settings, progress)
+    result, intervals = scores.to_dict(), dict(scores.intervals)
+    if hidden is not None:
+        result["held_out"] = hidden[0].to_dict()
+        result["twins_by_group"] = hidden[1].to_dict("records")
+        intervals |= hidden[0].intervals
     result["breakdown"] = groups.to_dict("records")
 
     def show() -> None:

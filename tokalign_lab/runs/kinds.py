@@ -57,16 +57,29 @@ def rearrange_kind(settings: RearrangeSettings, context: RunContext) -> None:
 
 def adapt_kind(settings: AdaptRunSettings, context: RunContext) -> None:
     """Tune a model in two stages; writes checkpoints and `model/`."""
-    from tokalign_lab import pipeline
+    from tokalign_lab.adaptation.train import adapt
 
-    pipeline.tune(settings, context.folder.path, context.emit, context.interrupt, context.resume)
+    adapt(
+        settings.model,
+        settings.text,
+        settings.tuning,
+        context.folder.path,
+        emit=context.emit,
+        interrupt=context.interrupt,
+        resume=context.resume,
+        max_bytes=settings.max_bytes,
+        device=settings.device,
+    )
 
 
 def project_kind(settings: ProjectSettings, context: RunContext) -> None:
-    """Lay out saved token vectors on a plane."""
-    from tokalign_lab import pipeline
+    """Lay out saved token vectors on a plane; the result goes to the cache of `tokalign_lab.projection`."""
+    from tokalign_lab.projection import FIT_ON, project
+    from tokalign_lab.vectors.token_vectors import TokenVectors
 
-    pipeline.lay_out(settings, context.progress)
+    vectors = [TokenVectors.load(Path(path)) for path in settings.vectors]
+    fit_on = FIT_ON if settings.fit_on is None else settings.fit_on
+    project(vectors, settings.method, settings.shared, fit_on, settings.seed, progress=context.progress)
     context.progress(1.0, "laid out")
 
 

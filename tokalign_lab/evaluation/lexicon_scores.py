@@ -236,7 +236,7 @@ def bleu1(hypothesis: Sequence[int], reference: Sequence[int]) -> float:
     return penalty * matched / c
 
 
-def coverage(lexicon: Lexicon, target: Corpus, seed: int = 0) -> tuple[dict[str, float], dict[str, Interval]]:
+def coverage(lexicon: Lexicon, target: Corpus) -> tuple[dict[str, float], dict[str, Interval]]:
     """Share of target tokens by the origin of their row: of the vocabulary without holes, and of a text.
 
     Origins that do not occur are left out; the shares of each dictionary sum to 1. The text's have intervals over
@@ -253,7 +253,7 @@ def coverage(lexicon: Lexicon, target: Corpus, seed: int = 0) -> tuple[dict[str,
     uses = np.bincount(document * len(names) + place[target.ids], minlength=len(target) * len(names))
     by_document = uses.reshape(len(target), len(names))
     of = np.repeat(by_document.sum(axis=1)[:, None], len(names), axis=1)
-    shares = of_ratio(by_document, of, seed)
+    shares = of_ratio(by_document, of)
     return types, {str(names[i]): shares[i] for i in kept}
 
 

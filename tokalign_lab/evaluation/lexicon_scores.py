@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -81,12 +81,7 @@ class LexiconScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what was not measured is left out."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        values["intervals"] = {
-            measure: {name: interval.to_dict() for name, interval in by_name.items()}
-            for measure, by_name in self.intervals.items()
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def means(self) -> dict[str, Any]:
         """Return what a model card says: the scores by direction, and what they were measured on."""

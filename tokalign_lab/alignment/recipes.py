@@ -84,6 +84,7 @@ def align(
     model: PreTrainedModel | None = None,
     donor: Donor | None = None,
     one_to_one: bool = False,
+    vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> Alignment:
     """Find for each target token what its new row is made of.
 
@@ -107,6 +108,8 @@ def align(
         A model whose tokenizer is the target, and its vocabulary, for `omp`.
     one_to_one
         Give no source row away twice; a token that gets none falls back as one without a vector.
+    vectors
+        Of source and target, to use where the recipe would train GloVe.
 
     Returns
     -------
@@ -120,7 +123,7 @@ def align(
     """
     method = check_recipe(recipe, model, donor, one_to_one, overlap)
     overlap = method.overlap if overlap is None else overlap
-    inputs = Inputs(pair, seed, part(progress, 0.0, 0.8), model, donor)
+    inputs = Inputs(pair, seed, part(progress, 0.0, 0.8), model, donor, vectors)
     source, target = pair.source, pair.target
     seconds: dict[str, float] = {}
     started = time.perf_counter()

@@ -27,6 +27,8 @@ from tokalign_lab.vocabulary import SharedTokens
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from tokalign_lab.vectors.token_vectors import TokenVectors
+
 MIN_COUNT = 5  # of both vectors' settings: rarer tokens have no vector to be found by
 WITHIN = {"p_at_1": 1, "p_at_10": 10}
 
@@ -82,6 +84,7 @@ def held_out_precision(
     overlap: str = "bytes",
     progress: Progress | None = None,
     model: PreTrainedModel | None = None,
+    vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> HeldOutPrecision:
     """Hide shared tokens, align by `recipe`, and see whether each finds its twin.
 
@@ -103,6 +106,8 @@ def held_out_precision(
         the same tokens.
     model
         The source model, for recipes whose vectors are its hidden states.
+    vectors
+        Of source and target, to use where the recipe would train GloVe.
 
     Raises
     ------
@@ -120,7 +125,7 @@ def held_out_precision(
     shared = text_tokens_shared(pair.source, pair.target, overlap)
     hidden = _hide(pair, shared, share, max_tokens, seed)
     kept = text_tokens_shared(pair.source, pair.target, overlap, hidden.target_ids)
-    space = make_space(Inputs(pair, seed, part(progress, 0.0, 0.9), model), kept)
+    space = make_space(Inputs(pair, seed, part(progress, 0.0, 0.9), model, vectors=vectors), kept)
     target_ranks = _ranks(space, hidden.target_ids, hidden.source_ids, pair.source.is_control)
     source_ranks = _ranks(turned_space(space), hidden.source_ids, hidden.target_ids, pair.target.is_control)
     if progress is not None:

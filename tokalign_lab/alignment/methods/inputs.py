@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.progress import Progress
+from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Inputs:
         Called with the share that is done.
     model : PreTrainedModel, optional
         The source model, for the recipes that read it.
+    vectors : tuple of TokenVectors, optional
+        Of source and target, to use where the recipe would train GloVe.
     donor : tuple of PreTrainedModel and Vocabulary, optional
         A model whose tokenizer is the target, and that tokenizer, for `omp`.
     """
@@ -38,6 +41,7 @@ class Inputs:
     progress: Progress | None = None
     model: PreTrainedModel | None = None
     donor: Donor | None = None
+    vectors: tuple[TokenVectors, TokenVectors] | None = None
 
     @property
     def source(self) -> Vocabulary:
@@ -53,4 +57,5 @@ class Inputs:
         """Exchange source and target, for the source-to-target direction; nothing reports progress there."""
         pair = self.pair
         turned = TokenizedPair(pair.target, pair.source, pair.target_corpus, pair.source_corpus, pair.documents)
-        return replace(self, pair=turned, progress=None)
+        vectors = None if self.vectors is None else (self.vectors[1], self.vectors[0])
+        return replace(self, pair=turned, vectors=vectors, progress=None)

@@ -72,7 +72,9 @@ def anchored(inputs: Inputs, shared: SharedTokens) -> Space:
 
 
 def glove(inputs: Inputs, shared: SharedTokens) -> Space:
-    """Train GloVe on each side by itself; `shared` relates nothing."""
+    """Train GloVe on each side by itself, or take the vectors that were given; `shared` relates nothing."""
+    if inputs.vectors is not None:
+        return Space(*inputs.vectors, None, {"vectors": [one.provenance for one in inputs.vectors]})
     from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
 
     settings, pair, progress = GloveSettings(), inputs.pair, part(inputs.progress, 0.0, 0.5)

@@ -26,6 +26,7 @@ from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.held_out import held_out_precision
+from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import SharedTokens, Vocabulary
 
 TEXT = WORDS + "The quick brown fox jumps over the lazy dog. def add(left, right): return left + right. "
@@ -91,6 +92,21 @@ def test_a_recipe_says_what_it_lacks_before_anything_is_done() -> None:
             align(pair, recipe, one_to_one=True)
     with pytest.raises(InputError, match="overlap 'letters'"):
         check_recipe("pieces", overlap="letters")
+
+
+def test_vectors_that_are_given_take_the_place_of_glove() -> None:
+    pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))
+    trained = align(pair, "tokalign-normalised", hidden=np.arange(0, 260, 2))
+    rows = np.random.default_rng(0).standard_normal((260, 8)).astype(np.float32)
+    one, two = (TokenVectors(np.arange(260), rows, np.ones(260), name) for name in ("source", "target"))
+    given = align(pair, "tokalign-vanilla", hidden=np.arange(0, 260, 2), vectors=(one, two))
+    assert given.source_vectors is one
+    assert given.target_vectors is two
+    assert "trained_on" in trained.lexicon.provenance["parameters"]
+    assert "trained_on" not in given.lexicon.provenance["parameters"]
+    found = given.lexicon.table[given.lexicon.table["origin"] == "aligned"]
+    assert len(found) > 100
+    assert found["source_id"].tolist() == found["target_id"].tolist()  # equal rows were given to equal ids
 
 
 # --- baselines

@@ -146,8 +146,8 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
 
 def test_npy_comes_back_with_counts(tmp_path: Path) -> None:
     one = some_vectors()
-    for name, array in (("rows", one.rows), ("rows.ids", one.ids), ("rows.counts", one.counts)):
-        np.save(tmp_path / f"{name}.npy", array[::-1])
+    formats.save_npy(one, tmp_path / "rows.npy")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["rows.counts.npy", "rows.ids.npy", "rows.npy"]
     other = formats.load_npy(tmp_path / "rows.npy", VOCABULARY)
     assert same(one, other)
     assert other.counts.tolist() == one.counts.tolist()

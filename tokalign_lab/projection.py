@@ -36,6 +36,7 @@ METHODS = {
 FIT_ON = 5000  # tokens that UMAP is fitted on: about half a minute on two cores
 NEIGHBOURS = 15
 MIN_DISTANCE = 0.1
+_PLACED_AT_ONCE = 2048
 PLACED_BY = 5  # nearest fitted tokens that place a token that was not fitted
 # Vector methods that give both vocabularies rows in the same coordinates; mapped spaces (VecMap) say so themselves.
 ONE_SPACE = ("anchored", "relative", "hidden-states")
@@ -279,14 +280,14 @@ def _umap(rows: np.ndarray, seed: int, progress: Progress | None) -> np.ndarray:
     return np.asarray(model.fit_transform(rows), dtype=np.float32)
 
 
-def _placed(rows: np.ndarray, fitted_rows: np.ndarray, fitted_xy: np.ndarray, block: int = 2048) -> np.ndarray:
+def _placed(rows: np.ndarray, fitted_rows: np.ndarray, fitted_xy: np.ndarray) -> np.ndarray:
     """Put each row at the mean of its nearest fitted rows, weighted by cosine; float32 (n, 2)."""
     places = np.empty((len(rows), 2), dtype=np.float32)
     k = min(PLACED_BY, len(fitted_rows))
-    for start in range(0, len(rows), block):
-        cosine = rows[start : start + block] @ fitted_rows.T
+    for start in range(0, len(rows), _PLACED_AT_ONCE):
+        cosine = rows[start : start + _PLACED_AT_ONCE] @ fitted_rows.T
         nearest = np.argpartition(cosine, -k, axis=1)[:, -k:]
         weights = np.clip(np.take_along_axis(cosine, nearest, axis=1), 1e-3, None)
         weights /= weights.sum(axis=1, keepdims=True)
-        places[start : start + block] = np.einsum("nk,nkd->nd", weights, fitted_xy[nearest])
+        places[start : start + _PLACED_AT_ONCE] = np.einsum("nk,nkd->nd", weights, fitted_xy[nearest])
     return places

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.evaluation.finding import SEVERITIES, Case, Finding, worst
+from tokalign_lab.evaluation.finding import SEVERITIES, Case, Finding, Findings, worst
 from tokalign_lab.evaluation.mapping_findings import mapping_findings
 from tokalign_lab.evaluation.row_findings import row_findings
 from tokalign_lab.evaluation.text_findings import pair_findings, text_findings
@@ -31,10 +31,8 @@ VERDICTS = {"ok": "good", "warn": "usable", "poor": "poor"}
 
 
 @dataclass(frozen=True)
-class Diagnosis:
-    """What was found, the worst first."""
-
-    findings: list[Finding]
+class Diagnosis(Findings):
+    """What was found about a lexicon, the worst first."""
 
     @property
     def verdict(self) -> str:
@@ -46,16 +44,6 @@ class Diagnosis:
         """Evidence for the verdict: of the findings that decide it; none for "good"."""
         deciding = worst(finding.severity for finding in self.findings)
         return [f.evidence for f in self.findings if f.severity == deciding and deciding != "ok"]
-
-    def finding(self, name: str) -> Finding:
-        """Return the finding of this name.
-
-        Raises
-        ------
-        KeyError
-            If it was not looked at.
-        """
-        return {finding.name: finding for finding in self.findings}[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -67,6 +67,23 @@ class Finding:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What was found, the worst first."""
+
+    findings: list[Finding]
+
+    def finding(self, name: str) -> Finding:
+        """Return the finding of this name.
+
+        Raises
+        ------
+        KeyError
+            If it was not looked at.
+        """
+        return {finding.name: finding for finding in self.findings}[name]
+
+
 class Case:
     """A lexicon with its vocabularies, as arrays over the target's ids.
 

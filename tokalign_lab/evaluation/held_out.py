@@ -8,7 +8,7 @@ seconds. Bilingual lexicon induction is judged the same way (Conneau et al. 2018
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,16 +72,7 @@ class HeldOutPrecision:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the tokens."""
-        return {
-            "p_at_1": self.p_at_1,
-            "p_at_10": self.p_at_10,
-            "n": self.n,
-            "chance": self.chance,
-            "intervals": {
-                measure: {name: interval.to_dict() for name, interval in by_direction.items()}
-                for measure, by_direction in self.intervals.items()
-            },
-        }
+        return {name: value for name, value in asdict(self).items() if name != "hidden"}
 
 
 def held_out_precision(

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -81,12 +81,7 @@ class LexiconScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what was not measured is left out."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        values["intervals"] = {
-            measure: {name: interval.to_dict() for name, interval in by_name.items()}
-            for measure, by_name in self.intervals.items()
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def means(self) -> dict[str, Any]:
         """Return what a model card says: the scores by direction, and what they were measured on."""
@@ -236,7 +231,7 @@ def bleu1(hypothesis: Sequence[int], reference: Sequence[int]) -> float:
     return penalty * matched / c
 
 
-def coverage(lexicon: Lexicon, target: Corpus, seed: int = 0) -> tuple[dict[str, float], dict[str, Interval]]:
+def coverage(lexicon: Lexicon, target: Corpus) -> tuple[dict[str, float], dict[str, Interval]]:
     """Share of target tokens by the origin of their row: of the vocabulary without holes, and of a text.
 
     Origins that do not occur are left out; the shares of each dictionary sum to 1. The text's have intervals over
@@ -253,7 +248,7 @@ def coverage(lexicon: Lexicon, target: Corpus, seed: int = 0) -> tuple[dict[str,
     uses = np.bincount(document * len(names) + place[target.ids], minlength=len(target) * len(names))
     by_document = uses.reshape(len(target), len(names))
     of = np.repeat(by_document.sum(axis=1)[:, None], len(names), axis=1)
-    shares = of_ratio(by_document, of, seed)
+    shares = of_ratio(by_document, of)
     return types, {str(names[i]): shares[i] for i in kept}
 
 

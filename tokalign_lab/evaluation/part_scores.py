@@ -17,7 +17,7 @@ sequences, so that one can see what was lost.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,14 +63,7 @@ class PartScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        values: dict[str, Any] = {
-            name: {
-                kind: {measure: interval.to_dict() for measure, interval in by_measure.items()}
-                for kind, by_measure in getattr(self, name).items()
-            }
-            for name in ("parts", "before", "changes")
-        }
-        return values | {"documents": self.documents}
+        return asdict(self)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from tokalign_lab.errors import InputError, first_line
-from tokalign_lab.evaluation.finding import SEVERITIES, Finding, worst
+from tokalign_lab.evaluation.finding import SEVERITIES, Finding, Findings, worst
 from tokalign_lab.model.folder_case import FolderCase
 from tokalign_lab.model.generation_check import generation
 from tokalign_lab.model.gguf_check import gguf_readiness
@@ -26,7 +26,7 @@ from tokalign_lab.progress import Progress
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Findings):
     """What was found.
 
     Attributes
@@ -37,23 +37,12 @@ class Check:
         Name of a check that could not be made -> the check that failed before it.
     """
 
-    findings: list[Finding]
     left_out: dict[str, str]
 
     @property
     def verdict(self) -> str:
         """Return the worst severity."""
         return worst(finding.severity for finding in self.findings)
-
-    def finding(self, name: str) -> Finding:
-        """Return the finding of this name.
-
-        Raises
-        ------
-        KeyError
-            If it was not looked at.
-        """
-        return {finding.name: finding for finding in self.findings}[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

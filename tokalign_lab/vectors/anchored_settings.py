@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokalign_lab.errors import InputError
+from tokalign_lab.vectors.store import check_at_least_one
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,4 @@ class AnchoredSettings:
     passes: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("dimensions", "window", "min_count", "anchors", "passes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"Anchored vectors need {name} of at least 1, but got {getattr(self, name)}.")
+        check_at_least_one("The anchored recipe", self, "dimensions", "window", "min_count", "anchors", "passes")

@@ -21,11 +21,10 @@ import numpy as np
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
 from tokalign_lab.spelling import text_of
-from tokalign_lab.vectors.store import remembered
+from tokalign_lab.vectors.store import check_at_least_one, remembered
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vectors.word2vec import (
     Sentences,
-    check_at_least_one,
     gensim_settings,
     pieces,
     train_on,
@@ -90,12 +89,8 @@ def fasttext_vectors(
         Whose strings (`Vocabulary.raw_token`) are the words.
     settings
         FOCUS's when None.
-    seed
-        Of everything that is drawn; the same seed gives the same bits.
-    progress
-        Told after every epoch.
-    cached
-        Keep the result in the cache folder, by content.
+    seed, progress, cached
+        As in `word2vec.word2vec_vectors`.
 
     Raises
     ------

@@ -96,8 +96,20 @@ def load_vectors(path: Path, vocabulary: Vocabulary) -> TokenVectors:
     return vectors
 
 
+def save_npy(vectors: TokenVectors, path: Path) -> None:
+    """Write the rows to `path` and, next to it, NAME.ids.npy and NAME.counts.npy in the same order."""
+    path = Path(path)
+    for name, array in (
+        (path, vectors.rows),
+        (_beside(path, "ids"), vectors.ids),
+        (_beside(path, "counts"), vectors.counts),
+    ):
+        with atomic_file(name) as temporary, open(temporary, "wb") as file:
+            np.save(file, array)
+
+
 def load_npy(path: Path, vocabulary: Vocabulary) -> TokenVectors:
-    """Read a matrix of vectors, NAME.npy; NAME.ids.npy and NAME.counts.npy next to it hold a number for each row.
+    """Read a matrix of vectors; what `save_npy` puts beside it names the rows.
 
     Without NAME.ids.npy there must be a row for every id, 0 to size - 1; without NAME.counts.npy counts are ranks.
 

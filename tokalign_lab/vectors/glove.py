@@ -25,7 +25,7 @@ from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vectors.cooccurrence import Counts
-from tokalign_lab.vectors.store import remembered
+from tokalign_lab.vectors.store import check_at_least_one, remembered
 from tokalign_lab.vectors.text_counts import text_counts
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
@@ -51,9 +51,7 @@ class GloveSettings:
     min_count: int = 5
 
     def __post_init__(self) -> None:
-        for name, least in (("dimensions", 1), ("window", 1), ("iterations", 1), ("min_count", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"GloVe needs {name} of at least {least}, but got {getattr(self, name)}.")
+        check_at_least_one("GloVe", self, "dimensions", "window", "iterations", "min_count")
         if not (self.x_max > 0 and self.learning_rate > 0):
             raise InputError("GloVe needs x_max and learning_rate above 0.")
 

@@ -26,3 +26,16 @@ def remembered(corpus: Corpus, settings: dict[str, Any], train: Callable[[], Tok
     folder = cache_folder() / "vectors" / hash_of(item.encode() for item in parts)[:32]
     kept = cached_folder(folder, lambda temporary: train().save(temporary / "vectors.npz"))
     return TokenVectors.load(kept / "vectors.npz")
+
+
+def check_at_least_one(method: str, settings: object, *names: str) -> None:
+    """Refuse settings below 1.
+
+    Raises
+    ------
+    InputError
+        Naming the first that is.
+    """
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise InputError(f"{method} needs {name} of at least 1, but got {getattr(settings, name)}.")

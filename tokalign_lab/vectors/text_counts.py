@@ -75,21 +75,15 @@ def text_counts(
 
     Parameters
     ----------
-    corpus
-        The text as ids of one vocabulary.
-    vocabulary_size
-        `Vocabulary.size`.
-    window
-        Farthest distance that counts, in tokens to either side.
-    min_count
-        Least number of occurrences of a token that is kept.
+    corpus, vocabulary_size, cached
+        As in `glove.glove_vectors`.
+    window, min_count
+        Farthest distance that counts, in tokens to either side; least number of occurrences of a token that is kept.
     max_bytes
         Memory that counting may hold at once; more of it is faster, and the result is the same. The tokenised text
         is memory-mapped and does not count; nor does a result that is not cached.
     progress
         Told after every part of the text.
-    cached
-        Keep the result in the cache folder, by content.
     device
         "cpu", or a GPU such as "cuda", on which each part is counted; a GPU where there is one when None.
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
-from tokalign_lab.vectors.store import remembered
+from tokalign_lab.vectors.store import check_at_least_one, remembered
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 if TYPE_CHECKING:
@@ -62,20 +62,12 @@ def word2vec_vectors(
 
     Parameters
     ----------
-    corpus
-        The text as ids of one vocabulary.
-    vocabulary_size
-        `Vocabulary.size`.
+    corpus, vocabulary_size, settings, progress, cached
+        As in `glove.glove_vectors`.
     algorithm
         "cbow" or "skip-gram".
-    settings
-        The paper's when None.
     seed
         Of the first values, the drawn neighbours and the shrunk windows; the same seed gives the same bits.
-    progress
-        Told after every epoch.
-    cached
-        Keep the result in the cache folder, by content.
 
     Raises
     ------
@@ -168,16 +160,3 @@ def train_on(model: Any, sentences: Any, min_count: int, progress: Progress | No
     if not len(model.wv):
         raise InputError(f"No token occurs {min_count} times in the text; give more text.")
     model.train(sentences, total_examples=model.corpus_count, epochs=model.epochs, callbacks=[Reporter()])
-
-
-def check_at_least_one(method: str, settings: object, *names: str) -> None:
-    """Refuse settings below 1.
-
-    Raises
-    ------
-    InputError
-        Naming the first that is.
-    """
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise InputError(f"{method} needs {name} of at least 1, but got {getattr(settings, name)}.")

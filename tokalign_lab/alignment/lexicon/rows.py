@@ -59,25 +59,19 @@ class LexiconRows:
         self.margin[target_id] = 1.0
 
     def mix(
-        self,
-        target_id: int,
-        sources: Sequence[int],
-        weights: Sequence[float],
-        origin: str,
-        scale: bool = True,
-        mean_weight: float = 0.0,
+        self, target_id: int, sources: Sequence[int], weights: Sequence[float], origin: str, scale: bool = True
     ) -> None:
-        """Let a target token inherit a weighted sum of source rows, and of their mean.
+        """Let a target token inherit a weighted sum of source rows.
 
         A source that is named twice is added up. `source_id` becomes the heaviest one, the first of equals. Weights
-        are scaled to sum to 1 with `mean_weight`, unless `scale` is False.
+        are scaled to sum to 1, unless `scale` is False.
         """
         ids, total = _added_up(sources, weights)
         if scale:
-            total *= (1 - mean_weight) / total.sum()
+            total /= total.sum()
         self.sources[target_id] = ids
         self.weights[target_id] = total.astype(np.float32)
-        self.mean_weight[target_id] = mean_weight
+        self.mean_weight[target_id] = 0.0
         self.source_id[target_id] = ids[int(np.argmax(total))]
         self.origin[target_id] = origin
 

@@ -57,5 +57,5 @@ class Inputs:
         """Exchange source and target, for the source-to-target direction; nothing reports progress there."""
         pair = self.pair
         turned = TokenizedPair(pair.target, pair.source, pair.target_corpus, pair.source_corpus, pair.documents)
-        vectors = None if self.vectors is None else self.vectors[::-1]
-        return replace(self, pair=turned, progress=None, vectors=vectors)
+        vectors = None if self.vectors is None else (self.vectors[1], self.vectors[0])
+        return replace(self, pair=turned, vectors=vectors, progress=None)

@@ -42,6 +42,7 @@ from threadpoolctl import threadpool_limits
 from tokalign_lab.alignment.methods.induction import Dictionary, induce
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
+from tokalign_lab.vectors.store import check_at_least_one
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 
 _FIRST_KEEP, _GROWTH = 0.1, 2.0
@@ -74,9 +75,7 @@ class VecMapSettings:
     last_patience: int = 2
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < 1:
-                raise InputError(f"VecMap needs {name} of at least 1, but got {value}.")
+        check_at_least_one("VecMap", self, *asdict(self))
 
 
 def vecmap(

@@ -81,9 +81,9 @@ class Neighbourhoods:
         known = partners[source.positions_of(partners) >= 0]
         self._reference = {"target": of_target, "source": np.union1d(known, _most_frequent(source))}
 
-    def around(self, space: str, token_id: int, k: int = NEIGHBOURS) -> list[tuple[int, float]]:
+    def around(self, space: str, token_id: int) -> list[tuple[int, float]]:
         """Find the nearest other tokens of one space; see `Neighbourhood.of`."""
-        return self._one[space].of(token_id, k)
+        return self._one[space].of(token_id, NEIGHBOURS)
 
     def overlap(self, target_ids: NDArray[Any]) -> NDArray[np.float32]:
         """Share of each target token's neighbours whose partners are neighbours of its own partner.

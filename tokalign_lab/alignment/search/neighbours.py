@@ -22,6 +22,7 @@ from tokalign_lab.vectors.token_vectors import unit_rows
 if TYPE_CHECKING:
     from tokalign_lab.alignment.search.block_search import Best
 
+_NEIGHBOURHOOD = 10  # vectors that r of CSLS is the mean over, in both papers
 _GPU_PAYS = 1 << 32  # products below this many similarities are done before a GPU is awake
 
 
@@ -103,17 +104,13 @@ def nearest_csls(
     return positions, scores - of_queries[:, None]
 
 
-def density(
-    one: NDArray[Any], other: NDArray[Any], neighbourhood: int = 10
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean cosine of each vector to its nearest of the other side: r of CSLS, both ways, in one pass.
+def density(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean cosine of each vector to its ten nearest of the other side: r of CSLS, both ways, in one pass.
 
     Parameters
     ----------
     one, other
         float (n, d) and (m, d); scaled to length 1 here.
-    neighbourhood
-        Number of neighbours (10 in both papers).
 
     Returns
     -------
@@ -127,7 +124,7 @@ def density(
     """
     _check(one, other)
     _check(other, one)
-    _, of_one, of_other = _best(unit_rows(one), unit_rows(other), neighbourhood, of_keys=True)
+    _, of_one, of_other = _best(unit_rows(one), unit_rows(other), _NEIGHBOURHOOD, of_keys=True)
     means = of_one.mean(axis=1, dtype=np.float64), of_other.mean(axis=1, dtype=np.float64)
     return means[0].astype(np.float32), means[1].astype(np.float32)
 

@@ -8,6 +8,7 @@ import math
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.document_bits import document_bits
+from tokalign_lab.model.tokenizer_checks import unreachable_tokens
 from tokalign_lab.token_list import TokenList, save_tokens
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -200,6 +202,13 @@ def test_both_marks_at_once_and_a_token_that_is_nothing_but_a_mark() -> None:
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     vocabulary = view(backend, unk_token="<unk>")
     assert vocabulary.token_bytes == (None, b" a", b"b", b" a", b"##")
+
+
+def test_parts_of_words_are_found_reachable() -> None:
+    vocabulary = trained(pre_tokenizers.BertPreTokenizer(), end_of_word_suffix="</w>")
+    found = unreachable_tokens(SimpleNamespace(vocabulary=vocabulary))
+    assert found.values["unreachable"] == 6, "punctuation, which is always a word of its own"
+    assert not any(character.isalnum() for character in "".join(found.examples))
 
 
 # Text that the tokenizer cannot spell (h13)

@@ -46,12 +46,9 @@ class Spelling:
             return cls("wordpiece", prefix=model.get("continuing_subword_prefix", "##"))
         before, cuts, after = (_flatten(state.get(place)) for place in ("normalizer", "pre_tokenizer", "decoder"))
         types = {part.get("type") for part in [*before, *cuts, *after]}
-        marks = {
-            "prefix": model.get("continuing_subword_prefix") or "",
-            "suffix": model.get("end_of_word_suffix") or "",
-        }
+        prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
         if "ByteLevel" in types:
-            return cls("byte-level", **marks)
+            return cls("byte-level", False, prefix, suffix)
         replaces = any(
             part.get("type") == "Replace" and "▁" in (part.get("content"), str(part.get("pattern", {}).get("String")))
             for part in [*before, *after]
@@ -59,9 +56,9 @@ class Spelling:
         if "Metaspace" in types or replaces:
             fallback = bool(model.get("byte_fallback")) or "ByteFallback" in types
             space = next((part["replacement"] for part in [*cuts, *after] if part.get("type") == "Metaspace"), "▁")
-            return cls("sentencepiece", fallback, space=space, **marks)
+            return cls("sentencepiece", fallback, prefix, suffix, space)
         drops_spaces = not _DROP_SPACES.isdisjoint(part.get("type") for part in cuts)
-        return cls("wordpiece" if marks["prefix"] and drops_spaces else "plain", **marks)
+        return cls("wordpiece" if prefix and drops_spaces else "plain", False, prefix, suffix)
 
     def is_byte_fallback(self, token: str) -> bool:
         """Whether a token is SentencePiece's `<0xNN>`."""

@@ -40,7 +40,8 @@ PROBES = {
 }
 UNREACHABLE_WARN, UNREACHABLE_FAIL = 0.02, 0.1
 """Shares of the vocabulary. The worst of the tokenizers above has 1.3 %; a tenth means lost merges or normaliser."""
-_CONTEXTS = ("", "\n", "a")  # after a line end there is no dummy space; "a" makes a WordPiece go on
+# after a line end there is no dummy space; "a" before makes a WordPiece go on, "a" behind keeps `</w>` away
+_CONTEXTS = (("", ""), ("\n", ""), ("a", ""), ("", "a"), ("a", "a"))
 _MARK = re.compile(r"<[^\s<>]{1,40}>")
 _EXAMPLES = 5
 
@@ -114,8 +115,8 @@ def _spelled(vocabulary: Vocabulary) -> tuple[dict[int, str], list[int]]:
 def _never_seen(vocabulary: Vocabulary, texts: dict[int, str]) -> list[int]:
     """Tokens that the tokenizer gives for their own text in no context."""
     left = list(texts)
-    for context in _CONTEXTS:
-        encoded = vocabulary.encode([context + texts[i] for i in left])
+    for before, behind in _CONTEXTS:
+        encoded = vocabulary.encode([before + texts[i] + behind for i in left])
         left = [i for i, found in zip(left, encoded, strict=True) if i not in found]
     return left
 

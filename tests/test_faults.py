@@ -374,6 +374,11 @@ def test_edits_of_impossible_values_are_refused(
     edits = LexiconEdits(lexicon, path)
     edits.choose(4, 5) if action == "choose" else edits.reject(4)
     said = json.loads(path.read_text())
+    path.write_bytes(path.read_bytes().replace(b'"target_id": 4', b'"target_id": 5'))
+    with pytest.raises(InputError, match="damaged"):
+        LexiconEdits(lexicon, path)
+    write_json(path, said)
+    said.pop("sha256")
     assert len(LexiconEdits(lexicon, path).done) == 1
     for list_name in ("done", "undone"):
         write_json(path, {**said, list_name: [{**said["done"][0], field: wrong}]})
@@ -719,3 +724,16 @@ def _answer(url: str, server: subprocess.Popen[str]) -> Any:
         except (urllib.error.URLError, OSError):
             assert time.monotonic() < deadline
             time.sleep(0.3)
+
+
+# --- all of it, by seed
+
+
+def test_a_minute_of_the_bench_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    import faults as bench
+
+    rows, failures = bench.run(injections=12, seed=1)
+    assert failures == []
+    assert sum(row["injected"] for row in rows) > 200
+    assert {row["of"] for row in rows} > {"corpus", "lexicon", "checkpoint", "run", "edits"}

@@ -19,7 +19,8 @@ _OPTIONAL: dict[str, type] = {
     "name": str, "pid": int, "pid_started": float, "cwd": str, "versions": dict, "ended": str, "error": str,
     "deleted": str, "was": str,
 }  # fmt: skip
-# Of settings, those that every reader of runs looks at; the kind checks the others when it starts.
+# Settings of these kinds that readers of runs look at; the kind checks the others when it starts.
+_KINDS = ("align", "rearrange", "adapt", "measure", "score")
 _SETTINGS: dict[str, type] = {
     "source": str, "target": str, "model": str, "donor": str, "lexicon": str, "recipe": str, "teacher": str,
     "text": list, "steps": int, "seed": int, "max_bytes": int,
@@ -76,13 +77,14 @@ def _check(content: Any) -> None:
         _check_type(name, content[name], kind)
     for name, kind in _OPTIONAL.items():
         _check_type(name, content.get(name), kind)
+    settings = content["settings"] if content["kind"] in _KINDS else {}
     for name, kind in _SETTINGS.items():
-        _check_type(name, content["settings"].get(name), kind)
+        _check_type(name, settings.get(name), kind)
     if content["state"] not in STATES:
         raise ValueError(f"its state {content['state'][:50]!r} is none")
     if not 0 < (content.get("pid") or 1) < 2**31:
         raise ValueError(f"its pid {content['pid']} is none")
-    if not all(isinstance(text, str) for text in content["settings"].get("text") or []):
+    if not all(isinstance(text, str) for text in settings.get("text") or []):
         raise ValueError("its text is no list of names")
 
 

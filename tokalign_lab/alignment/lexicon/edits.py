@@ -29,7 +29,7 @@ from tokalign_lab.alignment.lexicon.rows import NO_TOKEN, LexiconRows
 from tokalign_lab.alignment.methods.mixture import output_parts
 from tokalign_lab.alignment.methods.pieces import main_piece, spell
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import write_json
+from tokalign_lab.files import hash_of, write_json
 from tokalign_lab.provenance import now
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -176,7 +176,7 @@ class LexiconEdits:
         return {target_id: edit for target_id, edit in last.items() if edit.action != "restore"}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, as they stand in the file."""
+        """Plain JSON values, as in the file, which has a hash of them too."""
         return {
             "lexicon": self.lexicon.key,
             "done": [asdict(edit) for edit in self.done],
@@ -191,7 +191,8 @@ class LexiconEdits:
 
     def _write(self) -> None:
         if self.path is not None:
-            write_json(self.path, self.to_dict())
+            content = self.to_dict()
+            write_json(self.path, {**content, "sha256": _hash(content)})
 
     def _check(self, target_id: int, source_id: int = 0) -> None:
         sizes = {side: self.lexicon.provenance[side]["size"] for side in ("source", "target")}
@@ -204,10 +205,13 @@ class LexiconEdits:
     def _read(self, path: Path) -> None:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            expected = content.pop("sha256", None)  # earlier versions wrote none
+            if expected is not None and expected != _hash(content):
+                raise ValueError
             made_for = content["lexicon"]
             done, undone = ([_edit(values) for values in content[name]] for name in ("done", "undone"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"'{path}' holds no edits of a lexicon ({type(error).__name__}); name another.") from error
+            raise InputError(f"'{path}' holds no edits of a lexicon, or damaged ones; name another file.") from error
         if made_for != self.lexicon.key:
             raise InputError(
                 f"The edits in '{path}' were made on another lexicon; open that one, or name another file for this."
@@ -302,6 +306,10 @@ def _overlaid(
             column[target_id] = values[place]
         result[name] = column
     return result
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hash_of([json.dumps(content, sort_keys=True).encode()])
 
 
 def _edit(values: dict[str, Any]) -> Edit:

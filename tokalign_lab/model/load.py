@@ -15,6 +15,7 @@ import torch
 
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.model.quantised import dequantize_options, quantization_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,6 +45,23 @@ def load_model(
     """
     place = device if isinstance(device, torch.device) else pick_device(device)
     return _complete(name, dtype=dtype).to(place).eval()
+
+
+def load_dequantized(name: str) -> PreTrainedModel:
+    """Load a quantised model with plain weights, in bfloat16 on the CPU; another model as it is.
+
+    Raises
+    ------
+    InputError
+        As `load_model`, or when the method needs a package and a GPU for that.
+    """
+    quantization = quantization_of(files_of(name))
+    if quantization is None:
+        return load_model(name, device="cpu", dtype="auto")
+    model = _complete(name, **dequantize_options(quantization)).eval()
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model
 
 
 def load_outline(name: str) -> PreTrainedModel:
@@ -88,7 +106,10 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
         model, report = AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=False, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        quantised = quantization_of(Path(folder)) is not None  # packages for it raise what they like
+        if not quantised and not isinstance(error, OSError | ValueError | KeyError):
+            raise
         raise InputError(f"The model {name!r} cannot be loaded: {first_line(error)}.") from error
     return model, report
 

@@ -1,8 +1,9 @@
 """Give a model the rows its new vocabulary asks for.
 
-TokAlign step 4. The two matrices, a head's bias, and further tables with a row a token are built by `rows`; here the model around them is made to fit:
-its sizes, the special ids in its configurations, its ties. A model whose matrices are tied is untied where the lexicon
-makes them apart. Nothing else in the model changes. `rearrange` works on a model in memory, `stream` on its files.
+TokAlign step 4. The two matrices, a head's bias, and further tables with a row a token are built by `rows`; here the
+model around them is made to fit: its sizes, the special ids in its configurations, its ties. A model whose matrices are
+tied is untied where the lexicon makes them apart. Nothing else in the model changes. `rearrange` works on a model in
+memory, `stream` on its files.
 """
 
 from __future__ import annotations
@@ -69,6 +70,12 @@ class NewMatrices:
         self.tied = old_output.weight is old_input.weight and (keep_tied or not lexicon.has_output)
         self._seed = seed
         rows = [int(module.weight.shape[0]) for module in (old_input, old_output)]
+        said = model.config.get_text_config().vocab_size
+        if rows[0] != said:  # CPM-Ant's prompts have rows behind the vocabulary's
+            raise InputError(
+                f"The model's embedding has {rows[0]} rows and its configuration a vocab_size of {said}; the other "
+                "rows are for something else than tokens, so it cannot have another vocabulary."
+            )
         check_positions(model, target)
         self._lexicon, self._without = lexicon, source.start_id or 0
         self._input = plan_rows(lexicon, source, target, rows[0], self.size)

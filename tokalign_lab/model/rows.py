@@ -115,7 +115,7 @@ def plan_rows(
         raise InputError(
             f"The lexicon has {len(table)} rows, but the target vocabulary {target.name} {target.size} ids."
         )
-    if source.size - rows > _MISSING_SHARE * rows:
+    if beyond is None and source.size - rows > _MISSING_SHARE * rows:
         raise InputError(
             f"The tokenizer {source.name} has ids up to {source.size - 1}, but the model only {rows} rows; "
             "give the model's own tokenizer as source."

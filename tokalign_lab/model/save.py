@@ -12,20 +12,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.files import atomic_folder, holds_only, write_json
+from tokalign_lab.model.card import card_text
 from tokalign_lab.model.save_config import add_older_names
-from tokalign_lab.model.save_tokenizer import CODE_FILE, for_prompts, save_tokenizer
+from tokalign_lab.model.save_tokenizer import CODE_FILE, copy_sentencepiece, for_prompts, save_tokenizer
 from tokalign_lab.model.saved_model_check import check_loads_alike
+from tokalign_lab.model.special_tokens import lost_with
 from tokalign_lab.provenance import installed_versions
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 # names of the files that transformers and this module write into a model's folder
 _WRITTEN = (
     r"tokalign\.json|README\.md|(generation_)?config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|"
     r"tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja|" + re.escape(CODE_FILE)
 )
+
+
+_QUESTION = [{"role": "user", "content": "Hello"}]
+_ANSWERED = [*_QUESTION, {"role": "assistant", "content": "Hi"}]
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "time",
+        "description": "The time",
+        "parameters": {"type": "object", "properties": {"zone": {"type": "string", "description": "Where"}}},
+    },
+}
+CONVERSATIONS: tuple[dict[str, Any], ...] = (
+    {"conversation": _ANSWERED},
+    {"conversation": [*_ANSWERED, *_ANSWERED, *_QUESTION], "add_generation_prompt": True},
+    {"conversation": [{"role": "system", "content": "Be kind"}, *_QUESTION], "add_generation_prompt": True},
+    {"conversation": _QUESTION, "tools": [_TOOL], "add_generation_prompt": True},
+)
+"""What a chat template is tried on: arguments of `apply_chat_template`. All templates render the first."""
 
 
 def save_model(
@@ -50,7 +71,8 @@ def save_model(
         provenance), `training`, `scores`.
     source
         The vocabulary the model had before. Its chat template, which the model was trained with, is kept when
-        all of its control strings are control tokens of the new vocabulary; else the new tokenizer keeps its own.
+        all of its control strings are control tokens of the new vocabulary (see `keep_special_tokens`); else the new
+        tokenizer keeps its own, and `tokalign.json` says under `lost` what is gone.
 
     Returns
     -------
@@ -77,7 +99,7 @@ def is_saved_model(folder: Path) -> bool:
 
 def save_beside(
     folder: Path, name: str, vocabulary: Vocabulary, card: dict[str, Any] | None, source: Vocabulary | None
-) -> None:
+) -> list[str]:
     """Write all that stands beside the weights: tokenizer, model card, provenance.
 
     Parameters
@@ -89,6 +111,11 @@ def save_beside(
     vocabulary, card, source
         As for `save_model`.
 
+    Returns
+    -------
+    list of str
+        What the source's tokenizer had and this one has not, a sentence each.
+
     Raises
     ------
     InputError
@@ -99,7 +126,10 @@ def save_beside(
     template = None if source is None else source.tokenizer.chat_template
     if source is not None and isinstance(template, str) and template_fits(template, source, vocabulary):
         tokenizer.chat_template = template
+    copy_sentencepiece(vocabulary, folder)
     save_tokenizer(tokenizer, folder)
+    lost = [*(card or {}).get("lost", ())]
+    lost += [] if source is None else lost_with(source, vocabulary, tokenizer.chat_template)
     provenance = {
         **(card or {}),
         "tokenizer": {
@@ -111,8 +141,11 @@ def save_beside(
     }
     if source is not None and _adds_start(source) and not _adds_start(vocabulary):
         provenance["begin_texts_with"] = vocabulary.raw_token(vocabulary.start_id or 0)
+    if lost:
+        provenance["lost"] = lost
     write_json(folder / "tokalign.json", provenance)
     (folder / "README.md").write_text(card_text(name, provenance, tokenizer), encoding="utf-8")
+    return lost
 
 
 def _adds_start(vocabulary: Vocabulary) -> bool:
@@ -134,60 +167,15 @@ def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool
                 return False
     if any(role not in target.roles for role in re.findall(r"\b(bos|eos|unk|pad)_token\b", template)):
         return False
-    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
-    try:
-        target.tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
-    except Exception:  # a template is a program: it may fail in any way
-        return False
-    return True
+    return all(_renders(template, conversation, source, target) for conversation in CONVERSATIONS)
 
 
-def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
-    """Write the model card in Markdown."""
-    lexicon = provenance.get("lexicon") or {}
-    lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [tokalign-lab, vocabulary-adaptation]",
-        "---",
-        f"# {name}",
-        "",
-    ]
-    origin = provenance.get("model", "a language model")
-    lines.append(f"{origin} with the vocabulary of {provenance['tokenizer']['name']}, made with tokalign-lab.")
-    lines += ["", "| | |", "|---|---|"]
-    rows: dict[str, Any] = {"made from": origin}
-    if lexicon:
-        rows["tokenizers"] = f"{lexicon['source']['name']} → {lexicon['target']['name']}"
-        rows["recipe"] = f"{lexicon['recipe']}, seed {lexicon['seed']}"
-        rows["text"] = f"{lexicon['text_bytes']:,} bytes, SHA-256 {lexicon['text_hash']}"
-        rows |= _score_rows(lexicon.get("scores") or {})
-    rows["vocabulary"] = f"{provenance['tokenizer']['size']:,} ids"
-    if "begin_texts_with" in provenance:
-        rows["begin texts with"] = (
-            f"`{provenance['begin_texts_with']}`: the model was trained with such a token and this tokenizer adds none"
-        )
-    rows["chat template"] = "yes" if tokenizer.chat_template else "none"
-    for group in ("calibration", "training", "scores"):
-        rows.update({key: value for key, value in (provenance.get(group) or {}).items() if not isinstance(value, dict)})
-    rows["versions"] = ", ".join(f"{package} {version}" for package, version in provenance["versions"].items())
-    lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
-    lines += ["", "`tokalign.json` holds the same for programs.", ""]
-    return "\n".join(lines)
-
-
-def _score_rows(scores: dict[str, Any]) -> dict[str, str]:
-    """Write a lexicon's scores, both directions in a row."""
-    names = {"bleu1": "BLEU-1", "sentence_score": "sentence score", "bert_score": "BERTScore"}
-    directions = (("target_to_source", "target to source"), ("source_to_target", "source to target"))
-    return {
-        f"lexicon's {shown}": ", ".join(f"{scores[name][way]:.4f} {written}" for way, written in directions)
-        + f" ({scores['documents' if name == 'bleu1' else 'sentences']:,} held-out documents)"
-        for name, shown in names.items()
-        if name in scores
-    }
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) and abs(value) >= 0.01 else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+def _renders(template: str, conversation: dict[str, Any], source: Vocabulary, target: Vocabulary) -> bool:
+    """Whether the target's tokenizer renders a conversation, where the source's does; a plain one has to work."""
+    for vocabulary in (target, source):
+        try:
+            vocabulary.tokenizer.apply_chat_template(**conversation, chat_template=template, tokenize=False)
+        except Exception:  # a template is a program: it may fail in any way, on purpose too
+            continue
+        return vocabulary is target
+    return conversation is not CONVERSATIONS[0]

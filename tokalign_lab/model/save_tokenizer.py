@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from tokenizers import Tokenizer
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.files import write_json
 from tokalign_lab.token_table import ROLES, encode_plainly
+from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +54,7 @@ class TargetTokenizer(PreTrainedTokenizerFast):
 '''
 # of classes that build their tokenizer anew; with the class below they would change what tokenizer.json says
 _OF_A_CLASS = ("backend", "is_local", "auto_map", "add_bos_token", "add_eos_token", "local_files_only", "legacy")
+_OF_A_TOKEN = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
 
 
 def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -94,6 +97,10 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     extra = settings.pop("extra_special_tokens", None)
     if extra:  # transformers 4.57 wants a mapping under this name; both read the older one
         settings["additional_special_tokens"] = list(extra.values() if isinstance(extra, dict) else extra)
+    settings["added_tokens_decoder"] = {  # llama.cpp's converter looks for added tokens here
+        str(token_id): {name: getattr(token, name) for name in _OF_A_TOKEN}
+        for token_id, token in sorted(tokenizer.added_tokens_decoder.items())
+    }
     write_json(path, settings)
     difference = difference_of(tokenizer, folder)
     if difference is not None:
@@ -106,6 +113,30 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
             f"AutoTokenizer makes another tokenizer of the folder, because its model is of type {model_type!r}: "
             f"{difference}; choose another target tokenizer for this model."
         )
+
+
+def copy_sentencepiece(vocabulary: Vocabulary, folder: Path) -> None:
+    """Copy a target's SentencePiece model, which converters to GGUF read, into a folder, if it has its ids."""
+    import sentencepiece
+
+    for path in _sentencepiece_files(vocabulary.name):
+        try:
+            pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except Exception:  # a tiktoken file may have the same name
+            continue
+        size = pieces.get_piece_size()
+        if size <= vocabulary.size and all(pieces.id_to_piece(i) == vocabulary.raw_token(i) for i in range(size)):
+            shutil.copyfile(path, folder / "tokenizer.model")
+            return
+
+
+def _sentencepiece_files(name: str) -> list[Path]:
+    from tokalign_lab.catalog import cached_path, is_known
+
+    place = cached_path(name) if is_known(name) else Path(name).expanduser()
+    if place is None or not place.exists():
+        return []
+    return sorted(place.glob("tokenizer.model*")) if place.is_dir() else [place] * (place.suffix == ".model")
 
 
 def difference_of(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:

@@ -53,6 +53,6 @@ def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     training = model.training
     model.eval()
     try:
-        return model(ids.to(model.device), use_cache=False).logits.float()
+        return torch.nan_to_num(model(ids.to(model.device), use_cache=False).logits.float())
     finally:
         model.train(training)

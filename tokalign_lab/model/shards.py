@@ -21,6 +21,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.load import load_outline, quiet
+from tokalign_lab.model.quantised import check_rows_are_plain, method_of, plain_config, quantization_of
 from tokalign_lab.model.rearrange import say_untied
 from tokalign_lab.model.vocabulary_tensors import further_tables, names_in_model, vocabulary_parameters
 
@@ -45,12 +46,15 @@ class Shards:
         tensors that fill it, at least one each; tied matrices have the same. A tensor of the files with a row a token
         that fills nothing, as of a head that predicts more than the next token, is "input NAME" or "output NAME",
         after the matrix it is made like.
+    quantization : dict or None
+        What `config.json` says of it; `outline` is then the same model with plain weights.
     """
 
     folder: Path
     file_of: dict[str, str]
     outline: PreTrainedModel
     names: dict[str, list[str]]
+    quantization: dict[str, Any] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Shards | None:
@@ -59,19 +63,25 @@ class Shards:
         Raises
         ------
         InputError
-            As `load_outline` and `further_tables`, or when the files hold a tensor of unknown use that may have a row
-            a token.
+            As `load_outline`, `further_tables` and `check_rows_are_plain`, or when the files hold a tensor of unknown
+            use that may have a row a token.
         """
         file_of = files_of_tensors(folder)
         if file_of is None:
             return None
-        outline = load_outline(str(folder))
+        quantization = quantization_of(folder)
+        outline = load_outline(str(folder)) if quantization is None else _outline_of_quantised(folder)
         shapes: dict[str, tuple[int, ...]] = {}
+        dtypes: dict[str, str] = {}
         for file in sorted(set(file_of.values())):
             with safe_open(folder / file, "pt") as shard:
-                shapes |= {name: tuple(shard.get_slice(name).get_shape()) for name in shard.keys()}  # noqa: SIM118
-        found = cls(folder, file_of, outline, _names_in_files(outline, shapes))
+                slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118
+                shapes |= {name: tuple(piece.get_shape()) for name, piece in slices.items()}
+                dtypes |= {name: piece.get_dtype() for name, piece in slices.items()}
+        found = cls(folder, file_of, outline, _names_in_files(outline, shapes), quantization)
         found._tie()
+        if quantization is not None:
+            check_rows_are_plain(found.names, dtypes, method_of(quantization))
         return found if all(found.names.values()) else None
 
     def read(self, name: str) -> torch.Tensor:
@@ -101,6 +111,13 @@ def files_of_tensors(folder: Path) -> dict[str, str] | None:
         file_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return file_of
     return None
+
+
+def _outline_of_quantised(folder: Path) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"), quiet():
+        return AutoModelForCausalLM.from_config(plain_config(folder), trust_remote_code=False)
 
 
 def _names_in_files(outline: PreTrainedModel, shapes: dict[str, tuple[int, ...]]) -> dict[str, list[str]]:

@@ -2,13 +2,21 @@
 
 A model that keeps its source's `eos_token_id` after the swap never stops, or stops at "!": upstream's converted
 Pythia does. `config` and `generation_config` each name bos, eos and pad, eos may be a list, and some models name
-more. Every one becomes the target's id of the same role, or of the same control string, or is dropped.
+more: the token that stands for an image, the one that begins it. Every one becomes the target's id of the same role,
+of the same control string or of the same bytes, or is dropped.
+
+An id that is dropped must not change what the model computes. What marks the place of an image does, and so does pad
+where positions are counted from it: without the same token such a model is refused.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
+from tokalign_lab.errors import InputError
 from tokalign_lab.vocabulary import Vocabulary, shared_roles
 
 if TYPE_CHECKING:
@@ -16,43 +24,122 @@ if TYPE_CHECKING:
 
 _ROLES = ("bos", "eos", "pad")
 _LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "forced_decoder_ids", "sequence_bias")
+_NAMES_AN_ID = re.compile(r"(\w+_)?token_(id|index)(s|es)?|(bos|eos|pad|unk|mask|sep|cls)_(id|index)")
+_PLACEHOLDER = re.compile(r"image|video|vision|audio|speech|modal|(^|_)[be]o[aiv]_")
 
 
 def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary) -> None:
-    """Rewrite the special ids in `model.config` and `model.generation_config`, in place."""
-    roles = set(target.roles.values())
-    # a role may inherit its row from another role (a new bos from the old eos), but bos does not end a text
-    controls = {old: new for new, old in shared_roles(source, target).items() if new not in roles}
-    same_role = {source.roles[role]: target.roles[role] for role in source.roles if role in target.roles}
-    configs: list[Any] = [model.config, model.generation_config]
-    text_config = model.config.get_text_config()
-    if text_config is not model.config:
-        configs.append(text_config)
-    for config in configs:
-        if config is not None:
-            _move(config, controls, same_role, target)
+    """Rewrite the special ids in `model.config`, its parts and `model.generation_config`, in place.
+
+    Raises
+    ------
+    InputError
+        When the target has no token for the place of an image or sound, or a configuration takes no other id.
+    """
+    mover = _Mover(source, target)
+    if model.generation_config is not None:
+        mover.move(model.generation_config, "")
+    rows = model.config.get_text_config().vocab_size
+    parts = [("", model.config)]
+    parts += [(f"{name}.", part) for name in model.config.sub_configs if (part := getattr(model.config, name, None))]
+    for name, config in parts:
+        if getattr(config, "vocab_size", rows) == rows:  # another vocabulary, of sounds say, has its own ids
+            mover.move(config, f"config.{name}")
 
 
-def _move(config: Any, controls: dict[int, int], same_role: dict[int, int], target: Vocabulary) -> None:
-    for role in _ROLES:
-        name = f"{role}_token_id"
-        if not hasattr(config, name):
-            continue
+def check_positions(model: PreTrainedModel, target: Vocabulary) -> None:
+    """Refuse a model that counts positions from its pad id, unless the target's pad has the same id.
+
+    RoBERTa's position of the first token is pad's id plus one, and a token of that id has none; XGLM has no position
+    at pad's id. Such a module keeps `padding_idx` beside the token embedding's own.
+
+    Raises
+    ------
+    InputError
+        When the ids differ.
+    """
+    token_embedding = model.get_input_embeddings()
+    for name, module in model.named_modules():
+        old = getattr(module, "padding_idx", None)
+        counts = "position" in name.rpartition(".")[2] and module is not token_embedding
+        if old is not None and counts and not _is_aside(module) and target.roles.get("pad") != old:
+            raise InputError(
+                f"The model counts positions from its pad id {old} ({name}), but pad of {target.name} is "
+                f"{target.roles.get('pad', 'no token')}; use a tokenizer whose pad has this id."
+            )
+
+
+def _is_aside(module: nn.Module) -> bool:
+    """Whether a sinusoidal table was made before pad's row was left out, which changes nothing (Marian, Pegasus)."""
+    return isinstance(module, nn.Embedding) and type(module) is not nn.Embedding
+
+
+class _Mover:
+    """Moves ids from one vocabulary to another."""
+
+    def __init__(self, source: Vocabulary, target: Vocabulary) -> None:
+        self._source, self._target = source, target
+        roles = set(target.roles.values())
+        # a role may inherit its row from another role (a new bos from the old eos), but bos does not end a text
+        self._controls = {old: new for new, old in shared_roles(source, target).items() if new not in roles}
+        self._same_role = {source.roles[role]: target.roles[role] for role in source.roles if role in target.roles}
+
+    def move(self, config: Any, place: str) -> None:
+        """Rewrite the ids of one configuration; `place` says where it is, "" for the generation's."""
+        for name, value in list(vars(config).items()):
+            role = next((role for role in _ROLES if re.fullmatch(rf"{role}_(token_)?(id|index)", name)), None)
+            if role is not None:
+                unique = list(dict.fromkeys(self._role(role, value)))
+                _put(config, name, None if not unique else unique[0] if len(unique) == 1 else unique, self._target)
+            elif name in _LISTS:
+                setattr(config, name, None)
+            elif _NAMES_AN_ID.fullmatch(name) and (held := _as_list(value)):
+                moved = [self._moved(old) for old in held]
+                if None in moved and place and _PLACEHOLDER.search(name):
+                    raise InputError(
+                        f"The model's {place}{name} is {value} ({self._said(held[moved.index(None)])}), which "
+                        f"{self._target.name} has no token for; keep the source's special tokens."
+                    )
+                kept = [new for new in moved if new is not None]
+                _put(config, name, kept if isinstance(value, list) else kept[0] if kept else None, self._target)
+
+    def _role(self, role: str, value: int | list[int] | None) -> list[int]:
+        target = self._target
         ids = [target.roles[role]] if role in target.roles else []
         if role == "bos" and not ids and target.start_id is not None:
             ids = [target.start_id]  # Qwen's own configurations name their eos here: texts begin with it
         if role == "eos":  # a chat model also ends at its end-of-turn token
-            ids += [controls[old] for old in _as_list(getattr(config, name)) if old in controls]
-        unique = list(dict.fromkeys(ids))
-        setattr(config, name, None if not unique else unique[0] if len(unique) == 1 else unique)
-    for name, value in list(vars(config).items()):
-        if name.endswith("_token_id") and name.removesuffix("_token_id") not in _ROLES and isinstance(value, int):
-            setattr(config, name, same_role.get(value, controls.get(value)))
-        elif name in _LISTS:
-            setattr(config, name, None)
+            ids += [self._controls[old] for old in _as_list(value) if old in self._controls]
+        return ids
+
+    def _moved(self, old: int) -> int | None:
+        found = self._same_role.get(old, self._controls.get(old))
+        if found is not None or not 0 <= old < self._source.size:
+            return found
+        spelled = self._source.token_bytes[old]
+        return None if spelled is None else self._target.id_of_bytes(spelled)
+
+    def _said(self, old: int) -> str:
+        return self._source.raw_token(old) if 0 <= old < self._source.size else "a row without a token"
 
 
-def _as_list(value: int | list[int] | None) -> list[int]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, int) else list(value)
+def _put(config: Any, name: str, value: Any, target: Vocabulary) -> None:
+    """Set an id; where a configuration wants one and there is none, the token that separates texts says least."""
+    options = [value] if value is not None else [None, target.roles.get("eos"), target.start_id]
+    for option in options:
+        try:
+            setattr(config, name, option)
+            if hasattr(config, "validate"):
+                config.validate()
+            return
+        except Exception as error:  # huggingface_hub's own kinds
+            refusal = error
+    raise InputError(
+        f"A configuration of type {config.model_type!r} takes no other {name} than its own, so this model cannot have "
+        f"the vocabulary of {target.name}."
+    ) from refusal
+
+
+def _as_list(value: Any) -> list[int]:
+    held = value if isinstance(value, list) else [value]
+    return [one for one in held if isinstance(one, int) and not isinstance(one, bool)]

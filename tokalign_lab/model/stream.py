@@ -8,6 +8,7 @@ asks of transformers. mergekit's tokensurgeon reads as lazily; upstream's `conve
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from safetensors.torch import save_file
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from tokalign_lab.files import atomic_folder, write_json
+from tokalign_lab.model.load import load_outline
 from tokalign_lab.model.rearrange import NewMatrices, fit_model
 from tokalign_lab.model.save import is_saved_model, save_beside
 from tokalign_lab.model.shards import Shards
@@ -71,7 +73,7 @@ def rearrange_files(
     Raises
     ------
     InputError
-        As `rearrange`.
+        As `rearrange` and `save_model`.
     """
     folder, outline = shards.folder, shards.outline
     made = NewMatrices(outline, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
@@ -100,7 +102,12 @@ def rearrange_files(
         outline.config.save_pretrained(temporary)
         if outline.generation_config is not None:
             outline.generation_config.save_pretrained(temporary)
+        if shards.quantization is not None:
+            config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
+            write_json(temporary / "config.json", {**config, "quantization_config": shards.quantization})
         save_beside(temporary, out.name, target, card, source)
+        if shards.quantization is None:  # else the method's own package would be needed
+            load_outline(str(temporary))
     if progress is not None:
         progress(1.0, "saved")
     return made.size

@@ -7,6 +7,7 @@ need the model in memory. The folder is the same either way.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ from tokalign_lab.documents import check_sources
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import check_replaceable
 from tokalign_lab.model.calibrate import calibrate_on
-from tokalign_lab.model.load import files_of, load_model
+from tokalign_lab.model.load import files_of, load_dequantized, load_model
+from tokalign_lab.model.quantised import method_of, quantization_of
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
 from tokalign_lab.model.save import is_saved_model, save_model
 from tokalign_lab.model.shards import Shards
+from tokalign_lab.model.special_tokens import choose, keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vocabulary import Vocabulary
@@ -54,6 +57,8 @@ def rearrange_to_folder(
     pad_to_multiple_of: int | None = None,
     calibrate: Sequence[str] | None = None,
     progress: Progress | None = None,
+    dequantize: bool = False,
+    special_tokens: str | None = None,
 ) -> dict[str, Any]:
     """Give a saved model the lexicon's target vocabulary and save it for transformers.
 
@@ -69,30 +74,43 @@ def rearrange_to_folder(
         Texts to calibrate the output on; none leaves it as it is.
     progress
         Told about each step.
+    dequantize
+        Turn a quantised model into one with plain weights; else its body stays as it is, and it cannot be calibrated.
+    special_tokens
+        "keep": add the source's control tokens to the target, with their rows, so that chat template, eos and pad stay
+        what they were; "target": only the target's own. Without a choice, "keep" for a model with a chat template.
 
     Returns
     -------
     dict
-        `vocab_size` (rows of the matrices), `streamed` (whether the model never was in memory) and, where it was asked
-        for, `calibration`.
+        `vocab_size` (rows of the matrices), `streamed` (whether the model never was in memory), `special_tokens`
+        ("keep" or "target"), `added_tokens` (how many the target got), `lost` (what the source had and the folder has
+        not, a sentence each) and, where it was asked for, `calibration`.
 
     Raises
     ------
     InputError
-        As `rearrange`, `load_model` and `calibrate`.
+        As `rearrange`, `load_model`, `save_model`, `calibrate` and `keep_special_tokens`.
     """
     check_choices(calibrate, keep_tied, pad_to_multiple_of)
     check_replaceable(out, is_saved_model)
     lexicon.check(source, target)
+    kept, size_before = choose(special_tokens, source), target.size
     card: dict[str, Any] = {"model": model, "lexicon": lexicon.provenance}
-    shards = None if calibrate else _shards_of(model)
+    if kept == "keep":
+        lexicon, target = keep_special_tokens(lexicon, source, target)
+    result: dict[str, Any] = {"special_tokens": kept, "added_tokens": target.size - size_before}
+    quantised = _quantization_of(model)
+    if quantised is not None and calibrate and not dequantize:
+        raise InputError(f"The model is quantised ({method_of(quantised)}); to calibrate it, dequantize it.")
+    shards = None if calibrate or (dequantize and quantised is not None) else _shards_of(model)
     if shards is not None:
         choices = (seed, keep_tied, pad_to_multiple_of)
         size = rearrange_files(shards, lexicon, source, target, out, *choices, card, progress)
-        return {"vocab_size": size, "streamed": True}
+        return {"vocab_size": size, "streamed": True, **result, "lost": _lost(out)}
     if progress is not None:
         progress(0.0, "loading the model")
-    whole = load_model(model, device="cpu", dtype="auto")
+    whole = load_dequantized(model) if dequantize else load_model(model, device="cpu", dtype="auto")
     if progress is not None:
         progress(0.3, "moving the rows")
     moved = rearrange(whole, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
@@ -104,8 +122,20 @@ def rearrange_to_folder(
     save_model(moved, target, out, card=card, source=source)
     if progress is not None:
         progress(1.0, "saved")
-    result = {"vocab_size": int(moved.get_input_embeddings().weight.shape[0]), "streamed": False}
-    return {**result, **{key: card[key] for key in ("calibration",) if key in card}}
+    made = {"vocab_size": int(moved.get_input_embeddings().weight.shape[0]), "streamed": False, **result}
+    return {**made, "lost": _lost(out), **{key: card[key] for key in ("calibration",) if key in card}}
+
+
+def _lost(out: Path) -> list[str]:
+    said: dict[str, Any] = json.loads((out / "tokalign.json").read_text(encoding="utf-8"))
+    return list(said.get("lost", ()))
+
+
+def _quantization_of(model: str) -> dict[str, Any] | None:
+    try:
+        return quantization_of(files_of(model))
+    except InputError:
+        return None
 
 
 def _shards_of(model: str) -> Shards | None:

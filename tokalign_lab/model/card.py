@@ -1,0 +1,89 @@
+"""The model card: what a hub shows of a model, and a table of how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from tokalign_lab.catalog import find, is_hub_id, is_known
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ON_THE_HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct", "gemma-3-270m": "google/gemma-3-270m"}
+_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "Gemma": "gemma", "Llama 3": "llama3"}
+"""How the licences of the catalogue begin -> what a hub calls them."""
+_CARRIED = ("license", "license_name", "license_link", "language", "datasets")
+
+
+def card_data(provenance: dict[str, Any]) -> ModelCardData:
+    """Say what a hub sorts models by: what it was made from, under which licence, in which languages.
+
+    A model folder's own card is read for that; of a model of the hub only its name is known without asking it.
+    """
+    origin = str(provenance.get("model", ""))
+    said: dict[str, Any] = {"base_model": origin} if is_hub_id(origin) and not Path(origin).exists() else {}
+    if is_known(origin):
+        licence = find(origin).licence
+        said["base_model"] = _ON_THE_HUB.get(origin)
+        said["license"] = next((name for begin, name in _LICENCES.items() if licence.startswith(begin)), None)
+    elif origin and (Path(origin) / "README.md").is_file():
+        try:
+            theirs = ModelCard.load(Path(origin) / "README.md", ignore_metadata_errors=True).data
+        except Exception:  # people write these by hand, and a card must not keep a model from being saved
+            theirs = ModelCardData()
+        said |= {name: getattr(theirs, name, None) for name in ("base_model", *_CARRIED)}
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["tokalign-lab", "vocabulary-adaptation"],
+        **{name: value for name, value in said.items() if value},
+    )
+
+
+def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+    """Write the model card in Markdown."""
+    lexicon = provenance.get("lexicon") or {}
+    lines = ["---", card_data(provenance).to_yaml(), "---", f"# {name}", ""]
+    origin = provenance.get("model", "a language model")
+    lines.append(f"{origin} with the vocabulary of {provenance['tokenizer']['name']}, made with tokalign-lab.")
+    lines += ["", "| | |", "|---|---|"]
+    rows: dict[str, Any] = {"made from": origin}
+    if lexicon:
+        rows["tokenizers"] = f"{lexicon['source']['name']} → {lexicon['target']['name']}"
+        rows["recipe"] = f"{lexicon['recipe']}, seed {lexicon['seed']}"
+        rows["text"] = f"{lexicon['text_bytes']:,} bytes, SHA-256 {lexicon['text_hash']}"
+        rows |= _score_rows(lexicon.get("scores") or {})
+    rows["vocabulary"] = f"{provenance['tokenizer']['size']:,} ids"
+    if "begin_texts_with" in provenance:
+        rows["begin texts with"] = (
+            f"`{provenance['begin_texts_with']}`: the model was trained with such a token and this tokenizer adds none"
+        )
+    rows |= {"lost": " ".join(provenance["lost"])} if provenance.get("lost") else {}
+    rows["chat template"] = "yes" if tokenizer.chat_template else "none"
+    for group in ("calibration", "training", "scores"):
+        values = {key: value for key, value in (provenance.get(group) or {}).items() if not isinstance(value, dict)}
+        rows |= {f"{group} {key}" if key in rows else key: value for key, value in values.items()}
+    rows["versions"] = ", ".join(f"{package} {version}" for package, version in provenance["versions"].items())
+    lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
+    lines += ["", "`tokalign.json` holds the same for programs.", ""]
+    return "\n".join(lines)
+
+
+def _score_rows(scores: dict[str, Any]) -> dict[str, str]:
+    """Write a lexicon's scores, both directions in a row."""
+    names = {"bleu1": "BLEU-1", "sentence_score": "sentence score", "bert_score": "BERTScore"}
+    directions = (("target_to_source", "target to source"), ("source_to_target", "source to target"))
+    return {
+        f"lexicon's {shown}": ", ".join(f"{scores[name][way]:.4f} {written}" for way, written in directions)
+        + f" ({scores['documents' if name == 'bleu1' else 'sentences']:,} held-out documents)"
+        for name, shown in names.items()
+        if name in scores
+    }
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) and abs(value) >= 0.01 else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,105 @@
+"""Quantised models: most keep embedding and head as they were, and only those are rearranged.
+
+FP8, GPTQ, AWQ, bitsandbytes, compressed-tensors and MXFP4 all store the layers' matrices in a form of their own, with
+scales and zero points beside them, and name it in `config.json`. None of that follows the vocabulary. So a quantised
+model is rearranged by its files, without loading it, and everything but the rows is kept bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokalign_lab.errors import InputError, first_line
+
+_WIDENED = ("fp8", "mxfp4")  # methods that transformers turns back into plain weights without a GPU
+
+
+def quantization_of(folder: Path) -> dict[str, Any] | None:
+    """Return what a model folder's `config.json` says of its quantization; None where it says nothing."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    for part in (config, *(part for part in config.values() if isinstance(part, dict))):
+        if isinstance(part.get("quantization_config"), dict):
+            return part["quantization_config"]
+    return None
+
+
+def method_of(quantization: dict[str, Any]) -> str:
+    """Return the method's name, such as "gptq"."""
+    return str(quantization.get("quant_method") or "a method of its own")
+
+
+def plain_config(folder: Path) -> Any:
+    """Read a quantised model's configuration as that of a model with plain weights.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"The model {str(folder)!r} cannot be loaded: {first_line(error)}.") from error
+    for part in (config, config.get_text_config()):
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config
+    return config
+
+
+def check_rows_are_plain(names: dict[str, list[str]], dtypes: dict[str, str], method: str) -> None:
+    """Refuse a model whose embedding or head is quantised too.
+
+    Parameters
+    ----------
+    names
+        As `Shards.names`.
+    dtypes
+        Name of each tensor in the files -> its dtype there, as safetensors writes it.
+    method
+        For the error.
+
+    Raises
+    ------
+    InputError
+        When one is missing in a plain form, or has scales beside it.
+    """
+    for part, held in names.items():
+        places = {name.rpartition(".")[0] for name in held}
+        beside = [name for name in dtypes if name.rpartition(".")[0] in places and name not in held]
+        beside = [name for name in beside if not name.endswith((".weight", ".bias"))]
+        if not held or beside or not all(dtypes[name] in ("F64", "F32", "F16", "BF16", "I64", "I32") for name in held):
+            raise InputError(
+                f"The model is quantised ({method}) and its {part} too, so it has no rows to rearrange; "
+                "dequantize it, or use the model it was made from."
+            )
+
+
+def dequantize_options(quantization: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of `from_pretrained` that load a quantised model with plain weights.
+
+    Raises
+    ------
+    InputError
+        When transformers cannot do that without the method's own package and a GPU.
+    """
+    from transformers import FineGrainedFP8Config, Mxfp4Config
+
+    method = method_of(quantization)
+    if method not in _WIDENED:
+        raise InputError(
+            f"A model quantised by {method} cannot be dequantized here, only {' and '.join(_WIDENED)}; "
+            "use the model it was made from."
+        )
+    return {
+        "quantization_config": (FineGrainedFP8Config if method == "fp8" else Mxfp4Config)(dequantize=True),
+        "dtype": torch.bfloat16,
+    }

@@ -1,0 +1,164 @@
+"""Keep a chat model a chat model: its control tokens go into the new vocabulary, with their rows.
+
+A chat model was trained on its template's marks (`<|im_start|>`), ends its turns with one of them, and is served with
+the template. A target tokenizer has other marks or none. So the source's control tokens are added to the target, each
+with the row that it has, and bos, eos and pad stay what they were.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.errors import InputError
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHOICES = ("keep", "target")
+
+
+def choose(special_tokens: str | None, source: Vocabulary) -> str:
+    """Return whose special tokens a new model has; without a choice "keep" for a source with a chat template.
+
+    Raises
+    ------
+    InputError
+        For another word than "keep" and "target".
+    """
+    if special_tokens is None:
+        return "keep" if source.tokenizer.chat_template else "target"
+    if special_tokens not in CHOICES:
+        raise InputError(f"special_tokens is {special_tokens!r}; choose 'keep' (the source's) or 'target'.")
+    return special_tokens
+
+
+def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary) -> tuple[Lexicon, Vocabulary]:
+    """Add the source's control tokens to a target vocabulary, and their rows to its lexicon.
+
+    Parameters
+    ----------
+    lexicon
+        Made for these two.
+    source, target
+        The two vocabularies; they are not changed.
+
+    Returns
+    -------
+    lexicon, target
+        The target has all control tokens of the source, and those of its added tokens that its chat template writes;
+        bos, eos, unk and pad are the source's where it has them, and a text begins as with the source. Ids that the
+        target had are the same. In the lexicon each of these tokens copies its own row.
+
+    Raises
+    ------
+    InputError
+        When the target's tokenizer cannot take further tokens without changing the ids it has.
+    """
+    kept = _kept_ids(source)
+    tokenizer = copy.deepcopy(target.tokenizer)
+    added = source.tokenizer.added_tokens_decoder
+    for old in kept:
+        like = added.get(old)
+        options = {} if like is None else {name: getattr(like, name) for name in ("lstrip", "rstrip", "single_word")}
+        special = bool(source.is_control[old])
+        token = AddedToken(source.raw_token(old), normalized=False, special=special, **options)
+        tokenizer.add_tokens([token], special_tokens=special)
+    for role, old in source.roles.items():
+        setattr(tokenizer, f"{role}_token", source.raw_token(old))
+    _begin_as(tokenizer, source)
+    larger = Vocabulary.from_tokenizer(tokenizer, target.name)
+    places = {old: larger.id_of_raw(source.raw_token(old)) for old in kept}
+    if any(larger.raw_token(i) != target.raw_token(i) for i in range(target.size)) or None in places.values():
+        raise InputError(
+            f"The tokenizer {target.name} cannot take the special tokens of {source.name}, because its ids have holes; "
+            "use its own with special_tokens='target'."
+        )
+    new = {old: int(place) for old, place in places.items() if place is not None}
+    return _with_rows(lexicon, source, larger, new), larger
+
+
+def lost_with(source: Vocabulary, target: Vocabulary, template: str | None) -> list[str]:
+    """Say what the source's tokenizer had that a saved one has not, each with what to do, one sentence a thing.
+
+    Parameters
+    ----------
+    source
+        The vocabulary the model had.
+    target
+        The one it has now.
+    template
+        The chat template it has now.
+    """
+    advice = "; rearrange with special_tokens='keep' to keep it"
+    lost = []
+    theirs = source.tokenizer.chat_template
+    if theirs and not template:
+        marks = [source.raw_token(i) for i in np.flatnonzero(source.is_control) if source.raw_token(i) in str(theirs)]
+        gone = [mark for mark in marks if target.id_of_raw(mark) is None]
+        cause = f": {target.name} has no token {', '.join(gone[:3])}" if gone else ""
+        lost.append(f"The chat template is lost{cause}{advice}.")
+    elif theirs and template != theirs:
+        lost.append(f"The chat template is the target's, which the model was not trained with{advice}.")
+    for role, what in (("pad", "batches cannot be padded"), ("eos", "nothing ends a text")):
+        if role in source.roles and role not in target.roles:
+            lost.append(f"There is no {role} token any more, so {what}{advice}.")
+    return lost
+
+
+def _kept_ids(source: Vocabulary) -> list[int]:
+    template = str(source.tokenizer.chat_template or "")
+    control = [int(i) for i in np.flatnonzero(source.is_control & ~source.is_hole)]
+    written = [i for i, token in source.tokenizer.added_tokens_decoder.items() if token.content in template]
+    return sorted({*control, *(i for i in written if i < source.size)})
+
+
+def _begin_as(tokenizer: PreTrainedTokenizerBase, source: Vocabulary) -> None:
+    """Let a tokenizer put before a text what the source's puts there, and nothing behind it."""
+    backend = tokenizer.backend_tokenizer
+    plain, called = (source.tokenizer("a", add_special_tokens=add)["input_ids"] for add in (False, True))
+    number = next((n for n in range(len(called)) if called[n : n + len(plain)] == plain), 0)
+    begin = [source.raw_token(i) for i in called[:number]]
+    state = json.loads(backend.to_str())
+    old: dict[str, Any] | None = state["post_processor"]
+    parts = [] if old is None else old["processors"] if old["type"] == "Sequence" else [old]
+    parts = [part for part in parts if part["type"] == "ByteLevel"]
+    if begin:
+        first = [{"SpecialToken": {"id": token, "type_id": 0}} for token in begin]
+        text, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+        ids = {token: tokenizer.convert_tokens_to_ids(token) for token in begin}
+        special = {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in begin}
+        template = {"type": "TemplateProcessing", "single": [*first, text], "pair": [*first, text, second]}
+        parts.append({**template, "special_tokens": special})
+    if parts:
+        state["post_processor"] = {"type": "Sequence", "processors": parts}
+        backend.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
+    elif old is not None:  # a post-processor cannot be taken away, only replaced
+        from tokenizers.processors import TemplateProcessing
+
+        backend.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+
+
+def _with_rows(lexicon: Lexicon, source: Vocabulary, target: Vocabulary, new: dict[int, int]) -> Lexicon:
+    """Give a lexicon rows that copy; `new` is source id -> target id."""
+    import pandas as pd
+
+    rows = LexiconRows(target.size)
+    for old, place in new.items():
+        rows.copy(place, old, "role")
+    made = rows.to_table(source, target, np.zeros(source.size), np.zeros(target.size)).iloc[sorted(new.values())]
+    if lexicon.has_output:
+        for name in ("sources", "weights", "mean_weight"):
+            made[f"output_{name}"] = made[name]
+    rest = lexicon.table[~lexicon.table["target_id"].isin(list(new.values()))]
+    table = pd.concat([rest, made]).sort_values("target_id").reset_index(drop=True)
+    table["target_id"] = table["target_id"].astype(np.int32)
+    side = {**lexicon.provenance["target"], "fingerprint": target.fingerprint, "size": target.size}
+    return Lexicon(table, lexicon.reverse, {**lexicon.provenance, "target": side})

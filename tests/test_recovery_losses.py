@@ -429,6 +429,17 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -
         Pair().loss(**options)
 
 
+def test_documents_that_are_kept_apart_are_refused() -> None:
+    pair = Pair()
+    with (
+        RecoveryLoss(
+            pair.model, Head(pair.model), pair.teacher, pair.student, Objective(), Processes(torch.device("cpu"))
+        ),
+        pytest.raises(InputError, match="across the documents"),
+    ):
+        pair.model(input_ids=pair.ids, labels=pair.ids.clone(), position_ids=torch.arange(24)[None])
+
+
 def test_models_of_two_shapes_are_compared_by_predictions_only() -> None:
     pair = Pair()
     pair.teacher = SourceTeacher(tiny_model("llama", pair.source.size), pair.source, pair.student)

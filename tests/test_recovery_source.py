@@ -94,6 +94,15 @@ def test_a_block_may_begin_and_end_inside_a_character(vocabularies: dict[str, Vo
     assert b"".join(sp32k.token_bytes[i] or b"" for i in yours.ids.tolist()).strip() == b"middle"
 
 
+def test_a_space_behind_an_unknown_token_is_a_space(vocabularies: dict[str, Vocabulary]) -> None:
+    smollm, sp32k = vocabularies["smollm2-135m"], vocabularies["sp32k"]
+    (word,) = sp32k.encode(["word"])  # ▁word
+    for before, text in ((sp32k.roles["unk"], b" word"), (sp32k.roles["bos"], b"word")):
+        mine, yours = Retokenizer(sp32k, smollm)(np.array([before, *word], dtype=np.int64))
+        assert b"".join(smollm.token_bytes[i] or b"" for i in yours.ids.tolist()) == text
+        assert align(mine, yours).pairs[-1].tolist() == [len(mine) - 1, len(yours) - 1]
+
+
 def test_special_tokens_that_both_have_are_kept_and_others_left_out() -> None:
     one = tiny_vocabulary(300, bos="<s>", eos="</s>")
     other = tiny_vocabulary(280, bos="<begin>", eos="</s>")

@@ -66,7 +66,8 @@ class Objective:
     prefix : float
         KL of predictions moved to the student's tokens, with `kl`'s direction.
     states : float
-        Squared difference of the states after each of `state_layers`, mean over these layers.
+        Squared difference of the states after each of `state_layers`, mean over these layers; where balanced, each
+        layer has this weight.
     values : float
         MATT's loss in `value_layer`.
     balanced : bool
@@ -200,6 +201,8 @@ class RecoveryLoss(ChunkedLoss):
         self._collect()
         if self._labels is None:
             return
+        if "position_ids" in inputs:
+            raise InputError("The source reads across the documents of a sequence; leave cross_documents on.")
         objective = self._objective
         layers = {*objective.layers, *([objective.value_layer] if objective.values else [])}
         self._reading = self._teacher.read(inputs["input_ids"], sorted(layers), objective.asks_head)

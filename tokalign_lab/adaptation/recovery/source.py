@@ -105,22 +105,24 @@ class Retokenizer:
         """
         mine: list[Tokens] = []
         yours: list[Tokens] = []
+        begins = False  # whether a document begins here
         is_text = self._is_text[input_ids]
         edges = np.flatnonzero(np.diff(is_text)) + 1
         for run in np.split(input_ids, edges) if len(input_ids) else []:
             if self._is_text[run[0]]:
-                one, other = self._text(run, bool(mine))
+                one, other = self._text(run, begins)
             else:
+                begins = "B" in self._does.get(int(run[-1]), "")
                 one, other = self._separators(run.tolist())
             mine.append(one)
             yours.append(other)
         return Tokens.joined(mine), Tokens.joined(yours)
 
-    def _text(self, run: Ints, after_separator: bool) -> tuple[Tokens, Tokens]:
+    def _text(self, run: Ints, begins: bool) -> tuple[Tokens, Tokens]:
         """Write text; at the beginning of a document the student may have put a space of its own before it."""
         data = b"".join(self.student.token_bytes[i] or b"" for i in run.tolist())
         lengths = self._lengths[run].copy()
-        if after_separator and self._space_first and data[:1] == b" ":
+        if begins and self._space_first and data[:1] == b" ":
             first = int(np.flatnonzero(lengths)[0])
             lengths[first] -= 1
             data = data[1:]

@@ -74,8 +74,3 @@ def test_packages_of_widgets_import_only_downwards() -> None:
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tokalign_lab.widgets"):
                 wrong.append(f"{path.relative_to(ROOT)} imports {node.module} by its full name, which mypy skips")
     assert wrong == []
-
-
-def test_the_engine_imports_no_widgets() -> None:
-    found = [path for path in (ROOT / "tokalign_lab").rglob("*.py") if "widgets" in imports(path)]
-    assert found == []

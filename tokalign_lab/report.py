@@ -156,7 +156,7 @@ def maps_html(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> s
         ids = projection.ids[most]
         labels = [escape(vocabulary.label(int(i))) for i in ids]
         points.append(MapPoints(ids, projection.xy[most], labels, [ORIGIN_COLOURS[origin[i]] for i in ids]))
-    return _plot(maps_figure(*points, names=(source.name, target.name)))
+    return _plot(maps_figure(points[0], points[1], names=(source.name, target.name)))
 
 
 def legend_html() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,9 +29,12 @@ from tokalign_lab.runs.folding import view_of
 from tokalign_lab.runs.words import status_words
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets import LabState, LexiconPanel, MapPanel, PairPicker, TrainingPanel
-from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
+from tokalign_lab.widgets import JobPanel, LabState, LexiconPanel, MapPanel, PairPicker, TrainingPanel
+from tokalign_lab.widgets.common.background import WATCHER, Latest, Watcher, inline
+from tokalign_lab.widgets.common.panel import Panel
+from tokalign_lab.widgets.common.part import Box
 from tokalign_lab.widgets.common.state import Query
+from tokalign_lab.widgets.common.table import Column, Pages, RowTable
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
 from tokalign_lab.widgets.pair.chips import pair_html, shared_blocks
 
@@ -375,6 +379,94 @@ class TestTraining:
         x, kept = thinned(np.arange(10_000), y)
         assert len(x) <= MOST_CURVE_POINTS
         assert kept.max() == 9.0
+
+
+class TestCode:
+    def test_every_panel_offers_its_code_and_says_whether_the_page_could_copy_it(self) -> None:
+        panel = LexiconPanel(make_lexicon())
+        copied: list[str] = []
+        panel._probe.send = lambda message: copied.append(message["copy"])
+        panel.lab_state.select("target", [2])
+        panel._copy.click()
+        assert copied == [panel.to_code()]
+        panel._probe._handle_custom_msg({"copied": True}, [])
+        assert "Copied" in panel._code.value
+        assert "<details>" in panel._code.value
+        panel._probe._handle_custom_msg({"copied": False}, [])
+        assert "select the code" in panel._code.value
+        assert "<details open>" in panel._code.value
+
+    def test_markup_in_the_view_stays_text(self) -> None:
+        panel = LexiconPanel(make_lexicon())
+        panel.lab_state.sentence = "<script>alert(1)</script>"
+        panel._show_code(copied=False)
+        assert "&lt;script&gt;" in panel._code.value
+        assert "<script" not in panel._code.value
+
+    def test_a_job_is_shown_again_by_its_code(self, tmp_path: Path) -> None:
+        panel = JobPanel(RunFolder.create(tmp_path / "it's a run", "align", {}), "Aligning", "there it is")
+        *lines, last = panel.to_code().splitlines()
+        names: dict[str, object] = {}
+        exec("\n".join([*lines, f"again = {last}"]), names)
+        assert names["again"].state == panel.state
+        panel.close()
+
+
+class TestTable:
+    def test_what_the_code_marks_is_no_click(self) -> None:
+        pressed: list[int] = []
+        table = RowTable([Column("a", "A")], on_row=pressed.append)
+        table.chosen = 3
+        assert pressed == []
+        table._handle_custom_msg({"row": 5}, [])
+        assert (pressed, table.chosen) == ([5], 5)
+
+    def test_pages_end_where_the_rows_end(self) -> None:
+        drawn: list[list[int]] = []
+        pages = Pages(RowTable([]), 4, lambda rows: drawn.append(list(rows)), lambda a, b, n: f"{a} to {b} of {n}")
+        pages.show(range(10), page=99)
+        assert (drawn[-1], pages.page, pages.later.disabled) == ([8, 9], 2, True)
+        assert "9 to 10 of 10" in pages.where.value
+        pages.earlier.click()
+        assert drawn[-1] == [4, 5, 6, 7]
+        pages.show([])
+        assert (drawn[-1], pages.earlier.disabled, pages.later.disabled) == ([], True, True)
+
+
+class TestPart:
+    def test_what_code_sets_is_not_reported_but_what_another_thread_chooses_meanwhile_is(self) -> None:
+        part, heard = Box(), []
+        field = part.entry("Name", "tl-name", heard.append)
+        with part.quiet():
+            field.value = "by code"
+            thread = threading.Thread(target=lambda: setattr(field, "value", "by a person"))
+            thread.start()
+            thread.join()
+        assert heard == ["by a person"]
+
+    def test_an_error_deep_inside_is_shown_in_the_panel(self) -> None:
+        part, panel = Box(), Panel("p", "tl-p", None)
+        press = part.button("Divide", lambda: 1 / 0, "tl-divide")
+        with pytest.raises(ZeroDivisionError):
+            press.click()  # no panel yet: it must not vanish
+        panel._fill([Box([Box([part])])])
+        press.click()
+        assert "ZeroDivisionError" in panel._error.value
+
+    def test_only_the_newest_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        panel, latest, shown = Panel("p", "tl-p", None), Latest(), []
+        panel.newest(latest, lambda wanted: panel.newest(latest, lambda _: "new", shown.append) or "old", shown.append)
+        assert shown == ["new"]
+
+    def test_what_is_followed_ends_with_the_panel_and_shows_its_errors(self) -> None:
+        panel = Panel("p", "tl-p", None)
+        panel.follow("test:one", lambda: True)
+        assert "test:one" in WATCHER.names()
+        panel.follow("test:two", lambda: 1 / 0 > 0)
+        assert "ZeroDivisionError" in panel._error.value
+        assert "test:two" not in WATCHER.names()
+        panel.close()
+        assert "test:one" not in WATCHER.names()
 
 
 class TestWatcher:

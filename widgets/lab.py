@@ -89,7 +89,7 @@ class Lab:
         """Show everything as tabs, when the lab is the last line of a cell."""
         from IPython.display import display
 
-        display(self.tabs())
+        display(self.tabs())  # type: ignore[no-untyped-call]
 
     @property
     def state(self) -> dict[str, Any]:
@@ -247,7 +247,7 @@ def _wait(run: RunFolder, kind: str) -> None:
         words = w.Label(value="starting in its own process …")
         box = w.HBox([bar, words])
         box.add_class("tl-wait")
-        display(box)
+        display(box)  # type: ignore[no-untyped-call]
 
         def progress(share: float, message: str) -> None:
             bar.value, words.value = share, message

@@ -96,22 +96,23 @@ class LabPanels:
         alignment, view = self.aligned()
         if alignment.source_vectors is None or alignment.target_vectors is None:
             raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign++'.")
+        source, target = self._vocabularies()
+        sizes: dict[str, Any] = {"drawn": drawn or 800, "fit_on": 500} if fast() else {"drawn": drawn or 3000}
         panel = MapPanel(
-            alignment.lexicon, alignment.source_vectors, alignment.target_vectors, *self._vocabularies(),
-            state=self.lab_state, view=view, drawn=drawn or (800 if fast() else 3000),
-            **({"fit_on": 500} if fast() else {}), **self.lab_state.looks.get("maps", {}),
+            alignment.lexicon, alignment.source_vectors, alignment.target_vectors, source, target,
+            state=self.lab_state, view=view, **sizes, **self.lab_state.looks.get("maps", {}),
         )  # fmt: skip
         return self._told(panel)
 
     def diagnosis(self) -> DiagnosisPanel:
         """Make the diagnosis of the last alignment."""
         alignment, _ = self.aligned()
-        vectors = alignment.source_vectors, alignment.target_vectors
-        found = vectors if None not in vectors else None
+        source, target = alignment.source_vectors, alignment.target_vectors
+        vectors = None if source is None or target is None else (source, target)
         run = self.align_run()
         known = diagnosis_of(run)
         panel = DiagnosisPanel(
-            alignment.lexicon, *self._vocabularies(), vectors=found, state=self.lab_state, found=known
+            alignment.lexicon, *self._vocabularies(), vectors=vectors, state=self.lab_state, found=known
         )  # fmt: skip
         self._told(panel)
         if known is not None:

@@ -47,7 +47,8 @@ class Rows:
         """Forget the rows after step `last`."""
         if self.steps and self.steps[-1] > last:
             keep = bisect_right(self.steps, last)
-            for values in (self.steps, *self._columns.values()):
+            del self.steps[keep:]
+            for values in self._columns.values():
                 del values[keep:]
 
     def column(self, name: str) -> np.ndarray:

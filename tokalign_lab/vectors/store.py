@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tokalign_lab.errors import InputError
 from tokalign_lab.files import cache_folder, cached_folder, hash_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 

@@ -173,7 +173,11 @@ class Part:
 
 
 class Box(Part, w.VBox):
-    """Parts below one another."""
+    """Parts below one another, which cut nothing off."""
+
+    def __init__(self, children: Sequence[w.Widget] = (), **more: Any) -> None:
+        super().__init__(children, **more)
+        self.add_class("tl-box")
 
 
 class Bar(Part, w.HBox):

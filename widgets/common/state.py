@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,11 @@ class Query:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def limited(self, name: str, limits: Range) -> Query:
+        """Return this query with another range: `name` is "length", "frequency", "score" or "margin"."""
+        changed: dict[str, Any] = {name: limits}
+        return replace(self, **changed)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Query:

@@ -45,10 +45,10 @@ class RowTable(anywidget.AnyWidget):
     """
 
     _esm = _HERE / "table.js"
-    columns = t.List().tag(sync=True)
-    rows = t.List().tag(sync=True)
+    columns: t.List[dict[str, Any]] = t.List().tag(sync=True)
+    rows: t.List[dict[str, Any]] = t.List().tag(sync=True)
     chosen = t.Int(-1).tag(sync=True)
-    sort = t.List(default_value=["", "up"]).tag(sync=True)
+    sort: t.List[str] = t.List(default_value=["", "up"]).tag(sync=True)
     caption = t.Unicode("").tag(sync=True)
 
     def __init__(
@@ -95,14 +95,14 @@ class Pages(Box):
         self,
         table: RowTable,
         size: int,
-        draw: Callable[[Sequence[Any]], Any],
+        draw: Callable[[Any], Any],
         words: Callable[[int, int, int], str],
         before: Sequence[w.Widget] = (),
         after: Sequence[w.Widget] = (),
         ends: bool = False,
     ) -> None:
         self.table, self.page = table, 0
-        self.items: Sequence[Any] = ()
+        self.items: Any = ()
         self._size, self._draw, self._words = size, draw, words
         self.where = html("tl-where")
         self.earlier = self.button("Previous", lambda: self.go_to(self.page - 1), "tl-previous")
@@ -114,13 +114,13 @@ class Pages(Box):
         turners = [*self._back, *self._on]
         super().__init__([table, bar(*before, *turners, self.where, *after)])
 
-    def show(self, items: Sequence[Any], page: int = 0) -> None:
-        """Page through these items, from this page on."""
+    def show(self, items: Any, page: int = 0) -> None:
+        """Page through these items (a list, an array or a frame), from this page on."""
         self.items = items
         self.go_to(page)
 
     @property
-    def shown(self) -> Sequence[Any]:
+    def shown(self) -> Any:
         """Items on the page."""
         return self.items[self.page * self._size : (self.page + 1) * self._size]
 

@@ -87,7 +87,8 @@ class DifferenceBar(Bar):
 
             documents = held_out_of(run)
             tell(0.0, f"Tokenising {len(documents):,} documents both ways")
-            pair = tokenize_pair(*self._vocabularies(a), documents)
+            source, target = self._vocabularies(a)
+            pair = tokenize_pair(source, target, documents)
             return paired_scores(a, b, pair, encoder, progress=tell)
 
         def show(found: Paired) -> None:

@@ -5,7 +5,7 @@ Beside them stand all recipes for this pair: what each run scored, and a button 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ class ComparePanel(Panel):
 
     def _show_paired(self, paired: Paired) -> None:
         self.paired = paired
-        self._scores.value = scores_html(*self.sides, paired)
+        self._scores.value = scores_html(self.sides[0], self.sides[1], paired)
 
     def _draw(self) -> None:
         a, b = self.sides
@@ -220,7 +220,7 @@ class ComparePanel(Panel):
             self._rows = table[table["change"].isin(MOVED if which == "moved" else (which,))]
             self.go_to(0)
 
-    def _cells(self, row: dict[str, Any]) -> list[str]:
+    def _cells(self, row: Mapping[Any, Any]) -> list[str]:
         a, b = self._labels
         return [
             str(row["target_id"]),

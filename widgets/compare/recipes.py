@@ -7,6 +7,7 @@ panel (`on_align`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,7 @@ class RecipesView(Box):
         self._latest = Latest()
         self.table = RowTable(COLUMNS, "tl-recipes-table", lambda _key: self._allow())
         self._uses = [
-            self.button(f"Show as {place.upper()}", lambda place=place: self._take(place), f"tl-show-as-{place}")
-            for place in "ab"
+            self.button(f"Show as {place.upper()}", partial(self._take, place), f"tl-show-as-{place}") for place in "ab"
         ]
         self._missing = self.control(w.SelectMultiple, "Not tried yet", "tl-missing-recipes", rows=5)
         self._missing.layout.width = "100%"

@@ -57,10 +57,8 @@ class Side:
             return cls(_recipe(given), code, given, scores=_from_provenance(given))
         found = resolve(given)
         if isinstance(found, Path):
-            lexicon = Lexicon.load(found)
-            return cls(
-                f"{found.name} ({_recipe(lexicon)})", repr(str(found)), lexicon, scores=_from_provenance(lexicon)
-            )
+            alone = Lexicon.load(found)
+            return cls(f"{found.name} ({_recipe(alone)})", repr(str(found)), alone, scores=_from_provenance(alone))
         file = lexicon_path(found)
         lexicon = Lexicon.load(file) if file is not None else None
         name = found.name if lexicon is None else f"{found.name} ({_recipe(lexicon)})"

@@ -91,7 +91,7 @@ class DiagnosisPanel(Panel):
         return super().state | {"verdict": self.diagnosis.verdict if self.diagnosis is not None else None}
 
     def _call(self) -> list[str]:
-        given = dict(zip(("source", "target"), self._given, strict=True))
+        given: dict[str, Any] = dict(zip(("source", "target"), self._given, strict=True))
         given |= {"vectors": self._vectors, "model": self._model, "found": self._found}
         return ["lexicon", *(f"{name}={name}" for name, value in given.items() if value is not None)]
 

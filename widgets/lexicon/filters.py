@@ -122,7 +122,7 @@ class LexiconFilters(Box):
 
     def _on_range(self, name: str) -> None:
         low, high = (_number(name, control.value) for control in self.ranges[name])
-        self._state.query = replace(self._state.query, **{name: (low, high)})
+        self._state.query = self._state.query.limited(name, (low, high))
 
     def _on_preset(self, preset: str) -> None:
         if preset:

@@ -6,7 +6,7 @@ five megabytes and a second of the browser's time; twenty bars need neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Histogram(anywidget.AnyWidget):
     """
 
     _esm = _HERE / "histogram.js"
-    bars = t.List().tag(sync=True)
+    bars: t.List[dict[str, Any]] = t.List().tag(sync=True)
     name = t.Unicode("").tag(sync=True)
     said = t.Unicode("").tag(sync=True)
     told = t.Bool(False).tag(sync=True)
@@ -43,7 +43,7 @@ class Histogram(anywidget.AnyWidget):
     def __init__(self) -> None:
         super().__init__()
         self.on_bar: Callable[[Range], None] | None = None
-        self._ranges: list[Range] = []
+        self._ranges: Sequence[Range] = []
         self.on_msg(self._on_message)
 
     def _on_message(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
@@ -86,9 +86,9 @@ def ranges_of(measure: str, values: np.ndarray) -> list[tuple[float, float]]:
     low, high = float(known.min()), float(known.max())
     if measure in _COUNTED:
         decades = [0, 1, 2, 3, 5, 8, *(step * 10**k for k in range(1, 12) for step in (1, 2, 5))]
-        edges = [edge for edge in decades if edge <= high]
-        edges = edges[max(0, int(np.searchsorted(edges, low, side="right")) - 1) :]
-        return [(float(a), float(b - 1)) for a, b in zip(edges, [*edges[1:], int(high) + 1], strict=True)]
+        steps = [edge for edge in decades if edge <= high]
+        steps = steps[max(0, int(np.searchsorted(steps, low, side="right")) - 1) :]
+        return [(float(a), float(b - 1)) for a, b in zip(steps, [*steps[1:], int(high) + 1], strict=True)]
     edges = np.round(np.linspace(low, high, N_BARS + 1), 4)
     edges[0], edges[-1] = np.floor(low * 1e4) / 1e4, np.ceil(high * 1e4) / 1e4
     edges = np.unique(edges)

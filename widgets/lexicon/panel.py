@@ -201,7 +201,7 @@ class LexiconPanel(Panel):
 
         def work(_wanted: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             values, limits = self.view.values(measure), getattr(query, measure)
-            others = self.view.matching(replace(query, **{measure: EVERYTHING}), chosen)
+            others = self.view.matching(query.limited(measure, EVERYTHING), chosen)
             keep = others if limits == EVERYTHING else others & within(values, *limits)
             return values, others, self.view.ordered(query, keep)
 
@@ -254,7 +254,7 @@ class LexiconPanel(Panel):
         self.lab_state.select("target", [target_id], by="lexicon")
 
     def _on_bar(self, limits: Range) -> None:
-        self.lab_state.query = replace(self.query, **{self._counted.value: limits})
+        self.lab_state.query = self.query.limited(self._counted.value, limits)
 
     def _on_selection(self, _change: Any) -> None:
         chosen = self.lab_state.selection

@@ -225,8 +225,8 @@ class LexiconView:
         size = self.labels.size("source")
         wanted = text.strip()
         by_id = [int(wanted)] if wanted.isdecimal() and int(wanted) < size else []
-        found = np.flatnonzero(self._source_search.matching(text, regex=False)) if text else []
-        ranked = sorted((int(i) for i in found), key=lambda i: (len(self.labels.of("source", i)), i))
+        found = np.flatnonzero(self._source_search.matching(text, regex=False)).tolist() if text else []
+        ranked: list[int] = sorted(found, key=lambda i: (len(self.labels.of("source", i)), i))
         return list(dict.fromkeys([*by_id, *ranked]))[:most]
 
     def _words(self, row: int) -> tuple[str, ...]:

@@ -210,8 +210,10 @@ class WhyBox(Box):
         assert self._text is not None
         seed = int(self._text.get("seed") or 0)
         train, _ = split_documents(read_documents(self._text["text"], self._text.get("max_bytes"), seed), seed=seed)
-        vocabularies = self._view.labels.vocabularies
-        return tokenize_pair(vocabularies["source"], vocabularies["target"], train)
+        source, target = (self._view.labels.vocabularies[space] for space in ("source", "target"))
+        assert source is not None
+        assert target is not None
+        return tokenize_pair(source, target, train)
 
     def _near(self, target_id: int) -> tuple[list[Neighbour], list[Neighbour]]:
         view, (source_space, target_space) = self._view, self._spaces

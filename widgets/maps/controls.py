@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ipywidgets as w
@@ -59,9 +60,7 @@ class MapControls(Box):
         )  # fmt: skip
         self.worst.layout.width = "auto"
         self.methods = {
-            name: self.button(
-                f"Arrange by {name.upper()}", lambda name=name: lay_out(name), f"tl-{name}", METHODS[name]
-            )
+            name: self.button(f"Arrange by {name.upper()}", partial(lay_out, name), f"tl-{name}", METHODS[name])
             for name in ("pca", "umap")
         }
         clear = self.button("Clear selection", state.clear_selection, "tl-clear")

@@ -196,7 +196,7 @@ class MapFigure:
         self._points, self._words, self._colouring = points, words, colouring
         self._lock = threading.RLock()
         self._theme = theme
-        self._marked: dict[str, Ids] = {}
+        self._marked: Mapping[str, Ids] = {}
         self._segments = np.zeros((0, 2, 2))
         self.windows, self.colour_by = windows, colour_by
         self.lit = {space: np.zeros(0, dtype=np.int64) for space in SPACES}
@@ -261,7 +261,7 @@ class MapFigure:
             if not dimmed:
                 self._wipe()
 
-    def mark(self, marked: dict[str, Ids]) -> None:
+    def mark(self, marked: Mapping[str, Ids]) -> None:
         """Put signs around tokens; `marked` holds ids by space for each name of `MARKS`."""
         with self._lock:
             self._marked = marked

@@ -105,7 +105,8 @@ class MapPanel(Panel):
 
     def _build(self, provenance: dict[str, Any], one_space: bool) -> None:
         state = self.lab_state
-        self._map.place(*project(self._vectors, self._method, self._shared, self._fit_on), shared=self._shared)
+        source, target = project(self._vectors, self._method, self._shared, self._fit_on)
+        self._map.place(source, target, self._shared)
         windows = self._taken_windows(self._method)
         self._map.sample(windows, self._always())
         titles = (f"Source: {provenance['source']['name']}", f"Target: {provenance['target']['name']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tokalign_lab.catalog.choices import Choice, choices
@@ -40,8 +41,7 @@ class ChoiceList(Box):
         )
         self.table = RowTable(COLUMNS, on_row=lambda _key: self._allow(), caption=_CAPTION)
         self._uses = [
-            self.button(f"Use as {side}", lambda side=side: self._take(side), f"tl-use-{side}")
-            for side in ("source", "target")
+            self.button(f"Use as {side}", partial(self._take, side), f"tl-use-{side}") for side in ("source", "target")
         ]
         self._pages = Pages(self.table, PAGE, self._draw, _where, before=self._uses)
         super().__init__([self._search, self._pages])

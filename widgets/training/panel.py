@@ -62,6 +62,8 @@ class TrainingPanel(Panel):
         When a folder holds no run, or there are none or too many.
     """
 
+    figure: go.FigureWidget
+
     def __init__(
         self,
         run: Run | Sequence[Run],

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.errors import InputError
 from tokalign_lab.vocabulary import Vocabulary
 

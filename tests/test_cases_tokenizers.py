@@ -26,6 +26,7 @@ from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.document_bits import document_bits
+from tokalign_lab.evaluation.spelled import unspelled_bytes
 from tokalign_lab.model.tokenizer_checks import unreachable_tokens
 from tokalign_lab.token_list import TokenList, save_tokens
 from tokalign_lab.vocabulary import Vocabulary
@@ -195,6 +196,58 @@ def test_the_mark_of_a_words_continuation_is_no_part_of_its_bytes(tmp_path: Path
     assert TokenList(tmp_path / "tokens").token_bytes == vocabulary.token_bytes
 
 
+LAYOUTS = {
+    "GPT-2": (None, pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()),
+    "RoBERTa": (None, pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()),
+    "Llama 2": (normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]), None, None),
+    "Gemma": (normalizers.Replace(" ", "▁"), None, None),
+    "Mistral": (None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False), None),
+    "T5": (None, pre_tokenizers.Metaspace(prepend_scheme="always", split=True), None),
+    "no prefix": (None, pre_tokenizers.Metaspace(prepend_scheme="never", split=False), None),
+}
+
+
+@pytest.fixture(scope="module")
+def layouts() -> dict[str, Vocabulary]:
+    made = {}
+    for name, (normalizer, cuts, decoder) in LAYOUTS.items():
+        backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=decoder is None, fuse_unk=True))
+        if normalizer is not None:
+            backend.normalizer = normalizer
+        if cuts is not None:
+            backend.pre_tokenizer = cuts
+        undo = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        backend.decoder = decoder or undo
+        special = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256) if decoder is None)]
+        letters = pre_tokenizers.ByteLevel.alphabet() if decoder is not None else []
+        trainer = trainers.BpeTrainer(
+            vocab_size=600, special_tokens=special, initial_alphabet=letters, show_progress=False
+        )
+        backend.train_from_iterator([WORDS] * 3, trainer)
+        state = json.loads(backend.to_str())
+        state["added_tokens"] = [token for token in state["added_tokens"] if not token["content"].startswith("<0x")]
+        made[name] = view(Tokenizer.from_str(json.dumps(state)), name, unk_token="<unk>", eos_token="</s>")
+    return made
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    text=st.lists(
+        st.one_of(st.sampled_from(["the fox", " ", "  ", "\n", "\t", "</s>", "<0x0A>"]), st.characters(codec="utf-8")),
+        max_size=20,
+    ).map(lambda parts: "".join(parts).replace("▁", "_"))
+)
+def test_the_tokens_bytes_are_the_text_in_every_layout(layouts, text: str) -> None:
+    for name, vocabulary in layouts.items():
+        (ids,) = vocabulary.encode([text])
+        joined = b"".join(vocabulary.token_bytes[i] for i in ids)
+        assert joined in (text.encode(), b" " + text.encode()), name
+        assert vocabulary.decode(ids).encode() == joined, name
+        assert unspelled_bytes(vocabulary, text, ids) == 0, name
+        spans = vocabulary.spans(text)
+        assert b"".join(text.encode()[start:end] for _, start, end in spans) == text.encode(), name
+
+
 def test_both_marks_at_once_and_a_token_that_is_nothing_but_a_mark() -> None:
     marks = {"continuing_subword_prefix": "##", "end_of_word_suffix": "</w>"}
     tokens = ["<unk>", "a", "##b</w>", "a</w>", "##"]
@@ -287,8 +340,6 @@ def test_unspelled_text_is_reported_by_slice_and_by_document() -> None:
 
 
 def test_nothing_of_real_text_is_unspelled_by_real_tokenizers(smollm_vocabulary, sp32k_vocabulary) -> None:
-    from tokalign_lab.evaluation.spelled import unspelled_bytes
-
     code = Path(catalog.__file__).with_name("texts.py").read_text(encoding="utf-8")
     for vocabulary in (smollm_vocabulary, sp32k_vocabulary):
         for text in (code, "  Größe 你好\r\n\tこんにちは 👩‍🚀\x00", "e\u0301 \u200b\ufeff"):

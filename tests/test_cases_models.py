@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from test_rearrange import SOURCE, TARGET, mixed_lexicon
-from tiny import save_tiny, tiny_model
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+from test_rearrange import SOURCE, TARGET, finish, mixed_lexicon
+from tiny import WORDS, renumbered, save_tiny, tiny_model, tiny_tokenizer, tiny_vocabulary
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CpmAntConfig,
+    DeepseekV4Config,
+    Gemma3Config,
+    Gemma3nTextConfig,
+    Gemma3TextConfig,
+    Gemma4TextConfig,
+    LlamaConfig,
+    ModernBertDecoderConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
 
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import atomic_folder
-from tokalign_lab.model.save import save_model
+from tokalign_lab.files import atomic_folder, write_json
+from tokalign_lab.model.card import card_data
+from tokalign_lab.model.check import check_folder
+from tokalign_lab.model.load import load_model
+from tokalign_lab.model.rearrange import rearrange
+from tokalign_lab.model.save import CONVERSATIONS, save_model
+from tokalign_lab.model.save_tokenizer import CODE_FILE
+from tokalign_lab.model.shards import Shards
+from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.model.to_folder import rearrange_to_folder
+from tokalign_lab.model.vocabulary_tensors import further_tables
+from tokalign_lab.vocabulary import Vocabulary
 
 # --- nothing that somebody else made is deleted
 
@@ -79,3 +113,487 @@ def test_a_file_that_appears_while_a_folder_is_written_is_kept(tmp_path: Path) -
         (place / "notes.md").write_text("mine")
     assert tree(place) == {"notes.md": "mine"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# --- a saved folder is read back as what was saved
+
+
+def trained_tokenizer(size: int = 320, specials: tuple[str, ...] = ("<s>", "</s>", "<pad>")) -> PreTrainedTokenizerFast:
+    """A byte-level BPE whose special tokens have ids of its own vocabulary, so that they can be renumbered."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[*specials], initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator([WORDS, "user assistant 1 2 3 time"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def sentencepiece_target(tmp_path: Path) -> Path:
+    import sentencepiece
+
+    (tmp_path / "text.txt").write_text(WORDS * 20, encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text.txt"), model_prefix=str(tmp_path / "sp"), model_type="bpe", vocab_size=330,
+        byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+    )  # fmt: skip
+    return tmp_path / "sp.model"
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "phi3", "llama", "gpt2"])
+def test_a_folder_gives_the_ids_of_a_target_of_another_kind(kind: str, tmp_path: Path) -> None:
+    target = load_vocabulary(str(sentencepiece_target(tmp_path)))
+    save_model(tiny_model(kind, target.size), target, tmp_path / "m")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "m")
+    text = "It was 12,345 in total,  the fox"
+    assert loaded.encode(text, add_special_tokens=False) == target.encode([text])[0].tolist()
+    assert loaded.decode(loaded.encode(text), skip_special_tokens=True) == text
+    assert set(loaded(text)) == {"input_ids", "attention_mask"}
+    assert (tmp_path / "m" / "tokenizer.model").read_bytes() == (tmp_path / "sp.model").read_bytes()
+    settings = json.loads((tmp_path / "m" / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert ("auto_map" in settings) == (tmp_path / "m" / CODE_FILE).exists() == (kind == "qwen2")
+
+
+def test_a_folder_that_would_give_other_ids_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = load_vocabulary(str(sentencepiece_target(tmp_path)))
+    monkeypatch.setattr("tokalign_lab.model.save_tokenizer._CODE", "raise SystemExit")
+    monkeypatch.setattr("tokalign_lab.model.save_tokenizer.CODE_FILE", "auto_map")
+    real = write_json
+
+    def without_the_map(path: Path, value: dict) -> None:
+        real(path, {name: held for name, held in value.items() if name != "auto_map"})
+
+    monkeypatch.setattr("tokalign_lab.model.save_tokenizer.write_json", without_the_map)
+    with pytest.raises(InputError, match=r"another tokenizer of the folder, because its model is of type 'qwen2'"):
+        save_model(tiny_model("qwen2", target.size), target, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_model_that_is_read_back_as_another_is_not_saved(tmp_path: Path) -> None:
+    model = tiny_model("llama", TARGET.size)
+    model.config.rms_norm_eps = 0.5  # the layers in memory were made with another
+    with pytest.raises(InputError, match="is not the one in memory"):
+        save_model(model, TARGET, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_older_transformers_find_the_rotary_base(tmp_path: Path) -> None:
+    gemma3 = Gemma3TextConfig(
+        vocab_size=TARGET.size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, layer_types=["sliding_attention", "full_attention"], sliding_window=16,
+        rope_parameters={
+            "sliding_attention": {"rope_theta": 2e4, "rope_type": "default"},
+            "full_attention": {"rope_theta": 3e5, "rope_type": "linear", "factor": 8.0},
+        },
+    )  # fmt: skip
+    llama = LlamaConfig(
+        vocab_size=TARGET.size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        rope_parameters={"rope_theta": 1e5, "rope_type": "default"},
+    )  # fmt: skip
+    wanted = {
+        "gemma3": {
+            "rope_theta": 3e5,
+            "rope_local_base_freq": 2e4,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+        "llama": {"rope_theta": 1e5},
+    }
+    for name, config in (("gemma3", gemma3), ("llama", llama)):
+        save_model(AutoModelForCausalLM.from_config(config).eval(), TARGET, tmp_path / name)
+        written = json.loads((tmp_path / name / "config.json").read_text())
+        assert {key: written.get(key) for key in wanted[name]} == wanted[name]
+
+
+def test_settings_of_the_target_do_not_reach_prompts(tmp_path: Path) -> None:
+    tokenizer = trained_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    target = Vocabulary.from_tokenizer(tokenizer, "target")
+    save_model(tiny_model("llama", target.size), target, tmp_path / "m")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "m")
+    ids = loaded("The quick brown fox jumps")["input_ids"]
+    assert ids[0] == loaded.bos_token_id
+    assert ids[-1] != loaded.eos_token_id
+    assert loaded.decode(ids, skip_special_tokens=True) == "The quick brown fox jumps"
+    assert target.tokenizer("a")["input_ids"][-1] == target.roles["eos"], "the vocabulary's own is not touched"
+
+
+# --- every tensor and id that follows the vocabulary
+
+BIG = Vocabulary.from_tokenizer(trained_tokenizer(), "source")
+ORDER = np.random.default_rng(3).permutation(BIG.size)
+RENUMBERED = renumbered(BIG, ORDER)
+
+
+def renumbering(source: Vocabulary = BIG, target: Vocabulary = RENUMBERED) -> Lexicon:
+    rows = LexiconRows(target.size)
+    for old, new in enumerate(ORDER):
+        rows.copy(int(new), old, "identical")
+    return finish(rows, source, target)
+
+
+def small(**more: object) -> dict:
+    return {
+        "vocab_size": BIG.size, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+        "bos_token_id": BIG.roles["bos"], "eos_token_id": BIG.roles["eos"], "pad_token_id": BIG.roles["pad"], **more,
+    }  # fmt: skip
+
+
+_SLIDING = {"head_dim": 8, "sliding_window": 16, "hidden_size_per_layer_input": 16, "num_kv_shared_layers": 0}
+_LAYERS = ["sliding_attention", "full_attention"]
+FURTHER = {
+    "gemma4": lambda: Gemma4TextConfig(
+        **small(vocab_size_per_layer_input=BIG.size, global_head_dim=8, layer_types=_LAYERS, **_SLIDING)
+    ),
+    "gemma3n": lambda: Gemma3nTextConfig(
+        **small(
+            vocab_size_per_layer_input=BIG.size - 8, laurel_rank=4, altup_num_inputs=2,
+            activation_sparsity_pattern=[0.0] * 2, layer_types=_LAYERS, **_SLIDING,
+        )
+    ),
+    "deepseek_v4": lambda: DeepseekV4Config(
+        **small(
+            head_dim=16, moe_intermediate_size=16, n_routed_experts=4, num_experts_per_tok=2, q_lora_rank=16,
+            o_lora_rank=8, o_groups=2, index_n_heads=2, index_head_dim=8, mlp_layer_types=["hash_moe", "moe"],
+        )
+    ),
+}  # fmt: skip
+
+
+def randomised(config: PretrainedConfig) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.2)
+        for name, table in model.named_buffers():
+            if "tid2eid" in name:
+                table.random_(4)
+    return model
+
+
+def same_logits(old: PreTrainedModel, new: PreTrainedModel) -> bool:
+    ids = torch.from_numpy(np.random.default_rng(1).integers(3, BIG.size, (1, 30)))
+    order = torch.from_numpy(ORDER)
+    with torch.inference_mode():
+        before, after = old(ids, use_cache=False).logits[0], new(order[ids], use_cache=False).logits[0][:, order]
+    return torch.allclose(before, after, atol=1e-5 * float(before.abs().max()))
+
+
+@pytest.mark.parametrize("kind", sorted(FURTHER))
+def test_further_tables_are_moved_in_memory_and_on_disk(kind: str, tmp_path: Path) -> None:
+    model = randomised(FURTHER[kind]())
+    assert further_tables(model)
+    moved = rearrange(model, renumbering(), BIG, RENUMBERED)
+    assert same_logits(model, moved)
+    save_model(moved, RENUMBERED, tmp_path / "memory")
+    assert same_logits(model, load_model(str(tmp_path / "memory"), device="cpu"))
+    model.save_pretrained(tmp_path / "source")
+    rearrange_files(Shards.open(tmp_path / "source"), renumbering(), BIG, RENUMBERED, tmp_path / "files")
+    assert same_logits(model, load_model(str(tmp_path / "files"), device="cpu"))
+
+
+def test_further_tables_follow_a_target_of_another_size(tmp_path: Path) -> None:
+    randomised(FURTHER["gemma4"]()).save_pretrained(tmp_path / "source")
+    rows = LexiconRows(SOURCE.size)
+    for new in range(SOURCE.size):
+        rows.mix(new, [new, new + 1], [0.5, 0.5], "pieces")
+    rearrange_files(Shards.open(tmp_path / "source"), finish(rows, BIG, SOURCE), BIG, SOURCE, tmp_path / "out")
+    old, new = (load_model(str(tmp_path / name), device="cpu") for name in ("source", "out"))
+    table, made = (model.model.embed_tokens_per_layer.weight for model in (old, new))
+    assert new.config.vocab_size_per_layer_input == len(made) == SOURCE.size
+    torch.testing.assert_close(made, (table[: SOURCE.size] + table[1 : SOURCE.size + 1]) / 2)
+
+
+def test_heads_that_predict_further_tokens_are_moved_or_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    tiny_model("llama", SOURCE.size).save_pretrained(source)
+    tensors = load_file(source / "model.safetensors")
+    rows, head = tensors["model.embed_tokens.weight"], tensors["lm_head.weight"]
+    tensors |= {"model.layers.2.embed_tokens.weight": rows.clone(), "model.layers.2.eh_proj.weight": torch.ones(32, 64)}
+    tensors |= {"model.layers.2.shared_head.head.weight": head.clone()}
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    rearrange_files(Shards.open(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")
+    made = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(made["model.layers.2.embed_tokens.weight"], made["model.embed_tokens.weight"])
+    assert torch.equal(made["model.layers.2.shared_head.head.weight"], made["lm_head.weight"])
+    assert torch.equal(made["model.layers.2.eh_proj.weight"], tensors["model.layers.2.eh_proj.weight"])
+
+    tensors["mtp.of_each_token"] = torch.ones(SOURCE.size, 4)
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"hold mtp.of_each_token, of shape \(300, 4\)"):
+        Shards.open(source)
+
+
+def multimodal(**ids: int) -> PreTrainedModel:
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 32, "patch_size": 16}
+    text = small(head_dim=8, sliding_window=16)
+    return AutoModelForCausalLM.from_config(
+        Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, **ids)
+    ).eval()
+
+
+def test_ids_that_mark_an_image_are_moved_or_the_model_is_refused() -> None:
+    model = multimodal(boi_token_index=10, eoi_token_index=11, image_token_index=12)
+    moved = rearrange(model, renumbering(), BIG, RENUMBERED)
+    named = [moved.config.boi_token_index, moved.config.eoi_token_index, moved.config.image_token_index]
+    assert named == ORDER[[10, 11, 12]].tolist()
+    tokenizer = trained_tokenizer(specials=("<s>", "</s>", "<pad>", "<image>"))
+    source = Vocabulary.from_tokenizer(tokenizer, "with-image")
+    rows = LexiconRows(TARGET.size)
+    rows.fill(np.arange(TARGET.size), "mean")
+    with pytest.raises(InputError, match=r"config.image_token_index is 3 \(<image>\), which tiny-280 has no token for"):
+        rearrange(multimodal(image_token_index=3), finish(rows, source, TARGET), source, TARGET)
+
+
+def test_positions_counted_from_pad_need_the_same_pad() -> None:
+    model = randomised(RobertaConfig(**{**small(), "is_decoder": True, "num_key_value_heads": None}))
+    with pytest.raises(InputError, match=r"counts positions from its pad id 2 \(roberta.embeddings.position"):
+        rearrange(model, renumbering(), BIG, RENUMBERED)
+    same = rearrange(model, finish_identity(BIG), BIG, BIG)
+    ids = torch.tensor([[5, 9, 30]])
+    assert torch.equal(same(ids).logits, model(ids).logits)
+
+
+def finish_identity(vocabulary: Vocabulary) -> Lexicon:
+    rows = LexiconRows(vocabulary.size)
+    for token_id in range(vocabulary.size):
+        rows.copy(token_id, token_id, "identical")
+    return finish(rows, vocabulary, vocabulary)
+
+
+def test_a_configuration_that_refuses_none_gets_an_id_that_exists(tmp_path: Path) -> None:
+    config = ModernBertDecoderConfig(
+        **{**small(), "num_key_value_heads": None}, local_attention=16, cls_token_id=50281, sep_token_id=50282
+    )
+    model = randomised(config)
+    rows = LexiconRows(TARGET.size)
+    rows.fill(np.arange(TARGET.size), "mean")
+    moved = rearrange(model, finish(rows, BIG, TARGET), BIG, TARGET)
+    for name in ("pad_token_id", "cls_token_id", "sep_token_id"):
+        assert getattr(moved.config, name) == TARGET.roles["eos"]
+    save_model(moved, TARGET, tmp_path / "m", source=BIG)
+
+
+def test_rows_behind_the_vocabulary_are_refused() -> None:
+    config = CpmAntConfig(
+        vocab_size=BIG.size, hidden_size=32, num_attention_heads=4, dim_head=8, dim_ff=64, num_hidden_layers=1,
+        prompt_types=2, prompt_length=4,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"embedding has 328 rows and its configuration a vocab_size of 320"):
+        rearrange(AutoModelForCausalLM.from_config(config), renumbering(), BIG, RENUMBERED)
+
+
+# --- quantised sources
+
+
+def quantised(folder: Path, method: str, rows: int = SOURCE.size, **more: object) -> Path:
+    """A Llama whose layers are stored as this method stores them (their values mean nothing but with FP8)."""
+    config = LlamaConfig(
+        vocab_size=rows, hidden_size=128, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=4, tie_word_embeddings=False, dtype=torch.bfloat16,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.2)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tensors = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        place = name.removesuffix(".weight")
+        if "layers" not in name or weight.dim() != 2:
+            tensors[name] = weight
+        elif method == "fp8":
+            out, into = weight.shape
+            blocks = weight.float().reshape(out // 128, 128, into // 128, 128)
+            scale = blocks.abs().amax((1, 3)) / 448
+            tensors[name] = (blocks / scale[:, None, :, None]).reshape(out, into).to(torch.float8_e4m3fn)
+            tensors[f"{place}.weight_scale_inv"] = scale
+        elif method == "bitsandbytes":
+            tensors[name] = torch.zeros(weight.numel() // 2, 1, dtype=torch.uint8)
+            tensors[f"{place}.weight.absmax"] = torch.zeros(weight.numel() // 64)
+        else:
+            tensors[f"{place}.qweight"] = torch.zeros(weight.shape[1] // 8, weight.shape[0], dtype=torch.int32)
+            tensors[f"{place}.scales"] = torch.zeros(1, weight.shape[0], dtype=torch.float16)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    said = json.loads((folder / "config.json").read_text())
+    said["quantization_config"] = {"quant_method": method, **more}
+    (folder / "config.json").write_text(json.dumps(said))
+    return folder
+
+
+QUANTISED = {
+    "fp8": {"activation_scheme": "dynamic", "weight_block_size": [128, 128], "fmt": "e4m3"},
+    "gptq": {"bits": 4, "group_size": 128},
+    "awq": {"bits": 4, "group_size": 128, "version": "gemm"},
+    "bitsandbytes": {"load_in_4bit": True},
+    "compressed-tensors": {"config_groups": {}},
+    "mxfp4": {},
+}
+
+
+@pytest.mark.parametrize("method", sorted(QUANTISED))
+def test_a_quantised_body_is_kept_whole(method: str, tmp_path: Path) -> None:
+    source = quantised(tmp_path / "source", method, **QUANTISED[method])
+    result = rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")
+    assert result["streamed"]
+    old, new = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "out"))
+    assert old.keys() == new.keys()
+    for name, tensor in old.items():
+        if name in ("model.embed_tokens.weight", "lm_head.weight"):
+            assert torch.equal(new[name][10:100], tensor[10:100])
+            assert len(new[name]) == TARGET.size
+        else:
+            assert tensor.dtype == new[name].dtype
+            assert tensor.view(torch.uint8).equal(new[name].view(torch.uint8)), name
+    said = [json.loads((folder / "config.json").read_text()) for folder in (source, tmp_path / "out")]
+    assert said[0]["quantization_config"] == said[1]["quantization_config"]
+    assert said[1]["vocab_size"] == TARGET.size
+    with pytest.raises(InputError, match=f"is quantised .{method}.; to calibrate it, dequantize it"):
+        rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "c", calibrate=["default"])
+
+
+def test_fp8_is_dequantized_on_request_and_others_are_refused(tmp_path: Path) -> None:
+    source = quantised(tmp_path / "fp8", "fp8", **QUANTISED["fp8"])
+    result = rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out", dequantize=True)
+    assert not result["streamed"]
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    made = load_file(tmp_path / "out" / "model.safetensors")
+    assert abs(float(made["model.layers.0.self_attn.q_proj.weight"].float().std()) - 0.2) < 0.01
+    assert not [name for name in made if "scale" in name]
+    other = quantised(tmp_path / "gptq", "gptq", **QUANTISED["gptq"])
+    with pytest.raises(InputError, match="quantised by gptq cannot be dequantized here"):
+        rearrange_to_folder(str(other), mixed_lexicon(), SOURCE, TARGET, tmp_path / "no", dequantize=True)
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(str(other), device="cpu")
+
+
+def test_a_quantised_head_is_refused(tmp_path: Path) -> None:
+    source = quantised(tmp_path / "source", "gptq", **QUANTISED["gptq"])
+    tensors = load_file(source / "model.safetensors")
+    del tensors["lm_head.weight"]
+    tensors["lm_head.qweight"] = torch.zeros(16, SOURCE.size, dtype=torch.int32)
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"quantised \(gptq\) and its output too"):
+        rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- a chat model stays one
+
+CHAT = (
+    "{% if tools %}<|im_start|>tools{{ tools | tojson }}<|im_end|>{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def chat_model(folder: Path) -> Path:
+    tokenizer = tiny_tokenizer(300, eos="<|im_end|>", template=CHAT)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"], "pad_token": "<|pad|>"})
+    tokenizer.add_tokens(["<tool_call>"])
+    source = Vocabulary.from_tokenizer(tokenizer, str(folder))
+    model = tiny_model("llama", source.size)
+    model.generation_config.eos_token_id = [source.roles["eos"], source.id_of_raw("<|pad|>")]
+    model.generation_config.temperature = 0.7
+    model.generation_config.do_sample = True
+    model.generation_config.pad_token_id = source.roles["pad"]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def aligned(source: Vocabulary, target: Vocabulary) -> Lexicon:
+    rows = LexiconRows(target.size)
+    for new in range(target.size):
+        rows.copy(new, new % source.size, "aligned")
+    return finish(rows, source, target)
+
+
+def test_a_chat_model_keeps_its_template_and_its_marks(tmp_path: Path) -> None:
+    folder = chat_model(tmp_path / "chat")
+    source, target = load_vocabulary(str(folder)), tiny_vocabulary(280, bos="<s>", eos="<end>")
+    result = rearrange_to_folder(str(folder), aligned(source, target), source, target, tmp_path / "out")
+    assert result["special_tokens"] == "keep"
+    assert result["added_tokens"] == 3
+    assert result["lost"] == []
+    before, after = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(tmp_path / "out")
+    for conversation in CONVERSATIONS:
+        texts = [tokenizer.apply_chat_template(**conversation, tokenize=False) for tokenizer in (before, after)]
+        assert texts[0] == texts[1]
+    assert after.eos_token == "<|im_end|>"
+    assert after.pad_token == "<|pad|>"
+    assert after(["a", "a b c"], padding=True)["input_ids"][0][-1] == after.pad_token_id
+    assert after("a")["input_ids"] == target.encode(["a"])[0].tolist(), "a text begins as with the source"
+    assert after.get_vocab().items() >= target.tokenizer.get_vocab().items()
+    old, new = (load_model(str(place), device="cpu") for place in (folder, tmp_path / "out"))
+    for mark in ("<|im_start|>", "<|im_end|>", "<|pad|>"):
+        there, here = (tokenizer.convert_tokens_to_ids(mark) for tokenizer in (before, after))
+        assert torch.equal(old.model.embed_tokens.weight[there], new.model.embed_tokens.weight[here])
+        assert torch.equal(old.lm_head.weight[there], new.lm_head.weight[here])
+    assert new.generation_config.eos_token_id == [after.eos_token_id, after.pad_token_id]
+    assert new.generation_config.temperature == old.generation_config.temperature
+    assert new.generation_config.pad_token_id == after.pad_token_id
+    assert check_folder(str(tmp_path / "out")).finding("carried over").severity == "ok"
+
+
+def test_what_a_chat_model_loses_is_said(tmp_path: Path) -> None:
+    folder = chat_model(tmp_path / "chat")
+    source, target = load_vocabulary(str(folder)), tiny_vocabulary(280, bos="<s>", eos="<end>")
+    lexicon = aligned(source, target)
+    result = rearrange_to_folder(str(folder), lexicon, source, target, tmp_path / "out", special_tokens="target")
+    assert result["vocab_size"] == target.size
+    assert [sentence.split(":")[0].split(",")[0] for sentence in result["lost"]] == [
+        "The chat template is lost",
+        "There is no pad token any more",
+    ]
+    assert "<|im_end|>" in result["lost"][0]
+    finding = check_folder(str(tmp_path / "out")).finding("carried over")
+    assert finding.severity == "warn"
+    assert "chat template is lost" in finding.evidence
+    assert "chat template is lost" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(InputError, match="choose 'keep'"):
+        rearrange_to_folder(str(folder), lexicon, source, target, tmp_path / "no", special_tokens="both")
+
+
+def test_a_target_without_a_chat_model_gets_nothing_added(tmp_path: Path) -> None:
+    source = save_tiny(tmp_path / "source")
+    result = rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")
+    assert result["special_tokens"] == "target"
+    assert result["added_tokens"] == 0
+    kept = rearrange_to_folder(
+        str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "kept", special_tokens="keep", pad_to_multiple_of=64
+    )
+    assert kept["added_tokens"] == 1, "eos of the source"
+    assert load_model(str(tmp_path / "kept"), device="cpu").generation_config.eos_token_id == TARGET.size
+
+
+def test_the_card_says_what_a_hub_asks_for(tmp_path: Path) -> None:
+    source = save_tiny(tmp_path / "source")
+    (source / "README.md").write_text("---\nlicense: gemma\nlanguage: [en, de]\nbase_model: org/base\n---\n# Source")
+    lexicon = mixed_lexicon()
+    rearrange_to_folder(str(source), lexicon, SOURCE, TARGET, tmp_path / "out")
+    data = ModelCard.load(tmp_path / "out" / "README.md").data
+    assert (data.license, data.language, data.base_model) == ("gemma", ["en", "de"], "org/base")
+    assert data.pipeline_tag == "text-generation"
+    named = {"smollm2-135m": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"), "org/name": ("org/name", None)}
+    for name, wanted in named.items():
+        data = card_data({"model": name})
+        assert (data.base_model, data.license) == wanted
+
+
+def test_the_cards_text_row_is_the_lexicons(tmp_path: Path) -> None:
+    lexicon = mixed_lexicon().provenance | {"text_bytes": 12345, "text_hash": "abc"}
+    card = {"lexicon": lexicon, "calibration": {"text": ["other.txt"], "tokens": 5}}
+    save_model(tiny_model("llama", TARGET.size), TARGET, tmp_path / "m", card=card)
+    text = (tmp_path / "m" / "README.md").read_text()
+    assert "| text | 12,345 bytes, SHA-256 abc |" in text
+    assert "| calibration text | ['other.txt'] |" in text

@@ -16,6 +16,7 @@ from typing import Any
 
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.evaluation.finding import SEVERITIES, Finding, Findings, worst
+from tokalign_lab.model.carried_over_check import carried_over
 from tokalign_lab.model.folder_case import FolderCase
 from tokalign_lab.model.generation_check import generation
 from tokalign_lab.model.gguf_check import gguf_readiness
@@ -58,6 +59,7 @@ _CHECKS: tuple[tuple[str, Callable[[FolderCase], Finding], tuple[str, ...]], ...
     ("round trips", round_trips, ()),
     ("unreachable tokens", unreachable_tokens, ()),
     ("chat template", chat_template, ()),
+    ("carried over", carried_over, ()),
     ("sizes", sizes, ("loads",)),
     ("ids", ids, ("loads", "sizes")),
     ("special ids", special_ids, ("loads", "sizes")),
@@ -125,6 +127,7 @@ def loads(case: FolderCase) -> Finding:
     evidence = f"{type(model).__name__}, {values['weights']:,} weights in {str(model.dtype).removeprefix('torch.')}"
     if case.unexpected:
         evidence += f"; {len(case.unexpected)} tensors belong to nothing, such as {sorted(case.unexpected)[0]}"
-        return Finding("loads", "warn", f"{evidence}.", "They only take space; save the model again.", values)
+        advice = "transformers does not use them; look up whether another program does before you take them out."
+        return Finding("loads", "warn", f"{evidence}.", advice, values)
     tokens = f"{case.vocabulary.size:,} ids of a {case.vocabulary.kind} tokenizer"
     return Finding("loads", "ok", f"{evidence}; {tokens}.", values=values)

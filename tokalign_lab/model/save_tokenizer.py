@@ -1,6 +1,6 @@
 """Write a tokenizer so that everybody who loads the folder gets the same ids, and try it.
 
-`AutoTokenizer` goes by the model's type as much as by the tokenizer's files. For some types (Qwen2, Phi3, Nemotron)
+`AutoTokenizer` goes by the model's type as much as by the tokenizer's files. For some types (Qwen2)
 transformers 5 builds that type's own tokenizer from the vocabulary and merges it finds, with its own way of cutting
 words: a SentencePiece tokenizer then loses its spaces in silence. transformers 4.57 does not know the class names that
 transformers 5 writes. `PreTrainedTokenizerFast` is known to both and reads `tokenizer.json` as it is. Where the type

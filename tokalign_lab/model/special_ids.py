@@ -36,10 +36,10 @@ def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabul
     InputError
         When the target has no token for the place of an image or sound, or a configuration takes no other id.
     """
-    mover = _Mover(source, target)
+    rows = model.config.get_text_config().vocab_size
+    mover = _Mover(source, target, rows)
     if model.generation_config is not None:
         mover.move(model.generation_config, "")
-    rows = model.config.get_text_config().vocab_size
     parts = [("", model.config)]
     parts += [(f"{name}.", part) for name in model.config.sub_configs if (part := getattr(model.config, name, None))]
     for name, config in parts:
@@ -77,8 +77,8 @@ def _is_aside(module: nn.Module) -> bool:
 class _Mover:
     """Moves ids from one vocabulary to another."""
 
-    def __init__(self, source: Vocabulary, target: Vocabulary) -> None:
-        self._source, self._target = source, target
+    def __init__(self, source: Vocabulary, target: Vocabulary, rows: int) -> None:
+        self._source, self._target, self._rows = source, target, rows
         roles = set(target.roles.values())
         # a role may inherit its row from another role (a new bos from the old eos), but bos does not end a text
         self._controls = {old: new for new, old in shared_roles(source, target).items() if new not in roles}
@@ -95,7 +95,10 @@ class _Mover:
                 setattr(config, name, None)
             elif _NAMES_AN_ID.fullmatch(name) and (held := _as_list(value)):
                 moved = [self._moved(old) for old in held]
-                if None in moved and place and _PLACEHOLDER.search(name):
+                marks_a_place = bool(place and _PLACEHOLDER.search(name))
+                if marks_a_place and min(held) >= max(self._rows, self._target.size):
+                    continue  # an id that no text has, before and after
+                if None in moved and marks_a_place:
                     raise InputError(
                         f"The model's {place}{name} is {value} ({self._said(held[moved.index(None)])}), which "
                         f"{self._target.name} has no token for; keep the source's special tokens."

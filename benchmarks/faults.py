@@ -34,6 +34,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")  # OpenMP's does not survive a fork
+
 import numpy as np
 from harness import limit_threads, parser, report
 
@@ -44,7 +46,7 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, plain_disk_errors
 from tokalign_lab.files import seal, write_json
 from tokalign_lab.projection import project
 from tokalign_lab.runs.control import list_runs
@@ -149,15 +151,16 @@ class Shared:
         return project([self.vectors], "pca")[0].xy.tobytes()
 
     def _checkpoint(self, folder: Path) -> bytes:
-        """Write a checkpoint of step 2 beside a whole one of step 1, find the last, and take the weights from it."""
+        """Write a checkpoint, or find a whole one; the content of its files."""
         root, stage = folder / "checkpoints", Stage(1, 0, 4, 1e-3)
         found = latest_checkpoint(root, [stage])
         if found is None or found.step < 2:
             path = root / "stage1" / "checkpoint-2"
-            path.mkdir(parents=True, exist_ok=True)
-            for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"):
-                (path / name).write_bytes(name.encode() * 20)
-            seal(path)
+            with plain_disk_errors(path):  # as the worker of a run does
+                path.mkdir(parents=True, exist_ok=True)
+                for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"):
+                    (path / name).write_bytes(name.encode() * 20)
+                seal(path)
             found = latest_checkpoint(root, [stage])
         assert found is not None
         names = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")

@@ -729,11 +729,10 @@ def _answer(url: str, server: subprocess.Popen[str]) -> Any:
 # --- all of it, by seed
 
 
-def test_a_minute_of_the_bench_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
-    import faults as bench
-
-    rows, failures = bench.run(injections=12, seed=1)
-    assert failures == []
-    assert sum(row["injected"] for row in rows) > 200
-    assert {row["of"] for row in rows} > {"corpus", "lexicon", "checkpoint", "run", "edits"}
+def test_a_minute_of_the_bench_finds_nothing() -> None:
+    bench = Path(__file__).parent.parent / "benchmarks" / "faults.py"
+    ended = subprocess.run([sys.executable, bench, "--quick"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    total = re.search(r"(\d+) injected, 0 failed", ended.stdout)
+    assert total is not None
+    assert int(total[1]) > 400

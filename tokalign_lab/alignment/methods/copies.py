@@ -1,4 +1,4 @@
-"""What needs no alignment: tokens that both vocabularies have, and special tokens of the same role.
+"""Tokens that need no alignment: those that both vocabularies have, and special tokens of the same role.
 
 The papers copy a token whose *string* both vocabularies hold; here it is the bytes, unless a recipe asks for the
 string (overlap="raw"). Special tokens are never compared as strings of text but by what they do.

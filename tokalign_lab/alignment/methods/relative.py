@@ -1,8 +1,9 @@
 """Relative representations: two spaces compared through the tokens that both have.
 
-Moschella et al. 2023, and the "+ Align Rep." rows of TokAlign: a token is described by its cosines to 300 shared
-tokens (pivots), each measured in the token's own space. Two spaces that were trained apart become comparable,
-because twins stand in the same relation to the same pivots.
+Against two GloVe spaces compared as they are (`spaces.glove`), a token is described by its cosines to 300 shared tokens
+(pivots), each measured in the token's own space (Moschella et al. 2023; the "+ Align Rep." rows of TokAlign). Two
+spaces that were trained apart become comparable, because a shared token has the same relation to the same pivots on
+both sides.
 
 TokAlign's released script compares the descriptions by a plain dot product, in which a token whose cosines to all
 pivots are large (a frequent, central token) beats every token's true twin; the recipe `tokalign` does as the script

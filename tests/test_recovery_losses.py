@@ -34,10 +34,10 @@ def check_gradient(make: Callable[[], Term], plain: Callable[[torch.Tensor], tor
     wanted = torch.autograd.grad(expected, (hidden, weight))
     for rows in (5, n, 1):
         made = term_loss(hidden, weight, None, None, make(), 1.0, chunk_bytes=4 * V * rows)
-        assert float(made) == pytest.approx(float(expected), rel=1e-9)
+        assert float(made.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
         for one, other in zip(torch.autograd.grad(made, (hidden, weight)), wanted, strict=True):
             assert torch.allclose(one, other, rtol=1e-7, atol=1e-10)
-    return float(expected)
+    return float(expected.detach())
 
 
 def logits_of(n: int = 12) -> torch.Tensor:
@@ -272,8 +272,8 @@ def test_the_next_token_alone_is_the_loss_in_chunks() -> None:
     with ChunkedLoss(pair.model, Head(pair.model)):
         plain = pair.model(input_ids=pair.ids, labels=pair.ids.clone()).loss
         plain.backward()
-    assert float(loss) == pytest.approx(float(plain), rel=1e-6)
-    assert means == {"next_token": pytest.approx(float(plain), rel=1e-5)}
+    assert float(loss) == pytest.approx(float(plain.detach()), rel=1e-6)
+    assert means == {"next_token": pytest.approx(float(plain.detach()), rel=1e-5)}
     for key, value in gradients(pair.model).items():
         assert torch.allclose(value, found[key], rtol=1e-4, atol=1e-7)
 

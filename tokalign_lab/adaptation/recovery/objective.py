@@ -346,7 +346,7 @@ class RecoveryLoss(ChunkedLoss):
                 total = [grad * scale for grad in grads]
         trained = [states, *(part for part in given[1:] if part is not None and part.requires_grad)]
         assert isinstance(value, torch.Tensor)
-        return _Given.apply(value, len(trained), *trained, *total)  # type: ignore[no-untyped-call, no-any-return]
+        return _Given.apply(value, len(trained), *trained, *total)  # type: ignore[no-untyped-call]
 
     # --- at layers
 
@@ -382,7 +382,8 @@ class RecoveryLoss(ChunkedLoss):
         with torch.enable_grad():
             tensors = (attention.query, attention.key, attention.value)
             leaves = [part.detach().requires_grad_(True) for part in tensors]
-            mine = Attention(*leaves, attention.mask, attention.scaling)
+            query, key, value = leaves
+            mine = Attention(query, key, value, attention.mask, attention.scaling)
             own = self._reading.input_ids.shape[1]
             loss = value_loss(mine, self._source_attention, self._reading.places, self._reading.length, own)
             gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
@@ -397,7 +398,7 @@ class RecoveryLoss(ChunkedLoss):
         predicted = (self._labels[:, 1:] != IGNORED).sum()
         share = 1.0 if self._divisor is None or self._objective.balanced else float(predicted / self._divisor)
         weight = self._weight(name) * share
-        return Injection.apply(weight, self._objective.balanced, len(tensors), *tensors, *gradients)  # type: ignore[no-untyped-call, no-any-return]
+        return Injection.apply(weight, self._objective.balanced, len(tensors), *tensors, *gradients)  # type: ignore[no-untyped-call]
 
     def _weight(self, name: str) -> float:
         return float(getattr(self._objective, name))

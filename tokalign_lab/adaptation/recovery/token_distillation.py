@@ -112,7 +112,7 @@ def train_new_rows(
     blocks: Sequence[Ints],
     layer: int,
     places: int = 25,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 0.1,
     batch_size: int = 8,
     max_steps: int | None = None,
     seed: int = 0,
@@ -132,12 +132,12 @@ def train_new_rows(
     blocks
         The text: int64 (length,) each, as `PackedBlocks` gives them.
     layer
-        Counted from 1; a third of the layers is as good as all of them and cheaper.
+        Counted from 1. Early layers are cheaper, and as good in the paper.
     places
         How often each new token should come.
     learning_rate
-        AdamW's, without decay, for rows whose root mean square is 1; it is scaled by that of the model's rows, and
-        falls as a cosine.
+        AdamW's, without decay, as a share of the root mean square of the model's rows; it falls as a cosine. 0.1 was
+        tried on SmolLM2-135M, for 16 steps of 4 blocks.
     batch_size
         Blocks a step.
     max_steps

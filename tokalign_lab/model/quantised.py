@@ -83,6 +83,21 @@ def check_rows_are_plain(names: dict[str, list[str]], dtypes: dict[str, str], me
             )
 
 
+def forget_if_plain(model: Any) -> None:
+    """Let a model that was dequantized while it was loaded be saved as it is.
+
+    transformers 5 remembers how the weights were read and does the reverse when it saves: it writes FP8 and scales
+    again, without the configuration that says so, and what is loaded from that is wrong by the scales.
+    """
+    conversions = getattr(model, "_weight_conversions", None)
+    if getattr(model, "hf_quantizer", None) is None and conversions:
+        model._weight_conversions = [
+            conversion
+            for conversion in conversions
+            if not any("scale" in pattern for pattern in getattr(conversion, "source_patterns", ()))
+        ]
+
+
 def dequantize_options(quantization: dict[str, Any]) -> dict[str, Any]:
     """Return the options of `from_pretrained` that load a quantised model with plain weights.
 

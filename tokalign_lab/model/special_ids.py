@@ -112,8 +112,16 @@ class _Mover:
         if role == "bos" and not ids and target.start_id is not None:
             ids = [target.start_id]  # Qwen's own configurations name their eos here: texts begin with it
         if role == "eos":  # a chat model also ends at its end-of-turn token
-            ids += [self._controls[old] for old in _as_list(value) if old in self._controls]
+            ends = [self._controls.get(old, self._of_the_same_string(old)) for old in _as_list(value)]
+            ids += [end for end in ends if end is not None]
         return ids
+
+    def _of_the_same_string(self, old: int) -> int | None:
+        """Return the target's control token that is written as a control token of the source."""
+        if not 0 <= old < self._source.size or not self._source.is_control[old]:
+            return None
+        found = self._target.id_of_raw(self._source.raw_token(old))
+        return found if found is not None and self._target.is_control[found] else None
 
     def _moved(self, old: int) -> int | None:
         found = self._same_role.get(old, self._controls.get(old))

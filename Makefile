@@ -44,7 +44,7 @@ lint: setup-dev  ## check style and types
 notebooks: setup-dev  ## run every notebook from top to bottom, in small sizes [JOBS=]
 	@scripts/notebooks.sh
 
-screenshots: setup-dev  ## take the pictures of README and docs anew, in a real browser
+screenshots: setup-dev  ## take the pictures of README and docs again, in a real browser
 	@scripts/screenshots.sh
 
 bench: setup-dev  ## run the benchmarks

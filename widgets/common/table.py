@@ -115,7 +115,7 @@ class Pages(Box):
         super().__init__([table, bar(*before, *turners, self.where, *after)])
 
     def show(self, items: Any, page: int = 0) -> None:
-        """Page through these items (a list, an array or a frame), from this page on."""
+        """Page through these items (a list, a range or an array), from this page on."""
         self.items = items
         self.go_to(page)
 

@@ -173,10 +173,11 @@ class ComparePanel(Panel):
 
     def go_to(self, page: int) -> None:
         """Show this page of the tokens, counted from 0."""
-        self._pages.show(self._rows, page)
+        self._pages.show(range(len(self._rows)), page)
         self._select.disabled = not len(self._rows)
 
-    def _show_page(self, rows: pd.DataFrame) -> None:
+    def _show_page(self, places: range) -> None:
+        rows = self._rows.iloc[places.start : places.stop]
         self.table.caption = f"Tokens: {self._which.label.lower()}, most used first"
         self.table.show(rows["target_id"].tolist(), [self._cells(row) for row in rows.to_dict("records")])
         self._mark()

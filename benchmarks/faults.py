@@ -252,7 +252,7 @@ def kill_at(operation: int) -> None:
 def fill_disk() -> None:
     """Let no file of this process grow beyond a few bytes, as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL_BYTES, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def take_permission() -> None:

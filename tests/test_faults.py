@@ -48,6 +48,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.schema import DAMAGED
 from tokalign_lab.token_table import encode_plainly
 from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets.run_list import RunRow
 
 Fault = Callable[[bytes], bytes]
 
@@ -430,7 +431,10 @@ def test_a_damaged_run_is_a_row_that_says_so(tmp_path: Path, content: str | byte
     assert "delete the run" in rows["bad"]["error"]
     assert rows["good"]["error"] is None
     assert runner.invoke(app, ["runs", "list", "--root", str(tmp_path)]).exit_code == 0
-    bad = RunFolder(tmp_path / "bad")
+    row = RunRow(bad := RunFolder(tmp_path / "bad"))
+    row.read()
+    assert "run.json" in row.cells()[2]
+    assert row.latest() == rows["bad"]["error"]
     for command in ("watch", "resume"):
         ended = runner.invoke(app, ["runs", command, str(bad.path)])
         assert ended.exit_code == 2, ended.output

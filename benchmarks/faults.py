@@ -228,6 +228,7 @@ def in_a_copy(work: Callable[[], Any], before: Callable[[], None]) -> int:
         except InputError as error:
             code = _SAID if "\n" not in str(error) else _FAILED
         except BaseException:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
             traceback.print_exc()
         finally:
             os._exit(code)
@@ -251,7 +252,7 @@ def kill_at(operation: int) -> None:
 def fill_disk() -> None:
     """Let no file of this process grow beyond a few bytes, as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL_BYTES, _FULL_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL_BYTES, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def take_permission() -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -15,8 +16,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from tokalign_lab.catalog import convert, fetch
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document, read_documents
-from tokalign_lab.errors import DiskError, InputError
+from tokalign_lab.errors import DiskError, InputError, plain_disk_errors
 from tokalign_lab.files import CHECKSUMS, cached_folder, damage, seal, write_json
 from tokalign_lab.passages import passages_of
 from tokalign_lab.runs import control, results, trash
@@ -47,6 +48,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.schema import DAMAGED
 from tokalign_lab.token_table import encode_plainly
 from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets.run_list import RunRow
 
 Fault = Callable[[bytes], bytes]
 
@@ -429,7 +431,10 @@ def test_a_damaged_run_is_a_row_that_says_so(tmp_path: Path, content: str | byte
     assert "delete the run" in rows["bad"]["error"]
     assert rows["good"]["error"] is None
     assert runner.invoke(app, ["runs", "list", "--root", str(tmp_path)]).exit_code == 0
-    bad = RunFolder(tmp_path / "bad")
+    row = RunRow(bad := RunFolder(tmp_path / "bad"))
+    row.read()
+    assert "run.json" in row.cells()[2]
+    assert row.latest() == rows["bad"]["error"]
     for command in ("watch", "resume"):
         ended = runner.invoke(app, ["runs", command, str(bad.path)])
         assert ended.exit_code == 2, ended.output
@@ -644,12 +649,56 @@ def test_a_disk_that_refuses_is_one_sentence_and_leaves_nothing(
 
 
 def test_a_librarys_own_words_for_a_full_disk_are_understood(tmp_path: Path) -> None:
-    for error in (RuntimeError("IoError(Os { code: 28 }) No space (os error 28)"), OSError(errno.ENOSPC, "full")):
+    for error in (
+        RuntimeError("IoError(Os { code: 28 }) No space (os error 28)"),
+        OSError("9 requested and 3 written"),
+    ):
         with pytest.raises(DiskError, match="The disk is full"), files.atomic_folder(tmp_path / "out"):
             raise error
     with pytest.raises(RuntimeError, match="other"), files.atomic_folder(tmp_path / "out"):
         raise RuntimeError("other")
     assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def small_disk(most: int) -> Iterator[None]:
+    """Let no file grow beyond `most` bytes: the system's own error, in whatever library it comes up."""
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_commands_on_a_full_disk_end_in_one_sentence_and_leave_nothing(cache: Path, tmp_path: Path) -> None:
+    source, target = str(save_tiny(tmp_path / "source")), str(save_tiny(tmp_path / "target", size=280))
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{number}. {WORDS}" for number in range(200)), encoding="utf-8")
+    runner, lexicon, moved = CliRunner(), tmp_path / "l.parquet", tmp_path / "moved"
+    align = ["align", source, target, "--text", str(text), "--recipe", "pieces", "--out", str(lexicon)]
+    rearrange = ["rearrange", source, str(lexicon), "--out", str(moved)]
+    for command, most, out in ((align, 8_000, lexicon), (rearrange, 30_000, moved)):
+        there = {file.name for file in tmp_path.iterdir()} - {"cache"}
+        with small_disk(most):
+            ended = runner.invoke(app, command)
+        assert ended.exit_code == 2, ended.output
+        assert "The disk is full" in ended.output
+        assert "Traceback" not in ended.output
+        assert {file.name for file in tmp_path.iterdir()} - {"cache"} == there
+        assert runner.invoke(app, command).exit_code == 0
+        assert out.exists()
+    assert not [path for path in tmp_path.rglob(".*-????????*") if "checksums" not in path.name]
+
+
+def test_a_tuning_on_a_full_disk_ends_in_one_sentence(
+    tmp_path: Path, tuning: Callable[..., tuple[list[float], Any]]
+) -> None:
+    tuning(tmp_path / "first", stop=1)  # the text is tokenised
+    with small_disk(30_000), pytest.raises(DiskError, match="The disk is full"), plain_disk_errors():
+        tuning(tmp_path / "run")
+    assert len(tuning(tmp_path / "run", resume=True)[0]) == 8
 
 
 # --- doctor
@@ -704,8 +753,8 @@ def test_the_app_keeps_its_token_asks_no_other_host_and_ends_voila(tmp_path: Pat
             headers = _answer(f"{url}?token={token}", server).headers
             assert "default-src 'self'" in headers["Content-Security-Policy"]
             assert "http" not in headers["Content-Security-Policy"]
-            with pytest.raises(urllib.error.HTTPError, match="403"):  # the page itself needs the token
-                urllib.request.urlopen(f"{url}api/kernels", timeout=30)
+            for without in ("", "api/kernels", "?token=another"):
+                assert "/login" in urllib.request.urlopen(f"{url}{without}", timeout=60).url
             (voila,) = (child for child in psutil.Process(server.pid).children() if "voila" in child.cmdline())
             assert token not in " ".join(voila.cmdline())
             server.terminate()

@@ -8,6 +8,7 @@ panels show it under the control that caused it. Any other exception is a fault 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,9 +67,10 @@ def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
 
 
 def _system_error(error: Exception) -> int | None:
-    """Return the system's number for an error; safetensors and tokenizers write it into a text as `(os error 28)`."""
+    """Return the system's number for an error; Rust's libraries write it into a text as `(os error 28)`."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    if "PytorchStreamWriter failed writing" in str(error):  # torch does not say why; it is the disk
+    # torch and ndarray.tofile do not say why they could not write; it is the disk.
+    if re.search(r"PytorchStreamWriter failed writing|\d+ requested and \d+ written", str(error)):
         return errno.ENOSPC
     return next((number for number in (*_FULL, *_DENIED) if f"(os error {number})" in str(error)), None)

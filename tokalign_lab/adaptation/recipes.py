@@ -36,6 +36,8 @@ RECIPES: dict[str, Recipe] = {
             "stage1_share": 0.5,
             "learning_rate_stage1": 6.4e-4,
             "learning_rate_stage2": 5e-5,
+            "learning_rate_rows": None,
+            "head_floor": False,
             "warmup_ratio": 0.03,
             "gradient_clip": 0.3,
             "evaluate_every": 0,

@@ -64,7 +64,13 @@ class AdaptSettings(MeasuredSettings):
     learning_rate_stage1: float = option(6.4e-4, "Peak learning rate of stage 1, on a cosine schedule.", above=0)
     learning_rate_stage2: float = option(1e-4, "Peak learning rate of stage 2, on a cosine schedule.", above=0)
     learning_rate_rows: float | None = option(
-        None, "Peak learning rate of embeddings and head in stage 2; that of stage 2 by default.", above=0
+        3e-4, "Peak learning rate of embeddings and head in stage 2; that of stage 2 where it is none.", above=0
+    )
+    head_floor: bool = option(
+        True,
+        "In stage 2, move the rows of the head that the text hardly asks for only a little; Adam alone moves them at "
+        "the full rate. Not where the model is sharded.",
+        flag="--head-floor/--no-head-floor",
     )
     warmup_ratio: float = option(0.1, "Share of each stage's steps in which the rate rises.", least=0, most=1)
     batch_size: int = option(4, "Sequences that go through the model at once, on each process.", least=1)

@@ -290,6 +290,8 @@ class _Run:
         trainer.used_rows = used
         rows_rate, body_rate = settings.rates
         trainer.rows_rate = rows_rate if stage.number == 2 and rows_rate != body_rate else None
+        if settings.head_floor and stage.number == 2 and not is_sharded():
+            trainer.head_rows = torch.from_numpy(data.ids(self.vocabulary.size))
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
         if reporter.stop is not None:  # asked for in a step that was not worth a checkpoint

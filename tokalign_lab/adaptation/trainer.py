@@ -15,6 +15,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from tokalign_lab.adaptation.checkpoints import stage_folder
+from tokalign_lab.adaptation.optimizer import FlooredAdamW
 from tokalign_lab.adaptation.rows import UsedRows
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, row_modules
@@ -29,10 +30,13 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read trans
         Set when the model's input embedding holds some rows only.
     rows_rate : float or None
         Peak learning rate of embeddings and head, where it differs from that of the other weights.
+    head_rows : torch.Tensor or None
+        int64, the rows of the head that the text uses, where the others are to move little (`optimizer`).
     """
 
     used_rows: UsedRows | None = None
     rows_rate: float | None = None
+    head_rows: torch.Tensor | None = None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give embeddings and head a group of their own where they have a rate of their own."""
@@ -44,7 +48,10 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read trans
                 if own:
                     group["params"] = [weight for weight in group["params"] if id(weight) not in rows]
                     optimizer.add_param_group({**group, "params": own, "lr": self.rows_rate})
-        return optimizer
+        if self.head_rows is not None:
+            head = self.model.get_output_embeddings().weight
+            self.optimizer = FlooredAdamW(optimizer.param_groups, head, self.head_rows)
+        return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)

@@ -64,7 +64,7 @@ class RunRow(Follower):
 
     def latest(self) -> str:
         """Say the last figures, or the last words where it tells no figures."""
-        if self.info["state"] in ("failed", "lost") and self.info.get("error"):
+        if self.info["state"] in ("failed", "lost", "damaged") and self.info.get("error"):
             return str(self.info["error"])
         parts = []
         if number(self.told.get("step")) > 0:

@@ -16,6 +16,7 @@ STATE_WORDS = {
     "cancelled": "cancelled",
     "paused": "paused",
     "lost": "lost: its process is gone",
+    "damaged": "damaged: its run.json cannot be used",
 }
 ASKED_WORDS = {"cancelled": "cancelling", "paused": "pausing"}
 

@@ -6,8 +6,8 @@ a model that is tuned on one kind of text unlearns to write the others. Here the
 at least that of a typical row in use, so that a row moves by how large its gradient is among the rows.
 
 On 10k tokens (a step for each 128 tokens; rows 3e-4, body 1e-4; one seed) bits per byte fell from 1.181 to 1.155 on C++
-headers, from 2.264 to 2.209 on German and from 1.228 to 1.226 on Wikipedia, none of which was trained on, and from 1.278
-to 1.264 on the text's own kind (docs/decisions/0014-recovery-defaults.md).
+headers, from 2.264 to 2.209 on German and from 1.228 to 1.226 on Wikipedia, none of which was trained on, and from
+1.278 to 1.264 on the text's own kind (docs/decisions/0016-recovery-defaults.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a person can set about tuning, checked once, at the edge.
 
-Defaults are those of the recipe `recover` (docs/decisions/0014-recovery-defaults.md). The recipe `papers` sets the
+Defaults are those of the recipe `recover` (docs/decisions/0016-recovery-defaults.md). The recipe `papers` sets the
 papers': two stages of equal length, learning rates 6.4e-4 and 5e-5 (TokAlign's released code), warm-up 3 %, gradients
 clipped at 0.3, no weight decay (upstream passes one but never uses it). Batch and sequence are sized for a processor;
 on a GPU take more. Of distillation the papers state neither direction, nor weight, nor
@@ -62,9 +62,14 @@ class AdaptSettings(MeasuredSettings):
         0.0, "Share of the steps that train only the embeddings and the head, before all train.", least=0, most=1
     )
     learning_rate_stage1: float = option(6.4e-4, "Peak learning rate of stage 1, on a cosine schedule.", above=0)
-    learning_rate_stage2: float = option(1e-4, "Peak learning rate of stage 2, on a cosine schedule.", above=0)
+    learning_rate_stage2: float = option(
+        2e-4,
+        "Peak learning rate of stage 2, on a cosine schedule. The default is for 512 tokens per step; for n tokens, "
+        "multiply it and that of the rows by the root of n / 512 (checked for 128 and 512).",
+        above=0,
+    )
     learning_rate_rows: float | None = option(
-        3e-4, "Peak learning rate of embeddings and head in stage 2; that of stage 2 where it is none.", above=0
+        6e-4, "Peak learning rate of embeddings and head in stage 2; that of stage 2 where it is none.", above=0
     )
     head_floor: bool = option(
         True,

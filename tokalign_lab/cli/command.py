@@ -42,9 +42,9 @@ _MoreText = Annotated[list[str] | None, typer.Argument(hidden=True)]
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from tokalign_lab import __version__
+        import tokalign_lab
 
-        console.stdout.print(__version__, highlight=False)
+        console.stdout.print(tokalign_lab.__version__, highlight=False)
         raise typer.Exit
 
 

@@ -17,7 +17,7 @@ from tokalign_lab.settings.fields import Settings
 from tokalign_lab.settings.kinds import MeasuredTextSettings
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML as people write it: 5e-5 is a number, though YAML 1.1 asks for 5.0e-5."""
 
 

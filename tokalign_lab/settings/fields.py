@@ -101,7 +101,7 @@ class Option:
         return [word for item in (value if isinstance(value, list) else [value]) for word in (self.flag, str(item))]
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, required))
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 class Settings:
     """Base of all settings classes; a subclass needs no decorator.
 

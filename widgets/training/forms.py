@@ -19,6 +19,7 @@ FIELDS = {
     "steps": "Steps",
     "learning_rate_stage1": "Learning rate, stage 1",
     "learning_rate_stage2": "Learning rate, stage 2",
+    "learning_rate_rows": "Learning rate of rows, stage 2",
     "stage1_share": "Share of stage 1",
     "batch_size": "Batch size",
     "sequence_length": "Tokens a sequence",
@@ -36,7 +37,7 @@ class SettingsFields(Bar):
     """
 
     def __init__(self, hook: str, values: Mapping[str, Any] | None = None) -> None:
-        self._before = AdaptSettings().to_dict()
+        self._before = _settings({})
         self.fields: dict[str, w.Widget] = {
             name: self.control(
                 w.IntText if isinstance(self._before[name], int) else w.FloatText, words,
@@ -49,7 +50,7 @@ class SettingsFields(Bar):
 
     def take(self, values: Mapping[str, Any]) -> None:
         """Show these settings; `changed` counts from them."""
-        self._before = AdaptSettings().to_dict() | dict(values)
+        self._before = _settings(values)
         for name, field in self.fields.items():
             field.value = self._before[name]
 
@@ -62,6 +63,12 @@ class SettingsFields(Bar):
     def values(self) -> dict[str, Any]:
         """All of them."""
         return {name: field.value for name, field in self.fields.items()}
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of tuning: those given, and for the others what the recipe sets."""
+    settings = AdaptSettings.from_dict({name: values[name] for name in AdaptSettings.names() if name in values})
+    return settings.to_dict() | {"learning_rate_rows": settings.rates[0]}
 
 
 class AgainForm(Box):

@@ -75,6 +75,15 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
     picture("maps")
 
 
+def test_a_panel_is_copied_as_code(lab: LabPage) -> None:
+    lab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    lexicon = open_tab(lab, "Lexicon")
+    lexicon.locator(".tl-lexicon > .tl-copy-code").click()
+    expect(lexicon.locator(".tl-lexicon > .tl-code")).to_contain_text("Copied", timeout=SHORT_MS)
+    code = lab.page.evaluate("navigator.clipboard.readText()")
+    assert code.splitlines()[-1].startswith("LexiconPanel.of_run(")
+
+
 def test_a_button_that_needs_the_model_says_so(lab: LabPage) -> None:
     training = open_tab(lab, "Training")
     training.get_by_role("button", name=re.compile("^Start again")).click()

@@ -98,15 +98,6 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     expect(lexicon.locator(".tl-edit-status")).to_contain_text("1 token edited", timeout=SHORT_MS)
 
 
-def test_a_panel_is_copied_as_code(lab: LabPage) -> None:
-    lab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    lexicon = open_tab(lab, "Lexicon")
-    lexicon.locator(".tl-lexicon > .tl-copy-code").click()
-    expect(lexicon.locator(".tl-lexicon > .tl-code")).to_contain_text("Copied", timeout=SHORT_MS)
-    code = lab.page.evaluate("navigator.clipboard.readText()")
-    assert code.splitlines()[-1].startswith("LexiconPanel.of_run(")
-
-
 def test_a_finding_shows_its_tokens_in_the_inspector(lab: LabPage) -> None:
     diagnosis = open_tab(lab, "Diagnosis")
     shows = diagnosis.get_by_role("button", name=re.compile(r"^Show .*token"))

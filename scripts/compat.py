@@ -1,0 +1,77 @@
+"""Both halves of `compat.sh`: save models with what they give, and compare that with what is loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+TEXT = "It was 12,345,  the\n\tfox é 你 <|im_start|>u"
+
+
+def save(root: Path) -> None:
+    """Save a small model of each kind that reads differently, and ids, logits and a rendered chat."""
+    import torch
+
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from test_cases_models import CONVERSATIONS, aligned, chat_model, sentencepiece_target
+    from tiny import CONFIGS, tiny_model, tiny_vocabulary
+
+    from tokalign_lab.catalog import load_vocabulary
+    from tokalign_lab.model.load import load_model
+    from tokalign_lab.model.save import save_model
+    from tokalign_lab.model.to_folder import rearrange_to_folder
+
+    root.mkdir(parents=True)
+    target = load_vocabulary(str(sentencepiece_target(root)))
+    for kind in CONFIGS:
+        model = tiny_model(kind, target.size)
+        parameters = getattr(model.config, "rope_parameters", None)
+        if parameters:  # another base than the default, which an older version must not fall back to
+            for part in [parameters, *(part for part in parameters.values() if isinstance(part, dict))]:
+                part.update({"rope_theta": 54321.0} if "rope_theta" in part else {})
+            model = type(model)(model.config).eval()
+        save_model(model, target, root / kind)
+    folder = chat_model(root / "source of chat")
+    source, other = load_vocabulary(str(folder)), tiny_vocabulary(280, bos="<s>", eos="<end>")
+    rearrange_to_folder(str(folder), aligned(source, other), source, other, root / "chat")
+    for path in [root / kind for kind in (*CONFIGS, "chat")]:
+        tokenizer = load_vocabulary(str(path)).tokenizer
+        ids = tokenizer(TEXT)["input_ids"]
+        with torch.inference_mode():
+            logits = load_model(str(path), device="cpu")(torch.tensor([ids])).logits[0].tolist()
+        chat = tokenizer.apply_chat_template(**CONVERSATIONS[1], tokenize=False) if tokenizer.chat_template else None
+        said = {"ids": ids, "logits": logits, "chat": chat, "conversation": CONVERSATIONS[1]}
+        (path / "expected.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def load(root: Path) -> int:
+    """Load each folder and say whether it gives what was expected; returns how many do not."""
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    transformers.logging.set_verbosity_error()
+    wrong = 0
+    for path in sorted(file.parent for file in root.glob("*/expected.json")):
+        expected: dict[str, Any] = json.loads((path / "expected.json").read_text(encoding="utf-8"))
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        ids = tokenizer(TEXT)["input_ids"]
+        wanted = torch.tensor(expected["logits"])
+        with torch.inference_mode():
+            found = AutoModelForCausalLM.from_pretrained(path).eval()(torch.tensor([expected["ids"]])).logits[0]
+        difference, scale = float((found.float() - wanted).abs().max()), float(wanted.abs().max())
+        chat = tokenizer.apply_chat_template(**expected["conversation"], tokenize=False) if expected["chat"] else None
+        problems = ["ids differ"] * (ids != expected["ids"]) + ["chat differs"] * (chat != expected["chat"])
+        problems += ["logits differ"] * (difference > 1e-3 * scale)
+        wrong += bool(problems)
+        told = ", ".join(problems) or "equal"
+        print(f"{path.name:12} {told:12} largest difference of logits {difference:.2g} of {scale:.3g}")
+    print(f"transformers {transformers.__version__}: {wrong} folders differ")
+    return wrong
+
+
+if __name__ == "__main__":
+    what, place = sys.argv[1:]
+    sys.exit(save(Path(place)) if what == "save" else load(Path(place)))

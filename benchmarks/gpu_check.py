@@ -12,7 +12,8 @@ What is not checked: the six tasks (they need lm-eval; their log-likelihoods com
 runs), several GPUs, and counting on a cluster. **This program has not run on a GPU yet; no GPU was at hand.**
 
 A machine without a network needs the assets as files. Copy four things there from the cache of a machine that has them
-($TOKALIGN_CACHE, else ~/.cache/tokalign-lab; `tokalign-lab assets get NAME` fetches one), and name them:
+($TOKALIGN_CACHE, else ~/.cache/tokalign-lab; `tokalign-lab assets get NAME` fetches one), and name them; any text of
+some 500 kB does:
 
     python benchmarks/gpu_check.py --model assets/smollm2-135m-0.1.2 --target assets/sp32k-1.13.1 \
         --encoder assets/minilm-0.1.0 --text assets/default-1-*/default.jsonl

@@ -16,6 +16,7 @@ from tokalign_lab.adaptation import train
 from tokalign_lab.adaptation.checkpoints import latest_checkpoint
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, PackedBlocks, check_apart, mixed
 from tokalign_lab.adaptation.divergence import Diverged, LossWatch
+from tokalign_lab.adaptation.recipes import RECIPES
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import plan_stages, set_trainable
 from tokalign_lab.corpus import Corpus
@@ -524,7 +525,7 @@ def test_the_papers_recipe_is_the_papers_way() -> None:
     assert AdaptSettings.from_dict(settings.to_dict()) == settings
     mine = AdaptSettings.from_dict({"recipe": "papers", "learning_rate_stage2": 1e-5})
     assert (mine.learning_rate_stage2, mine.learning_rate_stage1) == (1e-5, 6.4e-4)
-    with pytest.raises(InputError, match="no recovery recipe 'best'; choose recover or papers"):
+    with pytest.raises(InputError, match="no recovery recipe 'best'; choose one of recover, alm, states, papers"):
         AdaptSettings.from_dict({"recipe": "best"})
 
 
@@ -562,3 +563,20 @@ def test_a_run_says_which_rows_its_text_trains(model_folder: Path, text: str, tm
     (coverage,) = events.of("coverage")
     assert 0 < coverage["rows_trained"] < coverage["rows"]
     assert 0.5 < coverage["held_out_trained"] <= 1.0
+
+
+@pytest.mark.parametrize(("recipe", "part"), [("alm", "likelihood"), ("states", "states")])
+def test_the_source_teaches_with_its_own_tokenizer(recipe: str, part: str, text: str, tmp_path: Path) -> None:
+    source, moved = save_tiny(tmp_path / "source", size=320, seed=3), save_tiny(tmp_path / "moved", size=280)
+    (moved / "tokalign.json").write_text(json.dumps({"model": str(source)}), encoding="utf-8")
+    settings = {**SMALL.to_dict(), "recipe": recipe, "steps": 4, "save_every": 2, "stage1_share": 0.0, "patience": 4}
+    settings["losses"] = RECIPES[recipe].settings["losses"]
+    events = run(moved, text, tmp_path / "run", AdaptSettings.from_dict(settings))
+    steps = events.of("step")
+    assert len(steps) == 4
+    assert all(step[part] > 0 and step["next_token"] > 0 for step in steps)
+    with pytest.raises(InputError, match="Losses from the source and a teacher do not go together"):
+        AdaptSettings.from_dict({"recipe": recipe, "teacher": "gemma-3-270m"})
+    (moved / "tokalign.json").unlink()
+    with pytest.raises(InputError, match="does not name the model that was moved"):
+        run(moved, text, tmp_path / "other", AdaptSettings.from_dict(settings))

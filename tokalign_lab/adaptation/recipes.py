@@ -30,6 +30,14 @@ class Recipe:
 DEFAULT = "recover"
 RECIPES: dict[str, Recipe] = {
     DEFAULT: Recipe("Train rows and body together from the first step, at rates for little text; keep the best step."),
+    "alm": Recipe(
+        "As recover, with approximate likelihood matching from the source model (arXiv 2503.20083).",
+        {"losses": {"likelihood": 1.0}},
+    ),
+    "states": Recipe(
+        "As recover, with the source's hidden states after a third of the layers as targets.",
+        {"losses": {"states": 1.0}},
+    ),
     "papers": Recipe(
         "TokAlign: half of the steps on rows and head at 6.4e-4, then the whole model at 5e-5; keep the last step.",
         {
@@ -56,5 +64,5 @@ def settings_of(recipe: str) -> dict[str, Any]:
         When there is no such recipe.
     """
     if recipe not in RECIPES:
-        raise InputError(f"There is no recovery recipe {recipe!r}; choose {' or '.join(RECIPES)}.")
+        raise InputError(f"There is no recovery recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
     return {"recipe": recipe, **RECIPES[recipe].settings}

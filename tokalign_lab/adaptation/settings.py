@@ -20,6 +20,7 @@ from tokalign_lab.settings.fields import option, required
 from tokalign_lab.settings.kinds import MeasuredSettings, MeasuredTextSettings
 
 Direction = Literal["forward", "reverse"]
+SOURCE_LOSSES = ("likelihood", "shared", "prefix", "states", "values")  # see adaptation.recovery.objective.Objective
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class AdaptSettings(MeasuredSettings):
 
     subject = "Tuning"
 
-    recipe: str = option(DEFAULT, "How to recover: recover, or papers for the two stages and rates of the papers.")
+    recipe: str = option(
+        DEFAULT, "How to recover: recover, alm, states, or papers for the two stages and rates of the papers."
+    )
     steps: int = option(100, "Optimiser steps of both stages together.", least=1)
     stage1_share: float = option(
         0.0, "Share of the steps that train only the embeddings and the head, before all train.", least=0, most=1
@@ -118,6 +121,12 @@ class AdaptSettings(MeasuredSettings):
     teacher: str = option(
         "", "Learn from this model's predictions too; it must have the same tokenizer (see `generate`).", path=True
     )
+    losses: dict[str, float] = option(
+        {},
+        "A loss from the source model, which reads the text with its own tokenizer, and its weight against the "
+        "next-token loss: likelihood (ALM), shared, prefix (KL), states or values (MATT). May be repeated.",
+        least=0,
+    )
     distillation_weight: float = option(1.0, "Weight of the divergence from the teacher; the next-token loss has 1.")
     distillation_temperature: float = option(1.0, "Softens both distributions.")
     distillation_direction: Direction = option(
@@ -134,6 +143,13 @@ class AdaptSettings(MeasuredSettings):
         """Refuse values that are out of bounds or do not go together, in one sentence."""
         super().__post_init__()
         settings_of(self.recipe)  # refuses a name that there is none of
+        unknown = sorted(self.losses.keys() - set(SOURCE_LOSSES))
+        if unknown:
+            raise InputError(f"There is no loss {unknown[0]!r} from the source; choose of {', '.join(SOURCE_LOSSES)}.")
+        if self.losses and self.teacher:
+            raise InputError("Losses from the source and a teacher do not go together; leave one out.")
+        if self.losses and not self.cross_documents:
+            raise InputError("Losses from the source need sequences that cross documents; leave cross_documents on.")
         _ = self.distillation  # refuses what makes no sense
         for one in self.options():
             value = getattr(self, one.name)

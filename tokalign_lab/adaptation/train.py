@@ -38,6 +38,8 @@ from tokalign_lab.adaptation.guard import Guard
 from tokalign_lab.adaptation.loss import ChunkedLoss
 from tokalign_lab.adaptation.probes import Probe, all_probes, answered
 from tokalign_lab.adaptation.processes import Processes, is_sharded
+from tokalign_lab.adaptation.recovery.objective import Objective, RecoveryLoss
+from tokalign_lab.adaptation.recovery.source import SourceTeacher, source_name
 from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
@@ -144,6 +146,9 @@ def adapt(
     teaching = None
     if taught_by is not None and done < settings.steps:
         teaching = prepare_teaching(settings, taught_by, vocabulary, mix, processes, emit, interrupt)
+    source = None
+    if settings.losses and done < settings.steps:
+        source = SourceTeacher.of(model_name, vocabulary, processes.device)
     if resume:
         emit({"kind": "resumed", "step": done})
     emit(_coverage(run, stages, held_out))
@@ -152,7 +157,7 @@ def adapt(
     for stage in stages:
         if done < stage.first_step + stage.steps and not guard.reason:
             here = checkpoint if checkpoint is not None and checkpoint.stage == stage.number else None
-            model = run.stage(model, stage, stages, here, teaching)
+            model = run.stage(model, stage, stages, here, teaching, source)
     if not guard.measured:  # resumed from the very last checkpoint of a run of an older version
         run.measure(model, settings.steps, stages[-1])
     model = run.kept(model, model_name)
@@ -214,6 +219,7 @@ class _Run:
         stages: Sequence[Stage],
         checkpoint: Checkpoint | None,
         teaching: Teaching | None,
+        source: SourceTeacher | None = None,
     ) -> PreTrainedModel:
         """Run one stage to its end, from its beginning or a checkpoint; returns the model to go on with."""
         settings = self.settings
@@ -236,6 +242,10 @@ class _Run:
             parts: Callable[[], dict[str, float]] = dict
             if teaching is not None:
                 parts = stack.enter_context(DistilledLoss(model, head, teaching, self.processes)).means
+            elif source is not None:
+                objective = _objective(settings, model)
+                loss = RecoveryLoss(model, head, source, self.vocabulary, objective, self.processes)
+                parts = stack.enter_context(loss).means
             elif head.in_chunks:
                 stack.enter_context(ChunkedLoss(model, head))
             used = None
@@ -319,13 +329,17 @@ def _probes_of(model_name: str, device: torch.device) -> list[Probe]:
     """Return the probes that the source model answers; all of them where the model does not say what it came from."""
     from tokalign_lab.catalog import load_vocabulary
 
-    name = _origin(model_name).get("model")
-    if not name:
-        return all_probes()
     try:
+        name = source_name(model_name)
         return answered(load_model(name, device=device), load_vocabulary(name), all_probes())
-    except InputError:  # the source model is no longer where it was
+    except InputError:  # the folder does not name its source, or that is no longer where it was
         return all_probes()
+
+
+def _objective(settings: AdaptSettings, model: PreTrainedModel) -> Objective:
+    """Return the losses that the settings name; states and values are compared after a third of the layers (MATT)."""
+    third = max(1, round(model.config.get_text_config().num_hidden_layers / 3))
+    return Objective(**settings.losses, state_layers=(third,), value_layer=third, balanced=True)
 
 
 def _coverage(run: _Run, stages: Sequence[Stage], held_out: Sequence[Document]) -> dict[str, Any]:

@@ -179,24 +179,23 @@ def _embeddings(side: Side) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 def search(side: Side) -> Found:
     """Find nearest neighbours by CSLS among a model's rows; block_search and gpu_search must agree to the last bit."""
-    from tokalign_lab.alignment import block_search, gpu_search
+    from functools import partial
+
+    from tokalign_lab.alignment.search import block_search, gpu_search
     from tokalign_lab.vectors.token_vectors import unit_rows
 
     queries, keys = (unit_rows(rows) for rows in _embeddings(side))
-    if side.reference:
-        of_queries, of_keys = block_search.best_of_both(queries, keys, 10)
-        penalty = of_keys.mean(axis=0, dtype=np.float64).astype(np.float32)
-        positions, scores = block_search.best_of_rows(queries, keys, penalty, 2, 10)
-    else:
-        of_queries, of_keys = gpu_search.best_of_both_on(side.device, queries, keys, 10)
-        penalty = of_keys.mean(axis=0, dtype=np.float64).astype(np.float32)
-        positions, scores = gpu_search.best_of_rows_on(side.device, queries, keys, penalty, 2, 10)
+    best = block_search.best if side.reference else partial(gpu_search.best, side.device)
+    _, of_queries, of_keys = best(queries, keys, 10, of_keys=True)
+    penalty = of_keys.mean(axis=1, dtype=np.float64).astype(np.float32)
+    longer = np.concatenate([2 * queries, np.full((len(queries), 1), -1, np.float32)], axis=1)
+    positions, scores, _ = best(longer, np.concatenate([keys, penalty[:, None]], axis=1), 10)
     return {"of_queries": of_queries, "of_keys": of_keys, "positions": positions, "scores": scores}
 
 
 def omp(side: Side) -> Found:
     """Describe rows by 16 others (orthogonal matching pursuit); the share of each row that is left is compared."""
-    from tokalign_lab.alignment.omp import pursue
+    from tokalign_lab.alignment.methods.omp import pursue
 
     atoms, vectors = (torch.tensor(rows) for rows in _embeddings(side))
     vectors = vectors[: side.size(2_000, 100)]

@@ -19,6 +19,7 @@ from tokalign_lab.documents import Document, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_folder, cache_folder, cached_folder, hash_of, holds_only, write_json
 from tokalign_lab.progress import Progress, part
+from tokalign_lab.token_table import VERSION
 
 if TYPE_CHECKING:
     from tokalign_lab.vocabulary import Vocabulary
@@ -93,7 +94,7 @@ class Corpus:
         if not documents:
             raise InputError("There is no text to tokenise; give at least one document.")
         hashed = text_hash(documents)
-        key = hash_of([hashed.encode(), vocabulary.fingerprint.encode()])
+        key = hash_of([hashed.encode(), vocabulary.fingerprint.encode(), str(VERSION).encode()])
 
         def write(temporary: Path) -> None:
             lengths = np.array([len(d.text.encode("utf-8", "surrogatepass")) for d in documents], np.int64)

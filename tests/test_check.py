@@ -253,12 +253,14 @@ def test_the_packaged_model_is_sound_and_so_is_what_we_make_of_it(small_pair: To
     result = run_json("check", "smollm2-135m")
     assert result["verdict"] == "ok"
     assert {finding["severity"] for finding in result["findings"]} == {"ok"}
-    assert len(result["findings"]) == 13
+    assert len(result["findings"]) == 14
     lexicon = align(small_pair, "anchored").lexicon
     made = rearrange_to_folder(
         "smollm2-135m", lexicon, small_pair.source, small_pair.target, tmp_path / "m", pad_to_multiple_of=1000
     )
-    assert made == {"vocab_size": 32_000, "streamed": True}
+    assert made["vocab_size"] == 33_000, "32,000 and the chat model's own control tokens, padded"
+    assert made["special_tokens"] == "keep"
+    assert made["lost"] == []
     found = check_folder(str(tmp_path / "m"))
     assert {f.name: f.evidence for f in found.findings if f.severity != "ok"} == {}
     assert found.finding("unreachable tokens").values["expected"] == 253

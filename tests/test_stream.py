@@ -146,7 +146,7 @@ def test_what_is_no_safetensors_is_done_in_memory(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     assert Shards.open(folder) is None
     result = rearrange_to_folder(str(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
-    assert result == {"vocab_size": TARGET.size, "streamed": False}
+    assert result.items() >= {"vocab_size": TARGET.size, "streamed": False}.items()
     new = load_model(str(tmp_path / "out"), device="cpu").get_input_embeddings().weight
     old = load_model(str(folder), device="cpu").get_input_embeddings().weight
     assert torch.equal(new[10:100], old[10:100])
@@ -177,7 +177,7 @@ def test_the_hubs_own_copy_is_streamed(tmp_path: Path, monkeypatch: pytest.Monke
     (repository / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     result = rearrange_to_folder("some/model", LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
-    assert result == {"vocab_size": TARGET.size, "streamed": True}
+    assert result.items() >= {"vocab_size": TARGET.size, "streamed": True}.items()
     assert np.isfinite(read_all(tmp_path / "out")["lm_head.weight"].float().numpy()).all()
 
 
@@ -207,7 +207,7 @@ def test_the_run_of_that_name_does_the_same(tmp_path: Path) -> None:
 def test_gemma_streamed_to_its_own_vocabulary_is_the_same_model(tmp_path: Path) -> None:
     vocabulary = load_vocabulary("gemma-3-270m")  # 262,144 ids, tied, its embedding scaled by the model
     result = rearrange_to_folder("gemma-3-270m", identity(vocabulary), vocabulary, vocabulary, tmp_path / "out")
-    assert result == {"vocab_size": vocabulary.size, "streamed": True}
+    assert result.items() >= {"vocab_size": vocabulary.size, "streamed": True}.items()
     before, after = Shards.open(Path(model_folder("gemma-3-270m"))), Shards.open(tmp_path / "out")
     assert before.file_of.keys() == after.file_of.keys()
     for name in before.file_of:

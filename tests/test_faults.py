@@ -784,4 +784,4 @@ def test_a_minute_of_the_bench_finds_nothing() -> None:
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     total = re.search(r"(\d+) injected, 0 failed", ended.stdout)
     assert total is not None
-    assert int(total[1]) > 400
+    assert int(total[1]) > 350

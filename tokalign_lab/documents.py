@@ -247,7 +247,10 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
             try:
                 fields = json.loads(line.decode("utf-8"))
                 json.dumps(fields, ensure_ascii=False).encode("utf-8")
-            except UnicodeError as error:  # bytes that are not UTF-8, or an escape such as \\ud800 alone
+            except (
+                UnicodeDecodeError,
+                UnicodeEncodeError,
+            ) as error:  # bytes that are not UTF-8, or an escape such as \\ud800 alone
                 raise InputError(
                     f"'{path}' line {number} is not UTF-8 text ({error.reason}); convert it first."
                 ) from error

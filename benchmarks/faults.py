@@ -41,8 +41,8 @@ from harness import limit_threads, parser, report
 
 from tokalign_lab.adaptation.checkpoints import latest_checkpoint
 from tokalign_lab.adaptation.stages import Stage
-from tokalign_lab.alignment.edits import LexiconEdits
 from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon.edits import LexiconEdits
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document

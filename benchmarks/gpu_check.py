@@ -207,7 +207,7 @@ def omp(side: Side) -> Found:
 def hidden_states(side: Side) -> Found:
     """Let the source model read every token of the target."""
     from tokalign_lab import load_vocabulary
-    from tokalign_lab.alignment.pieces import spell
+    from tokalign_lab.alignment.methods.pieces import spell
     from tokalign_lab.vectors.hidden_states import hidden_state_vectors
 
     source, target = load_vocabulary(side.model), load_vocabulary(side.target)

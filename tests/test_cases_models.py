@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.lexicon_rows import LexiconRows
+from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_folder, write_json

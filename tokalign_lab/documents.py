@@ -250,7 +250,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
             except (
                 UnicodeDecodeError,
                 UnicodeEncodeError,
-            ) as error:  # bytes that are not UTF-8, or an escape such as \\ud800 alone
+            ) as error:  # or half of a surrogate pair
                 raise InputError(
                     f"'{path}' line {number} is not UTF-8 text ({error.reason}); convert it first."
                 ) from error

@@ -111,8 +111,13 @@ def align_text() -> tuple[Document, ...]:
 
 def draw(split: str, size: int, longest: int, seed: int) -> list[Document]:
     """Draw passages of at most `longest` characters from one part of the default text, `size` bytes of each slice."""
-    pools = [[d for d in default_text() if (d.slice, d.split) == (name, split)] for name in SLICES]
-    return [passage for pool in pools for passage in excerpts(pool, size, longest, seed)]
+    return [passage for name in SLICES for passage in draw_slice(name, split, size, longest, seed)]
+
+
+def draw_slice(name: str, split: str, size: int, longest: int, seed: int) -> list[Document]:
+    """Draw `size` bytes of passages of one slice of one part of the default text."""
+    pool = [document for document in default_text() if (document.slice, document.split) == (name, split)]
+    return excerpts(pool, size, longest, seed)
 
 
 def bytes_per_token(vocabulary: Vocabulary, documents: Sequence[Document]) -> dict[str, float]:

@@ -1,0 +1,225 @@
+"""How to tune a moved model on little text: rates, batch, stages and optimiser, compared on text of other domains.
+
+    python benchmarks/recovery_search.py --tokens 10000 --out docs/results/recovery_search.md
+
+SmolLM2-135M is moved to sp32k by `anchored` and calibrated. Each way tunes it on the same number of tokens of the
+default text (equal parts prose, code, ru, ja). Measured are held-out prose of the same kind, and three texts of other
+domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interface texts. The control is the source model
+tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW (fused) or `FlooredAdamW`, one thread,
+float32, one seed; the engine's own loop is `adaptation.train`.
+
+A program that was stopped goes on where it was: results are kept line by line next to the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import math
+import os
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tuning
+from harness import Kept, limit_threads, parser, report
+
+from tokalign_lab import catalog
+from tokalign_lab.adaptation.optimizer import FlooredAdamW
+from tokalign_lab.documents import Document, excerpts
+from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+from tokalign_lab.model.calibrate import calibrate
+from tokalign_lab.model.load import load_model
+from tokalign_lab.vocabulary import Vocabulary
+
+LENGTH = 128
+OTHER = {"Wikipedia": "o_en", "C++": "o_code", "German": "o_de"}
+BYTES_PER_TOKEN = 3.4  # of the moved model's tokenizer on this text
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to tune; rates are peaks of a cosine schedule."""
+
+    rows: float = 1e-4
+    body: float = 1e-4
+    batch: int = 4
+    floor: bool = False
+    stage1: float = 0.0
+    stage1_rows: float = 6.4e-4
+    warmup: float = 0.1
+    clip: float = 1.0
+    source: bool = False
+
+
+WAYS = {
+    "papers": Way(rows=5e-5, body=5e-5, stage1=0.5, warmup=0.03, clip=0.3),
+    "one stage, 1e-4": Way(),
+    "one stage, 1e-4, batch 1": Way(batch=1),
+    "rows 3e-4, body 1e-4, batch 1": Way(rows=3e-4, batch=1),
+    "rows 3e-4, body 1e-4, batch 1, floored head": Way(rows=3e-4, batch=1, floor=True),
+    "rows 6e-4, body 2e-4, batch 1, floored head": Way(rows=6e-4, body=2e-4, batch=1, floor=True),
+    "rows 1e-3, body 1e-4, batch 1, floored head": Way(rows=1e-3, batch=1, floor=True),
+    "all 3e-4, batch 1": Way(rows=3e-4, body=3e-4, batch=1),
+    "rows 6e-4, body 2e-4, floored head (recover)": Way(rows=6e-4, body=2e-4, floor=True),
+    "control": Way(source=True),
+}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.set_defaults(threads=1)
+    options.add_argument("--tokens", type=int, default=10_000, help="of the moved model's tokenizer")
+    options.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    given = options.parse_args()
+    if given.quick:
+        given.tokens, given.ways = 1_024, ["papers", "control"]
+    limit_threads(given.threads)
+    torch.set_num_threads(given.threads)
+    kept = Kept(given, tokens=given.tokens)
+    start = kept(lambda: measure(*moved()), way="step 0")
+    lines = {name: kept(lambda name=name: tune(WAYS[name], given), way=name) for name in given.ways}
+    control = lines.get("control")
+    rows = [
+        {"way": name, **figures(line), "CPU s": line.get("cpu"), **closed(start, line, control)}
+        for name, line in {"step 0": start, **lines}.items()
+    ]
+    notes = [
+        f"{given.tokens:,} tokens, one seed, {given.threads} thread(s). Share of the gap closed: (step 0 - x) / "
+        "(step 0 - control), on text of other domains.",
+    ]
+    report("How to tune a moved model on little text", [("Bits per byte", rows)], notes, given.out)
+
+
+def figures(line: dict[str, Any]) -> dict[str, float]:
+    return {name: line[key] for name, key in {"prose": "prose", **OTHER}.items()}
+
+
+def closed(start: dict[str, Any], line: dict[str, Any], control: dict[str, Any] | None) -> dict[str, float | None]:
+    """Share of the gap to the control that is closed, by text."""
+    return {
+        f"{name}, closed": None if control is None else (start[key] - line[key]) / (start[key] - control[key])
+        for name, key in OTHER.items()
+    }
+
+
+@cache
+def measured() -> dict[str, list[Document]]:
+    """Held-out prose of the tuning text's kind, and text of other domains."""
+    return {
+        "prose": tuning.draw_slice("prose", "held_out", 4_000, 1_000, 0),
+        "o_de": tuning.draw_slice("de", "held_out", 5_000, 1_000, 0),
+        **other_domains(),
+    }
+
+
+def other_domains() -> dict[str, list[Document]]:
+    """Passages of Wikipedia from BoolQ, and C++ headers of the installed torch; about 9 kB each, drawn by seed 0."""
+    import json
+
+    rng = np.random.default_rng(0)
+    lines = Path(str(catalog.get("boolq"))).read_text(encoding="utf-8").splitlines()
+    passages = sorted({json.loads(line)["passage"] for line in lines})
+    rng.shuffle(passages)
+    headers = sorted(glob.glob(os.path.join(os.path.dirname(torch.__file__), "include/c10/**/*.h"), recursive=True))
+    rng.shuffle(headers)
+    texts = (Path(header).read_text(encoding="utf-8") for header in headers)
+    code = (text[800:2000] for text in texts if len(text) >= 2500)
+    found = {"o_en": _until((passage[:1200] for passage in passages), 9_000), "o_code": _until(code, 9_000)}
+    return {
+        key: [Document(text, f"{key}{i}", f"{key}{i}", key) for i, text in enumerate(texts)]
+        for key, texts in found.items()
+    }
+
+
+def _until(texts: Any, size: int) -> list[str]:
+    """Take texts until they have more than `size` bytes."""
+    taken: list[str] = []
+    for text in texts:
+        if sum(len(one.encode()) for one in taken) > size:
+            break
+        taken.append(text)
+    return taken
+
+
+def moved() -> tuple[Any, Vocabulary]:
+    """Move the source model to sp32k and calibrate it."""
+    target = catalog.load_vocabulary("sp32k")
+    model, _ = tuning.moved(target, 0, "cpu")
+    calibrate(model, target, excerpts(tuning.align_text(), 100_000, 2_000, 0), tuning.CALIBRATE_TOKENS)
+    return model, target
+
+
+def measure(model: Any, vocabulary: Vocabulary) -> dict[str, float]:
+    model.eval()
+    return {key: bits_per_byte(model, vocabulary, documents).bits_per_byte for key, documents in measured().items()}
+
+
+def blocks(documents: list[Document], vocabulary: Vocabulary) -> torch.Tensor:
+    """Lay documents end to end, int64 (n, LENGTH), in a seeded order."""
+    bos, eos = vocabulary.roles.get("bos"), vocabulary.roles.get("eos")
+    before, after = [] if bos is None or bos == eos else [bos], [] if eos is None else [eos]
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(documents))
+    ids: list[int] = []
+    for encoded in vocabulary.encode([documents[i].text for i in order]):
+        ids += [*before, *encoded.tolist(), *after]
+    n = len(ids) // LENGTH
+    return torch.from_numpy(np.array(ids[: n * LENGTH]).reshape(n, LENGTH)[rng.permutation(n)])
+
+
+def tune(way: Way, given: argparse.Namespace) -> dict[str, Any]:
+    """Tune once and measure."""
+    torch.manual_seed(0)
+    size = int(given.tokens * BYTES_PER_TOKEN * 1.3) // len(tuning.SLICES)
+    text = [passage for name in tuning.SLICES for passage in tuning.draw_slice(name, "train", size, 2_000, 0)]
+    if way.source:
+        model, vocabulary = load_model(tuning.SOURCE, device="cpu"), catalog.load_vocabulary(tuning.SOURCE)
+        read = blocks(text, vocabulary)
+    else:
+        model, vocabulary = moved()
+        read = blocks(text, vocabulary)[: given.tokens // LENGTH]
+    model.train()
+    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    rows = [embedding] if head is embedding else [embedding, head]
+    body = [weight for weight in model.parameters() if all(weight is not one for one in rows)]
+    groups = [{"params": body, "lr": way.body}, {"params": rows, "lr": way.rows}]
+    options: dict[str, Any] = {"weight_decay": 0.0, "fused": True}
+    used = torch.unique(read)
+    optimizer = FlooredAdamW(groups, head, used, **options) if way.floor else torch.optim.AdamW(groups, **options)
+    steps = len(read) // way.batch
+    first = round(way.stage1 * steps)
+    began, losses = time.process_time(), []
+    for step in range(steps):
+        batch = read[step * way.batch : (step + 1) * way.batch]
+        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
+        loss.backward()
+        losses.append(float(loss.detach()))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), way.clip)
+        alone = step < first
+        share = _schedule(*((step, first) if alone else (step - first, steps - first)), way.warmup)
+        optimizer.param_groups[0]["lr"] = way.body * share
+        optimizer.param_groups[1]["lr"] = (way.stage1_rows if alone else way.rows) * share
+        if alone:
+            for weight in body:
+                weight.grad = None
+        optimizer.step()
+        optimizer.zero_grad()
+    cpu = time.process_time() - began
+    return {**measure(model, vocabulary), "cpu": round(cpu), "steps": steps, "read": steps * way.batch * LENGTH}
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak rate: a linear rise, then a cosine to 0."""
+    rise = max(1, math.floor(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+if __name__ == "__main__":
+    main()

@@ -103,7 +103,7 @@ class NewMatrices:
         """Make one of the model's `further_tables`, (size, ...)."""
         if not old.is_floating_point():
             return picked_rows(old, self._lexicon, self.size, self._without)
-        return new_rows(old.flatten(1), self._further[name], self._seed).unflatten(1, old.shape[1:])
+        return new_rows(old.flatten(1), self._further[name], self._seed).reshape(self.size, *old.shape[1:])
 
     def input(self, old: torch.Tensor) -> torch.Tensor:
         """Make the input embedding, (size, d), from the old one; the head too where they are tied."""

@@ -101,7 +101,8 @@ def lost_with(source: Vocabulary, target: Vocabulary, template: str | None) -> l
     lost = []
     theirs = source.tokenizer.chat_template
     if theirs and not template:
-        marks = [source.raw_token(i) for i in np.flatnonzero(source.is_control) if source.raw_token(i) in str(theirs)]
+        control = [source.raw_token(int(i)) for i in np.flatnonzero(source.is_control)]
+        marks = [mark for mark in control if mark and mark in str(theirs)]
         gone = [mark for mark in marks if target.id_of_raw(mark) is None]
         cause = f": {target.name} has no token {', '.join(gone[:3])}" if gone else ""
         lost.append(f"The chat template is lost{cause}{advice}.")

@@ -5,8 +5,8 @@
 SmolLM2-135M is moved to sp32k by `anchored` and calibrated. Each way tunes it on the same number of tokens of the
 default text (equal parts prose, code, ru, ja). Measured are held-out prose of the same kind, and three texts of other
 domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interface texts. The control is the source
-model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW (fused) or `FlooredAdamW`, one thread,
-float32, one seed; the engine's own loop is `adaptation.train`.
+model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW (fused) or `FlooredAdamW`, one
+thread, float32, one seed; the engine's own loop is `adaptation.train`.
 
 A program that was stopped goes on where it was: results are kept line by line next to the page.
 """

@@ -31,16 +31,6 @@ def add_older_names(folder: Path) -> None:
     write_json(path, config)
 
 
-def without_older_names(config: dict[str, Any]) -> list[str]:
-    """Say which kinds of layers in a `config.json` have a rotary base that transformers 4.57 has no name for."""
-    parameters = config.get("rope_parameters") or {}
-    found = [] if _names(config) is not None or not _is_nested(parameters) else sorted(parameters)
-    for part in config.values():
-        if isinstance(part, dict):
-            found += without_older_names(part)
-    return found
-
-
 def _add(config: dict[str, Any]) -> None:
     for part in list(config.values()):
         if isinstance(part, dict):

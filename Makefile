@@ -15,7 +15,7 @@ BROWSER ?= yes
 export PYTHON TORCH_INDEX_URL JOBS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lab app test demo lint notebooks bench docs gpu-check screenshots clean
+.PHONY: help setup setup-dev lab app test demo lint notebooks bench docs gpu-check compat screenshots clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: setup-dev  ## run the benchmarks
 
 gpu-check: setup  ## check that every CUDA path gives what the CPU gives; at most 8 minutes [ARGS="--device cpu --quick"]
 	@$(BIN)/python benchmarks/gpu_check.py $(ARGS)
+
+compat: setup-dev  ## load saved folders in transformers 4.57 too, in an environment of its own
+	@scripts/compat.sh
 
 docs: setup-dev  ## build the documentation into site/; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -337,6 +337,8 @@ def rearrange(settings: RearrangeSettings, out: Path, progress: Progress | None 
         pad_to_multiple_of=settings.pad_to_multiple_of,
         calibrate=settings.calibrate,
         progress=progress,
+        dequantize=settings.dequantize,
+        special_tokens=settings.special_tokens,
     )
     return {**done, "recipe": lexicon.provenance["recipe"], "origins": lexicon.origin_counts()}
 

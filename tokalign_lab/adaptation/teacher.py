@@ -39,7 +39,7 @@ def check_same_tokenizer(teacher: Vocabulary, student: Vocabulary) -> None:
         raise InputError(
             f"The teacher's tokenizer ({teacher.name}, {teacher.size} ids) is not the student's ({student.name}, "
             f"{student.size} ids), but token-level distillation needs one vocabulary; rearrange the student to the "
-            "teacher's first, or let it learn from text that the teacher writes."
+            "teacher's first (with --special-tokens target), or let it learn from text that the teacher writes."
         )
 
 

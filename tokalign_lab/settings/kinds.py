@@ -89,6 +89,12 @@ class RearrangeSettings(Settings):
     )
     keep_tied: bool = option(False, "Leave tied matrices tied, at some loss; input rows serve both.")
     pad_to_multiple_of: int | None = option(None, "Add rows that are never written, up to a multiple (64, say).")
+    special_tokens: str | None = option(
+        None,
+        "keep: add the source's control tokens, with their rows, so that a chat model stays one; target: only the "
+        "target's own. By default keep for a model with a chat template.",
+    )
+    dequantize: bool = option(False, "Turn a quantised model into one with plain weights.")
     seed: int = option(0, "Seed of everything that is drawn.", least=0)
     out: str | None = option(None, "The folder for the new model; `model` in the run's folder by default.", path=True)
 

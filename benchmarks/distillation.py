@@ -137,15 +137,18 @@ class Bench:
     def tuned(self, name: str, seed: int, text: str = "default", model: str | None = None, **more: Any) -> Path:
         """Tune a model, the moved one where none is named, going on where it was stopped."""
         options, folder = self.options, self._folder(name, seed)
-        settings = AdaptSettings(
-            steps=options.steps,
-            batch_size=options.batch_size,
-            sequence_length=options.sequence_length,
-            save_every=options.steps,
-            evaluate_bytes=1_000,
-            prompts=(),
-            seed=seed,
-            **more,
+        settings = AdaptSettings.from_dict(
+            {
+                "recipe": "papers",
+                "steps": options.steps,
+                "batch_size": options.batch_size,
+                "sequence_length": options.sequence_length,
+                "save_every": options.steps,
+                "evaluate_bytes": 1_000,
+                "prompts": [],
+                "seed": seed,
+                **more,
+            }
         )
         given = {"model": model or str(self.moved()), "text": [text], "max_bytes": options.train_bytes}
         run = RunFolder(folder)
@@ -178,7 +181,7 @@ class Bench:
         drawn = excerpts(self._train(seed), 8 * self.tokens, longest=n, seed=seed)
         text.write_text("".join(json.dumps({"text": document.text}) + "\n" for document in drawn), encoding="utf-8")
         student, teacher = (Path(catalog.model_folder(name)) for name in (SOURCE, TEACHER))
-        rate = AdaptSettings().learning_rate_stage2
+        rate = AdaptSettings.from_dict({"recipe": "papers"}).learning_rate_stage2
         run_gold(
             options.gold_python, student, teacher, text, result,
             options.steps, options.batch_size, options.sequence_length, rate, seed,

@@ -299,6 +299,7 @@ def _tuned(side: Side, name: str, **more: Any) -> Found:
     settings = AdaptSettings(
         **{
             "steps": side.size(8, 2),
+            "stage1_share": 0.5,  # both stages
             "batch_size": side.size(4, 2),
             "sequence_length": side.size(256, 32),
             "evaluate_bytes": side.size(10_000, 1_000),

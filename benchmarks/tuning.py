@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -221,7 +221,7 @@ class Bench:
         vocabulary
             Its tokenizer.
         changed
-            Settings other than the default ones.
+            Settings other than those of the recipe `papers`; `recipe` chooses another.
 
         Returns
         -------
@@ -233,17 +233,20 @@ class Bench:
         given, sequences = self.given, self.given.steps * self.given.batch_size
         n_tokens = PackedBlocks(Corpus.build(self.train, vocabulary), vocabulary, 2).n_tokens
         passes = max(1, round(sequences * SEQUENCE_BYTES / n_bytes(self.train)))
-        settings = AdaptSettings(
-            steps=given.steps,
-            batch_size=given.batch_size,
-            sequence_length=passes * n_tokens // sequences,
-            evaluate_every=given.steps // given.points,
-            evaluate_bytes=10 * n_bytes(self.measured),  # all of it
-            prompts=(),
-            save_every=given.steps,
-            seed=self.seed,
+        settings = AdaptSettings.from_dict(
+            {
+                "recipe": "papers",
+                "steps": given.steps,
+                "batch_size": given.batch_size,
+                "sequence_length": passes * n_tokens // sequences,
+                "evaluate_every": given.steps // given.points,
+                "evaluate_bytes": 10 * n_bytes(self.measured),  # all of it
+                "prompts": [],
+                "save_every": given.steps,
+                "seed": self.seed,
+                **changed,
+            }
         )
-        settings = replace(settings, **changed)
         with tempfile.TemporaryDirectory() as folder:
             run = RunFolder.create(
                 new_folder("adapt", given.runs or folder),

@@ -38,15 +38,18 @@ def prepare(target: str, folder: str) -> dict[str, Any]:
 def settings_of(stage: int, steps: int, batch: int, length: int, **more: Any) -> Any:
     from tokalign_lab.adaptation.settings import AdaptSettings
 
-    return AdaptSettings(
-        steps=steps,
-        stage1_share=float(stage == 1),
-        batch_size=batch,
-        sequence_length=length,
-        evaluate_bytes=2_000,
-        prompts=(),
-        save_every=steps,
-        **more,
+    return AdaptSettings.from_dict(
+        {
+            "recipe": "papers",
+            "steps": steps,
+            "stage1_share": float(stage == 1),
+            "batch_size": batch,
+            "sequence_length": length,
+            "evaluate_bytes": 2_000,
+            "prompts": [],
+            "save_every": steps,
+            **more,
+        }
     )
 
 

@@ -66,7 +66,7 @@ def tuned(model: str, text: Path, passages: Sequence[Document], **settings: Any)
         "curve": Series of bits per byte by step; "end": `DocumentBits` of the passages; "tokens": how many were read.
     """
     events: list[dict[str, Any]] = []
-    chosen = AdaptSettings(**{"prompts": (), "save_every": settings["steps"], **settings})
+    chosen = AdaptSettings.from_dict({"recipe": "papers", "prompts": [], "save_every": settings["steps"], **settings})
     with tempfile.TemporaryDirectory() as folder:
         made = str(adapt(model, [str(text)], chosen, Path(folder), events.append, device="cpu"))
         end = document_bits(tl.load_model(made, device="cpu"), tl.load_vocabulary(made), passages)

@@ -8,6 +8,8 @@ import pytest
 from tokalign_lab import load_model, load_vocabulary
 from tokalign_lab.adaptation.guard import Guard, Measured
 from tokalign_lab.adaptation.probes import all_probes, answered, ask
+from tokalign_lab.runs.folding import view_of
+from tokalign_lab.runs.words import status_words
 
 
 def followed(folder: Path, *measured: tuple[float, float], patience: int = 3) -> Guard:
@@ -77,3 +79,18 @@ def test_the_source_model_answers_many_probes_and_a_damaged_one_few(source) -> N
         weight.data = before
     assert damaged.share < 0.1
     assert damaged.bits_per_byte > 2 * found.bits_per_byte
+
+
+def test_a_run_tells_what_it_forgets(tmp_path: Path) -> None:
+    reason = "Stopped at step 4: it forgets."
+    events = [
+        {"kind": "step", "step": 4, "loss": 2.0},
+        {"kind": "evaluation", "step": 2, "bits_per_byte": 1.5, "probes_answered": 0.9, "probes_lost": []},
+        {"kind": "evaluation", "step": 4, "bits_per_byte": 1.4, "probes_answered": 0.8, "probes_lost": ["Bees make"]},
+        {"kind": "kept", "step": 2, "last_step": 4, "reason": reason},
+    ]
+    view = view_of(events, total_steps=8)
+    assert view.answered.column("probes").tolist() == [0.9, 0.8]
+    assert (view.forgotten, view.kept) == (("Bees make",), reason)
+    words = status_words({"state": "finished"}, view)
+    assert words.endswith(f"80% of the probes answered · {reason}")

@@ -58,5 +58,17 @@ def summary(folder: RunFolder) -> Any:
         "steps": len(steps),
         "loss": steps[-1].get("loss") if steps else None,
         "bits_per_byte": evaluations[-1].get("bits_per_byte") if evaluations else None,
+        **_recovery(folder),
     }
     return result, lambda: console.print_facts(result)
+
+
+def _recovery(folder: RunFolder) -> dict[str, Any]:
+    """Return what a tuning run reports of forgetting and coverage: the last event of each kind."""
+    last = {event.get("kind"): event for event in folder.events()[0]}
+    found = {
+        "probes_answered": last.get("evaluation", {}).get("probes_answered"),
+        "held_out_trained": last.get("coverage", {}).get("held_out_trained"),
+        "kept": last.get("kept", {}).get("reason"),
+    }
+    return {name: value for name, value in found.items() if value is not None}

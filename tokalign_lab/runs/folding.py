@@ -84,6 +84,9 @@ class RunView:
     trained, measured : what each step told, and each look at held-out text (bits a byte, by slice)
     samples : prompt to step to its continuation
     floors : bits a byte of the source model with its own tokenizer, by slice
+    answered : share of the probes that each look at held-out text found answered, 0 to 1
+    forgotten : probes that the last look found not answered
+    kept : why a step before the last one is kept; empty where the last one is
     seconds : worked so far; time in which no sign of life came for `LATE_S` does not count
     """
 
@@ -94,6 +97,9 @@ class RunView:
     samples: dict[str, dict[int, str]] = field(default_factory=dict)
     floors: dict[str, float] = field(default_factory=dict)
     stages: dict[int, Stage] = field(default_factory=dict)
+    answered: Rows = field(default_factory=Rows)
+    forgotten: tuple[str, ...] = ()
+    kept: str = ""
     message: str = ""
     device: str = ""
     seconds: float = 0.0
@@ -182,6 +188,14 @@ def _take_evaluation(view: RunView, event: Event) -> None:
     step = _step_of(event)
     if step is not None:
         view.measured.put(step, bits_by_part(event))
+        if "probes_answered" in event:
+            view.answered.put(step, {"probes": number(event["probes_answered"])})
+            lost = event.get("probes_lost")
+            view.forgotten = tuple(str(prompt) for prompt in lost) if isinstance(lost, list) else ()
+
+
+def _take_kept(view: RunView, event: Event) -> None:
+    view.kept = str(event.get("reason", ""))
 
 
 def _take_sample(view: RunView, event: Event) -> None:
@@ -203,6 +217,7 @@ def _take_resumed(view: RunView, event: Event) -> None:
     if step is not None:
         view.trained.cut(step)
         view.measured.cut(step)
+        view.answered.cut(step)
         for texts in view.samples.values():
             for later in [at for at in texts if at > step]:
                 del texts[later]
@@ -218,7 +233,7 @@ def _take_progress(view: RunView, event: Event) -> None:
 
 _TAKERS = {
     "step": _take_step, "evaluation": _take_evaluation, "sample": _take_sample, "stage": _take_stage,
-    "resumed": _take_resumed, "device": _take_device, "progress": _take_progress,
+    "resumed": _take_resumed, "device": _take_device, "progress": _take_progress, "kept": _take_kept,
 }  # fmt: skip
 
 

@@ -80,4 +80,9 @@ def status_words(info: dict[str, Any], view: RunView, now: float | None = None) 
             parts.append(f"last sign of life {duration(age)} ago{late}")
     elif view.seconds:
         parts.append(f"worked {duration(view.seconds)}")
+    answered = view.answered.last("probes")
+    if answered is not None:
+        parts.append(f"{answered:.0%} of the probes answered")
+    if view.kept:
+        parts.append(view.kept)
     return " · ".join(parts)

@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -339,7 +339,7 @@ def _probes_of(model_name: str, device: torch.device) -> list[Probe]:
 def _objective(settings: AdaptSettings, model: PreTrainedModel) -> Objective:
     """Return the losses that the settings name; states and values are compared after a third of the layers (MATT)."""
     third = max(1, round(model.config.get_text_config().num_hidden_layers / 3))
-    return Objective(**settings.losses, state_layers=(third,), value_layer=third, balanced=True)
+    return replace(Objective(state_layers=(third,), value_layer=third, balanced=True), **settings.losses)  # type: ignore[arg-type]
 
 
 def _coverage(run: _Run, stages: Sequence[Stage], held_out: Sequence[Document]) -> dict[str, Any]:

@@ -118,14 +118,14 @@ def adapt(
             remove_all(root)
         return tuned
     checkpoint = latest_checkpoint(root, stages) if resume else None
-    if not resume and processes.is_first:
-        begin(root)
     emit({"kind": "device", "device": describe_device(processes.device), "processes": processes.count})
 
     vocabulary = load_vocabulary(model_name)
     taught_by = load_vocabulary(settings.teacher) if settings.teacher else None
     if taught_by is not None:
         check_same_tokenizer(taught_by, vocabulary)
+    if not resume and processes.is_first:
+        begin(root)
     documents = read_documents(text, max_bytes=max_bytes, seed=settings.seed)
     train, held_out = split_documents(documents, settings.held_out_share, settings.seed)
     with processes.first_goes_first():  # it tokenises, the others find the corpus in the cache
@@ -304,6 +304,7 @@ class _Run:
             trainer.head_rows = torch.from_numpy(data.ids(self.vocabulary.size))
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # its forward pass was made to compute in bf16
         if reporter.stop is not None:  # asked for in a step that was not worth a checkpoint
             raise reporter.stop
 

@@ -67,8 +67,7 @@ class AdaptSettings(MeasuredSettings):
     learning_rate_stage1: float = option(6.4e-4, "Peak learning rate of stage 1, on a cosine schedule.", above=0)
     learning_rate_stage2: float = option(
         2e-4,
-        "Peak learning rate of stage 2, on a cosine schedule. The default is for 512 tokens per step; for n tokens, "
-        "multiply it and that of the rows by the root of n / 512 (checked for 128 and 512).",
+        "Peak learning rate of stage 2, on a cosine schedule. For n tokens per step, 2e-4 times the root of n / 512.",
         above=0,
     )
     learning_rate_rows: float | None = option(
@@ -76,8 +75,7 @@ class AdaptSettings(MeasuredSettings):
     )
     head_floor: bool = option(
         True,
-        "In stage 2, move the rows of the head that the text hardly asks for only a little; Adam alone moves them at "
-        "the full rate. Not where the model is sharded.",
+        "In stage 2, hardly move the rows of the head that the text hardly asks for. Not in a sharded model.",
         flag="--head-floor/--no-head-floor",
     )
     warmup_ratio: float = option(0.1, "Share of each stage's steps in which the rate rises.", least=0, most=1)
@@ -108,8 +106,7 @@ class AdaptSettings(MeasuredSettings):
     )
     patience: int = option(
         4,
-        "Stop after so many measurements without an improvement, or when the model forgets more than it learns, and "
-        "keep the best step; 0: never stop, keep the last step.",
+        "Stop after so many measurements without gain or when it forgets, keep the best step; 0: keep the last step.",
         least=0,
     )
     prompts: tuple[str, ...] = option(
@@ -123,8 +120,7 @@ class AdaptSettings(MeasuredSettings):
     )
     losses: dict[str, float] = option(
         {},
-        "A loss from the source model, which reads the text with its own tokenizer, and its weight against the "
-        "next-token loss: likelihood (ALM), shared, prefix (KL), states or values (MATT). May be repeated.",
+        "A loss from the source model and its weight: likelihood (ALM), shared, prefix, states or values, as states=1.",
         least=0,
     )
     distillation_weight: float = option(1.0, "Weight of the divergence from the teacher; the next-token loss has 1.")

@@ -91,8 +91,7 @@ class RearrangeSettings(Settings):
     pad_to_multiple_of: int | None = option(None, "Add rows that are never written, up to a multiple (64, say).")
     special_tokens: str | None = option(
         None,
-        "keep: add the source's control tokens, with their rows, so that a chat model stays one; target: only the "
-        "target's own. By default keep for a model with a chat template.",
+        "keep: add the source's control tokens; target: only the target's own. Default: keep for a chat model.",
     )
     dequantize: bool = option(False, "Turn a quantised model into one with plain weights.")
     seed: int = option(0, "Seed of everything that is drawn.", least=0)

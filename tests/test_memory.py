@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import save_tiny
 
 from tokalign_lab.adaptation import memory
 from tokalign_lab.adaptation.memory import GB, ModelSize, check_memory, device_memory, tuning_memory
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError
+from tokalign_lab.model.load import load_model
 from tokalign_lab.runs.folder import RunFolder
 
 CPU = torch.device("cpu")
@@ -33,11 +35,26 @@ def test_the_size_of_a_model_is_that_of_its_weights(smollm: ModelSize) -> None:
     assert smollm == ModelSize(weights=134_515_008, row_weights=49_152 * 576, layers=30, hidden=576, inner=1536)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "bloom", "gemma3", "phi3", "gpt_neox"])
+def test_every_kind_of_model_has_a_size(kind: str, tmp_path: Path) -> None:
+    size = ModelSize.of(str(save_tiny(tmp_path, kind)))
+    model = load_model(str(tmp_path), device=CPU)
+    assert size.weights == sum(one.numel() for one in model.parameters())
+    assert 0 < size.row_weights <= size.weights
+    assert min(size.layers, size.hidden, size.inner) > 0
+
+
+def test_what_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "dance"}')
+    with pytest.raises(InputError, match="cannot be loaded"):
+        ModelSize.of(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("settings", "measured"),
     [  # benchmarks/tuning_memory.py
-        ({"batch_size": 4, "sequence_length": 128}, 3.5),
-        ({"batch_size": 8, "sequence_length": 256}, 6.2),
+        ({"batch_size": 4, "sequence_length": 128}, 3.6),
+        ({"batch_size": 8, "sequence_length": 256}, 6.3),
     ],
 )
 def test_the_estimate_is_within_a_factor_of_two_of_what_was_measured(

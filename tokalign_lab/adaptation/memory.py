@@ -2,7 +2,7 @@
 
 Every term is a count of numbers times their size. Activations are those that a layer of a decoder keeps for its
 backward pass: about 16 vectors of the hidden size (inputs and results of norms, queries, keys, values, residuals) and
-4 of the feed-forward size. On a CPU the estimate is 15 to 22 % above what `benchmarks/tuning_memory.py` measured with
+4 of the feed-forward size. On a CPU the estimate is 12 to 19 % above what `benchmarks/tuning_memory.py` measured with
 smollm2-135m.
 """
 

@@ -55,6 +55,7 @@ def test_what_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:
     [  # benchmarks/tuning_memory.py
         ({"batch_size": 4, "sequence_length": 128}, 3.6),
         ({"batch_size": 8, "sequence_length": 256}, 6.3),
+        ({"batch_size": 2, "sequence_length": 1024, "gradient_checkpointing": True}, 4.0),
     ],
 )
 def test_the_estimate_is_within_a_factor_of_two_of_what_was_measured(
@@ -86,7 +87,7 @@ def test_what_cannot_fit_is_refused_and_what_is_proposed_fits() -> None:
     with pytest.raises(InputError, match="needs about"):  # two of them need twice as much
         check_memory("smollm2-135m", fits, CPU, limit=20, processes=2)
     with pytest.raises(InputError, match="batch_size 1, gradient_checkpointing and gradient_accumulation_steps 512"):
-        check_memory("smollm2-135m", settings, CPU, limit=3.7)
+        check_memory("smollm2-135m", settings, CPU, limit=3.8)
     with pytest.raises(InputError, match="without any text it needs"):
         check_memory("smollm2-135m", settings, CPU, limit=2)
     check_memory("smollm2-135m", settings, CPU, limit=10_000)

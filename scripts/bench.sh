@@ -32,6 +32,7 @@ speed() {
 speed alignment_speed
 speed growth
 speed tuning_speed
+speed tuning_memory
 speed utilisation
 speed compression
 [ -n "$quick" ] || run benchmarks/tuning_speed.py --targets gemma3 --stages 1 --batch-size 1 --sequence-length 2048 --steps 3 \

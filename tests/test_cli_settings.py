@@ -263,6 +263,17 @@ def test_a_run_that_has_not_finished_is_no_success(state: str, tmp_path: Path) -
     assert f"The run r is {state}" in done.stderr
 
 
+def test_resuming_a_run_that_goes_on_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "WORKER", (str(Path(__file__).with_name("runs_worker.py")),))
+    made = RunFolder.create(tmp_path / "r", "count", {"steps": 60, "seconds": 0.1})
+    made.start()
+    done = run("runs", "resume", made.path, "--json")
+    assert done.returncode == 0
+    assert "The run r is already running. This command follows it." in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["state"] == "finished"
+    assert [event["step"] for event in made.events()[0] if event["kind"] == "step"] == list(range(1, 61))
+
+
 def test_an_old_run_that_failed_says_where_its_log_is(tmp_path: Path) -> None:
     made = RunFolder.create(tmp_path / "r", "adapt", {})
     made.update(state="failed", error="Something.")  # without the word on whose mistake it was

@@ -89,6 +89,24 @@ def test_one_document_holds_its_end_out_and_loses_nothing() -> None:
     assert train[0].text.endswith("\n")
 
 
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.6])
+@pytest.mark.parametrize("long", ["word " * 20_000, "x" * 100_000, "word " * 10_000 + "\n" + "word " * 10_000])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_line_end_far_from_the_share_is_not_where_a_document_is_cut(long: str, end: str, share: float) -> None:
+    document = Document("title,text\n" + long + end, "d", group="g")
+    (train,), (held_out,) = split_documents([document], share)
+    assert train.text + held_out.text == document.text
+    assert 0.5 * share < len(held_out.text) / len(document.text) < min(2 * share, (1 + share) / 2) + 1e-3
+    assert "x" in long or train.text[-1].isspace(), "no word is cut"
+
+
+def test_the_last_line_of_a_short_document_is_held_out_whole() -> None:
+    (train,), (held_out,) = split_documents([Document("one line\nanother\nthe last one", "d", group="g")])
+    assert (train.text, held_out.text) == ("one line\nanother\n", "the last one")
+    with pytest.raises(InputError, match="too short"):
+        split_documents([Document("a", "d", group="g")])
+
+
 def test_a_text_too_short_to_split_ends_in_a_sentence() -> None:
     with pytest.raises(InputError, match="too short"):
         split_documents([Document("", "d", group="g")])

@@ -14,9 +14,11 @@ import pytest
 from tiny import WORDS, save_tiny
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.locks import Busy, lock
 from tokalign_lab.runs import control, kinds, process, trash, worker
+from tokalign_lab.runs import folder as folder_module
 from tokalign_lab.runs.events import EventLog, curve
-from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folder import AlreadyRunning, RunFolder
 
 
 @pytest.fixture
@@ -297,6 +299,107 @@ def test_the_real_worker_tunes_is_killed_paused_and_resumes(tmp_path: Path, monk
     assert killed < 60
     assert paused == done, "no step that was done before a pause is done again"
     assert (run.path / "model" / "tokalign.json").is_file()
+
+
+# --- one worker a folder --------------------------------------------------------------------------------------
+
+RACER = """
+import sys, time
+from pathlib import Path
+from tokalign_lab.runs import process
+from tokalign_lab.runs.folder import AlreadyRunning, RunFolder
+process.WORKER = (sys.argv[2],)
+run = RunFolder(sys.argv[1])
+(run.path / f"ready-{sys.argv[3]}").touch()
+while len(list(run.path.glob("ready-*"))) < 2:
+    time.sleep(0.001)
+try:
+    run.resume()
+    print("started")
+except AlreadyRunning as error:
+    print(error)
+"""
+
+
+def works(run: RunFolder) -> bool:
+    """Whether a worker holds the folder's lock."""
+    try:
+        with lock(run.worker_lock, wait=0):
+            return False
+    except Busy:
+        return True
+
+
+@pytest.mark.usefixtures("test_kinds")
+@pytest.mark.parametrize("times", [40, 1])
+def test_two_processes_that_resume_one_run_start_one_worker(tmp_path: Path, times: int) -> None:
+    run = RunFolder.create(tmp_path / "run", "count", {"steps": times, "seconds": 0.1})
+    run.update(state="paused")
+    script = str(Path(__file__).with_name("runs_worker.py"))
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, str(run.path), script, str(number)], stdout=subprocess.PIPE)
+        for number in range(2)
+    ]
+    said = sorted(racer.communicate(timeout=120)[0].decode().strip() for racer in racers)
+    assert said[1] == "started"
+    assert said[0].startswith(("The run run is already running", "The run run was just started by another process"))
+    assert run.wait(timeout=60) == "finished"
+    events = run.events()[0]
+    assert [event["step"] for event in events if event["kind"] == "step"] == list(range(1, times + 1))
+    assert [event["kind"] for event in events].count("ended") == 1
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_a_second_worker_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start(tmp_path / "run", "sit")
+    wait_for(lambda: run.events()[0])
+    before = run.info()
+    command = [sys.executable, str(Path(__file__).with_name("runs_worker.py")), str(run.path)]
+    by_hand = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert by_hand.returncode == 1
+    assert "Another process works on the run run already" in by_hand.stderr
+    assert run.info() == before
+    assert {event["kind"] for event in run.events()[0]} == {"heartbeat"}
+    # As seen from another machine, where the process's id means nothing.
+    monkeypatch.setattr(folder_module, "LEAVE_SECONDS", 0.1)
+    run.update(state="lost")
+    with pytest.raises(AlreadyRunning, match="still works on the run run"):
+        run.resume()
+    run.update(state="running")
+    run.cancel()
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_a_killed_worker_frees_the_lock(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", "count", steps=5, seconds=0.2, until_killed=4)
+    assert works(run)
+    assert run.wait(timeout=60) == "lost"
+    assert not works(run)
+    run.resume()
+    assert run.wait(timeout=60) == "finished"
+    assert not works(run)
+
+
+def test_two_who_make_one_folder_get_one_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    told: list[object] = []
+
+    def make() -> None:
+        try:
+            told.append(RunFolder.create(folder, "count", {}))
+        except InputError as error:
+            told.append(str(error))
+
+    with lock(folder / ".start.lock"):  # both have seen that there is no run yet
+        makers = [threading.Thread(target=make) for _ in range(2)]
+        for one in makers:
+            one.start()
+        time.sleep(0.3)
+    for one in makers:
+        one.join()
+    assert sorted(isinstance(one, RunFolder) for one in told) == [False, True]
+    assert "already holds a run" in " ".join(one for one in told if isinstance(one, str))
 
 
 # --- files ----------------------------------------------------------------------------------------------------

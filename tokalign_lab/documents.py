@@ -28,6 +28,7 @@ CODE_SUFFIXES = frozenset(
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".tex", ".csv"}) | CODE_SUFFIXES
 _HUB_DEFAULT_BYTES = 50_000_000  # a streamed data set may have no end
 _FEW_GROUPS = 20  # below this, holding whole groups out would take far more than was asked for
+_SHORT_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def split_documents(
     """Split into a train part and a held-out part.
 
     Documents that name their part go there. The others are held out by whole groups, drawn by seed; where there
-    are fewer than 20 groups, the last share of each document (cut at a line end) is held out instead.
+    are fewer than 20 groups, the last share of each document (cut at a line end or space that is near) is held out.
 
     Raises
     ------
@@ -140,7 +141,7 @@ def split_documents(
     if len(groups) < _FEW_GROUPS:
         for document in free:
             head, tail = _cut(document, held_out_share)
-            train.append(head)
+            train += [head] if head.text else []
             held_out += [tail] if tail.text else []
     else:
         drawn = np.random.default_rng(seed).permutation(len(groups))[: max(1, round(held_out_share * len(groups)))]
@@ -345,7 +346,20 @@ def _sample(documents: list[Document], max_bytes: int, seed: int) -> list[Docume
 
 
 def _cut(document: Document, share: float) -> tuple[Document, Document]:
-    text = document.text
-    at = text.rfind("\n", 0, round(len(text) * (1 - share))) + 1 or round(len(text) * (1 - share))
+    """Cut about the last `share` of a document off: at a line end, else at a space, else anywhere.
+
+    A line end or a space counts where it leaves at least half and at most twice the share; of a short document a last
+    line of up to 200 characters may be more than that, but not more than half.
+    """
+    text, size = document.text, len(document.text)
+    wanted = max(1, round(size * share))
+    most = max(2 * wanted, min(_SHORT_CHARACTERS, size // 2))
+    at = goal = max(size - wanted, 0)
+    for end in ("\n", " "):
+        before = text.rfind(end, max(size - most, goal // 2, 1) - 1, goal) + 1
+        after = text.find(end, goal, size - max(1, wanted // 2)) + 1
+        if before or after:
+            at = before or after
+            break
     fields = {"name": document.name, "group": document.group, "slice": document.slice}
     return Document(text[:at], split="train", **fields), Document(text[at:], split="held_out", **fields)

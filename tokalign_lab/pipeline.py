@@ -365,13 +365,20 @@ def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPer
     return bits_per_byte(model, vocabulary, held_out, progress=progress)
 
 
-def check_tune(settings: AdaptRunSettings) -> None:
+def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
     """Find out before a run is made whether its model, text, teacher and device are there and go together.
+
+    Parameters
+    ----------
+    settings
+        Of the run.
+    here
+        Whether it will run on this machine; it has to fit in memory then.
 
     Raises
     ------
     InputError
-        If one is not there, or the teacher has another tokenizer.
+        If one is not there, the teacher has another tokenizer, or tuning does not fit in memory.
     """
     from tokalign_lab.catalog import model_folder
     from tokalign_lab.documents import check_sources
@@ -384,10 +391,16 @@ def check_tune(settings: AdaptRunSettings) -> None:
 
         model_folder(settings.teacher)
         check_same_tokenizer(load_vocabulary(settings.teacher), vocabulary)
-    if settings.device is not None:
+    if settings.device is not None or here:
         from tokalign_lab.device import pick_device
 
-        pick_device(settings.device)
+        device = pick_device(settings.device)
+    if here:
+        from tokalign_lab.adaptation.memory import check_memory
+        from tokalign_lab.adaptation.processes import is_sharded
+
+        sharded = bool(settings.accelerate_config) or is_sharded()
+        check_memory(settings.model, settings.tuning, device, settings.memory, settings.processes or 1, sharded)
 
 
 def _count_on_cluster(pair: TokenizedPair, address: str, progress: Progress | None) -> None:

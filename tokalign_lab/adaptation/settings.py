@@ -193,6 +193,9 @@ class AdaptRunSettings(AdaptSettings, MeasuredTextSettings):
 
     model: str = required("The rearranged model: a folder, a name or a hub id.", path=True)
     device: str | None = option(None, "cpu or cuda; the best one here by default.")
+    memory: float | None = option(
+        None, "Gigabytes the run may take, by estimate, or it does not start; by default the memory there is.", above=0
+    )
     processes: int | None = option(None, "Processes on this machine that share the work, one a GPU.", least=1)
     accelerate_config: str | None = option(
         None, "Start by accelerate launch with this configuration (docs/scale.md).", path=True

@@ -13,14 +13,13 @@ killed goes on from its last whole batch.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -31,6 +30,7 @@ from tokalign_lab.adaptation.distillation import KeptPredictions
 from tokalign_lab.adaptation.teacher import Teacher
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import cache_folder, damage, hash_of, seal, write_json
+from tokalign_lab.locks import Busy, lock
 from tokalign_lab.progress import Progress
 from tokalign_lab.provenance import installed_versions, now
 
@@ -233,10 +233,10 @@ def _opened(path: Path, size: int) -> IO[bytes]:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the hold ends with the process, however it ends."""
-    with open(folder / "lock", "w") as file:
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            held.enter_context(lock(folder / "lock", wait=0))
+        except Busy:
             raise InputError(
                 f"Another process is writing the teacher's predictions to '{folder}'; wait until it has ended."
             ) from None

@@ -105,11 +105,15 @@ def runs_resume(
     run: Run,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
 ) -> Any:
-    """Go on with a run that was cancelled, failed or killed, from its last checkpoint."""
+    """Go on with a run that was cancelled, failed or killed, from its last checkpoint; follow one that runs already."""
     from tokalign_lab.runs.control import find_run
+    from tokalign_lab.runs.folder import AlreadyRunning
 
     folder = find_run(run)
-    folder.resume()
+    try:
+        folder.resume()
+    except AlreadyRunning as error:
+        console.stderr.print(f"{error} This command follows it.", soft_wrap=True, markup=False)
     return follow(folder, detach)
 
 

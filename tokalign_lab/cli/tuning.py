@@ -54,7 +54,7 @@ def adapt(
     from tokalign_lab.runs.control import start
     from tokalign_lab.runs.folder import RunFolder
 
-    pipeline.check_tune(settings)
+    pipeline.check_tune(settings, here=not prepare)
     if prepare:
         return summary(RunFolder.create(run, "adapt", _as_given(settings)))
     return follow(start("adapt", _as_given(settings), run), detach)

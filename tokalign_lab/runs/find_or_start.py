@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tokalign_lab.files import hash_of
 from tokalign_lab.runs.control import runs_root, start
-from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folder import AlreadyRunning, RunFolder
 from tokalign_lab.runs.queue import locked
 
 
@@ -33,5 +34,6 @@ def find_or_start(kind: str, settings: dict[str, Any], root: Path | str | None =
         if not exists(run):
             return start(kind, settings, run.path)
         if run.state not in ("running", "finished"):
-            run.start()
+            with suppress(AlreadyRunning):
+                run.start()
     return run

@@ -5,6 +5,10 @@ did; `log.txt` is what the process printed. The job runs in its own process, so 
 loses nothing: open the folder again and read. States: queued, running, finished, failed, cancelled, paused, lost (it
 was running and its process is gone), damaged (its `run.json` cannot be used).
 
+One worker at a time works on a folder: it holds the lock `.worker.lock`, which the operating system frees when the
+process ends. Who starts a run holds `.start.lock` meanwhile, so that of two who start or resume it at once the second
+gets `AlreadyRunning` and follows the first.
+
 A run is asked to stop by the file `cancel`. Pausing is the same with another word in it: the process ends, its last
 step is in a checkpoint, and `resume` goes on. The words differ in what they promise. A pause waits for the step to end;
 a cancellation waits a few seconds only.
@@ -17,11 +21,13 @@ import os
 import platform
 import signal
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_file, write_json
+from tokalign_lab.locks import Busy, lock
 from tokalign_lab.progress import Progress
 from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.runs import process
@@ -30,8 +36,14 @@ from tokalign_lab.runs.schema import DAMAGED, read_info
 
 ENDED = frozenset({"finished", "failed", "cancelled", "paused", "lost", DAMAGED})
 RESUMABLE = ENDED - {"finished", DAMAGED}
+LEAVE_SECONDS = 10.0
+"""How long a new worker waits for the one before it to leave, after a cancellation, say."""
 _POLL_SECONDS = 0.1
 _TAIL_BYTES = 65_536
+
+
+class AlreadyRunning(InputError):
+    """The run is running already, or another process has just started it; follow that one."""
 
 
 def checked_title(title: str) -> str:
@@ -71,8 +83,9 @@ class RunFolder:
             When the folder already holds a run, or the settings are not plain JSON.
         """
         run = cls(path)
+        holds_one = InputError(f"{run.path} already holds a run; resume it or choose another folder.")
         if (run.path / "run.json").exists():
-            raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
+            raise holds_one
         try:
             json.dumps(settings, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -81,19 +94,22 @@ class RunFolder:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"The run folder {run.path} cannot be made ({error.strerror}).") from error
-        run.update(
-            name=run.path.name,
-            kind=kind,
-            state="queued",
-            pid=None,
-            pid_started=None,
-            settings=settings,
-            cwd=os.getcwd(),
-            versions={"python": platform.python_version(), **installed_versions()},
-            created=now(),
-            ended=None,
-            error=None,
-        )
+        with run._starting():
+            if (run.path / "run.json").exists():  # another process was quicker
+                raise holds_one
+            run.update(
+                name=run.path.name,
+                kind=kind,
+                state="queued",
+                pid=None,
+                pid_started=None,
+                settings=settings,
+                cwd=os.getcwd(),
+                versions={"python": platform.python_version(), **installed_versions()},
+                created=now(),
+                ended=None,
+                error=None,
+            )
         return run
 
     def __repr__(self) -> str:
@@ -200,12 +216,37 @@ class RunFolder:
 
         Raises
         ------
+        AlreadyRunning
+            When the run is running, or another process has started it meanwhile.
         InputError
-            When the run is already running, or is a recorded one.
+            When the run is to be resumed and has finished, or is a recorded one.
         """
         self.check_own("start it: what it works on is not kept")
-        if self.reconcile()["state"] == "running":
-            raise InputError(f"The run {self.name} is already running; cancel it first.")
+        with self._starting() as waited:
+            state = self.state
+            if state == "running":
+                raise AlreadyRunning(f"The run {self.name} is already running.")
+            if waited and state != "queued":
+                raise AlreadyRunning(f"The run {self.name} was just started by another process; it is {state} now.")
+            if resume and state == "finished":
+                raise InputError(f"The run {self.name} has finished; there is nothing to resume.")
+            try:
+                with lock(self.worker_lock, wait=LEAVE_SECONDS):
+                    pass
+            except Busy:
+                raise AlreadyRunning(f"Another process still works on the run {self.name}.") from None
+            self._start(resume, timeout)
+
+    def _starting(self) -> AbstractContextManager[bool]:
+        """Hold the lock of those who start the run; yields whether another held it first."""
+        return lock(self.path / ".start.lock")
+
+    @property
+    def worker_lock(self) -> Path:
+        """The file whose lock the worker holds while it works."""
+        return self.path / ".worker.lock"
+
+    def _start(self, resume: bool, timeout: float) -> None:
         self.cancel_file.unlink(missing_ok=True)
         self.update(state="queued", pid=None, pid_started=None, ended=None, error=None)
         arguments = [str(self.path.resolve()), *(["--resume"] if resume else [])]
@@ -230,12 +271,12 @@ class RunFolder:
 
         Raises
         ------
+        AlreadyRunning
+            When the run is running, or another process has started it meanwhile.
         InputError
-            When the run is running or has finished, or is a recorded one.
+            When the run has finished, or is a recorded one.
         """
         self.check_own("resume it")
-        if self.state == "finished":
-            raise InputError(f"The run {self.name} has finished; there is nothing to resume.")
         self.start(resume=True)
 
     def request_cancel(self) -> None:

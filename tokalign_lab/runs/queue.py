@@ -8,17 +8,17 @@ operating system, which dies with its process, so that two pages or two processe
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.locks import Busy, lock
 from tokalign_lab.provenance import now
-from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folder import ENDED, AlreadyRunning, RunFolder
 
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 90.0  # `RunFolder.start` gives up after 60
@@ -29,8 +29,7 @@ _spawned: list[subprocess.Popen[bytes]] = []  # kept so that ended ones are reap
 def locked(root: Path) -> Iterator[None]:
     """Hold the lock of a folder of runs; waits for whoever holds it."""
     root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".queue.lock", "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with lock(root / ".queue.lock"):
         yield
 
 
@@ -86,6 +85,8 @@ def start_ready(root: Path) -> bool:
 def _start(run: RunFolder) -> None:
     try:
         run.start()
+    except AlreadyRunning:  # a person resumed it meanwhile
+        return
     except InputError as error:  # its settings cannot be started; nobody waits here to be told
         run.update(state="failed", ended=now(), error=str(error))
 
@@ -117,15 +118,15 @@ def _why_never(before: RunFolder) -> str:
 
 def main(root: Path) -> None:
     """Start what waits in a folder until nothing does; ends at once where another process sees to it."""
-    with open(root / ".queue.watcher", "ab") as mine:
+    with ExitStack() as mine:
         try:
-            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            mine.enter_context(lock(root / ".queue.watcher", wait=0))
+        except Busy:
             return
         while root.is_dir():
             with locked(root):
                 if not start_ready(root):
-                    fcntl.flock(mine, fcntl.LOCK_UN)  # under the other lock: who queues a run now starts another of us
+                    mine.close()  # under the other lock: who queues a run now starts another of us
                     return
             time.sleep(_LOOK_SECONDS)
 

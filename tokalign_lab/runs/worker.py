@@ -7,6 +7,8 @@ no work is lost. Every end is written down: finished, failed, cancelled, paused.
 
 A launcher (`accelerate launch`, torchrun) may start it several times over for one folder. The first process is the
 run; the others compute with it and say nothing.
+
+It holds the lock of the folder while it works. A second worker on the folder ends with a message and writes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from typing import Any
 from tokalign_lab import provenance
 from tokalign_lab.adaptation.divergence import Diverged
 from tokalign_lab.errors import InputError, plain_disk_errors
-from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.locks import Busy, lock
+from tokalign_lab.runs.folder import LEAVE_SECONDS, RunFolder
 from tokalign_lab.runs.process import start_time
 
 HEARTBEAT_SECONDS = 2.0
@@ -76,17 +79,28 @@ class RunContext:
 def main(arguments: list[str] | None = None) -> int:
     """Run the job of the folder named in `arguments`; returns the process's exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    run = RunFolder(Path(arguments[0]))
-    info = run.info()
+    run, resume = RunFolder(Path(arguments[0])), "--resume" in arguments
     if int(os.environ.get("RANK", "0")):
-        return _assist(run, info, resume="--resume" in arguments)
+        return _assist(run, run.info(), resume)
+    try:
+        with lock(run.worker_lock, wait=LEAVE_SECONDS) as waited:
+            if not waited or run.info()["state"] == "queued":
+                return _work(run, run.info(), resume)
+    except Busy:
+        pass
+    print(f"Another process works on the run {run.name} already; this one ends.", file=sys.stderr)
+    return 1
+
+
+def _work(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
+    """Do the work as the only worker of the folder; returns the process's exit code."""
     signal.signal(signal.SIGTERM, _raise_cancelled)
     run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
     threading.Thread(target=_watch, args=(run,), daemon=True).start()
     try:
         from tokalign_lab.runs.kinds import run_kind
 
-        context = RunContext(run, resume="--resume" in arguments)
+        context = RunContext(run, resume)
         context.interrupt()
         with plain_disk_errors(run.path):
             run_kind(info["kind"], info["settings"], context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tokalign_lab.files import cache_folder
 from tokalign_lab.projection import cache_path, is_known
 from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.events import Event
-from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folder import AlreadyRunning, RunFolder
 from tokalign_lab.runs.following import RunProgress
 from tokalign_lab.runs.words import duration
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -69,7 +70,8 @@ class LayoutJob(Bar):
             run = start("project", self._settings(method, shared, path.name), run.path)
         elif run.state != "running":
             (run.path / "events.jsonl").unlink(missing_ok=True)  # else the time left is told from the former start
-            run.start()
+            with suppress(AlreadyRunning):
+                run.start()
         self._watch(run, method, shared)
 
     def find(self, method: str, shared: bool) -> None:

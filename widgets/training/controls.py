@@ -46,8 +46,10 @@ class RunControls(Bar):
         self.resume_button.disabled = True
 
         def work() -> None:
-            run.resume()
-            self._after()
+            try:
+                run.resume()
+            finally:  # another page may have resumed it
+                self._after()
 
         self.soon(work)
 

@@ -132,6 +132,13 @@ def test_tokens_saved_by_a_slow_head_call_for_an_extension(gemma_text: TextCount
     assert f"{gemma_text.most_used_new(['ja']):,} added tokens" in advice.reason
 
 
+def test_tokens_saved_by_shared_tokens_alone_call_for_nothing(gemma_text: TextCounts) -> None:
+    all_shared = replace(gemma_text, is_new=np.zeros_like(gemma_text.is_new))
+    advice = judged(all_shared, "gemma3", step(1.0, 4.0))
+    assert advice.verdict == "do not swap"
+    assert "no new token there" in advice.reason
+
+
 def test_a_spread_of_times_that_reaches_the_loss_only_may_pay(gemma_text: TextCounts) -> None:
     ja = next(one for one in gemma_text.slices if one.slice == "ja")
     even = ja.factor / expected_loss(SOURCE, "gemma3", "ja", recovered=True).high
@@ -205,6 +212,13 @@ def test_a_model_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -
         InputError, match=r"'smollm2-135m' and the new head take 0\.\d GB .* but 0\.0 GB are free on cpu"
     ):
         check_memory(SOURCE, load_outline(SOURCE), 32_000, torch.device("cpu"))
+
+
+def test_a_model_without_a_head_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama_tied", 300)
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    with pytest.raises(InputError, match="'mine' has no output head"):
+        check_memory("mine", model, 300, torch.device("cpu"))
 
 
 def test_a_step_has_a_body_and_both_heads() -> None:

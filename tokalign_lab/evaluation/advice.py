@@ -13,8 +13,8 @@ may lower them, and nothing here assumes that. A slice of fewer than `LEAST_BYTE
 
 - "swap": it pays on every slice.
 - "swap for some": it pays on some slices.
-- "extend": it pays on none, and some slices need at least `LEAST_SAVED` fewer tokens.
-- "do not swap": no slice needs that many fewer tokens.
+- "extend": it pays on none, some slices need at least `LEAST_SAVED` fewer tokens, and new tokens are used in them.
+- "do not swap": anything else.
 """
 
 from __future__ import annotations
@@ -312,19 +312,24 @@ def _verdict(text: TextCounts, slices: list[SliceAdvice]) -> tuple[str, str]:
             return "swap", f"Swap for {_names(pays)}: {paid}."
         return "swap for some", f"Swap only if the model is for {_names(pays)}: {paid}, and elsewhere it does not."
     saving = [one for one in slices if one.counts.saved >= LEAST_SAVED]
-    if saving:
-        best = max(saving, key=lambda one: one.faster[1] / one.recovered.low)
-        added = text.most_used_new([one.counts.slice for one in saving])
-        also = f"; it may pay for {'all of them' if len(may) == len(saving) else _names(may)}" if may else ""
-        return "extend", (
-            f"Extend the source tokenizer instead: fewer tokens would be needed in {_names(saving)}, but a swap is not "
-            f"sure to gain more speed than it loses in bits per byte (the best is {_figures(best)}{also}), while "
-            f"{added:,} added tokens hold 90 % of the uses of new tokens there and leave the old rows as they are."
+    if not saving:
+        best = max(slices, key=lambda one: one.counts.saved)
+        return "do not swap", (
+            f"Do not swap: a swap costs quality, and no slice needs {LEAST_SAVED:.0%} fewer tokens (the best is "
+            f"{best.counts.slice}, where {_change(best.counts.saved)})."
         )
-    best = max(slices, key=lambda one: one.counts.saved)
-    return "do not swap", (
-        f"Do not swap: a swap costs quality, and no slice needs {LEAST_SAVED:.0%} fewer tokens (the best is "
-        f"{best.counts.slice}, where {_change(best.counts.saved)})."
+    best = max(saving, key=lambda one: one.faster[1] / one.recovered.low)
+    also = f"; it may pay for {'all of them' if len(may) == len(saving) else _names(may)}" if may else ""
+    unsure = (
+        f"fewer tokens would be needed in {_names(saving)}, but a swap is not sure to gain more speed than it loses in "
+        f"bits per byte (the best is {_figures(best)}{also})"
+    )
+    added = text.most_used_new([one.counts.slice for one in saving])
+    if not added:
+        return "do not swap", f"Do not swap: {unsure}, and the target has no new token there to extend the source with."
+    return "extend", (
+        f"Extend the source tokenizer instead: {unsure}, while {added:,} added tokens hold 90 % of the uses of new "
+        "tokens there and leave the old rows as they are."
     )
 
 
@@ -335,7 +340,8 @@ def _change(saved: float) -> str:
 def _figures(one: SliceAdvice) -> str:
     low, high = (f"{value:.2f}" for value in (one.recovered.low, one.recovered.high))
     loss = low if low == high else f"{low} to {high}"
-    return f"{one.counts.slice}: {one.faster[1]:.2f} times the speed for {loss} times the bits"
+    figures = f"{one.counts.slice}: {one.faster[1]:.2f} times the speed for {loss} times the bits"
+    return f"{figures}, by one measured run" if one.recovered.n == 1 else figures
 
 
 def _names(slices: Sequence[SliceAdvice]) -> str:

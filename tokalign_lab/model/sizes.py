@@ -61,11 +61,13 @@ def check_memory(name: str, model: PreTrainedModel, rows: int, device: torch.dev
     Raises
     ------
     InputError
-        When they do not fit.
+        When they do not fit, or the model has no head.
     """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InputError(f"The model {name!r} has no output head; use a causal language model.")
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    width = int(model.get_output_embeddings().weight.shape[1])
-    needed = torch.float32.itemsize * (weights_and_bytes(model)[0] + rows * width)
+    needed = torch.float32.itemsize * (weights_and_bytes(model)[0] + rows * int(head.weight.shape[1]))
     if needed > free:
         raise InputError(
             f"The model {name!r} and the new head take {needed / 1e9:.1f} GB in float32, but {free / 1e9:.1f} GB are "

@@ -242,7 +242,7 @@ def count_text(pair: TokenizedPair) -> TextCounts:
     for name in dict.fromkeys(names.tolist()):
         places = np.flatnonzero(names == name)
         counts = np.zeros(target.size, np.int64)
-        for place in places:
+        for place in places.tolist():
             counts += np.bincount(pair.target_corpus[place], minlength=target.size)
         source_tokens = int(np.diff(pair.source_corpus.offsets)[places].sum())
         n_bytes = int(pair.source_corpus.byte_lengths[places].sum())
@@ -310,7 +310,7 @@ def _verdict(text: TextCounts, slices: list[SliceAdvice]) -> tuple[str, str]:
         )
         if len(pays) == len(slices):
             return "swap", f"Swap for {_names(pays)}: {paid}."
-        return "swap for some", f"Swap only if the model is for {_names(pays)}: {paid}, and elsewhere it does not."
+        return "swap for some", f"Swap only if the model is for {_names(pays)}: {paid}; elsewhere that is not sure."
     saving = [one for one in slices if one.counts.saved >= LEAST_SAVED]
     if not saving:
         best = max(slices, key=lambda one: one.counts.saved)

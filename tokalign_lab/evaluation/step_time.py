@@ -82,8 +82,11 @@ def time_step(model: PreTrainedModel, rows: int, steps: int = 24) -> StepTime:
         )
         for _ in range(_WARM_UP + steps)
     ][_WARM_UP:]
+    body_time, old_time, new_time = (statistics.median(seconds) for seconds in zip(*found, strict=True))
     return StepTime(
-        *(statistics.median(seconds) for seconds in zip(*found, strict=True)),
+        body=body_time,
+        source_head=old_time,
+        target_head=new_time,
         source=_quartiles([body_s + head_s for body_s, head_s, _ in found]),
         target=_quartiles([body_s + head_s for body_s, _, head_s in found]),
         steps=steps,

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
-from tokalign_lab.documents import Document, excerpts, read_parts
+from tokalign_lab.documents import Document, check_sources, excerpts, read_documents, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.settings.kinds import (
+    AdviseSettings,
     AlignSettings,
     BitsSettings,
     MeasureSettings,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tokalign_lab.adaptation.settings import AdaptRunSettings
     from tokalign_lab.alignment.lexicon import Lexicon
     from tokalign_lab.alignment.recipes import Alignment
+    from tokalign_lab.evaluation.advice import Advice
     from tokalign_lab.evaluation.bits_per_byte import BitsPerByte
     from tokalign_lab.evaluation.held_out import HeldOutPrecision
     from tokalign_lab.evaluation.lexicon_scores import LexiconScores
@@ -95,6 +97,38 @@ class PairText:
         if name not in self._pairs:
             self._pairs[name] = tokenize_pair(self.source, self.target, documents, progress=progress)
         return self._pairs[name]
+
+
+def advise(settings: AdviseSettings, progress: Progress | None = None) -> Advice:
+    """Judge whether a swap is worth it on a text: count tokens, time a step of generation, apply the rules.
+
+    Raises
+    ------
+    InputError
+        If the model, the tokenizer or the text cannot be used, or the model and the new head do not fit in the memory
+        that is free.
+    """
+    from tokalign_lab.device import pick_device
+    from tokalign_lab.evaluation.advice import Sizes, count_text
+    from tokalign_lab.evaluation.advice import advise as judge
+    from tokalign_lab.evaluation.step_time import time_step
+    from tokalign_lab.model.load import load_model, load_outline
+    from tokalign_lab.model.sizes import check_memory, weights_and_bytes
+
+    check_sources(settings.text)
+    device = pick_device(settings.device)
+    source, target = load_vocabulary(settings.model), load_vocabulary(settings.target)
+    outline = load_outline(settings.model)
+    (old, old_bytes), (new, new_bytes) = weights_and_bytes(outline), weights_and_bytes(outline, target.size)
+    check_memory(settings.model, outline, target.size, device)
+    documents = read_documents(settings.text, settings.max_bytes, settings.seed)
+    text = count_text(tokenize_pair(source, target, documents, progress=part(progress, 0.0, 0.5)))
+    if progress is not None:
+        progress(0.5, "timing a step of generation")
+    model = load_model(settings.model, device=device)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    step = time_step(model, target.size)
+    return judge(settings.model, settings.target, text, step, Sizes(old, new, old_bytes, new_bytes), context)
 
 
 def check_align(settings: AlignSettings) -> None:
@@ -381,7 +415,6 @@ def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
         If one is not there, the teacher has another tokenizer, or tuning does not fit in memory.
     """
     from tokalign_lab.catalog import model_folder
-    from tokalign_lab.documents import check_sources
 
     model_folder(settings.model)
     vocabulary = load_vocabulary(settings.model)

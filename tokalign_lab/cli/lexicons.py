@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tokalign_lab import console
 from tokalign_lab.cli.command import SentenceEncoder, app, check_out, command
-from tokalign_lab.settings.kinds import AlignSettings, ScoreSettings, TextSettings
+from tokalign_lab.settings.kinds import AdviseSettings, AlignSettings, ScoreSettings, TextSettings
+
+if TYPE_CHECKING:
+    from tokalign_lab.evaluation.measured_moves import ExpectedLoss
 
 
 @command(app, "overlap")
@@ -32,6 +35,74 @@ def overlap(
     }
     rows = [{"compared_by": by, "shared": result[by]["count"], "share": result[by]["share"]} for by in ("raw", "bytes")]
     return result, lambda: console.print_table(rows, title=f"{source} -> {target}: {found.target_size:,} target tokens")
+
+
+@command(app, "advise")
+def advise(settings: AdviseSettings) -> Any:
+    """Judge whether a swap is worth it on your text: tokens saved, speed, memory, quality, and a verdict."""
+    from tokalign_lab import pipeline
+
+    with console.progress_bar("advise") as progress:
+        advice = pipeline.advise(settings, progress)
+    result = {"model": settings.model, "target": settings.target, **advice.to_dict()}
+
+    def show() -> None:
+        title = f"{settings.model} -> {settings.target}: {advice.verdict}"
+        console.stdout.print(title, style="bold", soft_wrap=True)
+        console.stdout.print(advice.reason, soft_wrap=True)
+        judged = [one for one in advice.slices if one.verdict != "too little text"]
+        gains, losses = [], []
+        for one in (*judged, advice.total):
+            name = {"slice": one.counts.slice}
+            gains.append(
+                {
+                    **name,
+                    "bytes": one.counts.n_bytes,
+                    "tokens": f"{-one.counts.saved:+.1%}",
+                    "bytes/s": f"{one.source_speed:,.0f} -> {one.target_speed:,.0f}",
+                    "speed": f"x{one.faster[1]:.2f}",
+                    "context, bytes": "-" if one.context_gained is None else f"{one.context_gained:+,}",
+                    "swap": "" if one is advice.total else one.verdict,
+                }
+            )
+            losses.append(
+                {
+                    **name,
+                    "right after": _range(one.right_after),
+                    "after recovery": _range(one.recovered),
+                    "measured on": one.recovered.basis,
+                }
+            )
+        console.print_table(gains, title="Gains")
+        left_out = ", ".join(one.counts.slice for one in advice.slices if one not in judged)
+        if left_out:
+            console.stdout.print(f"Too little text in {left_out}.", soft_wrap=True)
+        console.print_table(losses, title="Bits per byte, times the source's (number of measured figures)")
+        sizes, step = advice.sizes, advice.step
+        facts = {
+            "million weights": f"{sizes.source_weights / 1e6:,.0f} -> {sizes.target_weights / 1e6:,.0f}",
+            "memory as saved, GB": f"{sizes.source_bytes / 1e9:.2f} -> {sizes.target_bytes / 1e9:.2f}",
+            "step of generation, ms": f"{1e3 * step.source[1]:.1f} -> {1e3 * step.target[1]:.1f}",
+            "of it the head, ms": f"{1e3 * step.source_head:.1f} -> {1e3 * step.target_head:.1f}",
+            "timed on": f"{step.device}, {step.dtype}, {step.steps} steps",
+            "tokens the text never shows": f"{advice.text.unseen:,} of {advice.text.is_text.sum():,}",
+            "text in tokens the source lacks": f"{result['rows']['new_share_of_text_tokens']:.1%} of its tokens",
+        }
+        console.print_facts(facts, title="Costs")
+        tokens = [number for one in judged for number in one.recovered.tokens]
+        words = "The source was tuned on the same text for comparison. Recovery read"
+        console.stdout.print(f"{words} {min(tokens):,} to {max(tokens):,} tokens. Measured runs:", soft_wrap=True)
+        for run in dict.fromkeys(run for one in judged for run in (*one.right_after.runs, *one.recovered.runs)):
+            console.stdout.print(f"  {run}", soft_wrap=True)
+        if not advice.total.recovered.this_pair:
+            console.stdout.print("Recovery of this pair was never measured; the ranges are of other pairs.")
+
+    return result, show
+
+
+def _range(loss: ExpectedLoss) -> str:
+    low, high = f"x{loss.low:.2f}", f"x{loss.high:.2f}"
+    return f"{low if low == high else f'{low} to {high}'} ({loss.n})"
 
 
 @command(app, "align")

@@ -76,6 +76,23 @@ class AlignSettings(TextSettings):
     cluster: str | None = option(None, "Address of a Dask scheduler to count the text for GloVe, as tcp://host:8786.")
 
 
+class AdviseSettings(Settings):
+    """Judge whether a swap is worth it, before any work."""
+
+    subject = "Advice"
+
+    model: str = required("The model as it is: a name, a folder or a hub id.", path=True)
+    target: str = required("Tokenizer the model shall get.", path=True)
+    text: tuple[str, ...] = required(
+        "Text that the model is for: 'default', a file, a folder, or hub:org/name. May be repeated.",
+        flag="--text",
+        path=True,
+    )
+    max_bytes: int | None = option(2_000_000, "Take a sample of about this many bytes.", least=1)
+    seed: int = option(0, "Seed of the sample.", least=0)
+    device: str | None = option(None, "cpu or cuda; the best one here by default.")
+
+
 class RearrangeSettings(Settings):
     """Give a model the target vocabulary of a lexicon."""
 

@@ -1,0 +1,102 @@
+"""Collect what docs/results and decision 16 say of moved models, for `tokalign-lab advise`; nothing is run.
+
+    python benchmarks/measured_moves.py --out tokalign_lab/data/measured_moves.jsonl
+
+A line is one run on one slice of its held-out text, in bits per byte. Only calibrated moves by `anchored` are taken
+(the default recipe). The control is the source model tuned on the same bytes with its own tokenizer, so a row whose
+control read another amount of text is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent.parent / "docs"
+QUALITY, RECOVERY = DOCS / "results/quality.jsonl", DOCS / "results/recovery.jsonl"
+DECISION = DOCS / "decisions/0016-recovery-defaults.md"
+SOURCE = "smollm2-135m"  # of the recovery programs
+COLUMNS = {"prose": "prose", "Wikipedia": "prose", "C++": "code", "German": "de"}  # of the decision's table -> slice
+GROUPS = ("prose", "code", "digits", "non-Latin")
+
+
+def main() -> None:
+    """Print the lines, or write them to a file."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--out", type=Path)
+    given = options.parse_args()
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in collect())
+    if given.out:
+        given.out.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+
+
+def collect() -> list[dict[str, Any]]:
+    """Return the lines; bits per byte are rounded to four places."""
+    return [*_quality(), *_recovery(), *_decision()]
+
+
+def _line(run: str, page: str, source: str, target: str, slice: str, tokens: int, **bits: float) -> dict[str, Any]:
+    """Make a line; `untuned` and `start` compare right after the move, `control` and `end` after recovery."""
+    rounded = {name: round(bits[name], 4) if name in bits else None for name in ("untuned", "start", "control", "end")}
+    return {"run": run, "page": page, "source": source, "target": target, "slice": slice, "tokens": tokens, **rounded}
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _quality() -> Iterator[dict[str, Any]]:
+    rows = _read(QUALITY)
+    floors = {(row["source"], row["seed"]): row for row in rows if row["method"] == "floor"}
+    for row in rows:
+        if row["method"] == "anchored-calibrated":
+            floor, run = floors[row["source"], row["seed"]], f"anchored-calibrated, seed {row['seed']}"
+            for name in GROUPS:
+                bits = {"untuned": floor[name], "start": row[name]}
+                yield _line(run, "docs/results/quality.md", row["source"], row["target"], name, 0, **bits)
+
+
+def _recovery() -> Iterator[dict[str, Any]]:
+    rows = {row["model"]: row for row in _read(RECOVERY)}
+    controls = [rows.pop("control"), rows.pop("control, one stage")]
+    for target, row in rows.items():
+        last = max(row["curve"], key=int)
+        for name in row["curve"]["0"]:
+            if name == "all":
+                continue
+            bits = {
+                "untuned": controls[0]["curve"]["0"][name],
+                "start": row["curve"]["0"][name],
+                "control": min(control["curve"][last][name] for control in controls),
+                "end": row["curve"][last][name],
+            }
+            run = f"papers, {last} steps, seed {row['seed']}"
+            yield _line(run, "docs/results/recovery.md", SOURCE, target, name, row["tokens"], **bits)
+
+
+def _decision() -> Iterator[dict[str, Any]]:
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in DECISION.read_text(encoding="utf-8").splitlines()
+        if line.startswith("|")
+    ]
+    head = next(row for row in table if row[0] == "way")
+    control = next(row for row in table if row[0].startswith("control"))
+    ours = next(row for row in table if "`recover`" in row[0] and row[1] == control[1])
+    thousands = int(re.sub(r"k$", "", ours[1]))
+    for column, name in COLUMNS.items():
+        place = head.index(column)
+        bits = {"control": float(control[place]), "end": float(ours[place])}
+        run = f"recover, {ours[1]} tokens, {column}, one seed"
+        page = "docs/decisions/0016-recovery-defaults.md"
+        yield _line(run, page, SOURCE, "sp32k", name, 1000 * thousands, **bits)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,349 @@
+"""Is a swap worth it? What the target tokenizer saves on a text, what the move costs, and a verdict by stated rules.
+
+A swap pays on a slice of the text when
+
+1. the slice needs at least `LEAST_SAVED` fewer tokens, and
+2. generation becomes faster, in bytes per second, by at least the largest factor by which measured runs of such a move
+   stay above the source model in bits per byte after recovery.
+
+So what is lost in quality must be paid for by time: seconds per byte times bits per byte must not rise. The speed-up
+has a range, of the quartiles of the timed steps: a swap pays when the low end reaches the largest measured loss, and
+may pay when only the high end reaches the smallest one. Losses were measured after small budgets of recovery; more text
+may lower them, and nothing here assumes that. A slice of fewer than `LEAST_BYTES` bytes decides nothing.
+
+- "swap": it pays on every slice.
+- "swap for some": it pays on some slices.
+- "extend": it pays on none, some slices need at least `LEAST_SAVED` fewer tokens, and new tokens are used in them.
+- "do not swap": anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tokalign_lab.corpus import TokenizedPair
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.measured_moves import ExpectedLoss, expected_loss
+from tokalign_lab.evaluation.step_time import StepTime
+from tokalign_lab.vocabulary import shared_tokens
+
+LEAST_SAVED = 0.1
+LEAST_BYTES = 1_000
+_MOST = 0.9  # of the occurrences of new tokens that an extension should keep
+
+ALL = "all"
+"""The name of the line that sums all slices; it decides nothing."""
+
+
+@dataclass(frozen=True)
+class SliceCounts:
+    """One slice of a text in both tokenizations.
+
+    Attributes
+    ----------
+    slice : str
+        Its name.
+    n_bytes, source_tokens, target_tokens : int
+        UTF-8 bytes, and tokens by each tokenizer.
+    new_tokens, new_bytes : int
+        Target tokens, and their bytes, whose bytes no source token spells: their rows are made, not copied.
+    """
+
+    slice: str
+    n_bytes: int
+    source_tokens: int
+    target_tokens: int
+    new_tokens: int
+    new_bytes: int
+
+    @property
+    def saved(self) -> float:
+        """Share of the source's tokens that the target does not need; negative where it needs more."""
+        return 1 - self.target_tokens / self.source_tokens
+
+    @property
+    def factor(self) -> float:
+        """Bytes per token of the target over those of the source."""
+        return self.source_tokens / self.target_tokens
+
+
+@dataclass(frozen=True)
+class TextCounts:
+    """A text in both tokenizations.
+
+    Attributes
+    ----------
+    slices : tuple of SliceCounts
+        By number of bytes, most first.
+    of_target : np.ndarray
+        int64 (documents' slices, target size): how often each target token is in each slice.
+    is_new : np.ndarray
+        bool (target size,): text tokens whose bytes no source token spells.
+    is_text : np.ndarray
+        bool (target size,): tokens that stand for text, not for a role.
+    """
+
+    slices: tuple[SliceCounts, ...]
+    of_target: np.ndarray[Any, Any]
+    is_new: np.ndarray[Any, Any]
+    is_text: np.ndarray[Any, Any]
+
+    @property
+    def unseen(self) -> int:
+        """Text tokens of the target that the text never shows."""
+        return int((self.is_text & (self.of_target.sum(axis=0) == 0)).sum())
+
+    @property
+    def all(self) -> SliceCounts:
+        """All slices together."""
+        fields = ("n_bytes", "source_tokens", "target_tokens", "new_tokens", "new_bytes")
+        return SliceCounts(ALL, *(sum(getattr(one, name) for one in self.slices) for name in fields))
+
+    def most_used_new(self, slices: Sequence[str]) -> int:
+        """Count the new tokens that make 90 % of all occurrences of new tokens in some slices."""
+        rows = [place for place, one in enumerate(self.slices) if one.slice in slices]
+        counts = np.sort(self.of_target[rows].sum(axis=0)[self.is_new])[::-1].cumsum()
+        return int(np.searchsorted(counts, _MOST * counts[-1])) + 1 if counts.size and counts[-1] else 0
+
+
+@dataclass(frozen=True)
+class SliceAdvice:
+    """What a swap gives and costs on one slice.
+
+    Attributes
+    ----------
+    counts : SliceCounts
+        Bytes and tokens.
+    source_speed, target_speed : float
+        Bytes per second of generation, batch 1.
+    faster : tuple of float
+        Low end, middle and high end of bytes per second after the swap over those before.
+    context_gained : int or None
+        Bytes by which the model's longest context grows; None where the model names no longest context.
+    right_after, recovered : ExpectedLoss
+        Bits per byte over the untuned source, and over the source tuned on the same bytes.
+    verdict : str
+        "pays", "may pay", "does not pay" or "too little text".
+    """
+
+    counts: SliceCounts
+    source_speed: float
+    target_speed: float
+    faster: tuple[float, float, float]
+    context_gained: int | None
+    right_after: ExpectedLoss
+    recovered: ExpectedLoss
+
+    @property
+    def verdict(self) -> str:
+        """By the rules of this module."""
+        if self.counts.n_bytes < LEAST_BYTES:
+            return "too little text"
+        if self.counts.saved < LEAST_SAVED or self.faster[2] < self.recovered.low:
+            return "does not pay"
+        return "pays" if self.faster[0] >= self.recovered.high else "may pay"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            **asdict(self.counts),
+            "saved": self.counts.saved,
+            "source_bytes_per_second": self.source_speed,
+            "target_bytes_per_second": self.target_speed,
+            "faster": list(self.faster),
+            "context_gained_bytes": self.context_gained,
+            "loss_right_after": self.right_after.to_dict(),
+            "loss_recovered": self.recovered.to_dict(),
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Weights of the model before and after the swap.
+
+    Attributes
+    ----------
+    source_weights, target_weights : int
+        All weights; after the swap input embedding and head are apart, as `rearrange` saves them by default.
+    source_bytes, target_bytes : int
+        The same in the number format that the model is saved in.
+    """
+
+    source_weights: int
+    target_weights: int
+    source_bytes: int
+    target_bytes: int
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Whether a swap is worth it.
+
+    Attributes
+    ----------
+    verdict : str
+        "swap", "swap for some", "extend" or "do not swap".
+    reason : str
+        One sentence.
+    slices : tuple of SliceAdvice
+        By number of bytes, most first.
+    total : SliceAdvice
+        All slices together.
+    """
+
+    verdict: str
+    reason: str
+    slices: tuple[SliceAdvice, ...]
+    total: SliceAdvice
+    text: TextCounts
+    sizes: Sizes
+    step: StepTime
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: verdict, reason, slices and their sum, rows, weights and times."""
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "slices": [one.to_dict() for one in self.slices],
+            "all": {name: value for name, value in self.total.to_dict().items() if name != "verdict"},
+            "rows": {
+                "text_tokens": int(self.text.is_text.sum()),
+                "not_in_the_text": self.text.unseen,
+                "new": int(self.text.is_new.sum()),
+                "new_share_of_text_tokens": self.total.counts.new_tokens / self.total.counts.target_tokens,
+                "new_share_of_text_bytes": self.total.counts.new_bytes / self.total.counts.n_bytes,
+            },
+            "sizes": asdict(self.sizes),
+            "step": self.step.to_dict(),
+            "rules": {"least_saved": LEAST_SAVED, "least_bytes": LEAST_BYTES},
+        }
+
+
+def count_text(pair: TokenizedPair) -> TextCounts:
+    """Count bytes, tokens and new tokens of a text by slice.
+
+    Raises
+    ------
+    InputError
+        If no slice of the text has `LEAST_BYTES` bytes.
+    """
+    target = pair.target
+    is_text = np.array([token is not None for token in target.token_bytes])
+    is_new = is_text.copy()
+    is_new[shared_tokens(pair.source, target).target_ids] = False
+    lengths = np.array([len(token or b"") for token in target.token_bytes], np.int64)
+    names = np.array([document.slice for document in pair.documents])
+    found, rows = [], []
+    for name in dict.fromkeys(names.tolist()):
+        places = np.flatnonzero(names == name)
+        counts = np.zeros(target.size, np.int64)
+        for place in places.tolist():
+            counts += np.bincount(pair.target_corpus[place], minlength=target.size)
+        source_tokens = int(np.diff(pair.source_corpus.offsets)[places].sum())
+        n_bytes = int(pair.source_corpus.byte_lengths[places].sum())
+        if not source_tokens or not counts.sum():  # a tokenizer may drop white space
+            continue
+        new = (int(counts[is_new].sum()), int((counts * lengths)[is_new].sum()))
+        found.append(SliceCounts(name, n_bytes, source_tokens, int(counts.sum()), *new))
+        rows.append(counts)
+    if max((one.n_bytes for one in found), default=0) < LEAST_BYTES:
+        raise InputError(
+            f"The text has no slice of at least {LEAST_BYTES:,} bytes, which is too little to judge a tokenizer by; "
+            "give more text."
+        )
+    order = sorted(range(len(found)), key=lambda place: -found[place].n_bytes)
+    slices = tuple(found[place] for place in order)
+    return TextCounts(slices, np.stack([rows[place] for place in order]), is_new, is_text)
+
+
+def advise(source: str, target: str, text: TextCounts, step: StepTime, sizes: Sizes, context: int | None) -> Advice:
+    """Judge a swap by the rules of this module.
+
+    Parameters
+    ----------
+    source, target
+        Names of the model and of the target tokenizer, by which measured runs are found.
+    text
+        Of `count_text`.
+    step
+        Of `time_step`, for a head with the target's rows.
+    sizes
+        Weights before and after.
+    context
+        Positions of the model's longest context; None where it names none.
+    """
+
+    def judge(counts: SliceCounts) -> SliceAdvice:
+        per_token = counts.n_bytes / counts.source_tokens, counts.n_bytes / counts.target_tokens
+        return SliceAdvice(
+            counts=counts,
+            source_speed=per_token[0] / step.source[1],
+            target_speed=per_token[1] / step.target[1],
+            faster=(
+                counts.factor * step.source[0] / step.target[2],
+                counts.factor * step.source[1] / step.target[1],
+                counts.factor * step.source[2] / step.target[0],
+            ),
+            context_gained=None if context is None else round(context * (per_token[1] - per_token[0])),
+            right_after=expected_loss(source, target, counts.slice, recovered=False),
+            recovered=expected_loss(source, target, counts.slice, recovered=True),
+        )
+
+    slices = tuple(map(judge, text.slices))
+    verdict, reason = _verdict(text, [one for one in slices if one.verdict != "too little text"])
+    return Advice(verdict, reason, slices, judge(text.all), text, sizes, step)
+
+
+def _verdict(text: TextCounts, slices: list[SliceAdvice]) -> tuple[str, str]:
+    """Return the verdict and its reason in one sentence."""
+    pays, may = ([one for one in slices if one.verdict == name] for name in ("pays", "may pay"))
+    if pays:
+        worst = min(pays, key=lambda one: one.faster[0] / one.recovered.high)
+        paid = (
+            "generation gains more speed there than measured moves lose in bits per byte after recovery (the closest "
+            f"is {_figures(worst)})"
+        )
+        if len(pays) == len(slices):
+            return "swap", f"Swap for {_names(pays)}: {paid}."
+        return "swap for some", f"Swap only if the model is for {_names(pays)}: {paid}; elsewhere that is not sure."
+    saving = [one for one in slices if one.counts.saved >= LEAST_SAVED]
+    if not saving:
+        best = max(slices, key=lambda one: one.counts.saved)
+        return "do not swap", (
+            f"Do not swap: a swap costs quality, and no slice needs {LEAST_SAVED:.0%} fewer tokens (the best is "
+            f"{best.counts.slice}, where {_change(best.counts.saved)})."
+        )
+    best = max(saving, key=lambda one: one.faster[1] / one.recovered.low)
+    also = f"; it may pay for {'all of them' if len(may) == len(saving) else _names(may)}" if may else ""
+    unsure = (
+        f"fewer tokens would be needed in {_names(saving)}, but a swap is not sure to gain more speed than it loses in "
+        f"bits per byte (the best is {_figures(best)}{also})"
+    )
+    added = text.most_used_new([one.counts.slice for one in saving])
+    if not added:
+        return "do not swap", f"Do not swap: {unsure}, and the target has no new token there to extend the source with."
+    return "extend", (
+        f"Extend the source tokenizer instead: {unsure}, while {added:,} added tokens hold 90 % of the uses of new "
+        "tokens there and leave the old rows as they are."
+    )
+
+
+def _change(saved: float) -> str:
+    return f"{abs(saved):.1%} {'fewer' if saved >= 0 else 'more'} tokens are needed"
+
+
+def _figures(one: SliceAdvice) -> str:
+    low, high = (f"{value:.2f}" for value in (one.recovered.low, one.recovered.high))
+    loss = low if low == high else f"{low} to {high}"
+    figures = f"{one.counts.slice}: {one.faster[1]:.2f} times the speed for {loss} times the bits"
+    return f"{figures}, by one measured run" if one.recovered.n == 1 else figures
+
+
+def _names(slices: Sequence[SliceAdvice]) -> str:
+    names = [one.counts.slice for one in slices]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

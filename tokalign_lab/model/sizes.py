@@ -1,0 +1,75 @@
+"""How many weights a model has, and how many it will have with another number of tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+from tokalign_lab.errors import InputError
+from tokalign_lab.model.vocabulary_tensors import further_tables, vocabulary_parameters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def weights_and_bytes(model: PreTrainedModel, rows: int | None = None) -> tuple[int, int]:
+    """Count weights, and the bytes that they take in the model's number format.
+
+    Parameters
+    ----------
+    model
+        It may be on the meta device.
+    rows
+        Count as `rearrange` makes the model for so many tokens: every matrix with a row for each token gets this size,
+        and the head has a matrix of its own. None counts the model as it is.
+
+    Raises
+    ------
+    InputError
+        As `further_tables`.
+    """
+    held = list(model.parameters())
+    weights, size = sum(one.numel() for one in held), sum(one.numel() * one.element_size() for one in held)
+    if rows is None:
+        return weights, size
+    more = [one for one in further_tables(model).values() if isinstance(one, torch.nn.Parameter)]
+    new = [*vocabulary_parameters(model).values(), *more]  # a tied matrix is in there twice, as it will be
+    for one in {id(one): one for one in new}.values():
+        weights, size = weights - one.numel(), size - one.numel() * one.element_size()
+    for one in new:
+        numbers = rows * (one.numel() // len(one))
+        weights, size = weights + numbers, size + numbers * one.element_size()
+    return weights, size
+
+
+def check_memory(name: str, model: PreTrainedModel, rows: int, device: torch.device) -> None:
+    """Make sure that a model in float32 and one more head of `rows` rows fit in the memory that is free.
+
+    Parameters
+    ----------
+    name
+        Of the model, for the sentence.
+    model
+        It may be on the meta device.
+    rows
+        Of the other head.
+    device
+        Where both are to be.
+
+    Raises
+    ------
+    InputError
+        When they do not fit, or the model has no head.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InputError(f"The model {name!r} has no output head; use a causal language model.")
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    needed = torch.float32.itemsize * (weights_and_bytes(model)[0] + rows * int(head.weight.shape[1]))
+    if needed > free:
+        raise InputError(
+            f"The model {name!r} and the new head take {needed / 1e9:.1f} GB in float32, but {free / 1e9:.1f} GB are "
+            f"free on {device.type}; use a smaller model of the same family."
+        )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from tokalign_lab.files import cache_folder
+from tokalign_lab.cli import app
+from tokalign_lab.files import cache_folder, sha256_of
+from tokalign_lab.lessons import RECORD
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -41,6 +48,7 @@ import sys
 for name in {packages}:
     sys.modules[name] = None  # as if it were not installed
 import numpy as np
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +97,49 @@ def test_without_the_extra_lab_the_engine_works_and_each_part_names_the_extra(
     subjects = [sentence.split(" needs ")[0] for sentence in sentences]
     assert subjects == ["The report", "The app", "The panels", "A UMAP map"]
     assert all(sentence.endswith("pip install 'tokalign-lab[lab]'.") for sentence in sentences)
+
+
+def notebooks(folder: Path) -> dict[str, Any]:
+    done = CliRunner().invoke(app, ["notebooks", str(folder), "--json"])
+    return {"exit_code": done.exit_code, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def test_notebooks_are_copied_and_an_edited_one_is_kept(tmp_path: Path) -> None:
+    originals = {path.name: path.read_bytes() for path in (ROOT / "notebooks").glob("*.ipynb")}
+    folder = tmp_path / "my" / "lessons"
+    made = notebooks(folder)
+    assert len(originals) == 8
+    assert (made["copied"], made["kept"]) == (sorted(originals), [])
+    assert {path.name: path.read_bytes() for path in folder.glob("*.ipynb")} == originals
+
+    edited, older, removed = sorted(originals)[:3]
+    (folder / edited).write_text("{}")
+    (folder / older).write_text("[]")  # as an earlier version of the package copied it
+    record = json.loads((folder / RECORD).read_text())
+    (folder / RECORD).write_text(json.dumps({**record, older: sha256_of(folder / older)}))
+    (folder / removed).unlink()
+    (folder / "mine.txt").write_text("a note")
+    again = notebooks(folder)
+    assert again["kept"] == [edited]
+    assert (folder / edited).read_text() == "{}"
+    assert (folder / older).read_bytes() == originals[older]
+    assert (folder / removed).read_bytes() == originals[removed]
+    assert (folder / "mine.txt").read_text() == "a note"
+    assert notebooks(folder)["kept"] == [edited]  # still, at the third call
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"), [("file.txt", "not empty"), (RECORD, "is damaged"), (None, "is not a folder")]
+)
+def test_notebooks_go_into_no_folder_of_somebody_else(tmp_path: Path, inside: str | None, said: str) -> None:
+    folder = tmp_path / "mine"
+    if inside is None:
+        folder.write_text("[]")
+    else:
+        folder.mkdir()
+        (folder / inside).write_text("[]")
+    before = sorted(tmp_path.rglob("*"))
+    done = notebooks(folder)
+    assert done["exit_code"] == 2
+    assert said in done["error"]
+    assert sorted(tmp_path.rglob("*")) == before

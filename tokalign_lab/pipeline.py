@@ -376,6 +376,10 @@ def check_tune(settings: AdaptRunSettings) -> None:
     from tokalign_lab.catalog import model_folder
     from tokalign_lab.documents import check_sources
 
+    if settings.trackers:
+        from tokalign_lab.adaptation.trackers import check_trackers
+
+        check_trackers(settings.trackers)
     model_folder(settings.model)
     vocabulary = load_vocabulary(settings.model)
     check_sources(settings.text)

@@ -104,7 +104,7 @@ def test_without_the_extra_lab_the_engine_works_and_each_part_names_the_extra(
     assert done.returncode == 0, done.stderr
     sentences = [line for line in done.stdout.splitlines() if line]
     subjects = [sentence.split(" needs ")[0] for sentence in sentences]
-    assert subjects == ["The report", "The app", "The panels", "A UMAP map"]
+    assert subjects == ["The report", "The app", "A panel", "A UMAP map"]
     assert all(sentence.endswith("pip install 'tokalign-lab[lab]'.") for sentence in sentences)
 
 

@@ -96,8 +96,8 @@ run_pip "pip" --upgrade "pip>=25.1"
 # torch alone and first, so that only torch is looked for at another index.
 run_pip "$torch (the largest part)" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$torch" -c constraints.txt
 # The tests also run what an extra is for.
-extras="[app]"
-[ "$KIND" = dev ] && extras="[app,cluster,tasks]"
+extras="[lab,app]"
+[ "$KIND" = dev ] && extras="[lab,app,cluster,tasks]"
 run_pip "tokalign-lab and what it needs" -c constraints.txt -e ".$extras"
 if [ "$KIND" = dev ]; then
     run_pip "what the tests need" -c constraints.txt --group dev

@@ -307,7 +307,7 @@ def test_a_cluster_counts_the_same_bits(scheduler: str, tmp_path: Path, monkeypa
 
 
 def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"pip install 'tokalign-lab\[cluster\]'"):
         cluster_counts("tcp://127.0.0.1:8786", random_corpus(), 30)
 

@@ -21,7 +21,7 @@ import importlib, pkgutil, sys
 
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("ipywidgets", "plotly", "anywidget"):
+        if name.split(".")[0] in ("ipywidgets", "plotly", "anywidget", "jupyterlab", "IPython", "umap"):
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Block())
@@ -55,7 +55,7 @@ def test_environment_yml_installs_this_project_with_the_same_constraints() -> No
     )
     assert "pip" in environment["dependencies"]
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert pip == ["-c constraints.txt", "-e .[app]"]
+    assert pip == ["-c constraints.txt", "-e .[lab,app]"]
 
 
 def test_constraints_pin_every_requirement_to_a_version_that_it_allows() -> None:

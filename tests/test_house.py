@@ -23,7 +23,7 @@ FLOORS = [
     {"pipeline"},
     {"runs"},
     {"plots"},
-    {"console", "doctor", "estimate"},
+    {"console", "doctor", "estimate", "lessons"},
     {"report", "app"},
     {"demo", "record"},
     {"cli"},

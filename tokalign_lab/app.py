@@ -9,7 +9,6 @@ The page is one cell, `Lab()`, over a folder of runs; two pages, or a page and a
 
 from __future__ import annotations
 
-import importlib.util
 import secrets
 import signal
 import socket
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, require_extra
 from tokalign_lab.files import write_json
 
 LOOPBACK = "127.0.0.1"
@@ -60,8 +59,8 @@ def serve(
     InputError
         When Voila is not installed, or the port is taken.
     """
-    if importlib.util.find_spec("voila") is None:
-        raise InputError("The app needs Voila: pip install 'tokalign-lab[app]'.")
+    require_extra("app", "voila", "The app")
+    require_extra("lab", "ipywidgets", "The app")
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

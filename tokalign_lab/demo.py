@@ -23,6 +23,7 @@ from tokalign_lab.catalog.texts import write_jsonl
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.device import describe_device
 from tokalign_lab.documents import Document, excerpts, n_bytes
+from tokalign_lab.errors import require_extra
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.model.calibrate import calibrate
@@ -96,7 +97,13 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress | 
     -------
     dict
         "pair", "lexicons" (rows), "models" (rows), "seconds", "settings", "report" (its path).
+
+    Raises
+    ------
+    InputError
+        When plotly, which draws the report, is not installed.
     """
+    require_extra("lab", "plotly", "The report")
     size = FAST if fast else FULL
     clock = _Clock(progress)
     with clock.stage("assets", 0.02):

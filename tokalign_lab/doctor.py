@@ -15,13 +15,11 @@ from tokalign_lab.progress import Progress
 from tokalign_lab.runs.control import runs_root
 
 DEFAULT_ASSETS = ("smollm2-135m", "sp32k", "minilm", "default")
-_OPTIONAL = {
-    "anywidget": "panels",
-    "gensim": "word2vec vectors",
-    "ipywidgets": "panels",
-    "jupyterlab": "notebooks",
-    "plotly": "panels and the HTML report",
-    "umap-learn": "UMAP maps (PCA works without)",
+_EXTRAS = {
+    "app": "the lab as a page without notebooks",
+    "cluster": "counts over a Dask cluster",
+    "lab": "panels, notebooks, the HTML report and UMAP maps",
+    "tasks": "the papers' six tasks",
 }
 _MIN_FREE_BYTES = 5_000_000_000
 
@@ -92,25 +90,38 @@ def clean() -> list[dict[str, Any]]:
 
 
 def _packages() -> tuple[list[dict[str, str]], list[str]]:
+    """Versions of what this project requires, and a sentence for each required package or extra that is missing."""
     rows, missing = [], []
-    for name in _requirements():
+    without: dict[str, list[str]] = {}
+    for name, extra in _requirements():
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             version = "missing"
-            purpose = f" ({_OPTIONAL[name]})" if name in _OPTIONAL else ""
-            missing.append(f"The package '{name}'{purpose} is not installed; `pip install {name}` brings it.")
+            if extra:
+                without.setdefault(extra, []).append(name)
+            else:
+                missing.append(f"The package '{name}' is not installed; `pip install {name}` brings it.")
         rows.append({"package": name, "version": version})
+    for extra, names in sorted(without.items()):
+        missing.append(
+            f"The extra '{extra}' ({_EXTRAS[extra]}) is optional and lacks {', '.join(names)}; "
+            f"`pip install 'tokalign-lab[{extra}]'` brings it."
+        )
     return rows, missing
 
 
-def _requirements() -> list[str]:
-    """Names this project requires, from its own metadata; the optional ones where it runs from a plain checkout."""
+def _requirements() -> list[tuple[str, str]]:
+    """Names of the packages that this project requires, each with the extra that brings it or "", by its metadata."""
     try:
-        required = importlib.metadata.requires("tokalign-lab") or []
-    except importlib.metadata.PackageNotFoundError:
-        required = ["torch", "transformers", "tokenizers", "numpy", "pandas", *_OPTIONAL]
-    return sorted({re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0] for line in required})
+        lines = importlib.metadata.requires("tokalign-lab") or []
+    except importlib.metadata.PackageNotFoundError:  # a plain checkout
+        lines = ["torch", "transformers", "tokenizers", "numpy", "pandas"]
+    found = []
+    for line in lines:
+        extra = re.search(r"""extra == ['"]([\w-]+)""", line)
+        found.append((re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0], extra[1] if extra else ""))
+    return sorted(found)
 
 
 def _device() -> str:

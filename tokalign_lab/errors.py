@@ -8,6 +8,7 @@ panels show it under the control that caused it. Any other exception is a fault 
 from __future__ import annotations
 
 import errno
+import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,29 @@ class InputError(ValueError):
 
 class DiskError(InputError):
     """The disk is full, or there is no permission: the input may be fine, but its result has no place."""
+
+
+def require_extra(extra: str, package: str, what: str) -> None:
+    """Check that a package of one of this project's extras is installed; it is not imported.
+
+    Parameters
+    ----------
+    extra
+        Name of the extra in pyproject.toml.
+    package
+        Import name of a package that the extra brings.
+    what
+        What needs it; begins the sentence.
+
+    Raises
+    ------
+    InputError
+        If the package is not installed; the sentence names the extra.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"{what} needs the package '{package}', which is not installed; run: pip install 'tokalign-lab[{extra}]'."
+        )
 
 
 def first_line(error: BaseException) -> str:

@@ -273,8 +273,18 @@ def hash_of(parts: Iterable[bytes]) -> str:
 
 
 def cache_folder() -> Path:
-    """Where fetched and derived things are kept: $TOKALIGN_CACHE, else ~/.cache/tokalign-lab."""
-    return Path(os.environ.get("TOKALIGN_CACHE") or Path.home() / ".cache" / "tokalign-lab")
+    """Where fetched and derived files are stored.
+
+    Returns
+    -------
+    Path
+        $TOKALIGN_CACHE, else $XDG_CACHE_HOME/tokalign-lab, else ~/.cache/tokalign-lab. A relative $XDG_CACHE_HOME is
+        ignored, as its specification demands.
+    """
+    if own := os.environ.get("TOKALIGN_CACHE"):
+        return Path(own)
+    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (shared if shared.is_absolute() else Path.home() / ".cache") / "tokalign-lab"
 
 
 def _files_of(folder: Path) -> list[Path]:

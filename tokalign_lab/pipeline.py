@@ -416,6 +416,10 @@ def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
     """
     from tokalign_lab.catalog import model_folder
 
+    if settings.trackers:
+        from tokalign_lab.adaptation.trackers import check_trackers
+
+        check_trackers(settings.trackers)
     model_folder(settings.model)
     vocabulary = load_vocabulary(settings.model)
     check_sources(settings.text)

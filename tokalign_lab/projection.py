@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, require_extra
 from tokalign_lab.files import cache_folder, cached_folder, damage, hash_of
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vectors.laid_out import WITHOUT_VECTORS, LaidOutTokens
@@ -98,8 +98,8 @@ def project(
     Raises
     ------
     InputError
-        For an unknown method, too few tokens, spaces of unlike width when `shared`, or a layout that a recorded run
-        has not kept.
+        For an unknown method, too few tokens, spaces of unlike width when `shared`, a layout that a recorded run
+        has not kept, or a new UMAP layout when umap-learn is not installed.
     """
     _check(spaces, method, shared)
     kept = _kept(spaces, method, shared)
@@ -263,6 +263,7 @@ class _Epochs(io.StringIO):
 
 
 def _umap(rows: np.ndarray, seed: int, progress: Progress | None) -> np.ndarray:
+    require_extra("lab", "umap", "A UMAP map")
     import umap
 
     quiet: dict[str, Any] = {"disable": True}

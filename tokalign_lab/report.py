@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.console import format_value
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, require_extra
 from tokalign_lab.files import atomic_file
 from tokalign_lab.runs.commands import command_of
 from tokalign_lab.runs.folder import RunFolder
@@ -91,10 +91,11 @@ def write_run_report(
     Raises
     ------
     InputError
-        When the alignment has not finished, or a tokenizer is not to be found.
+        When the alignment has not finished, a tokenizer is not to be found, or plotly is not installed.
     """
     from tokalign_lab.alignment.recipes import Alignment
 
+    require_extra("lab", "plotly", "The report")
     info = align_run.reconcile()
     if info["kind"] != "align" or info["state"] != "finished":
         raise InputError(f"The run {align_run.name} is no alignment that has finished; a report begins with one.")

@@ -20,6 +20,8 @@ from tokalign_lab.settings.fields import option, required
 from tokalign_lab.settings.kinds import MeasuredSettings, MeasuredTextSettings
 
 Direction = Literal["forward", "reverse"]
+# What the Hugging Face trainer calls its trackers, and the packages of which each needs one.
+TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 SOURCE_LOSSES = ("likelihood", "shared", "prefix", "states", "values")  # see adaptation.recovery.objective.Objective
 
 
@@ -115,6 +117,9 @@ class AdaptSettings(MeasuredSettings):
     )
     sample_tokens: int = option(24, "Tokens of such a continuation.", least=1)
     save_every: int = option(100, "Steps between checkpoints; there is always one at the end of a stage.", least=1)
+    report_to: str = option(
+        "", "Also report to these trackers: tensorboard, wandb or trackio; several with commas between them."
+    )
     teacher: str = option(
         "", "Learn from this model's predictions too; it must have the same tokenizer (see `generate`).", path=True
     )
@@ -142,6 +147,9 @@ class AdaptSettings(MeasuredSettings):
         unknown = sorted(self.losses.keys() - set(SOURCE_LOSSES))
         if unknown:
             raise InputError(f"There is no loss {unknown[0]!r} from the source; choose of {', '.join(SOURCE_LOSSES)}.")
+        unknown = [name for name in self.trackers if name not in TRACKERS]
+        if unknown:
+            raise InputError(f"There is no tracker {unknown[0]!r} to report to; choose of {', '.join(TRACKERS)}.")
         if self.losses and self.teacher:
             raise InputError("Losses from the source and a teacher do not go together; leave one out.")
         if self.losses and not self.cross_documents:
@@ -176,6 +184,11 @@ class AdaptSettings(MeasuredSettings):
         return DistillationSettings(
             self.distillation_weight, self.distillation_temperature, self.distillation_direction
         )
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of the trackers that `report_to` lists, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in self.report_to.split(",") if name.strip()))
 
     def of_distillation(self) -> dict[str, Any]:
         """Return the settings that have no meaning without a teacher."""

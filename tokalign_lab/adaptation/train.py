@@ -45,6 +45,7 @@ from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
 from tokalign_lab.adaptation.teacher import check_same_tokenizer
 from tokalign_lab.adaptation.teaching import DistilledLoss, Teaching, check_student, prepare_teaching
+from tokalign_lab.adaptation.trackers import check_trackers, trackers
 from tokalign_lab.adaptation.trainer import OrderedTrainer, arguments_of, without_cache
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.device import describe_device, pick_device
@@ -82,7 +83,8 @@ def adapt(
     settings
         The run's settings.
     folder
-        Gets `checkpoints/` while the run works and `model/` at its end.
+        Gets `checkpoints/` while the run works and `model/` at its end; also `tensorboard/` if the settings report
+        to it.
     emit
         Takes the events (see `adaptation.events`).
     interrupt
@@ -102,12 +104,13 @@ def adapt(
     Raises
     ------
     InputError
-        For a model, text or teacher that cannot be used.
+        For a model, text or teacher that cannot be used, or a tracker that is not installed.
     Diverged
         When the loss is no longer a number, or has exploded and stays there.
     """
     from tokalign_lab.catalog import load_vocabulary
 
+    check_trackers(settings.trackers)
     processes = Processes(pick_device(device))
     emit, interrupt = _voice(processes, emit, interrupt)
     root = folder / "checkpoints"
@@ -276,6 +279,8 @@ class _Run:
         def evaluate(step: int) -> None:
             with used.whole() if used else nullcontext():
                 self.measure(model, step, stage)
+            if followers:
+                trainer.log({"eval_bits_per_byte": self.guard.measured[-1].bits_per_byte})
 
         reporter = Reporter(
             stage,
@@ -289,12 +294,17 @@ class _Run:
             lambda: bool(self.guard.reason) and stage.number == 2,
             self.processes,
         )
+        followers = trackers(settings.trackers, self.root.parent / "tensorboard" / f"stage{stage.number}")
         cached = model.config.use_cache  # the trainer would switch it off for good, in the saved model too
         trainer = OrderedTrainer(
             model=model,
             args=arguments_of(stage, settings, self.root, self.processes.device),
             train_dataset=data,
-            callbacks=[KeepOneWhole(self.root, self.processes), reporter],  # a checkpoint is whole before a run stops
+            callbacks=[
+                *followers,
+                KeepOneWhole(self.root, self.processes),  # a checkpoint is whole before a run stops
+                reporter,
+            ],
         )
         model.config.use_cache = cached
         trainer.used_rows = used

@@ -98,7 +98,9 @@ def arguments_of(stage: Stage, settings: AdaptSettings, root: Path, device: torc
         save_strategy="steps",
         save_steps=min(settings.save_every, stage.steps),
         save_total_limit=None,  # `KeepOneWhole` removes old ones, after the new one is whole
-        report_to="none",
+        report_to="none",  # `trackers` makes the callbacks
+        run_name=root.parent.name,
+        project="tokalign-lab",
         disable_tqdm=True,
         remove_unused_columns=False,
     )

@@ -1,4 +1,4 @@
-"""Commands for the whole: demo, report, app, doctor."""
+"""Commands for the whole: demo, notebooks, report, app, doctor."""
 
 from __future__ import annotations
 
@@ -41,6 +41,24 @@ def demo(
         console.stdout.print(f"Report: {result['report']}", soft_wrap=True)
 
     return result, show
+
+
+@command(app, "notebooks")
+def notebooks(
+    folder: Annotated[Path, typer.Argument(help="Where they go: a new or empty folder, or an earlier copy.")],
+) -> Any:
+    """Copy the quick start and the lessons into a folder; an edited notebook is never overwritten."""
+    from tokalign_lab.lessons import copy_lessons
+
+    result = copy_lessons(folder)
+
+    def show() -> None:
+        for name in result["kept"]:
+            console.stdout.print(f"Kept {name}: it was edited since it was copied.", soft_wrap=True)
+        words = f"Copied {len(result['copied'])} notebooks to {folder}. Open them with: jupyter lab {folder}"
+        console.stdout.print(words, soft_wrap=True, highlight=False)
+
+    return {"folder": str(folder), **result}, show
 
 
 @command(app, "report")

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokalign_lab import catalog
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, require_extra
 from tokalign_lab.files import cache_folder
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vocabulary import Vocabulary
@@ -125,13 +125,7 @@ def check_harness() -> None:
     InputError
         If it is not.
     """
-    try:
-        import lm_eval  # noqa: F401  # only whether it is there
-    except ImportError as error:
-        raise InputError(
-            "The tasks are scored by lm-evaluation-harness, which is not installed; "
-            "`pip install 'tokalign-lab[tasks]'` brings it."
-        ) from error
+    require_extra("tasks", "lm_eval", "Scoring the papers' tasks")
 
 
 def score_tasks(

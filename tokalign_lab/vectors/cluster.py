@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.errors import InputError, first_line, require_extra
 from tokalign_lab.progress import Progress
 from tokalign_lab.vectors.cooccurrence import RowSums, weights_of
 from tokalign_lab.vectors.spill import Block, merged_blocks, remove_runs, write_run
@@ -108,12 +108,9 @@ def cluster_counts(
 
 def _connect(client: Any) -> tuple[Any, bool]:
     """Return a client, and whether it was made here."""
-    try:
-        from dask.distributed import Client
-    except ImportError:
-        raise InputError(
-            "Counting on a cluster needs Dask; install it with: pip install 'tokalign-lab[cluster]'."
-        ) from None
+    require_extra("cluster", "distributed", "Counting on a cluster")
+    from dask.distributed import Client
+
     if not isinstance(client, str):
         return client, False
     try:

@@ -1,0 +1,77 @@
+"""The quick start and the lessons, as notebooks that a user can edit.
+
+The notebooks are part of the package (`tokalign_lab/notebooks`). They are copied, because an installed package may be
+read-only and an update would overwrite what a learner wrote. A copy has a small record of what was copied, so that a
+second call brings a newer version of every notebook that was not edited.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tokalign_lab.errors import InputError, plain_disk_errors
+from tokalign_lab.files import atomic_file, sha256_of, write_json
+
+LESSONS = Path(__file__).parent / "notebooks"
+RECORD = ".tokalign-lab-notebooks.json"
+
+
+def copy_lessons(folder: Path) -> dict[str, list[str]]:
+    """Copy the notebooks into a folder, and never overwrite one that was edited.
+
+    Parameters
+    ----------
+    folder
+        Made if it does not exist. It must be empty, or one that this function made.
+
+    Returns
+    -------
+    dict
+        "copied" and "kept": names of the notebooks that were written, and of those that were edited and left as they
+        are.
+
+    Raises
+    ------
+    InputError
+        If `folder` is a file, or holds files and was not made by this function.
+    DiskError
+        If the disk is full or may not be written to.
+    """
+    folder = Path(folder)
+    with plain_disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(f"'{folder}' is not a folder; choose another place for the notebooks.") from None
+        known = _record_of(folder)
+        copied, kept = [], []
+        write_json(folder / RECORD, known)  # if this is interrupted, the next call still knows the folder
+        for lesson in sorted(LESSONS.glob("0*.ipynb")):
+            copy, new = folder / lesson.name, sha256_of(lesson)
+            if copy.exists() and sha256_of(copy) not in (new, known.get(lesson.name)):
+                kept.append(lesson.name)
+                continue
+            with atomic_file(copy) as path:
+                shutil.copyfile(lesson, path)
+            known[lesson.name] = new
+            copied.append(lesson.name)
+        write_json(folder / RECORD, known)
+    return {"copied": copied, "kept": kept}
+
+
+def _record_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of each notebook that was copied into `folder`, by name; empty for an empty folder."""
+    record = folder / RECORD
+    if not record.is_file():
+        if any(folder.iterdir()):
+            raise InputError(
+                f"'{folder}' is not empty and was not made by `tokalign-lab notebooks`; choose a new or empty folder."
+            )
+        return {}
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        return {str(name): str(value) for name, value in known.items()}
+    except (ValueError, AttributeError):
+        raise InputError(f"The file {record} is damaged; choose another folder for the notebooks.") from None

@@ -142,7 +142,7 @@ def test_a_run_is_adapted_listed_and_watched(work: Path, rearranged: Path) -> No
     assert isinstance(info["pid"], int)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [event for event in events if event["kind"] == "step"]
-    assert [(event["step"], event["stage"]) for event in steps] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    assert [(event["step"], event["stage"]) for event in steps] == [(1, 2), (2, 2), (3, 2), (4, 2)]  # all at once
     assert all(event["loss"] > 0 for event in steps)
     assert [row["name"] for row in run_json("runs", "list", cwd=work)["runs"]] == ["a"]
     assert run_json("runs", "watch", "a", cwd=work)["steps"] == 4

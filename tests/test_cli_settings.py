@@ -148,7 +148,8 @@ def test_the_command_of_a_rearrange_run_makes_the_same_model(work: Path, aligned
 
 def test_the_command_of_a_tuning_run_takes_the_same_steps(work: Path) -> None:
     settings = {
-        "model": str(work / "model"), "text": [str(work / "own.txt")], "steps": 4, "batch_size": 2, "seed": 2,
+        "recipe": "papers", "model": str(work / "model"), "text": [str(work / "own.txt")], "steps": 4, "batch_size": 2,
+        "seed": 2,
         "sequence_length": 16, "held_out_share": 0.1, "evaluate_bytes": 500, "prompts": [], "warmup_ratio": 0.5,
         "learning_rate_stage2": 3e-4, "mix": {"prose": 2.0}, "cross_documents": False, "bf16": None, "teacher": "",
     }  # fmt: skip
@@ -193,7 +194,7 @@ def test_the_file_of_a_run_is_such_a_file(work: Path, aligned: RunFolder) -> Non
     settings = RunFolder(work / "runs" / "adapt-4").info()["settings"]
     assert settings == {
         "model": str(work / "model"), "text": [str(work / "own.txt")], "steps": 9, "mix": {"de": 2.0, "fr": 0.5},
-        "learning_rate_stage1": 5e-5, "prompts": [], "bf16": False, "seed": 4,
+        "learning_rate_stage1": 5e-5, "prompts": [], "bf16": False, "seed": 4, "recipe": "recover",
     }  # fmt: skip
 
 

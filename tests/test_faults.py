@@ -45,10 +45,10 @@ from tokalign_lab.files import CHECKSUMS, cached_folder, damage, seal, write_jso
 from tokalign_lab.passages import passages_of
 from tokalign_lab.runs import control, results, trash
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.listing import RunRow
 from tokalign_lab.runs.schema import DAMAGED
 from tokalign_lab.token_table import encode_plainly
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets.run_list import RunRow
 
 Fault = Callable[[bytes], bytes]
 

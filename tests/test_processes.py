@@ -160,10 +160,10 @@ def test_a_model_in_pieces_goes_on_after_a_kill(
 def test_a_launcher_that_cannot_be_is_refused(tmp_path: Path) -> None:
     assert launcher({}) == launcher({"processes": 1}) == []
     for wrong in (0, 1.5, "two", True):
-        with pytest.raises(InputError, match="processes is"):
-            control.start("adapt", {"processes": wrong}, tmp_path / "run")
+        with pytest.raises(InputError, match=r"processes (is|must be)"):
+            control.start("adapt", {"model": "m", "text": ["t"], "processes": wrong}, tmp_path / "run")
     with pytest.raises(InputError, match="no accelerate configuration 'nowhere'"):
-        control.start("adapt", {"accelerate_config": "nowhere"}, tmp_path / "run")
+        control.start("adapt", {"model": "m", "text": ["t"], "accelerate_config": "nowhere"}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -570,7 +570,7 @@ def test_starting_again_changes_settings_and_leaves_the_old_run(
     settings = {"model": "moved", "text": ["default"], "steps": 40, "device": "cpu", "learning_rate_stage1": 1e-3}
     run = RunFolder.create(tmp_path / "old", "adapt", settings)
     new = control.start_again(run, {"steps": 80, "learning_rate_stage1": 1e-4}, "slower")
-    assert new.info()["settings"] == settings | {"steps": 80, "learning_rate_stage1": 1e-4}
+    assert new.info()["settings"] == settings | {"recipe": "papers", "steps": 80, "learning_rate_stage1": 1e-4}
     assert new.title == "slower"
     assert new.path.parent == run.path.parent
     assert run.info()["settings"] == settings

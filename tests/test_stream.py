@@ -25,6 +25,7 @@ from tokalign_lab.model.shards import Shards, files_of_tensors
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.runs.kinds import rearrange_kind
+from tokalign_lab.settings.kinds import RearrangeSettings
 
 CARD = {"model": "tiny"}
 
@@ -194,11 +195,11 @@ def test_the_run_of_that_name_does_the_same(tmp_path: Path) -> None:
         folder=SimpleNamespace(path=tmp_path / "run"), progress=lambda share, message: told.append(message)
     )
     settings = {"model": str(folder), "lexicon": str(tmp_path / "l.parquet"), "pad_to_multiple_of": 64}
-    rearrange_kind(settings, context)
+    rearrange_kind(RearrangeSettings.from_dict(settings), context)
     assert load_model(str(tmp_path / "run" / "model"), device="cpu").config.vocab_size == 320
     assert told[-1] == "saved"
     with pytest.raises(InputError, match="exclude each other"):
-        rearrange_kind({**settings, "calibrate": ["default"], "keep_tied": True}, context)
+        rearrange_kind(RearrangeSettings.from_dict({**settings, "calibrate": ["default"], "keep_tied": True}), context)
 
 
 # --- a real model

@@ -464,7 +464,7 @@ class TestJob:
         panel = make_panel(n=90, sources=60)
         path = panel._job._path("umap", True)
         project([make_vectors(60), make_vectors(90, 1)], "umap", shared=True)
-        assert path.is_file()  # the panel and the engine speak of one layout
+        assert path.is_dir()  # the panel and the engine speak of one layout
         before = panel.figure.data[1].x
         panel.lay_out("umap")
         assert panel.state["method"] == "umap"

@@ -368,7 +368,9 @@ class TestMonitor:
         panel.again.start_button.click()
         assert panel._error.value == ""
         assert [view.name for view in panel.views] == ["slower", "old"]
-        assert panel.run.info()["settings"] == SETTINGS | {"steps": 80, "learning_rate_stage1": 1e-4}
+        assert panel.run.info()["settings"] == SETTINGS | {
+            "recipe": "papers", "steps": 80, "learning_rate_stage1": 1e-4,
+        }  # fmt: skip
         assert old.info()["settings"] == SETTINGS
         assert panel.again.fields["steps"].value == 80  # the form is now that of the new run
 
@@ -475,12 +477,14 @@ class TestRuns:
 
     def test_lists_newest_first_in_words(self, root: Path) -> None:
         panel = RunsPanel(root)
-        assert [row[1] for row in self.rows(panel)] == ["align-1", "adapt-2", "adapt-1", "adapt-0"]
-        failed, tuned = self.rows(panel)[:2]
+        names = ["broken", "align-1", "adapt-2", "adapt-1", "adapt-0"]
+        assert [row[1] for row in self.rows(panel)] == names
+        damaged, failed, tuned = self.rows(panel)[:3]
+        assert damaged[3].startswith("damaged")
         assert failed[2:4] == ["align", "failed"]
         assert failed[5:] == ["2 h 30 min", NASTY]  # cells are set as text
         assert tuned[6] == "step 12 of 40, 4.880 loss, 1.500 bits a byte"
-        assert list(panel.selection["name"]) == ["align-1", "adapt-2", "adapt-1", "adapt-0"]
+        assert list(panel.selection["name"]) == names
         panel.close()
 
     def test_the_chosen_run_tells_its_log(self, root: Path) -> None:
@@ -499,7 +503,7 @@ class TestRuns:
             self.choose(panel, title)
             panel._tick_button.click()
         assert [view.name for view in panel.monitor.views] == ["adapt-0", "adapt-2"]
-        assert [row[0] for row in self.rows(panel)] == ["", "✓ 2", "", "✓ 1"]
+        assert [row[0] for row in self.rows(panel)] == ["", "", "✓ 2", "", "✓ 1"]
         figure = panel.monitor.figure
         panel._tick_button.click()
         assert [view.name for view in panel.monitor.views] == ["adapt-0"]
@@ -541,7 +545,7 @@ class TestRuns:
         assert NASTY in [row[1] for row in self.rows(again)]
         assert again.trash.undo_button.disabled
         panel._look()
-        assert len(panel.table.rows) == 4
+        assert len(panel.table.rows) == 5
         panel.close()
         again.close()
 
@@ -596,9 +600,9 @@ class TestRuns:
     def test_sort_and_kind(self, root: Path) -> None:
         panel = RunsPanel(root)
         panel.table.on_heading("title")
-        assert [row[1] for row in self.rows(panel)] == ["adapt-0", "adapt-1", "adapt-2", "align-1"]
+        assert [row[1] for row in self.rows(panel)] == ["adapt-0", "adapt-1", "adapt-2", "align-1", "broken"]
         panel.table.on_heading("title")
-        assert self.rows(panel)[0][1] == "align-1"
+        assert self.rows(panel)[0][1] == "broken"
         panel._kind.value = "adapt"
         assert len(panel.table.rows) == 3
         panel.close()

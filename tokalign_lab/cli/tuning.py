@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tokalign_lab import console
+from tokalign_lab.adaptation.recipes import settings_of
 from tokalign_lab.adaptation.settings import AdaptRunSettings
 from tokalign_lab.cli.command import app, check_out, command
 from tokalign_lab.cli.following import ended_badly, follow, summary
@@ -61,7 +62,7 @@ def adapt(
 
 
 def _as_given(settings: AdaptRunSettings) -> dict[str, Any]:
-    """Return what differs from the defaults; a run's process may start in another folder, so paths become absolute."""
+    """Return what differs from the recipe's settings, with absolute paths: a run may start in another folder."""
 
     def resolved(value: Any) -> Any:
         from tokalign_lab import catalog
@@ -71,10 +72,10 @@ def _as_given(settings: AdaptRunSettings) -> dict[str, Any]:
         here = value and not catalog.is_known(value) and Path(value).exists()
         return str(Path(value).resolve()) if here else value
 
-    values = settings.to_dict()
+    values, usual = settings.to_dict(), settings_of(settings.recipe)
     kept = [
         one
         for one in settings.options()
-        if one.required or one.name == "recipe" or getattr(settings, one.name) != one.default
+        if one.required or one.name == "recipe" or getattr(settings, one.name) != usual.get(one.name, one.default)
     ]
     return {one.name: resolved(values[one.name]) if one.path else values[one.name] for one in kept}

@@ -67,8 +67,16 @@ class SettingsFields(Bar):
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return all settings of tuning: those given, and for the others what the recipe sets."""
-    settings = AdaptSettings.from_dict({name: values[name] for name in AdaptSettings.names() if name in values})
-    return settings.to_dict() | {"learning_rate_rows": settings.rates[0]}
+    given = {name: values[name] for name in AdaptSettings.names() if name in values}
+    try:
+        settings = AdaptSettings.from_dict(given)
+    except InputError:  # of a run whose settings cannot be used; they are shown as they are
+        settings = AdaptSettings.from_dict({})
+    return (
+        settings.to_dict()
+        | {"learning_rate_rows": settings.rates[0]}
+        | {name: value for name, value in given.items() if value is not None}
+    )
 
 
 class AgainForm(Box):

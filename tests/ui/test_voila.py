@@ -10,13 +10,15 @@ import pytest
 from playwright.sync_api import expect
 
 from tokalign_lab import app
+from tokalign_lab.files import write_json
 
 from .lab_page import LONG_MS
 from .servers import free_port, serving
 
 TOKEN = "a-token-for-this-test"
-# Voila's own: its template asks a CDN for fonts and MathJax, and its front end complains about JupyterLab's modules.
-NOT_OURS = ("net::ERR", "MathJax", "The getter for the shared module is not a function")
+# Voila's own: its template asks a CDN for fonts and MathJax, which the page's policy blocks, and its front end
+# complains about JupyterLab's modules.
+NOT_OURS = ("Content Security Policy", "net::ERR", "MathJax", "The getter for the shared module is not a function")
 
 
 def test_the_app_shows_the_lab_behind_a_token(browser: Any, artefacts: Path, tmp_path: Path) -> None:
@@ -24,7 +26,8 @@ def test_the_app_shows_the_lab_behind_a_token(browser: Any, artefacts: Path, tmp
     page_file, port = tmp_path / "lab.ipynb", free_port()
     app.write_page(page_file, tmp_path / "runs")
     url = f"http://127.0.0.1:{port}"
-    command = ["-m", "voila", str(page_file), *app.options(port, app.LOOPBACK, TOKEN, browser=False)]
+    command = ["-m", "voila", str(page_file), *app.options(port, app.LOOPBACK, browser=False)]
+    write_json(tmp_path / "voila.json", app.configuration(TOKEN))  # read from the folder that Voila is started in
     with serving(tmp_path, command, {"TOKALIGN_FAST": "1"}, url, TOKEN, "/login"):
         with urllib.request.urlopen(url, timeout=10) as without_token:
             assert "/login" in without_token.url

@@ -371,7 +371,7 @@ class TestMonitor:
         assert panel.run.info()["settings"] == SETTINGS | {
             "recipe": "papers", "steps": 80, "learning_rate_stage1": 1e-4,
         }  # fmt: skip
-        assert old.info()["settings"] == SETTINGS
+        assert old.info()["settings"] == SETTINGS | {"recipe": "papers"}
         assert panel.again.fields["steps"].value == 80  # the form is now that of the new run
 
     def test_other_runs_are_laid_over(self, tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")  # OpenMP's does not survive a fork
+# Threads do not survive a fork: neither OpenMP's nor those of tokenizers, whoever asked for them.
+os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
 from harness import limit_threads, parser, report

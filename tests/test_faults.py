@@ -780,7 +780,8 @@ def _answer(url: str, server: subprocess.Popen[str]) -> Any:
 
 def test_a_minute_of_the_bench_finds_nothing() -> None:
     bench = Path(__file__).parent.parent / "benchmarks" / "faults.py"
-    ended = subprocess.run([sys.executable, bench, "--quick"], capture_output=True, text=True, check=False)
+    command = [sys.executable, bench, "--quick"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     total = re.search(r"(\d+) injected, 0 failed", ended.stdout)
     assert total is not None

@@ -450,7 +450,7 @@ def test_a_damaged_run_is_a_row_that_says_so(tmp_path: Path, content: str | byte
 
 
 def test_names_from_files_are_never_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(console.stdout, "_width", 300)  # so that no cell is cut
     for name, title in (("one", b"[/INST] x"), ("two", b"[red]\x1b[2J\xff:smile:")):
         RunFolder.create(tmp_path / name, "adapt", {}).update(state="failed", error="[/b] [link=x]")
         (tmp_path / name / "title.txt").write_bytes(title)
@@ -743,7 +743,7 @@ def test_the_app_keeps_its_token_asks_no_other_host_and_ends_voila(tmp_path: Pat
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tokalign_lab.cli", "app", "--runs", str(tmp_path), "--port", str(port)]
+    command = [sys.executable, "-m", "tokalign_lab", "app", "--runs", str(tmp_path), "--port", str(port)]
     with subprocess.Popen([*command, "--no-browser"], stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None

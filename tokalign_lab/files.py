@@ -180,7 +180,7 @@ def cached_folder(folder: Path, make: Callable[[Path], None], whole: bool = Fals
         if reason is None:
             return folder
         _log.warning("%s in the cache is damaged (%s); making it again", folder, reason)
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, lambda found: True) as temporary:  # what is at a place named by a hash is ours
         make(temporary)
         seal(temporary)
     return folder

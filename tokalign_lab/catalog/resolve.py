@@ -198,12 +198,7 @@ def _kept(folder: Path, make: Callable[[Path], None], whole: bool) -> Path:
 
 def _folder_of(asset: Asset) -> Path:
     owner = find(asset.part_of) if asset.part_of else asset
-    name = owner.folder_name
-    if owner.name == "default":
-        from tokalign_lab.catalog.texts import environment_key
-
-        name = f"{name}-{environment_key()}"
-    return cache_folder() / "assets" / name
+    return cache_folder() / "assets" / owner.folder_name
 
 
 def is_hub_id(name: str) -> bool:

@@ -15,7 +15,7 @@ BROWSER ?= yes
 export PYTHON TORCH_INDEX_URL JOBS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lab app test demo lint notebooks bench docs gpu-check compat screenshots clean
+.PHONY: help setup setup-dev lab app test demo lint notebooks bench results docs gpu-check compat screenshots clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ screenshots: setup-dev  ## take the pictures of README and docs again, in a real
 
 bench: setup-dev  ## run the benchmarks
 	@scripts/bench.sh
+
+results: setup-dev  ## build the pages of docs/results and their plots from the raw data in benchmarks/results
+	@$(BIN)/python benchmarks/pages
 
 gpu-check: setup  ## check that every CUDA path gives what the CPU gives; at most 8 minutes [ARGS="--device cpu --quick"]
 	@$(BIN)/python benchmarks/gpu_check.py $(ARGS)

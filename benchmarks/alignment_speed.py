@@ -1,6 +1,6 @@
 """Time and memory of exact CSLS, against the bare products and against the dense script.
 
-    python benchmarks/alignment_speed.py --out docs/results/alignment_speed.md
+    python benchmarks/alignment_speed.py --out benchmarks/results/alignment_speed.jsonl
 
 First 262k target x 152k source vectors of 300 dimensions, top 10 by CSLS, in a process of its own. The algorithm needs
 two products of that shape: one for the density of both sides, one for the neighbours. The same process makes the two

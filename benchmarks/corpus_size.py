@@ -1,12 +1,12 @@
 """How much text do the vectors need? The same move with vectors from 1, 3, 10, 30 and 100 % of a text.
 
-    python benchmarks/corpus_size.py --out docs/results/corpus_size.md
+    python benchmarks/corpus_size.py --out benchmarks/results/corpus_size.jsonl
 
 Passages are drawn from 6 MB of the default text, every language in its proportion, and everything that `anchored`
 reads from text comes from them: counts, shared anchors, how often tokens come. No calibration, which would read text of
 its own. "no text" is the recipe `pieces`, that needs none. First-step loss is that of held-out text right after
-rearranging, in nats a token as in TokAlign++ section 6, and in bits per byte; then all are tuned on one small text. The
-smallest text within 10 % is told by bits per byte, and by how far they lie above the floor. About 15 minutes on two
+rearranging, in nats per token as in TokAlign++ section 6, and in bits per byte; then all are tuned on one small text.
+The smallest text within 10 % is told by bits per byte, and by how far they lie above the floor. About 15 minutes on two
 cores.
 """
 

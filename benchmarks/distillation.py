@@ -1,23 +1,23 @@
 """Is a teacher worth more than its text? SmolLM2-135M moved to Gemma 3's vocabulary, taught by Gemma-3-270M.
 
-    python benchmarks/distillation.py --out docs/results/distillation.md [--ablate] [--limit 200] [--seeds 3]
+    python benchmarks/distillation.py --out benchmarks/results/distillation.jsonl [--ablate] [--limit 200] [--seeds 3]
 
 The student is rearranged by `anchored` and calibrated, then tuned four ways by the same number of tokens: not at all,
 on the text (direct), on what the teacher writes (sentence-level, Kim and Rush 2016), and on the text with the teacher's
-predictions (token-level, TokAlign section 4.3). Source and teacher with their own tokenizers stand beside it, and the
+predictions (token-level, TokAlign section 4.3). Source and teacher with their own tokenizers are measured too, and the
 source tuned on the text, in one stage. Held-out prose, code, digits and non-Latin text are read in bits per UTF-8 byte;
 with `--limit` the first seed's models take the papers' six tasks too. `--ablate` changes direction, temperature, weight
 and share of the token-level run, one at a time. `--rows` measures only the rows it names, for more seeds of a few.
 
 `--gold-python GOLD/bin/python` adds TRL's GOLD as it ships (`peers/gold_train.py`): the student keeps its own
-tokenizer, same teacher, text, steps and batch; beside it stands the source tuned without a teacher. GOLD aligns
+tokenizer, same teacher, text, steps and batch; the source is tuned also without a teacher. GOLD aligns
 byte-level tokenizers only; Gemma's is a SentencePiece one and is refused, so what runs is its unaligned form (ULD), at
 the rate of our stage 2.
 
 The default sizes, 48 steps of 2 sequences of 128 tokens, are meant to end in 25 minutes on two free cores (some 20 by
 the speeds of `tuning_speed.md`), `--ablate` adds as much again. That is 12,288 tokens, where the papers use 235
 million: the rows show that the program works and which way things point. On a GPU give `--steps`, `--batch-size`,
-`--sequence-length`. Each row is a line of a `.jsonl` file beside the page, written when it is done, and a run that was
+`--sequence-length`. Each measurement is a line of the file `--out`, written when it is done, and a run that was
 stopped goes on from its last checkpoint, kept in the cache until all is done; a line of other settings is not counted,
 one of older code is.
 """
@@ -222,14 +222,14 @@ def tables(results: Results, options: argparse.Namespace) -> list[tuple[str, lis
         if not mine:
             continue
         moved = name in TUNED and name not in ("own", "gold")
-        beside = [line["all"] - direct[line["seed"]] for line in mine if moved and line["seed"] in direct]
+        minus = [line["all"] - direct[line["seed"]] for line in mine if moved and line["seed"] in direct]
         text.append(
             {
                 "row": f"{name}: {what}" if what else name,
                 "seeds": len(mine),
                 **{part: float(np.mean([line[part] for line in mine])) for part in ("all", *SLICES)},
-                "beside_direct": float(np.mean(beside)) if beside else "",
-                "seed_by_seed": " ".join(f"{one:+.3f}" for one in beside),
+                "minus_direct": float(np.mean(minus)) if minus else "",
+                "seed_by_seed": " ".join(f"{one:+.3f}" for one in minus),
                 "seconds": float(np.mean([line["seconds"] for line in mine])),
             }
         )
@@ -248,9 +248,8 @@ def notes(results: Results, options: argparse.Namespace, tokens: int) -> list[st
         f"{tokens:,} tokens a run: {options.steps} steps (half of them embeddings and head only) of "
         f"{options.batch_size} sequences of {options.sequence_length} tokens. Means over seeds (of the text, its order "
         "and what is drawn; one moved model); lower is better.",
-        "token: forward KL, temperature 1, weight 1, every sequence, the teacher reading along; the other rows of that "
-        "name change one of these. beside direct: minus the direct run of the same seed, which is what tells rows of "
-        "different seeds apart.",
+        "token: forward KL, temperature 1, weight 1, every sequence, the teacher run live; the other rows of that "
+        "name change one of these. minus direct: compared with the direct run of the same seed.",
         f"sentence: the teacher continues {PROMPT_TOKENS} tokens of the text by up to {NEW_TOKENS}, sampled at "
         "temperature 1; its seconds are those of writing and tuning.",
         "GOLD's byte alignment refuses SentencePiece tokenizers, Gemma's among them, so a gold row is its unaligned "
@@ -263,7 +262,7 @@ def notes(results: Results, options: argparse.Namespace, tokens: int) -> list[st
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/distillation.md"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/distillation.jsonl"))
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--sequence-length", type=int, default=128)
@@ -294,7 +293,7 @@ def main() -> None:
     names = ("steps", "batch_size", "sequence_length", "bytes", "train_bytes", "limit", "shots")
     settings = {name: getattr(options, name) for name in names} | {"held_out": text_hash(held_out)[:12]}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    results = Results(options.out.with_suffix(".jsonl"), settings)
+    results = Results(options.out, settings)
     key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:16]
     work = cache_folder() / "benchmarks" / f"distillation-{key}"
     work.mkdir(parents=True, exist_ok=True)

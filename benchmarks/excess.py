@@ -1,6 +1,6 @@
 """What are the excess bits of a rearranged model made of? By kind of target token, against the source model's bits.
 
-    python benchmarks/excess.py [--source smollm2-135m] [--target sp32k] [--bytes 12000] [--out docs/results/excess.md]
+    python benchmarks/excess.py [--source smollm2-135m] [--target sp32k] [--bytes 12000] [--out FILE]
 
 Both models read the same held-out passages, the source with its own tokenizer. The bits of each source token are
 spread evenly over its bytes; the bits of a target token are compared with what the source model paid for the same
@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from harness import Table, report
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.recipes import align
-from tokalign_lab.console import print_table
 from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import Document, excerpts, read_documents, split_documents
 from tokalign_lab.evaluation.bits_per_byte import head_inputs
@@ -55,28 +55,17 @@ def main() -> None:
     passages, model = excerpts(held_out, options.bytes, longest=600), load_model(options.source)
     moved = rearrange(model, align(tokenize_pair(source, target, train)).lexicon, source, target)
     old = [read(model, source, passage) for passage in passages]
-    pages = []
+    tables: list[Table] = []
     for name in ("anchored", "anchored, calibrated"):
         if name.endswith("calibrated"):
             calibrate(moved, target, excerpts(train, 8 * options.calibrate_tokens, seed=1), options.calibrate_tokens)
         new = [read(moved, target, passage) for passage in passages]
         title = f"{options.source} -> {options.target}, {name}: "
-        for what, rows in (
-            (f"excess bits per byte of all {options.bytes:,} bytes", by_kind(source, target, passages, old, new)),
-            ("bits a token, reading and writing apart", reading_and_writing(source, target, moved, old, new)),
-        ):
-            print_table(rows, title=title + what)
-            pages.append(page(title + what, rows))
-    if options.out is not None:
-        options.out.write_text("\n".join(pages))
-
-
-def page(title: str, rows: list[dict[str, Any]]) -> str:
-    lines = ["| " + " | ".join(rows[0]) + " |", "|---|" + "---:|" * (len(rows[0]) - 1)]
-    for row in rows:
-        cells = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([f"## {title}", "", *lines, ""])
+        rows = by_kind(source, target, passages, old, new)
+        tables.append((f"{title}excess bits per byte of all {options.bytes:,} bytes", rows))
+        rows = reading_and_writing(source, target, moved, old, new)
+        tables.append((title + "bits per token, reading and writing separately", rows))
+    report("Excess bits by kind of token", tables, [], options.out)
 
 
 @dataclass(frozen=True)
@@ -173,11 +162,11 @@ def by_kind(
     grouped = grouped.sort_values("excess", ascending=False).reset_index()
     rows = [
         {"text": r.text, "kind": r.kind, "tokens": int(r.tokens), "bytes": int(r.bytes), "bits": float(r.bits),
-         "source's bits": float(r.source_bits), "excess a byte": float(r.excess)}
+         "source's bits": float(r.source_bits), "excess per byte": float(r.excess)}
         for r in grouped.itertuples()
     ]  # fmt: skip
     whole = {"text": "all", "kind": "", "tokens": len(table), "bytes": int(total), "bits": float(table["bits"].sum())}
-    whole |= {"source's bits": float(table["source_bits"].sum()), "excess a byte": float(grouped["excess"].sum())}
+    whole |= {"source's bits": float(table["source_bits"].sum()), "excess per byte": float(grouped["excess"].sum())}
     return [*rows, whole]
 
 

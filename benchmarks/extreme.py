@@ -1,9 +1,9 @@
 """How far apart may two vocabularies be? SmolLM2's BPE to single bytes, and to single characters.
 
-    python benchmarks/extreme.py --out docs/results/extreme.md
+    python benchmarks/extreme.py --out benchmarks/results/extreme.jsonl
 
 The byte vocabulary writes its tokens as SentencePiece does, `<0x41>`, and has no string in common with SmolLM2's; by
-bytes nearly all of it is there, since a byte-level BPE begins with bytes. What is lost is not rows but what the model
+bytes nearly all of it is there, since a byte-level BPE begins with bytes. The move loses no rows, but what the model
 knows to read: it has hardly met a word spelled out. The character vocabulary has the characters that stand at least
 five times in the text, and bytes for the rest.
 
@@ -59,7 +59,7 @@ def main() -> None:
         if name == "all":
             tables.append(("Recovered of the way from step 0 to the control's end", recovered(rows)))
     losses = [{"model": model, **losses_by(lines, POINTS)} for model, lines in by.items()]
-    tables.append(("Mean training loss by eighth of the run, nats a token", losses))
+    tables.append(("Mean training loss by eighth of the run, nats per token", losses))
     notes = [tuning.budget(given, by["control"][0]), *(reached(row, given) for row in recovered(tables[1][1]))]
     notes += ["Step 0 of the control is the floor, the untuned source; of the others, the moved model, calibrated."]
     report("Extreme divergence", tables, [*notes, *(tuning.cost(*item) for item in by.items())], given.out)
@@ -72,7 +72,7 @@ def facts(source: Vocabulary, target: Vocabulary, lines: list[Result]) -> dict[s
         "tokens": found.target_size,
         "shared by string": f"{found.raw_count:,} ({found.raw_share:.2%})",
         "shared by bytes": f"{found.bytes_count:,} ({found.bytes_share:.2%})",
-        "bytes a token": mean([line["bytes_per_token"]["all"] for line in lines]),
+        "bytes per token": mean([line["bytes_per_token"]["all"] for line in lines]),
         "tokens read": lines[0]["tokens"],
         "every row random (ceiling)": mean([line["ceiling"]["all"] for line in lines]),
         "not calibrated": mean([line["not_calibrated"]["all"] for line in lines]),

@@ -1,11 +1,11 @@
 """Do our vectors and mappings fall in the papers' order? First-step loss, no tuning; and what the scores say of it.
 
-    python benchmarks/faithfulness.py [--target sp32k] [--bytes 24000] [--out docs/results/faithfulness.md]
+    python benchmarks/faithfulness.py [--target sp32k] [--bytes 24000] [--out benchmarks/results/faithfulness.jsonl]
 
 TokAlign++ table 6 on one pair at our scale: SmolLM2-135M, GloVe on a few megabytes of text. What is shared is found by
 raw string and copied, each other target token copies one source row, and a token without a vector a random one, as
 the papers do; only vectors and mapping change. First-step loss is the mean negative log likelihood, in nats a target
-token, of held-out text read by the rearranged model; bits per byte stand beside it. The papers' figures are Pythia-1B
+token, of held-out text read by the rearranged model; bits per byte are shown too. The papers' figures are Pythia-1B
 to Gemma. BLEU-1, sentence score and BERTScore are of the same lexicons, and r2 is that of a straight line through
 (score, loss), over these and lexicons of which a share is shuffled, as in TokAlign figure 11.
 """
@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from harness import machine
+from harness import report
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
@@ -38,7 +38,6 @@ from tokalign_lab.alignment.methods.relative import choose_pivots, relative_vect
 from tokalign_lab.alignment.methods.spaces import Space, find_candidates
 from tokalign_lab.alignment.methods.vecmap import vecmap
 from tokalign_lab.alignment.search.neighbours import density
-from tokalign_lab.console import print_table
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import excerpts, read_documents, split_documents
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
@@ -100,11 +99,9 @@ def main() -> None:
     fits = [{"score": key, "r2 with loss": r_squared([row[key] for row in rows], [row["loss"] for row in rows]),
              "lexicons": len(rows)} for key in rows[0] if "->" in key]  # fmt: skip
     title = f"SmolLM2-135M -> {options.target}, {pair.source_corpus.n_bytes:,} bytes of text, seed {options.seed}"
-    print_table(rows, title=title)
-    print_table(fits, title="r2 of a straight line; the papers: BLEU-1 0.93, sentence score 0.95 (t->s), 0.93 (s->t)")
-    if options.out is not None:
-        parts = [f"# The papers' order\n\n{title}.", markdown(rows), "## r² of a straight line", markdown(fits)]
-        options.out.write_text("\n\n".join(parts) + f"\nMachine: {machine()}.\n", encoding="utf-8")
+    notes = [f"{title}. The papers: BLEU-1 0.93, sentence score 0.95 (t->s), 0.93 (s->t)."]
+    tables = [("The papers' order", rows), ("r² of a straight line", fits)]
+    report("The papers' order", tables, notes, options.out)
 
 
 def lexicons(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[], Lexicon]]:
@@ -205,14 +202,6 @@ def copies_of_best(pair: TokenizedPair, space: Space, seed: int) -> Lexicon:
 
 def r_squared(one: list[float], other: list[float]) -> float:
     return float(np.corrcoef(one, other)[0, 1] ** 2)
-
-
-def markdown(rows: list[dict[str, Any]]) -> str:
-    lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
-    for row in rows:
-        cells = ["" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

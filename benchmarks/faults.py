@@ -1,6 +1,6 @@
 """Inject damage, kills, full disks and missing permissions by seed, and compare with the undisturbed result.
 
-    python benchmarks/faults.py --out docs/results/faults.md
+    python benchmarks/faults.py --out benchmarks/results/faults.jsonl
     python benchmarks/faults.py --injections 100 --seed 7
 
 Every artefact is made by a small piece of work: a tokenised corpus, counts, vectors, a tokenizer's table and a layout

@@ -1,6 +1,6 @@
 """Time and memory as the text grows (1, 10, 100 MB) and as the vocabulary grows (32k, 128k, 262k).
 
-    python benchmarks/growth.py --out docs/results/growth.md
+    python benchmarks/growth.py --out benchmarks/results/growth.jsonl
 
 Each cell is a process of its own; the slope is the exponent b of `a size^b`, fitted to the logarithms (1: twice the
 size costs twice as much). Memory is the peak of the process; `of which before` is what it had held before the measured

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a process for each measurement, kept results, the machine in words, a page with tables."""
+"""What the benchmarks share: a process per measurement, kept results, the machine in words, tables as raw data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from tokalign_lab.console import format_value, print_table
+from tokalign_lab.console import print_table
+from tokalign_lab.files import atomic_file
 from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.process import start_time
@@ -33,7 +34,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--quick", action="store_true", help="a small version, to see that it runs")
-    options.add_argument("--out", type=Path, help="write the tables to this Markdown file too")
+    options.add_argument("--out", type=Path, help="write the results to this .jsonl file too")
     return options
 
 
@@ -65,19 +66,17 @@ def peak() -> float:
 
 
 class Kept:
-    """Results of one program with these settings, a JSON line each beside the page; without a page none are kept."""
+    """Measurements of one program with these settings, each a line of the file `--out`; without it none are kept."""
 
     def __init__(self, given: argparse.Namespace, **settings: Any) -> None:
-        self.path = given.out and given.out.with_suffix(".jsonl")
+        self.path = given.out
         names = ("steps", "batch_size", "bytes", "device", "threads")
         self.settings = {**{name: getattr(given, name) for name in names if hasattr(given, name)}, **settings}
-        self._lines: list[Result] = []
-        if self.path and self.path.exists():
-            lines = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-            self._lines = [line for line in lines if line["settings"] == self.settings]
+        lines = read_lines(self.path) if self.path else []
+        self._lines = [line for line in lines if line.get("settings") == self.settings]
 
     def __call__(self, make: Callable[[], Result], **key: Any) -> Result:
-        """Return the result of this key with the key in it, from an earlier run or made now and printed."""
+        """Return the measurement of this key: kept earlier, or made now and printed."""
         for line in self._lines:
             if all(line.get(name) == value for name, value in key.items()):
                 return line
@@ -105,7 +104,7 @@ def doing(run: RunFolder) -> Iterator[None]:
 
 
 def drop_weights(run: RunFolder) -> None:
-    """Remove model and checkpoints of a run, a gigabyte and more; what it told stays."""
+    """Remove the model and the checkpoints of a run, a gigabyte and more; its events stay."""
     for name in ("model", "checkpoints"):
         shutil.rmtree(run.path / name, ignore_errors=True)
 
@@ -130,20 +129,41 @@ def machine() -> str:
 
 
 def report(title: str, tables: Sequence[Table], notes: Sequence[str], out: Path | None) -> None:
-    """Print tables and notes, and write them as a page if `out` is given."""
-    load = os.getloadavg()[0]
-    notes = [*notes, f"Machine: {machine()}. Load over the last minute, this included: {load:.1f}."]
+    """Print tables and notes, and write them to `out` as raw data for `make results` (see `pages/page.py`).
+
+    Measurements in the file stay; the tables of the run before stay too, marked as earlier.
+    """
     for name, rows in tables:
         print_table(rows, title=name)
-    for note in notes:
+    load = f"Load over the last minute, this included: {os.getloadavg()[0]:.1f}."
+    for note in (*notes, f"Machine: {machine()}. {load}"):
         print(f"- {note}")
     if out is None:
         return
-    lines = [f"# {title}", "", f"`python {shlex.join(sys.argv)}`, {now()}.", ""]
+    words, arguments = iter(sys.argv), []
+    for word in words:
+        if word == "--out":
+            next(words, None)
+        else:
+            arguments.append(word)
+    about = {
+        "title": title,
+        "command": f"python {shlex.join(arguments)}",
+        "date": now(),
+        "machine": f"{machine()}. {load}",
+    }
+    lines: list[Result] = [{"about": {**about, "notes": list(notes)}}]
     for name, rows in tables:
-        lines += [f"## {name}", "", "| " + " | ".join(key.replace("_", " ") for key in rows[0]) + " |"]
-        lines += ["|" + "---|" * len(rows[0])]
-        lines += ["| " + " | ".join(format_value(value) for value in row.values()) + " |" for row in rows] + [""]
-    lines += [f"- {note}" for note in notes]
+        lines += [{"table": name, **{key.replace("_", " "): value for key, value in row.items()}} for row in rows]
+    before = read_lines(out)
+    date = next((line["about"]["date"][:10] for line in before if "about" in line), "")
+    lines += [{"earlier": date, **line} for line in before if "table" in line and "earlier" not in line]
+    lines += [line for line in before if "settings" in line]
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with atomic_file(out) as path:
+        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+def read_lines(path: Path) -> list[Result]:
+    """Read a file of raw data; nothing where there is none."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

@@ -1,4 +1,4 @@
-"""Collect what docs/results and decision 16 say of moved models, for `tokalign-lab advise`; nothing is run.
+"""Collect what benchmarks/results and decision 16 report of moved models, for `tokalign-lab advise`; nothing is run.
 
     python benchmarks/measured_moves.py --out tokalign_lab/data/measured_moves.jsonl
 
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent.parent / "docs"
-QUALITY, RECOVERY = DOCS / "results/quality.jsonl", DOCS / "results/recovery.jsonl"
+RAW = DOCS.parent / "benchmarks/results"
+QUALITY, RECOVERY = RAW / "quality.jsonl", RAW / "recovery.jsonl"
 DECISION = DOCS / "decisions/0016-recovery-defaults.md"
 SOURCE = "smollm2-135m"  # of the recovery programs
 COLUMNS = {"prose": "prose", "Wikipedia": "prose", "C++": "code", "German": "de"}  # of the decision's table -> slice
@@ -48,7 +49,8 @@ def _line(run: str, page: str, source: str, target: str, slice: str, tokens: int
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if "settings" in line]
 
 
 def _quality() -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What should a new row of `anchored` be made of? Bits per byte right after rearranging, no tuning.
 
-    python benchmarks/mixture_shares.py [--target sp32k] [--bytes 12000] [--out docs/results/mixture_shares.md]
+    python benchmarks/mixture_shares.py [--target sp32k] [--bytes 12000] [--out benchmarks/results/mixture_shares.jsonl]
 
 The input row is `1 - p` vectors (ten CSLS candidates) and `p` mean of the source pieces; the output row is a mix of
 vectors, pieces and first piece, in which the mean of all source rows stands for what a token lacks. "tied" has the
@@ -13,10 +13,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from harness import report
+
 from tokalign_lab import catalog
 from tokalign_lab.alignment.methods import mixture
 from tokalign_lab.alignment.recipes import align
-from tokalign_lab.console import print_table
 from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import excerpts, read_documents, split_documents
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
@@ -63,14 +64,8 @@ def main() -> None:
         after = bits_per_byte(moved, target, passages).bits_per_byte
         rows.append({"row": name, "bits_per_byte": before, "calibrated": after})
         print(rows[-1], flush=True)
-    print_table(rows, title=f"SmolLM2-135M -> {options.target}: bits per byte of held-out text, before any tuning")
-    if options.out is not None:
-        lines = [f"| {row['row']} | {row['bits_per_byte']:.3f} | {_figure(row['calibrated'])} |" for row in rows]
-        options.out.write_text("\n".join(["| row | bits per byte | calibrated |", "|---|---:|---:|", *lines, ""]))
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    notes = [f"SmolLM2-135M -> {options.target}, {options.bytes:,} held-out bytes, before any tuning."]
+    report("Shares of an `anchored` row", [("Shares of an `anchored` row", rows)], notes, options.out)
 
 
 if __name__ == "__main__":

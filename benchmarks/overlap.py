@@ -1,6 +1,6 @@
-"""The papers' overlap table, by string and by bytes; and their bytes a token, on the declaration of human rights.
+"""The papers' overlap table, by string and by bytes; and their bytes per token, on the declaration of human rights.
 
-    python benchmarks/overlap.py [--gemma gemma/tokenizer.json] [--out docs/results/overlap.md]
+    python benchmarks/overlap.py [--gemma gemma/tokenizer.json] [--out benchmarks/results/overlap.jsonl]
 
 TokAlign table 5 says how much of each target vocabulary is in Pythia's, counted by string; its counts are those of the
 files in its repository (data/Vocab_count). TokAlign table 6 says how many bytes of text a token holds, on other
@@ -44,11 +44,11 @@ def main() -> None:
     names |= {name: name for name in TARGETS}
     targets = {name: catalog.load_vocabulary(where) for name, where in names.items()}
     tables: list[Table] = [(f"From {source}", overlaps(source, targets)) for source in SOURCES]
-    tables += [("Bytes a token, ours and the paper's", compression(targets))]
+    tables += [("Bytes per token, ours and the paper's", compression(targets))]
     notes = [
         "Shares of the target's tokens that the source has too; `papers`: TokAlign table 5, counts of its repository. "
         "It divides LLaMA3's by 128,000, without the 256 special tokens.",
-        f"Bytes a token: the declaration of human rights ({', '.join(CODES)}); the paper's text is another one.",
+        f"Bytes per token: the declaration of human rights ({', '.join(CODES)}); the paper's text is another one.",
     ]
     report("Overlap and compression", tables, notes, options.out)
 
@@ -68,7 +68,7 @@ def overlaps(source: str, targets: Mapping[str, Vocabulary]) -> list[dict[str, A
 
 
 def compression(targets: Mapping[str, Vocabulary]) -> list[dict[str, Any]]:
-    """One line a language: UTF-8 bytes a token, for the vocabularies that the paper tells it of."""
+    """One line a language: UTF-8 bytes per token, for the vocabularies that the paper reports."""
     text = {document["slice"]: document["text"] for document in udhr_documents()}
     rows = []
     for language, paper in PAPER_BYTES.items():

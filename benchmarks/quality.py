@@ -3,15 +3,15 @@
     python benchmarks/quality.py --peers-python PEERS/bin/python
 
 Every method gets the same source model, the same target tokenizer and (all but the donor methods) the same text to
-learn from; the rows it makes are put into the source model, and held-out prose, code, digits and non-Latin text are
-read with the target tokenizer. Seed i is the method's seed and the i-th draw of passages. The floor is the source
-model with its own tokenizer; the ceiling is a model whose every row is random. See `peers/__init__.py` for the
+learn from. The rows it makes are put into the source model, and held-out prose, code, digits and non-Latin text are
+read with the target tokenizer. Seed i is the method's seed and the i-th draw of passages. `floor` is the source
+model with its own tokenizer; `ceiling` is a model whose every row is random. See `peers/__init__.py` for the
 environment that the peers run in; without it they are left out.
 
-Each result is a line of `docs/results/quality.jsonl`, written at once, so that a run that was stopped goes on where it
-was; a result of another text or other settings is not counted, but one of older code is: delete its line. A method that
-failed is a line too, with what it said, and is shown. `quality.md` is written from these lines at the end, and by
-`--methods none` alone.
+Each measurement is a line of `benchmarks/results/quality.jsonl`, written at once, so that a stopped run continues where
+it was. A measurement of another text or other settings is not counted, but one of older code is: delete its line. A
+method that failed is a line too, with its error. The tables are computed from these lines at the end, and by `--methods
+none` alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import Table, read_lines, report
 from peers import PeerFailed
 from quality_methods import DONORS, METHODS, PEERS, SEEDLESS, TARGETS, Bench, Made
 
@@ -33,31 +34,29 @@ from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, 
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.interval import Interval, of_mean
-from tokalign_lab.files import atomic_file
 from tokalign_lab.vocabulary import Vocabulary
 
 SLICES = ("prose", "code", "digits", "non-Latin")
 NON_LATIN = frozenset({"ar", "bn", "el", "fa", "he", "hi", "ja", "ko", "ru", "ta", "te", "th", "uk", "ur", "zh"})
 PASSAGE = 500  # characters
-NOTES = """Mean over seeds; lower is better. Seconds are those of the slowest seed, from text to rows; vectors that a
-method before had trained on the same text are taken from the cache. A peer's begin with starting Python and loading
-the model, ours do not, and other work ran beside it: they show orders of magnitude only. Calibration reads 8,000 tokens
-here, 20,000 by default elsewhere. FOCUS's package trains 100 dimensions, our `focus` 300. One seed is about 8 kB of
-passages, and not every method has run with every seed, so compare methods by the last column: method minus `anchored`
-on the same passages, with a 95 % interval (bootstrap over pairs and seeds).
-"""
+NOTES = [
+    "Mean over seeds; lower is better. One seed is about 8 kB of passages, and not every method ran with every seed: "
+    "compare methods by the last column, method minus `anchored` on the same passages, with a 95 % interval (bootstrap "
+    "over pairs and seeds).",
+    "Seconds are those of the slowest seed, from text to rows; vectors that an earlier method trained on the same text "
+    "come from the cache. A peer's seconds include starting Python and loading the model, ours do not.",
+    "Calibration reads 8,000 tokens here, 20,000 by default elsewhere. FOCUS's package trains 100 dimensions, our "
+    "`focus` 300.",
+]
 DIGIT_POOL = 20_000  # bytes of held-out passages, those richest in digits, that the slice "digits" is drawn from
 
 
 class Results:
-    """The lines of quality.jsonl that belong to these settings."""
+    """The measurements of a file that have these settings."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path, self.settings = path, settings
-        self.lines: list[dict[str, Any]] = []
-        if path.exists():
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            self.lines = [line for line in lines if line["settings"] == settings]
+        self.lines: list[dict[str, Any]] = [line for line in read_lines(path) if line.get("settings") == settings]
 
     def has(self, source: str, target: str, method: str, seed: int) -> bool:
         """Whether there is a line of this, be it a failure."""
@@ -165,7 +164,7 @@ def tables(results: Results) -> list[dict[str, Any]]:
     return found
 
 
-def beside(results: Results, method: str, other: str) -> Interval | None:
+def difference(results: Results, method: str, other: str) -> Interval | None:
     """Mean of `method` minus `other` on the pairs and passages that both have; None without any."""
     by: dict[str, dict[tuple[str, str, int], float]] = {method: {}, other: {}}
     for line in results.lines:
@@ -189,44 +188,37 @@ def closed(results: Results, source: str, target: str, method: str) -> float | N
     return float((pieces - ours) / (pieces - floor))
 
 
-def markdown(entries: list[dict[str, Any]], results: Results) -> str:
+def printed(entries: list[dict[str, Any]], results: Results) -> list[Table]:
+    """Arrange the entries as tables: all pairs, the share of the way to the source, and one table per pair."""
     pairs = list(dict.fromkeys((entry["source"], entry["target"]) for entry in entries))
     by = {(entry["source"], entry["target"], entry["method"]): entry for entry in entries}
-    names = " | ".join(f"{s} → {t}" for s, t in pairs)
-    text = f"# Bits per byte right after rearranging\n\n{NOTES}\nSettings: `{json.dumps(results.settings)}`\n"
-    text += f"\n## All pairs\n\n| method | {names} | pairs | beside ours |\n|---|{'---:|' * (len(pairs) + 2)}\n"
+    whole = []
     for method, what in METHODS.items():
-        values = [by.get((*pair, method), {}).get("all") for pair in pairs]
-        if any(value is not None for value in values):
-            cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)
-            apart = None if method in ("floor", "anchored") else beside(results, method, "anchored")
-            told = "–"
+        values = {f"{s} → {t}": by.get((s, t, method), {}).get("all") for s, t in pairs}
+        known = [value for value in values.values() if value is not None]
+        if known:
+            apart = None if method in ("floor", "anchored") else difference(results, method, "anchored")
+            told = None
             if apart is not None:
                 bounds = f" [{apart.low:+.3f}, {apart.high:+.3f}]" if apart.n > 2 else ""
                 told = f"{apart.mean:+.3f}{bounds}, n = {apart.n}"
-            text += f"| {method}: {what} | {cells} | {sum(v is not None for v in values)} | {told} |\n"
-    text += f"\n## Share of the way from `pieces` to the floor\n\n| method | {names} |\n|---|{'---:|' * len(pairs)}\n"
+            whole.append({"method": f"{method}: {what}", **values, "pairs": len(known), "minus anchored": told})
+    shares = []
     for method in ("anchored", "anchored-calibrated"):
-        shares = [closed(results, *pair, method) for pair in pairs]
-        cells = " | ".join("–" if share is None else f"{share:.0%}" for share in shares)
-        text += f"| {method} | {cells} |\n"
+        found = {f"{s} → {t}": closed(results, s, t, method) for s, t in pairs}
+        shares.append({"method": method, **{n: None if one is None else f"{one:.0%}" for n, one in found.items()}})
+    tables: list[Table] = [("All pairs", whole), ("Share of the way from `pieces` to the source", shares)]
     for source, target in pairs:
-        text += f"\n## {source} → {target}\n\n| method | all | {' | '.join(SLICES)} | seconds | seeds |\n"
-        text += "|---|" + "---:|" * (len(SLICES) + 3) + "\n"
-        for entry in entries:
-            if (entry["source"], entry["target"]) != (source, target):
-                continue
-            if entry["seeds"]:
-                scores = " | ".join(f"{entry[name]:.3f}" for name in ("all", *SLICES))
-                text += f"| {entry['method']} | {scores} | {entry['seconds']:.0f} | {entry['seeds']} |\n"
-            if "error" in entry:
-                text += f"| {entry['method']} | failed: {entry['error'].replace('|', '/')} |" + " |" * 6 + "\n"
-    return text
+        mine = [entry for entry in entries if (entry["source"], entry["target"]) == (source, target)]
+        columns = ("method", "all", *SLICES, "seconds", "seeds", "error")
+        rows = [{name: entry.get(name) for name in columns} for entry in mine]
+        tables.append((f"{source} → {target}", rows))
+    return tables
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where quality.jsonl and the page go")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality.jsonl"))
     parser.add_argument("--peers-python", type=Path, help="the peers' interpreter; without it they are left out")
     parser.add_argument("--sources", nargs="+", choices=list(TARGETS), default=list(TARGETS))
     parser.add_argument("--targets", nargs="+", help="tokenizers of the catalogue; each source's own list by default")
@@ -252,17 +244,14 @@ def main() -> None:
         "train": text_hash(train)[:12],
         "held_out": text_hash(held_out)[:12],
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    results = Results(options.out / "quality.jsonl", settings)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    results = Results(options.out, settings)
     if options.methods != ["none"]:
         with tempfile.TemporaryDirectory() as work:
             text = Path(work) / "train.jsonl"
             text.write_text("".join(json.dumps({"text": document.text}) + "\n" for document in train), encoding="utf-8")
             run(options, results, train, text, drawn)
-    page = markdown(tables(results), results)
-    with atomic_file(options.out / "quality.md") as path:
-        path.write_text(page, encoding="utf-8")
-    print(page)
+    report("Bits per byte right after rearranging", printed(tables(results), results), NOTES, options.out)
 
 
 if __name__ == "__main__":

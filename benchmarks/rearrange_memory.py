@@ -1,6 +1,6 @@
-"""Memory of rearranging a model's files shard by shard, beside rearranging it in memory.
+"""Memory of rearranging a model's files shard by shard, compared with rearranging it in memory.
 
-    python benchmarks/rearrange_memory.py --out docs/results/rearrange_memory.md
+    python benchmarks/rearrange_memory.py --out benchmarks/results/rearrange_memory.jsonl
 
 A LLaMA of random bfloat16 weights with LLaMA 7B's widths, as many layers as make `--gigabytes`, is written in about
 `--shards` safetensors files and given another vocabulary (SmolLM2's 49,152 tokens to a 32,000-token SentencePiece one;

@@ -1,6 +1,6 @@
-"""How much of the source model comes back? Bits per byte over a tuning run, beside the source tuned on the same text.
+"""How much of the source model comes back? Bits per byte during tuning, compared with the tuned source.
 
-    python benchmarks/recovery.py --out docs/results/recovery.md
+    python benchmarks/recovery.py --out benchmarks/results/recovery.jsonl
 
 SmolLM2-135M is moved to each target by `anchored`, calibrated, and tuned in two stages. The control is the source
 model with its own tokenizer, tuned on the same bytes of text in as many steps, since tuning also teaches what this
@@ -58,18 +58,18 @@ def table(by: dict[str, list[Result]], given: argparse.Namespace, name: str) -> 
         rows.append(
             {
                 "model": model,
-                "bytes a token": mean([line["bytes_per_token"][name] for line in lines]),
+                "bytes per token": mean([line["bytes_per_token"][name] for line in lines]),
                 "tokens read": lines[0]["tokens"],
                 "random rows": mean([line.get("ceiling", {}).get(name) for line in lines]),
                 "not calibrated": mean([line.get("not_calibrated", {}).get(name) for line in lines]),
                 **curve_columns(lines, given, name),
-                "beside the control": told(beside_control(by, given, model, name)),
+                "against the control": told(against_control(by, given, model, name)),
             }
         )
     return f"Bits per byte: {tuning.TITLES.get(name, name)}", rows
 
 
-def beside_control(by: dict[str, list[Result]], given: argparse.Namespace, model: str, name: str) -> float | None:
+def against_control(by: dict[str, list[Result]], given: argparse.Namespace, model: str, name: str) -> float | None:
     """How far a model ends above (or below) the lower of the two controls, as a share; means over seeds."""
     end = curve_columns(by[model], given, name)["end"]
     controls = [curve_columns(by[control], given, name)["end"] for control in CONTROLS]
@@ -86,18 +86,20 @@ def notes(by: dict[str, list[Result]], given: argparse.Namespace) -> list[str]:
     said = [
         tuning.budget(given, by["control"][0]),
         "Step 0 of the controls is the floor, the untuned source; of the others, the moved model as `make demo` begins "
-        "with it. Random rows: the ceiling. Beside the control: the end against the lower end of the two controls.",
+        "with it. Random rows: the ceiling. Against the control: the end against the lower end of the two controls.",
         f"Tokens: at most {most:,}, {most / PAPERS_TOKENS:.2%} of the papers' 1,000 steps scaled to this model.",
     ]
     for model in given.targets:
         verdicts = []
         for name in SLICES:
-            share = beside_control(by, given, model, name)
+            share = against_control(by, given, model, name)
             gain = by[model][0]["bytes_per_token"][name] / by["control"][0]["bytes_per_token"][name]
             if name == "prose":
                 verdicts.append(f"English {told(share)} (within {BAR:.0%}: {met(share, BAR)})")
             elif name != "code" and gain > 1:
-                verdicts.append(f"{name}, {gain:.1f} times the bytes a token, {told(share)} (below: {met(share, 0.0)})")
+                verdicts.append(
+                    f"{name}, {gain:.1f} times the bytes per token, {told(share)} (below: {met(share, 0.0)})"
+                )
         said.append(f"{model}: {'; '.join(verdicts)}.")
     return [*said, *(tuning.cost(model, lines) for model, lines in by.items())]
 

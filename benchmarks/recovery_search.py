@@ -1,6 +1,6 @@
 """How to tune a moved model on little text: rates, batch, stages and optimiser, compared on text of other domains.
 
-    python benchmarks/recovery_search.py --tokens 10000 --out docs/results/recovery_search.md
+    python benchmarks/recovery_search.py --tokens 10000 --out benchmarks/results/recovery_search.jsonl
 
 SmolLM2-135M is moved to sp32k by `anchored` and calibrated. Each way tunes it on the same number of tokens of the
 default text (equal parts prose, code, ru, ja). Measured are held-out prose of the same kind, and three texts of other
@@ -8,7 +8,7 @@ domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interfa
 model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW (fused) or `FlooredAdamW`, one
 thread, float32, one seed; the engine's own loop is `adaptation.train`.
 
-A program that was stopped goes on where it was: results are kept line by line next to the page.
+A program that was stopped goes on where it was: results are kept line by line in the file `--out`.
 """
 
 from __future__ import annotations

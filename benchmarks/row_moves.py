@@ -1,7 +1,7 @@
 """Which rows does tuning move? By where they came from and how often the text uses their token.
 
     tokalign-lab gallery record --work gallery-runs --out gallery
-    python benchmarks/row_moves.py --runs gallery-runs --out docs/results/row_moves.md
+    python benchmarks/row_moves.py --runs gallery-runs --out benchmarks/results/row_moves.jsonl
 
 TokAlign++ (section 6.3) shows that identical tokens, and those that share a suffix with their source, move least.
 Reads a rearranged model, the same model tuned, and the lexicon that made the first. The move of a row is the length of
@@ -49,7 +49,7 @@ def main() -> None:
         before, after = (getattr(model, matrix)().weight.detach() for model in models)
         tables.append((name, rows_of(moves(before, after), classes, counts)))
     notes = [
-        f"{given.tuned} beside recorded-rearrange-anchored: SmolLM2-135M to sp32k by `anchored`.",
+        f"{given.tuned} compared with recorded-rearrange-anchored: SmolLM2-135M to sp32k by `anchored`.",
         "The move of a row is the length of its change over its length before, in per cent: mean with 95 % interval, "
         "and n. Bands are uses in the text that the lexicon was made from.",
         f"Classes with fewer than {FEWEST} rows in a band are left out.",

@@ -1,6 +1,6 @@
 """Two stages or one? Tuning with 0, 25, 50, 75 and 100 % of the steps on the new rows only, at two learning rates.
 
-    python benchmarks/stages.py --out docs/results/stages.md
+    python benchmarks/stages.py --out benchmarks/results/stages.jsonl
 
 SmolLM2-135M to a 32,000-token SentencePiece vocabulary, aligned by `anchored` and calibrated: one starting model for
 all runs, one text. The rate is the peak of both stages. TokAlign figure 6 has two stages against tuning everything at
@@ -41,7 +41,7 @@ def main() -> None:
         for rate, share in variants(given.quick):
             make = partial(tuned, bench, begin, target, rate, share)
             by.setdefault((rate, share), []).append(kept(make, rate=rate, share=share, **bench.key))
-    rows = [{**name_of(*key), **curve_columns(of, given, "all"), **beside(of)} for key, of in by.items()]
+    rows = [{**name_of(*key), **curve_columns(of, given, "all"), **spread(of)} for key, of in by.items()]
     tenths = [{**name_of(*key), **losses_by(of, TENTHS)} for key, of in by.items()]
     ends = {key: row["end"] for key, row in zip(by, rows, strict=True) if row["end"] is not None}
     first = next(iter(by.values()))[0]
@@ -70,7 +70,7 @@ def name_of(rate: str, share: float) -> dict[str, Any]:
     return {"learning rate": rate, "stage 1": f"{share:.0%}"}
 
 
-def beside(lines: Sequence[Result]) -> dict[str, Any]:
+def spread(lines: Sequence[Result]) -> dict[str, Any]:
     """How far the seeds lie apart, and what a run cost."""
     ends = [list(line["curve"].values())[-1]["all"] for line in lines]
     return {

@@ -3,10 +3,10 @@
 A fair comparison of two vocabularies gives both the same *bytes* of text, not the same tokens: the one that needs
 fewer tokens would read more text for the same number, and that would be counted as quality. So a budget is bytes:
 text is drawn for it once, in equal parts a slice, and every run reads that text in as many steps of as many sequences;
-only the number of tokens that a sequence takes follows from the vocabulary. Tokens are told beside it.
+only the number of tokens that a sequence takes follows from the vocabulary. Tokens are reported too.
 
 Tuning is `adaptation.train.adapt`, in a process of its own as a run's. What is measured on is held out by the text
-itself. Results are kept beside the page, so that a program that was stopped goes on where it was. With `--runs FOLDER`
+itself. Results are kept in the file `--out`, so that a stopped program continues where it was. With `--runs FOLDER`
 every tuning is a run there too, which the lab (`Lab(runs=FOLDER)`) shows while it goes on and afterwards.
 """
 
@@ -121,7 +121,7 @@ def draw_slice(name: str, split: str, size: int, longest: int, seed: int) -> lis
 
 
 def bytes_per_token(vocabulary: Vocabulary, documents: Sequence[Document]) -> dict[str, float]:
-    """UTF-8 bytes a token, all and by slice."""
+    """UTF-8 bytes per token, all and by slice."""
     found = {}
     for name in ("all", *dict.fromkeys(document.slice for document in documents)):
         chosen = [document for document in documents if name in ("all", document.slice)]
@@ -185,7 +185,7 @@ class Bench:
         return {"seed": self.seed, "text": text_hash([*self.train, *self.measured])[:12]}
 
     def untuned(self, model: Any, vocabulary: Vocabulary) -> dict[str, float]:
-        """Bits per byte of the held-out passages, all and by slice, and nats a token."""
+        """Bits per byte of the held-out passages, all and by slice, and nats per token."""
         found = bits_per_byte(model, vocabulary, self.measured)
         nats = found.bits_per_byte * found.bytes * math.log(2) / found.tokens
         return {"all": found.bits_per_byte, **found.by_slice, "nats_per_token": nats}
@@ -226,7 +226,7 @@ class Bench:
         Returns
         -------
         dict
-            "curve": bits per byte, all and by slice, by step; "losses": nats a token of each step; "tokens" and "bytes"
+            "curve": bits per byte, all and by slice, by step; "losses": nats per token and step; "tokens" and "bytes"
             that were read; "sequence_length"; "tokens_per_second": medians by stage; "peak": GB; "bytes_per_token" of
             the held-out passages; "stopped": why it ended early, or None.
         """

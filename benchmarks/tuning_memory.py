@@ -1,6 +1,6 @@
 """Memory of tuning: what the estimate says before it begins, compared with what the process held.
 
-    python benchmarks/tuning_memory.py --out docs/results/tuning_memory.md
+    python benchmarks/tuning_memory.py --out benchmarks/results/tuning_memory.jsonl
 
 Two steps on a CPU for each size, in a process of their own; two megabytes of the packaged text.
 """

@@ -1,4 +1,4 @@
-"""Speed and memory of tuning, beside a plain Hugging Face Trainer loop on the same batches.
+"""Speed and memory of tuning, compared with a plain Hugging Face Trainer loop on the same batches.
 
 Each measurement has a process of its own. "plain" is what a script would do: `from_pretrained`, the stage's weights
 set free, `Trainer.train()`, on the same blocks in the same order with the same settings. "ours" is `adapt`, all of it:
@@ -140,7 +140,7 @@ def plain(model_name: str, stage: int, steps: int, batch: int, length: int) -> d
 
 
 def compare(target: str, folder: str, stage: int, steps: int, batch: int, length: int) -> list[dict[str, Any]]:
-    """Measure the loops of a stage, and put them beside the plain one."""
+    """Measure the loops of a stage, and compare them with the plain one."""
     rows: list[dict[str, Any]] = []
     losses: list[float] = []
     for name, work, huge in LOOPS:
@@ -202,7 +202,7 @@ def main() -> None:
         f"Losses of the same step differ by at most {apart:.2g} nats; up to {AGREE:g} counts as equal: "
         f"{'they agree' if apart <= AGREE else 'THEY DO NOT AGREE'}.",
     ]
-    report("Speed and memory of tuning", [("Tokens a second and memory", rows)], notes, given.out)
+    report("Speed and memory of tuning", [("Tokens per second and memory", rows)], notes, given.out)
 
 
 if __name__ == "__main__":

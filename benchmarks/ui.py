@@ -1,6 +1,6 @@
 """What the panels cost at full size: 262,144 target and 49,152 source tokens, maps of 20,000 points.
 
-    python benchmarks/ui.py --out docs/results/ui.md
+    python benchmarks/ui.py --out benchmarks/results/ui.jsonl
 
 - Kernel: SmolLM2's tokenizer to Gemma 3's, aligned on 3 MB of text. Panels are made without a page, behind a comm that
   counts what would be sent. A search, a sort and a selection are what a key or a click does, until the last message.

@@ -1,9 +1,9 @@
-"""What share of a machine's arithmetic tuning uses: model FLOP utilisation of both stages, and the ceiling beside it.
+"""What share of a machine's arithmetic tuning uses: model FLOP utilisation of both stages, and the ceiling.
 
     python benchmarks/utilisation.py [--model FOLDER] [--batch-size N] [--sequence-length N] [--gradient-checkpointing]
 
 FLOPs are those that a stage needs, by the convention of PaLM (Chowdhery et al. 2022, appendix B), whatever the program
-does beside: with B weights in the body's matrices, V d in the head, L layers, attention h wide and s tokens a sequence
+does: with B weights in the body's matrices, V d in the head, L layers, attention h wide and s tokens a sequence
 
     stage 2, a token     6 (B + V d) + 12 L h s
     stage 1, a token     4 B + 6 V d + 12 L h s      no gradients of the body's weights
@@ -55,7 +55,7 @@ def flops_per_token(model: Any, stage: int, length: int) -> tuple[float, float]:
 
 
 def ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs a second of a product of two square matrices."""
+    """FLOPs per second of a product of two square matrices."""
     side = SIDES[device.type]
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out, best, started = torch.empty_like(left), 0.0, time.perf_counter()
@@ -91,7 +91,7 @@ def utilisation(
         "device": describe_device(device),
         "computed_in": str(dtype).removeprefix("torch."),
         "tokens_per_second": speed,
-        "GFLOP_a_token": needed / 1e9,
+        "GFLOP_per_token": needed / 1e9,
         "TFLOP_per_second": needed * speed / 1e12,
         "ceiling_TFLOP_per_second": most / 1e12,
         "utilisation": needed * speed / most,
@@ -129,7 +129,7 @@ def main() -> None:
         f"{given.steps} steps of {given.batch_size} sequences of {given.sequence_length} tokens{again}; on a processor "
         f"{given.threads} threads. Speed is the median step's, the first left out; the ceiling is the best product of "
         "two square matrices before and after.",
-        "What a stage needs beside its matrix products (softmax, norms, AdamW over all that it trains) is not counted.",
+        "What a stage needs besides its matrix products (softmax, norms, AdamW) is not counted.",
     ]
     report("Model FLOP utilisation of tuning", [("Both stages", rows)], notes, given.out)
 

@@ -1,6 +1,6 @@
 """Seconds from ids to vectors of both vocabularies: anchored and our GloVe against Stanford's program.
 
-    python benchmarks/vectors_speed.py --glove-bin GloVe/build --out docs/results/vectors_speed.md
+    python benchmarks/vectors_speed.py --glove-bin GloVe/build --out benchmarks/results/vectors_speed.jsonl
 
 Stanford's GloVe is what TokAlign trains with, here at the paper's settings. `--glove-bin` is the folder with its four
 programs; without it, where the package glovpy builds them, `~/.glopy/build` (glovpy holds no program: it fetches the
@@ -147,8 +147,8 @@ def kept_tokens(pair: TokenizedPair, hidden: SharedTokens) -> tuple[np.ndarray, 
 def p_at_1(source: TokenVectors, target: TokenVectors, hidden: SharedTokens, pair: TokenizedPair) -> float:
     space = Space(source, target, density(target.rows, source.rows), {})
     found = find_candidates(space, hidden.target_ids, pair.source.is_control, k=1)
-    twins = hidden.source_ids[np.searchsorted(hidden.target_ids, found.target_ids)]
-    return float((found.candidate_ids[:, 0] == twins).sum() / len(hidden))
+    counterparts = hidden.source_ids[np.searchsorted(hidden.target_ids, found.target_ids)]
+    return float((found.candidate_ids[:, 0] == counterparts).sum() / len(hidden))
 
 
 def p_by_mapping(

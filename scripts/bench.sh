@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the benchmarks; each prints its own tables, and those with --out write them to docs/results/ too.
+# Run the benchmarks; each prints its own tables, and those with --out write raw data, from which `make results` builds docs/results.
 #
 #   scripts/bench.sh                 all of them (hours)
 #   scripts/bench.sh --quick         the speed benchmarks in small, nothing written
@@ -25,7 +25,7 @@ speed() {
     if [ -n "$quick" ]; then
         run "benchmarks/$1.py" "${@:2}" --quick
     else
-        run "benchmarks/$1.py" "${@:2}" --out "docs/results/$1.md"
+        run "benchmarks/$1.py" "${@:2}" --out "benchmarks/results/$1.jsonl"
     fi
 }
 
@@ -36,7 +36,7 @@ speed tuning_memory
 speed utilisation
 speed compression
 [ -n "$quick" ] || run benchmarks/tuning_speed.py --targets gemma3 --stages 1 --batch-size 1 --sequence-length 2048 --steps 3 \
-    --out docs/results/tuning_speed_2048.md
+    --out benchmarks/results/tuning_speed_2048.jsonl
 if [ -x "$glove/glove" ]; then
     speed vectors_speed --glove-bin "$glove"
 else
@@ -44,16 +44,17 @@ else
 fi
 [ -z "$quick" ] || exit 0
 
-run benchmarks/overlap.py --out docs/results/overlap.md
-run benchmarks/anchored_settings.py --out docs/results/anchored_settings.md
-run benchmarks/ui.py --out docs/results/ui.md
-run benchmarks/notebooks.py --out docs/results/notebooks.md
-run benchmarks/mixture_shares.py --out docs/results/mixture_shares.md
-run benchmarks/faithfulness.py --out docs/results/faithfulness.md
-run benchmarks/distillation.py --limit 40 --ablate --out docs/results/distillation.md
-run benchmarks/excess.py --out docs/results/excess.md
-run benchmarks/recovery.py --out docs/results/recovery.md
-run benchmarks/stages.py --out docs/results/stages.md
-run benchmarks/corpus_size.py --out docs/results/corpus_size.md
-run benchmarks/extreme.py --out docs/results/extreme.md
+run benchmarks/overlap.py --out benchmarks/results/overlap.jsonl
+run benchmarks/anchored_settings.py --out benchmarks/results/anchored_settings.jsonl
+run benchmarks/ui.py --out benchmarks/results/ui.jsonl
+run benchmarks/notebooks.py --out benchmarks/results/notebooks.jsonl
+run benchmarks/mixture_shares.py --out benchmarks/results/mixture_shares.jsonl
+run benchmarks/faithfulness.py --out benchmarks/results/faithfulness.jsonl
+run benchmarks/distillation.py --limit 40 --ablate --out benchmarks/results/distillation.jsonl
+run benchmarks/excess.py --out benchmarks/results/excess.jsonl
+run benchmarks/recovery.py --out benchmarks/results/recovery.jsonl
+run benchmarks/stages.py --out benchmarks/results/stages.jsonl
+run benchmarks/corpus_size.py --out benchmarks/results/corpus_size.jsonl
+run benchmarks/extreme.py --out benchmarks/results/extreme.jsonl
 run benchmarks/quality.py ${PEERS_PYTHON:+--peers-python "$PEERS_PYTHON"}
+run benchmarks/pages

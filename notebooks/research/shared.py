@@ -1,4 +1,4 @@
-"""What the research notebooks share: results that a program recorded, and a short tuning run that leaves no trace."""
+"""Helpers of the research notebooks: recorded results of a benchmark, and a short tuning run in a temporary folder."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tokalign_lab.adaptation.train import adapt
 from tokalign_lab.documents import Document
 from tokalign_lab.evaluation.document_bits import DocumentBits, document_bits
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
+RESULTS = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "results"
 
 
 def recorded(name: str, command: str) -> list[dict[str, Any]]:
-    """Read the results that a benchmark wrote, one a line, those of its largest settings; says where they come from.
+    """Read the measurements that a benchmark recorded with its largest settings, and print where they come from.
 
     Parameters
     ----------
     name
-        Of the file in `docs/results`.
+        Of the file in `benchmarks/results`.
     command
-        What writes it, from the repository's root.
+        The command that writes it, from the root of the repository.
 
     Returns
     -------
@@ -36,8 +36,9 @@ def recorded(name: str, command: str) -> list[dict[str, Any]]:
     """
     file = RESULTS / name
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    lines = [line for line in lines if "settings" in line]  # the others are tables
     if not lines:
-        print(f"Nothing is recorded here yet: `{command}` writes docs/results/{name}.")
+        print(f"Nothing is recorded here yet: `{command}` writes benchmarks/results/{name}.")
         return []
     largest = max((line["settings"] for line in lines), key=lambda settings: settings["steps"] * settings["bytes"])
     chosen = [line for line in lines if line["settings"] == largest]
@@ -47,14 +48,14 @@ def recorded(name: str, command: str) -> list[dict[str, Any]]:
 
 
 def tuned(model: str, text: Path, passages: Sequence[Document], **settings: Any) -> dict[str, Any]:
-    """Tune a model on all of a text; keep its curves and what it says of some passages, not the model.
+    """Tune a model on all of a text; return its curve and its bits on some passages, not the model.
 
     Parameters
     ----------
     model
         A name or folder.
     text
-        A `.jsonl` whose rows say their split.
+        A `.jsonl` file whose rows have a `split`.
     passages
         Held-out documents.
     settings
@@ -77,8 +78,8 @@ def tuned(model: str, text: Path, passages: Sequence[Document], **settings: Any)
     }
 
 
-def by_seed(several: Sequence[DocumentBits], beside: Sequence[DocumentBits] | None = None) -> str:
-    """Write bits per byte seed by seed, or how far they lie from others of the same seed: "2.10 2.15"."""
-    if beside is None:
+def by_seed(several: Sequence[DocumentBits], minus: Sequence[DocumentBits] | None = None) -> str:
+    """Write bits per byte seed by seed, or the difference to others: "2.10 2.15"."""
+    if minus is None:
         return " ".join(f"{one.per_byte().mean:.2f}" for one in several)
-    return " ".join(f"{one.beside(other).mean:+.2f}" for one, other in zip(several, beside, strict=True))
+    return " ".join(f"{one.beside(other).mean:+.2f}" for one, other in zip(several, minus, strict=True))

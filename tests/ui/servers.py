@@ -41,7 +41,7 @@ class Server:
 @contextmanager
 def jupyter_lab(home: Path, environment: Mapping[str, str]) -> Iterator[Server]:
     """Serve JupyterLab over a copy of the notebooks, and of the results that they read, in `home / "lab"`."""
-    for folder in ("notebooks", "docs/results"):
+    for folder in ("notebooks", "benchmarks/results"):
         shutil.copytree(ROOT / folder, home / "lab" / folder, ignore=shutil.ignore_patterns(".ipynb_*"))
     for name, values in SETTINGS.items():
         file = home / "settings" / name

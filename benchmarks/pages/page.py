@@ -1,0 +1,172 @@
+"""A page of results: what it holds, how its raw data is read, and how it is written as Markdown.
+
+Raw data is in `benchmarks/results/NAME.jsonl`. A line is one of four things:
+
+- `{"about": {...}}`: command, date, machine and notes of the run;
+- `{"table": TITLE, ...}`: a row of a table that the program printed;
+- `{"earlier": DATE, "table": TITLE, ...}`: such a row of the run before, for comparison;
+- `{..., "settings": {...}}`: one measurement with its settings, where the program keeps them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RAW = ROOT / "benchmarks" / "results"
+PAGES = ROOT / "docs" / "results"
+REPOSITORY = "https://github.com/tokalign-lab/tokalign-lab/blob/main"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The raw data of one benchmark.
+
+    Attributes
+    ----------
+    name
+        Of the file, without its ending.
+    lines
+        Its lines.
+    earlier
+        Read the rows of the run before instead of those of the last run.
+    """
+
+    name: str
+    lines: list[Row]
+    earlier: bool = False
+
+    @classmethod
+    def read(cls, name: str) -> Raw:
+        """Read `benchmarks/results/NAME.jsonl`."""
+        text = (RAW / f"{name}.jsonl").read_text(encoding="utf-8")
+        return cls(name, [json.loads(line) for line in text.splitlines()])
+
+    @cached_property
+    def about(self) -> Row:
+        """Command, date, machine and notes; empty where only measurements were kept."""
+        return next((line["about"] for line in self.lines if "about" in line), {})
+
+    @cached_property
+    def measured(self) -> list[Row]:
+        """Single measurements, each with its settings."""
+        return [line for line in self.lines if "settings" in line]
+
+    def table(self, title: str) -> list[Row]:
+        """Return the rows of the tables whose title begins with `title`."""
+        rows = [line for line in self.lines if str(line.get("table", "")).startswith(title)]
+        return [row for row in rows if ("earlier" in row) == self.earlier]
+
+    def row(self, title: str, **key: Any) -> Row:
+        """Return the first row of a table with these values; a string matches the start of a cell."""
+        for row in self.table(title):
+            if all(str(row.get(name, "")).startswith(str(value)) for name, value in key.items()):
+                return row
+        raise KeyError(f"{self.name}.jsonl has no row {key} in the table {title!r}")
+
+    def before(self) -> Raw | None:
+        """Return the run before, where the file holds one."""
+        return Raw(self.name, self.lines, True) if any("earlier" in line for line in self.lines) else None
+
+
+@dataclass
+class Page:
+    """One page: question, answer, plot, table, limits.
+
+    Attributes
+    ----------
+    title, question, answer, limits
+        Of the page, as text; `answer` is one sentence, what does not work first.
+    draw
+        Draws the plot to a path.
+    shows
+        What the plot shows, in words: its caption, and for readers who do not see it.
+    head, rows
+        The table: at most 5 columns and 6 rows.
+    command
+        That prints the figures; by default the one of the raw data.
+    also
+        Names of further files of raw data.
+    """
+
+    title: str
+    question: str
+    answer: str
+    draw: Callable[[Path], None]
+    shows: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    limits: str
+    command: str | None = None
+    also: Sequence[str] = field(default_factory=tuple)
+
+
+def write(name: str, raw: Raw, make: Callable[[Raw], Page]) -> str:
+    """Return a page as Markdown."""
+    page = make(raw)
+    head, rows = page.head, [[cell(value) for value in row] for row in page.rows]
+    about = raw.about
+    lines = [
+        "<!-- Built by `make results` from the raw data below. Do not edit. -->",
+        f"# {page.title}",
+        f"**Question.** {page.question}",
+        f"**Answer.** {page.answer}",
+        f"![{page.shows}](plots/{name}.svg)",
+        f"*{page.shows}*",
+        "\n".join([_line(head), "|---" + "|---:" * (len(head) - 1) + "|", *(_line(row) for row in rows)]),
+        f"**Limits.** {page.limits}{_measured(about)}",
+    ]
+    before = raw.before()
+    if before is not None:
+        date = next(line["earlier"] for line in raw.lines if "earlier" in line)
+        lines.append(f"**Run of {date}.** {make(before).answer}")
+    lines.append(f"**Command.** `{page.command or about['command']}`")
+    files = ", ".join(
+        f"[{file}.jsonl]({REPOSITORY}/benchmarks/results/{file}.jsonl)" for file in (raw.name, *page.also)
+    )
+    source = "" if raw.measured or "made_from" not in about else " It was copied from an earlier form of this page."
+    lines.append(f"**Raw data.** {files}.{source}")
+    return "\n\n".join(lines) + "\n"
+
+
+def _measured(about: Row) -> str:
+    if not about:
+        return ""
+    return f" Measured {about['date'][:10]} on {about['machine'].split(';')[0].removesuffix('.')}."
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def cell(value: Any) -> str:
+    """Write a value as a cell: numbers with three significant digits, a dash for nothing."""
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else digits(value)
+
+
+def digits(value: float, n: int = 3) -> str:
+    """Write a number with n significant digits, without exponents; whole numbers from 1,000 on with commas."""
+    if isinstance(value, int) or value == 0:
+        return f"{value:,}"
+    places = max(0, n - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}"
+
+
+def percent(share: float, sign: bool = True) -> str:
+    """Write a share as whole per cents."""
+    return f"{100 * share:+.0f} %" if sign else f"{100 * share:.0f} %"
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of the values."""
+    return sum(values) / len(values)

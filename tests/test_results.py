@@ -1,0 +1,117 @@
+"""Pages of results are built from raw data: they are up to date, short, and in one order."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "docs" / "results"
+RESULTS = [page for page in sorted(PAGES.glob("*.md")) if page.name != "README.md"]
+PARTS = ["Question", "Answer", "Limits", "Command", "Raw data"]
+
+
+@pytest.fixture(scope="module")
+def built() -> Any:
+    """Import the builder of `make results`; it draws nothing before it is asked to."""
+    folder = str(ROOT / "benchmarks" / "pages")
+    names = ("index", "moves", "page", "recovery", "speed")
+    before = {name: sys.modules.pop(name, None) for name in names}
+    sys.path.insert(0, folder)
+    import index
+    import page
+
+    yield {"index": index, "page": page}
+    sys.path.remove(folder)
+    sys.modules.update({name: module for name, module in before.items() if module is not None})
+
+
+def test_pages_are_what_the_raw_data_builds(built: dict[str, ModuleType]) -> None:
+    index, page = built["index"], built["page"]
+    made = {}
+    for name, (file, make) in index.MAKERS.items():
+        if (page.RAW / f"{file}.jsonl").exists():
+            raw = page.Raw.read(file)
+            made[name] = make(raw)
+            assert (PAGES / f"{name}.md").read_text(encoding="utf-8") == page.write(name, raw, make), name
+            assert (PAGES / "plots" / f"{name}.svg").stat().st_size > 1000
+    assert (PAGES / "README.md").read_text(encoding="utf-8") == index.write(made)
+    assert {page.stem for page in RESULTS} == set(made)
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_page_has_its_parts_in_order_and_a_small_table(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    found = [part for part in re.findall(r"^\*\*([A-Z][a-z ]+)\.\*\*", text, flags=re.MULTILINE) if part in PARTS]
+    assert found == PARTS
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) - 2 <= 6
+    assert all(line.count("|") - 1 <= 5 for line in rows)
+    answer = re.search(r"\*\*Answer\.\*\* (.*)", text)
+    assert answer
+    assert len(re.findall(r"[.!?](?: |$)", answer[1])) == 1, "the answer is one sentence"
+    assert text.index("![") < text.index("\n| ")
+
+
+def test_all_pages_together_stay_short() -> None:
+    assert sum(len(page.read_text(encoding="utf-8").split()) for page in PAGES.glob("*.md")) < 7_000
+
+
+def test_the_index_begins_with_what_does_not_work() -> None:
+    text = (PAGES / "README.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)", text, flags=re.MULTILINE)
+    assert headings[0] == "What does not work"
+    for section in re.split(r"^## ", text, flags=re.MULTILINE):
+        verdicts = re.findall(r"^\| \*\*(not met|not tested|met)\*\*", section, flags=re.MULTILINE)
+        assert verdicts == sorted(verdicts, key=["not met", "not tested", "met"].index)
+
+
+def test_a_recovery_search_with_several_budgets_and_seeds_becomes_a_page(built: dict[str, ModuleType]) -> None:
+    def line(way: str, tokens: int, bits: float, **more: Any) -> dict[str, Any]:
+        figures = dict.fromkeys(("prose", "o_en", "o_code", "o_de"), bits)
+        return {"way": way, **figures, **more, "settings": {"threads": 1, "tokens": tokens}}
+
+    ours = "rows 6e-4, body 2e-4, floored head (recover)"
+    lines = [
+        line("step 0", 10_000, 1.5),
+        line("papers", 10_000, 1.45, cpu=100.0, steps=20, read=10_000),
+        line(ours, 10_000, 1.3, cpu=100.0, steps=20, read=10_000, seed=0),
+        line(ours, 10_000, 1.5, cpu=120.0, steps=20, read=10_000, seed=1),
+        line("control", 10_000, 1.0, cpu=200.0, steps=20, read=10_000),
+        line(ours, 30_000, 1.2, cpu=300.0, steps=60, read=30_000),
+    ]
+    raw = built["page"].Raw("recovery_search", lines)
+    text = built["page"].write("recovery_search", raw, built["index"].MAKERS["recovery_search"][1])
+    assert "closes 20 % of the gap on Wikipedia" in text  # (1.5 - mean of 1.3 and 1.5) / (1.5 - 1.0)
+    assert f"| {ours} | 1.40 |" in text
+    assert "10,000, 30,000 tokens" in text
+
+
+def test_the_run_before_is_kept_and_shown(built: dict[str, ModuleType], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(sys, "argv", ["benchmarks/utilisation.py", "--out", "x.jsonl", "--steps", "4"])
+    harness = pytest.importorskip("harness")
+    out = tmp_path / "utilisation.jsonl"
+    out.write_text(json.dumps({"value": 1, "settings": {"steps": 4}}) + "\n")
+    row = {
+        "stage": 1,
+        "tokens_per_second": 1.0,
+        "GFLOP_per_token": 1.0,
+        "utilisation": 0.8,
+        "half_of_attention_counted": 0.7,
+    }
+    for share in (0.8, 0.9):
+        rows = [{**row, "utilisation": share}, {**row, "stage": 2, "utilisation": share}]
+        harness.report("Use", [("Both stages", rows)], ["a note"], out)
+    raw = built["page"].Raw("utilisation", [json.loads(line) for line in out.read_text().splitlines()])
+    assert raw.about["command"] == "python benchmarks/utilisation.py --steps 4"
+    assert len(raw.measured) == 1
+    text = built["page"].write("utilisation", raw, built["index"].MAKERS["utilisation"][1])
+    assert "At 90 % in stage 1" in text
+    assert re.search(r"\*\*Run of \d{4}-\d\d-\d\d\.\*\* At 80 % in stage 1", text)

@@ -28,7 +28,6 @@ from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.document_bits import document_bits
 from tokalign_lab.evaluation.spelled import unspelled_bytes
 from tokalign_lab.model.tokenizer_checks import unreachable_tokens
-from tokalign_lab.token_list import TokenList, save_tokens
 from tokalign_lab.vocabulary import Vocabulary
 
 TEXTS = [WORDS * 5, "short", "a\n\n  b </s> café 你好", ""]
@@ -178,8 +177,8 @@ def test_the_mark_of_a_words_end_is_no_part_of_its_bytes(pre, text, word, spelle
     assert vocabulary.id_of_raw("x") < vocabulary.id_of_raw("x</w>")
     source = tiny_vocabulary(600)
     assert spell(source, [spelled]) == [source.encode([text])[0].tolist()]
-    save_tokens(vocabulary, tmp_path / "tokens")
-    listed = TokenList(tmp_path / "tokens")
+    vocabulary.save_tokens(tmp_path / "tokens")
+    listed = Vocabulary.from_tokens(tmp_path / "tokens", "listed")
     assert listed.token_bytes == vocabulary.token_bytes
     assert listed.id_of_bytes(b"x") == vocabulary.id_of_bytes(b"x")
 
@@ -192,8 +191,8 @@ def test_the_mark_of_a_words_continuation_is_no_part_of_its_bytes(tmp_path: Path
     assert len(continued) > 20
     assert all(vocabulary.token_bytes[i] == vocabulary.raw_token(i)[2:].encode() for i in continued)
     assert vocabulary.token_bytes[vocabulary.id_of_raw("fox")] == b" fox"
-    save_tokens(vocabulary, tmp_path / "tokens")
-    assert TokenList(tmp_path / "tokens").token_bytes == vocabulary.token_bytes
+    vocabulary.save_tokens(tmp_path / "tokens")
+    assert Vocabulary.from_tokens(tmp_path / "tokens", "listed").token_bytes == vocabulary.token_bytes
 
 
 LAYOUTS = {

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tokalign_lab import record
+from tokalign_lab import projection, record
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.cli import app as commands
@@ -29,8 +29,6 @@ from tokalign_lab.runs.control import find_run, gallery_root, rename_run, runs_r
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import align_run_of, diagnosis_of, lexicon_path
 from tokalign_lab.runs.trash import delete_run
-from tokalign_lab.token_list import TokenList, save_tokens
-from tokalign_lab.vectors.laid_out import LaidOutTokens
 from tokalign_lab.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -73,27 +71,23 @@ def packed(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-class TestTokenList:
-    def test_it_is_the_vocabulary_in_all_but_cutting(
-        self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, tmp_path: Path
-    ) -> None:
-        for vocabulary in (smollm_vocabulary, sp32k_vocabulary):  # byte-level, and SentencePiece with byte fallback
-            save_tokens(vocabulary, tmp_path / "tokens.json.xz")
-            tokens = TokenList(tmp_path / "tokens.json.xz")
-            assert tokens.token_bytes == vocabulary.token_bytes
-            assert (tokens.name, tokens.size, tokens.kind) == (vocabulary.name, vocabulary.size, vocabulary.kind)
-            assert (tokens.fingerprint, tokens.roles) == (vocabulary.fingerprint, vocabulary.roles)
-            for mask in ("is_control", "is_hole", "is_byte_fallback"):
-                assert np.array_equal(getattr(tokens, mask), getattr(vocabulary, mask))
-            assert [tokens.label(i) for i in range(300)] == [vocabulary.label(i) for i in range(300)]
-            with pytest.raises(InputError, match="recorded run"):
-                tokens.encode(["a text"])
-
-    @pytest.mark.parametrize("bytes_", [b"", b"no xz", json.dumps({"format": 1}).encode()])
-    def test_another_file_is_refused(self, tmp_path: Path, bytes_: bytes) -> None:
-        (tmp_path / "tokens.json.xz").write_bytes(bytes_)
-        with pytest.raises(InputError, match="not a readable list of tokens"):
-            TokenList(tmp_path / "tokens.json.xz")
+def test_a_vocabulary_without_its_tokenizer_does_all_but_tokenize(
+    smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    for vocabulary in (smollm_vocabulary, sp32k_vocabulary):  # byte-level, and SentencePiece with byte fallback
+        vocabulary.save_tokens(tmp_path / "tokens.json.xz")
+        tokens = Vocabulary.from_tokens(tmp_path / "tokens.json.xz", vocabulary.name)
+        assert tokens is not None
+        assert tokens.token_bytes == vocabulary.token_bytes
+        assert (tokens.name, tokens.size, tokens.kind) == (vocabulary.name, vocabulary.size, vocabulary.kind)
+        assert (tokens.fingerprint, tokens.roles) == (vocabulary.fingerprint, vocabulary.roles)
+        for mask in ("is_control", "is_hole", "is_byte_fallback"):
+            assert np.array_equal(getattr(tokens, mask), getattr(vocabulary, mask))
+        assert [tokens.label(i) for i in range(300)] == [vocabulary.label(i) for i in range(300)]
+        assert vocabulary.has_tokenizer
+        assert not tokens.has_tokenizer
+        with pytest.raises(InputError, match="Only the tokens"):
+            tokens.encode(["a text"])
 
 
 class TestPacking:
@@ -112,23 +106,25 @@ class TestPacking:
         assert kept.reverse["origin"].equals(made.reverse["origin"])
         assert set(kept.provenance) - set(made.provenance) == {"recorded"}
 
-    def test_places_are_the_layout_and_vectors_are_not_there(self, packed: Path, alignment: Alignment) -> None:
+    def test_maps_are_stored_and_vectors_are_not(
+        self, packed: Path, alignment: Alignment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(projection, "SHIPPED", packed / "layouts")
         kept = Alignment.load(packed / "recorded-align-anchored/alignment")
-        vectors, places = (
-            [one.source_vectors, one.target_vectors] for one in (alignment, kept)
-        )  # fmt: skip
-        laid, drawn = project(vectors, "pca", shared=True), project(places, "pca", shared=True)
-        for (a, b), (some, few) in zip(zip(laid, drawn, strict=True), zip(vectors, places, strict=True), strict=True):
+        vectors, bare = ([one.source_vectors, one.target_vectors] for one in (alignment, kept))
+        laid, drawn = project(vectors, "pca", shared=True), project(bare, "pca", shared=True)
+        for (a, b), (some, few) in zip(zip(laid, drawn, strict=True), zip(vectors, bare, strict=True), strict=True):
             assert np.array_equal(a.ids, b.ids)
             assert np.array_equal(some.counts, few.counts)
             assert np.abs(a.xy - b.xy).max() < 1e-4 * np.abs(a.xy).max()
-            assert isinstance(few, LaidOutTokens)
-            with pytest.raises(InputError, match="recorded run"):
+            assert some.is_stored
+            assert not few.is_stored
+            with pytest.raises(InputError, match="not stored"):
                 few.rows_for(few.ids[:1])
-        with pytest.raises(InputError, match="recorded run"):
-            project(places, "pca", shared=False)
-        with pytest.raises(InputError, match="recorded run"):
-            project(places, "umap", shared=True)
+        with pytest.raises(InputError, match="not stored"):
+            project(bare, "pca", shared=False)
+        with pytest.raises(InputError, match="not stored"):
+            project(bare, "umap", shared=True)
 
     def test_a_run_says_what_it_is_and_names_no_place_of_this_machine(self, packed: Path, work: Path) -> None:
         for file in packed.rglob("*.json*"):
@@ -228,9 +224,9 @@ class TestShipped:
         alignment.lexicon.check(smollm_vocabulary, sp32k_vocabulary)
         assert alignment.lexicon.origin_counts()["identical"] == 21_873
         source, target = alignment.source_vectors, alignment.target_vectors
-        assert isinstance(source, LaidOutTokens)
-        assert "pca" in source.layouts
-        for method in source.layouts:
+        assert source is not None
+        assert not source.is_stored
+        for method in ("pca", "umap"):
             for layout in project([source, target], method, shared=True):
                 assert len(layout.ids) > 10_000
                 assert np.isfinite(layout.xy).all()
@@ -335,12 +331,12 @@ class TestPanels:
         assert "Candidates, best first" in panel.why.pair.value
         assert "Its bytes are" in panel.why.pair.value
         assert "spells it" not in panel.why.pair.value
-        assert "neither its vectors nor its text" in panel.why.neighbours.value
+        assert "vectors and the text are not stored" in panel.why.neighbours.value
         assert panel.why.contexts.value == ""
         maps = lab.panels.maps(drawn=200)
-        assert "a recorded run keeps no vectors" in maps.neighbours.tables["target"].caption
+        assert "the vectors are not stored" in maps.neighbours.tables["target"].caption
         lab.lab_state.colour_by = "neighbours"
-        assert "recorded run" in maps._error.value
+        assert "not stored with this run" in maps._error.value
 
     def test_to_code_shows_the_same_view_without_assets(self, bare: Path) -> None:
         from tokalign_lab.widgets import Lab

@@ -12,7 +12,7 @@ FLOORS = [
     {"device", "files", "locks", "passages", "settings", "spelling"},
     {"token_table"},
     {"vocabulary"},
-    {"catalog", "token_list"},
+    {"catalog"},
     {"documents"},
     {"corpus"},
     {"vectors"},

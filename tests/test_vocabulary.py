@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tokalign_lab import catalog
 from tokalign_lab.errors import InputError
-from tokalign_lab.spelling import visible
+from tokalign_lab.spelling import Spelling, visible
 from tokalign_lab.token_table import TokenTable
 from tokalign_lab.vocabulary import Vocabulary, overlap, shared_roles, shared_tokens
 
@@ -208,7 +209,7 @@ def test_what_is_kept_of_another_tokenizer_or_is_broken_is_not_taken(
     smollm_vocabulary.tokenizer.save_pretrained(folder)
     monkeypatch.setenv("TOKALIGN_CACHE", str(cache))
     catalog.load_vocabulary(str(folder))
-    (kept,) = (cache / "vocabularies").glob("*/table.npz")
+    (kept,) = (cache / "vocabularies").glob("*/tokens.json.xz")
     kept.write_bytes(kept.read_bytes()[:1000])
     assert catalog.load_vocabulary(str(folder)).fingerprint == smollm_vocabulary.fingerprint
     found = catalog.load_vocabulary(str(folder))  # from the file, which is whole again
@@ -221,14 +222,20 @@ def test_what_is_kept_of_another_tokenizer_or_is_broken_is_not_taken(
 
 
 def test_tokens_of_any_bytes_are_kept(tmp_path) -> None:
-    mask = np.array([False, True, False, False])
-    raw, spelled = ("\ud800", "<s>", None, ""), (b"\xed\xa0\x80", None, None, b"")  # a lone surrogate, a hole, nothing
-    table = TokenTable(raw, spelled, mask, ~mask, {"bos": 1}, "plain", "BPE", "f")
-    table.save(tmp_path / "table.npz")
-    found = TokenTable.load(tmp_path / "table.npz")
-    assert found is not None
-    assert (found.raw, found.token_bytes) == (table.raw, table.token_bytes)
-    assert np.array_equal(found.is_control, mask)
+    raw = ("\ud800", "<s>", None, "", "▁é", "▁b")  # a lone surrogate, a special token, a hole, nothing
+    table = TokenTable(raw, (0, 1), frozenset({5}), Spelling("plain"), {"bos": 1}, "BPE", "f")
+    table.save(tmp_path / "tokens.json.xz")
+    found = TokenTable.load(tmp_path / "tokens.json.xz")
+    assert found == table
+    assert found.token_bytes == (None, None, None, b"", "▁é".encode(), "▁b".encode())
+    assert found.is_control.tolist() == [True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("content", [b"", b"no xz", lzma.compress(b"{}"), lzma.compress(b"[1]")])
+def test_another_file_is_no_token_table(tmp_path, content: bytes) -> None:
+    (tmp_path / "tokens.json.xz").write_bytes(content)
+    assert TokenTable.load(tmp_path / "tokens.json.xz") is None
+    assert TokenTable.load(tmp_path) is None
 
 
 def test_an_unknown_overlap_ends_in_a_sentence(sp32k_vocabulary: Vocabulary) -> None:

@@ -9,7 +9,8 @@ Vectors are scaled to unit length first, because neighbours are judged by cosine
 UMAP is fitted on a seeded sample, for it takes minutes on a whole vocabulary; every other token is put at the
 weighted mean of its nearest fitted tokens, which says less about it, so `Projection.fitted` marks which are which.
 
-Results are kept under the cache folder by the hash of the vectors and parameters.
+Results are stored in the cache folder by the hash of the vectors and parameters. Layouts of runs whose vectors are not
+stored come with the package (`SHIPPED`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,6 @@ import numpy as np
 from tokalign_lab.errors import InputError, require_extra
 from tokalign_lab.files import cache_folder, cached_folder, damage, hash_of
 from tokalign_lab.progress import Progress, part
-from tokalign_lab.vectors.laid_out import WITHOUT_VECTORS, LaidOutTokens
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 
 METHODS = {
@@ -41,7 +41,9 @@ PLACED_BY = 5  # nearest fitted tokens that place a token that was not fitted
 # Vector methods that give both vocabularies rows in the same coordinates; mapped spaces (VecMap) say so themselves.
 ONE_SPACE = ("anchored", "relative", "hidden-states")
 FOUND_NEIGHBOURS = 0.4  # share of UMAP's time that goes by before its first epoch, on the default sample
+SHIPPED = Path(__file__).parent / "data" / "gallery" / "layouts"
 _FILE = "layout.npz"
+_SHIPPED_BITS = 13  # of a shipped coordinate: a twentieth of a pixel on a map of 800 pixels
 VERSION = 1  # part of the cache key: raise it when the result for the same input changes
 
 
@@ -98,18 +100,33 @@ def project(
     Raises
     ------
     InputError
-        For an unknown method, too few tokens, spaces of unlike width when `shared`, a layout that a recorded run
-        has not kept, or a new UMAP layout when umap-learn is not installed.
+        For an unknown method, too few tokens, spaces of unlike width when `shared`, a layout that is not there of
+        vectors that are not stored, or a new UMAP layout when umap-learn is not installed.
     """
     _check(spaces, method, shared)
-    kept = _kept(spaces, method, shared)
-    if kept is not None:
-        return kept
+    folder = cache_path(spaces, method, shared, fit_on, seed)
+    shipped = SHIPPED / f"{folder.name}.npz"
+    if shipped.is_file():
+        return _load(shipped, spaces, method)
+    for space in spaces:
+        space.check_stored()
 
-    def lay_out(folder: Path) -> None:
-        _save(folder / _FILE, spaces, method, shared, fit_on, seed, progress)
+    def lay_out(temporary: Path) -> None:
+        _save(temporary / _FILE, spaces, method, shared, fit_on, seed, progress)
 
-    return _load(cached_folder(cache_path(spaces, method, shared, fit_on, seed), lay_out), spaces, method)
+    return _load(cached_folder(folder, lay_out) / _FILE, spaces, method)
+
+
+def ship(folder: Path, spaces: Sequence[TokenVectors], method: str, progress: Progress | None = None) -> None:
+    """Write the shared layout of `spaces` to `folder`, to be found from their ids alone; coordinates are rounded."""
+    layouts = project(spaces, method, shared=True, progress=progress)
+    xy = np.concatenate([layout.xy for layout in layouts])
+    step = 2.0 ** (np.floor(np.log2(np.abs(xy).max())) - _SHIPPED_BITS)
+    places = np.split(np.round(xy / step) * step, [len(layouts[0].ids)])
+    fitted = [np.ones(len(layout.ids), bool) if layout.fitted is None else layout.fitted for layout in layouts]
+    key = cache_path([replace(space, rows=space.rows[:, :0]) for space in spaces], method, True, FIT_ON, 0).name
+    folder.mkdir(exist_ok=True)
+    _write(folder / f"{key}.npz", places, fitted, _parameters(method, True, FIT_ON, 0))
 
 
 def _save(
@@ -130,12 +147,12 @@ def _save(
         places, was_fitted = _layout(unit_rows(rows), method, fit_on, seed, share)
         xy.append(places)
         fitted.append(was_fitted)
-    np.savez(
-        path,
-        xy=np.concatenate(xy),
-        fitted=np.concatenate(fitted),
-        parameters=np.array(json.dumps(_parameters(method, shared, fit_on, seed))),
-    )
+    _write(path, xy, fitted, _parameters(method, shared, fit_on, seed))
+
+
+def _write(path: Path, xy: Sequence[np.ndarray], fitted: Sequence[np.ndarray], parameters: dict[str, Any]) -> None:
+    arrays = {"xy": np.concatenate(xy).astype(np.float32), "fitted": np.concatenate(fitted)}
+    np.savez_compressed(path, **arrays, parameters=np.array(json.dumps(parameters)))
 
 
 def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int = FIT_ON, seed: int = 0) -> bool:
@@ -144,22 +161,13 @@ def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: 
     Raises
     ------
     InputError
-        When it could not work it out either, because a recorded run keeps no vectors.
+        When it could not work it out either, because the vectors are not stored.
     """
-    if _kept(spaces, method, shared) is not None:
-        return True
-    return damage(cache_path(spaces, method, shared, fit_on, seed)) is None
-
-
-def _kept(spaces: Sequence[TokenVectors], method: str, shared: bool) -> list[Projection] | None:
-    """Layouts that a recorded run brings along; None for vectors."""
-    laid_out = [space for space in spaces if isinstance(space, LaidOutTokens)]
-    if not laid_out:
-        return None
-    if not shared or len(laid_out) < len(spaces) or any(method not in space.layouts for space in laid_out):
-        raise InputError(WITHOUT_VECTORS)
-    told = {"method": method, "shared": shared, "recorded": True}
-    return [Projection(s.ids, s.layouts[method][0], method, told, s.layouts[method][1]) for s in laid_out]
+    folder = cache_path(spaces, method, shared, fit_on, seed)
+    known = (SHIPPED / f"{folder.name}.npz").is_file() or damage(folder) is None
+    for space in () if known else spaces:
+        space.check_stored()
+    return known
 
 
 def share_a_space(source: TokenVectors, target: TokenVectors) -> bool:
@@ -211,10 +219,10 @@ def _parameters(method: str, shared: bool, fit_on: int, seed: int) -> dict[str, 
     return parameters
 
 
-def _load(folder: Path, spaces: Sequence[TokenVectors], method: str) -> list[Projection]:
-    with np.load(folder / _FILE) as stored:
+def _load(file: Path, spaces: Sequence[TokenVectors], method: str) -> list[Projection]:
+    with np.load(file) as stored:
         xy, fitted = stored["xy"], stored["fitted"]
-        provenance = json.loads(str(stored["parameters"])) | {"key": folder.name}
+        provenance = json.loads(str(stored["parameters"]))
     ends = np.cumsum([len(space.ids) for space in spaces])[:-1]
     return [
         Projection(space.ids, places, method, provenance, was_fitted)

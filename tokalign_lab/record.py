@@ -14,27 +14,28 @@ import os
 import platform
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.lexicon.compact import save_compact
+from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.device import describe_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import diagnose
 from tokalign_lab.files import atomic_folder, check_replaceable, holds_only, write_json
 from tokalign_lab.progress import Progress, part
-from tokalign_lab.projection import METHODS, Projection, project, share_a_space
+from tokalign_lab.projection import METHODS, share_a_space, ship
 from tokalign_lab.runs.control import check_finished
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_words
-from tokalign_lab.token_list import save_tokens
-from tokalign_lab.vectors.laid_out import Places, save_places
+from tokalign_lab.vectors.token_vectors import TokenVectors
 
 COMMAND = "tokalign-lab gallery record"
 SOURCE, TARGET = "smollm2-135m", "sp32k"
@@ -47,6 +48,9 @@ LEFT_OUT = {
 _TEXT = {"text": ["default"], "max_bytes": 6_000_000, "seed": 0}  # as much as `make demo` takes
 MEASURED_BYTES = 6_000  # of held-out text: a measurement may not take longer than the tuning beside it
 ALIVE_S = 10  # between two signs of life that are kept
+_ROUNDED = {"margin", "candidate_scores", "weights", "mean_weight", "output_weights", "output_mean_weight"}
+_KEPT_BITS = 11  # of the 23 of a float32's fraction: an error of at most 1 in 4,000
+_WHILE_RUNNING = {"share", "message", "seconds_left"}
 _KEPT_EVENTS = ("device", "stage", "step", "evaluation", "sample", "scores", "ended")
 
 
@@ -188,7 +192,7 @@ def pack_gallery(
 
 
 def _is_gallery(folder: Path) -> bool:
-    return holds_only(folder, "recorded-align-anchored", r"recorded-[\w-]+|tokens-[0-9a-f]+\.json\.xz")
+    return holds_only(folder, "recorded-align-anchored", r"recorded-[\w-]+|tokens-[0-9a-f]+\.json\.xz|layouts")
 
 
 def machine_words() -> str:
@@ -200,38 +204,44 @@ def machine_words() -> str:
 
 
 def _pack_events(run: RunFolder, packed: Path) -> None:
-    """Keep what was measured, and of the signs of life as many as time worked is counted by."""
+    """Keep what was measured, without what counts while a run goes on, and one heartbeat in `ALIVE_S`."""
     kept: list[Event] = []
     for event in run.events()[0]:
         alive = event.get("kind") == "heartbeat" and (not kept or event["time"] - kept[-1]["time"] > ALIVE_S)
         if alive or event.get("kind") in _KEPT_EVENTS:
-            kept.append(event)
+            kept.append({name: value for name, value in event.items() if name not in _WHILE_RUNNING})
     lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
     (packed / "events.jsonl").write_text(lines, encoding="utf-8")
 
 
 def _pack_alignment(run: RunFolder, packed: Path, words: str) -> None:
-    """Pack lexicon, maps and diagnosis; the lists of tokens lie beside the runs, for all of them."""
+    """Store lexicon, diagnosis and counts in the run, tokens and layouts in the gallery's folder."""
     alignment = Alignment.load(run.path / "alignment")
-    alignment.lexicon.provenance["recorded"] = words
-    names = [alignment.lexicon.provenance[side]["name"] for side in ("source", "target")]
-    vocabularies = [catalog.load_vocabulary(name) for name in names]
-    files = [f"tokens-{vocabulary.fingerprint[:12]}.json.xz" for vocabulary in vocabularies]
-    for vocabulary, file in zip(vocabularies, files, strict=True):
-        if not (packed.parent / file).is_file():
-            save_tokens(vocabulary, packed.parent / file)
-    (packed / "alignment").mkdir()
-    path = packed / "alignment" / "lexicon.parquet"
-    save_compact(alignment.lexicon, path, (f"../../{files[0]}", f"../../{files[1]}"))
-    source, target = alignment.source_vectors, alignment.target_vectors
-    both = None if source is None or target is None else (source, target)
-    found = diagnose(alignment.lexicon, vocabularies[0], vocabularies[1], vectors=both)
+    lexicon, source, target = alignment.lexicon, alignment.source_vectors, alignment.target_vectors
+    vectors = None if source is None or target is None else (source, target)
+    vocabularies = [catalog.load_vocabulary(lexicon.provenance[side]["name"]) for side in ("source", "target")]
+    found = diagnose(lexicon, vocabularies[0], vocabularies[1], vectors)
     (packed / "diagnosis.json").write_text(json.dumps(found.to_dict(), ensure_ascii=False), encoding="utf-8")
-    if both is not None and share_a_space(*both):
-        layouts = {method: [_places(one) for one in project(both, method, shared=True)] for method in METHODS}
-        save_places(packed / "alignment" / "places.npz", both, layouts)
+    for side, vocabulary in zip(("source", "target"), vocabularies, strict=True):
+        file = f"tokens-{vocabulary.fingerprint[:12]}.json.xz"
+        vocabulary.save_tokens(packed.parent / file)
+        lexicon.provenance[side]["tokens"] = f"../../{file}"
+    lexicon.provenance["recorded"] = words
+    for method in METHODS if vectors is not None and share_a_space(*vectors) else ():
+        ship(packed.parent / "layouts", vectors, method)
+    save_small(lexicon, vectors, packed / "alignment")
 
 
-def _places(projection: Projection) -> Places:
-    fitted = projection.fitted
-    return projection.xy, np.ones(len(projection.xy), bool) if fitted is None else fitted
+def save_small(lexicon: Lexicon, vectors: tuple[TokenVectors, TokenVectors] | None, folder: Path) -> None:
+    """Save an alignment without its vectors, and round the weights and scores of which people read three digits."""
+    table = lexicon.table
+    for name in _ROUNDED & set(table):
+        lists = table[name].dtype == object
+        table[name] = [_rounded(one) for one in table[name]] if lists else _rounded(table[name].to_numpy(np.float32))
+    Alignment(lexicon, *(replace(one, rows=one.rows[:, :0]) for one in vectors or ())).save(folder)
+
+
+def _rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Nearest float32 with `_KEPT_BITS` bits of fraction; what is not finite stays."""
+    fraction, exponent = np.frexp(values)
+    return np.ldexp(np.round(np.ldexp(fraction, _KEPT_BITS + 1)), exponent - _KEPT_BITS - 1).astype(np.float32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -62,7 +63,7 @@ class Spelling:
 
     def is_byte_fallback(self, token: str) -> bool:
         """Whether a token is SentencePiece's `<0xNN>`."""
-        return self.byte_fallback and bool(_BYTE_TOKEN.fullmatch(token))
+        return self.byte_fallback and token.startswith("<0x") and bool(_BYTE_TOKEN.fullmatch(token))
 
     def ends_word(self, token: str) -> bool:
         """Whether a token has the mark of a word's end."""
@@ -77,8 +78,9 @@ class Spelling:
             token = token[len(self.prefix) :]
         if self.ends_word(token):
             token = token[: -len(self.suffix)]
-        if self.kind == "byte-level" and all(character in _BYTE_OF_CHARACTER for character in token):
-            return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+        if self.kind == "byte-level":
+            with suppress(UnicodeEncodeError):  # a character that stands for no byte
+                return token.translate(_BYTE_OF_LETTER).encode("latin-1")
         if self.kind == "sentencepiece":
             return token.replace(self.space, " ").encode()
         # BERT splits before every punctuation mark and CJK character, with or without a space there.
@@ -113,7 +115,8 @@ def _byte_letters() -> list[str]:
 
 BYTE_LETTERS = _byte_letters()
 """How byte-level tokenizers write each of the 256 bytes."""
-_BYTE_OF_CHARACTER = {letter: byte for byte, letter in enumerate(BYTE_LETTERS)}
+_NO_BYTE = dict.fromkeys(range(256), "\N{REPLACEMENT CHARACTER}")
+_BYTE_OF_LETTER = _NO_BYTE | {ord(letter): byte for byte, letter in enumerate(BYTE_LETTERS)}
 
 
 def visible(token: bytes) -> str:

@@ -1,18 +1,19 @@
-"""What a tokenizer says of each of its ids, as plain arrays that can be kept in a file.
+"""What a tokenizer says about its ids, as plain values that fit in a file of a few hundred kilobytes.
 
-Reading this off a tokenizer of a quarter of a million tokens takes seconds, and transformers has to be imported for
-it; reading it back takes a fraction of one. Most of what people look at (labels, overlap, scripts, a lexicon's table)
-needs no more than this.
+Reading this off a tokenizer of a quarter of a million tokens takes seconds and needs transformers; reading it from the
+file takes a fraction of a second. Labels, overlap, scripts and a lexicon's table need no more than this, so the file
+serves as a cache, and as the vocabulary of a run whose tokenizer is absent (see `Vocabulary.has_tokenizer`).
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 import threading
-import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("bos", "eos", "unk", "pad")
-VERSION = 2  # raise it when the same tokenizer is read otherwise, or the file changes
+VERSION = 3  # raise it when the same tokenizer is read differently, or the file changes
 MOST_HOLES = 1_000_000
 """How many ids without a token are read: no model has so many rows to spare."""
 _PROBES = (
@@ -37,37 +38,61 @@ _PROBES = (
 
 @dataclass(frozen=True)
 class TokenTable:
-    """The ids of one tokenizer; `Vocabulary` says what each field means.
+    """The ids of one tokenizer; `Vocabulary` explains each field.
 
     Attributes
     ----------
     raw : tuple[str | None, ...]
         Shape (size,): the tokenizer's own string; None for an id that no token has.
-    token_bytes : tuple[bytes | None, ...]
-        Shape (size,).
-    is_control, is_byte_fallback : np.ndarray
-        Shape (size,), bool.
+    control : tuple[int, ...]
+        Ids of special tokens, ascending.
+    literal : frozenset[int]
+        Ids of added tokens, which are matched in the text as they are written. SentencePiece still writes their
+        spaces as `▁` (Gemma's runs of it).
+    spelling : Spelling
+        How the tokenizer writes bytes.
     roles : dict[str, int]
         Role -> id.
-    kind : str
-        How the tokenizer writes bytes, see `spelling.Spelling`.
     algorithm : str
         "BPE", "Unigram", "WordPiece" or "WordLevel".
     fingerprint : str
         See `Vocabulary.fingerprint`.
-    suffix : str
-        The mark of a token that ends a word, see `spelling.Spelling`.
     """
 
     raw: tuple[str | None, ...]
-    token_bytes: tuple[bytes | None, ...]
-    is_control: np.ndarray[Any, np.dtype[np.bool_]]
-    is_byte_fallback: np.ndarray[Any, np.dtype[np.bool_]]
+    control: tuple[int, ...]
+    literal: frozenset[int]
+    spelling: Spelling
     roles: dict[str, int]
-    kind: str
     algorithm: str
     fingerprint: str
-    suffix: str = ""
+
+    @cached_property
+    def is_control(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Shape (size,), bool: ids of special tokens."""
+        mask = np.zeros(len(self.raw), dtype=bool)
+        mask[list(self.control)] = True
+        return mask
+
+    @cached_property
+    def is_byte_fallback(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Shape (size,), bool: SentencePiece's `<0xNN>` tokens."""
+        read, kept = self.spelling.is_byte_fallback, self._kept_as_written
+        pairs = zip(self.raw, self.token_bytes, strict=True)
+        return np.array([b is not None and i not in kept and read(r or "") for i, (r, b) in enumerate(pairs)])
+
+    @cached_property
+    def token_bytes(self) -> tuple[bytes | None, ...]:
+        """Shape (size,): the bytes of each token in running text; None for a special token and a hole."""
+        control, read = frozenset(self.control), self.spelling.bytes_of
+        return tuple(
+            None if token is None or i in control else token.encode() if i in self._kept_as_written else read(token)
+            for i, token in enumerate(self.raw)
+        )
+
+    @property
+    def _kept_as_written(self) -> frozenset[int]:
+        return frozenset() if self.spelling.kind == "sentencepiece" else self.literal
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, name: str) -> TokenTable:
@@ -92,21 +117,17 @@ class TokenTable:
             raw[token_id] = token
 
         added = tokenizer.added_tokens_decoder
-        control = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
-        is_control = np.zeros(size, dtype=bool)
-        is_control[[token_id for token_id in control if token_id < size]] = True
-
-        spelling = Spelling.of(json.loads(tokenizer.backend_tokenizer.to_str()))
-        token_bytes, is_byte_fallback = bytes_of_tokens(raw, is_control, set(added), spelling)
+        special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+        control = tuple(sorted(token_id for token_id in special if token_id < size))
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
         probe_ids = np.concatenate([*encode_plainly(tokenizer, _PROBES), np.zeros(0, np.int32)])
+        is_control = np.isin(np.arange(size), control)
         return cls(
             raw=tuple(raw),
-            token_bytes=token_bytes,
-            is_control=is_control,
-            is_byte_fallback=is_byte_fallback,
+            control=control,
+            literal=frozenset(added),
+            spelling=Spelling.of(json.loads(tokenizer.backend_tokenizer.to_str())),
             roles={role: int(held) for role, held in by_role.items() if held is not None and held < size},
-            kind=spelling.kind,
             algorithm=type(tokenizer.backend_tokenizer.model).__name__,
             fingerprint=hash_of(
                 [
@@ -115,74 +136,30 @@ class TokenTable:
                     probe_ids.astype("<i4").tobytes(),
                 ]
             ),
-            suffix=spelling.suffix,
         )
 
     def save(self, path: Path) -> None:
-        """Write one `.npz` file."""
-        said = {name: getattr(self, name) for name in ("roles", "kind", "algorithm", "fingerprint", "suffix")}
-        raw = [None if token is None else token.encode("utf-8", "surrogatepass") for token in self.raw]
-        with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            arrays: dict[str, Any] = _packed("raw", raw) | _packed("bytes", self.token_bytes)
-            arrays |= {"is_control": self.is_control, "is_byte_fallback": self.is_byte_fallback}
-            np.savez(file, said=np.array(json.dumps(said)), **arrays)
+        """Write one file, JSON compressed by xz; it appears whole or not at all."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values |= {"literal": sorted(self.literal), "spelling": asdict(self.spelling)}
+        with atomic_file(path) as temporary, lzma.open(temporary, "wt", encoding="ascii") as file:
+            json.dump(values, file)
 
     @classmethod
     def load(cls, path: Path) -> TokenTable | None:
         """Read what `save` wrote; None where there is no such file, or a broken one."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(
-                    raw=tuple(
-                        None if token is None else token.decode("utf-8", "surrogatepass")
-                        for token in _unpacked("raw", arrays)
-                    ),
-                    token_bytes=tuple(_unpacked("bytes", arrays)),
-                    is_control=arrays["is_control"],
-                    is_byte_fallback=arrays["is_byte_fallback"],
-                    **json.loads(str(arrays["said"])),
-                )
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            with lzma.open(path, "rt", encoding="ascii") as file:
+                values = json.load(file)
+            raw, control, literal = tuple(values["raw"]), tuple(values["control"]), frozenset(values["literal"])
+            spelling = Spelling(**values["spelling"])
+            return cls(**values | {"raw": raw, "control": control, "literal": literal, "spelling": spelling})
+        except (OSError, EOFError, ValueError, KeyError, TypeError, lzma.LZMAError):
             return None
 
 
-def bytes_of_tokens(
-    raw: Sequence[str | None], is_control: np.ndarray[Any, Any], literal: Collection[int], spelling: Spelling
-) -> tuple[tuple[bytes | None, ...], np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Read the tokenizer's own strings as bytes.
-
-    Parameters
-    ----------
-    raw
-        The string of each id, None for a hole.
-    is_control
-        bool (size,), the ids that stand for a role.
-    literal
-        Ids of added tokens, which are matched in the text as they are written; SentencePiece writes a space in them
-        as in all others (Gemma's runs of `▁`).
-    spelling
-        How the tokenizer writes bytes.
-
-    Returns
-    -------
-    token_bytes, is_byte_fallback
-        As the attributes of `TokenTable`.
-    """
-    spelled: list[bytes | None] = []
-    fallback = np.zeros(len(raw), dtype=bool)
-    for token_id, written in enumerate(raw):
-        if written is None or is_control[token_id]:
-            spelled.append(None)
-        elif token_id in literal and spelling.kind != "sentencepiece":
-            spelled.append(written.encode())
-        else:
-            fallback[token_id] = spelling.is_byte_fallback(written)
-            spelled.append(spelling.bytes_of(written))
-    return tuple(spelled), fallback
-
-
 def check_ids(tokens: Mapping[Any, int], name: str) -> None:
-    """Refuse a tokenizer whose highest id is far beyond its tokens: there is a row and an entry for each id below it.
+    """Refuse a tokenizer whose highest id is far beyond its tokens: each id below it takes a row and an entry.
 
     Raises
     ------
@@ -202,12 +179,11 @@ _reading = threading.RLock()  # a tokenizer's settings are its own, and two thre
 
 @contextmanager
 def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Iterator[Any]:
-    """Yield the backend of a fast tokenizer with everything off that acts on more than the text.
+    """Yield the backend of a fast tokenizer with everything switched off that acts on more than the text.
 
-    A tokenizer's file may store truncation, padding, BPE dropout and a post-processor, which are made for batches of
-    prompts or for training. None of them may act when a text is read or scored. Special tokens that a text spells
-    are read as text: "</s>" in a text is text about tokenizers, not the end of a document. The settings are put back
-    at the end, so that the tokenizer is saved as it was.
+    A tokenizer's file may store truncation, padding, BPE dropout and a post-processor, made for batches of prompts or
+    for training. None of them may act when a text is read or scored. Special tokens that a text spells are read as
+    text: "</s>" in a text is text about tokenizers, not the end of a document. The settings are restored at the end.
     """
     backend: Any = tokenizer.backend_tokenizer
     model = backend.model
@@ -240,16 +216,3 @@ def encode_plainly(
     with plain_backend(tokenizer) as backend:
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
-
-
-def _packed(name: str, tokens: list[bytes | None] | tuple[bytes | None, ...]) -> dict[str, np.ndarray[Any, Any]]:
-    """All bytes in a row, and the length of each token; -1 for None."""
-    lengths = np.array([-1 if token is None else len(token) for token in tokens], dtype=np.int32)
-    joined = b"".join(token for token in tokens if token is not None)
-    return {f"{name}_lengths": lengths, f"{name}_joined": np.frombuffer(joined, dtype=np.uint8)}
-
-
-def _unpacked(name: str, arrays: Any) -> list[bytes | None]:
-    lengths, joined = arrays[f"{name}_lengths"], arrays[f"{name}_joined"].tobytes()
-    ends = np.cumsum(np.maximum(lengths, 0)).tolist()
-    return [None if n < 0 else joined[end - n : end] for n, end in zip(lengths.tolist(), ends, strict=True)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,9 +65,9 @@ class Vocabulary:
         agree in these are the same for alignment, whatever file they came from.
     """
 
-    def __init__(self, table: TokenTable, tokenizer: Callable[[], PreTrainedTokenizerBase], name: str) -> None:
+    def __init__(self, table: TokenTable, tokenizer: Callable[[], PreTrainedTokenizerBase] | None, name: str) -> None:
         self._table = table
-        self._make_tokenizer = tokenizer
+        self._make_tokenizer = tokenizer  # None: only the tokens are stored
         self.name = name
         self.size = len(table.raw)
         self.token_bytes = table.token_bytes
@@ -74,7 +75,7 @@ class Vocabulary:
         self.is_hole = np.array([token is None for token in table.raw])
         self.is_byte_fallback = table.is_byte_fallback
         self.roles = table.roles
-        self.kind = table.kind
+        self.kind = table.spelling.kind
         self.algorithm = table.algorithm
         self.fingerprint = table.fingerprint
 
@@ -89,10 +90,36 @@ class Vocabulary:
         """
         return cls(TokenTable.of(tokenizer, name), lambda: tokenizer, name)
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the tokenizer is there. Without it everything works but `encode`, `decode` and `spans`."""
+        return self._make_tokenizer is not None
+
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer itself; loaded when it is first asked for, where the table came from the cache."""
+        """The tokenizer itself; loaded on first use when the table came from the cache.
+
+        Raises
+        ------
+        InputError
+            If only the tokens are stored.
+        """
+        if self._make_tokenizer is None:
+            raise InputError(
+                f"Only the tokens of '{self.name}' are stored with this run, not its tokenizer, so no text can be "
+                "tokenized; align the pair yourself to do that."
+            )
         return self._make_tokenizer()
+
+    def save_tokens(self, path: Path) -> None:
+        """Write the tokens, without the tokenizer, to a file that `from_tokens` reads."""
+        self._table.save(path)
+
+    @classmethod
+    def from_tokens(cls, path: Path, name: str) -> Vocabulary | None:
+        """Return a vocabulary without its tokenizer; None where `path` is not a file that `save_tokens` wrote."""
+        table = TokenTable.load(path)
+        return None if table is None else cls(table, None, name)
 
     def __repr__(self) -> str:
         return f"Vocabulary({self.name!r}, size={self.size}, kind={self.kind!r})"
@@ -108,7 +135,7 @@ class Vocabulary:
 
     def ends_word(self, token_id: int) -> bool:
         """Whether a token is marked as the end of a word (`the</w>`); never where the tokenizer has no such mark."""
-        return bool(self._table.suffix) and self.raw_token(token_id).endswith(self._table.suffix)
+        return self._table.spelling.ends_word(self.raw_token(token_id))
 
     def label(self, token_id: int) -> str:
         """Return a token as people can read it: `␣the`, `↵`, `⇥`, `<E4 BD>` for part of a character."""

@@ -31,7 +31,6 @@ from tokalign_lab.alignment.search.neighbours import Candidates
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.files import atomic_folder, holds_only
 from tokalign_lab.progress import Progress, part
-from tokalign_lab.vectors.laid_out import load_places
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -63,10 +62,8 @@ class Alignment:
 
     @classmethod
     def load(cls, folder: Path | str) -> Alignment:
-        """Read what `save` wrote; seconds are not kept. Of a recorded run's vectors there are only the places."""
+        """Read what `save` wrote; seconds are not stored."""
         folder = Path(folder)
-        if (folder / "places.npz").is_file():
-            return cls(Lexicon.load(folder / "lexicon.parquet"), *load_places(folder / "places.npz"))
         vectors = [
             TokenVectors.load(path) if (path := folder / f"{name}.npz").exists() else None
             for name in ("source", "target")

@@ -43,11 +43,11 @@ def load_vocabulary(name: str) -> Vocabulary:
         tokenizer = load_tokenizer(name)
         table = TokenTable.of(tokenizer, name)
         made.append(Vocabulary(table, lambda: tokenizer, name))
-        table.save(temporary / "table.npz")
+        table.save(temporary / "tokens.json.xz")
 
     try:
         kept = cached_folder(cache_folder() / "vocabularies" / key[:32], read)
-        table = TokenTable.load(kept / "table.npz")
+        table = TokenTable.load(kept / "tokens.json.xz")
     except DiskError:  # costs time at the next loading, nothing else
         table = None
     if made:

@@ -29,7 +29,7 @@ class TokenVectors:
     ids
         int64 (n,), token ids, strictly ascending.
     rows
-        float32 (n, d), one finite vector a token, in the order of `ids`.
+        float32 (n, d), one finite vector a token, in the order of `ids`; d is 0 where the vectors are not stored.
     counts
         int64 (n,), how often each token occurs in the text.
     vocabulary_fingerprint
@@ -76,6 +76,19 @@ class TokenVectors:
         """Length of one vector."""
         return int(self.rows.shape[1])
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the vectors are there, and not only their tokens and counts."""
+        return self.dimensions > 0
+
+    def check_stored(self) -> None:
+        """Raise `InputError` where the vectors are not there."""
+        if not self.is_stored:
+            raise InputError(
+                "The token vectors are not stored with this run, only their maps, so neighbours and other layouts "
+                "cannot be computed; align the pair yourself to see them."
+            )
+
     def normalized(self) -> NDArray[np.float32]:
         """Rows scaled to length 1, float32 (n, d); a zero row stays zero."""
         return unit_rows(self.rows)
@@ -94,8 +107,9 @@ class TokenVectors:
         Raises
         ------
         InputError
-            If one of the ids has no vector.
+            If one of the ids has no vector, or the vectors are not stored.
         """
+        self.check_stored()
         positions = self.positions_of(ids)
         if (positions < 0).any():
             missing = int(np.asarray(ids)[positions < 0][0])
@@ -106,7 +120,8 @@ class TokenVectors:
         """Write ids, rows, counts and provenance to one .npz file, whole or not at all."""
         header = {"vocabulary_fingerprint": self.vocabulary_fingerprint, "provenance": self.provenance}
         with atomic_file(Path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, ids=self.ids, rows=self.rows, counts=self.counts, header=np.array(json.dumps(header)))
+            write = np.savez if self.is_stored else np.savez_compressed  # vectors hardly shrink; ids and counts do
+            write(file, ids=self.ids, rows=self.rows, counts=self.counts, header=np.array(json.dumps(header)))
 
     @classmethod
     def load(cls, path: Path) -> TokenVectors:

@@ -16,7 +16,6 @@ from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.evaluation.breakdown import scripts_of
 from tokalign_lab.spelling import script_of
-from tokalign_lab.token_list import TokenList
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.state import EVERYTHING, Query, Selection
@@ -283,7 +282,7 @@ class LexiconView:
         The first call loads the source's tokenizer, which takes seconds.
         """
         source, target = self.labels.vocabularies["source"], self.labels.vocabularies["target"]
-        if source is None or target is None or isinstance(source, TokenList):
+        if source is None or target is None or not source.has_tokenizer:
             return {}
         ours = target.token_bytes[target_id] or b""
         return {"pieces": [source.label(i) for i in spell(source, [ours])[0]]}

@@ -14,7 +14,6 @@ from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.evaluation.contexts import Context, contexts
 from tokalign_lab.runs.words import fixed
-from tokalign_lab.vectors.laid_out import LaidOutTokens
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 from ..common.background import Latest
@@ -129,9 +128,9 @@ def contexts_html(target: tuple[list[Context], int], source: tuple[list[Context]
 
 
 NEAREST = 8
-_RECORDED = (
-    '<p class="tl-note">This is a recorded run: it keeps neither its vectors nor its text, so there are no neighbours '
-    "and no places in the text to show.</p>"
+_NO_VECTORS = (
+    '<p class="tl-note">The vectors and the text are not stored with this run, so neighbours and places in the text '
+    "cannot be shown.</p>"
 )
 
 
@@ -181,8 +180,8 @@ class WhyBox(Box):
         explained = why_html(self._view.details(target_id) | self._view.pieces_of(target_id))
         if is_current():
             self.pair.value = explained
-        if any(isinstance(vectors, LaidOutTokens) for vectors in self._vectors):
-            near = _RECORDED
+        if any(vectors is not None and not vectors.is_stored for vectors in self._vectors):
+            near = _NO_VECTORS
         elif all(vectors is not None for vectors in self._vectors):
             near = neighbours_html(*self._near(target_id))
         else:

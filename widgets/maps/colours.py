@@ -80,7 +80,7 @@ class Colouring:
     ) -> None:
         self._view, self._vectors, self._vocabularies = view, vectors, vocabularies
         self.neighbourhoods = Neighbourhoods(vectors["source"], vectors["target"], view.source_of)
-        self.has_vectors = all(some.dimensions for some in vectors.values())  # of a recorded run there are places only
+        self.has_vectors = all(some.is_stored for some in vectors.values())
         self._overlap = np.full(len(view.source_of), np.nan, dtype=np.float32)
         self._measured = np.zeros(len(view.source_of), dtype=bool)
         tables = {"source": view.lexicon.reverse, "target": view.lexicon.table}

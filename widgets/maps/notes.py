@@ -121,7 +121,7 @@ class NeighbourTables(Box):
                 for (i, cosine), p, v in zip(found[space], partners[space], vouched[space], strict=True)
             ]
             name = view.labels.of(space, primary[space])
-            why = "it has no vector" if self._colouring.has_vectors else "a recorded run keeps no vectors"
+            why = "it has no vector" if self._colouring.has_vectors else "the vectors are not stored with this run"
             told = f"no {space} token" if not name else name if ids[space] else f"{name} ({why})"
             table.caption = f"{space.title()} space, nearest to {told}"
             table.chosen = -1

@@ -151,8 +151,8 @@ def _save(
 
 
 def _write(path: Path, xy: Sequence[np.ndarray], fitted: Sequence[np.ndarray], parameters: dict[str, Any]) -> None:
-    arrays = {"xy": np.concatenate(xy).astype(np.float32), "fitted": np.concatenate(fitted)}
-    np.savez_compressed(path, **arrays, parameters=np.array(json.dumps(parameters)))
+    places = np.concatenate(xy).astype(np.float32)
+    np.savez_compressed(path, xy=places, fitted=np.concatenate(fitted), parameters=np.array(json.dumps(parameters)))
 
 
 def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int = FIT_ON, seed: int = 0) -> bool:

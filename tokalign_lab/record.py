@@ -227,8 +227,9 @@ def _pack_alignment(run: RunFolder, packed: Path, words: str) -> None:
         vocabulary.save_tokens(packed.parent / file)
         lexicon.provenance[side]["tokens"] = f"../../{file}"
     lexicon.provenance["recorded"] = words
-    for method in METHODS if vectors is not None and share_a_space(*vectors) else ():
-        ship(packed.parent / "layouts", vectors, method)
+    if vectors is not None and share_a_space(*vectors):
+        for method in METHODS:
+            ship(packed.parent / "layouts", vectors, method)
     save_small(lexicon, vectors, packed / "alignment")
 
 
@@ -236,9 +237,9 @@ def save_small(lexicon: Lexicon, vectors: tuple[TokenVectors, TokenVectors] | No
     """Save an alignment without its vectors, and round the weights and scores of which people read three digits."""
     table = lexicon.table
     for name in _ROUNDED & set(table):
-        lists = table[name].dtype == object
-        table[name] = [_rounded(one) for one in table[name]] if lists else _rounded(table[name].to_numpy(np.float32))
-    Alignment(lexicon, *(replace(one, rows=one.rows[:, :0]) for one in vectors or ())).save(folder)
+        table[name] = table[name].map(_rounded) if table[name].dtype == object else _rounded(table[name].to_numpy())
+    source, target = [replace(one, rows=one.rows[:, :0]) for one in vectors or ()] or (None, None)
+    Alignment(lexicon, source, target).save(folder)
 
 
 def _rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:

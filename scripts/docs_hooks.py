@@ -1,6 +1,6 @@
-"""Let the navigation of mkdocs.yml name folders of pages: `results/*.md` stands for all of them, in order of name.
+"""Let the navigation of mkdocs.yml name folders of pages: `results/*.md` is all of them, in order of name.
 
-A new result, decision or notebook is then in the site without a line for it, as MkDocs alone would ask.
+So a new result, decision or notebook needs no line of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def on_config(config: Any) -> Any:
-    """Write out the patterns of the navigation; MkDocs calls this before it reads a page."""
+    """Expand the patterns of the navigation; MkDocs calls this before it reads a page."""
     config.nav = written_out(config.nav, Path(config.docs_dir))
     return config
 

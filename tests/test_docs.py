@@ -17,6 +17,7 @@ from typer.main import get_command
 
 import tokalign_lab
 import tokalign_lab.widgets
+from tokalign_lab.adaptation.settings import AdaptRunSettings
 from tokalign_lab.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -150,6 +151,17 @@ def test_the_site_has_every_page_and_notebook(site: Path) -> None:
     wanted = [page.with_name("index.html") if page.name == "README.md" else page.with_suffix(".html") for page in pages]
     wanted += [book.with_suffix(".html") for book in notebooks]
     assert [str(page) for page in wanted if not (site / page).exists()] == []
+
+
+def test_the_reference_has_every_command_and_setting(site: Path) -> None:
+    page = read(site / "reference/cli.html")
+    commands = {
+        name for name, one in get_command(app).commands.items() if not one.hidden and not hasattr(one, "commands")
+    }
+    assert {name for name in commands if f'id="{name}"' not in page} == set()
+    assert "runs-resume" in page
+    settings = read(site / "reference/settings.html")
+    assert {name for name in AdaptRunSettings.names() if f"<code>{name}</code>" not in settings} == set()
 
 
 def test_the_site_asks_no_other_host(site: Path) -> None:

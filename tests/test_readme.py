@@ -1,4 +1,4 @@
-"""What README and docstrings show must work as it stands there."""
+"""The examples of README and docstrings run as they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from pathlib import Path
 import tokalign_lab
 from tokalign_lab.cli import app
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REPOSITORY = re.compile(
+    r"https://(?:github\.com/tokalign-lab/tokalign-lab/(?:blob|tree)|raw\.githubusercontent\.com/tokalign-lab/tokalign-lab)/main/(.+)"
+)
 
 
 def test_the_example_of_the_package_is_right() -> None:
@@ -46,20 +50,25 @@ def test_every_command_that_is_shown_exists() -> None:
 
 
 def test_every_make_target_that_is_shown_exists() -> None:
-    targets = set(
-        re.findall(r"^([a-z-]+):", (Path(__file__).parent.parent / "Makefile").read_text(), flags=re.MULTILINE)
-    )
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert set(re.findall(r"make ([a-z]+)", README)) <= targets
 
 
 def test_every_linked_file_exists() -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (Path(__file__).parent.parent / link).exists(), link
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) > 20
+    for link in links:
+        found = REPOSITORY.fullmatch(link)
+        assert found, f"{link} is relative or of another host, so that it breaks on a package index"
+        assert (ROOT / found[1]).exists(), link
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) < 120
 
 
 def test_every_link_in_the_docs_leads_somewhere() -> None:
-    root = Path(__file__).parent.parent
-    pages = [*root.glob("*.md"), *root.glob("docs/**/*.md")]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
     links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))]
     local = [(page, link) for page, link in links if not link.startswith(("http://", "https://"))]
     assert len(local) > 5

@@ -325,6 +325,12 @@ def test_heads_that_predict_further_tokens_are_moved_or_named(tmp_path: Path) ->
     assert torch.equal(made["model.layers.2.shared_head.head.weight"], made["lm_head.weight"])
     assert torch.equal(made["model.layers.2.eh_proj.weight"], tensors["model.layers.2.eh_proj.weight"])
 
+    with pytest.raises(InputError, match=r"has 3 tensors that predict further .*\(the first is model.layers.2.e"):
+        rearrange_to_folder(
+            str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "calibrated", calibrate=["default"],
+            special_tokens="target",
+        )  # fmt: skip
+
     tensors["mtp.of_each_token"] = torch.ones(SOURCE.size, 4)
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"hold mtp.of_each_token, of shape \(300, 4\)"):

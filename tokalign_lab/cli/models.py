@@ -10,7 +10,7 @@ import typer
 from tokalign_lab import console
 from tokalign_lab.cli.command import Seed, app, check_out, command
 from tokalign_lab.errors import InputError
-from tokalign_lab.settings.kinds import BitsSettings, RearrangeSettings, TextSettings
+from tokalign_lab.settings.kinds import BitsSettings, ExportSettings, RearrangeSettings, TextSettings
 
 
 @command(app, "check", failed=lambda result: result["verdict"] == "fail")
@@ -58,6 +58,19 @@ def rearrange(
     with console.progress_bar("rearrange") as progress:
         result = {"model": str(out), **pipeline.rearrange(settings, out, progress)}
     return result, lambda: console.print_facts(result)
+
+
+@command(app, "export", failed=lambda result: result["verdict"] == "fail")
+def export(settings: ExportSettings) -> Any:
+    """Write a model as a GGUF file, and compare it with transformers in a llama.cpp runtime.
+
+    Ends in exit code 1 where token ids or greedy continuations differ.
+    """
+    from tokalign_lab.model.export import export_gguf
+
+    with console.progress_bar("export") as progress:
+        result = export_gguf(settings.model, Path(settings.gguf), settings.converter, progress)
+    return {"model": settings.model, **result}, lambda: console.print_facts(result, title=settings.model)
 
 
 @command(app, "bpb")

@@ -15,7 +15,7 @@ from tokalign_lab.evaluation.breakdown import WITH_PARTNER, scripts_of
 from tokalign_lab.spelling import WITHOUT_LETTERS
 from tokalign_lab.vocabulary import Vocabulary
 
-SEVERITIES = ("ok", "warn", "poor", "fail")
+SEVERITIES = ("not verified", "ok", "warn", "poor", "fail")
 RESTING_ON_NOTHING = ("mean", "random", "multivariate", "permuted")
 """Origins of rows that say nothing about their own token."""
 NO_SCRIPT = (*WITHOUT_LETTERS, "special", "")
@@ -36,8 +36,8 @@ class Finding:
     name : str
         What was looked at.
     severity : str
-        "ok", "warn" (costs something), "poor" (ruins the lexicon; only said of one) or "fail" (broken; said of a
-        model's folder).
+        "ok", "warn" (costs something), "poor" (ruins the lexicon; only said of one), "fail" (broken; said of a
+        model's folder) or "not verified" (nothing wrong was seen, and it was not tried; said of a model's folder).
     evidence : str
         One sentence with the numbers.
     advice : str

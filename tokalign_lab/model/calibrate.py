@@ -1,25 +1,25 @@
-"""Calibration of the output: each token is expected as often as it comes.
+"""Calibration of the output: the model expects each token as often as it comes.
 
-Rearranging gives every new token a row, and many rows look plausible in the same place: the tokens that share a source
-piece, the piece itself, longer and shorter spellings of the same word. Together they take probability from the one
-that stands there. What is known without any training is how often each token comes in a text. So each logit is
-shifted by a constant, until the mean probability that the model gives a token equals its share of the text:
+Rearranging gives every new token a row, and in many places several of these rows are plausible: tokens that share a
+source piece, the piece itself, longer and shorter spellings of the same word. Together they take probability from the
+right one. But how often each token comes in a text is known without any training. So each logit is shifted by a
+constant, until the mean probability that the model gives a token equals its share of the text:
 
-    shift(t)  +=  log (n(t) + a) / (sum over positions of p(t | what stands before) + a)
+    shift(t)  +=  log (n(t) + a) / (sum over positions of p(t | text before it) + a)
 
-a few times over, with a = 1 against noise; for a token that is neither seen nor expected nothing changes. It is the
-maximum-likelihood fit of a head bias (the condition is its gradient set to zero), found by iterative scaling (Darroch
-and Ratcliff 1972; where a model caps its logits, nearly so) on states that are computed once. No gradient is taken and
-nothing inside the model changes.
+a few times, with a = 1 against noise; nothing changes for a token that is neither seen nor expected. This is the
+maximum-likelihood fit of a head bias (the condition is its gradient set to zero) by iterative scaling (Darroch and
+Ratcliff 1972; approximately so for a model that caps its logits), on states that are computed once. It takes no
+gradient and changes nothing inside the model.
 
-Most models have no head bias. But the states that enter the head share a direction (the final norm sees to that): the
-least-squares solution v of h . v = 1 over the text's states is met within a few percent, so that `row += shift * v`
-shifts the logit. The head is untied first.
+Most models have no head bias. But the states that enter the head share a direction, because of the final norm: the
+least-squares solution v of h . v = 1 over the text's states holds within a few percent, so `row += shift * v` shifts
+the logit. The head is untied first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +39,12 @@ if TYPE_CHECKING:
 
 ITERATIONS = 3
 SMOOTHING = 1.0  # tokens added to both counts
-MAX_TOKENS = 20_000
+MAX_TOKENS = 10_000
+"""Costs at most 0.01 bits per byte against 20,000 tokens (benchmarks/calibrate_precision.py)."""
+_SCORED = 1000  # states that `nats_before` and `nats_after` are taken over
 _READ_BYTES = 6_000_000  # passages are drawn from this much of a text
 _BLOCK_NUMBERS = 1 << 24  # logits at a time, 64 MB
-_RIDGE = 0.01  # of the states' mean square, so that v does not follow a few directions of next to no length
+_RIDGE = 0.01  # of the states' mean square, so that v does not follow directions in which the states hardly vary
 _MOST_SPREAD = 0.25  # of h . v about 1; beyond it a shift would be noise
 
 
@@ -55,7 +57,7 @@ class Calibration:
     tokens : int
         Tokens of text that were read.
     nats_before, nats_after : float
-        Mean nats of a token of that text (the text that was fitted: no measure of quality).
+        Mean nats per token of the first of these tokens. They were fitted, so this is no measure of quality.
     spread : float
         Standard deviation of h . v about 1; 0 for a model with a head bias.
     largest : float
@@ -80,21 +82,21 @@ def calibrate(
     max_tokens: int = MAX_TOKENS,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Shift the logits of a rearranged model so that tokens are expected as often as they come; changes the model.
+    """Shift the logits of a rearranged model so that it expects tokens as often as they come; changes the model.
 
     Parameters
     ----------
     model
         A causal language model that reads `vocabulary`. Its head is untied unless it has a bias.
     vocabulary
-        Its tokenizer. Special tokens keep their logits: text says nothing about them. Of rows that no token has (holes
-        in its ids, padding) text says that they never come, so they only go down.
+        Its tokenizer. Special tokens keep their logits: a text says nothing about them. Rows that no token has (holes
+        in its ids, padding) never come in a text, so they only go down.
     documents
         Text that nothing will be measured on.
     max_tokens
-        Tokens of it that are read, by windows.
+        How many of its tokens are read, by windows.
     progress
-        Told about each step.
+        Called with each window and each block of logits.
 
     Raises
     ------
@@ -103,34 +105,24 @@ def calibrate(
     """
     states, input_ids = head_inputs(model, vocabulary, documents, max_tokens, progress=part(progress, 0.0, 0.5))
     head = model.get_output_embeddings()
-    weight = head.weight.detach().float().cpu()
-    bias = getattr(head, "bias", None)
+    weight, bias = head.weight.detach().float().cpu(), getattr(head, "bias", None)
     bias = None if bias is None else bias.detach().float().cpu()
-    direction, spread = (None, 0.0) if bias is not None else _steady_direction(states)
+    direction, spread = (None, 0.0) if bias is not None else steady_direction(states)
+    start = torch.zeros(len(weight)) if bias is None else bias
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    shift = torch.zeros(len(weight)) if bias is None else bias.clone()
-    seen = torch.bincount(input_ids, minlength=len(weight)).float()
     free = torch.ones(len(weight), dtype=torch.bool)
     free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control)
-    nats = []
-    for iteration in range(ITERATIONS):
-        expected, mean_nats = _expected(states, input_ids, weight, shift, cap)
-        nats.append(mean_nats)
-        shift[free] += torch.log((seen[free] + SMOOTHING) / (expected[free] + SMOOTHING))
-        if progress is not None:
-            progress(0.5 + 0.4 * (iteration + 1) / ITERATIONS, "matching how often tokens come")
+    before = nats_per_token(states[:_SCORED], input_ids[:_SCORED], weight, start, cap)
+    shift = fitted_shift(states, input_ids, weight, start, free, cap, part(progress, 0.5, 1.0))
     if direction is None:
         head.bias.data.copy_(shift)
-        shift, largest = head.bias.detach().float().cpu(), float((shift - bias).abs().max())
+        bias = head.bias.detach().float().cpu()
     else:
         untie(model)
         head.weight.data.copy_((weight + shift[:, None] * direction).to(head.weight.dtype))
-        weight, largest = head.weight.detach().float().cpu(), float(shift.abs().max())
-        shift = torch.zeros_like(shift)
-    nats.append(_expected(states, input_ids, weight, shift, cap)[1])  # of the model as it is now
-    if progress is not None:
-        progress(1.0, "calibrated")
-    return Calibration(len(input_ids), nats[0], nats[-1], spread, largest)
+        weight, bias = head.weight.detach().float().cpu(), start
+    after = nats_per_token(states[:_SCORED], input_ids[:_SCORED], weight, bias, cap)
+    return Calibration(len(input_ids), before, after, spread, float((shift - start).abs().max()))
 
 
 def calibrate_on(
@@ -156,33 +148,86 @@ def calibrate_on(
     return calibrate(model, vocabulary, excerpts(documents, 8 * MAX_TOKENS, seed=seed), MAX_TOKENS, progress)
 
 
+def fitted_shift(
+    states: torch.Tensor,
+    input_ids: torch.Tensor,
+    weight: torch.Tensor,
+    start: torch.Tensor,
+    free: torch.Tensor,
+    cap: float | None = None,
+    progress: Progress | None = None,
+) -> torch.Tensor:
+    """Fit a bias of the head to how often tokens come.
+
+    Parameters
+    ----------
+    states
+        float32 (n, d), what the head sees.
+    input_ids
+        int64 (n,), the token that follows each state.
+    weight, start
+        float32 (vocab_size, d) and (vocab_size,), the head's matrix and the bias to begin with.
+    free
+        bool (vocab_size,), the logits that may be shifted.
+    cap
+        The model's `final_logit_softcapping`.
+    progress
+        Called with each block of logits.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 (vocab_size,), the bias.
+    """
+    shift = start.clone()
+    seen = torch.bincount(input_ids, minlength=len(weight)).float()
+    for iteration in range(ITERATIONS):
+        expected = torch.zeros_like(shift)
+        for done, log_p in _log_probabilities(states, weight, shift, cap):
+            expected += log_p.exp_().sum(dim=0).cpu()
+            if progress is not None:
+                progress((iteration + done) / ITERATIONS, "fitting the output to how often tokens come")
+        shift[free] += torch.log((seen[free] + SMOOTHING) / (expected[free] + SMOOTHING))
+    return shift
+
+
+def nats_per_token(
+    states: torch.Tensor, input_ids: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, cap: float | None = None
+) -> float:
+    """Mean nats per token of a text; the arguments are as for `fitted_shift`."""
+    parts = [log_p.cpu() for _, log_p in _log_probabilities(states, weight, bias, cap, input_ids)]
+    return -float(torch.cat(parts).mean())
+
+
 @torch.inference_mode()
-def _expected(
-    states: torch.Tensor, input_ids: torch.Tensor, weight: torch.Tensor, shift: torch.Tensor, cap: float | None
-) -> tuple[torch.Tensor, float]:
-    """Sum of each token's probability over all states, float32 (vocab_size,); and the mean nats of the text."""
+def _log_probabilities(
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    cap: float | None,
+    input_ids: torch.Tensor | None = None,
+) -> Iterator[tuple[float, torch.Tensor]]:
+    """Yield the share done and a block of log probabilities: (n, vocab_size), or (n,) of the given ids."""
     device = pick_device()
-    weight, shift = weight.to(device), shift.to(device)
-    expected, nats = torch.zeros_like(shift), 0.0
+    weight, bias = weight.to(device), bias.to(device)
     block = max(1, _BLOCK_NUMBERS // len(weight))
     for first in range(0, len(states), block):
-        logits = states[first : first + block].to(device) @ weight.T + shift
+        logits = torch.addmm(bias, states[first : first + block].to(device), weight.T)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
         log_p = torch.log_softmax(logits, dim=1)
-        here = input_ids[first : first + block].to(device)
-        nats -= float(log_p.gather(1, here[:, None]).sum())
-        expected += log_p.exp_().sum(dim=0)
-    return expected.cpu(), nats / len(states)
+        if input_ids is not None:
+            log_p = log_p.gather(1, input_ids[first : first + block, None].to(device))[:, 0]
+        yield min(1.0, (first + block) / len(states)), log_p
 
 
-def _steady_direction(states: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Find v with h . v as near to 1 as can be over all states; and the standard deviation of h . v.
+def steady_direction(states: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Find v, float32 (d,), with h . v as near to 1 as possible over all states, and the standard deviation of h . v.
 
     Raises
     ------
     InputError
-        If it strays too far for a shift of a logit to be one.
+        If the deviation is too large for a shift along v to be a shift of the logits.
     """
     states = states.double()
     squares = states.T @ states / len(states)

@@ -14,7 +14,7 @@ def carried_over(case: FolderCase) -> Finding:
         said = json.loads((case.folder / "tokalign.json").read_text(encoding="utf-8"))
         lost = [str(sentence) for sentence in said.get("lost", ())]
     except (OSError, ValueError, AttributeError, TypeError):
-        return Finding("carried over", "ok", "The folder does not say what it was made from.")
+        return Finding("carried over", "not verified", "The folder does not say what it was made from.")
     if not lost:
         return Finding("carried over", "ok", "Nothing of its source is recorded as lost.")
     advice = "Rearrange again with special_tokens='keep'."

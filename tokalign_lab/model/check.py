@@ -33,7 +33,7 @@ class Check(Findings):
     Attributes
     ----------
     findings : list of Finding
-        The worst first; severities "ok", "warn", "fail".
+        The worst first; severities "fail", "warn", "ok", "not verified".
     left_out : dict
         Name of a check that could not be made -> the check that failed before it.
     """

@@ -1,8 +1,9 @@
-"""Is a folder ready for llama.cpp's converter, as far as the installed `gguf` package can tell.
+"""Whether llama.cpp's converter can be expected to take a folder, as far as the installed `gguf` package can tell.
 
-The package knows the architectures with the names of their tensors, and reads vocabularies; what it does not hold is
-the converter's list of pre-tokenizers, which it recognises by a hash: a byte-level tokenizer of one's own needs an
-entry there. Ids must be below `vocab_size` (llama.cpp asserts it; mergekit #428), and holes are best avoided.
+The package knows the architectures with the names of their tensors, and reads vocabularies. It does not hold the
+converter's list of pre-tokenizers, which the converter recognises by a hash: a new byte-level tokenizer needs an entry
+there. Ids must be below `vocab_size` (llama.cpp asserts it; mergekit #428), and holes are best avoided. Only a
+conversion proves that the ids are the same (`export`), so a folder without problems is "not verified" here.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ def gguf_readiness(case: FolderCase) -> Finding:
     values["padding"] = padding
     if problems:
         evidence = "; ".join(problems)
-        advice = "Mend this before converting, or see whether the converter at hand knows more."
+        advice = "Correct this before converting, or see whether a newer converter knows more."
         return Finding("GGUF", "warn", f"{evidence[0].upper()}{evidence[1:]}.", advice, values)
     more = "; its pre-tokenizer must be one that the converter knows by hash" if kind == "gpt2" else ""
     evidence = f"Architecture {architecture}, tokenizer {kind}{more}; {padding:,} rows become unused tokens."
-    return Finding("GGUF", "ok", evidence, values=values)
+    advice = "`tokalign-lab export MODEL --gguf FILE` converts it and compares the ids in llama.cpp."
+    return Finding("GGUF", "not verified", evidence, advice, values)
 
 
 def _architecture(case: FolderCase) -> str | None:
@@ -74,7 +76,7 @@ def _unknown_tensors(case: FolderCase, architecture: str) -> list[str]:
 
 def _tokenizer(case: FolderCase) -> tuple[str, str]:
     """Return gguf's word for the kind of tokenizer, and what stands against it."""
-    from gguf.vocab import LlamaHfVocab, SpecialVocab
+    from gguf.vocab import SpecialVocab
 
     kind = case.vocabulary.kind
     try:
@@ -83,9 +85,8 @@ def _tokenizer(case: FolderCase) -> tuple[str, str]:
                 return "gpt2", "gguf finds no merges in tokenizer.json"
             return "gpt2", ""
         if kind == "sentencepiece":
-            if not (case.folder / "tokenizer.model").is_file():
-                LlamaHfVocab(case.folder)
-            return "llama", ""
+            there = (case.folder / "tokenizer.model").is_file()
+            return "llama", "" if there else "without a tokenizer.model llama.cpp cuts text in other places"
     except Exception as error:  # the package raises its own kinds
         return kind, f"gguf cannot read the tokenizer: {first_line(error)}"
     return kind, f"gguf has no way for a {kind} tokenizer"

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from tokalign_lab.files import atomic_folder, holds_only, write_json
 from tokalign_lab.model.card import card_text
 from tokalign_lab.model.save_config import add_older_names
-from tokalign_lab.model.save_tokenizer import CODE_FILE, copy_sentencepiece, for_prompts, save_tokenizer
+from tokalign_lab.model.save_tokenizer import CODE_FILE, for_prompts, save_tokenizer
 from tokalign_lab.model.saved_model_check import check_loads_alike
+from tokalign_lab.model.sentencepiece_model import write_sentencepiece_model
 from tokalign_lab.model.special_tokens import lost_with
 from tokalign_lab.provenance import installed_versions
 from tokalign_lab.vocabulary import Vocabulary
@@ -126,7 +127,7 @@ def save_beside(
     template = None if source is None else source.tokenizer.chat_template
     if source is not None and isinstance(template, str) and template_fits(template, source, vocabulary):
         tokenizer.chat_template = template
-    copy_sentencepiece(vocabulary, folder)
+    write_sentencepiece_model(vocabulary, folder)
     save_tokenizer(tokenizer, folder)
     lost = [*(card or {}).get("lost", ())]
     lost += [] if source is None else lost_with(source, vocabulary, tokenizer.chat_template)

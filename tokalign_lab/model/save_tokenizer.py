@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,26 +21,11 @@ from tokenizers import Tokenizer
 
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.files import write_json
+from tokalign_lab.model.hard_texts import TEXTS
 from tokalign_lab.token_table import ROLES, encode_plainly
-from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-TEXTS = (
-    "It was 12,345 in total, the cat sat",
-    "  two  spaces   three \t\ttabs\r\n\r\nlines \n",
-    "I'm can't WE'LL they'D naïve café e\u0301 \ufb01 ﬀ ① Ⅷ",
-    "Größe Straße ÄÖÜ; Всё хорошо; Ελλάδα; 你好,世界。こんにちは 안녕하세요; مرحبا שלום; हिन्दी ไทย",
-    "👩‍🚀🇫🇷❤️ \u200b\u200d\ufeff\u00a0\u3000 \x00\x1f",
-    "▁ a ▁b Ġc Ċ <0x0A> ##d </w> @@",
-    "<s> </s> <|endoftext|> <|im_start|>user\n [INST] <pad> <unk> <bos> <start_of_turn>",
-    'def f(x):\n    return {"a": [1.5e-3, 0xFF]}  # http://a.b/c?d=e&f\n',
-    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 0000000000000000 ................ aAbBcC_dD-eE",
-    " ",
-    "",
-)
-"""Texts that tokenizers which are not the same are likely to cut in different ways."""
 
 CODE_FILE = "target_tokenizer.py"
 _CODE = '''"""The tokenizer of this folder, as tokenizer.json has it."""
@@ -94,6 +78,9 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     settings = {name: value for name, value in said.items() if name not in _OF_A_CLASS}
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     settings["model_input_names"] = ["input_ids", "attention_mask"]  # the class would add token_type_ids
+    # llama.cpp's converter would guess these; transformers goes by tokenizer.json
+    settings["add_bos_token"] = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    settings["add_eos_token"] = False  # see `for_prompts`
     extra = settings.pop("extra_special_tokens", None)
     if extra:  # transformers 4.57 wants a mapping under this name; both read the older one
         settings["additional_special_tokens"] = list(extra.values() if isinstance(extra, dict) else extra)
@@ -113,30 +100,6 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
             f"AutoTokenizer makes another tokenizer of the folder, because its model is of type {model_type!r}: "
             f"{difference}; choose another target tokenizer for this model."
         )
-
-
-def copy_sentencepiece(vocabulary: Vocabulary, folder: Path) -> None:
-    """Copy a target's SentencePiece model, which converters to GGUF read, into a folder, if it has its ids."""
-    import sentencepiece
-
-    for path in _sentencepiece_files(vocabulary.name):
-        try:
-            pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        except Exception:  # a tiktoken file may have the same name
-            continue
-        size = pieces.get_piece_size()
-        if size <= vocabulary.size and all(pieces.id_to_piece(i) == vocabulary.raw_token(i) for i in range(size)):
-            shutil.copyfile(path, folder / "tokenizer.model")
-            return
-
-
-def _sentencepiece_files(name: str) -> list[Path]:
-    from tokalign_lab.catalog import cached_path, is_known
-
-    place = cached_path(name) if is_known(name) else Path(name).expanduser()
-    if place is None or not place.exists():
-        return []
-    return sorted(place.glob("tokenizer.model*")) if place.is_dir() else [place] * (place.suffix == ".model")
 
 
 def difference_of(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.model.hard_texts import TEXTS
 from tokalign_lab.model.load import load_model, quiet
-from tokalign_lab.model.save_tokenizer import TEXTS
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -111,6 +112,21 @@ def files_of_tensors(folder: Path) -> dict[str, str] | None:
         file_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return file_of
     return None
+
+
+def further_heads(folder: Path) -> list[str]:
+    """Names of tensors that predict more than the next token, which transformers leaves out when it loads a model.
+
+    They are layers behind the last one that `config.json` counts, or named after multi-token prediction (MTP).
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    number = {**config, **(config.get("text_config") or {})}.get("num_hidden_layers")
+    found = []
+    for name in files_of_tensors(folder) or ():
+        layer = re.match(r"(?:model\.|language_model\.)*layers\.(\d+)\.", name)
+        if "mtp" in name or (layer and isinstance(number, int) and int(layer[1]) >= number):
+            found.append(name)
+    return sorted(found)
 
 
 def _outline_of_quantised(folder: Path) -> PreTrainedModel:

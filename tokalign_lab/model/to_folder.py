@@ -21,7 +21,7 @@ from tokalign_lab.model.quantised import method_of, quantization_of
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
 from tokalign_lab.model.save import is_saved_model, save_model
-from tokalign_lab.model.shards import Shards
+from tokalign_lab.model.shards import Shards, further_heads
 from tokalign_lab.model.special_tokens import choose, keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.progress import Progress, part
@@ -103,7 +103,14 @@ def rearrange_to_folder(
     quantised = _quantization_of(model)
     if quantised is not None and calibrate and not dequantize:
         raise InputError(f"The model is quantised ({method_of(quantised)}); to calibrate it, dequantize it.")
-    shards = None if calibrate or (dequantize and quantised is not None) else _shards_of(model)
+    in_memory = bool(calibrate) or (dequantize and quantised is not None)
+    heads = further_heads(files_of(model)) if in_memory else []
+    if heads:
+        raise InputError(
+            f"The model has {len(heads)} tensors that predict further tokens (the first is {heads[0]}). transformers "
+            "does not load them, so the new model would lack them; rearrange it without calibrate and dequantize."
+        )
+    shards = None if in_memory else _shards_of(model)
     if shards is not None:
         choices = (seed, keep_tied, pad_to_multiple_of)
         size = rearrange_files(shards, lexicon, source, target, out, *choices, card, progress)

@@ -115,6 +115,21 @@ class RearrangeSettings(Settings):
     out: str | None = option(None, "The folder for the new model; `model` in the run's folder by default.", path=True)
 
 
+class ExportSettings(Settings):
+    """Convert a model for another program."""
+
+    subject = "`export`"
+
+    model: str = required("A model and its tokenizer: a folder, a name or a hub id.", path=True)
+    gguf: str = required("The GGUF file to write.", flag="--gguf", path=True)
+    converter: str | None = option(
+        None,
+        "llama.cpp's convert_hf_to_gguf.py, a folder of llama.cpp's source, or the source archive of "
+        "llama-cpp-python. Default: the script on the PATH.",
+        path=True,
+    )
+
+
 class BitsSettings(TextSettings):
     """Measure a model with its own tokenizer on held-out text."""
 

@@ -148,6 +148,7 @@ def calibrate_on(
     return calibrate(model, vocabulary, excerpts(documents, 8 * MAX_TOKENS, seed=seed), MAX_TOKENS, progress)
 
 
+@torch.inference_mode()
 def fitted_shift(
     states: torch.Tensor,
     input_ids: torch.Tensor,
@@ -191,6 +192,7 @@ def fitted_shift(
     return shift
 
 
+@torch.inference_mode()
 def nats_per_token(
     states: torch.Tensor, input_ids: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, cap: float | None = None
 ) -> float:
@@ -199,7 +201,6 @@ def nats_per_token(
     return -float(torch.cat(parts).mean())
 
 
-@torch.inference_mode()
 def _log_probabilities(
     states: torch.Tensor,
     weight: torch.Tensor,

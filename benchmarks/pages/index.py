@@ -122,9 +122,9 @@ def papers() -> list[Claim]:
 def write(pages: Mapping[str, Page]) -> str:
     """Return the index as Markdown."""
     lines = [
-        "<!-- Built by `make results`. Do not edit. -->",
         "# Results",
-        "Every page has a question, an answer, a plot, a table, the limits, the command and the raw data. Unless a page says otherwise: "
+        "<!-- Built by `make results`. Do not edit. -->",
+        "Every page has a question, an answer, a plot, a table, the limits, the command and the raw data. Unless noted otherwise: "
         "SmolLM2-135M, two processor cores, no GPU. `make results` builds the pages from `benchmarks/results`.",
         "## What does not work",
         failures(),

@@ -115,8 +115,8 @@ def write(name: str, raw: Raw, make: Callable[[Raw], Page]) -> str:
     head, rows = page.head, [[cell(value) for value in row] for row in page.rows]
     about = raw.about
     lines = [
-        "<!-- Built by `make results` from the raw data below. Do not edit. -->",
         f"# {page.title}",
+        "<!-- Built by `make results` from the raw data below. Do not edit. -->",
         f"**Question.** {page.question}",
         f"**Answer.** {page.answer}",
         f"![{page.shows}](plots/{name}.svg)",

@@ -50,9 +50,9 @@ def main() -> None:
     kept = Kept(given, timed_bytes=given.timed_bytes, new_tokens=given.new_tokens, repeats=given.repeats)
     lines = [kept(partial(timed_model, name, given), model=name) for name in (SOURCE, *given.targets)]
     notes = [
-        f"The slices that no held-out text has are the declaration of human rights. {given.bytes:,} bytes a slice.",
+        f"The slices that no held-out text has are the declaration of human rights. {given.bytes:,} bytes per slice.",
         f"Timed: {given.repeats} repeats of {given.new_tokens} new tokens after a prompt, batch 1, and of scoring "
-        f"{given.timed_bytes:,} bytes a slice, float32, after one repeat that is not counted. Device: "
+        f"{given.timed_bytes:,} bytes per slice, float32, after one repeat that is not counted. Device: "
         f"{tuning.device_of(given)}. Tokens per second are those of English prose.",
         "Moved models are those of `anchored`, not tuned; their head has a matrix of its own, the source's is tied.",
     ]

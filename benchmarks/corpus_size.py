@@ -6,7 +6,7 @@ Passages are drawn from 6 MB of the default text, every language in its proporti
 reads from text comes from them: counts, shared anchors, how often tokens come. No calibration, which would read text of
 its own. "no text" is the recipe `pieces`, that needs none. First-step loss is that of held-out text right after
 rearranging, in nats per token as in TokAlign++ section 6, and in bits per byte; then all are tuned on one small text.
-The smallest text within 10 % is told by bits per byte, and by how far they lie above the floor. About 15 minutes on two
+The smallest text within 10 % is reported by bits per byte, and by bits above the source. About 15 minutes on two
 cores.
 """
 
@@ -45,8 +45,8 @@ def main() -> None:
     rows = [row(name, lines, given) for name, lines in runs.items()]
     floor, ceiling = (mean([line["all"] for line in by[name]]) for name in ("floor", "ceiling"))
     notes = [
-        f"{tuning.SOURCE} to {given.target}. Floor, the untuned source: {floor:.3f} bits per byte; every row random "
-        f"(ceiling): {ceiling:.3f}. The floor tuned in the same way is not measured here, see recovery.py.",
+        f"{tuning.SOURCE} to {given.target}. Untuned source: {floor:.3f} bits per byte; every row random: "
+        f"{ceiling:.3f}. The source tuned in the same way is not measured here, see recovery.py.",
         tuning.budget(given, next(iter(runs.values()))[0]),
         *(smallest(rows, column, floor or 0.0) for column in ("step 0", "end")),
         *(tuning.cost(name, lines) for name, lines in list(runs.items())[-1:]),
@@ -78,14 +78,14 @@ def row(name: str, lines: list[Result], given: argparse.Namespace) -> dict[str, 
 
 
 def smallest(rows: list[dict[str, Any]], column: str, floor: float) -> str:
-    """Which share of the text is within 10 % of all of it, in bits per byte and in bits above the floor."""
+    """Which share of the text is within 10 % of all of it, in bits per byte and in bits above the source."""
     known = [row for row in rows if row["text"] != NO_TEXT and row[column] is not None]
     best = known[-1][column]
     plain = next(row["text"] for row in known if row[column] <= best * (1 + WITHIN))
     above = next(
         row["text"] for row in known if row[column] - floor <= max((best - floor) * (1 + WITHIN), best - floor)
     )
-    return f"{column}: smallest text within {WITHIN:.0%} of all of it: {plain}; by bits above the floor: {above}."
+    return f"{column}: smallest text within {WITHIN:.0%} of all of it: {plain}; by bits above the source: {above}."
 
 
 if __name__ == "__main__":

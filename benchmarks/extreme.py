@@ -4,8 +4,8 @@
 
 The byte vocabulary writes its tokens as SentencePiece does, `<0x41>`, and has no string in common with SmolLM2's; by
 bytes nearly all of it is there, since a byte-level BPE begins with bytes. The move loses no rows, but what the model
-knows to read: it has hardly met a word spelled out. The character vocabulary has the characters that stand at least
-five times in the text, and bytes for the rest.
+knows to read: it has hardly met a word spelled out. The character vocabulary has the characters that occur at least
+five times in the text, and bytes for all others.
 
 All read the same bytes of text as the control, which is the source model tuned in the same way with its own tokenizer;
 a vocabulary of bytes takes about three times the tokens and the time for that. Recovery is the share of the way from
@@ -61,7 +61,7 @@ def main() -> None:
     losses = [{"model": model, **losses_by(lines, POINTS)} for model, lines in by.items()]
     tables.append(("Mean training loss by eighth of the run, nats per token", losses))
     notes = [tuning.budget(given, by["control"][0]), *(reached(row, given) for row in recovered(tables[1][1]))]
-    notes += ["Step 0 of the control is the floor, the untuned source; of the others, the moved model, calibrated."]
+    notes += ["Step 0 of the control is the untuned source; of the others, the moved model, calibrated."]
     report("Extreme divergence", tables, [*notes, *(tuning.cost(*item) for item in by.items())], given.out)
 
 
@@ -74,7 +74,7 @@ def facts(source: Vocabulary, target: Vocabulary, lines: list[Result]) -> dict[s
         "shared by bytes": f"{found.bytes_count:,} ({found.bytes_share:.2%})",
         "bytes per token": mean([line["bytes_per_token"]["all"] for line in lines]),
         "tokens read": lines[0]["tokens"],
-        "every row random (ceiling)": mean([line["ceiling"]["all"] for line in lines]),
+        "every row random": mean([line["ceiling"]["all"] for line in lines]),
         "not calibrated": mean([line["not_calibrated"]["all"] for line in lines]),
     }
 

@@ -187,7 +187,7 @@ def _csls(sides: Sides) -> Space:
 
 
 def copies_of_best(pair: TokenizedPair, space: Space, seed: int) -> Lexicon:
-    """Shared strings copied, the best source row for the rest, a random one where there is no vector."""
+    """Shared strings copied, the best source row for the others, a random one where there is no vector."""
     rows, _ = copied_rows(pair, text_tokens_shared(pair.source, pair.target, "raw"))
     found = find_candidates(space, open_ids(rows, pair.target), pair.source.is_control)
     for target_id, ids, scores in zip(found.target_ids.tolist(), found.candidate_ids, found.scores, strict=True):

@@ -319,7 +319,7 @@ def inject(
             return f"exit code {code}"
         if half:
             return f"left {half[0]}"
-        return _judge(artefact, folder, expected, False, "with room again")
+        return _judge(artefact, folder, expected, False, "with space again")
 
 
 def _judge(artefact: Artefact, folder: Path, expected: bytes, may_refuse: bool, what: str) -> str:

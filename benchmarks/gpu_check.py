@@ -355,7 +355,7 @@ def utilisation(side: Side) -> Found:
     ]  # fmt: skip
     note = "; ".join(f"stage {row['stage']}: {row['tokens_per_second']:,.0f} tokens per second" for row in rows)
     shares = ", ".join(f"{row['utilisation']:.1%}" for row in rows)
-    return {"note": f"{note}; {shares} of the ceiling in {rows[0]['computed_in']}"}
+    return {"note": f"{note}; {shares} of the bare product in {rows[0]['computed_in']}"}
 
 
 Measure = Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], float]

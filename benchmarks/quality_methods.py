@@ -38,7 +38,7 @@ METHODS = {
     "mean": "copies by bytes, other rows the mean row",
     "pieces": "copies by bytes, other rows the mean of their source pieces (FVT)",
     "last-in-mean-out": "copies by bytes; other input rows the last source piece, output rows the mean row",
-    "transplant": "transplant-vocab's rule, written anew",
+    "transplant": "transplant-vocab's rule, reimplemented",
     "tokalign": "TokAlign with relative representations, as its script",
     "tokalign++": "TokAlign++: GloVe, VecMap, CSLS",
     "focus": "FOCUS, ours, shared tokens by bytes",

@@ -10,7 +10,7 @@ is the one to compare with. The same bytes and not the same tokens, see `tuning.
 About half an hour on two cores, by the speeds that it prints. With a GPU, 1,000 steps of 32 sequences: the papers'
 number of steps, and all there is of the default text in these slices, read twice. The papers read 1,000 times
 2,097,152 tokens with a model of 1.01 billion weights; scaled to 134.5 million weights that allows 279 million tokens,
-and the page says what share was used.
+and the page shows what share was used.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def notes(by: dict[str, list[Result]], given: argparse.Namespace) -> list[str]:
     most = max(line["tokens"] for lines in by.values() for line in lines)
     said = [
         tuning.budget(given, by["control"][0]),
-        "Step 0 of the controls is the floor, the untuned source; of the others, the moved model as `make demo` begins "
-        "with it. Random rows: the ceiling. Against the control: the end against the lower end of the two controls.",
+        "Step 0 of the controls is the untuned source; of the others, the moved model as `make demo` begins "
+        "with it. Against the control: the end against the lower end of the two controls.",
         f"Tokens: at most {most:,}, {most / PAPERS_TOKENS:.2%} of the papers' 1,000 steps scaled to this model.",
     ]
     for model in given.targets:

@@ -28,7 +28,7 @@ from tokalign_lab.vocabulary import Vocabulary
 
 BANDS = ((10, 30), (30, 100), (100, 1000))  # uses in the text that the lexicon was made from
 SUFFIX = 3  # bytes
-FEWEST = 10  # rows of a class, to be told
+FEWEST = 10  # rows of a class, to be reported
 
 
 def main() -> None:

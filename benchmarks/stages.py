@@ -5,7 +5,7 @@
 SmolLM2-135M to a 32,000-token SentencePiece vocabulary, aligned by `anchored` and calibrated: one starting model for
 all runs, one text. The rate is the peak of both stages. TokAlign figure 6 has two stages against tuning everything at
 several rates, TokAlign++ figure 9 the share of the first stage, without numbers: 50 to 60 % is best, and tuning
-everything from the start (0 %) ends worse than never tuning the rest (100 %). The last run is the papers' pair of
+everything from the start (0 %) ends worse than never tuning the body (100 %). The last run is the papers' pair of
 rates, 6.4e-4 and then 5e-5, as `adapt` has it by default. About 20 minutes on two cores.
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
     first = next(iter(by.values()))[0]
     notes = [
         tuning.budget(given, first),
-        f"Step 0: the moved model, calibrated. Random rows (ceiling): {mean([x['all'] for x in ceilings]):.3f}.",
+        f"Step 0: the moved model, calibrated. Random rows: {mean([x['all'] for x in ceilings]):.3f}.",
         *(best(ends, rate) for rate in RATES),
         "Same steps and same text, not the same seconds: a step of stage 1 takes less than one of stage 2.",
     ]

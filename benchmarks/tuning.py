@@ -265,7 +265,7 @@ class Bench:
         }
 
     def move_and_tune(self, title: str, target: Vocabulary) -> Result:
-        """Tune a moved model; the result also has "ceiling" and "not_calibrated", its bits before calibration."""
+        """Tune a moved model; the result also has bits of random rows and, as "not_calibrated", before calibration."""
         ceiling = self.ceiling(target)
         place, before = self.start(target)
         return {**self.tune(title, place, target), "ceiling": ceiling, "not_calibrated": before}
@@ -285,7 +285,7 @@ def benches(given: argparse.Namespace) -> Iterator[Bench]:
 
 
 def _adapt(folder: Path, settings: AdaptSettings) -> Result:
-    """Do a run in this process, and sum up what it told; its weights are not kept."""
+    """Do a run in this process, and summarise its events; its weights are not kept."""
     run = RunFolder(folder)
     given = run.info()["settings"]
     stopped = None
@@ -342,7 +342,7 @@ def budget(given: argparse.Namespace, one: Result) -> str:
         f"Every run reads the same {one['bytes']:,} bytes of text, in equal parts {', '.join(SLICES)} as far as there "
         f"is text, in {given.steps:,} steps of {given.batch_size} sequences; {given.seeds} seed"
         f"{'s' if given.seeds > 1 else ''} (of the text, the passages measured, the lexicon and the order); "
-        f"{given.bytes:,} held-out bytes a slice. Device: {device_of(given)}."
+        f"{given.bytes:,} held-out bytes per slice. Device: {device_of(given)}."
     )
 
 

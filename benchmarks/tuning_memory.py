@@ -1,4 +1,4 @@
-"""Memory of tuning: what the estimate says before it begins, compared with what the process held.
+"""Memory of tuning: the estimate before it begins, compared with what the process held.
 
     python benchmarks/tuning_memory.py --out benchmarks/results/tuning_memory.jsonl
 

@@ -82,7 +82,7 @@ def ours_checkpointing(model: str, stage: int, steps: int, batch: int, length: i
 
 
 def ours_one_by_one(model: str, stage: int, steps: int, batch: int, length: int) -> dict[str, Any]:
-    """`adapt` with the same sequences a step, one at a time."""
+    """`adapt` with the same sequences per step, one at a time."""
     return ours(model, stage, steps, 1, length, gradient_accumulation_steps=batch)
 
 

@@ -5,7 +5,7 @@
 - Kernel: SmolLM2's tokenizer to Gemma 3's, aligned on 3 MB of text. Panels are made without a page, behind a comm that
   counts what would be sent. A search, a sort and a selection are what a key or a click does, until the last message.
 - Page: the same panels in JupyterLab in Chromium, drawn by software (no GPU): from Run to a table with rows, a box
-  over 20,000 points until the partners are lit, the heap of the page, and what 1,000 updates leave behind.
+  over 20,000 points until the partners are highlighted, the heap of the page, and what 1,000 updates leave behind.
 
 About six minutes on two cores; run it alone.
 """
@@ -146,7 +146,7 @@ def kernel(folder: str) -> dict[str, Any]:
 
 
 def _in_callbacks(state: Any, drawn: dict[str, Any]) -> list[dict[str, Any]]:
-    """Time what the kernel's own thread does before it can take the next click; the rest goes on behind it."""
+    """Time the work of the kernel's own thread until the next click; other work continues in the background."""
     from tokalign_lab.widgets.common.state import Query
 
     actions: dict[str, Callable[[], Any]] = {
@@ -274,7 +274,7 @@ def _drive(lab: Any, rows: dict[str, float]) -> None:
         " return d.slice(2, 4).filter((t) => t.x && t.x.length > 1000).length >= 2; }",
         timeout=180_000,
     )
-    rows["box over 20,000 points: from release to the partners lit, s"] = time.perf_counter() - started
+    rows["box over 20,000 points: from release to the partners highlighted, s"] = time.perf_counter() - started
     for when in ("first", "next"):  # what is kept once is not growth
         before = heap()
         run_cell(3)

@@ -1,4 +1,4 @@
-"""What share of a machine's arithmetic tuning uses: model FLOP utilisation of both stages, and the ceiling.
+"""What share of a machine's arithmetic tuning uses: model FLOP utilisation of both stages, and its reference.
 
     python benchmarks/utilisation.py [--model FOLDER] [--batch-size N] [--sequence-length N] [--gradient-checkpointing]
 
@@ -9,7 +9,7 @@ does: with B weights in the body's matrices, V d in the head, L layers, attentio
     stage 1, a token     4 B + 6 V d + 12 L h s      no gradients of the body's weights
 
 Attention is counted whole there; a causal kernel needs half of it, and the last column counts that half only.
-Work that gradient checkpointing does twice is not counted, so it lowers the share. The ceiling is a product of two
+Work that gradient checkpointing does twice is not counted, so it lowers the share. The reference is a product of two
 large square matrices on the same device in the same process, in the format that the run computes in, measured before
 and after: the better one of both counts.
 
@@ -33,8 +33,8 @@ from tokalign_lab.adaptation.trainer import computes_in_bf16
 from tokalign_lab.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
 
-SIDES = {"cpu": 4096, "cuda": 16384}  # of the matrices that measure the ceiling
-SECONDS = 2.0  # how long the ceiling is measured
+SIDES = {"cpu": 4096, "cuda": 16384}  # of the matrices of the reference
+SECONDS = 2.0  # how long the reference is measured
 
 
 def flops_per_token(model: Any, stage: int, length: int) -> tuple[float, float]:
@@ -54,7 +54,7 @@ def flops_per_token(model: Any, stage: int, length: int) -> tuple[float, float]:
     return float((4 if stage == 1 else 6) * body + 6 * head.weight.numel()), float(attention)
 
 
-def ceiling(device: torch.device, dtype: torch.dtype) -> float:
+def bare_product(device: torch.device, dtype: torch.dtype) -> float:
     """FLOPs per second of a product of two square matrices."""
     side = SIDES[device.type]
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -76,14 +76,14 @@ def _wait(device: torch.device) -> None:
 def utilisation(
     model_name: str, stage: int, steps: int, batch: int, length: int, checkpointing: bool, text: str = "default"
 ) -> dict[str, Any]:
-    """Tune for some steps, and compare the median one with the ceiling."""
+    """Tune for some steps, and compare the median one with the reference."""
     device = pick_device()
     settings = settings_of(stage, steps, batch, length)
     dtype = torch.bfloat16 if computes_in_bf16(settings, device) else torch.float32
     weights, attention = flops_per_token(load_model(model_name, device=torch.device("cpu")), stage, length)
-    before = ceiling(device, dtype)
+    before = bare_product(device, dtype)
     speeds = ours(model_name, stage, steps, batch, length, text, gradient_checkpointing=checkpointing)["speeds"]
-    most = max(before, ceiling(device, dtype))
+    most = max(before, bare_product(device, dtype))
     speed = statistics.median(speeds[1:])  # the first step also sets things up
     needed = weights + attention
     return {
@@ -93,7 +93,7 @@ def utilisation(
         "tokens_per_second": speed,
         "GFLOP_per_token": needed / 1e9,
         "TFLOP_per_second": needed * speed / 1e12,
-        "ceiling_TFLOP_per_second": most / 1e12,
+        "bare_product_TFLOP_per_second": most / 1e12,
         "utilisation": needed * speed / most,
         "half_of_attention_counted": (needed - attention / 2) * speed / most,
         "peak_GPU_GB": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else "",
@@ -127,7 +127,7 @@ def main() -> None:
     again = ", gradient checkpointing" if given.gradient_checkpointing else ""
     notes = [
         f"{given.steps} steps of {given.batch_size} sequences of {given.sequence_length} tokens{again}; on a processor "
-        f"{given.threads} threads. Speed is the median step's, the first left out; the ceiling is the best product of "
+        f"{given.threads} threads. Speed is the median step's, the first left out; the bare product is the best of "
         "two square matrices before and after.",
         "What a stage needs besides its matrix products (softmax, norms, AdamW) is not counted.",
     ]

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # What not to write, as a pattern, and what to write.
 AVOID = {
     r"\btwins?\b": "shared token; held-out shared token",
-    r"\b(bits|nats|bytes|tokens|sequences) an? (byte|token|second|step|slice|position)\b": "bits per byte, tokens per second",
+    r"\b(bits|nats|bytes|tokens|sequences) an? (byte|token|second|step|slice|position)\b": "bits per byte",
     r"\b(floors?|ceilings?)\b": "source model (reference); random rows",
     r"\bbeside\b": "compared with; next to",
     r"\banew\b": "again; rebuild",
@@ -74,7 +74,11 @@ def notebooks() -> Iterator[tuple[str, str]]:
 def sentences(source: str) -> list[str]:
     """Return docstrings, comments, and strings of more than one word of a program."""
     plain = "\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))
-    found = [node.value for node in ast.walk(ast.parse(plain)) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    found = [
+        node.value
+        for node in ast.walk(ast.parse(plain))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
     tokens = tokenize.generate_tokens(io.StringIO(plain).readline)
     found += [token.string for token in tokens if token.type == tokenize.COMMENT]
     return [re.sub(r"`[^`\n]*`", "", text) for text in found if " " in text.strip()]
@@ -112,7 +116,12 @@ def test_pages_and_notebooks_are_in_plain_english(name: str, text: str) -> None:
 
 
 def test_clean_packages_stay_clean() -> None:
-    found = [(str(path.relative_to(ROOT)), hit) for package, path, text in programs() if package not in NOT_CLEAN for hit in hits(text)]
+    found = [
+        (str(path.relative_to(ROOT)), hit)
+        for package, path, text in programs()
+        if package not in NOT_CLEAN
+        for hit in hits(text)
+    ]
     assert found == []
 
 

@@ -1,4 +1,4 @@
-"""Plots of the result pages, in one style: SVG, black on white, told apart by marker and line, not by colour alone."""
+"""Plots of the result pages, in one style: SVG, black on white, distinguished by marker and line, not by colour alone."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def lines(
     levels: Mapping[str, float] | None = None,
     log: tuple[bool, bool] = (False, False),
 ) -> None:
-    """Draw curves; `levels` are horizontal lines with a name, `log` says which axes are logarithmic."""
+    """Draw curves; `levels` are horizontal lines with a name, `log` makes axes logarithmic."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.2, 4), layout="constrained")
         for place, (name, (xs, ys)) in enumerate(series.items()):

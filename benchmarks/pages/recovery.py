@@ -280,8 +280,8 @@ def row_moves(raw: Raw) -> Page:
 def demo(raw: Raw) -> Page:
     rows = {row["model"]: row for row in raw.table("Bits per UTF-8")}
     names = {
-        "source, own tokenizer (floor)": "source, own tokenizer",
-        "shared bytes copied, the rest by pieces": "copies and pieces",
+        "source, own tokenizer": "source, own tokenizer",
+        "shared bytes copied, others by pieces": "copies and pieces",
         "rearranged by tokalign": "`tokalign`",
         "rearranged by anchored": "`anchored`",
         "rearranged by anchored, calibrated": "`anchored`, calibrated",
@@ -292,9 +292,9 @@ def demo(raw: Raw) -> Page:
         import plots
 
         titles = {
-            "every row random (ceiling)": "random rows",
-            "shared bytes copied, the rest random": "copies, others random",
-            "shared bytes copied, the rest the mean row": "copies, others mean",
+            "every row random": "random rows",
+            "shared bytes copied, others random": "copies, others random",
+            "shared bytes copied, others the mean row": "copies, others mean",
             **{name: title.replace("`", "") for name, title in names.items()},
         }
         chosen = sorted(titles, key=lambda name: -rows[name]["all"])
@@ -311,7 +311,7 @@ def demo(raw: Raw) -> Page:
         "The demo",
         "What does the whole pipeline give on one pair in a quarter of an hour?",
         f"Not the source's level: {digits(last['all'])} bits per byte after 100 steps, from {digits(first['all'])} before tuning, where "
-        f"the source has {digits(rows['source, own tokenizer (floor)']['all'])}; stage 1 alone gained nothing ({digits(stage1['all'])}).",
+        f"the source has {digits(rows['source, own tokenizer']['all'])}; stage 1 alone gained nothing ({digits(stage1['all'])}).",
         draw,
         "Bits per byte of held-out text by way of making the rows.",
         ["model", "all", "prose", "code", "interface texts"],

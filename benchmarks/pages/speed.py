@@ -247,7 +247,7 @@ def compression(raw: Raw) -> Page:
 def ui(raw: Raw) -> Page:
     kernel = {row["what"]: row for row in raw.table("In the kernel")}
     page = {row["what"]: row["value"] for row in raw.table("In the page")}
-    box = page["box over 20,000 points: from release to the partners lit, s"]
+    box = page["box over 20,000 points: from release to the partners highlighted, s"]
     slowest = max(row["ms"] for name, row in kernel.items() if name.startswith(("search", "filter", "sort", "regular")))
     usual = [
         ("lexicon: first rows after Run, s", page["lexicon: from Run to a table with rows, s"], "3"),

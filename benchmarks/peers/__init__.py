@@ -66,7 +66,7 @@ def run_tokensurgeon(python: Path, source_model: Any, source: Path, donor_model:
     Parameters
     ----------
     python
-        The peers' interpreter; the program lies beside it.
+        The peers' interpreter; the program is next to it.
     source_model, donor_model
         Loaded in float32; mergekit keeps the dtype that it reads.
     source, donor

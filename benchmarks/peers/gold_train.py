@@ -6,11 +6,11 @@
 GOLD aligns the bytes of student and teacher tokens and compares their distributions: tokens that both write alike by
 the generalised Jensen-Shannon divergence (`beta` 0: forward KL), the others by the sorted probabilities (ULD, hybrid).
 It can do so for byte-level tokenizers only. With a SentencePiece one (Gemma) it raises NotImplementedError, and its
-configuration says to turn the alignment off: then it is ULD of 2024, comparing sorted probabilities place by place,
-though the n-th token of one is not the n-th of the other. `losses.json` says which of the two it was.
+configuration turns the alignment off: then it is ULD of 2024, comparing sorted probabilities place by place,
+though the n-th token of one is not the n-th of the other. `losses.json` shows which of the two it was.
 The student keeps its own tokenizer and learns from the text only, nothing it writes itself (`lmbda` 0), with
-cross entropy beside the divergence, as our loss has. GOLD takes no packed blocks: each passage is an example of its
-own, its first words the prompt that is not learnt from.
+cross entropy in addition to the divergence, as our loss has. GOLD takes no packed blocks: each passage is an example
+of its own, and its first words are the prompt, which is not learnt from.
 """
 
 from __future__ import annotations

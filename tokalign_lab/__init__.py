@@ -5,7 +5,7 @@
 >>> tl.overlap(source, target).bytes_count
 21873
 
-The names below are the public surface; each lives in the room that its module's name says, and is imported when it
+The names below are the public surface; each is in the module that its path names, and is imported when it
 is first used, so that `import tokalign_lab` costs nothing.
 """
 

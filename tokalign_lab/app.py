@@ -47,7 +47,7 @@ def serve(
     browser
         Whether to open one.
     say
-        Told the address.
+        Called with the address.
 
     Returns
     -------

@@ -71,7 +71,7 @@ class Corpus:
         return hash_of([self.text_hash.encode(), self.vocabulary_fingerprint.encode()])
 
     def counts(self, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Count how often each id stands in the text: shape (size,), int64."""
+        """Count how often each id occurs in the text: shape (size,), int64."""
         return np.bincount(self.ids, minlength=size).astype(np.int64)
 
     @classmethod

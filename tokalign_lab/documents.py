@@ -44,9 +44,9 @@ class Document:
     group : str
         What it belongs to; train and held-out parts share no group.
     slice : str
-        "prose", "code" or a language code; scores are also told by slice.
+        "prose", "code" or a language code; scores are also reported by slice.
     split : str or None
-        "train" or "held_out" where the text itself says so.
+        "train" or "held_out" where the text itself names its part.
     """
 
     text: str
@@ -273,7 +273,7 @@ def _read_parquet(path: Path, name: str) -> Iterator[Document]:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"'{path}' is not a readable Parquet file ({error}); write it anew.") from error
+        raise InputError(f"'{path}' is not a readable Parquet file ({error}); write it again.") from error
     if "text" not in file.schema_arrow.names:
         raise InputError(
             f"'{path}' has no column 'text' (it has {', '.join(file.schema_arrow.names)}); rename the one that has it."

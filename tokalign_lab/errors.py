@@ -50,7 +50,7 @@ def require_extra(extra: str, package: str, what: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what another library's error says, cut to one line that fits into a sentence of ours."""
+    """Return the message of another library's error, cut to one line that fits into a sentence of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

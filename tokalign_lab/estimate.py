@@ -2,7 +2,7 @@
 
 Every figure is a rate that was measured, times a size that is known beforehand. The rates come from a two-core machine
 that also did other work, so the estimate is on the long side there and longer than need be on a better machine; it
-says "about" and means within a factor of two. GloVe vectors that were trained on the same text before come from the
+shows "about": right within a factor of two. GloVe vectors that were trained on the same text before come from the
 cache and cost nothing, which the estimate does not know.
 """
 
@@ -116,9 +116,9 @@ def estimate(
         steps["comparing tokens"] = SEARCH_S_PER_TOKEN * tokens
     steps["making rows"] = ROWS_S_PER_TOKEN * tokens
     steps["scoring"] = SCORE_S_PER_DOCUMENT * min(MOST_SCORED, FEWEST_SCORED + SCORED_PER_MB * megabytes)
-    if method.space is not None:  # hides shared tokens and looks again; GloVe is not trained anew
+    if method.space is not None:  # hides shared tokens and looks again; GloVe is not trained again
         again = vectors if method.trains == "anchored" else 0.0
-        steps["looking for hidden twins"] = again + SEARCH_S_PER_TOKEN * tokens
+        steps["looking for held-out shared tokens"] = again + SEARCH_S_PER_TOKEN * tokens
     if model_bytes:
         steps["rearranging"] = REARRANGE_S + REARRANGE_S_PER_GB * model_bytes / 1e9
     memory = MEMORY_BYTES + ENCODER_BYTES + MEMORY_PER_TOKEN * tokens + MEMORY_PER_MB * megabytes

@@ -1,13 +1,13 @@
 """Token vectors drawn on a plane: PCA at once, UMAP when there is time for it.
 
 Two vocabularies are two clouds. Where both live in one space (the anchored vectors), one layout is fitted to both
-together (`shared`), so that a token and its twin fall on the same place of their maps. Where they do not, each cloud
+together (`shared`), so that a shared token has the same place on both maps. Where they do not, each cloud
 gets its own layout, and the second is turned (rotated or mirrored, never stretched) so that pairs of the lexicon lie
 alike; a layout has no up or down of its own.
 
 Vectors are scaled to unit length first, because neighbours are judged by cosine everywhere else. PCA uses all rows.
 UMAP is fitted on a seeded sample, for it takes minutes on a whole vocabulary; every other token is put at the
-weighted mean of its nearest fitted tokens, which says less about it, so `Projection.fitted` marks which are which.
+weighted mean of its nearest fitted tokens, which is less exact, so `Projection.fitted` marks which are which.
 
 Results are stored in the cache folder by the hash of the vectors and parameters. Layouts of runs whose vectors are not
 stored come with the package (`SHIPPED`).
@@ -262,7 +262,7 @@ class _Epochs(io.StringIO):
         self._progress = progress
 
     def write(self, text: str) -> int:
-        """Tell how many epochs are done, where `text` says so."""
+        """Report how many epochs are done, if `text` contains that."""
         done, _, of = text.strip().partition("/")
         if done.isdigit() and of.isdigit():
             share = FOUND_NEIGHBOURS + (1 - FOUND_NEIGHBOURS) * int(done) / max(int(of), 1)

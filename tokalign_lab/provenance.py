@@ -1,4 +1,4 @@
-"""What every artefact says about its making: the time, and the versions of the packages that made it."""
+"""What every artefact records about its making: the time, and the versions of the packages that made it."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def script_of(token: bytes) -> str:
 
 
 WITHOUT_LETTERS = ("digits", "whitespace", "symbols", "bytes")
-"""What `script_of` says of tokens that are in no script."""
+"""What `script_of` returns for tokens that are in no script."""
 _SCRIPT_OF_WORD = {"Cjk": "Han", "Katakana-Hiragana": "Katakana", "Masculine": "Latin", "Feminine": "Latin"}
 _WIDTHS = ("FULLWIDTH", "HALFWIDTH")
 # Letters and marks of no script: mathematical alphabets, modifier letters, combining accents, variation selectors.

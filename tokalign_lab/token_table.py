@@ -1,4 +1,4 @@
-"""What a tokenizer says about its ids, as plain values that fit in a file of a few hundred kilobytes.
+"""What a tokenizer knows about its ids, as plain values that fit in a file of a few hundred kilobytes.
 
 Reading this off a tokenizer of a quarter of a million tokens takes seconds and needs transformers; reading it from the
 file takes a fraction of a second. Labels, overlap, scripts and a lexicon's table need no more than this, so the file

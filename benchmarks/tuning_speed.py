@@ -124,7 +124,7 @@ def plain(model_name: str, stage: int, steps: int, batch: int, length: int) -> d
             output_dir=folder,
             max_steps=steps,
             per_device_train_batch_size=batch,
-            learning_rate=settings.learning_rate_stage1 if stage == 1 else settings.learning_rate_stage2,
+            learning_rate=settings.learning_rate_stage1 if stage == 1 else settings.rates()[1],
             lr_scheduler_type="cosine",
             warmup_steps=int(steps * settings.warmup_ratio),
             weight_decay=0.0,

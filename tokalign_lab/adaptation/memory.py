@@ -195,7 +195,7 @@ def check_memory(
 
     size = ModelSize.of(model)
     helper = ModelSize.of(settings.teacher).weights if settings.teacher and not settings.distillation_top_k else 0
-    helper = size.weights if settings.losses else helper  # the source is about as large
+    helper = size.weights if settings.source_losses else helper  # the source is about as large
     sharing = processes if device.type == "cpu" else 1
     bound = device_memory(device) if limit is None else limit * GB
 

@@ -21,22 +21,30 @@ class Recipe:
         What it does, in one sentence.
     settings : dict
         Where it differs from the defaults of `AdaptSettings`.
+    losses : dict of str to float
+        Losses from the source model and their weights, where the settings name none.
     """
 
     title: str
     settings: dict[str, Any] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
 
 
 DEFAULT = "recover"
 RECIPES: dict[str, Recipe] = {
-    DEFAULT: Recipe("Train rows and body together from the first step, at rates for little text; keep the best step."),
+    DEFAULT: Recipe(
+        "Train rows and body together at rates for little text, on the text and on what the source model predicts of "
+        "it; keep the best step. Where the source model is not known, on the text alone.",
+        losses={"prefix": 1.0, "branches": 1.0},
+    ),
+    "text": Recipe("As recover, on the text alone."),
     "alm": Recipe(
         "As recover, with approximate likelihood matching from the source model (arXiv 2503.20083).",
-        {"losses": {"likelihood": 1.0}},
+        losses={"likelihood": 1.0},
     ),
     "states": Recipe(
         "As recover, with the source's hidden states after a third of the layers as targets.",
-        {"losses": {"states": 1.0}},
+        losses={"states": 1.0},
     ),
     "papers": Recipe(
         "TokAlign: half of the steps on rows and head at 6.4e-4, then the whole model at 5e-5; keep the last step.",
@@ -44,7 +52,6 @@ RECIPES: dict[str, Recipe] = {
             "stage1_share": 0.5,
             "learning_rate_stage1": 6.4e-4,
             "learning_rate_stage2": 5e-5,
-            "learning_rate_rows": None,
             "head_floor": False,
             "warmup_ratio": 0.03,
             "gradient_clip": 0.3,

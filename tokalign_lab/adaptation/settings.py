@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from tokalign_lab.adaptation.recipes import DEFAULT, settings_of
+from tokalign_lab.adaptation.recipes import DEFAULT, RECIPES, settings_of
 from tokalign_lab.errors import InputError
 from tokalign_lab.settings.fields import option, required
 from tokalign_lab.settings.kinds import MeasuredSettings, MeasuredTextSettings
@@ -22,7 +22,15 @@ from tokalign_lab.settings.kinds import MeasuredSettings, MeasuredTextSettings
 Direction = Literal["forward", "reverse"]
 # What the Hugging Face trainer calls its trackers, and the packages of which each needs one.
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
-SOURCE_LOSSES = ("likelihood", "shared", "prefix", "states", "values")  # see adaptation.recovery.objective.Objective
+RATE_ROWS, RATE_BODY = 3e-4, 1e-4  # peaks for 128 tokens per step
+SOURCE_LOSSES = (
+    "likelihood",
+    "shared",
+    "prefix",
+    "branches",
+    "states",
+    "values",
+)  # see `Objective`
 
 
 @dataclass(frozen=True)
@@ -60,20 +68,25 @@ class AdaptSettings(MeasuredSettings):
     subject = "Tuning"
 
     recipe: str = option(
-        DEFAULT, "How to recover: recover, alm, states, or papers for the two stages and rates of the papers."
+        DEFAULT,
+        "How to recover: recover, text (without the source), alm, states, or papers (their stages and rates).",
     )
     steps: int = option(100, "Optimiser steps of both stages together.", least=1)
     stage1_share: float = option(
         0.0, "Share of the steps that train only the embeddings and the head, before all train.", least=0, most=1
     )
     learning_rate_stage1: float = option(6.4e-4, "Peak learning rate of stage 1, on a cosine schedule.", above=0)
-    learning_rate_stage2: float = option(
-        2e-4,
-        "Peak learning rate of stage 2, on a cosine schedule. For n tokens per step, 2e-4 times the root of n / 512.",
+    learning_rate_stage2: float | None = option(
+        None,
+        "Peak learning rate of stage 2, on a cosine schedule; by default 1e-4 times the root of n / 128, where a step "
+        "reads n tokens.",
         above=0,
     )
     learning_rate_rows: float | None = option(
-        6e-4, "Peak learning rate of embeddings and head in stage 2; that of stage 2 where it is none.", above=0
+        None,
+        "Peak learning rate of embeddings and head in stage 2; by default three times the default of stage 2, or "
+        "learning_rate_stage2 where that is given.",
+        above=0,
     )
     head_floor: bool = option(
         True,
@@ -125,7 +138,8 @@ class AdaptSettings(MeasuredSettings):
     )
     losses: dict[str, float] = option(
         {},
-        "A loss from the source model and its weight: likelihood (ALM), shared, prefix, states or values, as states=1.",
+        "A loss from the source model and its weight, as states=1: likelihood (ALM), shared, prefix, branches, states "
+        "or values. By default the recipe's, but for a run with a teacher or with documents apart.",
         least=0,
     )
     distillation_weight: float = option(1.0, "Weight of the divergence from the teacher; the next-token loss has 1.")
@@ -173,10 +187,22 @@ class AdaptSettings(MeasuredSettings):
         """
         return super().from_dict({**settings_of(values.get("recipe", DEFAULT)), **values})
 
+    def rates(self, processes: int = 1) -> tuple[float, float]:
+        """Return the peak learning rates of stage 2: of embeddings and head, and of the body.
+
+        Without rates of their own they grow with the root of the tokens per step, since Adam's steps grow less noisy so
+        (Malladi et al. 2022). Measured with 128 and 512 tokens per step (docs/decisions/0016-recovery-defaults.md).
+        """
+        root = math.sqrt(self.sequences(processes) * self.sequence_length / 128)
+        body = self.learning_rate_stage2 or RATE_BODY * root
+        return self.learning_rate_rows or self.learning_rate_stage2 or RATE_ROWS * root, body
+
     @property
-    def rates(self) -> tuple[float, float]:
-        """Peak learning rates of stage 2: of embeddings and head, and of the body."""
-        return self.learning_rate_rows or self.learning_rate_stage2, self.learning_rate_stage2
+    def source_losses(self) -> dict[str, float]:
+        """Losses from the source model and their weights: those that are set, or else the recipe's."""
+        if self.losses or self.teacher or not self.cross_documents:
+            return self.losses
+        return RECIPES[self.recipe].losses
 
     @property
     def distillation(self) -> DistillationSettings:

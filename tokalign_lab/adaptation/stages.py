@@ -39,12 +39,12 @@ class Stage:
     learning_rate: float
 
 
-def plan_stages(settings: AdaptSettings) -> list[Stage]:
-    """List the stages that have any steps, in order."""
+def plan_stages(settings: AdaptSettings, processes: int = 1) -> list[Stage]:
+    """List the stages that have any steps, in order; `processes` share the work."""
     first = round(settings.steps * settings.stage1_share)
     stages = [
         Stage(1, 0, first, settings.learning_rate_stage1),
-        Stage(2, first, settings.steps - first, settings.learning_rate_stage2),
+        Stage(2, first, settings.steps - first, settings.rates(processes)[1]),
     ]
     return [stage for stage in stages if stage.steps]
 

@@ -38,6 +38,8 @@ from tokalign_lab.adaptation.guard import Guard
 from tokalign_lab.adaptation.loss import ChunkedLoss
 from tokalign_lab.adaptation.probes import Probe, all_probes, answered
 from tokalign_lab.adaptation.processes import Processes, is_sharded
+from tokalign_lab.adaptation.recipes import DEFAULT
+from tokalign_lab.adaptation.recovery.branches import reads_branches
 from tokalign_lab.adaptation.recovery.objective import Objective, RecoveryLoss
 from tokalign_lab.adaptation.recovery.source import SourceTeacher, source_name
 from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
@@ -114,7 +116,7 @@ def adapt(
     processes = Processes(pick_device(device))
     emit, interrupt = _voice(processes, emit, interrupt)
     root = folder / "checkpoints"
-    stages = plan_stages(settings)
+    stages = plan_stages(settings, processes.count)
     tuned = folder / "model"
     if resume and is_finished(root, tuned):  # killed after its end
         if processes.is_first:
@@ -150,8 +152,8 @@ def adapt(
     if taught_by is not None and done < settings.steps:
         teaching = prepare_teaching(settings, taught_by, vocabulary, mix, processes, emit, interrupt)
     source = None
-    if settings.losses and done < settings.steps:
-        source = SourceTeacher.of(model_name, vocabulary, processes.device)
+    if settings.source_losses and done < settings.steps:
+        source = _source_of(model_name, vocabulary, settings, processes, emit)
     if resume:
         emit({"kind": "resumed", "step": done})
     emit(_coverage(run, stages, held_out))
@@ -243,17 +245,20 @@ class _Run:
         with ExitStack() as stack:
             stack.callback(model.register_forward_pre_hook(without_cache, with_kwargs=True).remove)
             parts: Callable[[], dict[str, float]] = dict
+            also = torch.zeros(0, dtype=torch.int64)  # ids that a loss writes, whether the text has them or not
             if teaching is not None:
                 parts = stack.enter_context(DistilledLoss(model, head, teaching, self.processes)).means
             elif source is not None:
                 objective = _objective(settings, model)
                 loss = RecoveryLoss(model, head, source, self.vocabulary, objective, self.processes)
                 parts = stack.enter_context(loss).means
+                also = loss.opening_ids
             elif head.in_chunks:
                 stack.enter_context(ChunkedLoss(model, head))
             used = None
             if can_use_rows(model, settings.weight_decay) and not is_sharded():
-                used = UsedRows(model, torch.from_numpy(data.ids(self.vocabulary.size)))
+                ids = torch.from_numpy(data.ids(self.vocabulary.size))
+                used = UsedRows(model, torch.unique(torch.cat([ids, also])))
                 stack.callback(used.close)
             self._train(model, stage, checkpoint, data, used, parts)
         if not is_sharded():
@@ -308,7 +313,7 @@ class _Run:
         )
         model.config.use_cache = cached
         trainer.used_rows = used
-        rows_rate, body_rate = settings.rates
+        rows_rate, body_rate = settings.rates(self.processes.count)
         trainer.rows_rate = rows_rate if stage.number == 2 and rows_rate != body_rate else None
         if settings.head_floor and stage.number == 2 and not is_sharded():
             trainer.head_rows = torch.from_numpy(data.ids(self.vocabulary.size))
@@ -347,10 +352,40 @@ def _probes_of(model_name: str, device: torch.device) -> list[Probe]:
         return all_probes()
 
 
+def _source_of(
+    model_name: str, vocabulary: Vocabulary, settings: AdaptSettings, processes: Processes, emit: Emit
+) -> SourceTeacher | None:
+    """Load the source as teacher; none where the default recipe does not find it.
+
+    An event says which losses are used (`losses`), and why there are none (`reason`).
+
+    Raises
+    ------
+    InputError
+        If losses from the source were asked for and it cannot be loaded.
+    """
+    source, reason = None, ""
+    try:
+        source = SourceTeacher.of(model_name, vocabulary, processes.device)
+    except InputError as error:
+        if settings.losses or settings.recipe != DEFAULT:
+            raise
+        reason = str(error)
+    emit({"kind": "source", "losses": settings.source_losses if source else {}, "reason": reason})
+    return source
+
+
 def _objective(settings: AdaptSettings, model: PreTrainedModel) -> Objective:
-    """Return the losses that the settings name; states and values are compared after a third of the layers (MATT)."""
+    """Return the losses that the settings name; states and values are compared after a third of the layers (MATT).
+
+    Losses in nats per predicted token are added as they are. Others have units of their own, so they are balanced.
+    """
     third = max(1, round(model.config.get_text_config().num_hidden_layers / 3))
-    return replace(Objective(state_layers=(third,), value_layer=third, balanced=True), **settings.losses)  # type: ignore[arg-type]
+    losses = dict(settings.source_losses)
+    if losses.get("branches") and not settings.losses and not reads_branches(model, settings.sequence_length):
+        del losses["branches"]
+    balanced = not losses.keys() <= {"shared", "prefix", "branches"}
+    return replace(Objective(state_layers=(third,), value_layer=third, balanced=balanced), **losses)  # type: ignore[arg-type]
 
 
 def _coverage(run: _Run, stages: Sequence[Stage], held_out: Sequence[Document]) -> dict[str, Any]:

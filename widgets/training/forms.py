@@ -74,7 +74,7 @@ def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
         settings = AdaptSettings.from_dict({})
     return (
         settings.to_dict()
-        | {"learning_rate_rows": settings.rates[0]}
+        | dict(zip(("learning_rate_rows", "learning_rate_stage2"), settings.rates(), strict=True))
         | {name: value for name, value in given.items() if value is not None}
     )
 

@@ -4,29 +4,23 @@ Both have read the same bytes before and predict over different vocabularies. Tw
 
 - `SharedTokens`: at places where the next token of both is the same bytes, over the tokens that both have, each side
   renormalised to them ("strict 1:1 positions", arXiv 2610.08448).
-- `PrefixTokens`: the probability of each of the source's tokens goes to the student's token that a text which begins so
-  begins with: the longest whose bytes begin the token's bytes (arXiv 2607.22334). A source token does not tell the
-  student's first token where the student has a longer token that begins with the same bytes and the source writes that
-  one's bytes beginning with this very token. A place counts as exact where such tokens have at most 1 % of the source's
-  probability; the others are left out.
+- `Expected`: the probability of each of the source's tokens goes to the student's token that its bytes begin with when
+  the student writes them (see `pieces`; arXiv 2607.22334 takes the longest token that is a prefix). This is not exact
+  where the student has a longer token that begins with the source's.
 
-Both are `loss.Term`s. The divergence is KL(source || student) or its reverse.
+Both are used by `ComparedNext`, a `loss.Term`.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from tokalign_lab.adaptation.distillation import LivePredictions
-from tokalign_lab.adaptation.recovery.byte_alignment import Bools, Ints, tokenize
 from tokalign_lab.adaptation.settings import DistillationSettings
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.vocabulary import Vocabulary, shared_tokens
-
-INEXACT = 0.01  # of the source's probability, at most, at a place that counts as exact
 
 
 class Compared(Protocol):
@@ -53,7 +47,7 @@ class Compared(Protocol):
 def shared_ids(student: Vocabulary, source: Vocabulary) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the ids of tokens that both have, by bytes or by role, each once: student, source, int64 (n,)."""
     found = shared_tokens(source, student)
-    mine_of = {yours: mine for mine, yours in _separators(student, source)}
+    mine_of = {yours: mine for mine, yours in separators(student, source)}
     for mine, yours in zip(found.target_ids.tolist(), found.source_ids.tolist(), strict=True):
         mine_of.setdefault(yours, mine)
     pairs = sorted((mine, yours) for yours, mine in mine_of.items())
@@ -61,8 +55,8 @@ def shared_ids(student: Vocabulary, source: Vocabulary) -> tuple[torch.Tensor, t
     return mine, yours
 
 
-def _separators(student: Vocabulary, source: Vocabulary) -> list[tuple[int, int]]:
-    """Pair bos with bos and eos with eos, each token once; eos where one token is both."""
+def separators(student: Vocabulary, source: Vocabulary) -> list[tuple[int, int]]:
+    """Pair the ids of bos with bos and eos with eos (student, source), each token once; eos where one token is both."""
     mine_of: dict[int, int] = {}
     for role in ("eos", "bos"):
         if role in student.roles and role in source.roles and student.roles[role] not in mine_of.values():
@@ -108,109 +102,29 @@ class SharedTokens:
         return kl * t * t, whole.index_copy_(1, self._mine, gradient.mul_(t))  # T^2 / T
 
 
-class PrefixMap:
-    """Which of the student's tokens each of the source's tokens begins with.
-
-    Attributes
-    ----------
-    to : torch.Tensor
-        int64 (source.size,): a student's id; 0 where there is none.
-    exact : torch.Tensor
-        Bool (source.size,): the token tells the student's token for certain.
-    """
-
-    def __init__(self, student: Vocabulary, source: Vocabulary) -> None:
-        begun = _with_longer(student, source)
-        to = np.zeros(source.size, dtype=np.int64)
-        exact = np.zeros(source.size, dtype=bool)
-        longest = max((len(token) for token in student.token_bytes if token), default=0)
-        for yours, token in enumerate(source.token_bytes):
-            if not token:
-                continue
-            for size in range(min(len(token), longest), 0, -1):
-                mine = student.id_of_bytes(token[:size])
-                if mine is not None:
-                    to[yours], exact[yours] = mine, not begun[yours]
-                    break
-        for mine, yours in _separators(student, source):
-            to[yours], exact[yours] = mine, True
-        self.to, self.exact = torch.from_numpy(to), torch.from_numpy(exact)
-
-
-def _with_longer(student: Vocabulary, source: Vocabulary) -> Bools:
-    """Tell of each source token whether a longer token of the student is written beginning with it, bool (size,)."""
-    begun = np.zeros(source.size, dtype=bool)
-    for token in student.token_bytes:
-        if not token or source.id_of_bytes(token) is not None:
-            continue
-        first = _first_id(token, source)
-        if first is not None:
-            begun[first] = True
-    return begun
-
-
-def _first_id(token: bytes, source: Vocabulary) -> int | None:
-    """Return the token that the source begins these bytes with."""
-    try:
-        written: Ints = tokenize(token.decode(), source).ids
-    except UnicodeDecodeError:
-        written = np.zeros(0, np.int64)
-    for token_id in written.tolist():
-        if source.token_bytes[token_id] and token.startswith(source.token_bytes[token_id] or b"-"):
-            return int(token_id)
-    for size in range(len(token), 0, -1):
-        found = source.id_of_bytes(token[:size])
-        if found is not None:
-            return found
-    return None
-
-
-class PrefixTokens:
-    """Predictions of the source, moved to the student's tokens by a `PrefixMap`.
+class Expected:
+    """What the source expects, as probabilities of some of the student's tokens; compared by KL(source || student).
 
     Parameters
     ----------
-    hidden
-        Float (places, d): what the source's head sees at the places.
-    head
-        The source's.
-    prefixes
-        The map.
-    settings
-        Temperature and direction; the temperature must be 1, since the map adds up probabilities.
-
-    Attributes
-    ----------
-    exact, places : int
-        How many places were compared so far, and how many were seen.
+    ids
+        int64 (places, k): the student's tokens. A token may come several times; its probabilities are added up.
+    probs
+        Float (places, k), sums to 1 at each place.
+    weight
+        Float (places,): weight of each place.
     """
 
-    def __init__(self, hidden: torch.Tensor, head: Head, prefixes: PrefixMap, settings: DistillationSettings) -> None:
-        self._hidden, self._head = hidden, head
-        self._to, self._certain = prefixes.to.to(hidden.device), prefixes.exact.to(hidden.device)
-        self._direction = settings.direction
-        self.exact = self.places = 0
+    def __init__(self, ids: torch.Tensor, probs: torch.Tensor, weight: torch.Tensor) -> None:
+        self._ids, self._probs, self._weight = ids, probs, weight
 
     def __call__(self, logits: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Compared`; places that are not exact have a KL of 0."""
-        n = len(self._to)
-        theirs = torch.softmax(self._head.logits(self._hidden[chosen])[:, :n].to(logits.dtype), dim=1)
-        theirs *= self._certain
-        exact = theirs.sum(dim=1, keepdim=True)
-        good = exact >= 1 - INEXACT
-        self.exact += int(good.sum())
-        self.places += len(chosen)
-        t = torch.zeros_like(logits).index_add_(1, self._to, theirs.div_(exact))
+        """See `Compared`."""
+        weight = self._weight[chosen].to(logits.dtype)
+        t = torch.zeros_like(logits).scatter_add_(1, self._ids[chosen], self._probs[chosen].to(logits.dtype))
         log_s = torch.log_softmax(logits, dim=1)
-        s = log_s.exp()
-        if self._direction == "forward":
-            kl = (torch.xlogy(t, t) - t * log_s).sum(dim=1)
-            gradient = s - t
-        else:
-            ratio = log_s - t.clamp(min=torch.finfo(t.dtype).tiny).log()
-            kl = (s * ratio).sum(dim=1)
-            gradient = s * (ratio - kl[:, None])
-        return torch.where(good[:, 0], kl, 0.0), torch.where(good, gradient, 0.0)
+        kl = (torch.xlogy(t, t) - t * log_s).sum(dim=1)
+        return kl * weight, log_s.exp_().sub_(t).mul_(weight[:, None])
 
 
 class ComparedNext:

@@ -23,16 +23,17 @@ import torch
 
 from tokalign_lab.adaptation.loss import IGNORED, ChunkedLoss, NextToken, Term, head_loss, term_loss
 from tokalign_lab.adaptation.processes import Processes
+from tokalign_lab.adaptation.recovery.branches import Branches
 from tokalign_lab.adaptation.recovery.layers import ended_after, layer, states_of, with_states
 from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of, logits_ahead, opens_word
 from tokalign_lab.adaptation.recovery.next_token import (
     Compared,
     ComparedNext,
-    PrefixMap,
-    PrefixTokens,
+    Expected,
     SharedTokens,
     shared_ids,
 )
+from tokalign_lab.adaptation.recovery.pieces import Pieces, Predictions
 from tokalign_lab.adaptation.recovery.source import Places, Reading, SourceTeacher
 from tokalign_lab.adaptation.recovery.states import (
     Attention,
@@ -64,7 +65,9 @@ class Objective:
     shared : float
         KL at strict 1:1 positions, with `kl`'s temperature and direction.
     prefix : float
-        KL of predictions moved to the student's tokens, with `kl`'s direction.
+        KL of predictions moved to the student's tokens (`next_token.Expected`), per predicted position.
+    branches : float
+        KL of second pieces (`branches`), per predicted position.
     states : float
         Squared difference of the states after each of `state_layers`, mean over these layers; where balanced, each
         layer has this weight.
@@ -80,6 +83,7 @@ class Objective:
     debias: bool = False
     shared: float = 0.0
     prefix: float = 0.0
+    branches: float = 0.0
     kl: DistillationSettings = dataclasses.field(default_factory=DistillationSettings)
     states: float = 0.0
     state_layers: tuple[int, ...] = ()
@@ -103,13 +107,11 @@ class Objective:
             raise InputError("States are to be compared, but state_layers names no layer.")
         if self.values and not self.value_layer:
             raise InputError("Values are to be compared, but value_layer names no layer.")
-        if self.prefix and self.kl.temperature != 1:
-            raise InputError("Predictions by prefix are sums of probabilities; leave the temperature at 1.")
 
     @property
     def asks_head(self) -> bool:
         """Whether the source's predictions are needed."""
-        return bool(self.likelihood or self.shared or self.prefix)
+        return bool(self.likelihood or self.shared or self.prefix or self.branches)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -117,7 +119,8 @@ class Objective:
         return tuple(sorted(set(self.state_layers))) if self.states else ()
 
 
-WEIGHTS = ("next_token", "likelihood", "shared", "prefix", "states", "values")
+WEIGHTS = ("next_token", "likelihood", "shared", "prefix", "branches", "states", "values")
+LEAST_SPELLED = 0.9  # of the source's probability, at a place where its prediction is moved to the student's tokens
 
 
 class RecoveryLoss(ChunkedLoss):
@@ -161,12 +164,14 @@ class RecoveryLoss(ChunkedLoss):
         source = teacher.vocabulary
         self._source_opening = opens_word(source, len(teacher.head.module.weight)) if debiased else None
         self._shared_ids = shared_ids(student, source) if objective.shared else None
-        self._prefixes = PrefixMap(student, source) if objective.prefix else None
+        self._pieces = Pieces(student, source) if objective.prefix or objective.branches else None
         for number in (*objective.layers, *([objective.value_layer] if objective.values else [])):
             for one in (model, teacher.model):
                 layer(one, number)
         self._check_shape(model, teacher.model)
         self._reading: Reading | None = None
+        self._predictions: Predictions | None = None
+        self._branches: Branches | None = None
         self._source_attention: Attention | None = None
         self._parts: dict[str, torch.Tensor] = {}
         self._sums = torch.zeros(len(WEIGHTS) + 1, dtype=torch.float64)
@@ -206,8 +211,27 @@ class RecoveryLoss(ChunkedLoss):
         objective = self._objective
         layers = {*objective.layers, *([objective.value_layer] if objective.values else [])}
         self._reading = self._teacher.read(inputs["input_ids"], sorted(layers), objective.asks_head)
+        if self._pieces is not None:
+            self._predict(inputs, self._pieces)
         if not (objective.next_token or objective.asks_head):
             self._cut.enter_context(ended_after(self._model, max(layers)))  # nothing behind is learnt from
+
+    def _predict(self, inputs: dict[str, Any], pieces: Pieces) -> None:
+        """Move the source's predictions to the student's tokens; put branches behind the batch."""
+        reading, ids = self._reading, inputs["input_ids"]
+        assert reading is not None
+        assert reading.hidden is not None
+        hidden = reading.hidden[reading.places.source[:, 1].to(reading.hidden.device)]
+        self._predictions = Predictions.of(hidden, self._teacher.head, pieces).on(ids.device)
+        if self._objective.branches:
+            at = reading.places.student[:, 1]
+            self._branches = Branches.draw(self._predictions, at, reading.length, seed=int(ids.sum()))
+            self._branches.put_behind(inputs, self._model.dtype)
+
+    @property
+    def opening_ids(self) -> torch.Tensor:
+        """int64: the student's tokens that branches begin with, whether the text has them or not."""
+        return self._pieces.openings if self._pieces is not None and self._objective.branches else torch.zeros(0).long()
 
     def means(self) -> dict[str, float]:
         """Return what was computed since the last call, on all processes, each of which must ask.
@@ -233,7 +257,8 @@ class RecoveryLoss(ChunkedLoss):
     def _at_the_head(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
         if self._labels is None:
             return None
-        hidden, labels = inputs[0], self._labels[:, 1:]
+        labels = self._labels[:, 1:]
+        hidden, behind = inputs[0][:, : labels.shape[1] + 1], inputs[0][:, labels.shape[1] + 1 :]
         predicted = labels != IGNORED
         n = predicted.sum().clamp(min=1)
         share = 1.0 if self._divisor is None else n / self._divisor  # of this batch in the step
@@ -247,6 +272,8 @@ class RecoveryLoss(ChunkedLoss):
             loss = head_loss(states, self._head, summed, n / share, self._chunk_bytes) if terms else states.sum() * 0.0
             for (name, _, count, _), value in zip(terms, summed.values, strict=True):
                 self._parts[name] = value / count
+        if self._branches is not None and len(self._branches):
+            loss = loss + self._of_branches(behind, self._branches, n / share)
         others = [
             self._weight(name) * self._parts[name] * share for name in ("states", "values") if name in self._parts
         ]
@@ -277,11 +304,23 @@ class RecoveryLoss(ChunkedLoss):
             shared = SharedTokens(hidden, self._teacher.head, self._shared_ids, objective.kl)
             found.append(_compared("shared", shared, rows, objective.shared))
         if objective.prefix:
-            assert self._prefixes is not None
-            rows, hidden = self._predicting(reading.places.student[:, 1], reading.places.source[:, 1], row_of)
-            prefix = PrefixTokens(hidden, self._teacher.head, self._prefixes, objective.kl)
-            found.append(_compared("prefix", prefix, rows, objective.prefix))
+            assert self._predictions is not None
+            rows = row_of[reading.places.student[:, 1]]
+            spelled = self._predictions.probs.sum(dim=1)
+            told = (rows >= 0) & (spelled > LEAST_SPELLED)
+            here, spelled = self._predictions[told], spelled[told]
+            prefix = Expected(here.first, here.probs / spelled[:, None], torch.ones_like(spelled))
+            found.append(("prefix", ComparedNext(rows[told], prefix), n, objective.prefix))
         return found
+
+    def _of_branches(self, behind: torch.Tensor, branches: Branches, divisor: torch.Tensor) -> torch.Tensor:
+        """Sum the divergence at the branches, times its weight, over `divisor`; `behind` is (batch, branches, d)."""
+        states = behind[branches.row, branches.slot]
+        rows = torch.arange(len(branches), device=states.device)
+        term = ComparedNext(rows, Expected(branches.second, branches.probs, branches.weight))
+        loss = head_loss(states, self._head, term, divisor / self._objective.branches, self._chunk_bytes)
+        self._parts["branches"] = loss.detach() / self._objective.branches
+        return loss
 
     def _predicting(
         self, mine: torch.Tensor, yours: torch.Tensor, row_of: torch.Tensor
@@ -412,7 +451,7 @@ class RecoveryLoss(ChunkedLoss):
                     self._sums[place] += float(self._parts[name]) * int(n)
             self._sums[-1] += int(n)
         self._parts.clear()
-        self._reading = self._source_attention = None
+        self._reading = self._source_attention = self._predictions = self._branches = None
 
     def _check_shape(self, model: PreTrainedModel, source: PreTrainedModel) -> None:
         if not (self._objective.states or self._objective.values):

@@ -1,0 +1,160 @@
+"""Branches: the second piece of words that the source holds possible, in the contexts of the text.
+
+Most of what a move costs is lost on tokens of the source that the student writes with several tokens: the source never
+wrote their pieces one by one (docs/decisions/0016-recovery-defaults.md has the figures). A text has few of them, and
+each teaches one word. But at each place the source's prediction holds many such tokens possible. One of them is drawn,
+and its first piece is put behind the text as a branch: a token that sees the text up to this place and itself, and that
+nothing else sees. The student learns there what the source expects of the second piece. One forward pass serves a
+sequence and all its branches, and a branch costs as much as one more token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tokalign_lab.adaptation.recovery.pieces import Predictions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SHARE = 0.5  # of a sequence's tokens: at most so many branches
+LEAST_SPLIT = 0.003  # probability, at a place, of all tokens that the student writes with several
+LEAST_KNOWN = 0.5  # of the tokens that begin with the branch's piece, by probability: do not end with it
+
+
+@dataclass(frozen=True)
+class Branches:
+    """First pieces put behind a text, and what should follow each.
+
+    Attributes
+    ----------
+    row, column : torch.Tensor
+        int64 (n,), ascending rows: the sequence, and the token that the branch follows.
+    token : torch.Tensor
+        int64 (n,): the student's id.
+    second : torch.Tensor
+        int64 (n, k): ids that may follow.
+    probs : torch.Tensor
+        Float (n, k): how likely each is; sums to 1. An id may come several times.
+    weight : torch.Tensor
+        Float (n,), 0 to 1: probability that a token beginning so goes on with a second piece. Of one that ends here
+        the source has not said what follows.
+    """
+
+    row: torch.Tensor
+    column: torch.Tensor
+    token: torch.Tensor
+    second: torch.Tensor
+    probs: torch.Tensor
+    weight: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def draw(cls, predictions: Predictions, at: torch.Tensor, length: int, seed: int) -> Branches:
+        """Draw branches for a batch.
+
+        Parameters
+        ----------
+        predictions
+            Of the source, at the places `at`.
+        at
+            int64 (places,), ascending: tokens of the student, row * length + column.
+        length
+            Tokens per sequence.
+        seed
+            Of the draw.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        row, column = at // length, at % length
+        split = predictions.probs * (predictions.count > 1)
+        possible = torch.nonzero((split.sum(dim=1) > LEAST_SPLIT) & (column < length - 1))[:, 0]
+        order = possible[torch.randperm(len(possible), generator=generator).to(possible.device)]
+        order = order[torch.argsort(row[order], stable=True)]
+        here = order[_number_in(row[order]) < int(SHARE * length)]
+        if len(here):
+            drawn = torch.multinomial(split[here].cpu(), 1, generator=generator).to(here.device)
+        else:
+            drawn = here[:, None]
+        found = predictions[here]
+        token = found.first.gather(1, drawn)
+        probs = found.probs * (found.first == token)
+        goes_on = probs * (found.count > 1)
+        known = goes_on.sum(dim=1)
+        weight = known / probs.sum(dim=1)
+        kept = weight >= LEAST_KNOWN
+        return cls(
+            row[here][kept],
+            column[here][kept],
+            token[kept][:, 0],
+            found.second[kept],
+            (goes_on / known[:, None])[kept],
+            weight[kept],
+        )
+
+    @property
+    def slot(self) -> torch.Tensor:
+        """int64 (n,): which branch of its row each is."""
+        return _number_in(self.row)
+
+    def put_behind(self, inputs: dict[str, Any], dtype: torch.dtype) -> None:
+        """Lengthen the sequences of a batch by their branches: ids, positions and an attention mask of four dimensions.
+
+        Rows with fewer branches than others are filled up with tokens that nothing sees and nothing is learnt from.
+        """
+        ids = inputs["input_ids"]
+        n_rows, length = ids.shape
+        slot = self.slot
+        n = int(slot.max()) + 1 if len(self) else 0
+        columns = torch.arange(length + n, device=ids.device)
+        longer = torch.cat([ids, ids[:, :1].expand(n_rows, n)], dim=1)
+        positions = columns.clamp(max=length - 1).repeat(n_rows, 1)
+        sees = (columns[None, :] <= columns[:, None]) & (columns[None, :] < length)
+        sees = sees.repeat(n_rows, 1, 1)
+        sees[:, length:] = False
+        sees[self.row, length + slot] = columns[None, :] <= self.column[:, None]
+        sees |= torch.eye(length + n, dtype=torch.bool, device=ids.device)
+        longer[self.row, length + slot] = self.token
+        positions[self.row, length + slot] = self.column + 1
+        mask = torch.zeros(sees.shape, dtype=dtype, device=ids.device).masked_fill_(~sees, torch.finfo(dtype).min)
+        inputs.update(input_ids=longer, position_ids=positions, attention_mask=mask[:, None])
+
+
+def _number_in(row: torch.Tensor) -> torch.Tensor:
+    """Count the entries of each row from 0; `row` is int64 (n,), ascending."""
+    return torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)
+
+
+@torch.no_grad()
+def reads_branches(model: PreTrainedModel, length: int) -> bool:
+    """Tell whether a model reads a branch as it reads the text and the branch's token: tried once, on a few tokens.
+
+    Not so are models that do not attend (state spaces), whose layers see a window shorter than `length` tokens, or
+    whose attention takes no mask of four dimensions.
+    """
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    if window is not None and window < length:
+        return False
+    device = model.get_input_embeddings().weight.device
+    ids = torch.arange(1, 13, device=device)[None] % int(model.get_input_embeddings().weight.shape[0])
+    one = torch.zeros(1, dtype=torch.int64, device=device)
+    empty = torch.zeros(1, 0, device=device)
+    branch = Branches(one, one + 5, ids[0, 10:11], empty.long(), empty, empty.sum(dim=1))
+    inputs = {"input_ids": ids}
+    branch.put_behind(inputs, model.dtype)
+    was_training = model.training
+    model.eval()
+    try:
+        plain = model(input_ids=torch.cat([ids[:, :6], ids[:, 10:11]], dim=1), use_cache=False).logits[0, -1]
+        made = model(**inputs, use_cache=False).logits[0]
+        text = model(input_ids=ids, use_cache=False).logits[0]
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return False
+    finally:
+        model.train(was_training)
+    close = 1e-3 if model.dtype in (torch.float32, torch.float64) else 5e-2
+    return torch.allclose(made[-1], plain, rtol=close, atol=close) and torch.allclose(made[:12], text, close, close)

@@ -1,0 +1,114 @@
+"""How the student writes each of the source's tokens, and what the source predicts in these terms.
+
+The source says how likely each of its tokens is next. The student writes such a token with one or several of its own.
+So the source's prediction also says how likely each *first piece* is, and, where that piece stands, each *second*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tokalign_lab.adaptation.recovery.next_token import separators
+from tokalign_lab.evaluation.head import Head
+from tokalign_lab.vocabulary import Vocabulary
+
+TOP = 512  # most likely tokens of the source that are kept at a place
+
+
+class Pieces:
+    """The student's tokens that write each token of the source, in the middle of a text.
+
+    Parameters
+    ----------
+    student, source
+        The two tokenizers.
+
+    Attributes
+    ----------
+    first, second : torch.Tensor
+        int64 (source.size,): the student's ids; -1 where there is none.
+    count : torch.Tensor
+        int64 (source.size,): how many of the student's tokens write the token; 0 where that is not known.
+    """
+
+    def __init__(self, student: Vocabulary, source: Vocabulary) -> None:
+        table = np.full((3, source.size), -1, dtype=np.int64)
+        table[2] = 0
+        texts: dict[int, str] = {}
+        for yours, token in enumerate(source.token_bytes):
+            mine = student.id_of_bytes(token) if token else None
+            if mine is not None:
+                table[0, yours], table[2, yours] = mine, 1
+            elif token:
+                try:
+                    texts[yours] = token.decode()
+                except UnicodeDecodeError:
+                    continue
+        for yours, pieces in zip(texts, _written(list(texts.values()), student), strict=True):
+            table[0, yours], table[1, yours], *_ = *pieces, -1, -1
+            table[2, yours] = len(pieces)
+        for mine, yours in separators(student, source):
+            table[:, yours] = mine, -1, 1
+        self.first, self.second, self.count = torch.from_numpy(table).unbind(0)
+
+    @property
+    def openings(self) -> torch.Tensor:
+        """int64, ascending: the student's tokens that begin a token of the source written with several."""
+        return torch.unique(self.first[self.count > 1])
+
+
+def _written(texts: list[str], student: Vocabulary) -> list[list[int]]:
+    """Tokenize fragments as they are written within a text; an empty list where that cannot be told.
+
+    A character stands before each fragment, one that the tokenizer does not join with it.
+    """
+    found: list[list[int]] = [[] for _ in texts]
+    for before in ("a", "\n", "."):
+        asked = [i for i, text in enumerate(texts) if not found[i] and (before != "a" or not text[0].isalnum())]
+        for i, ids in zip(asked, student.encode([before + texts[i] for i in asked]), strict=True):
+            spelled = [student.token_bytes[one] for one in ids.tolist()]
+            place = next((n for n, part in enumerate(spelled, 1) if part and part.strip(b" ") == before.encode()), 0)
+            if place and b"".join(part or b"" for part in spelled[place:]) == texts[i].encode():
+                found[i] = ids[place:].tolist()
+    return found
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the source predicts at some places: its most likely tokens, as the student writes them.
+
+    Attributes
+    ----------
+    probs : torch.Tensor
+        Float (places, k): probability; 0 for tokens that the student's pieces are not known of.
+    first, second, count : torch.Tensor
+        int64 (places, k): see `Pieces`; -1 became 0.
+    """
+
+    probs: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    count: torch.Tensor
+
+    @classmethod
+    def of(cls, hidden: torch.Tensor, head: Head, pieces: Pieces) -> Predictions:
+        """Make predictions of what the source's head sees, float (places, d)."""
+        size = len(pieces.first)
+        probs, tokens = torch.softmax(head.logits(hidden)[:, :size], dim=1).topk(min(TOP, size), dim=1)
+        tokens = tokens.cpu()
+        first, second, count = (part[tokens].to(hidden.device) for part in (pieces.first, pieces.second, pieces.count))
+        return cls(probs * (count > 0), first.clamp(min=0), second.clamp(min=0), count)
+
+    def __len__(self) -> int:
+        return len(self.probs)
+
+    def on(self, device: torch.device) -> Predictions:
+        """Return the same on a device."""
+        return Predictions(*(part.to(device) for part in vars(self).values()))
+
+    def __getitem__(self, chosen: torch.Tensor) -> Predictions:
+        """Return some of the places."""
+        return Predictions(*(part[chosen] for part in vars(self).values()))

@@ -525,7 +525,7 @@ def test_the_papers_recipe_is_the_papers_way() -> None:
     assert AdaptSettings.from_dict(settings.to_dict()) == settings
     mine = AdaptSettings.from_dict({"recipe": "papers", "learning_rate_stage2": 1e-5})
     assert (mine.learning_rate_stage2, mine.learning_rate_stage1) == (1e-5, 6.4e-4)
-    with pytest.raises(InputError, match="no recovery recipe 'best'; choose one of recover, alm, states, papers"):
+    with pytest.raises(InputError, match="no recovery recipe 'best'; choose one of recover, text, alm, states, papers"):
         AdaptSettings.from_dict({"recipe": "best"})
 
 
@@ -565,12 +565,12 @@ def test_a_run_says_which_rows_its_text_trains(model_folder: Path, text: str, tm
     assert 0.5 < coverage["held_out_trained"] <= 1.0
 
 
-@pytest.mark.parametrize(("recipe", "part"), [("alm", "likelihood"), ("states", "states")])
+@pytest.mark.parametrize(("recipe", "part"), [("recover", "branches"), ("alm", "likelihood"), ("states", "states")])
 def test_the_source_teaches_with_its_own_tokenizer(recipe: str, part: str, text: str, tmp_path: Path) -> None:
     source, moved = save_tiny(tmp_path / "source", size=320, seed=3), save_tiny(tmp_path / "moved", size=280)
     (moved / "tokalign.json").write_text(json.dumps({"model": str(source)}), encoding="utf-8")
     settings = {**SMALL.to_dict(), "recipe": recipe, "steps": 4, "save_every": 2, "stage1_share": 0.0, "patience": 4}
-    settings["losses"] = RECIPES[recipe].settings["losses"]
+    settings["losses"] = RECIPES[recipe].losses
     events = run(moved, text, tmp_path / "run", AdaptSettings.from_dict(settings))
     steps = events.of("step")
     assert len(steps) == 4

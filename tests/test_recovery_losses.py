@@ -13,9 +13,11 @@ from transformers import PreTrainedModel
 
 from tokalign_lab.adaptation.loss import ChunkedLoss, Term, term_loss
 from tokalign_lab.adaptation.processes import Processes
+from tokalign_lab.adaptation.recovery.branches import Branches, reads_branches
 from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of, opens_word, softened_cross_entropy
-from tokalign_lab.adaptation.recovery.next_token import ComparedNext, PrefixMap, PrefixTokens, SharedTokens, shared_ids
+from tokalign_lab.adaptation.recovery.next_token import ComparedNext, Expected, SharedTokens, shared_ids
 from tokalign_lab.adaptation.recovery.objective import Objective, RecoveryLoss
+from tokalign_lab.adaptation.recovery.pieces import Pieces, Predictions
 from tokalign_lab.adaptation.recovery.source import SourceTeacher
 from tokalign_lab.adaptation.recovery.states import Attention, Injection, state_loss, weighted_values
 from tokalign_lab.adaptation.settings import DistillationSettings
@@ -105,55 +107,54 @@ def test_shared_tokens_have_autograds_gradient(direction: Any, temperature: floa
     assert check_gradient(lambda: ComparedNext(rows, SharedTokens(hidden, head, (mine, yours), settings)), plain) > 0
 
 
-@pytest.mark.parametrize("direction", ["forward", "reverse"])
-def test_prefix_tokens_have_autograds_gradient_and_leave_out_what_is_not_exact(direction: Any) -> None:
-    head, weight = wide_head()
-    rows = torch.tensor([1, 4, 5, 11])
-    prefixes = PrefixMap.__new__(PrefixMap)
-    prefixes.to = torch.arange(40) % V
-    prefixes.exact = torch.arange(40) != 8
-    hidden = torch.randn(4, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    theirs = torch.softmax(hidden @ weight.T, dim=1)
-    inexact = theirs[:, 8].clone()
-    assert (inexact > 0.01).any()
-    assert (inexact < 0.01).any()
-    good = inexact <= 0.01
-    certain = theirs * prefixes.exact
-    t = torch.zeros(4, V, dtype=torch.float64).index_add_(1, prefixes.to, certain / certain.sum(1, keepdim=True))
+def test_expected_tokens_have_autograds_gradient() -> None:
+    g = torch.Generator().manual_seed(5)
+    rows, weight = torch.tensor([1, 4, 5, 11]), torch.tensor([1.0, 0.5, 0.0, 2.0], dtype=torch.float64)
+    ids = torch.randint(0, V, (4, 7), generator=g)  # some come twice
+    probs = torch.rand(4, 7, generator=g, dtype=torch.float64)
+    probs /= probs.sum(dim=1, keepdim=True)
+    t = torch.zeros(4, V, dtype=torch.float64).scatter_add_(1, ids, probs)
 
     def plain(logits: torch.Tensor) -> torch.Tensor:
         log_s = torch.log_softmax(logits[rows], dim=1)
-        one, other = (t.log(), log_s) if direction == "forward" else (log_s, t.log())
-        return (one.exp() * (one - other)).sum(dim=1)[good].sum()
+        return (weight * (torch.xlogy(t, t) - t * log_s).sum(dim=1)).sum()
 
-    settings = DistillationSettings(direction=direction)
-    last: list[PrefixTokens] = []
-
-    def make() -> Term:
-        last.append(PrefixTokens(hidden, head, prefixes, settings))
-        return ComparedNext(rows, last[-1])
-
-    check_gradient(make, plain)
-    assert (last[-1].exact, last[-1].places) == (int(good.sum()), 4)
+    assert check_gradient(lambda: ComparedNext(rows, Expected(ids, probs, weight)), plain) > 0
 
 
-def test_the_prefix_map_says_where_it_is_certain() -> None:
+def test_pieces_write_each_of_the_sources_tokens() -> None:
     coarse, fine = tiny_vocabulary(330), tiny_vocabulary(270)
-    down = PrefixMap(fine, coarse)  # the student's tokens are the finer ones
+    down = Pieces(fine, coarse)
+    split = 0
     for yours, token in enumerate(coarse.token_bytes):
-        if token:
-            mine = fine.token_bytes[int(down.to[yours])]
-            assert mine is not None
-            assert token.startswith(mine)
-    assert down.exact.float().mean() > 0.99
-    up = PrefixMap(coarse, fine)
-    longer = [token for token in coarse.token_bytes if token and fine.id_of_bytes(token) is None]
-    assert longer
-    for token in longer:
-        assert not up.exact[int(fine.encode([token.decode()])[0][0])], token
-    same = PrefixMap(fine, fine)
-    assert same.exact.all()
-    assert torch.equal(same.to, torch.arange(fine.size))
+        if not token or not down.count[yours]:
+            continue
+        pieces = [fine.token_bytes[int(i[yours])] or b"" for i in (down.first, down.second)]
+        if down.count[yours] == 1:
+            assert pieces[0] == token
+        else:
+            split += 1
+            assert token.startswith(pieces[0] + pieces[1])
+            assert fine.id_of_bytes(token) is None
+    assert split > 20
+    assert (down.count > 0).float().mean() > 0.99
+    same = Pieces(fine, fine)
+    assert torch.equal(same.first, torch.arange(fine.size))
+    assert len(same.openings) == 0
+
+
+def test_pieces_of_real_tokenizers_are_those_of_running_text() -> None:
+    from tokalign_lab.catalog import load_vocabulary
+
+    student, source = load_vocabulary("sp32k"), load_vocabulary("smollm2-135m")
+    pieces = Pieces(student, source)
+    assert (pieces.count > 0).float().mean() > 0.99
+    for word in (" dragons", " motherboard", " grizzly", " syrup"):
+        yours = source.id_of_bytes(word.encode())
+        ids = student.encode(["It said" + word + "."])[0].tolist()
+        first = int(pieces.first[yours])
+        assert int(pieces.count[yours]) > 1
+        assert ids[ids.index(first) + 1] == int(pieces.second[yours])
 
 
 def test_shared_ids_are_the_same_bytes_and_roles() -> None:
@@ -207,6 +208,7 @@ ALONE: dict[str, dict[str, Any]] = {
     "debiased": {"likelihood": 1.0, "debias": True},
     "shared": {"shared": 1.0},
     "prefix": {"prefix": 1.0},
+    "branches": {"branches": 1.0},
     "states": {"states": 1.0, "state_layers": (1, 2)},
     "values": {"values": 1.0, "value_layer": 2},
 }
@@ -214,8 +216,11 @@ ALONE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_student_that_equals_its_source_has_nothing_to_learn(name: str) -> None:
-    _, far, _ = Pair(finer=name == "prefix").loss(next_token=0.0, **ALONE[name])
+    _, far, _ = Pair(finer=name in ("prefix", "branches")).loss(next_token=0.0, **ALONE[name])
     loss, near, means = Pair(same=True).loss(next_token=0.0, **ALONE[name])
+    if name == "branches":  # no token is written with several
+        assert (float(loss), means) == (0.0, {"branches": 0.0})
+        return
     assert far.keys() == near.keys()
     size = max(float(g.norm()) for g in far.values())
     assert size > 1e-4
@@ -228,7 +233,7 @@ def test_a_student_that_equals_its_source_has_nothing_to_learn(name: str) -> Non
 @pytest.mark.parametrize("name", ALONE)
 def test_the_gradient_of_each_loss_is_what_the_loss_does(name: str) -> None:
     """A small step along the gradient changes the loss by its squared norm."""
-    pair = Pair(finer=name == "prefix")
+    pair = Pair(finer=name in ("prefix", "branches"))
     before, slope, _ = pair.loss(next_token=0.0, **ALONE[name])
     square = sum(float(g.double().square().sum()) for g in slope.values())
     step = 1e-3 * max(abs(float(before)), 1e-3) / square
@@ -244,6 +249,56 @@ def test_the_gradient_of_each_loss_is_what_the_loss_does(name: str) -> None:
                 if key in slope:
                     weight -= sign * step * slope[key]
     assert (values[1] - values[0]) / (2 * step) == pytest.approx(square, rel=0.03)
+
+
+def drawn(pair: Pair) -> tuple[Branches, Predictions]:
+    reading = pair.teacher.read(pair.ids, predicts=True)
+    assert reading.hidden is not None
+    hidden = reading.hidden[reading.places.source[:, 1]]
+    predictions = Predictions.of(hidden, pair.teacher.head, Pieces(pair.student, pair.source))
+    return Branches.draw(predictions, reading.places.student[:, 1], reading.length, seed=3), predictions
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "gpt_neox", "gpt2"])
+def test_a_branch_is_read_as_the_text_up_to_it_and_its_token(kind: str) -> None:
+    pair = Pair(kind, finer=True)
+    branches, _ = drawn(pair)
+    assert len(branches) > 10
+    assert branches.row.unique().tolist() == [0, 1]
+    inputs = {"input_ids": pair.ids}
+    branches.put_behind(inputs, torch.float32)
+    logits = pair.model(**inputs).logits
+    assert torch.allclose(logits[:, :24], pair.model(input_ids=pair.ids).logits, atol=1e-4)
+    for row, column, token, slot in zip(branches.row, branches.column, branches.token, branches.slot, strict=True):
+        alone = torch.cat([pair.ids[row, : column + 1], token[None]])[None]
+        assert torch.allclose(logits[row, 24 + slot], pair.model(input_ids=alone).logits[0, -1], atol=1e-4)
+
+
+def test_branches_follow_what_the_source_expects() -> None:
+    pair = Pair(finer=True)
+    branches, _ = drawn(pair)
+    pieces = Pieces(pair.student, pair.source)
+    reading = pair.teacher.read(pair.ids, predicts=True)
+    place_of = {int(at): n for n, at in enumerate(reading.places.student[:, 1])}
+    theirs = torch.softmax(pair.teacher.model(input_ids=reading.input_ids).logits.detach().flatten(0, 1), dim=1)
+    for n in range(len(branches)):
+        place = place_of[int(branches.row[n]) * 24 + int(branches.column[n])]
+        p = theirs[reading.places.source[place, 1]][: pair.source.size]
+        begins = pieces.first == branches.token[n]
+        goes_on = begins & (pieces.count > 1)
+        assert float(branches.weight[n]) == pytest.approx(float(p[goes_on].sum() / p[begins].sum()), rel=1e-3)
+        found = torch.zeros(pair.student.size).index_add_(0, branches.second[n], branches.probs[n])
+        wanted = torch.zeros(pair.student.size).index_add_(0, pieces.second[goes_on], p[goes_on] / p[goes_on].sum())
+        assert torch.allclose(found, wanted, atol=1e-4)
+
+
+def test_only_models_that_read_branches_get_them() -> None:
+    assert reads_branches(tiny_model("llama", 60), 1_000)
+    assert not reads_branches(tiny_model("bloom", 60), 8)
+    windowed = tiny_model("gemma3", 60)
+    windowed.config.get_text_config().sliding_window = 16
+    assert reads_branches(windowed, 16)
+    assert not reads_branches(windowed, 17)
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama_tied", "gemma3", "gpt_neox", "qwen2"])
@@ -420,7 +475,6 @@ def test_outside_the_block_and_without_labels_the_model_is_as_it_was() -> None:
         ({"next_token": 0.0, "likelihood": 1.0, "balanced": True}, "relative to the next-token loss"),
         ({"states": 1.0}, "names no layer"),
         ({"values": 1.0}, "names no layer"),
-        ({"prefix": 1.0, "kl": DistillationSettings(temperature=2.0)}, "temperature at 1"),
         ({"states": 1.0, "state_layers": (3,)}, "layers 1 to 2"),
     ],
 )

@@ -164,9 +164,10 @@ class AdaptSettings(MeasuredSettings):
         unknown = [name for name in self.trackers if name not in TRACKERS]
         if unknown:
             raise InputError(f"There is no tracker {unknown[0]!r} to report to; choose of {', '.join(TRACKERS)}.")
-        if self.losses and self.teacher:
+        asked = self.losses or (self.recipe != DEFAULT and RECIPES[self.recipe].losses)
+        if asked and self.teacher:
             raise InputError("Losses from the source and a teacher do not go together; leave one out.")
-        if self.losses and not self.cross_documents:
+        if asked and not self.cross_documents:
             raise InputError("Losses from the source need sequences that cross documents; leave cross_documents on.")
         _ = self.distillation  # refuses what makes no sense
         for one in self.options():

@@ -110,8 +110,8 @@ def main() -> None:
     ]
     notes = [
         f"{given.tokens:,} tokens of text, one seed, {given.threads} thread(s). Share of the gap closed: "
-        "(step 0 - x) / (step 0 - control), on text of other domains. Branches are tokens that are not of the text; the seconds count "
-        "them.",
+        "(step 0 - x) / (step 0 - control), on text of other domains.",
+        "Branches are tokens that are not of the text; the seconds count them.",
     ]
     report("How to tune a moved model on little text", [("Bits per byte", rows)], notes, given.out)
 

@@ -570,13 +570,20 @@ def test_the_source_teaches_with_its_own_tokenizer(recipe: str, part: str, text:
     source, moved = save_tiny(tmp_path / "source", size=320, seed=3), save_tiny(tmp_path / "moved", size=280)
     (moved / "tokalign.json").write_text(json.dumps({"model": str(source)}), encoding="utf-8")
     settings = {**SMALL.to_dict(), "recipe": recipe, "steps": 4, "save_every": 2, "stage1_share": 0.0, "patience": 4}
-    settings["losses"] = RECIPES[recipe].losses
     events = run(moved, text, tmp_path / "run", AdaptSettings.from_dict(settings))
     steps = events.of("step")
     assert len(steps) == 4
     assert all(step[part] > 0 and step["next_token"] > 0 for step in steps)
-    with pytest.raises(InputError, match="Losses from the source and a teacher do not go together"):
-        AdaptSettings.from_dict({"recipe": recipe, "teacher": "gemma-3-270m"})
+    assert events.of("source") == [{"kind": "source", "losses": RECIPES[recipe].losses, "reason": ""}]
+    taught: dict[str, Any] = {"recipe": recipe, "teacher": "gemma-3-270m"}
     (moved / "tokalign.json").unlink()
+    if recipe == "recover":
+        assert AdaptSettings.from_dict(taught).source_losses == {}
+        (source_event,) = run(moved, text, tmp_path / "other", AdaptSettings.from_dict(settings)).of("source")
+        assert source_event["losses"] == {}
+        assert "does not name the model that was moved" in source_event["reason"]
+        return
+    with pytest.raises(InputError, match="Losses from the source and a teacher do not go together"):
+        AdaptSettings.from_dict(taught)
     with pytest.raises(InputError, match="does not name the model that was moved"):
         run(moved, text, tmp_path / "other", AdaptSettings.from_dict(settings))

@@ -191,18 +191,21 @@ def check_memory(
     InputError
         When it does not fit; the sentence says which settings would.
     """
+    from tokalign_lab.adaptation.recovery.branches import SHARE
     from tokalign_lab.adaptation.trainer import computes_in_bf16
 
     size = ModelSize.of(model)
     helper = ModelSize.of(settings.teacher).weights if settings.teacher and not settings.distillation_top_k else 0
-    helper = size.weights if settings.source_losses else helper  # the source is about as large
+    losses = settings.source_losses if _has_source(model) else {}
+    helper = size.weights if losses else helper  # the source is about as large
+    longer = 1 + SHARE if "branches" in losses else 1.0
     sharing = processes if device.type == "cpu" else 1
     bound = device_memory(device) if limit is None else limit * GB
 
     def need(changed: AdaptSettings) -> TuningMemory:
         bf16 = computes_in_bf16(changed, device)
         one = tuning_memory(size, changed, device.type, helper, sharded, bf16)
-        return replace(one, fixed=sharing * one.fixed, per_sequence=sharing * one.per_sequence)
+        return replace(one, fixed=sharing * one.fixed, per_sequence=sharing * longer * one.per_sequence)
 
     asked = need(settings)
     if asked.bytes <= bound:
@@ -212,6 +215,16 @@ def check_memory(
         f"Tuning with batch_size {settings.batch_size} and sequence_length {settings.sequence_length} needs about "
         f"{_gigabytes(asked.bytes)} of memory, but {has} {_gigabytes(bound)}; {_what_fits(settings, need, bound)}"
     )
+
+
+def _has_source(model: str) -> bool:
+    """Tell whether a model's folder names the model that it was moved from."""
+    from tokalign_lab.adaptation.recovery.source import source_name
+
+    try:
+        return bool(source_name(model))
+    except InputError:
+        return False
 
 
 def _what_fits(settings: AdaptSettings, need: Any, bound: float) -> str:

@@ -1,0 +1,122 @@
+"""Where a move loses: bits per byte of the source and of the moved model on the same stretches of text.
+
+    python benchmarks/split_words.py --out benchmarks/results/split_words.md
+
+SmolLM2-135M is moved to sp32k by `anchored` and calibrated. Both models read the texts of `recovery_search.py`. A
+stretch ends where both have read the same bytes. Stretches are grouped by the tokens that write them: one on each side,
+one of the source that the student writes with several ("split words"), and the others. For split words, nats per word
+are set against what the source itself expects of the first and of the second piece (`adaptation.recovery.pieces`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import recovery_search
+import torch
+import tuning
+from harness import Kept, limit_threads, parser, report
+
+from tokalign_lab import catalog
+from tokalign_lab.adaptation.recovery.pieces import Pieces
+from tokalign_lab.adaptation.recovery.source import SourceTeacher
+from tokalign_lab.documents import n_bytes
+from tokalign_lab.model.load import load_model
+
+KINDS = {"one to one": "1:1", "split words": "1:n", "others": "n:m"}
+PARTS = ("first piece", "second piece", "later pieces")
+WINDOW = 512
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.set_defaults(threads=1)
+    given = options.parse_args()
+    limit_threads(given.threads)
+    torch.set_num_threads(given.threads)
+    kept = Kept(given)
+    texts = ["o_en"] if given.quick else ["prose", "o_en", "o_code"]
+    titles = {"prose": "prose", **{key: name for name, key in recovery_search.OTHER.items()}}
+    lines = {key: kept(lambda key=key: measure(key, given.quick), text=titles[key]) for key in texts}
+    by_kind = [
+        {"text": line["text"], "stretches": kind, **line[kind], "lost": line[kind]["moved"] - line[kind]["source"]}
+        for line in lines.values()
+        for kind in KINDS
+    ]
+    of_words = [
+        {"text": line["text"], "words": line["words"], "piece": part, **line[part]}
+        for line in lines.values()
+        for part in PARTS
+    ]
+    tables = [("Bits per byte of the whole text", by_kind), ("Nats per split word", of_words)]
+    report("Where a move loses", tables, ["One seed."], given.out)
+
+
+def measure(key: str, quick: bool) -> dict[str, Any]:
+    """Score one text by stretches."""
+    model, student = recovery_search.moved()
+    source = catalog.load_vocabulary(tuning.SOURCE)
+    teacher = SourceTeacher(load_model(tuning.SOURCE, device="cpu"), source, student)
+    pieces = Pieces(student, source)
+    documents = recovery_search.measured()[key][: 2 if quick else None]
+    nats: dict[str, list[float]] = {kind: [0.0, 0.0] for kind in KINDS}
+    parts: dict[str, list[float]] = {part: [0.0, 0.0] for part in PARTS}
+    words = stretches = 0
+    for document in documents:
+        (ids,) = student.encode([document.text])
+        begin = [] if student.start_id is None else [student.start_id]
+        for kind, own, expected, made in _stretches(
+            torch.tensor([[*begin, *ids.tolist()][:WINDOW]]), model, teacher, pieces
+        ):
+            stretches += 1
+            nats[kind][0] += own
+            nats[kind][1] += sum(made)
+            if kind == "split words" and expected is not None:
+                words += 1
+                for place, part in enumerate(PARTS):
+                    parts[part][0] += expected[place]
+                    parts[part][1] += made[place] if place < 2 else sum(made[2:])
+    bits = math.log(2) * n_bytes(documents)
+    return {
+        **{kind: {"source": own / bits, "moved": mine / bits} for kind, (own, mine) in nats.items()},
+        **{part: {"expected": a / max(words, 1), "moved": b / max(words, 1)} for part, (a, b) in parts.items()},
+        "words": words,
+        "stretches": stretches,
+    }
+
+
+@torch.no_grad()
+def _stretches(
+    ids: torch.Tensor, model: Any, teacher: SourceTeacher, pieces: Pieces
+) -> Iterator[tuple[str, float, list[float] | None, list[float]]]:
+    """Yield kind, nats of the source, nats that it expects of each piece, and nats of the moved model by token."""
+    reading = teacher.read(ids, predicts=True)
+    assert reading.hidden is not None
+    theirs = torch.log_softmax(teacher.head.logits(reading.hidden), dim=1)
+    mine = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0].float(), dim=1)
+    yours = reading.input_ids.flatten().tolist()
+    places = reading.places
+    for student, source in zip(
+        places.student[~places.first].tolist(), places.source[~places.first].tolist(), strict=True
+    ):
+        made = [-float(mine[i - 1, ids[0, i]]) for i in range(student[0], student[1] + 1)]
+        own = sum(-float(theirs[i - 1, yours[i]]) for i in range(source[0], source[1] + 1))
+        if source[0] != source[1]:
+            yield "others", own, None, made
+        elif len(made) == 1:
+            yield "one to one", own, None, made
+        else:
+            token, log_p = yours[source[0]], theirs[source[0] - 1][: len(pieces.first)]
+            begins = pieces.first == pieces.first[token]
+            both = begins & (pieces.second == pieces.second[token])
+            if int(pieces.count[token]) < 2:
+                yield "split words", own, None, made
+                continue
+            first, second = (-float(torch.logsumexp(log_p[chosen], dim=0)) for chosen in (begins, both))
+            yield "split words", own, [first, second - first, own - second], made
+
+
+if __name__ == "__main__":
+    main()

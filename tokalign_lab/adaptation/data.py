@@ -40,7 +40,7 @@ class PackedBlocks:
     vocabulary
         The vocabulary of those ids; gives bos and eos.
     length
-        Tokens a block; the rest at the end of the text is left out.
+        Tokens per block; a last block that is shorter is left out.
     documents
         Which documents, in order; all when not given.
 
@@ -128,7 +128,7 @@ class Mix:
         return sum(len(before) for before in self.streams[:stream]) + block
 
     def at(self, position: int) -> tuple[int, int]:
-        """Return which stream stands at a position of the endless order, and how many blocks it has given before."""
+        """Return the stream at a position of the endless order, and how many blocks it has given before."""
         if len(self.streams) == 1:
             return 0, position
         if position >= len(self._picks):
@@ -250,7 +250,7 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
         return item
 
     def block_at(self, index: int) -> tuple[int, int]:
-        """Which stream and which block of it stand at place `index` of this stretch."""
+        """Return the stream and its block at position `index` of this stretch."""
         stream, turn = self._mix.at(self._start + index)
         n = len(self._mix.streams[stream])
         epoch, place = divmod(turn, n)
@@ -260,7 +260,7 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
         return stream, int(self._orders[stream][1][place])
 
     def ids(self, vocab_size: int) -> Ints:
-        """Return every id, below `vocab_size`, that stands in these blocks: int64, ascending, each once."""
+        """Return every id below `vocab_size` that occurs in these blocks: int64, ascending, each once."""
         seen = np.zeros(vocab_size, dtype=bool)
         for stream, block in map(self.block_at, range(self._count)):
             seen[self._mix.streams[stream][block]] = True
@@ -273,7 +273,7 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
 
 
 def check_apart(model: PreTrainedModel) -> None:
-    """Make sure that a model keeps the documents of a row apart when their positions begin anew.
+    """Make sure that a model keeps the documents of a row apart when their positions restart.
 
     Raises
     ------

@@ -11,12 +11,12 @@ weight, nor temperature; the defaults here are the plain ones (forward, 1, 1). W
 distilled, the others keep their first term.
 
 The teacher comes live (its states and head) or from a cache of its k best tokens (`teacher`). The cache gives k + 1
-outcomes, the k tokens and one for all the rest. What that leaves out is known exactly, by the chain rule of KL:
+outcomes, the k tokens and one for all others. The error of that is known exactly, by the chain rule of KL:
 
-    KL(t || s) = KL over k + 1 outcomes + t(rest) KL(t given rest || s given rest)
+    KL(t || s) = KL over k + 1 outcomes + t(others) KL(t given others || s given others)
 
-so the cached KL is never above the true one, and short of it by at most the rest's mass times how badly the student
-orders the rest. It is zero where the student equals the teacher, and so is its gradient.
+so the cached KL is never above the true one, and below it by at most the mass of the others times the divergence
+among them. It is zero where the student equals the teacher, and so is its gradient.
 
 No tensor of all logits exists: `DistillationTerm` is a `loss.Term`, which is given a chunk of the student's logits at a
 time and turns it into the gradient by the formulas below. With u = logits / T and o(j)
@@ -119,7 +119,7 @@ class LivePredictions:
 
 
 class KeptPredictions:
-    """The teacher's k best tokens at each position, and the mass of the rest as one more outcome.
+    """The teacher's k best tokens at each position, and the mass of all others as one more outcome.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class KeptPredictions:
         if settings.temperature != self._temperature:
             raise InputError(
                 f"The teacher's predictions were kept for the temperature {self._temperature}, not "
-                f"{settings.temperature}; keep them anew."
+                f"{settings.temperature}; keep them again."
             )
         ids = self._ids[rows]
         outcomes = torch.cat([self._log_probs[rows] / self._temperature, self._log_rest[rows, None]], dim=1)
@@ -174,7 +174,7 @@ class KeptPredictions:
 
 
 class DistillationTerm:
-    """What is summed over positions: the next-token loss, and the teacher's divergence beside it.
+    """The sum over positions of the next-token loss and of the divergence from the teacher.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ class DistillationTerm:
     settings
         Weight, temperature, direction.
     vocab_size
-        Ids that both models share; rows beyond them are padding and stand outside the comparison.
+        Ids that both models share; rows beyond them are padding and are not compared.
     distilled
         Bool (positions,): where the teacher is asked; everywhere when not given.
 

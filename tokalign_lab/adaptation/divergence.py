@@ -18,7 +18,7 @@ _LEAST_RISE = 1.0  # nats
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number or has exploded; the message says when and what to try."""
+    """The loss is no longer a number or has exploded; the message has the step and what to try."""
 
 
 class LossWatch:

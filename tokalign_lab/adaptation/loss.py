@@ -196,7 +196,7 @@ class ChunkedLoss:
 
     Where the model is called with labels, its logits are those of the first position only and its `loss` is the one
     computed here: the sum over all labelled positions, divided by `num_items_in_batch` (or by their number). The work
-    is done where the head stands in the forward pass, so that wrappers which gather weights (DDP, FSDP) have them.
+    is done at the place of the head in the forward pass, so that wrappers which gather weights (DDP, FSDP) have them.
 
     Parameters
     ----------

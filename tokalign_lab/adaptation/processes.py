@@ -59,5 +59,5 @@ class Processes:
 
 
 def is_sharded() -> bool:
-    """Tell whether accelerate was told to shard the model over the processes (FSDP)."""
+    """Return whether accelerate shards the model over the processes (FSDP)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"

@@ -1,6 +1,6 @@
 """A teacher of token-level distillation: a model with the student's tokenizer, and what it predicts.
 
-The teacher reads the very blocks of ids that the student is trained on, bos and eos as they stand there, so that both
+The teacher reads the very blocks of ids that the student is trained on, with their bos and eos, so that both
 see the same tokens whatever their tokenizers would put in front by themselves. That asks for one vocabulary: a teacher
 with another tokenizer is refused. `teacher_cache` keeps its predictions on disk.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _LOGITS_BYTES = {"cpu": 1 << 26, "cuda": 1 << 29}  # of one chunk of float32 logits; about three are held
-_PASSING = ("_name_or_path", "transformers_version")  # of a configuration: says nothing about predictions
+_PASSING = ("_name_or_path", "transformers_version")  # of a configuration: do not affect predictions
 
 
 def check_same_tokenizer(teacher: Vocabulary, student: Vocabulary) -> None:
@@ -107,7 +107,7 @@ class Teacher:
     def best(
         self, input_ids: torch.Tensor, k: int, temperature: float, position_ids: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the k best tokens after each position of sequences, and the rest's mass; as `KeptPredictions`."""
+        """Return the k best tokens after each position, and the mass of the others; as `KeptPredictions`."""
         states = self._states(input_ids, position_ids)
         head, n = self._head.module, self.vocabulary.size
         weight = head.weight[:n]

@@ -2,7 +2,7 @@
 
 Each position has its k best tokens (int32), their log probabilities (float16) and the mass of all the others
 (float32, as a log): with k = 64 it is 388 bytes, where the whole prediction over 262k tokens would be a megabyte. The
-log probabilities are the raw ones. The mass of the rest is summed for one temperature T, because the sum of p^(1/T)
+log probabilities are the raw ones. The mass of the others is summed for one temperature T, because the sum of p^(1/T)
 over tokens that were not kept cannot be had from the sum of p; so T is part of the key, while weight and direction are
 free. float16 rounds a log probability by at most one part in 2048.
 
@@ -65,7 +65,7 @@ class TeacherCache:
     k : int
         Tokens kept at each position.
     temperature : float
-        The temperature that the rest's mass was summed for.
+        The temperature that the mass of the others was summed for.
     length : int
         Tokens of a block; it has one prediction fewer.
     numbers : np.ndarray
@@ -96,7 +96,7 @@ class TeacherCache:
         places = np.searchsorted(self.numbers, wanted).clip(max=len(self.numbers) - 1)
         missing = wanted[self.numbers[places] != wanted]
         if len(missing):
-            raise InputError(f"The teacher's predictions of block {missing[0]} were not kept; keep them anew.")
+            raise InputError(f"The teacher's predictions of block {missing[0]} were not kept; keep them again.")
         ids, log_probs, log_rest = (
             torch.from_numpy(np.array(self._arrays[name][places])).to(device).flatten(0, 1) for name in _FILES
         )
@@ -130,7 +130,7 @@ def keep_predictions(
     apart
         Keep the documents of a block apart.
     progress
-        Told the share of the blocks that are read.
+        Called with the share of the blocks that are read.
     interrupt
         Called between batches; what it raises ends the work, which goes on from there the next time.
 

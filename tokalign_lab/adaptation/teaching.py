@@ -1,4 +1,4 @@
-"""A teacher in a tuning run: which sequences it is asked about, and what it says of them.
+"""A teacher in a tuning run: which sequences it is asked about, and its predictions.
 
 Token-level distillation (TokAlign section 4.3) goes through both stages. Whether a sequence is distilled is drawn from
 the seed and its position in the endless order of the data, so that stages, resumed runs and any number of processes
@@ -167,7 +167,7 @@ def check_student(model: PreTrainedModel) -> None:
 class DistilledLoss(ChunkedLoss):
     """Makes a model compute the next-token loss and its divergence from a teacher, while the block lasts.
 
-    Batches carry `taught` (see `OrderedBlocks`) beside ids and labels.
+    Batches carry `taught` (see `OrderedBlocks`) in addition to ids and labels.
 
     Parameters
     ----------
@@ -233,12 +233,12 @@ class DistilledLoss(ChunkedLoss):
 
 def _in_percent(emit: Emit) -> Progress:
     """Report progress of what comes before the first step, a hundred times at most."""
-    told = -1
+    last = -1
 
     def tell(share: float, message: str) -> None:
-        nonlocal told
-        if int(100 * share) > told:
-            told = int(100 * share)
-            emit({"kind": "progress", "share": 0.0, "message": f"{message} ({told} %)"})
+        nonlocal last
+        if int(100 * share) > last:
+            last = int(100 * share)
+            emit({"kind": "progress", "share": 0.0, "message": f"{message} ({last} %)"})
 
     return tell

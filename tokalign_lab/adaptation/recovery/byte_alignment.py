@@ -1,8 +1,8 @@
 """Where two tokenizations of one text end at the same byte.
 
 Two tokenizers cut a text in different places, but after some tokens both have read exactly the same bytes. At these
-places the states and predictions of two models can be compared. `Tokens` says where each token of one tokenization
-ends; `align` finds the places that two of them share.
+places the states and predictions of two models can be compared. `Tokens` has the end of each token of one
+tokenization; `align` finds the places that two of them share.
 
 Positions are counted in bytes of the text. A special token that both sides have (bos, eos) counts as one unit, so that
 the last token of a document and the eos behind it are two places. Tokens that write nothing have no place: the `▁` that

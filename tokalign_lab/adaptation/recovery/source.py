@@ -1,7 +1,7 @@
 """The source model as teacher: it reads the student's text with its own tokenizer.
 
 A block of training text is ids of the student: documents end to end between bos and eos. `Retokenizer` writes the same
-text with the source's tokenizer and says which bytes each token of both stands for. Documents are separated as the
+text with the source's tokenizer and records the bytes of each token of both. Documents are separated as the
 source separates them. `SourceTeacher` runs the source on that, without gradients.
 """
 
@@ -154,11 +154,11 @@ class Retokenizer:
                 pending += does
                 continue
             close()
-            twin = None if token in self._does else self.source.id_of_raw(self.student.raw_token(token))
-            known = twin is not None and bool(self.source.is_control[twin])
+            same = None if token in self._does else self.source.id_of_raw(self.student.raw_token(token))
+            known = same is not None and bool(self.source.is_control[same])
             mine.append(special(token, int(known)))
-            if known and twin is not None:
-                yours.append(special(twin, 1))
+            if known and same is not None:
+                yours.append(special(same, 1))
         close()
         return Tokens.joined(mine), Tokens.joined(yours)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from page import Page, Raw, Row, digits, mean, percent
@@ -54,8 +55,8 @@ def recovery(raw: Raw) -> Page:
     )
 
 
-def recovery_search(raw: Raw) -> Page:
-    """Read the measurements of `recovery_search.py`, of one budget or several; seeds are averaged."""
+def search_means(raw: Raw) -> dict[int, dict[str, Row]]:
+    """Return figures of the measurements of `recovery_search.py` by number of tokens and way; seeds are averaged."""
     budgets = sorted({line["settings"]["tokens"] for line in raw.measured})
     by: dict[int, dict[str, Row]] = {tokens: {} for tokens in budgets}
     for tokens in budgets:
@@ -64,10 +65,33 @@ def recovery_search(raw: Raw) -> Page:
             same = [line for line in lines if line["way"] == way]
             keys = [key for key in (*OTHER, "cpu") if all(isinstance(line.get(key), int | float) for line in same)]
             by[tokens][way] = {key: mean([line[key] for line in same]) for key in keys}
+    return by
+
+
+def default_way(ways: Mapping[str, Row]) -> str:
+    """Name the way that is the default of `adapt`: `recover`, in batches of 4 where that was measured."""
+    named = [way for way in ways if "recover" in way]
+    return next((way for way in named if "batch 4" in way), (named or list(ways))[0])
+
+
+def closed_gap(raw: Raw) -> tuple[int, float, float] | None:
+    """Return the largest budget with a control, and the shares of the gap that the default closes: Wikipedia, C++."""
+    whole = {tokens: ways for tokens, ways in search_means(raw).items() if {"step 0", "control"} <= ways.keys()}
+    if not whole:
+        return None
+    tokens, ways = max(whole.items())
+    start, ours, control = ways["step 0"], ways[default_way(ways)], ways["control"]
+    wikipedia, code = ((start[key] - ours[key]) / (start[key] - control[key]) for key in ("o_en", "o_code"))
+    return tokens, wikipedia, code
+
+
+def recovery_search(raw: Raw) -> Page:
+    by = search_means(raw)
+    budgets = list(by)
     least = by[budgets[0]]
     start, control = least["step 0"], least.get("control")
     ways = [way for way in least if way not in ("step 0", "control")]
-    ours = next((way for way in ways if "recover" in way), ways[-1])
+    ours = default_way({way: least[way] for way in ways})
     told = "the control was not measured"
     if control:
         gaps = [(start[key] - least[ours][key]) / (start[key] - control[key]) for key in ("o_en", "o_code")]

@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 import numpy as np
 from harness import Table, report
+from scipy.sparse import csr_array
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.methods import spaces
@@ -31,7 +32,6 @@ from tokalign_lab.evaluation.held_out import held_out_precision
 from tokalign_lab.evaluation.interval import of_mean
 from tokalign_lab.vectors import anchored
 from tokalign_lab.vectors.anchored_settings import AnchoredSettings
-from tokalign_lab.vectors.cooccurrence import Counts
 
 PAIRS = (("smollm2-135m", "sp32k"), ("smollm2-135m", "qwen2"), ("gemma3", "pythia"))
 CHANGES: dict[str, list[Any]] = {
@@ -96,15 +96,14 @@ def precision(pair: TokenizedPair, settings: AnchoredSettings, shift: int, seed:
         return held_out_precision(pair, "anchored", seed).p_at_1
 
 
-def less(pmi: Callable[..., Counts], k: int) -> Callable[..., Counts]:
-    """Positive PMI less log k, what is not above 0 left out."""
+def less(pmi: Callable[..., csr_array], k: int) -> Callable[..., csr_array]:
+    """Positive PMI minus log k, without the values that are not above 0."""
 
-    def shifted(counts: Counts, n_columns: int, smoothing: float) -> Counts:
-        made = pmi(counts, n_columns, smoothing)
-        row_of = np.repeat(np.arange(len(made.starts) - 1), np.diff(made.starts))
-        kept = made.values > np.log(k)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(row_of[kept], minlength=len(made.starts) - 1))])
-        return Counts(starts.astype(np.int64), made.columns[kept], made.values[kept] - np.float32(np.log(k)))
+    def shifted(counts: csr_array, smoothing: float) -> csr_array:
+        made = pmi(counts, smoothing)
+        made.data = np.maximum(made.data - np.float32(np.log(k)), 0)
+        made.eliminate_zeros()
+        return made
 
     return shifted
 

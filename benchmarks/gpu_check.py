@@ -138,7 +138,7 @@ def _stream(side: Side) -> Any:
 
 
 def _counts(side: Side, stream: Any, right_offset: int = 0) -> Any:
-    from tokalign_lab.vectors.cooccurrence import Counts, count_contexts, to_float, weights_of
+    from tokalign_lab.vectors.cooccurrence import count_contexts, to_float, weights_of
     from tokalign_lab.vectors.torch_backend import sum_contexts
 
     n = len(stream.ids)
@@ -146,8 +146,7 @@ def _counts(side: Side, stream: Any, right_offset: int = 0) -> Any:
     if side.reference:
         return count_contexts(stream, columns, n + right_offset, right_offset=right_offset, device="cpu")
     weights = weights_of(15, stream.counts)
-    starts, found, sums = sum_contexts(stream, columns, n + right_offset, weights, right_offset, side.device)
-    return Counts(starts, found, to_float(sums))
+    return to_float(sum_contexts(stream, columns, n + right_offset, weights, right_offset, side.device))
 
 
 def counts(side: Side) -> Found:

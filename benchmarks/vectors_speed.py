@@ -202,7 +202,7 @@ def glove_run(options: argparse.Namespace, hidden: SharedTokens, wanted: list[fl
         result["seconds"].append(ends)
         result["losses"].append(losses)
         result["equal"].append(next((i for i, x in enumerate(losses, start=1) if x <= loss), None))
-        result["pairs"].append(len(counted.counts.values))
+        result["pairs"].append(counted.counts.nnz)
     return {**result, **p_by_mapping(*vectors, hidden, pair)}
 
 

@@ -336,14 +336,15 @@ def vanilla(work: Path) -> Lexicon:
 def test_vectors_from_files_take_the_place_of_glove(
     work: Path, vanilla: Lexicon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tokalign_lab.vectors.formats import save_word2vec
     from tokalign_lab.vectors.glove import glove_vectors
 
     text = read_parts(TextSettings(text=(str(work / "own.txt"),), max_bytes=20_000))[0]
     source, target = load_vocabulary(str(work / "a")), load_vocabulary(str(work / "b"))
     pair = tokalign_lab.tokenize_pair(source, target, text)
     made = [glove_vectors(c, v.size) for c, v in ((pair.source_corpus, source), (pair.target_corpus, target))]
-    save_word2vec(made[0], work / "a.txt")
+    by_count = np.argsort(-made[0].counts, kind="stable")
+    lines = [f"{made[0].ids[i]} {' '.join(map(str, made[0].rows[i]))}\n" for i in by_count]
+    (work / "a.txt").write_text("".join(lines))
     for name, array in (("b", made[1].rows), ("b.ids", made[1].ids), ("b.counts", made[1].counts)):
         np.save(work / f"{name}.npy", array)
     made[1].save(work / "b.npz")

@@ -1,4 +1,4 @@
-"""Settings of the anchored vectors, apart from the vectors themselves: who only reads a setting needs no numba."""
+"""Settings of the anchored vectors, in a module that does not import numba."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from tokalign_lab.vectors.store import check_at_least_one
 class AnchoredSettings:
     """Settings of the anchored vectors, measured one by one (docs/results/anchored_settings.md).
 
-    A window of 5 beats GloVe's 15 by 1.4 points of P@1; sides apart, power and smoothing matter by less than one. One
-    pass finds 0.7 points more than three, and 500 dimensions 0.6 more than 300; neither shows in bits per byte so far.
+    A window of 5 beats GloVe's 15 by 1.4 points of P@1; `sides_apart`, `power` and `smoothing` change less
+    than one point. One pass finds 0.7 points more than three, and 500 dimensions 0.6 more than 300; neither has shown
+    a difference in bits per byte.
     """
 
     dimensions: int = 300

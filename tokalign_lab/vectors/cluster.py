@@ -1,11 +1,10 @@
-"""The same counts from many machines, through Dask (`pip install 'tokalign-lab[cluster]'`).
+"""Co-occurrence counts from many machines, through Dask (`pip install 'tokalign-lab[cluster]'`).
 
-A text is cut into parts as in `text_counts.py`; here a worker adds up a part, and this process writes what comes
-back as sorted runs and merges them. Sums are whole numbers, so the counts have the same bits as those of one process,
-whatever the number of workers and whichever of them is done first. They lie in the same place of the cache, and GloVe
-on this text takes them from there.
+A text is cut into parts as in `text_counts.py`. A worker adds up a part; this process writes the sums as runs and
+merges them. Sums are whole numbers, so the counts have the same bits as those of one process, for any number of workers
+and any order. They are cached in the same place, and GloVe on this text uses them.
 
-The workers need no shared disk: a part travels as 4 bytes for a token of text and comes back as 12 for a pair.
+The workers need no shared disk: a part is sent as 4 bytes for a token of text and returned as 12 for a pair.
 """
 
 from __future__ import annotations
@@ -17,26 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from tokalign_lab.errors import InputError, first_line, require_extra
 from tokalign_lab.progress import Progress
 from tokalign_lab.vectors.cooccurrence import RowSums, weights_of
-from tokalign_lab.vectors.spill import Block, merged_blocks, remove_runs, write_run
+from tokalign_lab.vectors.spill import write_rows
 from tokalign_lab.vectors.stream import Stream, index_places
 from tokalign_lab.vectors.stream import part_tokens as cut_tokens
-from tokalign_lab.vectors.text_counts import (
-    MAX_BYTES,
-    TextCounts,
-    kept_tokens,
-    remembered_counts,
-    write_counts,
-)
+from tokalign_lab.vectors.text_counts import TextCounts, kept_tokens, merge_runs, remembered_counts
 
 if TYPE_CHECKING:
     from tokalign_lab.corpus import Corpus
 
 PART_TOKENS = 5_000_000
-"""Tokens a task: 20 MB on the way out, and seconds of work."""
+"""Tokens of a task: 20 MB to send, and seconds of work."""
 # numba's plain threading layer allows one parallel region at a time, and a Dask worker may run several tasks at once.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -62,7 +56,7 @@ def cluster_counts(
     part_tokens
         Tokens of a part; the result does not depend on it.
     progress
-        Told after every part.
+        Called after every part.
 
     Raises
     ------
@@ -86,18 +80,17 @@ def cluster_counts(
         waiting = iter(firsts)
         if not client.nthreads():
             raise InputError("The cluster has no workers; start some, and count again.")
-        # Two tasks for each thread of the cluster: the text is never there as a whole.
+        # Two tasks for each thread of the cluster, so that memory never holds the whole text.
         ahead = 2 * sum(client.nthreads().values())
         done = as_completed([submit(first) for first in islice(waiting, ahead)], with_results=True)
         runs: list[Path] = []
         for _, block in done:
-            runs.append(write_run(folder / f"run-{len(runs)}", iter([block])))
+            runs.append(write_rows(folder / f"run-{len(runs)}", [block]))
             for first in islice(waiting, 1):
                 done.add(submit(first))
             if progress is not None:
                 progress(len(runs) / len(firsts), f"counted part {len(runs)} of {len(firsts)}")
-        write_counts(folder, kept, merged_blocks(runs, n, MAX_BYTES))
-        remove_runs(runs)
+        merge_runs(folder, kept, runs)
 
     try:
         return remembered_counts(corpus, window, min_count, count, cached)
@@ -121,13 +114,10 @@ def _connect(client: Any) -> tuple[Any, bool]:
         ) from error
 
 
-def _sum_part(tokens: NDArray[np.int32], begin: int, end: int, n: int, weights: NDArray[np.int64]) -> Block:
+def _sum_part(tokens: NDArray[np.int32], begin: int, end: int, n: int, weights: NDArray[np.int64]) -> csr_array:
     """Add up one part of a text, on a worker."""
     numbers = np.arange(n)
-    # What comes over the network cannot be written to, and numba compiles for that apart.
+    # Arrays from the network are read-only, and numba would compile for those separately.
     stream = Stream(numbers, numbers, np.array(tokens), *index_places(np.array(tokens), begin, end, n))
     with _ONE_AT_A_TIME:
-        rows = RowSums(stream, numbers.astype(np.int32), n, np.array(weights))
-        columns, sums = np.empty(rows.starts[-1], dtype=np.int32), np.empty(rows.starts[-1], dtype=np.int64)
-        rows.fill(0, n, columns, sums)
-    return rows.starts, columns, sums
+        return RowSums(stream, numbers.astype(np.int32), n, np.array(weights)).block(0, n, np.int64)

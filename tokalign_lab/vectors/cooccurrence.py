@@ -1,41 +1,31 @@
 """How often tokens meet: distance-weighted co-occurrence counts of one tokenised text.
 
 A pair of tokens d places apart, with d up to the window, adds 1/d (Pennington et al. 2014, section 4.2). Windows end
-where a document ends. `stream.py` takes rare tokens out before places are counted.
+where a document ends. `stream.py` removes rare tokens before distances are counted.
 
-Where Stanford's program adds up floating-point numbers in whatever order its sorted runs come in, 1/d is here a whole
-number of units of 2^-32 (the share that rounding takes is below 2^-28 for a window of 15), and whole numbers add up to
-the same bits in any order: over threads, over parts of the text (`text_counts.py`), over machines (`cluster.py`) and
-on a GPU (`torch_backend.py`). One rounding to float32 comes at the very end. The counts of a token need only its own
-occurrences: an inverted index lists them, and one thread adds up a row. Memory is 12 bytes for a token of text and 8
-for a non-zero count; nothing is ever V x V.
+Stanford's program adds up floating-point numbers in the order of its sorted runs. Here 1/d is a whole number of units
+of 2^-32 (for a window of 15 the rounding error is below 2^-28). Whole numbers add up to the same bits in any order:
+over threads, over parts of the text (`text_counts.py`), over machines (`cluster.py`) and on a GPU (`torch_backend.py`).
+Sums are rounded to float32 once, at the end. An inverted index lists the occurrences of each token, and one thread
+adds up a row. Memory is 12 bytes for a token of text and 8 for a non-zero count; nothing is V x V.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.stream import Stream
 
 UNIT = 2.0**-32
-"""What one unit of a sum is worth."""
-_LARGEST_SUM = 2.0**31  # in weight, what an int64 of such units holds
-
-
-@dataclass(frozen=True)
-class Counts:
-    """A sparse matrix in CSR order: row i has `columns[starts[i] : starts[i + 1]]`, ascending, with `values`."""
-
-    starts: NDArray[np.int64]
-    columns: NDArray[np.int32]
-    values: NDArray[np.float32]
+"""The weight of one unit of a sum."""
+_LARGEST_SUM = 2.0**31  # in weight: what an int64 of such units holds
 
 
 def count_contexts(
@@ -45,7 +35,7 @@ def count_contexts(
     window: int = 15,
     right_offset: int = 0,
     device: str | None = None,
-) -> Counts:
+) -> csr_array:
     """Count the contexts of every token of `stream`, weighted by 1 / distance.
 
     Parameters
@@ -61,29 +51,24 @@ def count_contexts(
     right_offset
         Added to the column of a neighbour on the right; 0 counts both sides together (symmetric).
     device
-        "cpu", or a GPU such as "cuda"; a GPU where there is one when None.
+        "cpu", or a GPU such as "cuda"; a GPU if there is one when None.
 
     Returns
     -------
-    Counts
-        (n, n_columns); the same bits for any number of threads and on any device.
+    csr_array
+        float32 (n, n_columns), columns ascending; the same bits for any number of threads and on any device.
     """
     weights = weights_of(window, stream.counts)
     device = str(pick_device(device))
     if device != "cpu":
         from tokalign_lab.vectors.torch_backend import sum_contexts
 
-        starts, columns, sums = sum_contexts(stream, context_of, n_columns, weights, right_offset, device)
-        return Counts(starts, columns, to_float(sums))
-    rows = RowSums(stream, context_of, n_columns, weights, right_offset)
-    values = np.empty(int(rows.starts[-1]), dtype=np.float32)
-    columns = np.empty(len(values), dtype=np.int32)
-    rows.fill(0, len(stream.ids), columns, values)
-    return Counts(rows.starts, columns, values)
+        return to_float(sum_contexts(stream, context_of, n_columns, weights, right_offset, device))
+    return RowSums(stream, context_of, n_columns, weights, right_offset).block(0, len(stream.ids), np.float32)
 
 
-def cooccurrence(stream: Stream, window: int = 15, device: str | None = None) -> Counts:
-    """Symmetric co-occurrence counts of all tokens of `stream` with each other, (n, n), as GloVe takes them.
+def cooccurrence(stream: Stream, window: int = 15, device: str | None = None) -> csr_array:
+    """Symmetric co-occurrence counts of all tokens of `stream` with each other, (n, n), for GloVe.
 
     A token that meets itself adds 1/d twice, once from either side, as in Stanford's code.
     """
@@ -94,10 +79,7 @@ def cooccurrence(stream: Stream, window: int = 15, device: str | None = None) ->
 def weights_of(window: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """1/d for d from 1 to `window` in units of 2^-32, int64.
 
-    Raises
-    ------
-    InputError
-        If a token occurs so often (325 million times at a window of 15) that a sum might not fit.
+    Raises InputError if a token occurs so often (325 million times at a window of 15) that a sum might not fit.
     """
     weights = np.rint(1.0 / (UNIT * np.arange(1, window + 1))).astype(np.int64)
     most = int(counts.max(initial=0))
@@ -106,25 +88,22 @@ def weights_of(window: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return weights
 
 
-def to_float(sums: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Turn sums in units into float32, rounding once."""
-    return (sums * UNIT).astype(np.float32)
+def to_float(sums: csr_array) -> csr_array:
+    """Convert int64 sums in units to float32 counts, rounding once."""
+    return csr_array(((sums.data * UNIT).astype(np.float32), sums.indices, sums.indptr), shape=sums.shape)
+
+
+def sparse_rows(values: NDArray[Any], columns: NDArray[np.int32], starts: NDArray[Any], n_columns: int) -> csr_array:
+    """CSR matrix of these arrays with 4-byte columns, which scipy would widen to the type of `starts`."""
+    starts = starts.astype(np.int32) if starts[-1] < 2**31 else starts
+    return csr_array((values, columns, starts), shape=(len(starts) - 1, n_columns))
 
 
 class RowSums:
-    """The rows of one count, added up when they are asked for.
+    """The rows of one count; a row is added up when `block` asks for it.
 
-    Parameters
-    ----------
-    stream, context_of, n_columns, right_offset
-        As in `count_contexts`.
-    weights
-        Of `weights_of`.
-
-    Attributes
-    ----------
-    starts
-        int64 (n + 1,), where each row will start; known before any row is kept.
+    Arguments are as in `count_contexts`; `weights` come from `weights_of`. `starts`, int64 (n + 1,), says where each
+    row will start, and is known before any row is added up.
     """
 
     def __init__(
@@ -135,20 +114,24 @@ class RowSums:
         weights: NDArray[np.int64],
         right_offset: int = 0,
     ) -> None:
-        self._arguments = (
-            stream.tokens, stream.starts, stream.places, context_of, n_columns, weights, right_offset
-        )  # fmt: skip
-        # More shares than threads evens out frequent tokens; the result does not depend on the number.
-        self._n_shares = 4 * numba.get_num_threads()
+        self._n_columns = n_columns
+        self._arguments = stream.tokens, stream.starts, stream.places, context_of, n_columns, weights, right_offset
         self.starts = np.zeros(len(stream.ids) + 1, dtype=np.int64)
-        _row_lengths(*self._arguments, self._n_shares, self.starts[1:])
+        nothing = np.empty(0, np.int32), np.empty(0, np.int64)
+        self._add_up(0, np.int64(1), self.starts[:-1], *nothing, self.starts[1:])
         np.cumsum(self.starts, out=self.starts)
 
-    def fill(self, first: int, last: int, columns: NDArray[np.int32], values: NDArray[Any]) -> None:
-        """Write rows `first` to `last`; int64 `values` are sums in units, float32 ones are counts."""
-        unit = np.int64(1) if values.dtype == np.int64 else np.float64(UNIT)
+    def block(self, first: int, last: int, dtype: Any) -> csr_array:
+        """Return rows `first` to `last`: sums in units as int64, or counts as float32."""
+        unit = np.int64(1) if dtype == np.int64 else np.float64(UNIT)
         starts = self.starts[first : last + 1] - self.starts[first]
-        _fill_rows(*self._arguments, self._n_shares, first, unit, starts, columns, values)
+        columns, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], dtype)
+        self._add_up(first, unit, starts[:-1], columns, values, np.empty(last - first, np.int64))
+        return sparse_rows(values, columns, starts, self._n_columns)
+
+    def _add_up(self, first: int, unit: Any, *arrays: NDArray[Any]) -> None:
+        # More shares than threads balance frequent tokens; the result does not depend on the number.
+        _add_rows(*self._arguments, 4 * numba.get_num_threads(), first, unit, *arrays)
 
 
 @numba.njit(cache=True)
@@ -175,33 +158,22 @@ def _add_row(tokens, places, context_of, weights, right_offset, sums, seen, mark
 
 
 @numba.njit(parallel=True, cache=True)
-def _row_lengths(  # type: ignore[no-untyped-def]
-    tokens, starts, places, context_of, n_columns, weights, right_offset, n_shares, lengths
-):
-    for share in numba.prange(n_shares):
-        sums = np.empty(n_columns, dtype=np.int64)
-        seen = np.full(n_columns, -1, dtype=np.int32)
-        touched = np.empty(n_columns, dtype=np.int32)
-        for row in range(share, len(lengths), n_shares):
-            here = places[starts[row] : starts[row + 1]]
-            lengths[row] = _add_row(tokens, here, context_of, weights, right_offset, sums, seen, row, touched)
-
-
-@numba.njit(parallel=True, cache=True)
-def _fill_rows(  # type: ignore[no-untyped-def]
+def _add_rows(  # type: ignore[no-untyped-def]
     tokens, starts, places, context_of, n_columns, weights, right_offset, n_shares, first_row, unit, row_starts,
-    columns, values,
+    columns, values, lengths,
 ):  # fmt: skip
+    """Write the length of each row and, unless `columns` is empty, its columns and its sums times `unit`."""
     for share in numba.prange(n_shares):
         sums = np.empty(n_columns, dtype=np.int64)
         seen = np.full(n_columns, -1, dtype=np.int32)
         touched = np.empty(n_columns, dtype=np.int32)
-        for i in range(share, len(row_starts) - 1, n_shares):
+        for i in range(share, len(lengths), n_shares):
             row = first_row + i
             here = places[starts[row] : starts[row + 1]]
             n_touched = _add_row(tokens, here, context_of, weights, right_offset, sums, seen, row, touched)
-            found = np.sort(touched[:n_touched])
-            first = row_starts[i]
-            for k in range(n_touched):
-                columns[first + k] = found[k]
-                values[first + k] = sums[found[k]] * unit
+            lengths[i] = n_touched
+            if len(columns):
+                found = np.sort(touched[:n_touched])
+                for k in range(n_touched):
+                    columns[row_starts[i] + k] = found[k]
+                    values[row_starts[i] + k] = sums[found[k]] * unit

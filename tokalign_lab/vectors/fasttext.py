@@ -1,19 +1,19 @@
-"""FastText vectors (Bojanowski et al. 2017), which FOCUS and WECHSEL compare tokens by.
+"""FastText vectors (Bojanowski et al. 2017), by which FOCUS and WECHSEL compare tokens.
 
-Against `word2vec.py`, a word is the mean of its own vector and those of its character n-grams, so that " walking" and
-" walked" are neighbours even where both are rare, and a word that the text never showed still has a vector.
+Unlike in `word2vec.py`, a word is the mean of its own vector and those of its character n-grams, so that " walking" and
+" walked" are neighbours even if both are rare, and a word that is not in the text still has a vector.
 
-FOCUS (Dobler and de Melo 2023) trains on the text as the *target* tokenizer cuts it: a token, written as the
-tokenizer writes it, is a word. WECHSEL (Minixhofer et al. 2022) trains on words and asks for the
-vector of each token's text, mostly through its n-grams; one training then serves both vocabularies in one space. Its
-package cuts words with a tokenizer for English; here they stand between white space.
-gensim trains both; see `word2vec.py` for its sentences and why it gets one worker.
+FOCUS (Dobler and de Melo 2023) trains on the text as the *target* tokenizer cuts it; the tokenizer's own string of a
+token is a word. WECHSEL (Minixhofer et al. 2022) trains on words and takes the vector of each token's text, mostly from
+its n-grams; one training then serves both vocabularies in one space. Its package cuts words with a tokenizer for
+English; here words are separated by white space. gensim trains both; see `word2vec.py` for sentences and workers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,13 +23,7 @@ from tokalign_lab.progress import Progress
 from tokalign_lab.spelling import text_of
 from tokalign_lab.vectors.store import check_at_least_one, remembered
 from tokalign_lab.vectors.token_vectors import TokenVectors
-from tokalign_lab.vectors.word2vec import (
-    Sentences,
-    gensim_settings,
-    pieces,
-    train_on,
-    vectors_of,
-)
+from tokalign_lab.vectors.word2vec import Sentences, gensim_settings, pieces, train_on, vectors_of
 
 if TYPE_CHECKING:
     from gensim.models import FastText
@@ -41,9 +35,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FastTextSettings:
-    """Settings of one training; the defaults are FOCUS's (CBOW, 3 epochs, 10 negatives) but for two.
+    """Settings of one training; the defaults are FOCUS's (CBOW, 3 epochs, 10 negatives) except for two.
 
-    `dimensions` is 300, as every other method's here; FOCUS's package takes 100. `buckets`: fastText hashes n-grams
+    `dimensions` is 300, as for every other method here; FOCUS's package uses 100. `buckets`: fastText hashes n-grams
     into 2,000,000 rows, which is 2.4 GB at 300 dimensions whatever the text; the n-grams of a vocabulary fit a quarter.
     """
 
@@ -79,23 +73,10 @@ def fasttext_vectors(
     progress: Progress | None = None,
     cached: bool = True,
 ) -> TokenVectors:
-    """Train FastText on a tokenised text, each token a word, as FOCUS does.
+    """Train FastText on a tokenised text with each token's own string as a word, as FOCUS does.
 
-    Parameters
-    ----------
-    corpus
-        The text as ids of `vocabulary`.
-    vocabulary
-        Whose strings (`Vocabulary.raw_token`) are the words.
-    settings
-        FOCUS's when None.
-    seed, progress, cached
-        As in `word2vec.word2vec_vectors`.
-
-    Raises
-    ------
-    InputError
-        If no token occurs `min_count` times.
+    `settings` are FOCUS's when None; other arguments are as in `glove.glove_vectors`. Raises InputError if no token
+    occurs `min_count` times.
     """
     settings = settings or FastTextSettings()
     key = {"method": "fasttext", "seed": seed, **asdict(settings)}
@@ -105,7 +86,7 @@ def fasttext_vectors(
         model = _train(settings, seed, Sentences(corpus, np.array(raw, dtype=object)), progress)
         return vectors_of(model, raw, corpus, key)
 
-    return remembered(corpus, key, train) if cached else train()
+    return remembered(corpus, key, train, cached)
 
 
 def fasttext_word_vectors(
@@ -117,7 +98,7 @@ def fasttext_word_vectors(
     progress: Progress | None = None,
     cached: bool = True,
 ) -> list[TokenVectors]:
-    """Train FastText on words between white space once, and give each token of each vocabulary the vector of its text.
+    """Train FastText once on the words of `documents`, and give each token of each vocabulary the vector of its text.
 
     Parameters
     ----------
@@ -128,16 +109,16 @@ def fasttext_word_vectors(
     vocabularies
         Whose tokens get vectors, all in one space.
     settings
-        WECHSEL's own by default.
+        WECHSEL's by default.
     seed, progress, cached
         As in `fasttext_vectors`.
 
     Returns
     -------
     list of TokenVectors
-        One for each vocabulary. A token that the text never shows has a vector too, with a count of 0. Left out are
-        control tokens, parts of characters, white space, and text that is too short for an n-gram and no word of
-        the text: fastText has nothing but zeros for them, and WECHSEL gives them random rows.
+        One for each vocabulary. A token that is not in the text has a vector too, with a count of 0. There are no
+        vectors for control tokens, parts of characters, white space, and text that is too short for an n-gram and not
+        a word of the text: fastText has only zeros for them, and WECHSEL gives them random rows.
 
     Raises
     ------
@@ -147,7 +128,7 @@ def fasttext_word_vectors(
     key = {"method": "fasttext-words", "seed": seed, **asdict(settings)}
     trained: list[FastText] = []
 
-    def read_off(corpus: Corpus, vocabulary: Vocabulary) -> TokenVectors:
+    def look_up(corpus: Corpus, vocabulary: Vocabulary) -> TokenVectors:
         if not trained:
             trained.append(_train(settings, seed, _Words(documents), progress))
         known = trained[0].wv
@@ -162,18 +143,14 @@ def fasttext_word_vectors(
         counts = corpus.counts(vocabulary.size)[ids]
         return TokenVectors(ids, rows, counts, vocabulary.fingerprint, {**key, "text_hash": corpus.text_hash})
 
-    made = []
-    for corpus, vocabulary in zip(corpora, vocabularies, strict=True):
-
-        def make(corpus: Corpus = corpus, vocabulary: Vocabulary = vocabulary) -> TokenVectors:
-            return read_off(corpus, vocabulary)
-
-        made.append(remembered(corpus, key, make) if cached else make())
-    return made
+    return [
+        remembered(corpus, key, partial(look_up, corpus, vocabulary), cached)
+        for corpus, vocabulary in zip(corpora, vocabularies, strict=True)
+    ]
 
 
 class _Words:
-    """Documents as lists of the words between white space."""
+    """Documents as lists of the words that white space separates."""
 
     def __init__(self, documents: Sequence[Document]) -> None:
         self.documents = documents

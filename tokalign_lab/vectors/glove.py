@@ -1,15 +1,15 @@
-"""GloVe vectors (Pennington et al. 2014) as TokAlign trains them, the same to the last bit for any number of threads.
+"""GloVe vectors (Pennington et al. 2014) as TokAlign trains them, with the same bits for any number of threads.
 
 Minimise, over all pairs of tokens that meet, f(X_ij) (w_i . c_j + b_i + b'_j - log X_ij)^2 with
 f(x) = min(1, (x / x_max)^alpha) (their equations 8 and 9), by AdaGrad; a token's vector is w + c.
 Settings are those of TokAlign's appendix A and `train_glove.sh`: 300 dimensions, window 15, 15 iterations, x_max 10.
 
-Stanford's program shuffles the pairs and lets threads race over them. Here the shuffled pairs are dealt to the tiles
-of a grid (rows in P blocks, columns in P blocks), and P tiles that share no row and no column are worked on at the
-same time, as in Gemulla et al. 2011 (distributed stochastic gradient descent). No two threads ever touch the same
-number, which makes the result reproducible; and the vectors of one tile fit the processor's cache, which makes it
-several times faster than racing over all of memory. Float32 throughout; the error of a pair is clipped at 100 and a
-pair whose error is not finite is passed over, as Stanford's program does.
+In Stanford's program threads race over shuffled pairs. Here the shuffled pairs are assigned to the tiles of a grid
+(rows in P blocks, columns in P blocks), and P tiles that share no row and no column run at the same time, as in
+Gemulla et al. 2011 (distributed stochastic gradient descent). No two threads touch the same number, so the result is
+reproducible. The vectors of one tile fit the processor's cache, which is several times faster than racing over all of
+memory. All numbers are float32. As in Stanford's program, the error of a pair is clipped at 100, and a pair whose error
+is not finite is skipped.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part
-from tokalign_lab.vectors.cooccurrence import Counts
 from tokalign_lab.vectors.store import check_at_least_one, remembered
 from tokalign_lab.vectors.text_counts import text_counts
 from tokalign_lab.vectors.token_vectors import TokenVectors
+from tokalign_lab.vectors.torch_backend import report_iteration
+from tokalign_lab.vectors.torch_backend import train_glove as train_in_batches
 
 if TYPE_CHECKING:
     from tokalign_lab.corpus import Corpus
 
-# Rounding must stay the same from run to run but may differ from the strict order; NaN and infinity keep their
-# meaning, because the guard against them would be compiled away otherwise.
+# Sums may be reordered, always in the same way. NaN and infinity keep their meaning; without that the compiler would
+# remove the check for them.
 _FAST = {"reassoc", "contract", "arcp", "afn", "nsz"}
 _CLIP = np.float32(100.0)
 
@@ -65,7 +67,7 @@ def glove_vectors(
     cached: bool = True,
     device: str | None = None,
 ) -> TokenVectors:
-    """Train GloVe on a tokenised text, or load the result of an earlier training on the same text and settings.
+    """Train GloVe on a tokenised text, or load an earlier training on the same text and settings from the cache.
 
     Parameters
     ----------
@@ -76,15 +78,14 @@ def glove_vectors(
     settings
         The paper's when None.
     seed
-        Of the first values and of the order of the pairs.
+        For the first values and the order of the pairs.
     progress
-        Told after every iteration.
+        Called after every iteration.
     cached
-        Keep the counts and the result in the cache folder, by content. A training with other settings but the same
-        window and least count starts from the same counts.
+        Keep counts and vectors in the cache folder. A training with other settings but the same window and least
+        count uses the same counts.
     device
-        "cpu", or a GPU such as "cuda", which trains in batches (see `torch_backend.py`); a GPU where there is one
-        when None.
+        "cpu", or a GPU such as "cuda", which trains in batches (`torch_backend.py`); a GPU if there is one when None.
 
     Raises
     ------
@@ -95,46 +96,32 @@ def glove_vectors(
     device = str(pick_device(device))
     key = {"method": "glove", "seed": seed, **asdict(settings)}
     if device != "cpu":
-        key["trained_on"] = device.split(":")[0]  # other bits than a CPU's, so another place in the cache
+        key["trained_on"] = device.split(":")[0]  # the bits differ from a CPU's, so the cache key differs too
 
     def train() -> TokenVectors:
         counted = text_counts(
             corpus, vocabulary_size, settings.window, settings.min_count, progress=part(progress, 0.0, 0.1),
             cached=cached, device=device,
         )  # fmt: skip
-        counts = counted.counts
+        report = part(progress, 0.1, 1.0)
         if device == "cpu":
-            rows, losses = train_glove(counts, settings, seed, part(progress, 0.1, 1.0))
+            rows, losses = train_glove(counted.counts, settings, seed, report)
         else:
-            from tokalign_lab.vectors import torch_backend
-
-            rows, losses = torch_backend.train_glove(counts, settings, seed, part(progress, 0.1, 1.0), device)
-        provenance = {**key, "text_hash": corpus.text_hash, "pairs": len(counts.values), "loss": losses}
+            rows, losses = train_in_batches(counted.counts, settings, seed, report, device)
+        provenance = {**key, "text_hash": corpus.text_hash, "pairs": counted.counts.nnz, "loss": losses}
         return TokenVectors(counted.ids, rows, counted.occurrences, corpus.vocabulary_fingerprint, provenance)
 
-    return remembered(corpus, key, train) if cached else train()
+    return remembered(corpus, key, train, cached)
 
 
 def train_glove(
-    counts: Counts, settings: GloveSettings, seed: int = 0, progress: Progress | None = None
+    counts: csr_array, settings: GloveSettings, seed: int = 0, progress: Progress | None = None
 ) -> tuple[NDArray[np.float32], list[float]]:
-    """Train on given counts.
+    """Train on symmetric co-occurrence counts, (n, n).
 
-    Parameters
-    ----------
-    counts
-        Symmetric co-occurrence counts, (n, n).
-    settings, seed, progress
-        As in `glove_vectors`.
-
-    Returns
-    -------
-    rows
-        float32 (n, dimensions), w + c.
-    losses
-        Mean of f(X) * error^2 / 2 over all pairs, one value an iteration.
+    Returns float32 (n, dimensions), w + c, and the mean of f(X) * error^2 / 2 over all pairs for each iteration.
     """
-    n, d = len(counts.starts) - 1, settings.dimensions
+    n, d = counts.shape[0], settings.dimensions
     random = np.random.default_rng(seed)
     # Blocks of about 128 tokens: two of them, words and contexts with their gradients, fill 0.6 MB at 300-d.
     n_blocks = max(1, min(128, n // 128))
@@ -146,7 +133,7 @@ def train_glove(
     contexts = (random.random((n, d + 1), dtype=np.float32) - np.float32(0.5)) / np.float32(d + 1)
     word_squares, context_squares = np.ones_like(words), np.ones_like(contexts)
     losses: list[float] = []
-    for iteration in range(settings.iterations):
+    for _ in range(settings.iterations):
         shifts = random.permutation(n_blocks)
         loss = np.zeros(n_blocks, dtype=np.float64)
         _one_iteration(
@@ -154,16 +141,14 @@ def train_glove(
             np.float32(settings.learning_rate), loss,
         )  # fmt: skip
         losses.append(float(loss.sum() / max(1, len(rows))))
-        if progress is not None:
-            share = (iteration + 1) / settings.iterations
-            progress(share, f"GloVe iteration {iteration + 1} of {settings.iterations}, loss {losses[-1]:.4f}")
+        report_iteration(progress, losses, settings.iterations)
     return (words[place, :d] + contexts[place, :d]), losses
 
 
-def _deal_tokens(counts: Counts, n_blocks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Block of each token, dealt like cards by falling number of pairs; and its row, blocks one after another."""
-    n = len(counts.starts) - 1
-    by_pairs = np.argsort(-np.diff(counts.starts), kind="stable")
+def _deal_tokens(counts: csr_array, n_blocks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Block of each token, assigned in turn by falling number of pairs; and its row, with blocks one after another."""
+    n = counts.shape[0]
+    by_pairs = np.argsort(-np.diff(counts.indptr), kind="stable")
     block = np.empty(n, dtype=np.int64)
     block[by_pairs] = np.arange(n) % n_blocks
     place = np.empty(n, dtype=np.int64)
@@ -172,11 +157,11 @@ def _deal_tokens(counts: Counts, n_blocks: int) -> tuple[NDArray[np.int64], NDAr
 
 
 def _deal_pairs(
-    counts: Counts, block: NDArray[np.int64], n_blocks: int, random: np.random.Generator
+    counts: csr_array, block: NDArray[np.int64], n_blocks: int, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each tile's pairs start, int64 (P * P + 1,), and the pairs in the order of tiles, shuffled in each."""
-    row_block = np.repeat(block.astype(np.int32), np.diff(counts.starts))
-    tile = row_block * np.int32(n_blocks) + block.astype(np.int32)[counts.columns]
+    """Where each tile's pairs start, int64 (P * P + 1,), and the pairs in the order of tiles, shuffled within each."""
+    row_block = np.repeat(block.astype(np.int32), np.diff(counts.indptr))
+    tile = row_block * np.int32(n_blocks) + block.astype(np.int32)[counts.indices]
     shuffled = random.permutation(len(tile))
     # A stable sort of at most 16,384 tile numbers is a radix sort, which keeps the shuffled order in each.
     pairs = shuffled[np.argsort(tile[shuffled].astype(np.uint16), kind="stable")]
@@ -185,13 +170,13 @@ def _deal_pairs(
 
 
 def _pair_arrays(
-    counts: Counts, pairs: NDArray[np.int64], place: NDArray[np.int64], settings: GloveSettings
+    counts: csr_array, pairs: NDArray[np.int64], place: NDArray[np.int64], settings: GloveSettings
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Row, column, log X and f(X) of the pairs in the order in which they are visited."""
-    row_of_pair = np.repeat(place.astype(np.int32), np.diff(counts.starts))
-    values = counts.values[pairs]
+    """Row, column, log X and f(X) of the pairs in the order of training."""
+    row_of_pair = np.repeat(place.astype(np.int32), np.diff(counts.indptr))
+    values = counts.data[pairs]
     weights = np.minimum(1.0, (values / settings.x_max) ** settings.alpha).astype(np.float32)
-    return row_of_pair[pairs], place.astype(np.int32)[counts.columns[pairs]], np.log(values), weights
+    return row_of_pair[pairs], place.astype(np.int32)[counts.indices[pairs]], np.log(values), weights
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_FAST, error_model="numpy")

@@ -1,16 +1,16 @@
 """Hidden states as token vectors: TokAlign++'s "Hid. Rep.", which needs a model and no text.
 
-Where `glove.py` and its kin describe a token by its neighbours in a text, here the *source* model reads the token and
-its last layer's states (after the final norm) describe it. A source token is read as its own id. A target token is
-read as the source tokens that spell it, which makes several states of it: the last one (the best in the paper's table
-6, since it has seen all the pieces), their mean, or their maximum. Tokens of both vocabularies thus lie in one space
-from the start, and a token that both have gets the same vector twice.
+The other methods describe a token by its neighbours in a text. Here the *source* model reads the token, and the states
+of its last layer (after the final norm) describe it. A source token is read as its own id. A target token is read as
+the source tokens that spell it, which gives several states: the vector is the last one (the best in the paper's table
+6, since it has seen all the pieces), their mean, or their maximum. All tokens are thus in one space, and a token that
+both vocabularies have gets the same vector twice.
 
-The paper leaves open how a token's text is fed. Here the source's bos (else eos) stands in front, because the first
-place of a causal model is an attention sink whose state says little about what stands there: on SmolLM2-135M the mean
-cosine of two random tokens is 0.99 without bos and 0.78 with it, and of 42 words the state of "word" is nearest to
-that of " word" for 55 % and 64 %. Tokens that are no text by themselves, parts of a UTF-8 character, are read as source
-tokens of those bytes; the provenance counts them. Special tokens and tokens that cannot be spelled have no vector.
+The paper does not say how a token's text is fed to the model. Here the source's bos (else eos) comes first, because the
+first position of a causal model is an attention sink, whose state says little about its token. On SmolLM2-135M the mean
+cosine of two random tokens is 0.99 without bos and 0.78 with it; of 42 words the state of "word" is nearest to that of
+" word" for 55 % and 64 %. Tokens that are part of a UTF-8 character are read as source tokens of those bytes; the
+provenance counts them. Special tokens and tokens that cannot be spelled have no vector.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 POOLINGS = ("last", "mean", "max")
-_BATCH_TOKENS = 4096  # enough to keep a processor busy, little enough for its memory
+_BATCH_TOKENS = 4096  # keeps a processor busy and fits its memory
 
 Spell = Callable[[Vocabulary, Sequence[bytes]], list[list[int]]]
-"""Writes byte strings as ids of a vocabulary, as `pieces.spell` does; an empty list where it cannot."""
+"""Writes byte strings as ids of a vocabulary (`pieces.spell`); an empty list if it cannot."""
 
 
 def hidden_state_vectors(
@@ -49,7 +49,7 @@ def hidden_state_vectors(
     *,
     spell: Spell,
 ) -> TokenVectors:
-    """Let the source model read every token of a vocabulary, and take its last layer's states.
+    """Compute the last layer's states of the source model for every token of a vocabulary.
 
     Parameters
     ----------
@@ -58,15 +58,15 @@ def hidden_state_vectors(
     source
         Its vocabulary.
     of
-        Whose tokens get vectors: the source itself, or the target.
+        The vocabulary whose tokens get vectors: the source itself, or the target.
     counts
-        int64 (`of.size`,), how often each token occurs in the text; only handed on.
+        int64 (`of.size`,), how often each token occurs in the text; stored with the vectors.
     pooling
-        Of the states of a token's pieces: "last", "mean" or "max".
+        How the states of a token's pieces become one: "last", "mean" or "max".
     progress
-        Told after every batch.
+        Called after every batch.
     spell
-        Writes the target's tokens with the source's.
+        Writes the target's tokens as source ids.
 
     Returns
     -------
@@ -107,11 +107,10 @@ def _what_to_read(source: Vocabulary, of: Vocabulary, spell: Spell) -> tuple[dic
     if of.fingerprint == source.fingerprint:
         read = {i: [i] for i in tokens}
     else:
-        # A token that the source has too is read as such, even where the source would cut its text otherwise.
-        twins = {i: twin for i, token in tokens.items() if (twin := source.id_of_bytes(token)) is not None}
-        others = [i for i in tokens if i not in twins]
+        # A shared token is read as one token, even if the source would cut its text.
+        read = {i: [found] for i, token in tokens.items() if (found := source.id_of_bytes(token)) is not None}
+        others = [i for i in tokens if i not in read]
         spelled = spell(source, [tokens[i] for i in others])
-        read = {i: [twin] for i, twin in twins.items()}
         read |= {i: pieces for i, pieces in zip(others, spelled, strict=True) if pieces}
     return read, sum(not text_of(tokens[i]) for i in read)
 

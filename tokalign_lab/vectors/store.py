@@ -1,8 +1,8 @@
-"""Vectors that were trained once and are asked for again.
+"""The cache of trained vectors.
 
-GloVe of one text takes minutes and does not depend on the other vocabulary, nor on which shared tokens are hidden to
-test an alignment, so `align`, its held-out check and the next session share one training. The name of the folder is
-a hash of everything the vectors depend on: the text, the tokenizer, the settings. A path or a date never counts.
+GloVe of one text takes minutes and does not depend on the other vocabulary or on the held-out shared tokens, so
+`align`, its held-out check and the next session use one training. The name of the folder is a hash of everything the
+vectors depend on: the text, the tokenizer, the settings; never a path or a date.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 _VERSION = "1"  # raise it when a method's result changes for the same settings
 
 
-def remembered(corpus: Corpus, settings: dict[str, Any], train: Callable[[], TokenVectors]) -> TokenVectors:
-    """Load the vectors of this text and these settings from the cache folder, or train and keep them."""
+def remembered(
+    corpus: Corpus, settings: dict[str, Any], train: Callable[[], TokenVectors], cached: bool = True
+) -> TokenVectors:
+    """Load the vectors of this text and these settings from the cache, or train and cache them."""
+    if not cached:
+        return train()
     parts = [_VERSION, corpus.vocabulary_fingerprint, corpus.text_hash, json.dumps(settings, sort_keys=True)]
     folder = cache_folder() / "vectors" / hash_of(item.encode() for item in parts)[:32]
     kept = cached_folder(folder, lambda temporary: train().save(temporary / "vectors.npz"))
@@ -30,13 +34,7 @@ def remembered(corpus: Corpus, settings: dict[str, Any], train: Callable[[], Tok
 
 
 def check_at_least_one(method: str, settings: object, *names: str) -> None:
-    """Refuse settings below 1.
-
-    Raises
-    ------
-    InputError
-        Naming the first that is.
-    """
+    """Raise InputError for the first of the named settings that is below 1."""
     for name in names:
         if getattr(settings, name) < 1:
             raise InputError(f"{method} needs {name} of at least 1, but got {getattr(settings, name)}.")

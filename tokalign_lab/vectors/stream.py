@@ -1,20 +1,21 @@
-"""A text made ready for counting: rare tokens taken out, the others renumbered, and where each of them stands.
+"""A text prepared for counting: rare tokens removed, the others renumbered, and an index of where each occurs.
 
-As in Stanford's `cooccur`, a token rarer than `min_count` is taken out *before* places are counted, so its neighbours
-move together. A part of a text, cut anywhere, carries the neighbours that its outermost tokens see, so that parts can
-be counted by themselves, one after another or on other machines. Memory is 12 bytes for a token of the part.
+As in Stanford's `cooccur`, a token rarer than `min_count` is removed *before* distances are counted, so its neighbours
+move together. A part of a text, cut anywhere, carries the neighbours of its outermost tokens, so parts can be counted
+separately, one after another or on other machines. Memory is 12 bytes for a token of the part.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
+
+_AT_ONCE = 2**16  # ids that are counted together: numpy converts them to int64 first
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,17 @@ class Kept:
 
 @dataclass(frozen=True)
 class Stream:
-    """A text, or a part of one, whose rare tokens are taken out and whose remaining tokens are renumbered.
+    """A text, or a part of one, without its rare tokens.
 
     Parameters
     ----------
-    ids
-        int64 (n,), the token id of each number, ascending.
-    counts
-        int64 (n,), occurrences of each in the whole text.
+    ids, counts
+        As in `Kept`; `counts` are of the whole text.
     tokens
         int32 (m,), the numbers in the order of the text; -1 before, between and after documents. A part begins and
-        ends with the neighbours that its outermost tokens see.
+        ends with the neighbours of its outermost tokens.
     starts, places
-        Inverted index of the part itself: token i stands at `places[starts[i] : starts[i + 1]]` of `tokens`; int64.
+        Inverted index of the part itself: token i is at `places[starts[i] : starts[i + 1]]` of `tokens`; int64.
     """
 
     ids: NDArray[np.int64]
@@ -61,20 +60,18 @@ class Stream:
 
 
 def keep_frequent(ids: NDArray[np.int32], vocabulary_size: int, min_count: int = 5) -> Kept:
-    """Find the tokens that occur `min_count` times, reading the text once and copying none of it.
+    """Find the tokens that occur `min_count` times, without a copy of the text.
 
-    Raises
-    ------
-    InputError
-        If the text has an id that the vocabulary has not.
+    Raises InputError if the text has an id that the vocabulary does not have.
     """
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary_size:
         raise InputError(
             f"The text has token ids from {int(ids.min())} to {int(ids.max())}, but the vocabulary has only "
-            f"{vocabulary_size}; give the text as its own tokenizer cuts it."
+            f"{vocabulary_size}; tokenise the text with its own tokenizer."
         )
     counts = np.zeros(vocabulary_size, dtype=np.int64)
-    _count_ids(np.asarray(ids), counts)
+    for first in range(0, len(ids), _AT_ONCE):
+        counts += np.bincount(ids[first : first + _AT_ONCE], minlength=vocabulary_size)
     kept = np.flatnonzero(counts >= min_count).astype(np.int64)
     number_of = np.full(vocabulary_size, -1, dtype=np.int32)
     number_of[kept] = np.arange(len(kept), dtype=np.int32)
@@ -82,18 +79,10 @@ def keep_frequent(ids: NDArray[np.int32], vocabulary_size: int, min_count: int =
 
 
 def make_stream(ids: NDArray[np.int32], offsets: NDArray[np.int64], vocabulary_size: int, min_count: int = 5) -> Stream:
-    """Take out tokens rarer than `min_count` and index where the others stand.
+    """Remove tokens rarer than `min_count` and index where the others occur.
 
-    Parameters
-    ----------
-    ids
-        int32 (n_tokens,), token ids of all documents, one after another.
-    offsets
-        int64 (n_documents + 1,), where each document starts in `ids`, and the end.
-    vocabulary_size
-        One more than the highest id.
-    min_count
-        Least number of occurrences of a token that is kept.
+    `ids`, int32 (n_tokens,), are the token ids of all documents, one after another; `offsets`, int64
+    (n_documents + 1,), says where each document starts, and the end.
     """
     return part_stream(ids, offsets, keep_frequent(ids, vocabulary_size, min_count), 0, len(ids), window=0)
 
@@ -128,12 +117,6 @@ def index_places(
     """`Stream.starts` and `Stream.places` of `tokens[begin:end]`, numbers below n."""
     starts = np.zeros(n + 1, dtype=np.int64)
     return starts, _index_places(tokens, begin, end, starts)
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _count_ids(ids: Any, counts: Any) -> None:
-    for i in range(len(ids)):
-        counts[ids[i]] += 1
 
 
 @numba.njit(cache=True)

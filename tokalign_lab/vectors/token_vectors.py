@@ -1,8 +1,7 @@
-"""TokenVectors: one vector for each token that the text showed often enough, and where the vectors came from.
+"""TokenVectors: one vector for each token that is frequent enough in the text, and how the vectors were made.
 
-Every method in `tokalign_lab.vectors` ends in this type and everything in `tokalign_lab.alignment` starts from it,
-so its promises are checked once, here: finite float32 rows, ids ascending and unique. A token that is too rare to
-have a vector is simply absent; nothing downstream ever sees a made-up row.
+Every method in `tokalign_lab.vectors` returns this type and `tokalign_lab.alignment` starts from it, so its guarantees
+are checked once, here: finite float32 rows, ids ascending and unique. A token that is too rare is absent.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class TokenVectors:
     ids
         int64 (n,), token ids, strictly ascending.
     rows
-        float32 (n, d), one finite vector a token, in the order of `ids`; d is 0 where the vectors are not stored.
+        float32 (n, d), one finite vector per token, in the order of `ids`; d is 0 if the vectors are not stored.
     counts
         int64 (n,), how often each token occurs in the text.
     vocabulary_fingerprint
@@ -60,7 +59,7 @@ class TokenVectors:
             )
         if len(self.rows) != len(self.ids):
             raise InputError(
-                f"Token vectors need one row a token, but got {len(self.ids)} ids and {len(self.rows)} rows."
+                f"Token vectors need a row for each id, but got {len(self.ids)} ids and {len(self.rows)} rows."
             )
         if len(self.ids) and (self.ids[0] < 0 or np.any(np.diff(self.ids) <= 0)):
             raise InputError("The ids of token vectors must be non-negative, ascending and unique; sort them first.")
@@ -78,11 +77,11 @@ class TokenVectors:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the vectors are there, and not only their tokens and counts."""
+        """Whether the vectors are stored, and not only their tokens and counts."""
         return self.dimensions > 0
 
     def check_stored(self) -> None:
-        """Raise `InputError` where the vectors are not there."""
+        """Raise InputError if the vectors are not stored."""
         if not self.is_stored:
             raise InputError(
                 "The token vectors are not stored with this run, only their maps, so neighbours and other layouts "
@@ -104,16 +103,13 @@ class TokenVectors:
     def rows_for(self, ids: NDArray[Any]) -> NDArray[np.float32]:
         """Vectors of `ids`, float32 (len(ids), d).
 
-        Raises
-        ------
-        InputError
-            If one of the ids has no vector, or the vectors are not stored.
+        Raises InputError if one of the ids has no vector, or the vectors are not stored.
         """
         self.check_stored()
         positions = self.positions_of(ids)
         if (positions < 0).any():
             missing = int(np.asarray(ids)[positions < 0][0])
-            raise InputError(f"Token {missing} has no vector; it is too rare in the text that the vectors came from.")
+            raise InputError(f"Token {missing} has no vector; it is too rare in the text of the vectors.")
         return self.rows[positions]
 
     def save(self, path: Path) -> None:
@@ -125,13 +121,7 @@ class TokenVectors:
 
     @classmethod
     def load(cls, path: Path) -> TokenVectors:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        InputError
-            If the file is missing or is not a file of token vectors.
-        """
+        """Read what `save` wrote. Raises InputError if the file is missing or is not a file of token vectors."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 header = json.loads(str(arrays["header"]))

@@ -1,14 +1,14 @@
-"""Counting and GloVe in torch, for a GPU; plain tensors, so the same code runs on a CPU.
+"""Counting and GloVe in torch, for a GPU; the same code runs on a CPU.
 
-Counting: for each distance d the text is laid beside itself, d places apart, and every pair becomes one number, row *
-columns + column; sorting brings equal pairs together and their weights are added up. Sums are whole numbers, so they
-are the ones of `cooccurrence.py`, bit for bit.
+Counting: for each distance d the text is paired with itself shifted by d tokens. Every pair becomes one number, row *
+columns + column; sorting groups equal pairs and their weights are added up. Sums are whole numbers, so they equal those
+of `cooccurrence.py`, bit for bit.
 
-GloVe: `glove.py` takes a step after every pair. Here the pairs of a batch, drawn in shuffled order, all see the same
-vectors, and their gradients are added up. A token that k pairs of the batch hold would be moved k times as far as one
-step goes, too far for the frequent ones; its sum is scaled by (1 - (1 - r)^k) / (r k), r the learning rate, which is
-how far k steps, one after another, move a bias. The vectors are therefore other ones than those of a CPU, with about
-the same loss. The same seed gives the same bits on a CPU; a GPU adds up a batch in any order, so last bits differ.
+GloVe: `glove.py` takes a step after every pair. Here the pairs of a batch, drawn in shuffled order, all use the same
+vectors, and their gradients are added up. A token that k pairs of the batch contain would move k times as far as one
+step goes, too far for the frequent ones. Its sum is scaled by (1 - (1 - r)^k) / (r k), r the learning rate: so far do
+k steps, one after another, move a bias. The vectors therefore differ from those of a CPU, with about the same
+loss. The same seed gives the same bits on a CPU; a GPU adds up a batch in any order, so last bits differ.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from tokalign_lab.progress import Progress
-from tokalign_lab.vectors.cooccurrence import Counts
+from tokalign_lab.vectors.cooccurrence import sparse_rows
 from tokalign_lab.vectors.stream import Stream
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from tokalign_lab.vectors.glove import GloveSettings
 
-_CHUNK = 2**21  # tokens that are laid beside themselves at once: 30 pairs each at a window of 15, sorted, are 2.5 GB
+_CHUNK = 2**21  # tokens that are paired at once: 30 pairs each at a window of 15, sorted, are 2.5 GB
 _LARGEST_BATCH = 8192
 _CLIP = 100.0
 
@@ -40,30 +41,17 @@ def sum_contexts(
     right_offset: int,
     device: str,
     chunk: int = _CHUNK,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
-    """Add up the contexts of every token of `stream`.
+) -> csr_array:
+    """Add up the contexts of every token of `stream`, int64 (n, n_columns) in units of 2^-32.
 
-    Parameters
-    ----------
-    stream, context_of, n_columns, right_offset
-        As in `cooccurrence.count_contexts`.
-    weights
-        Of `cooccurrence.weights_of`.
-    device
-        A torch device.
-    chunk
-        Tokens at a time.
-
-    Returns
-    -------
-    starts, columns, sums
-        Rows one after another; sums in units of 2^-32.
+    Arguments are as in `cooccurrence.count_contexts`; `weights` come from `cooccurrence.weights_of`, and `chunk` is the
+    number of tokens at a time.
     """
     import torch
 
     window, n = len(weights), len(stream.ids)
     column_of = torch.tensor(np.asarray(context_of, dtype=np.int64), device=device)
-    # Tokens that the stream only lends as neighbours are in no place of the index, and have no row.
+    # Tokens that a part carries only as neighbours are not in the index and have no row.
     own = np.zeros(len(stream.tokens), dtype=bool)
     own[stream.places] = True
     keys = torch.zeros(0, dtype=torch.int64, device=device)
@@ -90,37 +78,20 @@ def sum_contexts(
         keys, place = torch.unique(torch.cat(found), return_inverse=True)
         sums = torch.zeros_like(keys).index_add_(0, place, torch.cat(added))
     lengths = torch.bincount(keys // n_columns, minlength=n).cpu().numpy()
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return starts, (keys % n_columns).to(torch.int32).cpu().numpy(), sums.cpu().numpy()
+    found_columns = (keys % n_columns).to(torch.int32).cpu().numpy()
+    return sparse_rows(sums.cpu().numpy(), found_columns, np.concatenate([[0], np.cumsum(lengths)]), n_columns)
 
 
 def train_glove(
-    counts: Counts, settings: GloveSettings, seed: int, progress: Progress | None, device: str
+    counts: csr_array, settings: GloveSettings, seed: int, progress: Progress | None, device: str
 ) -> tuple[NDArray[np.float32], list[float]]:
-    """Train GloVe in batches.
-
-    Parameters
-    ----------
-    counts
-        Symmetric co-occurrence counts, (n, n).
-    settings, seed, progress
-        As in `glove.glove_vectors`.
-    device
-        A torch device.
-
-    Returns
-    -------
-    rows
-        float32 (n, dimensions), w + c.
-    losses
-        Mean of f(X) * error^2 / 2 over all pairs, one value an iteration.
-    """
+    """Train GloVe in batches on a torch device; otherwise as `glove.train_glove`."""
     import torch
 
-    n, d = len(counts.starts) - 1, settings.dimensions
-    rows = torch.tensor(np.repeat(np.arange(n, dtype=np.int32), np.diff(counts.starts)), device=device)
-    columns = torch.tensor(np.array(counts.columns), device=device)
-    values = torch.tensor(np.array(counts.values), device=device)
+    n, d = counts.shape[0], settings.dimensions
+    rows = torch.tensor(np.repeat(np.arange(n, dtype=np.int32), np.diff(counts.indptr)), device=device)
+    columns = torch.tensor(np.array(counts.indices), device=device)
+    values = torch.tensor(np.array(counts.data), device=device)
     logs, weights = values.log(), (values / settings.x_max).pow(settings.alpha).clamp(max=1.0)
     random = torch.Generator().manual_seed(seed)
     # The last number of every row is the bias.
@@ -128,7 +99,7 @@ def train_glove(
     squares = [torch.ones_like(side) for side in sides]
     batch = max(1, min(_LARGEST_BATCH, n // 4))
     losses = []
-    for iteration in range(settings.iterations):
+    for _ in range(settings.iterations):
         order = torch.randperm(len(values), generator=random)
         loss = torch.zeros((), dtype=torch.float64, device=device)
         for first in range(0, len(order), batch):
@@ -142,10 +113,15 @@ def train_glove(
             for side, square, place, other in zip(sides, squares, places, (c, w), strict=True):
                 _move(side, square, place, _gradient(step, other), settings.learning_rate)
         losses.append(float(loss) / max(1, len(values)))
-        if progress is not None:
-            share = (iteration + 1) / settings.iterations
-            progress(share, f"GloVe iteration {iteration + 1} of {settings.iterations}, loss {losses[-1]:.4f}")
+        report_iteration(progress, losses, settings.iterations)
     return (sides[0][:, :d] + sides[1][:, :d]).cpu().numpy(), losses
+
+
+def report_iteration(progress: Progress | None, losses: list[float], iterations: int) -> None:
+    """Report the iteration that ended with the last of `losses`."""
+    if progress is not None:
+        done = len(losses)
+        progress(done / iterations, f"GloVe iteration {done} of {iterations}, loss {losses[-1]:.4f}")
 
 
 def _gradient(step: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -156,7 +132,7 @@ def _gradient(step: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def _move(rows: torch.Tensor, squares: torch.Tensor, place: torch.Tensor, gradient: torch.Tensor, rate: float) -> None:
-    """AdaGrad on the rows of a batch, as far as one step after another would go."""
+    """AdaGrad on the rows of a batch, as far as single steps would go."""
     import torch
 
     touched, which, k = torch.unique(place, return_inverse=True, return_counts=True)

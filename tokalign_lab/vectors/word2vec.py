@@ -1,13 +1,13 @@
 """CBOW and skip-gram (Mikolov et al. 2013) on token ids: the other two rows of TokAlign's table 6.
 
-Where `glove.py` fits the logarithm of counts that were gathered first, these walk over the text and learn to tell a
-true neighbour from k drawn ones: maximise log s(c . w) + sum_k log s(-n_k . w), with s the logistic function, c the
-context and w the word. CBOW takes the mean of the window as c and predicts the word; skip-gram takes the word and
-predicts each neighbour by itself, which is slower and better for rare tokens.
+`glove.py` fits the logarithm of counts. These methods read the text and learn to distinguish a true neighbour from k
+drawn ones: maximise log s(c . w) + sum_k log s(-n_k . w), with s the logistic function, c the context and w the word.
+CBOW takes the mean of the window as c and predicts the word; skip-gram takes the word and predicts each neighbour
+separately, which is slower and better for rare tokens.
 
-gensim trains. A token's id is its word, a document its sentence; gensim silently drops all of a sentence beyond
-10,000 words, so a longer document is handed over in pieces of that length and windows end there too. One worker only:
-several race over the same rows, and the result would differ from run to run.
+gensim trains. A token's id is its word, a document its sentence. gensim silently drops all of a sentence beyond 10,000
+words, so a longer document is cut into pieces of that length, and windows end there too. There is one worker: several
+race over the same rows, and the result would differ from run to run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LONGEST_SENTENCE = 10_000  # gensim's MAX_SENTENCE_LEN
 
 @dataclass(frozen=True)
 class Word2VecSettings:
-    """Settings of one training: window, dimensions and least count as the paper's GloVe, the rest as word2vec's."""
+    """Settings of one training: window, dimensions and least count as the paper's GloVe, others as word2vec's."""
 
     dimensions: int = 300
     window: int = 15
@@ -58,21 +58,10 @@ def word2vec_vectors(
     progress: Progress | None = None,
     cached: bool = True,
 ) -> TokenVectors:
-    """Train CBOW or skip-gram on a tokenised text, or load the result of an earlier training.
+    """Train CBOW or skip-gram ("cbow", "skip-gram") on a tokenised text, or load an earlier training from the cache.
 
-    Parameters
-    ----------
-    corpus, vocabulary_size, settings, progress, cached
-        As in `glove.glove_vectors`.
-    algorithm
-        "cbow" or "skip-gram".
-    seed
-        Of the first values, the drawn neighbours and the shrunk windows; the same seed gives the same bits.
-
-    Raises
-    ------
-    InputError
-        For another algorithm, or if no token occurs `min_count` times.
+    Arguments are as in `glove.glove_vectors`; the same seed gives the same bits. Raises InputError for another
+    algorithm, or if no token occurs `min_count` times.
     """
     if algorithm not in ALGORITHMS:
         raise InputError(f"There is no algorithm '{algorithm}'; choose 'cbow' or 'skip-gram'.")
@@ -87,19 +76,11 @@ def word2vec_vectors(
         train_on(model, Sentences(corpus, np.array(words, dtype=object)), settings.min_count, progress)
         return vectors_of(model, words, corpus, key)
 
-    return remembered(corpus, key, train) if cached else train()
+    return remembered(corpus, key, train, cached)
 
 
 class Sentences:
-    """A corpus as lists of words, which can be walked over once an epoch.
-
-    Parameters
-    ----------
-    corpus
-        The text as ids.
-    words
-        str (size,), the word of each id.
-    """
+    """A corpus as lists of words that can be read once an epoch; `words` has the word of each id, str (size,)."""
 
     def __init__(self, corpus: Corpus, words: NDArray[np.object_]) -> None:
         self.corpus = corpus
@@ -111,13 +92,13 @@ class Sentences:
 
 
 def pieces(words: list[str]) -> Iterator[list[str]]:
-    """Cut a document into sentences that gensim takes whole."""
+    """Cut a document into sentences that gensim does not truncate."""
     for start in range(0, len(words), _LONGEST_SENTENCE):
         yield words[start : start + _LONGEST_SENTENCE]
 
 
 def gensim_settings(settings: Any, seed: int) -> dict[str, Any]:
-    """Return settings that both of gensim's models have, by gensim's names; one worker, so that results repeat."""
+    """Return the settings that both of gensim's models have, by gensim's names."""
     return {
         "vector_size": settings.dimensions, "window": settings.window, "min_count": settings.min_count,
         "negative": settings.negative, "alpha": settings.learning_rate, "sample": settings.sampling,
@@ -126,7 +107,7 @@ def gensim_settings(settings: Any, seed: int) -> dict[str, Any]:
 
 
 def vectors_of(model: Any, words: Sequence[str], corpus: Corpus, key: dict[str, Any]) -> TokenVectors:
-    """Read the vectors off a trained gensim model; `words` has the word of each token id."""
+    """Return the vectors of a trained gensim model; `words` has the word of each token id."""
     id_of = {word: i for i, word in enumerate(words)}
     ids = np.array([id_of[word] for word in model.wv.index_to_key], dtype=np.int64)
     order = np.argsort(ids)
@@ -136,13 +117,7 @@ def vectors_of(model: Any, words: Sequence[str], corpus: Corpus, key: dict[str, 
 
 
 def train_on(model: Any, sentences: Any, min_count: int, progress: Progress | None) -> None:
-    """Train a gensim model over all its epochs.
-
-    Raises
-    ------
-    InputError
-        If no word occurs `min_count` times.
-    """
+    """Train a gensim model over all its epochs. Raises InputError if no word occurs `min_count` times."""
     from gensim.models.callbacks import CallbackAny2Vec
 
     class Reporter(CallbackAny2Vec):  # type: ignore[misc]  # gensim has no types
@@ -155,8 +130,7 @@ def train_on(model: Any, sentences: Any, min_count: int, progress: Progress | No
 
     if progress is not None:
         progress(0.0, "counting words")
-    # Without this check gensim ends in a RuntimeError that tells the user to "initialize the vocabulary".
     model.build_vocab(sentences)
-    if not len(model.wv):
+    if not len(model.wv):  # gensim would raise a RuntimeError about its own vocabulary
         raise InputError(f"No token occurs {min_count} times in the text; give more text.")
     model.train(sentences, total_examples=model.corpus_count, epochs=model.epochs, callbacks=[Reporter()])

@@ -1,4 +1,4 @@
-"""What a lexicon's file must hold, whoever wrote it: ids that exist, weights that are numbers, and its own checksum."""
+"""Check the content of a lexicon's file: ids that exist, finite weights, and its own checksum."""
 
 from __future__ import annotations
 
@@ -28,15 +28,7 @@ def content_hash(table: pa.Table, reverse: bytes, provenance: bytes) -> str:
 def check_values(
     table: pd.DataFrame, reverse: pd.DataFrame, provenance: Mapping[str, Any], origins: Mapping[str, str]
 ) -> None:
-    """Make sure that a lexicon's values can be used.
-
-    Raises
-    ------
-    ValueError
-        What is wrong, for a sentence.
-    KeyError, TypeError
-        If a column or a fact is missing or of another type.
-    """
+    """Raise ValueError for a value that no recipe makes; KeyError or TypeError for a missing column or fact."""
     sides = provenance["source"], provenance["target"]
     n_source, n_target = (int(side["size"]) for side in sides)
     if not all(isinstance(side[key], str) for side in sides for key in ("name", "fingerprint")):
@@ -60,7 +52,7 @@ def check_values(
 
 
 def _check_lists(table: pd.DataFrame, ids: str, values: str, size: int) -> NDArray[np.float64]:
-    """Make sure that ids exist and that each has a value; returns all values in a row."""
+    """Check that ids exist and that each has a value; return all values as one array."""
     if [len(row) for row in table[ids]] != [len(row) for row in table[values]]:
         raise ValueError(f"{ids} and {values} are not of the same length")
     nothing = [np.zeros(0)]
@@ -91,7 +83,7 @@ def _bytes_of(array: pa.Array) -> Iterator[bytes]:
         yield array.to_numpy(zero_copy_only=False).astype("<i8").tobytes()
     elif pa.types.is_floating(array.type):
         values = array.to_numpy(zero_copy_only=False).astype("<f8")
-        values[np.isnan(values)] = np.nan  # a missing number and one that is none are the same
+        values[np.isnan(values)] = np.nan  # all NaNs, and null, are the same
         yield values.tobytes()
     else:
         yield json.dumps(array.to_pylist()).encode()

@@ -1,17 +1,16 @@
-"""What a person changed about a lexicon: an overlay, kept apart from the lexicon itself.
+"""Edits of a lexicon by a person, stored separately from the lexicon.
 
-A lexicon is a result that can be made again; a person's judgement cannot. So edits are a list of actions in a JSON file
-beside the lexicon, bound to it by its key, with the undone ones behind the done ones, and `apply_edits` lays the last
-word on each token over the recipe's rows:
+A lexicon can be made again; a person's judgement cannot. So edits are a list of actions in a JSON file next to the
+lexicon, bound to it by its key, with done and undone actions, and `apply_edits` applies the last action on each token:
 
-- **choose**: the new input row is the chosen source row whole. Where output rows are made apart, the chosen token
-  stands where the recipe `anchored` has its candidates (`mixture.output_parts`): a source row copied whole into the
-  output would take probability from its own token (docs/decisions/0006).
-- **reject**: the row falls back to the mean of the source tokens that spell the token, and to the mean row where
-  nothing does, as for a token without a vector.
-- **restore**: the recipe's own row again.
+- **choose**: the new input row is a copy of the chosen source row. If output rows differ from input rows, the chosen
+  token takes the place of the candidates of the recipe `anchored` (`mixture.output_parts`): a source row copied into
+  the output would take probability from its own token (docs/decisions/0006).
+- **reject**: the row becomes the mean of the source tokens that spell the token, or the mean row if there are none, as
+  for a token without a vector.
+- **restore**: the recipe's row again.
 
-Only the target-to-source direction changes: the reverse lexicon makes no row of a model and stays as measured.
+Only the target-to-source direction changes: the reverse lexicon makes no row of a model.
 """
 
 from __future__ import annotations
@@ -41,24 +40,11 @@ ACTIONS = ("choose", "reject", "restore")
 
 @dataclass(frozen=True)
 class Edit:
-    """One action on one target token.
+    """One of `ACTIONS` on one target token.
 
-    Parameters
-    ----------
-    target_id
-        The token it is about.
-    action
-        One of `ACTIONS`.
-    source_id
-        The chosen source token; for a rejected pair the piece that stands for the word in lists and scores; -1: none.
-    source_token
-        Its raw string, for people who read the file.
-    pieces
-        Source ids that spell the target token; empty where that is not known.
-    time
-        When, ISO 8601 in UTC.
-    note
-        Why, in the person's words.
+    `source_id` is the chosen source token; for a rejected pair the piece that represents the word in lists and scores;
+    -1 for none. `source_token` is its raw string, for people who read the file. `pieces` are the source ids that spell
+    the target token; empty if not known. `time` is ISO 8601 in UTC, `note` the person's reason.
     """
 
     target_id: int
@@ -73,17 +59,8 @@ class Edit:
 class LexiconEdits:
     """The edits of one lexicon, in order, with undo and redo; written to `path` after each change.
 
-    Parameters
-    ----------
-    lexicon
-        The lexicon as the recipe made it.
-    path
-        JSON file; read where it exists. None keeps the edits in memory only.
-
-    Raises
-    ------
-    InputError
-        If the file holds the edits of another lexicon, or no edits at all.
+    `lexicon` is as the recipe made it. `path` is a JSON file, read if it exists; None keeps the edits in memory only.
+    Raises InputError if the file holds the edits of another lexicon, or no edits.
     """
 
     def __init__(self, lexicon: Lexicon, path: Path | str | None = None) -> None:
@@ -102,22 +79,10 @@ class LexiconEdits:
         target: Vocabulary | None = None,
         note: str = "",
     ) -> Edit:
-        """Let a target token inherit from this source token.
+        """Copy this source token's row to a target token.
 
-        Parameters
-        ----------
-        target_id, source_id
-            The pair.
-        source, target
-            The vocabularies; without them the pieces are not known, and the mean row stands in for their share of an
-            output row that is made apart.
-        note
-            Why.
-
-        Raises
-        ------
-        InputError
-            If there is no such token.
+        Without the vocabularies the pieces are not known, and the mean row takes their share of an output row that
+        differs from the input row. Raises InputError if there is no such token.
         """
         self._check(target_id, source_id)
         token = source.raw_token(source_id) if source is not None else _raw_source(self.lexicon, source_id)
@@ -126,62 +91,52 @@ class LexiconEdits:
     def reject(
         self, target_id: int, source: Vocabulary | None = None, target: Vocabulary | None = None, note: str = ""
     ) -> Edit:
-        """Let a target token fall back to its pieces, or to the mean row where they are not known.
+        """Make a target token's row of its pieces, or the mean row if they are not known.
 
-        Raises
-        ------
-        InputError
-            If there is no such token.
+        Raises InputError if there is no such token.
         """
         self._check(target_id)
         pieces = _pieces(source, target, target_id)
-        stands, token = -1, ""
+        source_id, token = -1, ""
         if pieces and source is not None:
-            stands = main_piece(source, pieces)
-            token = source.raw_token(stands)
-        return self._add(Edit(target_id, "reject", stands, token, pieces, now(), note))
+            source_id = main_piece(source, pieces)
+            token = source.raw_token(source_id)
+        return self._add(Edit(target_id, "reject", source_id, token, pieces, now(), note))
 
     def restore(self, target_id: int, note: str = "") -> Edit:
-        """Take the recipe's own row again.
-
-        Raises
-        ------
-        InputError
-            If there is no such token, or nothing has been changed about it.
-        """
+        """Use the recipe's row again. Raises InputError if there is no such token, or it has not been edited."""
         self._check(target_id)
         if target_id not in self.current():
-            raise InputError(f"Target token {target_id} has not been edited; there is nothing to take back.")
+            raise InputError(f"Target token {target_id} has not been edited; there is nothing to restore.")
         return self._add(Edit(target_id, "restore", time=now(), note=note))
 
     def undo(self) -> Edit | None:
-        """Take the last action back; returns it, None if there is none."""
-        if not self.done:
-            return None
-        self.undone.append(self.done.pop())
-        self._write()
-        return self.undone[-1]
+        """Undo the last action; returns it, None if there is none."""
+        return self._move(self.done, self.undone)
 
     def redo(self) -> Edit | None:
-        """Do the action again that was undone last; returns it, None if there is none."""
-        if not self.undone:
-            return None
-        self.done.append(self.undone.pop())
-        self._write()
-        return self.done[-1]
+        """Redo the action that was undone last; returns it, None if there is none."""
+        return self._move(self.undone, self.done)
 
     def current(self) -> dict[int, Edit]:
-        """Return the last word on each token that is not as the recipe made it."""
+        """Return the last edit of each token that differs from the recipe's row."""
         last = {edit.target_id: edit for edit in self.done}
         return {target_id: edit for target_id, edit in last.items() if edit.action != "restore"}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, as in the file, which has a hash of them too."""
+        """JSON values as in the file, which also has a hash of them."""
         return {
             "lexicon": self.lexicon.key,
             "done": [asdict(edit) for edit in self.done],
             "undone": [asdict(edit) for edit in self.undone],
         }
+
+    def _move(self, one: list[Edit], other: list[Edit]) -> Edit | None:
+        if not one:
+            return None
+        other.append(one.pop())
+        self._write()
+        return other[-1]
 
     def _add(self, edit: Edit) -> Edit:
         self.done.append(edit)
@@ -211,10 +166,10 @@ class LexiconEdits:
             made_for = content["lexicon"]
             done, undone = ([_edit(values) for values in content[name]] for name in ("done", "undone"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"'{path}' holds no edits of a lexicon, or damaged ones; name another file.") from error
+            raise InputError(f"'{path}' holds no edits of a lexicon, or damaged ones; choose another file.") from error
         if made_for != self.lexicon.key:
             raise InputError(
-                f"The edits in '{path}' were made on another lexicon; open that one, or name another file for this."
+                f"The edits in '{path}' were made on another lexicon; open that one, or choose another file."
             )
         for edit in [*done, *undone]:
             try:
@@ -228,35 +183,25 @@ class LexiconEdits:
 
 
 def apply_edits(lexicon: Lexicon, edits: Mapping[int, Edit]) -> Lexicon:
-    """Lay edits over a lexicon.
+    """Return a lexicon with edits applied, which are given by target id as from `LexiconEdits.current()`.
 
-    Parameters
-    ----------
-    lexicon
-        The lexicon as the recipe made it; it is left as it is.
-    edits
-        By target id, such as `LexiconEdits.current()`.
-
-    Returns
-    -------
-    Lexicon
-        Chosen rows have the origin "edited", the score of the candidate that was chosen (NaN where it was none) and no
-        margin; rejected rows have "pieces" or "mean". `source_count` is 0 where the lexicon does not know how often
-        the text uses the chosen token. The provenance lists the edits and the key of the lexicon under them.
+    Chosen rows have the origin "edited", the score of the chosen candidate (NaN if it was not a candidate) and no
+    margin; rejected rows have "pieces" or "mean". `source_count` is 0 if the lexicon does not know how often the text
+    has the chosen token. The provenance lists the edits and the key of the lexicon without them.
     """
     if not edits:
         return lexicon
     changed = np.array(sorted(edits), np.int64)
     rows = LexiconRows(len(changed))
     for place, target_id in enumerate(changed.tolist()):
-        _lay(rows, place, edits[target_id], lexicon.table)
+        _make_row(rows, place, edits[target_id], lexicon.table)
     listed = [{**asdict(edits[i]), "pieces": list(edits[i].pieces)} for i in changed.tolist()]
     provenance = {**lexicon.provenance, "edits": {"lexicon": lexicon.key, "tokens": listed}}
-    provenance.pop("scores", None)  # they are of the lexicon under the edits
-    return Lexicon(_overlaid(lexicon, rows, changed, edits), lexicon.reverse, provenance)
+    provenance.pop("scores", None)  # they belong to the lexicon without edits
+    return Lexicon(_edited_table(lexicon, rows, changed, edits), lexicon.reverse, provenance)
 
 
-def _lay(rows: LexiconRows, place: int, edit: Edit, table: pd.DataFrame) -> None:
+def _make_row(rows: LexiconRows, place: int, edit: Edit, table: pd.DataFrame) -> None:
     """Make one edited row."""
     pieces = list(edit.pieces)
     if edit.action == "choose":
@@ -277,10 +222,10 @@ def _lay(rows: LexiconRows, place: int, edit: Edit, table: pd.DataFrame) -> None
         rows.mix_output(place, [], [], 1.0)
 
 
-def _overlaid(
+def _edited_table(
     lexicon: Lexicon, rows: LexiconRows, changed: np.ndarray[Any, Any], edits: Mapping[int, Edit]
 ) -> pd.DataFrame:
-    """Return the table with these rows in place of what stood there."""
+    """Return the table with these rows in place of the recipe's."""
     table = lexicon.table
     counts = dict(zip(table["source_id"].tolist(), table["source_count"].tolist(), strict=True))
     columns: dict[str, Any] = {
@@ -295,10 +240,8 @@ def _overlaid(
         "source_token": [edits[i].source_token for i in changed.tolist()],
     }
     if lexicon.has_output:
-        made = [rows.output[place] for place in range(len(changed))]
-        columns["output_sources"] = [ids for ids, _, _ in made]
-        columns["output_weights"] = [weights for _, weights, _ in made]
-        columns["output_mean_weight"] = [mean for _, _, mean in made]
+        made = zip(*(rows.output[place] for place in range(len(changed))), strict=True)
+        columns |= zip(("output_sources", "output_weights", "output_mean_weight"), made, strict=True)
     result = table.copy(deep=False)
     for name, values in columns.items():
         column = table[name].to_numpy(copy=True)

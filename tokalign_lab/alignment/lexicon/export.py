@@ -1,14 +1,13 @@
-"""A lexicon, or some of its rows, as a file that other programs read.
+"""Export a lexicon, or some of its rows, to a file for other programs.
 
-`.parquet` keeps every column; `.csv` what a person looks at in a spreadsheet; `.json` is upstream's
-`align_matrix.json`, {target id: source id}. None of them is a lexicon of ours (that is `Lexicon.save`): a table of some
-rows must not be applied to a model.
+`.parquet` keeps every column; `.csv` the columns that people read in a spreadsheet; `.json` is upstream's
+`align_matrix.json`, {target id: source id}. None of them can be loaded as a lexicon (that is `Lexicon.save`): a table
+of some rows must not be applied to a model.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,23 +31,23 @@ def export_rows(
     source: Vocabulary | None = None,
     target: Vocabulary | None = None,
 ) -> Path:
-    """Write rows of a lexicon; the file's ending says how (`FORMATS`).
+    """Write rows of a lexicon; the file's suffix decides how (`FORMATS`).
 
     Parameters
     ----------
     lexicon
         The lexicon.
     path
-        The file; it appears whole or not at all.
+        The file, written atomically.
     rows
-        int64 (n,), target ids in the order in which they shall stand; None for all.
+        int64 (n,), target ids in the order of the file; None for all.
     source, target
-        The vocabularies: CSV then has the columns `target_label` and `source_label`, tokens made readable.
+        The vocabularies; with them, CSV has the columns `target_label` and `source_label` with readable tokens.
 
     Raises
     ------
     InputError
-        If the ending is none of `FORMATS`.
+        If the suffix is none of `FORMATS`.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
@@ -66,10 +65,7 @@ def export_rows(
             shown = table[list(CSV_COLUMNS)]
             for side, vocabulary in (("target", target), ("source", source)):
                 if vocabulary is not None:
-                    shown = shown.assign(**{f"{side}_label": _labels(vocabulary, table[f"{side}_id"].tolist())})
-            shown.to_csv(temporary, index=False, encoding="utf-8-sig")  # the mark tells a spreadsheet that it is UTF-8
+                    labels = [vocabulary.label(i) if i >= 0 else "" for i in table[f"{side}_id"].tolist()]
+                    shown = shown.assign(**{f"{side}_label": labels})
+            shown.to_csv(temporary, index=False, encoding="utf-8-sig")  # the BOM makes spreadsheets read UTF-8
     return path
-
-
-def _labels(vocabulary: Vocabulary, ids: list[Any]) -> list[str]:
-    return [vocabulary.label(i) if i >= 0 else "" for i in ids]

@@ -1,7 +1,7 @@
-"""A lexicon spoiled on purpose: a share of its rows dealt out anew (TokAlign figure 11).
+"""A lexicon with a share of its rows shuffled (TokAlign figure 11).
 
-What a lexicon is worth shows when it is lost. Shuffling more and more of a good lexicon gives lexicons between it and
-chance, on which a score has to follow what the model says.
+Shuffling more and more of a good lexicon gives lexicons between it and chance, on which a score has to follow the
+quality of the model.
 """
 
 from __future__ import annotations
@@ -14,23 +14,16 @@ _OF_A_ROW = ("source_id", "sources", "weights", "mean_weight")
 
 
 def shuffled(lexicon: Lexicon, share: float, seed: int = 0) -> Lexicon:
-    """Deal the sources of a share of all rows out anew among themselves, shared tokens included, in both directions.
+    """Return a lexicon in which the sources of a share (0 to 1) of all rows, shared tokens included, are shuffled.
 
-    Parameters
-    ----------
-    lexicon
-        Left as it is. One whose output rows are made apart keeps those.
-    share
-        0 to 1.
-    seed
-        Of the choice and of the deal.
+    Both directions change; output rows that differ from input rows do not.
     """
     table, random = lexicon.table.copy(), np.random.default_rng(seed)
     chosen = np.flatnonzero(random.random(len(table)) < share)
-    dealt = random.permutation(chosen)
+    shuffled_rows = random.permutation(chosen)
     for column in _OF_A_ROW:
         values = table[column].to_numpy().copy()
-        values[chosen] = values[dealt]
+        values[chosen] = values[shuffled_rows]
         table[column] = values
     reverse = lexicon.reverse.copy()
     target_of = reverse["target_id"].to_numpy().copy()

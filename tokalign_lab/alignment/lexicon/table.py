@@ -1,14 +1,13 @@
 """The lexicon: for each target token, which source tokens its row is made of, and why.
 
-One row a target token. `source_id` is the single best source (what BLEU-1, the maps and upstream's JSON use);
-`sources`, `weights` and `mean_weight` say what the new embedding row is really made of:
+The table has one row per target token. `source_id` is the single best source (for BLEU-1, the maps and upstream's
+JSON); `sources`, `weights` and `mean_weight` give the new embedding row:
 
     row = sum over i of weights[i] * source row[sources[i]]  +  mean_weight * mean of the source rows
 
-and `origin` says why. A recipe may make the row of the output head in another way than the row of the input embedding;
-then the same three things stand in columns of their own. The table is a pandas DataFrame, on disk a Parquet file that
-carries its provenance, so that a lexicon can be read by anything and never be applied to tokenizers that it was not
-made for.
+and `origin` gives the reason. A recipe may make the row of the output head differently from the row of the input
+embedding; then there are three more columns. The table is a pandas DataFrame, on disk a Parquet file with its
+provenance, so that any program can read a lexicon and it is never applied to tokenizers that it was not made for.
 """
 
 from __future__ import annotations
@@ -56,17 +55,17 @@ class Lexicon:
     Attributes
     ----------
     table : pandas.DataFrame
-        One row a target id, in order, with the columns `target_id`, `source_id` (int32, -1: none), `score`, `margin`
+        One row per target id, in order, with the columns `target_id`, `source_id` (int32, -1: none), `score`, `margin`
         (float32, NaN: none; margin is best minus second best), `candidate_ids`, `candidate_scores`, `origin`
-        (see `ORIGINS`), `sources`, `weights`, `mean_weight` (what the row is made of; no sources for mean, random and
+        (see `ORIGINS`), `sources`, `weights`, `mean_weight` (how the row is made; no sources for mean, random and
         hole), `source_count`, `target_count` (int64, in the text it was made from), `source_token`, `target_token`.
-        Where output rows are made apart: `output_sources`, `output_weights` and `output_mean_weight`.
+        If output rows differ: `output_sources`, `output_weights` and `output_mean_weight`.
     reverse : pandas.DataFrame
-        One row a source id: `source_id`, `target_id` (-1: none), `score`, `origin`; the source-to-target direction.
+        One row per source id: `source_id`, `target_id` (-1: none), `score`, `origin`; the source-to-target direction.
     provenance : dict
         Names, fingerprints and sizes of both tokenizers, recipe, parameters, seed, text hash and bytes, versions.
     vocabularies : tuple of Vocabulary, or None
-        Source and target without their tokenizers, where their tokens are stored with the lexicon: each side of
+        Source and target without their tokenizers, if their tokens are stored with the lexicon: each side of
         `provenance` then has the path of a token table, from the lexicon's folder, as "tokens".
     """
 
@@ -84,23 +83,23 @@ class Lexicon:
         return f"Lexicon({names[0]} -> {names[1]}, {len(self):,} tokens, recipe={self.provenance['recipe']!r})"
 
     def source_of(self) -> np.ndarray[Any, np.dtype[np.int32]]:
-        """Return the best source id of each target id, shape (target size,), int32, -1 where there is none."""
+        """Return the best source id of each target id, shape (target size,), int32, -1 for none."""
         return self.table["source_id"].to_numpy(np.int32)
 
     def target_of(self) -> np.ndarray[Any, np.dtype[np.int32]]:
-        """Return the best target id of each source id, shape (source size,), int32, -1 where there is none."""
+        """Return the best target id of each source id, shape (source size,), int32, -1 for none."""
         return self.reverse["target_id"].to_numpy(np.int32)
 
     @property
     def has_output(self) -> bool:
-        """Whether rows of the output head are made apart from those of the input embedding."""
+        """Whether rows of the output head differ from those of the input embedding."""
         return "output_sources" in self.table
 
     @property
     def key(self) -> str:
-        """What the lexicon is known by, as hex: tokenizers, recipe, text, and which row was made of what.
+        """Hash, as hex, of tokenizers, recipe, text, sources and scores; not of the date or of measured quality.
 
-        The same alignment made again has the same key; when it was made and how it scored do not count.
+        The same alignment made again has the same key.
         """
         table = self.table
         made = {name: self.provenance.get(name) for name in ("recipe", "parameters", "seed", "text_hash", "edits")}
@@ -119,28 +118,22 @@ class Lexicon:
         return {str(origin): int(n) for origin, n in self.table["origin"].value_counts().items()}
 
     def check(self, source: Vocabulary | None = None, target: Vocabulary | None = None) -> None:
-        """Make sure that the lexicon belongs to these tokenizers.
-
-        Raises
-        ------
-        InputError
-            If a fingerprint differs.
-        """
+        """Check that the lexicon belongs to these tokenizers. Raises InputError if a fingerprint differs."""
         for side, vocabulary in (("source", source), ("target", target)):
             made_for = self.provenance[side]
             if vocabulary is not None and vocabulary.fingerprint != made_for["fingerprint"]:
                 raise InputError(
                     f"This lexicon was made for the {side} tokenizer '{made_for['name']}' ({made_for['size']:,} "
-                    f"tokens), not for '{vocabulary.name}' ({vocabulary.size:,} tokens); align this pair anew."
+                    f"tokens), not for '{vocabulary.name}' ({vocabulary.size:,} tokens); align this pair again."
                 )
 
     def save(self, path: Path | str) -> None:
-        """Write one Parquet file that carries the reverse direction, the provenance and a hash in its metadata."""
+        """Write one Parquet file with the reverse direction, the provenance and a hash in its metadata."""
         import pyarrow as pa
 
         path = Path(path)
         if path.suffix != ".parquet":
-            raise InputError(f"A lexicon is saved as a .parquet file, not as '{path.name}'; name it so.")
+            raise InputError(f"A lexicon is saved as a .parquet file, not as '{path.name}'; use that suffix.")
         table = pa.Table.from_pandas(self.table, preserve_index=False)
         inside = io.BytesIO()
         _write_parquet(pa.Table.from_pandas(self.reverse, preserve_index=False), inside)
@@ -158,11 +151,8 @@ class Lexicon:
     def load(cls, path: Path | str) -> Lexicon:
         """Read a lexicon that `save` wrote.
 
-        Raises
-        ------
-        InputError
-            If there is no such file, or it is no lexicon, or one that is damaged: a value that no recipe makes (an id
-            that does not exist, a weight that is no number), or a content that does not fit its hash.
+        Raises InputError if there is no such file, it is not a lexicon, or it is damaged: a value that no recipe makes
+        (an id that does not exist, a weight that is not finite), or content that does not match its hash.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -173,8 +163,8 @@ class Lexicon:
         try:
             table = pq.read_table(path)
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
-            said = first_line(error)
-            raise InputError(f"'{path}' is not a readable Parquet file ({said}); align the pair anew.") from error
+            reason = first_line(error)
+            raise InputError(f"'{path}' is not a readable Parquet file ({reason}); align the pair again.") from error
         try:
             lexicon = cls._of(table, path)
             check_values(lexicon.table, lexicon.reverse, lexicon.provenance, ORIGINS)
@@ -186,41 +176,38 @@ class Lexicon:
 
     @classmethod
     def _of(cls, table: pa.Table, path: Path) -> Lexicon:
-        """Make a lexicon of a file's content."""
+        """Make a lexicon from a file's content."""
         import pandas as pd
 
         metadata = table.schema.metadata or {}
         if _PROVENANCE_KEY not in metadata:
             raise InputError(f"'{path}' is a Parquet file but no lexicon of tokalign-lab (it has no provenance).")
         if "mean_weight" not in table.column_names:
-            raise InputError(f"'{path}' is a lexicon of an older tokalign-lab; align the pair anew.")
+            raise InputError(f"'{path}' is a lexicon of an older tokalign-lab; align the pair again.")
         reverse, provenance = metadata[_REVERSE_KEY], metadata[_PROVENANCE_KEY]
         expected = metadata.get(_HASH_KEY)  # earlier versions wrote none
         if expected is not None and expected.decode() != content_hash(table, reverse, provenance):
-            raise ValueError("its content does not fit its checksum")
+            raise ValueError("its content does not match its checksum")
         read = pd.read_parquet if reverse.startswith(b"PAR1") else pd.read_json  # earlier versions wrote JSON
         lexicon = cls(table.to_pandas(), read(io.BytesIO(reverse)), json.loads(provenance))
         lexicon.vocabularies = _stored_vocabularies(lexicon.provenance, path.parent)
         return lexicon
 
     def to_json(self, path: Path | str) -> None:
-        """Write upstream's `align_matrix.json`: {target id: source id}, rows without a source left out."""
+        """Write upstream's `align_matrix.json`: {target id: source id}, without rows that have no source."""
         write_json(Path(path), {str(i): int(s) for i, s in enumerate(self.source_of()) if s != NO_TOKEN})
 
     @classmethod
     def from_json(cls, path: Path | str, source: Vocabulary, target: Vocabulary) -> Lexicon:
-        """Read upstream's `align_matrix.json` for a known pair; every row is a hard copy.
+        """Read upstream's `align_matrix.json` for a known pair; every row is a copy of one source row.
 
-        Raises
-        ------
-        InputError
-            If the file is no such map, or names ids that the tokenizers do not have.
+        Raises InputError if the file is no such map, or has ids that the tokenizers do not have.
         """
         path = Path(path)
         try:
             pairs = {int(t): operator.index(s) for t, s in json.loads(path.read_text(encoding="utf-8")).items()}
         except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-            raise InputError(f"'{path}' is no JSON map from target id to source id ({error}).") from error
+            raise InputError(f"'{path}' is not a JSON map from target id to source id ({error}).") from error
         rows = LexiconRows(target.size)
         rows.fill(np.flatnonzero(~target.is_hole), "mean")
         for target_id, source_id in sorted(pairs.items()):
@@ -271,7 +258,7 @@ def make_provenance(
     text_hash: str = "",
     text_bytes: int = 0,
 ) -> dict[str, Any]:
-    """Describe how a lexicon came about, as plain JSON values."""
+    """Describe how a lexicon was made, as JSON values."""
     return {
         "source": {"name": source.name, "fingerprint": source.fingerprint, "size": source.size},
         "target": {"name": target.name, "fingerprint": target.fingerprint, "size": target.size},

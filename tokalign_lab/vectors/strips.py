@@ -1,0 +1,32 @@
+"""Matrix work in strips of rows, one strip to a thread, so that the number of threads does not change a bit.
+
+BLAS cuts a product by the number of its own threads and rounds by the cut. Here the strips have a fixed size, and BLAS
+gets one thread in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+T = TypeVar("T")
+
+
+def in_strips(work: Callable[[slice], T], n: int, size: int) -> list[T]:
+    """Call `work` on every strip of `size` of `n` rows, on all threads; results in order."""
+    strips = [slice(first, min(n, first + size)) for first in range(0, n, size)]
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        return list(pool.map(work, strips))
+
+
+def product(rows: NDArray[np.float32], other: NDArray[np.float32], size: int = 2048) -> NDArray[np.float32]:
+    """Return `rows @ other`, float32 (n, m), with the same bits for any number of threads."""
+    result = np.empty((len(rows), other.shape[1]), np.float32)
+    in_strips(lambda strip: np.matmul(rows[strip], other, out=result[strip]), len(rows), size)
+    return result

@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 from harness import limit_threads, measured, parser, report
+from scipy.linalg import orthogonal_procrustes
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.methods.copies import text_tokens_shared
 from tokalign_lab.alignment.methods.spaces import Space, find_candidates
-from tokalign_lab.alignment.methods.vecmap import normalise, procrustes, vecmap
+from tokalign_lab.alignment.methods.vecmap import normalise, vecmap
 from tokalign_lab.alignment.search.neighbours import density
 from tokalign_lab.corpus import Corpus, TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
@@ -159,7 +160,7 @@ def p_by_mapping(
     known = (source.positions_of(ids[0]) >= 0) & (target.positions_of(ids[1]) >= 0)
     pairs = ids[0][known], ids[1][known]
     straight, there = replace(source, rows=normalise(source.rows)), replace(target, rows=normalise(target.rows))
-    turned = straight.rows @ procrustes(straight.rows_for(pairs[0]), there.rows_for(pairs[1]))
+    turned = straight.rows @ orthogonal_procrustes(straight.rows_for(pairs[0]), there.rows_for(pairs[1]))[0]
     by_mapping = {
         "Procrustes, CSLS": p_at_1(replace(straight, rows=turned), there, hidden, pair),
         "VecMap, CSLS": p_at_1(*vecmap(source, target, pairs), hidden, pair),

@@ -146,7 +146,7 @@ class TestEdits:
             edits.choose(len(lexicon), 0)
         with pytest.raises(InputError, match="no source token"):
             edits.choose(spelled, 10**6)
-        with pytest.raises(InputError, match="nothing to take back"):
+        with pytest.raises(InputError, match="nothing to restore"):
             edits.restore(spelled)
         assert edits.done == []
 

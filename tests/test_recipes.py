@@ -3,6 +3,7 @@ cannot."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.alignment.methods import spaces
-from tokalign_lab.alignment.methods.baselines import last_in_mean_out, permutation, permuted, pieces
+from tokalign_lab.alignment.methods.baselines import last_in_mean_out, permuted, pieces
 from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
 from tokalign_lab.alignment.methods.inputs import Inputs
 from tokalign_lab.alignment.methods.one_to_one import one_to_one
@@ -142,6 +143,7 @@ def test_permuted_rows_are_whole_source_rows_and_drawn_by_seed(small_pair: Token
     source, target = small_pair.source, small_pair.target
     left = open_ids(copied, target)
     drawn = {}
+    permutation = partial(permuted, once=True)
     for fill, seed in ((permuted, 0), (permuted, 1), (permutation, 0)):
         rows = fresh(small_pair)
         fill(rows, Inputs(small_pair, seed))
@@ -158,7 +160,7 @@ def test_permuted_rows_are_whole_source_rows_and_drawn_by_seed(small_pair: Token
 def test_a_permutation_begins_again_where_it_ends() -> None:
     source, target = tiny_vocabulary(265), tiny_vocabulary(330)
     rows = LexiconRows(target.size)
-    permutation(rows, Inputs(TokenizedPair(source, target, None, None, [])))
+    permuted(rows, Inputs(TokenizedPair(source, target, None, None, [])), once=True)
     uses = np.bincount(rows.source_id, minlength=source.size)[~source.is_control]
     assert set(uses) <= {1, 2}
 

@@ -1,12 +1,12 @@
 """From a text in two tokenisations to a lexicon, by any recipe of `registry.py`.
 
-The papers' algorithm (TokAlign sections 3.1 to 3.3), read top to bottom in `align`:
+The papers' algorithm (TokAlign sections 3.1 to 3.3), step by step in `align`:
 
-1. Tokens that both vocabularies have are copied; special tokens are matched by role (`copies.py`).
-2. Token vectors are learned from the text in either tokenisation, or from the model, and made comparable (`spaces.py`).
-3. Each other target token looks for its most similar source tokens.
-4. It gets the row of the best one, or what our own recipe mixes (`mixture.py`); what has no vector falls back on what
-   the recipe names (`baselines.py`, or a method of its own such as `focus.py`).
+1. Copy tokens that both vocabularies have, and match special tokens by role (`copies.py`).
+2. Learn token vectors from the text in either tokenisation, or from the model, and make them comparable (`spaces.py`).
+3. Find the most similar source tokens of each other target token.
+4. Copy the row of the best one, or mix several (`mixture.py`). Tokens without a vector get the recipe's fallback
+   (`baselines.py`, or a method such as `focus.py`).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
     from tokalign_lab.alignment.methods.inputs import Donor
 
-_ASSIGNED_AMONG = 50  # candidates of a one-to-one assignment: ten leave many a token with nothing
+_ASSIGNED_AMONG = 50  # candidates of a one-to-one assignment: with ten, many tokens get none
 
 
 @dataclass
 class Alignment:
-    """A lexicon, the vectors it was found with (None for recipes without), and seconds by step."""
+    """A lexicon, its vectors (None for recipes without), and seconds by step."""
 
     lexicon: Lexicon
     source_vectors: TokenVectors | None = None
@@ -53,7 +53,7 @@ class Alignment:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def save(self, folder: Path | str) -> None:
-        """Write lexicon.parquet, and source.npz and target.npz where there are vectors."""
+        """Write lexicon.parquet, and source.npz and target.npz if there are vectors."""
         with atomic_folder(Path(folder), _is_alignment) as temporary:
             self.lexicon.save(temporary / "lexicon.parquet")
             for name, vectors in (("source", self.source_vectors), ("target", self.target_vectors)):
@@ -87,7 +87,7 @@ def align(
     one_to_one: bool = False,
     vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> Alignment:
-    """Find for each target token what its new row is made of.
+    """Find for each target token the source rows of its new row.
 
     Parameters
     ----------
@@ -96,21 +96,21 @@ def align(
     recipe
         A name of `RECIPES`.
     seed
-        Of everything that is drawn; the same seed gives the same lexicon, unless GloVe was trained on a GPU.
+        For everything that is drawn; the same seed gives the same lexicon, unless GloVe was trained on a GPU.
     overlap
         How shared tokens are found: "bytes", "raw" (as the papers) or "none"; the recipe's own when None.
     progress
-        Told about each step.
+        Called at each step.
     hidden
-        int64, target ids of shared tokens to treat as if they were not shared.
+        int64, held-out target ids: shared tokens to treat as if they were not shared.
     model
         The source model, for the recipes that read it.
     donor
         A model whose tokenizer is the target, and its vocabulary, for `omp`.
     one_to_one
-        Give no source row away twice; a token that gets none falls back as one without a vector.
+        Use no source row twice; a token that gets none has the same fallback as one without a vector.
     vectors
-        Of source and target, to use where the recipe would train GloVe.
+        Of source and target, used instead of training GloVe.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def align(
     seconds: dict[str, float] = {}
     started = time.perf_counter()
 
-    # 1. What both vocabularies have.
+    # 1. Tokens that both vocabularies have.
     shared = text_tokens_shared(source, target, overlap, hidden)
     forward, back = copied_rows(pair, shared)
     parameters: dict[str, Any] = {"overlap": overlap, "hidden": 0 if hidden is None else len(hidden)}
@@ -138,7 +138,7 @@ def align(
     space = None if method.space is None else method.space(inputs, shared)
     seconds["vectors"] = time.perf_counter() - started
 
-    # 3. Candidates, in both directions; rows are made of them.
+    # 3. Candidates in both directions, and rows made of them.
     if space is not None:
         started = time.perf_counter()
         if progress is not None:
@@ -175,14 +175,14 @@ def align(
 def _search(
     space: Space, rows: LexiconRows, source: Vocabulary, target: Vocabulary, strict: bool
 ) -> tuple[Candidates, NDArray[np.int64]]:
-    """Candidates of the open tokens, and which of its candidates each one gets (-1: none)."""
+    """Candidates of the open tokens, and which of them each token gets (-1: none)."""
     asking = open_ids(rows, target)
     asking = asking[~target.is_control[asking]]
     if not strict:
         found = find_candidates(space, asking, source.is_control)
         return found, np.zeros(len(found), np.int64)
     barred = source.is_control.copy()
-    barred[rows.source_id[rows.source_id >= 0]] = True  # copied rows are given away already
+    barred[rows.source_id[rows.source_id >= 0]] = True  # copied rows are used already
     if barred[space.source.ids].all():
         return Candidates(asking[:0], np.zeros((0, 1), np.int64), np.zeros((0, 1), np.float32)), asking[:0]
     found = find_candidates(space, asking, barred, _ASSIGNED_AMONG)
@@ -196,7 +196,7 @@ def _add_chosen(rows: LexiconRows, found: Candidates, choice: NDArray[np.int64])
         ids, scores = found.candidate_ids[i], found.scores[i]
         rows.candidates(target_id, ids[:N_CANDIDATES], scores[:N_CANDIDATES])
         rows.mix(target_id, [int(ids[place])], [1.0], "aligned")
-        if place:  # an assignment gave the best one to somebody else
+        if place:  # an assignment gave the best one to another token
             rows.score[target_id] = scores[place]
             rows.margin[target_id] = scores[place] - scores[0]
 

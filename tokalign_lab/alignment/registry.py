@@ -1,7 +1,7 @@
-"""Every recipe in one table: how tokens are compared, and how each row is made.
+"""The table of recipes: how tokens are compared, and how each row is made.
 
-`recipes.align` is the one algorithm; a recipe is an entry of `RECIPES`. Where a paper leaves something open, the recipe
-does what the paper's script does, or else what the paper before it did, and the description says so.
+`recipes.align` is the algorithm; a recipe is an entry of `RECIPES`. If a paper does not specify something, the recipe
+follows the paper's script, or else the paper before it, and the description says so.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Recipe:
     description : str
         One line for lists and help.
     fill : callable
-        Makes the rows that are still open after copies and candidates, and returns parameters for the provenance.
+        Makes the rows that are open after copies and candidates, and returns parameters for the provenance.
     space : callable, optional
-        Makes the vectors that tokens are compared by (`methods.spaces`); None compares none.
+        Makes the vectors by which tokens are compared (`methods.spaces`); None compares none.
     mix : callable, optional
         Makes rows of several candidates; None copies the row of the best one.
     two_way : bool
-        Whether `fill` can make the source-to-target direction too; otherwise that direction is read off the rows.
+        Whether `fill` can make the source-to-target direction too; otherwise that direction is derived from the rows.
     overlap : str
-        How shared tokens are found unless the caller says so: "bytes", or "raw" (by string, as in the papers).
+        How shared tokens are found by default: "bytes", or "raw" (by string, as in the papers).
     trains : str
         Which vectors are trained on the text: "anchored", "glove", "fasttext", or "" for none. It decides the cost.
     needs_model, needs_donor : bool
-        Whether the source model, or a donor model with the target tokenizer, has to be given.
+        Whether the source model, or a donor model with the target tokenizer, is required.
     """
 
     description: str
@@ -67,28 +67,28 @@ RECIPES = {
         trains="anchored",
     ),
     "tokalign": Recipe(
-        "GloVe, cosines to 300 shared pivots by dot product; copy of the best source row; a random source row where "
-        "there is no vector; shared by string (the paper's script)",
+        "GloVe, cosines to 300 shared pivots by dot product; copy of the best source row; a random source row without "
+        "a vector; shared by string (the paper's script)",
         baselines.permuted,
         spaces.relative,
         overlap="raw",
         trains="glove",
     ),
     "tokalign-normalised": Recipe(
-        "as tokalign, but descriptions scaled to length 1, shared by bytes, pieces where there is no vector",
+        "as tokalign, but descriptions scaled to length 1, shared by bytes, pieces without a vector",
         baselines.pieces,
         partial(spaces.relative, scaled=True),
         trains="glove",
     ),
     "tokalign-vanilla": Recipe(
-        "as tokalign, but the plain cosine of two GloVe spaces that were trained apart",
+        "as tokalign, but the plain cosine of two GloVe spaces that were trained separately",
         baselines.permuted,
         spaces.glove,
         overlap="raw",
         trains="glove",
     ),
     "tokalign++": Recipe(
-        "GloVe, VecMap from identical tokens, CSLS; copy of the best source row; a random one where there is no "
+        "GloVe, VecMap from identical tokens, CSLS; copy of the best source row; a random source row without a "
         "vector, as tokalign (the second paper)",
         baselines.permuted,
         spaces.mapped,
@@ -96,8 +96,8 @@ RECIPES = {
         trains="glove",
     ),
     "tokalign++-hidden": Recipe(
-        "last hidden states of the source model, CSLS; copy of the best source row; a random one where there is no "
-        "text; needs the model",
+        "last hidden states of the source model, CSLS; copy of the best source row; a random source row for a token "
+        "without text; needs the model",
         baselines.permuted,
         spaces.hidden,
         overlap="raw",
@@ -126,13 +126,15 @@ RECIPES = {
     "last-in-mean-out": Recipe(
         "input: the last source token of those that spell the token; output: the mean row", baselines.last_in_mean_out
     ),
-    "mean": Recipe("the mean of all source rows for every token that is not shared", baselines.mean),
+    "mean": Recipe("the mean of all source rows for every token that is not shared", baselines.filled),
     "multivariate": Recipe(
         "a draw from the source rows' normal distribution with full covariance for every token that is not shared",
-        baselines.multivariate,
+        partial(baselines.filled, origin="multivariate"),
     ),
-    "random": Recipe("a random row for every token that is not shared", baselines.random),
-    "random-permutation": Recipe("the source rows shuffled, for every token that is not shared", baselines.permutation),
+    "random": Recipe("a random row for every token that is not shared", partial(baselines.filled, origin="random")),
+    "random-permutation": Recipe(
+        "the source rows shuffled, for every token that is not shared", partial(baselines.permuted, once=True)
+    ),
 }
 """Every recipe by its name."""
 OVERLAPS = ("bytes", "raw", "none")  # see vocabulary.shared_tokens
@@ -141,23 +143,9 @@ OVERLAPS = ("bytes", "raw", "none")  # see vocabulary.shared_tokens
 def check_recipe(
     name: str, model: Any = True, donor: Any = True, one_to_one: bool = False, overlap: str | None = None
 ) -> Recipe:
-    """Find a recipe and make sure that it has what it needs.
+    """Return a recipe of `RECIPES` after checking the options of `align`; `model` and `donor` are None if not given.
 
-    Parameters
-    ----------
-    name
-        A name of `RECIPES`.
-    model, donor
-        Whatever will be given as such; None where nothing will.
-    one_to_one
-        Whether each source row may be given away only once.
-    overlap
-        As for `align`.
-
-    Raises
-    ------
-    InputError
-        For an unknown recipe or overlap, or a recipe that lacks something or cannot be one-to-one.
+    Raises InputError for an unknown recipe or overlap, or a recipe that lacks something or cannot be one-to-one.
     """
     if name not in RECIPES:
         raise InputError(f"There is no recipe '{name}'; choose one of {', '.join(RECIPES)}.")

@@ -1,7 +1,7 @@
 """Tokens that need no alignment: those that both vocabularies have, and special tokens of the same role.
 
-The papers copy a token whose *string* both vocabularies hold; here it is the bytes, unless a recipe asks for the
-string (overlap="raw"). Special tokens are never compared as strings of text but by what they do.
+The papers copy a token whose *string* is in both vocabularies; here it is the bytes, unless a recipe asks for the
+string (overlap="raw"). Special tokens are compared by role, never as text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tokalign_lab.vocabulary import SharedTokens, Vocabulary, shared_roles, shar
 def text_tokens_shared(
     source: Vocabulary, target: Vocabulary, overlap: str, hidden: NDArray[np.int64] | None = None
 ) -> SharedTokens:
-    """Shared tokens without special ones, which are matched by role, and without the hidden ones."""
+    """Shared tokens without special ones, which are matched by role, and without the held-out (`hidden`) target ids."""
     shared = shared_tokens(source, target, by=overlap)
     kept = ~(target.is_control[shared.target_ids] | source.is_control[shared.source_ids])
     if hidden is not None:
@@ -26,10 +26,10 @@ def text_tokens_shared(
 
 
 def copied_rows(pair: TokenizedPair, shared: SharedTokens) -> tuple[LexiconRows, LexiconRows]:
-    """Rows of target tokens and, for the other direction, of source tokens; what is not copied is still a hole."""
+    """Rows of target tokens and, for the other direction, of source tokens; other tokens are holes."""
     source, target = pair.source, pair.target
     forward = _copied(target, shared.target_ids, shared.source_ids, shared_roles(source, target))
-    # Seen from the source, a token that several target tokens share goes to the one that the text uses most.
+    # In the other direction, a token that several target tokens share gets the most frequent one.
     counts = pair.target_corpus.counts(target.size)[shared.target_ids]
     order = np.lexsort((shared.target_ids, -counts, shared.source_ids))
     source_ids, first = np.unique(shared.source_ids[order], return_index=True)
@@ -38,7 +38,7 @@ def copied_rows(pair: TokenizedPair, shared: SharedTokens) -> tuple[LexiconRows,
 
 
 def open_ids(rows: LexiconRows, vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """Ids of tokens whose row is not made yet, special ones among them; an id that no token has stays a hole."""
+    """Ids of tokens whose row is not made yet, special ones included; an id that no token has stays a hole."""
     return np.flatnonzero((rows.origin == "hole") & ~vocabulary.is_hole)
 
 

@@ -1,14 +1,14 @@
-"""FOCUS (Dobler and de Melo 2023): a row is a sparse, convex mix of shared tokens that are used alike.
+"""FOCUS (Dobler and de Melo 2023): a row is a sparse, convex mix of shared tokens with similar contexts.
 
     w = sparsemax(cos(v, v_1), ..., cos(v, v_n)),    row = sum_i w_i * source row of shared token i
 
-v are FastText vectors of the *target* tokens alone (`vectors/fasttext.py`), so no two spaces have to be mapped onto
-each other, which TokAlign needs relative representations for: tokens that both vocabularies have, whose rows are
-copied, are the only bridge. Sparsemax (Martins and Astudillo 2016) is the point of the simplex nearest to the
-cosines; unlike softmax it gives most tokens a weight of exactly zero. A token without a vector gets a random row.
+v are FastText vectors of the *target* tokens only (`vectors/fasttext.py`), so no two spaces have to be made comparable:
+shared tokens, whose rows are copied, connect the vocabularies. Sparsemax (Martins and Astudillo 2016) is the point of
+the simplex nearest to the cosines; unlike softmax it gives most tokens a weight of exactly zero. A token without a
+vector gets a random row.
 
-Shared tokens are found by bytes here. The authors' package compares decoded text without its leading white space, and
-so copies the row of one run of spaces or line ends to another; that fault is not repeated.
+Shared tokens are found by bytes. The authors' package compares decoded text without its leading white space, and so
+copies the row of one run of spaces or line ends to another; that fault is not repeated.
 """
 
 from __future__ import annotations
@@ -25,24 +25,14 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.progress import part
 from tokalign_lab.vectors.fasttext import fasttext_vectors
 
-_N_CANDIDATES = 10  # that the lexicon lists, of those with a weight
+_N_CANDIDATES = 10  # listed in the lexicon, of those with a weight
 _BLOCK_NUMBERS = 1 << 23  # 64 MB of float64 cosines at a time
 
 
 def focus_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
-    """Make the rows that are still open.
+    """Make the open rows from the shared ones, which must be copied already.
 
-    Parameters
-    ----------
-    rows
-        With shared and special tokens already copied; the shared ones are what is mixed.
-    inputs
-        Of the text only the target's side is trained on. The random rows are drawn when the model is rearranged.
-
-    Raises
-    ------
-    InputError
-        If no shared token has a vector.
+    Random rows are drawn when the model is rearranged. Raises InputError if no shared token has a vector.
     """
     pair, progress = inputs.pair, inputs.progress
     vectors = fasttext_vectors(pair.target_corpus, pair.target, seed=inputs.seed, progress=part(progress, 0.0, 0.7))
@@ -51,7 +41,7 @@ def focus_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
     if not copied.any():
         raise InputError(
             f"No token that {pair.source.name} and {pair.target.name} share is frequent in the text, and FOCUS mixes "
-            "nothing else; give more text, or take the recipe 'pieces'."
+            "only those; give more text, or use the recipe 'pieces'."
         )
     shared_sources, shared_vectors = rows.source_id[vectors.ids[copied]], unit[copied]
     new = np.flatnonzero(np.isin(vectors.ids, open_ids(rows, pair.target)))
@@ -60,8 +50,8 @@ def focus_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
         here = new[first : first + block]
         if progress is not None:
             progress(0.7 + 0.3 * first / len(new), "mixing shared tokens")
-        # Rounded, so that a weight does not depend on the order that a product was added up in; float64, so that the
-        # error of adding is far below the grid.
+        # Rounded, so that a weight does not depend on the order of addition; float64, so that the error of adding is
+        # far below the grid.
         cosines = np.rint((unit[here].astype(np.float64) @ shared_vectors.T.astype(np.float64)) * 2**20) / 2**20
         for place, weights, scores in zip(here, sparsemax(cosines), cosines, strict=True):
             target_id, chosen = int(vectors.ids[place]), np.flatnonzero(weights)
@@ -73,16 +63,16 @@ def focus_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
 
 
 def sparsemax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights of each row of `scores`, (n, m), that are nearest to it of all that are at least 0 and sum to 1.
+    """Project each row of `scores`, (n, m), onto the simplex: the nearest weights that are at least 0 and sum to 1.
 
-    The weights are max(score - threshold, 0). The threshold is found as Michelot (1986) does: spread what is missing
-    from, or too much of, 1 over the scores that take part, and let those that fall to 0 take part no more.
+    The weights are max(score - threshold, 0). The threshold is found as in Michelot (1986): spread the difference from
+    1 over the scores above the threshold, and drop those that fall to 0, until none does.
     """
-    taking_part = np.ones(scores.shape, dtype=bool)
+    active = np.ones(scores.shape, dtype=bool)
     while True:
-        total = np.where(taking_part, scores, 0.0).sum(axis=1)
-        threshold = ((total - 1) / taking_part.sum(axis=1))[:, None]
-        still = taking_part & (scores > threshold)
-        if (still == taking_part).all():
-            return np.where(taking_part, scores - threshold, 0.0)
-        taking_part = still
+        total = np.where(active, scores, 0.0).sum(axis=1)
+        threshold = ((total - 1) / active.sum(axis=1))[:, None]
+        still = active & (scores > threshold)
+        if (still == active).all():
+            return np.where(active, scores - threshold, 0.0)
+        active = still

@@ -1,25 +1,23 @@
-"""A dictionary read off two mapped spaces: each token's best partner by CSLS, both ways, some of them left to chance.
+"""A dictionary from two mapped spaces: each token's best partner by CSLS, in both directions, with random dropout.
 
-One step of VecMap's self-learning (`vecmap.py`). Against `neighbours.py`, which ranks ten candidates for every query,
-one product serves both directions, only the best partner is kept, and a random share of the similarities may be left
-out (Artetxe et al. 2018, section 3.3), which shakes the self-learning out of poor optima.
+One step of VecMap's self-learning (`vecmap.py`). `neighbours.py` ranks ten candidates for every query. Here one product
+serves both directions, only the best partner is kept, and a random share of the similarities may be dropped (Artetxe et
+al. 2018, section 3.3), so that the self-learning leaves poor optima.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from tokalign_lab.alignment.search.neighbours import density
+from tokalign_lab.vectors.strips import product as multiply
 
 _BLOCK_NUMBERS = 1 << 25  # 128 MB of float32 similarities at a time
-_STRIP = 256  # rows that one thread multiplies
 _CHUNK = 256  # columns that one thread works on
 
 
@@ -32,23 +30,11 @@ class Dictionary:
     objective: float
 
 
-def induce(source: NDArray[np.float32], target: NDArray[np.float32], keep: float = 1.0, salt: int = 0) -> Dictionary:
-    """Pair each row with its best partner on the other side.
+def induce(source: NDArray[np.float32], target: NDArray[np.float32], keep: float = 1.0, seed: int = 0) -> Dictionary:
+    """Pair each row with its best partner on the other side; returns up to n + m pairs.
 
-    Parameters
-    ----------
-    source, target
-        float32 (n, d) and (m, d), rows of length 1 in one space.
-    keep
-        Share of the similarities that may be chosen, each drawn by itself; what is left out names no pair. The
-        objective is of all of them.
-    salt
-        Of the draw; the same salt leaves out the same.
-
-    Returns
-    -------
-    Dictionary
-        Up to n + m pairs.
+    `source` and `target` are float32 (n, d) and (m, d), rows of length 1 in one space. Each similarity is kept with
+    probability `keep`; a dropped one makes no pair, but counts in the objective. The same `seed` drops the same.
     """
     of_source, of_target = density(source, target)
     row_choice, row_score = np.full(len(source), -1, np.int64), np.zeros(len(source), np.float32)
@@ -56,9 +42,9 @@ def induce(source: NDArray[np.float32], target: NDArray[np.float32], keep: float
     block = max(1, _BLOCK_NUMBERS // len(target))
     for first in range(0, len(source), block):
         rows = slice(first, first + block)
-        product = _product(source[rows], target)
-        _choose_by_row(product, of_target / 2, keep, 2 * salt, first, row_choice[rows], row_score[rows])
-        _choose_by_column(product, of_source[rows] / 2, keep, 2 * salt + 1, first, column_choice, column_score)
+        product = multiply(source[rows], target.T, size=256)
+        _choose_by_row(product, of_target / 2, keep, 2 * seed, first, row_choice[rows], row_score[rows])
+        _choose_by_column(product, of_source[rows] / 2, keep, 2 * seed + 1, first, column_choice, column_score)
     by_row, by_column = np.flatnonzero(row_choice >= 0), np.flatnonzero(column_choice >= 0)
     return Dictionary(
         np.concatenate([by_row, column_choice[by_column]]),
@@ -67,52 +53,39 @@ def induce(source: NDArray[np.float32], target: NDArray[np.float32], keep: float
     )
 
 
-def _product(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Multiply in strips, one to a thread: BLAS would cut the work by its own threads and round by the cut."""
-    product = np.empty((len(source), len(target)), np.float32)
-
-    def fill(first: int) -> None:
-        rows = slice(first, first + _STRIP)
-        np.matmul(source[rows], target.T, out=product[rows])
-
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(numba.get_num_threads()) as pool:
-        list(pool.map(fill, range(0, len(source), _STRIP)))
-    return product
-
-
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _rounded(value: Any) -> Any:
-    """To 2^-20, so that a product added up in another order chooses the same."""
+    """To 2^-20, so that the order of addition changes no choice."""
     return np.float32(np.rint(value * 1048576.0) / 1048576.0)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _kept(row: Any, column: Any, salt: Any, bar: Any) -> Any:
-    """Whether a similarity may be chosen: a hash of its place (Steele et al. 2014, SplitMix64) below the bar."""
-    mixed = (np.uint64(row) << np.uint64(32)) + np.uint64(column) + np.uint64(salt) * np.uint64(0x9E3779B97F4A7C15)
+def _kept(row: Any, column: Any, seed: Any, bar: Any) -> Any:
+    """Whether a similarity is kept: a hash of its place (Steele et al. 2014, SplitMix64) below the bar."""
+    mixed = (np.uint64(row) << np.uint64(32)) + np.uint64(column) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(32) < bar
 
 
 @numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
-def _choose_by_row(product: Any, penalty: Any, keep: Any, salt: Any, first_row: Any, choice: Any, score: Any) -> None:
+def _choose_by_row(product: Any, penalty: Any, keep: Any, seed: Any, first_row: Any, choice: Any, score: Any) -> None:
     bar = np.uint64(keep * 4294967296.0)
     for row in numba.prange(len(product)):
         best, chosen, where = np.float32(-np.inf), np.float32(-np.inf), -1
         for column in range(product.shape[1]):
             value = _rounded(product[row, column] - penalty[column])
             best = max(best, value)
-            if value > chosen and _kept(first_row + row, column, salt, bar):
+            if value > chosen and _kept(first_row + row, column, seed, bar):
                 chosen, where = value, column
         choice[row], score[row] = where, best
 
 
 @numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
 def _choose_by_column(
-    product: Any, penalty: Any, keep: Any, salt: Any, first_row: Any, choice: Any, score: Any
+    product: Any, penalty: Any, keep: Any, seed: Any, first_row: Any, choice: Any, score: Any
 ) -> None:
-    """As `_choose_by_row`; `score` holds, of all blocks so far, the best and the best that may be chosen."""
+    """As `_choose_by_row`; `score` has the best of all blocks so far, and the best that is kept."""
     bar = np.uint64(keep * 4294967296.0)
     for chunk in numba.prange(-(-product.shape[1] // _CHUNK)):
         first, last = chunk * _CHUNK, min((chunk + 1) * _CHUNK, product.shape[1])
@@ -121,5 +94,5 @@ def _choose_by_column(
                 value = _rounded(product[row, column] - penalty[row])
                 if value > score[column, 0]:
                     score[column, 0] = value
-                if value > score[column, 1] and _kept(first_row + row, column, salt, bar):
+                if value > score[column, 1] and _kept(first_row + row, column, seed, bar):
                     score[column, 1], choice[column] = value, first_row + row

@@ -1,4 +1,4 @@
-"""What a recipe may read to find vectors and to make rows, in one object that all methods take."""
+"""The inputs of an alignment in one object that all methods take."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Inputs:
     pair : TokenizedPair
         The text in both tokenizations.
     seed : int
-        Of everything that is drawn.
+        For everything that is drawn.
     progress : callable, optional
         Called with the share that is done.
     model : PreTrainedModel, optional
@@ -33,7 +33,7 @@ class Inputs:
     donor : tuple of PreTrainedModel and Vocabulary, optional
         A model whose tokenizer is the target, and that tokenizer, for `omp`.
     vectors : tuple of TokenVectors, optional
-        Of source and target, to use where the recipe would train GloVe.
+        Of source and target, used instead of training GloVe.
     """
 
     pair: TokenizedPair
@@ -54,7 +54,7 @@ class Inputs:
         return self.pair.target
 
     def turned(self) -> Inputs:
-        """Exchange source and target, for the source-to-target direction; nothing reports progress there."""
+        """Exchange source and target, for the source-to-target direction, without progress."""
         pair = self.pair
         turned = TokenizedPair(pair.target, pair.source, pair.target_corpus, pair.source_corpus, pair.documents)
         vectors = None if self.vectors is None else (self.vectors[1], self.vectors[0])

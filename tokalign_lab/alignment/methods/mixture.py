@@ -1,17 +1,17 @@
-"""Rows of our own recipe, `anchored`: from vectors and from spelling, and otherwise for reading than for writing.
+"""Rows of our recipe `anchored`: from vectors and from spelling, with different input and output rows.
 
-TokAlign copies the row of the one best source token into both matrices. Here both rows are weighted sums, of ten CSLS
+TokAlign copies the row of the best source token into both matrices. Here both rows are weighted sums of ten CSLS
 candidates (weighted by softmax over their scores) and of the source tokens that spell the token:
 
     vectors = sum_i softmax(score_i / temperature) candidate_i
     input row  = 1/4 vectors + 3/4 mean of the pieces
     output row = 1/3 vectors + 1/3 mean of the pieces + 1/3 first piece
 
-A token that is read has to say what it is: its pieces say that best. A token that is written stands where the source
-model would have written its first piece, so that piece's logit has to be part of its own; and it has to lose against
-shared tokens in places where only its pieces fit, so the mean of all source rows stands in for a part that a token
-lacks (most tokens of a large vocabulary have no vector). The shares are equal because nothing more exact was found to
-matter: `benchmarks/mixture_shares.py` and docs/decisions/0006.
+An input row represents the token, and its pieces do that best. An output row competes where the source model would have
+written the first piece, so that piece's logit has to be part of it; and it has to lose against shared tokens where only
+its pieces fit, so the mean of all source rows replaces a missing part (most tokens of a large vocabulary have no
+vector). The shares are equal because no other shares were found to be better: `benchmarks/mixture_shares.py` and
+docs/decisions/0006.
 """
 
 from __future__ import annotations
@@ -35,21 +35,9 @@ TEMPERATURE = 0.1  # of the softmax over CSLS scores
 
 
 def add_mixtures(rows: LexiconRows, inputs: Inputs, found: Candidates) -> dict[str, Any]:
-    """Make the rows that are still open, but for tokens that have neither candidates nor pieces.
+    """Make the open rows, except those of tokens that have neither candidates nor pieces; return parameters.
 
-    Parameters
-    ----------
-    rows
-        With shared and special tokens already copied.
-    inputs
-        The two vocabularies.
-    found
-        Ranked source tokens of the open target tokens that have a vector.
-
-    Returns
-    -------
-    dict
-        Parameters, for the provenance.
+    Shared and special tokens must be copied already; `found` has the candidates of the open tokens with a vector.
     """
     source, target = inputs.source, inputs.target
     _start_as_bos_end_as_eos(rows, source, target)
@@ -77,8 +65,8 @@ def add_mixtures(rows: LexiconRows, inputs: Inputs, found: Candidates) -> dict[s
 def _start_as_bos_end_as_eos(rows: LexiconRows, source: Vocabulary, target: Vocabulary) -> None:
     """Make the rows of a token that both begins and ends texts (GPT-2's bos = eos; eos of Qwen, which has no bos).
 
-    It is read where a text begins and written where one ends. A model can depend on its bos: its first position takes
-    up attention that has nowhere else to go (Xiao et al. 2024, "attention sinks"), and Gemma without it predicts badly.
+    It is input where a text begins and output where one ends. A model can depend on its bos, whose position is an
+    attention sink (Xiao et al. 2024); Gemma without it predicts badly.
     """
     start, end = target.start_id, target.roles.get("eos")
     if start is None or start != end or source.start_id is None or "eos" not in source.roles:
@@ -90,16 +78,16 @@ def _start_as_bos_end_as_eos(rows: LexiconRows, source: Vocabulary, target: Voca
 def output_parts(
     ids: list[int], weights: Sequence[float] | NDArray[np.float64], pieces: list[int]
 ) -> tuple[list[int], list[float], float]:
-    """Return sources, weights and mean weight of an output row; the mean row stands in for a part that is lacking.
+    """Return sources, weights and mean weight of an output row; the mean row replaces a missing part.
 
-    `ids` and `weights` (which sum to 1) are of what the vectors found, or of what a person chose.
+    `ids` and `weights` (which sum to 1) are the candidates, or the choice of a person.
     """
     shares, even = OUTPUT_SHARES, 1 / max(1, len(pieces))
     sources = [*ids, *pieces, *pieces[:1]]
     values = [*(shares["vectors"] * np.asarray(weights, np.float64)), *([shares["pieces"] * even] * len(pieces))]
     values += [shares["first piece"]] * len(pieces[:1])
-    lacking = 1 - sum(values)
-    return sources, values, lacking if lacking > 1e-9 else 0.0
+    missing = 1 - sum(values)
+    return sources, values, missing if missing > 1e-9 else 0.0
 
 
 def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,14 +1,14 @@
-"""OMP (Goddard and Fernandes Neto 2025): describe a new token by shared tokens in a model that knows it, move over.
+"""OMP (Goddard and Fernandes Neto 2025): describe a new token by shared tokens in a donor model, and transfer that.
 
     x = orthogonal matching pursuit of donor row of t in the donor rows of shared tokens, at most k of them
     row of t = sum_i x_i * source row of shared token i
 
-Against every other recipe no text is needed but a second model, the donor, whose tokenizer is the target. Its rows
-know what a token means better than any vectors of a few megabytes; whether the two models' geometries agree is the
-bet. The pursuit (Pati et al. 1993) is greedy: it takes the shared token of the largest inner product with what is not
-yet explained, by its row as it is, so that long rows come first, fits all tokens taken so far by least squares, and
-goes on with the residual. Coefficients may be negative and need not sum to 1. A donor whose head is a matrix of its
-own is asked twice, and the output rows get their own coefficients.
+Unlike the other recipes it needs no text but a second model, the donor, whose tokenizer is the target. The donor's rows
+describe a token better than vectors of a few megabytes of text, if the geometries of the two models agree. The pursuit
+(Pati et al. 1993) is greedy: it takes the shared token whose row has the largest inner product with the residual (rows
+are not scaled, so long rows come first), fits all tokens taken so far by least squares, and repeats with the new
+residual. Coefficients may be negative and need not sum to 1. If the donor's head is not tied, the output rows get their
+own coefficients.
 """
 
 from __future__ import annotations
@@ -29,28 +29,17 @@ if TYPE_CHECKING:
     import torch
 
 _BATCH = 256  # tokens at a time: some 50 MB of bases at k = 64 and 640 dimensions
-_SHORTLIST = 8  # atoms whose products are computed again where the first look was rough
-_EXPLAINED = 1e-6  # a residual, or what is new about a row, this small beside the row is rounding
+_SHORTLIST = 8  # atoms whose bfloat16 products are computed again in float32
+_EXPLAINED = 1e-6  # a residual, or the new part of a row, this small compared with the row is rounding
 
 
 def omp_rows(rows: LexiconRows, inputs: Inputs, k: int = 64) -> dict[str, Any]:
-    """Make the rows that are still open.
+    """Make the open rows of at most `k` shared tokens each; shared and special tokens must be copied already.
 
-    Parameters
-    ----------
-    rows
-        With shared and special tokens already copied; the shared ones are what tokens are described by.
-    inputs
-        With the donor, and the source model, of which only the number of rows matters.
-    k
-        Shared tokens a row, at most.
-
-    Raises
-    ------
-    InputError
-        If the donor has another tokenizer than the target, `k` is below 1, or nothing is shared.
+    Only the number of rows of the source model matters. Raises InputError if the donor has another tokenizer than the
+    target, `k` is below 1, or nothing is shared.
     """
-    assert inputs.donor is not None  # check_recipe saw to both
+    assert inputs.donor is not None  # check_recipe has checked both
     assert inputs.model is not None
     source, target, progress = inputs.source, inputs.target, inputs.progress
     donor_model, vocabulary = inputs.donor
@@ -62,7 +51,7 @@ def omp_rows(rows: LexiconRows, inputs: Inputs, k: int = 64) -> dict[str, Any]:
     if k < 1:
         raise InputError(f"OMP needs at least one token a row, but got k={k}.")
     matrix, head = donor_model.get_input_embeddings().weight, donor_model.get_output_embeddings().weight
-    # A tokenizer may know a few ids more than its model has rows, on either side.
+    # On either side, a tokenizer may have a few more ids than its model has rows.
     shared = np.flatnonzero(rows.origin == "identical")
     kept = (shared < len(matrix)) & (rows.source_id[shared] < len(inputs.model.get_input_embeddings().weight))
     shared = shared[kept]
@@ -71,16 +60,16 @@ def omp_rows(rows: LexiconRows, inputs: Inputs, k: int = 64) -> dict[str, Any]:
     new = open_ids(rows, target)
     new = new[new < len(matrix)]
     source_ids = rows.source_id[shared]
-    apart = head is not matrix
-    chosen, weights = _describe(matrix, new, shared, k, part(progress, 0.0, 0.5 if apart else 1.0))
-    if apart:
+    untied = head is not matrix
+    chosen, weights = _describe(matrix, new, shared, k, part(progress, 0.0, 0.5 if untied else 1.0))
+    if untied:
         out_chosen, out_weights = _describe(head, new, shared, k, part(progress, 0.5, 1.0))
     for i, target_id in enumerate(new.tolist()):
         used = np.flatnonzero(weights[i])
         if not len(used):  # a row of zeros, which the donor never trained
             continue
         rows.mix(target_id, source_ids[chosen[i, used]].tolist(), weights[i, used].tolist(), "aligned", scale=False)
-        if apart:
+        if untied:
             used = np.flatnonzero(out_weights[i])
             rows.mix_output(target_id, source_ids[out_chosen[i, used]].tolist(), out_weights[i, used].tolist())
     rows.fill(open_ids(rows, target), "mean")
@@ -92,8 +81,8 @@ def pursue(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Orthogonal matching pursuit of many vectors at once.
 
-    The residual is kept orthogonal to what was taken by a Gram-Schmidt basis of each vector's atoms (twice, since
-    once loses orthogonality to rounding), so that no least-squares problem is solved until the last triangular one.
+    The residual is kept orthogonal to the atoms taken so far by a Gram-Schmidt basis (applied twice, because once loses
+    orthogonality to rounding), so only one triangular system is solved at the end.
 
     Parameters
     ----------
@@ -102,9 +91,9 @@ def pursue(
     atoms
         float32 (m, d), to describe them by.
     k
-        Atoms a vector; fewer where fewer explain it whole.
+        Atoms per vector; fewer if fewer explain it completely.
     progress
-        Told the share of the vectors that are done.
+        Called with the share of the vectors that are done.
 
     Returns
     -------
@@ -112,7 +101,7 @@ def pursue(
         int64 (n, k), rows of `atoms` in the order they were taken.
     weights
         float32 (n, k); 0 for an atom that is not needed. The same on one machine; another, or a GPU, may round sums
-        otherwise and settle a near tie for another atom.
+        differently and choose another atom of a near tie.
     """
     k = min(k, *atoms.shape)
     rough = atoms.bfloat16() if _multiplies_bfloat16(atoms) else atoms
@@ -166,10 +155,10 @@ def _pursue_batch(
 def _largest_product(
     residual: torch.Tensor, atoms: torch.Tensor, rough: torch.Tensor, taken: torch.Tensor
 ) -> torch.Tensor:
-    """Which atom, not taken yet, has the largest inner product with each residual, whatever its sign.
+    """Return the atom, not taken yet, with the largest absolute inner product with each residual.
 
-    Nearly all the time goes here. Where the processor multiplies bfloat16, four times as fast, that finds a short
-    list, and float32 decides among it.
+    This takes nearly all of the time. If the processor multiplies bfloat16, which is four times as fast, that finds a
+    short list, and float32 decides.
     """
     import torch
 
@@ -183,7 +172,7 @@ def _largest_product(
 
 
 def _multiplies_bfloat16(tensor: torch.Tensor) -> bool:
-    """Whether that is fast here; without the instruction it is far slower than float32."""
+    """Whether the processor has the instruction; without it bfloat16 is far slower than float32."""
     import torch
 
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

@@ -1,9 +1,9 @@
-"""Each source token to one target token at most: the assignment of the highest total score.
+"""Each source token to at most one target token: the assignment of the highest total score.
 
-TokAlign speaks of a one-to-one mapping but lets many target tokens take the same source row, and a model that gets
-one row many times spreads one token's probability over all of them. Here no row is given away twice: of all ways to
-give every target token one of its candidates or nothing, the one with the most tokens served, and among these the
-highest sum of scores (the linear assignment problem; Jonker and Volgenant 1987, on the sparse graph of candidates).
+TokAlign describes a one-to-one mapping but copies the same source row to many target tokens, and a model with one row
+many times spreads one token's probability over all of them. Here no row is used twice. Every target token gets one of
+its candidates or none; the assignment serves the most tokens and, among those, has the highest sum of scores (the
+linear assignment problem; Jonker and Volgenant 1987, on the sparse graph of candidates).
 """
 
 from __future__ import annotations
@@ -15,17 +15,9 @@ from tokalign_lab.alignment.search.neighbours import Candidates
 
 
 def one_to_one(candidates: Candidates) -> NDArray[np.int64]:
-    """Choose one candidate for each target token so that none is chosen twice.
+    """Choose one candidate for each of n target tokens so that none is chosen twice.
 
-    Parameters
-    ----------
-    candidates
-        Ranked candidates of n tokens, k each.
-
-    Returns
-    -------
-    ndarray
-        int64 (n,): which of a token's candidates it gets, -1 where others took them all.
+    Returns int64 (n,): which of its candidates a token gets, -1 for none.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
@@ -35,8 +27,8 @@ def one_to_one(candidates: Candidates) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     sources, column = np.unique(candidates.candidate_ids, return_inverse=True)
     column = column.reshape(n, k)
-    # Costs above 0, since 0 is no edge; a place of its own, where a token gets nothing, costs more than any detour
-    # through all others could save.
+    # Costs are above 0, because 0 is no edge. A token's own column for "nothing" costs more than any other assignment
+    # could save.
     cost = 1.0 + (candidates.scores.max() - candidates.scores).astype(np.float64)
     nothing = np.full((n, 1), cost.max() * (n + 1))
     columns = np.concatenate([column, len(sources) + np.arange(n)[:, None]], axis=1)

@@ -1,10 +1,9 @@
 """Spelling one vocabulary's tokens with the tokens of another.
 
-A token that the other vocabulary lacks can still be written there: " unbelievable" as " un" "believ" "able". The
-mean of those pieces is what a new row falls back to when there is no vector for it (FVT, Gee et al. 2022), and never
-a random row as in TokAlign's script. Every token that has bytes can be spelled: text is tokenised as the other
-tokenizer would, and what is not text by itself (a part of a UTF-8 character) is covered by the longest tokens that
-fit, in the end by those of single bytes.
+A token that the other vocabulary lacks can be written with its tokens: " unbelievable" as " un" "believ" "able". A new
+row without a vector is the mean of those pieces (FVT, Gee et al. 2022), not a random row as in TokAlign's script. Every
+token that has bytes can be spelled: text is tokenised with the other tokenizer, and a part of a UTF-8 character is
+covered by the longest tokens that fit, if need be single bytes.
 """
 
 from __future__ import annotations
@@ -16,29 +15,17 @@ from tokalign_lab.vocabulary import Vocabulary
 
 
 def spell(vocabulary: Vocabulary, tokens: Sequence[bytes]) -> list[list[int]]:
-    """Write byte strings as ids of `vocabulary`.
+    """Write byte strings, such as `Vocabulary.token_bytes` of another vocabulary, as ids of `vocabulary`.
 
-    Parameters
-    ----------
-    vocabulary
-        The vocabulary to spell with.
-    tokens
-        Byte strings, such as `Vocabulary.token_bytes` of another vocabulary.
-
-    Returns
-    -------
-    list of list of int
-        Ids in order, one list a token. Where a byte cannot be written at all (a tokenizer without bytes or
-        without such a character) the list holds what the tokenizer itself makes of the text, without its unknown
-        token; it is empty where nothing is left.
+    Returns one list of ids per token. If a byte cannot be written (the tokenizer has no such byte or character), the
+    list has the tokenizer's own ids of the text without its unknown token, and may be empty.
     """
     texts = {i: text for i, token in enumerate(tokens) if (text := text_of(token))}
     encoded = dict(zip(texts, vocabulary.encode(list(texts.values())), strict=True))
     unknown = vocabulary.roles.get("unk", -1)
     result = []
     for i, token in enumerate(tokens):
-        ids = [int(j) for j in encoded.get(i, ())]
-        ids = _without_dummy_prefix(vocabulary, ids, token)
+        ids = _without_dummy_prefix(vocabulary, [int(j) for j in encoded.get(i, ())], token)
         if _bytes_of(vocabulary, ids) != token:
             covered = _cover(vocabulary, token)
             usable = [j for j in ids if j != unknown and not vocabulary.is_control[j]]
@@ -48,7 +35,7 @@ def spell(vocabulary: Vocabulary, tokens: Sequence[bytes]) -> list[list[int]]:
 
 
 def main_piece(vocabulary: Vocabulary, pieces: Sequence[int]) -> int:
-    """Return the piece that spells most of a word; it represents the word in lists and scores."""
+    """Return the piece with the most bytes; it represents the word in lists and scores."""
     return max(pieces, key=lambda piece: len(vocabulary.token_bytes[piece] or b""))
 
 
@@ -57,7 +44,7 @@ def _bytes_of(vocabulary: Vocabulary, ids: list[int]) -> bytes:
 
 
 def _without_dummy_prefix(vocabulary: Vocabulary, ids: list[int], token: bytes) -> list[int]:
-    """SentencePiece puts a space before a text; drop it where it stands alone."""
+    """SentencePiece puts a space before a text; drop it if it is a token of its own."""
     if ids and vocabulary.token_bytes[ids[0]] == b" " and _bytes_of(vocabulary, ids) == b" " + token:
         return ids[1:]
     return ids

@@ -1,14 +1,14 @@
-"""Relative representations: two spaces compared through the tokens that both have.
+"""Relative representations: two spaces compared through shared tokens.
 
-Against two GloVe spaces compared as they are (`spaces.glove`), a token is described by its cosines to 300 shared tokens
+Instead of two GloVe spaces compared directly (`spaces.glove`), a token is described by its cosines to 300 shared tokens
 (pivots), each measured in the token's own space (Moschella et al. 2023; the "+ Align Rep." rows of TokAlign). Two
-spaces that were trained apart become comparable, because a shared token has the same relation to the same pivots on
-both sides.
+spaces that were trained separately become comparable, because a shared token has the same relation to the same pivots
+on both sides.
 
 TokAlign's released script compares the descriptions by a plain dot product, in which a token whose cosines to all
-pivots are large (a frequent, central token) beats every token's true twin; the recipe `tokalign` does as the script
-does (`as_cosines`). `tokalign-normalised` adds one step: the descriptions are themselves scaled to length 1 first. On
-SmolLM2 to a 32k SentencePiece vocabulary the script finds 0.8 % of held-out twins, and 67 % with the step.
+pivots are large (a frequent, central token) beats the right token; so does the recipe `tokalign` (`as_cosines`).
+`tokalign-normalised` adds one step: the descriptions are scaled to length 1 first. On SmolLM2 to a 32k SentencePiece
+vocabulary the script finds 0.8 % of held-out shared tokens, and 67 % with that step.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.vectors.strips import product
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 
 N_PIVOTS = 300
@@ -32,31 +33,12 @@ def choose_pivots(
     n: int = N_PIVOTS,
     seed: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw pivots from the shared tokens that have a vector on both sides.
+    """Draw at most n pivots from the shared tokens that have a vector on both sides.
 
-    Parameters
-    ----------
-    source, target
-        The two spaces.
-    shared
-        Source ids and target ids of the shared tokens, in pairs, without special and hidden tokens.
-    n
-        Number of pivots; all there are, where there are fewer.
-    seed
-        Of the draw.
-
-    Returns
-    -------
-    source_ids, target_ids
-        int64 (up to n,), in pairs, by ascending target id.
-
-    Raises
-    ------
-    InputError
-        If fewer than two shared tokens have vectors on both sides.
+    `shared` has source ids and target ids in pairs, without special and held-out tokens. Returns source ids and target
+    ids, int64, in pairs, by ascending target id. Raises InputError if fewer than two shared tokens can be used.
     """
-    usable = (source.positions_of(shared[0]) >= 0) & (target.positions_of(shared[1]) >= 0)
-    places = np.flatnonzero(usable)
+    places = np.flatnonzero((source.positions_of(shared[0]) >= 0) & (target.positions_of(shared[1]) >= 0))
     if len(places) < FEWEST_PIVOTS:
         raise InputError(
             f"Relative representations compare tokens through shared ones, but only {len(places)} shared tokens are "
@@ -67,23 +49,11 @@ def choose_pivots(
 
 
 def relative_rows(vectors: TokenVectors, pivots: NDArray[Any], normalise: bool = True) -> NDArray[np.float32]:
-    """Describe every token by its cosines to the pivots.
+    """Describe every token by its cosines to the pivots (ids with a vector), float32 (n, pivots).
 
-    Parameters
-    ----------
-    vectors
-        (n, d), one space.
-    pivots
-        Token ids, (p,), each with a vector.
-    normalise
-        Scale descriptions to length 1; False is what TokAlign's released script does.
-
-    Returns
-    -------
-    ndarray
-        float32 (n, p).
+    `normalise` scales descriptions to length 1; TokAlign's released script does not.
     """
-    rows = vectors.normalized() @ unit_rows(vectors.rows_for(pivots)).T
+    rows = product(vectors.normalized(), unit_rows(vectors.rows_for(pivots)).T)
     return unit_rows(rows) if normalise else rows
 
 
@@ -97,9 +67,9 @@ def relative_vectors(vectors: TokenVectors, pivots: NDArray[np.int64], normalise
 def as_cosines(
     queries: NDArray[np.float32], keys: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Give both sides one more number, so that the cosine ranks keys as their dot product with the query does.
+    """Add one dimension to both sides, so that the cosine ranks keys as their dot product with the query does.
 
-    The number makes every key as long as the longest and is 0 in the queries; (n, p) and (m, p) become (n, p + 1) and
+    It makes every key as long as the longest and is 0 in the queries; (n, p) and (m, p) become (n, p + 1) and
     (m, p + 1). A cosine then is the dot product, divided by the lengths of the query and of the longest key.
     """
     squares = np.einsum("ij,ij->i", keys, keys, dtype=np.float64)

@@ -1,16 +1,16 @@
 """Vectors of two vocabularies that can be compared with each other, and the search in them.
 
-From the papers' first attempt to ours, each by what it changes:
+From the papers' first method to ours, each with its difference:
 
-- `glove`: two GloVe spaces, trained apart and compared as they are (TokAlign's headline; only chance relates them).
-- `relative`: each token by its cosines to 300 shared pivots, compared by dot product as upstream's script does
+- `glove`: two GloVe spaces, trained separately and compared directly (TokAlign's headline; only chance relates them).
+- `relative`: each token by its cosines to 300 shared pivots, compared by dot product as in upstream's script
   (`relative.py`); with `scaled`, the descriptions are scaled to length 1 first.
 - `mapped`: the GloVe spaces mapped into one (`vecmap.py`), compared by CSLS (TokAlign++).
-- `hidden`: what the source model itself makes of either side's tokens, one space from the start, CSLS (TokAlign++).
-- `anchored`: both sides counted against the same shared tokens, one space from the start, CSLS (ours).
+- `hidden`: the source model's hidden states of either side's tokens, one space without a mapping, CSLS (TokAlign++).
+- `anchored`: both sides counted against the same shared tokens, one space without a mapping, CSLS (ours).
 
-Each takes the `Inputs` and the shared tokens that may serve as pivots, anchors or seed pairs. GloVe vectors come from
-the cache where the same text was trained on before: they do not depend on the shared tokens.
+Each takes the `Inputs` and the shared tokens that may serve as pivots, anchors or seed pairs. GloVe vectors do not
+depend on the shared tokens and are cached.
 """
 
 from __future__ import annotations
@@ -49,30 +49,19 @@ class Space:
 
 
 def anchored(inputs: Inputs, shared: SharedTokens) -> Space:
-    """Count both vocabularies against the same shared tokens.
-
-    Raises
-    ------
-    InputError
-        If no shared token is frequent enough.
-    """
-    from tokalign_lab.vectors.anchored import anchored_vectors  # each way brings numba, which takes a while
+    """Count both vocabularies against the same shared tokens. Raises InputError if none is frequent enough."""
+    from tokalign_lab.vectors.anchored import anchored_vectors  # numba takes a while to import
 
     settings, pair = AnchoredSettings(), inputs.pair
     vectors = anchored_vectors(
-        pair.source_corpus,
-        pair.target_corpus,
-        (shared.source_ids, shared.target_ids),
-        (pair.source.size, pair.target.size),
-        settings,
-        inputs.seed,
-        inputs.progress,
-    )
+        pair.source_corpus, pair.target_corpus, (shared.source_ids, shared.target_ids),
+        (pair.source.size, pair.target.size), settings, inputs.seed, inputs.progress,
+    )  # fmt: skip
     return _by_csls(vectors, asdict(settings))
 
 
 def glove(inputs: Inputs, shared: SharedTokens) -> Space:
-    """Train GloVe on each side by itself, or take the vectors that were given; `shared` relates nothing."""
+    """Train GloVe on each side separately, or take the given vectors; `shared` is not used."""
     if inputs.vectors is not None:
         return Space(*inputs.vectors, None, {"vectors": [one.provenance for one in inputs.vectors]})
     from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
@@ -85,31 +74,19 @@ def glove(inputs: Inputs, shared: SharedTokens) -> Space:
 
 
 def relative(inputs: Inputs, shared: SharedTokens, scaled: bool = False) -> Space:
-    """Describe GloVe vectors by their cosines to shared pivots.
-
-    Raises
-    ------
-    InputError
-        If fewer than two shared tokens have vectors on both sides.
-    """
+    """Describe GloVe vectors by their cosines to shared pivots. Raises InputError if there are fewer than two."""
     ids = _some(shared)
     trained = glove(inputs, shared)
     pivots = choose_pivots(trained.source, trained.target, ids, N_PIVOTS, inputs.seed)
     source, target = (
         relative_vectors(*side, scaled) for side in zip((trained.source, trained.target), pivots, strict=True)
     )
-    told = {"pivots": len(pivots[0]), "pivots_asked_for": N_PIVOTS, "descriptions_scaled": scaled}
-    return Space(source, target, None, trained.parameters | told, by_dot_product=not scaled)
+    pivot_parameters = {"pivots": len(pivots[0]), "pivots_asked_for": N_PIVOTS, "descriptions_scaled": scaled}
+    return Space(source, target, None, trained.parameters | pivot_parameters, by_dot_product=not scaled)
 
 
 def mapped(inputs: Inputs, shared: SharedTokens) -> Space:
-    """Map GloVe vectors into one space by VecMap, starting from the shared tokens.
-
-    Raises
-    ------
-    InputError
-        If no shared token has vectors on both sides.
-    """
+    """Map GloVe vectors into one space by VecMap, from the shared tokens. Raises InputError if none has two vectors."""
     from tokalign_lab.alignment.methods.vecmap import vecmap
 
     ids = _some(shared)
@@ -120,18 +97,14 @@ def mapped(inputs: Inputs, shared: SharedTokens) -> Space:
 
 
 def hidden(inputs: Inputs, shared: SharedTokens) -> Space:
-    """Take the source model's hidden states of both sides' tokens; no mapping, since one model makes both.
+    """Compute the source model's hidden states of both sides' tokens.
 
-    A token that both vocabularies have gets one vector twice, so held-out P@1 says nothing about this space.
-
-    Raises
-    ------
-    InputError
-        If the model does not fit the source tokenizer.
+    A shared token gets the same vector on both sides, so held-out P@1 does not measure this space. Raises InputError if
+    the model does not fit the source tokenizer.
     """
     from tokalign_lab.vectors.hidden_states import hidden_state_vectors
 
-    assert inputs.model is not None  # check_recipe saw to it
+    assert inputs.model is not None  # check_recipe has checked it
     pair = inputs.pair
     sides = ((pair.source, pair.source_corpus, 0.0), (pair.target, pair.target_corpus, 0.5))
     source, target = (
@@ -147,23 +120,9 @@ def hidden(inputs: Inputs, shared: SharedTokens) -> Space:
 def find_candidates(
     space: Space, target_ids: NDArray[np.int64], barred: NDArray[np.bool_], k: int = N_CANDIDATES
 ) -> Candidates:
-    """Rank the source tokens most similar to each of `target_ids`; tokens without a vector are left out.
+    """Rank the k source tokens most similar to each of `target_ids`; tokens without a vector are left out.
 
-    Parameters
-    ----------
-    space
-        Comparable vectors.
-    target_ids
-        int64 (n,).
-    barred
-        bool (source size,), tokens that are never candidates: special ones, `<unk>` among them.
-    k
-        Candidates a token.
-
-    Returns
-    -------
-    Candidates
-        At most n rows.
+    `barred`, bool (source size,), marks tokens that are never candidates: special ones, including `<unk>`.
     """
     allowed = np.flatnonzero(~barred[space.source.ids])
     asking = space.target.positions_of(target_ids)

@@ -1,22 +1,21 @@
 """VecMap: two spaces mapped into one by a dictionary that improves itself (Artetxe, Labaka, Agirre 2018).
 
-What TokAlign++ puts in the place of relative representations. From a first dictionary, two steps take turns:
+TokAlign++ uses it instead of relative representations. From a first dictionary, two steps alternate:
 
 1. rotate both spaces to their common axes, X'DZ = U S V', X <- X U, Z <- Z V (`common_axes`);
-2. read a better dictionary D off the mapped spaces: CSLS, best partners of both directions (`induction.py`).
+2. make a better dictionary D from the mapped spaces: CSLS, best partners in both directions (`induction.py`).
 
-Each similarity may be chosen with probability 0.1 at first; whenever `patience` turns bring no gain the probability
-doubles, and at 1 self-learning ends. Then the mapping that is used is made once from the last dictionary: whiten,
-rotate, weight each axis by S^0.5 on both sides, and take the whitening back (their section 3.4).
+Each similarity is kept with probability 0.1 at first. Whenever `patience` turns bring no gain the probability doubles,
+and at 1 self-learning ends. The final mapping is made once from the last dictionary: whiten, rotate, weight each axis
+by S^0.5 on both sides, and undo the whitening (their section 3.4).
 
-The first dictionary is either known (`seed_pairs`: tokens that both vocabularies have) or found without any
-knowledge: in each language the sorted similarities of a word to all words say what kind of word it is, whatever the
-words are called, so words with alike sorted rows of sqrt(X X') are a first guess (section 3.2).
+The first dictionary is either known (`seed_pairs`: tokens that both vocabularies have) or unsupervised: the sorted
+similarities of a word to all words of its language describe the word, so words with similar sorted rows of sqrt(X X')
+are a first guess (section 3.2).
 
-Written from the paper. Rows are scaled to length 1, centred, and scaled again, as there. Against the paper the
-random phase works on the 4,000 most frequent tokens only and waits for ten turns, not 50; the last phase takes up to
-20,000, as the paper does. P@1 on held-out shared tokens, SmolLM2 to a 32k SentencePiece vocabulary, GloVe of the
-default text:
+Written from the paper; as there, rows are scaled to length 1, centred, and scaled again. Unlike in the paper, the
+random phase uses only the 4,000 most frequent tokens and waits for ten turns, not 50; the last phase uses up to 20,000,
+as the paper does. P@1 on held-out shared tokens, SmolLM2 to a 32k SentencePiece vocabulary, GloVe of the default text:
 
 =======================  =====  ======
 start                    2 MB   0.3 MB
@@ -26,8 +25,8 @@ tokens of equal strings  0.818  0.607
 none (unsupervised)      0.819  0.010
 =======================  =====  ======
 
-Patience 50 takes four times as many turns and finds three of 196 twins more (0.622). So the unsupervised start finds
-its way where there is text enough, and with little text it does not: the recipe `tokalign++` starts from shared tokens.
+Patience 50 takes four times as many turns and finds three more of 196 held-out tokens (0.622). The unsupervised start
+works with enough text and fails with little: the recipe `tokalign++` starts from shared tokens.
 """
 
 from __future__ import annotations
@@ -48,24 +47,18 @@ from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 _FIRST_KEEP, _GROWTH = 0.1, 2.0
 _GAIN = 1e-6  # of the average similarity of partners; less is no improvement
 _REWEIGHT = 0.5
-_FLOOR = 1e-6  # of the largest eigenvalue: a dictionary smaller than the space leaves directions without any variance
+_LEAST = 1e-6  # of the largest eigenvalue: with few pairs, some directions have no variance
 
 SeedPairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class VecMapSettings:
-    """Settings of the self-learning; the paper's but for `random_cutoff`, `patience` and `last_patience`.
+    """Settings of the self-learning; the paper's except for `random_cutoff`, `patience` and `last_patience`.
 
-    Attributes
-    ----------
-    start_size
-        Most frequent tokens that the unsupervised start compares.
-    random_cutoff, cutoff
-        Most frequent tokens of either side in the random phase and in the last.
-    patience, last_patience
-        Turns without gain before the random phase moves on, and before the last phase ends. Without randomness a
-        dictionary that stopped improving has settled, and waiting changes nothing.
+    `start_size`, `random_cutoff` and `cutoff` are the number of most frequent tokens of either side in the unsupervised
+    start, in the random phase and in the last phase. `patience` and `last_patience` are turns without gain before the
+    random phase moves on, and before the last phase ends: without randomness, waiting longer changes nothing.
     """
 
     start_size: int = 4000
@@ -86,31 +79,12 @@ def vecmap(
     settings: VecMapSettings | None = None,
     progress: Progress | None = None,
 ) -> tuple[TokenVectors, TokenVectors]:
-    """Map two spaces into one.
+    """Map two spaces of the same dimensions into one, to be compared by CSLS.
 
-    Parameters
-    ----------
-    source, target
-        Vectors of the same dimensions.
-    seed_pairs
-        Source ids and target ids of known pairs, int64 (n,) each; pairs without vectors on both sides are passed
-        over. None starts without any knowledge.
-    seed
-        Of the random dictionaries.
-    settings
-        The defaults when None.
-    progress
-        Told after every turn.
-
-    Returns
-    -------
-    TokenVectors, TokenVectors
-        The same tokens in one space, to be compared by CSLS. The provenance says how the mapping was found.
-
-    Raises
-    ------
-    InputError
-        If dimensions differ, a side has no vectors, or none of the seed pairs has vectors on both sides.
+    `seed_pairs` are source ids and target ids of known pairs, int64 (n,) each; pairs without vectors on both sides are
+    ignored, and None starts unsupervised. `seed` is for the random dictionaries; `progress` is called after every turn.
+    The provenance of the result describes how the mapping was found. Raises InputError if dimensions differ, a side has
+    no vectors, or none of the seed pairs has vectors on both sides.
     """
     settings = settings or VecMapSettings()
     if source.dimensions != target.dimensions or not len(source) or not len(target):
@@ -142,24 +116,9 @@ def vecmap(
 def common_axes(
     source_rows: NDArray[Any], target_rows: NDArray[Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Rotate both sides to the axes along which the pairs vary together.
+    """Return U, V (float32 (d, d), orthogonal) and S (float32 (d,), falling) of the pairs' cross-covariance.
 
-    Parameters
-    ----------
-    source_rows, target_rows
-        float (n, d), row i of one is the pair of row i of the other.
-
-    Returns
-    -------
-    source_axes, target_axes
-        float32 (d, d), orthogonal: U and V.
-    strength
-        float32 (d,), falling: S, the cross-covariance along each axis.
-
-    Raises
-    ------
-    InputError
-        If the rows do not come in pairs of one length.
+    Row i of one side, float (n, d), is paired with row i of the other. Raises InputError if the shapes differ.
     """
     if source_rows.shape != target_rows.shape or source_rows.ndim != 2:
         raise InputError(
@@ -169,15 +128,6 @@ def common_axes(
     cross = np.asarray(source_rows, np.float64).T @ np.asarray(target_rows, np.float64)
     left, strength, right = np.linalg.svd(cross)
     return left.astype(np.float32), right.T.astype(np.float32), strength.astype(np.float32)
-
-
-def procrustes(source_rows: NDArray[Any], target_rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the rotation W, float32 (d, d), orthogonal, for which `source_rows @ W` is nearest to `target_rows`.
-
-    W = U V' of the common axes (Schönemann 1966; for word vectors Xing et al. 2015).
-    """
-    source_axes, target_axes, _ = common_axes(source_rows, target_rows)
-    return source_axes @ target_axes.T
 
 
 def normalise(rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -191,8 +141,8 @@ def _known_start(source: TokenVectors, target: TokenVectors, seed_pairs: SeedPai
     known = (places[0] >= 0) & (places[1] >= 0)
     if not known.any():
         raise InputError(
-            "None of the pairs that VecMap shall start from has vectors on both sides; give more text, or start "
-            "without pairs."
+            "None of the pairs that VecMap starts from has vectors on both sides; give more text, or start without "
+            "pairs."
         )
     return Dictionary(places[0][known], places[1][known], 0.0)
 
@@ -200,7 +150,7 @@ def _known_start(source: TokenVectors, target: TokenVectors, seed_pairs: SeedPai
 def _unsupervised_start(
     x: NDArray[np.float32], z: NDArray[np.float32], by_count: list[NDArray[np.int64]], size: int
 ) -> Dictionary:
-    """Pair frequent tokens whose similarities to all others, sorted, look alike."""
+    """Pair frequent tokens whose sorted similarities to all others are alike."""
     size = min(size, len(x), len(z))
     frequent = by_count[0][:size], by_count[1][:size]
     found = induce(_profiles(x[frequent[0]]), _profiles(z[frequent[1]]))
@@ -224,7 +174,7 @@ def _self_learn(
     progress: Progress | None,
 ) -> tuple[Dictionary, int]:
     """Improve the dictionary until nothing improves it; returns it in rows of x and z, and the number of turns."""
-    salt = int(np.random.default_rng(seed).integers(1 << 40))
+    offset = int(np.random.default_rng(seed).integers(1 << 40))
     keep, turns, waited, best = _FIRST_KEEP, 0, 0, -np.inf
     while True:
         cutoff, patience = (
@@ -232,7 +182,7 @@ def _self_learn(
         )
         frequent = by_count[0][:cutoff], by_count[1][:cutoff]
         axes = common_axes(x[dictionary.source], z[dictionary.target])
-        found = induce(x[frequent[0]] @ axes[0], z[frequent[1]] @ axes[1], keep, salt + turns)
+        found = induce(x[frequent[0]] @ axes[0], z[frequent[1]] @ axes[1], keep, offset + turns)
         dictionary = Dictionary(frequent[0][found.source], frequent[1][found.target], found.objective)
         turns += 1
         waited = 0 if found.objective >= best + _GAIN else waited + 1
@@ -251,7 +201,7 @@ def _self_learn(
 def _final_mapping(
     x: NDArray[np.float32], z: NDArray[np.float32], dictionary: Dictionary
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Whiten, rotate, weight the axes, and take the whitening back along them."""
+    """Whiten, rotate, weight the axes, and undo the whitening along them."""
     pairs_x, pairs_z = x[dictionary.source], z[dictionary.target]
     (white_x, back_x), (white_z, back_z) = _whitening(pairs_x), _whitening(pairs_z)
     axes_x, axes_z, strength = common_axes(pairs_x @ white_x, pairs_z @ white_z)
@@ -263,10 +213,10 @@ def _final_mapping(
 
 
 def _whitening(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(X'X)^-0.5, after which dimensions do not covary, and (X'X)^0.5, which takes that back."""
+    """(X'X)^-0.5, after which dimensions do not covary, and its inverse (X'X)^0.5."""
     rows = rows.astype(np.float64)
     variance, axes = np.linalg.eigh(rows.T @ rows)
-    deviation = np.sqrt(np.maximum(variance, _FLOOR * variance[-1]))
+    deviation = np.sqrt(np.maximum(variance, _LEAST * variance[-1]))
     return ((axes / deviation) @ axes.T).astype(np.float32), ((axes * deviation) @ axes.T).astype(np.float32)
 
 

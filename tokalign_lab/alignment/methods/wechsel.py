@@ -2,11 +2,11 @@
 
     row = sum_i softmax(cos(u, u_i) / 0.1) * source row of neighbour i,   i over the 10 source tokens nearest to u
 
-u are FastText vectors of the tokens' text, from words between white space (`vectors/fasttext.py`). The paper maps two
-languages' vectors onto each other with a dictionary; where the text is the same, one training serves both
-vocabularies. Against FOCUS nothing is copied but special tokens: a token that both vocabularies have is mixed from its
-neighbours like any other, and since the vector knows no white space, "the" and " the" are one. What FastText has no
-vector for (white space, parts of characters) gets a random row.
+u are FastText vectors of the tokens' text, trained on the words of the text (`vectors/fasttext.py`). The paper maps two
+languages' vectors onto each other with a dictionary; for the same text, one training serves both vocabularies. Unlike
+in FOCUS only special tokens are copied: a shared token is mixed from its neighbours like any other, and because the
+vector ignores white space, "the" and " the" are the same. A token without a FastText vector (white space, parts of
+characters) gets a random row.
 """
 
 from __future__ import annotations
@@ -28,28 +28,15 @@ TEMPERATURE = 0.1
 
 
 def wechsel_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
-    """Make all rows but those of special tokens.
+    """Make all rows except those of special tokens, which must be copied already.
 
-    Parameters
-    ----------
-    rows
-        With special tokens already copied by role; copies of shared tokens, where there are any, are made anew.
-    inputs
-        The text in both tokenizations. The random rows are drawn when the model is rearranged.
-
-    Raises
-    ------
-    InputError
-        If the text is too short for FastText.
+    Random rows are drawn when the model is rearranged. Raises InputError if the text is too short for FastText.
     """
     pair = inputs.pair
     source, target = fasttext_word_vectors(
-        pair.documents,
-        (pair.source_corpus, pair.target_corpus),
-        (pair.source, pair.target),
-        seed=inputs.seed,
+        pair.documents, (pair.source_corpus, pair.target_corpus), (pair.source, pair.target), seed=inputs.seed,
         progress=part(inputs.progress, 0.0, 0.8),
-    )
+    )  # fmt: skip
     _reopen(rows, np.flatnonzero(rows.origin == "identical"))
     asking = np.isin(target.ids, open_ids(rows, pair.target))
     found, scores = nearest(target.rows[asking], source.rows, NEIGHBOURS)

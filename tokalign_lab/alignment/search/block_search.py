@@ -1,29 +1,28 @@
-"""The k largest products of each row of two matrices without the matrix of all products, on the processor.
+"""The k largest products of each row of two matrices on the processor, without the matrix of all products.
 
 A dense similarity matrix of two large vocabularies is tens of gigabytes. Here each thread multiplies a block that fits
-its own cache, looks through it and drops it. A float32 sum of d products is known to d 2^-24 times the vectors' lengths
-only (Higham 2002, section 3.1), in whatever order a library adds it up, so it serves to pass over what is surely not
-among the best, 64 at a time. What may be is added up again in float64 and rounded to 2^-20. Equal vectors therefore
-have equal scores, equal scores go to the lowest row, and the result is the same for any size of block, number of
-threads and BLAS: docs/decisions/0013 has what that costs.
+its own cache, scans it and drops it. A float32 sum of d products is accurate to d 2^-24 times the vectors' lengths
+(Higham 2002, section 3.1), in whatever order a library adds it up. So float32 is used to skip products that cannot be
+among the best, 64 at a time; the others are added up again in float64 and rounded to 2^-20. Equal vectors therefore
+have equal scores, equal scores go to the lowest row, and the result is the same for any block size, number of threads
+and BLAS (docs/decisions/0014 has the cost).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+
+from tokalign_lab.vectors.strips import in_strips
 
 BLOCK = (256, 1024)
 """Queries and keys at a time: 1 MB of products."""
 GRID = 1048576.0
 """Scores are multiples of 1 / GRID."""
-_CHUNK = 64  # products that are passed over, or looked at one by one, together
+_CHUNK = 64  # products that are skipped, or checked one by one, together
 
 Best = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 
@@ -36,7 +35,7 @@ def best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_key
     queries, keys
         float32 (n, d) and (m, d).
     k
-        Answers a query; m where there are fewer keys.
+        Answers per query; m if there are fewer keys.
     of_keys
         Find the columns' largest as well.
 
@@ -45,31 +44,32 @@ def best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_key
     positions, scores
         int64 and float32 (n, k), best first, ties to the lowest position.
     of_keys
-        float32 (m, k), best first; fewer than k where there are fewer queries; (m, 0) where they were not asked for.
+        float32 (m, k), best first; fewer than k if there are fewer queries; (m, 0) without `of_keys`.
     """
     scores = np.full((len(queries), min(k, len(keys))), -np.inf, dtype=np.float32)
     positions = np.zeros(scores.shape, dtype=np.int64)
     columns = np.full((min(k, len(queries)) if of_keys else 0, len(keys)), -np.inf, dtype=np.float32)
     slack = error_bound(queries, keys)
-    # Threads share out the rows, so each keeps columns of its own; what is best of them all is the same in any order.
+    # Threads share the rows, so each has columns of its own; the best of them all is the same in any order.
+    n_threads = numba.get_num_threads()
     mine: SimpleQueue[NDArray[np.float32]] = SimpleQueue()
-    for _ in range(numba.get_num_threads()):
+    for _ in range(n_threads):
         mine.put(columns.copy())
 
     def search(rows: slice) -> None:
         here, own = queries[rows], mine.get()
-        room = np.empty(len(here) * min(BLOCK[1], len(keys)), dtype=np.float32)
+        scratch = np.empty(len(here) * min(BLOCK[1], len(keys)), dtype=np.float32)
         try:
             for first in range(0, len(keys), BLOCK[1]):
                 some = keys[first : first + BLOCK[1]]
-                product = np.matmul(here, some.T, out=room[: len(here) * len(some)].reshape(len(here), len(some)))
+                product = np.matmul(here, some.T, out=scratch[: len(here) * len(some)].reshape(len(here), len(some)))
                 _offer_to_rows(product, here, keys, first, slack, positions[rows], scores[rows])
                 if len(own):
                     _offer_to_columns(product, here, keys, first, slack, own)
-        finally:  # or the next thread would wait for them for ever
+        finally:  # or the next thread would wait forever
             mine.put(own)
 
-    _in_threads(search, len(queries))
+    in_strips(search, len(queries), min(BLOCK[0], max(1, -(-len(queries) // n_threads))))
     while not mine.empty():
         columns = -np.sort(-np.concatenate([columns, mine.get()]), axis=0)[: len(columns)]
     return positions, scores, columns.T
@@ -86,22 +86,9 @@ def settle(
 
 
 def error_bound(queries: NDArray[np.float32], keys: NDArray[np.float32]) -> np.float32:
-    """Most that float32 can be wrong about a product, with the last bit of a score."""
+    """Largest error of a float32 product, including the last bit of a score."""
     longest = [float(np.einsum("ij,ij->i", rows, rows).max(initial=0.0)) ** 0.5 for rows in (queries, keys)]
     return np.float32(1.01 * queries.shape[1] * 2.0**-24 * longest[0] * longest[1] + 2.0**-21)
-
-
-def _in_threads(search: Callable[[slice], None], n: int) -> None:
-    """Call `search` with all blocks of n rows, on all threads.
-
-    BLAS gets one thread in each: threads that wait for each other after every block, as its own would, lose more than
-    they win, the more so on a machine that does other work too.
-    """
-    n_threads = numba.get_num_threads()
-    n_rows = min(BLOCK[0], max(1, -(-n // n_threads)))
-    rows = [slice(first, min(n, first + n_rows)) for first in range(0, n, n_rows)]
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(search, rows))
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
@@ -151,6 +138,7 @@ def _offer_to_rows(product, queries, keys, first, slack, positions, scores):  # 
 @numba.njit(nogil=True, cache=True)
 def _offer_to_columns(product, queries, keys, first, slack, best):  # type: ignore[no-untyped-def]
     k = len(best)
+    nowhere = np.zeros(k, dtype=np.int64)
     for row in range(len(product)):
         for start in range(0, product.shape[1], _CHUNK):
             here = product[row, start : start + _CHUNK]
@@ -163,13 +151,7 @@ def _offer_to_columns(product, queries, keys, first, slack, best):  # type: igno
             for j in range(len(here)):
                 if here[j] > worst[j] - slack:
                     column = first + start + j
-                    score = _score(queries[row], keys[column])
-                    if score > worst[j]:
-                        place = k - 1
-                        while place > 0 and score > best[place - 1, column]:
-                            best[place, column] = best[place - 1, column]
-                            place -= 1
-                        best[place, column] = score
+                    _insert(_score(queries[row], keys[column]), 0, best[:, column], nowhere)
 
 
 @numba.njit(nogil=True, cache=True)

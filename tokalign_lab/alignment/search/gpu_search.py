@@ -1,10 +1,9 @@
-"""What `block_search.py` finds, found on a GPU, to the last bit.
+"""The search of `block_search.py` on a GPU, with the same result to the last bit.
 
-Against the search on the processor, which keeps lists while it looks through a block, a GPU is quicker at taking
-the largest few of each row and column whole (torch.topk). It does not say which of equals it takes, and adds up in an
-order of its own. So it takes some more than were asked for, the processor adds these up in float64 and ranks them, and
-whatever the GPU left out must be surely worse than the last of them; a row for which that is not sure, because too many
-are equal, is searched on the processor.
+A GPU takes the largest few of each row and column at once (torch.topk), which is faster than keeping lists while
+scanning a block. It does not define which of equal products it takes, and adds up in its own order. So it takes a few
+more than k; the processor adds these up in float64 and ranks them. All other products must be worse than the last of
+them; a row for which that is not certain, because too many are equal, is searched on the processor.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from tokalign_lab.alignment.search.block_search import GRID, Best, error_bound, 
 
 BLOCK_NUMBERS = 1 << 28
 """1 GB of float32 products at a time."""
-_SPARE = 16  # taken beyond the k that were asked for
+_SPARE = 16  # taken in addition to the k
 
 
 def best(
@@ -27,7 +26,7 @@ def best(
     """As `block_search.best`, on `device`."""
     wide, wide_of_keys = min(k + _SPARE, len(keys)), min(k + _SPARE, len(queries)) if of_keys else 0
     found = np.zeros((len(queries), wide), dtype=np.int64)
-    floors = np.zeros(len(queries), dtype=np.float32)
+    worst = np.zeros(len(queries), dtype=np.float32)
     largest = torch.zeros((0, len(keys)), device=device)
     where = torch.zeros((0, len(keys)), dtype=torch.int64, device=device)
     on_device = torch.from_numpy(keys).to(device).T
@@ -39,7 +38,7 @@ def best(
             rows = slice(first, min(len(queries), first + n_rows))
             product = torch.from_numpy(queries[rows]).to(device) @ on_device
             values, columns = product.topk(wide, dim=1)
-            found[rows], floors[rows] = columns.cpu().numpy(), values[:, -1].cpu().numpy()
+            found[rows], worst[rows] = columns.cpu().numpy(), values[:, -1].cpu().numpy()
             if of_keys:
                 values, places = product.topk(min(wide_of_keys, len(product)), dim=0)
                 largest, where = torch.cat([largest, values]), torch.cat([where, places + first])
@@ -47,23 +46,23 @@ def best(
                 where = where.gather(0, kept)
     finally:
         torch.set_float32_matmul_precision(before)
-    positions, scores = _settled(queries, keys, found, floors, min(k, len(keys)))
+    positions, scores = _settled(queries, keys, found, worst, min(k, len(keys)))
     if not of_keys:
         return positions, scores, np.zeros((len(keys), 0), dtype=np.float32)
-    found, floors = np.ascontiguousarray(where.T.cpu().numpy()), largest[-1].cpu().numpy()
-    return positions, scores, _settled(keys, queries, found, floors, min(k, len(queries)))[1]
+    found, worst = np.ascontiguousarray(where.T.cpu().numpy()), largest[-1].cpu().numpy()
+    return positions, scores, _settled(keys, queries, found, worst, min(k, len(queries)))[1]
 
 
 def _settled(
     queries: NDArray[np.float32],
     keys: NDArray[np.float32],
     found: NDArray[np.int64],
-    floors: NDArray[np.float32],
+    worst: NDArray[np.float32],
     k: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rank what was found, and search again where something as good may have been left out."""
+    """Rank what was found, and search again if a product that was not taken may be as good."""
     positions, scores = settle(queries, keys, found, k)
     if found.shape[1] < len(keys):
-        unsure = np.flatnonzero(scores[:, -1] <= floors + error_bound(queries, keys) + 1 / GRID)
+        unsure = np.flatnonzero(scores[:, -1] <= worst + error_bound(queries, keys) + 1 / GRID)
         positions[unsure], scores[unsure], _ = block_search.best(queries[unsure], keys, k)
     return positions, scores

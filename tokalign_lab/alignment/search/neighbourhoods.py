@@ -1,13 +1,12 @@
-"""Does a token keep its company? Nearest neighbours in both spaces, and how far they agree.
+"""Nearest neighbours of a pair's tokens in both spaces, and how many of them agree.
 
-A pair of the lexicon is trustworthy where the neighbours of the target token have partners that are neighbours of its
-source token. The share of k neighbours for which this holds is the neighbour overlap; comparing local neighbourhoods of
-two embeddings this way follows the Embedding Comparator (Boggust et al. 2022) and cev's neighbourhood metric. It needs
-no common coordinates, so it judges a pair in any two spaces.
+A pair of the lexicon is reliable if the neighbours of the target token have partners that are neighbours of its source
+token. The share of k neighbours for which this holds is the neighbour overlap; it follows the Embedding Comparator
+(Boggust et al. 2022) and cev's neighbourhood metric. It needs no common coordinates, so it works for any two spaces.
 
-Neighbours are exact, by cosine. For the overlap they are sought among the most frequent tokens of each side
-(`REFERENCE`), so that the figure of a token does not depend on what else is asked for, and costs seconds for tens of
-thousands of tokens.
+Neighbours are exact, by cosine. For the overlap they are searched among the most frequent tokens of each side
+(`REFERENCE`), so that the value of a token does not depend on the other tokens of the call, and tens of thousands of
+tokens take seconds.
 """
 
 from __future__ import annotations
@@ -22,19 +21,11 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 
 NEIGHBOURS = 10
 _SMALLEST = np.float32(1e-12)
-REFERENCE = 20_000  # tokens of each side among which the overlap's neighbours are sought
+REFERENCE = 20_000  # tokens of each side among which the overlap searches neighbours
 
 
 class Neighbourhood:
-    """Token vectors that can be asked for the neighbours of one token, while somebody waits.
-
-    `neighbours` searches for many tokens at once; for one, a single product of all rows with it is enough.
-
-    Parameters
-    ----------
-    vectors
-        The space.
-    """
+    """Neighbours of one token at a time, by one product of all rows with it; `neighbours` searches for many at once."""
 
     def __init__(self, vectors: TokenVectors) -> None:
         self.vectors = vectors
@@ -43,7 +34,7 @@ class Neighbourhood:
         self._lengths = np.maximum(lengths, _SMALLEST)
 
     def of(self, token_id: int, k: int = 8) -> list[tuple[int, float]]:
-        """Find the k nearest other tokens: (id, cosine), nearest first; none where the token has no vector."""
+        """Find the k nearest other tokens: (id, cosine), nearest first; none if the token has no vector."""
         (place,) = self.vectors.positions_of(np.array([token_id]))
         if place < 0 or not self.vectors.dimensions:
             return []
@@ -57,16 +48,10 @@ class Neighbourhood:
 
 
 class Neighbourhoods:
-    """Neighbours of tokens in the two spaces that a lexicon links.
+    """Neighbours of tokens in the two spaces that a lexicon links; the spaces may have different dimensions.
 
-    Parameters
-    ----------
-    source, target
-        Token vectors; widths may differ.
-    source_of
-        int (target size,), the source token of each target token, -1 for none.
-    k
-        Neighbours that are compared.
+    `source_of`, int (target size,), is the source token of each target token, -1 for none; `k` is the number of
+    neighbours that are compared.
     """
 
     def __init__(
@@ -88,17 +73,8 @@ class Neighbourhoods:
     def overlap(self, target_ids: NDArray[Any]) -> NDArray[np.float32]:
         """Share of each target token's neighbours whose partners are neighbours of its own partner.
 
-        The partner itself is not its own neighbour: many tokens that chose one source do not vouch for each other.
-
-        Parameters
-        ----------
-        target_ids
-            int (n,).
-
-        Returns
-        -------
-        ndarray
-            float32 (n,), 0 to 1; nan for a token that has no vector, no partner, or a partner without a vector.
+        The partner is not its own neighbour, so many tokens with the same source do not confirm each other. Returns
+        float32 (n,), 0 to 1; nan for a token that has no vector, no partner, or a partner without a vector.
         """
         target_ids = np.asarray(target_ids, dtype=np.int64)
         shares = np.full(len(target_ids), np.nan, dtype=np.float32)
@@ -107,8 +83,8 @@ class Neighbourhoods:
         judged &= self._spaces["source"].positions_of(partners) >= 0
         if not judged.any():
             return shares
-        there, where = np.unique(partners[judged], return_inverse=True)
-        theirs = self._nearest_known("source", there)[where]
+        unique, where = np.unique(partners[judged], return_inverse=True)
+        theirs = self._nearest_known("source", unique)[where]
         ours = self._partners(self._nearest_known("target", target_ids[judged]))
         inside = (ours[:, :, None] == theirs[:, None, :]).any(axis=2) & (ours >= 0)
         shares[judged] = inside.mean(axis=1)
@@ -120,7 +96,7 @@ class Neighbourhoods:
         found, _ = nearest(vectors.rows_for(ids), vectors.rows_for(reference), self._k + 1)
         answers = reference[found]
         itself = answers == ids[:, None]
-        itself[~itself.any(axis=1), -1] = True  # not among its own neighbours: then the farthest is one too many
+        itself[~itself.any(axis=1), -1] = True  # not among its own neighbours: drop the farthest
         return answers[~itself].reshape(len(ids), -1)
 
     def _partners(self, target_ids: NDArray[np.int64]) -> NDArray[np.int64]:

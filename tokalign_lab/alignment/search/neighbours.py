@@ -1,10 +1,10 @@
 """Exact nearest neighbours between two sets of vectors, by cosine or CSLS.
 
 CSLS (Conneau et al. 2018, equation 3; TokAlign++ section 3) is 2 cos(x, y) - r_T(x) - r_S(y), where r is the mean
-cosine to the k nearest vectors of the other side. It penalises hubs, vectors that are close to everything, which the
-argmax of a cosine cannot. It costs two passes over all similarities: one for r of both sides (`density`), one for the
-neighbours. `block_search.py` makes a pass on the processor, `gpu_search.py` on a GPU; both give the same ids and
-scores, to the last bit. Scores are rounded to 2^-20 and equal scores go to the lowest id (docs/decisions/0013).
+cosine to the k nearest vectors of the other side. It penalises hubs: vectors that are close to everything. It takes two
+passes over all similarities: one for r of both sides (`density`), one for the neighbours. `block_search.py` makes a
+pass on the processor, `gpu_search.py` on a GPU; both give the same ids and scores, to the last bit. Scores are rounded
+to 2^-20 and equal scores go to the lowest id (docs/decisions/0014).
 """
 
 from __future__ import annotations
@@ -23,21 +23,15 @@ if TYPE_CHECKING:
     from tokalign_lab.alignment.search.block_search import Best
 
 _NEIGHBOURHOOD = 10  # vectors that r of CSLS is the mean over, in both papers
-_GPU_PAYS = 1 << 32  # products below this many similarities are done before a GPU is awake
+_GPU_PAYS = 1 << 32  # similarities; fewer take less time than starting a GPU
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Ranked source tokens for some target tokens (or the other way round).
+    """Ranked source tokens for some target tokens, or the other way round.
 
-    Parameters
-    ----------
-    target_ids
-        int64 (n,), the tokens that asked.
-    candidate_ids
-        int64 (n, k), the answers, best first.
-    scores
-        float32 (n, k), falling.
+    `target_ids`, int64 (n,), are the queries; `candidate_ids`, int64 (n, k), their candidates, best first; `scores`,
+    float32 (n, k), falling.
     """
 
     target_ids: NDArray[np.int64]
@@ -56,7 +50,7 @@ def nearest(queries: NDArray[Any], keys: NDArray[Any], k: int = 10) -> tuple[NDA
     queries, keys
         float (n, d) and (m, d); scaled to length 1 here.
     k
-        Answers a query; m where there are fewer keys.
+        Answers per query; m if there are fewer keys.
 
     Returns
     -------
@@ -87,8 +81,8 @@ def nearest_csls(
     queries, keys, k
         As for `nearest`.
     densities
-        r of each query and of each key, float32 (n,) and (m,), from `density`; give them when the queries are only
-        a part of their space. Measured here between `queries` and `keys` when None.
+        r of each query and of each key, float32 (n,) and (m,), from `density`; required if the queries are only a part
+        of their space. Measured between `queries` and `keys` when None.
 
     Returns
     -------
@@ -97,7 +91,7 @@ def nearest_csls(
     """
     _check(queries, keys)
     of_queries, of_keys = density(queries, keys) if densities is None else densities
-    # One more number on either side makes 2 cos - r of the key a product: (2 x, -1) . (y, r).
+    # One more dimension on either side makes 2 cos - r of the key a product: (2 x, -1) . (y, r).
     asking = np.concatenate([2 * unit_rows(queries), np.full((len(queries), 1), -1, np.float32)], axis=1)
     answering = np.concatenate([unit_rows(keys), of_keys[:, None]], axis=1)
     positions, scores, _ = _best(asking, answering, k)
@@ -105,22 +99,10 @@ def nearest_csls(
 
 
 def density(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean cosine of each vector to its ten nearest of the other side: r of CSLS, both ways, in one pass.
+    """Mean cosine of each vector to its ten nearest of the other side, float32 (n,) and (m,): r of CSLS, in one pass.
 
-    Parameters
-    ----------
-    one, other
-        float (n, d) and (m, d); scaled to length 1 here.
-
-    Returns
-    -------
-    of_one, of_other
-        float32 (n,) and (m,).
-
-    Raises
-    ------
-    InputError
-        If one side has no vectors, or their lengths differ.
+    `one` and `other`, float (n, d) and (m, d), are scaled to length 1 here. Raises InputError if one side has no
+    vectors, or their lengths differ.
     """
     _check(one, other)
     _check(other, one)
@@ -130,8 +112,8 @@ def density(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.float32]
 
 
 def _best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_keys: bool = False) -> Best:
-    """Search on a GPU if there is one and the work is worth it."""
-    # numba and torch take a second each to import, and panels that only show a lexicon need neither
+    """Search on a GPU if there is one and the work is large enough."""
+    # numba and torch take a second each to import, and panels that only show a lexicon need neither.
     if len(queries) * len(keys) >= _GPU_PAYS and (device := pick_device()).type == "cuda":
         from tokalign_lab.alignment.search import gpu_search
 

@@ -119,7 +119,7 @@ class Shared:
             self.vocabularies.append(Vocabulary.from_tokenizer(fast, str(size)))
         write_json(folder / "map.json", {str(i): i for i in range(0, 270, 2)})
         self.lexicon = Lexicon.from_json(folder / "map.json", *self.vocabularies)
-        self.corpus = Corpus.build([Document(_TEXT * 20, "a", "a")], self.vocabularies[0], folder / "corpus")
+        self.corpus = Corpus.build([Document(_TEXT * 20, "a", "a")], self.vocabularies[0])
         rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
         self.vectors = TokenVectors(np.arange(40), rows, np.ones(40, np.int64), "x")
 

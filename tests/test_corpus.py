@@ -122,10 +122,11 @@ def test_a_sample_keeps_slices_and_parts() -> None:
     assert text_hash(sample) != text_hash(read_documents(["default"], max_bytes=400_000, seed=4))
 
 
-def test_a_corpus_is_its_documents_ids_and_comes_back_from_disk(tmp_path, sp32k_vocabulary) -> None:
+def test_a_corpus_is_its_documents_ids_and_comes_back_from_disk(tmp_path, monkeypatch, sp32k_vocabulary) -> None:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
     documents = [Document(text, text, text) for text in ("one two", "", "three\n", "fo\u00fcr " * 1000)]
-    corpus = Corpus.build(documents, sp32k_vocabulary, folder=tmp_path / "corpus")
-    again = Corpus.load(tmp_path / "corpus")
+    corpus = Corpus.build(documents, sp32k_vocabulary)
+    again = Corpus.load(next((tmp_path / "corpora").iterdir()))
     assert len(again) == 4
     for place, document in enumerate(documents):
         np.testing.assert_array_equal(again[place], sp32k_vocabulary.encode([document.text])[0])
@@ -148,10 +149,11 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch, sp32k_vocabu
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
     monkeypatch.setattr(type(sp32k_vocabulary), "encode", fail)
     with pytest.raises(KeyboardInterrupt):
-        Corpus.build([Document("x", "x", "x")], sp32k_vocabulary, folder=tmp_path / "corpus")
-    assert list(tmp_path.iterdir()) == []
+        Corpus.build([Document("x", "x", "x")], sp32k_vocabulary)
+    assert list((tmp_path / "corpora").iterdir()) == []
 
 
 def test_excerpts_keep_every_slice_and_are_short() -> None:

@@ -1,8 +1,7 @@
 """Documents as token ids on disk.
 
-Ids live in one flat memory-mapped file with an offset a document, so that windows can be kept inside documents and a
-corpus may be larger than memory. A tokenised corpus is cached under the hash of its text and its tokenizer, never
-under a path.
+Ids are in one flat memory-mapped file with an offset per document, so that windows stay inside documents and a corpus
+may be larger than memory. A tokenised corpus is cached under the hash of its text and its tokenizer.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 
 from tokalign_lab.documents import Document, text_hash
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import atomic_folder, cache_folder, cached_folder, hash_of, holds_only, write_json
+from tokalign_lab.files import cache_folder, cached_folder, hash_of, write_json
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.token_table import VERSION
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from tokalign_lab.vocabulary import Vocabulary
 
 
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """A text as the ids of one vocabulary.
 
@@ -37,22 +37,14 @@ class Corpus:
     byte_lengths : np.ndarray
         Shape (n_documents,), int64: UTF-8 bytes of each document.
     vocabulary_fingerprint, text_hash : str
-        What it was made from.
+        The tokenizer and the text.
     """
 
-    def __init__(
-        self,
-        ids: np.ndarray[Any, Any],
-        offsets: np.ndarray[Any, Any],
-        byte_lengths: np.ndarray[Any, Any],
-        vocabulary_fingerprint: str,
-        text_hash: str,
-    ) -> None:
-        self.ids = ids
-        self.offsets = offsets
-        self.byte_lengths = byte_lengths
-        self.vocabulary_fingerprint = vocabulary_fingerprint
-        self.text_hash = text_hash
+    ids: np.ndarray[Any, Any]
+    offsets: np.ndarray[Any, Any]
+    byte_lengths: np.ndarray[Any, Any]
+    vocabulary_fingerprint: str
+    text_hash: str
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -67,7 +59,7 @@ class Corpus:
 
     @property
     def key(self) -> str:
-        """What the content is known by: text and tokenizer together, as hex."""
+        """Hash of text and tokenizer, as hex."""
         return hash_of([self.text_hash.encode(), self.vocabulary_fingerprint.encode()])
 
     def counts(self, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -75,22 +67,8 @@ class Corpus:
         return np.bincount(self.ids, minlength=size).astype(np.int64)
 
     @classmethod
-    def build(
-        cls,
-        documents: Sequence[Document],
-        vocabulary: Vocabulary,
-        folder: Path | None = None,
-        progress: Progress | None = None,
-    ) -> Corpus:
-        """Tokenise documents in parallel and write them to `folder`.
-
-        Without a folder, the corpus is kept in the cache under its content and found there the next time.
-
-        Raises
-        ------
-        InputError
-            If there are no documents.
-        """
+    def build(cls, documents: Sequence[Document], vocabulary: Vocabulary, progress: Progress | None = None) -> Corpus:
+        """Tokenise documents in parallel, or load the result from the cache. Raises InputError without documents."""
         if not documents:
             raise InputError("There is no text to tokenise; give at least one document.")
         hashed = text_hash(documents)
@@ -106,18 +84,10 @@ class Corpus:
                         offsets[place + 1] = offsets[place] + len(ids)
             np.save(temporary / "offsets.npy", offsets)
             np.save(temporary / "byte_lengths.npy", lengths)
-            meta = {
-                "vocabulary_fingerprint": vocabulary.fingerprint,
-                "text_hash": hashed,
-                "name": vocabulary.name,
-            }
+            meta = {"vocabulary_fingerprint": vocabulary.fingerprint, "text_hash": hashed, "name": vocabulary.name}
             write_json(temporary / "corpus.json", meta)
 
-        if folder is None:
-            return cls.load(cached_folder(cache_folder() / "corpora" / key[:32], write))
-        with atomic_folder(folder, _is_corpus) as temporary:
-            write(temporary)
-        return cls.load(folder)
+        return cls.load(cached_folder(cache_folder() / "corpora" / key[:32], write))
 
     @classmethod
     def load(cls, folder: Path) -> Corpus:
@@ -128,18 +98,13 @@ class Corpus:
         offsets = np.load(folder / "offsets.npy")
         # numpy cannot map an empty file
         ids = np.memmap(folder / "ids.i32", np.int32, "r") if offsets[-1] else np.zeros(0, np.int32)
-        return cls(
-            ids,
-            offsets,
-            np.load(folder / "byte_lengths.npy"),
-            meta["vocabulary_fingerprint"],
-            meta["text_hash"],
-        )
+        lengths = np.load(folder / "byte_lengths.npy")
+        return cls(ids, offsets, lengths, meta["vocabulary_fingerprint"], meta["text_hash"])
 
 
 @dataclass(frozen=True)
 class TokenizedPair:
-    """One text in two tokenisations: all that alignment needs.
+    """One text in two tokenisations, the input of alignment.
 
     `source_corpus[i]` and `target_corpus[i]` are the ids of `documents[i]`.
     """
@@ -154,7 +119,7 @@ class TokenizedPair:
 def tokenize_pair(
     source: Vocabulary, target: Vocabulary, documents: Sequence[Document], progress: Progress | None = None
 ) -> TokenizedPair:
-    """Tokenise a text with both vocabularies; what was tokenised before is found in the cache."""
+    """Tokenise a text with both vocabularies, or load the result from the cache."""
     return TokenizedPair(
         source=source,
         target=target,
@@ -162,10 +127,6 @@ def tokenize_pair(
         target_corpus=Corpus.build(documents, target, progress=part(progress, 0.5, 1.0)),
         documents=list(documents),
     )
-
-
-def _is_corpus(folder: Path) -> bool:
-    return holds_only(folder, "corpus.json", r"corpus\.json|ids\.i32|offsets\.npy|byte_lengths\.npy")
 
 
 def _encode(

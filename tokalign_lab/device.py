@@ -1,4 +1,4 @@
-"""Which device the work runs on: the first CUDA device where there is one, else the processor."""
+"""The default device: the first CUDA device if there is one, else the CPU."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """Return the device called `name` ("cpu", "cuda", "cuda:1"), or the best one here without a name.
+    """Return the device called `name` ("cpu", "cuda", "cuda:1"), or the default one.
 
-    Raises
-    ------
-    InputError
-        When the name is not a device, or CUDA is asked for and there is none.
+    Raises InputError if the name is not a device, or there is no CUDA device.
     """
-    import torch  # a second, and a panel that only reads a recipe's description needs none of it
+    import torch  # takes a second, and not every panel needs it
 
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -32,7 +29,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def describe_device(device: torch.device | None = None) -> str:
-    """Say what a device is, such as "CPU (2 threads)" or "NVIDIA H200 (140 GiB, bfloat16)"."""
+    """Describe a device, such as "CPU (2 threads)" or "NVIDIA H200 (140 GiB, bfloat16)"."""
     import torch
 
     device = pick_device() if device is None else device

@@ -1,7 +1,7 @@
-"""Text as documents: read from anywhere, split by whole groups, sampled with every slice kept.
+"""Text as documents: reading, splitting by whole groups, and sampling that keeps every slice.
 
 A document has a name, a group (its package, its book, its component) and a slice (prose, code, a language). Train
-and held-out parts are disjoint by group. Documents are never joined to one another.
+and held-out parts share no group. Documents are never joined.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ CODE_SUFFIXES = frozenset(
     | {".pl", ".py", ".r", ".rb", ".rs", ".scala", ".sh", ".sql", ".swift", ".toml", ".ts", ".tsx", ".yaml", ".yml"}
 )
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".tex", ".csv"}) | CODE_SUFFIXES
-_HUB_DEFAULT_BYTES = 50_000_000  # a streamed data set may have no end
-_FEW_GROUPS = 20  # below this, holding whole groups out would take far more than was asked for
+_HUB_DEFAULT_BYTES = 50_000_000  # a streamed data set may be endless
+_FEW_GROUPS = 20  # with fewer, whole groups would be far more than the held-out share
 _SHORT_CHARACTERS = 200
 
 
@@ -38,15 +38,15 @@ class Document:
     Attributes
     ----------
     text : str
-        The text itself.
+        The text.
     name : str
-        Where it came from: a file's name, a line's number.
+        Its source: a file's name, a line's number.
     group : str
-        What it belongs to; train and held-out parts share no group.
+        Train and held-out parts share no group.
     slice : str
         "prose", "code" or a language code; scores are also reported by slice.
     split : str or None
-        "train" or "held_out" where the text itself names its part.
+        "train" or "held_out" if the source specifies it.
     """
 
     text: str
@@ -57,24 +57,24 @@ class Document:
 
 
 def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, seed: int = 0) -> list[Document]:
-    """Read documents from texts of any accepted kind.
+    """Read documents from texts of any supported kind.
 
     Parameters
     ----------
     sources : sequence of str or Path
         Each a catalogue name (`default`), a text or code file (one document), a `.jsonl` file (field `text`;
-        `name`, `group`, `slice` and `split` are used where they stand), a `.parquet` file (column `text`), a folder
-        (all of these below it), or `hub:org/name[:config[:split]]` (streamed).
+        `name`, `group`, `slice` and `split` are optional), a `.parquet` file (column `text`), a folder
+        (all such files below it), or `hub:org/name[:config[:split]]` (streamed).
     max_bytes : int, optional
         Take at most this many UTF-8 bytes: a seeded sample of whole documents that keeps the proportions of slices
-        and splits (where no document of a slice is short enough, the beginning of one).
+        and splits (the beginning of one document if no document of a slice is short enough).
     seed : int
         Seed of that sample.
 
     Raises
     ------
     InputError
-        If a source does not exist, is of no accepted kind, holds no text, or is not UTF-8.
+        If a source does not exist, is of no supported kind, has no text, or is not UTF-8.
     """
     if not sources:
         raise InputError("No text was given; name a file, a folder, a data set or 'default'.")
@@ -90,13 +90,7 @@ def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, 
 
 
 def check_sources(sources: Sequence[str | Path]) -> None:
-    """Make sure that texts exist, without reading them; hub data sets are not asked for.
-
-    Raises
-    ------
-    InputError
-        If one does not exist.
-    """
+    """Check that texts exist, without reading them or asking the hub. Raises InputError if one does not exist."""
     for source in sources:
         if not str(source).startswith("hub:"):
             _locate(str(source))
@@ -105,13 +99,7 @@ def check_sources(sources: Sequence[str | Path]) -> None:
 def read_parts(
     settings: TextSettings, needed: Sequence[str] = ("train", "held_out")
 ) -> tuple[list[Document], list[Document]]:
-    """Read the text of some settings; return what is learned from and what is held out, which share no group.
-
-    Raises
-    ------
-    InputError
-        As `read_documents` and `split_documents`.
-    """
+    """Read the text of some settings; return its train and held-out parts, with the errors of the functions below."""
     documents = read_documents(settings.text, settings.max_bytes, settings.seed)
     return split_documents(documents, settings.held_out_share, settings.seed, needed)
 
@@ -124,8 +112,8 @@ def split_documents(
 ) -> tuple[list[Document], list[Document]]:
     """Split into a train part and a held-out part.
 
-    Documents that name their part go there. The others are held out by whole groups, drawn by seed; where there
-    are fewer than 20 groups, the last share of each document (cut at a line end or space that is near) is held out.
+    Documents with a `split` go to that part. The others are held out by whole groups, drawn by seed. With fewer than 20
+    groups, the last share of each document (cut at a nearby line end or space) is held out.
 
     Raises
     ------
@@ -157,18 +145,9 @@ def split_documents(
 
 
 def excerpts(documents: Sequence[Document], max_bytes: int, longest: int = 2_000, seed: int = 0) -> list[Document]:
-    """Draw short passages: a small text to measure on that still covers every slice.
+    """Draw passages of about `max_bytes` UTF-8 bytes in all, in the proportions of the slices, to measure on.
 
-    Parameters
-    ----------
-    documents : sequence of Document
-        Where to take from.
-    max_bytes : int
-        About how many UTF-8 bytes in all, in the slices' proportions.
-    longest : int
-        Characters of a passage; it ends at a line end where one is near.
-    seed : int
-        Of the draw.
+    A passage has at most `longest` characters and ends at a line end if one is near.
     """
     passages = []
     for document in documents:
@@ -193,7 +172,7 @@ def n_bytes(documents: Sequence[Document]) -> int:
 
 
 def _locate(source: str) -> Path:
-    """Find the file or folder of a source; a catalogue text is fetched, a file of that name goes first."""
+    """Find the file or folder of a source, or else fetch the catalogue text of that name."""
     from tokalign_lab import catalog
 
     path = Path(source).expanduser()
@@ -248,10 +227,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
             try:
                 fields = json.loads(line.decode("utf-8"))
                 json.dumps(fields, ensure_ascii=False).encode("utf-8")
-            except (
-                UnicodeDecodeError,
-                UnicodeEncodeError,
-            ) as error:  # or half of a surrogate pair
+            except (UnicodeDecodeError, UnicodeEncodeError) as error:  # or half of a surrogate pair
                 raise InputError(
                     f"'{path}' line {number} is not UTF-8 text ({error.reason}); convert it first."
                 ) from error
@@ -305,7 +281,7 @@ def _read_hub(spec: str, max_bytes: int) -> Iterator[Document]:
                 return
     except InputError:
         raise
-    except Exception as error:  # whatever the hub's client raises, the user needs one sentence
+    except Exception as error:  # the hub's client raises many types
         raise InputError(
             f"The data set '{name}' could not be read from the hub ({first_line(error)}); "
             "check its name and the network."
@@ -346,10 +322,9 @@ def _sample(documents: list[Document], max_bytes: int, seed: int) -> list[Docume
 
 
 def _cut(document: Document, share: float) -> tuple[Document, Document]:
-    """Cut about the last `share` of a document off: at a line end, else at a space, else anywhere.
+    """Cut off about the last `share` of a document: at a line end, else at a space, else anywhere.
 
-    A line end or a space counts where it leaves at least half and at most twice the share; of a short document a last
-    line of up to 200 characters may be more than that, but not more than half.
+    The tail must be half to twice the share; in a short document, up to 200 characters but not more than half.
     """
     text, size = document.text, len(document.text)
     wanted = max(1, round(size * share))

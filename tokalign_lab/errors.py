@@ -1,8 +1,8 @@
-"""The one error that bad input ends in.
+"""The error for bad input.
 
-Everything a user can get wrong is checked at the edge, before work begins, and raised as `InputError` with a
-single sentence: what was wrong, where, and what to do. The command line prints that sentence and exits with 2;
-panels show it under the control that caused it. Any other exception is a fault of ours and keeps its traceback.
+Input is checked before work begins, and a user's mistake is raised as `InputError` with one sentence: what is wrong,
+where, and what to do. The command line prints that sentence and exits with 2; panels show it under the control that
+caused it. Any other exception is our bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -19,29 +19,17 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class InputError(ValueError):
-    """Input that cannot be worked with; its message is one sentence for the person who gave it."""
+    """Input that cannot be used; the message is one sentence for the user."""
 
 
 class DiskError(InputError):
-    """The disk is full, or there is no permission: the input may be fine, but its result has no place."""
+    """The disk is full or there is no permission: the input may be fine, but the result cannot be written."""
 
 
 def require_extra(extra: str, package: str, what: str) -> None:
-    """Check that a package of one of this project's extras is installed; it is not imported.
+    """Check, without an import, that a package is installed which `extra` of pyproject.toml brings.
 
-    Parameters
-    ----------
-    extra
-        Name of the extra in pyproject.toml.
-    package
-        Import name of a package that the extra brings.
-    what
-        What needs it; begins the sentence.
-
-    Raises
-    ------
-    InputError
-        If the package is not installed; the sentence names the extra.
+    `what` needs it and begins the sentence. Raises InputError, which names the extra, if it is not installed.
     """
     if importlib.util.find_spec(package) is None:
         raise InputError(
@@ -50,24 +38,16 @@ def require_extra(extra: str, package: str, what: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the message of another library's error, cut to one line that fits into a sentence of ours."""
+    """Return the first line of another library's error, to be used inside a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @contextmanager
 def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
-    """Turn a full disk or a missing permission in this block into a `DiskError`.
+    """Convert a full disk or a missing permission in this block to a `DiskError`.
 
-    Parameters
-    ----------
-    place
-        What the block writes, for the sentence; the name in the system's error when not given.
-
-    Raises
-    ------
-    DiskError
-        For the system's errors ENOSPC, EDQUOT and EFBIG, EACCES, EPERM and EROFS, also where a library has put one
-        into an error of its own.
+    `place` is the file or folder for the message; the name in the system's error when None. Covers ENOSPC, EDQUOT and
+    EFBIG, EACCES, EPERM and EROFS, also inside another library's error.
     """
     try:
         yield
@@ -91,10 +71,10 @@ def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
 
 
 def _system_error(error: Exception) -> int | None:
-    """Return the system's number for an error; Rust's libraries write it into a text as `(os error 28)`."""
+    """Return the system's number of an error; Rust libraries write it as `(os error 28)`."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    # torch and ndarray.tofile do not say why they could not write; it is the disk.
+    # torch and ndarray.tofile do not give the reason; it is the disk.
     if re.search(r"PytorchStreamWriter failed writing|\d+ requested and \d+ written", str(error)):
         return errno.ENOSPC
     return next((number for number in (*_FULL, *_DENIED) if f"(os error {number})" in str(error)), None)

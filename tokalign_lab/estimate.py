@@ -1,9 +1,8 @@
-"""What an align run will cost, before it is started: time, memory and what has to be downloaded.
+"""Estimate time, memory and downloads of an align run before it starts.
 
-Every figure is a rate that was measured, times a size that is known beforehand. The rates come from a two-core machine
-that also did other work, so the estimate is on the long side there and longer than need be on a better machine; it
-shows "about": right within a factor of two. GloVe vectors that were trained on the same text before come from the
-cache and cost nothing, which the estimate does not know.
+Every figure is a measured rate times a known size. The rates come from a busy two-core machine, so a better machine is
+faster; "about" means within a factor of two. The estimate does not know whether GloVe vectors of the same text are in
+the cache, which cost nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.registry import Recipe, check_recipe
+from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.catalog.choices import where_from
 
 MACHINE = "AMD EPYC, 2 cores, 24 GiB, torch 2.13.0+cpu, November 2026"
@@ -21,17 +20,15 @@ START_S = 6.0
 """Process, imports and both tokenizers: 5.2 CPU seconds with sp32k, 5.8 with llama3."""
 TOKENISE_S_PER_MB = 1.0
 """Both sides, one thread: 4.0 s for 3.8 MB."""
-ANCHORED_S, ANCHORED_S_PER_MB = 0.6, 0.25
-"""docs/results/growth.md: 0.8 s at 1 MB, 3.0 s at 10 MB."""
-GLOVE_S_PER_MB = 9.0
-"""Both sides, 15 iterations: 59 s for 6 MB (docs/results/quality.md); a free machine needs half (vectors_speed.md)."""
-FASTTEXT_S_PER_MB = 7.5
-"""docs/results/quality.md: FOCUS in 45 s for 6 MB."""
-VECTORS_S_PER_MB = {
-    "": 0.0, "anchored": ANCHORED_S_PER_MB, "glove": GLOVE_S_PER_MB, "fasttext": FASTTEXT_S_PER_MB
-}  # fmt: skip
+VECTORS_S = {
+    "": (0.0, 0.0),
+    "anchored": (0.6, 0.25),  # docs/results/growth.md: 0.8 s at 1 MB, 3.0 s at 10 MB
+    "glove": (0.0, 9.0),  # docs/results/quality.md: 59 s for 6 MB; an idle machine needs half (vectors_speed.md)
+    "fasttext": (0.0, 7.5),  # docs/results/quality.md: FOCUS in 45 s for 6 MB
+}
+"""Seconds of training both sides' vectors, and seconds per MB of text."""
 SEARCH_S_PER_TOKEN = 3e-5
-"""Candidates and rows made of them, a token of both vocabularies: anchored less pieces, docs/results/quality.md."""
+"""Candidates and rows made of them, per token of both vocabularies: anchored minus pieces, docs/results/quality.md."""
 ROWS_S_PER_TOKEN = 3.2e-5
 """Rows of pieces and the table: 2 s at 81,000 tokens of both sides, 10 s at 311,000 (docs/results/quality.md)."""
 SCORE_S_PER_DOCUMENT = 0.45
@@ -44,31 +41,19 @@ MEMORY_BYTES, MEMORY_PER_TOKEN, MEMORY_PER_MB = 700_000_000, 2_000, 20_000_000
 """0.9 GB with 4 MB of text and sp32k; docs/results/growth.md: 1.0 GB at 32,000 and 1.8 GB at 262,000 target tokens with
 10 MB, 2.5 GB with 100 MB."""
 ENCODER_BYTES = 450_000_000
-"""What scoring adds: 1.1 GB in place of 0.7 GB."""
+"""Added by scoring: 1.1 GB instead of 0.7 GB."""
 DEFAULT_TEXT_BYTES = 15_600_000
-"""Of the packaged text where it is not built yet."""
+"""Of the packaged text before it is built."""
 UNMEASURED = {
-    "tokalign++": "Mapping one space onto the other is not in the figure; it was not measured.",
-    "tokalign++-hidden": "Reading the text by the model is not in the figure; it was not measured.",
-    "omp": "Matching pursuit is not in the figure; two minutes for 49,152 target tokens (docs/results/quality.md).",
+    "tokalign++": "Without mapping one space onto the other, which was not measured.",
+    "tokalign++-hidden": "Without the model's hidden states, which were not measured.",
+    "omp": "Without matching pursuit: two minutes for 49,152 target tokens (docs/results/quality.md).",
 }
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """About what a run costs.
-
-    Attributes
-    ----------
-    steps : dict of str to float
-        Seconds by step, in the order of the work.
-    memory_bytes : int
-        The most that the run's process holds.
-    download_bytes : int
-        To fetch before it can begin.
-    note : str
-        What to know about the figures.
-    """
+    """The approximate cost of a run: seconds by step, in order; peak memory of its process; bytes to download first."""
 
     steps: dict[str, float]
     memory_bytes: int
@@ -82,11 +67,7 @@ class Estimate:
 
 
 def estimate(
-    recipe: str,
-    sizes: tuple[int, int],
-    text_bytes: int,
-    model_bytes: int = 0,
-    downloads: Sequence[str] = (),
+    recipe: str, sizes: tuple[int, int], text_bytes: int, model_bytes: int = 0, downloads: Sequence[str] = ()
 ) -> Estimate:
     """Estimate an align run.
 
@@ -99,7 +80,7 @@ def estimate(
     text_bytes
         UTF-8 bytes of the text, the held-out part included.
     model_bytes
-        Size of the source model's files, where it is to be rearranged as well.
+        Size of the source model's files, if it is to be rearranged as well.
     downloads
         Names of catalogue assets to fetch.
 
@@ -110,15 +91,16 @@ def estimate(
     """
     method = check_recipe(recipe)
     megabytes, tokens = text_bytes / 1e6, sum(sizes)
-    vectors = _vectors(method, megabytes)
+    fixed, per_megabyte = VECTORS_S[method.trains]
+    vectors = fixed + per_megabyte * megabytes
     steps = {"starting": START_S, "tokenising": TOKENISE_S_PER_MB * megabytes, "vectors": vectors}
     if method.space is not None:
         steps["comparing tokens"] = SEARCH_S_PER_TOKEN * tokens
     steps["making rows"] = ROWS_S_PER_TOKEN * tokens
     steps["scoring"] = SCORE_S_PER_DOCUMENT * min(MOST_SCORED, FEWEST_SCORED + SCORED_PER_MB * megabytes)
-    if method.space is not None:  # hides shared tokens and looks again; GloVe is not trained again
+    if method.space is not None:  # GloVe is not trained again
         again = vectors if method.trains == "anchored" else 0.0
-        steps["looking for held-out shared tokens"] = again + SEARCH_S_PER_TOKEN * tokens
+        steps["finding held-out shared tokens"] = again + SEARCH_S_PER_TOKEN * tokens
     if model_bytes:
         steps["rearranging"] = REARRANGE_S + REARRANGE_S_PER_GB * model_bytes / 1e9
     memory = MEMORY_BYTES + ENCODER_BYTES + MEMORY_PER_TOKEN * tokens + MEMORY_PER_MB * megabytes
@@ -132,9 +114,9 @@ def estimate(
 
 
 def size_of_texts(sources: Sequence[str], max_bytes: int | None = None) -> int:
-    """UTF-8 bytes of texts as `read_documents` takes them, by the size of their files; nothing is read or fetched.
+    """UTF-8 bytes of texts as `read_documents` takes them, by file size; nothing is read or fetched.
 
-    What the hub has counts as `max_bytes`, or 50 MB, which is where reading it stops.
+    A hub data set counts as `max_bytes`, or 50 MB, where reading it stops.
     """
     total = 0
     for source in sources:
@@ -152,7 +134,7 @@ def size_of_texts(sources: Sequence[str], max_bytes: int | None = None) -> int:
 
 
 def size_of_model(name: str) -> int:
-    """Bytes of a model's files here; 0 where it is not on this machine."""
+    """Bytes of a model's files; 0 if it is not on this machine."""
     path = catalog.cached_path(name) if catalog.is_known(name) else Path(name).expanduser()
     if path is None or not path.exists():
         return 0
@@ -161,11 +143,6 @@ def size_of_model(name: str) -> int:
 
 
 def to_download(names: Sequence[str]) -> list[str]:
-    """Return those names of the catalogue that are not on this machine; the encoder that scores with them."""
+    """Return the catalogue names that are not on this machine, including the encoder for scoring."""
     wanted = [name for name in (*names, "minilm") if catalog.is_known(name)]
     return [name for name in dict.fromkeys(wanted) if not where_from(name).here]
-
-
-def _vectors(method: Recipe, megabytes: float) -> float:
-    fixed = ANCHORED_S if method.trains == "anchored" else 0.0
-    return fixed + VECTORS_S_PER_MB[method.trains] * megabytes

@@ -1,12 +1,11 @@
-"""Files that appear whole or not at all, and the checksums that tell whether they are still what was written.
+"""Atomic writes, and checksums that detect damaged files.
 
-A file or folder is written under a temporary name next to its place, flushed to the disk and renamed into place. After
-a crash, a power cut, a full disk or a `kill -9` there is either the old state or the new one.
+A file or folder is written under a temporary name next to its place, flushed to the disk and renamed. After a crash, a
+power cut, a full disk or a `kill -9` there is either the old state or the new one.
 
-Caches are keyed by the SHA-256 of what went in, never by a path. Every cached artefact is a folder that holds the size
-and the checksums of its files (`seal`). `cached_folder` checks them before anything is read: an artefact that no longer
-fits is made again, with one line in the log. The checksum is CRC-32 (2.7 GB a second on one core): it is there to find
-damage, not forgery.
+Cache keys are the SHA-256 of the inputs, never a path. Every cached artefact is a folder with the size and the
+checksums of its files (`seal`). `cached_folder` checks them before anything is read; a damaged artefact is made again,
+with one line in the log. The checksum is CRC-32 (2.7 GB per second on one core), which finds damage, not forgery.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _WHOLE_BYTES = 256 * 2**20  # larger files are checked by samples when opened: 0
 _BLOCK_BYTES = 2**20
 _SAMPLES = 64
 _DAY_SECONDS = 86_400
-# What `atomic_file`, `atomic_folder` and `catalog.fetch` call a thing until it is whole: a random part of 8 characters.
+# Temporary names of `atomic_file`, `atomic_folder` and `catalog.fetch`: with a random part of 8 characters.
 _UNFINISHED = re.compile(r"\..*-[a-z0-9_]{8}(\.\w+)?")
 _log = logging.getLogger("tokalign_lab")
 _fitting: dict[tuple[Path, bool], list[tuple[int, ...]]] = {}
@@ -44,10 +43,7 @@ _fitting: dict[tuple[Path, bool], list[tuple[int, ...]]] = {}
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write; rename it to `path` when the block ends, remove it when the block fails.
 
-    Raises
-    ------
-    DiskError
-        If the disk is full or may not be written to; `path` is then as it was.
+    Raises DiskError if the disk is full or read-only; `path` is then unchanged.
     """
     path = Path(path)
     with plain_disk_errors(path):
@@ -57,7 +53,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            # mkstemp makes files private; a result is as readable as the user's umask allows.
+            # mkstemp makes files private; a result gets the permissions of the user's umask.
             temporary.chmod(0o666 & ~_umask())
             _flush(temporary)
             os.replace(temporary, path)
@@ -70,20 +66,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path, is_ours: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Yield a temporary folder to fill; rename it to `path` when the block ends, remove it when the block fails.
 
-    Parameters
-    ----------
-    path
-        Where the folder is to appear. A link is followed. An existing folder is replaced only after the new one is
-        complete, and only if `check_replaceable` allows it.
-    is_ours
-        As for `check_replaceable`.
-
-    Raises
-    ------
-    InputError
-        As `check_replaceable`, before the block begins and again before the folder is replaced.
-    DiskError
-        If the disk is full or may not be written to; `path` is then as it was.
+    A link is followed. An existing folder is replaced only after the new one is complete, and only if
+    `check_replaceable` allows it; it raises InputError before the block begins, or before the folder is replaced.
+    Raises DiskError if the disk is full or read-only; `path` is then unchanged.
     """
     path = Path(path).resolve()
     check_replaceable(path, is_ours)
@@ -97,7 +82,7 @@ def atomic_folder(path: Path, is_ours: Callable[[Path], bool] | None = None) -> 
                 _flush(inside)
             temporary.chmod(0o777 & ~_umask())
             _flush(temporary)
-            check_replaceable(path, is_ours)  # somebody may have put a file there in the meantime
+            check_replaceable(path, is_ours)  # the folder may have changed in the meantime
             try:
                 os.replace(temporary, path)
             except OSError as error:
@@ -113,36 +98,26 @@ def atomic_folder(path: Path, is_ours: Callable[[Path], bool] | None = None) -> 
 
 
 def seal(folder: Path) -> None:
-    """Write down the size and the checksums of every file in `folder`, in the file `CHECKSUMS`."""
+    """Write the size and the checksums of every file in `folder` to the file `CHECKSUMS`."""
     files = {file.relative_to(folder).as_posix(): file for file in _files_of(folder)}
     sums = {name: [file.stat().st_size, _checksum(file, False), _checksum(file, True)] for name, file in files.items()}
     write_json(folder / CHECKSUMS, {"algorithm": "crc32", "files": sums})
 
 
 def damage(folder: Path, whole: bool = False) -> str | None:
-    """Compare a sealed folder with its checksums.
+    """Compare a sealed folder with its checksums; return a phrase with the difference, or None.
 
-    Parameters
-    ----------
-    folder
-        Where `seal` was called.
-    whole
-        Read every byte. Otherwise files above 256 MiB are checked by their size and 64 blocks of 1 MiB.
-
-    Returns
-    -------
-    str or None
-        What does not fit, for a sentence; None when all files are as they were written. Files that were added later do
-        not count.
+    `whole` reads every byte; otherwise files above 256 MiB are checked by their size and 64 blocks of 1 MiB. Files that
+    were added later are ignored.
     """
     if not (folder / CHECKSUMS).is_file():
         return "it has no checksums"
     try:
         state = [_state(file) for file in [folder / CHECKSUMS, *_files_of(folder)]]
         if _fitting.get((folder, whole)) == state:
-            return None  # read before by this process, and not written since
-        said = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["files"]
-        expected = {str(name): (int(size), int(some), int(every)) for name, (size, some, every) in said.items()}
+            return None  # checked before by this process, and not changed since
+        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["files"]
+        expected = {str(name): (int(size), int(some), int(every)) for name, (size, some, every) in sums.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return "its checksums are not readable"
     for name, (size, some, every) in expected.items():
@@ -159,28 +134,17 @@ def damage(folder: Path, whole: bool = False) -> str | None:
 
 
 def cached_folder(folder: Path, make: Callable[[Path], None], whole: bool = False) -> Path:
-    """Return a folder of the cache whose files are as they were written.
+    """Return an undamaged folder of the cache, whose name is the hash of its inputs.
 
-    Parameters
-    ----------
-    folder
-        Its place in the cache, named by the hash of what it is made from.
-    make
-        Fills an empty folder; called where there is none at that place, or one that is damaged.
-    whole
-        As for `damage`.
-
-    Raises
-    ------
-    DiskError
-        If the disk is full or may not be written to.
+    `make` fills an empty folder; it is called if the folder is missing or damaged. `whole` is as for `damage`. Raises
+    DiskError if the disk is full or read-only.
     """
     if folder.exists():
         reason = damage(folder, whole)
         if reason is None:
             return folder
         _log.warning("%s in the cache is damaged (%s); making it again", folder, reason)
-    with atomic_folder(folder, lambda found: True) as temporary:  # what is at a place named by a hash is ours
+    with atomic_folder(folder, lambda found: True) as temporary:  # a place named by a hash is ours
         make(temporary)
         seal(temporary)
     return folder
@@ -192,7 +156,7 @@ def sealed_folders(root: Path) -> list[Path]:
 
 
 def leftovers(root: Path) -> list[Path]:
-    """Find what killed processes left unfinished below `root` more than a day ago."""
+    """Find unfinished files and folders of killed processes below `root`, older than a day."""
     old = time.time() - _DAY_SECONDS
     found = []
     for folder, folders, files in os.walk(root):
@@ -206,7 +170,7 @@ def leftovers(root: Path) -> list[Path]:
 
 
 def remove(path: Path) -> int:
-    """Remove a file or a folder; returns the bytes that were freed."""
+    """Remove a file or a folder; return the freed bytes."""
     size = sum(file.lstat().st_size for file in [path, *path.rglob("*")] if not file.is_dir())
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -216,20 +180,11 @@ def remove(path: Path) -> int:
 
 
 def check_replaceable(path: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
-    """Refuse a place where writing a folder would delete what this package did not make.
+    """Refuse a place where writing a folder would delete files that this package did not make.
 
-    Parameters
-    ----------
-    path
-        Where a folder is to be written. It may be absent, empty, or anything inside the cache folder.
-    is_ours
-        Whether an existing folder that is not empty was made by the caller, and holds nothing else. Without it, no
-        such folder is.
-
-    Raises
-    ------
-    InputError
-        When there is a file, or a folder with other content.
+    The place may be absent, empty, or inside the cache folder. `is_ours` says whether a folder that is not empty was
+    made by the caller and holds nothing else; without it, no such folder may be replaced. Raises InputError if there is
+    a file, or a folder with other content.
     """
     path = Path(path).resolve()
     if path.is_dir():
@@ -246,7 +201,7 @@ def check_replaceable(path: Path, is_ours: Callable[[Path], bool] | None = None)
 
 
 def holds_only(folder: Path, mark: str, names: str) -> bool:
-    """Whether a folder has the file `mark`, and no entry whose name does not match the pattern `names` as a whole."""
+    """Whether a folder has the file `mark`, and all its entries match the pattern `names`."""
     entries = {entry.name for entry in folder.iterdir()}
     return mark in entries and all(re.fullmatch(names, entry) for entry in entries)
 
@@ -273,13 +228,10 @@ def hash_of(parts: Iterable[bytes]) -> str:
 
 
 def cache_folder() -> Path:
-    """Where fetched and derived files are stored.
+    """Folder of fetched and derived files.
 
-    Returns
-    -------
-    Path
-        $TOKALIGN_CACHE, else $XDG_CACHE_HOME/tokalign-lab, else ~/.cache/tokalign-lab. A relative $XDG_CACHE_HOME is
-        ignored, as its specification demands.
+    $TOKALIGN_CACHE, else $XDG_CACHE_HOME/tokalign-lab, else ~/.cache/tokalign-lab. A relative $XDG_CACHE_HOME is
+    ignored, as its specification requires.
     """
     if own := os.environ.get("TOKALIGN_CACHE"):
         return Path(own)
@@ -297,12 +249,12 @@ def _state(file: Path) -> tuple[int, ...]:
 
 
 def _newest(path: Path) -> float:
-    """When a file, or anything in a folder, was last written."""
+    """Time of the last change of a file, or of anything in a folder."""
     return max(entry.lstat().st_mtime for entry in [path, *path.rglob("*")])
 
 
 def _checksum(file: Path, whole: bool) -> int:
-    """CRC-32 of a file, or of 64 blocks from its beginning to its end where it is large and not `whole`."""
+    """CRC-32 of a file, or of 64 blocks across it if it is large and not `whole`."""
     size, found = file.stat().st_size, 0
     with open(file, "rb") as content:
         if whole or size <= _WHOLE_BYTES:
@@ -316,12 +268,12 @@ def _checksum(file: Path, whole: bool) -> int:
 
 
 def _flush(path: Path) -> None:
-    """Have the disk hold a file, or the names in a folder, before what follows."""
+    """Flush a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system without it
+        if error.errno != errno.EINVAL:  # the file system does not support it
             raise
     finally:
         os.close(handle)

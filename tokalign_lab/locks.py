@@ -1,7 +1,7 @@
-"""Locks between processes: a file that one process holds at a time.
+"""Locks between processes: a file that one process locks at a time.
 
-The operating system holds the lock (flock) and frees it when the process ends, however it ends. The file itself stays
-and means nothing. A lock is not inherited by programs that the holder starts.
+The operating system holds the lock (flock) and frees it when the process ends for any reason. The file stays and has no
+meaning. Child processes do not inherit a lock.
 """
 
 from __future__ import annotations
@@ -22,24 +22,10 @@ class Busy(Exception):
 
 @contextmanager
 def lock(path: Path, wait: float = math.inf) -> Iterator[bool]:
-    """Hold the lock of a file, which is made where it is missing; its folder must exist.
+    """Hold the lock of a file, which is created if it is missing; its folder must exist.
 
-    Parameters
-    ----------
-    path
-        The file.
-    wait
-        Seconds to wait for another holder; by default as long as it takes.
-
-    Yields
-    ------
-    bool
-        Whether another process, or another thread of this one, held the lock first.
-
-    Raises
-    ------
-    Busy
-        When it is still held after that time.
+    Yields whether another process, or another thread of this one, held the lock first. Raises Busy if it is still held
+    after `wait` seconds; by default there is no limit.
     """
     deadline = time.monotonic() + wait
     waited = False

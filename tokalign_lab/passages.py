@@ -1,9 +1,9 @@
-"""Cutting a long text into passages before it is tokenised, so that memory follows the passage and not the file.
+"""Cut a long text into passages before it is tokenised, so that memory depends on the passage and not on the file.
 
-A tokenizer keeps some hundred bytes for each token of a text until the whole text is done: 12 MB in one piece take
-2.9 GB. A text may be cut wherever its ids stay the same, which depends on the tokenizer: some see a line end as a
-border, some put a space before every text they are given. So each place is tried: the text around it is tokenised whole
-and in two halves, and the cut is made where both give the same ids.
+A tokenizer keeps some hundred bytes for each token until the whole text is done: 12 MB at once take 2.9 GB. A text may
+be cut where its ids stay the same, which depends on the tokenizer: some split at a line end, some put a space before
+every text. So each place is tested: the text around it is tokenised as a whole and in two halves, and the cut is made
+where both give the same ids.
 """
 
 from __future__ import annotations
@@ -18,27 +18,16 @@ Encode = Callable[[Sequence[str]], list[np.ndarray[Any, np.dtype[np.int32]]]]
 
 LONGEST = 250_000
 """Characters of a passage."""
-_AROUND = 300  # characters on both sides of a cut that are looked at
-_TRIES = 8  # places of each sort
+_AROUND = 300  # characters on both sides of a cut that are tokenised
+_TRIES = 8  # places of each kind
 
 
 def passages_of(text: str, encode: Encode, longest: int = LONGEST) -> Iterator[str]:
-    """Cut a text at line ends, sentence ends, spaces or, where there are none, anywhere.
+    """Cut a text at line ends, sentence ends, spaces or, without any of these, anywhere.
 
-    Parameters
-    ----------
-    text
-        Any text; one that is not longer than `longest` is yielded as it is.
-    encode
-        Tokenises texts, as `token_table.encode_plainly` does.
-    longest
-        Characters of a passage.
-
-    Yields
-    ------
-    str
-        Passages of at least half that length (but for the last), whose ids in a row are the ids of the text. A space
-        between two passages is left out where the tokenizer puts one before every text.
+    `encode` tokenises texts, as `token_table.encode_plainly`. Yields passages of `longest` / 2 to `longest` characters
+    (the last may be shorter) whose ids, one after another, are the ids of the text. A space between two passages is
+    left out if the tokenizer puts one before every text.
     """
     start = 0
     while len(text) - start > longest:
@@ -49,7 +38,7 @@ def passages_of(text: str, encode: Encode, longest: int = LONGEST) -> Iterator[s
 
 
 def _cut(text: str, first: int, last: int, encode: Encode) -> tuple[int, int]:
-    """Return where a passage ends and where the next one starts; the last place that changes no id."""
+    """Return the end of a passage and the start of the next: the last place that changes no id."""
     places = list(_places(text, first, last))
     for end, following in places:
         left, right = text[max(end - _AROUND, 0) : end], text[following : following + _AROUND]
@@ -72,7 +61,7 @@ def _places(text: str, first: int, last: int) -> Iterator[tuple[int, int]]:
 
 
 def _found(what: str, text: str, first: int, last: int) -> Iterator[int]:
-    """Yield the places of a character from the last to the first."""
+    """Yield the positions of a character, last first."""
     at = text.rfind(what, first, last)
     while at > 0:
         yield at

@@ -1,7 +1,7 @@
-"""How long work tells how far it is.
+"""How a function reports its progress.
 
-A function that may run for more than a second takes `progress: Progress | None`. The caller decides what becomes
-of it: a bar on the terminal, an event in a run folder, a widget. The engine itself prints nothing.
+A function that may run for more than a second takes `progress: Progress | None`. The caller decides how to show it: a
+bar in the terminal, an event in a run folder, a widget. The engine prints nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Progress = Callable[[float, str], None]
 
 
 def part(progress: Progress | None, start: float, end: float) -> Progress | None:
-    """Map a sub-task's 0 to 1 onto `start` to `end` of the whole task's progress."""
+    """Map 0 to 1 of a sub-task to `start` to `end` of the whole task."""
     if progress is None:
         return None
     whole = progress

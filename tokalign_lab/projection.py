@@ -1,13 +1,12 @@
-"""Token vectors drawn on a plane: PCA at once, UMAP when there is time for it.
+"""Token vectors on a plane: PCA, which is fast, and UMAP, which takes longer.
 
-Two vocabularies are two clouds. Where both live in one space (the anchored vectors), one layout is fitted to both
-together (`shared`), so that a shared token has the same place on both maps. Where they do not, each cloud
-gets its own layout, and the second is turned (rotated or mirrored, never stretched) so that pairs of the lexicon lie
-alike; a layout has no up or down of its own.
+If two vocabularies are in one space (the anchored vectors), one layout is fitted to both together (`shared`), so that a
+shared token has the same position on both maps. Otherwise each vocabulary gets its own layout, and the second is turned
+(rotated or mirrored, never stretched) so that pairs of the lexicon have similar positions.
 
-Vectors are scaled to unit length first, because neighbours are judged by cosine everywhere else. PCA uses all rows.
-UMAP is fitted on a seeded sample, for it takes minutes on a whole vocabulary; every other token is put at the
-weighted mean of its nearest fitted tokens, which is less exact, so `Projection.fitted` marks which are which.
+Vectors are scaled to unit length first, because neighbours are defined by cosine. PCA uses all rows. UMAP is fitted on
+a seeded sample, because it takes minutes on a whole vocabulary; every other token is placed at the weighted mean of its
+nearest fitted tokens, which is less exact, so `Projection.fitted` marks the fitted ones.
 
 Results are stored in the cache folder by the hash of the vectors and parameters. Layouts of runs whose vectors are not
 stored come with the package (`SHIPPED`).
@@ -18,7 +17,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,20 +26,20 @@ import numpy as np
 from tokalign_lab.errors import InputError, require_extra
 from tokalign_lab.files import cache_folder, cached_folder, damage, hash_of
 from tokalign_lab.progress import Progress, part
-from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
+from tokalign_lab.vectors.token_vectors import TokenVectors, positions_in, unit_rows
 
 METHODS = {
-    "pca": "the two directions in which the vectors differ most; distances are honest, crowding is not resolved",
-    "umap": "neighbours are kept together; distances between groups mean little",
+    "pca": "the two directions in which the vectors differ most; distances are comparable, crowded areas overlap",
+    "umap": "neighbours stay close together; distances between groups mean little",
 }
 FIT_ON = 5000  # tokens that UMAP is fitted on: about half a minute on two cores
 NEIGHBOURS = 15
 MIN_DISTANCE = 0.1
 _PLACED_AT_ONCE = 2048
 PLACED_BY = 5  # nearest fitted tokens that place a token that was not fitted
-# Vector methods that give both vocabularies rows in the same coordinates; mapped spaces (VecMap) say so themselves.
+# Vector methods with the same coordinates for both vocabularies; mapped spaces (VecMap) have it in their provenance.
 ONE_SPACE = ("anchored", "relative", "hidden-states")
-FOUND_NEIGHBOURS = 0.4  # share of UMAP's time that goes by before its first epoch, on the default sample
+FOUND_NEIGHBOURS = 0.4  # share of UMAP's time before its first epoch, on the default sample
 SHIPPED = Path(__file__).parent / "data" / "gallery" / "layouts"
 _FILE = "layout.npz"
 _SHIPPED_BITS = 13  # of a shipped coordinate: a twentieth of a pixel on a map of 800 pixels
@@ -49,31 +48,22 @@ VERSION = 1  # part of the cache key: raise it when the result for the same inpu
 
 @dataclass(frozen=True)
 class Projection:
-    """Places of tokens on a plane.
+    """Positions of tokens on a plane, by `method` ("pca" or "umap").
 
-    Attributes
-    ----------
-    ids : int64 (n,), ascending
-    xy : float32 (n, 2)
-    method : "pca" or "umap"
-    provenance : parameters, seed, hash of what went in
-    fitted : bool (n,); False where a token was placed by its neighbours
+    `ids` is int64 (n,), ascending; `xy` float32 (n, 2); `fitted` bool (n,), False for a token that was placed by its
+    neighbours. `provenance` has parameters and seed.
     """
 
     ids: np.ndarray
     xy: np.ndarray
     method: str
-    provenance: dict[str, Any] = field(default_factory=dict)
-    fitted: np.ndarray | None = None
+    fitted: np.ndarray
+    provenance: dict[str, Any]
 
     def places_of(self, ids: np.ndarray) -> np.ndarray:
         """float32 (len(ids), 2); nan for a token that has no vector."""
-        at = np.searchsorted(self.ids, ids)
-        known = at < len(self.ids)
-        known[known] = self.ids[at[known]] == np.asarray(ids)[known]
-        places = np.full((len(ids), 2), np.nan, dtype=np.float32)
-        places[known] = self.xy[at[known]]
-        return places
+        at = positions_in(self.ids, ids)
+        return np.where(at[:, None] >= 0, self.xy[at], np.float32(np.nan))
 
 
 def project(
@@ -84,24 +74,12 @@ def project(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Projection]:
-    """Lay out one or more sets of token vectors, from the cache where this was done before.
+    """Lay out one or more sets of token vectors by "pca" or "umap", or load the layouts from the cache.
 
-    Parameters
-    ----------
-    spaces : token vectors, float32 (n_i, d_i)
-    method : "pca" or "umap"
-    shared : one layout for all; needs vectors of one width in one space
-    fit_on : for UMAP, how many tokens are fitted (of all spaces together when shared)
-
-    Returns
-    -------
-    list of Projection, one a space, in their order
-
-    Raises
-    ------
-    InputError
-        For an unknown method, too few tokens, spaces of unlike width when `shared`, a layout that is not there of
-        vectors that are not stored, or a new UMAP layout when umap-learn is not installed.
+    `shared` makes one layout for all and needs vectors of the same dimensions in one space. `fit_on` is the number of
+    tokens that UMAP fits, of all spaces together when `shared`. Raises InputError for an unknown method, too few
+    tokens, different dimensions when `shared`, a missing layout of vectors that are not stored, or a new UMAP layout
+    when umap-learn is not installed.
     """
     _check(spaces, method, shared)
     folder = cache_path(spaces, method, shared, fit_on, seed)
@@ -112,7 +90,16 @@ def project(
         space.check_stored()
 
     def lay_out(temporary: Path) -> None:
-        _save(temporary / _FILE, spaces, method, shared, fit_on, seed, progress)
+        groups = [np.concatenate([space.rows for space in spaces])] if shared else [space.rows for space in spaces]
+        xy, fitted = [], []
+        for done, rows in enumerate(groups):
+            share = part(progress, done / len(groups), (done + 1) / len(groups))
+            if share is not None:
+                share(0.0, f"{method.upper()} of {len(rows):,} tokens")
+            places, was_fitted = _layout(unit_rows(rows), method, fit_on, seed, share)
+            xy.append(places)
+            fitted.append(was_fitted)
+        _write(temporary / _FILE, xy, fitted, _parameters(method, shared, fit_on, seed))
 
     return _load(cached_folder(folder, lay_out) / _FILE, spaces, method)
 
@@ -123,31 +110,9 @@ def ship(folder: Path, spaces: Sequence[TokenVectors], method: str, progress: Pr
     xy = np.concatenate([layout.xy for layout in layouts])
     step = 2.0 ** (np.floor(np.log2(np.abs(xy).max())) - _SHIPPED_BITS)
     places = np.split(np.round(xy / step) * step, [len(layouts[0].ids)])
-    fitted = [np.ones(len(layout.ids), bool) if layout.fitted is None else layout.fitted for layout in layouts]
     key = cache_path([replace(space, rows=space.rows[:, :0]) for space in spaces], method, True, FIT_ON, 0).name
     folder.mkdir(exist_ok=True)
-    _write(folder / f"{key}.npz", places, fitted, _parameters(method, True, FIT_ON, 0))
-
-
-def _save(
-    path: Path,
-    spaces: Sequence[TokenVectors],
-    method: str,
-    shared: bool,
-    fit_on: int,
-    seed: int,
-    progress: Progress | None,
-) -> None:
-    groups = [np.concatenate([space.rows for space in spaces])] if shared else [space.rows for space in spaces]
-    xy, fitted = [], []
-    for done, rows in enumerate(groups):
-        share = part(progress, done / len(groups), (done + 1) / len(groups))
-        if share is not None:
-            share(0.0, f"{method.upper()} of {len(rows):,} tokens")
-        places, was_fitted = _layout(unit_rows(rows), method, fit_on, seed, share)
-        xy.append(places)
-        fitted.append(was_fitted)
-    _write(path, xy, fitted, _parameters(method, shared, fit_on, seed))
+    _write(folder / f"{key}.npz", places, [layout.fitted for layout in layouts], _parameters(method, True, FIT_ON, 0))
 
 
 def _write(path: Path, xy: Sequence[np.ndarray], fitted: Sequence[np.ndarray], parameters: dict[str, Any]) -> None:
@@ -156,13 +121,7 @@ def _write(path: Path, xy: Sequence[np.ndarray], fitted: Sequence[np.ndarray], p
 
 
 def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int = FIT_ON, seed: int = 0) -> bool:
-    """Whether `project` has nothing to work out for this layout.
-
-    Raises
-    ------
-    InputError
-        When it could not work it out either, because the vectors are not stored.
-    """
+    """Whether `project` can load this layout. Raises InputError if it cannot compute it either."""
     folder = cache_path(spaces, method, shared, fit_on, seed)
     known = (SHIPPED / f"{folder.name}.npz").is_file() or damage(folder) is None
     for space in () if known else spaces:
@@ -171,15 +130,15 @@ def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: 
 
 
 def share_a_space(source: TokenVectors, target: TokenVectors) -> bool:
-    """Whether coordinates of the two sets mean the same, so that one layout can hold both."""
-    told = [vectors.provenance for vectors in (source, target)]
-    methods = {provenance.get("method") for provenance in told}
-    one_space = methods <= set(ONE_SPACE) or all("mapping" in provenance for provenance in told)
+    """Whether the two sets have the same coordinates, so that one layout can show both."""
+    provenances = [vectors.provenance for vectors in (source, target)]
+    methods = {provenance.get("method") for provenance in provenances}
+    one_space = methods <= set(ONE_SPACE) or all("mapping" in provenance for provenance in provenances)
     return len(methods) == 1 and one_space and source.dimensions == target.dimensions
 
 
 def cache_path(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: int, seed: int) -> Path:
-    """Return the folder where the layout of these vectors with these parameters is, or will be, kept."""
+    """Return the cache folder of the layout of these vectors with these parameters."""
     parameters = json.dumps(_parameters(method, shared, fit_on, seed), sort_keys=True)
     parts = [parameters.encode()]
     for space in spaces:
@@ -188,9 +147,9 @@ def cache_path(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on
 
 
 def turned_onto(projection: Projection, reference: Projection, ids: np.ndarray, partners: np.ndarray) -> Projection:
-    """Turn and mirror a layout so that `ids` come to lie like their `partners` in the reference.
+    """Rotate and mirror a layout so that `ids` get positions like their `partners` in the reference.
 
-    Orthogonal Procrustes in the plane (Schönemann 1966). Distances within the layout stay as they were.
+    Orthogonal Procrustes in the plane (Schönemann 1966); distances within the layout do not change.
     """
     here, there = projection.places_of(ids), reference.places_of(partners)
     both = np.isfinite(here).all(axis=1) & np.isfinite(there).all(axis=1)
@@ -198,8 +157,7 @@ def turned_onto(projection: Projection, reference: Projection, ids: np.ndarray, 
         return projection
     centre = here[both].mean(axis=0)
     left, _, right = np.linalg.svd((here[both] - centre).T @ (there[both] - there[both].mean(axis=0)))
-    xy = ((projection.xy - centre) @ (left @ right)).astype(np.float32)
-    return Projection(projection.ids, xy, projection.method, projection.provenance, projection.fitted)
+    return replace(projection, xy=((projection.xy - centre) @ (left @ right)).astype(np.float32))
 
 
 def _check(spaces: Sequence[TokenVectors], method: str, shared: bool) -> None:
@@ -225,7 +183,7 @@ def _load(file: Path, spaces: Sequence[TokenVectors], method: str) -> list[Proje
         provenance = json.loads(str(stored["parameters"]))
     ends = np.cumsum([len(space.ids) for space in spaces])[:-1]
     return [
-        Projection(space.ids, places, method, provenance, was_fitted)
+        Projection(space.ids, places, method, was_fitted, provenance)
         for space, places, was_fitted in zip(spaces, np.split(xy, ends), np.split(fitted, ends), strict=True)
     ]
 
@@ -234,7 +192,7 @@ def _layout(
     rows: np.ndarray, method: str, fit_on: int, seed: int, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
     if method == "pca":
-        return _principal(rows, 2), np.ones(len(rows), dtype=bool)
+        return _principal(rows), np.ones(len(rows), dtype=bool)
     fitted = np.zeros(len(rows), dtype=bool)
     sample = np.random.default_rng(seed).permutation(len(rows))[: max(fit_on, 3)]
     fitted[sample] = True
@@ -245,24 +203,24 @@ def _layout(
     return places, fitted
 
 
-def _principal(rows: np.ndarray, dimensions: int) -> np.ndarray:
-    """Return the first principal components, float32 (n, dimensions), with signs fixed so that it can be repeated."""
+def _principal(rows: np.ndarray) -> np.ndarray:
+    """Return the first two principal components, float32 (n, 2), with fixed signs."""
     centred = rows - rows.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)
-    chosen = directions[:, ::-1][:, :dimensions]
-    signs = np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(chosen.shape[1])])
+    chosen = directions[:, ::-1][:, :2]
+    signs = np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(2)])
     return cast(np.ndarray, (centred @ (chosen * signs)).astype(np.float32))
 
 
 class _Epochs(io.StringIO):
-    """What UMAP's own progress bar writes to: "epoch/epochs" becomes progress, and a chance to be cancelled."""
+    """The output of UMAP's progress bar: "epoch/epochs" becomes a progress call, which may cancel."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__()
         self._progress = progress
 
     def write(self, text: str) -> int:
-        """Report how many epochs are done, if `text` contains that."""
+        """Report the number of epochs in `text`, if any."""
         done, _, of = text.strip().partition("/")
         if done.isdigit() and of.isdigit():
             share = FOUND_NEIGHBOURS + (1 - FOUND_NEIGHBOURS) * int(done) / max(int(of), 1)
@@ -274,23 +232,23 @@ def _umap(rows: np.ndarray, seed: int, progress: Progress | None) -> np.ndarray:
     require_extra("lab", "umap", "A UMAP map")
     import umap
 
-    quiet: dict[str, Any] = {"disable": True}
-    told = quiet if progress is None else {"disable": False, "file": _Epochs(progress), "bar_format": "{n}/{total}"}
-
+    bar: dict[str, Any] = {"disable": True}
+    if progress is not None:
+        bar = {"disable": False, "file": _Epochs(progress), "bar_format": "{n}/{total}"}
     model = umap.UMAP(
         n_neighbors=min(NEIGHBOURS, len(rows) - 1),
         min_dist=MIN_DISTANCE,
         metric="cosine",
         random_state=seed,
-        n_jobs=1,  # a seeded UMAP runs on one thread anyway; saying so keeps it from warning
+        n_jobs=1,  # a seeded UMAP has one thread; without this it warns
         init="pca" if len(rows) < 50 else "spectral",
-        tqdm_kwds=told,
+        tqdm_kwds=bar,
     )
     return np.asarray(model.fit_transform(rows), dtype=np.float32)
 
 
 def _placed(rows: np.ndarray, fitted_rows: np.ndarray, fitted_xy: np.ndarray) -> np.ndarray:
-    """Put each row at the mean of its nearest fitted rows, weighted by cosine; float32 (n, 2)."""
+    """Place each row at the mean of its nearest fitted rows, weighted by cosine; float32 (n, 2)."""
     places = np.empty((len(rows), 2), dtype=np.float32)
     k = min(PLACED_BY, len(fitted_rows))
     for start in range(0, len(rows), _PLACED_AT_ONCE):

@@ -1,4 +1,4 @@
-"""What every artefact records about its making: the time, and the versions of the packages that made it."""
+"""Time and package versions, for the provenance of every artefact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def now() -> str:
 
 
 def installed_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Return package -> version; a package without metadata here (a plain checkout, say) is left out."""
+    """Return package -> version; a package without metadata (a checkout that is not installed) is left out."""
     versions = {}
     for package in packages:
         try:

@@ -1,7 +1,7 @@
-"""How tokenizers write bytes, read off their own description, and how people can read them: as labels, by script.
+"""How tokenizers write bytes, according to their tokenizer.json, and readable labels and scripts of tokens.
 
-GPT-2 gives each byte a printable stand-in (`Ġ` is a space), SentencePiece writes a space as `▁` and spells rare bytes
-as `<0xNN>`, WordPiece marks what continues a word with `##`. Which of these a tokenizer does is in its tokenizer.json.
+GPT-2 writes each byte as a printable character (`Ġ` is a space), SentencePiece writes a space as `▁` and rare bytes as
+`<0xNN>`, WordPiece marks a token that continues a word with `##`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a tokenizer writes bytes: read off its tokenizer.json.
+    """How a tokenizer writes bytes.
 
     Attributes
     ----------
@@ -41,7 +42,7 @@ class Spelling:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Spelling:
-        """Read the way off a parsed tokenizer.json."""
+        """Read it from a parsed tokenizer.json."""
         model = state["model"]
         if model.get("type") == "WordPiece":
             return cls("wordpiece", prefix=model.get("continuing_subword_prefix", "##"))
@@ -70,7 +71,7 @@ class Spelling:
         return bool(self.suffix) and token.endswith(self.suffix)
 
     def bytes_of(self, token: str) -> bytes:
-        """Return the bytes that a token (no control token) stands for in running text, without any marks."""
+        """Return the bytes of a token (not a control token) in running text, without any marks."""
         if self.is_byte_fallback(token):
             return bytes([int(token[3:5], 16)])
         begins_word = not (self.prefix and token.startswith(self.prefix) and token != self.prefix)
@@ -101,16 +102,10 @@ def _flatten(part: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _byte_letters() -> list[str]:
-    """GPT-2's printable stand-in for each byte (Radford et al. 2019, `bytes_to_unicode`)."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    stand_ins = {byte: chr(byte) for byte in printable}
-    unprintable = [byte for byte in range(256) if byte not in stand_ins]
-    stand_ins |= {byte: chr(256 + place) for place, byte in enumerate(unprintable)}
-    return [stand_ins[byte] for byte in range(256)]
+    """GPT-2's printable character for each byte (Radford et al. 2019, `bytes_to_unicode`)."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = count(256)
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 BYTE_LETTERS = _byte_letters()
@@ -120,22 +115,17 @@ _BYTE_OF_LETTER = _NO_BYTE | {ord(letter): byte for byte, letter in enumerate(BY
 
 
 def visible(token: bytes) -> str:
-    """Write bytes so that spaces, line ends, controls and parts of characters can be seen."""
+    """Write bytes so that spaces, line ends, controls and parts of characters are visible."""
     if token.isascii() and (plain := token.decode()).isprintable():  # most tokens of most vocabularies
         return plain.replace(" ", "␣")
-    shown: list[str] = []
-    broken: list[str] = []
-    for character in token.decode("utf-8", "surrogateescape"):
-        if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte that is no UTF-8 by itself
-            broken.append(f"{ord(character) - 0xDC00:02X}")
-            continue
-        if broken:
-            shown.append(f"<{' '.join(broken)}>")
-            broken = []
-        shown.append(_visible_character(character))
-    if broken:
-        shown.append(f"<{' '.join(broken)}>")
-    return "".join(shown)
+    text = token.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 become U+DC80 to U+DCFF
+    parts = re.split("([\udc80-\udcff]+)", text)
+    return "".join(
+        f"<{' '.join(f'{ord(byte) - 0xDC00:02X}' for byte in part)}>"
+        if i % 2
+        else "".join(map(_visible_character, part))
+        for i, part in enumerate(parts)
+    )
 
 
 def _visible_character(character: str) -> str:
@@ -148,11 +138,11 @@ def _visible_character(character: str) -> str:
 
 
 NEVER_IN_UTF8 = tuple(bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100)))
-"""Bytes that no UTF-8 text holds."""
+"""Bytes that do not occur in UTF-8."""
 
 
 def text_of(token: bytes | None) -> str:
-    """Return the text that a token spells; "" for no token and for a part of a character."""
+    """Return the text of a token; "" for no token and for a part of a character."""
     try:
         return (token or b"").decode("utf-8")
     except UnicodeDecodeError:
@@ -160,16 +150,10 @@ def text_of(token: bytes | None) -> str:
 
 
 def script_of(token: bytes) -> str:
-    """Name the script that most of a token's letters are in.
+    """Return the script of most of a token's letters: "Latin", "Han", "Arabic", ...
 
-    Unicode names a letter after its script ("CYRILLIC SMALL LETTER A"), so the first word of the name stands for it;
-    Chinese characters are "Han".
-
-    Returns
-    -------
-    str
-        "Latin", "Han", "Arabic", ...; for a token without letters "digits", "whitespace" or "symbols" (punctuation,
-        emoji); "bytes" for what is no UTF-8 by itself.
+    It is the first word of a letter's Unicode name ("CYRILLIC SMALL LETTER A"); Chinese characters are "Han". A token
+    without letters is "digits", "whitespace" or "symbols" (punctuation, emoji); one that is not UTF-8 is "bytes".
     """
     if token.strip(b" ").isalpha():  # letters of ASCII, as most tokens are
         return "Latin"
@@ -184,21 +168,13 @@ def script_of(token: bytes) -> str:
 
 
 WITHOUT_LETTERS = ("digits", "whitespace", "symbols", "bytes")
-"""What `script_of` returns for tokens that are in no script."""
+"""The results of `script_of` that are not a script."""
 _SCRIPT_OF_WORD = {"Cjk": "Han", "Katakana-Hiragana": "Katakana", "Masculine": "Latin", "Feminine": "Latin"}
 _WIDTHS = ("FULLWIDTH", "HALFWIDTH")
 # Letters and marks of no script: mathematical alphabets, modifier letters, combining accents, variation selectors.
 _NO_SCRIPT = (
-    "Black-Letter",
-    "Caron",
-    "Combining",
-    "Double-Struck",
-    "Mathematical",
-    "Micro",
-    "Modifier",
-    "Script",
-    "Variation",
-)
+    "Black-Letter", "Caron", "Combining", "Double-Struck", "Mathematical", "Micro", "Modifier", "Script", "Variation"
+)  # fmt: skip
 
 
 @cache

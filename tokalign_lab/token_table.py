@@ -1,7 +1,7 @@
-"""What a tokenizer knows about its ids, as plain values that fit in a file of a few hundred kilobytes.
+"""The ids of a tokenizer as plain values in a file of a few hundred kilobytes.
 
-Reading this off a tokenizer of a quarter of a million tokens takes seconds and needs transformers; reading it from the
-file takes a fraction of a second. Labels, overlap, scripts and a lexicon's table need no more than this, so the file
+Reading a tokenizer of a quarter of a million tokens takes seconds and needs transformers; reading this file takes a
+fraction of a second. Labels, overlap, scripts and a lexicon's table need no more than this, so the file
 serves as a cache, and as the vocabulary of a run whose tokenizer is absent (see `Vocabulary.has_tokenizer`).
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ROLES = ("bos", "eos", "unk", "pad")
 VERSION = 3  # raise it when the same tokenizer is read differently, or the file changes
 MOST_HOLES = 1_000_000
-"""How many ids without a token are read: no model has so many rows to spare."""
+"""How many ids may have no token: no model has so many unused rows."""
 _PROBES = (
     "The café costs 12,345 €, naïve — isn't it?\n\tdef f(x):\n        return x  # ok\r\n",
     "Всё хорошо. 你好,世界。 こんにちは 안녕하세요 مرحبا नमस्ते ไทย 👩‍🚀  \n\n   end",
@@ -96,13 +96,7 @@ class TokenTable:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, name: str) -> TokenTable:
-        """Read a fast tokenizer; `name` is for the error.
-
-        Raises
-        ------
-        InputError
-            If it has no fast version or no tokens.
-        """
+        """Read a fast tokenizer; `name` is for messages. Raises InputError if it has no fast version or no tokens."""
         if not getattr(tokenizer, "is_fast", False):
             raise InputError(
                 f"The tokenizer '{name}' has no fast version (tokenizer.json); convert it with transformers first."
@@ -139,7 +133,7 @@ class TokenTable:
         )
 
     def save(self, path: Path) -> None:
-        """Write one file, JSON compressed by xz; it appears whole or not at all."""
+        """Write one file, JSON compressed by xz, atomically."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         values |= {"literal": sorted(self.literal), "spelling": asdict(self.spelling)}
         with atomic_file(path) as temporary, lzma.open(temporary, "wt", encoding="ascii") as file:
@@ -147,7 +141,7 @@ class TokenTable:
 
     @classmethod
     def load(cls, path: Path) -> TokenTable | None:
-        """Read what `save` wrote; None where there is no such file, or a broken one."""
+        """Read what `save` wrote; None if the file is missing or damaged."""
         try:
             with lzma.open(path, "rt", encoding="ascii") as file:
                 values = json.load(file)
@@ -159,13 +153,7 @@ class TokenTable:
 
 
 def check_ids(tokens: Mapping[Any, int], name: str) -> None:
-    """Refuse a tokenizer whose highest id is far beyond its tokens: each id below it takes a row and an entry.
-
-    Raises
-    ------
-    InputError
-        If more than `MOST_HOLES` ids have no token.
-    """
+    """Raise InputError if more than `MOST_HOLES` ids have no token: each id takes a row and an entry."""
     highest = max(tokens.values(), default=0)
     if highest >= len(tokens) + MOST_HOLES:
         raise InputError(
@@ -174,7 +162,7 @@ def check_ids(tokens: Mapping[Any, int], name: str) -> None:
         )
 
 
-_reading = threading.RLock()  # a tokenizer's settings are its own, and two threads may read with one
+_reading = threading.RLock()  # two threads may use one tokenizer, whose settings change while it reads
 
 
 @contextmanager

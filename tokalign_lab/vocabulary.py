@@ -1,10 +1,10 @@
-"""A tokenizer seen as byte strings and roles.
+"""A tokenizer as byte strings and roles.
 
-Two tokenizers write the same token in different ways: GPT-2's `Ġthe`, SentencePiece's `▁the` and WordPiece's
-`the` all stand for the bytes of " the"; SentencePiece's `<0x0A>` and GPT-2's `Ċ` are both a newline. Comparing
-the strings, as TokAlign's `count_dict.py` does, misses all of these (6.23 % of Gemma's vocabulary is found in
-Pythia's by string, 17.24 % by bytes). Here a token is its bytes, and a special token is its role: bos, eos, pad,
-unk, or a control string such as `<|im_start|>`.
+Two tokenizers write the same token differently: GPT-2's `Ġthe`, SentencePiece's `▁the` and WordPiece's `the` are all
+the bytes of " the"; SentencePiece's `<0x0A>` and GPT-2's `Ċ` are both a newline. A comparison of strings, as in
+TokAlign's `count_dict.py`, misses all of these (6.23 % of Gemma's vocabulary is found in Pythia's by string, 17.24 % by
+bytes). Here a token is its bytes, and a special token is its role: bos, eos, pad, unk, or a control string such as
+`<|im_start|>`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tokalign_lab.token_table import ROLES, TokenTable, encode_plainly, plain_ba
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# What a target's special token inherits from, best first: a model without bos (Qwen) separates texts with eos,
-# and pad is never attended to, so any separator will do.
+# Source roles for a target's special token, best first: a model without bos (Qwen) separates texts with eos, and pad is
+# never attended to, so any separator will do.
 _ROLE_SUBSTITUTES = {
     "bos": ("bos", "eos"),
     "eos": ("eos", "bos"),
@@ -34,7 +34,7 @@ _ROLE_SUBSTITUTES = {
     "pad": ("pad", "eos"),
 }
 
-_ENCODE_BATCH_BYTES = 1_000_000  # enough to keep every core busy, little enough to hold the encodings of
+_ENCODE_BATCH_BYTES = 1_000_000  # keeps every core busy, and its encodings fit memory
 
 
 class Vocabulary:
@@ -43,13 +43,13 @@ class Vocabulary:
     Attributes
     ----------
     name : str
-        What it was loaded by: a catalogue name, a path or a hub id.
+        The name it was loaded by: a catalogue name, a path or a hub id.
     size : int
-        One more than the highest id that the tokenizer knows; rows of a model beyond it are padding.
+        One more than the highest id of the tokenizer; rows of a model beyond it are padding.
     token_bytes : tuple[bytes | None, ...]
-        Shape (size,): the bytes each token stands for in running text; None for control tokens and holes.
+        Shape (size,): the bytes of each token in running text; None for control tokens and holes.
     is_control : np.ndarray
-        Shape (size,), bool: special tokens, which stand for a role and not for text.
+        Shape (size,), bool: special tokens, which have a role and are not text.
     is_hole : np.ndarray
         Shape (size,), bool: ids that no token has.
     is_byte_fallback : np.ndarray
@@ -61,8 +61,8 @@ class Vocabulary:
     algorithm : str
         "BPE", "Unigram", "WordPiece" or "WordLevel".
     fingerprint : str
-        SHA-256 of the tokens, which of them are control tokens, and the ids of a probe text; two tokenizers that
-        agree in these are the same for alignment, whatever file they came from.
+        SHA-256 of the tokens, which of them are control tokens, and the ids of a probe text; two tokenizers with the
+        same fingerprint are the same for alignment, even from different files.
     """
 
     def __init__(self, table: TokenTable, tokenizer: Callable[[], PreTrainedTokenizerBase] | None, name: str) -> None:
@@ -81,29 +81,17 @@ class Vocabulary:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, name: str) -> Vocabulary:
-        """View `tokenizer`, remembered as `name`.
-
-        Raises
-        ------
-        InputError
-            If it has no fast version or no tokens.
-        """
+        """Make a vocabulary called `name`. Raises InputError if the tokenizer has no fast version or no tokens."""
         return cls(TokenTable.of(tokenizer, name), lambda: tokenizer, name)
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether the tokenizer is there. Without it everything works but `encode`, `decode` and `spans`."""
+        """Whether the tokenizer is stored. Without it `encode`, `decode` and `spans` do not work."""
         return self._make_tokenizer is not None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer itself; loaded on first use when the table came from the cache.
-
-        Raises
-        ------
-        InputError
-            If only the tokens are stored.
-        """
+        """The tokenizer, loaded on first use. Raises InputError if only the tokens are stored."""
         if self._make_tokenizer is None:
             raise InputError(
                 f"Only the tokens of '{self.name}' are stored with this run, not its tokenizer, so no text can be "
@@ -117,7 +105,7 @@ class Vocabulary:
 
     @classmethod
     def from_tokens(cls, path: Path, name: str) -> Vocabulary | None:
-        """Return a vocabulary without its tokenizer; None where `path` is not a file that `save_tokens` wrote."""
+        """Return a vocabulary without its tokenizer; None if `path` is not a file that `save_tokens` wrote."""
         table = TokenTable.load(path)
         return None if table is None else cls(table, None, name)
 
@@ -126,7 +114,7 @@ class Vocabulary:
 
     @property
     def start_id(self) -> int | None:
-        """The special token that stands before a text: bos; eos where there is no bos (Qwen); pad or unk; None."""
+        """The special token before a text: bos; eos if there is no bos (Qwen); pad or unk; None."""
         return next((self.roles[role] for role in ("bos", "eos", "pad", "unk") if role in self.roles), None)
 
     def raw_token(self, token_id: int) -> str:
@@ -134,22 +122,21 @@ class Vocabulary:
         return self._table.raw[token_id] or ""
 
     def ends_word(self, token_id: int) -> bool:
-        """Whether a token is marked as the end of a word (`the</w>`); never where the tokenizer has no such mark."""
+        """Whether a token is marked as the end of a word (`the</w>`); False if the tokenizer has no such mark."""
         return self._table.spelling.ends_word(self.raw_token(token_id))
 
     def label(self, token_id: int) -> str:
-        """Return a token as people can read it: `␣the`, `↵`, `⇥`, `<E4 BD>` for part of a character."""
+        """Return a readable form: `␣the`, `↵`, `⇥`, `<E4 BD>` for part of a character."""
         token = self.token_bytes[token_id]
         return self.raw_token(token_id) if token is None else visible(token)
 
     @cached_property
     def _id_of_bytes(self) -> dict[bytes, int]:
-        # Where several ids spell the same bytes, a token that text really uses comes before a byte-fallback
-        # token (which is used only where no other fits), a whole word (`the</w>`) before a part of one (`the`), then
-        # the lowest id.
+        # If several ids spell the same bytes, a normal token comes before a byte-fallback token (which is used only if
+        # no other fits), a whole word (`the</w>`) before a part of one (`the`), then the lowest id.
         found: dict[bytes, int] = {}
-        used = sorted(range(self.size), key=lambda i: (bool(self.is_byte_fallback[i]), not self.ends_word(i), i))
-        for token_id in used:
+        ranked = sorted(range(self.size), key=lambda i: (bool(self.is_byte_fallback[i]), not self.ends_word(i), i))
+        for token_id in ranked:
             token = self.token_bytes[token_id]
             if token is not None:
                 found.setdefault(token, token_id)
@@ -160,7 +147,7 @@ class Vocabulary:
         return {token: token_id for token_id, token in enumerate(self._table.raw) if token is not None}
 
     def id_of_raw(self, token: str) -> int | None:
-        """Return the id that the tokenizer writes exactly so, or None."""
+        """Return the id with exactly this tokenizer string, or None."""
         return self._id_of_raw.get(token)
 
     def id_of_bytes(self, token: bytes) -> int | None:
@@ -168,14 +155,9 @@ class Vocabulary:
         return self._id_of_bytes.get(token)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
-        """Tokenise texts in parallel, adding no special tokens and reading none into the text.
+        """Tokenise texts in parallel, without special tokens; return one int32 array of ids for each text.
 
-        Long texts are tokenised passage by passage (see `passages`).
-
-        Returns
-        -------
-        list of np.ndarray
-            One int32 array of ids for each text.
+        Special tokens that a text spells are read as text. Long texts are tokenised in passages (see `passages`).
         """
         encode = partial(encode_plainly, self.tokenizer)
         ids: list[list[np.ndarray[Any, np.dtype[np.int32]]]] = [[] for _ in texts]
@@ -185,18 +167,14 @@ class Vocabulary:
         return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in ids]
 
     def decode(self, ids: Sequence[int] | np.ndarray[Any, Any]) -> str:
-        """Turn ids back into text, leaving control tokens out."""
+        """Convert ids to text, without control tokens."""
         return str(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:
-        """Tokenise one text and say which of its UTF-8 bytes each token covers.
+        """Tokenise one text and return (id, start, end) of each token: positions in `text.encode()`, in order.
 
-        Returns
-        -------
-        list of (id, start, end)
-            Byte positions in `text.encode()`, in order. Where the tokens' bytes spell the text the spans tile it
-            exactly, through the middle of characters if need be; where a normaliser changed the text they come
-            from the tokenizer's own character offsets.
+        If the tokens' bytes spell the text the spans tile it exactly, and may split characters; if a normaliser changed
+        the text they come from the tokenizer's character offsets.
         """
         (ids,) = self.encode([text])
         data = text.encode()
@@ -204,8 +182,8 @@ class Vocabulary:
         joined = b"".join(pieces)
         start = 0
         if joined == b" " + data:
-            start = -1  # SentencePiece's dummy prefix stands before the text
-        elif joined not in (data, data + b" "):  # or its dummy suffix behind it
+            start = -1  # SentencePiece's dummy prefix comes before the text
+        elif joined not in (data, data + b" "):  # or its dummy suffix after it
             return self._spans_by_offsets(text)
         result = []
         for token_id, piece in zip(ids, pieces, strict=True):
@@ -226,7 +204,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How much of the target vocabulary the source has too.
+    """How much of the target vocabulary the source has.
 
     Attributes
     ----------
@@ -235,7 +213,7 @@ class Overlap:
     raw_count : int
         Target tokens whose string is in the source vocabulary (the papers' count).
     bytes_count : int
-        Target tokens whose bytes the source has, and control tokens that both write alike.
+        Target tokens whose bytes the source has, and control tokens with the same string.
     """
 
     target_size: int
@@ -257,10 +235,7 @@ class Overlap:
 class SharedTokens:
     """Tokens that both vocabularies have.
 
-    Attributes
-    ----------
-    source_ids, target_ids : np.ndarray
-        Shape (n,), int64, pairs in order of the target id; a target id stands once, a source id may stand again.
+    `source_ids` and `target_ids` are int64 (n,), pairs in order of the target id; a source id may occur more than once.
     """
 
     source_ids: np.ndarray[Any, np.dtype[np.int64]]
@@ -271,51 +246,35 @@ class SharedTokens:
 
 
 def shared_tokens(source: Vocabulary, target: Vocabulary, by: str = "bytes") -> SharedTokens:
-    """Find the target tokens that the source has too.
+    """Find the target tokens that the source has.
 
-    Parameters
-    ----------
-    source, target : Vocabulary
-        The two vocabularies.
-    by : str
-        "bytes": what the token spells (control tokens left out, see `shared_roles`); "raw": the tokenizer's own
-        string, control tokens included, as the papers count; "none": nothing is shared.
-
-    Raises
-    ------
-    InputError
-        For another `by`.
+    `by` is "bytes": the token's bytes, without control tokens (see `shared_roles`); "raw": the tokenizer's string, with
+    control tokens, as the papers count; or "none": nothing is shared. Raises InputError for another `by`.
     """
     if by not in ("bytes", "raw", "none"):
         raise InputError(f"There is no overlap '{by}'; choose 'bytes', 'raw' or 'none'.")
-    pairs: list[tuple[int, int]] = []
+    found: Iterable[int | None] = ()
     if by == "raw":
-        for target_id in range(target.size):
-            source_id = source.id_of_raw(target.raw_token(target_id))
-            if source_id is not None and not target.is_hole[target_id]:
-                pairs.append((target_id, source_id))
+        holes = target.is_hole.tolist()
+        found = (None if hole else source.id_of_raw(target.raw_token(i)) for i, hole in enumerate(holes))
     elif by == "bytes":
-        for target_id, token in enumerate(target.token_bytes):
-            source_id = None if token is None else source.id_of_bytes(token)
-            if source_id is not None:
-                pairs.append((target_id, source_id))
+        found = (None if token is None else source.id_of_bytes(token) for token in target.token_bytes)
+    pairs = [(target_id, source_id) for target_id, source_id in enumerate(found) if source_id is not None]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return SharedTokens(source_ids=table[:, 1].copy(), target_ids=table[:, 0].copy())
 
 
 def shared_roles(source: Vocabulary, target: Vocabulary) -> dict[int, int]:
-    """Match special tokens by what they do: target id -> source id.
+    """Match special tokens by role: target id -> source id.
 
-    bos, eos, unk and pad inherit from the source's token of that role (or the nearest role it has); where one id
-    has several roles, bos comes first and pad last. Other control tokens match where both write the same string.
+    bos, eos, unk and pad match the source's token of that role, or of the nearest role it has; if one id has several
+    roles, bos comes first and pad last. Other control tokens match if their strings are equal.
     """
     matched: dict[int, int] = {}
     for role in ROLES:
-        if role in target.roles:
-            for substitute in _ROLE_SUBSTITUTES[role]:
-                if substitute in source.roles:
-                    matched.setdefault(target.roles[role], source.roles[substitute])
-                    break
+        substitute = next((other for other in _ROLE_SUBSTITUTES[role] if other in source.roles), None)
+        if role in target.roles and substitute is not None:
+            matched.setdefault(target.roles[role], source.roles[substitute])
     for target_id in np.flatnonzero(target.is_control):
         source_id = source.id_of_raw(target.raw_token(int(target_id)))
         if source_id is not None and source.is_control[source_id]:
@@ -324,10 +283,10 @@ def shared_roles(source: Vocabulary, target: Vocabulary) -> dict[int, int]:
 
 
 def overlap(source: Vocabulary, target: Vocabulary) -> Overlap:
-    """Count the target tokens that the source has too, by string and by bytes.
+    """Count the target tokens that the source has, by string and by bytes.
 
-    Control tokens count where both vocabularies write the same string, so that the two figures differ in how text
-    is compared and in nothing else. Source: TokAlign table 5, whose "raw" figures this reproduces exactly.
+    In both counts, control tokens are shared if their strings are equal, so the counts differ only in how text is
+    compared. Source: TokAlign table 5, whose "raw" figures this reproduces exactly.
     """
     raw = shared_tokens(source, target, by="raw")
     by_bytes = shared_tokens(source, target, by="bytes")

@@ -94,11 +94,7 @@ class TokenVectors:
 
     def positions_of(self, ids: NDArray[Any]) -> NDArray[np.int64]:
         """Row number of each id, int64 like `ids`; -1 for an id without a vector."""
-        ids = np.asarray(ids, dtype=np.int64)
-        if not len(self.ids):
-            return np.full(ids.shape, -1, dtype=np.int64)
-        found = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
-        return np.where(self.ids[found] == ids, found, -1)
+        return positions_in(self.ids, ids)
 
     def rows_for(self, ids: NDArray[Any]) -> NDArray[np.float32]:
         """Vectors of `ids`, float32 (len(ids), d).
@@ -132,6 +128,15 @@ class TokenVectors:
             raise
         except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is not a readable file of token vectors ({type(error).__name__}).") from error
+
+
+def positions_in(known: NDArray[np.int64], ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Position of each id in `known`, which ascends, int64 like `ids`; -1 for an id that is not in it."""
+    ids = np.asarray(ids, dtype=np.int64)
+    if not len(known):
+        return np.full(ids.shape, -1, dtype=np.int64)
+    found = np.searchsorted(known, ids).clip(max=len(known) - 1)
+    return np.where(known[found] == ids, found, -1)
 
 
 def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -216,7 +216,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(work: Path, arguments: tuple[
 def test_a_lexicon_of_another_pair_is_refused(work: Path, lexicon: Path) -> None:
     done = run("rearrange", "tiny", lexicon, "--out", "other", "--target", "gpt2", cwd=work)
     assert done.returncode == 2
-    assert "align this pair anew" in done.stderr
+    assert "align this pair again" in done.stderr
 
 
 def test_what_is_in_the_way_is_said_before_the_work(work: Path, lexicon: Path) -> None:

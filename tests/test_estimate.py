@@ -40,7 +40,7 @@ def test_larger_vocabularies_vectors_and_models_cost_more() -> None:
     assert glove > 10 * anchored
     assert "comparing tokens" not in estimate("pieces", SP32K, 10**6).steps
     assert "rearranging" in estimate("pieces", SP32K, 10**6, model_bytes=10**9).steps
-    assert "not in the figure" in estimate("tokalign++-hidden", SP32K, 10**6).note
+    assert "not included" in estimate("tokalign++-hidden", SP32K, 10**6).note
 
 
 def test_what_is_downloaded_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:

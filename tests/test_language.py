@@ -49,7 +49,6 @@ ANY_HONEST = re.compile("|".join(f"(?:{pattern})" for pattern in HONEST), flags=
 NOT_CLEAN: set[str] = {
     "tests",
     "tokalign_lab/adaptation",
-    "tokalign_lab/alignment",
     "tokalign_lab/catalog",
     "tokalign_lab/cli",
     "tokalign_lab/evaluation",
@@ -58,7 +57,6 @@ NOT_CLEAN: set[str] = {
     "tokalign_lab/record",
     "tokalign_lab/report",
     "tokalign_lab/runs",
-    "tokalign_lab/vectors",
     "widgets/common",
     "widgets/compare",
     "widgets/lab",

@@ -54,7 +54,7 @@ def test_upstreams_json_goes_out_and_comes_back(lexicon, tmp_path, smollm_vocabu
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("[]", "no JSON map"), ('{"1": 999999}', "is it for another pair"), ("{", "no JSON map")],
+    [("[]", "not a JSON map"), ('{"1": 999999}', "is it for another pair"), ("{", "not a JSON map")],
 )
 def test_bad_json_ends_in_a_sentence(tmp_path, content, said, smollm_vocabulary, sp32k_vocabulary) -> None:
     (tmp_path / "m.json").write_text(content)
@@ -64,7 +64,7 @@ def test_bad_json_ends_in_a_sentence(tmp_path, content, said, smollm_vocabulary,
 
 def test_another_tokenizer_is_refused(lexicon: Lexicon, smollm_vocabulary, sp32k_vocabulary) -> None:
     lexicon.check(smollm_vocabulary, sp32k_vocabulary)
-    with pytest.raises(InputError, match="align this pair anew"):
+    with pytest.raises(InputError, match="align this pair again"):
         lexicon.check(source=sp32k_vocabulary)
 
 

@@ -117,7 +117,7 @@ def test_what_glove_writes_is_read_without_its_unknown_row(tmp_path: Path) -> No
         ("-7 0.5 1\n", "line 1: '-7' is not a token id"),
         ("7 0.5 x1\n", "line 1, token 7: could not convert"),
         ("7\n", "line 1, token 7 has no numbers"),
-        ("3 2\n7 0.5 1\n", "says that it has 3 vectors and has 1"),
+        ("3 2\n7 0.5 1\n", "promises 3 vectors and has 1"),
         ("", "holds no token vectors"),
         ("<unk> 1 2\n", "holds no token vectors"),
     ],

@@ -81,7 +81,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
         word2vec_vectors(corpus_of([[1, 2, 3]]), 4, cached=False)
     with pytest.raises(InputError, match="no algorithm 'glove'"):
         word2vec_vectors(byte_corpus(), 256, "glove")
-    with pytest.raises(InputError, match="word2vec needs epochs of at least 1"):
+    with pytest.raises(InputError, match="Word2Vec needs epochs of at least 1"):
         Word2VecSettings(epochs=0)
     with pytest.raises(InputError, match="FastText needs longest of at least 5"):
         FastTextSettings(shortest=5, longest=4)

@@ -45,9 +45,9 @@ ENCODER_BYTES = 450_000_000
 DEFAULT_TEXT_BYTES = 15_600_000
 """Of the packaged text before it is built."""
 UNMEASURED = {
-    "tokalign++": "Without mapping one space onto the other, which was not measured.",
-    "tokalign++-hidden": "Without the model's hidden states, which were not measured.",
-    "omp": "Without matching pursuit: two minutes for 49,152 target tokens (docs/results/quality.md).",
+    "tokalign++": "The mapping of one space onto the other is not included; it was not measured.",
+    "tokalign++-hidden": "The model's hidden states are not included; they were not measured.",
+    "omp": "Matching pursuit is not included: two minutes for 49,152 target tokens (docs/results/quality.md).",
 }
 
 
@@ -100,7 +100,7 @@ def estimate(
     steps["scoring"] = SCORE_S_PER_DOCUMENT * min(MOST_SCORED, FEWEST_SCORED + SCORED_PER_MB * megabytes)
     if method.space is not None:  # GloVe is not trained again
         again = vectors if method.trains == "anchored" else 0.0
-        steps["finding held-out shared tokens"] = again + SEARCH_S_PER_TOKEN * tokens
+        steps["looking for held-out shared tokens"] = again + SEARCH_S_PER_TOKEN * tokens
     if model_bytes:
         steps["rearranging"] = REARRANGE_S + REARRANGE_S_PER_GB * model_bytes / 1e9
     memory = MEMORY_BYTES + ENCODER_BYTES + MEMORY_PER_TOKEN * tokens + MEMORY_PER_MB * megabytes

@@ -182,7 +182,7 @@ def remove(path: Path) -> int:
 def check_replaceable(path: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
     """Refuse a place where writing a folder would delete files that this package did not make.
 
-    The place may be absent, empty, or inside the cache folder. `is_ours` says whether a folder that is not empty was
+    The place may be absent, empty, or inside the cache folder. `is_ours` decides whether a folder that is not empty was
     made by the caller and holds nothing else; without it, no such folder may be replaced. Raises InputError if there is
     a file, or a folder with other content.
     """

@@ -1,7 +1,7 @@
 """The table of recipes: how tokens are compared, and how each row is made.
 
 `recipes.align` is the algorithm; a recipe is an entry of `RECIPES`. If a paper does not specify something, the recipe
-follows the paper's script, or else the paper before it, and the description says so.
+follows the paper's script, or else the paper before it; the description names the choice.
 """
 
 from __future__ import annotations

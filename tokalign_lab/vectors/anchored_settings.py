@@ -26,4 +26,4 @@ class AnchoredSettings:
     passes: int = 3
 
     def __post_init__(self) -> None:
-        check_at_least_one("The anchored recipe", self, "dimensions", "window", "min_count", "anchors", "passes")
+        check_at_least_one("The anchored recipe", self)

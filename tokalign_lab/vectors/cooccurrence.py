@@ -102,7 +102,7 @@ def sparse_rows(values: NDArray[Any], columns: NDArray[np.int32], starts: NDArra
 class RowSums:
     """The rows of one count; a row is added up when `block` asks for it.
 
-    Arguments are as in `count_contexts`; `weights` come from `weights_of`. `starts`, int64 (n + 1,), says where each
+    Arguments are as in `count_contexts`; `weights` come from `weights_of`. `starts`, int64 (n + 1,), is where each
     row will start, and is known before any row is added up.
     """
 

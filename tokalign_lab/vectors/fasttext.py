@@ -21,9 +21,9 @@ import numpy as np
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
 from tokalign_lab.spelling import text_of
-from tokalign_lab.vectors.store import check_at_least_one, remembered
+from tokalign_lab.vectors.store import remembered
 from tokalign_lab.vectors.token_vectors import TokenVectors
-from tokalign_lab.vectors.word2vec import Sentences, gensim_settings, pieces, train_on, vectors_of
+from tokalign_lab.vectors.word2vec import Sentences, Word2VecSettings, gensim_settings, pieces, train_on, vectors_of
 
 if TYPE_CHECKING:
     from gensim.models import FastText
@@ -34,14 +34,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FastTextSettings:
+class FastTextSettings(Word2VecSettings):
     """Settings of one training; the defaults are FOCUS's (CBOW, 3 epochs, 10 negatives) except for two.
 
     `dimensions` is 300, as for every other method here; FOCUS's package uses 100. `buckets`: fastText hashes n-grams
-    into 2,000,000 rows, which is 2.4 GB at 300 dimensions whatever the text; the n-grams of a vocabulary fit a quarter.
+    into 2,000,000 rows, which is 2.4 GB at 300 dimensions for any text; the n-grams of a vocabulary fit a quarter.
     """
 
-    dimensions: int = 300
     window: int = 5
     epochs: int = 3
     min_count: int = 10
@@ -53,16 +52,13 @@ class FastTextSettings:
     buckets: int = 500_000
 
     def __post_init__(self) -> None:
-        names = ("dimensions", "window", "epochs", "min_count", "negative", "shortest", "buckets")
-        check_at_least_one("FastText", self, *names)
+        super().__post_init__()
         if self.longest < self.shortest:
             raise InputError(f"FastText needs longest of at least {self.shortest}, but got {self.longest}.")
-        if not (self.learning_rate > 0 and self.sampling >= 0):
-            raise InputError("FastText needs a learning_rate above 0 and a sampling of at least 0.")
 
 
 WECHSEL_SETTINGS = FastTextSettings(dimensions=100, epochs=20, min_count=5, shortest=5, longest=5)
-"""As WECHSEL trains where there are no vectors to download: 100 dimensions, 20 epochs, n-grams of 5 characters."""
+"""WECHSEL's settings when there are no vectors to download."""
 
 
 def fasttext_vectors(

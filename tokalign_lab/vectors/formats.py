@@ -4,7 +4,7 @@ A word of a file is a token id as a string, as in upstream's corpus for GloVe: t
 characters, which no text format can hold.
 
 Most files of vectors do not say how often a token occurs. Then the counts are ranks, n for the first row and 1 for the
-last, because GloVe and word2vec write rows by falling count; the provenance says so. A file is checked completely
+last, because GloVe and word2vec write rows by falling count; the provenance records it. A file is checked completely
 before anything is made of it.
 """
 
@@ -84,7 +84,9 @@ def load_npy(path: Path, vocabulary: Vocabulary) -> TokenVectors:
     ids_file, counts_file = (path.with_name(f"{path.stem}.{name}.npy") for name in ("ids", "counts"))
     rows = _array(path)
     if rows.ndim != 2 or rows.dtype.kind not in "fiu":
-        raise InputError(f"{path} holds {rows.dtype} of shape {rows.shape}; give a matrix of numbers, a row a token.")
+        raise InputError(
+            f"{path} holds {rows.dtype} of shape {rows.shape}; give a matrix of numbers with one row per token."
+        )
     if ids_file.exists():
         ids = _whole_numbers(ids_file, len(rows))
     elif len(rows) == vocabulary.size:
@@ -155,7 +157,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable text file of vectors ({first_line(error)}).") from error
     if promised not in (None, seen):
-        raise InputError(f"{path} says that it has {promised} vectors and has {seen}; write the file again.")
+        raise InputError(f"{path} promises {promised} vectors and has {seen}; write the file again.")
 
 
 def _array(path: Path) -> NDArray[Any]:

@@ -53,7 +53,7 @@ class GloveSettings:
     min_count: int = 5
 
     def __post_init__(self) -> None:
-        check_at_least_one("GloVe", self, "dimensions", "window", "iterations", "min_count")
+        check_at_least_one("GloVe", self)
         if not (self.x_max > 0 and self.learning_rate > 0):
             raise InputError("GloVe needs x_max and learning_rate above 0.")
 

@@ -7,7 +7,7 @@ the source tokens that spell it, which gives several states: the vector is the l
 both vocabularies have gets the same vector twice.
 
 The paper does not say how a token's text is fed to the model. Here the source's bos (else eos) comes first, because the
-first position of a causal model is an attention sink, whose state says little about its token. On SmolLM2-135M the mean
+first position of a causal model is an attention sink, whose state does not describe its token. On SmolLM2-135M the mean
 cosine of two random tokens is 0.99 without bos and 0.78 with it; of 42 words the state of "word" is nearest to that of
 " word" for 55 % and 64 %. Tokens that are part of a UTF-8 character are read as source tokens of those bytes; the
 provenance counts them. Special tokens and tokens that cannot be spelled have no vector.

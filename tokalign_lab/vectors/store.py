@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.errors import InputError
@@ -33,8 +34,8 @@ def remembered(
     return TokenVectors.load(kept / "vectors.npz")
 
 
-def check_at_least_one(method: str, settings: object, *names: str) -> None:
-    """Raise InputError for the first of the named settings that is below 1."""
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise InputError(f"{method} needs {name} of at least 1, but got {getattr(settings, name)}.")
+def check_at_least_one(method: str, settings: Any) -> None:
+    """Raise InputError for the first whole number of `settings` that is below 1."""
+    for field in fields(settings):
+        if field.type in (int, "int") and (value := getattr(settings, field.name)) < 1:
+            raise InputError(f"{method} needs {field.name} of at least 1, but got {value}.")

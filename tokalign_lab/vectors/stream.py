@@ -82,7 +82,7 @@ def make_stream(ids: NDArray[np.int32], offsets: NDArray[np.int64], vocabulary_s
     """Remove tokens rarer than `min_count` and index where the others occur.
 
     `ids`, int32 (n_tokens,), are the token ids of all documents, one after another; `offsets`, int64
-    (n_documents + 1,), says where each document starts, and the end.
+    (n_documents + 1,), are the starts of the documents, and the end.
     """
     return part_stream(ids, offsets, keep_frequent(ids, vocabulary_size, min_count), 0, len(ids), window=0)
 

@@ -44,9 +44,10 @@ class Word2VecSettings:
     sampling: float = 1e-3
 
     def __post_init__(self) -> None:
-        check_at_least_one("word2vec", self, "dimensions", "window", "epochs", "min_count", "negative")
+        method = type(self).__name__.removesuffix("Settings")
+        check_at_least_one(method, self)
         if not (self.learning_rate > 0 and self.sampling >= 0):
-            raise InputError("word2vec needs a learning_rate above 0 and a sampling of at least 0.")
+            raise InputError(f"{method} needs a learning_rate above 0 and a sampling of at least 0.")
 
 
 def word2vec_vectors(

@@ -86,7 +86,10 @@ def relative(inputs: Inputs, shared: SharedTokens, scaled: bool = False) -> Spac
 
 
 def mapped(inputs: Inputs, shared: SharedTokens) -> Space:
-    """Map GloVe vectors into one space by VecMap, from the shared tokens. Raises InputError if none has two vectors."""
+    """Map GloVe vectors into one space by VecMap, from the shared tokens with vectors on both sides.
+
+    Raises InputError if there are none.
+    """
     from tokalign_lab.alignment.methods.vecmap import vecmap
 
     ids = _some(shared)

@@ -68,7 +68,7 @@ class VecMapSettings:
     last_patience: int = 2
 
     def __post_init__(self) -> None:
-        check_at_least_one("VecMap", self, *asdict(self))
+        check_at_least_one("VecMap", self)
 
 
 def vecmap(

@@ -157,7 +157,8 @@ def test_a_stream_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     folder = in_shards("llama", tmp_path / "source")
     with pytest.raises(InputError, match="lexicon was made for"):
         rearrange_files(Shards.open(folder), LEXICONS["same rows"], TARGET, TARGET, tmp_path / "out")
-    monkeypatch.setattr("tokalign_lab.model.stream.save_beside", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    full = OSError("disk full")
+    monkeypatch.setattr("tokalign_lab.model.stream.save_other_files", lambda *a: (_ for _ in ()).throw(full))
     with pytest.raises(OSError, match="disk full"):
         rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

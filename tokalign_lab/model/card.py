@@ -14,32 +14,32 @@ if TYPE_CHECKING:
 
 _ON_THE_HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct", "gemma-3-270m": "google/gemma-3-270m"}
 _LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "Gemma": "gemma", "Llama 3": "llama3"}
-"""How the licences of the catalogue begin -> what a hub calls them."""
+"""How the licences of the catalogue begin -> their names on the hub."""
 _CARRIED = ("license", "license_name", "license_link", "language", "datasets")
 
 
 def card_data(provenance: dict[str, Any]) -> ModelCardData:
-    """Say what a hub sorts models by: what it was made from, under which licence, in which languages.
+    """Return a hub's metadata: base model, licence, languages, data sets.
 
-    A model folder's own card is read for that; of a model of the hub only its name is known without asking it.
+    They are read from the card in the source model's folder. Of a hub id only the name is used, without a network.
     """
     origin = str(provenance.get("model", ""))
-    said: dict[str, Any] = {"base_model": origin} if is_hub_id(origin) and not Path(origin).exists() else {}
+    metadata: dict[str, Any] = {"base_model": origin} if is_hub_id(origin) and not Path(origin).exists() else {}
     if is_known(origin):
         licence = find(origin).licence
-        said["base_model"] = _ON_THE_HUB.get(origin)
-        said["license"] = next((name for begin, name in _LICENCES.items() if licence.startswith(begin)), None)
+        metadata["base_model"] = _ON_THE_HUB.get(origin)
+        metadata["license"] = next((name for begin, name in _LICENCES.items() if licence.startswith(begin)), None)
     elif origin and (Path(origin) / "README.md").is_file():
         try:
             theirs = ModelCard.load(Path(origin) / "README.md", ignore_metadata_errors=True).data
-        except Exception:  # people write these by hand, and a card must not keep a model from being saved
+        except Exception:  # cards are written by hand, and a wrong one must not prevent saving
             theirs = ModelCardData()
-        said |= {name: getattr(theirs, name, None) for name in ("base_model", *_CARRIED)}
+        metadata |= {name: getattr(theirs, name, None) for name in ("base_model", *_CARRIED)}
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["tokalign-lab", "vocabulary-adaptation"],
-        **{name: value for name, value in said.items() if value},
+        **{name: value for name, value in metadata.items() if value},
     )
 
 
@@ -68,12 +68,12 @@ def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokeni
         rows |= {f"{group} {key}" if key in rows else key: value for key, value in values.items()}
     rows["versions"] = ", ".join(f"{package} {version}" for package, version in provenance["versions"].items())
     lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
-    lines += ["", "`tokalign.json` holds the same for programs.", ""]
+    lines += ["", "`tokalign.json` has the same for programs.", ""]
     return "\n".join(lines)
 
 
 def _score_rows(scores: dict[str, Any]) -> dict[str, str]:
-    """Write a lexicon's scores, both directions in a row."""
+    """Return rows with a lexicon's scores, both directions in one row."""
     names = {"bleu1": "BLEU-1", "sentence_score": "sentence score", "bert_score": "BERTScore"}
     directions = (("target_to_source", "target to source"), ("source_to_target", "source to target"))
     return {

@@ -1,10 +1,10 @@
-"""Is a model's folder sound: every claim that a user relies on, tried on the folder itself.
+"""Check a model's folder: try everything that a user relies on.
 
 A converted model can load and still be wrong: it never stops because its eos is the source's, its last ids have no
-rows, its head was quietly made anew, half of its tokens cannot come out of its tokenizer. Upstream's converted folders,
-and what users report of others' (transplant tools, padded vocabularies, GGUF conversion), are the list of what is
-looked at. It works for any folder, not only ours. Each check is a `Finding`; what could not be looked at, because
-something it rests on is broken, is named and not guessed.
+rows, its head was replaced by random numbers, half of its tokens cannot come out of its tokenizer. The checks come from
+the folders that the papers' code converts, and from what users report of other tools (transplants, padded vocabularies,
+GGUF conversion). They work for any folder. Each check gives a `Finding`. A check that depends on a broken one is listed
+as left out.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import Any
 
 from tokalign_lab.errors import InputError, first_line
 from tokalign_lab.evaluation.finding import SEVERITIES, Finding, Findings, worst
-from tokalign_lab.model.carried_over_check import carried_over
 from tokalign_lab.model.folder_case import FolderCase
 from tokalign_lab.model.generation_check import generation
 from tokalign_lab.model.gguf_check import gguf_readiness
 from tokalign_lab.model.id_checks import ids, sizes, special_ids, tied_head
 from tokalign_lab.model.row_checks import finite_weights, row_lengths, zero_rows
-from tokalign_lab.model.tokenizer_checks import chat_template, round_trips, unreachable_tokens
+from tokalign_lab.model.tokenizer_checks import carried_over, chat_template, round_trips, unreachable_tokens
 from tokalign_lab.progress import Progress
 
 
@@ -54,7 +53,7 @@ class Check(Findings):
         }
 
 
-# name, what it does, and the checks that must not have failed for it to mean anything
+# name, function, and the checks that it depends on
 _CHECKS: tuple[tuple[str, Callable[[FolderCase], Finding], tuple[str, ...]], ...] = (
     ("round trips", round_trips, ()),
     ("unreachable tokens", unreachable_tokens, ()),
@@ -73,14 +72,14 @@ _CHECKS: tuple[tuple[str, Callable[[FolderCase], Finding], tuple[str, ...]], ...
 
 
 def check_folder(name: str, progress: Progress | None = None) -> Check:
-    """Look a model's folder over.
+    """Check a model's folder.
 
     Parameters
     ----------
     name
         Model folder, or catalogue name, GGUF file or hub id.
     progress
-        Told about each check.
+        Called with each check.
 
     Raises
     ------
@@ -103,16 +102,16 @@ def check_folder(name: str, progress: Progress | None = None) -> Check:
 
 
 def _tried(name: str, look: Callable[[], Finding]) -> Finding:
-    """Turn bad input that only a check comes across into its finding."""
+    """Turn an `InputError` in a check into a finding."""
     try:
         return look()
     except InputError as error:
-        return Finding(name, "fail", str(error), "Mend the folder and check again.")
+        return Finding(name, "fail", str(error), "Correct the folder and check again.")
 
 
 def loads(case: FolderCase) -> Finding:
     """Whether transformers loads tokenizer and model, with every weight in its place."""
-    advice = "Save the model again, whole."
+    advice = "Save the whole model again."
     for what, error in (("tokenizer", case.tokenizer_error), ("model", case.model_error)):
         if error is not None:
             return Finding("loads", "fail", f"The {what} cannot be loaded: {first_line(error)}.", advice)
@@ -126,8 +125,8 @@ def loads(case: FolderCase) -> Finding:
     values = {"weights": sum(weight.numel() for weight in model.parameters()), "unexpected": sorted(case.unexpected)}
     evidence = f"{type(model).__name__}, {values['weights']:,} weights in {str(model.dtype).removeprefix('torch.')}"
     if case.unexpected:
-        evidence += f"; {len(case.unexpected)} tensors belong to nothing, such as {sorted(case.unexpected)[0]}"
-        advice = "transformers does not use them; look up whether another program does before you take them out."
+        evidence += f"; {len(case.unexpected)} tensors are not used, such as {sorted(case.unexpected)[0]}"
+        advice = "transformers does not use them. Find out whether another program does before you remove them."
         return Finding("loads", "warn", f"{evidence}.", advice, values)
     tokens = f"{case.vocabulary.size:,} ids of a {case.vocabulary.kind} tokenizer"
     return Finding("loads", "ok", f"{evidence}; {tokens}.", values=values)

@@ -38,7 +38,7 @@ PARAGRAPHS = 100
 """How many paragraphs are compared, in many languages, besides the `hard_texts`."""
 CONTINUATIONS, PROMPT_TOKENS, NEW_TOKENS = 8, 32, 16
 NEAR_TIE = 0.1
-"""Logits so near to the largest may win instead of it: llama.cpp multiplies in 16 bits."""
+"""A token whose logit is this near to the largest may be chosen instead: llama.cpp multiplies in 16 bits."""
 _FROM_LLAMA_CPP = (CONVERTER, "conversion/", "gguf-py/")  # what the converter needs of llama.cpp's source
 
 
@@ -81,8 +81,8 @@ def export_gguf(
         found = verify_gguf(folder, temporary)
     if progress is not None:
         progress(1.0, "exported")
-    said = {"verdict": found.severity, "evidence": found.evidence, "advice": found.advice}
-    return {"gguf": str(out), **said, **found.values}
+    verdict = {"verdict": found.severity, "evidence": found.evidence, "advice": found.advice}
+    return {"gguf": str(out), **verdict, **found.values}
 
 
 @contextmanager
@@ -161,11 +161,11 @@ def verify_gguf(folder: Path, gguf: Path) -> Finding:
     except llama_cpp.LlamaCppError as error:
         return Finding("GGUF", "fail", f"llama.cpp cannot use the file: {first_line(error)}.", "Use another converter.")
     other = [place for place, (here, there) in enumerate(zip(ids, answer.ids, strict=True)) if here != there]
-    behind = [
+    gaps = [
         rows.max(dim=1).values - rows[range(NEW_TOKENS), chosen]
         for rows, chosen in zip(logits, answer.chosen, strict=True)
     ]
-    wrong = [number for number, gaps in enumerate(behind) if float(gaps.max()) > NEAR_TIE]
+    wrong = [number for number, lost in enumerate(gaps) if not float(lost.max()) <= NEAR_TIE]
     values = {
         "runtime": answer.runtime,
         "texts": len(texts),
@@ -184,7 +184,7 @@ def verify_gguf(folder: Path, gguf: Path) -> Finding:
         )
     if wrong:
         number = wrong[0]
-        place = next(i for i in range(NEW_TOKENS) if float(behind[number][i]) > NEAR_TIE)
+        place = next(i for i in range(NEW_TOKENS) if not float(gaps[number][i]) <= NEAR_TIE)
         written = [tokenizer.convert_ids_to_tokens(those[number][place]) for those in (answer.chosen, best)]
         problems.append(
             f"{len(wrong)} of {len(prompts)} continuations differ; the first writes {written[0]!r} instead of "

@@ -1,4 +1,4 @@
-"""A model's folder as checks see it: its tokenizer, its model, and what transformers said while loading them."""
+"""A model's folder for the checks: its tokenizer, its model, and what transformers reported while loading them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FolderCase:
     model, model_error
         The same of the model; on the CPU, in the dtype of its files.
     missing, unexpected : set of str
-        Weights that the files lack, and tensors that no weight takes.
+        Weights that the files lack, and tensors that no weight uses.
     misfits : dict
         Weights whose tensor in the files has another shape: name -> (shape in the files, shape in the model).
 
@@ -58,7 +58,7 @@ class FolderCase:
             self.tokenizer_error = error
         report: dict[str, Any] = {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
         try:
-            with quiet():  # what it warns about is what is looked at here
+            with quiet():  # the checks report what it warns about
                 self._model, report = read_model(str(self.folder), dtype="auto", ignore_mismatched_sizes=True)
             self._model.eval()
         except Exception as error:  # a damaged file may fail in any way, and that is a finding
@@ -68,12 +68,12 @@ class FolderCase:
 
     @property
     def vocabulary(self) -> Any:
-        """The tokenizer; None only where `loads` says why."""
+        """The tokenizer; None only if `loads` fails."""
         return self._vocabulary
 
     @property
     def model(self) -> Any:
-        """The model; None only where `loads` says why."""
+        """The model; None only if `loads` fails."""
         return self._model
 
     @cached_property
@@ -93,7 +93,7 @@ class FolderCase:
 
     @cached_property
     def shards(self) -> Shards | None:
-        """The files; None where they are not safetensors."""
+        """The files; None if they are not safetensors."""
         return Shards.open(self.folder)
 
     @property

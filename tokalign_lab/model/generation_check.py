@@ -1,4 +1,4 @@
-"""A smoke test of writing: a few greedy tokens, numbers for logits, ids that exist, and an end where eos comes."""
+"""A smoke test of generation: a few greedy tokens, finite logits, ids that exist, and an end at eos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STOP_AT = 3
 
 
 def generation(case: FolderCase) -> Finding:
-    """Whether the model writes, and stops."""
+    """Whether the model generates text and stops at eos."""
     vocabulary, model = case.vocabulary, case.model
     input_ids = torch.tensor([vocabulary.tokenizer(PROMPT)["input_ids"]])
     if int(input_ids.max()) >= case.rows:
@@ -30,7 +30,7 @@ def generation(case: FolderCase) -> Finding:
     text = vocabulary.tokenizer.decode(written)
     values: dict[str, Any] = {"prompt": PROMPT, "ids": written, "text": text}
     if not all(bool(torch.isfinite(logits).all()) for logits in made.logits):
-        return Finding("generation", "fail", "Logits are no numbers.", "Look at the weights.", values)
+        return Finding("generation", "fail", "Logits are NaN or infinite.", "Look at the weights.", values)
     strange = [i for i in written if i >= vocabulary.size or vocabulary.is_hole[i]]
     if strange:
         evidence = f"It writes ids that no token has: {strange[:5]}."
@@ -48,7 +48,7 @@ def generation(case: FolderCase) -> Finding:
 
 
 class _Force:
-    """Makes one id certain from some length on; an end before is not in the way of what is tested."""
+    """Makes one id certain from some length on, so that generation has to stop there."""
 
     def __init__(self, token_id: int, length: int) -> None:
         self._token_id, self._length = token_id, length

@@ -75,7 +75,7 @@ def _unknown_tensors(case: FolderCase, architecture: str) -> list[str]:
 
 
 def _tokenizer(case: FolderCase) -> tuple[str, str]:
-    """Return gguf's word for the kind of tokenizer, and what stands against it."""
+    """Return gguf's word for the kind of tokenizer, and the problem with it."""
     from gguf.vocab import SpecialVocab
 
     kind = case.vocabulary.kind

@@ -1,9 +1,9 @@
-"""Checks of ids: that matrices, configurations and tokenizer mean the same ones.
+"""Checks that matrices, configurations and tokenizer agree on the ids.
 
 What goes wrong in converted models: rows and `vocab_size` disagree after padding (mergekit #342 and #428, vLLM #7252),
-the tokenizer has added tokens beyond the rows (mergekit PR #657), bos and eos are the source's (upstream's
-`convert.py`), a tied model carries a head or an untied one lacks it, which is then made anew in silence (transformers
-#35141).
+the tokenizer has added tokens beyond the rows (mergekit PR #657), bos and eos are the source's (the papers'
+`convert.py`), a tied model has a head in its files, or an untied one lacks it and gets random numbers without a warning
+(transformers #35141).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from tokalign_lab.model.folder_case import FolderCase
 
 def sizes(case: FolderCase) -> Finding:
     """Whether both matrices, the bias and `vocab_size` have one size."""
-    said = int(case.model.config.get_text_config().vocab_size)
+    configured = int(case.model.config.get_text_config().vocab_size)
     rows = {part: int(matrix.shape[0]) for part, matrix in case.matrices.items()}
     rows |= {f"{name} in the files": there[0] for name, (there, _) in case.misfits.items()}
-    values = {"vocab_size": said, **rows}
+    values = {"vocab_size": configured, **rows}
     if "output" not in case.matrices:
         return Finding("sizes", "fail", "The model has no output head.", "Use a causal language model.", values)
     counted = ", ".join(f"{part} {n:,}" for part, n in rows.items())
-    if set(rows.values()) != {said}:
-        evidence = f"The configuration says vocab_size {said:,}; rows: {counted}."
+    if set(rows.values()) != {configured}:
+        evidence = f"The configuration has vocab_size {configured:,}; rows: {counted}."
         return Finding("sizes", "fail", evidence, "Set vocab_size to the matrices' rows.", values)
-    return Finding("sizes", "ok", f"vocab_size {said:,}; rows: {counted}.", values=values)
+    return Finding("sizes", "ok", f"vocab_size {configured:,}; rows: {counted}.", values=values)
 
 
 def ids(case: FolderCase) -> Finding:
@@ -45,16 +45,16 @@ def ids(case: FolderCase) -> Finding:
     text = [i for i in beyond if not vocabulary.is_control[i]]
     return Finding(
         "ids",
-        "fail" if text else "warn",  # a control token is met only where someone writes it
-        f"{evidence}; {several(len(beyond), 'id')} from {beyond[0]:,} on have none, {len(text):,} of them of text.",
-        "Take these tokens out of the tokenizer, or rearrange the model for it.",
+        "fail" if text else "warn",  # a control token occurs only if someone writes it
+        f"{evidence}; {several(len(beyond), 'id')} from {beyond[0]:,} on have none, {len(text):,} of them are text.",
+        "Remove these tokens from the tokenizer, or rearrange the model for it.",
         values,
         [vocabulary.label(i) for i in beyond[:5]],
     )
 
 
 def special_ids(case: FolderCase) -> Finding:
-    """Whether the ids that the configurations name exist, and are what the tokenizer says."""
+    """Whether the ids that the configurations name exist, and agree with the tokenizer."""
     vocabulary, model = case.vocabulary, case.model
     problems: list[tuple[str, str]] = []
     named: dict[str, Any] = {}
@@ -105,19 +105,19 @@ def _against_the_tokenizer(case: FolderCase, named: dict[str, Any]) -> list[tupl
 
 
 def tied_head(case: FolderCase) -> Finding:
-    """Whether the files hold a head exactly where the configuration says that there is one."""
-    said = bool(case.model.config.get_text_config().tie_word_embeddings)
+    """Whether the files hold a head if and only if the configuration is untied."""
+    should = bool(case.model.config.get_text_config().tie_word_embeddings)
     lost = sorted(case.missing & case.head_names)
-    values: dict[str, Any] = {"tie_word_embeddings": said}
+    values: dict[str, Any] = {"tie_word_embeddings": should}
     if lost:
-        evidence = f"The configuration says untied, but the files hold no {lost[0]}: it is made anew at every load."
+        evidence = f"The configuration is untied, but the files hold no {lost[0]}: it is random after every load."
         return Finding("tied head", "fail", evidence, "Set tie_word_embeddings, or save the head.", values)
     tied = case.matrices["output"] is case.matrices["input"]
-    if said and not tied:
-        evidence = "The configuration says tied, but the files hold a head of its own that differs."
+    if should and not tied:
+        evidence = "The configuration is tied, but the files hold a head that differs."
         return Finding("tied head", "fail", evidence, "Set tie_word_embeddings to false.", values)
     if case.shards is None:
-        return Finding("tied head", "ok", "The weights are no safetensors; they load as configured.", values=values)
+        return Finding("tied head", "ok", "The weights are not safetensors; they load as configured.", values=values)
     values["names"] = case.shards.names
     if tied and len(case.shards.names["output"]) > 1:
         evidence = f"The files hold tied rows twice: {' and '.join(case.shards.names['output'])}."

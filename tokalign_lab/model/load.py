@@ -1,7 +1,7 @@
-"""A name becomes a causal language model: a catalogue name, a folder, a GGUF file or a hub id.
+"""Load a causal language model by name: a catalogue name, a folder, a GGUF file or a hub id.
 
-`load_outline` is the same model without its weights, on torch's meta device: its parts, names, shapes and
-configurations, for work that goes through the files themselves.
+`load_outline` loads it without weights, on torch's meta device: parts, names, shapes and configurations, for work on
+the files themselves.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def load_model(
     Parameters
     ----------
     name
-        Catalogue name, model folder, GGUF file or hub id. Code that a repository brings along is never run.
+        Catalogue name, model folder, GGUF file or hub id. Code in a repository is never run.
     device
-        Where to put it; the best device here when not given.
+        Where to put it; by default the best device of this machine.
     dtype
         A torch dtype, or "auto" for the one the weights were saved in.
 
@@ -76,7 +76,7 @@ def load_outline(name: str) -> PreTrainedModel:
 
 
 def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Let transformers load a model, whatever it lacks.
+    """Load a model with transformers, even if weights are missing.
 
     Parameters
     ----------
@@ -117,12 +117,12 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
 
 
 def files_of(name: str) -> Path:
-    """Return the folder with a model's files; of a hub's model, the copy in the cache, fetched where it is not yet.
+    """Return the folder with a model's files; for a hub id the copy in the cache, fetched if needed.
 
     Raises
     ------
     InputError
-        When there is no such model, or the hub does not give it.
+        When there is no such model, or it cannot be fetched.
     """
     from huggingface_hub import snapshot_download
 
@@ -139,7 +139,7 @@ def files_of(name: str) -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from warning about what is looked at on purpose."""
+    """Silence transformers' warnings while a model is examined."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -155,7 +155,7 @@ def _complete(name: str, **options: Any) -> PreTrainedModel:
     model, report = read_model(name, **options)
     missing = sorted(report["missing_keys"])
     if missing:
-        # transformers would fill them with random numbers, and every figure measured would be about those
+        # transformers would fill them with random numbers, and every measurement would be of those
         raise InputError(
             f"The model {name!r} lacks {len(missing)} of its weights (the first is {missing[0]}); "
             "use a complete causal language model."

@@ -1,8 +1,8 @@
-"""Quantised models: most keep embedding and head as they were, and only those are rearranged.
+"""Quantised models: most have a plain embedding and head, and only these are rearranged.
 
-FP8, GPTQ, AWQ, bitsandbytes, compressed-tensors and MXFP4 all store the layers' matrices in a form of their own, with
-scales and zero points beside them, and name it in `config.json`. None of that follows the vocabulary. So a quantised
-model is rearranged by its files, without loading it, and everything but the rows is kept bit for bit.
+FP8, GPTQ, AWQ, bitsandbytes, compressed-tensors and MXFP4 each store the layers' matrices in their own form, with
+scales and zero points, and name the method in `config.json`. None of that depends on the vocabulary. So a quantised
+model is rearranged through its files, without loading it, and everything but the rows is kept bit for bit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WIDENED = ("fp8", "mxfp4")  # methods that transformers turns back into plain w
 
 
 def quantization_of(folder: Path) -> dict[str, Any] | None:
-    """Return what a model folder's `config.json` says of its quantization; None where it says nothing."""
+    """Return the quantization settings in a model folder's `config.json`; None without any."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -70,13 +70,13 @@ def check_rows_are_plain(names: dict[str, list[str]], dtypes: dict[str, str], me
     Raises
     ------
     InputError
-        When one is missing in a plain form, or has scales beside it.
+        When one has no plain form, or has scales.
     """
     for part, held in names.items():
         places = {name.rpartition(".")[0] for name in held}
-        beside = [name for name in dtypes if name.rpartition(".")[0] in places and name not in held]
-        beside = [name for name in beside if not name.endswith((".weight", ".bias"))]
-        if not held or beside or not all(dtypes[name] in ("F64", "F32", "F16", "BF16", "I64", "I32") for name in held):
+        scales = [name for name in dtypes if name.rpartition(".")[0] in places and name not in held]
+        scales = [name for name in scales if not name.endswith((".weight", ".bias"))]
+        if not held or scales or not all(dtypes[name] in ("F64", "F32", "F16", "BF16", "I64", "I32") for name in held):
             raise InputError(
                 f"The model is quantised ({method}) and its {part} too, so it has no rows to rearrange; "
                 "dequantize it, or use the model it was made from."
@@ -84,10 +84,10 @@ def check_rows_are_plain(names: dict[str, list[str]], dtypes: dict[str, str], me
 
 
 def forget_if_plain(model: Any) -> None:
-    """Let a model that was dequantized while it was loaded be saved as it is.
+    """Make a model that was dequantized during loading be saved with plain weights.
 
-    transformers 5 remembers how the weights were read and does the reverse when it saves: it writes FP8 and scales
-    again, without the configuration that says so, and what is loaded from that is wrong by the scales.
+    transformers 5 records how the weights were read and reverses it when it saves: it writes FP8 and scales again,
+    but without their configuration, so a model loaded from that is wrong by the scales.
     """
     conversions = getattr(model, "_weight_conversions", None)
     if getattr(model, "hf_quantizer", None) is None and conversions:

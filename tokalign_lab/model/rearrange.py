@@ -1,9 +1,8 @@
-"""Give a model the rows its new vocabulary asks for.
+"""Give a model the rows of its new vocabulary (TokAlign, step 4).
 
-TokAlign step 4. The two matrices, a head's bias, and further tables with a row a token are built by `rows`; here the
-model around them is made to fit: its sizes, the special ids in its configurations, its ties. A model whose matrices are
-tied is untied where the lexicon makes them apart. Nothing else in the model changes. `rearrange` works on a model in
-memory, `stream` on its files.
+`rows` builds the two matrices, a head's bias, and further tables with one row per token. This module fits the model
+around them: its sizes, the special ids in its configurations, its ties. A tied model is untied if the lexicon has
+separate output rows. Nothing else in the model changes. `rearrange` works on a model in memory, `stream` on its files.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class NewMatrices:
-    """Makes the rows of both matrices of one model, when they are asked for.
+    """Makes the new rows of each part of one model, when they are needed.
 
     Parameters
     ----------
@@ -42,7 +41,9 @@ class NewMatrices:
     size : int
         Rows of the new matrices.
     tied : bool
-        Whether one new matrix serves both sides.
+        Whether one new matrix is both embedding and head.
+    further : list of str
+        Names in the model of its `further_tables`.
 
     Raises
     ------
@@ -70,52 +71,35 @@ class NewMatrices:
         self.tied = old_output.weight is old_input.weight and (keep_tied or not lexicon.has_output)
         self._seed = seed
         rows = [int(module.weight.shape[0]) for module in (old_input, old_output)]
-        said = model.config.get_text_config().vocab_size
-        if rows[0] != said:  # CPM-Ant's prompts have rows behind the vocabulary's
+        configured = model.config.get_text_config().vocab_size
+        if rows[0] != configured:  # CPM-Ant's prompts have rows after the vocabulary's
             raise InputError(
-                f"The model's embedding has {rows[0]} rows and its configuration a vocab_size of {said}; the other "
-                "rows are for something else than tokens, so it cannot have another vocabulary."
+                f"The model's embedding has {rows[0]} rows and its configuration a vocab_size of {configured}; "
+                "the other rows are not for tokens, so the model cannot have another vocabulary."
             )
         check_positions(model, target)
         self._lexicon, self._without = lexicon, source.start_id or 0
         self._input = plan_rows(lexicon, source, target, rows[0], self.size)
         self._output = plan_rows(lexicon, source, target, rows[1], self.size, side="output")
-        self._further = {
+        self._tables = {
             name: plan_rows(lexicon, source, target, len(table), self.size, beyond=0)  # as Gemma 3n reads them
             for name, table in further_tables(model).items()
         }
 
+        self.further = list(self._tables)
+
     def part(self, name: str, old: torch.Tensor) -> torch.Tensor:
-        """Make the part of this name, as `Shards.names` calls them, from the old one."""
-        if name in self._further:
-            return self.further(name, old)
+        """Make a part from the old one, (size, ...) in its dtype; it is named as in `Shards.names`."""
+        if name in self._tables and old.is_floating_point():
+            return new_rows(old.flatten(1), self._tables[name], self._seed).reshape(self.size, *old.shape[1:])
+        if name in self._tables:
+            return picked_rows(old, self._lexicon, self.size, self._without)
         side = name.split()[0]
         if side == "bias":
-            return self.bias(old)
-        return self.input(old) if side == "input" or self.tied else self.output(old)
-
-    @property
-    def names_of_further(self) -> list[str]:
-        """Names in the model of the tensors that `further` makes."""
-        return list(self._further)
-
-    def further(self, name: str, old: torch.Tensor) -> torch.Tensor:
-        """Make one of the model's `further_tables`, (size, ...)."""
-        if not old.is_floating_point():
-            return picked_rows(old, self._lexicon, self.size, self._without)
-        return new_rows(old.flatten(1), self._further[name], self._seed).reshape(self.size, *old.shape[1:])
-
-    def input(self, old: torch.Tensor) -> torch.Tensor:
-        """Make the input embedding, (size, d), from the old one; the head too where they are tied."""
-        return new_rows(old, self._input, self._seed)
-
-    def output(self, old: torch.Tensor) -> torch.Tensor:
-        """Make the head's matrix, (size, d)."""
+            return new_rows(old.unsqueeze(1), self._output, self._seed + 2).squeeze(1)
+        if side == "input" or self.tied:
+            return new_rows(old, self._input, self._seed)
         return new_rows(old, self._output, self._seed + 1)
-
-    def bias(self, old: torch.Tensor) -> torch.Tensor:
-        """Make the head's bias, (size,)."""
-        return new_rows(old.unsqueeze(1), self._output, self._seed + 2).squeeze(1)
 
 
 def rearrange(
@@ -134,23 +118,23 @@ def rearrange(
     model
         A causal language model whose tokenizer is `source`; it is not changed.
     lexicon
-        What each target token inherits from.
+        The source rows that each target row is made from.
     source, target
         The two vocabularies.
     seed
         Seed of the random rows, where the lexicon asks for any.
     keep_tied
-        Leave tied matrices tied where the lexicon makes output rows apart: its input rows serve both. A model with a
-        large vocabulary stays much smaller, and begins worse.
+        Leave tied matrices tied even if the lexicon has separate output rows: its input rows are used for both. A model
+        with a large vocabulary stays much smaller, and begins with a larger loss.
     pad_to_multiple_of
-        Add rows until their number is a multiple of this, as some hardware wants. Padding never has the largest logit
-        (see `rows`), and `generation_config.suppress_tokens` keeps transformers from ever drawing it.
+        Add rows until their number is a multiple of this, which some hardware needs. Padding never has the largest
+        logit (see `rows`), and `generation_config.suppress_tokens` keeps transformers from sampling it.
 
     Returns
     -------
     PreTrainedModel
         Its matrices have exactly `target.size` rows, or the next multiple. Tied matrices stay tied unless the lexicon
-        makes output rows apart. The dtype is kept, copied rows and every other tensor are bit-equal to the source's,
+        has separate output rows. The dtype is kept, copied rows and every other tensor are bit-equal to the source's,
         and the ids in its configurations are the target's.
 
     Raises
@@ -162,11 +146,11 @@ def rearrange(
     """
     made = NewMatrices(model, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
     old_input, old_head = model.get_input_embeddings(), model.get_output_embeddings()
-    input_rows = made.input(old_input.weight)
-    output_rows = input_rows if made.tied else made.output(old_head.weight)
+    input_rows = made.part("input", old_input.weight)
+    output_rows = input_rows if made.tied else made.part("output", old_head.weight)
     old_bias = getattr(old_head, "bias", None)
-    bias = None if old_bias is None else made.bias(old_bias)
-    further = {name: made.further(name, model.state_dict()[name]) for name in made.names_of_further}
+    bias = None if old_bias is None else made.part("bias", old_bias)
+    further = {name: made.part(name, model.state_dict()[name]) for name in made.further}
 
     new = copy.deepcopy(model)
     fit_model(new, source, target, made.size, made.tied)
@@ -182,7 +166,7 @@ def rearrange(
 
 
 def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, size: int, tied: bool) -> None:
-    """Make everything but the rows' values fit the target vocabulary: sizes, ties, the ids in the configurations.
+    """Fit sizes, ties and the ids in the configurations to the target vocabulary; the rows' values are made later.
 
     Parameters
     ----------
@@ -193,7 +177,7 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
     size
         Rows of the new matrices.
     tied
-        Whether one matrix serves both sides.
+        Whether one matrix is both embedding and head.
     """
     if not tied:
         untie(model)
@@ -212,7 +196,7 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
 
 
 def untie(model: PreTrainedModel) -> None:
-    """Give the head a matrix of its own and say so in the configuration, so that it is saved and loaded apart."""
+    """Give the head a matrix of its own, and set that in the configuration."""
     head = model.get_output_embeddings()
     if head.weight is model.get_input_embeddings().weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
@@ -220,12 +204,12 @@ def untie(model: PreTrainedModel) -> None:
 
 
 def say_untied(config: PretrainedConfig) -> None:
-    """Say in a configuration, and in that of its text part, that the head has a matrix of its own."""
+    """Set `tie_word_embeddings` to false in a configuration and in that of its text part."""
     config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
 
 
 def _move_padding_index(model: PreTrainedModel, target: Vocabulary) -> None:
-    """Point `padding_idx`, whose row is never trained, at the new pad token or at nothing."""
+    """Set `padding_idx`, whose row is never trained, to the new pad token, or to None without one."""
     embedding = model.get_input_embeddings()
     if getattr(embedding, "padding_idx", None) is not None:
         embedding.padding_idx = target.roles.get("pad")

@@ -1,6 +1,6 @@
-"""Checks of values: weights that are no numbers, rows of zeros, rows far longer or shorter than the others.
+"""Checks of values: weights that are NaN or infinite, rows of zeros, rows far longer or shorter than the others.
 
-Rows of padding and holes say nothing and are left out; so is the row of pad, which many models keep at zero.
+Rows of padding and holes are left out, and so is the row of pad, which is zero in many models.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from tokalign_lab.evaluation.finding import Finding, several, worst
 from tokalign_lab.model.folder_case import FolderCase
 
 FAR = 10.0
-"""A row so many times as long or short as the median is far off."""
+"""A row that is this many times longer or shorter than the median is an outlier."""
 FAR_SHARE_FAIL = 0.01
-"""More such rows than this share are no exception but a fault (a wrong scale, unmade rows)."""
+"""A larger share of outliers is a fault (a wrong scale, missing rows)."""
 _EXAMPLES = 5
 _AT_A_TIME = 1 << 14  # rows, so that no float32 copy of a matrix is made
 
@@ -24,11 +24,11 @@ def finite_weights(case: FolderCase) -> Finding:
     """Whether all weights are numbers."""
     broken = [name for name, weight in case.model.named_parameters() if not _is_finite(weight)]
     if broken:
-        evidence = f"{several(len(broken), 'tensor')} hold values that are no numbers: {', '.join(broken[:3])}."
+        evidence = f"{several(len(broken), 'tensor')} hold NaN or infinite values: {', '.join(broken[:3])}."
         return Finding(
-            "finite weights", "fail", evidence, "Make the model anew from a sound source.", {"names": broken}
+            "finite weights", "fail", evidence, "Make the model again from a sound source.", {"names": broken}
         )
-    return Finding("finite weights", "ok", "Every weight is a number.")
+    return Finding("finite weights", "ok", "Every weight is finite.")
 
 
 def _is_finite(weight: torch.Tensor) -> bool:
@@ -36,7 +36,7 @@ def _is_finite(weight: torch.Tensor) -> bool:
 
 
 def zero_rows(case: FolderCase) -> Finding:
-    """Tokens whose row is all zeros: a zero input row carries nothing, a zero output row is never learned from."""
+    """Tokens whose row is all zeros: a zero input row carries no information, a zero output row gives no gradient."""
     vocabulary = case.vocabulary
     found = {part: real & (lengths == 0) for part, lengths, real in _matrices(case)}
     severities, examples = ["ok"], []
@@ -48,12 +48,14 @@ def zero_rows(case: FolderCase) -> Finding:
     if severity == "ok":
         return Finding("zero rows", "ok", "No token has a row of zeros.", values=values)
     evidence = f"Rows of zeros: {', '.join(f'{part} {n:,}' for part, n in values.items())}."
-    return Finding("zero rows", severity, evidence, "Rearrange anew; mean rows are the least.", values, examples)
+    return Finding(
+        "zero rows", severity, evidence, "Rearrange again; a row should at least be the mean row.", values, examples
+    )
 
 
 def row_lengths(case: FolderCase) -> Finding:
     """Rows that are far longer or shorter than the median row."""
-    values, examples, severities, said = {}, [], ["ok"], []
+    values, examples, severities, sentences = {}, [], ["ok"], []
     for part, lengths, real in _matrices(case):
         real &= lengths > 0
         ratio = lengths / np.median(lengths[real])
@@ -64,14 +66,14 @@ def row_lengths(case: FolderCase) -> Finding:
             "longest": float(ratio[real].max()),
         }
         severities.append("fail" if far.sum() > FAR_SHARE_FAIL * real.sum() else "warn" if far.any() else "ok")
-        said.append(
+        sentences.append(
             f"{part} rows are {values[part]['shortest']:.2f} to {values[part]['longest']:.2f} times the median long, "
             f"{several(int(far.sum()), 'row')} off by more than {FAR:g}"
         )
         examples += [case.vocabulary.label(int(i)) for i in np.flatnonzero(far)[:_EXAMPLES]]
     severity = worst(severities)
     advice = "" if severity == "ok" else "Look at what these rows were made from (`diagnose`)."
-    evidence = "; ".join(said)
+    evidence = "; ".join(sentences)
     return Finding("row lengths", severity, f"{evidence[0].upper()}{evidence[1:]}.", advice, values, examples)
 
 
@@ -88,7 +90,7 @@ def _matrices(case: FolderCase) -> list[tuple[str, NDArray[np.float32], NDArray[
     found = []
     for part in sorted(parts.values()):
         if part == "output" and case.missing & case.head_names:
-            continue  # made anew at this load: `tied head` says so
+            continue  # random after this load, which `tied head` reports
         matrix = case.matrices[part].detach()
         lengths = torch.cat([rows.float().norm(dim=1) for rows in torch.split(matrix, _AT_A_TIME)]).numpy()
         found.append((part, lengths, real.copy()))

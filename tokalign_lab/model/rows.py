@@ -1,16 +1,15 @@
-"""The rows of a new matrix, made from the rows of the old one as the lexicon says.
+"""The rows of a new matrix, made from the rows of the old one by a lexicon.
 
-TokAlign step 4 copies one source row into each new row and draws a random one where it has none. Here a row may be a
-weighted sum, computed for all such rows at once as one sparse product, and rows without any source become the mean row
-(or a random one, where the lexicon says so, to compare). Rows that the source model has beyond its tokenizer (padding)
-are never used.
+TokAlign step 4 copies one source row into each new row, and draws a random row for a token without a source. Here a
+row may also be a weighted sum; all of these are one sparse product. A row without a source becomes the mean row, or a
+random one if the lexicon asks for it. Rows of the source model after its tokenizer's ids (padding) are never used.
 
-Rows that no token of the target has (holes in its ids, and padding to a multiple) become the mean of the new rows, in
-both matrices and in a head's bias. Then their logit is the mean of all real logits, so it can never be the largest,
-and by Jensen's inequality exp(mean logit) <= mean exp(logit): of n real tokens' probability such a row takes at most
-1/n, in practice far less. A zero row would promise neither (a logit of 0 wins where the real ones are negative).
+Rows that no target token has (holes in its ids, padding to a multiple) become the mean of the new rows, in both
+matrices and in a head's bias. Their logit is then the mean of all real logits, so it is never the largest. By Jensen's
+inequality exp(mean logit) <= mean exp(logit), so such a row gets at most 1/n of the probability of n real tokens, and
+in practice far less. A zero row has neither property: a logit of 0 is the largest if the real ones are negative.
 
-Columns are worked on a block at a time, so that float32 copies of a large matrix never exist as a whole.
+Columns are processed in blocks, so that no float32 copy of a large matrix exists as a whole.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ class RowPlan:
     Attributes
     ----------
     size : int
-        Rows of the new matrix, padding included.
+        Rows of the new matrix, with padding.
     copies : tuple of np.ndarray
-        (target ids, source ids), int64: rows taken over bit for bit.
+        (target ids, source ids), int64: rows that are copied bit for bit.
     mixes : tuple of np.ndarray
         (target ids, source ids, weights): entries of the sparse product.
     mean_weight : np.ndarray
@@ -67,7 +66,7 @@ class RowPlan:
 
 
 def padded_size(size: int, multiple: int | None) -> int:
-    """Round a number of rows up to a multiple; None leaves it.
+    """Round a number of rows up to a multiple; None does not round.
 
     Raises
     ------
@@ -101,9 +100,9 @@ def plan_rows(
     size
         Rows of the new one, at least `target.size`.
     side
-        "input" or "output"; the same unless the lexicon makes output rows apart.
+        "input" or "output"; both give the same unless the lexicon has separate output rows.
     beyond
-        The row that stands for source ids without one; None for the mean row.
+        The row to use for source ids without one; None for the mean row.
 
     Raises
     ------
@@ -113,7 +112,7 @@ def plan_rows(
     table = lexicon.table
     if len(table) != target.size:
         raise InputError(
-            f"The lexicon has {len(table)} rows, but the target vocabulary {target.name} {target.size} ids."
+            f"The lexicon has {len(table)} rows, but the target vocabulary {target.name} has {target.size} ids."
         )
     if beyond is None and source.size - rows > _MISSING_SHARE * rows:
         raise InputError(
@@ -158,7 +157,7 @@ def new_rows(matrix: torch.Tensor, plan: RowPlan, seed: int) -> torch.Tensor:
 
 
 def picked_rows(table: torch.Tensor, lexicon: Lexicon, size: int, without: int) -> torch.Tensor:
-    """Build a table of whole numbers, which cannot be mixed: each row is that of the token's best source.
+    """Build a table of integers, which cannot be mixed: each row is that of the token's best source.
 
     Parameters
     ----------
@@ -169,7 +168,7 @@ def picked_rows(table: torch.Tensor, lexicon: Lexicon, size: int, without: int) 
     size
         Rows of the new table, at least one for each target id.
     without
-        The source id whose row tokens without a source have, and padding.
+        The source id whose row is used for tokens without a source and for padding.
     """
     best = np.full(size, without, np.int64)
     found = lexicon.source_of()
@@ -178,7 +177,7 @@ def picked_rows(table: torch.Tensor, lexicon: Lexicon, size: int, without: int) 
 
 
 def _product(plan: RowPlan, old: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids of the mixed rows, (n,), and the sparse (n, rows) matrix that makes them."""
+    """Return the ids of the mixed rows, (n,), and the sparse (n, rows) matrix that makes them."""
     target_ids, source_ids, weights = plan.mixes
     mixed, place = np.unique(target_ids, return_inverse=True)
     product = torch.sparse_coo_tensor(
@@ -191,7 +190,7 @@ def _product(plan: RowPlan, old: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
 
 def _without_draws(old: torch.Tensor, plan: RowPlan, mixes: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Mean rows, mixes and copies of some columns."""
+    """Build some columns of all rows but the random ones."""
     wide = old.float()
     mean = wide[_on(old, plan.real)].mean(dim=0)
     new = mean.to(old.dtype).repeat(plan.size, 1)
@@ -206,7 +205,7 @@ def _without_draws(old: torch.Tensor, plan: RowPlan, mixes: tuple[torch.Tensor, 
 
 
 def _draw(new: torch.Tensor, real: torch.Tensor, plan: RowPlan, seed: int) -> None:
-    """Overwrite the rows that are to be random."""
+    """Draw the random rows, in place."""
     mean = real.mean(dim=0)
     for ids, spread in ((plan.random, _diagonal), (plan.multivariate, _root_of_covariance)):
         if len(ids):
@@ -216,7 +215,7 @@ def _draw(new: torch.Tensor, real: torch.Tensor, plan: RowPlan, seed: int) -> No
 
 
 def _blocks(matrix: torch.Tensor) -> Iterator[slice]:
-    """Cut the columns so that a block is small."""
+    """Yield the columns in blocks of at most `_BLOCK_NUMBERS` numbers."""
     width = max(1, _BLOCK_NUMBERS // len(matrix))
     for first in range(0, matrix.shape[1], width):
         yield slice(first, first + width)
@@ -239,7 +238,7 @@ def _root_of_covariance(real: torch.Tensor) -> torch.Tensor:
 def _entries(
     table: Any, rows: int, prefix: str, beyond: int | None
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """All (target id, source id, weight), and of each target the weight of sources that have no row."""
+    """Return all target ids, source ids and weights, and for each target the weight of its sources without a row."""
     sources, weights = table[f"{prefix}sources"].to_list(), table[f"{prefix}weights"].to_list()
     counts = np.array([len(ids) for ids in sources])
     target_ids = np.repeat(np.arange(len(table)), counts)

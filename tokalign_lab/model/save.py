@@ -1,8 +1,8 @@
 """Save a rearranged or tuned model as a folder that anyone can load.
 
-`AutoModelForCausalLM` and `AutoTokenizer` of transformers 4.57 and 5 read the folder; `README.md` tells people where it
-comes from, and `tokalign.json` tells programs. The folder appears whole or not at all, and only after it was loaded
-again and gave the ids and the logits that it should.
+`AutoModelForCausalLM` and `AutoTokenizer` of transformers 4.57 and 5 read the folder. `README.md` (for people) and
+`tokalign.json` (for programs) record where it comes from. The folder is written as a whole or not at all, and only
+after it was loaded again and gave the right ids and logits.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ def save_model(
     vocabulary
         The model's tokenizer.
     folder
-        Where to. A model folder that this package wrote before is replaced as a whole.
+        Where to write. A model folder that this package wrote before is replaced as a whole.
     card
-        What to say about it, as plain JSON values: `model` (what it was made from), `lexicon` (the lexicon's
-        provenance), `training`, `scores`.
+        What to record, as plain JSON values: `model` (what it was made from), `lexicon` (the lexicon's provenance),
+        `training`, `scores`.
     source
-        The vocabulary the model had before. Its chat template, which the model was trained with, is kept when
-        all of its control strings are control tokens of the new vocabulary (see `keep_special_tokens`); else the new
-        tokenizer keeps its own, and `tokalign.json` says under `lost` what is gone.
+        The vocabulary the model had before. Its chat template, which the model was trained with, is kept if all of
+        its control strings are control tokens of the new vocabulary (see `keep_special_tokens`). Otherwise the new
+        tokenizer keeps its own, and `tokalign.json` lists under `lost` what is gone.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def save_model(
     folder = Path(folder)
     with atomic_folder(folder, is_saved_model) as temporary:
         model.save_pretrained(temporary)
-        save_beside(temporary, folder.name, vocabulary, card, source)
+        save_other_files(temporary, folder.name, vocabulary, card, source)
         check_loads_alike(model, vocabulary, temporary)
     return folder
 
@@ -98,24 +98,24 @@ def is_saved_model(folder: Path) -> bool:
     return holds_only(folder, "tokalign.json", _WRITTEN)
 
 
-def save_beside(
+def save_other_files(
     folder: Path, name: str, vocabulary: Vocabulary, card: dict[str, Any] | None, source: Vocabulary | None
 ) -> list[str]:
-    """Write all that stands beside the weights: tokenizer, model card, provenance.
+    """Write everything but the weights and `config.json`: tokenizer, model card, provenance.
 
     Parameters
     ----------
     folder
-        Where to; it has the model's `config.json` already.
+        Where to write; it has the model's `config.json` already.
     name
-        What the model card calls the model.
+        The model's name in the model card.
     vocabulary, card, source
         As for `save_model`.
 
     Returns
     -------
     list of str
-        What the source's tokenizer had and this one has not, a sentence each.
+        What the source's tokenizer had and this one lacks, one sentence each.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def save_beside(
 
 
 def _adds_start(vocabulary: Vocabulary) -> bool:
-    """Whether the tokenizer, called as people call it, puts a special token before a text."""
+    """Whether the tokenizer puts a special token before a text by default."""
     return vocabulary.start_id is not None and list(vocabulary.tokenizer("a")["input_ids"][:1]) == [vocabulary.start_id]
 
 
@@ -172,7 +172,7 @@ def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool
 
 
 def _renders(template: str, conversation: dict[str, Any], source: Vocabulary, target: Vocabulary) -> bool:
-    """Whether the target's tokenizer renders a conversation, where the source's does; a plain one has to work."""
+    """Whether the target renders a conversation, or the source cannot either; the first one has to work."""
     for vocabulary in (target, source):
         try:
             vocabulary.tokenizer.apply_chat_template(**conversation, chat_template=template, tokenize=False)

@@ -1,8 +1,8 @@
 """Write a model's `config.json` so that transformers 4.57 reads the same model out of it as transformers 5.
 
-transformers 5 keeps what belongs to rotary positions under `rope_parameters`. transformers 4.57 does not know that
-name and takes its defaults in silence: a base of 10,000 where the model has 100,000. Both read the older names, so
-these are written too.
+transformers 5 stores the settings of rotary positions under `rope_parameters`. transformers 4.57 does not know that
+name and uses its defaults without a warning: a base of 10,000 instead of the model's 100,000. Both versions read the
+older names, so these are written too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _add(config: dict[str, Any]) -> None:
 
 
 def _names(config: dict[str, Any]) -> dict[str, str] | None:
-    """Return what 4.57 calls each kind's base; None where it has no names for the kinds there are."""
+    """Return the name in 4.57 of the base of each kind of layer; None if it has no names for these kinds."""
     kind = str(config.get("model_type", ""))
     nested = _is_nested(config.get("rope_parameters") or {})
     named = next((names for start, names in _BASES.items() if kind.startswith(start)), None)

@@ -1,11 +1,11 @@
-"""Write a tokenizer so that everybody who loads the folder gets the same ids, and try it.
+"""Write a tokenizer so that everyone who loads the folder gets the same ids, and check that.
 
-`AutoTokenizer` goes by the model's type as much as by the tokenizer's files. For some types (Qwen2)
-transformers 5 builds that type's own tokenizer from the vocabulary and merges it finds, with its own way of cutting
-words: a SentencePiece tokenizer then loses its spaces in silence. transformers 4.57 does not know the class names that
-transformers 5 writes. `PreTrainedTokenizerFast` is known to both and reads `tokenizer.json` as it is. Where the type
-has its way all the same, a class of the folder's own is named too, which is enough for the type to be ignored; it is
-imported only where somebody trusts the folder's code, and is `PreTrainedTokenizerFast` by another name.
+`AutoTokenizer` depends on the model's type as well as on the tokenizer's files. For some types (Qwen2) transformers 5
+builds that type's own tokenizer from the vocabulary and the merges, with its own pre-tokenizer: a SentencePiece
+tokenizer then loses its spaces without a warning. transformers 4.57 does not know the class names that transformers 5
+writes. `PreTrainedTokenizerFast` is known to both and reads `tokenizer.json` as it is. If the type's tokenizer is used
+even so, `auto_map` also names a class in the folder, which makes transformers ignore the type. That class is
+`PreTrainedTokenizerFast` under another name, and is imported only with `trust_remote_code=True`.
 
 The folder is then loaded as its user will load it, and compared.
 """
@@ -36,16 +36,16 @@ from transformers import PreTrainedTokenizerFast
 class TargetTokenizer(PreTrainedTokenizerFast):
     """Nothing is added; `AutoTokenizer` would build another tokenizer for this type of model."""
 '''
-# of classes that build their tokenizer anew; with the class below they would change what tokenizer.json says
+# settings of classes that build their own tokenizer; with the class below they would override tokenizer.json
 _OF_A_CLASS = ("backend", "is_local", "auto_map", "add_bos_token", "add_eos_token", "local_files_only", "legacy")
 _OF_A_TOKEN = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
 
 
 def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Copy a tokenizer for use with a language model, which continues the text that it is given.
+    """Copy a tokenizer for use with a language model, which continues the text that it gets.
 
-    Special tokens that the tokenizer adds behind a text (eos, as encoders and translation models have) are left out,
-    and so are truncation and padding, which some files hold from the last use of the tokenizer.
+    The copy adds no special tokens after a text (encoders and translation models add eos), and has no truncation and
+    padding, which some files keep from the last use of the tokenizer.
     """
     made = copy.deepcopy(tokenizer)
     backend = made.backend_tokenizer
@@ -63,19 +63,19 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     Parameters
     ----------
     tokenizer
-        A fast tokenizer, as it is to be read back; see `for_prompts`.
+        A fast tokenizer, as it should be read back; see `for_prompts`.
     folder
         The folder.
 
     Raises
     ------
     InputError
-        When `AutoTokenizer` makes another tokenizer of the folder, whatever is written.
+        When `AutoTokenizer` reads another tokenizer from the folder, whatever is written.
     """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
-    said = json.loads(path.read_text(encoding="utf-8"))
-    settings = {name: value for name, value in said.items() if name not in _OF_A_CLASS}
+    written = json.loads(path.read_text(encoding="utf-8"))
+    settings = {name: value for name, value in written.items() if name not in _OF_A_CLASS}
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     settings["model_input_names"] = ["input_ids", "attention_mask"]  # the class would add token_type_ids
     # llama.cpp's converter would guess these; transformers goes by tokenizer.json
@@ -103,9 +103,9 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def difference_of(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
-    """Load a folder with `AutoTokenizer` and say where the result differs from a tokenizer; None where it does not.
+    """Load a folder with `AutoTokenizer` and describe how the result differs from a tokenizer; None if it does not.
 
-    Compared are the tokens of all ids, which of them are special, the roles, the chat template, and of `TEXTS` the ids
+    Compares the tokens of all ids, which of them are special, the roles, the chat template, and for `TEXTS` the ids
     (with special tokens and without) and the text that they decode to.
     """
     from transformers import AutoTokenizer
@@ -140,7 +140,7 @@ def _special(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def _drop_what_follows_a_text(processor: dict[str, Any] | None) -> bool:
-    """Take special tokens behind the last text out of a post-processor's templates; whether there were any."""
+    """Remove special tokens after the last text from a post-processor's templates; returns whether there were any."""
     if processor is None:
         return False
     if processor["type"] == "Sequence":

@@ -1,4 +1,4 @@
-"""Try a folder that was just written: the model that comes out of it is the model that went in."""
+"""Check that a folder that was just written holds the model that was saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tokalign_lab.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}  # of the largest logit; attention may be computed otherwise
+_TOLERANCE = {
+    torch.float64: 1e-3,
+    torch.float32: 1e-3,
+}  # share of the largest logit; attention may be computed in another way
 _TOLERANCE_OF_HALVES = 5e-2
 _TOKENS = 32
 
@@ -26,7 +29,7 @@ def check_loads_alike(model: PreTrainedModel, vocabulary: Vocabulary, folder: Pa
     Parameters
     ----------
     model
-        What was saved, on any device; a second copy is loaded beside it.
+        What was saved, on any device; a second copy is loaded next to it.
     vocabulary
         Its tokenizer.
     folder

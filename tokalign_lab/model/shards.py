@@ -1,9 +1,9 @@
-"""A model's safetensors files, and which of their tensors follow the vocabulary.
+"""A model's safetensors files, and which of their tensors have one row per token.
 
-The names in the files are not always the names in the model: GPT-2's were written without `transformer.`, GPT-NeoX's
-`embed_out` is called `lm_head` today, and tied rows stand under either name or both. No pattern knows all of that, but
-transformers does. So it is asked: a model without weights is loaded from one tensor of the right shape, and what it
-does not miss then is what that tensor fills.
+The names in the files are not always the names in the model: GPT-2's files leave out `transformer.`, GPT-NeoX's
+`embed_out` is called `lm_head` today, and tied rows are stored under either name or both. Only transformers knows all
+of these rules. So a model without weights is loaded from one tensor of the right shape, and the parameters that are
+then not missing are the ones that this tensor fills.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Shards:
     outline : PreTrainedModel
         The model on the meta device, tied as the loaded model would be.
     names : dict
-        "input", "output", "bias" (where the head has one) and the name of each of the `further_tables` -> names of the
-        tensors that fill it, at least one each; tied matrices have the same. A tensor of the files with a row a token
-        that fills nothing, as of a head that predicts more than the next token, is "input NAME" or "output NAME",
-        after the matrix it is made like.
+        "input", "output", "bias" (if the head has one) and the name of each of the `further_tables` -> names of the
+        tensors that fill it, at least one each; tied matrices have the same ones. A tensor of the files that has one
+        row per token and fills nothing (of a head that predicts further tokens, for example) is "input NAME" or
+        "output NAME", after the matrix that it is made like.
     quantization : dict or None
-        What `config.json` says of it; `outline` is then the same model with plain weights.
+        The entry in `config.json`; `outline` is then the same model with plain weights.
     """
 
     folder: Path
@@ -59,13 +59,13 @@ class Shards:
 
     @classmethod
     def open(cls, folder: Path) -> Shards | None:
-        """Look into a folder; None where its weights are not safetensors.
+        """Read which tensors a folder has; None if its weights are not safetensors.
 
         Raises
         ------
         InputError
             As `load_outline`, `further_tables` and `check_rows_are_plain`, or when the files hold a tensor of unknown
-            use that may have a row a token.
+            use that may have one row per token.
         """
         file_of = files_of_tensors(folder)
         if file_of is None:
@@ -91,7 +91,7 @@ class Shards:
             return shard.get_tensor(name)
 
     def _tie(self) -> None:
-        """Tie as transformers does: a second copy in the files counts as tied if it is one, which takes its values."""
+        """Tie as transformers does: two equal copies in the files are tied, which takes reading both."""
         model, names = self.outline, self.names
         if names["input"] and names.get("output") and model.config.get_text_config().tie_word_embeddings:
             first, second = (self.read(names[part][0]) for part in ("input", "output"))
@@ -103,7 +103,7 @@ class Shards:
 
 
 def files_of_tensors(folder: Path) -> dict[str, str] | None:
-    """Say which file each tensor of a model is in; None where there are no safetensors files."""
+    """Return the file that each tensor of a model is in; None without safetensors files."""
     index, single = folder / SAFE_WEIGHTS_INDEX_NAME, folder / SAFE_WEIGHTS_NAME
     if single.is_file():  # transformers looks for it first
         with safe_open(single, "pt") as shard:
@@ -117,7 +117,7 @@ def files_of_tensors(folder: Path) -> dict[str, str] | None:
 def further_heads(folder: Path) -> list[str]:
     """Names of tensors that predict more than the next token, which transformers leaves out when it loads a model.
 
-    They are layers behind the last one that `config.json` counts, or named after multi-token prediction (MTP).
+    They are layers after the last one that `config.json` counts, or named after multi-token prediction (MTP).
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     number = {**config, **(config.get("text_config") or {})}.get("num_hidden_layers")
@@ -137,7 +137,7 @@ def _outline_of_quantised(folder: Path) -> PreTrainedModel:
 
 
 def _names_in_files(outline: PreTrainedModel, shapes: dict[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """Find the names of the tensors that fill each part, and add those with a row a token that fill none."""
+    """Find the names of the tensors that fill each part, and add those with one row per token that fill none."""
     parts: dict[str, torch.Tensor] = {**vocabulary_parameters(outline), **further_tables(outline)}
     rows = {int(parts[part].shape[0]) for part in ("input", "output") if part in parts}
     own = {name for name, _ in chain(outline.named_parameters(), outline.named_buffers())}
@@ -155,7 +155,7 @@ def _names_in_files(outline: PreTrainedModel, shapes: dict[str, tuple[int, ...]]
 
 
 def _side_of(name: str, shape: tuple[int, ...]) -> str:
-    """Say which matrix a tensor that transformers does not use is made like: the rows of a further head, for one."""
+    """Return the matrix that a tensor which transformers does not use is made like ("input" or "output")."""
     for part, words in (("output", ("head",)), ("input", ("embed", "wte"))):
         if any(word in name for word in words):
             return part
@@ -171,7 +171,7 @@ def _filled_by(outline: PreTrainedModel, name: str, shape: tuple[int, ...]) -> s
     config = copy.deepcopy(outline.config)
     say_untied(config)
     tensors = {name: torch.empty(shape, device="meta")}
-    with quiet():  # all but one are missing, of course
+    with quiet():  # it would warn about the missing ones
         model, report = type(outline).from_pretrained(None, config=config, state_dict=tensors, **options)
     held = {name for name, _ in chain(model.named_parameters(remove_duplicate=False), model.named_buffers())}
     return held & model.state_dict().keys() - set(report["missing_keys"])

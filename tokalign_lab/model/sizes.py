@@ -1,4 +1,4 @@
-"""How many weights a model has, and how many it will have with another number of tokens."""
+"""How many weights a model has, and how many it has with another number of tokens."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def weights_and_bytes(model: PreTrainedModel, rows: int | None = None) -> tuple[
     model
         It may be on the meta device.
     rows
-        Count as `rearrange` makes the model for so many tokens: every matrix with a row for each token gets this size,
-        and the head has a matrix of its own. None counts the model as it is.
+        Count the model that `rearrange` makes for so many tokens: every matrix with one row per token gets this size,
+        and the head has its own matrix. None counts the model as it is.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def weights_and_bytes(model: PreTrainedModel, rows: int | None = None) -> tuple[
     if rows is None:
         return weights, size
     more = [one for one in further_tables(model).values() if isinstance(one, torch.nn.Parameter)]
-    new = [*vocabulary_parameters(model).values(), *more]  # a tied matrix is in there twice, as it will be
+    new = [*vocabulary_parameters(model).values(), *more]  # a tied matrix counts twice, because it is untied
     for one in {id(one): one for one in new}.values():
         weights, size = weights - one.numel(), size - one.numel() * one.element_size()
     for one in new:
@@ -45,7 +45,7 @@ def weights_and_bytes(model: PreTrainedModel, rows: int | None = None) -> tuple[
 
 
 def check_memory(name: str, model: PreTrainedModel, rows: int, device: torch.device) -> None:
-    """Make sure that a model in float32 and one more head of `rows` rows fit in the memory that is free.
+    """Check that a model in float32 and one more head of `rows` rows fit into the free memory.
 
     Parameters
     ----------

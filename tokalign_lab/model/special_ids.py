@@ -1,12 +1,12 @@
-"""The ids that a model's configuration names, moved to the new vocabulary.
+"""Move the ids in a model's configuration to the new vocabulary.
 
-A model that keeps its source's `eos_token_id` after the swap never stops, or stops at "!": upstream's converted
-Pythia does. `config` and `generation_config` each name bos, eos and pad, eos may be a list, and some models name
-more: the token that stands for an image, the one that begins it. Every one becomes the target's id of the same role,
-of the same control string or of the same bytes, or is dropped.
+A model that keeps its source's `eos_token_id` never stops, or stops at "!": the Pythia that the papers' code converts
+does. `config` and `generation_config` each name bos, eos and pad, eos may be a list, and some models name more: the
+token in place of an image, the one that begins it. Each becomes the target's id of the same role, of the same control
+string or of the same bytes, or is dropped.
 
-An id that is dropped must not change what the model computes. What marks the place of an image does, and so does pad
-where positions are counted from it: without the same token such a model is refused.
+Dropping an id must not change what the model computes. Dropping the id in place of an image would, and so would pad if
+positions are counted from it. Without the same token in the target such a model is refused.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabul
 def check_positions(model: PreTrainedModel, target: Vocabulary) -> None:
     """Refuse a model that counts positions from its pad id, unless the target's pad has the same id.
 
-    RoBERTa's position of the first token is pad's id plus one, and a token of that id has none; XGLM has no position
-    at pad's id. Such a module keeps `padding_idx` beside the token embedding's own.
+    In RoBERTa the first token has the position of pad's id plus one, and pad has none; XGLM has no position at pad's
+    id. Such a module has a `padding_idx` of its own, next to the token embedding's.
 
     Raises
     ------
@@ -62,15 +62,15 @@ def check_positions(model: PreTrainedModel, target: Vocabulary) -> None:
     for name, module in model.named_modules():
         old = getattr(module, "padding_idx", None)
         counts = "position" in name.rpartition(".")[2] and module is not token_embedding
-        if old is not None and counts and not _is_aside(module) and target.roles.get("pad") != old:
+        if old is not None and counts and not _is_sinusoidal(module) and target.roles.get("pad") != old:
             raise InputError(
                 f"The model counts positions from its pad id {old} ({name}), but pad of {target.name} is "
                 f"{target.roles.get('pad', 'no token')}; use a tokenizer whose pad has this id."
             )
 
 
-def _is_aside(module: nn.Module) -> bool:
-    """Whether a sinusoidal table was made before pad's row was left out, which changes nothing (Marian, Pegasus)."""
+def _is_sinusoidal(module: nn.Module) -> bool:
+    """Whether a module is a sinusoidal table, which is made without `padding_idx` (Marian, Pegasus)."""
     return isinstance(module, nn.Embedding) and type(module) is not nn.Embedding
 
 
@@ -85,7 +85,7 @@ class _Mover:
         self._same_role = {source.roles[role]: target.roles[role] for role in source.roles if role in target.roles}
 
     def move(self, config: Any, place: str) -> None:
-        """Rewrite the ids of one configuration; `place` says where it is, "" for the generation's."""
+        """Rewrite the ids of one configuration; `place` is its name in errors, "" for the generation's."""
         for name, value in list(vars(config).items()):
             role = next((role for role in _ROLES if re.fullmatch(rf"{role}_(token_)?(id|index)", name)), None)
             if role is not None:
@@ -135,7 +135,7 @@ class _Mover:
 
 
 def _put(config: Any, name: str, value: Any, target: Vocabulary) -> None:
-    """Set an id; where a configuration wants one and there is none, the token that separates texts says least."""
+    """Set an id; if a configuration requires one and there is none, use the token that separates texts."""
     options = [value] if value is not None else [None, target.roles.get("eos"), target.start_id]
     for option in options:
         try:

@@ -1,8 +1,8 @@
-"""Keep a chat model a chat model: its control tokens go into the new vocabulary, with their rows.
+"""Keep a chat model usable for chat: add its control tokens to the new vocabulary, with their rows.
 
-A chat model was trained on its template's marks (`<|im_start|>`), ends its turns with one of them, and is served with
-the template. A target tokenizer has other marks or none. So the source's control tokens are added to the target, each
-with the row that it has, and bos, eos and pad stay what they were.
+A chat model was trained on its template's control tokens (`<|im_start|>`), ends its turns with one of them, and is
+served with the template. A target tokenizer has other control tokens or none. So the source's are added to the target,
+each with its own row, and bos, eos and pad do not change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHOICES = ("keep", "target")
 
 
 def choose(special_tokens: str | None, source: Vocabulary) -> str:
-    """Return whose special tokens a new model has; without a choice "keep" for a source with a chat template.
+    """Return "keep" or "target"; the default is "keep" for a source with a chat template.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary
 
 
 def lost_with(source: Vocabulary, target: Vocabulary, template: str | None) -> list[str]:
-    """Say what the source's tokenizer had that a saved one has not, each with what to do, one sentence a thing.
+    """List what the source's tokenizer had and a saved one lacks: one sentence each, with advice.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def _kept_ids(source: Vocabulary) -> list[int]:
 
 
 def _begin_as(tokenizer: PreTrainedTokenizerBase, source: Vocabulary) -> None:
-    """Let a tokenizer put before a text what the source's puts there, and nothing behind it."""
+    """Make a tokenizer put the special tokens of the source's before a text, and nothing after it."""
     backend = tokenizer.backend_tokenizer
     plain, called = (source.tokenizer("a", add_special_tokens=add)["input_ids"] for add in (False, True))
     number = next((n for n in range(len(called)) if called[n : n + len(plain)] == plain), 0)
@@ -141,7 +141,7 @@ def _begin_as(tokenizer: PreTrainedTokenizerBase, source: Vocabulary) -> None:
     if parts:
         state["post_processor"] = {"type": "Sequence", "processors": parts}
         backend.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
-    elif old is not None:  # a post-processor cannot be taken away, only replaced
+    elif old is not None:  # a post-processor cannot be removed, only replaced
         from tokenizers.processors import TemplateProcessing
 
         backend.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])

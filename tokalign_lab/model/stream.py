@@ -1,9 +1,9 @@
-"""Rearrange a model's files, shard by shard, without ever holding the model.
+"""Rearrange a model's files shard by shard, without loading the model.
 
-Only a model's tensors with a row a token change (two in most models), so a 7B model need not be loaded to be
-rearranged. A shard (a safetensors file) that holds none of them is copied as it is; one that does is written anew, its
-other tensors bit for bit. At the most a process holds one shard and the matrices. Which tensors they are, `shards`
-asks of transformers. mergekit's tokensurgeon reads as lazily; upstream's `convert.py` loads the model whole.
+Only the tensors with one row per token change (two in most models), so a 7B model does not have to fit into memory. A
+shard (a safetensors file) without such a tensor is copied. A shard with one is written again, its other tensors bit for
+bit. A process holds at most one shard and the matrices. `shards` finds these tensors. mergekit's tokensurgeon is as
+lazy; the papers' `convert.py` loads the whole model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.load import load_outline
 from tokalign_lab.model.rearrange import NewMatrices, fit_model
-from tokalign_lab.model.save import is_saved_model, save_beside
+from tokalign_lab.model.save import is_saved_model, save_other_files
 from tokalign_lab.model.shards import Shards
 from tokalign_lab.model.vocabulary_tensors import names_in_model, vocabulary_parameters
 from tokalign_lab.progress import Progress
@@ -63,7 +63,7 @@ def rearrange_files(
     card
         As for `save_model`.
     progress
-        Told about each shard.
+        Called with each shard.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def rearrange_files(
         if part == "output" and made.tied:
             continue
         old = new = names[0]
-        if part == "output" and was_tied:  # a head that was tied has no name of its own in the files
+        if part == "output" and was_tied:  # the files have no name for a head that was tied
             new = names_in_model(outline, vocabulary_parameters(outline)["output"])[0]
         fresh[shards.file_of[old]][new] = partial(_make, partial(made.part, part), shards, old)
     files = sorted(set(shards.file_of.values()))
@@ -105,7 +105,7 @@ def rearrange_files(
         if shards.quantization is not None:
             config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
             write_json(temporary / "config.json", {**config, "quantization_config": shards.quantization})
-        save_beside(temporary, out.name, target, card, source)
+        save_other_files(temporary, out.name, target, card, source)
         if shards.quantization is None:  # else the method's own package would be needed
             load_outline(str(temporary))
     if progress is not None:

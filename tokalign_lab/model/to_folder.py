@@ -1,8 +1,8 @@
-"""From a model's name to a folder with the new vocabulary: rearrange, calibrate if asked, save.
+"""Turn a model, given by name, into a folder with the new vocabulary: rearrange, calibrate if asked, save.
 
-The command and the run of that name are both this. The model's files are gone through shard by shard (`stream`) where
-they can be; only calibration, which has to read text with the model, and weights that are not safetensors (a `.bin`)
-need the model in memory. The folder is the same either way.
+The command and the run of the same name call this. `stream` goes through the model's files shard by shard if possible.
+Only calibration, which reads text with the model, and weights that are not safetensors (a `.bin`) need the model in
+memory. The folder is the same either way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def check_choices(calibrate: Sequence[str] | None, keep_tied: bool, pad_to_multiple_of: int | None) -> None:
-    """Find out before any work whether the choices go together.
+    """Check before any work that the choices are compatible.
 
     Raises
     ------
@@ -71,21 +71,22 @@ def rearrange_to_folder(
     out
         The new folder; see `save_model`.
     calibrate
-        Texts to calibrate the output on; none leaves it as it is.
+        Texts to calibrate the output on; without any it stays as it is.
     progress
-        Told about each step.
+        Called with each step.
     dequantize
-        Turn a quantised model into one with plain weights; else its body stays as it is, and it cannot be calibrated.
+        Turn a quantised model into one with plain weights. Otherwise its body stays as it is, and calibration is
+        refused.
     special_tokens
-        "keep": add the source's control tokens to the target, with their rows, so that chat template, eos and pad stay
-        what they were; "target": only the target's own. Without a choice, "keep" for a model with a chat template.
+        "keep": add the source's control tokens to the target, with their rows, so that chat template, eos and pad do
+        not change. "target": only the target's own. The default is "keep" for a model with a chat template.
 
     Returns
     -------
     dict
-        `vocab_size` (rows of the matrices), `streamed` (whether the model never was in memory), `special_tokens`
-        ("keep" or "target"), `added_tokens` (how many the target got), `lost` (what the source had and the folder has
-        not, a sentence each) and, where it was asked for, `calibration`.
+        `vocab_size` (rows of the matrices), `streamed` (true if the model was never in memory), `special_tokens`
+        ("keep" or "target"), `added_tokens` (how many were added to the target), `lost` (what the source had and the
+        folder lacks, one sentence each) and, if it was asked for, `calibration`.
 
     Raises
     ------
@@ -100,17 +101,18 @@ def rearrange_to_folder(
     if kept == "keep":
         lexicon, target = keep_special_tokens(lexicon, source, target)
     result: dict[str, Any] = {"special_tokens": kept, "added_tokens": target.size - size_before}
-    quantised = _quantization_of(model)
+    folder = files_of(model)
+    quantised = quantization_of(folder)
     if quantised is not None and calibrate and not dequantize:
-        raise InputError(f"The model is quantised ({method_of(quantised)}); to calibrate it, dequantize it.")
+        raise InputError(f"The model is quantised ({method_of(quantised)}); to calibrate it, also dequantize it.")
     in_memory = bool(calibrate) or (dequantize and quantised is not None)
-    heads = further_heads(files_of(model)) if in_memory else []
+    heads = further_heads(folder) if in_memory else []
     if heads:
         raise InputError(
             f"The model has {len(heads)} tensors that predict further tokens (the first is {heads[0]}). transformers "
             "does not load them, so the new model would lack them; rearrange it without calibrate and dequantize."
         )
-    shards = None if in_memory else _shards_of(model)
+    shards = None if in_memory else Shards.open(folder)
     if shards is not None:
         choices = (seed, keep_tied, pad_to_multiple_of)
         size = rearrange_files(shards, lexicon, source, target, out, *choices, card, progress)
@@ -134,21 +136,5 @@ def rearrange_to_folder(
 
 
 def _lost(out: Path) -> list[str]:
-    said: dict[str, Any] = json.loads((out / "tokalign.json").read_text(encoding="utf-8"))
-    return list(said.get("lost", ()))
-
-
-def _quantization_of(model: str) -> dict[str, Any] | None:
-    try:
-        return quantization_of(files_of(model))
-    except InputError:
-        return None
-
-
-def _shards_of(model: str) -> Shards | None:
-    """Open a model's files; None where they are not to be had (loading it will say why) or not safetensors."""
-    try:
-        folder = files_of(model)
-    except InputError:
-        return None
-    return Shards.open(folder)
+    provenance: dict[str, Any] = json.loads((out / "tokalign.json").read_text(encoding="utf-8"))
+    return list(provenance.get("lost", ()))

@@ -1,16 +1,17 @@
-"""Checks of a tokenizer: does text survive it, can its tokens come out of it, does its chat template work.
+"""Checks of a tokenizer: round trips of text, tokens that no text gives, the chat template, what the source had.
 
-A token is unreachable when no text gives it (Land and Bartolo 2024, "Fishing for Magikarp", section 2): its row is
-never read and never trained. Two causes are told apart: the merges cannot make it, or normaliser and pre-tokenizer cut
-the text before the merges see it whole. Parts of characters cannot be tried as text and are tried on the merges alone;
-SentencePiece's byte tokens and bytes that no UTF-8 text holds are expected not to come.
+A token is unreachable if no text gives it (Land and Bartolo 2024, "Fishing for Magikarp", section 2): its row is never
+read and never trained. There are two causes: the merges cannot make it, or normaliser and pre-tokenizer cut the text
+before the merges. Parts of characters are no text and are tried on the merges alone. SentencePiece's byte tokens, and
+bytes that no UTF-8 text contains, are expected to be unreachable.
 
 Measured on packaged tokenizers: none in SmolLM2's, GPT-2's, Llama 3's, Tekken and Mistral's; 4 in Gemma 3's (0.002 %),
-221 in Pythia's (0.4 %, white space that added tokens take), 1,909 in Qwen2's (1.3 %, letters that NFC takes apart).
+221 in Pythia's (0.4 %, white space that added tokens match), 1,909 in Qwen2's (1.3 %, letters that NFC decomposes).
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -40,7 +41,7 @@ PROBES = {
 }
 UNREACHABLE_WARN, UNREACHABLE_FAIL = 0.02, 0.1
 """Shares of the vocabulary. The worst of the tokenizers above has 1.3 %; a tenth means lost merges or normaliser."""
-# after a line end there is no dummy space; "a" before makes a WordPiece go on, "a" behind keeps `</w>` away
+# no dummy space follows a line end; "a" before continues a WordPiece, "a" after prevents `</w>`
 _CONTEXTS = (("", ""), ("\n", ""), ("a", ""), ("", "a"), ("a", "a"))
 _MARK = re.compile(r"<[^\s<>]{1,40}>")
 _EXAMPLES = 5
@@ -51,7 +52,7 @@ def round_trips(case: FolderCase) -> Finding:
     changed: list[str] = []
     lost: list[str] = []
     for name, probe in PROBES.items():
-        # SentencePiece writes a space as this mark and cannot tell them apart; that is no fault of a folder
+        # SentencePiece writes a space as this mark and cannot distinguish them; that is no fault of a folder
         text = probe.replace("▁", " ") if case.vocabulary.kind == "sentencepiece" else probe
         back = case.vocabulary.decode(case.vocabulary.encode([probe])[0])
         if back != text:
@@ -62,12 +63,12 @@ def round_trips(case: FolderCase) -> Finding:
         return Finding("round trips", "fail", evidence, "The tokenizer loses text; use its own files, whole.", values)
     if changed:
         evidence = f"{len(changed)} of {len(PROBES)} texts come back with other spaces or forms: {', '.join(changed)}."
-        return Finding("round trips", "warn", evidence, "Its normaliser does that; mind it in code.", values)
+        return Finding("round trips", "warn", evidence, "Its normaliser does that; code may change.", values)
     return Finding("round trips", "ok", f"All {len(PROBES)} texts come back as they were.", values=values)
 
 
 def _letters(text: str) -> str:
-    """Return what is left of a text when spaces, case and Unicode form do not count."""
+    """Return a text without spaces, case and Unicode form."""
     return "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -90,7 +91,7 @@ def unreachable_tokens(case: FolderCase) -> Finding:
         "unreachable tokens",
         severity,
         f"{several(n, 'token')} ({percent(share)}) cannot come out of any text: {len(unmade):,} the merges cannot "
-        f"make, {len(cut):,} are cut before the merges, {len(broken):,} are parts of characters that they cannot make; "
+        f"make, {len(cut):,} are cut before the merges, {len(broken):,} are parts of characters that they cannot make. "
         f"{len(expected):,} single bytes are not expected to.",
         ""
         if severity == "ok"
@@ -115,8 +116,8 @@ def _spelled(vocabulary: Vocabulary) -> tuple[dict[int, str], list[int]]:
 def _never_seen(vocabulary: Vocabulary, texts: dict[int, str]) -> list[int]:
     """Tokens that the tokenizer gives for their own text in no context."""
     left = list(texts)
-    for before, behind in _CONTEXTS:
-        encoded = vocabulary.encode([before + texts[i] + behind for i in left])
+    for before, after in _CONTEXTS:
+        encoded = vocabulary.encode([before + texts[i] + after for i in left])
         left = [i for i, found in zip(left, encoded, strict=True) if i not in found]
     return left
 
@@ -138,17 +139,30 @@ def chat_template(case: FolderCase) -> Finding:
         prompt = vocabulary.tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program: it may fail in any way
         evidence = f"It does not render: {type(error).__name__}: {str(error)[:200]}."
-        return Finding("chat template", "fail", evidence, "Take it out, or use one for this tokenizer.")
+        return Finding("chat template", "fail", evidence, "Remove it, or use one for this tokenizer.")
     marks = sorted(set(_MARK.findall(text + prompt)))
     pieces = {mark: len(vocabulary.tokenizer.encode(mark, add_special_tokens=False)) for mark in marks}
     split = [mark for mark, n in pieces.items() if n != 1]
     values = {"marks": pieces}
     if "Hello" not in text or "Goodbye" not in text:
-        evidence = "It renders, but leaves out what was said."
+        evidence = "It renders, but leaves out a message."
         return Finding("chat template", "fail", evidence, "Use a template for this tokenizer.", values)
     if split:
         evidence = f"It writes {', '.join(f'{mark} ({pieces[mark]} tokens)' for mark in split[:5])}: not one id each."
         advice = "Add them to the tokenizer as special tokens, or use a template that it has the marks for."
         return Finding("chat template", "fail", evidence, advice, values)
-    said = f"its marks are single ids: {' '.join(marks)}" if marks else "it writes no marks"
-    return Finding("chat template", "ok", f"It renders; {said}.", values=values)
+    about_marks = f"its marks are single ids: {' '.join(marks)}" if marks else "it writes no marks"
+    return Finding("chat template", "ok", f"It renders; {about_marks}.", values=values)
+
+
+def carried_over(case: FolderCase) -> Finding:
+    """Whether chat template and special tokens of the source are kept, by the folder's `tokalign.json`."""
+    try:
+        provenance = json.loads((case.folder / "tokalign.json").read_text(encoding="utf-8"))
+        lost = [str(sentence) for sentence in provenance.get("lost", ())]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return Finding("carried over", "not verified", "The folder does not record what it was made from.")
+    if not lost:
+        return Finding("carried over", "ok", "Nothing of its source is recorded as lost.")
+    advice = "Rearrange again with special_tokens='keep'."
+    return Finding("carried over", "warn", " ".join(lost), advice, {"lost": lost})

@@ -1,9 +1,8 @@
-"""Which of a model's tensors have a row for each token.
+"""Find the tensors of a model that have one row per token.
 
-Input embedding and head (with its bias) are those that transformers names. A model may have more: Gemma 3n and 4 embed
-each token again for every layer, DeepSeek V4 keeps a table of experts for each token. No list of names knows them all,
-but the architecture does: the same model is made again on the meta device with a larger vocabulary, and what grew is
-what follows the vocabulary.
+transformers names the input embedding and the head (with its bias). A model may have more: Gemma 3n and 4 embed each
+token again for every layer, DeepSeek V4 has a table of experts for each token. No list of names is complete. So the
+same model is made again on the meta device with a larger vocabulary, and the tensors that grew depend on its size.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _NEAR = 0.1  # a further vocabulary's size differs by less than this share (Gemm
 
 
 def vocabulary_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
-    """Return the parameters with a row a token: "input", "output" (the same where tied) and "bias" of the head."""
+    """Return the parameters with one row per token: "input", "output" (the same if tied) and the head's "bias"."""
     head = model.get_output_embeddings()
     found = {"input": model.get_input_embeddings().weight}
     if head is not None:
@@ -35,7 +34,7 @@ def vocabulary_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Paramete
 
 
 def further_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Return parameters and buffers with a row a token that `vocabulary_parameters` does not, by name.
+    """Return by name the parameters and buffers with one row per token that `vocabulary_parameters` does not name.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ def further_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     Raises
     ------
     InputError
-        When a tensor follows the vocabulary in another dimension than its first.
+        When a tensor depends on the vocabulary's size in another dimension than its first.
     """
     known = {id(parameter) for parameter in vocabulary_parameters(model).values()}
     grown = {name: tensor.shape for name, tensor in _tensors(_with_more_tokens(model))}
@@ -61,15 +60,15 @@ def further_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
             continue
         if len(larger) != tensor.dim() or larger[1:] != tensor.shape[1:]:
             raise InputError(
-                f"The model's tensor {name}, of shape {tuple(tensor.shape)}, follows the vocabulary in a way that "
-                "cannot be moved to another; use another model."
+                f"The model's tensor {name}, of shape {tuple(tensor.shape)}, depends on the vocabulary in a way "
+                "that cannot be moved to another; use another model."
             )
         found[name] = tensor
     return found
 
 
 def vocabulary_sizes(config: Any) -> list[str]:
-    """Names in a text configuration of sizes that are the vocabulary's or almost, such as `vocab_size`."""
+    """Names of the sizes in a text configuration that are near the vocabulary's, such as `vocab_size`."""
     rows = config.vocab_size
     return [
         name
@@ -84,7 +83,7 @@ def names_in_model(model: PreTrainedModel, tensor: torch.Tensor) -> list[str]:
 
 
 def set_tensor(model: PreTrainedModel, name: str, value: torch.Tensor) -> None:
-    """Put another tensor in the place of a parameter or buffer."""
+    """Replace a parameter or buffer by another tensor."""
     place, _, last = name.rpartition(".")
     module = model.get_submodule(place)
     old = getattr(module, last)

@@ -206,14 +206,8 @@ class Vocabulary:
 class Overlap:
     """How much of the target vocabulary the source has.
 
-    Attributes
-    ----------
-    target_size : int
-        Distinct ids of the target tokenizer.
-    raw_count : int
-        Target tokens whose string is in the source vocabulary (the papers' count).
-    bytes_count : int
-        Target tokens whose bytes the source has, and control tokens with the same string.
+    `target_size` is the number of distinct target ids. `raw_count` are target tokens whose string is in the source
+    vocabulary (the papers' count); `bytes_count` those whose bytes are, and control tokens with the same string.
     """
 
     target_size: int

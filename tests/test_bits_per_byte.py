@@ -109,6 +109,15 @@ def test_every_architecture_here_is_scored_in_blocks(kind: str) -> None:
     assert Head(tiny_model(kind, VOCABULARY.size)).in_chunks
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_in_another_dtype_is_scored_in_blocks(dtype: torch.dtype) -> None:
+    model = tiny_model("llama", VOCABULARY.size)
+    wanted = bits_per_byte(model, VOCABULARY, DOCUMENTS).bits_per_byte
+    model.to(dtype)
+    assert Head(model).in_chunks
+    assert bits_per_byte(model, VOCABULARY, DOCUMENTS).bits_per_byte == pytest.approx(wanted, rel=1e-2)
+
+
 def test_a_head_that_is_not_understood_falls_back_to_the_models_own_logits() -> None:
     model = tiny_model("llama", VOCABULARY.size)
     plain = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)

@@ -260,7 +260,7 @@ def test_the_packaged_model_is_sound_and_so_is_what_we_make_of_it(small_pair: To
     result = run_json("check", "smollm2-135m")
     assert result["verdict"] == "ok"
     assert {finding["severity"] for finding in result["findings"]} == {"ok", "not verified"}
-    assert len(result["findings"]) == 14
+    assert len(result["findings"]) == 15
     lexicon = align(small_pair, "anchored").lexicon
     made = rearrange_to_folder(
         "smollm2-135m", lexicon, small_pair.source, small_pair.target, tmp_path / "m", pad_to_multiple_of=1000

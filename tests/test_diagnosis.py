@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_lexicon_scores import map_to_most_frequent
-from tiny import tiny_model, tiny_tokenizer, tiny_vocabulary
+from tiny import WORDS, tiny_model, tiny_tokenizer, tiny_vocabulary
 from typer.testing import CliRunner
 
 from tokalign_lab import catalog
@@ -288,6 +288,23 @@ def test_the_command_prints_verdict_and_evidence(tmp_path: Path, small_pair: Tok
     assert "poor  hubs: 32,000 aligned tokens chose 1 different source" in plain.stdout
     as_json = CliRunner().invoke(app, ["diagnose", str(path), "--json"])
     assert json.loads(as_json.stdout.splitlines()[-1])["verdict"] == "poor"
+
+
+def test_the_command_examines_the_moved_model(tmp_path: Path) -> None:
+    moved, path, text = tmp_path / "moved", tmp_path / "l.parquet", tmp_path / "text.txt"
+    tokenizer = tiny_tokenizer(300, bos="<s>")
+    tokenizer.save_pretrained(moved)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, str(moved))
+    tiny_model("llama", vocabulary.size).save_pretrained(moved)
+    rows = LexiconRows(vocabulary.size)
+    rows.fill(np.flatnonzero(~vocabulary.is_hole), "mean")
+    made_of(rows, vocabulary, vocabulary).save(path)
+    text.write_text(WORDS * 40, encoding="utf-8")
+    done = CliRunner().invoke(app, ["diagnose", str(path), "--moved", str(moved), "--text", str(text), "--json"])
+    findings = {one["name"]: one for one in json.loads(done.stdout.splitlines()[-1])["findings"]}
+    assert {"lengths of new rows", "wrong predictions"} <= findings.keys()
+    assert findings["breaker tokens"]["severity"] == "ok"
+    assert findings["breaker tokens"]["values"]["contexts"] > 0
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "other parquet"])

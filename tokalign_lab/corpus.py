@@ -62,6 +62,11 @@ class Corpus:
         """Hash of text and tokenizer, as hex."""
         return hash_of([self.text_hash.encode(), self.vocabulary_fingerprint.encode()])
 
+    @property
+    def document_of(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number of the document that each token is in, int64 (tokens,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
     def counts(self, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Count how often each id occurs in the text: shape (size,), int64."""
         return np.bincount(self.ids, minlength=size).astype(np.int64)

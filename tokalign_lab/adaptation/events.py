@@ -29,6 +29,7 @@ from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage
 from tokalign_lab.documents import Document
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
+from tokalign_lab.evaluation.head import evaluation_mode
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -247,19 +248,13 @@ def continue_text(model: PreTrainedModel, vocabulary: Vocabulary, prompt: str, t
     ids = [*([] if bos is None else [bos]), *vocabulary.encode([prompt])[0].tolist()]
     if not ids:
         return ""
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model), torch.inference_mode():
         inputs = torch.tensor([ids], device=model.get_input_embeddings().weight.device)
-        pad = vocabulary.roles.get("pad", vocabulary.roles.get("eos", 0))
-        with torch.inference_mode():
-            made = model.generate(
-                inputs,
-                attention_mask=torch.ones_like(inputs),
-                max_new_tokens=tokens,
-                do_sample=False,
-                pad_token_id=pad,
-            )
-    finally:
-        model.train(was_training)
+        made = model.generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=tokens,
+            do_sample=False,
+            pad_token_id=vocabulary.roles.get("pad", vocabulary.roles.get("eos", 0)),
+        )
     return vocabulary.decode(made[0, len(ids) :].tolist())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tokalign_lab.evaluation.head import evaluation_mode
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -78,12 +79,8 @@ def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe])
     probes
         What to ask.
     """
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         found = [one for batch in _batches(probes, model) for one in _ask(model, vocabulary, batch)]
-    finally:
-        model.train(was_training)
     n_bytes = sum(len(probe.answer.encode()) for probe in probes)
     bits = sum(nats for _, nats in found) / math.log(2)
     return Answers(tuple(right for right, _ in found), bits / n_bytes if n_bytes else math.nan)

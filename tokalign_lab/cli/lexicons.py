@@ -181,14 +181,23 @@ def diagnose(
     model: Annotated[
         str | None, typer.Option("--model", help="The source model; finds rows that rest on zero or untrained ones.")
     ] = None,
+    moved: Annotated[
+        str | None,
+        typer.Option("--moved", help="A model made from this lexicon; finds new rows that behave unlike trained ones."),
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="With --moved: its held-out part is read.")] = None,
 ) -> Any:
     """Say whether a lexicon is good, usable or poor, and why."""
+    from tokalign_lab.documents import read_parts
     from tokalign_lab.evaluation.diagnosis import diagnose as run
     from tokalign_lab.model.load import load_model
     from tokalign_lab.pipeline import open_lexicon
 
     table, source, target = open_lexicon(lexicon)
-    diagnosis = run(table, source, target, model=load_model(model, device="cpu", dtype="auto") if model else None)
+    read = TextSettings.from_dict(table.provenance.get("split", {}) | {"text": text or ["default"]})
+    documents = read_parts(read, ("held_out",))[1] if moved else ()
+    models = [load_model(name, device="cpu", dtype="auto") if name else None for name in (model, moved)]
+    diagnosis = run(table, source, target, model=models[0], moved=models[1], documents=documents)
     result = {"lexicon": str(lexicon), **diagnosis.to_dict()}
 
     def show() -> None:

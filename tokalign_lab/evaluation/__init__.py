@@ -1,1 +1,1 @@
-"""What can be measured: lexicon scores, held-out twins, bits per byte."""
+"""Measurements: lexicon scores, held-out shared tokens, diagnosis, bits per byte, tasks, advice."""

@@ -1,19 +1,19 @@
-"""Is a swap worth it? What the target tokenizer saves on a text, what the move costs, and a verdict by stated rules.
+"""Is a swap worth it? What the target tokenizer saves on a text, what the swap costs, and a verdict by stated rules.
 
-A swap pays on a slice of the text when
+A swap pays on a slice of the text if
 
 1. the slice needs at least `LEAST_SAVED` fewer tokens, and
-2. generation becomes faster, in bytes per second, by at least the largest factor by which measured runs of such a move
+2. generation gets faster, in bytes per second, by at least the largest factor by which measured runs of such a swap
    stay above the source model in bits per byte after recovery.
 
-So what is lost in quality must be paid for by time: seconds per byte times bits per byte must not rise. The speed-up
-has a range, of the quartiles of the timed steps: a swap pays when the low end reaches the largest measured loss, and
-may pay when only the high end reaches the smallest one. Losses were measured after small budgets of recovery; more text
-may lower them, and nothing here assumes that. A slice of fewer than `LEAST_BYTES` bytes decides nothing.
+So lost quality must be paid for by time: seconds per byte times bits per byte must not rise. The speed-up is a range
+(the quartiles of the timed steps): a swap pays if its low end reaches the largest measured loss, and may pay if only
+its high end reaches the smallest one. Losses were measured after small budgets of recovery; more text may lower them,
+which is not assumed here. A slice of fewer than `LEAST_BYTES` bytes is not judged.
 
 - "swap": it pays on every slice.
 - "swap for some": it pays on some slices.
-- "extend": it pays on none, some slices need at least `LEAST_SAVED` fewer tokens, and new tokens are used in them.
+- "extend": it pays on none, some slices need at least `LEAST_SAVED` fewer tokens, and they use new tokens.
 - "do not swap": anything else.
 """
 
@@ -33,24 +33,17 @@ from tokalign_lab.vocabulary import shared_tokens
 
 LEAST_SAVED = 0.1
 LEAST_BYTES = 1_000
-_MOST = 0.9  # of the occurrences of new tokens that an extension should keep
+_MOST = 0.9  # share of the uses of new tokens that an extension should cover
 
 ALL = "all"
-"""The name of the line that sums all slices; it decides nothing."""
+"""Name of the sum of all slices, which has no part in the verdict."""
 
 
 @dataclass(frozen=True)
 class SliceCounts:
-    """One slice of a text in both tokenizations.
+    """Numbers of UTF-8 bytes and tokens of one slice of a text.
 
-    Attributes
-    ----------
-    slice : str
-        Its name.
-    n_bytes, source_tokens, target_tokens : int
-        UTF-8 bytes, and tokens by each tokenizer.
-    new_tokens, new_bytes : int
-        Target tokens, and their bytes, whose bytes no source token spells: their rows are made, not copied.
+    `new_tokens` and `new_bytes` count target tokens that no source token spells: their rows are made, not copied.
     """
 
     slice: str
@@ -62,12 +55,12 @@ class SliceCounts:
 
     @property
     def saved(self) -> float:
-        """Share of the source's tokens that the target does not need; negative where it needs more."""
+        """Share of tokens that the target saves; negative if it needs more."""
         return 1 - self.target_tokens / self.source_tokens
 
     @property
     def factor(self) -> float:
-        """Bytes per token of the target over those of the source."""
+        """Bytes per token of the target over bytes per token of the source."""
         return self.source_tokens / self.target_tokens
 
 
@@ -80,11 +73,11 @@ class TextCounts:
     slices : tuple of SliceCounts
         By number of bytes, most first.
     of_target : np.ndarray
-        int64 (documents' slices, target size): how often each target token is in each slice.
+        int64 (slices, target size): uses of each target token in each slice.
     is_new : np.ndarray
-        bool (target size,): text tokens whose bytes no source token spells.
+        bool (target size,): text tokens that no source token spells.
     is_text : np.ndarray
-        bool (target size,): tokens that stand for text, not for a role.
+        bool (target size,): tokens of text, not special tokens.
     """
 
     slices: tuple[SliceCounts, ...]
@@ -94,7 +87,7 @@ class TextCounts:
 
     @property
     def unseen(self) -> int:
-        """Text tokens of the target that the text never shows."""
+        """Number of the target's text tokens that are not in the text."""
         return int((self.is_text & (self.of_target.sum(axis=0) == 0)).sum())
 
     @property
@@ -104,7 +97,7 @@ class TextCounts:
         return SliceCounts(ALL, *(sum(getattr(one, name) for one in self.slices) for name in fields))
 
     def most_used_new(self, slices: Sequence[str]) -> int:
-        """Count the new tokens that make 90 % of all occurrences of new tokens in some slices."""
+        """Count the new tokens that make up 90 % of all uses of new tokens in some slices."""
         rows = [place for place, one in enumerate(self.slices) if one.slice in slices]
         counts = np.sort(self.of_target[rows].sum(axis=0)[self.is_new])[::-1].cumsum()
         return int(np.searchsorted(counts, _MOST * counts[-1])) + 1 if counts.size and counts[-1] else 0
@@ -112,35 +105,33 @@ class TextCounts:
 
 @dataclass(frozen=True)
 class SliceAdvice:
-    """What a swap gives and costs on one slice.
+    """Gains and costs of a swap on one slice.
 
     Attributes
     ----------
     counts : SliceCounts
         Bytes and tokens.
     source_speed, target_speed : float
-        Bytes per second of generation, batch 1.
+        Bytes per second of generation, batch size 1.
     faster : tuple of float
-        Low end, middle and high end of bytes per second after the swap over those before.
+        Low, middle and high estimate of bytes per second after the swap over before.
     context_gained : int or None
-        Bytes by which the model's longest context grows; None where the model names no longest context.
+        Bytes by which the model's longest context grows; None if the model has no limit.
     right_after, recovered : ExpectedLoss
         Bits per byte over the untuned source, and over the source tuned on the same bytes.
-    verdict : str
-        "pays", "may pay", "does not pay" or "too little text".
     """
 
     counts: SliceCounts
     source_speed: float
     target_speed: float
-    faster: tuple[float, float, float]
+    faster: tuple[float, ...]
     context_gained: int | None
     right_after: ExpectedLoss
     recovered: ExpectedLoss
 
     @property
     def verdict(self) -> str:
-        """By the rules of this module."""
+        """By the rules of this module: "pays", "may pay", "does not pay" or "too little text"."""
         if self.counts.n_bytes < LEAST_BYTES:
             return "too little text"
         if self.counts.saved < LEAST_SAVED or self.faster[2] < self.recovered.low:
@@ -154,24 +145,19 @@ class SliceAdvice:
             "saved": self.counts.saved,
             "source_bytes_per_second": self.source_speed,
             "target_bytes_per_second": self.target_speed,
-            "faster": list(self.faster),
+            "faster": self.faster,
             "context_gained_bytes": self.context_gained,
-            "loss_right_after": self.right_after.to_dict(),
-            "loss_recovered": self.recovered.to_dict(),
+            "loss_right_after": asdict(self.right_after),
+            "loss_recovered": asdict(self.recovered),
             "verdict": self.verdict,
         }
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Weights of the model before and after the swap.
+    """Number of weights before and after the swap, and their bytes in the dtype of the saved model.
 
-    Attributes
-    ----------
-    source_weights, target_weights : int
-        All weights; after the swap input embedding and head are apart, as `rearrange` saves them by default.
-    source_bytes, target_bytes : int
-        The same in the number format that the model is saved in.
+    After the swap input embedding and head are untied, as `rearrange` saves them by default.
     """
 
     source_weights: int
@@ -182,18 +168,9 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Advice:
-    """Whether a swap is worth it.
+    """Verdict ("swap", "swap for some", "extend" or "do not swap"), its reason in one sentence, and what it rests on.
 
-    Attributes
-    ----------
-    verdict : str
-        "swap", "swap for some", "extend" or "do not swap".
-    reason : str
-        One sentence.
-    slices : tuple of SliceAdvice
-        By number of bytes, most first.
-    total : SliceAdvice
-        All slices together.
+    `slices` are in order of their bytes, most first; `total` is all slices together.
     """
 
     verdict: str
@@ -205,7 +182,7 @@ class Advice:
     step: StepTime
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: verdict, reason, slices and their sum, rows, weights and times."""
+        """Plain JSON values: verdict, reason, slices and their sum, rows, weights and times."""
         return {
             "verdict": self.verdict,
             "reason": self.reason,
@@ -219,7 +196,7 @@ class Advice:
                 "new_share_of_text_bytes": self.total.counts.new_bytes / self.total.counts.n_bytes,
             },
             "sizes": asdict(self.sizes),
-            "step": self.step.to_dict(),
+            "step": asdict(self.step),
             "rules": {"least_saved": LEAST_SAVED, "least_bytes": LEAST_BYTES},
         }
 
@@ -240,14 +217,12 @@ def count_text(pair: TokenizedPair) -> TextCounts:
     names = np.array([document.slice for document in pair.documents])
     found, rows = [], []
     for name in dict.fromkeys(names.tolist()):
-        places = np.flatnonzero(names == name)
-        counts = np.zeros(target.size, np.int64)
-        for place in places.tolist():
-            counts += np.bincount(pair.target_corpus[place], minlength=target.size)
-        source_tokens = int(np.diff(pair.source_corpus.offsets)[places].sum())
-        n_bytes = int(pair.source_corpus.byte_lengths[places].sum())
+        here = names == name
+        counts = np.bincount(pair.target_corpus.ids[here[pair.target_corpus.document_of]], minlength=target.size)
+        source_tokens = int(np.diff(pair.source_corpus.offsets)[here].sum())
         if not source_tokens or not counts.sum():  # a tokenizer may drop white space
             continue
+        n_bytes = int(pair.source_corpus.byte_lengths[here].sum())
         new = (int(counts[is_new].sum()), int((counts * lengths)[is_new].sum()))
         found.append(SliceCounts(name, n_bytes, source_tokens, int(counts.sum()), *new))
         rows.append(counts)
@@ -267,15 +242,15 @@ def advise(source: str, target: str, text: TextCounts, step: StepTime, sizes: Si
     Parameters
     ----------
     source, target
-        Names of the model and of the target tokenizer, by which measured runs are found.
+        Names of the model and of the target tokenizer, to find measured runs.
     text
-        Of `count_text`.
+        From `count_text`.
     step
-        Of `time_step`, for a head with the target's rows.
+        From `time_step`, for a head with the target's rows.
     sizes
         Weights before and after.
     context
-        Positions of the model's longest context; None where it names none.
+        Number of positions of the model; None if it has no limit.
     """
 
     def judge(counts: SliceCounts) -> SliceAdvice:
@@ -284,11 +259,7 @@ def advise(source: str, target: str, text: TextCounts, step: StepTime, sizes: Si
             counts=counts,
             source_speed=per_token[0] / step.source[1],
             target_speed=per_token[1] / step.target[1],
-            faster=(
-                counts.factor * step.source[0] / step.target[2],
-                counts.factor * step.source[1] / step.target[1],
-                counts.factor * step.source[2] / step.target[0],
-            ),
+            faster=tuple(counts.factor * old / new for old, new in zip(step.source, step.target[::-1], strict=True)),
             context_gained=None if context is None else round(context * (per_token[1] - per_token[0])),
             right_after=expected_loss(source, target, counts.slice, recovered=False),
             recovered=expected_loss(source, target, counts.slice, recovered=True),
@@ -310,7 +281,7 @@ def _verdict(text: TextCounts, slices: list[SliceAdvice]) -> tuple[str, str]:
         )
         if len(pays) == len(slices):
             return "swap", f"Swap for {_names(pays)}: {paid}."
-        return "swap for some", f"Swap only if the model is for {_names(pays)}: {paid}; elsewhere that is not sure."
+        return "swap for some", f"Swap only if the model is for {_names(pays)}: {paid}; elsewhere that is uncertain."
     saving = [one for one in slices if one.counts.saved >= LEAST_SAVED]
     if not saving:
         best = max(slices, key=lambda one: one.counts.saved)

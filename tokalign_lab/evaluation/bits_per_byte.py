@@ -1,20 +1,15 @@
-"""Bits per UTF-8 byte: how well a model predicts a text, whatever tokenizer it reads it with.
+"""Bits per UTF-8 byte: how well a model predicts a text, comparable between tokenizers.
 
-    bits per byte = sum over tokens of -log2 p(token | what stands before it) / UTF-8 bytes of the text
+    bits per byte = sum over tokens of -log2 p(token | tokens before it) / UTF-8 bytes of the text
 
-The sum over the tokens of a text is the cost of the text itself, so two models with different vocabularies can be
-compared, which perplexity per token cannot. That holds only where the tokens spell the text. Each byte that they do
-not spell (unknown characters, dropped spaces or case; `spelled.py`) costs 8 bits more, as if it were sent as it is, so
-that a tokenizer cannot win by leaving out what is hard (docs/decisions/0013).
+The sum over the tokens is the cost of the text itself, so models with different vocabularies can be compared;
+perplexity per token cannot do that. It holds only where the tokens spell the text. Each byte that they do not spell
+(unknown characters, dropped spaces or case; `spelled.py`) costs 8 bits more, as if it were sent unencoded, so that a
+tokenizer gains nothing by dropping what is hard (docs/decisions/0015).
 
-Every token is scored exactly once. Each document stands alone and is read in windows; a window begins with the
-vocabulary's bos (else eos), which is not scored, and a later window repeats the last quarter of the one before as
-context, not scored either.
-
-Rows that the model has beyond its tokenizer (padding) take part in the softmax, as they do when it writes: what
-probability they take is lost, and counts. `model/rows.py` bounds it for padding of ours.
-
-Logits are made a few rows at a time from the body's output, so that a vocabulary of 262k needs tens of megabytes.
+Each token is scored once. Each document is read by itself, in windows. A window begins with bos (else eos); later
+windows repeat the last quarter of the window before as context. Neither is scored. Rows beyond the tokenizer (padding)
+take part in the softmax, as in generation, so the probability they take counts as lost.
 """
 
 from __future__ import annotations
@@ -23,7 +18,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import Head
+from tokalign_lab.evaluation.head import Head, evaluation_mode
 from tokalign_lab.evaluation.spelled import unspelled_bytes
 from tokalign_lab.progress import Progress
 from tokalign_lab.vocabulary import Vocabulary
@@ -43,25 +37,25 @@ if TYPE_CHECKING:
 _LOGITS_BYTES = 64_000_000  # of one block of float32 logits
 _CONTEXT_SHARE = 0.25
 ESCAPE_BITS = 8
-"""What a byte costs that the tokens do not spell: itself."""
+"""Cost of a byte that the tokens do not spell."""
 
 
 @dataclass(frozen=True)
 class BitsPerByte:
-    """The result.
+    """Bits per byte of a text.
 
     Attributes
     ----------
     bits_per_byte : float
         Over all documents together.
     bytes, tokens, documents : int
-        What was scored; empty documents are not counted.
+        Amount of text scored, without empty documents.
     by_slice : dict[str, float]
         Bits per byte of each slice ("prose", "code", a language).
     bytes_by_slice : dict[str, int]
         UTF-8 bytes of each slice.
     unspelled_bytes : int
-        How many of `bytes` the tokens do not spell; each costs `ESCAPE_BITS`, which the figures above include.
+        Bytes that the tokens do not spell; each costs `ESCAPE_BITS`, included in the figures above.
     """
 
     bits_per_byte: float
@@ -74,7 +68,7 @@ class BitsPerByte:
 
     @property
     def unspelled_share(self) -> float:
-        """Share of the text's bytes that the tokens do not spell, 0 to 1."""
+        """Share of bytes that the tokens do not spell, 0 to 1."""
         return self.unspelled_bytes / self.bytes
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,11 +76,20 @@ class BitsPerByte:
         return {**asdict(self), "unspelled_share": self.unspelled_share}
 
 
+Ids = Sequence[int] | np.ndarray[Any, Any]
+Input = tuple[Ids, Sequence[tuple[int, Ids]]]
+"""Ids to read, and the answers to score: the position before each answer's first token, and its tokens."""
+
+
 @dataclass(frozen=True)
 class _Window:
     document: int
-    ids: np.ndarray[Any, Any]  # prefix, context, then the tokens to score
-    scored: int  # how many at the end are scored
+    ids: np.ndarray[Any, Any]  # bos, context, then the tokens to score
+    scored: int  # number of tokens to score, at the end
+
+    @property
+    def input(self) -> Input:
+        return self.ids, [(len(self.ids) - self.scored - 1, self.ids[-self.scored :])]
 
 
 def bits_per_byte(
@@ -106,49 +109,48 @@ def bits_per_byte(
     vocabulary
         Its tokenizer.
     documents
-        Texts; each is scored by itself. Lone surrogates (invalid UTF-8 that was let through) count as U+FFFD.
+        Texts, each scored by itself. Lone surrogates (invalid UTF-8) count as U+FFFD.
     window
-        Longest input in tokens, prefix included; no longer than the model has positions.
+        Longest input in tokens, bos included; at most the model's number of positions.
     batch_tokens
         About how many tokens go through the model at once.
     progress
-        Told the share of the tokens that are scored.
+        Receives the share of tokens scored.
 
     Raises
     ------
     InputError
-        When there is no text, the window is shorter than two tokens, or the ids do not fit the model.
+        If there is no text, the window is shorter than two tokens, or the ids do not fit the model.
     """
     if window < 2:
         raise InputError(f"A window of {window} tokens holds nothing to score; use at least 2.")
-    window = _fitting(window, model)
     texts = [_clean(document.text) for document in documents]
     sizes = np.array([len(text.encode("utf-8")) for text in texts], dtype=np.int64)
     if not sizes.sum():
         raise InputError("There is no text to score: every document is empty.")
     encoded = vocabulary.encode(texts)
-    _check_ids(model, vocabulary, encoded)
-    windows = _all_windows(vocabulary, encoded, window)
+    windows = _all_windows(model, vocabulary, encoded, window)
     nats = np.zeros(len(documents))
     total, done = sum(part.scored for part in windows), 0
     with scoring(model) as score:
         for batch in _batches(windows, batch_tokens):
-            for part, value in zip(batch, score(batch), strict=True):
+            for part, (value,) in zip(batch, score([part.input for part in batch]), strict=True):
                 nats[part.document] += value
                 done += part.scored
             if progress is not None:
                 progress(done / max(total, 1), "scoring text")
-    unspelled = np.array(list(map(unspelled_bytes, repeat(vocabulary), texts, encoded)), dtype=np.int64)
+    pairs = zip(texts, encoded, strict=True)
+    unspelled = np.array([unspelled_bytes(vocabulary, text, ids) for text, ids in pairs], dtype=np.int64)
     bits = nats / math.log(2) + ESCAPE_BITS * unspelled
     slices = np.array([document.slice for document in documents])
-    present = [name for name in dict.fromkeys(slices.tolist()) if sizes[slices == name].sum()]
+    by_slice = {name: slices == name for name in dict.fromkeys(slices.tolist()) if sizes[slices == name].sum()}
     return BitsPerByte(
         bits_per_byte=float(bits.sum() / sizes.sum()),
         bytes=int(sizes.sum()),
         tokens=int(total),
         documents=int((sizes > 0).sum()),
-        by_slice={name: float(bits[slices == name].sum() / sizes[slices == name].sum()) for name in present},
-        bytes_by_slice={name: int(sizes[slices == name].sum()) for name in present},
+        by_slice={name: float(bits[here].sum() / sizes[here].sum()) for name, here in by_slice.items()},
+        bytes_by_slice={name: int(sizes[here].sum()) for name, here in by_slice.items()},
         unspelled_bytes=int(unspelled.sum()),
     )
 
@@ -161,83 +163,73 @@ def head_inputs(
     window: int = 512,
     progress: Progress | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read documents and keep what the head sees before each token, and the token.
+    """Read documents; return the head's input before each token, and the token.
 
     Parameters
     ----------
     model, vocabulary, documents, window, progress
         As for `bits_per_byte`.
     max_tokens
-        Windows are read until they hold this many tokens; drawn from all documents, always the same ones.
+        Windows are read until they hold this many tokens. They are drawn from all documents with a fixed seed.
 
     Returns
     -------
     states
         float32 (n, d), on the CPU.
     input_ids
-        int64 (n,), the token that follows each state in the text.
+        int64 (n,), the token that follows each state.
 
     Raises
     ------
     InputError
-        When there is no text, the ids do not fit the model, or the model does more to its logits than its head does.
+        If there is no text, the ids do not fit the model, or the model changes its logits after the head.
     """
     encoded = vocabulary.encode([_clean(document.text) for document in documents])
-    _check_ids(model, vocabulary, encoded)
-    windows = _all_windows(vocabulary, encoded, _fitting(window, model))
-    kept, n = [], 0
-    for place in np.random.default_rng(0).permutation(len(windows)):  # documents of a kind stand together
-        if n < max_tokens:
-            kept.append(windows[place])
-            n += windows[place].scored
-    states, targets, done = [], [], 0
+    windows = _all_windows(model, vocabulary, encoded, window)
+    if not windows:
+        raise InputError("There is no text to read: every document is empty.")
+    order = np.random.default_rng(0).permutation(len(windows))  # neighbours are of one kind of text
+    scored = np.cumsum([windows[place].scored for place in order])
+    kept = order[: np.searchsorted(scored, max_tokens) + 1]
+    states, targets = [], []
     with scoring(model) as score:
         if not score.head.in_chunks:
             raise InputError(
-                f"A model of type {model.config.model_type!r} changes its logits after the head, so what the head sees "
-                "does not tell its predictions; measure it by bits_per_byte."
+                f"A model of type {model.config.model_type!r} changes its logits after the head, so its predictions "
+                "cannot be computed from the head's input; measure it by bits_per_byte."
             )
-        for part in kept:
+        for n, place in zip(scored, kept, strict=False):
+            part = windows[place]
             whole = torch.from_numpy(part.ids).unsqueeze(0).to(score.head.device)
             hidden = score.head.hidden(whole, torch.ones_like(whole))[0]
             states.append(hidden[-part.scored - 1 : -1].float().cpu())
             targets.append(torch.from_numpy(part.ids[-part.scored :]))
-            done += part.scored
             if progress is not None:
-                progress(done / n, "reading text")
-    if not states:
-        raise InputError("There is no text to read: every document is empty.")
+                progress(n / scored[len(kept) - 1], "reading text")
     return torch.cat(states), torch.cat(targets)
 
 
-def _prefix(vocabulary: Vocabulary) -> int:
-    if vocabulary.start_id is None:
-        raise InputError(f"The vocabulary {vocabulary.name} has no special token to begin a text with (bos or eos).")
-    return vocabulary.start_id
-
-
-def _check_ids(model: PreTrainedModel, vocabulary: Vocabulary, encoded: Sequence[np.ndarray[Any, Any]]) -> None:
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    highest = max((int(ids.max()) for ids in encoded if len(ids)), default=0)
-    if max(highest, _prefix(vocabulary)) >= rows:
-        raise InputError(
-            f"The tokenizer {vocabulary.name} gives id {highest}, but the model has {rows} rows; "
-            "they do not belong together."
-        )
-
-
 def _clean(text: str) -> str:
-    """Lone surrogates become U+FFFD."""
+    """Replace lone surrogates by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _fitting(window: int, model: PreTrainedModel) -> int:
-    return min(window, getattr(model.config.get_text_config(), "max_position_embeddings", None) or window)
-
-
-def _all_windows(vocabulary: Vocabulary, encoded: Sequence[np.ndarray[Any, Any]], window: int) -> list[_Window]:
-    prefix = _prefix(vocabulary)
-    return [part for number, ids in enumerate(encoded) for part in _windows(number, ids, prefix, window)]
+def _all_windows(
+    model: PreTrainedModel, vocabulary: Vocabulary, encoded: Sequence[np.ndarray[Any, Any]], window: int
+) -> list[_Window]:
+    """Check ids against the model, and cut documents into windows."""
+    start = vocabulary.start_id
+    if start is None:
+        raise InputError(f"The vocabulary {vocabulary.name} has no special token to begin a text with (bos or eos).")
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    highest = max((int(ids.max()) for ids in encoded if len(ids)), default=0)
+    if max(highest, start) >= rows:
+        raise InputError(
+            f"The tokenizer {vocabulary.name} gives id {max(highest, start)}, but the model has {rows} rows; "
+            "they do not belong together."
+        )
+    longest = min(window, getattr(model.config.get_text_config(), "max_position_embeddings", None) or window)
+    return [part for number, ids in enumerate(encoded) for part in _windows(number, ids, start, longest)]
 
 
 def _windows(document: int, ids: np.ndarray[Any, Any], prefix: int, window: int) -> Iterator[_Window]:
@@ -252,7 +244,7 @@ def _windows(document: int, ids: np.ndarray[Any, Any], prefix: int, window: int)
 
 
 def _batches(windows: Sequence[_Window], batch_tokens: int) -> Iterator[list[_Window]]:
-    """Windows of like length together, so that little is padded."""
+    """Batch windows of similar length, so that there is little padding."""
     batch: list[_Window] = []
     for part in sorted(windows, key=lambda item: -len(item.ids)):
         if batch and (len(batch) + 1) * len(batch[0].ids) > batch_tokens:
@@ -265,74 +257,47 @@ def _batches(windows: Sequence[_Window], batch_tokens: int) -> Iterator[list[_Wi
 
 @contextmanager
 def scoring(model: PreTrainedModel) -> Iterator[Scorer]:
-    """Yield a `Scorer` of the model in evaluation mode, without gradients; the mode is put back at the end."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            scorer = Scorer(model)
-            yield scorer
-    finally:
-        model.train(was_training)
+    """Yield a `Scorer` of the model in evaluation mode, without gradients."""
+    with evaluation_mode(model), torch.inference_mode():
+        yield Scorer(model)
 
 
 class Scorer:
-    """Scores batches, making logits in chunks where the model's head allows it, else one short batch at a time."""
+    """Scores tokens; computes logits in chunks where `Head.in_chunks` allows it, else for the whole batch."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.head = Head(model)
 
-    def __call__(self, batch: Sequence[_Window]) -> list[float]:
-        """Return the nats of each window's scored tokens."""
-        longest = max(len(part.ids) for part in batch)
+    def __call__(self, batch: Sequence[Input]) -> list[list[float]]:
+        """Return, for each input, the nats of each of its answers."""
+        longest = max(len(read) for read, _ in batch)
         ids = torch.zeros((len(batch), longest), dtype=torch.long)
         mask = torch.zeros_like(ids)
-        rows, columns = [], []
-        for place, part in enumerate(batch):
-            ids[place, : len(part.ids)] = torch.from_numpy(part.ids)
-            mask[place, : len(part.ids)] = 1
-            rows.append(torch.full((part.scored,), place))
-            # the position before a token predicts it
-            columns.append(torch.arange(len(part.ids) - part.scored - 1, len(part.ids) - 1))
-        row, column = torch.cat(rows), torch.cat(columns)
-        device = self.head.device
-        targets = ids[row, column + 1].to(device)
-        nats = self.nats(ids.to(device), mask.to(device), row.to(device), column.to(device), targets)
-        return [float(part.sum()) for part in torch.split(nats, [part.scored for part in batch])]
+        rows, columns, targets = [], [], []
+        for place, (read, answers) in enumerate(batch):
+            ids[place, : len(read)] = torch.as_tensor(read)
+            mask[place, : len(read)] = 1
+            for before, tokens in answers:
+                rows.append(torch.full((len(tokens),), place))
+                columns.append(torch.arange(before, before + len(tokens)))
+                targets.append(torch.as_tensor(tokens, dtype=torch.long))
+        at = [torch.cat(parts).to(self.head.device) for parts in (rows, columns, targets)]
+        nats = self._nats(ids.to(self.head.device), mask.to(self.head.device), *at).double().cpu()
+        sums = iter([float(part.sum()) for part in torch.split(nats, [len(tokens) for tokens in targets])])
+        return [[next(sums) for _ in answers] for _, answers in batch]
 
-    def nats(
-        self,
-        ids: torch.Tensor,
-        mask: torch.Tensor,
-        row: torch.Tensor,
-        column: torch.Tensor,
-        targets: torch.Tensor,
+    def _nats(
+        self, ids: torch.Tensor, mask: torch.Tensor, row: torch.Tensor, column: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        """Score single tokens.
-
-        Parameters
-        ----------
-        ids, mask
-            int64 (batch, positions): what is read.
-        row, column, targets
-            int64 (n,): the places after which each target comes, on the device of `ids`.
-
-        Returns
-        -------
-        torch.Tensor
-            float64 (n,), nats, on the CPU.
-        """
+        """Return the nats of `targets`, each predicted at (row, column)."""
         head = self.head
         if not head.in_chunks:
             logits = head.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            return cross_entropy(logits[row, column].float(), targets, reduction="none").double().cpu()
+            return cross_entropy(logits[row, column].float(), targets, reduction="none")
         return head.at(ids, mask, lambda hidden: self._in_chunks(hidden[row, column], targets))
 
     def _in_chunks(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         head = self.head
         chunk = max(1, _LOGITS_BYTES // (4 * int(head.module.weight.shape[0])))
-        parts = [
-            cross_entropy(head.logits(hidden[start : start + chunk]), targets[start : start + chunk], reduction="none")
-            for start in range(0, len(hidden), chunk)
-        ]
-        return torch.cat(parts).double().cpu()
+        parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+        return torch.cat([cross_entropy(head.logits(states), right, reduction="none") for states, right in parts])

@@ -1,12 +1,12 @@
-"""Two lexicons of one pair side by side: which tokens changed their partner, and which of the two carries text better.
+"""Compare two lexicons of one pair: which tokens changed their partner, and which lexicon scores higher.
 
-A partner is a single source token that a row stands on (`breakdown.WITH_PARTNER`); rows of pieces, of the mean or of
-nothing have none. So a token is the same in both, changed, gained (only the second has a partner) or lost, or it has
-one in neither.
+A partner is the one source token that a row is copied from (`breakdown.WITH_PARTNER`); rows of pieces, mean rows and
+random rows have none. A token has the same partner in both, another one, one in the second only (gained) or the first
+only (lost), or in neither.
 
-Whether one scores higher is asked of the same documents: the difference of the two scores is taken document by
-document, and its interval drawn over documents (the paired bootstrap, Koehn 2004). Two intervals that overlap may
-still belong to lexicons of which one is better on nearly every document; the interval of the difference says so.
+Scores are compared on the same documents: the difference is taken per document and its interval is drawn over documents
+(paired bootstrap, Koehn 2004). Two intervals may overlap although one lexicon is better on nearly every document; the
+interval of the difference shows that.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ MEASURES = ("bleu1", "sentence_score", "bert_score")
 
 @dataclass(frozen=True)
 class LexiconComparison:
-    """What differs between lexicons A and B.
+    """Differences between lexicons A and B.
 
     Attributes
     ----------
     table : pandas.DataFrame
-        One row a target token, most used first: `target_id`, `token` (the tokenizer's string), `change` (see
+        One row per target token, most used first: `target_id`, `token` (the tokenizer's string), `change` (see
         `CHANGES`), `partner_a`, `partner_b` (source ids, -1: none), `score_a`, `score_b`, `origin_a`, `origin_b`,
-        `frequency` (uses in the text of A, or of B where A knows none). Holes are left out.
+        `frequency` (uses in the text of A, or of B if A has no counts). Holes are left out.
     counts : dict of str to int
         Tokens by change, in the order of `CHANGES`.
     text_shares : dict of str to float or None
-        The same as shares of the text; None where neither lexicon knows a text.
+        The same as shares of the text; None if neither lexicon has counts.
     """
 
     table: pd.DataFrame
@@ -67,7 +67,7 @@ class LexiconComparison:
 
 @dataclass(frozen=True)
 class PairedScore:
-    """Scores of A and B on the same documents, and B minus A document by document."""
+    """Scores of A and B on the same documents, and the mean of B minus A."""
 
     a: Interval
     b: Interval
@@ -75,7 +75,7 @@ class PairedScore:
 
     @property
     def verdict(self) -> str:
-        """Say which is higher, in words."""
+        """Which is higher, in words."""
         if self.difference.low > 0:
             return "B is higher"
         return "A is higher" if self.difference.high < 0 else "no difference that this text can tell"
@@ -138,24 +138,18 @@ def paired_scores(
     ----------
     a, b
         Lexicons of one pair.
-    held_out
-        A text that neither was made from, in both tokenisations.
-    encoder
-        As for `score_lexicon`; None leaves the sentence score and BERTScore out.
-    seed
-        Of the bootstrap.
-    progress
-        Told about each step.
+    held_out, encoder, seed, progress
+        As for `score_lexicon`; without an encoder sentence score and BERTScore are left out.
 
     Returns
     -------
     dict
-        By measure ("bleu1"; with an encoder "sentence_score" and "bert_score" too), then by direction.
+        By measure (`MEASURES`), then by direction.
 
     Raises
     ------
     InputError
-        If lexicons and text are not of one pair, or no document has 10 tokens in both tokenisations.
+        If lexicons and text are not of one pair, or no document has 10 tokens in both tokenizations.
     """
     check_same_pair(a, b)
     a.check(held_out.source, held_out.target)
@@ -174,12 +168,9 @@ def paired_scores(
 
 
 def compare_slices(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Bits per byte of two evaluations, overall ("all") and by slice, with B minus A.
+    """Compare two evaluations in bits per byte, overall ("all") and by the slices that both have, with B minus A.
 
-    Parameters
-    ----------
-    a, b
-        "evaluation" events of runs, or `BitsPerByte.to_dict()`; slices that only one has are left out.
+    `a` and `b` are "evaluation" events of runs, or `BitsPerByte.to_dict()`.
     """
     both = [name for name in a.get("by_slice", {}) if name in b.get("by_slice", {})]
     values = [("all", a["bits_per_byte"], b["bits_per_byte"])]
@@ -188,13 +179,7 @@ def compare_slices(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str,
 
 
 def check_same_pair(a: Lexicon, b: Lexicon) -> None:
-    """Make sure that two lexicons are of one pair.
-
-    Raises
-    ------
-    InputError
-        If a tokenizer differs.
-    """
+    """Raise InputError if a tokenizer of two lexicons differs."""
     for side in ("source", "target"):
         one, two = a.provenance[side], b.provenance[side]
         if one["fingerprint"] != two["fingerprint"] or one["size"] != two["size"]:
@@ -205,9 +190,5 @@ def check_same_pair(a: Lexicon, b: Lexicon) -> None:
 
 
 def _changes(a: NDArray[np.int32], b: NDArray[np.int32]) -> NDArray[np.str_]:
-    names = np.full(len(a), "changed")
-    names[a == b] = "same"
-    names[(a < 0) & (b >= 0)] = "gained"
-    names[(a >= 0) & (b < 0)] = "lost"
-    names[(a < 0) & (b < 0)] = "neither"
-    return names
+    cases = [(a < 0) & (b < 0), a == b, a < 0, b < 0]
+    return np.select(cases, ["neither", "same", "gained", "lost"], "changed")

@@ -1,8 +1,7 @@
-"""How many bytes a token stands for, language by language: what a tokenizer costs before any model is asked.
+"""Bytes per token by language: what a tokenizer costs, without a model.
 
-Measured on the declaration of human rights that comes with the package, one text a language and the same content in
-each, so that languages can be compared with one another. Few bytes a token mean long sequences: a language written
-byte by byte has 1.
+Measured on the Universal Declaration of Human Rights in the package, which has the same content in each language. Few
+bytes per token mean long sequences: a language that is written byte by byte has 1.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ LANGUAGES = {
     "it": "Italian", "ta": "Tamil", "te": "Telugu", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu",
     "vi": "Vietnamese", "yo": "Yoruba",
 }  # fmt: skip
-"""Language codes of the packaged text and their names; the first twelve are those that are shown first."""
+"""Language codes of the text and their names; the first twelve are shown first."""
 
 
 def bytes_per_token(vocabulary: Vocabulary) -> dict[str, float]:
-    """Bytes a token by language code, in the order of `LANGUAGES`.
+    """Return bytes per token by language code, in the order of `LANGUAGES`.
 
-    The tokenised text is kept in the cache under the tokenizer's fingerprint, so the second time costs next to nothing.
+    The tokenized text is cached by the tokenizer's fingerprint.
     """
     documents = {
         made["slice"]: Document(made["text"], made["name"], made["group"], made["slice"]) for made in udhr_documents()

@@ -1,7 +1,6 @@
-"""Where a text uses a token: a few places, with what stands before and behind.
+"""Contexts of a token: some of its uses in a text, with the text before and after.
 
-A score says that two tokens are alike; the places where they stand show why. Contexts are taken from the tokenised
-text, so that they are of the token itself and not of its letters inside other tokens.
+Contexts are taken from the tokenized text, so they show the token itself and not its letters inside other tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ AROUND = 10  # tokens on either side
 
 @dataclass(frozen=True)
 class Context:
-    """One use of a token: readable text before it, of it and behind it, and the document's number."""
+    """One use of a token: readable text before it, of it and after it, and the document's number."""
 
     before: str
     token: str
@@ -28,24 +27,7 @@ class Context:
 
 
 def contexts(corpus: Corpus, vocabulary: Vocabulary, token_id: int, most: int = 5) -> tuple[list[Context], int]:
-    """Find uses of a token, spread evenly over the text.
-
-    Parameters
-    ----------
-    corpus
-        The text, as ids of `vocabulary`.
-    vocabulary
-        For readable labels.
-    token_id
-        The token.
-    most
-        As many contexts at most.
-
-    Returns
-    -------
-    list of Context, int
-        The contexts, and how often the text uses the token in all.
-    """
+    """Find at most `most` uses of a token, spread evenly over the text; also return the number of all its uses."""
     places = np.flatnonzero(corpus.ids == token_id)
     if not len(places):
         return [], 0
@@ -66,6 +48,6 @@ def contexts(corpus: Corpus, vocabulary: Vocabulary, token_id: int, most: int = 
 
 
 def _read(corpus: Corpus, vocabulary: Vocabulary, first: int, end: int) -> str:
-    """Tokens as the text they spell, so that a character in several tokens is whole again."""
+    """Join tokens to text, so that a character in several tokens is whole."""
     spelled = b"".join(vocabulary.token_bytes[int(i)] or b"" for i in corpus.ids[first:end])
     return visible(spelled).replace("␣", " ")

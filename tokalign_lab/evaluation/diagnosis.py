@@ -1,24 +1,28 @@
-"""Is a lexicon good, and if not, why: a verdict with its evidence, before any model is made from it.
+"""Is a lexicon good, and if not, why? A verdict with its evidence.
 
-Scores say how much is lost; a diagnosis says where. It needs the lexicon and its tokenizers only, looks a little
-further with the vectors that it was found with, and at untrained rows with the source model. Each finding is a sentence
-with numbers and tokens; the bounds between ok, warn and poor are named constants of the modules that judge
-(`mapping_findings`, `row_findings`, `text_findings`), with where they come from.
+Scores show how much is lost; a diagnosis shows where. It needs the lexicon and its tokenizers. The token vectors that
+the lexicon was made from, the source model and the moved model add findings. Each finding is a sentence with numbers
+and tokens. The bounds are named constants of `mapping_findings`, `row_findings`, `text_findings` and `row_gate`, with
+their origin.
 
 The verdict is "poor" if any finding is, "usable" if any is a warning, and "good" otherwise. A pair of real tokenizers
-that cut text differently is at best usable: it loses something that only tuning brings back.
+that cut text differently is usable at best: it loses something that only tuning recovers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.documents import Document
 from tokalign_lab.evaluation.finding import SEVERITIES, Case, Finding, Findings, worst
 from tokalign_lab.evaluation.mapping_findings import mapping_findings
 from tokalign_lab.evaluation.row_findings import row_findings
+from tokalign_lab.evaluation.row_gate import row_gate
 from tokalign_lab.evaluation.text_findings import pair_findings, text_findings
 from tokalign_lab.progress import Progress
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -32,7 +36,7 @@ VERDICTS = {"ok": "good", "warn": "usable", "poor": "poor"}
 
 @dataclass(frozen=True)
 class Diagnosis(Findings):
-    """What was found about a lexicon, the worst first."""
+    """Findings about a lexicon, worst first."""
 
     @property
     def verdict(self) -> str:
@@ -41,9 +45,9 @@ class Diagnosis(Findings):
 
     @property
     def reasons(self) -> list[str]:
-        """Evidence for the verdict: of the findings that decide it; none for "good"."""
+        """Evidence of the findings that decide the verdict; empty for "good"."""
         deciding = worst(finding.severity for finding in self.findings)
-        return [f.evidence for f in self.findings if f.severity == deciding and deciding != "ok"]
+        return [f.evidence for f in self.findings if f.severity == deciding != "ok"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -60,9 +64,11 @@ def diagnose(
     target: Vocabulary,
     vectors: tuple[TokenVectors, TokenVectors] | None = None,
     model: PreTrainedModel | None = None,
+    moved: PreTrainedModel | None = None,
+    documents: Sequence[Document] = (),
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Look a lexicon over.
+    """Diagnose a lexicon.
 
     Parameters
     ----------
@@ -71,11 +77,13 @@ def diagnose(
     source, target
         The tokenizers that it was made for.
     vectors
-        Of source and target tokens, in one space, as saved with the lexicon: whether they fit each other.
+        Source and target vectors in one space, as saved with the lexicon; adds how well they match.
     model
-        The source model: whether rows rest on zero or untrained ones.
+        The source model; adds rows that are made from zero or untrained rows.
+    moved, documents
+        A model made from the lexicon, and held-out text; add how the new rows behave (`row_gate`).
     progress
-        Told about each group of findings.
+        Called with each group of findings.
 
     Raises
     ------
@@ -85,11 +93,14 @@ def diagnose(
     lexicon.check(source, target)
     case = Case(lexicon, source, target)
     steps: list[tuple[str, Callable[[], list[Finding]]]] = [
-        ("what rows rest on", lambda: row_findings(case, model)),
-        ("how partners were chosen", lambda: mapping_findings(case, vectors)),
-        ("what the text says", lambda: text_findings(case)),
-        ("how both cut text", lambda: pair_findings(case)),
+        ("sources of rows", lambda: row_findings(case, model)),
+        ("choice of partners", lambda: mapping_findings(case, vectors)),
+        ("text", lambda: text_findings(case)),
+        ("tokenizers", lambda: pair_findings(case)),
     ]
+    if moved is not None:
+        new = np.flatnonzero(~np.isin(case.origin, ("identical", "role", "hole")))
+        steps.append(("new rows", lambda: row_gate(moved, target, documents, new)))
     findings: list[Finding] = []
     for number, (words, look) in enumerate(steps):
         if progress is not None:

@@ -1,8 +1,7 @@
-"""Bits of each document by itself, so that two models can be compared with an interval.
+"""Bits of each document, to compare two models with an interval.
 
-Bits per byte of a text is a sum over documents, and documents differ more from one another than models do: a table in
-code costs a third of what a name costs. So the question whether one model is better is asked document by document: the
-difference of the two on the same text, with an interval drawn over documents (the paired bootstrap, Koehn 2004).
+Bits per byte of a text is a sum over documents, and documents differ more than models do. So models are compared per
+document: the mean difference on the same text, with an interval drawn over documents (paired bootstrap, Koehn 2004).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class DocumentBits:
-    """What each document of a text costs.
+    """Cost of each document of a text.
 
     Attributes
     ----------
@@ -43,16 +42,16 @@ class DocumentBits:
     slices: NDArray[np.str_]
 
     def per_byte(self, slice_name: str | None = None, seed: int = 0) -> Interval:
-        """Bits per byte of all documents, or of those of a slice; its n is their number of bytes."""
+        """Bits per byte of all documents, or of one slice; n is the number of bytes."""
         return self._ratio(self.bits, slice_name, seed)
 
     def beside(self, other: DocumentBits, slice_name: str | None = None, seed: int = 0) -> Interval:
-        """Bits per byte minus another model's on the same documents: below 0, these are better.
+        """Bits per byte minus another model's on the same documents; below 0, this model is better.
 
         Raises
         ------
         InputError
-            If the two are not of the same documents.
+            If the two were measured on different documents.
         """
         if not (np.array_equal(self.sizes, other.sizes) and np.array_equal(self.slices, other.slices)):
             raise InputError("The two were measured on different documents; measure both models on the same text.")
@@ -68,20 +67,7 @@ class DocumentBits:
 def document_bits(
     model: PreTrainedModel, vocabulary: Vocabulary, documents: Sequence[Document], **how: Any
 ) -> DocumentBits:
-    """Score each document by itself.
-
-    Parameters
-    ----------
-    model, vocabulary, documents
-        As for `bits_per_byte`; empty documents are left out.
-    how
-        Its window, batch_tokens or progress.
-
-    Raises
-    ------
-    InputError
-        As `bits_per_byte`.
-    """
+    """Score each document; parameters and errors as for `bits_per_byte`. Empty documents are left out."""
     apart = [replace(document, slice=str(place)) for place, document in enumerate(documents)]
     found = bits_per_byte(model, vocabulary, apart, **how)
     sizes = np.array(list(found.bytes_by_slice.values()), np.int64)
@@ -90,7 +76,7 @@ def document_bits(
 
 
 def pooled(several: Sequence[DocumentBits]) -> DocumentBits:
-    """Put the documents of several measurements together, as those of several seeds."""
+    """Pool the documents of several measurements, such as those of several seeds."""
     return DocumentBits(
         np.concatenate([one.bits for one in several]),
         np.concatenate([one.sizes for one in several]),

@@ -1,19 +1,17 @@
-"""A sentence encoder read once for two scores: the cosine of two texts' embeddings, and BERTScore of their tokens.
+"""A sentence encoder for two scores: the cosine of two texts' embeddings, and BERTScore of their tokens.
 
-The packaged encoder (catalogue `minilm`, all-MiniLM-L6-v2) was trained on English: on other languages its vectors
-mean little, and scores made with it say little. It reads the first 256 word pieces of a text.
+The packaged encoder (catalogue `minilm`, all-MiniLM-L6-v2) was trained on English; scores in other languages mean
+little. It reads the first 256 word pieces of a text.
 
-BERTScore matches tokens one by one. Each token of the candidate x looks for the most similar token of the reference y,
-and the other way round; vectors are contextual embeddings of length 1, so that a product is a cosine (Zhang et al.
-2020, section 3):
+BERTScore matches each token of the candidate x with the most similar token of the reference y, and the other way round;
+vectors are contextual embeddings of length 1, so that a product is a cosine (Zhang et al. 2020, section 3):
 
     precision = mean over x of max over y of x . y        recall = mean over y of max over x of x . y
     F1 = 2 precision recall / (precision + recall)
 
-The sentence score compares one vector a text, so that a text of the right subject scores high; this one asks for each
-token. It is *BERTScore over MiniLM-L6*: the encoder is the packaged sentence encoder (its last layer) and not the
-RoBERTa-large of the paper's tables, there is no idf weighting and no rescaling to a baseline, and the encoder's own
-marks ([CLS], [SEP]) take no part. Figures can be compared with each other, not with those of the papers.
+Here it is *BERTScore over MiniLM-L6*: the encoder is the last layer of the packaged sentence encoder and not the
+RoBERTa-large of the paper's tables, without idf weights or rescaling to a baseline, and special tokens ([CLS], [SEP])
+are left out. Figures can be compared with each other, not with those of the papers.
 """
 
 from __future__ import annotations
@@ -29,20 +27,20 @@ from tokalign_lab.device import pick_device
 from tokalign_lab.vectors.token_vectors import unit_rows
 
 ENCODER_TOKENS = 512  # no encoder of ours reads further
-# Marks that an encoder puts around a text; its unknown token stands for text and stays.
+# Special tokens around a text; the unknown token is part of the text and is kept.
 _MARKS = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What an encoder makes of one text.
+    """Embeddings of one text.
 
-    Parameters
+    Attributes
     ----------
     sentence
         float32 (d,), of length 1.
     tokens
-        float32 (n, d), rows of length 1, in the order of the text; marks such as [CLS] and [SEP] left out.
+        float32 (n, d), rows of length 1, in the order of the text, without special tokens.
     """
 
     sentence: NDArray[np.float32]
@@ -91,17 +89,12 @@ class BertScore:
 
 
 def bert_score(candidate: NDArray[np.float32], reference: NDArray[np.float32]) -> BertScore:
-    """Match the tokens of two texts greedily.
+    """Match the tokens of two texts greedily; zero if either has no token.
 
     Parameters
     ----------
     candidate, reference
         float32 (m, d) and (n, d), rows of length 1.
-
-    Returns
-    -------
-    BertScore
-        Zero where either text has no token.
     """
     if not len(candidate) or not len(reference):
         return BertScore(0.0, 0.0, 0.0)
@@ -109,6 +102,6 @@ def bert_score(candidate: NDArray[np.float32], reference: NDArray[np.float32]) -
     precision = float(cosines.max(axis=1).mean(dtype=np.float64))
     recall = float(cosines.max(axis=0).mean(dtype=np.float64))
     total = precision + recall
-    # Cosines may be negative; then there is no harmonic mean, and nothing was matched.
+    # Cosines may be negative; then there is no harmonic mean.
     f1 = 2 * precision * recall / total if min(precision, recall) > 0 else 0.0
     return BertScore(precision, recall, f1)

@@ -1,4 +1,4 @@
-"""What a diagnosis is made of: findings (a model's check has them too), and the lexicon as arrays."""
+"""Findings, of a diagnosis and of a model check, and a lexicon as arrays."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from tokalign_lab.spelling import WITHOUT_LETTERS
 from tokalign_lab.vocabulary import Vocabulary
 
 SEVERITIES = ("not verified", "ok", "warn", "poor", "fail")
-RESTING_ON_NOTHING = ("mean", "random", "multivariate", "permuted")
-"""Origins of rows that say nothing about their own token."""
+WITHOUT_EVIDENCE = ("mean", "random", "multivariate", "permuted")
+"""Origins of rows that hold no information about their own token."""
 NO_SCRIPT = (*WITHOUT_LETTERS, "special", "")
-"""What `scripts_of` says of tokens that are in no script."""
+"""What `scripts_of` returns for tokens that are in no script."""
 FEWEST_OF_SCRIPT = 20
-"""Source tokens in a script, below which its tokens have to look elsewhere (频率 -> Hz, TokAlign++ table 7)."""
+"""Source tokens in a script, below which its tokens find partners elsewhere (频率 -> Hz, TokAlign++ table 7)."""
 _EXAMPLES = 5
 MOST_IDS = 2000
-"""Ids that a finding keeps: as many as a table is paged through and a map lights up."""
+"""Ids that a finding keeps: as many as a table shows and a map highlights."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes
     ----------
     name : str
-        What was looked at.
+        Name of the check.
     severity : str
-        "ok", "warn" (costs something), "poor" (ruins the lexicon; only said of one), "fail" (broken; said of a
-        model's folder) or "not verified" (nothing wrong was seen, and it was not tried; said of a model's folder).
+        "ok", "warn", "poor" (critical; of lexicons), "fail" (broken; of model folders) or "not verified" (not tried; of
+        model folders).
     evidence : str
         One sentence with the numbers.
     advice : str
-        What to do about it; emptied where it is ok.
+        What to do; emptied if the severity is "ok".
     values : dict
         The numbers by name.
     examples : list of str
-        Tokens that show it, written for people.
+        Readable tokens that show it.
     target_ids : list of int
-        Target tokens that show it, the most telling first, at most `MOST_IDS`: its slice of the lexicon.
+        Target tokens that show it, most telling first, at most `MOST_IDS`.
     """
 
     name: str
@@ -69,23 +69,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found, the worst first."""
+    """All findings, worst first."""
 
     findings: list[Finding]
 
     def finding(self, name: str) -> Finding:
-        """Return the finding of this name.
-
-        Raises
-        ------
-        KeyError
-            If it was not looked at.
-        """
+        """Return the finding of this name; KeyError if that check was not made."""
         return {finding.name: finding for finding in self.findings}[name]
 
 
 class Case:
-    """A lexicon with its vocabularies, as arrays over the target's ids.
+    """A lexicon with its vocabularies, as arrays over target ids.
 
     Attributes
     ----------
@@ -94,9 +88,9 @@ class Case:
     origin : np.ndarray
         str, origin of each row.
     counts : np.ndarray
-        int64, how often the aligned text uses each target token; all zero where no text is known.
+        int64, uses of each target token in the aligned text; all zero if no text is known.
     is_token : np.ndarray
-        bool, ids that are no hole.
+        bool, ids that are not holes.
     """
 
     def __init__(self, lexicon: Lexicon, source: Vocabulary, target: Vocabulary) -> None:
@@ -109,7 +103,7 @@ class Case:
 
     @property
     def has_text(self) -> bool:
-        """Whether the lexicon knows how often tokens are used; one from upstream's JSON does not."""
+        """Whether the lexicon has token counts; one imported from upstream's JSON has none."""
         return bool(self.counts.any())
 
     @cached_property
@@ -124,13 +118,13 @@ class Case:
 
     @cached_property
     def scripts_of_source(self) -> NDArray[np.str_]:
-        """Scripts that the source has at least `FEWEST_OF_SCRIPT` tokens of."""
+        """Scripts with at least `FEWEST_OF_SCRIPT` source tokens."""
         names, times = np.unique(self.source_scripts, return_counts=True)
         return names[times >= FEWEST_OF_SCRIPT]
 
     @cached_property
     def needing(self) -> NDArray[np.bool_]:
-        """Target ids without a twin, which a text has to say something about."""
+        """Target tokens that are not shared, so that their rows depend on the text."""
         return self.is_token & ~np.isin(self.origin, ("identical", "role", "edited"))
 
     @cached_property
@@ -140,49 +134,57 @@ class Case:
 
     @cached_property
     def with_partner(self) -> NDArray[np.bool_]:
-        """Target ids that stand on a partner token."""
+        """Target ids with a partner token."""
         return np.isin(self.origin, WITH_PARTNER)
 
     @cached_property
-    def on_nothing(self) -> NDArray[np.bool_]:
-        """Target ids whose row says nothing about them."""
-        return np.isin(self.origin, RESTING_ON_NOTHING)
+    def without_evidence(self) -> NDArray[np.bool_]:
+        """Target ids whose row holds no information about them."""
+        return np.isin(self.origin, WITHOUT_EVIDENCE)
 
     def share(self, chosen: NDArray[Any]) -> float:
-        """Share of the vocabulary that a mask (or ids) chooses."""
-        mask = self._mask(chosen)
-        return float(mask.sum() / max(1, self.is_token.sum()))
+        """Share of the vocabulary that a mask (or ids) selects."""
+        return float(self._mask(chosen).sum() / max(1, self.is_token.sum()))
 
     def text_share(self, chosen: NDArray[Any]) -> float:
-        """Share of the text that a mask (or ids) chooses; of the vocabulary where no text is known."""
+        """Share of the text that a mask (or ids) selects; of the vocabulary if no text is known."""
         if not self.has_text:
             return self.share(chosen)
         return float(self.counts[self._mask(chosen)].sum() / self.counts.sum())
 
     def amount(self, chosen: NDArray[Any]) -> str:
-        """Write how much a mask (or ids) chooses: "12 tokens (0.1 % of the vocabulary, 2.0 % of the text)"."""
+        """Describe what a mask (or ids) selects: "12 tokens (0.1 % of the vocabulary, 2.0 % of the text)"."""
         n = int(self._mask(chosen).sum())
         text = f", {percent(self.text_share(chosen))} of the text" if self.has_text else ""
         return f"{several(n, 'token')} ({percent(self.share(chosen))} of the vocabulary{text})"
 
-    def by_script(self, chosen: NDArray[np.bool_]) -> list[tuple[str, int]]:
-        """Count the tokens of a mask by script, the largest first."""
+    def by_script(self, chosen: NDArray[np.bool_]) -> tuple[dict[str, int], str]:
+        """Count the tokens of a mask by script, largest first; also as ": Latin (12), Han (3)", "" for none."""
         names, times = np.unique(self.scripts[chosen], return_counts=True)
         order = np.argsort(-times, kind="stable")
-        return [(str(names[i]), int(times[i])) for i in order]
+        counts = {str(names[i]): int(times[i]) for i in order}
+        listed = ", ".join(f"{name} ({n:,})" for name, n in list(counts.items())[:_EXAMPLES])
+        return counts, f": {listed}" if listed else ""
 
-    def most_used(self, chosen: NDArray[Any]) -> list[str]:
-        """Examples from a mask (or ids): those that the text uses most."""
-        return self.tokens(self.ids(chosen))
+    def about(
+        self,
+        chosen: NDArray[Any],
+        name: str,
+        severity: str,
+        evidence: str,
+        advice: str,
+        values: dict[str, Any],
+        examples: list[str] | None = None,
+    ) -> Finding:
+        """Make a finding about the tokens of a mask (or ids); its examples are those that the text uses most."""
+        ids = self.ids(chosen)
+        examples = [self.target.label(i) for i in ids[:_EXAMPLES]] if examples is None else examples
+        return Finding(name, severity, evidence, advice, values, examples, ids)
 
     def ids(self, chosen: NDArray[Any]) -> list[int]:
         """Return the ids of a mask (or ids) that a finding keeps: those that the text uses most."""
         ids = np.flatnonzero(self._mask(chosen))
         return first_ids(ids[np.lexsort((ids, -self.counts[ids]))])
-
-    def tokens(self, target_ids: Iterable[int]) -> list[str]:
-        """Write the first few of some target tokens."""
-        return [self.target.label(int(i)) for i in list(target_ids)[:_EXAMPLES]]
 
     def pairs(self, target_ids: Iterable[int]) -> list[str]:
         """Write the first few of some target tokens with their best source."""
@@ -200,7 +202,7 @@ class Case:
 
 
 def first_ids(ids: NDArray[np.integer[Any]]) -> list[int]:
-    """Return what a finding keeps of ids that are in order."""
+    """Return the ids that a finding keeps, of ids in order."""
     return [int(i) for i in ids[:MOST_IDS]]
 
 
@@ -210,7 +212,7 @@ def several(n: int, what: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share as people read it: "12.3 %", "0.02 %"."""
+    """Write a share: "12.3 %", "0.02 %"."""
     return f"{100 * share:.1f} %" if share == 0 or share >= 0.001 else f"{100 * share:.2g} %"
 
 
@@ -219,6 +221,6 @@ def worst(severities: Iterable[str]) -> str:
     return max(severities, key=SEVERITIES.index, default="ok")
 
 
-def grade(value: float, warn: float, poor: float) -> str:
-    """Judge a value that is the worse the larger it is."""
+def grade(value: float, warn: float, poor: float = float("inf")) -> str:
+    """Grade a value that is worse the larger it is."""
     return "poor" if value >= poor else "warn" if value >= warn else "ok"

@@ -1,8 +1,8 @@
-"""A model as lm-evaluation-harness wants it, its log-likelihoods made by this room's `Scorer`.
+"""A model for lm-evaluation-harness, with log-likelihoods computed by this package's `Scorer`.
 
-Everything about text is the harness's `HFLM`: how prompt and answer are cut apart, whether bos stands in front, how
-long inputs are cut. What is ours is the one method that turns ids into log-likelihoods. The harness (extra `tasks`) is
-imported when a model is made; where it is missing, a sentence says so.
+Text handling is that of the harness's `HFLM`: how prompt and answer are split, whether bos comes first, how long inputs
+are cut. Only the method that turns ids into log-likelihoods is ours. The harness (extra `tasks`) is imported when a
+model is made.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.bits_per_byte import Scorer, scoring
+from tokalign_lab.evaluation.bits_per_byte import scoring
 from tokalign_lab.evaluation.tasks import check_harness
 from tokalign_lab.progress import Progress
 
@@ -23,12 +21,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Request = tuple[tuple[str, str], list[int], list[int]]
-"""Prompt and answer as text, then the ids of each."""
+"""Prompt and answer as text, and the ids of each."""
 
 
 @dataclass
 class _Input:
-    """One sequence to read, and the answers that end in it: (request, the prompt's last position, tokens)."""
+    """One input sequence, and the answers at its end: (request, the prompt's last position, tokens)."""
 
     ids: tuple[int, ...]
     answers: list[tuple[int, int, list[int]]] = field(default_factory=list)
@@ -41,16 +39,16 @@ def harness_model(
     progress: Progress | None = None,
     message: str = "",
 ) -> Any:
-    """Return the harness's view of a model in memory, an `HFLM`.
+    """Wrap a model in memory as an `HFLM`.
 
     Parameters
     ----------
     model, tokenizer
-        The model and its tokenizer; the tokenizer is copied, because the harness gives it a pad token.
+        The model and its tokenizer, which is copied because the harness gives it a pad token.
     batch_tokens
         About how many tokens go through the model at once.
     progress, message
-        Told the share of the inputs that are scored, with this message.
+        Called with the share of inputs scored, and this message.
 
     Raises
     ------
@@ -62,7 +60,7 @@ def harness_model(
 
     class HarnessModel(HFLM):  # type: ignore[misc]  # mypy does not read the harness
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-            """Score answers given prompts, without the harness's bar."""
+            """Score answers given prompts, without the harness's progress bar."""
             return super().loglikelihood(requests, disable_tqdm=True)
 
         def _loglikelihood_tokens(
@@ -81,7 +79,7 @@ def log_likelihoods(
     progress: Progress | None = None,
     message: str = "",
 ) -> list[tuple[float, bool]]:
-    """Return the log-likelihood of each answer's tokens; "is it the greedy one" is False, no task here asks.
+    """Return the log-likelihood of each answer's tokens, and False for "is it greedy", which no task here uses.
 
     Raises
     ------
@@ -93,8 +91,10 @@ def log_likelihoods(
     done = 0
     with scoring(model) as score:
         for batch in _batches(inputs, batch_tokens):
-            for request, nats in _score(score, batch):
-                found[request] = -nats
+            inputs_read = [(one.ids, [(first, tokens) for _, first, tokens in one.answers]) for one in batch]
+            for one, nats in zip(batch, score(inputs_read), strict=True):
+                for (request, _, _), value in zip(one.answers, nats, strict=True):
+                    found[request] = -value
             done += len(batch)
             if progress is not None:
                 progress(done / len(inputs), message)
@@ -102,7 +102,7 @@ def log_likelihoods(
 
 
 def gather(requests: list[Request], max_length: int) -> list[_Input]:
-    """Gather requests that differ in the last token only into one input; the longest first."""
+    """Join requests that differ only in the last token into one input; longest first."""
     by_ids: dict[tuple[int, ...], _Input] = {}
     for number, (_, prompt, answer) in enumerate(requests):
         if len(answer) > max_length:
@@ -110,7 +110,7 @@ def gather(requests: list[Request], max_length: int) -> list[_Input]:
                 f"The model reads at most {max_length} tokens, but an answer has {len(answer)}; "
                 "it cannot be scored in this task."
             )
-        # the last token is predicted, not read; what is too long loses its beginning, as in the harness
+        # the last token is predicted, not read; long inputs lose their beginning, as in the harness
         ids = tuple((prompt + answer)[-(max_length + 1) : -1])
         entry = by_ids.setdefault(ids, _Input(ids))
         entry.answers.append((number, len(ids) - len(answer), answer))
@@ -123,29 +123,3 @@ def _batches(inputs: list[_Input], batch_tokens: int) -> Iterator[list[_Input]]:
         size = max(1, batch_tokens // len(inputs[start].ids))
         yield inputs[start : start + size]
         start += size
-
-
-def _score(score: Scorer, batch: list[_Input]) -> Iterator[tuple[int, float]]:
-    """Yield (request, nats of its answer) for every answer of a batch."""
-    longest = len(batch[0].ids)
-    ids = torch.zeros((len(batch), longest), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    rows: list[int] = []
-    columns: list[int] = []
-    targets: list[int] = []
-    for place, entry in enumerate(batch):
-        ids[place, : len(entry.ids)] = torch.tensor(entry.ids)
-        mask[place, : len(entry.ids)] = 1
-        for _, first, answer in entry.answers:
-            rows += [place] * len(answer)
-            # the prompt's last position predicts the answer's first token
-            columns += range(first, first + len(answer))
-            targets += answer
-    device = score.head.device
-    on = [torch.tensor(values, device=device) for values in (rows, columns, targets)]
-    nats = score.nats(ids.to(device), mask.to(device), *on)
-    answers = [answer for entry in batch for answer in entry.answers]
-    for (request, _, _), part in zip(
-        answers, torch.split(nats, [len(tokens) for _, _, tokens in answers]), strict=True
-    ):
-        yield request, float(part.sum())

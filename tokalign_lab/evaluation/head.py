@@ -1,14 +1,15 @@
-"""The head of a model apart from its body, so that logits are made a few rows at a time.
+"""The output head of a model, separated from its body, so that logits are computed for a few positions at a time.
 
-A model with 262k tokens makes a gigabyte of logits from a thousand positions. Nobody needs them all at once: the body's
-output is caught on its way into the head, and what the head makes of it is computed in chunks by whoever asks. What
-models do to logits after the head differs; the soft-cap of Gemma is known here, and a probe of a few tokens compares
-with the model's own logits. Where they differ, `in_chunks` is False and the model's own logits must be used.
+A model with 262k tokens makes a gigabyte of logits from a thousand positions. Here the body's output is caught on its
+way into the head, and the caller computes logits in chunks. Models differ in what they do to logits after the head.
+Gemma's soft-cap is known here, and a few tokens are compared with the model's own logits. Where the two differ,
+`in_chunks` is False and the caller must use the model's own logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -20,13 +21,24 @@ _PROBE_TOKENS = 8
 Made = TypeVar("Made")
 
 
+@contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Switch a model to evaluation mode; restore its mode at the end."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 class Head:
     """The output head of a model.
 
     Parameters
     ----------
     model
-        A causal language model; it is probed once, in evaluation mode, and left as it was.
+        A causal language model in any float dtype.
 
     Attributes
     ----------
@@ -48,7 +60,7 @@ class Head:
     def hidden(
         self, ids: torch.Tensor, mask: torch.Tensor | None = None, position_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the head's input, shape (batch, positions, d); the head itself works on one position only."""
+        """Return the head's input, shape (batch, positions, d)."""
         return self.at(ids, mask, lambda hidden: hidden, position_ids)
 
     def at(
@@ -58,9 +70,10 @@ class Head:
         work: Callable[[torch.Tensor], Made],
         position_ids: torch.Tensor | None = None,
     ) -> Made:
-        """Return what `work` makes of the head's input, called where the head stands in the forward pass.
+        """Call `work` with the head's input at the place of the head in the forward pass; return its result.
 
-        There a model that is sharded over processes has the head's weight gathered; afterwards it may not.
+        If the model is sharded over processes, the head's weight is gathered there and may not be afterwards. The head
+        itself gets one position only.
         """
         made: list[Made] = []
 
@@ -77,28 +90,23 @@ class Head:
         return made[0]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the logits of states, float32 (..., vocab_size), capped as the model caps them."""
+        """Return the logits of states, (..., vocab_size), as `capped_logits`."""
         return capped_logits(hidden, self.module.weight, getattr(self.module, "bias", None), self.cap)
 
     def _probe(self) -> bool:
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                ids = torch.arange(_PROBE_TOKENS, device=self.device).unsqueeze(0) % int(self.module.weight.shape[0])
-                mask = torch.ones_like(ids)
-                own = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-                made = self.at(ids, mask, self.logits)
-                return made.shape == own.shape and torch.allclose(own, made, rtol=1e-3, atol=1e-3)
-        finally:
-            self.model.train(was_training)
+        with evaluation_mode(self.model), torch.no_grad():
+            ids = torch.arange(_PROBE_TOKENS, device=self.device).unsqueeze(0) % int(self.module.weight.shape[0])
+            mask = torch.ones_like(ids)
+            own = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            made = self.at(ids, mask, self.logits)
+        return made.shape == own.shape and torch.allclose(own.to(made.dtype), made, rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()
 def capped_logits(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, cap: float | None
 ) -> torch.Tensor:
-    """Return what a head makes of states of its dtype, without a graph.
+    """Return the logits that a head computes from states of its dtype, without a graph.
 
     Parameters
     ----------
@@ -107,16 +115,16 @@ def capped_logits(
     weight, bias
         Float (rows, d) and (rows,).
     cap
-        The soft-cap, where there is one.
+        The soft-cap; None for models without one.
 
     Returns
     -------
     torch.Tensor
-        Logits (..., rows), float32 (float64 where the states are), capped as Gemma caps them.
+        Logits (..., rows), float32, or float64 for float64 states; capped as in Gemma: cap * tanh(logits / cap).
     """
     on_cpu = states.device.type == "cpu" and states.dtype == torch.float32
     logits: torch.Tensor
-    # oneDNN's kernel for this shape beats MKL's on AMD machines
+    # oneDNN's kernel for this shape is faster than MKL's on AMD machines
     if on_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # type: ignore[no-untyped-call]
         logits = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
     else:

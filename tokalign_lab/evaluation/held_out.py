@@ -1,9 +1,9 @@
-"""P@1 on held-out shared tokens: whether an alignment finds twins that it was not told about.
+"""P@1 on held-out shared tokens: whether an alignment finds partners that it was not given.
 
-Tokens that both vocabularies have are a lexicon with known answers. Hide a tenth of them (they serve as no pivot and
-no anchor, and are not copied), align, and count how often the best candidate of a hidden token is its twin, from the
-target's side and from the source's. It needs no model (but for recipes that do) and tells good vectors from bad in
-seconds. Bilingual lexicon induction is judged the same way (Conneau et al. 2018, section 3.1).
+Tokens that both vocabularies have are a lexicon with known answers. Hold out a tenth of them (they are not used as
+pivots or anchors and not copied), align, and count how often the best candidate of a held-out token is its partner, in
+both directions. This needs no model (except for recipes that use one) and tells good vectors from bad in seconds.
+Bilingual lexicon induction is evaluated the same way (Conneau et al. 2018, section 3.1).
 """
 
 from __future__ import annotations
@@ -29,23 +29,22 @@ if TYPE_CHECKING:
 
     from tokalign_lab.vectors.token_vectors import TokenVectors
 
-MIN_COUNT = 5  # of both vectors' settings: rarer tokens have no vector to be found by
+MIN_COUNT = 5  # as in both vectors' settings: rarer tokens have no vector
 WITHIN = {"p_at_1": 1, "p_at_10": 10}
 
 
 @dataclass(frozen=True)
 class HiddenTokens:
-    """The tokens that were hidden, and where each stood among the candidates of its twin.
+    """The held-out tokens, and the rank of each among the candidates of its partner.
 
-    Parameters
+    Attributes
     ----------
     target_ids, source_ids
-        int64 (n,), twins, in order of the target id.
+        int64 (n,), partners, in order of the target id.
     target_ranks
-        int64 (n,): place of the source token among the candidates of the target token, 1 for the best; 0 where it is
-        not among the ten best.
+        int64 (n,): rank of the source token among the candidates of the target token, from 1; 0 below the ten best.
     source_ranks
-        The same from the other side.
+        The same in the other direction.
     """
 
     target_ids: NDArray[np.int64]
@@ -56,11 +55,11 @@ class HiddenTokens:
 
 @dataclass(frozen=True)
 class HeldOutPrecision:
-    """Share of hidden shared tokens whose twin is the best, or among the ten best, of the candidates.
+    """Share of held-out shared tokens whose partner is the best, or among the ten best, of the candidates.
 
-    `p_at_1` and `p_at_10` are of target tokens that look for their source, over `n` hidden tokens; `chance` is the P@1
-    of guessing among the source tokens that have a vector. `intervals` has both shares in both directions with 95 %
-    bounds, by measure and direction; `hidden` the tokens themselves.
+    `p_at_1` and `p_at_10` are of the direction target to source, over `n` held-out tokens; `chance` is the P@1 of
+    guessing among the source tokens that have a vector. `intervals` has both shares in both directions with 95 %
+    bounds, by measure and direction; `hidden` has the tokens.
     """
 
     p_at_1: float
@@ -86,33 +85,30 @@ def held_out_precision(
     model: PreTrainedModel | None = None,
     vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> HeldOutPrecision:
-    """Hide shared tokens, align by `recipe`, and see whether each finds its twin.
+    """Hold out shared tokens, align by `recipe`, and count how many find their partner.
 
     Parameters
     ----------
     pair
-        The text in both tokenisations.
+        The text in both tokenizations.
     recipe
-        One that compares vectors, such as "anchored" or "tokalign"; the others rank no candidates. GloVe vectors come
-        from the cache if `align` made them already, since they do not depend on what is hidden.
+        One that compares vectors, such as "anchored" or "tokalign". GloVe vectors come from the cache if `align` has
+        made them, since they do not depend on what is held out.
     seed
-        Draws the hidden tokens, and is the seed of the recipe and of the bootstrap.
-    share
-        Share of the eligible tokens to hide.
-    max_tokens
-        At most this many.
+        Seed of the draw of held-out tokens, of the recipe and of the bootstrap.
+    share, max_tokens
+        Share of the eligible tokens to hold out, and their largest number.
     overlap
-        How shared tokens are found, "bytes" or "raw". It is "bytes" here for every recipe, so that all are asked for
-        the same tokens.
+        How shared tokens are found, "bytes" or "raw"; "bytes" gives all recipes the same tokens.
     model
         The source model, for recipes whose vectors are its hidden states.
     vectors
-        Of source and target, to use where the recipe would train GloVe.
+        Source and target vectors to use instead of training GloVe.
 
     Raises
     ------
     InputError
-        If the recipe ranks no candidates, or no shared token is frequent enough to be hidden.
+        If the recipe does not rank candidates, or no shared token is frequent enough to be held out.
     """
     make_space = check_recipe(recipe, model).space
     if make_space is None:
@@ -121,7 +117,7 @@ def held_out_precision(
             "anchored or tokalign."
         )
     if not 0 < share < 1:
-        raise InputError(f"The share of tokens to hide must lie between 0 and 1, but is {share}.")
+        raise InputError(f"The share of tokens to hide must be between 0 and 1, but is {share}.")
     shared = text_tokens_shared(pair.source, pair.target, overlap)
     hidden = _hide(pair, shared, share, max_tokens, seed)
     kept = text_tokens_shared(pair.source, pair.target, overlap, hidden.target_ids)
@@ -129,7 +125,7 @@ def held_out_precision(
     target_ranks = _ranks(space, hidden.target_ids, hidden.source_ids, pair.source.is_control)
     source_ranks = _ranks(turned_space(space), hidden.source_ids, hidden.target_ids, pair.target.is_control)
     if progress is not None:
-        progress(1.0, "tested on hidden tokens")
+        progress(1.0, "tested on held-out tokens")
     n = len(hidden)
     sides = (("target_to_source", target_ranks), ("source_to_target", source_ranks))
     intervals = {
@@ -147,20 +143,20 @@ def held_out_precision(
 
 
 def _ranks(
-    space: Space, asking: NDArray[np.int64], twins: NDArray[np.int64], is_control: NDArray[np.bool_]
+    space: Space, asking: NDArray[np.int64], partners: NDArray[np.int64], is_control: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Place of each asking token's twin among its ten candidates, from 1; 0 where it is not there."""
+    """Rank of each asking token's partner among its ten candidates, from 1; 0 if it is not among them."""
     order = np.argsort(asking)
     found = find_candidates(space, asking[order], is_control)
     place = order[np.searchsorted(asking[order], found.target_ids)]
-    hit = found.candidate_ids == twins[place][:, None]
+    hit = found.candidate_ids == partners[place][:, None]
     ranks = np.zeros(len(asking), np.int64)
     ranks[place] = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
     return ranks
 
 
 def _hide(pair: TokenizedPair, shared: SharedTokens, share: float, max_tokens: int, seed: int) -> SharedTokens:
-    """Draw hidden tokens among the shared ones that have one twin only and are frequent enough on both sides."""
+    """Draw tokens to hold out among those with one partner that are frequent enough on both sides."""
     source_counts = pair.source_corpus.counts(pair.source.size)[shared.source_ids]
     target_counts = pair.target_corpus.counts(pair.target.size)[shared.target_ids]
     _, place, times = np.unique(shared.source_ids, return_inverse=True, return_counts=True)

@@ -1,12 +1,11 @@
-"""A measured share or mean with how sure it is: n and a bootstrap interval.
+"""A measured share or mean with n and its bootstrap interval.
 
-Draw the n units (documents, tokens) again with replacement, take the mean, a thousand times over; the middle 95 % of
-those means is the interval (Efron 1979, the percentile method). A draw is a vector of how often each unit was taken,
-which is multinomial, so that all draws are one matrix product. For a share among n independent tokens it is simpler
-still: the number of hits in a draw is binomial.
+Draw the n units (documents, tokens) with replacement, take the mean, 1,000 times; the middle 95 % of those means is the
+interval (percentile method, Efron 1979). A draw is a multinomial vector of how often each unit was taken, so all draws
+are one matrix product. For a share among n independent tokens the number of hits in a draw is binomial.
 
-The interval says what another sample of this size would give, not what another text would. Where all units agree it
-has no width; n then says how little that may mean.
+The interval shows what another sample of this size would give, not another kind of text. It has no width if all units
+agree.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _BLOCK_NUMBERS = 1 << 24  # 128 MB of draws at a time
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, the bounds of its 95 % bootstrap interval, and the number of units or tokens that it was taken over."""
+    """A mean, the bounds of its 95 % bootstrap interval, and its number of units or tokens."""
 
     mean: float
     low: float
@@ -40,7 +39,7 @@ class Interval:
 
 
 def of_mean(values: NDArray[Any], seed: int = 0) -> Interval:
-    """Mean of one value a unit, float (n,), n >= 1."""
+    """Mean of one value per unit, float (n,), n >= 1."""
     values = np.asarray(values, np.float64)
     return of_ratio(values[:, None], np.ones((len(values), 1)), seed)[0]
 
@@ -55,20 +54,19 @@ def of_share(hits: int, n: int, seed: int = 0) -> Interval:
 def of_ratio(hits: NDArray[Any], of: NDArray[Any], seed: int = 0) -> list[Interval]:
     """Bootstrap `sum(hits) / sum(of)` over units, for several groups at once.
 
-    Units that come in clumps, such as the tokens of one document, are drawn together, as they would be in another
-    sample.
+    Tokens of one document are drawn together, as they would be in another sample.
 
     Parameters
     ----------
     hits, of
-        float (units, groups): what each unit adds to numerator and denominator. Every group has some of the latter.
+        float (units, groups): what each unit adds to numerator and denominator; `sum(of)` is positive in each group.
     seed
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------
     list of Interval
-        One a group; its n is `sum(of)`.
+        One per group; n is `sum(of)`.
     """
     hits, of = np.asarray(hits, np.float64), np.asarray(of, np.float64)
     units = len(hits)

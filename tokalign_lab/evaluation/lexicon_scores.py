@@ -1,19 +1,17 @@
-"""How well a lexicon carries a text from one tokenisation to the other.
+"""How well a lexicon carries a text from one tokenization to the other.
 
-Take held-out text in both tokenisations. Map its target ids to source ids by the lexicon (each to its single best
-source) and compare with the source's own ids of the same text; and the other way round with the reverse lexicon.
+Take held-out text in both tokenizations. Map its target ids to source ids by the lexicon (each to its best source) and
+compare with the source's own ids of the same text; and the other way round with the reverse lexicon.
 
-- **BLEU-1** (TokAlign section 3.2; `eval_matrix.py`): clipped unigram precision times brevity penalty, a document at
-  a time, plain mean. It asks whether the same tokens come out.
-- **Sentence score**: the cosine between sentence embeddings of both id sequences decoded by the same tokenizer. The
-  papers call it BERTScore; it is not the token-matching score of Zhang et al. 2020, so it has its own name here. It
-  asks whether the same meaning comes out.
-- **BERTScore** (`encoder.bert_score`): the score of that name, over the tokens of the same two texts and from the same
-  pass of the encoder. It asks whether the same meaning comes out word by word.
+- **BLEU-1** (TokAlign section 3.2; `eval_matrix.py`): clipped unigram precision times brevity penalty per document,
+  plain mean. It measures whether the same tokens come out.
+- **Sentence score**: cosine of the sentence embeddings of both id sequences, decoded by the same tokenizer. The papers
+  call it BERTScore; it is not the token-matching score of Zhang et al. 2020. It measures whether the meaning is kept.
+- **BERTScore** (`encoder.bert_score`): the score of Zhang et al., over the tokens of the same two texts.
 
-None of them counts a row that rests on no single token (mean, random) as anything but lost. Both papers report that
-the first two fall in step with the first training loss (r2 about 0.93 to 0.95). Each is a mean over documents and
-comes with n and a bootstrap interval (`interval`). The packaged encoder reads English only (`encoder`).
+A row without a partner token (mean, random) counts as lost. Both papers report that the first two correlate with the
+first training loss (r2 about 0.93 to 0.95). Each is a mean over documents with n and a bootstrap interval
+(`interval`). The packaged encoder reads English only (`encoder`).
 """
 
 from __future__ import annotations
@@ -34,38 +32,33 @@ from tokalign_lab.evaluation.interval import Interval, of_mean, of_ratio
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.vocabulary import Vocabulary
 
-FEWEST_TOKENS = 10  # in both tokenisations, as upstream: shorter documents say little
+FEWEST_TOKENS = 10  # in both tokenizations, as upstream; shorter documents are left out
 MOST_SENTENCES = 200  # embedding is slow; the mean of 200 cosines is known to about 0.01
-_BATCH = 32  # documents whose token vectors are held at a time
+_BATCH = 32  # documents whose token vectors are in memory at a time
 
 
 @dataclass(frozen=True)
 class LexiconScores:
-    """Scores of one lexicon on one held-out text; each in both directions.
+    """Scores of one lexicon on one held-out text.
 
-    Parameters
+    Attributes
     ----------
     bleu1
         By direction ("target_to_source", "source_to_target"): mean BLEU-1 of documents, 0 to 1.
-    sentence_score
-        By direction: mean cosine of sentence embeddings, -1 to 1; None if no encoder was given.
-    bert_score
-        By direction: mean F1 of BERTScore, -1 to 1; None if no encoder was given.
-    coverage_types
-        By origin: share of the target vocabulary's tokens, holes left out. Sums to 1. A count of the whole vocabulary:
-        nothing is drawn, so there is no interval.
-    coverage_text
-        By origin: share of the held-out text's target tokens. Sums to 1.
+    sentence_score, bert_score
+        By direction: mean cosine of sentence embeddings, and mean F1 of BERTScore, -1 to 1; None without an encoder.
+    coverage_types, coverage_text
+        By origin: share of the target vocabulary's tokens without holes, and of the held-out text's; each sums to 1.
     hubs
-        Of the target tokens that vectors aligned: `most_chosen`, the share that the three most chosen source tokens
-        take, and `distinct`, the number of different source tokens over the number of aligned tokens.
+        Of the target tokens that vectors aligned: `most_chosen`, the share of the three most chosen source tokens, and
+        `distinct`, the number of different source tokens over the number of aligned tokens. None if none is aligned.
     documents, sentences
-        Numbers of documents that BLEU-1, and that sentence score and BERTScore were taken on.
+        Numbers of documents for BLEU-1, and for sentence score and BERTScore.
     intervals
         The same means with n and 95 % bounds: "bleu1", "sentence_score", "bert_precision", "bert_recall" and
         "bert_score" by direction, over documents; "coverage_text" by origin, over tokens drawn by whole documents.
     encoder
-        What the sentence score and BERTScore were measured with.
+        Name of the encoder.
     """
 
     bleu1: dict[str, float]
@@ -80,11 +73,11 @@ class LexiconScores:
     encoder: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; what was not measured is left out."""
+        """Plain JSON values, without what was not measured."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def means(self) -> dict[str, Any]:
-        """Return what a model card says: the scores by direction, and what they were measured on."""
+        """Return the part for a model card: scores by direction, and what they were measured on."""
         kept = ("bleu1", "sentence_score", "bert_score", "documents", "sentences", "encoder")
         return {name: value for name, value in self.to_dict().items() if name in kept}
 
@@ -104,21 +97,20 @@ def score_lexicon(
     lexicon
         The lexicon.
     held_out
-        The text in both tokenisations, by the tokenizers that the lexicon was made for.
+        The text in both tokenizations.
     encoder
-        Catalogue name, folder or hub id of a sentence-transformers model; None leaves the sentence score and
-        BERTScore out.
+        Catalogue name, folder or hub id of a sentence-transformers model; None leaves out sentence score and BERTScore.
     max_documents
-        Documents that are scored, spread evenly over the text; of these, 200 with the encoder.
+        Largest number of documents, spread evenly over the text; 200 of them are read by the encoder.
     seed
-        Of the bootstrap.
+        Seed of the bootstrap.
     progress
-        Told about each step.
+        Called with each step.
 
     Raises
     ------
     InputError
-        If the tokenizers are not the lexicon's, or no document has 10 tokens in both tokenisations.
+        If the tokenizers are not the lexicon's, or no document has 10 tokens in both tokenizations.
     """
     lexicon.check(held_out.source, held_out.target)  # before an encoder is loaded
     reader = Encoder(encoder) if encoder is not None else None
@@ -131,8 +123,7 @@ def score_lexicon(
         for measure, by_direction in measured.items()
     }
     means = {
-        measure: {name: interval.mean for name, interval in by_direction.items()}
-        for measure, by_direction in intervals.items()
+        measure: {name: one.mean for name, one in by_direction.items()} for measure, by_direction in intervals.items()
     }
     return LexiconScores(
         bleu1=means["bleu1"],
@@ -155,20 +146,19 @@ def document_scores(
     max_documents: int = 1000,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Score single documents: the same ones of a text for every lexicon of its pair.
+    """Score single documents, the same ones for every lexicon of a pair.
 
     Parameters
     ----------
     lexicon, held_out, max_documents, progress
         As for `score_lexicon`.
     reader
-        For the sentence score and BERTScore; without one they are left out.
+        For the sentence score and BERTScore, which are left out without it.
 
     Returns
     -------
     dict
-        By measure ("bleu1"; with a reader "sentence_score", "bert_precision", "bert_recall" and "bert_score" too),
-        then by direction: float64 (documents,).
+        By measure (as in `LexiconScores.intervals`), then by direction: float64 (documents,).
 
     Raises
     ------
@@ -200,28 +190,28 @@ def document_scores(
 
 
 def long_enough(held_out: TokenizedPair) -> NDArray[np.bool_]:
-    """Say which documents can be scored, bool (documents,).
+    """Return which documents can be scored, bool (documents,).
 
     Raises
     ------
     InputError
-        If none has 10 tokens in both tokenisations.
+        If none has 10 tokens in both tokenizations.
     """
     source, target = held_out.source_corpus, held_out.target_corpus
     enough = np.minimum(np.diff(source.offsets), np.diff(target.offsets)) >= FEWEST_TOKENS
     if not enough.any():
         raise InputError(
-            f"No held-out document has {FEWEST_TOKENS} tokens in both tokenisations; give more or longer documents."
+            f"No held-out document has {FEWEST_TOKENS} tokens in both tokenizations; give more or longer documents."
         )
     return enough
 
 
 def bleu1(hypothesis: Sequence[int], reference: Sequence[int]) -> float:
-    """BLEU-1 of one document: clipped unigram precision times brevity penalty, 0 to 1, without smoothing.
+    """Compute BLEU-1 of one document: clipped unigram precision times brevity penalty, 0 to 1, without smoothing.
 
-    Each hypothesis token counts as often as the reference has it at most (Papineni et al. 2002, section 2.1); a
-    hypothesis of c tokens shorter than the reference's r is scaled by exp(1 - r / c). 0 if either is empty. The same
-    figure as `nltk.sentence_bleu([reference], hypothesis, (1, 0, 0, 0))`.
+    A hypothesis token counts at most as often as it is in the reference (Papineni et al. 2002, section 2.1). A
+    hypothesis of c tokens that is shorter than the reference's r is scaled by exp(1 - r / c). 0 if either is empty.
+    The same figure as `nltk.sentence_bleu([reference], hypothesis, (1, 0, 0, 0))`.
     """
     if not hypothesis or not reference:
         return 0.0
@@ -234,26 +224,23 @@ def bleu1(hypothesis: Sequence[int], reference: Sequence[int]) -> float:
 def coverage(lexicon: Lexicon, target: Corpus) -> tuple[dict[str, float], dict[str, Interval]]:
     """Share of target tokens by the origin of their row: of the vocabulary without holes, and of a text.
 
-    Origins that do not occur are left out; the shares of each dictionary sum to 1. The text's have intervals over
-    documents; where the text has no token there are none.
+    Origins that do not occur are left out; each dictionary sums to 1. The text's shares have intervals over documents;
+    a text without tokens has none.
     """
     origins = lexicon.table["origin"].to_numpy(dtype=str)
     names, place = np.unique(origins, return_inverse=True)
-    kept = [int(i) for i in np.flatnonzero(names != "hole")]
     tokens = max(1, int((origins != "hole").sum()))
-    types = {str(names[i]): float((place == i).sum() / tokens) for i in kept}
+    types = {str(name): float((place == i).sum() / tokens) for i, name in enumerate(names) if name != "hole"}
     if not len(target.ids):
         return types, {}
-    document = np.repeat(np.arange(len(target)), np.diff(target.offsets))
-    uses = np.bincount(document * len(names) + place[target.ids], minlength=len(target) * len(names))
+    uses = np.bincount(target.document_of * len(names) + place[target.ids], minlength=len(target) * len(names))
     by_document = uses.reshape(len(target), len(names))
-    of = np.repeat(by_document.sum(axis=1)[:, None], len(names), axis=1)
-    shares = of_ratio(by_document, of)
-    return types, {str(names[i]): shares[i] for i in kept}
+    shares = of_ratio(by_document, np.repeat(by_document.sum(axis=1)[:, None], len(names), axis=1))
+    return types, {str(name): share for name, share in zip(names, shares, strict=True) if name != "hole"}
 
 
 def hubs(lexicon: Lexicon) -> dict[str, float] | None:
-    """How evenly aligned target tokens spread over source tokens; None if none is aligned."""
+    """Return how evenly aligned target tokens spread over source tokens; None if none is aligned."""
     chosen = lexicon.source_of()[lexicon.table["origin"].to_numpy(dtype=str) == "aligned"]
     if not len(chosen):
         return None
@@ -262,7 +249,7 @@ def hubs(lexicon: Lexicon) -> dict[str, float] | None:
 
 
 def spread(documents: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """At most `n` of the documents, evenly spread, so that every part of the text is heard."""
+    """Return at most `n` of the documents, evenly spread over the text."""
     if len(documents) <= n:
         return documents
     return documents[np.linspace(0, len(documents) - 1, n).round().astype(np.int64)]
@@ -277,7 +264,7 @@ def read_both(
     documents: NDArray[np.int64],
     progress: Progress | None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Sentence score and BERTScore of each document: mapped against wanted ids, both decoded by `vocabulary`."""
+    """Compute sentence score and BERTScore of each document: mapped against wanted ids, decoded by `vocabulary`."""
     rows = []
     for first in range(0, len(documents), _BATCH):
         if progress is not None:

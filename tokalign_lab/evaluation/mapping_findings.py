@@ -1,15 +1,13 @@
 """Findings about the choice of partners: hubs, doubtful choices, one-sided ones, choices across scripts.
 
-A hub is a source token that is near to everything and so becomes the best partner of tokens that have nothing to do
-with it. TokAlign's shipped matrices show both ends: in Pythia -> LLaMA3 three source tokens take 52.7 % of 86,209
-targets, and 3,144 different ones are used, of 50,254 that there are; in Pythia -> Qwen2 28,867 are used for 111,237
-targets. The bounds lie between the two.
+A hub is a source token that is close to everything, and so becomes the best partner of unrelated tokens. TokAlign's
+published matrices show both ends. In Pythia -> LLaMA3 three source tokens take 52.7 % of 86,209 targets, and 3,144 of
+50,254 source tokens are used; in Pythia -> Qwen2 28,867 are used for 111,237 targets. The bounds are between the two.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokalign_lab.alignment.search.neighbours import nearest
 from tokalign_lab.errors import InputError
@@ -17,20 +15,20 @@ from tokalign_lab.evaluation.finding import NO_SCRIPT, Case, Finding, first_ids,
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 FEWEST_ALIGNED = 100
-"""Aligned tokens below which shares among them say nothing."""
+"""Fewer aligned tokens than this give no reliable shares."""
 TOP_THREE_WARN, TOP_THREE_POOR = 0.13, 0.26
 """Share of the three most chosen sources: a quarter and a half of the 52.7 % of Pythia -> LLaMA3."""
 VARIETY_WARN, VARIETY_POOR = 0.29, 0.125
 """Different sources over those possible: half of the 0.574 of Pythia -> Qwen2, twice the 0.063 of Pythia -> LLaMA3."""
 SMALL_MARGIN = 0.01
-"""Of the median score: a lead that another seed, or a little more text, would turn around. Our choice."""
+"""Of the median score: a lead that another seed, or a little more text, would reverse. Our choice."""
 MARGINS_WARN = 0.5
 MUTUAL_WARN = 0.1
 """On 300 kB of text anchored reaches 0.30, and the dot product of upstream's script 0.03."""
 NEIGHBOURS_WARN = 0.2
 """On that text anchored reaches 0.69, upstream's relative representations 0.25, two GloVe spaces as they are 0.10."""
 CROWD = 10
-"""Targets that inherit one row whole, from which on they are called a crowd: each gets a tenth of its probability."""
+"""Targets copied from one row, from which on they are a crowd: each gets a tenth of its probability."""
 CROWDED_WARN, CROWDED_POOR = 0.01, 0.1
 SCRIPTS_WARN = 0.1
 _SAMPLE = 2000
@@ -38,7 +36,7 @@ _ALIGN_AGAIN = "align with more text, or by a recipe that ranks by CSLS (anchore
 
 
 def mapping_findings(case: Case, vectors: tuple[TokenVectors, TokenVectors] | None) -> list[Finding]:
-    """All findings of this module; `vectors` are of source and target, in one space."""
+    """Return all findings of this module; `vectors` are of source and target, in one space."""
     found = [hubs(case), margins(case), mutual(case), crowds(case), scripts(case)]
     if vectors is not None:
         found.append(vector_neighbours(case, *vectors))
@@ -46,7 +44,7 @@ def mapping_findings(case: Case, vectors: tuple[TokenVectors, TokenVectors] | No
 
 
 def hubs(case: Case) -> Finding:
-    """How evenly aligned targets spread over sources."""
+    """Check how evenly aligned targets spread over sources."""
     chosen = case.source_of[case.aligned]
     n = len(chosen)
     if n < FEWEST_ALIGNED:
@@ -54,34 +52,28 @@ def hubs(case: Case) -> Finding:
     ids, times = np.unique(chosen, return_counts=True)
     order = np.argsort(-times, kind="stable")
     possible = min(n, int((~case.source.is_hole & ~case.source.is_control).sum()))
-    values = {
-        "aligned": n,
-        "distinct": len(ids),
-        "distinct_share": len(ids) / n,
-        "variety": len(ids) / possible,
-        "top_three": float(times[order[:3]].sum() / n),
-        "largest_in_degree": int(times.max()),
-    }
-    severity = worst(
-        (
-            grade(values["top_three"], TOP_THREE_WARN, TOP_THREE_POOR),
-            grade(-values["variety"], -VARIETY_WARN, -VARIETY_POOR),
-        )
-    )
-    return Finding(
+    variety, top_three = len(ids) / possible, float(times[order[:3]].sum() / n)
+    return case.about(
+        case.aligned[np.isin(chosen, ids[order[:3]])],
         "hubs",
-        severity,
+        worst((grade(top_three, TOP_THREE_WARN, TOP_THREE_POOR), grade(-variety, -VARIETY_WARN, -VARIETY_POOR))),
         f"{n:,} aligned tokens chose {several(len(ids), 'different source')}; the three most chosen take "
-        f"{percent(values['top_three'])}, the first alone {times.max():,}.",
+        f"{percent(top_three)}, the first alone {times.max():,}.",
         f"Hubs: {_ALIGN_AGAIN}.",
-        values,
-        [f"{case.source.label(int(ids[i]))} × {times[i]:,}" for i in order[:5]],
-        case.ids(case.aligned[np.isin(chosen, ids[order[:3]])]),
+        {
+            "aligned": n,
+            "distinct": len(ids),
+            "distinct_share": len(ids) / n,
+            "variety": variety,
+            "top_three": top_three,
+            "largest_in_degree": int(times.max()),
+        },
+        examples=[f"{case.source.label(int(ids[i]))} × {times[i]:,}" for i in order[:5]],
     )
 
 
 def margins(case: Case) -> Finding | None:
-    """How far best candidates are ahead of second ones; None where there are no candidates."""
+    """Check how far best candidates are ahead of second ones; None if there are no candidates."""
     table = case.lexicon.table.iloc[case.aligned]
     margin, score = table["margin"].to_numpy(np.float64), table["score"].to_numpy(np.float64)
     ranked = np.array([len(ids) > 1 for ids in table["candidate_ids"]], bool)
@@ -92,11 +84,10 @@ def margins(case: Case) -> Finding | None:
     bound = SMALL_MARGIN * float(np.median(np.abs(score[known])))
     small = float((margin < bound).mean())
     low, middle, high = np.percentile(margin, (25, 50, 75))
-    severity = "warn" if small >= MARGINS_WARN else "ok"
     closest = ids[np.argsort(margin, kind="stable")]
     return Finding(
         "margins",
-        severity,
+        grade(small, MARGINS_WARN),
         f"The best candidate leads the second by {middle:.4f} in the median (quartiles {low:.4f} and {high:.4f}); for "
         f"{percent(small)} of {len(margin):,} tokens by less than {bound:.4f}, which is a toss-up.",
         f"Doubtful choices: {_ALIGN_AGAIN}, or mix several candidates (anchored).",
@@ -107,9 +98,9 @@ def margins(case: Case) -> Finding | None:
 
 
 def mutual(case: Case) -> Finding | None:
-    """Whether aligned partners choose each other; None where the reverse was not measured by itself.
+    """Check whether aligned partners choose each other; None if the reverse was not measured by itself.
 
-    A source whose twin has the same spelling is taken already; only the others can choose back.
+    A source token that is shared is taken already; only the others can choose back.
     """
     if case.lexicon.provenance["recipe"] == "imported":
         return None
@@ -120,66 +111,61 @@ def mutual(case: Case) -> Finding | None:
         return None
     chosen_back = back[case.source_of[free]] == free
     share = float(chosen_back.mean())
-    severity = "warn" if share < MUTUAL_WARN else "ok"
-    return Finding(
+    return case.about(
+        free[~chosen_back],
         "mutual choice",
-        severity,
-        f"Of {len(free):,} aligned tokens whose source has no twin of its own, {percent(share)} are chosen back by it.",
+        "warn" if share < MUTUAL_WARN else "ok",
+        f"Of {len(free):,} aligned tokens whose source is not a shared token, {percent(share)} are chosen back by it.",
         f"One-sided choices: {_ALIGN_AGAIN}.",
         {"n": len(free), "share": share, "source_has_twin": 1 - len(free) / len(case.aligned)},
-        case.pairs(free[~chosen_back]),
-        case.ids(free[~chosen_back]),
+        examples=case.pairs(free[~chosen_back]),
     )
 
 
 def crowds(case: Case) -> Finding:
-    """Rows that many targets inherit whole, so that they share the probability of one source token."""
+    """Check for rows that many targets copy, so that they share the probability of one source token."""
     table, prefix = case.lexicon.table, "output_" if case.lexicon.has_output else ""
     made = zip(table[f"{prefix}sources"].to_list(), table[f"{prefix}weights"].to_list(), strict=True)
     row = np.array([s[0] if len(s) == 1 and w[0] > 0.99 else -1 for s, w in made], np.int64)
     ids = np.flatnonzero((row >= 0) & case.is_token)
-    row = row[ids]
-    sources, place, times = np.unique(row, return_inverse=True, return_counts=True)
+    sources, place, times = np.unique(row[ids], return_inverse=True, return_counts=True)
     crowded = ids[times[place] >= CROWD] if len(ids) else ids
-    severity = grade(case.share(crowded), CROWDED_WARN, CROWDED_POOR)
     largest = int(times.max(initial=0))
     order = np.argsort(-times, kind="stable")[:5]
-    return Finding(
+    return case.about(
+        crowded,
         "one source for many",
-        severity,
-        f"{case.amount(crowded)} inherit a row that {CROWD} or more inherit; the largest crowd is {largest:,}.",
+        grade(case.share(crowded), CROWDED_WARN, CROWDED_POOR),
+        f"{case.amount(crowded)} copy a row that {CROWD} or more copy; the largest crowd is {largest:,}.",
         "Targets that share a row share its probability: use a recipe that mixes rows (anchored), or align one-to-one.",
         {"crowded_share": case.share(crowded), "largest": largest},
-        [f"{case.source.label(int(sources[i]))} → {times[i]:,} tokens" for i in order if times[i] >= CROWD],
-        case.ids(crowded),
+        examples=[f"{case.source.label(int(sources[i]))} → {times[i]:,} tokens" for i in order if times[i] >= CROWD],
     )
 
 
 def scripts(case: Case) -> Finding | None:
-    """Partners across scripts where the source has tokens of the target's own; None for too few to say."""
+    """Check for partners across scripts where the source has tokens of the target's script; None for too few tokens."""
     ours, theirs = case.scripts[case.aligned], case.source_scripts[case.source_of[case.aligned]]
     both = np.isin(ours, case.scripts_of_source) & ~np.isin(ours, NO_SCRIPT) & ~np.isin(theirs, NO_SCRIPT)
     n = int(both.sum())
     if n < FEWEST_ALIGNED:
         return None
-    wrong = both & (ours != theirs)
-    share = float(wrong.sum() / n)
-    severity = "warn" if share >= SCRIPTS_WARN else "ok"
-    ids = case.aligned[wrong]
-    return Finding(
+    ids = case.aligned[both & (ours != theirs)]
+    share = len(ids) / n
+    return case.about(
+        ids,
         "scripts",
-        severity,
-        f"{wrong.sum():,} of {n:,} aligned tokens ({percent(share)}) have a partner in another script, though the "
+        grade(share, SCRIPTS_WARN),
+        f"{len(ids):,} of {n:,} aligned tokens ({percent(share)}) have a partner in another script, though the "
         "source has tokens in their own.",
         "Align with more text in the scripts of these tokens.",
         {"n": n, "share": share},
-        case.pairs(ids[np.argsort(-case.counts[ids], kind="stable")]),
-        case.ids(ids),
+        examples=case.pairs(ids[np.argsort(-case.counts[ids], kind="stable")]),
     )
 
 
 def vector_neighbours(case: Case, source: TokenVectors, target: TokenVectors) -> Finding:
-    """How many tokens' vectors are each other's nearest, by cosine, over a sample of the target tokens.
+    """Check how many tokens' vectors are each other's nearest by cosine, over a sample of the target tokens.
 
     Raises
     ------
@@ -192,21 +178,17 @@ def vector_neighbours(case: Case, source: TokenVectors, target: TokenVectors) ->
                 f"The {side} vectors are not of the tokenizer '{vocabulary.name}'; give those that were saved with "
                 "this lexicon."
             )
-    asking = _sampled(len(target))
+    asking = np.linspace(0, len(target) - 1, min(len(target), _SAMPLE)).round().astype(np.int64)
     there = nearest(target.rows[asking], source.rows, k=1)[0][:, 0]
     back = nearest(source.rows[there], target.rows, k=1)[0][:, 0]
     share = float((back == asking).mean()) if len(asking) else 0.0
-    severity = "warn" if share < NEIGHBOURS_WARN else "ok"
-    return Finding(
+    return case.about(
+        target.ids[asking[back != asking]],
         "vector neighbours",
-        severity,
+        "warn" if share < NEIGHBOURS_WARN else "ok",
         f"{percent(share)} of {len(asking):,} target tokens and their nearest source are each other's nearest; "
         f"{len(target):,} target and {len(source):,} source tokens have a vector.",
-        "The two sets of vectors hardly fit: align with more text, or by another recipe.",
+        "The two sets of vectors hardly match: align with more text, or by another recipe.",
         {"n": len(asking), "share": share, "target_vectors": len(target), "source_vectors": len(source)},
-        target_ids=case.ids(target.ids[asking[back != asking]]),
+        examples=[],
     )
-
-
-def _sampled(n: int) -> NDArray[np.int64]:
-    return np.linspace(0, n - 1, min(n, _SAMPLE)).round().astype(np.int64)

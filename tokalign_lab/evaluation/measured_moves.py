@@ -1,34 +1,33 @@
-"""What was measured of moved models: how much quality a move costs, right after it and after recovery.
+"""Measured quality of moved models: right after the swap of the tokenizer, and after recovery.
 
-`data/measured_moves.jsonl` is made by `benchmarks/measured_moves.py` from docs/results and from decision 16. A loss is
-a factor: bits per byte of the moved model over bits per byte of what it is compared with. Right after the move that is
-the untuned source model, after recovery the source model tuned on the same bytes.
+`benchmarks/measured_moves.py` makes `data/measured_moves.jsonl` from the results pages and decision 16. A loss is a
+factor: bits per byte of the moved model over bits per byte of a reference. Right after the swap the reference is the
+untuned source model, after recovery the source model tuned on the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 
 @dataclass(frozen=True)
 class MeasuredMove:
-    """One run on one slice of its held-out text; the last four are bits per byte, None where they were not measured.
+    """One run on one slice of its held-out text; the last four are bits per byte, None if not measured.
 
     Attributes
     ----------
     run, page : str
-        What was run, and the page with the figures.
+        Description of the run, and the page with its figures.
     source, target : str
         Catalogue names of the source model and of the target tokenizer.
     slice : str
         "prose", "code", a language code, or another group of text.
     tokens : int
-        Tokens that the recovery read; 0 without recovery.
+        Tokens read in recovery; 0 without recovery.
     untuned, start : float or None
         The source model, and the moved model before recovery.
     control, end : float or None
@@ -48,7 +47,7 @@ class MeasuredMove:
 
     @property
     def loss_at_start(self) -> float | None:
-        """Factor right after the move."""
+        """Factor right after the swap."""
         return None if self.start is None or self.untuned is None else self.start / self.untuned
 
     @property
@@ -59,20 +58,20 @@ class MeasuredMove:
 
 @dataclass(frozen=True)
 class ExpectedLoss:
-    """The range of measured losses that says most about a move.
+    """Range of the measured losses that are closest to a swap.
 
     Attributes
     ----------
     low, high : float
         Smallest and largest factor; 1.2 means 20 % more bits per byte.
     basis : str
-        Which runs these are: of this pair or of other pairs, on this slice or on other slices.
+        Which runs: of this pair or of other pairs, on this slice or on other slices.
     this_pair : bool
         Whether the pair itself was measured.
     n : int
-        How many figures the range is of; a range of one figure says nothing about its error.
+        Number of figures; a range of one figure shows nothing about its error.
     tokens : tuple of int
-        Fewest and most tokens that these runs read for recovery.
+        Fewest and most tokens read in recovery.
     runs : tuple of str
         The runs, with their pages.
     """
@@ -85,10 +84,6 @@ class ExpectedLoss:
     tokens: tuple[int, int]
     runs: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "tokens": list(self.tokens), "runs": list(self.runs)}
-
 
 @cache
 def all_moves() -> tuple[MeasuredMove, ...]:
@@ -100,19 +95,19 @@ def all_moves() -> tuple[MeasuredMove, ...]:
 def expected_loss(
     source: str, target: str, slice: str, recovered: bool, moves: Iterable[MeasuredMove] | None = None
 ) -> ExpectedLoss:
-    """Find what was measured nearest to a move.
+    """Find the measured losses that are closest to a swap.
 
-    The pair goes before the slice: runs of this pair on this slice; else of this pair on other slices; else of other
-    pairs on this slice; else all.
+    The pair has priority over the slice: runs of this pair on this slice; else of this pair on other slices; else of
+    other pairs on this slice; else all.
 
     Parameters
     ----------
     source, target
-        Names of the model and of the tokenizer, as the user gives them; only equal names are the same pair.
+        Names of the model and of the tokenizer; only equal names are the same pair.
     slice
-        Of the text.
+        Slice of the text.
     recovered
-        After recovery, or right after the move.
+        After recovery, or right after the swap.
     moves
         `all_moves` by default.
     """

@@ -1,8 +1,8 @@
-"""How much of a text the tokens of a tokenizer do not spell.
+"""How many bytes of a text the tokens of a tokenizer do not spell.
 
-A tokenizer without byte fallback reads a character that it does not know as one unknown token, a normaliser drops
-spaces or case, WordPiece drops line ends. A model is never asked to predict what was dropped, so a measure per byte
-of the text has to know how many bytes that is (docs/decisions/0013).
+A tokenizer without byte fallback reads unknown characters as one unknown token, a normalizer may drop spaces or case,
+WordPiece drops line ends. The model is never asked to predict what was dropped, so a measure per byte of text has to
+count it (docs/decisions/0015).
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from tokalign_lab.vocabulary import Vocabulary
 def unspelled_bytes(vocabulary: Vocabulary, text: str, ids: Iterable[int]) -> int:
     """Count the UTF-8 bytes of a text that its tokens do not spell.
 
-    The tokens of a lossless tokenizer spell the text as it is, after or before a dummy space, and 0 is returned. Else
-    the tokens are compared with the part of the text that the tokenizer says they come from: what differs between the
-    parts' common beginning and common end counts, and so does text that no token covers. One space next to a token
-    that begins a word (WordPiece) or ends one (`</w>`) is what that token says, and does not count.
+    0 if the tokens spell the text, with or without a dummy space at either end. Else the tokens are compared with the
+    text at their offsets: bytes between the common beginning and the common end count, and so does text that no token
+    covers. One space next to a token that begins a word (WordPiece) or ends one (`</w>`) belongs to it.
 
     Parameters
     ----------
@@ -28,7 +27,7 @@ def unspelled_bytes(vocabulary: Vocabulary, text: str, ids: Iterable[int]) -> in
     text
         Valid Unicode, without lone surrogates.
     ids
-        What `Vocabulary.encode` makes of it.
+        From `Vocabulary.encode`.
     """
     data = text.encode()
     joined = b"".join(vocabulary.token_bytes[i] or b"" for i in ids)

@@ -1,8 +1,8 @@
-"""How long one step of generation takes, with the head of the model and with a head of another size.
+"""Time of one generation step, with the model's head and with a head of another size.
 
 A step is the body with one new token and its cache, then the head. The body does not depend on the vocabulary, so it is
 timed once; the other head is a matrix of the new size with copies of the model's rows. Sampling and the tokenizer are
-left out. Both heads are timed in turns with the body, so that a busy machine slows all three alike.
+not included. Body and both heads are timed in turn, so that other load on the machine slows all three alike.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,18 +27,18 @@ _WARM_UP = 3
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of one step of generation, batch 1; medians.
+    """Seconds of one generation step, batch size 1.
 
     Attributes
     ----------
     body, source_head, target_head : float
-        Seconds of the parts.
+        Medians of the parts.
     source, target : tuple of float
-        First quartile, median and third quartile of body and head together, in seconds.
+        First quartile, median and third quartile of body and head together.
     steps : int
-        Steps that were timed.
+        Number of timed steps.
     device, dtype : str
-        Where, and in which number format.
+        Of the model.
     """
 
     body: float
@@ -50,23 +50,19 @@ class StepTime:
     device: str
     dtype: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "source": list(self.source), "target": list(self.target)}
-
 
 @torch.inference_mode()
 def time_step(model: PreTrainedModel, rows: int, steps: int = 24) -> StepTime:
-    """Time a step of generation with the model's head and with a head of `rows` rows.
+    """Time a generation step with the model's head and with a head of `rows` rows.
 
     Parameters
     ----------
     model
         A causal language model in evaluation mode.
     rows
-        Of the other head: ids of the target tokenizer.
+        Rows of the other head: ids of the target tokenizer.
     steps
-        How many steps are timed, at least 2; three more come before them.
+        Number of timed steps, at least 2, after three to warm up.
     """
     old = model.get_output_embeddings().weight
     new = old[torch.arange(rows, device=old.device) % len(old)]

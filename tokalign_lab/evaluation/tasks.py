@@ -1,19 +1,17 @@
 """The papers' six tasks, scored by EleutherAI's lm-evaluation-harness over local files.
 
 TokAlign and TokAlign++ report ARC-Easy, BoolQ, HellaSwag, OpenBookQA, PIQA and WinoGrande, 0- and 5-shot, with the
-harness's default prompts. Prompts, few-shot layout, answers and metrics here are the harness's own: its task files are
-taken as they are and pointed at the catalogue's validation sets, so that nothing is asked of a hub. Only the
-log-likelihoods come from this room's `Scorer`, whose logits are made in blocks: the harness would hold them all, and a
-5-shot batch over 262k tokens has gigabytes of them. Questions that share prompt and answer but for the last token (yes
-and no) are read once.
+harness's default prompts. Prompts, few-shot layout, answers and metrics are the harness's own: its task files are used
+as they are and pointed at the catalogue's validation sets, so no hub is needed. Only the log-likelihoods come from
+`Scorer`, which computes logits in blocks: the harness would hold all of them, which is gigabytes for a 5-shot batch
+over 262k tokens. Questions with the same prompt and answer except for the last token (yes and no) are read once.
 
-`acc` takes the answer with the largest log-likelihood, `acc_norm` divides that by the answer's characters first. The
-mean over tasks is that of `acc`: the papers' figures (OpenBookQA at 21 %, HellaSwag at 36 % for Pythia-1B) are `acc`.
+`acc` takes the answer with the largest log-likelihood, `acc_norm` divides it by the answer's characters first. The mean
+over tasks is that of `acc`: the papers' figures (OpenBookQA at 21 %, HellaSwag at 36 % for Pythia-1B) are `acc`.
 
-What differs from the papers, because only validation sets are at hand: the examples of a few-shot prompt are drawn
-from the validation set too, never the question that is scored (the harness draws them from the training set); and
-BoolQ's passages lack the title that SuperGLUE's copy puts in front. A guess by chance is right once in as many times
-as there are answers; in BoolQ always saying yes is right 62 % of the time.
+Two differences from the papers, because only validation sets are available: few-shot examples are drawn from the
+validation set (never the scored question; the harness uses the training set), and BoolQ's passages lack the title of
+SuperGLUE's copy. In BoolQ always answering yes is right 62 % of the time.
 """
 
 from __future__ import annotations
@@ -59,18 +57,16 @@ class TaskScore:
 
     Attributes
     ----------
-    task : str
-        Its name in the catalogue.
-    shots : int
-        Examples in the prompt.
-    acc, acc_stderr : float
+    task, shots
+        Name in the catalogue, and examples in the prompt.
+    acc, acc_stderr
         Share of right answers, 0 to 1, and its standard error.
-    acc_norm, acc_norm_stderr : float or None
-        The same by log-likelihood per character; None where the harness does not report it (BoolQ, WinoGrande).
-    guess : float
-        What a guess by chance scores on these questions.
-    n, n_all : int
-        Questions scored, and questions there are.
+    acc_norm, acc_norm_stderr
+        The same by log-likelihood per character; None if the harness does not report it (BoolQ, WinoGrande).
+    guess
+        Expected `acc` of a random guess on these questions.
+    n, n_all
+        Questions scored, and questions in the task.
     """
 
     task: str
@@ -86,12 +82,12 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """One model's scores: a row for each task and number of shots."""
+    """One model's scores, one row per task and number of shots."""
 
     rows: tuple[TaskScore, ...]
 
     def mean(self, shots: int) -> float:
-        """Mean `acc` over the tasks, each counting the same, as in the papers' tables."""
+        """Unweighted mean of `acc` over the tasks, as in the papers' tables."""
         return float(np.mean([row.acc for row in self.rows if row.shots == shots]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,13 +97,7 @@ class TaskScores:
 
 
 def task_names(tasks: Sequence[str]) -> list[str]:
-    """Turn what a person asks for into task names; "papers" stands for all six.
-
-    Raises
-    ------
-    InputError
-        For a task that is not one of them, or none at all.
-    """
+    """Return task names, with "papers" replaced by all six; InputError for an unknown task or none."""
     names = list(dict.fromkeys(name for task in tasks for name in (PAPER_TASKS if task == "papers" else (task,))))
     for name in names:
         if name not in PAPER_TASKS:
@@ -118,13 +108,7 @@ def task_names(tasks: Sequence[str]) -> list[str]:
 
 
 def check_harness() -> None:
-    """Make sure that the harness is installed.
-
-    Raises
-    ------
-    InputError
-        If it is not.
-    """
+    """Raise InputError if the harness is not installed."""
     require_extra("tasks", "lm_eval", "Scoring the papers' tasks")
 
 
@@ -144,23 +128,22 @@ def score_tasks(
     model
         A causal language model that reads `vocabulary`.
     vocabulary
-        Its tokenizer. Whether a prompt begins with bos is the tokenizer's own way, as in the harness.
+        Its tokenizer, which decides whether a prompt begins with bos, as in the harness.
     tasks
         Names in the catalogue, or "papers" for all six.
     shots
         Numbers of examples in the prompt.
     limit
-        Score so many questions a task, drawn by `seed` (the first ones of HellaSwag are all of one kind); the same
-        ones for every model. All of them when not given.
+        Questions per task, drawn by `seed`, the same for every model; all by default.
     seed
-        Of that draw.
+        Seed of that draw.
     progress
-        Told the share of the inputs that are scored.
+        Called with the share of inputs scored.
 
     Raises
     ------
     InputError
-        For an unknown task, a senseless number, a model with fewer rows than its tokenizer has ids, task files that
+        For an unknown task, an invalid number, a model with fewer rows than its tokenizer has ids, task files that
         cannot be fetched, or a missing harness.
     """
     names = task_names(tasks)
@@ -191,7 +174,7 @@ def score_tasks(
 
 
 def _load_tasks(files: dict[str, Path], work: Path) -> dict[str, Any]:
-    """Load the harness's own tasks, pointed at local files: name in the catalogue -> the harness's task."""
+    """Load the harness's tasks by catalogue name, with local files as their data."""
     import lm_eval.tasks
     from lm_eval.tasks import TaskManager
 
@@ -207,7 +190,7 @@ def _load_tasks(files: dict[str, Path], work: Path) -> dict[str, Any]:
                 "cache_dir": str(cache_folder() / "datasets"),
             },
             "training_split": None,
-            # Where these two are one, the harness leaves the scored question out of the examples.
+            # If these two are the same, the harness leaves the scored question out of the examples.
             "test_split": "validation",
             "fewshot_split": "validation",
         }
@@ -246,7 +229,7 @@ def _score_one(reader: Any, name: str, task: Any, shots: int, limit: int | None,
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the harness's bars and notes, and those of the data sets, off the screen: the engine prints nothing."""
+    """Switch off the progress bars and messages of the harness and of datasets."""
     import lm_eval.api.task as harness
     from datasets.utils import logging as data_sets
 

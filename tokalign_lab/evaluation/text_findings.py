@@ -1,185 +1,168 @@
-"""Findings about the text and both tokenizers: was there enough text, and do both sides cut it alike.
+"""Findings about the text and both tokenizers: is there enough text, and do both tokenizers split it alike.
 
-A token that both vocabularies spell alike needs no text: its row is copied. All others are found by their company, and
-a token that the text uses fewer than five times gets no vector (`vectors`, as in the papers' scripts); it rests on its
-pieces or on nothing, however good the recipe is. A script that the text does not hold is the same for a whole language.
+Rows of shared tokens are copied and need no text. All other tokens are aligned by co-occurrence. A token that the text
+uses fewer than five times gets no vector (`vectors`, as in the papers' scripts), so its row is made of its pieces or
+holds no information, whatever the recipe. A script that is missing from the text affects a whole language.
 
-The findings about the two tokenizers say where they cut text differently, whatever the lexicon says. Tokens that both
-have are still met in unfamiliar sequences where one side writes digits one by one or indents with one token. In our
-measurements most of the loss that remains after a good alignment is of this kind, and no lexicon takes it away.
+The findings about the two tokenizers show where they split text differently. Shared tokens then occur in unfamiliar
+sequences, for example where one tokenizer splits digits and the other does not. In our measurements most of the loss
+after a good alignment is of this kind, and no lexicon removes it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tokalign_lab.evaluation.finding import FEWEST_OF_SCRIPT, NO_SCRIPT, Case, Finding, percent, worst
+from tokalign_lab.evaluation.finding import FEWEST_OF_SCRIPT, NO_SCRIPT, Case, Finding, grade, percent
 from tokalign_lab.token_table import ROLES
 from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vocabulary import Vocabulary
 
 ENOUGH_USES = AnchoredSettings.min_count
-"""Uses from which on a token gets a vector; how many tokens do, by amount of text, is in docs/results/growth.md."""
-SEEN_WARN = 0.5
-"""Share of the tokens without a twin. Our choice: smollm2-135m -> sp32k has 8 % of them at 0.3 MB of the packaged text,
-24 % at 2 MB and 50 % at all of it (15 MB)."""
+"""Uses that give a token a vector; docs/results/growth.md has the number of such tokens by amount of text."""
+RARE_WARN = 0.5
+"""Share of the tokens that are not shared. Our choice: smollm2-135m -> sp32k has 92 % rare ones at 0.3 MB of the
+default text, 76 % at 2 MB and 50 % at all of it (15 MB)."""
 ABSENT_WARN = 0.1
-"""Share of the tokens without a twin that are in scripts the text does not hold. Our choice."""
+"""Share of the tokens that are not shared in scripts that the text lacks. Our choice."""
 
 NUMBER = "1234567890"
 INDENT = "x\n        y"
 GAP_OF_TEXT_WARN, GAP_OF_VOCABULARY_WARN = 0.01, 0.05
-"""Share in scripts that the source lacks: as for rows that rest on nothing (`row_findings`), which such tokens nearly
-do: their own script holds no partner for them."""
-_TUNE = "no lexicon changes this: have such text in what the model is tuned on"
+"""Share in scripts that the source lacks; the bounds of `row_findings` for rows that hold no information."""
+_TUNE = "no lexicon changes this: include such text in the tuning text"
 
 
 def text_findings(case: Case) -> list[Finding]:
-    """All findings about the text; none where no text is known."""
+    """Return all findings about the text; none if no text is known."""
     return [amount(case), scripts_of_text(case)] if case.has_text else []
 
 
 def amount(case: Case) -> Finding:
-    """How many of the tokens that need a text are used in it often enough."""
+    """Check how many of the tokens that depend on the text are used often enough."""
     needing, rare = case.needing, case.needing & (case.counts < ENOUGH_USES)
     n, n_rare, unseen = int(needing.sum()), int(rare.sum()), int((needing & (case.counts == 0)).sum())
+    n_bytes = case.lexicon.provenance.get("text_bytes", 0)
     seen = 1 - n_rare / n if n else 1.0
-    severity = "warn" if seen < SEEN_WARN else "ok"
-    megabytes = case.lexicon.provenance.get("text_bytes", 0) / 1e6
-    return Finding(
+    return case.about(
+        rare,
         "amount of text",
-        severity,
-        f"Of {n:,} target tokens without a twin, the text ({megabytes:,.2f} MB) uses {n_rare:,} fewer than "
+        "warn" if seen < 1 - RARE_WARN else "ok",
+        f"Of {n:,} target tokens that are not shared, the text ({n_bytes / 1e6:,.2f} MB) uses {n_rare:,} fewer than "
         f"{ENOUGH_USES} times, {unseen:,} of these never; {percent(seen)} are used often enough for a vector.",
         "Align with more text: ten times as much gives two to three times as many tokens a vector.",
-        {"needing": n, "rare": n_rare, "unseen": unseen, "seen_share": seen, "text_bytes": round(megabytes * 1e6)},
-        case.most_used(rare),
-        case.ids(rare),
+        {"needing": n, "rare": n_rare, "unseen": unseen, "seen_share": seen, "text_bytes": round(n_bytes)},
     )
 
 
 def scripts_of_text(case: Case) -> Finding:
-    """Tokens without a twin whose script the text hardly holds."""
+    """Check for tokens that are not shared and whose script is missing from the text."""
     names, place = np.unique(case.scripts, return_inverse=True)
     uses = np.bincount(place, weights=case.counts, minlength=len(names))
-    held = names[uses >= ENOUGH_USES]
-    absent = case.needing & ~np.isin(case.scripts, (*NO_SCRIPT, *held))
+    absent = case.needing & ~np.isin(case.scripts, (*NO_SCRIPT, *names[uses >= ENOUGH_USES]))
     n = int(absent.sum())
     share = n / max(1, int(case.needing.sum()))
-    severity = "warn" if share >= ABSENT_WARN else "ok"
-    scripts = case.by_script(absent)
-    listed = f": {', '.join(f'{name} ({times:,})' for name, times in scripts[:5])}" * bool(scripts)
-    return Finding(
+    scripts, listed = case.by_script(absent)
+    return case.about(
+        absent,
         "scripts the text lacks",
-        severity,
-        f"{n:,} target tokens without a twin ({percent(share)} of these) are in {len(scripts):,} scripts that the text "
-        f"uses fewer than {ENOUGH_USES} times{listed}.",
-        "Align with text in these scripts; nothing is learned about them from this one.",
-        {"tokens": n, "share": share, "scripts": dict(scripts)},
-        case.most_used(absent),
-        case.ids(absent),
+        grade(share, ABSENT_WARN),
+        f"{n:,} target tokens that are not shared ({percent(share)} of these) are in {len(scripts):,} scripts that the "
+        f"text uses fewer than {ENOUGH_USES} times{listed}.",
+        "Align with text in these scripts; this text teaches nothing about them.",
+        {"tokens": n, "share": share, "scripts": scripts},
     )
 
 
 def pair_findings(case: Case) -> list[Finding]:
-    """All findings about the two tokenizers."""
+    """Return all findings about the two tokenizers."""
     return [digits(case), whitespace(case), fragments(case), special_tokens(case), script_gap(case)]
 
 
 def digits(case: Case) -> Finding:
-    """Whether both sides cut a number alike."""
+    """Check whether both tokenizers split a number alike."""
     ours, theirs = _pieces(case.target, NUMBER), _pieces(case.source, NUMBER)
-    severity = "ok" if len(ours) == len(theirs) else "warn"
-    return Finding(
+    return case.about(
+        case.scripts == "digits",
         "digits",
-        severity,
+        "ok" if len(ours) == len(theirs) else "warn",
         f"The target writes {NUMBER} as {' '.join(ours)}, the source as {' '.join(theirs)}.",
-        f"Numbers lose something; {_TUNE}.",
+        f"Numbers lose some quality; {_TUNE}.",
         {"target_tokens": len(ours), "source_tokens": len(theirs)},
-        target_ids=case.ids(case.scripts == "digits"),
+        examples=[],
     )
 
 
 def whitespace(case: Case) -> Finding:
-    """Whether both sides cut indentation alike, and what the target's runs of white space rest on."""
+    """Check whether both tokenizers split indentation alike, and the target's runs of white space."""
     ours, theirs = _pieces(case.target, INDENT), _pieces(case.source, INDENT)
     spelled = [token or b"" for token in case.target.token_bytes]
     runs = case.is_token & np.array([len(token) > 1 and not token.strip(b" \t\r\n") for token in spelled])
     alone = runs & (case.origin != "identical")
-    severity = "ok" if len(ours) == len(theirs) else "warn"
-    return Finding(
+    n, n_alone = int(runs.sum()), int(alone.sum())
+    return case.about(
+        alone,
         "white space",
-        severity,
+        "ok" if len(ours) == len(theirs) else "warn",
         f"The target writes an indented line as {' '.join(ours)}, the source as {' '.join(theirs)}; of "
-        f"{int(runs.sum()):,} target tokens that are runs of white space {int(alone.sum()):,} have no twin in the "
-        "source.",
-        f"Indented code loses something; {_TUNE}.",
-        {"target_tokens": len(ours), "source_tokens": len(theirs), "runs": int(runs.sum()), "alone": int(alone.sum())},
-        case.most_used(alone),
-        case.ids(alone),
+        f"{n:,} target tokens that are runs of white space {n_alone:,} are not in the source.",
+        f"Indented code loses some quality; {_TUNE}.",
+        {"target_tokens": len(ours), "source_tokens": len(theirs), "runs": n, "alone": n_alone},
     )
 
 
 def fragments(case: Case) -> Finding:
-    """Target tokens that are parts of characters, and what they rest on."""
+    """Check target tokens that are parts of characters."""
     broken = (case.scripts == "bytes") & case.is_token
-    alone = broken & case.on_nothing
+    alone = broken & case.without_evidence
     n, without = int(broken.sum()), int(alone.sum())
-    severity = "warn" if case.text_share(alone) > 0 else "ok"
-    return Finding(
+    return case.about(
+        alone if without else broken,
         "parts of characters",
-        severity,
+        "warn" if case.text_share(alone) > 0 else "ok",
         f"{n:,} target tokens are parts of UTF-8 characters ({percent(case.text_share(broken))} of the "
-        f"{'text' if case.has_text else 'vocabulary'}); {without:,} of them rest on nothing.",
-        "Characters outside the vocabulary will come out broken; use a recipe that spells by bytes (anchored, pieces).",
+        f"{'text' if case.has_text else 'vocabulary'}); {without:,} of them have the mean row or a random one.",
+        "Characters outside the vocabulary will be damaged; use a recipe that makes rows of bytes (anchored, pieces).",
         {"fragments": n, "on_nothing": without, "share_of_text": case.text_share(broken)},
-        case.most_used(alone),
-        case.ids(alone if without else broken),
+        examples=None if without else [],
     )
 
 
 def special_tokens(case: Case) -> Finding:
-    """Whether special tokens inherit something: those with a role, and the marks of the chat template."""
-    unmatched = case.target.is_control & case.is_token & ~case.with_partner
+    """Check whether special tokens have a source: those with a role, and those of the chat template."""
+    special = case.target.is_control & case.is_token
+    unmatched = special & ~case.with_partner
     roles = [role for role in ROLES if role in case.target.roles and unmatched[case.target.roles[role]]]
     template = str(getattr(case.target.tokenizer, "chat_template", None) or "")
-    marks = [i for i in np.flatnonzero(unmatched).tolist() if case.target.raw_token(i) in template]
-    severity = worst(["warn"] * bool(roles or marks))
-    named = f"; roles: {', '.join(roles)}" * bool(roles)
-    chat = f"; in the chat template: {' '.join(case.target.raw_token(i) for i in marks[:5])}" * bool(marks)
-    return Finding(
+    names = [case.target.raw_token(i) for i in np.flatnonzero(unmatched).tolist()]
+    chat = [name for name in names if name in template]
+    said = f"; roles: {', '.join(roles)}" * bool(roles) + f"; in the chat template: {' '.join(chat[:5])}" * bool(chat)
+    return case.about(
+        unmatched,
         "special tokens",
-        severity,
-        f"{int(unmatched.sum()):,} of {int((case.target.is_control & case.is_token).sum()):,} special tokens of the "
-        f"target have no counterpart{named}{chat}.",
-        "Chats will need tuning on text that holds these tokens.",
-        {"unmatched": int(unmatched.sum()), "roles": roles, "chat": [case.target.raw_token(i) for i in marks]},
-        [case.target.raw_token(i) for i in np.flatnonzero(unmatched)[:5]],
-        case.ids(unmatched),
+        "warn" if roles or chat else "ok",
+        f"{len(names):,} of {int(special.sum()):,} special tokens of the target have no counterpart{said}.",
+        "For chats, tune on text that contains these tokens.",
+        {"unmatched": len(names), "roles": roles, "chat": chat},
+        examples=names[:5],
     )
 
 
 def script_gap(case: Case) -> Finding:
-    """Target tokens in scripts of which the source has next to nothing."""
+    """Check for target tokens in scripts of which the source has hardly any token."""
     lacking = case.needing & ~np.isin(case.scripts, (*NO_SCRIPT, *case.scripts_of_source))
-    bound = GAP_OF_TEXT_WARN if case.has_text else GAP_OF_VOCABULARY_WARN
-    severity = "warn" if case.text_share(lacking) >= bound else "ok"
-    scripts = case.by_script(lacking)
-    return Finding(
+    scripts, listed = case.by_script(lacking)
+    return case.about(
+        lacking,
         "scripts the source lacks",
-        severity,
-        f"{case.amount(lacking)} are in scripts of which the source has fewer than {FEWEST_OF_SCRIPT} tokens"
-        f"{': ' * bool(scripts)}{', '.join(f'{name} ({n:,})' for name, n in scripts[:5])}.",
+        grade(case.text_share(lacking), GAP_OF_TEXT_WARN if case.has_text else GAP_OF_VOCABULARY_WARN),
+        f"{case.amount(lacking)} are in scripts of which the source has fewer than {FEWEST_OF_SCRIPT} tokens{listed}.",
         f"The source spells such text byte by byte, and so will the new rows; {_TUNE}.",
-        {"share": case.share(lacking), "share_of_text": case.text_share(lacking), "scripts": dict(scripts)},
-        case.most_used(lacking),
-        case.ids(lacking),
+        {"share": case.share(lacking), "share_of_text": case.text_share(lacking), "scripts": scripts},
     )
 
 
 def _pieces(vocabulary: Vocabulary, text: str) -> list[str]:
     """Write the tokens of a text for people, without the space that SentencePiece puts in front."""
     labels = [vocabulary.label(int(i)) for i in vocabulary.encode([text])[0]]
-    if labels and labels[0] in ("␣", "▁"):
-        return labels[1:]
-    return labels
+    return labels[1:] if labels and labels[0] in ("␣", "▁") else labels

@@ -20,7 +20,7 @@ from tokalign_lab.model.folder_case import FolderCase
 from tokalign_lab.model.generation_check import generation
 from tokalign_lab.model.gguf_check import gguf_readiness
 from tokalign_lab.model.id_checks import ids, sizes, special_ids, tied_head
-from tokalign_lab.model.row_checks import finite_weights, row_lengths, zero_rows
+from tokalign_lab.model.row_checks import breaker_tokens, finite_weights, row_lengths, zero_rows
 from tokalign_lab.model.tokenizer_checks import carried_over, chat_template, round_trips, unreachable_tokens
 from tokalign_lab.progress import Progress
 
@@ -66,6 +66,7 @@ _CHECKS: tuple[tuple[str, Callable[[FolderCase], Finding], tuple[str, ...]], ...
     ("finite weights", finite_weights, ("loads", "sizes")),
     ("zero rows", zero_rows, ("loads", "sizes", "finite weights")),
     ("row lengths", row_lengths, ("loads", "sizes", "finite weights")),
+    ("breaker tokens", breaker_tokens, ("loads", "sizes", "tied head", "finite weights")),
     ("generation", generation, ("loads", "sizes", "tied head", "finite weights")),
     ("GGUF", gguf_readiness, ("loads", "sizes")),
 )

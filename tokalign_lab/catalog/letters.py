@@ -1,7 +1,7 @@
-"""A vocabulary of single characters, with bytes for all others: as far from a BPE as a tokenizer can be.
+"""A vocabulary of single characters, with bytes for all others: as different from BPE as a tokenizer can be.
 
-It writes its tokens as SentencePiece does, `<0x41>` and `▁`. With no characters given it is a vocabulary of bytes: no
-string of it stands in a byte-level BPE, and by bytes nearly all of it does, since such a BPE begins with bytes.
+It writes its tokens as SentencePiece does, `<0x41>` and `▁`. Without characters it is a vocabulary of bytes, which
+shares no string with a byte-level BPE, and nearly all tokens by bytes, since such a BPE begins with bytes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,7 @@ _SPACE = "▁"
 
 
 def letter_vocabulary(name: str, letters: Sequence[str] = ()) -> Vocabulary:
-    """Make the vocabulary.
-
-    Parameters
-    ----------
-    name
-        What to call it.
-    letters
-        Characters with a token of their own, the space apart, which always has one.
-    """
+    """Make a vocabulary of this name; `letters` are characters with their own token, besides the space."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     tokens = [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), _SPACE, *letters]
@@ -39,7 +31,7 @@ def letter_vocabulary(name: str, letters: Sequence[str] = ()) -> Vocabulary:
 
 
 def letters_of(texts: Iterable[str], least_count: int = 5) -> list[str]:
-    """Characters that stand at least `least_count` times in some texts, in order; without the space."""
+    """Return the characters that are at least `least_count` times in some texts, in order; without the space."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)

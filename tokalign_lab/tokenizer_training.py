@@ -1,0 +1,237 @@
+"""New tokenizers: trained from a text, or an old one with further tokens for a text.
+
+`train` runs the trainer of the `tokenizers` library that fits the algorithm. `extend` continues BPE training
+(Purason et al., arXiv 2512.03989): it learns merges on text that the old merges have already segmented, and puts them
+behind the old ones. Appending the tokens of another tokenizer instead leaves many that no sequence of merges reaches.
+
+The trainer of `tokenizers` cannot start from merges. So each old token is written as one Unicode character, a pretoken
+as a word of them, and the trainer learns merges of these characters.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from tokalign_lab.catalog.tokenizer_formats import PATTERNS, Roles, byte_level_tokenizer, wrap
+from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.passages import passages_of
+from tokalign_lab.token_table import encode_plainly, plain_backend
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FEWEST_USES = 5
+"""Uses that a new token needs in the text; rarer ones get no vector from the alignment recipes either."""
+END_OF_TEXT = "<|endoftext|>"
+_BATCH = 100  # texts
+_SPARE = 1.1  # merges are asked for in excess, because some make a token that is there or that is not reached
+_SEPARATOR = "\0"
+_Words = Counter[tuple[str, ...]]
+
+
+def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> PreTrainedTokenizerBase:
+    """Train a tokenizer.
+
+    Parameters
+    ----------
+    texts
+        What to train on.
+    size
+        Tokens of the new vocabulary, special tokens included.
+    like
+        Tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are taken. Without it:
+        byte-level BPE with the pretokeniser of o200k and one special token, `END_OF_TEXT`.
+
+    Returns
+    -------
+    PreTrainedTokenizerBase
+        It has fewer tokens than `size` where the text does not have enough pairs that occur `FEWEST_USES` times.
+
+    Raises
+    ------
+    InputError
+        If the size is below what special tokens and single bytes take, or `like` is a tokenizer that the trainers
+        cannot make.
+    """
+    if like is None:
+        base: Any = wrap(
+            byte_level_tokenizer({bytes([byte]): byte for byte in range(256)}, PATTERNS["o200k"], {END_OF_TEXT: 256}),
+            Roles(bos=END_OF_TEXT, eos=END_OF_TEXT, pad=END_OF_TEXT),
+        )
+    elif like.kind == "sentencepiece" and like.algorithm == "BPE":
+        raise InputError(
+            f"{like.name} is a SentencePiece BPE, which the trainers of the tokenizers library cannot make; choose a "
+            "byte-level tokenizer for --like, or none."
+        )
+    else:
+        base = like.tokenizer
+    special = sum(token.special for token in base.added_tokens_decoder.values())
+    least = special + 256 * (like is None or like.kind == "byte-level")
+    if size <= least:
+        raise InputError(f"--size is {size:,}, but special tokens and single bytes take {least:,}; give a larger one.")
+    options = {} if base.backend_tokenizer.model.__class__.__name__ == "Unigram" else {"min_frequency": FEWEST_USES}
+    try:
+        made = base.train_new_from_iterator(_batches(texts), size, show_progress=False, **options)
+    except Exception as error:  # the trainers raise plain Exception
+        raise InputError(f"No tokenizer could be trained ({first_line(error)}); give more text.") from error
+    made.chat_template = base.chat_template
+    return made
+
+
+def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrainedTokenizerBase:
+    """Add tokens to a BPE tokenizer by continuing its training on a text.
+
+    The new ids follow the highest old id. Old ids, special tokens, the chat template and all other settings stay. A
+    tokenizer with byte fallback first gets characters that it spells byte by byte, most used first.
+
+    Parameters
+    ----------
+    vocabulary
+        The tokenizer; it is not changed.
+    texts
+        What to train on.
+    add
+        Number of new tokens.
+
+    Returns
+    -------
+    PreTrainedTokenizerBase
+        It has fewer than `add` new tokens where the text does not have enough pairs that occur `FEWEST_USES` times.
+
+    Raises
+    ------
+    InputError
+        If it is no BPE tokenizer, `add` is not positive, or no pair is frequent enough.
+    """
+    if add <= 0:
+        raise InputError(f"--add is {add}; give a positive number of tokens.")
+    state = json.loads(vocabulary.tokenizer.backend_tokenizer.to_str())
+    model = state["model"]
+    if vocabulary.algorithm != "BPE" or model["continuing_subword_prefix"]:
+        raise InputError(
+            f"{vocabulary.name} is no plain BPE tokenizer, so it cannot be extended; use `tokenizer train`."
+        )
+    words, characters = _segment(vocabulary, texts)
+    new = [one for one, uses in characters.most_common(add) if uses >= FEWEST_USES]
+    old = {token: token_id for token_id in range(vocabulary.size) if (token := vocabulary.raw_token(token_id))}
+    merges = _learn_merges(words, {*old, *new}, round(_SPARE * (add - len(new))))
+    added, followed = _reachable(model, old, new, merges, add)
+    if not added:
+        raise InputError(f"No pair of tokens occurs {FEWEST_USES} times in the text; give more text.")
+    made = copy.deepcopy(vocabulary.tokenizer)
+    made.backend_tokenizer.model = _bpe(model, old, added, followed)
+    if not old.items() <= made.get_vocab().items():
+        raise InputError(f"{vocabulary.name} cannot be extended, because its special tokens would get other ids.")
+    return made
+
+
+def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (texts[first : first + _BATCH] for first in range(0, len(texts), _BATCH))
+
+
+def _segment(vocabulary: Vocabulary, texts: Iterable[str]) -> tuple[_Words, Counter[str]]:
+    """Count the pretokens of a text, each as its tokens, and the characters that the tokenizer spells byte by byte.
+
+    A tokenizer that does not cut text itself (SentencePiece) gets a cut before each space.
+    """
+    words: _Words = Counter()
+    characters: Counter[str] = Counter()
+    encode = partial(encode_plainly, vocabulary.tokenizer)
+    passages = [passage for text in texts for passage in passages_of(text, encode)]
+    begins_word = [
+        vocabulary.kind == "sentencepiece" and (vocabulary.token_bytes[i] or b"").startswith(b" ")
+        for i in range(vocabulary.size)
+    ]
+    with plain_backend(vocabulary.tokenizer) as backend:
+        for batch in _batches(passages):
+            for encoding in backend.encode_batch(list(batch), add_special_tokens=False):
+                number, place = 0, []
+                for token_id, word in zip(encoding.ids, encoding.word_ids, strict=True):
+                    number += begins_word[token_id]
+                    place.append((word, number))
+                for _, group in groupby(zip(encoding.ids, place, strict=True), key=lambda one: one[1]):
+                    word = tuple(_symbols(vocabulary, [token_id for token_id, _ in group]))
+                    words[word] += 1
+                    characters.update(one for one in word if vocabulary.id_of_raw(one) is None and not one.isascii())
+    return words, characters
+
+
+def _symbols(vocabulary: Vocabulary, ids: Sequence[int]) -> Iterator[str]:
+    """Write tokens as the tokenizer does, and a run of byte-fallback tokens as its characters."""
+    for fallback, run in groupby(ids, key=lambda token_id: bool(vocabulary.is_byte_fallback[token_id])):
+        if fallback:
+            yield from b"".join(vocabulary.token_bytes[i] or b"" for i in run).decode("utf-8", "ignore")
+        else:
+            yield from map(vocabulary.raw_token, run)
+
+
+def _learn_merges(words: _Words, known: set[str], most: int) -> list[tuple[str, str]]:
+    """Learn merges of known tokens, most frequent pair first; others (characters that are not added) end a word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    letters: dict[str, str] = {}
+
+    def letter(token: str) -> str:
+        if token not in known:
+            return _SEPARATOR
+        number = len(letters) + 1
+        return letters.setdefault(token, chr(number if number < 0xD800 else number + 0x800))  # not the surrogates
+
+    lines = [("".join(map(letter, word)) + _SEPARATOR) * uses for word, uses in words.items() if len(word) > 1]
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Split(_SEPARATOR, "removed")
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(letters) + most, min_frequency=FEWEST_USES, show_progress=False, special_tokens=[]
+    )
+    trained.train_from_iterator(lines, trainer)
+    token_of = {written: token for token, written in letters.items()}
+    pairs = json.loads(trained.to_str())["model"]["merges"]
+    return [
+        ("".join(map(token_of.__getitem__, left)), "".join(map(token_of.__getitem__, right))) for left, right in pairs
+    ]
+
+
+def _reachable(
+    model: dict[str, Any], old: dict[str, int], new: Sequence[str], merges: Sequence[tuple[str, str]], add: int
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Choose the first tokens that the merges really make, and the merges that lead to tokens that are there."""
+    dropped: set[str] = set()
+    while True:
+        added: list[str] = list(new)
+        followed: list[tuple[str, str]] = []
+        there = {*old, *new}
+        for left, right in merges:
+            token = left + right
+            if len(added) >= add:
+                break
+            if not {left, right} <= there or token in dropped:
+                continue
+            followed.append((left, right))
+            if token not in there:
+                added.append(token)
+                there.add(token)
+        made = _bpe({**model, "ignore_merges": False, "dropout": None}, old, added, followed)
+        missed = {token for token in added if [one.value for one in made.tokenize(token)] != [token]}
+        if not missed:
+            return added, followed
+        dropped |= missed
+
+
+def _bpe(model: dict[str, Any], old: dict[str, int], added: Sequence[str], merges: Sequence[tuple[str, str]]) -> Any:
+    """Make a BPE model with further tokens and merges.
+
+    Special tokens are in its vocabulary: a tokenizer that is loaded numbers those anew that are not.
+    """
+    from tokenizers import Tokenizer
+
+    first = max(old.values()) + 1
+    vocab = {**old, **{token: first + place for place, token in enumerate(added)}}
+    state = {**model, "vocab": vocab, "merges": [*model["merges"], *map(list, merges)]}
+    return Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], "model": state})).model

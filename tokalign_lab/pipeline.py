@@ -21,6 +21,7 @@ from tokalign_lab.settings.kinds import (
     AdviseSettings,
     AlignSettings,
     BitsSettings,
+    DraftSettings,
     ExtendTokenizerSettings,
     MeasureSettings,
     PartScoreSettings,
@@ -28,6 +29,7 @@ from tokalign_lab.settings.kinds import (
     ScoreSettings,
     TextSettings,
     TrainTokenizerSettings,
+    text_of,
 )
 from tokalign_lab.vocabulary import Vocabulary, overlap
 
@@ -438,6 +440,79 @@ def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPer
     vocabulary = load_vocabulary(settings.model)
     model = load_model(settings.model, device=pick_device(settings.device))
     return bits_per_byte(model, vocabulary, held_out, progress=progress)
+
+
+def draft(settings: DraftSettings, out: Path, progress: Progress | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Move a small model to a large one's vocabulary and measure it as a draft model, on held-out text.
+
+    Parameters
+    ----------
+    settings
+        Of the command.
+    out
+        Folder for the lexicon and for the moved models, "moved" and "calibrated".
+    progress
+        Told about each step.
+
+    Returns
+    -------
+    dict
+        Draft model -> `DraftScore.to_dict` by slice and decoding: "own tokenizer" (the small model as it is), "moved",
+        "calibrated" and "recovered"; "as given" for a small model that has the large one's vocabulary already.
+
+    Raises
+    ------
+    InputError
+        If a model or the text cannot be used, or the recovered model has another vocabulary than the large one.
+    """
+    from tokalign_lab.device import pick_device
+    from tokalign_lab.evaluation.drafting import Drafting
+    from tokalign_lab.model.load import load_model, load_outline
+
+    small, large = load_vocabulary(settings.model), load_vocabulary(settings.large)
+    rows = load_outline(settings.large).config.get_text_config().vocab_size
+    shares = small.fingerprint == large.fingerprint
+    given = {"as given": settings.model} if shares else {}
+    given |= {"recovered": settings.recovered} if settings.recovered else {}
+    for name in given.values():
+        n = load_outline(name).config.get_text_config().vocab_size
+        if load_vocabulary(name).fingerprint != large.fingerprint or n != rows:
+            raise InputError(
+                f"'{name}' has not the vocabulary of '{settings.large}' ({rows:,} rows), so it cannot draft for it; "
+                "name a model that `draft` or `rearrange --special-tokens target` moved to it."
+            )
+    text = PairText(small, large, settings)
+    if not shares:
+        chosen = text_of(settings.to_dict())
+        aligning = AlignSettings.from_dict({**chosen, "source": settings.model, "target": settings.large})
+        lexicon = align_text(text, aligning, part(progress, 0.0, 0.3)).lexicon
+        out.mkdir(parents=True, exist_ok=True)
+        lexicon.save(out / "lexicon.parquet")
+        for name, calibrate in (("moved", None), ("calibrated", settings.text)):
+            moving = RearrangeSettings(
+                model=settings.model,
+                lexicon=str(out / "lexicon.parquet"),
+                calibrate=calibrate,
+                pad_to_multiple_of=rows,  # transformers asks for equally many rows
+                special_tokens="target",
+                seed=settings.seed,
+            )
+            rearrange(moving, out / name, part(progress, 0.3, 0.4))
+        given = {
+            "own tokenizer": settings.model,
+            "moved": str(out / "moved"),
+            "calibrated": str(out / "calibrated"),
+        } | given
+    device = pick_device()
+    drafting = Drafting(
+        load_model(settings.large, device), large, text.held_out, settings.prompts, settings.new_tokens, settings.seed
+    )
+    scores = {}
+    for place, (name, folder) in enumerate(given.items()):
+        own = small if name == "own tokenizer" else None
+        measuring = part(progress, 0.4 + 0.6 * place / len(given), 0.4 + 0.6 * (place + 1) / len(given))
+        scores[name] = [one.to_dict() for one in drafting.score(load_model(folder, device), own, measuring)]
+    return scores
 
 
 def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:

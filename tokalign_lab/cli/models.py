@@ -10,7 +10,7 @@ import typer
 from tokalign_lab import console
 from tokalign_lab.cli.command import Seed, app, check_out, command
 from tokalign_lab.errors import InputError
-from tokalign_lab.settings.kinds import BitsSettings, ExportSettings, RearrangeSettings, TextSettings
+from tokalign_lab.settings.kinds import BitsSettings, DraftSettings, ExportSettings, RearrangeSettings, TextSettings
 
 
 @command(app, "check", failed=lambda result: result["verdict"] == "fail")
@@ -71,6 +71,22 @@ def export(settings: ExportSettings) -> Any:
     with console.progress_bar("export") as progress:
         result = export_gguf(settings.model, Path(settings.gguf), settings.converter, progress)
     return {"model": settings.model, **result}, lambda: console.print_facts(result, title=settings.model)
+
+
+@command(app, "draft")
+def draft(
+    settings: DraftSettings,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the lexicon and the moved models.")],
+) -> Any:
+    """Measure a small model as the draft model of a large one: acceptance and tokens per step, by slice."""
+    from tokalign_lab import pipeline
+
+    check_out(out)
+    with console.progress_bar("draft") as progress:
+        scores = pipeline.draft(settings, out, progress)
+    rows = [{"draft model": name, **one} for name, found in scores.items() for one in found]
+    result = {"model": settings.model, "large": settings.large, "drafts": scores}
+    return result, lambda: console.print_table(rows, title=f"{settings.model} drafts for {settings.large}")
 
 
 @command(app, "bpb")

@@ -196,3 +196,15 @@ class ExtendTokenizerSettings(TextSettings):
 
     tokenizer: str = required("The tokenizer as it is: a name, a path or a hub id.", path=True)
     add: int = required("Number of new tokens.", flag="--add")
+
+
+class DraftSettings(TextSettings):
+    """Move a small model to a large one's vocabulary and measure it as the large one's draft model."""
+
+    subject = "Measuring a draft model"
+
+    model: str = required("The small model; one that has the large model's vocabulary is measured as it is.", path=True)
+    large: str = required("The large model.", flag="--for", path=True)
+    recovered: str | None = option(None, "The small model after recovery: a folder to measure too.", path=True)
+    prompts: int = option(2, "Prompts per slice of the held-out text.", least=1)
+    new_tokens: int = option(24, "Tokens to generate for each prompt.", least=2)

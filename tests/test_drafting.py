@@ -1,0 +1,111 @@
+"""`draft`: a small model moved to a large one's vocabulary, measured by transformers' assisted generation."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import run, run_json
+from tiny import save_tiny
+from transformers import PreTrainedModel
+
+from tokalign_lab import catalog
+from tokalign_lab.catalog.texts import udhr_documents
+from tokalign_lab.documents import Document
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.drafting import AHEAD, Drafting, DraftScore
+from tokalign_lab.model.load import load_model
+
+TEXT = {made["slice"]: made["text"] for made in udhr_documents()}
+
+
+@pytest.fixture(scope="module")
+def smollm() -> PreTrainedModel:
+    return load_model("smollm2-135m", device="cpu")
+
+
+def test_a_model_that_drafts_for_itself_is_always_accepted(smollm: PreTrainedModel) -> None:
+    documents = [Document(TEXT["en"], "en", "en", "en")]
+    new_tokens = 2 * (AHEAD + 1)
+    drafting = Drafting(smollm, catalog.load_vocabulary("smollm2-135m"), documents, 1, new_tokens, seed=0)
+    scores = drafting.score(copy.deepcopy(smollm))
+    assert [one.decoding for one in scores] == ["greedy", "sampled"]
+    for one in scores:
+        assert (one.tokens, one.steps, one.proposed) == (new_tokens, 2, 2 * AHEAD)
+        assert (one.acceptance, one.tokens_per_step) == (1, AHEAD + 1)
+
+
+def test_acceptance_and_tokens_per_step() -> None:
+    one = DraftScore("en", "greedy", tokens=12, steps=4, proposed=16, seconds=0.1, plain_seconds=0.2)
+    assert one.acceptance == 0.5  # 12 tokens, 4 of them the large model's own
+    assert one.tokens_per_step == 3
+    assert one.to_dict()["speed_up"] == 2
+    assert DraftScore("en", "greedy", 1, 1, 0, 0.1, 0.1).acceptance == 0
+
+
+def test_too_little_text_is_refused(smollm: PreTrainedModel) -> None:
+    with pytest.raises(InputError, match="no passage of 64 tokens"):
+        Drafting(smollm, catalog.load_vocabulary("smollm2-135m"), [Document("Few.", "a", "a")], 1, 4, seed=0)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two random models with different tokenizers, and a text (plumbing only)."""
+    folder = tmp_path_factory.mktemp("draft")
+    save_tiny(folder / "small", "llama_tied", 300)
+    save_tiny(folder / "large", "mistral", 340, seed=1)
+    (folder / "text.txt").write_text(TEXT["en"], encoding="utf-8")
+    return folder
+
+
+OPTIONS = ("--text", "text.txt", "--held-out-share", "0.2", "--prompts", 1, "--new-tokens", 4)
+
+
+def test_the_command_moves_and_measures(work: Path) -> None:
+    result = run_json("draft", "small", "--for", "large", *OPTIONS, "--out", "drafts", cwd=work)
+    assert list(result["drafts"]) == ["own tokenizer", "moved", "calibrated"]
+    assert [one["decoding"] for one in result["drafts"]["own tokenizer"]] == ["greedy"]
+    for name in ("moved", "calibrated"):
+        large, moved = (json.loads((work / one / "config.json").read_text()) for one in ("large", f"drafts/{name}"))
+        assert moved["vocab_size"] == large["vocab_size"]
+        assert [one["decoding"] for one in result["drafts"][name]] == ["greedy", "sampled"]
+        for one in result["drafts"][name]:
+            assert one["tokens"] == 4
+            assert 1 <= one["tokens_per_step"] <= AHEAD + 1
+            assert one["acceptance"] == pytest.approx((one["tokens"] - one["steps"]) / one["proposed"])
+    again = run_json(
+        "draft",
+        "drafts/moved",
+        "--for",
+        "large",
+        "--recovered",
+        "drafts/calibrated",
+        *OPTIONS,
+        "--out",
+        "none",
+        cwd=work,
+    )
+    assert list(again["drafts"]) == ["as given", "recovered"]
+    counts = ("slice", "decoding", "tokens", "steps", "proposed")
+    for name, before in (("as given", "moved"), ("recovered", "calibrated")):
+        assert [[one[key] for key in counts] for one in again["drafts"][name]] == [
+            [one[key] for key in counts] for one in result["drafts"][before]
+        ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nobody", "--for", "large"), "nobody"),
+        (("small", "--for", "nobody"), "nobody"),
+        (("small", "--for", "large", "--recovered", "small"), "'small' has not the vocabulary of 'large'"),
+        (("small", "--for", "large", "--prompts", "0"), "prompts is 0"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str, work: Path) -> None:
+    done = run("draft", *arguments, "--text", "text.txt", "--out", "out", cwd=work)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (work / "out").exists()

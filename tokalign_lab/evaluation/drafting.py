@@ -1,0 +1,180 @@
+"""How good one model is as the draft model of another: speculative decoding, measured by transformers itself.
+
+In each step the draft model proposes `AHEAD` tokens and the large model reads them all in one forward pass. It accepts
+the longest prefix that it would have written too and adds one token of its own, so the output is the large model's
+(Leviathan et al., arXiv 2211.17192). Two figures decide whether that is faster: which share of the proposed tokens is
+accepted, and how many tokens a forward pass of the large model yields.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tokalign_lab.documents import Document, excerpts, n_bytes
+from tokalign_lab.errors import InputError
+from tokalign_lab.progress import Progress
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+AHEAD = 4
+"""Tokens that the draft model proposes in a step."""
+PROMPT_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class DraftScore:
+    """Speculative decoding of the prompts of one slice.
+
+    Attributes
+    ----------
+    slice : str
+        Of the text that the prompts are from.
+    decoding : str
+        "greedy", or "sampled" (temperature 1, from all tokens).
+    tokens, steps : int
+        Tokens that were generated, and forward passes of the large model for them.
+    proposed : int
+        Tokens that the draft model proposed, in its own vocabulary.
+    seconds, plain_seconds : float
+        Time of a token on this machine, with the draft model and by the large model alone (greedy).
+    """
+
+    slice: str
+    decoding: str
+    tokens: int
+    steps: int
+    proposed: int
+    seconds: float
+    plain_seconds: float
+
+    @property
+    def acceptance(self) -> float:
+        """Share of the proposed tokens that the large model accepted; each step adds one token that is its own."""
+        return (self.tokens - self.steps) / self.proposed if self.proposed else 0.0
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a forward pass of the large model yields: 1 without a draft model, at most `AHEAD` + 1."""
+        return self.tokens / self.steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: slice, decoding, acceptance, tokens per step, speed-up and what they were counted on."""
+        return {
+            "slice": self.slice,
+            "decoding": self.decoding,
+            "acceptance": self.acceptance,
+            "tokens_per_step": self.tokens_per_step,
+            "speed_up": self.plain_seconds / self.seconds,
+            "tokens": self.tokens,
+            "steps": self.steps,
+            "proposed": self.proposed,
+        }
+
+
+class Drafting:
+    """Prompts of a text, which the large model continues alone and then with each draft model.
+
+    Parameters
+    ----------
+    large
+        The large model, in evaluation mode.
+    vocabulary
+        Its tokenizer.
+    documents
+        Held-out text.
+    prompts
+        Prompts per slice: the first `PROMPT_TOKENS` tokens of passages drawn by `seed`.
+    new_tokens
+        Tokens to generate for each prompt.
+
+    Raises
+    ------
+    InputError
+        If the text has no passage of `PROMPT_TOKENS` tokens.
+    """
+
+    def __init__(
+        self,
+        large: PreTrainedModel,
+        vocabulary: Vocabulary,
+        documents: Sequence[Document],
+        prompts: int,
+        new_tokens: int,
+        seed: int,
+    ) -> None:
+        self._large, self._vocabulary, self._new_tokens, self._seed = large, vocabulary, new_tokens, seed
+        self._prompts: dict[str, list[torch.Tensor]] = {}
+        start = [] if vocabulary.start_id is None else [vocabulary.start_id]
+        passages = excerpts(documents, n_bytes(documents))
+        for place in np.random.default_rng(seed).permutation(len(passages)):
+            own = self._prompts.get(passages[place].slice, [])
+            ids = vocabulary.encode([passages[place].text])[0][:PROMPT_TOKENS] if len(own) < prompts else []
+            if len(ids) == PROMPT_TOKENS:
+                prompt = torch.tensor([[*start, *ids]], device=large.device)
+                self._prompts[passages[place].slice] = [*own, prompt]
+        if not self._prompts:
+            raise InputError(f"The held-out text has no passage of {PROMPT_TOKENS} tokens; give more text.")
+        self._plain = {name: self._run(own, "greedy")[1] for name, own in self._prompts.items()}
+
+    def score(
+        self, draft: PreTrainedModel, own: Vocabulary | None = None, progress: Progress | None = None
+    ) -> list[DraftScore]:
+        """Measure a draft model.
+
+        Parameters
+        ----------
+        draft
+            It has the large model's vocabulary and as many rows, unless `own` is given.
+        own
+            Another tokenizer that it reads. transformers then passes the text back and forth; greedy decoding only.
+        """
+        draft.generation_config.num_assistant_tokens = AHEAD
+        draft.generation_config.num_assistant_tokens_schedule = "constant"
+        draft.generation_config.assistant_confidence_threshold = 0.0  # always propose that many
+        options: dict[str, Any] = {"assistant_model": draft}
+        if own is not None:
+            options |= {"tokenizer": self._vocabulary.tokenizer, "assistant_tokenizer": own.tokenizer}
+        decodings = ("greedy", "sampled") if own is None else ("greedy",)
+        jobs = [(name, decoding) for name in self._prompts for decoding in decodings]
+        scores = []
+        for place, (name, decoding) in enumerate(jobs):
+            if progress is not None:
+                progress(place / len(jobs), f"{name}, {decoding}")
+            with _forward_passes(self._large) as steps, _forward_passes(draft) as proposed:
+                tokens, seconds = self._run(self._prompts[name], decoding, **options)
+            plain = self._plain[name]
+            scores.append(DraftScore(name, decoding, tokens, len(steps), len(proposed), seconds, plain))
+        return scores
+
+    def _run(self, prompts: Sequence[torch.Tensor], decoding: str, **options: Any) -> tuple[int, float]:
+        """Continue prompts; return the number of new tokens and the seconds for each."""
+        tokens, started = 0, time.perf_counter()
+        options |= {"do_sample": decoding == "sampled", "max_new_tokens": self._new_tokens}
+        if decoding == "sampled":
+            options |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+        with torch.random.fork_rng():
+            torch.manual_seed(self._seed)
+            for ids in prompts:
+                made = self._large.generate(ids, attention_mask=torch.ones_like(ids), **options)
+                tokens += made.shape[1] - ids.shape[1]
+        return tokens, (time.perf_counter() - started) / tokens
+
+
+@contextmanager
+def _forward_passes(model: PreTrainedModel) -> Iterator[list[None]]:
+    """Yield a list that gets an entry with each forward pass."""
+    found: list[None] = []
+    hook = model.register_forward_hook(lambda *_: found.append(None))
+    try:
+        yield found
+    finally:
+        hook.remove()

@@ -28,12 +28,12 @@ def smollm() -> PreTrainedModel:
 
 def test_a_model_that_drafts_for_itself_is_always_accepted(smollm: PreTrainedModel) -> None:
     documents = [Document(TEXT["en"], "en", "en", "en")]
-    new_tokens = 2 * (AHEAD + 1)
+    new_tokens = AHEAD + 1
     drafting = Drafting(smollm, catalog.load_vocabulary("smollm2-135m"), documents, 1, new_tokens, seed=0)
     scores = drafting.score(copy.deepcopy(smollm))
     assert [one.decoding for one in scores] == ["greedy", "sampled"]
     for one in scores:
-        assert (one.tokens, one.steps, one.proposed) == (new_tokens, 2, 2 * AHEAD)
+        assert (one.tokens, one.steps, one.proposed) == (new_tokens, 1, AHEAD)
         assert (one.acceptance, one.tokens_per_step) == (1, AHEAD + 1)
 
 
@@ -102,10 +102,10 @@ def test_the_command_moves_and_measures(work: Path) -> None:
         (("small", "--for", "nobody"), "nobody"),
         (("small", "--for", "large", "--recovered", "small"), "'small' has not the vocabulary of 'large'"),
         (("small", "--for", "large", "--prompts", "0"), "prompts is 0"),
+        (("small", "--for", "large"), "'small' has to be moved first; give --out"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str, work: Path) -> None:
-    done = run("draft", *arguments, "--text", "text.txt", "--out", "out", cwd=work)
+    done = run("draft", *arguments, "--text", "text.txt", cwd=work)
     assert done.returncode == 2
     assert said in done.stderr
-    assert not (work / "out").exists()

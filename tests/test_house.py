@@ -23,7 +23,7 @@ LAYERS = [
     {"pipeline"},
     {"runs"},
     {"plots"},
-    {"console", "doctor", "estimate", "lessons"},
+    {"console", "doctor", "draft", "estimate", "lessons"},
     {"report", "app"},
     {"demo", "record"},
     {"cli"},

@@ -21,7 +21,6 @@ from tokalign_lab.settings.kinds import (
     AdviseSettings,
     AlignSettings,
     BitsSettings,
-    DraftSettings,
     ExtendTokenizerSettings,
     MeasureSettings,
     PartScoreSettings,
@@ -29,13 +28,12 @@ from tokalign_lab.settings.kinds import (
     ScoreSettings,
     TextSettings,
     TrainTokenizerSettings,
-    text_of,
 )
 from tokalign_lab.vocabulary import Vocabulary, overlap
 
 if TYPE_CHECKING:
     import pandas as pd
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tokalign_lab.adaptation.settings import AdaptRunSettings
     from tokalign_lab.alignment.lexicon import Lexicon
@@ -135,31 +133,56 @@ def advise(settings: AdviseSettings, progress: Progress | None = None) -> Advice
     return judge(settings.model, settings.target, text, step, Sizes(old, new, old_bytes, new_bytes), context)
 
 
-def make_tokenizer(settings: TrainTokenizerSettings | ExtendTokenizerSettings, out: Path) -> dict[str, Any]:
-    """Train a tokenizer, or extend one, on the train part of a text, and save it for `AutoTokenizer`.
+def train_tokenizer(settings: TrainTokenizerSettings, out: Path) -> dict[str, Any]:
+    """Train a tokenizer on the train part of a text and save it for `AutoTokenizer`.
 
     Returns
     -------
     dict
-        "tokenizer" (the folder), "size", "added" (tokens that `like` or the extended tokenizer does not have) and
-        "slices": bytes and tokens of the held-out part, and tokens by the other tokenizer where there is one.
+        "tokenizer" (the folder), "size", "added" (tokens that `like` does not have) and "slices": bytes and tokens of
+        the held-out part, and tokens by `like` where it is given.
 
     Raises
     ------
     InputError
-        As `tokenizer_training.train` and `extend`, or if a tokenizer or the text cannot be used.
+        As `tokenizer_training.train`, or if `like` or the text cannot be used.
     """
+    from tokalign_lab.tokenizer_training import train
+
+    like = None if settings.like is None else load_vocabulary(settings.like)
+    documents, held_out = read_parts(settings)
+    made = train([document.text for document in documents], settings.size, like)
+    return _save_new_tokenizer(made, like, held_out, out)
+
+
+def extend_tokenizer(settings: ExtendTokenizerSettings, out: Path) -> dict[str, Any]:
+    """Extend a tokenizer on the train part of a text and save it for `AutoTokenizer`.
+
+    Returns
+    -------
+    dict
+        As `train_tokenizer`, compared with the tokenizer as it was.
+
+    Raises
+    ------
+    InputError
+        As `tokenizer_training.extend`, or if the tokenizer or the text cannot be used.
+    """
+    from tokalign_lab.tokenizer_training import extend
+
+    before = load_vocabulary(settings.tokenizer)
+    documents, held_out = read_parts(settings)
+    made = extend(before, [document.text for document in documents], settings.add)
+    return _save_new_tokenizer(made, before, held_out, out)
+
+
+def _save_new_tokenizer(
+    made: PreTrainedTokenizerBase, before: Vocabulary | None, held_out: list[Document], out: Path
+) -> dict[str, Any]:
     from tokalign_lab.evaluation.compression import tokens_by_slice
     from tokalign_lab.files import atomic_folder
     from tokalign_lab.model.save_tokenizer import save_tokenizer
-    from tokalign_lab.tokenizer_training import extend, train
 
-    extends = isinstance(settings, ExtendTokenizerSettings)
-    name = settings.tokenizer if extends else settings.like
-    before = None if name is None else load_vocabulary(name)
-    documents, held_out = read_parts(settings)
-    texts = [document.text for document in documents]
-    made = extend(before, texts, settings.add) if extends else train(texts, settings.size, before)
     with atomic_folder(out) as folder:
         save_tokenizer(made, folder)
     after = load_vocabulary(str(out))
@@ -440,79 +463,6 @@ def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPer
     vocabulary = load_vocabulary(settings.model)
     model = load_model(settings.model, device=pick_device(settings.device))
     return bits_per_byte(model, vocabulary, held_out, progress=progress)
-
-
-def draft(settings: DraftSettings, out: Path, progress: Progress | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Move a small model to a large one's vocabulary and measure it as a draft model, on held-out text.
-
-    Parameters
-    ----------
-    settings
-        Of the command.
-    out
-        Folder for the lexicon and for the moved models, "moved" and "calibrated".
-    progress
-        Told about each step.
-
-    Returns
-    -------
-    dict
-        Draft model -> `DraftScore.to_dict` by slice and decoding: "own tokenizer" (the small model as it is), "moved",
-        "calibrated" and "recovered"; "as given" for a small model that has the large one's vocabulary already.
-
-    Raises
-    ------
-    InputError
-        If a model or the text cannot be used, or the recovered model has another vocabulary than the large one.
-    """
-    from tokalign_lab.device import pick_device
-    from tokalign_lab.evaluation.drafting import Drafting
-    from tokalign_lab.model.load import load_model, load_outline
-
-    small, large = load_vocabulary(settings.model), load_vocabulary(settings.large)
-    rows = load_outline(settings.large).config.get_text_config().vocab_size
-    shares = small.fingerprint == large.fingerprint
-    given = {"as given": settings.model} if shares else {}
-    given |= {"recovered": settings.recovered} if settings.recovered else {}
-    for name in given.values():
-        n = load_outline(name).config.get_text_config().vocab_size
-        if load_vocabulary(name).fingerprint != large.fingerprint or n != rows:
-            raise InputError(
-                f"'{name}' has not the vocabulary of '{settings.large}' ({rows:,} rows), so it cannot draft for it; "
-                "name a model that `draft` or `rearrange --special-tokens target` moved to it."
-            )
-    text = PairText(small, large, settings)
-    if not shares:
-        chosen = text_of(settings.to_dict())
-        aligning = AlignSettings.from_dict({**chosen, "source": settings.model, "target": settings.large})
-        lexicon = align_text(text, aligning, part(progress, 0.0, 0.3)).lexicon
-        out.mkdir(parents=True, exist_ok=True)
-        lexicon.save(out / "lexicon.parquet")
-        for name, calibrate in (("moved", None), ("calibrated", settings.text)):
-            moving = RearrangeSettings(
-                model=settings.model,
-                lexicon=str(out / "lexicon.parquet"),
-                calibrate=calibrate,
-                pad_to_multiple_of=rows,  # transformers asks for equally many rows
-                special_tokens="target",
-                seed=settings.seed,
-            )
-            rearrange(moving, out / name, part(progress, 0.3, 0.4))
-        given = {
-            "own tokenizer": settings.model,
-            "moved": str(out / "moved"),
-            "calibrated": str(out / "calibrated"),
-        } | given
-    device = pick_device()
-    drafting = Drafting(
-        load_model(settings.large, device), large, text.held_out, settings.prompts, settings.new_tokens, settings.seed
-    )
-    scores = {}
-    for place, (name, folder) in enumerate(given.items()):
-        own = small if name == "own tokenizer" else None
-        measuring = part(progress, 0.4 + 0.6 * place / len(given), 0.4 + 0.6 * (place + 1) / len(given))
-        scores[name] = [one.to_dict() for one in drafting.score(load_model(folder, device), own, measuring)]
-    return scores
 
 
 def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:

@@ -76,14 +76,15 @@ def export(settings: ExportSettings) -> Any:
 @command(app, "draft")
 def draft(
     settings: DraftSettings,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the lexicon and the moved models.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the lexicon and the moved models.")] = None,
 ) -> Any:
     """Measure a small model as the draft model of a large one: acceptance and tokens per step, by slice."""
-    from tokalign_lab import pipeline
+    from tokalign_lab.draft import measure_draft
 
-    check_out(out)
+    if out is not None:
+        check_out(out)
     with console.progress_bar("draft") as progress:
-        scores = pipeline.draft(settings, out, progress)
+        scores = measure_draft(settings, out, progress)
     rows = [{"draft model": name, **one} for name, found in scores.items() for one in found]
     result = {"model": settings.model, "large": settings.large, "drafts": scores}
     return result, lambda: console.print_table(rows, title=f"{settings.model} drafts for {settings.large}")

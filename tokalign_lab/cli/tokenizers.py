@@ -17,20 +17,21 @@ Out = Annotated[Path, typer.Option("--out", help="The folder for the new tokeniz
 @command(tokenizer_app, "train")
 def train(settings: TrainTokenizerSettings, out: Out) -> Any:
     """Train a tokenizer on a text and count its tokens on the held-out part."""
-    return _make(settings, out)
+    from tokalign_lab import pipeline
+
+    check_out(out)
+    return _show(pipeline.train_tokenizer(settings, out))
 
 
 @command(tokenizer_app, "extend")
 def extend(settings: ExtendTokenizerSettings, out: Out) -> Any:
     """Add tokens for a text to a BPE tokenizer; old tokens keep their ids."""
-    return _make(settings, out)
-
-
-def _make(settings: TrainTokenizerSettings | ExtendTokenizerSettings, out: Path) -> Any:
     from tokalign_lab import pipeline
 
     check_out(out)
-    result = pipeline.make_tokenizer(settings, out)
+    return _show(pipeline.extend_tokenizer(settings, out))
 
-    title = f"{out}: {result['size']:,} tokens, {result['added']:,} new. Held-out text by slice:"
+
+def _show(result: dict[str, Any]) -> Any:
+    title = "{tokenizer}: {size:,} tokens, {added:,} new. Held-out text by slice:".format(**result)
     return result, lambda: console.print_table(result["slices"], title=title)

@@ -117,7 +117,9 @@ class Drafting:
         passages = excerpts(documents, n_bytes(documents))
         for place in np.random.default_rng(seed).permutation(len(passages)):
             own = self._prompts.get(passages[place].slice, [])
-            ids = vocabulary.encode([passages[place].text])[0][:PROMPT_TOKENS] if len(own) < prompts else []
+            if len(own) == prompts:
+                continue
+            ids = vocabulary.encode([passages[place].text])[0][:PROMPT_TOKENS]
             if len(ids) == PROMPT_TOKENS:
                 prompt = torch.tensor([[*start, *ids]], device=large.device)
                 self._prompts[passages[place].slice] = [*own, prompt]

@@ -1,0 +1,93 @@
+"""A small model as draft model of a large one: moved to its vocabulary by the pipeline, then measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokalign_lab import pipeline
+from tokalign_lab.catalog import load_vocabulary
+from tokalign_lab.errors import InputError
+from tokalign_lab.progress import Progress, part
+from tokalign_lab.settings.kinds import AlignSettings, DraftSettings, RearrangeSettings, text_of
+
+
+def measure_draft(
+    settings: DraftSettings, out: Path | None, progress: Progress | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Move a small model to a large one's vocabulary and measure it as a draft model, on held-out text.
+
+    Parameters
+    ----------
+    settings
+        Of the command.
+    out
+        Folder for the lexicon and for the moved models, "moved" and "calibrated"; None where nothing has to be moved.
+    progress
+        Told about each step.
+
+    Returns
+    -------
+    dict
+        Draft model -> `DraftScore.to_dict` by slice and decoding: "own tokenizer" (the small model as it is), "moved",
+        "calibrated" and "recovered"; "as given" for a small model that has the large one's vocabulary already.
+
+    Raises
+    ------
+    InputError
+        If a model or the text cannot be used, there is no folder for the moved models, or the recovered model has
+        another vocabulary than the large one.
+    """
+    from tokalign_lab.device import pick_device
+    from tokalign_lab.evaluation.drafting import Drafting
+    from tokalign_lab.model.load import load_model
+
+    small, large = load_vocabulary(settings.model), load_vocabulary(settings.large)
+    small_rows, rows = _rows(settings.model), _rows(settings.large)
+    shares = small.fingerprint == large.fingerprint
+    given = {"as given": settings.model} if shares else {}
+    given |= {"recovered": settings.recovered} if settings.recovered else {}
+    for name in given.values():
+        if load_vocabulary(name).fingerprint != large.fingerprint or _rows(name) != rows:
+            raise InputError(
+                f"'{name}' has not the vocabulary of '{settings.large}' ({rows:,} rows), so it cannot draft for it; "
+                "name a model that `draft` or `rearrange --special-tokens target` moved to it."
+            )
+    text = pipeline.PairText(small, large, settings)
+    if not shares:
+        if out is None:
+            raise InputError(f"'{settings.model}' has to be moved first; give --out, a folder for the moved models.")
+        chosen = text_of(settings.to_dict())
+        aligning = AlignSettings.from_dict({**chosen, "source": settings.model, "target": settings.large})
+        lexicon = pipeline.align_text(text, aligning, part(progress, 0.0, 0.3)).lexicon
+        out.mkdir(parents=True, exist_ok=True)
+        lexicon.save(out / "lexicon.parquet")
+        for name, calibrate in (("moved", None), ("calibrated", settings.text)):
+            moving = RearrangeSettings(
+                model=settings.model,
+                lexicon=str(out / "lexicon.parquet"),
+                calibrate=calibrate,
+                pad_to_multiple_of=rows,  # transformers asks for equally many rows
+                special_tokens="target",
+                seed=settings.seed,
+            )
+            pipeline.rearrange(moving, out / name, part(progress, 0.3, 0.4))
+        given = {name: str(out / name) for name in ("moved", "calibrated")} | given
+        if small_rows != rows:  # else transformers takes the tokenizers for the same
+            given = {"own tokenizer": settings.model} | given
+    device = pick_device()
+    drafting = Drafting(
+        load_model(settings.large, device), large, text.held_out, settings.prompts, settings.new_tokens, settings.seed
+    )
+    scores = {}
+    for place, (name, folder) in enumerate(given.items()):
+        own = small if name == "own tokenizer" else None
+        measuring = part(progress, 0.4 + 0.6 * place / len(given), 0.4 + 0.6 * (place + 1) / len(given))
+        scores[name] = [one.to_dict() for one in drafting.score(load_model(folder, device), own, measuring)]
+    return scores
+
+
+def _rows(name: str) -> int:
+    from tokalign_lab.model.load import load_outline
+
+    return int(load_outline(name).config.get_text_config().vocab_size)

@@ -24,7 +24,7 @@ def measure_draft(
     out
         Folder for the lexicon and for the moved models, "moved" and "calibrated"; None where nothing has to be moved.
     progress
-        Told about each step.
+        Called at each step with the share that is done.
 
     Returns
     -------

@@ -227,7 +227,7 @@ def _reachable(
 def _bpe(model: dict[str, Any], old: dict[str, int], added: Sequence[str], merges: Sequence[tuple[str, str]]) -> Any:
     """Make a BPE model with further tokens and merges.
 
-    Special tokens are in its vocabulary: a tokenizer that is loaded numbers those anew that are not.
+    Special tokens are in its vocabulary too, because those that are not get new ids when the tokenizer is loaded.
     """
     from tokenizers import Tokenizer
 

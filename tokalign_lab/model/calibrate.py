@@ -144,7 +144,7 @@ def calibrate_on(
         As `calibrate`, or if the text cannot be read.
     """
     chosen = {"max_bytes": _READ_BYTES, "seed": seed, **(split or {}), "text": list(text)}
-    documents, _ = read_parts(TextSettings.from_dict(chosen))
+    documents, _ = read_parts(TextSettings.from_dict(chosen), needed=("train",))
     return calibrate(model, vocabulary, excerpts(documents, 8 * MAX_TOKENS, seed=seed), MAX_TOKENS, progress)
 
 

@@ -40,7 +40,7 @@ def measure_draft(
     """
     from tokalign_lab.device import pick_device
     from tokalign_lab.evaluation.drafting import Drafting
-    from tokalign_lab.model.load import load_model
+    from tokalign_lab.model.load import load_model, quiet
 
     small, large = load_vocabulary(settings.model), load_vocabulary(settings.large)
     small_rows, rows = _rows(settings.model), _rows(settings.large)
@@ -83,7 +83,8 @@ def measure_draft(
     for place, (name, folder) in enumerate(given.items()):
         own = small if name == "own tokenizer" else None
         measuring = part(progress, 0.4 + 0.6 * place / len(given), 0.4 + 0.6 * (place + 1) / len(given))
-        scores[name] = [one.to_dict() for one in drafting.score(load_model(folder, device), own, measuring)]
+        with quiet():  # transformers calls its own model in a way that it deprecates
+            scores[name] = [one.to_dict() for one in drafting.score(load_model(folder, device), own, measuring)]
     return scores
 
 

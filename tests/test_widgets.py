@@ -36,7 +36,7 @@ from tokalign_lab.widgets.common.part import Box
 from tokalign_lab.widgets.common.state import Query
 from tokalign_lab.widgets.common.table import Column, Pages, RowTable
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
-from tokalign_lab.widgets.pair.chips import pair_html, shared_blocks
+from tokalign_lab.widgets.pair.card import pair_html, shared_blocks
 
 WORDS = ["the", "THE", "<b>", "東京", "naïve", "na", "ive", "zebra"]
 

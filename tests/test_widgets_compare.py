@@ -107,8 +107,8 @@ class TestTokens:
 
     def test_a_run_beside_itself_is_said_to_be_one(self, tmp_path: Path) -> None:
         a, b = (align_run(tmp_path, recipe, lexicon_of({1: 1})) for recipe in ("anchored", "pieces"))
-        assert "A and B are the same" in ComparePanel(a, a, SOURCE, TARGET, runs=tmp_path)._summary.value
-        assert "A and B are the same" not in ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)._summary.value
+        assert "A and B are the same" in ComparePanel(a, a, SOURCE, TARGET, runs=tmp_path)._same.value
+        assert "A and B are the same" not in ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)._same.value
 
     def test_markup_in_names_stays_text(self, tmp_path: Path) -> None:
         a, b = lexicon_of({1: 5}), lexicon_of({1: 6})
@@ -267,7 +267,7 @@ class TestRecipes:
     def test_alone_it_says_that_it_cannot_align(self, tmp_path: Path) -> None:
         panel = two(runs=tmp_path)
         assert panel.recipes._align.disabled
-        assert "stands alone" in panel.recipes._note.value
+        assert "not attached to a Lab" in panel.recipes._note.value
 
     def test_a_run_of_the_table_becomes_a_side(self, tmp_path: Path) -> None:
         a = align_run(tmp_path, "anchored", lexicon_of({1: 5}, counts=COUNTS))

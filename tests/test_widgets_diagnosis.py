@@ -58,9 +58,9 @@ def test_the_verdict_is_told_in_words_and_the_worst_comes_first(
 ) -> None:
     panel = DiagnosisPanel(lexicon, *pair)
     assert panel.state["verdict"] == "poor"
-    assert ">poor</span> Do not make a model from it" in panel._verdict.value
+    assert ">poor</span> Do not make a model from it" in panel._head.value
     first = panel._list.children[0].children[0].value
-    assert "ruins it" in first
+    assert "critical" in first
     assert "What to do:" in first
     assert panel.findings["severity"].iloc[0] == "poor"
     assert len(panel._list.children) == len(panel.findings)
@@ -115,7 +115,7 @@ def test_tokens_are_escaped() -> None:
 def test_the_work_is_told_in_words(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
     panel = DiagnosisPanel(lexicon, *pair)
     said: list[str] = []
-    panel._verdict.observe(lambda change: said.append(change["new"]), names="value")
+    panel._head.observe(lambda change: said.append(change["new"]), names="value")
     panel._again.click()
     assert any(f"Looking at {len(lexicon)} rows: how partners were chosen" in words for words in said)
 

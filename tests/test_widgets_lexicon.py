@@ -36,8 +36,8 @@ from tokalign_lab.widgets.common import background
 from tokalign_lab.widgets.common.background import WATCHER, inline
 from tokalign_lab.widgets.common.state import EVERYTHING, Query, Selection
 from tokalign_lab.widgets.lexicon import score_box
-from tokalign_lab.widgets.lexicon.filters import PRESETS
 from tokalign_lab.widgets.lexicon.histogram import ranges_of
+from tokalign_lab.widgets.lexicon.rows import PRESETS
 from tokalign_lab.widgets.lexicon.scores import differences
 from tokalign_lab.widgets.lexicon.search import TokenSearch, one_line
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
@@ -439,9 +439,9 @@ def test_closed_panels_watch_nothing(align_run: RunFolder, monkeypatch: pytest.M
     panel = LexiconPanel.of_run(align_run, state)
     panel.scoring.score.click()
     watched = set(WATCHER.names())
-    assert any(name.startswith("score:") for name in watched)
+    assert any(name.startswith("inner:") for name in watched)
     panel.close()
-    assert not any(name.startswith(("score:", "job:")) and "align-1" in name for name in WATCHER.names())
+    assert not any(name.startswith(("inner:", "job:")) and "align-1" in name for name in WATCHER.names())
     assert set(WATCHER.names()) < watched
     before = panel.paged.rows
     state.query = Query("zzz")

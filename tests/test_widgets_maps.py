@@ -37,8 +37,8 @@ from tokalign_lab.widgets.common.state import COLOURINGS, Query
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
 from tokalign_lab.widgets.maps import panel as map_panel
 from tokalign_lab.widgets.maps.colours import NO_NUMBER, Colouring
+from tokalign_lab.widgets.maps.controls import job_words
 from tokalign_lab.widgets.maps.figure import MARKED, moved
-from tokalign_lab.widgets.maps.job import job_words
 from tokalign_lab.widgets.maps.view import CELLS, GRID, WHOLE, MapView
 from tokalign_lab.widgets.maps.words import MapWords
 

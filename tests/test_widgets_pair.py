@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from tiny import save_tiny, tiny_vocabulary
 
 from tokalign_lab.catalog.choices import choices, where_from
 from tokalign_lab.errors import InputError
+from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, PairPicker
 from tokalign_lab.widgets.common.background import inline
 from tokalign_lab.widgets.pair import picker as module
-from tokalign_lab.widgets.pair.card import languages_html, scripts_html
-from tokalign_lab.widgets.pair.chips import pair_html, shared_blocks
+from tokalign_lab.widgets.pair.card import languages_html, pair_html, scripts_html, shared_blocks
 from tokalign_lab.widgets.pair.run_form import why_not
 
 
@@ -68,10 +69,16 @@ class TestCard:
 
     def test_names_are_escaped(self, load: Callable[[str], Vocabulary]) -> None:
         picker = PairPicker("smollm2-135m", "<b>", load=load)
-        shown = picker._card.value + picker._languages.value + picker._scripts.value + picker._form._cost.value
+        shown = (
+            picker._head.value
+            + picker._card.value
+            + picker._languages.value
+            + picker._scripts.value
+            + picker._form._cost.value
+        )
         assert "Target: tiny-290" in shown
         picker = PairPicker("smollm2-135m", "<script>x", load=load)
-        assert "<script>" not in picker._error.value + picker._card.value
+        assert "<script>" not in picker._error.value + picker._card.value + picker._head.value
         assert "&lt;script&gt;" in picker._error.value
 
 
@@ -98,9 +105,9 @@ class TestChoices:
 
     def test_the_list_is_searched_and_a_row_becomes_the_source(self, load: Callable[[str], Vocabulary]) -> None:
         picker = PairPicker("smollm2-135m", "sp32k", load=load)
-        assert picker._list.layout.display == "none"
-        picker._toggle.click()
-        assert picker._list.layout.display == ""
+        assert not picker.folds.is_open("All models and tokenizers")
+        picker.folds.buttons["All models and tokenizers"].click()
+        assert picker.folds.is_open("All models and tokenizers")
         picker._list._search.value = "sentencepiece"
         assert [row["cells"][0] for row in picker._list.table.rows] == ["sp32k"]
         assert picker._list._uses[0].disabled
@@ -111,7 +118,7 @@ class TestChoices:
 
     def test_a_hub_id_is_not_fetched_without_asking(self, load: Callable[[str], Vocabulary]) -> None:
         picker = PairPicker("smollm2-135m", "org/never-heard-of", load=load)
-        assert "from the Hugging Face hub" in picker._card.value
+        assert "from the Hugging Face hub" in picker._head.value
         assert picker._fetch.layout.display == ""
         assert picker._error.value == ""
         picker._fetch.click()
@@ -126,7 +133,7 @@ class TestChoices:
             "tokalign_lab.catalog.choices.cached_path", lambda name: None if name == "sp32k" else Path()
         )
         monkeypatch.setattr(module.catalog, "get", lambda name, progress: progress(0.5, f"half of {name}"))
-        picker._card.observe(lambda change: said.append(change["new"]), names="value")
+        picker._head.observe(lambda change: said.append(change["new"]), names="value")
         picker._loaded.clear()
         picker.refresh()
         assert "14" in said[-1] or "7 MB" in said[-1]
@@ -170,7 +177,7 @@ class TestRun:
     def test_alone_it_says_why_it_cannot_run(self, load: Callable[[str], Vocabulary]) -> None:
         picker = PairPicker("smollm2-135m", "sp32k", load=load)
         assert picker._form._run.disabled
-        assert "stands alone" in picker._form._cost.value
+        assert "not attached to a Lab" in picker._form._cost.value
         assert "About <b>" in picker._form._cost.value
 
     def test_a_missing_text_keeps_it_from_starting(self, load: Callable[[str], Vocabulary]) -> None:
@@ -252,3 +259,39 @@ class TestChips:
         html = pair_html(load("smollm2-135m"), load("sp32k"), "𝔘")
         assert "&lt;F0" in html or "&lt;F0 9D" in html
         assert 'role="listitem"' in html
+
+
+class TestAdvice:
+    def test_the_verdict_is_shown_with_its_reasons_closed(
+        self, load: Callable[[str], Vocabulary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loss = {"low": 1.2, "high": 1.4, "runs": ["<i>run"], "n": 2}
+        one = {"slice": "all", "n_bytes": 5_000, "saved": 0.2, "faster": [0.9, 1.1, 1.3], "loss_recovered": loss}
+        advice = {
+            "verdict": "do not swap", "reason": "Do not swap: <b>.",
+            "slices": [one | {"slice": "<u>", "verdict": "pays"}],
+            "all": one | {"context_gained_bytes": -1_000},
+            "sizes": dict.fromkeys(("source_weights", "target_weights", "source_bytes", "target_bytes"), 1e9),
+            "step": {"device": "cpu", "dtype": "float32"},
+            "rows": {"new": 3, "new_share_of_text_tokens": 0.1, "not_in_the_text": 2, "text_tokens": 10},
+        }  # fmt: skip
+        asked: list[tuple[str, dict[str, Any]]] = []
+
+        def find(kind: str, settings: dict[str, Any], root: Any) -> RunFolder:
+            asked.append((kind, settings))
+            run = RunFolder.create(tmp_path / "advise-1", kind, settings)
+            (run.path / "advice.json").write_text(json.dumps(advice))
+            run.update(state="finished")
+            return run
+
+        monkeypatch.setattr("tokalign_lab.widgets.pair.advice.find_or_start", find)
+        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+        picker._advice.ask_button.click()
+        assert asked == [("advise", {"model": "smollm2-135m", "target": "sp32k", "text": ["default"]})]
+        assert picker._error.value == ""
+        shown = picker._advice.card.value + picker._advice._details.value
+        assert all(words in shown for words in ("do not swap</span>", "1.20 to 1.40", "-1,000", "20\u00a0%"))
+        assert not [markup for markup in ("<b>.", "<u>", "<i>run") if markup in shown]
+        assert not picker._advice._folds.is_open("Reasons")
+        picker.swap()
+        assert picker._advice.card.value == ""

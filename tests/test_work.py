@@ -90,7 +90,7 @@ def test_a_tab_is_made_by_one_thread_at_a_time_and_shows_the_last(
 ) -> None:
     monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path))  # a lab sets it, and the test puts it back
     lab = Lab(runs=tmp_path)
-    lab.lab_state.tab = "training"
+    lab.lab_state.tab = "recovery"
     tabs = LabTabs(lab)
     lock, made = threading.Lock(), []
 
@@ -101,13 +101,13 @@ def test_a_tab_is_made_by_one_thread_at_a_time_and_shows_the_last(
         lock.release()
         return [made[-1]]
 
-    tabs._makers["training"] = make
+    tabs._makers["recovery"] = make
     for step in range(6):
         lab.lab_state.work = {"adapt": f"adapt-{step}"}
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and "adapt-5" not in str([box.value for box in tabs._boxes["training"].children]):
+    while time.monotonic() < deadline and "adapt-5" not in str([box.value for box in tabs._boxes["recovery"].children]):
         time.sleep(0.02)
-    (shown,) = tabs._boxes["training"].children
+    (shown,) = tabs._boxes["recovery"].children
     assert "adapt-5" in shown.value
     assert shown is made[-1]
     assert shown.comm is not None, "what is shown is not closed"

@@ -3,6 +3,7 @@
 `Lab` has them all over one view; each also stands alone. They only show and ask: work is done by the engine, in runs.
 """
 
+from .common.job import JobPanel
 from .common.state import LabState, Selection
 from .compare.panel import ComparePanel
 from .lab import Lab
@@ -10,7 +11,6 @@ from .lexicon.diagnosis import DiagnosisPanel
 from .lexicon.panel import LexiconPanel
 from .maps.panel import MapPanel
 from .pair.picker import PairPicker
-from .runs.job import JobPanel
 from .runs.panel import RunsPanel
 from .training.panel import TrainingPanel
 

@@ -36,6 +36,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_chains
 
 from .common.background import later
+from .common.job import JobPanel
 from .common.panel import Panel
 from .common.state import LabState
 from .compare.panel import ComparePanel
@@ -44,7 +45,6 @@ from .lexicon.diagnosis import DiagnosisPanel
 from .lexicon.panel import LexiconPanel
 from .maps.panel import MapPanel
 from .pair.picker import PairPicker
-from .runs.job import JobPanel
 from .runs.panel import RunsPanel
 from .training.panel import TrainingPanel
 
@@ -129,7 +129,7 @@ class Lab:
             raise InputError("This installation has no recorded runs.")
         if not self.work.looks_at_recorded:
             self.lab_state.own_work = self.lab_state.work
-        self.lab_state.look_afresh({step: chain[step].name for step in STEPS}, tab="training")
+        self.lab_state.look_afresh({step: chain[step].name for step in STEPS}, tab="recovery")
 
     def look_at_own(self) -> None:
         """Look at your own runs again."""

@@ -16,6 +16,7 @@ from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.results import diagnosis_of
 from tokalign_lab.vocabulary import Vocabulary
 
+from .common.job import JobPanel
 from .common.panel import Panel
 from .common.state import LabState
 from .common.vocabularies import vocabularies_of
@@ -25,7 +26,6 @@ from .lexicon.panel import LexiconPanel
 from .lexicon.view import Labels, LexiconView
 from .maps.panel import MapPanel
 from .pair.picker import PairPicker
-from .runs.job import JobPanel
 from .runs.panel import RunsPanel
 from .training.panel import TrainingPanel
 

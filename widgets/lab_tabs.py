@@ -9,63 +9,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
 from tokalign_lab.runs.chain import NO_MODEL
-from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folder import RunFolder
 
 from .common.background import submit
+from .common.job import JobPanel
 from .common.panel import Panel
-from .common.part import Box, bar, html
+from .common.part import bar
 from .common.recorded import RecordedBar
-from .runs.job import JobPanel
+from .lab_boxes import FlowBar, export_html, model_box, report_box, step_states
 from .training.forms import TuneForm
 
 if TYPE_CHECKING:
     from .lab import Lab
-
-
-class ReportBox(Box):
-    """A button that writes one HTML file, and says where it is.
-
-    Parameters
-    ----------
-    write : writes it and returns its path
-    """
-
-    def __init__(self, write: Callable[[], Path]) -> None:
-        self._write = write
-        self._start = self.button("Write the report", self.start, "tl-report", style="primary")
-        self._told = html()
-        words = html(
-            "",
-            "<h3>Report</h3><div class='tl-note'>One HTML file with the pair, the scores, the diagnosis, both maps, "
-            "the curves, the best and the worst pairs, and the commands that made them. It needs no network.</div>",
-        )
-        super().__init__([words, bar(self._start, self._told)])
-
-    def start(self) -> None:
-        """Write it away from the callback."""
-        self._start.disabled = True
-        self._told.value = '<span role="status">Writing …</span>'
-
-        def work() -> None:
-            try:
-                path = self._write()
-                size = path.stat().st_size / 1e6
-                self._told.value = (
-                    f'<span role="status">Written: <code>{escape(str(path))}</code>, {size:.1f} MB</span>'
-                )
-            except Exception:
-                self._told.value = ""
-                raise
-            finally:
-                self._start.disabled = False
-
-        self.soon(work)
 
 
 TABS = {
@@ -73,7 +33,9 @@ TABS = {
     "lexicon": "Lexicon",
     "maps": "Maps",
     "diagnosis": "Diagnosis",
-    "training": "Training",
+    "model": "Model",
+    "recovery": "Recovery",
+    "export": "Export",
     "compare": "Compare",
     "runs": "Runs",
     "report": "Report",
@@ -102,10 +64,12 @@ class LabTabs(Panel):
             "lexicon": lambda: [lab.panels.lexicon()],
             "maps": lambda: [lab.panels.maps()],
             "diagnosis": lambda: [lab.panels.diagnosis()],
-            "training": self._make_training,
+            "model": self._make_model,
+            "recovery": self._make_recovery,
+            "export": self._make_export,
             "compare": lambda: [lab.panels.compare()],
             "runs": lambda: [lab.panels.runs()],
-            "report": lambda: [ReportBox(lab.report)],
+            "report": lambda: [report_box(lab.report)],
         }
         for name, box in self._boxes.items():
             box.add_class(f"tl-tab-{name}")
@@ -114,7 +78,10 @@ class LabTabs(Panel):
         self._tabs.selected_index = list(TABS).index(self.tab)
         self._tabs.observe(self.guarded(lambda change: self._on_tab(change["new"])), names="selected_index")
         self._recorded = RecordedBar(lab.look_at_recorded, lab.look_at_own)
-        self._fill([self._recorded, self._tabs])
+        self._flow = FlowBar(lambda tab: setattr(self.lab_state, "tab", tab))
+        row = bar(self._flow, self._recorded.open_button)
+        row.add_class("tl-lab-head")
+        self._fill([row, self._recorded, self._tabs], row)
         self._watch(lambda _change: self._follow(), "work")
         self._watch(self._on_state_tab, "tab")
         lab.work.go_on()
@@ -126,7 +93,7 @@ class LabTabs(Panel):
         return self.lab_state.tab if self.lab_state.tab in TABS else "pair"
 
     def refresh(self) -> None:
-        """Make the open tab anew."""
+        """Make the open tab again."""
         self._made_of.pop(self.tab, None)
         self.clear_error()
         self._show()
@@ -143,13 +110,12 @@ class LabTabs(Panel):
         self._show()
 
     def _follow(self) -> None:
-        """Look at the runs until they have ended: what they make is shown as soon as it is there."""
+        """Watch the runs: what they make is shown as soon as it is there."""
         self.follow(f"lab:{self.lab.runs.resolve()}", self._look)
 
     def _look(self) -> bool:
         self._show()
-        run = self.lab.work.find("align")
-        return run is not None and run.state not in ENDED
+        return True  # a run may be started or resumed at any time, in any panel or shell
 
     def _needs(self, tab: str) -> Any:
         """Return what a tab shows, to know when it has become another."""
@@ -157,13 +123,16 @@ class LabTabs(Panel):
             run = self.lab.work.find("align")
             return None if run is None else (run.name, run.state)
         work = self.lab_state.work
-        steps = {"pair": ("align",), "training": ("align", "rearrange", "adapt"), "runs": ()}[tab]
-        return tuple(work.get(step) for step in steps)
+        chain = ("align", "rearrange", "adapt")
+        steps = {"pair": chain[:1], "model": chain[:2], "recovery": chain, "export": chain, "runs": ()}[tab]
+        states = tuple(run.state for step in chain if (run := self.lab.work.find(step))) if tab == "export" else ()
+        return tuple(work.get(step) for step in steps), states
 
     def _show(self) -> None:
         """Make the open tab where it is not made, or not of what it is to show."""
         run = self.lab.work.find("align")
-        self._recorded.show(looking=run is not None and run.recorded, empty=run is None)
+        self._recorded.show(run)
+        self._flow.show(step_states(self.lab.work))
         tab, needs = self.tab, self._needs(self.tab)
         with self._noting:
             if tab in self._made_of and self._made_of[tab] == needs:
@@ -207,19 +176,25 @@ class LabTabs(Panel):
         title = "Aligning {source} with {target}".format_map(run.info()["settings"])
         return [picker, JobPanel(run, title, "the other tabs show the lexicon", self.lab_state)]
 
-    def _make_training(self) -> list[w.Widget]:
-        aligned, rearranged, tuned = (self.lab.work.find(step) for step in ("align", "rearrange", "adapt"))
+    def _make_model(self) -> list[w.Widget]:
+        rearranged = self.lab.work.find("rearrange")
+        if rearranged is not None:
+            return [self.lab.panels.rearranging(rearranged)]
+        run = self.lab.work.find("align")
+        return [_words(_why_not(run))] if run is None or run.state != "finished" else [model_box(self.lab.work)]
+
+    def _make_recovery(self) -> list[w.Widget]:
+        aligned, tuned = self.lab.work.find("align"), self.lab.work.find("adapt")
         if aligned is None:
             return [_words(_why_not(None))]
-        made: list[w.Widget] = []
-        if rearranged is not None:
-            made.append(self.lab.panels.rearranging(rearranged))
-        if tuned is not None:
-            made.append(self.lab.panels.training(tuned))
+        made: list[w.Widget] = [] if tuned is None else [self.lab.panels.training(tuned)]
         if aligned.recorded:
             return [*made, _words(NO_MODEL)]
         tune = TuneForm(lambda settings: self.lab.work.tune(**settings), self.lab.tune_defaults)
         return [*made, tune]
+
+    def _make_export(self) -> list[w.Widget]:
+        return [w.HTML(export_html(self.lab.work.find("rearrange"), self.lab.work.find("adapt")))]
 
 
 def _words(text: str) -> w.HTML:

@@ -157,7 +157,7 @@ def lab_in_a_cell(server: Server, browser: Any, name: str, call: str, ready: str
     made = LabPage(page, server.url, server.token)
     made.open(f"notebooks/{name}.ipynb")
     made.run_all()
-    expect(page.locator(ready)).to_be_visible(timeout=LONG_MS)
+    expect(page.locator(ready).first).to_be_visible(timeout=LONG_MS)
     yield made
     page.close()
 

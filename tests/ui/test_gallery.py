@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,12 @@ def lab(bare: Server, browser: Any) -> Iterator[LabPage]:
         yield made
 
 
-def marked(box: Locator) -> None:
-    expect(box.locator(".tl-recorded").first).to_contain_text("Recorded run, not one of yours", timeout=SHORT_MS)
+def marked(lab: LabPage, box: Locator) -> None:
+    """That it is recorded is said once, above the tabs."""
+    notice = lab.page.locator(".tl-recorded:visible")
+    expect(notice).to_have_count(1, timeout=SHORT_MS)
+    expect(notice).to_contain_text("Recorded run, not one of yours")
+    expect(box).to_be_visible()
 
 
 def test_an_empty_lab_offers_a_recorded_run(lab: LabPage, artefacts: Path) -> None:
@@ -51,8 +54,8 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
         lab.page.wait_for_timeout(1200)
         lab.page.locator(".tl-lab").screenshot(path=artefacts / f"gallery-{name}-{word}.png")
 
-    training = open_tab(lab, "Training")
-    marked(training.locator(".tl-train"))
+    training = open_tab(lab, "Recovery")
+    marked(lab, training)
     curve = training.locator(".tl-train .js-plotly-plot").last
     expect(curve).to_be_visible(timeout=LONG_MS)
     assert max(curve.evaluate("(f) => f.data.map((t) => (t.x ?? []).length)")) >= 12
@@ -61,7 +64,7 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
     picture("training")
 
     lexicon = open_tab(lab, "Lexicon")
-    marked(lexicon)
+    marked(lab, lexicon)
     rows = lexicon.locator(".tl-lexicon-table tbody tr")
     expect(rows).to_have_count(15, timeout=LONG_MS)
     rows.nth(3).click()
@@ -69,7 +72,7 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
     picture("lexicon")
 
     maps = open_tab(lab, "Maps")
-    marked(maps)
+    marked(lab, maps)
     expect(maps.locator(".js-plotly-plot")).to_be_visible(timeout=LONG_MS)
     expect(maps.locator(".tl-status")).to_contain_text("PCA", timeout=SHORT_MS)
     picture("maps")
@@ -78,15 +81,16 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
 def test_a_panel_is_copied_as_code(lab: LabPage) -> None:
     lab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     lexicon = open_tab(lab, "Lexicon")
-    lexicon.locator(".tl-lexicon > .tl-copy-code").click()
+    lexicon.locator(".tl-lexicon .tl-copy-code").first.click()
     expect(lexicon.locator(".tl-lexicon > .tl-code")).to_contain_text("Copied", timeout=SHORT_MS)
     code = lab.page.evaluate("navigator.clipboard.readText()")
     assert code.splitlines()[-1].startswith("LexiconPanel.of_run(")
 
 
 def test_a_button_that_needs_the_model_says_so(lab: LabPage) -> None:
-    training = open_tab(lab, "Training")
-    training.get_by_role("button", name=re.compile("^Start again")).click()
+    training = open_tab(lab, "Recovery")
+    training.get_by_role("button", name="Start again", exact=True).click()
+    training.get_by_role("button", name="Start the new run").click()
     expect(training.locator(".tl-train .tl-error")).to_contain_text("recorded run", timeout=SHORT_MS)
 
 

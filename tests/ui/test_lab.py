@@ -18,7 +18,7 @@ from playwright.sync_api import expect
 from .lab_page import LONG_MS, SHORT_MS, LabPage, lab_in_a_cell, open_tab
 from .servers import Server
 
-TABS = ("Pair", "Lexicon", "Maps", "Diagnosis", "Training", "Compare", "Runs", "Report")
+TABS = ("Pair", "Lexicon", "Maps", "Diagnosis", "Model", "Recovery", "Export", "Compare", "Runs", "Report")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def runs(jupyter: Server) -> Path:
 @pytest.fixture(scope="module")
 def lab(jupyter: Server, browser: Any, runs: Path) -> Iterator[LabPage]:
     """A notebook of one cell that ends in the lab."""
-    with lab_in_a_cell(jupyter, browser, "lab", f"Lab(runs={str(runs)!r})", ".tl-lab .tl-sides") as made:
+    with lab_in_a_cell(jupyter, browser, "lab", f"Lab(runs={str(runs)!r})", ".tl-lab .tl-picker .tl-card") as made:
         yield made
 
 
@@ -64,11 +64,29 @@ def test_tabs_say_what_they_wait_for(lab: LabPage) -> None:
 def test_run_aligns_the_pair(lab: LabPage) -> None:
     pair = lab.page.locator(".tl-tab-pair")
     expect(pair.locator(".tl-cost")).to_contain_text("About", timeout=LONG_MS)
-    pair.get_by_label("Use of it").select_option(label="0.3 MB")
-    pair.get_by_role("button", name="Run", exact=True).click()
+    pair.get_by_role("button", name="Run settings").click()
+    pair.get_by_label("Amount of text").select_option(label="0.3 MB")
+    pair.get_by_role("button", name="Run alignment", exact=True).click()
+    step = lab.page.locator(".tl-step-lexicon")
+    expect(step).to_have_text(re.compile("running|waiting"), timeout=SHORT_MS)
     job = pair.locator(".tl-job")
     expect(job).to_be_visible(timeout=SHORT_MS)
     expect(job.locator(".tl-state")).to_have_text("finished", timeout=LONG_MS)
+    expect(step).to_have_text("2 Lexicon: done", timeout=SHORT_MS)
+
+
+@pytest.mark.parametrize("width", [1024, 1400])
+def test_no_tab_is_clipped_and_a_step_opens_its_tab(lab: LabPage, width: int) -> None:
+    before = lab.page.viewport_size
+    lab.page.set_viewport_size({"width": width, "height": 1000})
+    tabs = lab.page.locator(".tl-lab-tabs > .lm-TabBar .lm-TabBar-tabLabel")
+    expect(tabs).to_have_count(len(TABS))
+    widths = tabs.evaluate_all("(labels) => labels.map((one) => [one.scrollWidth, one.clientWidth])")
+    assert all(wanted <= given for wanted, given in widths), widths
+    lab.page.locator(".tl-step-model").click()
+    expect(lab.page.get_by_role("tab", name="Model", exact=True)).to_have_attribute("aria-selected", "true")
+    open_tab(lab, "Pair")
+    lab.page.set_viewport_size(before)
 
 
 def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
@@ -77,7 +95,13 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     expect(rows).to_have_count(15, timeout=LONG_MS)
     lexicon.get_by_label("Order").select_option(label="Worst first")
     expect(lexicon.locator("caption").first).to_contain_text("worst first", timeout=SHORT_MS)
+    top = lexicon.locator(".tl-lexicon-table").bounding_box()
+    panel = lexicon.bounding_box()
+    assert top is not None
+    assert panel is not None
+    assert top["y"] - panel["y"] < 400  # the table begins above the fold
     rows.first.click()
+    lexicon.get_by_role("button", name="Edit", exact=True).click()
     expect(lexicon.locator(".tl-why h4").first).to_be_visible(timeout=SHORT_MS)
     lexicon.locator(".tl-edit-search input").fill("the")
     choose = lexicon.get_by_role("button", name="Use this source")
@@ -87,6 +111,7 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     (file,) = runs.glob("align-*/*.edits.json")
     assert "choose" in file.read_text(encoding="utf-8")  # on disk at once
 
+    lexicon.get_by_role("button", name="Score", exact=True).click()
     lexicon.get_by_label(re.compile("Sentence score and BERTScore")).uncheck()
     lexicon.get_by_role("button", name="Score the edits").click()
     expect(lexicon.locator(".tl-part-scores table")).to_be_visible(timeout=LONG_MS)
@@ -104,6 +129,7 @@ def test_a_finding_shows_its_tokens_in_the_inspector(lab: LabPage) -> None:
     expect(shows.first).to_be_visible(timeout=LONG_MS)
     shows.last.click()
     lexicon = open_tab(lab, "Lexicon")
+    lexicon.get_by_role("button", name="Filters", exact=True).click()
     expect(lexicon.get_by_label("Only what is selected")).to_be_checked(timeout=SHORT_MS)
     lexicon.get_by_role("button", name="Clear filters").click()
     expect(lexicon.get_by_label("Only what is selected")).not_to_be_checked(timeout=SHORT_MS)
@@ -121,6 +147,7 @@ def test_umap_is_arranged_by_a_job_and_then_shown(lab: LabPage, artefacts: Path)
     maps = lab.page.locator(".tl-tab-maps")
     place = "() => [...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1).data[0].x.slice(0, 50).join()"
     before = lab.page.evaluate(place)
+    maps.get_by_role("button", name="Layout", exact=True).click()
     maps.get_by_role("button", name="Arrange by UMAP").click()
     expect(maps.locator(".tl-map-job")).to_be_visible(timeout=LONG_MS)
     expect(maps.get_by_text(re.compile("^UMAP: neighbours are kept together"))).to_be_visible(timeout=LONG_MS)
@@ -138,10 +165,12 @@ def test_a_report_is_written(lab: LabPage, runs: Path) -> None:
 
 
 def test_tuning_starts_by_a_button_and_its_curve_grows(lab: LabPage) -> None:
-    training = open_tab(lab, "Training")
+    training = open_tab(lab, "Recovery")
     training.get_by_role("button", name="Rearrange and tune").click()
     expect(training.locator(".tl-train")).to_be_visible(timeout=LONG_MS)
-    expect(training.locator(".tl-job .tl-state")).to_have_text("finished", timeout=LONG_MS)  # rearranging, followed
+    model = open_tab(lab, "Model")
+    expect(model.locator(".tl-job .tl-state")).to_have_text("finished", timeout=LONG_MS)  # rearranging, followed
+    open_tab(lab, "Recovery")
     wait_for_steps(lab, 2)
 
 
@@ -150,7 +179,7 @@ def test_a_lost_page_loses_nothing(lab: LabPage) -> None:
     assert state_of(lab) == "running"
     with lab.losing_the_page():
         lab.run_all()
-        lab.page.wait_for_selector(".tl-tab-training .tl-train", timeout=LONG_MS)  # the tab that was open
+        lab.page.wait_for_selector(".tl-tab-recovery .tl-train", timeout=LONG_MS)  # the tab that was open
         wait_for_steps(lab, 3)
     found = steps(lab)
     assert found[:3] == [1, 2, 3]
@@ -175,10 +204,11 @@ def test_cancel_by_keyboard_alone(lab: LabPage, runs: Path) -> None:
     tab = lab.page.get_by_role("tab", name="Compare", exact=True)
     tab.focus()
     keyboard = lab.page.keyboard
-    keyboard.press("ArrowLeft")  # to Training
+    keyboard.press("ArrowLeft")  # to Export
+    keyboard.press("ArrowLeft")  # to Recovery
     keyboard.press("Enter")
-    expect(lab.page.get_by_role("tab", name="Training", exact=True)).to_have_attribute("aria-selected", "true")
-    training = lab.page.locator(".tl-tab-training")
+    expect(lab.page.get_by_role("tab", name="Recovery", exact=True)).to_have_attribute("aria-selected", "true")
+    training = lab.page.locator(".tl-tab-recovery")
     expect(training.locator(".tl-train")).to_be_visible(timeout=LONG_MS)
     cancel = training.locator(".tl-train").get_by_role("button", name="Cancel")
     expect(cancel).to_be_enabled(timeout=SHORT_MS)

@@ -23,7 +23,7 @@ def _text(lab: LabPage, selector: str) -> str:
 def test_run_all_shows_the_pair_and_both_tokenizations(lab_page: LabPage) -> None:
     lab_page.run_all()
     picker = lab_page.panel("tl-picker")
-    expect(picker.locator(".tl-sides")).to_contain_text("49,152", timeout=LONG_MS)
+    expect(picker.locator(".tl-cards")).to_contain_text("49,152", timeout=LONG_MS)
     expect(picker.locator(".tl-blocks .tl-block").first).to_be_visible(timeout=SHORT_MS)
     text = picker.get_by_label("Your text")
     text.fill("<b>naïve</b> 東京")

@@ -37,7 +37,7 @@ def test_the_app_shows_the_lab_behind_a_token(browser: Any, artefacts: Path, tmp
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(f"page error: {error}"))
         page.goto(f"{url}/?token={TOKEN}", timeout=LONG_MS)
-        expect(page.locator(".tl-lab .tl-sides")).to_be_visible(timeout=LONG_MS)
+        expect(page.locator(".tl-lab .tl-picker .tl-card").first).to_be_visible(timeout=LONG_MS)
         page.get_by_role("tab", name="Runs", exact=True).click()
         expect(page.locator(".tl-tab-runs .tl-runs")).to_be_visible(timeout=LONG_MS)
         page.get_by_role("tab", name="Pair", exact=True).click()

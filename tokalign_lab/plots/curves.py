@@ -1,8 +1,9 @@
-"""The curves of tuning runs: one figure of two plots, changed and never made again.
+"""The curves of tuning runs: one figure of three plots, changed and never made again.
 
-On the left whatever a step tells, on the right bits a byte of held-out text. Each run has a place in the figure, with a
-colour, a kind of line and a kind of mark of its own: raw values faint, smoothed ones strong, measurements with marks. A
-line is thinned to what a plot can show before it is sent.
+From left to right: bits per byte of held-out text with the source model as reference and, where there is one, the
+control; the share of the gap to the reference that is closed; one value of each step, tokens per second by default.
+Each run has a place in the figure, with a colour, a kind of line and a kind of mark of its own: raw values faint,
+smoothed ones strong, measurements with marks. A line is thinned to what a plot can show before it is sent.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from tokalign_lab.plots.theme import template
 from tokalign_lab.runs.folding import ALL_TEXT, RunView
 
 VALUES = {
-    "loss": "Training loss (nats a token)",
-    "next_token": "Loss of the next token alone (nats a token)",
-    "divergence": "Divergence from the teacher (nats a token)",
+    "loss": "Training loss (nats per token)",
+    "next_token": "Loss of the next token alone (nats per token)",
+    "divergence": "Divergence from the teacher (nats per token)",
     "learning_rate": "Learning rate",
     "grad_norm": "Gradient norm, before clipping",
-    "tokens_per_second": "Tokens a second",
-    "bytes_per_second": "Bytes of text a second",
+    "tokens_per_second": "Tokens per second",
+    "bytes_per_second": "Bytes of text per second",
     "memory": "Memory (GB)",
 }
 AXES = {"step": "step", "tokens": "tokens read", "minutes": "minutes of work"}
 EXACT = ("learning_rate", "memory")  # nothing is noisy about these: they are not smoothed
-_UNITS = {"memory": 1e9}  # bytes a GB
+_UNITS = {"memory": 1e9}  # bytes per GB
 MOST_RUNS = 6
 MOST_CURVE_POINTS = 1000  # a plot is some 600 pixels wide
-CURVE_HEIGHT = 360
+CURVE_HEIGHT = 320
 # Told apart by people who see colours differently, 3 to 1 and more on white and on JupyterLab's black; the kinds of
 # line and of mark say the same again.
 COLOURS = ("#3a8fd0", "#c9770d", "#159a74", "#a377d1", "#dd5a50", "#8a8f1a")
@@ -43,9 +44,11 @@ DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot")
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 MARK_WORDS = ("circles", "squares", "diamonds", "triangles", "crosses", "slanted crosses")
 LINE_WORDS = ("an unbroken line", "dashes", "dashes and dots", "long dashes", "dots", "long dashes and dots")
+REFERENCE = "reference: source model, own tokenizer"
 FLOOR_COLOUR = "#7d868f"
 _TINTS = ("rgba(58,143,208,0.10)", "rgba(26,163,125,0.10)", "rgba(163,119,209,0.10)")
-_PER_RUN = 3
+_PER_RUN = 3  # raw, smoothed and measured; the gaps of all runs come after these, then the control and the reference
+_AXES_OF = ("", "2", "3")
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,13 @@ class Look:
 
     Attributes
     ----------
-    value : a name of `VALUES`, drawn on the left
+    value : a name of `VALUES`, drawn in the last plot
     axis : a name of `AXES`
     smoothing : weight of what came before, 0 (none) to 0.99
-    part : slice of the held-out text that is drawn on the right; "" for all of it
+    part : slice of the held-out text that the other two are about; "" for all of it
     """
 
-    value: str = "loss"
+    value: str = "tokens_per_second"
     axis: str = "step"
     smoothing: float = 0.8
     part: str = ALL_TEXT
@@ -73,36 +76,43 @@ def curves_figure(
 
     Parameters
     ----------
-    look : how they are looked at; by default the loss over steps, smoothed as `fitting_smoothing` says
+    look : how they are looked at; by default over steps, smoothed as `fitting_smoothing` says
     places : how many runs the figure can come to show; as many as there are by default
 
     Returns
     -------
     go.Figure
-        Traces 3i to 3i + 2 belong to the run at place i (raw, smoothed, measured); the last one is the floor.
+        Traces 3i to 3i + 2 belong to the run at place i of n (raw, smoothed, measured), trace 3n + i is its gap; then
+        come the control and, last, the reference.
     """
     look = look or Look(smoothing=fitting_smoothing(runs[0].total_steps if runs else 0))
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09, subplot_titles=["left", "right"])
+    figure = make_subplots(rows=1, cols=3, horizontal_spacing=0.07, subplot_titles=["bits", "gap", "value"])
+    n = max(places, len(runs), 1)
     hover = "%{fullData.name}: %{y:.5g} at %{x:,.6~g}<extra></extra>"
-    for place in range(max(places, len(runs), 1)):
+    gaps = []
+    for place in range(n):
         line = {"color": COLOURS[place % MOST_RUNS], "dash": DASHES[place % MOST_RUNS]}
         same = {"legendgroup": f"run{place}", "hovertemplate": hover, "visible": False}
         raw = {"width": 1, "color": line["color"]}
         marks = {"symbol": MARKS[place % MOST_RUNS], "size": 8}
         strong = line | {"width": 2.5}
         traces = (
-            (go.Scatter(mode="lines", line=raw, showlegend=False, **same), 1),
-            (go.Scatter(mode="lines", line=strong, showlegend=False, zorder=1, **same), 1),  # over all raw ones
-            (go.Scatter(mode="lines+markers", line=strong, marker=marks, showlegend=True, **same), 2),
+            (go.Scatter(mode="lines", line=raw, showlegend=False, **same), 3),
+            (go.Scatter(mode="lines", line=strong, showlegend=False, zorder=1, **same), 3),  # over all raw ones
+            (go.Scatter(mode="lines+markers", line=strong, marker=marks, showlegend=True, **same), 1),
         )
         for trace, column in traces:
             figure.add_trace(trace, row=1, col=column)
-    floor = {"color": FLOOR_COLOUR, "dash": "2px,5px", "width": 2}
-    figure.add_trace(
-        go.Scatter(name="source model, own tokenizer", mode="lines", line=floor, hovertemplate=hover), row=1, col=2
-    )
-    for title, axis in zip(figure.layout.annotations, (figure.layout.xaxis, figure.layout.xaxis2), strict=True):
-        title.update(x=axis.domain[0], xanchor="left", font={"size": 14})  # out of the way of the buttons at the right
+        gaps.append(go.Scatter(mode="lines+markers", line=strong, marker=marks, showlegend=False, **same))
+    for gap in gaps:
+        figure.add_trace(gap, row=1, col=2)
+    for name, dash in (("control: source tuned on the same text", "8px,4px"), (REFERENCE, "2px,5px")):
+        line = {"color": FLOOR_COLOUR, "dash": dash, "width": 2}
+        figure.add_trace(go.Scatter(name=name, mode="lines", line=line, hovertemplate=hover), row=1, col=1)
+    for title, axis in zip(figure.layout.annotations, _AXES_OF, strict=True):
+        start = figure.layout[f"xaxis{axis}"].domain[0]
+        title.update(x=start, xanchor="left", font={"size": 13})  # out of the way of the buttons at the right
+    figure.update_layout(yaxis2={"tickformat": ".0%"})
     figure.update_layout(
         template=template(theme), height=CURVE_HEIGHT, margin={"l": 8, "r": 8, "t": 36, "b": 8}, autosize=True,
         hovermode="closest", legend={"orientation": "h", "y": -0.22},
@@ -121,10 +131,11 @@ def update_curves(
     runs : place in the figure to run; a run that keeps its place keeps its colour
     changed : places of the runs that have something new; all by default
     """
+    n = (len(figure.data) - 2) // (_PER_RUN + 1)
     for place in runs if changed is None else changed:
         _draw_run(_traces(figure, place), runs[place], look)
     if changed is None:
-        for place in range(len(figure.data) // _PER_RUN):
+        for place in range(n):
             traces = _traces(figure, place)
             traces[0].opacity = 0.4 if len(runs) == 1 else 0.2
             for trace in traces if place not in runs else ():
@@ -133,18 +144,32 @@ def update_curves(
     floor = first.floors.get(look.part)
     ends = [] if floor is None else [0.0, _reach(runs.values(), look.axis)]
     figure.data[-1].update(_points(np.array(ends), np.repeat(floor or 0.0, len(ends))), visible=floor is not None)
+    control = first.control
+    drawn = (
+        (np.zeros(0), np.zeros(0)) if control is None else _measured(control, look, control.measured.column(look.part))
+    )
+    figure.data[-2].update(_points(*drawn), visible=control is not None)
     part = "" if look.part == ALL_TEXT else f", {escape(look.part)}"
-    figure.layout.annotations[0].text = VALUES[look.value]
-    figure.layout.annotations[1].text = f"Held-out text{part} (bits a byte)"
+    titles = (f"Bits per byte, held-out text{part}", "Share of the gap closed", VALUES[look.value])
+    for note, text in zip(figure.layout.annotations, titles, strict=False):
+        note.text = text
     shapes, notes = _stage_bands(first, look.axis)
     figure.layout.shapes = shapes
-    figure.layout.annotations = (*figure.layout.annotations[:2], *notes)
+    figure.layout.annotations = (*figure.layout.annotations[:3], *notes)
     figure.layout.uirevision = f"{look.axis} {look.value} {look.part}"  # a zoom is kept until it means another thing
     _axes(figure, runs.values(), look)
 
 
 def _traces(figure: go.Figure, place: int) -> Sequence[Any]:
-    return figure.data[_PER_RUN * place : _PER_RUN * (place + 1)]
+    n = (len(figure.data) - 2) // (_PER_RUN + 1)
+    return (*figure.data[_PER_RUN * place : _PER_RUN * (place + 1)], figure.data[_PER_RUN * n + place])
+
+
+def _measured(run: RunView, look: Look, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the looks at held-out text are on the axis, and those values of them that are numbers."""
+    at = run.x_of(look.axis, run.measured.steps)
+    there = np.isfinite(at) & np.isfinite(values)
+    return at[there], values[there]
 
 
 def trained_curve(run: RunView, look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -157,9 +182,8 @@ def trained_curve(run: RunView, look: Look) -> tuple[np.ndarray, np.ndarray, np.
 
 def _draw_run(traces: Sequence[Any], run: RunView, look: Look) -> None:
     _, x, y, smooth = trained_curve(run, look)
-    at, bits = run.x_of(look.axis, run.measured.steps), run.measured.column(look.part)
-    there = np.isfinite(at) & np.isfinite(bits)
-    for trace, drawn in zip(traces, ((x, y), (x, smooth), (at[there], bits[there])), strict=True):
+    bits, gap = (_measured(run, look, one) for one in (run.measured.column(look.part), run.gap_closed(look.part)))
+    for trace, drawn in zip(traces, ((x, y), (x, smooth), bits, gap), strict=True):
         trace.update(_points(*thinned(*drawn)), name=escape(run.name), visible=True)
 
 
@@ -186,20 +210,22 @@ def _axes(figure: go.Figure, runs: Iterable[RunView], look: Look) -> None:
     figure.update_xaxes(title_text=AXES[look.axis], **ends)
     # nothing that is drawn is below 0: the axis of a run that has just begun must not promise it
     figure.update_yaxes(exponentformat="e", autorangeoptions={"clipmin": 0})
+    figure.layout.yaxis2.autorangeoptions = {"include": [0, 1]}  # the swapped model, and the source
 
 
 def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return a tinted band for each stage of the first run, with its name, in both plots."""
+    """Return a tinted band for each stage of the first run, with its name, in all plots."""
     shapes, notes = [], []
     for place, stage in enumerate(run.stages[number] for number in sorted(run.stages)):
         x0, x1 = (float(v) for v in run.x_of(axis, [stage.start, stage.end]))
         if not x1 > x0:
             continue
-        for which in ("", "2"):
+        for which in _AXES_OF:
             where = {"xref": f"x{which}", "yref": f"y{which} domain"}
             fill = {"fillcolor": _TINTS[place % 3], "line": {"width": 0}, "layer": "below"}
             shapes.append({"type": "rect", **where, "x0": x0, "x1": x1, "y0": 0, "y1": 1, **fill})
-            words = {"text": stage.name, "showarrow": False, "yanchor": "top", "font": {"size": 11}}
+            words = {"text": f"stage {place + 1}", "hovertext": stage.name, "showarrow": False, "yanchor": "top"}
+            words["font"] = {"size": 11}
             notes.append({**where, "x": (x0 + x1) / 2, "y": 1, **words})
     return shapes, notes
 

@@ -27,11 +27,14 @@ class Floor:
         self._text = measured_text(first.info)
         self._run: RunFolder | None = None
         self._found: dict[str, float] = {}
+        self._control: RunFeed | None = None
 
     def look_for(self, feed: RunFeed) -> None:
         """Decide where the floor of this run comes from: what was given for its text, else the run beside it."""
         given = self.given if measured_text(feed.info) == self._text else None
         self._found = {ALL_TEXT: float(given)} if isinstance(given, (int, float)) else {}
+        control = control_run(feed.run)
+        self._control = None if control is None else RunFeed(control)
         self._run = given if isinstance(given, RunFolder) else None
         if given is None:
             self._run = floor_run(feed.run)
@@ -42,6 +45,8 @@ class Floor:
             self._found = floors_of(self._run)
         new = feed.view.floors != self._found
         feed.view.floors = self._found
+        if self._control is not None and (self._control.look() or feed.view.control is None):
+            feed.view.control, new = self._control.view, True
         return new
 
     @property
@@ -65,7 +70,17 @@ def measured_text(info: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def floor_run(run: RunFolder) -> RunFolder | None:
-    """Find the "measure" run beside a tuning run that measured its source model on the same text.
+    """Find the "measure" run in the same folder that measured a tuning run's source model on the same text."""
+    return _of_the_source(run, "measure")
+
+
+def control_run(run: RunFolder) -> RunFolder | None:
+    """Find the "adapt" run in the same folder that tuned the source model, with its own tokenizer, on the same text."""
+    return _of_the_source(run, "adapt")
+
+
+def _of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
+    """Find the run of this kind on the source model and the same text.
 
     The source model is the one that the model's "rearrange" run was given; a model from elsewhere has none.
     """
@@ -76,7 +91,7 @@ def floor_run(run: RunFolder) -> RunFolder | None:
     source = before.info()["settings"].get("model")
     for other in list_runs(run.path.resolve().parent):
         told = other.info()
-        same = told["kind"] == "measure" and told["settings"].get("model") == source
+        same = told["kind"] == kind and told["settings"].get("model") == source
         if same and measured_text(told) == measured_text(info):
             return other
     return None

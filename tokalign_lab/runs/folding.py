@@ -85,7 +85,8 @@ class RunView:
     samples : prompt to step to its continuation
     floors : bits a byte of the source model with its own tokenizer, by slice
     answered : share of the probes that each look at held-out text found answered, 0 to 1
-    forgotten : probes that the last look found not answered
+    lost : step to the prompts of the probes that the look at that step found not answered
+    control : the source model tuned on the same text, where there is such a run
     kept : why a step before the last one is kept; empty where the last one is
     seconds : worked so far; time in which no sign of life came for `LATE_S` does not count
     """
@@ -98,7 +99,8 @@ class RunView:
     floors: dict[str, float] = field(default_factory=dict)
     stages: dict[int, Stage] = field(default_factory=dict)
     answered: Rows = field(default_factory=Rows)
-    forgotten: tuple[str, ...] = ()
+    lost: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    control: RunView | None = None
     kept: str = ""
     message: str = ""
     device: str = ""
@@ -129,6 +131,20 @@ class RunView:
         """Name of the stage that the last step belongs to; "" before the first."""
         last = self.steps[-1] if self.steps else 0
         return next((stage.name for stage in self.stages.values() if stage.start < last <= stage.end), "")
+
+    @property
+    def forgotten(self) -> tuple[str, ...]:
+        """Probes that the last look found not answered."""
+        return self.lost[max(self.lost)] if self.lost else ()
+
+    def gap_closed(self, part: str = ALL_TEXT) -> np.ndarray:
+        """Return the share of the way from the first look to the source model, at each look; float64 (n,).
+
+        1 is the source model with its own tokenizer on the same text; all nan where that is not known.
+        """
+        bits, reference = self.measured.column(part), self.floors.get(part, math.nan)
+        gap = bits[0] - reference if len(bits) else math.nan
+        return (bits[0] - bits) / gap if gap > 0 else np.full(len(bits), math.nan)
 
     def add(self, events: Iterable[Event]) -> None:
         """Fold in the events that are new (see `tokalign_lab.adaptation.events`)."""
@@ -191,7 +207,7 @@ def _take_evaluation(view: RunView, event: Event) -> None:
         if "probes_answered" in event:
             view.answered.put(step, {"probes": number(event["probes_answered"])})
             lost = event.get("probes_lost")
-            view.forgotten = tuple(str(prompt) for prompt in lost) if isinstance(lost, list) else ()
+            view.lost[step] = tuple(str(prompt) for prompt in lost) if isinstance(lost, list) else ()
 
 
 def _take_kept(view: RunView, event: Event) -> None:
@@ -218,9 +234,9 @@ def _take_resumed(view: RunView, event: Event) -> None:
         view.trained.cut(step)
         view.measured.cut(step)
         view.answered.cut(step)
-        for texts in view.samples.values():
-            for later in [at for at in texts if at > step]:
-                del texts[later]
+        for by_step in (view.lost, *view.samples.values()):
+            for later in [at for at in by_step if at > step]:
+                del by_step[later]
 
 
 def _take_device(view: RunView, event: Event) -> None:

@@ -15,6 +15,7 @@ from tokalign_lab.files import write_json
 from tokalign_lab.progress import part
 from tokalign_lab.settings.fields import Settings
 from tokalign_lab.settings.kinds import (
+    AdviseSettings,
     AlignSettings,
     MeasureSettings,
     PartScoreSettings,
@@ -106,7 +107,16 @@ def score_kind(settings: PartScoreSettings, context: RunContext) -> None:
     context.progress(1.0, "scored")
 
 
+def advise_kind(settings: AdviseSettings, context: RunContext) -> None:
+    """Judge whether a swap is worth it; writes `advice.json`."""
+    from tokalign_lab import pipeline
+
+    write_json(context.folder.path / "advice.json", pipeline.advise(settings, context.progress).to_dict())
+    context.progress(1.0, "judged")
+
+
 KINDS: dict[str, Kind] = {
+    "advise": Kind(AdviseSettings, advise_kind),
     "align": Kind(AlignSettings, align_kind),
     "rearrange": Kind(RearrangeSettings, rearrange_kind),
     "adapt": Kind(AdaptRunSettings, adapt_kind),

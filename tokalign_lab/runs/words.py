@@ -67,7 +67,7 @@ def status_words(info: dict[str, Any], view: RunView, now: float | None = None) 
     if info["state"] == "running":
         speed = view.trained.last("tokens_per_second")
         if speed:
-            parts.append(f"{speed:,.0f} tokens a second")
+            parts.append(f"{speed:,.0f} tokens per second")
         if view.seconds_left is not None:
             parts.append(f"about {duration(view.seconds_left)} left")
         if not view.steps:
@@ -82,7 +82,7 @@ def status_words(info: dict[str, Any], view: RunView, now: float | None = None) 
         parts.append(f"worked {duration(view.seconds)}")
     answered = view.answered.last("probes")
     if answered is not None:
-        parts.append(f"{answered:.0%} of the probes answered")
+        parts.append(f"{answered:.0%} of the probes right")
     if view.kept:
         parts.append(view.kept)
     return " · ".join(parts)

@@ -5,21 +5,53 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from pathlib import Path
 from pprint import pformat
 from typing import Any
 
+import anywidget
 import ipywidgets as w
 import pandas as pd
+import traitlets as t
 
 from tokalign_lab.errors import InputError
 
 from .background import later
-from .part import Part, html, shown
+from .numbers import Number, cards
+from .part import Bar, Folds, Part, html, shown
 from .state import LabState
-from .theme import ThemeProbe
 
+_HERE = Path(__file__).parent
 # A page that has begun to draw tells plotly's model what it drew; where that is gone the page's console has an error.
 FIGURE_S = 5.0
+
+
+class ThemeProbe(anywidget.AnyWidget):
+    """Reports the page's theme; `label` becomes the accessible name of the panel around it.
+
+    Attributes
+    ----------
+    on_copied : called with whether the page could put a text on the clipboard
+    """
+
+    _esm = _HERE / "theme.js"
+    _css = "\n".join(file.read_text(encoding="utf-8") for file in sorted((_HERE / "css").glob("*.css")))
+    dark = t.Bool(False).tag(sync=True)
+    seen = t.Bool(False).tag(sync=True)  # False until a page has answered
+    label = t.Unicode("").tag(sync=True)
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        self.on_copied: Callable[[bool], None] | None = None
+        self.on_msg(self._on_message)
+
+    def copy(self, text: str) -> None:
+        """Have the page put a text on the clipboard."""
+        self.send({"copy": text})
+
+    def _on_message(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
+        if self.on_copied is not None and "copied" in content:
+            self.on_copied(bool(content["copied"]))
 
 
 class Panel(Part, w.VBox):
@@ -46,7 +78,8 @@ class Panel(Part, w.VBox):
         self.panel = self
         self.followed: dict[str, Callable[[], bool]] = {}
         self._probe = ThemeProbe(label=name)
-        self._error, self._badge, self._code = html("tl-error"), html(), html("tl-code")
+        self._error, self._badge, self._code = html("tl-error"), html("tl-badge"), html("tl-code")
+        self._head = html("tl-head")
         for empty in (self._error, self._badge, self._code):
             shown(empty, False)
         self._copy = self.button(
@@ -65,9 +98,31 @@ class Panel(Part, w.VBox):
         """
         return f"<{type(self).__name__}: {self._probe.label}>"
 
-    def _fill(self, children: Sequence[w.Widget]) -> None:
-        self.children = (self._probe, self._error, self._badge, *children, self._copy, self._code)
+    def _fill(self, children: Sequence[w.Widget], row: Folds | Bar | None = None) -> None:
+        """Take in all parts; the button that copies the panel as code ends `row`, else it is below everything."""
+        end: tuple[w.Widget, ...] = (self._copy,)
+        if row is not None:
+            buttons = row.row if isinstance(row, Folds) else row
+            buttons.children, end = (*buttons.children, self._copy), ()
+        self.children = (self._probe, self._error, self._badge, *children, *end, self._code)
         self.adopt(children)
+
+    def headline(self, title: str, verdict: str, numbers: Sequence[Number] = (), note: str = "") -> None:
+        """Write what the panel is about, one sentence with the verdict, and the numbers that matter.
+
+        Parameters
+        ----------
+        title, note : text; the note is small print behind the title
+        verdict : the sentence, as HTML
+        numbers : keys of `numbers.MEANINGS`, with their values
+        """
+        about = f" <small>{escape(note)}</small>" if note else ""
+        written = (
+            f'<h3>{escape(title)}{about}</h3><div class="tl-verdict" role="status" aria-live="polite">{verdict}</div>'
+            f"{cards(numbers)}"
+        )
+        if self._head.value != written:
+            self._head.value = written
 
     def adopt(self, children: Iterable[w.Widget]) -> None:
         """Become the panel of these parts, and of all that is in them."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as w
+
+from tokalign_lab.runs.words import state_word
 
 from .background import WATCHER, Latest, submit
 
@@ -193,6 +196,50 @@ def bar(*children: w.Widget) -> Bar:
     return Bar(children)
 
 
+class Folds(Box):
+    """A row of buttons; each opens and closes what belongs to it, below the row. All are closed at first.
+
+    Parameters
+    ----------
+    parts : name of each button to what it is for, and what it opens
+
+    Attributes
+    ----------
+    on_open : name of a part to what is called before it opens
+    """
+
+    def __init__(self, parts: Mapping[str, tuple[str, Sequence[w.Widget]]]) -> None:
+        self.bodies = {name: Box(children) for name, (_, children) in parts.items()}
+        self.buttons = {
+            name: self.button(name, partial(self.turn, name), _hook(name), f"Open or close: {words}")
+            for name, (words, _) in parts.items()
+        }
+        self.on_open: dict[str, Callable[[], Any]] = {}
+        for name, body in self.bodies.items():
+            body.add_class("tl-fold-body")
+            self.turn(name, False)
+        self.row = bar(*self.buttons.values())
+        super().__init__([self.row, *self.bodies.values()])
+        self.add_class("tl-folds")
+
+    def is_open(self, name: str) -> bool:
+        """Whether a part is open."""
+        return self.bodies[name].layout.display != "none"
+
+    def turn(self, name: str, yes: bool | None = None) -> None:
+        """Open a part or close it; by default the other way around than it is."""
+        yes = not self.is_open(name) if yes is None else yes
+        if yes and name in self.on_open:
+            self.on_open[name]()
+        shown(self.bodies[name], yes)
+        self.buttons[name].remove_class("tl-closed" if yes else "tl-open")
+        self.buttons[name].add_class("tl-open" if yes else "tl-closed")
+
+
+def _hook(name: str) -> str:
+    return f"tl-fold-{name.lower().replace(' ', '-')}"
+
+
 def html(hook: str = "", value: str = "") -> w.HTML:
     """Make a place for HTML."""
     made = w.HTML(value=value)
@@ -210,3 +257,14 @@ def said(words: str, kind: str = "") -> str:
 def shown(widget: w.Widget, yes: bool) -> None:
     """Show a widget, or hide it."""
     widget.layout.display = "" if yes else "none"
+
+
+def state_html(state: str, asked: str = "", more: str = "", recorded: bool = False) -> str:
+    """Return a run's state as a coloured word, and what else there is to say."""
+    word = escape(state_word(state, asked, recorded))
+    return f'<span role="status"><span class="tl-state tl-state-{escape(state)}">{word}</span> {escape(more)}</span>'
+
+
+def token(label: str) -> str:
+    """Return a token's label as HTML."""
+    return f'<span class="tl-token">{escape(label)}</span>'

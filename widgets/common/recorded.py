@@ -14,7 +14,7 @@ _OFFER = (
     "<b>No runs of yours here yet.</b> You can look at a recorded run first: a real pair, with every figure and curve "
     "as it was measured. Nothing is computed or fetched."
 )
-_OFFER_MORE = "Recorded runs that come with the package can be looked at too; yours stay as they are."
+_OFFER_MORE = "Recorded runs come with the package; yours stay as they are."
 _SHOWN = "<b>You are looking at a recorded run, not at one of yours.</b> All tabs show it."
 
 
@@ -47,25 +47,33 @@ class RecordedBar(Box):
     def __init__(self, look: Callable[[dict[str, RunFolder]], None], leave: Callable[[], None]) -> None:
         self._chains = {chain["adapt"].name: chain for chain in recorded_chains()}
         self._words = html()
+        self._wanted = False
         options = [(chain["adapt"].title, name) for name, chain in self._chains.items()]
-        self.choice = self.menu("Recorded run", "tl-recorded-choice", options=options)
+        self.choice = self.menu("Recorded run", "tl-recorded-choice", options=options, tooltip="Which one to look at")
+        self.open_button = self.button(
+            "Recorded runs", self._turn, "tl-recorded-open", "Open or close: look at a run that comes with the package"
+        )
         self._look = self.button(
             "Look at a recorded run", lambda: look(self._chains[self.choice.value]), "tl-look-at-recorded",
             "Show it in all tabs; your own runs stay as they are",
         )  # fmt: skip
-        self._leave = self.button("Back to your own runs", leave, "tl-leave-recorded")
+        self._leave = self.button(
+            "Back to your own runs", leave, "tl-leave-recorded", "Show your own runs in all tabs again"
+        )
         super().__init__([self._words, bar(self.choice, self._look, self._leave)])
         self.add_class("tl-recorded-bar")
 
-    def show(self, looking: bool, empty: bool) -> None:
-        """Follow what the lab looks at.
-
-        Parameters
-        ----------
-        looking : whether it is a recorded run
-        empty : whether there is nothing of the user's own
-        """
-        shown(self, bool(self._chains))
-        self._words.value = f'<div role="status">{_SHOWN if looking else _OFFER if empty else _OFFER_MORE}</div>'
+    def show(self, run: RunFolder | None) -> None:
+        """Follow the alignment that the lab looks at; None where there is none."""
+        looking = run is not None and run.recorded
+        shown(self, bool(self._chains) and (looking or run is None or self._wanted))
+        shown(self.open_button, bool(self._chains) and run is not None and not looking)
+        words = _SHOWN if looking else _OFFER if run is None else _OFFER_MORE
+        mark = mark_of(run) if looking and run is not None else ""
+        self._words.value = f'<div role="status">{words}</div>{mark}'
         shown(self._leave, looking)
-        self._look.button_style = "primary" if empty and not looking else ""
+        self._look.button_style = "primary" if run is None else ""
+
+    def _turn(self) -> None:
+        self._wanted = not self._wanted
+        shown(self, self._wanted)

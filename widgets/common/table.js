@@ -38,6 +38,7 @@ function row(item, columns, model) {
     if (column.kind === "token") cell.append(text("span", value, "tl-token"));
     else if (column.kind === "origin") cell.append(text("span", value, `tl-origin tl-origin-${value}`));
     else cell.textContent = value;
+    if (column.titles?.[value]) cell.title = column.titles[value];
     line.append(cell);
   });
   return line;

@@ -6,8 +6,8 @@ kernel pages, sorts and filters; a click, Enter or space in the browser says whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key in the data, its heading, what it means, and how a cell looks ("", "token", "origin")."""
+    """A column: its key in the data, its heading, what it means, how a cell looks ("", "token", "origin").
+
+    `titles` holds the tooltip of each value that has one.
+    """
 
     key: str
     label: str
@@ -30,6 +33,7 @@ class Column:
     numeric: bool = False
     sortable: bool = False
     kind: str = ""
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 class RowTable(anywidget.AnyWidget):
@@ -105,12 +109,12 @@ class Pages(Box):
         self.items: Any = ()
         self._size, self._draw, self._words = size, draw, words
         self.where = html("tl-where")
-        self.earlier = self.button("Previous", lambda: self.go_to(self.page - 1), "tl-previous")
-        self.later = self.button("Next", lambda: self.go_to(self.page + 1), "tl-next")
+        self.earlier = self.button("Previous", lambda: self.go_to(self.page - 1), "tl-previous", "Page before")
+        self.later = self.button("Next", lambda: self.go_to(self.page + 1), "tl-next", "Page after")
         self._back, self._on = [self.earlier], [self.later]
         if ends:
-            self._back.insert(0, self.button("First", lambda: self.go_to(0), "tl-first"))
-            self._on.append(self.button("Last", lambda: self.go_to(10**9), "tl-last"))
+            self._back.insert(0, self.button("First", lambda: self.go_to(0), "tl-first", "First page"))
+            self._on.append(self.button("Last", lambda: self.go_to(10**9), "tl-last", "Last page"))
         turners = [*self._back, *self._on]
         super().__init__([table, bar(*before, *turners, self.where, *after)])
 

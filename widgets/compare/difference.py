@@ -43,7 +43,9 @@ class DifferenceBar(Bar):
             MEASURE, self.press, "tl-measure-difference",
             "Scores of both on the same held-out documents, and the interval of the difference",
         )  # fmt: skip
-        self.sentences = self.check("Sentence score and BERTScore too (slower)", "", value=True)
+        self.sentences = self.check(
+            "Sentence score and BERTScore too (slower)", "", value=True, tooltip="By the packaged sentence encoder"
+        )
         self.note = html()
         super().__init__([self.measure, self.sentences, self.note])
 

@@ -1,6 +1,6 @@
 """Two lexicons or two runs side by side: what changed, which tokens moved, and which of the two is better.
 
-Beside them stand all recipes for this pair: what each run scored, and a button that aligns with those that are missing.
+Next to them are all recipes for this pair: what each run scored, and a button that aligns with those that are missing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from tokalign_lab.runs.words import fixed
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.background import Latest
+from ..common.numbers import meanings, share
 from ..common.panel import Panel
-from ..common.part import bar, html, said, shown
+from ..common.part import Folds, bar, html, shown
 from ..common.recorded import mark_of
 from ..common.state import LabState
 from ..common.table import Column, Pages, RowTable
@@ -35,6 +36,7 @@ from .view import (
     Comparable,
     Paired,
     Side,
+    score_mean,
     scores_html,
     slices_html,
     summary_html,
@@ -43,17 +45,17 @@ from .view import (
 PAGE = 15
 SAME_RUN = (
     "<div class='tl-note' role='status'>A and B are the same: there is no other alignment of this pair yet. Align it "
-    "with another recipe at the end of this panel, or on the tab Pair.</div>"
+    "with another recipe (under Recipes), or on the tab Pair.</div>"
 )
 MOVED = ("changed", "gained", "lost")
 COLUMNS = (
     Column("id", "Id", "id in the target vocabulary", numeric=True),
     Column("token", "Target token", "␣ is a space, ↵ a line end, <E4 BD> a part of a character", kind="token"),
-    Column("change", "What changed", "a partner is one source token that the row stands on"),
+    Column("change", "What changed", "A partner is one source token that the row rests on"),
     Column("a", "Partner in A", kind="token"),
     Column("b", "Partner in B", kind="token"),
-    Column("score_a", "Score in A", "recipes score by different measures; compare the order, not the figures", True),
-    Column("score_b", "Score in B", "recipes score by different measures; compare the order, not the figures", True),
+    Column("score_a", "Score in A", "Recipes score differently; compare the order", True),
+    Column("score_b", "Score in B", "Recipes score differently; compare the order", True),
     Column("origin_a", "Origin in A", kind="origin"),
     Column("origin_b", "Origin in B", kind="origin"),
     Column("frequency", "Times in text", "how often the text uses the target token", True),
@@ -100,10 +102,11 @@ class ComparePanel(Panel):
         self.refresh()
 
     def _build(self, show: str) -> None:
-        self._head, self._summary, self._scores, self._slices = (html() for _ in range(4))
+        self._summary, self._scores, self._slices, self._same = (html() for _ in range(4))
         self._which = self.menu(
             "Show", "tl-change-filter", lambda _which: self._filter(), value=show,
             options=[("All that moved", "moved"), *((words, change) for change, words in CHANGE_NAMES.items())],
+            tooltip="Which tokens are listed",
         )  # fmt: skip
         self.table = RowTable(COLUMNS, "tl-compare-table", self.guarded(self._on_row))
         self._select = self.button(
@@ -114,12 +117,16 @@ class ComparePanel(Panel):
         self._pages = Pages(self.table, PAGE, self._show_page, _where)
         self._tokens = w.VBox([bar(self._which, self._select), self._pages])
         self._tokens.layout.overflow = "visible"
-        self._fill(
-            [
-                bar(self._head, swap), self._summary, self._scores, self.difference, self._slices,
-                self._tokens, self.recipes,
-            ]
+        folds = Folds(
+            {
+                "Scores": ("scores of both with intervals, and by kind of text",
+                           [self._scores, self.difference, self._slices]),
+                "Recipes": ("all recipes for this pair; align with those that are missing", [self.recipes]),
+                "Details": ("how many tokens changed in which way, what the numbers mean",
+                            [self._summary, html("", meanings(("moved", "moved_text", "difference")))]),
+            }
         )  # fmt: skip
+        self._fill([self._head, bar(swap), folds, self._same, self._tokens], folds)
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -153,7 +160,7 @@ class ComparePanel(Panel):
 
     def refresh(self) -> None:
         """Read both again and compare."""
-        self._head.value = said("Reading both …", "tl-note")
+        self.headline("Compare", "Reading both …")
         self.paired = None
 
         def work(_wanted: object) -> tuple[list[Side], LexiconComparison | None, list[Labels]]:
@@ -169,7 +176,7 @@ class ComparePanel(Panel):
             self.sides, self.comparison, self._labels = found
             self._draw()
 
-        self.newest(self._latest, work, show, failed=lambda: setattr(self._head, "value", ""))
+        self.newest(self._latest, work, show, failed=lambda: self.headline("Compare", "These two cannot be compared."))
 
     def go_to(self, page: int) -> None:
         """Show this page of the tokens, counted from 0."""
@@ -192,13 +199,36 @@ class ComparePanel(Panel):
     def _show_paired(self, paired: Paired) -> None:
         self.paired = paired
         self._scores.value = scores_html(self.sides[0], self.sides[1], paired)
+        self._write_head()
+
+    def _write_head(self) -> None:
+        a, b = self.sides
+        title, found = f"Compare: A {a.name} with B {b.name}", self.comparison
+        if found is None:
+            self.headline(title, "These are compared by bits per byte only; see Scores.")
+            return
+        total, text = sum(found.counts.values()) or 1, found.text_shares
+        numbers = [("moved", share(sum(found.counts[name] for name in MOVED) / total))]
+        if text is not None:
+            numbers.append(("moved_text", share(sum(text[name] for name in MOVED))))
+        pair = (self.paired or {}).get("bleu1", {}).get("target_to_source")
+        means = [score_mean(side.scores) for side in (a, b)]
+        if pair is not None:
+            numbers.append(("difference", f"{pair.difference.mean:+.3f}"))
+        elif None not in means:
+            numbers.append(("difference", f"{means[1] - means[0]:+.3f}"))
+        judged = "not judged yet; measure the difference under Scores" if pair is None else pair.verdict
+        self.headline(
+            title, f"B gives {numbers[0][1]} of the tokens another partner. BLEU-1: {escape(judged)}.", numbers
+        )
 
     def _draw(self) -> None:
         a, b = self.sides
-        self._head.value = f"<h3>Compare: A {escape(a.name)} against B {escape(b.name)}</h3>"
         found = self.comparison
+        self._write_head()
         one_run = len({side.run.path if side.run is not None else side.code for side in (a, b)}) == 1
-        self._summary.value = SAME_RUN * one_run + (summary_html(found) if found is not None else "")
+        self._same.value = SAME_RUN * one_run
+        self._summary.value = summary_html(found) if found is not None else ""
         shown(self._tokens, found is not None)
         self._scores.value = scores_html(a, b) if found is not None else ""
         runs = [side.run for side in (a, b) if side.run is not None]
@@ -210,7 +240,7 @@ class ComparePanel(Panel):
             self._filter()
             self.recipes.show(_name(a.lexicon, 0), _name(a.lexicon, 1), [side.run for side in (a, b)])
         elif not self._slices.value:
-            self._summary.value = (
+            self._same.value = (
                 '<div class="tl-empty">These two have nothing in common that can be compared: choose two lexicons, two '
                 "runs of align, or two runs that measured a model.</div>"
             )

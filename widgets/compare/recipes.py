@@ -27,13 +27,13 @@ from .view import score_words
 
 COLUMNS = (
     Column("recipe", "Recipe", "how the pair was aligned"),
-    Column("as", "Shown", "as which side of the comparison it stands above"),
+    Column("as", "Shown", "As which side of the comparison it is shown"),
     Column("state", "State"),
     Column("text", "Text", "what it learned from; figures on different text cannot be compared"),
     Column("bleu1", "BLEU-1", "of held-out text, target to source: mean and 95 % interval"),
     Column("sentence", "Sentence score", "target to source, as BLEU-1"),
     Column("bert", "BERTScore", "target to source, as BLEU-1"),
-    Column("twins", "P@1", "hidden shared tokens that found their twin; recipes without vectors have none"),
+    Column("twins", "P@1", "Held-out shared tokens that found their own partner; recipes without vectors have none"),
     Column("seconds", "Took"),
     Column("run", "Run"),
 )
@@ -62,19 +62,27 @@ class RecipesView(Box):
         self._latest = Latest()
         self.table = RowTable(COLUMNS, "tl-recipes-table", lambda _key: self._allow())
         self._uses = [
-            self.button(f"Show as {place.upper()}", partial(self._take, place), f"tl-show-as-{place}") for place in "ab"
+            self.button(
+                f"Show as {place.upper()}",
+                partial(self._take, place),
+                f"tl-show-as-{place}",
+                f"Compare the chosen run as {place.upper()}",
+            )
+            for place in "ab"
         ]
-        self._missing = self.control(w.SelectMultiple, "Not tried yet", "tl-missing-recipes", rows=5)
+        self._missing = self.control(
+            w.SelectMultiple, "Not tried yet", "tl-missing-recipes", rows=5, tooltip="Recipes without a run"
+        )
         self._missing.layout.width = "100%"
         self._align = self.button(
             "Align with the missing ones", self.align, "tl-align-missing",
             "Align with the recipes chosen in the list, or with all of it when none is chosen",
         )  # fmt: skip
         self._note = html()
-        again = self.button("Look again", self.refresh, "tl-recipes-refresh", "Read the folder of runs again")
+        again = self.button("Refresh", self.refresh, "tl-recipes-refresh", "Read the folder of runs again")
         super().__init__(
             [
-                html("", "<h4>All recipes for this pair</h4>"), self.table, bar(*self._uses, again),
+                self.table, bar(*self._uses, again),
                 self._missing, bar(self._align, self._note),
             ]
         )  # fmt: skip
@@ -129,7 +137,7 @@ class RecipesView(Box):
         without = [row["recipe"] for row in self.rows if row["run"] is None and row["recipe"] not in missing]
         words = [f"{', '.join(without)} needs a donor model; align it by itself." * bool(without)]
         if self._on_align is None:
-            words.append("This panel stands alone and has nothing to align with; open it from a Lab.")
+            words.append("This panel is not attached to a Lab, so it cannot start runs.")
         if not missing:
             words.append("Every recipe that can be started from here was tried.")
         self._note.value = f'<div class="tl-note">{escape(" ".join(filter(None, words)))}</div>'

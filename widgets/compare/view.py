@@ -15,12 +15,9 @@ from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import last_evaluation, lexicon_path, resolve, scores_of
 
-from ..common.html import card, cards
+from ..common.numbers import MEANINGS, card
 
-MEASURES = {
-    "bleu1": "BLEU-1", "sentence_score": "Sentence score", "bert_score": "BERTScore",
-    "p_at_1": "Twin found, P@1", "p_at_10": "Twin in ten, P@10",
-}  # fmt: skip
+MEASURES = {key: MEANINGS[key].name for key in ("bleu1", "sentence_score", "bert_score", "p_at_1", "p_at_10")}
 DIRECTIONS = {"target_to_source": "target → source", "source_to_target": "source → target"}
 CHANGE_NAMES = {
     "same": "Same partner", "changed": "Another partner", "gained": "Gained a partner", "lost": "Lost its partner",
@@ -83,7 +80,7 @@ def summary_html(found: LexiconComparison) -> str:
         text = "" if found.text_shares is None else f", {found.text_shares[change]:.1%} of the text"
         words = f"{CHANGE_NAMES[change]}: {n / total:.1%} of the tokens{text}"
         boxes.append(card(f"{n:,}", words, CHANGES[change], f"tl-change-{change}"))
-    return cards(boxes)
+    return f'<div class="tl-cards">{"".join(boxes)}</div>'
 
 
 def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
@@ -101,7 +98,7 @@ def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
     if not lines:
         return '<div class="tl-empty">Neither was scored. A run of “align” scores its lexicon.</div>'
     return (
-        '<table class="tl-twin tl-compare-scores"><caption>Scores on held-out text, with 95 % intervals and n</caption>'
+        '<table class="tl-plain tl-compare-scores"><caption>Scores, with 95 % intervals and n</caption>'
         f"<thead><tr><th scope='col'>Score</th><th scope='col'>A</th><th scope='col'>B</th>"
         f"<th scope='col'>B minus A, document by document</th></tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
@@ -129,6 +126,12 @@ def score_words(
         if mean is not None and (part == "lexicon" or direction == "target_to_source"):
             return f"{mean:.3f}"
     return ""
+
+
+def score_mean(scores: Mapping[str, Any]) -> float | None:
+    """Return BLEU-1 from target to source, None where it was not measured."""
+    value = ((scores.get("lexicon") or {}).get("bleu1") or {}).get("target_to_source")
+    return None if value is None else float(value)
 
 
 def _interval(values: Mapping[str, Any], short: bool = False) -> str:
@@ -166,7 +169,7 @@ def slices_html(a: Side, b: Side, otherwise: Sequence[str] = ()) -> str:
         else ""
     )
     return (
-        f'{warning}<table class="tl-twin tl-compare-slices"><caption>Bits per UTF-8 byte by slice, {steps}; fewer is '
+        f'{warning}<table class="tl-plain tl-compare-slices"><caption>Bits per UTF-8 byte by slice, {steps}; fewer is '
         "better</caption><thead><tr><th scope='col'>Slice</th><th scope='col' class='tl-number'>A</th>"
         "<th scope='col' class='tl-number'>B</th><th scope='col' class='tl-number'>B minus A</th></tr></thead>"
         f"<tbody>{lines}</tbody></table>"

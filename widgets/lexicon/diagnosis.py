@@ -1,7 +1,7 @@
 """Why is this pair poor? A verdict, what it rests on, what to do about it, and the tokens that each finding is about.
 
 One press on a finding selects its tokens and asks the shared query for them, worst first: the inspector shows them as
-a table, the maps light them up.
+a table, the maps highlight them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.background import Latest
-from ..common.html import token
+from ..common.numbers import meanings
 from ..common.panel import Panel
-from ..common.part import bar, html, said, shown
+from ..common.part import Folds, bar, html, shown, token
 from ..common.recorded import mark_html
 from ..common.state import LabState, Query
 from ..common.vocabularies import vocabularies_of
 
 VERDICT_WORDS = {
-    "good": "Nothing was found that loses anything.",
+    "good": "No check found anything that loses quality.",
     "usable": "It works, and loses something that tuning has to bring back.",
-    "poor": "Do not make a model from it before this is mended.",
+    "poor": "Do not make a model from it before the critical findings are mended.",
 }
-SEVERITY_WORDS = {"ok": "fine", "warn": "costs something", "poor": "ruins it"}
+SEVERITY_WORDS = {"ok": "passed", "warn": "warning", "poor": "critical"}
 
 
 class DiagnosisPanel(Panel):
@@ -66,14 +66,16 @@ class DiagnosisPanel(Panel):
         self._vectors, self._model, self._found = vectors, model, found
         self._latest = Latest()
         names = lexicon.provenance
-        title = f"{names['source']['name']} → {names['target']['name']}, recipe {names['recipe']}"
-        self._verdict = html("tl-verdict")
-        self._fine = self.check("Show also what is fine", "tl-show-fine", lambda _yes: self._show_fine())
-        self._again = self.button("Look again", self.refresh, "tl-look-again")
+        self._title = f"Diagnosis: {names['source']['name']} → {names['target']['name']}"
+        self._fine = self.check(
+            "Show passed checks too", "tl-show-fine", lambda _yes: self._show_fine(), tooltip="List all checks"
+        )
+        self._again = self.button("Refresh", self.refresh, "tl-look-again", "Run all checks again")
         self._list = w.VBox()
         self._list.add_class("tl-findings")
-        heading = html("", f"<h3>Diagnosis: {escape(title)}</h3>")
-        self._fill([heading, self._verdict, bar(self._fine, self._again), self._list])
+        about = html("", meanings(("critical", "warnings", "passed", "concerned")))
+        folds = Folds({"Details": ("passed checks, what the numbers mean", [bar(self._fine, self._again), about])})
+        self._fill([self._head, folds, self._list], folds)
         self.mark(mark_html(names.get("recorded", "")))
         self._watch(self._on_selection, "selection")
         self.refresh()
@@ -96,7 +98,7 @@ class DiagnosisPanel(Panel):
         return ["lexicon", *(f"{name}={name}" for name, value in given.items() if value is not None)]
 
     def refresh(self) -> None:
-        """Look the lexicon over again."""
+        """Run all checks again."""
         self._say("Loading both tokenizers …")
         self._again.disabled = True
 
@@ -113,7 +115,8 @@ class DiagnosisPanel(Panel):
             self._draw()
 
         def failed() -> None:
-            self._verdict.value, self._again.disabled = "", False
+            self.headline(self._title, "The checks could not be run.")
+            self._again.disabled = False
 
         self.newest(self._latest, work, show, failed)
 
@@ -133,12 +136,18 @@ class DiagnosisPanel(Panel):
             self.lab_state.query = Query(selected=True, sort="worst")
 
     def _say(self, words: str) -> None:
-        self._verdict.value = said(words, "tl-note")
+        self.headline(self._title, escape(words))
 
     def _draw(self) -> None:
         if self.diagnosis is None:
             return
-        self._verdict.value = verdict_html(self.diagnosis)
+        counts = {"poor": 0, "warn": 0, "ok": 0}
+        for found in self.diagnosis.findings:
+            counts[found.severity] += 1
+        concerned = {i for found in self.diagnosis.findings if found.severity != "ok" for i in found.target_ids}
+        numbers = zip(("critical", "warnings", "passed", "concerned"), (*counts.values(), len(concerned)), strict=True)
+        recipe = f"recipe {self.lexicon.provenance['recipe']}"
+        self.headline(self._title, verdict_html(self.diagnosis), [(key, f"{n:,}") for key, n in numbers], recipe)
         former = self._list.children
         self._list.children = tuple(self._row(found) for found in self.diagnosis.findings)
         for row in former:
@@ -164,7 +173,7 @@ class DiagnosisPanel(Panel):
         words = f"Show {'the first ' * (n == MOST_IDS)}{several(n, 'token')}" if n else "No tokens to show"
         press = self.button(
             words, lambda: self.show_tokens(found.name), "tl-show-tokens",
-            f"{found.name}: select its tokens, so that the inspector lists them and the maps light them up",
+            f"{found.name}: select its tokens, so that the tab Lexicon lists them and the maps highlight them",
         )  # fmt: skip
         press.disabled = not n
         press.add_class(f"tl-finding-{_slug(found.name)}")
@@ -184,15 +193,9 @@ class DiagnosisPanel(Panel):
 
 
 def verdict_html(diagnosis: Diagnosis) -> str:
-    """Return the verdict, its meaning, and how many findings say what."""
-    severities = [found.severity for found in diagnosis.findings]
+    """Return the verdict and its meaning."""
     verdict = diagnosis.verdict
-    return (
-        f'<div role="status" aria-live="polite"><span class="tl-state tl-verdict-{verdict}">{verdict}</span> '
-        f"{VERDICT_WORDS[verdict]} <small>Of {several(len(diagnosis.findings), 'thing')} looked at: "
-        f"{severities.count('poor')} ruin it, {severities.count('warn')} cost something, {severities.count('ok')} are "
-        "fine.</small></div>"
-    )
+    return f'<span class="tl-state tl-verdict-{verdict}">{verdict}</span> {VERDICT_WORDS[verdict]}'
 
 
 def finding_html(found: Finding) -> str:

@@ -25,18 +25,17 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.background import Latest
+from ..common.numbers import meanings
 from ..common.panel import Panel
-from ..common.part import html
+from ..common.part import Folds, html
 from ..common.recorded import mark_html
 from ..common.state import EVERYTHING, LabState, Query, Range
 from ..common.vocabularies import vocabularies_of
-from .edit_box import EditBox
-from .export_box import ExportBox
-from .filters import LexiconFilters
+from .edits import EditBox, ExportBox
 from .histogram import NAMES, Histogram
+from .rows import LexiconFilters, LexiconTable
 from .score_box import ScoreBox, Whereabouts
-from .scores import head_html
-from .table import LexiconTable
+from .scores import FOUR, lexicon_numbers, origins_html, score_table, verdict_html
 from .view import Labels, LexiconView, within
 from .why import WhyBox
 
@@ -146,14 +145,19 @@ class LexiconPanel(Panel):
 
     def _build(self, vectors: tuple[TokenVectors | None, TokenVectors | None]) -> None:
         view, state = self.view, self.lab_state
-        self._head = html()
         self.filters = LexiconFilters(view, state)
         self.histogram = Histogram()
         self.histogram.add_class("tl-histogram")
         self.histogram.on_bar = self.guarded(self._on_bar)
         measures = [(name, key) for key, name in NAMES.items()]
-        self._counted = self.menu("Bars by", "tl-histogram-of", lambda _measure: self.refresh(), options=measures)
-        words = f"Select up to {MOST_SELECTED:,} rows on the maps"
+        self._counted = self.menu(
+            "Bars by",
+            "tl-histogram-of",
+            lambda _measure: self.refresh(),
+            options=measures,
+            tooltip="What the bars count; press a bar to show its rows only",
+        )
+        words = f"Select up to {MOST_SELECTED:,} rows, so that the maps highlight them"
         more = self.button("Select all found", self.select_found, "tl-select-found", words)
         self.paged = LexiconTable(view, self._on_row, self.sort_by, [more])
         self.table = self.paged.table
@@ -161,14 +165,35 @@ class LexiconPanel(Panel):
         self.editor = EditBox(view, self.edits, state, self._on_edit)
         self.scoring = ScoreBox(view, self.edits, self.known, state, self._found, self._selected)
         self.exporting = ExportBox(view, self._found, self.known.folder)
-        body = w.HBox([w.VBox([self.paged, self.editor]), self.why])
+        self._details = html()
+        self.folds = Folds(
+            {
+                "Filters": ("origin, script and ranges, and how they are distributed",
+                            [self.filters, self._counted, self.histogram]),
+                "Details": ("all scores, where the rows come from, what the numbers mean", [self._details]),
+                "Edit": ("give the chosen token another source", [self.editor]),
+                "Score": ("scores of the rows found, of the selection and of the edits", [self.scoring]),
+                "Export": ("write the lexicon to a file", [self.exporting]),
+            }
+        )  # fmt: skip
+        body = w.HBox([self.paged, self.why])
         body.add_class("tl-split")
-        self._fill([self._head, self.filters, self._counted, self.histogram, body, self.scoring, self.exporting])
+        self._fill([self._head, self.filters.quick, self.folds, body], self.folds)
         self._show_head()
         self.mark(mark_html(view.lexicon.provenance.get("recorded", "")))
 
     def _show_head(self) -> None:
-        self._head.value = head_html(self.view, self._scores, len(self.edits.current()))
+        names, edited = self.view.lexicon.provenance, len(self.edits.current())
+        title = f"Lexicon: {names['source']['name']} → {names['target']['name']}"
+        size = f"{len(self.view.lexicon):,} target tokens, {names.get('text_bytes', 0) / 1e6:.2f} MB of text"
+        verdict = verdict_html(self.view)
+        if edited:
+            verdict += f" <b>{edited:,} edited</b>; the scores are those of the recipe's rows."
+        self.headline(title, verdict, lexicon_numbers(self.view, self._scores), f"recipe {names['recipe']}, {size}")
+        self._details.value = (
+            f"{origins_html(self.view.origin_counts)}{score_table(self._scores)}"
+            f"{meanings([*FOUR, 'shared_rows', 'p_at_10', 'sentence_score', 'bert_score'])}"
+        )
 
     @property
     def lexicon(self) -> Lexicon:
@@ -224,7 +249,7 @@ class LexiconPanel(Panel):
         self.lab_state.query = replace(self.query, sort=key, reverse=again and not self.query.reverse)
 
     def select_found(self) -> None:
-        """Select what the query found, so that the maps light up."""
+        """Select what the query found, so that the maps highlight it."""
         self.lab_state.select("target", self.paged.rows[:MOST_SELECTED].tolist(), by="lexicon")
 
     def to_code(self) -> str:

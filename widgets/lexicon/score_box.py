@@ -19,11 +19,11 @@ from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.files import hash_of, write_json
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.find_or_start import find_or_start
-from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folder import RunFolder
 
-from ..common.part import Box, bar, html, shown
+from ..common.job import RunBox
+from ..common.part import bar, html, shown
 from ..common.state import LabState
-from ..runs.job import JobPanel
 from .scores import PART_WORDS, documents_html, parts_html
 from .view import LexiconView
 
@@ -56,7 +56,7 @@ class Whereabouts:
         return cls(Path(folder), path, text, model)
 
 
-class ScoreBox(Box):
+class ScoreBox(RunBox):
     """Asks for scores and shows them.
 
     Parameters
@@ -77,7 +77,8 @@ class ScoreBox(Box):
         found: Callable[[], np.ndarray],
         chosen: Callable[[], np.ndarray],
     ) -> None:
-        self._view, self._edits, self._known, self._state = view, edits, known, state
+        super().__init__(state)
+        self._view, self._edits, self._known = view, edits, known
         self._found, self._chosen = found, chosen
         self._scores: dict[str, Any] = {}
         self.score = self.button(
@@ -89,11 +90,16 @@ class ScoreBox(Box):
         self.apply = self.button(
             "Apply to the model", self.apply_edits, "tl-apply", "Give the model new rows by the edited lexicon"
         )
-        self.sentences = self.check("Sentence score and BERTScore too (slower)", "tl-score-sentences", value=True)
-        self.job = Box()
-        self.job.add_class("tl-inner-job")
+        self.sentences = self.check(
+            "Sentence score and BERTScore too (slower)",
+            "tl-score-sentences",
+            value=True,
+            tooltip="Two more scores, by the packaged sentence encoder",
+        )
         self.table, self.documents = html("tl-part-scores"), html("tl-documents")
-        self.part = self.menu("Documents with", "tl-documents-of", lambda _part: self._show_documents())
+        self.part = self.menu(
+            "Documents with", "tl-documents-of", lambda _part: self._show_documents(), tooltip="Which tokens they hold"
+        )
         shown(self.part, False)
         buttons = [self.score, self.again] if known.path and known.text else []
         buttons += [self.apply] if known.path and known.model else []
@@ -102,8 +108,7 @@ class ScoreBox(Box):
         how = why if recorded else "To score or apply it, open it with path=, text= and model=."
         note = "" if buttons else f'<p class="tl-note">{how}</p>'
         options = [self.sentences] if self.score in buttons else []
-        head = html("", f"<h4>Scores of these tokens</h4>{note}")
-        super().__init__([head, bar(*buttons, *options), self.job, self.table, self.part, self.documents])
+        self.children = (html("", note), bar(*buttons, *options), self.job, self.table, self.part, self.documents)
         self.add_class("tl-score")
         self.refresh()
 
@@ -127,7 +132,7 @@ class ScoreBox(Box):
 
         def work() -> None:
             run = find_or_start("rearrange", {"model": self._known.model, "lexicon": self._lexicon_file()})
-            self._watch(run, "Applying the edited lexicon", f"the new model is in {run.path.resolve() / 'model'}")
+            self.watch_run(run, "Applying the edited lexicon", f"the new model is in {run.path.resolve() / 'model'}")
 
         self.soon(work)
 
@@ -150,7 +155,7 @@ class ScoreBox(Box):
                 write_json(file, parts)
             settings["parts"] = str(file)
         run = find_or_start("score", settings)
-        self._watch(run, "Scoring", "the scores are below", self._show)
+        self.watch_run(run, "Scoring", "the scores are below", self._show)
 
     @property
     def _path(self) -> Path:
@@ -166,20 +171,6 @@ class ScoreBox(Box):
         if not file.is_file():
             lexicon.save(file)
         return str(file)
-
-    def _watch(self, run: RunFolder, title: str, result: str, then: Callable[[RunFolder], None] | None = None) -> None:
-        """Show how a run stands, and what it found once it has finished."""
-        former, self.job.children = self.job.children, (JobPanel(run, title, result, self._state),)
-        for panel in former:
-            panel.close()
-
-        def look() -> bool:
-            state = run.state
-            if state == "finished" and then is not None:
-                then(run)
-            return state not in ENDED
-
-        self.follow(f"score:{id(self)}", look)
 
     def _show(self, run: RunFolder) -> None:
         self._scores = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Scores of a lexicon and of parts of it as HTML: name, figure and meaning of each, and the documents behind them."""
+"""Scores of a lexicon and of parts of it as HTML, and the documents behind them."""
 
 from __future__ import annotations
 
@@ -8,84 +8,81 @@ from html import escape
 from typing import Any
 
 from tokalign_lab.alignment.lexicon import ORIGINS
+from tokalign_lab.evaluation.finding import RESTING_ON_NOTHING
 from tokalign_lab.evaluation.part_scores import MEASURES
+from tokalign_lab.evaluation.row_findings import NOTHING_POOR, NOTHING_WARN
 
-from ..common.html import card, cards
+from ..common.numbers import MEANINGS, Number, share
 from .view import LexiconView
 
-Card = tuple[str, str, str]  # name, value, meaning
+FOUR = ("shared_text", "p_at_1", "bleu1", "seen")
+ARROWS = {"target_to_source": "target → source", "source_to_target": "source → target"}
 
 
-def head_html(view: LexiconView, scores: Mapping[str, Any] | None, edited: int) -> str:
-    """Return the head of the inspector: the pair, figures, where rows came from; `edited` is how many by hand."""
-    names = view.lexicon.provenance
-    title = f"{names['source']['name']} → {names['target']['name']}"
-    said = f", {edited:,} of them edited by hand (the scores are of the recipe's rows)" if edited else ""
+def lexicon_numbers(view: LexiconView, scores: Mapping[str, Any] | None) -> list[Number]:
+    """Return the four numbers that matter most of a lexicon; what was not measured is not among them."""
+    text = view.count.sum() or 1
+    copied = view.origin.isin(("identical", "role")).to_numpy()
+    measured = dict(scores or {})
+    found = {
+        "shared_rows": share(copied.mean()),
+        "shared_text": share(view.count[copied].sum() / text),
+        "seen": share((view.count > 0).mean()),
+    }
+    if "p_at_1" in (held_out := measured.get("held_out", {})):
+        found["p_at_1"] = share(held_out["p_at_1"])
+    bleu = (measured.get("lexicon", measured).get("bleu1") or {}).get("target_to_source")
+    if bleu is not None:
+        found["bleu1"] = f"{bleu:.3f}"
+    four = [key for key in FOUR if key in found]
+    return [(key, found[key]) for key in (*four, *(["shared_rows"] * (len(four) < len(FOUR))))]
+
+
+def verdict_html(view: LexiconView) -> str:
+    """Judge a lexicon by what the rows rest on that the text uses; the bounds are those of the diagnosis."""
+    text = view.count.sum() or 1
+    nothing, *others = (
+        float(view.count[view.origin.isin(origins).to_numpy()].sum() / text)
+        for origins in (RESTING_ON_NOTHING, ("identical", "role"), ("aligned", "edited"), ("pieces",))
+    )
+    severity, word = (
+        ("poor", "poor")
+        if nothing > NOTHING_POOR
+        else ("warn", "check it")
+        if nothing > NOTHING_WARN
+        else ("ok", "usable")
+    )
+    copied, matched, spelled = map(share, others)
     return (
-        f"<h3>Lexicon: {escape(title)}</h3><div class='tl-note'>recipe “{escape(str(names['recipe']))}”, "
-        f"{len(view.lexicon):,} target tokens{said}, learned from {names.get('text_bytes', 0) / 1e6:.2f} MB of text"
-        f"</div>"
-        f"{cards_html(score_cards(view, scores))}{origins_html(view.origin_counts)}"
+        f'<span class="tl-state tl-severity-mark-{severity}">{word}</span> {copied} of the text is in shared tokens, '
+        f"whose rows are copied; {matched} was matched by vectors, {spelled} is mixed from pieces, "
+        f"{share(nothing)} rests on nothing."
     )
 
 
-def score_cards(view: LexiconView, scores: Mapping[str, Any] | None) -> list[Card]:
-    """Return the figures of a lexicon; what was not measured is not shown."""
-    used = view.count > 0
-    text = view.count.sum() or 1
-    copied = view.origin.isin(("identical", "role")).to_numpy()
-    told = [
-        ("Spelled alike", f"{copied.mean():.1%}", "target tokens whose bytes (or role) the source vocabulary has too"),
-        ("Spelled alike in the text", f"{view.count[copied].sum() / text:.1%}", "the same, by use in the text"),
-        ("Seen in the text", f"{used.mean():.1%}", "target tokens the text uses at all; spelling decides on the rest"),
-    ]  # fmt: skip
+def score_table(scores: Mapping[str, Any] | None) -> str:
+    """Return all scores of a lexicon, in both directions, as HTML; "" where none was measured."""
     measured = dict(scores or {})
-    lexicon = measured.get("lexicon", measured)
-    for key, (name, meaning) in _MEASURES.items():
-        for direction, arrow in (
-            ("target_to_source", "target → source"),
-            ("source_to_target", "source → target"),
-        ):
-            value = (lexicon.get(key) or {}).get(direction)
-            if value is not None:
-                told.append((f"{name}, {arrow}", f"{value:.3f}", meaning))
-    for key, (name, meaning) in _TWINS.items():
+    lines = ""
+    for key in ("bleu1", "sentence_score", "bert_score"):
+        values = measured.get("lexicon", measured).get(key) or {}
+        if any(values.get(direction) is not None for direction in ARROWS):
+            lines += _score_line(key, [f"{values[d]:.3f}" if values.get(d) is not None else "–" for d in ARROWS])
+    for key in ("p_at_1", "p_at_10"):
         if key in measured.get("held_out", {}):
-            told.append((name, f"{measured['held_out'][key]:.1%}", meaning))
-    return told
+            lines += _score_line(key, [share(measured["held_out"][key]), "–"])
+    if not lines:
+        return ""
+    heads = "".join(f'<th scope="col" class="tl-number">{arrow}</th>' for arrow in ARROWS.values())
+    return (
+        '<table class="tl-plain"><caption>Scores on held-out text</caption><thead><tr><th scope="col">Score</th>'
+        f"{heads}</tr></thead><tbody>{lines}</tbody></table>"
+    )
 
 
-_MEASURES = {
-    "bleu1": (
-        "BLEU-1",
-        "share of words that survive when held-out text is written in one side's tokens, each replaced by its partner, "
-        "and read back",
-    ),
-    "sentence_score": (
-        "Sentence score",
-        "cosine of the sentence embeddings of a text and of the same text sent through the lexicon (what the paper "
-        "calls BERTScore)",
-    ),
-    "bert_score": (
-        "BERTScore",
-        "F1 of matching each token's embedding in a text with its most similar one in the same text sent through the "
-        "lexicon, and back (Zhang et al. 2020); the packaged encoder reads English",
-    ),
-}
-_TWINS = {
-    "p_at_1": (
-        "Twin found, P@1",
-        "shared tokens that were hidden from the recipe and found their own twin first",
-    ),
-    "p_at_10": ("Twin in ten, P@10", "hidden shared tokens whose twin is among the first ten candidates"),
-}
-
-
-def cards_html(told: Sequence[Card]) -> str:
-    """Figures side by side; the meaning is under a "What do these mean?" and in each figure's tooltip."""
-    meanings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, _, meaning in told)
-    made = cards([card(escape(value), escape(name), meaning) for name, value, meaning in told])
-    return f'{made}<details class="tl-note"><summary>What do these mean?</summary><dl>{meanings}</dl></details>'
+def _score_line(key: str, values: Sequence[str]) -> str:
+    cells = "".join(f'<td class="tl-number">{value}</td>' for value in values)
+    return f'<tr title="{escape(MEANINGS[key].words)}"><th scope="row">{MEANINGS[key].name}</th>{cells}</tr>'
 
 
 def origins_html(counts: Mapping[str, int]) -> str:
@@ -134,8 +131,8 @@ MEASURE_WORDS = {
     ),
     "p_at_1": (
         "P@1",
-        "of those of these tokens that both vocabularies have and that were hidden from the recipe: the share whose "
-        "twin was found first; it judges the vectors, so that edits do not change it; n hidden tokens",
+        "of these tokens, those that both vocabularies have and that were hidden from the recipe: the share whose own "
+        "partner was found first; it judges the vectors, so edits do not change it; n held-out shared tokens",
     ),
 }
 _INTERVALS = "In brackets the 95 % bootstrap interval. All are from target to source."

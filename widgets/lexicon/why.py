@@ -17,8 +17,7 @@ from tokalign_lab.runs.words import fixed
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 from ..common.background import Latest
-from ..common.html import token
-from ..common.part import Box, html
+from ..common.part import Box, html, token
 from .view import LexiconView
 
 EMPTY = (

@@ -12,8 +12,7 @@ import numpy as np
 from tokalign_lab.projection import METHODS
 from tokalign_lab.runs.words import fixed
 
-from ..common.html import token
-from ..common.part import Box, html, said, shown
+from ..common.part import Box, html, said, shown, token
 from ..common.state import SPACES, Selection
 from ..common.table import Column, RowTable
 from ..lexicon.view import LexiconView
@@ -31,9 +30,9 @@ PAIR_COLUMNS = (
 )
 NEIGHBOUR_COLUMNS = (
     Column("token", "Token", kind="token"),
-    Column("cosine", "Cosine", "to the token in the heading", numeric=True),
-    Column("partner", "Its partner", "the other side's token that the lexicon links it with", kind="token"),
-    Column("match", "Partner is a neighbour too", "whether the partner is in the table beside this one"),
+    Column("cosine", "Cosine", "Similarity to the token in the heading, 1 at most", numeric=True),
+    Column("partner", "Its partner", "The other side's token that the lexicon links it with", kind="token"),
+    Column("match", "Partner is a neighbour too", "Whether the partner is in the table next to this one"),
 )
 
 
@@ -128,7 +127,7 @@ class NeighbourTables(Box):
             table.show(ids[space], cells)
         n, of = sum(vouched["target"]), len(vouched["target"])
         names = " and ".join(token(view.labels.of(s, i)) for s, i in primary.items() if i >= 0)
-        share = f" {n} of {of} neighbours in the target space have their partner among those beside." if of else ""
+        share = f" {n} of {of} neighbours in the target space have their partner in the other table." if of else ""
         self._heading.value = f"<h4>Nearest neighbours of {names}</h4><div class='tl-note'>{share}</div>"
         shown(self, True)
 
@@ -214,7 +213,7 @@ class MapNotes:
         """Write what is selected, and how much of it can be seen; `joined` of `pairs` pairs have a line."""
         counted = [f"{len(ids[s]):,} {s} token{'s' * (len(ids[s]) != 1)}" for s in SPACES]
         seen, chosen = (sum(map(len, some.values())) for some in (lit, ids))
-        dark = f", of which {seen:,} have a vector and are lit" if seen < chosen else ""
+        dark = f", of which {seen:,} have a vector and are highlighted" if seen < chosen else ""
         told = f"Selected with their partners: {counted[0]} and {counted[1]}{dark}."
         if pairs > 1:
             why = f" (at most {MOST_LINES}, those in view)" if joined < pairs else ""

@@ -1,6 +1,6 @@
 """Both embedding spaces side by side, in one figure, linked by the lexicon.
 
-A box drawn on one map selects its tokens, lights their partners on the other and draws lines between. PCA is there at
+A box on one map selects its tokens, highlights their partners on the other and draws lines between. PCA is there at
 once; UMAP is a job in a process of its own, kept by content, so that the second time it is there at once too. What the
 figure cannot tell everyone, tables below it do: the pairs, the neighbours in both spaces, the tokens of each colour.
 """
@@ -22,25 +22,29 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.background import Latest
+from ..common.numbers import meanings
 from ..common.panel import Panel
-from ..common.part import html
+from ..common.part import Folds, html
 from ..common.recorded import mark_html
 from ..common.state import SPACES, LabState
 from ..lexicon.view import Labels, LexiconView
 from .colours import Colouring
-from .controls import MapControls, MapPointer
+from .controls import LayoutJob, MapControls, MapPointer
 from .figure import MapFigure, moved
-from .job import LayoutJob
 from .notes import MapNotes, NeighbourTables, PairTable
 from .view import WHOLE, MapView, Window, marked_tokens, pairs_of, with_partners
 from .words import MapWords
 
 SETTLED_S = 0.3  # a map that has not moved for so long is drawn anew
-HEADING = (
-    "<h3>Embedding maps</h3><div class='tl-note'>Draw a box or a lasso on either map: its tokens and their partners on "
-    "the other map light up, with lines between. Click a point for one token; double-click an empty place to clear, "
-    "or, with zoom or pan chosen, to see the whole map again.</div>"
+HOW_TO = (
+    "<div class='tl-note'>Draw a box or a lasso on either map: its tokens and their partners on the other map are "
+    "highlighted, with lines between. Click a point for one token; double-click an empty place to clear, or, with zoom "
+    "or pan chosen, to see the whole map again.</div>"
 )
+VERDICTS = {
+    True: "Both maps are one space: a token and its partner should be at the same place.",
+    False: "Each map has a layout of its own: compare neighbourhoods, not places.",
+}
 
 
 class MapPanel(Panel):
@@ -125,10 +129,20 @@ class MapPanel(Panel):
         self._notes = notes = MapNotes(self._map, self._words)
         self.table = PairTable(self.view)
         self.neighbours = NeighbourTables(self.view, self._colouring, lambda s, i: state.select(s, [i], by="maps"))
-        self._fill([
-            html("", HEADING), self._controls, notes.status, self._job, self.figure, notes.legend, notes.card,
-            notes.classes, notes.chosen, self.table, self.neighbours,
-        ])  # fmt: skip
+        about = html("", HOW_TO + meanings(("drawn", "pairs", "hub", "selected")))
+        folds = Folds(
+            {
+                "Layout": ("how the maps are arranged", [self._controls.layout_bar]),
+                "Details": ("how to use the maps, tokens by colour, what the numbers mean", [about, notes.classes]),
+            }
+        )
+        self._fill(
+            [
+                self._head, self._controls, folds, self._job, self.figure, notes.legend, notes.status, notes.card,
+                notes.chosen, self.table, self.neighbours,
+            ],
+            folds,
+        )  # fmt: skip
         self._describe()
         self.mark(mark_html(provenance.get("recorded", "")))
         pointer = MapPointer(self._map, self._drawing, notes.show_token, partial(state.select, by="maps"))
@@ -304,6 +318,7 @@ class MapPanel(Panel):
             drawn = self._drawing.join(pairs)
             self.table.fill(ids["target"].tolist())
             self._notes.selected(ids, self._drawing.lit, len(pairs), drawn)
+            self._write_head()
             if chosen:
                 self._notes.show_token(chosen.space, chosen.ids[0])
             if is_current():
@@ -319,3 +334,15 @@ class MapPanel(Panel):
     def _say(self, doing: str = "", busy: bool = True) -> None:
         self._notes.say(self._method, doing)
         self._controls.arranged(self._method, self._shared, bool(doing) and busy)
+        self._write_head()
+
+    def _write_head(self) -> None:
+        most = int(np.bincount(self.view.source_of[self.view.source_of >= 0]).max(initial=0))
+        ids = with_partners(self.view, self.lab_state.selection)
+        numbers = {
+            "drawn": sum(map(len, self._map.drawn.values())),
+            "pairs": self.view.origin_counts.get("aligned", 0),
+            "hub": most,
+            "selected": sum(map(len, ids.values())),
+        }
+        self.headline("Embedding maps", VERDICTS[self._shared], [(key, f"{n:,}") for key, n in numbers.items()])

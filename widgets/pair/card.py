@@ -1,9 +1,14 @@
-"""What two tokenizers are, before any work: sizes, roles, what they share, scripts, and what each language costs."""
+"""What two tokenizers are, before any work: sizes, roles, scripts, what each language costs, and a text cut by both.
+
+A typed text is cut wherever *both* tokenizers cut (at the same byte), and each piece is a column: source tokens above,
+target tokens below. Where they agree on a token the column is plain, else it is outlined. A screen reader hears a list.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -16,6 +21,7 @@ from tokalign_lab.vocabulary import Overlap, Vocabulary
 
 ROLE_WORDS = {"bos": "begins a text", "eos": "ends a text", "pad": "padding", "unk": "unknown"}
 TOP_SCRIPTS = 8
+SAME_LENGTH = 0.02  # a change that is not worth a word
 COMMON = 12  # languages that are shown before all are asked for
 _WITHOUT_SCRIPT = {
     "digits": "digits", "symbols": "signs", "whitespace": "white space", "bytes": "parts of characters",
@@ -26,6 +32,11 @@ _WITHOUT_SCRIPT = {
 def card_html(source: Vocabulary, target: Vocabulary, shared: Overlap) -> str:
     """Both tokenizers side by side, and how much they share."""
     rows = [
+        (
+            "Shared",
+            f"{shared.bytes_share:.1%} of the target by bytes ({shared.bytes_count:,})",
+            f"{shared.raw_share:.1%} by string ({shared.raw_count:,}); Ġthe and ▁the are the same bytes",
+        ),
         ("Tokens", *(f"{int((~v.is_hole).sum()):,}" for v in (source, target))),
         ("Algorithm", *(escape(_algorithm(v)) for v in (source, target))),
         ("Special tokens", *(_roles_html(v) for v in (source, target))),
@@ -34,15 +45,22 @@ def card_html(source: Vocabulary, target: Vocabulary, shared: Overlap) -> str:
     ]
     cells = "".join(f'<div class="tl-key">{key}</div><div>{a}</div><div>{b}</div>' for key, a, b in rows)
     head = f"<div></div><div><b>Source: {escape(source.name)}</b></div><div><b>Target: {escape(target.name)}</b></div>"
-    return (
-        f'<div class="tl-sides">{head}{cells}</div><div class="tl-cards">'
-        f'<div class="tl-card"><div class="tl-card-value">{shared.raw_share:.1%}</div><div class="tl-card-name">of the '
-        f"target found as a string ({shared.raw_count:,})</div></div>"
-        f'<div class="tl-card"><div class="tl-card-value">{shared.bytes_share:.1%}</div><div class="tl-card-name">of '
-        f"the target found as bytes ({shared.bytes_count:,})</div></div></div>"
-        '<div class="tl-note">Ġthe, ▁the and “ the” are one token: the same bytes, other strings. '
-        "The lab compares bytes.</div>"
-    )
+    return f'<div class="tl-sides">{head}{cells}</div>'
+
+
+def shorter_words(names: tuple[str, str], rates: Sequence[Mapping[str, float]]) -> tuple[int, str]:
+    """Count the common languages that get shorter, and say it with the best one and with English.
+
+    Parameters
+    ----------
+    names, rates : as for `languages_html`
+    """
+    ratio = {code: rates[0][code] / rates[1][code] for code in list(LANGUAGES)[:COMMON]}
+    shorter = sum(value < 1 - SAME_LENGTH for value in ratio.values())
+    best = min(ratio, key=lambda code: ratio[code])
+    words = f"{names[1]} needs fewer tokens than {names[0]} in {shorter} of {COMMON} common languages"
+    words += f" (most in {LANGUAGES[best]}: texts become {_length_words(ratio[best])})" * (shorter > 0)
+    return shorter, f"{words}; English texts become {_length_words(ratio['en'])}."
 
 
 def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
@@ -65,7 +83,7 @@ def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
     ]
     more = f"<details><summary>{len(rest)} more scripts</summary>{escape(', '.join(rest))}</details>" * bool(rest)
     return (
-        '<table class="tl-twin tl-scripts"><caption>Tokens by script of their letters; bars are shares of each '
+        '<table class="tl-plain tl-scripts"><caption>Tokens by script of their letters; bars are shares of each '
         "vocabulary</caption><thead><tr>"
         f'<th scope="col">Script</th>{_heads(source, target)}</tr></thead><tbody>{lines}</tbody></table>'
         f'<div class="tl-note">{more}Without letters, source / target: {escape(", ".join(others))}.</div>'
@@ -75,12 +93,12 @@ def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
 def languages_html(
     names: tuple[str, str], rates: Sequence[Mapping[str, float]], codes: Sequence[str] | None = None
 ) -> str:
-    """Bytes a token in each language, and what that means for the length of a text.
+    """Bytes per token in each language, and what that means for the length of a text.
 
     Parameters
     ----------
     names : of source and target
-    rates : bytes a token by language code, of source and target
+    rates : bytes per token by language code, of source and target
     codes : languages to show; the common ones by default
     """
     shown = list(codes if codes is not None else list(LANGUAGES)[:COMMON])
@@ -93,9 +111,9 @@ def languages_html(
     )
     heads = "".join(f'<th scope="col" colspan="2">{escape(name)}</th>' for name in names)
     return (
-        '<table class="tl-twin tl-languages"><caption>Bytes a token by language, on the declaration of human rights; '
-        f'more is shorter</caption><thead><tr><th scope="col">Language</th>{heads}<th scope="col">With the target, '
-        f"texts become</th></tr></thead><tbody>{lines}</tbody></table>"
+        '<table class="tl-plain tl-languages"><caption>Bytes per token by language, on the declaration of human '
+        f'rights; more is shorter</caption><thead><tr><th scope="col">Language</th>{heads}<th scope="col">With the '
+        f"target, texts become</th></tr></thead><tbody>{lines}</tbody></table>"
     )
 
 
@@ -126,9 +144,9 @@ def where_words(choice: Choice) -> str:
 
 
 def _length_words(ratio: float) -> str:
-    """Say how the number of tokens changes: bytes a token before over bytes a token after."""
+    """Say how the number of tokens changes: bytes per token before over bytes per token after."""
     change = ratio - 1
-    if abs(change) < 0.02:
+    if abs(change) < SAME_LENGTH:
         return "as long"
     return f"{abs(change):.0%} {'longer' if change > 0 else 'shorter'}"
 
@@ -161,3 +179,104 @@ def _roles_html(vocabulary: Vocabulary) -> str:
 def _licence(name: str) -> str:
     choice = where_from(name)
     return choice.licence or {"folder": "see its folder"}.get(choice.where, "see its page on the hub")
+
+
+Span = tuple[int, int, int]  # token id, first byte, byte after the last
+
+MAX_BYTES = 600  # a longer text is cut, with a notice, before it can choke the page
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stretch of text between two cuts that both tokenizers make."""
+
+    source: list[Span]
+    target: list[Span]
+
+    @property
+    def same(self) -> bool:
+        """Whether both tokenizers write this stretch as one token."""
+        return len(self.source) == len(self.target) == 1
+
+
+def shared_blocks(source: list[Span], target: list[Span]) -> list[Block]:
+    """Cut two tokenizations of one text at their common byte boundaries.
+
+    Tokens that cover no byte (SentencePiece's dummy space) go with the block that follows them.
+    """
+    cuts = sorted({0} | ({end for _, _, end in source} & {end for _, _, end in target}))
+    limits = cuts[1:] or [0]
+    blocks = []
+    at = [0, 0]
+    for limit in limits:
+        parts: list[list[Span]] = []
+        for side, spans in enumerate((source, target)):
+            start = at[side]
+            while at[side] < len(spans) and spans[at[side]][2] <= limit:
+                at[side] += 1
+            parts.append(spans[start : at[side]])
+        blocks.append(Block(*parts))
+    rest = source[at[0] :], target[at[1] :]
+    return [*blocks, Block(*rest)] if any(rest) else blocks
+
+
+def clipped(text: str) -> str:
+    """Return the beginning of a text that still fits on a page, cut between characters."""
+    return text.encode()[:MAX_BYTES].decode("utf-8", "ignore")
+
+
+def chips(vocabulary: Vocabulary, spans: list[Span], first: int = 0) -> str:
+    """Tokens as HTML chips; `first` is the number of the first, so that colours go on alternating."""
+    return "".join(
+        f'<span class="tl-chip tl-chip-{(first + place) % 2}" '
+        f'title="{escape(_explain(vocabulary, token_id, end - start))}">{escape(vocabulary.label(token_id))}</span>'
+        for place, (token_id, start, end) in enumerate(spans)
+    )
+
+
+def pair_html(source: Vocabulary, target: Vocabulary, text: str) -> str:
+    """Both tokenizations of a text as HTML, column by column, with counts and bytes per token."""
+    shown = clipped(text)
+    spans = source.spans(shown), target.spans(shown)
+    blocks = shared_blocks(*spans)
+    columns, done = [], [0, 0]
+    for block in blocks:
+        rows = []
+        for side, (vocabulary, part) in enumerate(((source, block.source), (target, block.target))):
+            rows.append(f'<div class="tl-block-row">{chips(vocabulary, part, done[side])}</div>')
+            done[side] += len(part)
+        kind = "tl-same" if block.same else "tl-differs"
+        columns.append(
+            f'<div class="tl-block {kind}" role="listitem" aria-label="{escape(_aloud(source, target, block))}">'
+            f"{''.join(rows)}</div>"
+        )
+    agreeing = sum(block.same for block in blocks)
+    n_bytes = len(shown.encode())
+    notice = "" if shown == text else f" Only the first {n_bytes} bytes are shown."
+    return (
+        f'<div class="tl-pair"><div class="tl-pair-names"><div>{_side(source, len(spans[0]), n_bytes)}</div>'
+        f"<div>{_side(target, len(spans[1]), n_bytes)}</div></div>"
+        f'<div class="tl-blocks" role="list" aria-label="{len(spans[0])} source tokens above {len(spans[1])} target '
+        f'tokens">{"".join(columns)}</div></div>'
+        f'<div class="tl-note">Cut alike at {len(blocks)} places; {agreeing} of those pieces are one token on both '
+        f"sides, outlined pieces differ.{notice}</div>"
+    )
+
+
+def _side(vocabulary: Vocabulary, n_tokens: int, n_bytes: int) -> str:
+    rate = f"{n_bytes / n_tokens:.2f} bytes per token" if n_tokens else "no tokens"
+    return f"<b>{escape(vocabulary.name)}</b><br><small>{n_tokens} tokens, {rate}</small>"
+
+
+def _aloud(source: Vocabulary, target: Vocabulary, block: Block) -> str:
+    ours, theirs = (
+        " ".join(vocabulary.label(token_id) for token_id, _, _ in part) or "nothing"
+        for vocabulary, part in ((source, block.source), (target, block.target))
+    )
+    return f"both {ours}" if block.same and ours == theirs else f"source {ours}, target {theirs}"
+
+
+def _explain(vocabulary: Vocabulary, token_id: int, n_bytes: int) -> str:
+    spelled = vocabulary.token_bytes[token_id]
+    as_bytes = "control token" if spelled is None else " ".join(f"{byte:02X}" for byte in spelled)
+    return f"id {token_id}\nown form {vocabulary.raw_token(token_id)!r}\nbytes {as_bytes}\ncovers {n_bytes} bytes here"

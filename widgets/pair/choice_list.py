@@ -37,18 +37,23 @@ class ChoiceList(Box):
         self._use, self._folders = use, folders
         self._all: list[Choice] = []
         self._search = self.entry(
-            "Find", "tl-choice-search", lambda _text: self.show(), placeholder="part of a name, a kind, a script …"
+            "Find",
+            "tl-choice-search",
+            lambda _text: self.show(),
+            placeholder="part of a name, a kind …",
+            tooltip="Part of a name, a kind, a description or a licence",
         )
         self.table = RowTable(COLUMNS, on_row=lambda _key: self._allow(), caption=_CAPTION)
         self._uses = [
-            self.button(f"Use as {side}", partial(self._take, side), f"tl-use-{side}") for side in ("source", "target")
+            self.button(f"Use as {side}", partial(self._take, side), f"tl-use-{side}", f"Take the chosen row as {side}")
+            for side in ("source", "target")
         ]
         self._pages = Pages(self.table, PAGE, self._draw, _where, before=self._uses)
         super().__init__([self._search, self._pages])
         self.add_class("tl-choice-list")
 
     def refresh(self) -> None:
-        """Look again at what there is."""
+        """Read again what there is."""
         self._all = choices(self._folders)
         self.show()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,32 @@ from tokalign_lab.evaluation.compression import LANGUAGES, bytes_per_token
 from tokalign_lab.vocabulary import Overlap, Vocabulary, overlap
 
 from ..common.background import Latest
+from ..common.numbers import meanings, share
 from ..common.panel import Panel
-from ..common.part import bar, html, said, shown
+from ..common.part import Folds, bar, html, shown
 from ..common.state import LabState
 from ..common.vocabularies import vocabulary_of
-from .card import COMMON, card_html, languages_html, offers_html, scripts_html
-from .chips import pair_html
+from .advice import AdviceBox
+from .card import (
+    COMMON,
+    card_html,
+    clipped,
+    languages_html,
+    offers_html,
+    pair_html,
+    scripts_html,
+    shorter_words,
+)
 from .choice_list import ChoiceList
 from .run_form import RunForm
 
 Pair = tuple[Vocabulary, Vocabulary]
 _COMMON, _ALL = "common", "all"
+_TITLE = "Tokenizer pair"
 _SIDES = {"source": "The model's own tokenizer", "target": "The tokenizer it shall get"}
-_HEADING = (
-    "<h3>Tokenizer pair</h3><div class='tl-note'>Choose from the list, or give a folder, a tokenizer.json, a "
-    "SentencePiece or tiktoken file, a GGUF, or a hub id. Nothing is fetched without asking.</div>"
+_EMPTY = (
+    "Choose from the list, or give a folder, a tokenizer.json, a SentencePiece or tiktoken file, a GGUF, or a hub id. "
+    "Nothing is fetched without asking."
 )
 
 
@@ -67,6 +79,8 @@ class PairPicker(Panel):
         self._overlap: tuple[str, str, Overlap] | None = None
         self._rates: tuple[tuple[str, str], list[dict[str, float]]] | None = None
         self._latest, self._latest_text = Latest(), Latest()
+        self._numbers: dict[str, str] = {}
+        self._verdict = _EMPTY
         self._form = RunForm(self._pair_for_form, on_run, settings)
         self._build()
         self._watch(self._on_names, "source", "target")
@@ -76,29 +90,44 @@ class PairPicker(Panel):
     def _build(self) -> None:
         self._choices = {side: self._choice(side, words) for side, words in _SIDES.items()}
         swap = self.button("Swap", self.swap, "tl-swap", "Exchange source and target")
-        self._toggle = self.button("Show the list", self._toggle_list, "tl-show-list", "All that can be chosen")
         self._list = ChoiceList(self._use, self._folders)
-        self._fetch = self.button("Fetch what is missing", lambda: self._show(fetch=True), "tl-fetch")
+        self._fetch = self.button(
+            "Fetch what is missing", lambda: self._show(fetch=True), "tl-fetch", "Download it now", "primary"
+        )
         self._card, self._scripts = html("tl-card-of-pair"), html()
         self._languages, self._chips = html(), html("tl-both")
         names = [(name, code) for code, name in sorted(LANGUAGES.items(), key=lambda item: item[1])]
         self._which = self.menu(
             "Languages", "tl-language", lambda _which: self._show_languages(), value=_COMMON,
             options=[(f"{COMMON} common ones", _COMMON), (f"all {len(LANGUAGES)}", _ALL), *names],
+            tooltip="Which languages are listed",
         )  # fmt: skip
-        for hidden in (self._list, self._fetch, self._which):
+        for hidden in (self._fetch, self._which):
             shown(hidden, False)
         self._sentence = self.control(
             w.Textarea, "Your text", "tl-sentence", self._on_typed, value=self.lab_state.sentence, rows=2,
-            layout=w.Layout(width="100%"),
+            layout=w.Layout(width="100%"), tooltip="Type anything: both tokenizers cut it as you type",
         )  # fmt: skip
-        measures = w.HBox([self._scripts, w.VBox([self._which, self._languages])])
+        measures = w.HBox([w.VBox([self._which, self._languages]), self._scripts])
         measures.add_class("tl-measures")
+        self._advice = AdviceBox(lambda: self._form.settings, self.lab_state, next(iter(self._folders), None))
+        numbers = html("", meanings(("vocabulary", "shared", "text_change", "languages")))
+        self.folds = Folds(
+            {
+                "Run settings": ("recipe, text and seed of the alignment", [self._form.more]),
+                "Languages": ("bytes per token by language, tokens by script", [measures]),
+                "Details": ("both tokenizers: algorithm, special tokens, licence", [self._card, numbers]),
+                "All models and tokenizers": ("everything that can be chosen", [self._list]),
+            }
+        )
+        self.folds.on_open["All models and tokenizers"] = self._list.refresh
+        self._form.row.children = (*self._form.row.children[:1], self._advice.ask_button, *self._form.row.children[1:])
         self._fill(
             [
-                html("", _HEADING), bar(*self._choices.values(), swap, self._toggle, self._fetch), self._list,
-                self._card, measures, self._sentence, self._chips, self._form,
-            ]
+                self._head, bar(*self._choices.values(), swap, self._fetch), self._form, self._advice, self.folds,
+                self._sentence, self._chips,
+            ],
+            self.folds,
         )  # fmt: skip
 
     def _choice(self, side: str, words: str) -> w.Combobox:
@@ -140,26 +169,20 @@ class PairPicker(Panel):
     def _use(self, side: str, name: str) -> None:
         setattr(self.lab_state, side, name)
 
-    def _toggle_list(self) -> None:
-        hidden = self._list.layout.display == "none"
-        if hidden:
-            self._list.refresh()
-        shown(self._list, hidden)
-        self._toggle.description = "Hide the list" if hidden else "Show the list"
-
     def _show(self, fetch: bool) -> None:
         names = self.lab_state.source, self.lab_state.target
         missing = [where_from(name) for name in dict.fromkeys(names) if name not in self._loaded and to_fetch(name)]
         shown(self._fetch, bool(missing) and not fetch)
         self.clear_error()
         if not all(name in self._loaded for name in names):
-            for part in (self._scripts, self._languages, self._chips):
+            for part in (self._card, self._scripts, self._languages, self._chips):
                 part.value = ""
+            self._numbers = {}
             shown(self._which, False)
         self._form.refresh()
         if missing and not fetch:
             self._latest.submit(lambda is_current: None)  # whatever is loading is not wanted any more
-            self._card.value = offers_html(missing)
+            self.headline(_TITLE, offers_html(missing))
             return
         if not all(name in self._loaded for name in names):
             self._say("Loading both tokenizers …")
@@ -172,7 +195,8 @@ class PairPicker(Panel):
                 self._show_pair(pair, wanted)
 
         def failed() -> None:
-            self._card.value = self._chips.value = ""
+            self._chips.value = ""
+            self.headline(_TITLE, _EMPTY)
             shown(self._fetch, bool(missing))
 
         self.newest(self._latest, work, lambda _done: None, failed)
@@ -186,11 +210,17 @@ class PairPicker(Panel):
             self._say(f"Fetching {choice.name} from the hub …")
 
     def _say(self, words: str) -> None:
-        self._card.value = said(words, "tl-note")
+        self.headline(_TITLE, escape(words))
 
     def _show_pair(self, pair: Pair, wanted: Callable[[], bool]) -> None:
         """Draw what is quick first; a pair chosen meanwhile stops the rest."""
-        self._card.value = card_html(*pair, self._shared(*pair))
+        both = self._shared(*pair)
+        self._card.value = card_html(*pair, both)
+        self._numbers = {
+            "vocabulary": " → ".join(f"{int((~one.is_hole).sum()):,}" for one in pair),
+            "shared": share(both.bytes_share),
+        }
+        self._tell(f"{share(both.bytes_share)} of {pair[1].name}'s tokens are shared; comparing languages …")
         self._show_text()
         self._form.refresh()
         scripts = scripts_html(*pair)
@@ -199,8 +229,18 @@ class PairPicker(Panel):
             rates = [bytes_per_token(vocabulary) for vocabulary in pair]
             self._rates = ((pair[0].name, pair[1].name), rates)
             if wanted():
+                shorter, words = shorter_words(self._rates[0], rates)
+                self._numbers["languages"] = f"{shorter} of {COMMON}"
+                self._tell(f"{words} {share(both.bytes_share)} of its tokens are shared with the source.")
                 shown(self._which, True)
                 self._show_languages()
+
+    def _tell(self, verdict: str = "") -> None:
+        """Write the head again with the numbers that are known by now."""
+        self._verdict = verdict or self._verdict
+        order = ("vocabulary", "shared", "text_change", "languages")
+        numbers = [(key, self._numbers[key]) for key in order if key in self._numbers]
+        self.headline(_TITLE, escape(self._verdict), numbers)
 
     def _show_languages(self) -> None:
         if self._rates is not None:
@@ -233,14 +273,22 @@ class PairPicker(Panel):
         if source is None or target is None:
             return
 
-        def work(_wanted: object) -> str:
-            return pair_html(source, target, text) if text else '<div class="tl-empty">Type a text above.</div>'
+        def work(_wanted: object) -> tuple[str, str]:
+            if not text:
+                return '<div class="tl-empty">Type a text above.</div>', ""
+            counts = [len(one.spans(clipped(text))) for one in (source, target)]
+            return pair_html(source, target, text), f"{counts[0]} → {counts[1]}"
 
-        self.newest(self._latest_text, work, lambda found: setattr(self._chips, "value", found))
+        def show(found: tuple[str, str]) -> None:
+            self._chips.value, self._numbers["text_change"] = found
+            self._tell()
+
+        self.newest(self._latest_text, work, show)
 
     def _on_names(self, _change: Any) -> None:
         for side, box in self._choices.items():
             box.value = getattr(self.lab_state, side)
+        self._advice.forget()
         self.refresh()
 
     def _on_typed(self, text: str) -> None:

@@ -29,11 +29,11 @@ SIZES = {
 DEFAULTS: dict[str, Any] = {
     "recipe": "anchored", "text": ["default"], "max_bytes": None, "seed": 0, "rearrange": False,
 }  # fmt: skip
-ALONE = "This panel stands alone and has nothing to run with; open it by Lab().pair_picker()."
+ALONE = "This panel is not attached to a Lab, so it cannot start runs; open it by Lab().pair_picker()."
 
 
 class RunForm(Box):
-    """Settings of an align run, with an estimate.
+    """Starts an align run, and says what it costs; its settings are in `more`, a box of its own.
 
     Parameters
     ----------
@@ -59,32 +59,41 @@ class RunForm(Box):
         def changed(_value: object) -> None:
             self.refresh()
 
-        self._recipe = self.menu("Recipe", "tl-recipe", changed, options=list(RECIPES), value=chosen["recipe"])
+        self._recipe = self.menu(
+            "Recipe", "tl-recipe", changed, options=list(RECIPES), value=chosen["recipe"], tooltip="How rows are made"
+        )
         texts = [asset.name for asset in catalog.assets() if asset.kind == "text"]
         self._text = self.control(
             w.Combobox, "Text to learn from", "tl-text", changed, value="; ".join(chosen["text"]), options=texts,
             ensure_option=False, continuous_update=False,
             placeholder="default, a file, a folder or hub:org/name; several with ;",
+            tooltip="The text that token vectors are learned from; like what the model will read",
         )  # fmt: skip
-        self._size = self.menu("Use of it", "tl-size", changed, options=sizes, value=size)
+        self._size = self.menu(
+            "Amount of text", "tl-size", changed, options=sizes, value=size, tooltip="More text, better vectors"
+        )
         self._seed = self.control(
-            w.BoundedIntText, "Seed", "tl-seed", changed, value=chosen["seed"], min=0, max=2**31 - 1
+            w.BoundedIntText,
+            "Seed",
+            "tl-seed",
+            changed,
+            value=chosen["seed"],
+            min=0,
+            max=2**31 - 1,
+            tooltip="Another seed draws another held-out part",
         )
         self._seed.layout.width = "130px"
         self._rearrange = self.control(
             w.Checkbox, "Also rearrange the model", "tl-also-rearrange", changed, value=chosen["rearrange"],
-            indent=False,
+            indent=False, tooltip="Make the model as soon as the alignment has finished",
         )  # fmt: skip
         self._about, self._cost = html("tl-recipe-about"), html("tl-cost")
-        self._run = self.button("Run", self.run, "tl-run", "Align this pair in a process of its own", "primary")
-        super().__init__(
-            [
-                html("", "<h4>Align this pair</h4>"),
-                bar(self._recipe, self._text, self._size, self._seed, self._rearrange),
-                self._about,
-                bar(self._run, self._cost),
-            ]
+        self._run = self.button(
+            "Run alignment", self.run, "tl-run", "Align this pair, in a process of its own", "primary"
         )
+        self.more = Box([bar(self._recipe, self._text, self._size, self._seed, self._rearrange), self._about])
+        self.row = bar(self._run, self._cost)
+        super().__init__([self.row])
         self.add_class("tl-run-form")
 
     @property

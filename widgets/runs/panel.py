@@ -7,6 +7,7 @@ started. A page of rows is in the browser; figures and log are read for that pag
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -23,13 +24,12 @@ from tokalign_lab.runs.listing import RunList, RunRow
 from tokalign_lab.runs.trash import delete_run, deleted_runs, empty_trash, restore_run, trash_bytes
 from tokalign_lab.runs.words import size
 
-from ..common.html import state_html
+from ..common.job import RunControls
 from ..common.panel import Panel
-from ..common.part import Bar, bar, html
+from ..common.part import Bar, Folds, bar, html, state_html
 from ..common.recorded import mark_of
 from ..common.state import LabState
 from ..common.table import Column, Pages, RowTable
-from ..training.controls import RunControls
 from ..training.panel import TrainingPanel
 
 
@@ -80,14 +80,17 @@ class TrashBar(Bar):
 
 
 PAGE = 10
+_GROUPS = {
+    "queued": "running", "running": "running", "finished": "finished", "paused": "stopped", "cancelled": "stopped",
+}  # fmt: skip
 COLUMNS = (
-    Column("shown", "Curves", "its place among the curves below; the first one's buttons are there"),
+    Column("shown", "Curves", "Its place among the curves below"),
     Column("title", "Name", "what people call the run", sortable=True),
     Column("kind", "Kind", "what it does", sortable=True),
     Column("state", "Status", "how it stands", sortable=True),
     Column("created", "Made", "in this computer's time", sortable=True),
-    Column("worked", "Duration", "from when it was made to its end", numeric=True, sortable=True),
-    Column("latest", "Latest", "the last figures or words it told"),
+    Column("worked", "Duration", "From when it was made to its end", numeric=True, sortable=True),
+    Column("latest", "Latest", "The last figures or words it reported"),
 )
 
 
@@ -126,7 +129,14 @@ class RunsPanel(Panel):
         self.follow(f"runs:{self.root.resolve()}", self._look)
 
     def _build(self, kind: str) -> None:
-        self._kind = self.menu("Kind", "tl-run-kind", self._on_kind, options=self._kinds([kind]), value=kind)
+        self._kind = self.menu(
+            "Kind",
+            "tl-run-kind",
+            self._on_kind,
+            options=self._kinds([kind]),
+            value=kind,
+            tooltip="Only runs of one kind",
+        )
         self._recorded = self.check(
             "Recorded runs too", "tl-recorded-too", self._on_recorded, value=self._list.recorded,
             tooltip="Also list the runs that come with the package; they are looked at, never changed",
@@ -134,25 +144,27 @@ class RunsPanel(Panel):
         self.table = RowTable(COLUMNS, "tl-runs-table", self.guarded(self._on_row))
         self.table.on_heading = self.guarded(self._on_heading)
         self.trash = TrashBar(self.root, self._on_trash)
-        self.pages = Pages(
-            self.table, PAGE, self._draw, self._where, before=[self._kind, self._recorded], after=[self.trash]
-        )
+        self.pages = Pages(self.table, PAGE, self._draw, self._where)
         self.controls = RunControls(lambda: self.run, self.refresh)
         self._tick_button = self.button(
-            "Show its curves", self.tick, "tl-tick", f"Lay up to {MOST_RUNS} runs over one another"
+            "Show its curves", self.tick, "tl-tick", f"Draw up to {MOST_RUNS} runs over one another"
         )
-        self._rename = self.entry("Name", "tl-run-name", placeholder="another name", continuous_update=False)
-        self._rename_button = self.button("Rename", self.rename, "tl-rename")
+        self._rename = self.entry(
+            "Name", "tl-run-name", placeholder="another name", continuous_update=False, tooltip="What to call the run"
+        )
+        self._rename_button = self.button("Rename", self.rename, "tl-rename", "Call the chosen run by this name")
         self._delete = self.button("Delete", self.delete, "tl-delete", "Move into the trash; can be undone")
         self._details, self._log = html("tl-run-details"), html("tl-run-log")
         self._place = w.VBox()  # the curves come here
-        heading = html(
-            "",
-            f"<h3>Runs</h3><div class='tl-note'>Everything in {escape(str(self.root))}, whoever started it. Choose a "
-            "row for its log and for what can be done with it.</div>",
-        )
         actions = bar(self._tick_button, self.controls, self._rename, self._rename_button, self._delete)
-        self._fill([heading, self.pages, self._details, actions, self._log, self._place])
+        self.folds = Folds(
+            {
+                "Filters": ("which runs are listed", [bar(self._kind, self._recorded)]),
+                "Log": ("the end of the chosen run's log", [self._log]),
+                "Trash": ("take a deletion back, or remove it for good", [self.trash]),
+            }
+        )
+        self._fill([self._head, self.folds, self.pages, self._details, actions, self._place], self.folds)
 
     @property
     def run(self) -> RunFolder | None:
@@ -248,6 +260,12 @@ class RunsPanel(Panel):
 
     def _repaint(self) -> None:
         """Put the page, and the chosen run, on the screen; nothing is sent that has not changed."""
+        states = Counter(_GROUPS.get(row.info["state"], "failed") for row in self._list.rows)
+        counts = {"on_disk": len(self._list.rows), **{name: states[name] for name in ("running", "finished", "failed")}}
+        ended = f"; {states['stopped']} were stopped and can be resumed" if states["stopped"] else ""
+        verdict = f"{counts['running']} running, {counts['failed']} need a look{ended}. Choose a row to act on it."
+        numbers = [(key, str(n)) for key, n in counts.items()]
+        self.headline("Runs", verdict, numbers, f"everything in {self.root}, whoever started it")
         self.go_to(self.pages.page)
 
     def _draw(self, rows: Sequence[RunRow]) -> None:

@@ -1,4 +1,4 @@
-"""The curves as a table, what of them is looked at, and continuations of the same prompts beside them."""
+"""What a tuning run has reached, in words and figures; which curves are drawn; samples, and what was forgotten."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokalign_lab.plots.curves import AXES, LINE_WORDS, MARK_WORDS, VALUES, Look
 from tokalign_lab.runs.folding import ALL_TEXT, RunView
 from tokalign_lab.runs.words import figure, size
 
-from ..common.html import card, cards
+from ..common.numbers import MEANINGS, Number, share
 from ..common.part import Bar, Box, bar, html, shown
 
 TABLE_ROWS = 10
@@ -32,7 +32,7 @@ def shown_steps(runs: Sequence[RunView]) -> list[int]:
 
 
 def curves_table(runs: Mapping[int, RunView], look: Look) -> str:
-    """Return the figures at some steps, a pair of columns a run: the value on the left, bits a byte on the right."""
+    """Return the figures at some steps, two columns a run: the value of the last plot, bits per byte."""
     part = "all text" if look.part == ALL_TEXT else look.part
     columns = []
     for run in runs.values():
@@ -56,16 +56,12 @@ def curves_table(runs: Mapping[int, RunView], look: Look) -> str:
     )
     kinds = "".join(
         f"<th scope='col' class='tl-number'>{escape(words)}</th>"
-        for words in (VALUES[look.value], f"Bits a byte, {part}")
+        for words in (VALUES[look.value], f"Bits per byte, {part}")
     )
-    floor = next(iter(runs.values())).floors.get(look.part)
-    told = "" if floor is None else (
-        f"<div class='tl-note'>The source model with its own tokenizer, the floor to come back to: {floor:.3f}.</div>"
-    )  # fmt: skip
     return (
-        "<div class='tl-table-scroll'><table class='tl-table tl-figures'><caption>The curves in figures; what a step "
-        f"tells is smoothed as drawn</caption><thead><tr><td></td>{names}</tr><tr><th scope='col'>Step</th>"
-        f"{kinds * len(runs)}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>{told}"
+        "<div class='tl-table-scroll'><table class='tl-table tl-figures'><caption>The curves in figures; values "
+        f"of steps are smoothed as drawn</caption><thead><tr><td></td>{names}</tr><tr><th scope='col'>Step</th>"
+        f"{kinds * len(runs)}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
@@ -75,7 +71,7 @@ def _at(step: int, steps: np.ndarray, values: np.ndarray) -> float | None:
     return float(values[place]) if place >= 0 and step <= steps[-1] else None
 
 
-_AXIS_WORDS = {"step": "Steps", "tokens": "Tokens read", "minutes": "Time worked"}
+_AXIS_WORDS = {"step": "Steps", "tokens": "Tokens read", "minutes": "Minutes of work"}
 
 
 class LookBar(Bar):
@@ -90,14 +86,21 @@ class LookBar(Bar):
     def __init__(self, look: Look, on_change: Callable[[], None]) -> None:
         self.look = look
         self._on_change = on_change
-        self._value = self._choice("value", "On the left", options=[(VALUES[look.value], look.value)])
+        self._value = self._choice(
+            "value", "Last plot", options=[(VALUES[look.value], look.value)], tooltip="What each step reports"
+        )
         axes = [(_AXIS_WORDS[axis], axis) for axis in AXES]
-        self._axis = self._choice("axis", "Along the axis", options=axes, value=look.axis)
+        self._axis = self._choice("axis", "X axis", options=axes, value=look.axis, tooltip="What the curves run over")
         self._smoothing = self._choice(
             "smoothing", "Smoothing", w.FloatSlider, value=look.smoothing, min=0, max=0.99, step=0.01,
-            continuous_update=False, readout_format=".2f",
+            continuous_update=False, readout_format=".2f", tooltip="Weight of earlier steps, 0 for none",
         )  # fmt: skip
-        self._part = self._choice("part", "Held-out text", options=[(part_words(look.part), look.part)])
+        self._part = self._choice(
+            "part",
+            "Held-out text",
+            options=[(part_words(look.part), look.part)],
+            tooltip="The slice that bits per byte and the gap are about",
+        )
         super().__init__([self._value, self._axis, self._smoothing, self._part])
 
     def _choice(self, name: str, words: str, kind: Any = w.Dropdown, **more: Any) -> Any:
@@ -122,14 +125,16 @@ def part_words(part: str) -> str:
 
 
 class Samples(Box):
-    """How the model continues the same prompts, at two steps side by side; by default the first and the latest."""
+    """Continuations of the same prompts at two steps, by default the first and the latest, and what was forgotten."""
 
     def __init__(self) -> None:
         self._runs: Sequence[RunView] = ()
         self._chosen: dict[str, int | None] = {"left": None, "right": None}
-        words = {"left": "Continuations at step", "right": "beside those at step"}
+        words = {"left": "Samples at step", "right": "compared with step"}
         self._steps = [
-            self.menu(said, f"tl-sample-{place}", partial(self._on_choice, place), options=[])
+            self.menu(
+                said, f"tl-sample-{place}", partial(self._on_choice, place), options=[], tooltip="A measured step"
+            )
             for place, said in words.items()
         ]
         self._table = html("tl-samples")
@@ -139,13 +144,13 @@ class Samples(Box):
 
     @property
     def html(self) -> str:
-        """What the table says."""
+        """What the tables say."""
         return str(self._table.value)
 
     def show(self, runs: Sequence[RunView]) -> None:
-        """Show the continuations of these runs."""
+        """Show the samples of these runs, and the probes of the first."""
         self._runs = runs
-        steps = sorted({step for run in runs for texts in run.samples.values() for step in texts})
+        steps = sorted({step for run in runs for at in (run.lost, *run.samples.values()) for step in at})
         shown(self, bool(steps))
         shown(self._bar, len(steps) > 1)
         if not steps:
@@ -161,7 +166,41 @@ class Samples(Box):
 
     def _draw(self) -> None:
         left, right = (control.value for control in self._steps)
-        self._table.value = samples_html(self._runs, left, right if right != left else None)
+        other = right if right != left else None
+        self._table.value = probes_html(self._runs[0], left, other) + samples_html(self._runs, left, other)
+
+
+SHOWN_PROBES = 8
+
+
+def probes_html(view: RunView, left: int, right: int | None) -> str:
+    """Return the probes that are answered at one step and not at the other, those that were forgotten first."""
+    if right is None or left not in view.lost or right not in view.lost:
+        return ""
+    before, after = set(view.lost[left]), set(view.lost[right])
+    groups = {
+        "forgotten": sorted(after - before),
+        "learned again": sorted(before - after),
+        "still wrong": sorted(before & after),
+    }
+    lines = [
+        f"<tr><th scope='row'>{escape(prompt)} …</th><td>{'right' if name == 'forgotten' else 'wrong'}</td>"
+        f"<td>{'right' if name == 'learned again' else 'wrong'}</td>"
+        f"<td><span class='tl-state tl-probe-{name.replace(' ', '-')}'>{name}</span></td></tr>"
+        for name, prompts in groups.items()
+        for prompt in prompts
+    ]
+    counts = ", ".join(f"{len(prompts)} {name}" for name, prompts in groups.items())
+    head = (
+        "<table class='tl-table tl-texts'><thead><tr><th scope='col'>Probe, which the source model answers</th>"
+        f"<th scope='col'>Step {left:,}</th><th scope='col'>Step {right:,}</th><th></th></tr></thead><tbody>"
+    )
+    first, others = (f"{head}{''.join(some)}</tbody></table>" for some in (lines[:SHOWN_PROBES], lines[SHOWN_PROBES:]))
+    more = f"<details><summary>{len(lines) - SHOWN_PROBES} more</summary>{others}</details>"
+    return (
+        f"<h4 title='{escape(MEANINGS['probes'].words)}'>What the model forgot: {counts}</h4>"
+        f"{first if lines else ''}{more if len(lines) > SHOWN_PROBES else ''}"
+    )
 
 
 def samples_html(views: Sequence[RunView], left: int, right: int | None) -> str:
@@ -188,20 +227,42 @@ def samples_html(views: Sequence[RunView], left: int, right: int | None) -> str:
     )
 
 
-def cards_html(view: RunView) -> str:
-    """Return the latest figures of a run, each with its name; nothing before the first."""
-    told, bits = view.trained, view.measured.last(ALL_TEXT)
-    floor, memory = view.floors.get(ALL_TEXT), told.last("memory")
-    beside = "" if floor is None else f" (floor {figure(floor, 4)})"
-    figures = [
-        (figure(told.last("loss"), 4), "loss (nats a token)", told.last("loss")),
-        (figure(told.last("divergence"), 4), "divergence from the teacher", told.last("divergence")),
-        (figure(bits, 4) + beside, "bits a byte of held-out text", bits),
-        (figure(told.last("learning_rate")), "learning rate", told.last("learning_rate")),
-        (figure(told.last("grad_norm")), "gradient norm", told.last("grad_norm")),
-        (figure(told.last("tokens_per_second")), "tokens a second", told.last("tokens_per_second")),
-        (figure(told.last("bytes_per_second")), "bytes of text a second", told.last("bytes_per_second")),
-        (figure(told.last("tokens")), "tokens read", told.last("tokens")),
-        (size(memory or 0), "memory", memory),
-    ]
-    return cards([card(value, name) for value, name, there in figures if there is not None])
+def numbers_of(view: RunView) -> list[Number]:
+    """Return the four numbers that matter of a run; what was not measured is not among them."""
+    bits, gap, answered = view.measured.last(ALL_TEXT), view.gap_closed()[-1:], view.answered.last("probes")
+    found = {
+        "bits": None if bits is None else figure(bits, 4),
+        "gap": None if not len(gap) or np.isnan(gap[0]) else share(float(gap[0])),
+        "tokens_per_second": _figure_of(view, "tokens_per_second"),
+        "probes": None if answered is None else share(answered),
+        "loss": _figure_of(view, "loss"),
+    }
+    return [(key, value) for key, value in found.items() if value is not None][:4]
+
+
+def verdict_html(view: RunView) -> str:
+    """Say in one sentence what a run has reached."""
+    bits, reference = view.measured.last(ALL_TEXT), view.floors.get(ALL_TEXT)
+    if bits is None:
+        return "Nothing is measured yet; bits per byte come with the first look at held-out text."
+    told = f"At step {view.measured.steps[-1]:,} the model needs <b>{figure(bits, 4)}</b> bits per byte"
+    if reference is None:
+        return f"{told}; the source model's figure on the same text is not known."
+    gap = view.gap_closed()[-1]
+    closed = f": {share(float(gap))} of the gap is closed" if gap == gap else ""
+    control = view.control.measured.last(ALL_TEXT) if view.control is not None else None
+    beside = "" if control is None else f", tuned on the same text {figure(control, 4)}"
+    return f"{told}, the source model {figure(reference, 4)}{beside}{closed}."
+
+
+def more_numbers(view: RunView) -> list[Number]:
+    """Return what else the last step of a run told."""
+    names = ("loss", "divergence", "learning_rate", "grad_norm", "bytes_per_second", "tokens")
+    found = [(name, value) for name in names if (value := _figure_of(view, name)) is not None]
+    memory = view.trained.last("memory")
+    return [*found, *([("memory", size(memory))] if memory else [])]
+
+
+def _figure_of(view: RunView, name: str) -> str | None:
+    value = view.trained.last(name)
+    return None if value is None else figure(value, 4)

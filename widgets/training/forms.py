@@ -13,7 +13,7 @@ from tokalign_lab.runs.chain import NO_MODEL
 from tokalign_lab.runs.control import start_again
 from tokalign_lab.runs.folder import RunFolder
 
-from ..common.part import Bar, Box, bar, html, shown
+from ..common.part import Bar, Box, Folds, bar, html, said
 
 FIELDS = {
     "steps": "Steps",
@@ -25,6 +25,9 @@ FIELDS = {
     "sequence_length": "Tokens a sequence",
     "seed": "Seed",
 }
+
+
+_HELP = {option.name: option.help for option in AdaptSettings.options()}
 
 
 class SettingsFields(Bar):
@@ -42,6 +45,7 @@ class SettingsFields(Bar):
             name: self.control(
                 w.IntText if isinstance(self._before[name], int) else w.FloatText, words,
                 f"{hook}-{name.replace('_', '-')}", value=self._before[name], continuous_update=False,
+                tooltip=_HELP[name],
             )
             for name, words in FIELDS.items()
         }  # fmt: skip
@@ -80,7 +84,7 @@ def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class AgainForm(Box):
-    """Starts a tuning run again with other settings; hidden until `open_button`, which stands elsewhere, is pressed.
+    """Starts a tuning run again with other settings.
 
     Parameters
     ----------
@@ -90,20 +94,18 @@ class AgainForm(Box):
     def __init__(self, started: Callable[[RunFolder], None]) -> None:
         self._started = started
         self._run: RunFolder | None = None
-        self.open_button = self.button(
-            "Start again …", self._open_or_close, "tl-again",
-            "Start a new run with these settings, some of them changed",
-        )  # fmt: skip
         self.settings = SettingsFields("tl-again")
         self.fields = self.settings.fields
         self.name = self.entry(
-            "Name of the new run", "tl-again-name", placeholder="a name, if you like", continuous_update=False
+            "Name of the new run", "tl-again-name", placeholder="a name, if you like", continuous_update=False,
+            tooltip="What the new run is called in lists and legends",
+        )  # fmt: skip
+        self.start_button = self.button(
+            "Start the new run", self.start, "tl-again-start", "Start it in a process of its own", "primary"
         )
-        self.start_button = self.button("Start the new run", self.start, "tl-again-start", style="primary")
         note = html("", "<div class='tl-note'>A new run with its own folder; this one stays as it is.</div>")
         super().__init__([note, bar(self.name), self.settings, bar(self.start_button)])
         self.add_class("tl-again-form")
-        shown(self, False)
 
     def of(self, run: RunFolder, settings: dict[str, Any]) -> None:
         """Take over the settings of a run, unless the form already is that run's."""
@@ -118,6 +120,8 @@ class AgainForm(Box):
         run = self._run
         if run is None:
             return
+        if run.recorded:
+            raise InputError(NO_MODEL)
         changes, title = self.settings.changed, self.name.value
         self.start_button.disabled = True
 
@@ -126,15 +130,9 @@ class AgainForm(Box):
                 new = start_again(run, changes, title)
             finally:
                 self.start_button.disabled = False
-            shown(self, False)
             self._started(new)
 
         self.soon(work)
-
-    def _open_or_close(self) -> None:
-        if self._run is not None and self._run.recorded:
-            raise InputError(NO_MODEL)
-        shown(self, self.layout.display == "none")
 
 
 class TuneForm(Box):
@@ -149,14 +147,18 @@ class TuneForm(Box):
     def __init__(self, on_tune: Callable[[dict[str, Any]], Any], values: dict[str, Any]) -> None:
         self._on_tune = on_tune
         self.settings = SettingsFields("tl-tune", values)
-        self.start_button = self.button("Rearrange and tune", self.start, "tl-tune-start", style="primary")
+        self.start_button = self.button(
+            "Rearrange and tune", self.start, "tl-tune-start", "Make the model where that is not done, then tune it",
+            "primary",
+        )  # fmt: skip
         words = html(
             "",
-            "<h4>Tune the rearranged model</h4><div class='tl-note'>On the text that the pair was aligned on, in two "
-            "stages, in a process of its own. The model gets its new rows first.</div>",
+            "<h4>Tune the rearranged model</h4><div class='tl-note'>On the text that the pair was aligned on, in a "
+            "process of its own. The model gets its new rows first.</div>",
         )
         self.status = html()
-        super().__init__([words, self.settings, bar(self.start_button, self.status)])
+        folds = Folds({"Settings": ("how long, how fast and on how much at once", [self.settings])})
+        super().__init__([words, bar(self.start_button, self.status), folds])
         self.add_class("tl-tune-form")
 
     def start(self) -> None:
@@ -164,7 +166,7 @@ class TuneForm(Box):
         settings = self.settings.values
         AdaptSettings.from_dict(settings)
         self.start_button.disabled = True
-        self.status.value = "<div class='tl-note' role='status'>Starting …</div>"
+        self.status.value = said("Starting …", "tl-note")
 
         def work() -> None:
             try:

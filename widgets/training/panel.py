@@ -2,7 +2,7 @@
 
 Nothing here trains. The job is a process of its own; this reads what it appends to its run folder, twice a second, in
 the one watcher thread of all panels. A restarted kernel makes a new panel on the same folder and has the whole curve.
-Several runs can lie over one another: the first is the one that buttons, figures and stage bands are of.
+Other runs can be drawn over the first, which is the one that buttons, numbers and stage bands are of.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from tokalign_lab.runs.following import RunFeed
 from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.words import status_words
 
-from ..common.html import state_html
+from ..common.job import RunControls
+from ..common.numbers import cards, meanings
 from ..common.panel import Panel
-from ..common.part import bar, html
+from ..common.part import Folds, bar, html, shown, state_html
 from ..common.recorded import mark_of
 from ..common.state import LabState
-from .controls import RunControls
-from .curves import LookBar, Samples, cards_html, curves_table
+from .curves import LookBar, Samples, curves_table, more_numbers, numbers_of, verdict_html
 from .forms import AgainForm
 
 LOG_LINES = 15
@@ -49,8 +49,8 @@ class TrainingPanel(Panel):
     Parameters
     ----------
     run : run folder or its path, or several of them, at most `curves.MOST_RUNS`
-    floor : bits per byte of the first run's source model with its own tokenizer, or a "measure" run that finds it out;
-        the one beside the run by default, if there is one
+    floor : reference: bits per byte of the first run's source model with its own tokenizer, or a "measure" run that
+        finds it; by default the one in the same folder, if there is one
     state : shared view
     value, axis, smoothing, part : how the curves are looked at first, see `curves.Look`; by default smoothing fits the
         length of the first run
@@ -69,7 +69,7 @@ class TrainingPanel(Panel):
         run: Run | Sequence[Run],
         floor: float | RunFolder | None = None,
         state: LabState | None = None,
-        value: str = "loss",
+        value: str = Look.value,
         axis: str = "step",
         smoothing: float | None = None,
         part: str = ALL_TEXT,
@@ -90,7 +90,7 @@ class TrainingPanel(Panel):
         self._follow()
 
     def _build(self, look: Look) -> None:
-        self._heading, self._log = html(), html()
+        self._log, self._settings = html(), html()
         self._state_line, self._cards = html("tl-run-state"), html("tl-run-cards")
         self._table, self._note = html("tl-curves-table"), html("tl-curves-note")
         self._progress = w.FloatProgress(min=0.0, max=1.0, description="Progress", layout=w.Layout(width="100%"))
@@ -98,17 +98,36 @@ class TrainingPanel(Panel):
         self.again = AgainForm(self._on_started)
         self.looks = LookBar(look, self._on_look)
         self.samples = Samples()
-        self._other = self.menu("Lay over it", "tl-lay-over", self._on_other, options=[_CHOOSE])
-        self._alone = self.button("Only the first", self._only_first, "tl-alone", "Take the other runs away")
+        self._other = self.menu(
+            "Overlay run",
+            "tl-lay-over",
+            self._on_other,
+            options=[_CHOOSE],
+            tooltip="Draw another run into the same plots",
+        )
+        self._alone = self.button("Clear overlays", self._only_first, "tl-alone", "Draw only the first run")
         self.figure = go.FigureWidget(curves_figure(self.views, look, self.lab_state.theme, places=MOST_RUNS))
         self.figure._config = self.figure._config | CONFIG
         self._offer_runs()
+        self.folds = Folds(
+            {
+                "Curves": (
+                    "what is drawn over what, and other runs over it",
+                    [bar(self._other, self._alone), self.looks],
+                ),
+                "Details": (
+                    "more numbers, the curves as a table, the settings",
+                    [self._cards, self._table, self._settings],
+                ),
+                "Start again": ("a new run with these settings, some of them changed", [self.again]),
+            }
+        )
         self._fill(
             [
-                self._heading, bar(self._state_line, self.controls, self.again.open_button), self._progress,
-                self.again, self._log, self._cards, bar(self._other, self._alone), self.looks, self._note,
-                self.figure, self._table, self.samples,
-            ]
+                self._head, bar(self._state_line, self.controls), self._progress, self._log, self.figure, self._note,
+                self.folds, self.samples,
+            ],
+            self.folds,
         )  # fmt: skip
 
     @property
@@ -227,8 +246,10 @@ class TrainingPanel(Panel):
             update_curves(self.figure, placed, look, changed)
         self._table.value = curves_table(placed, look)
         self.samples.show(views)
-        self._cards.value = cards_html(self.view)
-        self._heading.value = self._heading_html()
+        keys = ("bits", "gap", "tokens_per_second", "probes", *(key for key, _ in more_numbers(self.view)))
+        self._cards.value = cards(more_numbers(self.view)) + meanings(keys)
+        self.headline(f"Recovery: {self.view.name}", verdict_html(self.view), numbers_of(self.view))
+        self._settings.value = self._settings_html()
         self.mark(mark_of(*self.runs))
         self._note.value = self._note_html()
         self.again.of(self.run, self._feeds[0].info["settings"])
@@ -242,6 +263,7 @@ class TrainingPanel(Panel):
         )  # fmt: skip
         self._progress.value = 1.0 if state == "finished" else self.view.share
         self._progress.description = f"{self._progress.value:.0%}"
+        shown(self._progress, state != "finished")
         self.controls.show(info["kind"], state, asked)
         if state in ("failed", "lost"):
             tail = f'<pre class="tl-log" tabindex="0">{escape(self.run.log_tail(LOG_LINES))}</pre>'
@@ -250,7 +272,7 @@ class TrainingPanel(Panel):
         else:
             self._log.value = ""
 
-    def _heading_html(self) -> str:
+    def _settings_html(self) -> str:
         told = ", ".join(
             f"{name.replace('_', ' ')} {value if not isinstance(value, list) else ', '.join(map(str, value))}"
             for name, value in self._feeds[0].info["settings"].items() if name not in ("model", "prompts")
@@ -258,7 +280,7 @@ class TrainingPanel(Panel):
         where = "It runs in its own process: closing this page or restarting the kernel does not stop it."
         if self.run.recorded:
             where = "It is not running: these are its figures as they were recorded."
-        return f"<h3>Tuning: {escape(self.view.name)}</h3><div class='tl-note'>{escape(told)}. {where}</div>"
+        return f"<div class='tl-note'>Settings: {escape(told)}. {where}</div>"
 
     def _note_html(self) -> str:
         """Say what of the runs does not compare."""
@@ -266,10 +288,8 @@ class TrainingPanel(Panel):
             return ""
         text = measured_text(self._feeds[0].info)
         others = [f"“{escape(feed.view.name)}”" for feed in self._feeds[1:] if measured_text(feed.info) != text]
-        odd = f" Measured on other held-out text, so that bits a byte do not compare: {', '.join(others)}." * bool(
-            others
-        )
-        return f"<div class='tl-note'>Stage bands and floor are those of “{escape(self.view.name)}”.{odd}</div>"
+        odd = f" Measured on other held-out text, so bits per byte do not compare: {', '.join(others)}." * bool(others)
+        return f"<div class='tl-note'>Stages, reference and control are those of “{escape(self.view.name)}”.{odd}</div>"
 
     def _offer_runs(self) -> None:
         """Offer the other tuning runs of the folder, to be laid over the first."""

@@ -1,16 +1,19 @@
-"""Changing a pair by hand: another source token, none, or the recipe's own again; with undo, redo and pins."""
+"""Changing a pair by hand, with undo, redo and pins; and writing the lexicon, or the rows found, to a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
+
+import numpy as np
 
 from tokalign_lab.alignment.lexicon.edits import Edit, LexiconEdits
+from tokalign_lab.alignment.lexicon.export import FORMATS, export_rows
 from tokalign_lab.errors import InputError
 
 from ..common.background import Latest
-from ..common.html import token
-from ..common.part import Box, bar, html, said
+from ..common.part import Box, bar, html, said, token
 from ..common.state import LabState
 from .view import LexiconView
 
@@ -33,23 +36,32 @@ class EditBox(Box):
         self._view, self._edits, self._state, self._on_edit = view, edits, state, on_edit
         self._target_id = -1
         self._latest = Latest()
-        self.choice = self.menu("Source token", "tl-edit-choice")
+        self.choice = self.menu("Source token", "tl-edit-choice", tooltip="What the row shall be copied from")
         self.search = self.entry(
-            "Find another", "tl-edit-search", lambda _text: self._find(), placeholder="a source token, or its id"
+            "Find another",
+            "tl-edit-search",
+            lambda _text: self._find(),
+            placeholder="a source token, or its id",
+            tooltip="Search all source tokens; what is found is offered under “Source token”",
         )
-        self.note = self.entry("Note", "tl-edit-note", placeholder="why (kept with the edit)")
-        self.choose = self.button("Use this source", self._choose, "tl-edit-choose")
+        self.note = self.entry(
+            "Note", "tl-edit-note", placeholder="why (kept with the edit)", tooltip="Your reason, kept with the edit"
+        )
+        self.choose = self.button(
+            "Use this source", self._choose, "tl-edit-choose", "Copy the chosen source token's row to this token"
+        )
         self.reject = self.button(
             "Reject the pair", self._reject, "tl-edit-reject", "The row falls back to the pieces that spell it"
         )
-        self.restore = self.button("Back to the recipe's", self._restore, "tl-edit-restore")
+        self.restore = self.button(
+            "Back to the recipe's", self._restore, "tl-edit-restore", "Take the edit of this token away"
+        )
         self.pin = self.button("Pin", self._pin, "tl-edit-pin", "Keep this token drawn and named on the maps")
-        self.undo = self.button("Undo", lambda: self._step(edits.undo), "tl-undo")
-        self.redo = self.button("Redo", lambda: self._step(edits.redo), "tl-redo")
+        self.undo = self.button("Undo", lambda: self._step(edits.undo), "tl-undo", "Take the last edit back")
+        self.redo = self.button("Redo", lambda: self._step(edits.redo), "tl-redo", "Make the undone edit again")
         self.status = html("tl-edit-status")
         super().__init__(
             [
-                html("", "<h4>Change this pair</h4>"),
                 bar(self.choice, self.search, self.note),
                 bar(self.choose, self.reject, self.restore, self.pin, self.undo, self.redo),
                 self.status,
@@ -154,3 +166,46 @@ class EditBox(Box):
         self.note.value = ""
         self.refresh()
         self._on_edit(target_id)
+
+
+class ExportBox(Box):
+    """Exports rows.
+
+    Parameters
+    ----------
+    view : the lexicon as it is shown
+    found : answers the target ids that the filters have left, in order
+    folder : where files go
+    """
+
+    def __init__(self, view: LexiconView, found: Callable[[], np.ndarray], folder: Path) -> None:
+        self._view, self._found, self._folder = view, found, folder
+        formats = [(name, ending) for ending, name in FORMATS.items()]
+        self.format = self.menu("Export as", "tl-export-format", options=formats, tooltip="Kind of file")
+        self.rows = self.menu(
+            "Rows",
+            "tl-export-rows",
+            options=[("All rows", "all"), ("Rows found", "found")],
+            tooltip="The whole lexicon, or what search and filters have found",
+        )
+        self.go = self.button("Export", self.export, "tl-export", f"Write a file into {folder}")
+        self.status = html("tl-export-status")
+        super().__init__([bar(self.format, self.rows, self.go, self.status)])
+
+    def export(self) -> None:
+        """Write the file, and say where it is."""
+        rows = self._found() if self.rows.value == "found" else None
+        path = self._folder / f"lexicon-{self.rows.value}{self.format.value}"
+        self.status.value = said(f"Writing {path.name} …")
+
+        def work() -> None:
+            try:
+                vocabularies = self._view.labels.vocabularies
+                export_rows(self._view.lexicon, path, rows, vocabularies["source"], vocabularies["target"])
+            except Exception:
+                self.status.value = ""
+                raise
+            n = len(self._view.lexicon) if rows is None else len(rows)
+            self.status.value = said(f"{n:,} rows written to {path.resolve()}")
+
+        self.soon(work)

@@ -1,0 +1,167 @@
+"""One run: how far it is, in one line; and the buttons that pause, cancel and resume it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+
+from tokalign_lab.runs.folder import ENDED, RESUMABLE, RunFolder
+from tokalign_lab.runs.following import RunProgress
+
+from .panel import Panel
+from .part import Bar, Box, bar, html, shown, state_html
+from .recorded import mark_of
+from .state import LabState
+
+
+class JobPanel(Panel):
+    """Watch a run to its end.
+
+    Parameters
+    ----------
+    run : the run, or its folder
+    title : what it does, for people
+    result : what it left behind once it has finished, for people
+    """
+
+    def __init__(
+        self, run: RunFolder | Path | str, title: str, result: str = "", state: LabState | None = None
+    ) -> None:
+        super().__init__(title, "tl-job", state)
+        self._progress = RunProgress(run)
+        self.run = self._progress.run
+        self._title, self._result = title, result
+        self._line = html()
+        self._bar = w.FloatProgress(min=0.0, max=1.0, layout=w.Layout(width="100%"))
+        self._cancel = self.button("Cancel", self.run.request_cancel, "tl-cancel", "Stop within seconds")
+        self.headline(title, "")
+        line = bar(self._line, self._cancel)
+        self._fill([self._head, line, self._bar], line)
+        self.mark(mark_of(self.run))
+        self.refresh()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The shared view, the run, and how it stands."""
+        return super().state | {"run": str(self.run.path), "run_state": self.run.state, "share": self._bar.value}
+
+    def refresh(self) -> None:
+        """Show how the run stands, and follow it to its end."""
+        self.follow(f"job:{self.run.path.resolve()}", self._look)
+
+    def _call(self) -> list[str]:
+        return [repr(str(self.run.path)), repr(self._title), *([repr(self._result)] if self._result else [])]
+
+    def _look(self) -> bool:
+        """Show how the run stands; returns whether it goes on."""
+        ended, info = self._progress.look(), self._progress.info
+        state = info["state"]
+        told = {"finished": self._result, "failed": info["error"], "lost": info["error"]}
+        message = told.get(state, self._progress.message or "starting in its own process")
+        self._line.value = state_html(state, more=str(message or ""), recorded=bool(info.get("recorded")))
+        self._bar.value = 1.0 if state == "finished" else self._progress.share
+        self._cancel.disabled = ended
+        shown(self._bar, not ended)
+        shown(self._cancel, not ended)
+        return not ended
+
+
+class RunBox(Box):
+    """A part that starts a run, shows how far it is, and then what it found.
+
+    Attributes
+    ----------
+    job : where the run's line is
+    """
+
+    def __init__(self, state: LabState) -> None:
+        self._state = state
+        self.job = Box()
+        self.job.add_class("tl-inner-job")
+        super().__init__()
+
+    def watch_run(
+        self, run: RunFolder, title: str, result: str, then: Callable[[RunFolder], None] | None = None
+    ) -> None:
+        """Show how a run stands, and call `then` once it has finished."""
+        former, self.job.children = self.job.children, (JobPanel(run, title, result, self._state),)
+        for panel in former:
+            panel.close()
+
+        def look() -> bool:
+            state = run.state
+            if state == "finished" and then is not None:
+                then(run)
+            return state not in ENDED
+
+        self.follow(f"inner:{id(self)}", look)
+
+
+class RunControls(Bar):
+    """Three buttons for one run, which may become another.
+
+    Parameters
+    ----------
+    chosen : returns the run they are for, None for none
+    after : called when a button has changed how the run stands
+    """
+
+    def __init__(self, chosen: Callable[[], RunFolder | None], after: Callable[[], object]) -> None:
+        self._run_of, self._after = chosen, after
+        self.pause_button = self.button(
+            "Pause", self.pause, "tl-pause", "Finish the current step, save a checkpoint, then stop"
+        )
+        self.cancel_button = self.button(
+            "Cancel", self.cancel, "tl-cancel", "Stop within seconds; what was done since the last checkpoint is lost"
+        )
+        self.resume_button = self.button("Resume", self.resume, "tl-resume", "Go on from the last checkpoint")
+        self._buttons = (self.pause_button, self.cancel_button, self.resume_button)
+        super().__init__(self._buttons)
+
+    def pause(self) -> None:
+        """Ask the run to stop after the step that runs; returns at once."""
+        self._ask(RunFolder.request_pause)
+
+    def cancel(self) -> None:
+        """Ask the run to stop; returns at once."""
+        self._ask(RunFolder.request_cancel)
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint; the process starts away from this callback."""
+        run = self._run_of()
+        if run is None:
+            return
+        self.resume_button.disabled = True
+
+        def work() -> None:
+            try:
+                run.resume()
+            finally:  # another page may have resumed it
+                self._after()
+
+        self.soon(work)
+
+    def show(self, kind: str, state: str, asked: str) -> None:
+        """Let be pressed what makes sense for a run of this kind that stands so; see `RunFolder.asked`."""
+        running = state == "running"
+        # Only tuning keeps checkpoints: another run that is stopped begins anew, and "pause" would promise too much.
+        self.pause_button.disabled = not running or bool(asked) or kind != "adapt"
+        self.pause_button.description = "Pausing …" if running and asked == "paused" else "Pause"
+        self.cancel_button.disabled = not (running and asked != "cancelled") and state != "queued"
+        self.cancel_button.description = "Cancelling …" if running and asked == "cancelled" else "Cancel"
+        self.resume_button.disabled = state not in RESUMABLE
+
+    def none(self) -> None:
+        """There is no run: nothing can be pressed."""
+        for one in self._buttons:
+            one.disabled = True
+
+    def _ask(self, how: Callable[[RunFolder], None]) -> None:
+        run = self._run_of()
+        if run is not None:
+            how(run)
+            self.show(run.info()["kind"], run.state, run.asked)
+            self._after()

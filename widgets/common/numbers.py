@@ -1,0 +1,161 @@
+"""What each number on the screen is, which direction is good, and what is typical: one entry a number.
+
+Typical values are those of `docs/results/` and of the recorded runs; they tell an odd value from a usual one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+
+class Meaning(NamedTuple):
+    """A number: its name, what it is, which direction is good, a typical value."""
+
+    name: str
+    what: str
+    better: str = ""
+    typical: str = ""
+
+    @property
+    def words(self) -> str:
+        """All of it as text."""
+        parts = (
+            f"{self.what}.",
+            f"{self.better}." * bool(self.better),
+            f"Typical: {self.typical}." * bool(self.typical),
+        )
+        return " ".join(filter(None, parts))
+
+
+HIGHER, LOWER = "Higher is better", "Lower is better"
+_INTERVAL = "the papers' measure, on held-out text"
+MEANINGS = {
+    "vocabulary": Meaning(
+        "tokens, source → target", "Entries of both vocabularies", "A smaller one makes a smaller head",
+        "32,000 to 262,144",
+    ),
+    "shared": Meaning(
+        "of the target is shared", "Target tokens whose bytes the source has too; their rows are copied", HIGHER,
+        "17 % to 98 %",
+    ),
+    "text_change": Meaning(
+        "tokens for your text", "Tokens of the text you typed, source → target", "Fewer make the model faster",
+        "9 % more in English for SmolLM2 to a 32k vocabulary",
+    ),
+    "languages": Meaning(
+        "languages get shorter", "Common languages in which the target needs at least 2 % fewer tokens", HIGHER
+    ),
+    "shared_rows": Meaning(
+        "of the tokens are shared", "Target tokens whose bytes (or role) the source has too; their rows are copied",
+        HIGHER, "17 % to 98 %",
+    ),
+    "shared_text": Meaning(
+        "of the text in shared tokens", "Share of the text's tokens whose rows are copied, not made", HIGHER,
+        "86 % in the recorded run",
+    ),
+    "seen": Meaning(
+        "of the tokens are in the text", "Target tokens that the text uses; rows of the others rest on their spelling",
+        f"{HIGHER}; more text raises it",
+    ),
+    "p_at_1": Meaning(
+        "P@1, held-out shared tokens", "Shared tokens hidden from the recipe whose own partner came first", HIGHER,
+        "71 % to 94 % (docs/results)",
+    ),
+    "p_at_10": Meaning(
+        "P@10, held-out shared tokens", "The same, with the partner among the first ten", HIGHER
+    ),
+    "bleu1": Meaning(
+        "BLEU-1", "Words that survive when text is written in one side's tokens, each replaced by its partner, "
+        f"and read back; {_INTERVAL}", HIGHER, "0.62 in the recorded run",
+    ),
+    "sentence_score": Meaning(
+        "Sentence score", "Cosine of the sentence embeddings of a text and of the same text sent through the lexicon "
+        f"(the papers call it BERTScore); {_INTERVAL}", HIGHER, "0.82 in the recorded run",
+    ),
+    "bert_score": Meaning(
+        "BERTScore", "F1 of matching each token's embedding in a text with its most similar one in the same text sent "
+        "through the lexicon (Zhang et al. 2020); the packaged encoder reads English", HIGHER,
+        "0.82 in the recorded run",
+    ),
+    "bits": Meaning(
+        "bits per byte, held-out text", "Bits the model needs for each UTF-8 byte of text it never saw; "
+        "models with different tokenizers can be compared by it", LOWER,
+        "1.1 to 1.5 for SmolLM2 itself, 1.6 to 2.2 right after a swap",
+    ),
+    "gap": Meaning(
+        "of the gap is closed", "How far tuning has come from the swapped model (0 %) to the source model with its own "
+        "tokenizer (100 %), in bits per byte", HIGHER, "41 % to 65 % after 120 steps on single bytes (docs/results)",
+    ),
+    "tokens_per_second": Meaning(
+        "tokens per second", "Tokens read in a second of training", HIGHER, "32 to 234 on two cores for SmolLM2-135M"
+    ),
+    "probes": Meaning(
+        "of the probes right", "Facts, phrases, sums and code that the source continues rightly, and this model too",
+        HIGHER,
+    ),
+    "loss": Meaning("loss, nats per token", "Training loss; compare it within one run only", LOWER),
+    "divergence": Meaning("divergence from the teacher", "Nats per token by which its predictions differ", LOWER),
+    "learning_rate": Meaning("learning rate", "Step size of the optimiser at the last step"),
+    "grad_norm": Meaning("gradient norm", "Length of the gradient before clipping; sudden jumps are a warning"),
+    "bytes_per_second": Meaning("bytes of text per second", "UTF-8 bytes of training text read in a second", HIGHER),
+    "tokens": Meaning("tokens read", "Tokens of training text up to the last step"),
+    "memory": Meaning("memory", "The most that the GPU held, or what the process holds", LOWER),
+    "critical": Meaning("critical", "Findings that make a model from this lexicon useless", LOWER, "0"),
+    "warnings": Meaning(
+        "warnings", "Findings that cost something that tuning has to bring back", LOWER, "4 in the recorded run"
+    ),
+    "passed": Meaning("passed", "Checks without a finding", HIGHER, "13 of 17 in the recorded run"),
+    "concerned": Meaning("tokens concerned", "Target tokens that a warning or a critical finding is about", LOWER),
+    "drawn": Meaning("tokens drawn", "Points on both maps; a sample where there are more, the others as density"),
+    "pairs": Meaning("pairs by vectors", "Target tokens that were matched by their vectors, not by their bytes"),
+    "hub": Meaning(
+        "targets on one source", "The most target tokens that rest on one source token; a large number is a hub", LOWER
+    ),
+    "selected": Meaning("tokens selected", "Tokens of the selection and their partners on the other map"),
+    "moved": Meaning("of the tokens moved", "Target tokens whose partner differs between A and B"),
+    "moved_text": Meaning("of the text moved", "The same, by how often the text uses them"),
+    "difference": Meaning("BLEU-1, B minus A", "Difference of the means on held-out text", "Above 0, B is better"),
+    "running": Meaning("running or waiting", "Runs that have not ended"),
+    "finished": Meaning("finished", "Runs that did what they were asked for"),
+    "failed": Meaning("failed, lost or damaged", "Runs whose log says what went wrong", LOWER, "0"),
+    "on_disk": Meaning("runs", "Runs in this folder"),
+    "saved": Meaning(
+        "tokens saved", "Tokens of the text that the target does not need, over the source's", HIGHER
+    ),
+    "faster": Meaning("times the speed", "Bytes of text generated in a second, after the swap over before", HIGHER),
+    "recovered": Meaning(
+        "times the bits after recovery", "Bits per byte after the swap and a small recovery, over the source "
+        "tuned alike; from measured runs", LOWER, "1.2 to 2.0 after small budgets (docs/results/recovery.md)",
+    ),
+    "context": Meaning("bytes of context gained", "Growth of the model's longest context, in bytes of text", HIGHER),
+}  # fmt: skip
+
+Number = tuple[str, str]  # a key of MEANINGS, and the value as text
+
+
+def cards(numbers: Sequence[Number]) -> str:
+    """Return numbers with their names as HTML, with a tooltip each; nothing where there are none."""
+    made = "".join(card(escape(value), escape(MEANINGS[key].name), MEANINGS[key].words) for key, value in numbers)
+    return f'<div class="tl-cards">{made}</div>' if made else ""
+
+
+def card(value: str, name: str, meaning: str, style: str = "") -> str:
+    """Return one number; `value` and `name` are HTML, `meaning` is text for its tooltip."""
+    return (
+        f'<div class="tl-card{style and " " + style}" title="{escape(meaning)}">'
+        f'<div class="tl-card-value">{value}</div><div class="tl-card-name">{name}</div></div>'
+    )
+
+
+def meanings(keys: Sequence[str]) -> str:
+    """Return what these numbers mean as a list in HTML."""
+    lines = "".join(f"<dt>{escape(MEANINGS[k].name)}</dt><dd>{escape(MEANINGS[k].words)}</dd>" for k in keys)
+    return f"<details class='tl-note'><summary>What the numbers mean</summary><dl>{lines}</dl></details>"
+
+
+def share(value: float) -> str:
+    """Return a share in percent, with one place below 10 % of either end."""
+    percent = 100 * value
+    return f"{percent:.{0 if 10 <= abs(percent) <= 90 else 1}f}\u00a0%"  # the sign stays with its number

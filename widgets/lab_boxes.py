@@ -1,0 +1,140 @@
+"""What a lab shows that is no panel: the steps over the tabs, making the model, taking it along, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from html import escape
+from pathlib import Path
+
+from tokalign_lab.runs.chain import NO_MODEL, Chain
+from tokalign_lab.runs.folder import RunFolder
+
+from .common.part import Bar, Box, bar, html, said
+
+STEPS = {
+    "pair": ("Pair", "Choose the model and the tokenizer it shall get"),
+    "lexicon": ("Lexicon", "Align the two vocabularies, and look at the result"),
+    "model": ("Model", "Give the model its new rows"),
+    "recovery": ("Recovery", "Tune the model until it is as good as it was"),
+    "export": ("Export", "Take the model along"),
+}
+_RUN_OF = {"lexicon": "align", "model": "rearrange", "recovery": "adapt"}
+_WORDS = {"finished": "done", "queued": "waiting", "running": "running", "paused": "paused"}
+
+
+def step_states(work: Chain) -> dict[str, str]:
+    """Say how each step stands: "to do", "waiting", "running", "paused", "done", "ready" or "stopped"."""
+    runs = {step: work.find(kind) for step, kind in _RUN_OF.items()}
+    states = {step: "to do" if run is None else _WORDS.get(run.state, "stopped") for step, run in runs.items()}
+    made = any(states[step] == "done" for step in ("model", "recovery")) and not work.looks_at_recorded
+    return {
+        "pair": "to do" if runs["lexicon"] is None else "done",
+        **states,
+        "export": "ready" if made else "to do",
+    }
+
+
+class FlowBar(Bar):
+    """The steps from a pair to a model, in order, each with its state; a press opens its tab.
+
+    Parameters
+    ----------
+    go : called with the tab of the step that is pressed
+    """
+
+    def __init__(self, go: Callable[[str], object]) -> None:
+        self.steps = {
+            tab: self.button(name, partial(go, tab), f"tl-step-{tab}", help) for tab, (name, help) in STEPS.items()
+        }
+        self._states: dict[str, str] = {}
+        super().__init__(tuple(self.steps.values()))
+        self.add_class("tl-flow")
+
+    def show(self, states: dict[str, str]) -> None:
+        """Show how the steps stand; see `step_states`."""
+        for number, (tab, button) in enumerate(self.steps.items(), start=1):
+            state = states[tab]
+            if self._states.get(tab) != state:
+                button.remove_class(f"tl-is-{self._states.get(tab, '').replace(' ', '-')}")
+                button.add_class(f"tl-is-{state.replace(' ', '-')}")
+                button.description = f"{number} {STEPS[tab][0]}: {state}"
+        self._states = dict(states)
+
+
+class Press(Box):
+    """A heading, what a button does, the button, and what came of it.
+
+    Parameters
+    ----------
+    title, words : HTML
+    label, hook, help : of the button
+    work : does it, away from the callback; returns what to say, as HTML
+    """
+
+    def __init__(self, title: str, words: str, label: str, hook: str, help: str, work: Callable[[], str]) -> None:
+        self._work = work
+        self._start = self.button(label, self.start, hook, help, "primary")
+        self._told = html()
+        super().__init__(
+            [html("", f"<h3>{title}</h3><div class='tl-note'>{words}</div>"), bar(self._start, self._told)]
+        )
+
+    def start(self) -> None:
+        """Do it away from the callback."""
+        self._start.disabled = True
+        self._told.value = said("Working …")
+
+        def work() -> None:
+            told = ""
+            try:
+                told = f'<span role="status">{self._work()}</span>'
+            finally:
+                self._told.value, self._start.disabled = told, False
+
+        self.soon(work)
+
+
+def report_box(write: Callable[[], Path]) -> Press:
+    """Make the button that writes one HTML file; `write` writes it and returns its path."""
+
+    def work() -> str:
+        path = write()
+        return f"Written: <code>{escape(str(path))}</code>, {path.stat().st_size / 1e6:.1f} MB"
+
+    words = (
+        "One HTML file with the pair, the scores, the diagnosis, both maps, the curves, the best and the worst pairs, "
+        "and the commands that made them. It needs no network."
+    )
+    return Press("Report", words, "Write the report", "tl-report", "Write it into the folder of the alignment", work)
+
+
+def model_box(work: Chain) -> Press:
+    """Make the button that gives the model its new rows."""
+
+    def start() -> str:
+        return f"Started: {escape(work.rearrange().name)}"
+
+    words = "The source model keeps its layers and gets a row for each target token, as the lexicon says."
+    return Press("Make the model", words, "Make the model", "tl-make-model", "Start it in a process of its own", start)
+
+
+def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
+    """Say where the newest model is, and how to use it."""
+    runs = [run for run in (tuned, rearranged) if run is not None]
+    if any(run.recorded for run in runs):
+        return f'<div class="tl-empty" role="status">{escape(NO_MODEL)}</div>'
+    made = next((run for run in runs if run.state == "finished" and (run.path / "model").is_dir()), None)
+    if made is None:
+        return '<div class="tl-empty" role="status">No model yet: make one on the tab Model.</div>'
+    folder = escape(str((made.path / "model").resolve()))
+    which = "tuned" if made is tuned else "rearranged, not tuned yet"
+    return (
+        f"<h3>Export</h3><div class='tl-verdict'>The newest model is {which}. It is an ordinary Hugging Face "
+        f"folder: copy it, publish it, or load it by its path.</div><pre class='tl-log' tabindex='0'>{folder}</pre>"
+        "<h4>Check it before you use it</h4><pre class='tl-log' tabindex='0'>tokalign-lab check "
+        f"{folder}</pre><h4>Load it</h4><pre class='tl-log' tabindex='0'>"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"model = AutoModelForCausalLM.from_pretrained({folder!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({folder!r})</pre>"
+    )

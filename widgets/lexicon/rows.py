@@ -1,0 +1,268 @@
+"""Which rows of the lexicon are shown: controls over the shared query, and one page of what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import ipywidgets as w
+import numpy as np
+
+from tokalign_lab.alignment.lexicon import ORIGINS
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs.words import fixed
+
+from ..common.part import Box, bar
+from ..common.state import LabState, Query
+from ..common.table import Column, Pages, RowTable
+from .view import RANGES, SORTS, WORST_MEANS, LexiconView
+
+# What people come to look for, each as a whole query.
+PRESETS = {
+    "Everything, most frequent first": Query(),
+    "Worst first": Query(sort="worst"),
+    "Most frequent doubtful (margin below 0.05)": Query(origin="aligned", margin=(None, 0.05)),
+    "Found by vectors, least sure first": Query(origin="aligned", sort="margin"),
+    "Frequent, but only pieces": Query(origin="pieces", frequency=(1, None)),
+    "Long words (12 bytes or more) found by vectors": Query(origin="aligned", length=(12, None), sort="worst"),
+    "Parts of characters": Query(script="bytes"),
+    "Edited by hand": Query(origin="edited", sort="id"),
+}
+_NO_PRESET = "Choose one …"
+_RANGE_WORDS = {
+    "length": ("Bytes", "bytes of the target token"),
+    "frequency": ("Times in text", "times the text uses the target token"),
+    "score": ("Score", "score of the best candidate"),
+    "margin": ("Margin", "margin of the best candidate over the second"),
+}
+
+
+class LexiconFilters(Box):
+    """Controls over `state.query`: those used most in `quick`, a bar of its own, the others in this box.
+
+    Parameters
+    ----------
+    view : offers the origins and scripts that there are
+    state : whose query is shown and set
+    """
+
+    def __init__(self, view: LexiconView, state: LabState) -> None:
+        self._view, self._state = view, state
+        on = self._on_control
+        self.search = self.entry(
+            "Search",
+            "tl-search",
+            on,
+            placeholder="Find a token: the, 東京, <0x0A> …",
+            tooltip="Part of a target or source token, as shown or as its tokenizer writes it",
+        )
+        presets = [(_NO_PRESET, ""), *((name, name) for name in PRESETS)]
+        self.preset = self.menu(
+            "Show", "tl-preset", self._on_preset, options=presets, tooltip="Ready-made filters, each a whole question"
+        )
+        self.sort = self.menu(
+            "Order",
+            "tl-order",
+            on,
+            options=[(words, key) for key, words in SORTS.items()],
+            tooltip=f"Order of the rows; worst first: {WORST_MEANS}",
+        )
+        self.regex = self.check(
+            "Regular expression", "tl-regex", on, tooltip="Read the search as a regular expression, such as ^␣[A-Z]+$"
+        )
+        self.selected = self.check(
+            "Only what is selected",
+            "tl-selected-only",
+            on,
+            tooltip="Only the tokens that are selected here, on the maps or by a finding of the diagnosis",
+        )
+        self.origin = self.menu("Origin", "tl-origin-filter", on, tooltip="How the row was made; see Details")
+        self.script = self.menu(
+            "Script",
+            "tl-script-filter",
+            on,
+            options=[("All scripts", "")],
+            tooltip="Unicode script of the target token",
+        )
+        self.ranges = {name: self._range(name) for name in RANGES}
+        self.clear = self.button(
+            "Clear filters", self.clear_filters, "tl-clear-filters", "Show all rows again; the order stays"
+        )
+        self.offer_origins()
+        self.quick = bar(self.search, self.preset, self.sort)
+        ranges = [_pair(name, *ends) for name, ends in self.ranges.items()]
+        super().__init__([bar(self.origin, self.script, self.regex, self.selected, self.clear), bar(*ranges)])
+
+    def _range(self, name: str) -> tuple[w.Text, w.Text]:
+        label, meaning = _RANGE_WORDS[name]
+        ends = []
+        for end, words, least in (("low", f"{label} from", "At least"), ("high", "to", "At most")):
+            made = self.entry(
+                words,
+                "tl-range-end",
+                lambda _text: self._on_range(name),
+                placeholder="any",
+                continuous_update=False,
+                tooltip=f"{least} this: {meaning}",
+            )
+            made.add_class(f"tl-{name}-{end}")
+            ends.append(made)
+        return ends[0], ends[1]
+
+    def offer_origins(self) -> None:
+        """Offer the origins that the lexicon has now."""
+        counts = [(f"{name} ({n:,})", name) for name, n in self._view.origin_counts.items()]
+        self.offer(self.origin, [("All origins", ""), *counts], "")
+        self.show()
+
+    def offer_scripts(self) -> None:
+        """Offer the scripts of the target vocabulary; they take a moment to be known."""
+        counts = [(f"{name} ({n:,})", name) for name, n in self._view.script_counts.items()]
+        self.offer(self.script, [("All scripts", ""), *counts], "")
+        self.show()
+
+    def show(self) -> None:
+        """Repaint from the query."""
+        query = self._state.query
+        with self.quiet():
+            self.search.value, self.regex.value, self.selected.value = query.text, query.regex, query.selected
+            self.sort.value = query.sort
+            for control, value in ((self.origin, query.origin), (self.script, query.script)):
+                known = [key for _, key in control.options]
+                if value not in known:  # what is asked for is shown, even where no row has it
+                    control.options = [*control.options, (value, value)]
+                control.value = value
+            for name, (low, high) in self.ranges.items():
+                low.value, high.value = (_written(end) for end in getattr(query, name))
+            self.preset.value = next((name for name, wanted in PRESETS.items() if wanted == query), "")
+
+    def clear_filters(self) -> None:
+        """Take every filter away; the order stays."""
+        query = self._state.query
+        self._state.query = Query(sort=query.sort, reverse=query.reverse)
+
+    def _on_control(self, _value: object) -> None:
+        query, sort = self._state.query, self.sort.value
+        self._state.query = replace(
+            query,
+            text=self.search.value,
+            regex=self.regex.value,
+            selected=self.selected.value,
+            origin=self.origin.value,
+            script=self.script.value,
+            sort=sort,
+            reverse=query.reverse and sort == query.sort,
+        )
+
+    def _on_range(self, name: str) -> None:
+        low, high = (_number(name, control.value) for control in self.ranges[name])
+        self._state.query = self._state.query.limited(name, (low, high))
+
+    def _on_preset(self, preset: str) -> None:
+        if preset:
+            self._state.query = PRESETS[preset]
+
+
+def _pair(name: str, low: w.Text, high: w.Text) -> w.HBox:
+    made = w.HBox([low, high])
+    made.add_class("tl-range")
+    made.add_class(f"tl-range-{name}")
+    return made
+
+
+def _number(name: str, written: str) -> float | None:
+    if not written.strip():
+        return None
+    try:
+        return float(written.replace(",", ""))
+    except ValueError:
+        raise InputError(f"'{written}' is no number; {_RANGE_WORDS[name][0]} takes one, or nothing.") from None
+
+
+def _written(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+PAGE = 15
+COLUMNS = (
+    Column("id", "Id", "Id in the target vocabulary", numeric=True, sortable=True),
+    Column("target", "Target token", "␣ is a space, ↵ a line end, <E4 BD> a part of a character", kind="token"),
+    Column("source", "Best source token", "The source token this one inherits most from", kind="token"),
+    Column(
+        "best",
+        "Score",
+        "Similarity of the two tokens: 1 for a copy, – where there is none; higher is better",
+        True,
+        True,
+    ),
+    Column("margin", "Margin", "Lead over the second candidate; below 0.05 it is doubtful", True, True),
+    Column("origin", "Origin", "How the row was made; point at a word", kind="origin", titles=ORIGINS),
+    Column(
+        "frequency",
+        "Times in text",
+        "How often the text uses the target token; errors in frequent ones cost most",
+        True,
+        True,
+    ),
+)
+_FALLING = ("best", "frequency")  # orders that begin with the largest figure
+
+
+class LexiconTable(Pages):
+    """Pages through rows.
+
+    Parameters
+    ----------
+    view : the lexicon
+    on_row : called with the target id of a row that a person presses
+    on_heading : called with the order whose heading is pressed
+    more : buttons behind the page turners
+    """
+
+    def __init__(
+        self,
+        view: LexiconView,
+        on_row: Callable[[int], None],
+        on_heading: Callable[[str], None],
+        more: Sequence[w.Widget] = (),
+    ) -> None:
+        self._view, self._query = view, Query()
+        table = RowTable(COLUMNS, "tl-lexicon-table", self.guarded(on_row))
+        table.on_heading = self.guarded(on_heading)
+        super().__init__(table, PAGE, self._draw_rows, _where, after=more, ends=True)
+        self.items = np.zeros(0, dtype=np.int64)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Target ids of all rows found, in order."""
+        return np.asarray(self.items)
+
+    def show_rows(self, rows: np.ndarray, query: Query, page: int = 0) -> None:
+        """Show these rows from this page on; `query` says in which order they are."""
+        self._query = query
+        self.show(rows, page)
+
+    def _draw_rows(self, ids: Sequence[int]) -> None:
+        query = self._query
+        self.table.show(ids, [self._cells(int(i)) for i in ids])
+        meant = f" ({WORST_MEANS})" if query.sort == "worst" else ""
+        self.table.caption = f"Lexicon rows, {SORTS[query.sort].lower()}{meant}{', reversed' * query.reverse}"
+        self.table.sort = [query.sort, "down" if (query.sort in _FALLING) != query.reverse else "up"]
+
+    def _cells(self, i: int) -> list[str]:
+        view = self._view
+        return [
+            str(i),
+            view.labels.of("target", i),
+            view.labels.of("source", int(view.source_of[i])) or "–",
+            fixed(view.score[i]),
+            fixed(view.margin[i]),
+            str(view.origin.iat[i]),
+            f"{view.count[i]:,}",
+        ]
+
+
+def _where(first: int, last: int, n: int) -> str:
+    if not n:
+        return "No token fits this search; take a filter away or search for less."
+    return f"Rows {first:,} to {last:,} of {n:,} found"

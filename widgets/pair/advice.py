@@ -1,0 +1,124 @@
+"""Is the swap worth it? A button, the verdict of `evaluation.advice`, and the reasons behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from tokalign_lab.runs.find_or_start import find_or_start
+from tokalign_lab.runs.folder import RunFolder
+
+from ..common.job import RunBox
+from ..common.numbers import Number, cards, meanings, share
+from ..common.part import Folds, html, shown
+from ..common.state import LabState
+
+_TONES = {"swap": "ok", "swap for some": "warn", "extend": "warn", "do not swap": "poor"}
+_KEYS = ("saved", "faster", "recovered", "context")
+
+
+class AdviceBox(RunBox):
+    """Asks for advice in a run of its own, and shows it.
+
+    Parameters
+    ----------
+    settings : says for which pair and text; of an "align" run
+    state : shared view, for the panel of the run
+    root : folder of the runs; the default one when not given
+    """
+
+    def __init__(self, settings: Callable[[], Mapping[str, Any]], state: LabState, root: Path | str | None) -> None:
+        super().__init__(state)
+        self._settings, self._root = settings, root
+        self.ask_button = self.button(
+            "Is it worth it?", self.ask, "tl-advise",
+            "Before any work: tokens saved, speed, memory, expected quality, and a verdict; about a minute",
+        )  # fmt: skip
+        self.card, self._details = html("tl-advice-card"), html()
+        self._folds = Folds({"Reasons": ("by kind of text, the costs, the measured runs", [self._details])})
+        shown(self._folds, False)
+        self.children = (self.job, self.card, self._folds)
+
+    def ask(self) -> None:
+        """Start the run, or find the one that has answered this before."""
+        chosen = self._settings()
+        asked = {"model": chosen["source"], "target": chosen["target"], "text": list(chosen["text"])}
+        asked |= {name: chosen[name] for name in ("max_bytes", "seed") if chosen.get(name)}
+        self.ask_button.disabled = True
+
+        def work() -> None:
+            try:
+                run = find_or_start("advise", asked, self._root)
+            finally:
+                self.ask_button.disabled = False
+            self.watch_run(
+                run, f"Is {asked['target']} worth it for {asked['model']}?", "the verdict is below", self._show
+            )
+
+        self.soon(work)
+
+    def forget(self) -> None:
+        """Take the advice away: another pair is chosen."""
+        self.card.value = ""
+        shown(self._folds, False)
+        for panel in self.job.children:
+            panel.close()
+        self.job.children = ()
+
+    def _show(self, run: RunFolder) -> None:
+        advice = json.loads((run.path / "advice.json").read_text(encoding="utf-8"))
+        self.card.value = advice_html(advice)
+        self._details.value = reasons_html(advice)
+        shown(self._folds, True)
+
+
+def advice_html(advice: Mapping[str, Any]) -> str:
+    """Return the verdict, its reason, and four numbers; `advice` is `Advice.to_dict()`."""
+    verdict = str(advice["verdict"])
+    return (
+        f'<div class="tl-verdict" role="status"><span class="tl-state tl-severity-mark-{_TONES.get(verdict, "warn")}">'
+        f"{escape(verdict)}</span> {escape(str(advice['reason']))}</div>{cards(_numbers(advice['all']))}"
+    )
+
+
+def _numbers(one: Mapping[str, Any]) -> list[Number]:
+    low, high = one["loss_recovered"]["low"], one["loss_recovered"]["high"]
+    gained = one["context_gained_bytes"]
+    found = {
+        "saved": share(one["saved"]),
+        "faster": f"{one['faster'][1]:.2f}",
+        "recovered": f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}",
+        "context": None if gained is None else f"{gained:+,}",
+    }
+    return [(key, value) for key, value in found.items() if value is not None]
+
+
+def reasons_html(advice: Mapping[str, Any]) -> str:
+    """Return the advice by slice as a table, and what the swap costs."""
+    lines = "".join(
+        f"<tr><th scope='row'>{escape(str(one['slice']))}</th><td class='tl-number'>{one['n_bytes']:,}</td>"
+        + "".join(f"<td class='tl-number'>{value}</td>" for _, value in _numbers({**one, "context_gained_bytes": None}))
+        + f"<td>{escape(str(one['verdict']))}</td></tr>"
+        for one in advice["slices"]
+    )
+    sizes, step, rows = advice["sizes"], advice["step"], advice["rows"]
+    facts = {
+        "Million weights": f"{sizes['source_weights'] / 1e6:,.0f} → {sizes['target_weights'] / 1e6:,.0f}",
+        "Memory as saved": f"{sizes['source_bytes'] / 1e9:.2f} → {sizes['target_bytes'] / 1e9:.2f} GB",
+        "Timed on": f"{step['device']}, {step['dtype']}",
+        "New rows": f"{rows['new']:,}; {share(rows['new_share_of_text_tokens'])} of the text's tokens",
+        "Never in the text": f"{rows['not_in_the_text']:,} of {rows['text_tokens']:,} tokens",
+    }
+    listed = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    runs = dict.fromkeys(str(run) for one in advice["slices"] for run in one["loss_recovered"]["runs"])
+    heads = ("Bytes", "Tokens saved", "Times the speed", "Times the bits")
+    head = "".join(f"<th scope='col' class='tl-number'>{name}</th>" for name in heads)
+    return (
+        f"<div class='tl-table-scroll'><table class='tl-plain'><thead><tr><th scope='col'>Text</th>{head}"
+        f"<th scope='col'>A swap</th></tr></thead><tbody>{lines}</tbody></table></div><dl>{listed}</dl>"
+        f"<div class='tl-note'>Expected quality is that of measured runs: {escape(', '.join(runs))}.</div>"
+        f"{meanings(_KEYS)}"
+    )

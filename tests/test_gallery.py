@@ -290,7 +290,7 @@ class TestPanels:
         offer._look.click()
         assert "recorded run, not at one of yours" in offer._words.value
         assert lab.work.looks_at_recorded
-        for name in ("training", "lexicon", "maps", "diagnosis", "compare", "runs", "report", "pair"):
+        for name in ("model", "recovery", "lexicon", "maps", "diagnosis", "compare", "runs", "report", "pair"):
             lab.lab_state.tab = name
             assert tabs._error.layout.display == "none", (name, tabs._error.value)
             for panel in tabs._boxes[name].children:
@@ -313,7 +313,7 @@ class TestPanels:
                 action()
         training = lab.panels.training(lab.work.find("adapt"))
         assert "recorded</span>" in training._state_line.value
-        training.again.open_button.click()
+        training.again.start_button.click()
         assert NO_MODEL in training._error.value
         buttons = (training.controls.pause_button, training.controls.cancel_button, training.controls.resume_button)
         assert all(one.disabled for one in buttons)

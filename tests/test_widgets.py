@@ -19,6 +19,8 @@ import pytest
 
 pytest.importorskip("ipywidgets")
 
+from ipywidgets import HTML, Button, FloatProgress, ValueWidget, Widget
+
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.rows import LexiconRows, make_reverse
 from tokalign_lab.errors import InputError
@@ -29,8 +31,9 @@ from tokalign_lab.runs.folding import view_of
 from tokalign_lab.runs.words import status_words
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
-from tokalign_lab.widgets import JobPanel, LabState, LexiconPanel, MapPanel, PairPicker, TrainingPanel
+from tokalign_lab.widgets import JobPanel, LabState, LexiconPanel, MapPanel, PairPicker, RunsPanel, TrainingPanel
 from tokalign_lab.widgets.common.background import WATCHER, Latest, Watcher, inline
+from tokalign_lab.widgets.common.numbers import MEANINGS
 from tokalign_lab.widgets.common.panel import Panel
 from tokalign_lab.widgets.common.part import Box
 from tokalign_lab.widgets.common.state import Query
@@ -370,7 +373,7 @@ class TestTraining:
         words = status_words({"state": "running"}, view, now=(view.last_sign or 0) + 60)
         assert "step 12 of 40" in words
         assert "stage 1" in words
-        assert "500 tokens a second" in words
+        assert "500 tokens per second" in words
         assert "it may hang" in words
 
     def test_long_curves_are_thinned_with_their_spikes(self) -> None:
@@ -531,3 +534,49 @@ print("plotly.graph_objs._figurewidget" in sys.modules)
 """
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert said.split() == ["False", "True"]
+
+
+def controls_of(widget: object) -> Iterator[Widget]:
+    if isinstance(widget, Button | ValueWidget) and not isinstance(widget, HTML | FloatProgress):
+        yield widget
+    for child in getattr(widget, "children", ()):
+        yield from controls_of(child)
+
+
+class TestHierarchy:
+    """One sentence, at most four numbers, a tooltip on all of them, everything else closed."""
+
+    @pytest.fixture(scope="class")
+    def panels(self, tmp_path_factory: pytest.TempPathFactory) -> list[Panel]:
+        folder = tmp_path_factory.mktemp("hierarchy")
+        with inline():
+            run = make_run(folder / "run", 12)
+            lexicon = LexiconPanel(make_lexicon(), folder=folder, scores={"held_out": {"p_at_1": 0.9, "p_at_10": 1.0}})
+            return [lexicon, TrainingPanel(run, floor=1.04), RunsPanel(folder), PairPicker("", "")]
+
+    def test_every_control_says_what_it_is_for(self, panels: list[Panel]) -> None:
+        bare = [
+            f"{type(panel).__name__}: {getattr(one, 'description', one)}"
+            for panel in panels
+            for one in controls_of(panel)
+            if not one.tooltip
+        ]
+        assert bare == []
+
+    def test_a_verdict_and_at_most_four_numbers_with_their_meaning(self, panels: list[Panel]) -> None:
+        for panel in panels:
+            head = panel._head.value
+            assert head.count('class="tl-verdict"') == 1
+            assert head.count('class="tl-card"') == head.count('class="tl-card" title="') <= 4
+        assert "P@1, held-out shared tokens" in panels[0]._head.value
+
+    def test_what_is_not_needed_at_once_is_closed_and_opens(self, panels: list[Panel]) -> None:
+        folds = panels[0].folds
+        assert not any(folds.is_open(name) for name in folds.bodies)
+        folds.buttons["Edit"].click()
+        assert folds.is_open("Edit")
+        folds.buttons["Edit"].click()
+        assert not folds.is_open("Edit")
+
+    def test_every_number_says_what_it_is(self) -> None:
+        assert [key for key, one in MEANINGS.items() if not one.what or one.what.endswith(".")] == []

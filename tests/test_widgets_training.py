@@ -251,7 +251,7 @@ class TestCurves:
         panel.close()
 
     def test_the_table_says_nothing_of_steps_that_a_run_has_not_done(self, tmp_path: Path) -> None:
-        panel = TrainingPanel([make_run(tmp_path / "long", 12), make_run(tmp_path / "short", 5)], smoothing=0)
+        panel = TrainingPanel([make_run(tmp_path / "long", 12), make_run(tmp_path / "short", 5)], value="loss", smoothing=0)
         rows = {row.split("</th>")[0]: row for row in panel._table.value.split("<th scope='row'>")[1:]}
         assert list(rows) == ["0", "5", "12"]
         cells = [cell.split("<")[0] for cell in rows["12"].split("<td class='tl-number'>")[1:]]
@@ -272,7 +272,7 @@ class TestCurves:
         assert panel.figure.data[0].x[-1] == pytest.approx(11 / 60, rel=1e-3)
 
     def test_smoothing_keeps_the_raw_curve(self, tmp_path: Path) -> None:
-        panel = TrainingPanel(make_run(tmp_path / "run"))
+        panel = TrainingPanel(make_run(tmp_path / "run"), value="loss")
         raw = list(panel.figure.data[0].y)
         panel.looks._smoothing.value = 0.95
         assert list(panel.figure.data[0].y) == raw
@@ -284,7 +284,7 @@ class TestCurves:
         run = make_run(tmp_path / "run", by="<b>")
         run.entitle(NASTY)
         panel = TrainingPanel([run, make_run(tmp_path / "two")])
-        shown = [panel._heading.value, panel._note.value, panel._table.value, panel.samples.html, panel._cards.value]
+        shown = [panel._head.value, panel._note.value, panel._table.value, panel.samples.html, panel._cards.value]
         shown += [str(trace.name) for trace in panel.figure.data]
         assert not [text for text in shown if "<script" in text]
         assert "&lt;script&gt;" in panel.samples.html
@@ -304,6 +304,37 @@ class TestMonitor:
         panel._look()
         assert "Continued at step 12" in panel.samples.html
         panel.close()
+
+    def test_what_was_forgotten_and_learned_again_is_marked(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        for step, lost in ((20, ["Bees make", "Two and two"]), (30, ["Two and two", NASTY])):
+            told = {"probes": 9, "probes_answered": 0.5, "probes_lost": lost}
+            run.emit({"kind": "evaluation", "step": step, "bits_per_byte": 1.4, **told})
+        panel = TrainingPanel(run)
+        panel.samples._steps[0].value = 20
+        shown = panel.samples.html
+        assert "What the model forgot: 1 forgotten, 1 learned again, 1 still wrong" in shown
+        assert shown.index(">forgotten<") < shown.index(">learned again<") < shown.index(">still wrong<")
+        assert "<script" not in shown
+        assert "of the probes right" in panel._head.value
+        run.emit({"kind": "resumed", "step": 20})
+        panel._look()
+        assert list(panel.view.lost) == [20]
+
+    def test_gap_and_control(self, tmp_path: Path) -> None:
+        """The control is the source tuned on the same text: a run in the same folder whose model is the source."""
+        before = RunFolder.create(tmp_path / "rearrange-1", "rearrange", {"model": "source", "lexicon": "x"})
+        one = make_run(tmp_path / "one", model=str(before.path / "model"))
+        control = make_run(tmp_path / "control", 5, model="source")
+        make_run(tmp_path / "other", model="source", seed=7)
+        panel = TrainingPanel(one, floor=0.5)
+        n = MOST_RUNS
+        assert list(panel.figure.data[3 * n].y) == [0.0, 0.5]  # from 2.5 to 1.5, and the source is at 0.5
+        assert list(panel.figure.data[-2].x) == [0, 5]
+        assert "50" in panel._head.value
+        assert "tuned on the same text 1.500" in panel._head.value
+        delete_run(control)
+        assert not TrainingPanel(one, floor=0.5).figure.data[-2].visible
 
     def test_floor_is_that_of_the_text(self, tmp_path: Path) -> None:
         """The source is found through the run that made the model, and a run of another seed holds out another text."""
@@ -483,7 +514,7 @@ class TestRuns:
         assert damaged[3].startswith("damaged")
         assert failed[2:4] == ["align", "failed"]
         assert failed[5:] == ["2 h 30 min", NASTY]  # cells are set as text
-        assert tuned[6] == "step 12 of 40, 4.880 loss, 1.500 bits a byte"
+        assert tuned[6] == "step 12 of 40, 4.880 loss, 1.500 bits per byte"
         assert list(panel.selection["name"]) == names
         panel.close()
 

@@ -20,6 +20,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets import Lab
 from tokalign_lab.widgets.common.state import LabState
 from tokalign_lab.widgets.lab import runs_folder
+from tokalign_lab.widgets.lab_boxes import export_html, step_states
 from tokalign_lab.widgets.lab_tabs import LabTabs
 
 
@@ -120,3 +121,20 @@ def test_notebooks_at_any_depth_keep_their_runs_in_one_place(tmp_path: Path, mon
     for place in ("notebooks", "notebooks/research", "."):
         monkeypatch.chdir(tmp_path / place)
         assert runs_folder() == tmp_path / "runs"
+
+
+def test_steps_are_read_from_the_runs(work: Chain) -> None:
+    assert set(step_states(work).values()) == {"to do"}
+    aligned = work.align(text=["default"])
+    assert step_states(work) | {"lexicon": ""} == {
+        "pair": "done", "lexicon": "", "model": "to do", "recovery": "to do", "export": "to do",
+    }  # fmt: skip
+    assert step_states(work)["lexicon"] == "waiting"
+    finish(aligned)
+    made = work.rearrange()
+    made.update(state="failed")
+    assert step_states(work)["model"] == "stopped"
+    assert step_states(work)["export"] == "to do"
+    finish(made)
+    assert step_states(work)["export"] == "ready"
+    assert "no model" in export_html(None, None).lower()

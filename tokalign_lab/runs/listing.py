@@ -70,7 +70,7 @@ class RunRow(Follower):
         if number(self.told.get("step")) > 0:
             total = self.info["settings"].get("steps")
             parts.append(f"step {self.told['step']:,}" + (f" of {total:,}" if isinstance(total, int) else ""))
-        for name, words in (("loss", "loss"), ("bits_per_byte", "bits a byte")):
+        for name, words in (("loss", "loss"), ("bits_per_byte", "bits per byte")):
             if name in self.told:
                 parts.append(f"{figure(number(self.told[name]), 4)} {words}")
         return ", ".join(parts) or str(self.told.get("message", ""))

@@ -566,7 +566,7 @@ class TestHierarchy:
     def test_a_verdict_and_at_most_four_numbers_with_their_meaning(self, panels: list[Panel]) -> None:
         for panel in panels:
             head = panel._head.value
-            assert head.count('class="tl-verdict"') == 1
+            assert head.count('class="tl-verdict') == 1
             assert head.count('class="tl-card"') == head.count('class="tl-card" title="') <= 4
         assert "P@1, held-out shared tokens" in panels[0]._head.value
 

@@ -251,7 +251,8 @@ class TestCurves:
         panel.close()
 
     def test_the_table_says_nothing_of_steps_that_a_run_has_not_done(self, tmp_path: Path) -> None:
-        panel = TrainingPanel([make_run(tmp_path / "long", 12), make_run(tmp_path / "short", 5)], value="loss", smoothing=0)
+        runs = [make_run(tmp_path / "long", 12), make_run(tmp_path / "short", 5)]
+        panel = TrainingPanel(runs, value="loss", smoothing=0)
         rows = {row.split("</th>")[0]: row for row in panel._table.value.split("<th scope='row'>")[1:]}
         assert list(rows) == ["0", "5", "12"]
         cells = [cell.split("<")[0] for cell in rows["12"].split("<td class='tl-number'>")[1:]]

@@ -113,12 +113,14 @@ class Panel(Part, w.VBox):
         Parameters
         ----------
         title, note : text; the note is small print behind the title
-        verdict : the sentence, as HTML
+        verdict : the sentence, as HTML; one that ends in "…" says what is being done
         numbers : keys of `numbers.MEANINGS`, with their values
         """
         about = f" <small>{escape(note)}</small>" if note else ""
+        busy = " tl-busy" * verdict.endswith("…")
         written = (
-            f'<h3>{escape(title)}{about}</h3><div class="tl-verdict" role="status" aria-live="polite">{verdict}</div>'
+            f"<h3>{escape(title)}{about}</h3>"
+            f'<div class="tl-verdict{busy}" role="status" aria-live="polite">{verdict}</div>'
             f"{cards(numbers)}"
         )
         if self._head.value != written:

@@ -234,7 +234,8 @@ def _take_resumed(view: RunView, event: Event) -> None:
         view.trained.cut(step)
         view.measured.cut(step)
         view.answered.cut(step)
-        for by_step in (view.lost, *view.samples.values()):
+        told: list[dict[int, Any]] = [view.lost, *view.samples.values()]
+        for by_step in told:
             for later in [at for at in by_step if at > step]:
                 del by_step[later]
 

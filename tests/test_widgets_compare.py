@@ -157,7 +157,7 @@ class TestRuns:
     ) -> None:
         from test_comparison import held_out
 
-        from tokalign_lab.widgets.compare import difference
+        from tokalign_lab.widgets.compare import scores as difference
 
         whole = {i: i for i in range(TARGET.size)}
         a = align_run(tmp_path, "anchored", lexicon_of({i: i for i in whole if i % 25}, counts=COUNTS))
@@ -172,7 +172,7 @@ class TestRuns:
         assert not panel.difference.measure.disabled
 
     def test_measuring_can_be_stopped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from tokalign_lab.widgets.compare import difference
+        from tokalign_lab.widgets.compare import scores as difference
 
         a, b = (align_run(tmp_path, name, lexicon_of({1: 5}, counts=COUNTS)) for name in ("anchored", "pieces"))
         panel = ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)

@@ -29,11 +29,11 @@ from ..common.state import LabState
 from ..common.table import Column, Pages, RowTable
 from ..common.vocabularies import vocabularies_of
 from ..lexicon.view import Labels
-from .difference import DifferenceBar
 from .recipes import RecipesView
-from .view import (
+from .scores import (
     CHANGE_NAMES,
     Comparable,
+    DifferenceBar,
     Paired,
     Side,
     score_mean,

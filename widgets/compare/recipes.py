@@ -23,7 +23,7 @@ from tokalign_lab.runs.words import STATE_WORDS, duration
 from ..common.background import Latest
 from ..common.part import Box, bar, html, shown
 from ..common.table import Column, RowTable
-from .view import score_words
+from .scores import score_words
 
 COLUMNS = (
     Column("recipe", "Recipe", "how the pair was aligned"),

@@ -50,7 +50,7 @@ def verdict_html(view: LexiconView) -> str:
         if nothing > NOTHING_POOR
         else ("warn", "check it")
         if nothing > NOTHING_WARN
-        else ("ok", "usable")
+        else ("ok", "ok")
     )
     copied, matched, spelled = map(share, others)
     return (

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from tokalign_lab.plots.theme import template
@@ -107,8 +108,8 @@ def curves_figure(
     for gap in gaps:
         figure.add_trace(gap, row=1, col=2)
     for name, dash in (("control: source tuned on the same text", "8px,4px"), (REFERENCE, "2px,5px")):
-        line = {"color": FLOOR_COLOUR, "dash": dash, "width": 2}
-        figure.add_trace(go.Scatter(name=name, mode="lines", line=line, hovertemplate=hover), row=1, col=1)
+        grey = {"color": FLOOR_COLOUR, "dash": dash, "width": 2}
+        figure.add_trace(go.Scatter(name=name, mode="lines", line=grey, hovertemplate=hover), row=1, col=1)
     for title, axis in zip(figure.layout.annotations, _AXES_OF, strict=True):
         start = figure.layout[f"xaxis{axis}"].domain[0]
         title.update(x=start, xanchor="left", font={"size": 13})  # out of the way of the buttons at the right
@@ -230,7 +231,7 @@ def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[di
     return shapes, notes
 
 
-def thinned(x: Sequence[float], y: Sequence[float], most: int = MOST_CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:
+def thinned(x: ArrayLike, y: ArrayLike, most: int = MOST_CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:
     """At most `most` points of a curve: of each stretch its lowest and its highest, so that spikes stay visible."""
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(xs) <= most:

@@ -212,11 +212,11 @@ class ComparePanel(Panel):
         if text is not None:
             numbers.append(("moved_text", share(sum(text[name] for name in MOVED))))
         pair = (self.paired or {}).get("bleu1", {}).get("target_to_source")
-        means = [score_mean(side.scores) for side in (a, b)]
+        before, after = score_mean(a.scores), score_mean(b.scores)
         if pair is not None:
             numbers.append(("difference", f"{pair.difference.mean:+.3f}"))
-        elif None not in means:
-            numbers.append(("difference", f"{means[1] - means[0]:+.3f}"))
+        elif before is not None and after is not None:
+            numbers.append(("difference", f"{after - before:+.3f}"))
         judged = "not judged yet; measure the difference under Scores" if pair is None else pair.verdict
         self.headline(
             title, f"B gives {numbers[0][1]} of the tokens another partner. BLEU-1: {escape(judged)}.", numbers

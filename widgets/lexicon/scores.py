@@ -46,11 +46,7 @@ def verdict_html(view: LexiconView) -> str:
         for origins in (RESTING_ON_NOTHING, ("identical", "role"), ("aligned", "edited"), ("pieces",))
     )
     severity, word = (
-        ("poor", "poor")
-        if nothing > NOTHING_POOR
-        else ("warn", "check it")
-        if nothing > NOTHING_WARN
-        else ("ok", "ok")
+        ("poor", "poor") if nothing > NOTHING_POOR else ("warn", "check it") if nothing > NOTHING_WARN else ("ok", "ok")
     )
     copied, matched, spelled = map(share, others)
     return (

@@ -150,7 +150,8 @@ class Samples(Box):
     def show(self, runs: Sequence[RunView]) -> None:
         """Show the samples of these runs, and the probes of the first."""
         self._runs = runs
-        steps = sorted({step for run in runs for at in (run.lost, *run.samples.values()) for step in at})
+        told = {step for run in runs for texts in run.samples.values() for step in texts}
+        steps = sorted(told.union(*(run.lost for run in runs)))
         shown(self, bool(steps))
         shown(self._bar, len(steps) > 1)
         if not steps:

@@ -58,7 +58,11 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
     marked(lab, training)
     curve = training.locator(".tl-train .js-plotly-plot").last
     expect(curve).to_be_visible(timeout=LONG_MS)
-    assert max(curve.evaluate("(f) => f.data.map((t) => (t.x ?? []).length)")) >= 12
+    lab.page.wait_for_function(
+        "() => [...document.querySelectorAll('.tl-train .js-plotly-plot')].at(-1)"
+        ".data.some((trace) => (trace.x ?? []).length >= 12)",
+        timeout=LONG_MS,
+    )
     expect(training.locator(".tl-train .tl-state").first).to_have_text("recorded")
     expect(training).to_contain_text("the model that it made is not kept")
     picture("training")

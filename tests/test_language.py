@@ -55,15 +55,6 @@ NOT_CLEAN: set[str] = {
     "tokalign_lab/record",
     "tokalign_lab/report",
     "tokalign_lab/runs",
-    "widgets/common",
-    "widgets/compare",
-    "widgets/lab",
-    "widgets/lab_panels",
-    "widgets/lab_tabs",
-    "widgets/lexicon",
-    "widgets/maps",
-    "widgets/pair",
-    "widgets/runs",
     "widgets/training",
 }
 

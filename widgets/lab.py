@@ -55,7 +55,7 @@ _open_panels: dict[tuple[str, str], Panel] = {}  # one a kind and lab folder, ov
 
 
 def runs_folder() -> Path:
-    """$TOKALIGN_RUNS, else `runs` beside the `notebooks` folder that a notebook is in or below, else `runs` here."""
+    """$TOKALIGN_RUNS, else `runs` next to the `notebooks` folder that a notebook is in or below, else `runs` here."""
     given = os.environ.get("TOKALIGN_RUNS")
     if given:
         return Path(given)
@@ -180,12 +180,12 @@ class Lab:
         """Tune the rearranged model in two stages, and watch; answers at once.
 
         The same settings find the same run again, running or done. What was cancelled or failed can be resumed in the
-        panel, or begun anew with `restart=True`.
+        panel, or begun again with `restart=True`.
 
         Parameters
         ----------
         steps : optimiser steps of both stages together
-        restart : begin anew when the run has ended
+        restart : begin again when the run has ended
         settings : fields of `tokalign_lab.adaptation.settings.AdaptSettings`
         """
         return self._opened("tune", self.panels.training(self.work.tune(steps, restart, **settings)))

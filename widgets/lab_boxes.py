@@ -115,7 +115,7 @@ def model_box(work: Chain) -> Press:
     def start() -> str:
         return f"Started: {escape(work.rearrange().name)}"
 
-    words = "The source model keeps its layers and gets a row for each target token, as the lexicon says."
+    words = "The source model keeps its layers and gets a row for each target token, as in the lexicon."
     return Press("Make the model", words, "Make the model", "tl-make-model", "Start it in a process of its own", start)
 
 

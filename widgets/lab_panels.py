@@ -147,7 +147,7 @@ class LabPanels:
         return JobPanel(run, "Rearranging the model", result, self.lab_state)
 
     def training(self, run: RunFolder) -> TrainingPanel:
-        """Make the monitor of an "adapt" run, with the floor."""
+        """Make the monitor of an "adapt" run, with the reference."""
         look = self.lab_state.looks.get("training", {})
         return TrainingPanel(run, self.work.floor(run), self.lab_state, **look)
 

@@ -1,7 +1,7 @@
 """Everything in one place: a tab for each panel, in the order of the work.
 
-A tab is made when it is first looked at, and made anew when what it shows has become another. It is made away from the
-callback, so that the page goes on answering. What a tab needs and does not have yet, it says.
+A tab is made when it is first looked at, and made again when what it shows has become another. It is made away from the
+callback, so that the page goes on answering. What a tab needs and does not have yet is named in it.
 """
 
 from __future__ import annotations

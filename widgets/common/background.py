@@ -79,7 +79,7 @@ class Latest:
 
 
 class Watcher:
-    """One daemon thread that calls each watcher at every tick until that one says it is done."""
+    """One daemon thread that calls each watcher at every tick until that one reports that it is done."""
 
     def __init__(self, tick_s: float = TICK_S) -> None:
         self._tick_s = tick_s

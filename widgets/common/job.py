@@ -147,7 +147,7 @@ class RunControls(Bar):
     def show(self, kind: str, state: str, asked: str) -> None:
         """Let be pressed what makes sense for a run of this kind that stands so; see `RunFolder.asked`."""
         running = state == "running"
-        # Only tuning keeps checkpoints: another run that is stopped begins anew, and "pause" would promise too much.
+        # Only tuning keeps checkpoints: another run that is stopped begins again, and "pause" would promise too much.
         self.pause_button.disabled = not running or bool(asked) or kind != "adapt"
         self.pause_button.description = "Pausing …" if running and asked == "paused" else "Pause"
         self.cancel_button.disabled = not (running and asked != "cancelled") and state != "queued"

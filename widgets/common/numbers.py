@@ -104,7 +104,7 @@ MEANINGS = {
     "memory": Meaning("memory", "The most that the GPU held, or what the process holds", LOWER),
     "critical": Meaning("critical", "Findings that make a model from this lexicon useless", LOWER, "0"),
     "warnings": Meaning(
-        "warnings", "Findings that cost something that tuning has to bring back", LOWER, "4 in the recorded run"
+        "warnings", "Findings with a loss that tuning has to bring back", LOWER, "4 in the recorded run"
     ),
     "passed": Meaning("passed", "Checks without a finding", HIGHER, "13 of 17 in the recorded run"),
     "concerned": Meaning("tokens concerned", "Target tokens that a warning or a critical finding is about", LOWER),
@@ -119,7 +119,7 @@ MEANINGS = {
     "difference": Meaning("BLEU-1, B minus A", "Difference of the means on held-out text", "Above 0, B is better"),
     "running": Meaning("running or waiting", "Runs that have not ended"),
     "finished": Meaning("finished", "Runs that did what they were asked for"),
-    "failed": Meaning("failed, lost or damaged", "Runs whose log says what went wrong", LOWER, "0"),
+    "failed": Meaning("failed, lost or damaged", "Runs whose log shows what went wrong", LOWER, "0"),
     "on_disk": Meaning("runs", "Runs in this folder"),
     "saved": Meaning(
         "tokens saved", "Tokens of the text that the target does not need, over the source's", HIGHER

@@ -113,7 +113,7 @@ class Panel(Part, w.VBox):
         Parameters
         ----------
         title, note : text; the note is small print behind the title
-        verdict : the sentence, as HTML; one that ends in "…" says what is being done
+        verdict : the sentence, as HTML; one that ends in "…" means that work goes on
         numbers : keys of `numbers.MEANINGS`, with their values
         """
         about = f" <small>{escape(note)}</small>" if note else ""

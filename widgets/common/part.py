@@ -69,7 +69,7 @@ class Part:
         Parameters
         ----------
         latest : what is asked for later through it replaces this
-        work : called with a function that says whether it is still wanted
+        work : called with a function that returns whether it is still wanted
         show : called with what `work` returned
         failed : called before an error is shown
         """

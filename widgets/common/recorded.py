@@ -19,7 +19,7 @@ _SHOWN = "<b>You are looking at a recorded run, not at one of yours.</b> All tab
 
 
 def mark_html(words: str) -> str:
-    """Return the mark of a recorded run: when and how it was made in view, the rest one click away; "" for no words."""
+    """Return the mark of a recorded run: when and how it was made in view, details one click away; "" for no words."""
     if not words:
         return ""
     made, _, rest = words.partition(". ")

@@ -1,7 +1,7 @@
 """What the lab is looking at: one object that all panels read, change through methods, and repaint from.
 
 Panels never call each other. A click in one becomes a change of `LabState`, and every panel that watches that trait
-repaints. Truth about work lives in run folders; this holds only the view: pair, selection, pins, search, colouring.
+repaints. Run folders hold the truth about work; this holds only the view: pair, selection, pins, search, colouring.
 With a `path` the view is kept in a small JSON file, so that a restarted kernel's first cell brings it back.
 """
 
@@ -80,7 +80,7 @@ class Query:
 
 SPACES = ("source", "target")
 COLOURINGS = ("origin", "script", "score", "margin", "hubness", "frequency", "neighbours")
-KEPT_IDS = 2000  # ids of a selection that are written to disk; the rest is a box that can be drawn again
+KEPT_IDS = 2000  # ids of a selection that are written to disk; more of them are a box that can be drawn again
 
 
 @dataclass(frozen=True)

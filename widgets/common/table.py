@@ -1,7 +1,7 @@
 """One page of a table whose rows stay in the kernel, and the buttons that turn the page.
 
 itables sends the whole frame and ipydatagrid is hardly maintained; a page of 25 rows as plain HTML needs neither. The
-kernel pages, sorts and filters; a click, Enter or space in the browser says which row was pressed.
+kernel pages, sorts and filters; a click, Enter or space in the browser reports which row was pressed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Pages(Box):
     table : shows a page
     size : rows on a page
     draw : called with the items of a page; puts them into the table
-    words : called with number of the first and last row on the page, from 1, and of all: what to say beside the buttons
+    words : called with number of the first and last row on the page, from 1, and of all: the words next to the buttons
     before, after : controls in one line with the buttons
     ends : whether there are buttons for the first and the last page too
     """

@@ -33,9 +33,9 @@ function bars(model) {
 
 function table(model) {
   const details = node("details", undefined, "tl-note");
-  details.open = model.get("told");
+  details.open = model.get("unfolded");
   details.addEventListener("toggle", () => {
-    model.set("told", details.open);
+    model.set("unfolded", details.open);
     model.save_changes();
   });
   details.append(node("summary", "The same as a table"));

@@ -30,7 +30,7 @@ class Histogram(anywidget.AnyWidget):
     bars : list of {"label": str, "n": int, "on": bool}
     name : what is counted over
     said : a sentence under the bars
-    told : whether the table is open
+    unfolded : whether the table is open
     on_bar : called with the range of the bar that is pressed, `EVERYTHING` when it was chosen already
     """
 
@@ -38,7 +38,7 @@ class Histogram(anywidget.AnyWidget):
     bars: t.List[dict[str, Any]] = t.List().tag(sync=True)
     name = t.Unicode("").tag(sync=True)
     said = t.Unicode("").tag(sync=True)
-    told = t.Bool(False).tag(sync=True)
+    unfolded = t.Bool(False).tag(sync=True)
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Histogram(anywidget.AnyWidget):
     def show(self, measure: str, everything: np.ndarray, kept: np.ndarray, chosen: Range) -> None:
         """Draw `everything[kept]` in bars over the range of `everything`; bars inside `chosen` are on.
 
-        `kept` is what all other filters leave, so that the bars beside a chosen one can still be pressed.
+        `kept` is what all other filters leave, so that the bars next to a chosen one can still be pressed.
         """
         ranges = ranges_of(measure, everything)
         values = everything[kept & np.isfinite(everything)]

@@ -1,7 +1,7 @@
 """The lexicon inspector: scores, search, filters, a paged table, why each pair is what it is, and edits by hand.
 
 The panel holds its parts together: each part is a module of its own (filters, histogram, table, why, edits, scores,
-export) that is given the lexicon's view and says what a person did; the panel turns that into the shared state.
+export) that is given the lexicon's view and reports what a person did; the panel turns that into the shared state.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LexiconPanel(Panel):
     text : `text` (list of names), and optionally `max_bytes` and `seed`, as the align run had them: for contexts and
         scores
     model : the source model, for applying edits
-    folder : where edits, exports and edited lexicons go; by default beside the lexicon, else in the runs' folder
+    folder : where edits, exports and edited lexicons go; by default next to the lexicon, else in the runs' folder
     edits : the file of the edits; by default `NAME.edits.json` in that folder where the lexicon has a path, else they
         are kept in memory
     """
@@ -221,7 +221,7 @@ class LexiconPanel(Panel):
         self._ask(0, again=True)
 
     def _ask(self, page: int, again: bool = False) -> None:
-        """Run the query; `again` explains the chosen pair anew even where it is the same one."""
+        """Run the query; `again` explains the chosen pair again even where it is the same one."""
         query, measure, chosen = self.query, self._counted.value, self._slice
 
         def work(_wanted: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -238,7 +238,7 @@ class LexiconTable(Pages):
         return np.asarray(self.items)
 
     def show_rows(self, rows: np.ndarray, query: Query, page: int = 0) -> None:
-        """Show these rows from this page on; `query` says in which order they are."""
+        """Show these rows from this page on; `query` has their order."""
         self._query = query
         self.show(rows, page)
 

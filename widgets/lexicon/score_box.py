@@ -30,7 +30,7 @@ from .view import LexiconView
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """Where a lexicon is and what it was made from: what runs need to be told.
+    """Where a lexicon is and what it was made from: what runs need to know.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ class ScoreBox(RunBox):
         return self._known.path.resolve()
 
     def _lexicon_file(self) -> str:
-        """Return the file of the lexicon as it is shown; an edited one is written beside the edits."""
+        """Return the file of the lexicon as it is shown; an edited one is written next to the edits."""
         if not self._edits.current():
             return str(self._path)
         lexicon = apply_edits(self._edits.lexicon, self._edits.current())

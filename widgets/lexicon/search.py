@@ -1,6 +1,6 @@
 """Search in the labels and raw strings of a quarter of a million rows.
 
-All words of all rows stand in one long string, one word a line and an empty line behind each row, composed (NFC) and
+All words of all rows are one long string, one word a line and an empty line behind each row, composed (NFC) and
 without case. A plain text is found by the substring search of C; a regular expression by one `finditer` whose matches
 go on to the end of their row, so that no row costs more than one step of Python.
 """
@@ -107,7 +107,7 @@ def _regex(text: str) -> Callable[[str], list[int]]:
 
 
 def one_line(pattern: str) -> str | None:
-    """Rewrite a regular expression so that it matches within one line only; None where that cannot be told."""
+    """Rewrite a regular expression so that it matches within one line only; None where that cannot be decided."""
     if _ACROSS.search(pattern) or pattern.startswith("(?"):
         return None
     result, at, in_class = [], 0, False

@@ -61,7 +61,7 @@ class MapControls(Bar):
         self.colour = self.menu(
             "Colour by", "tl-colour-by", lambda by: setattr(state, "colour_by", by),
             options=[(name, key) for key, name in WORDS.items()], value=state.colour_by,
-            tooltip="What the colour of a point says",
+            tooltip="What the colour of a point means",
         )  # fmt: skip
         self.layouts = self.menu(
             "Layout", "tl-map-layout", lambda _shared: on_layout(), value=shared,
@@ -90,7 +90,7 @@ class MapControls(Bar):
             self._state.query = replace(self._state.query, text=text)
 
     def follow_state(self) -> None:
-        """Show what the state says."""
+        """Show what the state holds."""
         with self.quiet():
             self.colour.value = self._state.colour_by
             self.search.value = self._state.query.text
@@ -128,7 +128,7 @@ class MapPointer:
         clear: Callable[[], None],
         on_axes: Callable[..., None],
     ) -> None:
-        """Follow a figure; `on_axes` is called with what its page says of the axes."""
+        """Follow a figure; `on_axes` is called with what its page reports of the axes."""
         for places, lit in ((CLOUDS, False), (SELECTED, True)):
             for place, space in zip(places, SPACES, strict=True):
                 trace = figure.data[place]
@@ -199,7 +199,7 @@ class LayoutJob(Bar):
         if not (run.path / "run.json").is_file():
             run = start("project", self._settings(method, shared, path.name), run.path)
         elif run.state != "running":
-            (run.path / "events.jsonl").unlink(missing_ok=True)  # else the time left is told from the former start
+            (run.path / "events.jsonl").unlink(missing_ok=True)  # else the time left is reckoned from the former start
             with suppress(AlreadyRunning):
                 run.start()
         self._watch(run, method, shared)

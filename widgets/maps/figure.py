@@ -72,7 +72,7 @@ def axis_ranges(windows: dict[str, Window]) -> dict[str, tuple[float, float]]:
 
 
 def cloud_marker(shades: Shades, space: str) -> dict[str, Any]:
-    """How the points of one map are drawn; the colour bar stands beside the target's."""
+    """How the points of one map are drawn; the colour bar is next to the target's."""
     bar = {"thickness": 10, "outlinewidth": 0, **(shades.bar or {})}
     return {
         "size": 5, "color": shades.codes[space].tolist(), "opacity": 0.75, "line": {"width": 0},
@@ -132,7 +132,7 @@ def lines(segments: np.ndarray, figure: go.Figure, theme: str) -> list[dict[str,
 
 
 def moved(windows: dict[str, Window], changes: dict[str, Any], linked: bool) -> dict[str, Window]:
-    """Windows after what the browser says of its axes ("xaxis.range[0]", "yaxis2.autorange", ...).
+    """Windows after what the browser reports of its axes ("xaxis.range[0]", "yaxis2.autorange", ...).
 
     Where both maps have one frame (`linked`), what moves one moves the other.
     """
@@ -163,7 +163,7 @@ def _ends(axis: str, changes: dict[str, Any], whole: tuple[float, ...]) -> tuple
     return (low, high) if high > low else None
 
 
-MOST_NAMED = 25  # highlighted tokens that are written beside their points
+MOST_NAMED = 25  # highlighted tokens that are written next to their points
 MOST_HOVERED = 2000  # highlighted tokens that have a hover text of their own; others have that of their cloud
 NOWHERE = {"x0": -1e6, "x1": -1e6, "y0": -1e6, "y1": -1e6}  # a box beyond the maps
 Ids = Mapping[str, np.ndarray]

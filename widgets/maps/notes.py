@@ -205,7 +205,7 @@ class MapNotes:
             inside, all_of = self._points.inside[space], len(self._points.vectors[space])
             drawn = len(self._points.drawn[space])
             of = f"{all_of:,} {space} tokens" + (f", {inside:,} in view" if inside < all_of else "")
-            told.append(f"{of}, {drawn:,} drawn" + (", the rest as density" if drawn < inside else ""))
+            told.append(f"{of}, {drawn:,} drawn" + (", the others as density" if drawn < inside else ""))
         words = f"{method.upper()}: {METHODS[method]}. {'; '.join(told)} (sampled, seed 0)."
         self.status.value = said(doing or words, "tl-note")
 

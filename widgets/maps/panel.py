@@ -35,7 +35,7 @@ from .notes import MapNotes, NeighbourTables, PairTable
 from .view import WHOLE, MapView, Window, marked_tokens, pairs_of, with_partners
 from .words import MapWords
 
-SETTLED_S = 0.3  # a map that has not moved for so long is drawn anew
+SETTLED_S = 0.3  # a map that has not moved for so long is drawn again
 HOW_TO = (
     "<div class='tl-note'>Draw a box or a lasso on either map: its tokens and their partners on the other map are "
     "highlighted, with lines between. Click a point for one token; double-click an empty place to clear, or, with zoom "
@@ -220,7 +220,7 @@ class MapPanel(Panel):
         self._redraw(0.0)
 
     def _redraw(self, wait_s: float) -> None:
-        """Draw what is in view anew, away from the callback; what was asked for before is dropped."""
+        """Draw what is in view again, away from the callback; what was asked for before is dropped."""
 
         def work(is_current: Callable[[], bool]) -> None:
             time.sleep(wait_s)

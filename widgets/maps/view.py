@@ -2,8 +2,8 @@
 
 A browser draws 20,000 points a map and no more with good grace, so a map shows a sample: first what must be seen (the
 pinned, the found, the worst), then half the most frequent tokens and half drawn at random (seeded), and on the source
-side before these the partners of the target tokens shown. All others are counted, not dropped: `density` says where
-they are. A closer look samples anew among the tokens inside the window.
+side before these the partners of the target tokens shown. All others are counted, not dropped: `density` tells where
+they are. A closer look samples again among the tokens inside the window.
 
 Places are whole numbers on a grid of `GRID` steps a side. A layout has no units, and short numbers keep what a box over
 20,000 points sends back to the kernel small.
@@ -51,7 +51,7 @@ class MapView:
         self.inside = {space: len(self.vectors[space]) for space in SPACES}
         self._places = {space: np.zeros((0, 2), dtype=np.int64) for space in SPACES}
         random = np.random.default_rng(seed)
-        # Ranks that never change: a closer look keeps what was drawn before where there is room for it.
+        # Ranks that never change: a closer look keeps what was drawn before where it fits.
         self._by_count = {space: _ranks(np.argsort(-v.counts, kind="stable")) for space, v in self.vectors.items()}
         self._by_chance = {space: random.permutation(len(v)) for space, v in self.vectors.items()}
 
@@ -69,7 +69,7 @@ class MapView:
             self._places[space] = np.rint((projection.xy - low) / np.maximum(high - low, 1e-12) * GRID).astype(np.int64)
 
     def sample(self, windows: Mapping[str, Window], always: Mapping[str, np.ndarray]) -> None:
-        """Choose anew which tokens are drawn: those of `always` (ids), then a sample of what is inside each window."""
+        """Choose again which tokens are drawn: those of `always` (ids), then a sample of what is inside each window."""
         chosen: dict[str, np.ndarray] = {}
         for space in ("target", "source"):
             vectors = self.vectors[space]

@@ -25,7 +25,7 @@ class AdviceBox(RunBox):
 
     Parameters
     ----------
-    settings : says for which pair and text; of an "align" run
+    settings : returns pair and text; of an "align" run
     state : shared view, for the panel of the run
     root : folder of the runs; the default one when not given
     """

@@ -64,7 +64,7 @@ def shorter_words(names: tuple[str, str], rates: Sequence[Mapping[str, float]]) 
 
 
 def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
-    """Which scripts both vocabularies hold tokens of: a table of the largest, the rest in words."""
+    """Which scripts both vocabularies hold tokens of: a table of the largest, the others in words."""
     counts = [Counter(scripts_of(vocabulary).tolist()) for vocabulary in (source, target)]
     names = sorted({*counts[0], *counts[1]} - {""}, key=lambda name: (-(counts[0][name] + counts[1][name]), name))
     letters = [name for name in names if name not in (*WITHOUT_LETTERS, "special")]

@@ -213,7 +213,7 @@ class PairPicker(Panel):
         self.headline(_TITLE, escape(words))
 
     def _show_pair(self, pair: Pair, wanted: Callable[[], bool]) -> None:
-        """Draw what is quick first; a pair chosen meanwhile stops the rest."""
+        """Draw what is quick first; a pair chosen meanwhile stops it."""
         both = self._shared(*pair)
         self._card.value = card_html(*pair, both)
         self._numbers = {

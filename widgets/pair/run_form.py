@@ -1,7 +1,7 @@
 """What an alignment is asked to do, what it will cost, and the button that starts it.
 
 The form never starts anything itself: it calls `on_run(settings)`, given by who opened the panel. Where something is
-missing the button is off, and a sentence beside it says what.
+missing the button is off, and a sentence next to it names it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ ALONE = "This panel is not attached to a Lab, so it cannot start runs; open it b
 
 
 class RunForm(Box):
-    """Starts an align run, and says what it costs; its settings are in `more`, a box of its own.
+    """Starts an align run, and shows its cost; its settings are in `more`, a box of its own.
 
     Parameters
     ----------
-    pair : says the names of source and target, and their sizes once both are loaded (else None)
+    pair : returns the names of source and target, and their sizes once both are loaded (else None)
     on_run : called with the settings; None switches the button off
     settings : values to begin with, of `DEFAULTS`
     """
@@ -154,7 +154,7 @@ def about_html(recipe: str) -> str:
 
 
 def why_not(settings: Mapping[str, Any], source: Choice, target: Choice, sizes: tuple[int, int] | None) -> str:
-    """Return the sentence that says what a run lacks; "" where nothing is missing."""
+    """Return the sentence that names what a run lacks; "" where nothing is missing."""
     if not settings["source"] or not settings["target"]:
         return "Name both a source and a target."
     if sizes is None:

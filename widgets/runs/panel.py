@@ -208,7 +208,7 @@ class RunsPanel(Panel):
         self.soon(self._show_curves)
 
     def rename(self) -> None:
-        """Call the chosen run what is written in the field beside the button."""
+        """Call the chosen run what is written in the field next to the button."""
         if self.run is not None:
             rename_run(self.run, self._rename.value)
             self.clear_error()
@@ -248,7 +248,7 @@ class RunsPanel(Panel):
         return True
 
     def _read_page(self) -> None:
-        """Read what the runs of this page have told, and show it."""
+        """Read what the runs of this page have reported, and show it."""
         with self._lock:
             self.pages.items = self._list.rows
             for row in self.pages.shown:

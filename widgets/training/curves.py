@@ -111,7 +111,7 @@ class LookBar(Bar):
         return self.control(kind, words, f"tl-curve-{name}", changed, **more)
 
     def offer_told(self, runs: Sequence[RunView]) -> None:
-        """Let those values and slices be chosen that any of the runs has told; what is chosen stays on offer."""
+        """Let those values and slices be chosen that any of the runs has reported; what is chosen stays on offer."""
         told = {name for run in runs for name in run.trained.names()} | {"loss", self.look.value}
         parts = {part for run in runs for part in run.measured.names()} | {ALL_TEXT, self.look.part}
         values = [(words, name) for name, words in VALUES.items() if name in told]
@@ -257,7 +257,7 @@ def verdict_html(view: RunView) -> str:
 
 
 def more_numbers(view: RunView) -> list[Number]:
-    """Return what else the last step of a run told."""
+    """Return what else the last step of a run reported."""
     names = ("loss", "divergence", "learning_rate", "grad_norm", "bytes_per_second", "tokens")
     found = [(name, value) for name in names if (value := _figure_of(view, name)) is not None]
     memory = view.trained.last("memory")

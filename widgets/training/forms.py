@@ -36,7 +36,7 @@ class SettingsFields(Bar):
     Parameters
     ----------
     hook : beginning of each field's CSS class
-    values : settings to begin with; the defaults of `AdaptSettings` where they say nothing
+    values : settings to begin with; the defaults of `AdaptSettings` where they name none
     """
 
     def __init__(self, hook: str, values: Mapping[str, Any] | None = None) -> None:
@@ -116,7 +116,7 @@ class AgainForm(Box):
         self.name.value = ""
 
     def start(self) -> None:
-        """Start the new run; what is wrong with a setting is said, and nothing is started then."""
+        """Start the new run; a setting that is wrong is named, and nothing is started then."""
         run = self._run
         if run is None:
             return

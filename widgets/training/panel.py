@@ -142,12 +142,12 @@ class TrainingPanel(Panel):
 
     @property
     def view(self) -> Any:
-        """What the first run has told."""
+        """What the first run has reported."""
         return self._feeds[0].view
 
     @property
     def views(self) -> list[Any]:
-        """What each run has told."""
+        """What each run has reported."""
         return [feed.view for feed in self._feeds]
 
     @property
@@ -196,7 +196,7 @@ class TrainingPanel(Panel):
         self._renew()
 
     def _renew(self) -> None:
-        """Look for the floor of the runs that are shown now, draw them, and follow them."""
+        """Look for the reference of the runs that are shown now, draw them, and follow them."""
         with self._lock:
             self._floor.look_for(self._feeds[0])
         self._offer_runs()
@@ -219,7 +219,7 @@ class TrainingPanel(Panel):
         """Read what is new and repaint what changed; returns whether anything can still come."""
         with self._lock:
             left = [feed for feed in self._feeds if feed is self._feeds[0] or (feed.run.path / "run.json").exists()]
-            if len(left) < len(self._feeds):  # a run that lay over the first was deleted
+            if len(left) < len(self._feeds):  # an overlaid run was deleted
                 self._feeds = left
                 self._draw()
             changed = [feed.place for feed in self._feeds if feed.look()]

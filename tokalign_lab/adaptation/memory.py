@@ -1,4 +1,4 @@
-"""How much memory tuning will take, told from the model's configuration before its weights are read.
+"""How much memory tuning will take, estimated from the model's configuration before its weights are read.
 
 Every term is a count of numbers times their size. Activations are those that a layer of a decoder keeps for its
 backward pass: about 16 vectors of the hidden size (inputs and results of norms, queries, keys, values, residuals) and
@@ -153,7 +153,7 @@ def tuning_memory(
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes of memory of a device: of a GPU its own, else the machine's or what the container may use of it."""
+    """Bytes of memory of a device: of a GPU its own, else the machine's, or the limit of the container."""
     if device.type == "cuda":
         import torch
 
@@ -189,7 +189,7 @@ def check_memory(
     Raises
     ------
     InputError
-        When it does not fit; the sentence says which settings would.
+        When it does not fit; the sentence names settings that do.
     """
     from tokalign_lab.adaptation.recovery.branches import SHARE
     from tokalign_lab.adaptation.trainer import computes_in_bf16

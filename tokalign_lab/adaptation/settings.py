@@ -40,7 +40,7 @@ class DistillationSettings:
     Attributes
     ----------
     weight : float
-        Of the divergence beside the next-token loss, at least 0.
+        Of the divergence, relative to the next-token loss, at least 0.
     temperature : float
         Both distributions are softened by it, above 0.
     direction : {"forward", "reverse"}
@@ -114,7 +114,7 @@ class AdaptSettings(MeasuredSettings):
         None, "Compute in bfloat16 (weights and optimiser stay float32); by default where the GPU can."
     )
     gradient_checkpointing: bool = option(
-        False, "Keep only each layer's input and compute the rest again: less memory, a third more work."
+        False, "Keep only each layer's input and recompute the activations: less memory, a third more work."
     )
     evaluate_every: int = option(
         50, "Steps between measurements of bits per byte; 0: only at the beginning and after each stage.", least=0
@@ -222,7 +222,7 @@ class AdaptSettings(MeasuredSettings):
         return {name: value for name, value in vars(self).items() if name.startswith("distillation_")}
 
     def sequences(self, processes: int = 1) -> int:
-        """How many sequences a step reads, on all processes together."""
+        """Return the number of sequences per step, on all processes together."""
         return self.batch_size * self.gradient_accumulation_steps * processes
 
 

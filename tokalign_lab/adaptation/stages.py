@@ -1,4 +1,4 @@
-"""The stages of a run: the rows of the new vocabulary first where the recipe says so, then the whole model.
+"""The stages of a run: the rows of the new vocabulary first where the recipe has that stage, then the whole model.
 
 TokAlign step 5. What stage 1 trains is found by module (input embedding and output head), not by name: upstream
 filters for "embed" in the name and so leaves LLaMA's `lm_head` frozen. Frozen weights have `requires_grad` False,

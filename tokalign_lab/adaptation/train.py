@@ -4,7 +4,7 @@ Read top to bottom, this is TokAlign's step 5: prepare the text, measure the mod
 head where the recipe has such a stage, train everything, save the step that is kept (`guard`). Each stage is a run of
 the Hugging Face trainer (`trainer`); the data go on where the stage before stopped. The run can be killed at any moment
 and resumed from its last checkpoint; on a processor the resumed losses equal the uninterrupted ones. Started by
-`accelerate launch` it works on several processes, sharded where the configuration says so (docs/scale.md). With a
+`accelerate launch` it works on several processes, sharded where the configuration sets that (docs/scale.md). With a
 teacher both stages learn from its predictions too (`teaching`).
 """
 
@@ -357,7 +357,7 @@ def _source_of(
 ) -> SourceTeacher | None:
     """Load the source as teacher; none where the default recipe does not find it.
 
-    An event says which losses are used (`losses`), and why there are none (`reason`).
+    An event names the losses in use (`losses`), and why there are none (`reason`).
 
     Raises
     ------
@@ -451,6 +451,6 @@ def _card(
 
 
 def _origin(model_name: str) -> dict[str, Any]:
-    """Read what a model's folder says of where it came from; nothing where it says nothing."""
+    """Read where a model came from, as its folder records it; nothing where there is no record."""
     path = Path(model_name) / "tokalign.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

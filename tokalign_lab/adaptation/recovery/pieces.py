@@ -1,7 +1,7 @@
 """How the student writes each of the source's tokens, and what the source predicts in these terms.
 
-The source says how likely each of its tokens is next. The student writes such a token with one or several of its own.
-So the source's prediction also says how likely each *first piece* is, and, where that piece stands, each *second*.
+The source predicts how likely each of its tokens is next. The student writes such a token with one or several of its own.
+So the source's prediction also gives the probability of each *first piece*, and after that piece of each *second*.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Pieces:
 
 
 def _written(texts: list[str], student: Vocabulary) -> list[list[int]]:
-    """Tokenize fragments as they are written within a text; an empty list where that cannot be told.
+    """Tokenize fragments as they are written within a text; an empty list where that is not certain.
 
     A character stands before each fragment, one that the tokenizer does not join with it.
     """

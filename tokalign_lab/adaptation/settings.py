@@ -78,14 +78,12 @@ class AdaptSettings(MeasuredSettings):
     learning_rate_stage1: float = option(6.4e-4, "Peak learning rate of stage 1, on a cosine schedule.", above=0)
     learning_rate_stage2: float | None = option(
         None,
-        "Peak learning rate of stage 2, on a cosine schedule; by default 1e-4 times the root of n / 128, where a step "
-        "reads n tokens.",
+        "Peak learning rate of stage 2 (cosine schedule); by default 1e-4 times the root of tokens per step / 128.",
         above=0,
     )
     learning_rate_rows: float | None = option(
         None,
-        "Peak learning rate of embeddings and head in stage 2; by default three times the default of stage 2, or "
-        "learning_rate_stage2 where that is given.",
+        "Peak rate of embeddings and head in stage 2; by default three times its default, or learning_rate_stage2.",
         above=0,
     )
     head_floor: bool = option(
@@ -138,8 +136,7 @@ class AdaptSettings(MeasuredSettings):
     )
     losses: dict[str, float] = option(
         {},
-        "A loss from the source model and its weight, as states=1: likelihood (ALM), shared, prefix, branches, states "
-        "or values. By default the recipe's, but for a run with a teacher or with documents apart.",
+        "A loss from the source model with its weight, as states=1; also likelihood, shared, prefix, branches, values.",
         least=0,
     )
     distillation_weight: float = option(1.0, "Weight of the divergence from the teacher; the next-token loss has 1.")

@@ -7,7 +7,7 @@ eos. The held-out part goes along unchanged and marked as such, so that a run on
 a run on the original is measured on.
 
 Sampling (temperature 1) writes what the teacher's distribution is; greedy writing is its most likely guess and tends
-to repeat itself. Every line says who wrote it and how. Lines are written a batch at a time under another name, and the
+to repeat itself. Every line records who wrote it and how. Lines are written in batches under another name, and the
 file is renamed when it is whole; a batch's random numbers depend on the seed and the batch's number only, so that work
 that was cut ends in the same file.
 """
@@ -104,7 +104,7 @@ def write_text(
         The file, one document a line: text, name, group, slice, split and, for what was written, its provenance.
         Work that was cut goes on if it was the same work.
     progress
-        Told the share of the documents that are written.
+        Called with the share of the documents that are written.
     interrupt
         Called between batches.
 

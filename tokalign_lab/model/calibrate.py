@@ -89,7 +89,7 @@ def calibrate(
     model
         A causal language model that reads `vocabulary`. Its head is untied unless it has a bias.
     vocabulary
-        Its tokenizer. Special tokens keep their logits: a text says nothing about them. Rows that no token has (holes
+        Its tokenizer. Special tokens keep their logits: a text does not show their use. Rows that no token has (holes
         in its ids, padding) never come in a text, so they only go down.
     documents
         Text that nothing will be measured on.

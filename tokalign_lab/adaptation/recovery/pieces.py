@@ -1,7 +1,8 @@
 """How the student writes each of the source's tokens, and what the source predicts in these terms.
 
-The source predicts how likely each of its tokens is next. The student writes such a token with one or several of its own.
-So the source's prediction also gives the probability of each *first piece*, and after that piece of each *second*.
+The source predicts how likely each of its tokens is next. The student writes such a token with one or several of its
+own. So the source's prediction also gives the probability of each *first piece*, and after that piece of each
+*second*.
 """
 
 from __future__ import annotations

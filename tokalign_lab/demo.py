@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SOURCE, TARGET, TEXT = "smollm2-135m", "sp32k", "default"
 COMPARED = ("tokalign", "anchored")
-CALIBRATE_BYTES = 100_000  # of the train text; calibration reads 10,000 tokens of it
+CALIBRATE_BYTES = 100_000  # of the train text; calibration reads 20,000 tokens of it
 # The rows that new tokens start from in the table of models: name, recipe, what counts as shared.
 _STARTS = (
     ("every row random", "random", "none"),

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 ITERATIONS = 3
 SMOOTHING = 1.0  # tokens added to both counts
-MAX_TOKENS = 10_000
+MAX_TOKENS = 20_000
 """`benchmarks/calibrate_precision.py` measures what other numbers cost in bits per byte and in time."""
 _SCORED = 1000  # states that `nats_before` and `nats_after` are taken over
 _READ_BYTES = 6_000_000  # passages are drawn from this much of a text

@@ -117,7 +117,7 @@ def test_notebooks_are_copied_and_an_edited_one_is_kept(tmp_path: Path) -> None:
     originals = {path.name: path.read_bytes() for path in (ROOT / "notebooks").glob("*.ipynb")}
     folder = tmp_path / "my" / "lessons"
     made = notebooks(folder)
-    assert len(originals) == 8
+    assert len(originals) == 9
     assert (made["copied"], made["kept"]) == (sorted(originals), [])
     assert {path.name: path.read_bytes() for path in folder.glob("*.ipynb")} == originals
 

@@ -34,7 +34,7 @@ research = pytest.mark.parametrize("path", RESEARCH, ids=name_of)
 
 
 def test_the_lessons_are_all_there() -> None:
-    assert [path.name[:2] for path in LESSONS] == ["01", "02", "03", "04", "05", "06", "07"]
+    assert [path.name[:2] for path in LESSONS] == ["01", "02", "03", "04", "05", "06", "07", "08"]
     named = {"corpus_size", "extreme_divergence", "metrics_and_first_loss", "proxy_text", "stages"}
     assert {path.stem for path in RESEARCH} == named
 

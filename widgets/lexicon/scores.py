@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from tokalign_lab.alignment.lexicon import ORIGINS
-from tokalign_lab.evaluation.finding import RESTING_ON_NOTHING
+from tokalign_lab.evaluation.finding import WITHOUT_EVIDENCE
 from tokalign_lab.evaluation.part_scores import MEASURES
 from tokalign_lab.evaluation.row_findings import NOTHING_POOR, NOTHING_WARN
 
@@ -43,7 +43,7 @@ def verdict_html(view: LexiconView) -> str:
     text = view.count.sum() or 1
     nothing, *others = (
         float(view.count[view.origin.isin(origins).to_numpy()].sum() / text)
-        for origins in (RESTING_ON_NOTHING, ("identical", "role"), ("aligned", "edited"), ("pieces",))
+        for origins in (WITHOUT_EVIDENCE, ("identical", "role"), ("aligned", "edited"), ("pieces",))
     )
     severity, word = (
         ("poor", "poor") if nothing > NOTHING_POOR else ("warn", "check it") if nothing > NOTHING_WARN else ("ok", "ok")

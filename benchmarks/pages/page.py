@@ -116,10 +116,10 @@ def write(name: str, raw: Raw, make: Callable[[Raw], Page]) -> str:
     about = raw.about
     lines = [
         f"# {page.title}",
-        "<!-- Built by `make results` from the raw data below. Do not edit. -->",
+        "<!-- Built by `make results`; do not edit. -->",
         f"**Question.** {page.question}",
         f"**Answer.** {page.answer}",
-        f"![{page.shows}](plots/{name}.svg)",
+        f"![{page.title}](plots/{name}.svg)",
         f"*{page.shows}*",
         "\n".join([_line(head), "|---" + "|---:" * (len(head) - 1) + "|", *(_line(row) for row in rows)]),
         f"**Limits.** {page.limits}{_measured(about)}",

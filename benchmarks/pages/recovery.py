@@ -85,6 +85,34 @@ def closed_gap(raw: Raw) -> tuple[int, float, float] | None:
     return tokens, wikipedia, code
 
 
+def split_words(raw: Raw) -> Page:
+    lost = {(row["text"], row["stretches"]): row["lost"] for row in raw.table("Bits per byte")}
+    texts, kinds = (list(dict.fromkeys(key[i] for key in lost)) for i in (0, 1))
+    nats = {(row["text"], row["piece"]): row for row in raw.table("Nats per split word")}
+    share = {text: lost[text, "split words"] / sum(lost[text, kind] for kind in kinds) for text in texts}
+    second = nats["Wikipedia", "second piece"]
+
+    def draw(path: Path) -> None:
+        import plots
+
+        plots.dots(path, texts, {kind: [lost[text, kind] for text in texts] for kind in kinds}, "bits per byte lost")
+
+    return Page(
+        "Where a move loses",
+        "On which words is a moved model behind its source, before any tuning?",
+        f"On words that the new tokenizer splits, which carry {percent(share['Wikipedia'], False)} of the loss on Wikipedia: the second piece costs "
+        f"{digits(second['moved'])} nats where the source expects {digits(second['expected'])}.",
+        draw,
+        "Bits per byte lost, by how both tokenizers write a stretch of text.",
+        ["text", *kinds, "second piece, nats above expected"],
+        [[text, *(lost[text, kind] for kind in kinds),
+          nats[text, "second piece"]["moved"] - nats[text, "second piece"]["expected"]]
+         for text in texts],
+        "SmolLM2-135M → sp32k, `anchored`, calibrated; one seed; about 9 kB of each text. A split word is one token of the source and several "
+        "of the new tokenizer. The default recipe learns from this: [decision 16](../decisions/0016-recovery-defaults.md).",
+    )  # fmt: skip
+
+
 def recovery_search(raw: Raw) -> Page:
     by = search_means(raw)
     budgets = list(by)
@@ -350,6 +378,7 @@ def demo(raw: Raw) -> Page:
 
 
 PAGES = {
+    "split_words": split_words,
     "recovery": recovery,
     "stages": stages,
     "extreme": extreme,

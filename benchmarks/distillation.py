@@ -41,7 +41,7 @@ from quality import SLICES, Results, passages
 
 from tokalign_lab import catalog
 from tokalign_lab.adaptation.settings import AdaptSettings
-from tokalign_lab.adaptation.teacher_text import WritingSettings, write_text
+from tokalign_lab.adaptation.teacher_text import write_text
 from tokalign_lab.adaptation.train import adapt
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.console import set_up_logging
@@ -55,6 +55,7 @@ from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.settings.kinds import WritingSettings
 
 SOURCE, TEACHER, TARGET = "smollm2-135m", "gemma-3-270m", "gemma3"
 PROMPT_TOKENS, NEW_TOKENS = 32, 96
@@ -166,7 +167,9 @@ class Bench:
         out = self.work / f"written-{seed}.jsonl"
         if not out.is_file():
             documents = math.ceil(self.tokens / (PROMPT_TOKENS + NEW_TOKENS))
-            settings = WritingSettings(documents, PROMPT_TOKENS, NEW_TOKENS, seed=seed)
+            settings = WritingSettings(
+                documents=documents, prompt_tokens=PROMPT_TOKENS, new_tokens=NEW_TOKENS, seed=seed
+            )
             teacher, vocabulary = load_model(TEACHER), catalog.load_vocabulary(TEACHER)
             # `adapt` asks for a held-out part; what is reported is measured on `passages`
             held_out = [replace(document, split="held_out") for document in self.passages]

@@ -280,7 +280,8 @@ def encoder(side: Side) -> Found:
 def writing(side: Side) -> Found:
     """Let the teacher write, greedily; texts that differ are counted."""
     from tokalign_lab import load_vocabulary
-    from tokalign_lab.adaptation.teacher_text import WritingSettings, write_text
+    from tokalign_lab.adaptation.teacher_text import write_text
+    from tokalign_lab.settings.kinds import WritingSettings
 
     model = load_model(str(side.folder / "teacher"), device=side.device)
     settings = WritingSettings(documents=16, prompt_tokens=8, new_tokens=side.size(32, 4), temperature=0)

@@ -19,8 +19,8 @@ from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.documents import read_parts, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs import kinds, process
-from tokalign_lab.runs.commands import command_of
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.kinds import command_of
 from tokalign_lab.runs.worker import RunContext
 from tokalign_lab.settings.kinds import TextSettings
 

@@ -75,7 +75,7 @@ def test_two_who_ask_for_the_same_settings_get_one_run(tmp_path: Path) -> None:
     code = """
 import sys, time
 from pathlib import Path
-from tokalign_lab.runs.find_or_start import find_or_start
+from tokalign_lab.runs.queue import find_or_start
 root = Path(sys.argv[1])
 (root / f"ready-{sys.argv[2]}").touch()
 while len(list(root.glob("ready-*"))) < 2:

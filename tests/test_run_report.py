@@ -16,9 +16,9 @@ from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.cli import app as commands
 from tokalign_lab.errors import InputError
 from tokalign_lab.report import score_rows, write_report, write_run_report
-from tokalign_lab.runs.commands import command_of
 from tokalign_lab.runs.control import start
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.kinds import command_of
 
 TEXT = "The cat sat on the <b>mat</b> and looked at the dog. 東京は大きい。\ndef add(a, b):\n    return a + b\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from tiny import WORDS, save_tiny, tiny_model, tiny_vocabulary
 from typer.testing import CliRunner
 
 from tokalign_lab.adaptation import teacher_text as module
-from tokalign_lab.adaptation.teacher_text import WritingSettings, write_text
+from tokalign_lab.adaptation.teacher_text import write_text
 from tokalign_lab.cli import app
 from tokalign_lab.documents import Document, read_documents, split_documents
 from tokalign_lab.errors import InputError
+from tokalign_lab.settings.kinds import WritingSettings
 
 VOCABULARY = tiny_vocabulary(300, bos="<s>")
 TRAIN = [Document(f"{number}. {WORDS}", f"train{number}", f"g{number}", "prose", "train") for number in range(30)]
@@ -70,7 +72,11 @@ def test_greedy_text_is_what_the_model_finds_most_likely(model, tmp_path: Path) 
 def test_samples_follow_the_whole_distribution_whatever_the_model_s_own_settings(model, tmp_path: Path) -> None:
     model.generation_config.top_k = 1  # would make every sample the greedy one
     sampled = write(model, tmp_path / "a.jsonl")
-    greedy = write(model, tmp_path / "b.jsonl", WritingSettings(20, 6, 10, temperature=0, seed=4))
+    greedy = write(
+        model,
+        tmp_path / "b.jsonl",
+        replace(SMALL, temperature=0),
+    )
     assert sum(a["text"] != b["text"] for a, b in zip(sampled[:20], greedy[:20], strict=True)) > 10
 
 
@@ -81,7 +87,7 @@ def test_a_seed_gives_the_same_text_and_leaves_other_random_numbers_alone(model,
     torch.manual_seed(0)
     assert torch.equal(after, torch.rand(1))
     assert write(model, tmp_path / "b.jsonl") == first
-    other = write(model, tmp_path / "c.jsonl", WritingSettings(20, 6, 10, seed=5))
+    other = write(model, tmp_path / "c.jsonl", replace(SMALL, seed=5))
     assert [line["text"] for line in other] != [line["text"] for line in first]
 
 

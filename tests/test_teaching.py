@@ -16,7 +16,7 @@ from tokalign_lab.adaptation import teaching, train
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, PackedBlocks
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.teacher_cache import TeacherCache
-from tokalign_lab.adaptation.teacher_text import WritingSettings, write_text
+from tokalign_lab.adaptation.teacher_text import write_text
 from tokalign_lab.adaptation.teaching import is_distilled
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.cli import app
@@ -25,6 +25,7 @@ from tokalign_lab.documents import Document, read_documents, split_documents
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.model.load import load_model
+from tokalign_lab.settings.kinds import WritingSettings
 
 SMALL: dict[str, Any] = {
     "steps": 6,

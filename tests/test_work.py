@@ -13,7 +13,6 @@ pytest.importorskip("ipywidgets")
 import ipywidgets as w
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.runs import find_or_start as module
 from tokalign_lab.runs import queue
 from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.folder import RunFolder
@@ -27,7 +26,7 @@ from tokalign_lab.widgets.lab_tabs import LabTabs
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """Runs that are made but not started: processes are tested in test_runs."""
-    monkeypatch.setattr(module, "start", lambda kind, settings, path: RunFolder.create(path, kind, settings))
+    monkeypatch.setattr(queue, "start", lambda kind, settings, path: RunFolder.create(path, kind, settings))
     monkeypatch.setattr(RunFolder, "start", lambda self, resume=False: None)
     monkeypatch.setattr(queue, "go_on", lambda root: None)
     return Chain(tmp_path, LabState(tmp_path / "lab.json"))

@@ -219,7 +219,7 @@ def _tune(
         "seed": seed,
         "evaluate_bytes": 10 * size.measure_bytes,  # all of it: the table compares like with like
     }
-    if (out / "run" / "run.json").is_file():
+    if RunFolder(out / "run").exists:
         RunFolder(out / "run").cancel()
         shutil.rmtree(out / "run")
     run = start("adapt", settings, out / "run")

@@ -142,7 +142,7 @@ def record_gallery(
 def _made(one: Recorded, work: Path, progress: Progress | None) -> float:
     """Make a run where it has not finished yet; returns the seconds it took."""
     run = RunFolder(work / one.name)
-    if not (run.path / "run.json").is_file():
+    if not run.exists:
         run = RunFolder.create(run.path, one.kind, one.settings)
         run.update(cwd=str(work.resolve()))
     elif run.info()["settings"] != one.settings:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from tokalign_lab.console import format_value
 from tokalign_lab.errors import InputError, require_extra
 from tokalign_lab.files import atomic_file
-from tokalign_lab.runs.commands import command_of
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_words
+from tokalign_lab.runs.kinds import command_of
 from tokalign_lab.runs.results import diagnosis_of, last_evaluation, scores_of
 
 if TYPE_CHECKING:

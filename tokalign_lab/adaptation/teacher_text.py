@@ -15,7 +15,6 @@ that was cut ends in the same file.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -29,45 +28,13 @@ from tokalign_lab.documents import Document, excerpts, n_bytes, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
 from tokalign_lab.progress import Progress
+from tokalign_lab.settings.kinds import WritingSettings
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _BATCH = {"cpu": 8, "cuda": 64}
-
-
-@dataclass(frozen=True)
-class WritingSettings:
-    """How the teacher writes.
-
-    Attributes
-    ----------
-    documents : int
-        How many texts.
-    prompt_tokens : int
-        Tokens of the original that each begins with.
-    new_tokens : int
-        Tokens that the teacher adds at most.
-    temperature : float
-        Of sampling; 0 writes greedily.
-    seed : int
-        Of the draw of prompts and of sampling.
-    """
-
-    documents: int
-    prompt_tokens: int = 32
-    new_tokens: int = 96
-    temperature: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense, in one sentence."""
-        for name in ("documents", "prompt_tokens", "new_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, but it must be a whole number of at least 1.")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise InputError(f"The temperature is {self.temperature}, but it must be at least 0 (0 writes greedily).")
 
 
 @dataclass(frozen=True)
@@ -123,7 +90,7 @@ def write_text(
         raise InputError(f"The teacher reads at most {limit} tokens; ask for shorter prompts or fewer new tokens.")
     prompts = _prompts(vocabulary, train, settings)
     size = _BATCH.get(model.device.type, _BATCH["cpu"])
-    about = {"teacher": vocabulary.name, **asdict(settings)}
+    about = {"teacher": vocabulary.name, **settings.to_dict()}
     work = {**about, "text": text_hash(train), "held_out": text_hash(held_out), "batch": size}
     unfinished = out.with_name(f".{out.name}.part")
     lines = _go_on(unfinished, work, size)

@@ -12,6 +12,9 @@ from tokalign_lab import console
 from tokalign_lab.cli.command import command, gallery_app, runs_app
 from tokalign_lab.cli.following import ended_badly, follow, summary
 from tokalign_lab.errors import InputError
+from tokalign_lab.runs import trash
+from tokalign_lab.runs.control import find_run, gallery_root, list_runs, rename_run, start_again
+from tokalign_lab.runs.folder import AlreadyRunning
 
 Root = Annotated[Path | None, typer.Option("--root", help="Folder of the runs.")]
 Run = Annotated[str, typer.Argument(help="A run's name or its folder.")]
@@ -25,8 +28,7 @@ def runs_list(
     ] = False,
 ) -> Any:
     """List the runs, newest first."""
-    from tokalign_lab.runs.control import list_runs
-    from tokalign_lab.runs.gallery import recorded_runs
+    from tokalign_lab.runs.gallery import recorded_runs  # brings the lexicon along, which takes a second
 
     found = recorded_runs() if recorded else list_runs(root)
     keys = ("name", "kind", "state", "pid", "created", "ended", "error")
@@ -47,9 +49,8 @@ def runs_list(
 @command(gallery_app, "list")
 def gallery_list() -> Any:
     """Say which recorded runs there are, when and how they were made, and what is not in them."""
-    from tokalign_lab.runs.commands import command_of
-    from tokalign_lab.runs.control import gallery_root
     from tokalign_lab.runs.gallery import recorded_runs, recorded_words
+    from tokalign_lab.runs.kinds import command_of
 
     rows = [
         {"name": run.name, "title": run.title, "words": recorded_words(info), "command": command_of(info)}
@@ -85,16 +86,12 @@ def gallery_record(
 @command(runs_app, "watch", failed=ended_badly)
 def runs_watch(run: Run) -> Any:
     """Follow a run until it ends; Ctrl-C stops watching, not the run."""
-    from tokalign_lab.runs.control import find_run
-
     return follow(find_run(run), detach=False)
 
 
 @command(runs_app, "cancel")
 def runs_cancel(run: Run) -> Any:
     """Stop a run; what it had reached stays in its folder."""
-    from tokalign_lab.runs.control import find_run
-
     folder = find_run(run)
     folder.cancel()
     return summary(folder)
@@ -106,9 +103,6 @@ def runs_resume(
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
 ) -> Any:
     """Go on with a run that was cancelled, failed or killed, from its last checkpoint; follow one that runs already."""
-    from tokalign_lab.runs.control import find_run
-    from tokalign_lab.runs.folder import AlreadyRunning
-
     folder = find_run(run)
     try:
         folder.resume()
@@ -120,8 +114,6 @@ def runs_resume(
 @command(runs_app, "pause")
 def runs_pause(run: Run) -> Any:
     """Stop a run when the step that runs is done and kept; `runs resume` goes on from there."""
-    from tokalign_lab.runs.control import find_run
-
     folder = find_run(run)
     folder.request_pause()
     folder.wait()
@@ -138,8 +130,6 @@ def runs_again(
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
 ) -> Any:
     """Start a new tuning run with the settings of an earlier one, some of them changed."""
-    from tokalign_lab.runs.control import find_run, start_again
-
     return follow(start_again(find_run(run), _settings(change or []), name), detach)
 
 
@@ -160,8 +150,6 @@ def _settings(given: list[str]) -> dict[str, Any]:
 @command(runs_app, "rename")
 def runs_rename(run: Run, name: Annotated[str, typer.Argument(help="What the run shall be called.")]) -> Any:
     """Give a run another name; its folder keeps its own."""
-    from tokalign_lab.runs.control import find_run, rename_run
-
     folder = find_run(run)
     rename_run(folder, name)
     return summary(folder)
@@ -170,10 +158,7 @@ def runs_rename(run: Run, name: Annotated[str, typer.Argument(help="What the run
 @command(runs_app, "delete")
 def runs_delete(run: Run) -> Any:
     """Move a run into the trash beside it; `runs restore` takes it back."""
-    from tokalign_lab.runs.control import find_run
-    from tokalign_lab.runs.trash import delete_run
-
-    return summary(delete_run(find_run(run)))
+    return summary(trash.delete_run(find_run(run)))
 
 
 @command(runs_app, "restore")
@@ -182,9 +167,7 @@ def runs_restore(
     root: Root = None,
 ) -> Any:
     """Take a run back out of the trash."""
-    from tokalign_lab.runs.trash import restore_run
-
-    return summary(restore_run(run, root))
+    return summary(trash.restore_run(run, root))
 
 
 @command(runs_app, "trash")
@@ -192,8 +175,6 @@ def runs_trash(
     empty: Annotated[bool, typer.Option("--empty", help="Remove them for good.")] = False, root: Root = None
 ) -> Any:
     """Say which runs are in the trash and how many bytes they hold."""
-    from tokalign_lab.runs.trash import deleted_runs, empty_trash, trash_bytes
-
-    names = [run.title for run in deleted_runs(root)]
-    result = {"runs": names, "bytes": empty_trash(root) if empty else trash_bytes(root)}
+    names = [run.title for run in trash.deleted_runs(root)]
+    result = {"runs": names, "bytes": trash.empty_trash(root) if empty else trash.trash_bytes(root)}
     return result, lambda: console.print_facts(result, title="Removed for good" if empty else "In the trash")

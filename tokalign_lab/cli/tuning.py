@@ -12,32 +12,28 @@ from tokalign_lab.adaptation.recipes import settings_of
 from tokalign_lab.adaptation.settings import AdaptRunSettings
 from tokalign_lab.cli.command import app, check_out, command
 from tokalign_lab.cli.following import ended_badly, follow, summary
-from tokalign_lab.settings.kinds import TextSettings
+from tokalign_lab.settings.kinds import TextSettings, WritingSettings
 
 
 @command(app, "generate")
 def generate(
     teacher: Annotated[str, typer.Argument(help="The model that writes: a folder, a name or a hub id.")],
     text: TextSettings,
+    writing: WritingSettings,
     out: Annotated[Path, typer.Option("--out", help="Where the text goes, a .jsonl file that `adapt` takes.")],
-    documents: Annotated[int, typer.Option("--documents", help="How many texts it writes.")],
-    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens of the text each begins with.")] = 32,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Tokens that it adds at most.")] = 96,
-    temperature: Annotated[float, typer.Option("--temperature", help="Of sampling; 0 writes greedily.")] = 1.0,
 ) -> Any:
-    """Let a teacher continue beginnings of a text, for sentence-level distillation; started again, it goes on."""
+    """Let a teacher continue beginnings of a text, for sentence-level distillation; started again, it continues."""
     from tokalign_lab import catalog
-    from tokalign_lab.adaptation.teacher_text import WritingSettings, write_text
+    from tokalign_lab.adaptation.teacher_text import write_text
     from tokalign_lab.documents import read_parts
     from tokalign_lab.model.load import load_model
 
-    settings = WritingSettings(documents, prompt_tokens, new_tokens, temperature, text.seed)
     check_out(out, suffix=".jsonl")
     train, held_out = read_parts(text)
     vocabulary, model = catalog.load_vocabulary(teacher), load_model(teacher)
     with console.progress_bar("generate") as progress:
-        written = write_text(model, vocabulary, train, held_out, settings, out, progress=progress)
-    result = {"text": str(out), "teacher": teacher, "documents": documents, "bytes": written, "seed": text.seed}
+        written = write_text(model, vocabulary, train, held_out, writing, out, progress=progress)
+    result = {"text": str(out), "teacher": teacher, "documents": writing.documents, "bytes": written, "seed": text.seed}
     return result, lambda: console.print_facts(result)
 
 

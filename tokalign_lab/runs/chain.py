@@ -1,7 +1,7 @@
-"""The runs from a pair to a tuned model, each of which needs the one before: align, rearrange, tune, and the floor.
+"""The runs from a pair to a tuned model, each of which needs the one before: align, rearrange, tune, and measure.
 
-A run is named by its settings, so what was asked for before is found again, running or done. Which runs are looked at
-is the business of who looks (`View`): a restarted kernel goes on with them.
+A run is named by its settings, so what was asked for before is found again, running or done. The caller (`View`) stores
+which runs are looked at, so a restarted kernel continues with them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any, Protocol
 
 from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.errors import InputError
-from tokalign_lab.runs.find_or_start import exists, find_or_start, run_of
-from tokalign_lab.runs.floor import floor_run
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.following import floor_run
 from tokalign_lab.runs.gallery import recorded_run
-from tokalign_lab.runs.queue import go_on, locked, start_after
+from tokalign_lab.runs.queue import find_or_start, go_on, locked, run_of, start_after
 
 STEPS = ("align", "rearrange", "adapt")
 NO_MODEL = (
@@ -27,7 +26,7 @@ _OF_THE_TEXT = ("text", "max_bytes", "seed")
 
 
 class View(Protocol):
-    """Which pair and which runs are looked at; the lab's state is one."""
+    """Which pair and which runs are looked at, such as the lab's state."""
 
     @property
     def source(self) -> str:
@@ -35,7 +34,7 @@ class View(Protocol):
 
     @property
     def target(self) -> str:
-        """Name of the tokenizer that it shall get."""
+        """Name of the tokenizer that it gets."""
 
     @property
     def work(self) -> Mapping[str, str]:
@@ -64,11 +63,11 @@ class Chain:
         if name is None:
             return None
         run = RunFolder(self.root / name)
-        return run if exists(run) else recorded_run(name)
+        return run if run.exists else recorded_run(name)
 
     @property
     def looks_at_recorded(self) -> bool:
-        """Whether what is looked at is a recorded run."""
+        """Whether a recorded run is looked at."""
         run = self.find("align")
         return run is not None and run.recorded
 
@@ -78,12 +77,12 @@ class Chain:
         return run if run is not None and run.state == "finished" else None
 
     def align(self, **settings: Any) -> RunFolder:
-        """Align the chosen pair; `settings` are those of an "align" run beside the pair."""
+        """Align the chosen pair; `settings` are those of an "align" run besides the pair."""
         pair = {"source": self._view.source, "target": self._view.target}
         return self._look_at("align", find_or_start("align", _given({**pair, **settings}), self.root))
 
     def align_also(self, recipe: str) -> RunFolder:
-        """Align the same pair on the same text by another recipe, beside what the lab looks at."""
+        """Align the same pair on the same text by another recipe; the lab's alignment stays."""
         settings = self._aligned().info()["settings"]
         named = {name: settings[name] for name in ("source", "target", *_OF_THE_TEXT) if name in settings}
         method = RECIPES[recipe]
@@ -118,13 +117,13 @@ class Chain:
         return self._look_at("adapt", self._after(before, "adapt", chosen, restart))
 
     def go_on(self) -> None:
-        """See to it that what waits for another run is started, after the machine was restarted too."""
+        """Start what waits for another run; needed after the machine was restarted."""
         go_on(self.root)
 
     def floor(self, tuned: RunFolder) -> RunFolder | None:
         """Return the run that measures the source model with its own tokenizer on what `tuned` holds out.
 
-        Beside a recorded run it was recorded, or there is none.
+        For a recorded run it was recorded too, or there is none.
         """
         if tuned.recorded:
             return floor_run(tuned)
@@ -145,7 +144,7 @@ class Chain:
         return {name: settings.get(name) for name in _OF_THE_TEXT}
 
     def _look_at(self, step: str, run: RunFolder) -> RunFolder:
-        """Keep this run as the one of its step; what was made from another one is not looked at any more."""
+        """Look at this run for its step, and no longer at what was made from another one."""
         work = self._view.work
         if work.get(step) != run.name:
             earlier = STEPS[: STEPS.index(step)]
@@ -157,7 +156,7 @@ class Chain:
         settings = _given(settings)
         run = run_of(kind, settings, self.root)
         with locked(self.root):
-            if not exists(run):
+            if not run.exists:
                 RunFolder.create(run.path, kind, settings)
         start_after(run, before, again=restart)
         return run

@@ -118,7 +118,7 @@ def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
         When there is none.
     """
     for path in (Path(name), runs_root(root) / name):
-        if (path / "run.json").is_file():
+        if RunFolder(path).exists:
             return RunFolder(path)
     for where in (runs_root(root), gallery_root()):
         for file in where.glob("*/run.json"):

@@ -1,17 +1,16 @@
-"""The run folder: the only truth about a job.
+"""The run folder: the only record of a job.
 
-`run.json` (written by rename) says what the job is and how it stands; `events.jsonl` (only appended) says what it
-did; `log.txt` is what the process printed. The job runs in its own process, so a closed tab or a restarted kernel
-loses nothing: open the folder again and read. States: queued, running, finished, failed, cancelled, paused, lost (it
-was running and its process is gone), damaged (its `run.json` cannot be used).
+`run.json` (replaced by rename) describes the job and its state; `events.jsonl` (append-only) holds what it reported;
+`log.txt` is what the process printed. The job runs in its own process, so a closed tab or a restarted kernel loses
+nothing. States: queued, running, finished, failed, cancelled, paused, lost (it was running and its process is gone),
+damaged (its `run.json` cannot be used).
 
-One worker at a time works on a folder: it holds the lock `.worker.lock`, which the operating system frees when the
-process ends. Who starts a run holds `.start.lock` meanwhile, so that of two who start or resume it at once the second
-gets `AlreadyRunning` and follows the first.
+One worker at a time works on a folder. It holds the lock `.worker.lock`, which the operating system frees when the
+process ends. Whoever starts a run holds `.start.lock` meanwhile, so of two who start it at once the second gets
+`AlreadyRunning` and follows the first.
 
-A run is asked to stop by the file `cancel`. Pausing is the same with another word in it: the process ends, its last
-step is in a checkpoint, and `resume` goes on. The words differ in what they promise. A pause waits for the step to end;
-a cancellation waits a few seconds only.
+The file `cancel` asks a run to stop. With "paused" in it, the process finishes the current step, saves a checkpoint and
+ends; with "cancelled" it waits a few seconds only. `resume` continues from the last checkpoint after both.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from tokalign_lab.runs.schema import DAMAGED, read_info
 ENDED = frozenset({"finished", "failed", "cancelled", "paused", "lost", DAMAGED})
 RESUMABLE = ENDED - {"finished", DAMAGED}
 LEAVE_SECONDS = 10.0
-"""How long a new worker waits for the one before it to leave, after a cancellation, say."""
+"""How long a new worker waits for the previous one to end."""
 _POLL_SECONDS = 0.1
 _TAIL_BYTES = 65_536
 
@@ -47,13 +46,7 @@ class AlreadyRunning(InputError):
 
 
 def checked_title(title: str) -> str:
-    """Return a run's name for people without the space around it.
-
-    Raises
-    ------
-    InputError
-        When it is not one line of 1 to 80 characters.
-    """
+    """Return a run's title without the space around it; `InputError` if it is not one line of 1 to 80 characters."""
     title = title.strip()
     if not 0 < len(title) <= 80 or not title.isprintable():
         raise InputError(f"A run's name is one line of 1 to 80 characters, not {title!r}.")
@@ -83,9 +76,6 @@ class RunFolder:
             When the folder already holds a run, or the settings are not plain JSON.
         """
         run = cls(path)
-        holds_one = InputError(f"{run.path} already holds a run; resume it or choose another folder.")
-        if (run.path / "run.json").exists():
-            raise holds_one
         try:
             json.dumps(settings, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -95,8 +85,8 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"The run folder {run.path} cannot be made ({error.strerror}).") from error
         with run._starting():
-            if (run.path / "run.json").exists():  # another process was quicker
-                raise holds_one
+            if run.exists:
+                raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
             run.update(
                 name=run.path.name,
                 kind=kind,
@@ -115,8 +105,13 @@ class RunFolder:
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r}, {self.state})"
 
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / "run.json").is_file()
+
     def info(self) -> dict[str, Any]:
-        """Read `run.json` as it is on disk; where it is damaged, what to show instead (see `schema.read_info`).
+        """Read `run.json`; if it is damaged, a description of that (see `schema.read_info`).
 
         Raises
         ------
@@ -141,21 +136,21 @@ class RunFolder:
 
     @property
     def state(self) -> str:
-        """How the run stands, after `reconcile`."""
+        """The state of the run, after `reconcile`."""
         return str(self.reconcile()["state"])
 
     @property
     def recorded(self) -> bool:
-        """Whether this is a recorded run (see `runs.gallery`): looked at, never worked on."""
+        """Whether the run is read-only, because it ships with the package (see `runs.gallery`)."""
         return bool(self.info().get("recorded"))
 
     def check_own(self, what: str) -> None:
-        """Raise `InputError` where the run is a recorded one, which one cannot `what`."""
+        """Raise `InputError` if the run is read-only; `what` completes the sentence."""
         if self.recorded:
             raise InputError(f"'{self.title}' is a recorded run, to be looked at and compared; one cannot {what}.")
 
     def place(self, path: Path | str) -> Path:
-        """Return the place that a path in the run's settings means: a relative one begins where the run was made."""
+        """Resolve a path of the run's settings; a relative one starts at the folder in which the run was made."""
         made_in = self.info().get("cwd")
         return Path(path) if made_in is None else Path(os.path.normpath(self.path / made_in / path))
 
@@ -165,26 +160,31 @@ class RunFolder:
         return self.path / "cancel"
 
     @property
+    def worker_lock(self) -> Path:
+        """The file whose lock the worker holds while it works."""
+        return self.path / ".worker.lock"
+
+    @property
     def asked(self) -> str:
         """How the run was asked to end: "cancelled", "paused", or "" when it was not."""
         try:
             return "paused" if self.cancel_file.read_bytes() == b"paused" else "cancelled"
         except FileNotFoundError:
             return ""
-        except OSError:  # a folder of that name, say
+        except OSError:  # a folder of that name, for example
             return "cancelled"
 
     @property
     def title(self) -> str:
-        """What people call the run: the name it was given, else the folder's."""
+        """The run's name for people: the one it was given, else the folder's."""
         try:
-            told = (self.path / "title.txt").read_text(encoding="utf-8", errors="replace").strip()
+            given = (self.path / "title.txt").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             return self.name
-        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in told[:80]) or self.name
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in given[:80]) or self.name
 
     def entitle(self, title: str) -> None:
-        """Give the run another name for people; the folder keeps its own, because other runs' settings name it.
+        """Give the run another title; the folder keeps its name, because other runs' settings refer to it.
 
         Raises
         ------
@@ -192,17 +192,15 @@ class RunFolder:
             For a title that is not one line of 1 to 80 characters.
         """
         self.check_own("rename it")
-        with atomic_file(self.path / "title.txt") as temporary:  # apart from run.json, which the worker writes
+        with atomic_file(self.path / "title.txt") as temporary:  # separate from run.json, which the worker writes
             temporary.write_text(checked_title(title), encoding="utf-8")
 
     def reconcile(self) -> dict[str, Any]:
-        """`run.json`, corrected when it says "running" and the process is gone."""
-        info = self.info()
-        if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]):
-            return info
-        info = self.info()  # the worker may have ended properly between the two looks
-        if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]):
-            return info
+        """Return `run.json`, corrected if it says "running" and the process is gone."""
+        for _ in range(2):  # the worker may have ended properly between the two reads
+            info = self.info()
+            if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]):
+                return info
         asked = self.asked
         if asked:
             self.update(state=asked, ended=now())
@@ -219,7 +217,7 @@ class RunFolder:
         AlreadyRunning
             When the run is running, or another process has started it meanwhile.
         InputError
-            When the run is to be resumed and has finished, or is a recorded one.
+            When the run is to be resumed and has finished, or is read-only.
         """
         self.check_own("start it: what it works on is not kept")
         with self._starting() as waited:
@@ -238,20 +236,17 @@ class RunFolder:
             self._start(resume, timeout)
 
     def _starting(self) -> AbstractContextManager[bool]:
-        """Hold the lock of those who start the run; yields whether another held it first."""
+        """Hold the lock of those who start the run; yields whether another process held it first."""
         return lock(self.path / ".start.lock")
-
-    @property
-    def worker_lock(self) -> Path:
-        """The file whose lock the worker holds while it works."""
-        return self.path / ".worker.lock"
 
     def _start(self, resume: bool, timeout: float) -> None:
         self.cancel_file.unlink(missing_ok=True)
         self.update(state="queued", pid=None, pid_started=None, ended=None, error=None)
+        info = self.info()
         arguments = [str(self.path.resolve()), *(["--resume"] if resume else [])]
-        launcher = process.launcher(self.info()["settings"])
-        child = process.spawn(arguments, self.path / "log.txt", self._working_folder(), launcher)
+        # Relative paths in the settings must mean the same when the run is resumed from another folder.
+        made_in = info["cwd"] if info["cwd"] and os.path.isdir(info["cwd"]) else None
+        child = process.spawn(arguments, self.path / "log.txt", made_in, process.launcher(info["settings"]))
         deadline = time.monotonic() + timeout
         while self.info()["state"] == "queued":
             if child.poll() is not None or time.monotonic() > deadline:
@@ -261,36 +256,23 @@ class RunFolder:
                 return
             time.sleep(0.02)
 
-    def _working_folder(self) -> str | None:
-        """Return where the run was made, so that relative paths in its settings mean the same when it is resumed."""
-        made_in = self.info().get("cwd")
-        return made_in if made_in and os.path.isdir(made_in) else None
-
     def resume(self) -> None:
-        """Start again from the last checkpoint (or from the beginning where there is none).
-
-        Raises
-        ------
-        AlreadyRunning
-            When the run is running, or another process has started it meanwhile.
-        InputError
-            When the run has finished, or is a recorded one.
-        """
+        """Continue from the last checkpoint, or from the beginning if there is none; raises as `start`."""
         self.check_own("resume it")
         self.start(resume=True)
 
     def request_cancel(self) -> None:
         """Ask the worker to stop, and return at once.
 
-        The worker looks at each step boundary; when it has not stopped after its grace period it interrupts
-        itself, so this is enough for a button.
+        The worker checks at each step boundary. If it has not stopped after its grace period it interrupts itself, so
+        this is enough for a button.
         """
         self._ask("cancelled")
 
     def request_pause(self) -> None:
-        """Ask the worker to stop once the step that runs is done and kept in a checkpoint, and return at once.
+        """Ask the worker to finish the current step, save a checkpoint and stop; returns at once.
 
-        However long that step takes, nothing interrupts it; a cancellation may follow.
+        Nothing interrupts that step, however long it takes; a cancellation may follow.
         """
         self._ask("paused")
 
@@ -318,34 +300,34 @@ class RunFolder:
     def wait(self, progress: Progress | None = None, timeout: float | None = None) -> str:
         """Wait until the run has ended, or `timeout` seconds; returns the state.
 
-        `progress` is told the latest share and message that the run has reported.
+        `progress` gets the latest share and message that the run has reported.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         offset = 0
         while True:
             state = self.state
             events, offset = self.events(offset)
-            told = [event for event in events if isinstance(event.get("share"), int | float)]
-            if progress is not None and told:
-                progress(told[-1]["share"], str(told[-1].get("message", "")))
+            reported = [event for event in events if isinstance(event.get("share"), int | float)]
+            if progress is not None and reported:
+                progress(reported[-1]["share"], str(reported[-1].get("message", "")))
             if state in ENDED or (deadline is not None and time.monotonic() > deadline):
                 return state
             time.sleep(_POLL_SECONDS)
 
     def emit(self, event: Event) -> None:
-        """Append one event (the worker's side)."""
+        """Append one event (called by the worker)."""
         self._log.append(event)
 
     def events(self, since: int = 0) -> tuple[list[Event], int]:
-        """Events after byte offset `since`, and the offset for the next call."""
+        """Return the events after byte offset `since`, and the offset for the next call."""
         return self._log.read(since)
 
     def curve(self, kind: str = "step") -> list[Event]:
-        """One event of `kind` per step, consistent over resumes (see `events.curve`)."""
+        """Return one event of `kind` per step, consistent over resumes (see `events.curve`)."""
         return curve(self.events()[0], kind)
 
     def log_tail(self, lines: int = 20) -> str:
-        """Return the last lines of what the process printed; only the file's end is read."""
+        """Return the last lines that the process printed; only the end of the file is read."""
         try:
             with open(self.path / "log.txt", "rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))

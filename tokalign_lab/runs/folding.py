@@ -1,14 +1,14 @@
-"""A run folder's events, folded into what a person wants to know: curves, stages, speed, time left.
+"""A run folder's events, folded into curves, stages, speed and time left.
 
-The fold goes on where it stopped, so that a look at a run of ten thousand events costs as much as the events that are
-new. Whatever is missing, torn or not a number in them becomes a gap, never an error: an old run must open.
+The fold continues where it stopped, so reading a run of ten thousand events again costs only the new ones. Whatever is
+missing, torn or not a number becomes a gap, never an error: an old run must open.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from tokalign_lab.runs.events import Event
 STAGE_WORDS = {1: "stage 1: embeddings and head", 2: "stage 2: the whole model"}
 LATE_S = 20.0  # a heartbeat comes every two seconds; after this long something is wrong
 ALL_TEXT = ""  # the name of the whole held-out text among its slices
-# What a step tells, by the name the curves have for it.
+# Fields of a step event, by the name that the curves use.
 STEP_FIELDS = {
     "loss": "loss", "next_token": "next_token", "divergence": "divergence", "learning_rate": "learning_rate",
     "grad_norm": "grad_norm", "tokens_per_second": "tokens_per_second", "bytes_per_second": "bytes_per_second",
@@ -35,7 +35,7 @@ class Rows:
         self._columns: dict[str, list[float]] = {}
 
     def put(self, step: int, values: dict[str, float]) -> None:
-        """Add a row; one that is not after the last takes back what came after it."""
+        """Add a row; one that is not after the last removes the rows from its step on."""
         self.cut(step - 1)
         for name in values.keys() - self._columns.keys():
             self._columns[name] = [math.nan] * len(self.steps)
@@ -66,7 +66,7 @@ class Rows:
 
 @dataclass
 class Stage:
-    """A stage that has begun: what it is, its first and last step as planned, and the seconds worked before it."""
+    """A stage that has begun: its name, first and last step as planned, and the seconds worked before it."""
 
     name: str
     start: int
@@ -80,15 +80,17 @@ class RunView:
 
     Attributes
     ----------
-    name : what people call it
-    trained, measured : what each step told, and each look at held-out text (bits a byte, by slice)
+    name : its title
+    trained, measured : what each step reported, and each measurement of held-out text (bits per byte, by slice)
     samples : prompt to step to its continuation
-    floors : bits a byte of the source model with its own tokenizer, by slice
-    answered : share of the probes that each look at held-out text found answered, 0 to 1
-    lost : step to the prompts of the probes that the look at that step found not answered
-    control : the source model tuned on the same text, where there is such a run
+    floors : bits per byte of the source model with its own tokenizer, by slice
+    answered : share of the probes answered at each measurement, 0 to 1
+    lost : step to the prompts of the probes not answered at the measurement of that step
+    control : the view of the run that tuned the source model on the same text; None without one
     kept : why a step before the last one is kept; empty where the last one is
-    seconds : worked so far; time in which no sign of life came for `LATE_S` does not count
+    progress : events that report progress before and between steps; the last one counts
+    seconds : worked so far, without gaps of more than `LATE_S` between two events
+    last_sign : time of the last event, seconds since 1970
     """
 
     name: str = ""
@@ -102,20 +104,27 @@ class RunView:
     lost: dict[int, tuple[str, ...]] = field(default_factory=dict)
     control: RunView | None = None
     kept: str = ""
-    message: str = ""
+    progress: list[Event] = field(default_factory=list)
     device: str = ""
     seconds: float = 0.0
-    last_sign: float | None = None  # seconds since 1970
+    last_sign: float | None = None
 
     @property
     def steps(self) -> list[int]:
-        """Steps that have been told of."""
+        """Steps that have been reported."""
         return self.trained.steps
 
     @property
+    def message(self) -> str:
+        """The last message of progress; "" before the first."""
+        return str(self.progress[-1].get("message") or "") if self.progress else ""
+
+    @property
     def share(self) -> float:
-        """Done, 0 to 1."""
-        return min(1.0, self.steps[-1] / self.total_steps) if self.steps and self.total_steps else 0.0
+        """Done, 0 to 1: by steps, before the first step by the last report of progress."""
+        if self.steps and self.total_steps:
+            return min(1.0, self.steps[-1] / self.total_steps)
+        return number(self.progress[-1].get("share")) if self.progress else 0.0
 
     @property
     def seconds_left(self) -> float | None:
@@ -155,13 +164,13 @@ class RunView:
                 take(self, event)
 
     def x(self, axis: str) -> np.ndarray:
-        """Where the steps stand on an axis ("step", "tokens" or "minutes"), float64 (n,)."""
+        """Return the positions of the steps on an axis ("step", "tokens" or "minutes"), float64 (n,)."""
         if axis == "step":
             return np.asarray(self.steps, dtype=np.float64)
         return self.trained.column("seconds") / 60 if axis == "minutes" else self.trained.column("tokens")
 
     def x_of(self, axis: str, steps: Sequence[float]) -> np.ndarray:
-        """Where any steps stand on an axis, between and, for tokens, beyond those that were told of."""
+        """Return the positions of any steps on an axis, between and, for tokens, beyond the reported ones."""
         wanted = np.asarray(steps, dtype=np.float64)
         if axis == "step":
             return wanted
@@ -210,10 +219,6 @@ def _take_evaluation(view: RunView, event: Event) -> None:
             view.lost[step] = tuple(str(prompt) for prompt in lost) if isinstance(lost, list) else ()
 
 
-def _take_kept(view: RunView, event: Event) -> None:
-    view.kept = str(event.get("reason", ""))
-
-
 def _take_sample(view: RunView, event: Event) -> None:
     step = _step_of(event)
     if step is not None:
@@ -231,31 +236,24 @@ def _take_resumed(view: RunView, event: Event) -> None:
     """Forget what was done after the checkpoint: it is done again."""
     step = _step_of(event)
     if step is not None:
-        view.trained.cut(step)
-        view.measured.cut(step)
-        view.answered.cut(step)
-        told: list[dict[int, Any]] = [view.lost, *view.samples.values()]
-        for by_step in told:
+        for rows in (view.trained, view.measured, view.answered):
+            rows.cut(step)
+        tables: list[dict[int, Any]] = [view.lost, *view.samples.values()]
+        for by_step in tables:
             for later in [at for at in by_step if at > step]:
                 del by_step[later]
 
 
-def _take_device(view: RunView, event: Event) -> None:
-    view.device = str(event.get("device", ""))
-
-
-def _take_progress(view: RunView, event: Event) -> None:
-    view.message = str(event.get("message", ""))
-
-
-_TAKERS = {
+_TAKERS: dict[str, Callable[[RunView, Event], None]] = {
     "step": _take_step, "evaluation": _take_evaluation, "sample": _take_sample, "stage": _take_stage,
-    "resumed": _take_resumed, "device": _take_device, "progress": _take_progress, "kept": _take_kept,
+    "resumed": _take_resumed, "progress": lambda view, event: view.progress.append(event),
+    "device": lambda view, event: setattr(view, "device", str(event.get("device", ""))),
+    "kept": lambda view, event: setattr(view, "kept", str(event.get("reason", ""))),
 }  # fmt: skip
 
 
 def bits_by_part(event: Event) -> dict[str, float]:
-    """Bits a byte that an evaluation tells: of the whole text under `ALL_TEXT`, and of each slice under its name."""
+    """Return the bits per byte of an evaluation: of the whole text under `ALL_TEXT`, of each slice under its name."""
     by_slice = event.get("by_slice")
     parts = {str(name): number(bits) for name, bits in by_slice.items()} if isinstance(by_slice, dict) else {}
     return parts | {ALL_TEXT: number(event.get("bits_per_byte"))}
@@ -270,7 +268,7 @@ def view_of(
     ----------
     total_steps : steps the run was asked for
     floor : bits per byte of the source model with its own tokenizer on the same text
-    name : what people call it
+    name : its title
     """
     view = RunView(name, total_steps, floors={} if floor is None else {ALL_TEXT: floor})
     view.add(events)

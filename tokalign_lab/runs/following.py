@@ -1,4 +1,4 @@
-"""Following a run: reading on in its folder from where the last look ended."""
+"""Following a run: reading its folder from where the last call stopped."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.errors import InputError
+from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import ENDED, RunFolder
-from tokalign_lab.runs.folding import RunView, number
+from tokalign_lab.runs.folding import ALL_TEXT, RunView, bits_by_part, number
+from tokalign_lab.runs.results import last_evaluation, made_by
+from tokalign_lab.settings.kinds import MeasuredTextSettings, text_of
 
 DEFAULT_STEPS = AdaptSettings().steps
 
@@ -22,7 +26,7 @@ class Follower:
 
     Attributes
     ----------
-    info : its `run.json` at the last look
+    info : its `run.json` when it was last read
     """
 
     def __init__(self, run: RunFolder | Path | str) -> None:
@@ -38,44 +42,8 @@ class Follower:
         return events, again
 
 
-class RunProgress(Follower):
-    """How far a run is.
-
-    Attributes
-    ----------
-    told : the progress events of this start, of which the last counts
-    """
-
-    def __init__(self, run: RunFolder | Path | str) -> None:
-        super().__init__(run)
-        self.told: list[Event] = []
-
-    def look(self) -> bool:
-        """Read what is new; returns whether the run has ended.
-
-        Raises
-        ------
-        InputError
-            When the folder holds no run (any more).
-        """
-        self.info = self.run.reconcile()
-        events, again = self.new_events()
-        self.told = [*([] if again else self.told), *(event for event in events if "share" in event)]
-        return self.info["state"] in ENDED
-
-    @property
-    def share(self) -> float:
-        """Done, 0 to 1."""
-        return float(self.told[-1]["share"]) if self.told else 0.0
-
-    @property
-    def message(self) -> str:
-        """What it said last; "" before the first word."""
-        return str(self.told[-1].get("message") or "") if self.told else ""
-
-
 class RunFeed(Follower):
-    """A run that is followed: its folder, and the view of it that grows.
+    """A run that is followed, and the view of it that grows.
 
     Parameters
     ----------
@@ -91,11 +59,16 @@ class RunFeed(Follower):
 
     @property
     def key(self) -> str:
-        """Tells this run from all others."""
+        """Identifies the run among all others."""
         return str(self.run.path.resolve())
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run had ended when it was last read."""
+        return self.info["state"] in ENDED
+
     def look(self) -> bool:
-        """Read what is new; returns whether any of it is more than a sign of life.
+        """Read what is new; returns whether any of it is more than a heartbeat.
 
         Raises
         ------
@@ -116,3 +89,78 @@ class RunFeed(Follower):
         """Read the folder from its beginning."""
         self._offset, self.view = 0, RunView(floors=self.view.floors)
         self.look()
+
+
+class Floor:
+    """Bits per byte of the source model (reference) for the run that is shown; may still be being measured.
+
+    Parameters
+    ----------
+    given : the figure, or a "measure" run that finds it; None to look for one next to the run
+    first : the run it was given for; a run of another text has another reference
+    """
+
+    def __init__(self, given: float | RunFolder | None, first: RunFeed) -> None:
+        self.given = given
+        self._text = measured_text(first.info)
+        self._run: RunFolder | None = None
+        self._found: dict[str, float] = {}
+        self._control: RunFeed | None = None
+
+    def look_for(self, feed: RunFeed) -> None:
+        """Decide where the reference of this run comes from: what was given for its text, else a run next to it."""
+        given = self.given if measured_text(feed.info) == self._text else None
+        self._found = {ALL_TEXT: float(given)} if isinstance(given, (int, float)) else {}
+        self._run = floor_run(feed.run) if given is None else given if isinstance(given, RunFolder) else None
+        control = control_run(feed.run)
+        self._control = None if control is None else RunFeed(control)
+
+    def tell(self, feed: RunFeed) -> bool:
+        """Put the reference, by slice, into the run's view; returns whether that is new."""
+        if not self._found and self._run is not None:
+            try:
+                measured = last_evaluation(self._run)
+            except InputError:  # the run was deleted
+                measured = None
+            self._found = {part: bits for part, bits in bits_by_part(measured or {}).items() if bits == bits}
+        new = feed.view.floors != self._found
+        feed.view.floors = self._found
+        if self._control is not None and (self._control.look() or feed.view.control is None):
+            feed.view.control, new = self._control.view, True
+        return new
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it is not known yet and can still come."""
+        return self._run is not None and not self._found and self._run.state not in ENDED
+
+
+def measured_text(info: dict[str, Any]) -> tuple[str, ...]:
+    """Return what identifies the held-out text of a run."""
+    return tuple(str(value) for value in text_of(info["settings"], MeasuredTextSettings).values())
+
+
+def floor_run(run: RunFolder) -> RunFolder | None:
+    """Find the "measure" run in the same folder that measured a tuning run's source model on the same text."""
+    return _of_the_source(run, "measure")
+
+
+def control_run(run: RunFolder) -> RunFolder | None:
+    """Find the "adapt" run in the same folder that tuned the source model, with its own tokenizer, on the same text."""
+    return _of_the_source(run, "adapt")
+
+
+def _of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
+    """Find the run of this kind on the source model and the same text.
+
+    The source model is the one that the model's "rearrange" run was given; a model from elsewhere has none.
+    """
+    before = made_by(run)
+    if before is None:
+        return None
+    source, text = before.info()["settings"].get("model"), measured_text(run.info())
+    for other in list_runs(run.path.resolve().parent):
+        info = other.info()
+        if info["kind"] == kind and info["settings"].get("model") == source and measured_text(info) == text:
+            return other
+    return None

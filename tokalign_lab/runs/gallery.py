@@ -1,9 +1,8 @@
-"""The gallery: recorded runs that ship with the package, so that every panel has something true to show at once.
+"""The gallery: recorded runs that ship with the package, so that every panel has real figures to show at once.
 
-A recorded run is a run folder like any other, made by `tokalign-lab gallery record` from real runs; its `run.json` says
-so under "recorded". It lies in the package and not among the user's runs, is read and never written, and keeps what
-people look at: events, scores, the lexicon, the places of tokens on both maps, the diagnosis. What it does not keep it
-says (its "left_out"). Titles begin with "Recorded: ", folders with "recorded-".
+A recorded run is an ordinary run folder in the package, written by `tokalign-lab gallery record`. The entry "recorded"
+in its `run.json` makes it read-only and names the command and the machine that made it, and what was left out of it.
+Titles begin with "Recorded: ", folders with "recorded-".
 """
 
 from __future__ import annotations
@@ -14,28 +13,25 @@ from tokalign_lab.runs.control import gallery_root, list_runs
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import align_run_of, made_by
 
-PACKAGES = ("tokalign-lab", "torch", "transformers")
+_ORDER = ("align", "rearrange", "measure", "adapt")
+_PACKAGES = ("tokalign-lab", "torch", "transformers")
 
 
 def recorded_runs() -> list[RunFolder]:
     """Every recorded run of the package, in the order of the work: align, rearrange, measure, tune, longest first."""
-    order = ("align", "rearrange", "measure", "adapt")
-
-    def place(run: RunFolder) -> tuple[int, int, str]:
-        info = run.info()
-        return order.index(info["kind"]), -info["settings"].get("steps", 0), info["created"]
-
-    return sorted(list_runs(gallery_root()), key=place)
+    runs = [(run, run.info()) for run in list_runs(gallery_root())]
+    runs.sort(key=lambda one: (_ORDER.index(one[1]["kind"]), -one[1]["settings"].get("steps", 0), one[1]["created"]))
+    return [run for run, _ in runs]
 
 
 def recorded_run(name: str) -> RunFolder | None:
     """Return the recorded run whose folder has this name, None where there is none."""
     run = RunFolder(gallery_root() / name)
-    return run if name and (run.path / "run.json").is_file() else None
+    return run if name and run.exists else None
 
 
 def recorded_chains() -> list[dict[str, RunFolder]]:
-    """Whole ways from a pair to a tuned model: for each recorded tuning the runs it rests on, by kind."""
+    """For each recorded tuning the runs from a pair to its tuned model, by kind."""
     chains = []
     for run in recorded_runs():
         before = made_by(run) if run.info()["kind"] == "adapt" else None
@@ -46,24 +42,13 @@ def recorded_chains() -> list[dict[str, RunFolder]]:
 
 
 def recorded_words(info: dict[str, Any]) -> str:
-    """Say of a recorded run that it is one: when, how and where it was made, and what is not in it.
-
-    Parameters
-    ----------
-    info
-        What `RunFolder.info` returns.
-
-    Returns
-    -------
-    str
-        Sentences; empty for a run that is not recorded.
-    """
-    told = info.get("recorded")
-    if not told:
+    """Describe a recorded run in sentences, from what `RunFolder.info` returns; "" for a run that is not recorded."""
+    recorded = info.get("recorded")
+    if not recorded:
         return ""
-    versions = ", ".join(f"{name} {info['versions'][name]}" for name in PACKAGES if name in info["versions"])
+    versions = ", ".join(f"{name} {info['versions'][name]}" for name in _PACKAGES if name in info["versions"])
     return (
-        f"Recorded run, not one of yours: made on {info['created'][:10]} by `{told['command']}` on "
-        f"{told['machine']}, with {versions}. It can be looked at and compared, not changed or resumed. "
-        f"Not in it: {told['left_out']}."
+        f"Recorded run, not one of yours: made on {info['created'][:10]} by `{recorded['command']}` on "
+        f"{recorded['machine']}, with {versions}. It can be looked at and compared, not changed or resumed. "
+        f"Not in it: {recorded['left_out']}."
     )

@@ -1,10 +1,11 @@
-"""What a run can do: for each kind its settings class, and a function that does the work in the run's folder.
+"""The kinds of runs: for each its settings class, the function that does its work, and the command that repeats it.
 
 The functions import what they need when they are called, so that a worker reports itself before torch is loaded.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,10 +29,18 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """A kind of run: the class of its settings, and what does its work."""
+    """A kind of run.
+
+    Attributes
+    ----------
+    settings : the class of its settings
+    work : does its work in the run's folder
+    result : the option that the command of that name takes for its result; empty where there is no such command
+    """
 
     settings: type[Settings]
     work: Callable[[Any, RunContext], None]
+    result: tuple[str, ...] = ()
 
 
 def align_kind(settings: AlignSettings, context: RunContext) -> None:
@@ -117,9 +126,9 @@ def advise_kind(settings: AdviseSettings, context: RunContext) -> None:
 
 KINDS: dict[str, Kind] = {
     "advise": Kind(AdviseSettings, advise_kind),
-    "align": Kind(AlignSettings, align_kind),
-    "rearrange": Kind(RearrangeSettings, rearrange_kind),
-    "adapt": Kind(AdaptRunSettings, adapt_kind),
+    "align": Kind(AlignSettings, align_kind, ("--out", "lexicon.parquet")),
+    "rearrange": Kind(RearrangeSettings, rearrange_kind, ("--out", "model")),
+    "adapt": Kind(AdaptRunSettings, adapt_kind, ("--run", "runs/again")),
     "project": Kind(ProjectSettings, project_kind),
     "measure": Kind(MeasureSettings, measure_kind),
     "score": Kind(PartScoreSettings, score_kind),
@@ -142,3 +151,18 @@ def kind_of(name: str) -> Kind:
     if name not in KINDS:
         raise InputError(f"There is no kind of run named {name!r}; the kinds are {', '.join(sorted(KINDS))}.")
     return KINDS[name]
+
+
+def command_of(info: Mapping[str, Any]) -> str:
+    """Return the shell command that repeats a run, from what `RunFolder.info` returns.
+
+    For a kind without a command it is a line of Python that starts such a run.
+    """
+    kind, settings = info["kind"], dict(info["settings"])
+    found = kind_of(kind)
+    if not found.result:
+        return f"python -c {shlex.quote(f'from tokalign_lab.runs.control import start; start({kind!r}, {settings!r})')}"
+    given = [one for one in found.settings.options() if one.name in settings and one.name != "out"]
+    given.sort(key=lambda one: bool(one.flag))  # arguments first
+    words = [word for one in given for word in one.words(settings[one.name])]
+    return shlex.join(["tokalign-lab", kind, *words, *found.result])

@@ -1,23 +1,27 @@
-"""Runs that wait for another run, and the process that starts them.
+"""Runs that are found by their settings, runs that wait for another run, and the process that starts those.
 
-A run that needs what another makes is "queued" and names that one in its `run.json` ("after"). A process of its own
-looks at the folder of runs, starts each as soon as the one before it has finished, and ends when none waits: whether
-the kernel or the shell that asked still lives does not matter. What is started is decided under a lock of the
-operating system, which dies with its process, so that two pages or two processes start a run once.
+A run of given settings has its own folder, so that what was done once is found again. A run that needs what another
+one makes is "queued" and names it in its `run.json` ("after"). A separate process watches the folder of runs, starts
+each run when the one before it has finished, and ends when none waits; the kernel or shell that asked may be gone.
+A lock of the operating system, which ends with its process, makes sure that a run is started once.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.files import hash_of
 from tokalign_lab.locks import Busy, lock
 from tokalign_lab.provenance import now
+from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.folder import ENDED, AlreadyRunning, RunFolder
 
 _LOOK_SECONDS = 0.5
@@ -33,11 +37,29 @@ def locked(root: Path) -> Iterator[None]:
         yield
 
 
-def start_after(run: RunFolder, before: RunFolder, again: bool = False) -> None:
-    """Queue a run that has not started: it starts when `before`, of the same folder, has finished.
+def run_of(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
+    """Return the run of these settings, whether it exists or not."""
+    key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:10]
+    return RunFolder(runs_root(root) / f"{kind}-{key}")
 
-    Where `before` ends otherwise, the run fails with a sentence that says so. A run that has started is left alone,
-    but for one that has ended, when it shall begin `again`.
+
+def find_or_start(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
+    """Return the run of these settings, started unless it is running or finished; two processes start it once."""
+    run = run_of(kind, settings, root)
+    with locked(run.path.parent):
+        if not run.exists:
+            return start(kind, settings, run.path)
+        if run.state not in ("running", "finished"):
+            with suppress(AlreadyRunning):
+                run.start()
+    return run
+
+
+def start_after(run: RunFolder, before: RunFolder, again: bool = False) -> None:
+    """Queue a run that has not started: it starts when `before`, in the same folder, has finished.
+
+    If `before` ends in another way, the run fails with a sentence. A run that has started is left alone, unless it has
+    ended and is to begin `again`.
     """
     root = run.path.resolve().parent
     with locked(root):
@@ -52,7 +74,7 @@ def start_after(run: RunFolder, before: RunFolder, again: bool = False) -> None:
 
 
 def go_on(root: Path) -> None:
-    """See to it that what waits in this folder is started, after the machine was restarted too."""
+    """Start the process that starts what waits in this folder; needed after the machine was restarted."""
     if any(_waits(run) for run in _runs(root)):
         _spawned[:] = [process for process in _spawned if process.poll() is None]
         command = [sys.executable, "-m", "tokalign_lab.runs.queue", str(root.resolve())]
@@ -63,7 +85,7 @@ def go_on(root: Path) -> None:
 
 
 def start_ready(root: Path) -> bool:
-    """Start what can start, and end what never can; returns whether any run still waits. Under `locked` only."""
+    """Start what can start, fail what never can; returns whether any run still waits. Call it under `locked` only."""
     waiting = False
     for run in _runs(root):
         try:
@@ -87,7 +109,7 @@ def _start(run: RunFolder) -> None:
         run.start()
     except AlreadyRunning:  # a person resumed it meanwhile
         return
-    except InputError as error:  # its settings cannot be started; nobody waits here to be told
+    except InputError as error:  # its settings cannot be started; nobody waits here for the error
         run.update(state="failed", ended=now(), error=str(error))
 
 
@@ -117,7 +139,7 @@ def _why_never(before: RunFolder) -> str:
 
 
 def main(root: Path) -> None:
-    """Start what waits in a folder until nothing does; ends at once where another process sees to it."""
+    """Start what waits in a folder until nothing does; ends at once if another process does that already."""
     with ExitStack() as mine:
         try:
             mine.enter_context(lock(root / ".queue.watcher", wait=0))
@@ -126,7 +148,7 @@ def main(root: Path) -> None:
         while root.is_dir():
             with locked(root):
                 if not start_ready(root):
-                    mine.close()  # under the other lock: who queues a run now starts another of us
+                    mine.close()  # under the other lock: whoever queues a run now starts another process
                     return
             time.sleep(_LOOK_SECONDS)
 

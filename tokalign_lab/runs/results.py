@@ -41,15 +41,14 @@ def lexicon_path(run: RunFolder) -> Path | None:
 def made_by(run: RunFolder) -> RunFolder | None:
     """Return the run that made the model which a run tuned; None where no run did (or it is gone)."""
     before = RunFolder(run.place(run.info()["settings"].get("model") or "").parent)
-    return before if (before.path / "run.json").is_file() else None
+    return before if before.exists else None
 
 
 def align_run_of(run: RunFolder) -> RunFolder | None:
     """Return the align run whose lexicon a run made or rests on; None where it is not the lexicon of a run."""
     file = lexicon_path(run)
-    if file is None or not (file.parent.parent / "run.json").is_file():
-        return None
-    return RunFolder(file.parent.parent)
+    first = None if file is None else RunFolder(file.parent.parent)
+    return first if first is not None and first.exists else None
 
 
 def diagnosis_of(run: RunFolder) -> Diagnosis | None:

@@ -50,9 +50,9 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def required(help: str, *, flag: str = "", path: bool = False) -> Any:
-    """Declare a setting that has to be given; on the command line it is an argument where it has no `flag`."""
-    return option(MISSING, help, flag=flag, path=path)
+def required(help: str, **how: Any) -> Any:
+    """Declare a setting that must be given, as `option`; on the command line it is an argument if it has no `flag`."""
+    return option(MISSING, help, **how)
 
 
 @dataclass(frozen=True)

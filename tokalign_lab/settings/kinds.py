@@ -130,6 +130,18 @@ class ExportSettings(Settings):
     )
 
 
+class WritingSettings(Settings):
+    """How a teacher writes text that a model is tuned on."""
+
+    subject = "Writing"
+
+    documents: int = required("How many texts it writes.", flag="--documents", least=1)
+    prompt_tokens: int = option(32, "Tokens of the original text that each begins with.", least=1)
+    new_tokens: int = option(96, "Tokens that it adds at most.", least=1)
+    temperature: float = option(1.0, "Temperature of sampling; 0 writes greedily.", least=0)
+    seed: int = option(0, "Seed of everything that is drawn.", least=0)
+
+
 class BitsSettings(TextSettings):
     """Measure a model with its own tokenizer on held-out text."""
 

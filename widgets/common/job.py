@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as w
 
 from tokalign_lab.runs.folder import ENDED, RESUMABLE, RunFolder
-from tokalign_lab.runs.following import RunProgress
+from tokalign_lab.runs.following import RunFeed
 
 from .panel import Panel
 from .part import Bar, Box, bar, html, shown, state_html
@@ -31,7 +31,7 @@ class JobPanel(Panel):
         self, run: RunFolder | Path | str, title: str, result: str = "", state: LabState | None = None
     ) -> None:
         super().__init__(title, "tl-job", state)
-        self._progress = RunProgress(run)
+        self._progress = RunFeed(run)
         self.run = self._progress.run
         self._title, self._result = title, result
         self._line = html()
@@ -57,12 +57,13 @@ class JobPanel(Panel):
 
     def _look(self) -> bool:
         """Show how the run stands; returns whether it goes on."""
-        ended, info = self._progress.look(), self._progress.info
+        self._progress.look()
+        ended, info, view = self._progress.ended, self._progress.info, self._progress.view
         state = info["state"]
         told = {"finished": self._result, "failed": info["error"], "lost": info["error"]}
-        message = told.get(state, self._progress.message or "starting in its own process")
+        message = told.get(state, view.message or "starting in its own process")
         self._line.value = state_html(state, more=str(message or ""), recorded=bool(info.get("recorded")))
-        self._bar.value = 1.0 if state == "finished" else self._progress.share
+        self._bar.value = 1.0 if state == "finished" else view.share
         self._cancel.disabled = ended
         shown(self._bar, not ended)
         shown(self._cancel, not ended)

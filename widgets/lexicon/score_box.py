@@ -18,8 +18,8 @@ from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.files import hash_of, write_json
 from tokalign_lab.runs.control import runs_root
-from tokalign_lab.runs.find_or_start import find_or_start
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.queue import find_or_start
 
 from ..common.job import RunBox
 from ..common.part import bar, html, shown

@@ -22,7 +22,7 @@ from tokalign_lab.projection import METHODS, cache_path, is_known
 from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import AlreadyRunning, RunFolder
-from tokalign_lab.runs.following import RunProgress
+from tokalign_lab.runs.following import RunFeed
 from tokalign_lab.runs.words import duration
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
@@ -196,7 +196,7 @@ class LayoutJob(Bar):
         """Start the job that makes a layout, or find it running, and follow it."""
         path = self._path(method, shared)
         run = _run_of(method, path)
-        if not (run.path / "run.json").is_file():
+        if not run.exists:
             run = start("project", self._settings(method, shared, path.name), run.path)
         elif run.state != "running":
             (run.path / "events.jsonl").unlink(missing_ok=True)  # else the time left is reckoned from the former start
@@ -207,7 +207,7 @@ class LayoutJob(Bar):
     def find(self, method: str, shared: bool) -> None:
         """Follow the job that makes a layout where a former kernel has left one running."""
         run = _run_of(method, self._path(method, shared))
-        if (run.path / "run.json").is_file() and run.state == "running":
+        if run.exists and run.state == "running":
             self._watch(run, method, shared)
 
     def _settings(self, method: str, shared: bool, key: str) -> dict[str, Any]:
@@ -222,19 +222,19 @@ class LayoutJob(Bar):
     def _watch(self, run: RunFolder, method: str, shared: bool) -> None:
         """Tell how a run stands until it has ended."""
         self.stop()
-        self._run, progress = run, RunProgress(run)
+        self._run, progress = run, RunFeed(run)
         self.follow(_name(run), lambda: self._told(progress, method, shared))
 
-    def _told(self, progress: RunProgress, method: str, shared: bool) -> bool:
+    def _told(self, progress: RunFeed, method: str, shared: bool) -> bool:
         """Show how the run stands; returns whether it goes on."""
         try:
-            ended = progress.look()
+            progress.look()
         except InputError:
             self._end()
             raise
-        if not ended:
-            self._bar.value = progress.share
-            words = job_words(progress.told, time.time())
+        if not progress.ended:
+            self._bar.value = progress.view.share
+            words = job_words(progress.view.progress, time.time())
             self._line.value = said(f"Arranging by {method.upper()}, in a process of its own: {words}")
             shown(self, True)
             return True

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tokalign_lab.runs.find_or_start import find_or_start
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.queue import find_or_start
 
 from ..common.job import RunBox
 from ..common.numbers import Number, cards, meanings, share

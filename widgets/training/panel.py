@@ -22,10 +22,9 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.plots.curves import MOST_RUNS, Look, curves_figure, fitting_smoothing, update_curves
 from tokalign_lab.plots.theme import CONFIG, template
 from tokalign_lab.runs.control import list_runs
-from tokalign_lab.runs.floor import Floor, measured_text
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.folding import ALL_TEXT
-from tokalign_lab.runs.following import RunFeed
+from tokalign_lab.runs.following import Floor, RunFeed, measured_text
 from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.words import status_words
 

@@ -1,4 +1,4 @@
-"""The whole pipeline on the packaged model, start to end, into one table and one report.
+"""The whole pipeline on the packaged model, written into one table and one report.
 
 SmolLM2-135M-Instruct (49,152 byte-level tokens) gets a 32,000-token SentencePiece vocabulary: align by each recipe,
 score the lexicons, rearrange, measure bits per byte with two references (the source model with its own tokenizer, and
@@ -13,9 +13,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokalign_lab import pipeline
 from tokalign_lab.alignment.recipes import Alignment, align
@@ -52,8 +52,7 @@ _STARTS = (
 )
 
 
-@dataclass(frozen=True)
-class DemoSize:
+class DemoSize(NamedTuple):
     """How much the demo works with.
 
     Attributes
@@ -84,9 +83,9 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress | 
 
     Parameters
     ----------
-    out : Path
+    out
         Folder for all of it; what an earlier demo left there is replaced.
-    fast : bool
+    fast
         A few minutes on two cores instead of under twenty, with rougher figures.
     seed : int
         Of everything that is drawn.
@@ -153,7 +152,7 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress | 
         "lexicons": lexicon_rows,
         "models": model_rows,
         "seconds": {**clock.seconds, "all": sum(clock.seconds.values())},
-        "settings": {**asdict(size), "seed": seed, "text_hash": pair.source_corpus.text_hash, "fast": fast},
+        "settings": {**size._asdict(), "seed": seed, "text_hash": pair.source_corpus.text_hash, "fast": fast},
     }
     result["report"] = str(write_report(out, result, alignments["anchored"], source, target))
     write_json(out / "results.json", result)
@@ -162,16 +161,17 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress | 
 
 def _lexicon_row(recipe: str, scores: dict[str, Any]) -> dict[str, Any]:
     of_lexicon, hidden = scores["lexicon"], scores["held_out"]
-    found = ("identical", "role", "aligned")
+
+    def covered(by: str) -> float:
+        return sum(of_lexicon[by].get(origin, 0.0) for origin in ("identical", "role", "aligned"))
+
+    directions = ("target_to_source", "source_to_target")
+    measured = [(name, direction) for name in ("bleu1", "sentence_score") for direction in directions]
     return {
         "recipe": recipe,
-        "coverage": sum(of_lexicon["coverage_types"].get(origin, 0.0) for origin in found),
-        "coverage_of_text": sum(of_lexicon["coverage_text"].get(origin, 0.0) for origin in found),
-        **{
-            f"{name}_{direction}": of_lexicon[name][direction]
-            for name in ("bleu1", "sentence_score")
-            for direction in ("target_to_source", "source_to_target")
-        },
+        "coverage": covered("coverage_types"),
+        "coverage_of_text": covered("coverage_text"),
+        **{f"{name}_{direction}": of_lexicon[name][direction] for name, direction in measured},
         "held_out_p_at_1": hidden["p_at_1"],
         "held_out_tokens": hidden["n"],
     }
@@ -210,19 +210,13 @@ def _tune(
     rows = [{**asdict(document), "split": split} for split, documents in parts for document in documents]
     with atomic_file(text) as temporary:
         write_jsonl(rows, temporary)
-    settings = {
-        "model": str((out / "rearranged").resolve()),
-        "text": [str(text.resolve())],
-        "steps": size.steps,
-        "batch_size": size.batch_size,
-        "sequence_length": size.sequence_length,
-        "seed": seed,
-        "evaluate_bytes": 10 * size.measure_bytes,  # all of it: the table compares like with like
-    }
+    sizes = {name: getattr(size, name) for name in ("steps", "batch_size", "sequence_length")}
+    files = {"model": str((out / "rearranged").resolve()), "text": [str(text.resolve())]}
+    whole = 10 * size.measure_bytes  # all rows of the table are measured on the same text
     if RunFolder(out / "run").exists:
         RunFolder(out / "run").cancel()
         shutil.rmtree(out / "run")
-    run = start("adapt", settings, out / "run")
+    run = start("adapt", {**files, **sizes, "seed": seed, "evaluate_bytes": whole}, out / "run")
     try:
         run.wait(progress)
     except KeyboardInterrupt:
@@ -250,7 +244,7 @@ def _model_row(name: str, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Clock:
-    """Times the stages and tells the whole's progress, whose shares are fixed: a bar that moves, not a promise."""
+    """Times the stages and reports progress; the shares are fixed, so they are no estimate of the time left."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}

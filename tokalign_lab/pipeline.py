@@ -1,7 +1,7 @@
 """The pipeline, written once: read, split, tokenize, align, score, rearrange, calibrate, measure, tune.
 
-Runs, the command line, the demo and the recording call these functions; each takes the settings object of its stage.
-What is heavy is imported when it is needed, so that bad input is refused before torch is loaded.
+Runs, the command line, the demo and the recording call these functions; each takes the settings of its stage. What
+imports torch is imported in the function, so that bad input is refused before that.
 """
 
 from __future__ import annotations
@@ -12,10 +12,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokalign_lab.catalog import load_vocabulary
+import numpy as np
+
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.recipes import Alignment, align
+from tokalign_lab.alignment.registry import RECIPES, check_recipe
+from tokalign_lab.catalog import load_vocabulary, model_folder
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.device import pick_device
 from tokalign_lab.documents import Document, check_sources, excerpts, read_documents, read_parts
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation import part_scores
+from tokalign_lab.evaluation.breakdown import breakdown, twins_by_group
+from tokalign_lab.evaluation.held_out import HeldOutPrecision, held_out_precision
+from tokalign_lab.evaluation.lexicon_scores import LexiconScores, score_lexicon
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.settings.kinds import (
     AdviseSettings,
@@ -29,6 +39,8 @@ from tokalign_lab.settings.kinds import (
     TextSettings,
     TrainTokenizerSettings,
 )
+from tokalign_lab.vectors.formats import load_vectors
+from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary, overlap
 
 if TYPE_CHECKING:
@@ -36,14 +48,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tokalign_lab.adaptation.settings import AdaptRunSettings
-    from tokalign_lab.alignment.lexicon import Lexicon
-    from tokalign_lab.alignment.recipes import Alignment
     from tokalign_lab.evaluation.advice import Advice
     from tokalign_lab.evaluation.bits_per_byte import BitsPerByte
-    from tokalign_lab.evaluation.held_out import HeldOutPrecision
-    from tokalign_lab.evaluation.lexicon_scores import LexiconScores
-    from tokalign_lab.evaluation.part_scores import PartScores
-    from tokalign_lab.vectors.token_vectors import TokenVectors
 
 
 class PairText:
@@ -88,8 +94,6 @@ class PairText:
         InputError
             If a file holds no vectors of its side's tokenizer.
         """
-        from tokalign_lab.vectors.formats import load_vectors
-
         if settings.vectors and self._vectors is None:
             source, target = settings.vectors
             self._vectors = load_vectors(Path(source), self.source), load_vectors(Path(target), self.target)
@@ -110,7 +114,6 @@ def advise(settings: AdviseSettings, progress: Progress | None = None) -> Advice
         If the model, the tokenizer or the text cannot be used, or the model and the new head do not fit in the memory
         that is free.
     """
-    from tokalign_lab.device import pick_device
     from tokalign_lab.evaluation.advice import Sizes, count_text
     from tokalign_lab.evaluation.advice import advise as judge
     from tokalign_lab.evaluation.step_time import time_step
@@ -205,8 +208,6 @@ def check_align(settings: AlignSettings) -> None:
     InputError
         For an unknown recipe or overlap, or when the recipe needs a model or a donor and none is named.
     """
-    from tokalign_lab.alignment.registry import RECIPES, check_recipe
-
     method = check_recipe(settings.recipe, settings.model, settings.donor, settings.one_to_one, settings.overlap)
     for name in ("vectors", "cluster"):
         if getattr(settings, name) and method.trains != "glove":
@@ -233,9 +234,6 @@ def align_text(text: PairText, settings: AlignSettings, progress: Progress | Non
     InputError
         As `check_align`, or when the text, the model or the donor cannot be used.
     """
-    from tokalign_lab.alignment.recipes import align
-    from tokalign_lab.alignment.registry import RECIPES
-
     check_align(settings)
     method = RECIPES[settings.recipe]
     pair = text.train_pair(part(progress, 0.0, 0.2))
@@ -270,8 +268,6 @@ def score_alignment(
         "overlap", "seconds", "lexicon" (scores on the held-out part) and "held_out" (P@1 of hidden shared tokens). The
         last two are missing where the text is too small, "held_out" also where the recipe compares no vectors.
     """
-    from tokalign_lab.evaluation.lexicon_scores import score_lexicon
-
     shared = overlap(text.source, text.target)
     values: dict[str, Any] = {
         "overlap": {"raw": shared.raw_share, "bytes": shared.bytes_share},
@@ -306,9 +302,6 @@ def find_hidden(
     InputError
         For a recipe that compares no vectors, or too little text.
     """
-    from tokalign_lab.alignment.registry import RECIPES
-    from tokalign_lab.evaluation.held_out import held_out_precision
-
     pair = text.train_pair(part(progress, 0.0, 0.3))
     reads = recipe in RECIPES and RECIPES[recipe].needs_model
     loaded = text.model(model if reads else None)
@@ -323,8 +316,6 @@ def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
     InputError
         If there is no lexicon, or a vocabulary is no longer the one that was aligned.
     """
-    from tokalign_lab.alignment.lexicon import Lexicon
-
     lexicon = Lexicon.load(Path(path))
     source, target = (load_vocabulary(lexicon.provenance[side]["name"]) for side in ("source", "target"))
     lexicon.check(source, target)
@@ -346,9 +337,6 @@ def score(
     InputError
         If the lexicon, the text or the encoder cannot be used, or P@1 is asked of a recipe without vectors.
     """
-    from tokalign_lab.evaluation.breakdown import breakdown, twins_by_group
-    from tokalign_lab.evaluation.lexicon_scores import score_lexicon
-
     lexicon, source, target = open_lexicon(settings.lexicon)
     text = PairText(source, target, settings)
     held_out, seed = text.held_out_pair(), settings.seed
@@ -374,7 +362,7 @@ def _find_again(
     return find_hidden(text, made["recipe"], made["seed"], settings.model, progress)
 
 
-def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -> PartScores:
+def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -> part_scores.PartScores:
     """Score a lexicon, and parts of it, on the held-out part of a text.
 
     Raises
@@ -382,11 +370,6 @@ def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -
     InputError
         If the lexicon, the text, the encoder or the file of parts cannot be used.
     """
-    import numpy as np
-
-    from tokalign_lab.alignment.lexicon import Lexicon
-    from tokalign_lab.evaluation.part_scores import score_parts as score_each
-
     parts = _read_parts(settings.parts)
     before = None if settings.before is None else Lexicon.load(Path(settings.before))
     lexicon, source, target = open_lexicon(settings.lexicon)
@@ -396,7 +379,7 @@ def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -
     if settings.twins:
         with suppress(InputError):  # a recipe without vectors, or too little text, has no P@1 and still has scores
             found = _find_again(lexicon, text, settings, part(progress, 0.05, 0.4)).hidden
-    return score_each(
+    return part_scores.score_parts(
         lexicon,
         held_out,
         {"all": None, **{name: np.array(ids, np.int64) for name, ids in parts.items()}},
@@ -421,7 +404,6 @@ def rearrange(settings: RearrangeSettings, out: Path, progress: Progress | None 
     InputError
         If the lexicon is of another pair, or the choices do not go together.
     """
-    from tokalign_lab.alignment.lexicon import Lexicon
     from tokalign_lab.model.to_folder import check_choices, rearrange_to_folder
 
     lexicon = Lexicon.load(Path(settings.lexicon))
@@ -453,7 +435,6 @@ def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPer
     InputError
         If the model or the text cannot be used.
     """
-    from tokalign_lab.device import pick_device
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
     from tokalign_lab.model.load import load_model
 
@@ -480,8 +461,6 @@ def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
     InputError
         If one is not there, the teacher has another tokenizer, or tuning does not fit in memory.
     """
-    from tokalign_lab.catalog import model_folder
-
     if settings.trackers:
         from tokalign_lab.adaptation.trackers import check_trackers
 
@@ -495,8 +474,6 @@ def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
         model_folder(settings.teacher)
         check_same_tokenizer(load_vocabulary(settings.teacher), vocabulary)
     if settings.device is not None or here:
-        from tokalign_lab.device import pick_device
-
         device = pick_device(settings.device)
     if here:
         from tokalign_lab.adaptation.memory import check_memory

@@ -1,10 +1,10 @@
-"""Recording the gallery: real runs of the default pair, packed into the few files that panels show.
+"""Record the gallery: real runs of the default pair, packed into small run folders that ship with the package.
 
-SmolLM2-135M-Instruct gets the 32,000-token SentencePiece vocabulary: the pair is aligned by our recipe and, to compare
-with, by spelling alone; the model is rearranged by our lexicon and tuned three times: in two stages and in one, to
-compare them, and for as many steps as TokAlign++ takes. The runs are made as anyone would make them, each in a process
-of its own; then what people look at is copied out of them, vectors become places on two maps, and all of it is written
-at once. What is left out is said in each run (`runs.gallery`).
+SmolLM2-135M-Instruct gets the 32,000-token SentencePiece vocabulary. The pair is aligned by our recipe and, to compare,
+by spelling alone. The model is rearranged by our lexicon and tuned three times: in two stages and in one, to compare
+them, and for as many steps as TokAlign++ takes. Each run has its own process, as a user's run does. Then what panels
+show is copied, the token vectors become two maps, and all of it is written at once. Each run lists what was left out
+(see `runs.gallery` and docs/decisions/0012-recorded-runs-are-run-folders.md).
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from tokalign_lab.files import atomic_folder, check_replaceable, holds_only, wri
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.projection import METHODS, share_a_space, ship
 from tokalign_lab.runs.control import check_finished
-from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_words
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -46,16 +45,16 @@ LEFT_OUT = {
     "adapt": "the model, its checkpoints, the text",
 }
 _TEXT = {"text": ["default"], "max_bytes": 6_000_000, "seed": 0}  # as much as `make demo` takes
-MEASURED_BYTES = 6_000  # of held-out text: a measurement may not take longer than the tuning beside it
-ALIVE_S = 10  # between two signs of life that are kept
+MEASURED_BYTES = 6_000  # of held-out text: a measurement may not take longer than the tuning itself
+ALIVE_S = 10  # seconds between two heartbeats that are kept
+_KEPT_EVENTS = ("device", "stage", "step", "evaluation", "sample", "scores", "ended")
+_WHILE_RUNNING = {"share", "message", "seconds_left"}
 _ROUNDED = {"margin", "candidate_scores", "weights", "mean_weight", "output_weights", "output_mean_weight"}
 _KEPT_BITS = 11  # of the 23 of a float32's fraction: an error of at most 1 in 4,000
-_WHILE_RUNNING = {"share", "message", "seconds_left"}
-_KEPT_EVENTS = ("device", "stage", "step", "evaluation", "sample", "scores", "ended")
 
 
 class Recorded(NamedTuple):
-    """A run of the gallery: its folder's name, what people call it, its kind and its settings."""
+    """A run of the gallery: its folder's name, its title, its kind and its settings."""
 
     name: str
     title: str
@@ -64,7 +63,7 @@ class Recorded(NamedTuple):
 
 
 def plan(steps: int, long: int) -> list[Recorded]:
-    """Return the runs in the order in which they are made; paths in their settings are from the folder they lie in.
+    """Return the runs in the order in which they are made; paths in their settings start at the gallery's folder.
 
     Parameters
     ----------
@@ -74,28 +73,27 @@ def plan(steps: int, long: int) -> list[Recorded]:
         Optimiser steps of the long one.
     """
 
-    def tuning(n: int) -> dict[str, Any]:
+    def tuning(n: int, **more: Any) -> dict[str, Any]:
         return {
             "recipe": "papers", "model": "recorded-rearrange-anchored/model", **_TEXT, "steps": n, "batch_size": 4,
-            "sequence_length": 64,
-            "evaluate_every": max(12, n // 8), "evaluate_bytes": MEASURED_BYTES, "save_every": n,
+            "sequence_length": 64, "evaluate_every": max(12, n // 8), "evaluate_bytes": MEASURED_BYTES,
+            "save_every": n, **more,
         }  # fmt: skip
 
     pair = {"source": SOURCE, "target": TARGET, **_TEXT}
-    lexicon = "recorded-align-anchored/alignment/lexicon.parquet"
-    floor = {"model": SOURCE, **_TEXT, "evaluate_bytes": MEASURED_BYTES}
+    rows = {"model": SOURCE, "lexicon": "recorded-align-anchored/alignment/lexicon.parquet"}
+    reference = {"model": SOURCE, **_TEXT, "evaluate_bytes": MEASURED_BYTES}
     return [
-        Recorded("recorded-align-anchored", "Recorded: aligned by anchored", "align", {**pair, "recipe": "anchored"}),
-        Recorded(
-            "recorded-rearrange-anchored", "Recorded: rearranged", "rearrange", {"model": SOURCE, "lexicon": lexicon}
-        ),
-        Recorded("recorded-adapt-two-stages", "Recorded: tuned in two stages", "adapt", tuning(steps)),
-        Recorded(
-            "recorded-adapt-one-stage", "Recorded: tuned in one stage", "adapt", {**tuning(steps), "stage1_share": 0.0}
-        ),
-        Recorded("recorded-adapt-long", f"Recorded: tuned in two stages, {long:,} steps", "adapt", tuning(long)),
-        Recorded("recorded-measure-source", "Recorded: the source model, the floor", "measure", floor),
-        Recorded("recorded-align-pieces", "Recorded: aligned by pieces", "align", {**pair, "recipe": "pieces"}),
+        Recorded(f"recorded-{name}", f"Recorded: {title}", kind, settings)
+        for name, title, kind, settings in (
+            ("align-anchored", "aligned by anchored", "align", {**pair, "recipe": "anchored"}),
+            ("rearrange-anchored", "rearranged", "rearrange", rows),
+            ("adapt-two-stages", "tuned in two stages", "adapt", tuning(steps)),
+            ("adapt-one-stage", "tuned in one stage", "adapt", tuning(steps, stage1_share=0.0)),
+            ("adapt-long", f"tuned in two stages, {long:,} steps", "adapt", tuning(long)),
+            ("measure-source", "the source model (reference)", "measure", reference),
+            ("align-pieces", "aligned by pieces", "align", {**pair, "recipe": "pieces"}),
+        )
     ]
 
 
@@ -109,12 +107,12 @@ def record_gallery(
     out
         Folder of the gallery; replaced when the new one is complete.
     work
-        Folder for the runs themselves, about 2 GB. Those that have finished there are found again, so that recording
-        goes on where it was stopped.
+        Folder for the runs themselves, about 2 GB. Finished runs in it are used again, so that an interrupted
+        recording continues.
     steps, long
         As for `plan`.
     progress
-        Told how far it is.
+        Called with the share that is done.
 
     Returns
     -------
@@ -140,7 +138,7 @@ def record_gallery(
 
 
 def _made(one: Recorded, work: Path, progress: Progress | None) -> float:
-    """Make a run where it has not finished yet; returns the seconds it took."""
+    """Make a run unless it has finished already; returns the seconds it took."""
     run = RunFolder(work / one.name)
     if not run.exists:
         run = RunFolder.create(run.path, one.kind, one.settings)
@@ -151,27 +149,16 @@ def _made(one: Recorded, work: Path, progress: Progress | None) -> float:
         run.start(resume=run.state != "queued")
         run.wait(progress)
         check_finished(run)
-    lines = [event["time"] for event in run.events()[0]]
-    return round(lines[-1] - lines[0], 1) if lines else 0.0
+    times = [event["time"] for event in run.events()[0]]
+    return round(times[-1] - times[0], 1) if times else 0.0
 
 
 def pack_gallery(
     out: Path, work: Path, planned: Sequence[Recorded], command: str, progress: Progress | None = None
 ) -> None:
-    """Copy out of finished runs what panels show, and mark it as recorded.
+    """Copy what panels show out of the finished runs in `work`, and mark it as recorded by `command`.
 
-    Parameters
-    ----------
-    out
-        Folder of the gallery; it appears whole or not at all.
-    work
-        Where the runs are.
-    planned
-        Which, and what they are called.
-    command
-        The command that made them.
-    progress
-        Told how far it is.
+    `out`, the gallery's folder, appears whole or not at all.
     """
     recorded = {"command": command, "machine": machine_words()}
     with atomic_folder(out, _is_gallery) as folder:
@@ -180,8 +167,8 @@ def pack_gallery(
                 progress(number / len(planned), f"packing {one.name}")
             run, packed = RunFolder(work / one.name), folder / one.name
             packed.mkdir()
-            told = {**recorded, "left_out": LEFT_OUT[one.kind]}
-            info = {**run.info(), "pid": None, "pid_started": None, "cwd": "..", "recorded": told}
+            mark = {**recorded, "left_out": LEFT_OUT[one.kind]}
+            info = {**run.info(), "pid": None, "pid_started": None, "cwd": "..", "recorded": mark}
             write_json(packed / "run.json", info)
             (packed / "title.txt").write_text(one.title, encoding="utf-8")
             _pack_events(run, packed)
@@ -196,16 +183,15 @@ def _is_gallery(folder: Path) -> bool:
 
 
 def machine_words() -> str:
-    """Say what this machine is, and how busy, because that decides what the speeds in a run mean."""
-    device = describe_device()
+    """Describe this machine and its load, which decide what the speeds in a run mean."""
     memory = psutil.virtual_memory().total / 2**30
-    cores = f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {device}"
+    cores = f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {describe_device()}"
     return f"{cores}, a load of {os.getloadavg()[2]:.1f} on them" if hasattr(os, "getloadavg") else cores
 
 
 def _pack_events(run: RunFolder, packed: Path) -> None:
-    """Keep what was measured, without what counts while a run goes on, and one heartbeat in `ALIVE_S`."""
-    kept: list[Event] = []
+    """Keep what was measured, without what matters only while a run goes on, and a heartbeat every `ALIVE_S`."""
+    kept: list[dict[str, Any]] = []
     for event in run.events()[0]:
         alive = event.get("kind") == "heartbeat" and (not kept or event["time"] - kept[-1]["time"] > ALIVE_S)
         if alive or event.get("kind") in _KEPT_EVENTS:
@@ -230,10 +216,10 @@ def _pack_alignment(run: RunFolder, packed: Path, words: str) -> None:
     if vectors is not None and share_a_space(*vectors):
         for method in METHODS:
             ship(packed.parent / "layouts", vectors, method)
-    save_small(lexicon, vectors, packed / "alignment")
+    _save_small(lexicon, vectors, packed / "alignment")
 
 
-def save_small(lexicon: Lexicon, vectors: tuple[TokenVectors, TokenVectors] | None, folder: Path) -> None:
+def _save_small(lexicon: Lexicon, vectors: tuple[TokenVectors, TokenVectors] | None, folder: Path) -> None:
     """Save an alignment without its vectors, and round the weights and scores of which people read three digits."""
     table = lexicon.table
     for name in _ROUNDED & set(table):

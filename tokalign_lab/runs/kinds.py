@@ -1,6 +1,6 @@
 """The kinds of runs: for each its settings class, the function that does its work, and the command that repeats it.
 
-The functions import what they need when they are called, so that a worker reports itself before torch is loaded.
+The worker imports this module after it has reported itself.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tokalign_lab import pipeline
 from tokalign_lab.adaptation.settings import AdaptRunSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
@@ -45,8 +46,6 @@ class Kind(NamedTuple):
 
 def align_kind(settings: AlignSettings, context: RunContext) -> None:
     """Align two tokenizers on a text; writes `alignment/` and `scores.json`."""
-    from tokalign_lab import pipeline
-
     pipeline.check_align(settings)
     text = pipeline.read_pair(settings)
     done = pipeline.align_text(text, settings, part(context.progress, 0.0, 0.7))
@@ -60,14 +59,11 @@ def align_kind(settings: AlignSettings, context: RunContext) -> None:
 
 def rearrange_kind(settings: RearrangeSettings, context: RunContext) -> None:
     """Give a model the lexicon's target vocabulary; writes a model folder, `model/` unless `out` names another."""
-    from tokalign_lab import pipeline
-
     pipeline.rearrange(settings, Path(settings.out or context.folder.path / "model"), context.progress)
 
 
 def adapt_kind(settings: AdaptRunSettings, context: RunContext) -> None:
     """Tune a model in two stages; writes checkpoints and `model/`."""
-    from tokalign_lab import pipeline
     from tokalign_lab.adaptation.train import adapt
 
     pipeline.check_tune(settings)
@@ -100,8 +96,6 @@ def measure_kind(settings: MeasureSettings, context: RunContext) -> None:
 
     The source model's figure is the reference that tuning is compared with.
     """
-    from tokalign_lab import pipeline
-
     found = pipeline.measure(settings, context.progress)
     figures = {"bits_per_byte": found.bits_per_byte, "by_slice": found.by_slice, "bytes": found.bytes}
     context.emit({"kind": "evaluation", "step": 0, **figures})
@@ -109,8 +103,6 @@ def measure_kind(settings: MeasureSettings, context: RunContext) -> None:
 
 def score_kind(settings: PartScoreSettings, context: RunContext) -> None:
     """Score a lexicon, and parts of it, on the text that its align run held out; writes `scores.json`."""
-    from tokalign_lab import pipeline
-
     scores = pipeline.score_parts(settings, context.progress)
     write_json(context.folder.path / "scores.json", scores.to_dict())
     context.progress(1.0, "scored")

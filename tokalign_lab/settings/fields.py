@@ -1,6 +1,6 @@
-"""How a settings class names its options: type, default, help text and bounds, once each.
+"""Settings classes: type, default, help text and bounds of each option, named once.
 
-A settings class is a frozen dataclass whose fields are made by `option` and `required`. The command line makes its
+A settings class is a frozen dataclass whose fields are made by `option` and `required`. The command line derives its
 options from them, `run.json` holds them as plain JSON, and `from_dict` refuses a wrong name, type or value in one
 sentence.
 """
@@ -33,15 +33,15 @@ def option(
     Parameters
     ----------
     default
-        Its value when it is not given; a dict or list is copied for each object.
+        Its value when it is not given; a dict is copied for each object.
     help
-        What it means, one sentence, for `--help`, forms and documentation.
+        One sentence for `--help`, forms and documentation.
     least, most, above, below
-        Bounds, inclusive and exclusive; of a dict, of each of its values.
+        Bounds, inclusive and exclusive; of a dict, bounds of each value.
     flag
-        Its spelling on the command line, where that is not `--name-with-hyphens`.
+        Its spelling on the command line, if that is not `--name-with-hyphens`.
     path
-        Whether the value may be a path, which a run's process has to find from any folder.
+        Whether the value may be a path, which a run's process must find from any folder.
     """
     bounds = {"least": least, "most": most, "above": above, "below": below}
     metadata = {"help": help, "bounds": bounds, "flag": flag, "path": path}
@@ -57,26 +57,17 @@ def required(help: str, **how: Any) -> Any:
 
 @dataclass(frozen=True)
 class Option:
-    """One setting as others need to know it.
+    """One setting.
 
     Attributes
     ----------
-    name : str
-        Of the field.
-    kind : type
-        The type of a value: int, float, bool, str, tuple (of str) or dict (of str to float).
-    optional : bool
-        Whether it may be None.
-    default
-        None where it has to be given, see `required`.
-    required : bool
-        Whether it has to be given.
-    help : str
-        As for `option`.
-    flag : str
-        Its spelling on the command line, "--on/--off" for a bool; "" for an argument.
-    path : bool
-        As for `option`.
+    name : of the field
+    kind : type of a value: int, float, bool, str, tuple (of str) or dict (of str to float)
+    optional : whether it may be None
+    default : None if it must be given
+    required : whether it must be given
+    help, path : as for `option`
+    flag : its spelling on the command line, "--on/--off" for a bool; "" for an argument
     """
 
     name: str
@@ -89,7 +80,7 @@ class Option:
     path: bool
 
     def words(self, value: Any) -> list[str]:
-        """Write a value as on the command line; an empty text stands for none of something that there is by default."""
+        """Write a value as on the command line; "" means none where the default is not none."""
         if not self.flag:
             return [str(value)]
         if self.kind is bool:
@@ -135,12 +126,11 @@ class Settings:
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             kind, optional = _kind(hints[field.name])
             default = field.default if field.default_factory is MISSING else field.default_factory()
-            must = default is MISSING
+            must, about = default is MISSING, field.metadata
             name = field.name.replace("_", "-")
-            plain = "" if must else f"--{name}/--no-{name}" if kind is bool else f"--{name}"
-            flag = field.metadata["flag"] or plain
-            shared = {name: field.metadata[name] for name in ("help", "path")}
-            found.append(Option(field.name, kind, optional, None if must else default, must, flag=flag, **shared))
+            flag = about["flag"] or ("" if must else f"--{name}/--no-{name}" if kind is bool else f"--{name}")
+            given = None if must else default
+            found.append(Option(field.name, kind, optional, given, must, about["help"], flag, about["path"]))
         return found
 
     @classmethod
@@ -216,16 +206,12 @@ def _check_bounds(name: str, value: Any, bounds: Mapping[str, float | None]) -> 
     least, most, above, below = (bounds[name] for name in ("least", "most", "above", "below"))
     if not isinstance(value, int | float) or all(bound is None for bound in bounds.values()):
         return
-    holds = math.isfinite(value) and (
-        (least is None or value >= least)
-        and (most is None or value <= most)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-    if not holds:
-        upper = most if below is None else below
-        if upper is not None:
-            what = f"between {least if above is None else above} and {upper}"
+    low, high = (least if above is None else above), (most if below is None else below)
+    under = low is not None and (value < low or (value == above))
+    over = high is not None and (value > high or (value == below))
+    if not math.isfinite(value) or under or over:
+        if high is not None:
+            what = f"between {low} and {high}"
         elif above is not None:
             what = f"a number above {above}"
         else:

@@ -89,10 +89,7 @@ class PairText:
     def vectors(self, settings: AlignSettings) -> tuple[TokenVectors, TokenVectors] | None:
         """Load the token vectors that the settings name, once; None where they name none.
 
-        Raises
-        ------
-        InputError
-            If a file holds no vectors of its side's tokenizer.
+        Raises `InputError` if a file holds no vectors of its side's tokenizer.
         """
         if settings.vectors and self._vectors is None:
             source, target = settings.vectors
@@ -108,11 +105,8 @@ class PairText:
 def advise(settings: AdviseSettings, progress: Progress | None = None) -> Advice:
     """Judge whether a swap is worth it on a text: count tokens, time a step of generation, apply the rules.
 
-    Raises
-    ------
-    InputError
-        If the model, the tokenizer or the text cannot be used, or the model and the new head do not fit in the memory
-        that is free.
+    Raises `InputError` if the model, the tokenizer or the text cannot be used, or the model and the new head do not
+    fit in the memory that is free.
     """
     from tokalign_lab.evaluation.advice import Sizes, count_text
     from tokalign_lab.evaluation.advice import advise as judge
@@ -203,10 +197,8 @@ def _save_new_tokenizer(
 def check_align(settings: AlignSettings) -> None:
     """Refuse choices that do not go together, before any work.
 
-    Raises
-    ------
-    InputError
-        For an unknown recipe or overlap, or when the recipe needs a model or a donor and none is named.
+    Raises `InputError` for an unknown recipe or overlap, or when the recipe needs a model or a donor and none is
+    named.
     """
     method = check_recipe(settings.recipe, settings.model, settings.donor, settings.one_to_one, settings.overlap)
     for name in ("vectors", "cluster"):
@@ -297,10 +289,7 @@ def find_hidden(
 ) -> HeldOutPrecision:
     """Hide shared tokens, align the train part again and count how many are found.
 
-    Raises
-    ------
-    InputError
-        For a recipe that compares no vectors, or too little text.
+    Raises `InputError` for a recipe that compares no vectors, or too little text.
     """
     pair = text.train_pair(part(progress, 0.0, 0.3))
     reads = recipe in RECIPES and RECIPES[recipe].needs_model
@@ -311,10 +300,7 @@ def find_hidden(
 def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
     """Load a lexicon, and the source and target vocabularies that it names.
 
-    Raises
-    ------
-    InputError
-        If there is no lexicon, or a vocabulary is no longer the one that was aligned.
+    Raises `InputError` if there is no lexicon, or a vocabulary is no longer the one that was aligned.
     """
     lexicon = Lexicon.load(Path(path))
     source, target = (load_vocabulary(lexicon.provenance[side]["name"]) for side in ("source", "target"))
@@ -365,10 +351,7 @@ def _find_again(
 def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -> part_scores.PartScores:
     """Score a lexicon, and parts of it, on the held-out part of a text.
 
-    Raises
-    ------
-    InputError
-        If the lexicon, the text, the encoder or the file of parts cannot be used.
+    Raises `InputError` if the lexicon, the text, the encoder or the file of parts cannot be used.
     """
     parts = _read_parts(settings.parts)
     before = None if settings.before is None else Lexicon.load(Path(settings.before))
@@ -430,10 +413,7 @@ def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPer
 
     With `MeasureSettings` on the same bytes of it as a tuning run with these settings.
 
-    Raises
-    ------
-    InputError
-        If the model or the text cannot be used.
+    Raises `InputError` if the model or the text cannot be used.
     """
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
     from tokalign_lab.model.load import load_model

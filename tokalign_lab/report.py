@@ -1,7 +1,7 @@
-"""One HTML file about what was found: tables, both maps, the curves, the lexicon's best and worst pairs.
+"""One HTML file about a run: tables, both maps, the curves, the lexicon's surest and least sure pairs.
 
-Both reports are one page, `report.html.j2`: the demo's, and that of run folders, which ends in the commands that repeat
-them. Plotly's script is in the file, so it opens without a network and can be sent by mail.
+The demo's report and that of run folders use one template, `report.html.j2`. Plotly's script is in the file, so that it
+opens without a network and can be sent by mail.
 """
 
 from __future__ import annotations
@@ -11,45 +11,46 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tokalign_lab.alignment.lexicon import ORIGINS
+from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.console import format_value
 from tokalign_lab.errors import InputError, require_extra
+from tokalign_lab.evaluation.diagnosis import diagnose
 from tokalign_lab.files import atomic_file
+from tokalign_lab.projection import project, share_a_space
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folding import view_of
 from tokalign_lab.runs.gallery import recorded_words
 from tokalign_lab.runs.kinds import command_of
 from tokalign_lab.runs.results import diagnosis_of, last_evaluation, scores_of
 
 if TYPE_CHECKING:
-    from tokalign_lab.alignment.recipes import Alignment
-    from tokalign_lab.evaluation.diagnosis import Diagnosis
     from tokalign_lab.vocabulary import Vocabulary
 
     Row = dict[str, Any]
 
-_PAIRS = 15  # pairs that the lexicon is least sure of
+_PAIRS = 15  # pairs that the lexicon is least, and most, sure of
 _MAP_TOKENS = 1500  # of each side
 
 
 def write_report(
     out: Path, result: Mapping[str, Any], alignment: Alignment, source: Vocabulary, target: Vocabulary
 ) -> Path:
-    """Write the demo's report, `report.html`, into `out`.
+    """Write the demo's report, `report.html`, into `out` and return its path.
 
     Parameters
     ----------
-    out : Path
+    out
         The demo's folder, with its `run`.
-    result : mapping
+    result
         What `run_demo` returns: "pair", "lexicons", "models", "seconds", "settings".
-    alignment : Alignment
-        Whose lexicon and vectors are shown.
-    source, target : Vocabulary
-        Its two vocabularies, for labels that people can read.
-
-    Returns
-    -------
-    Path
-        The file.
+    alignment
+        Its lexicon and vectors are shown.
+    source, target
+        Its vocabularies, for readable labels.
     """
     floor = result["models"][0]["bits_per_byte"]
     return _write(
@@ -75,7 +76,7 @@ def write_run_report(
     Parameters
     ----------
     path
-        The HTML file.
+        The HTML file; it is returned.
     align_run
         An "align" run that has finished.
     tuned
@@ -83,28 +84,23 @@ def write_run_report(
     floor
         A "measure" run of the source model, the reference of the curves.
 
-    Returns
-    -------
-    Path
-        The file.
-
     Raises
     ------
     InputError
-        When the alignment has not finished, a tokenizer is not to be found, or plotly is not installed.
+        When the alignment has not finished, a tokenizer is not found, or plotly is not installed.
     """
-    from tokalign_lab.alignment.recipes import Alignment
-
     require_extra("lab", "plotly", "The report")
     info = align_run.reconcile()
     if info["kind"] != "align" or info["state"] != "finished":
         raise InputError(f"The run {align_run.name} is no alignment that has finished; a report begins with one.")
     alignment = Alignment.load(align_run.path / "alignment")
-    provenance = alignment.lexicon.provenance
+    lexicon, provenance = alignment.lexicon, alignment.lexicon.provenance
     names = [provenance[side]["name"] for side in ("source", "target")]
-    source, target = alignment.lexicon.vocabularies or _vocabularies(names)
+    source, target = lexicon.vocabularies or (load_vocabulary(names[0]), load_vocabulary(names[1]))
     measured = None if floor is None else last_evaluation(floor)
-    diagnosis = _diagnosis(align_run, alignment, source, target)
+    a, b = alignment.source_vectors, alignment.target_vectors
+    vectors = None if a is None or b is None else (a, b)
+    diagnosis = diagnosis_of(align_run) or diagnose(lexicon, source, target, vectors)
     runs = [align_run, *tuned]
     return _write(
         path,
@@ -120,7 +116,7 @@ def write_run_report(
             "recipe": provenance["recipe"],
             "text": f"{provenance.get('text_bytes', 0):,} bytes",
         },
-        origins=[{"origin": name, "rows": n} for name, n in alignment.lexicon.origin_counts().items()],
+        origins=[{"origin": name, "rows": n} for name, n in lexicon.origin_counts().items()],
         scores=score_rows(scores_of(align_run)),
         diagnosis=diagnosis,
         findings=[
@@ -133,7 +129,7 @@ def write_run_report(
 
 
 def score_rows(scores: Mapping[str, Any]) -> list[Row]:
-    """Return the scores of an "align" run's scores.json as rows: what, direction, value, interval, n."""
+    """Return the scores of an "align" run as rows: score, direction, value, interval, n."""
     rows = []
     for part, measures in (("lexicon", ("bleu1", "sentence_score", "bert_score")), ("held_out", ("p_at_1", "p_at_10"))):
         intervals = scores.get(part, {}).get("intervals", {})
@@ -153,7 +149,7 @@ def _write(
     floor: float | None,
     **parts: Any,
 ) -> Path:
-    """Write the page: what both reports show, and `parts`, which the template names."""
+    """Write the page: what both reports show, and `parts` by their names in the template."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -161,78 +157,48 @@ def _write(
     page = Environment(loader=PackageLoader("tokalign_lab", ""), autoescape=True, undefined=StrictUndefined)
     maps, legend = _maps(alignment, *vocabularies)
     tunings = [_tuning(run, floor) for run in tuned]
-    optional = ("recorded", "origins", "diagnosis", "models", "made")
     html = page.get_template("report.html.j2").render(
-        {
-            **dict.fromkeys(optional, ()),
-            "names": names,
-            "floor": floor,
-            "tunings": tunings,
-            "maps": maps,
-            "legend": legend,
-            "least_sure": _by_margin(alignment, *vocabularies),
-            "versions": alignment.lexicon.provenance["versions"],
-            "script": Markup(get_plotlyjs()) if maps or tunings else "",
-            "format_value": format_value,
-            "numeric": _numeric,
-            "facts": lambda values: [{"": name, " ": value} for name, value in values.items()],
-            **parts,
-        }
+        **dict.fromkeys(("recorded", "origins", "diagnosis", "models", "made"), ()) | parts,
+        names=names,
+        floor=floor,
+        tunings=tunings,
+        maps=maps,
+        legend=legend,
+        least_sure=_by_margin(alignment, *vocabularies),
+        versions=alignment.lexicon.provenance["versions"],
+        script=Markup(get_plotlyjs()) if maps or tunings else "",
+        format_value=format_value,
+        numeric=lambda rows: {name for name in rows[0] if all(isinstance(row[name], int | float) for row in rows)},
+        facts=lambda values: [{"": name, " ": value} for name, value in values.items()],
     )
     with atomic_file(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return path
 
 
-def _numeric(rows: Sequence[Row]) -> set[str]:
-    """Names of the columns that hold numbers only."""
-    return {name for name in rows[0] if all(isinstance(row[name], int | float) for row in rows)}
-
-
-def _vocabularies(names: Sequence[str]) -> tuple[Vocabulary, Vocabulary]:
-    from tokalign_lab.catalog import load_vocabulary
-
-    return load_vocabulary(names[0]), load_vocabulary(names[1])
-
-
-def _diagnosis(run: RunFolder, alignment: Alignment, source: Vocabulary, target: Vocabulary) -> Diagnosis:
-    from tokalign_lab.evaluation.diagnosis import diagnose
-
-    a, b = alignment.source_vectors, alignment.target_vectors
-    return diagnosis_of(run) or diagnose(alignment.lexicon, source, target, None if a is None or b is None else (a, b))
-
-
 def _tuning(run: RunFolder, floor: float | None) -> Row:
     """Draw a tuning run's curves, next to the reference, and list its measurements and samples."""
     from tokalign_lab.plots.curves import curves_figure
-    from tokalign_lab.runs.folding import view_of
 
     events = run.events()[0]
     view = view_of(events, total_steps=run.info()["settings"]["steps"], floor=floor, name=run.title)
+
+    def rows(kind: str, **columns: str) -> list[Row]:
+        of_kind = [event for event in events if event.get("kind") == kind]
+        return [{name: event[key] for name, key in columns.items()} | event.get("by_slice", {}) for event in of_kind]
+
     return {
         "title": run.title,
         "state": run.state,
         "curves": _plot(curves_figure([view])),
-        "measured": [
-            {"step": event["step"], "bits_per_byte": event["bits_per_byte"], **event.get("by_slice", {})}
-            for event in events
-            if event.get("kind") == "evaluation"
-        ],
-        "samples": [
-            {"step": event["step"], "prompt": event["prompt"], "continuation": event["text"]}
-            for event in events
-            if event.get("kind") == "sample"
-        ],
+        "measured": rows("evaluation", step="step", bits_per_byte="bits_per_byte"),
+        "samples": rows("sample", step="step", prompt="prompt", continuation="text"),
     }
 
 
 def _maps(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> tuple[Any, list[tuple[str, str, str]]]:
     """Draw the most frequent tokens of each side ("" for a recipe without vectors), and list what the colours mean."""
-    import numpy as np
-
-    from tokalign_lab.alignment.lexicon import ORIGINS
     from tokalign_lab.plots.maps import ORIGIN_COLOURS, MapPoints, maps_figure
-    from tokalign_lab.projection import project, share_a_space
 
     legend = [(origin, ORIGIN_COLOURS[origin], ORIGINS[origin]) for origin in ("identical", "aligned", "pieces")]
     if alignment.source_vectors is None or alignment.target_vectors is None:
@@ -256,7 +222,7 @@ def _plot(figure: Any) -> Any:
 
 
 def _by_margin(alignment: Alignment, source: Vocabulary, target: Vocabulary, largest: bool = False) -> list[Row]:
-    """Frequent pairs with the smallest margin, or the largest: how far the best candidate leads the next."""
+    """List frequent pairs with the smallest margin, or the largest: how far the best candidate leads the next."""
     table = alignment.lexicon.table
     aligned = table[(table["origin"] == "aligned") & (table["target_count"] >= 20)]
     ordered = aligned.sort_values(["margin", "target_id"], ascending=[not largest, True]).head(_PAIRS)

@@ -19,10 +19,7 @@ def ended_badly(result: dict[str, Any]) -> bool:
 def follow(folder: RunFolder, detach: bool) -> Any:
     """Wait for a run with a progress bar, unless `detach`; Ctrl-C ends the waiting and not the run.
 
-    Raises
-    ------
-    InputError
-        If the run failed because of what it was given; its own sentence.
+    Raises `InputError` if the run failed because of what it was given; its own sentence.
     """
     if not detach:
         try:

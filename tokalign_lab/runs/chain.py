@@ -92,10 +92,7 @@ class Chain:
     def rearrange(self) -> RunFolder:
         """Give the source model its new rows, as soon as the alignment has finished.
 
-        Raises
-        ------
-        InputError
-            When nothing has been aligned, or what was aligned is a recorded run.
+        Raises `InputError` when nothing has been aligned, or what was aligned is a recorded run.
         """
         before = self._aligned()
         if before.recorded:

@@ -1,7 +1,7 @@
-"""Starting runs and finding them again.
+"""Start runs and find them again.
 
-Runs live in one root folder ($TOKALIGN_RUNS, else `./runs`), each in a folder named by its kind and the moment it
-was made. Nothing about a run is kept in memory: whoever opens the root sees all of them.
+Runs are stored in one root folder ($TOKALIGN_RUNS, else `./runs`), each in a folder named by its kind and time.
+Nothing about a run is kept in memory: every process that opens the root sees all of them.
 """
 
 from __future__ import annotations
@@ -39,12 +39,7 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
     settings
         Plain JSON values, those of the kind's settings class.
     folder
-        Where the run goes; a new name in `runs_root()` when not given.
-
-    Returns
-    -------
-    RunFolder
-        The run, whose process has reported itself.
+        The run's folder; a new name in `runs_root()` when not given.
 
     Raises
     ------
@@ -66,14 +61,14 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
 
 
 def check_finished(run: RunFolder) -> None:
-    """Make sure that a run that has ended has finished.
+    """Raise an error if a run has ended without finishing.
 
     Raises
     ------
     InputError
-        If it failed because of what it was given; its own sentence.
+        If it failed because of bad input; its own sentence.
     RunEnded
-        If it failed for another reason, or was cancelled, paused or lost; says where its log is.
+        If it failed for another reason, or was cancelled, paused or lost; names its log.
     """
     info = run.reconcile()
     if info["state"] == "finished":
@@ -112,10 +107,7 @@ def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
 
     A recorded run is found by its name too, where none of the root has it.
 
-    Raises
-    ------
-    InputError
-        When there is none.
+    Raises `InputError` when there is none.
     """
     for path in (Path(name), runs_root(root) / name):
         if RunFolder(path).exists:
@@ -128,38 +120,30 @@ def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
 
 
 def rename_run(run: RunFolder, title: str) -> None:
-    """Give a run another name for people.
+    """Give a run another title.
 
-    Raises
-    ------
-    InputError
-        For a name that is not one line of 1 to 80 characters, or that another run beside it has.
+    Raises `InputError` for a name that is not one line of 1 to 80 characters, or that another run next to it has.
     """
     _check_free(checked_title(title), run.path.resolve().parent, but=run.name)
     run.entitle(title)
 
 
 def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> RunFolder:
-    """Start a new tuning run with the settings of another, some of them changed.
+    """Start a new tuning run, next to `run`, with its settings and some `changes`.
 
     Parameters
     ----------
     run
-        The tuning run whose settings are taken; it is left as it is.
+        The tuning run whose settings are taken; it stays as it is.
     changes
         Fields of `adaptation.settings.AdaptRunSettings`.
     title
-        What people shall call the new run; its folder's name when empty.
-
-    Returns
-    -------
-    RunFolder
-        The new run, in the folder beside the old one, started.
+        Title of the new run; its folder's name when empty.
 
     Raises
     ------
     InputError
-        For a run of another kind, a setting that tuning does not have or that is out of range, or a name that is
+        For a run of another kind, a setting that tuning does not have or that is out of range, or a title that is
         taken; nothing is made then.
     """
     from tokalign_lab.adaptation.settings import AdaptRunSettings

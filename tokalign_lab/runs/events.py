@@ -1,8 +1,8 @@
-"""What a run says while it works: one JSON object a line, only ever appended.
+"""What a run reports while it works: one JSON object per line, append-only.
 
-A writer adds a whole line with a single call; a reader keeps the byte offset it has read to and stops at the last
-newline, so any number of readers can follow a run that may be killed at any moment. A line torn by `kill -9` is
-closed by the next writer and skipped by readers.
+A writer adds a whole line with a single call. A reader stores the byte offset it has read to and stops at the last
+newline, so any number of readers can follow a run that may be killed at any time. A line torn by `kill -9` is closed by
+the next writer and skipped by readers.
 """
 
 from __future__ import annotations
@@ -19,13 +19,7 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """The `events.jsonl` of one run.
-
-    Parameters
-    ----------
-    path
-        The file; it need not exist yet.
-    """
+    """The `events.jsonl` of one run at `path`; it need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -33,7 +27,7 @@ class EventLog:
         self._mended = False
 
     def append(self, event: Event) -> None:
-        """Add one event; `time` (seconds since 1970) is added to it. Numbers JSON cannot hold become null."""
+        """Add one event, with its `time` (seconds since 1970). Numbers that JSON cannot hold become null."""
         line = json.dumps({"time": round(time.time(), 3), **_finite(event)}, ensure_ascii=False) + "\n"
         with self._lock:
             if not self._mended:
@@ -43,10 +37,10 @@ class EventLog:
                 file.write(line.encode("utf-8", errors="replace"))
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
-        """Events after byte `offset`, and the offset to go on from.
+        """Return the events after byte `offset`, and the offset for the next call.
 
-        A line without its newline is left for the next call; a line that is not JSON is skipped. A file that has
-        become shorter than `offset` was begun anew: it is read from its beginning, and the offset goes back.
+        A line without its newline is left for the next call; a line that is not JSON is skipped. A file that is now
+        shorter than `offset` was started again: it is read from its beginning.
         """
         try:
             with open(self.path, "rb") as file:
@@ -81,10 +75,10 @@ class EventLog:
 
 
 def curve(events: Iterable[Event], kind: str = "step") -> list[Event]:
-    """One event of `kind` per step, in order, as if the run had never stopped.
+    """Return one event of `kind` per step, in order, as if the run had never stopped.
 
-    A resumed run works again through the steps after its checkpoint. Of two events for a step the later counts;
-    steps after the point of resumption that have not been done again are left out. An event without a step is none.
+    A resumed run repeats the steps after its checkpoint. Of two events for a step the later one counts; steps after the
+    checkpoint that have not been repeated are left out, and so are events without a step.
     """
     by_step: dict[int, Event] = {}
     for event in events:

@@ -70,10 +70,7 @@ class RunFolder:
     def create(cls, path: Path | str, kind: str, settings: dict[str, Any]) -> RunFolder:
         """Make a folder for a run that has not started.
 
-        Raises
-        ------
-        InputError
-            When the folder already holds a run, or the settings are not plain JSON.
+        Raises `InputError` when the folder already holds a run, or the settings are not plain JSON.
         """
         run = cls(path)
         try:
@@ -113,10 +110,7 @@ class RunFolder:
     def info(self) -> dict[str, Any]:
         """Read `run.json`; if it is damaged, a description of that (see `schema.read_info`).
 
-        Raises
-        ------
-        InputError
-            When the folder holds no run.
+        Raises `InputError` when the folder holds no run.
         """
         return read_info(self.path / "run.json")
 
@@ -186,10 +180,7 @@ class RunFolder:
     def entitle(self, title: str) -> None:
         """Give the run another title; the folder keeps its name, because other runs' settings refer to it.
 
-        Raises
-        ------
-        InputError
-            For a title that is not one line of 1 to 80 characters.
+        Raises `InputError` for a title that is not one line of 1 to 80 characters.
         """
         self.check_own("rename it")
         with atomic_file(self.path / "title.txt") as temporary:  # separate from run.json, which the worker writes

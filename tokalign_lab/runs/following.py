@@ -70,10 +70,7 @@ class RunFeed(Follower):
     def look(self) -> bool:
         """Read what is new; returns whether any of it is more than a heartbeat.
 
-        Raises
-        ------
-        InputError
-            When the folder holds no run (any more).
+        Raises `InputError` when the folder holds no run (any more).
         """
         self.info = self.run.reconcile()
         events, again = self.new_events()

@@ -1,4 +1,4 @@
-"""The runs of a folder as rows: read when they have changed, sorted, and told in words."""
+"""The runs of a folder as rows: read when they have changed, sorted, and described in words."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ _FALLING = ("created", "worked")  # orders that begin with the largest
 
 
 class RunRow(Follower):
-    """One run: its `run.json`, and the latest of what it told.
-
-    Parameters
-    ----------
-    run : the run
-    """
+    """One run: its `run.json`, and the latest figures that it reported."""
 
     def __init__(self, run: RunFolder) -> None:
         super().__init__(run)
@@ -35,10 +30,7 @@ class RunRow(Follower):
     def read(self) -> None:
         """Read `run.json` and the name, where they have changed or the process may have gone.
 
-        Raises
-        ------
-        InputError
-            When the folder holds no run (any more).
+        Raises `InputError` when the folder holds no run (any more).
         """
         seen = tuple(_changed(self.run.path / name) for name in ("run.json", "title.txt"))
         if seen != self._seen or self.info["state"] not in ENDED:
@@ -56,14 +48,14 @@ class RunRow(Follower):
 
     @property
     def worked(self) -> float:
-        """Seconds from when it was made to its end, or to now; nan where that is not known."""
+        """Seconds from its creation to its end, or to now; nan where that is not known."""
         begun, ended = _time(self.info.get("created")), _time(self.info.get("ended"))
         if begun is None:
             return float("nan")
         return ((ended or datetime.now(UTC)) - begun).total_seconds()
 
     def latest(self) -> str:
-        """Say the last figures, or the last words where it tells no figures."""
+        """Return the last figures, or the last message if it reports no figures."""
         if self.info["state"] in ("failed", "lost", "damaged") and self.info.get("error"):
             return str(self.info["error"])
         parts = []
@@ -76,7 +68,7 @@ class RunRow(Follower):
         return ", ".join(parts) or str(self.told.get("message", ""))
 
     def cells(self) -> list[str]:
-        """Name, kind, status, when it was made, how long it took, the latest."""
+        """Return title, kind, status, creation time, duration and the latest figures."""
         made, worked = _time(self.info.get("created")), self.worked
         return [
             self.title,
@@ -89,13 +81,7 @@ class RunRow(Follower):
 
 
 class RunList:
-    """The runs of a root in some order.
-
-    Parameters
-    ----------
-    root : folder of the runs
-    kind : only runs of this kind; "" for all
-    """
+    """The runs in the folder `root`, sorted; only those of one `kind` unless it is ""."""
 
     def __init__(self, root: Path, kind: str = "") -> None:
         self.root, self.kind = root, kind
@@ -107,7 +93,7 @@ class RunList:
         self._keys: dict[str, int] = {}
 
     def read(self) -> None:
-        """Look at the folder again; what holds no run is passed over."""
+        """Read the folder again; what holds no run is skipped."""
         found = {}
         folders = [file.parent for file in self.root.glob("*/run.json")]
         if self.recorded:
@@ -115,7 +101,7 @@ class RunList:
         for folder in folders:
             name = folder.name
             if name in found:
-                continue  # a copy of a recorded run stands for itself
+                continue  # the user's own copy of a recorded run
             row = self._all.get(name) or RunRow(RunFolder(folder))
             try:
                 row.read()
@@ -127,19 +113,19 @@ class RunList:
         self._order()
 
     def sort_by(self, key: str) -> None:
-        """Sort by a column; by the same one again, the other way around."""
+        """Sort by a column; by the same column again, in the other direction."""
         at, direction = self.sort
         first = "down" if key in _FALLING else "up"
         self.sort = (key, first if key != at else ("up" if direction == "down" else "down"))
         self._order()
 
     def key_of(self, row: RunRow) -> int:
-        """Return the number that stands for a run in the browser."""
+        """Return the number that the browser uses for a run."""
         return self._keys.setdefault(row.run.name, len(self._keys))
 
     @property
     def only_recorded(self) -> bool:
-        """Whether the folder holds no run, so that all that is listed, if anything is, are recorded ones."""
+        """Whether the folder holds no run of the user, so that only recorded ones can be listed."""
         return all(row.info.get("recorded") for row in self._all.values())
 
     def run(self, name: str) -> RunFolder | None:
@@ -148,11 +134,11 @@ class RunList:
         return None if row is None else row.run
 
     def by_key(self, key: int) -> str:
-        """Return the name of the run that a number stands for; "" for none."""
+        """Return the name of the run that has a number; "" for none."""
         return next((name for name, known in self._keys.items() if known == key), "")
 
     def frame(self) -> pd.DataFrame:
-        """All rows: name, title, kind, state, made, ended, and the settings."""
+        """Return all rows: name, title, kind, state, created, ended, error and settings."""
         keys = ("kind", "state", "created", "ended", "error", "settings")
         rows = [{"name": r.run.name, "title": r.title, **{key: r.info.get(key) for key in keys}} for r in self.rows]
         return pd.DataFrame(rows, columns=["name", "title", *keys])

@@ -1,7 +1,7 @@
-"""The process behind a run: how it is started, recognised, and ended.
+"""The process of a run: how it is started, recognised and ended.
 
-A job has its own session (`start_new_session`), so that interrupting or restarting a notebook's kernel does not
-reach it. A process is known by its id *and* the time it started, because the system uses ids again.
+A job has its own session (`start_new_session`), so that interrupting or restarting a notebook's kernel does not reach
+it. A process is identified by its id *and* its start time, because the system uses ids again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ WORKER: tuple[str, ...] = ("-m", "tokalign_lab.runs.worker")
 _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "TOKENIZERS_PARALLELISM": "true",
-    # Threads that wait shall sleep: spinning ones take the cores from the notebook, or from a second run.
+    # Waiting threads sleep: spinning ones take the cores from the notebook, or from a second run.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # Large tensors come and go at every step. In pages of 4 KiB, handing them out costs more than filling them:
-    # torch's cross entropy of 512 positions over 262k tokens took 0.94 s so, and 0.32 s in huge pages.
+    # Large tensors are allocated at every step. In pages of 4 KiB, that costs more than filling them: torch's cross
+    # entropy of 512 positions over 262k tokens took 0.94 s, and 0.32 s in huge pages.
     "THP_MEM_ALLOC_ENABLE": "1",
 }
 _CLOCK_SLACK = 1.5  # seconds; the start time is derived from a boot time that clock corrections move a little
@@ -34,7 +34,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}  # kept so that ended childre
 
 
 def start_time(pid: int) -> float:
-    """When process `pid` started, in seconds since 1970."""
+    """Return the start time of process `pid`, in seconds since 1970."""
     return float(psutil.Process(pid).create_time())
 
 
@@ -55,15 +55,11 @@ def is_alive(pid: int | None, started: float | None) -> bool:
 
 
 def launcher(settings: Mapping[str, Any]) -> list[str]:
-    """Return how Python starts the workers of a run with these settings; empty for a worker alone.
+    """Return Python's arguments that start the workers of a run with these settings; empty for one worker.
 
-    `accelerate_config` names a configuration for `accelerate launch`; `processes` is how many there shall be on this
-    machine.
+    `accelerate_config` names a configuration for `accelerate launch`; `processes` is their number on this machine.
 
-    Raises
-    ------
-    InputError
-        When the number of processes is none, or the configuration is not there.
+    Raises `InputError` when the number of processes is none, or the configuration is not there.
     """
     processes, config = settings.get("processes"), settings.get("accelerate_config")
     if processes is not None and (type(processes) is not int or processes < 1):
@@ -75,7 +71,7 @@ def launcher(settings: Mapping[str, Any]) -> list[str]:
         return ["-m", "accelerate.commands.launch", "--config_file", str(config), *count]
     if processes is None or processes == 1:
         return []
-    # accelerate's own launcher starts one process only where there is no GPU
+    # accelerate's own launcher starts only one process if there is no GPU
     return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
 
 
@@ -98,7 +94,7 @@ def spawn(
 
 
 def send(pid: int | None, started: float | None, signal_number: signal.Signals) -> None:
-    """Send a signal to that very process; nothing happens when it has ended."""
+    """Send a signal to this process; nothing happens if it has ended."""
     if pid is None or not is_alive(pid, started):
         return
     with contextlib.suppress(ProcessLookupError):  # it ended between the question and the signal
@@ -106,7 +102,7 @@ def send(pid: int | None, started: float | None, signal_number: signal.Signals) 
 
 
 def _thread_limits() -> dict[str, str]:
-    """Leave one core to the notebook when there are more than two; a user's own settings win."""
+    """Leave one core to the notebook if there are more than two; the user's own settings win."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores <= 2:
         return {}

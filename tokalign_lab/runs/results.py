@@ -1,7 +1,7 @@
-"""What runs have found, read back from their folders: the lexicon behind a run, its scores, its last measurement.
+"""What runs have found, read from their folders: the lexicon behind a run, its scores, its last measurement.
 
-A lexicon has a line of descent: an align run makes it, a rearrange run names it, and an adapt run names the model that
-was rearranged by it. Whoever compares two runs wants the lexicons at the roots of both.
+An align run makes a lexicon, a rearrange run names it, and an adapt run names the model that was rearranged by it. Two
+runs are compared by the lexicons at the start of these chains.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tokalign_lab.settings.kinds import MeasuredTextSettings, TextSettings, give
 
 
 def lexicon_path(run: RunFolder) -> Path | None:
-    """Return the file of the lexicon that a run made or rests on; None where there is none (any more)."""
+    """Return the file of the lexicon that a run made or used; None where there is none (any more)."""
     info = run.info()
     settings = info["settings"]
     if info["kind"] == "align":
@@ -45,17 +45,17 @@ def made_by(run: RunFolder) -> RunFolder | None:
 
 
 def align_run_of(run: RunFolder) -> RunFolder | None:
-    """Return the align run whose lexicon a run made or rests on; None where it is not the lexicon of a run."""
+    """Return the align run whose lexicon a run made or used; None where it is not the lexicon of a run."""
     file = lexicon_path(run)
     first = None if file is None else RunFolder(file.parent.parent)
     return first if first is not None and first.exists else None
 
 
 def diagnosis_of(run: RunFolder) -> Diagnosis | None:
-    """Return the diagnosis that a recorded align run brings along; None for any other, which can be looked over."""
+    """Return the diagnosis that is stored with a run; None where there is none, so that it has to be made."""
     try:
-        told = json.loads((run.path / "diagnosis.json").read_text(encoding="utf-8"))
-        return Diagnosis([Finding(**finding) for finding in told["findings"]])
+        stored = json.loads((run.path / "diagnosis.json").read_text(encoding="utf-8"))
+        return Diagnosis([Finding(**finding) for finding in stored["findings"]])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
@@ -79,10 +79,7 @@ def last_evaluation(run: RunFolder) -> Event | None:
 def held_out_of(run: RunFolder) -> list[Document]:
     """Return the text that an align run scored its lexicon on, and did not learn from.
 
-    Raises
-    ------
-    InputError
-        If the text cannot be read any more.
+    Raises `InputError` if the text cannot be read any more.
     """
     settings = run.info()["settings"]
     if not settings.get("text"):
@@ -114,9 +111,11 @@ def recipes_table(
     -------
     list of dict
         In the order of `RECIPES`, for each of its runs (the newest first) `recipe`, `run` (its path), `name`, `state`,
-        `text`, `max_bytes`, `seed`, `seconds`, and `scores` (`scores.json`); a recipe without a run has one row with
+        `text`, `max_bytes`, `seed`, `seconds`, and `scores` (`scores.json`). A recipe without a run has one row with
         `run` None and the state "not aligned".
     """
+    empty = {"run": None, "name": "", "state": "not aligned", "text": [], "scores": {}}
+    empty |= dict.fromkeys(("max_bytes", "seed", "seconds"))
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in RECIPES}
     for run in [*list_runs(root), *(list_runs(gallery_root()) if recorded else [])]:
         info = run.info()
@@ -125,30 +124,14 @@ def recipes_table(
             continue
         scores = scores_of(run)
         recipe = settings.get("recipe", "anchored")
-        runs.setdefault(recipe, []).append(
-            {
-                "recipe": recipe,
-                "run": str(run.path),
-                "name": run.name,
-                "state": info["state"],
-                "text": settings.get("text", []),
-                "max_bytes": settings.get("max_bytes"),
-                "seed": settings.get("seed", 0),
-                "seconds": sum(scores.get("seconds", {}).values()) or None,
-                "scores": scores,
-            }
-        )
-    return [row for name, found in runs.items() for row in found or [_without_run(name)]]
+        row = {"recipe": recipe, "run": str(run.path), "name": run.name, "state": info["state"], "scores": scores}
+        row |= {name: settings.get(name, usual) for name, usual in (("text", []), ("max_bytes", None), ("seed", 0))}
+        runs.setdefault(recipe, []).append({**row, "seconds": sum(scores.get("seconds", {}).values()) or None})
+    return [row for name, found in runs.items() for row in found or [{"recipe": name, **empty}]]
 
 
 def lexicon_of(given: RunFolder | Path | str) -> Lexicon:
-    """Load the lexicon that a run rests on, or that a file holds.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+    """Load the lexicon of a run, or that a file holds. Raises `InputError` if there is none."""
     found = resolve(given)
     file = found if isinstance(found, Path) else lexicon_path(found)
     if file is None:
@@ -157,13 +140,7 @@ def lexicon_of(given: RunFolder | Path | str) -> Lexicon:
 
 
 def resolve(given: RunFolder | Path | str) -> RunFolder | Path:
-    """Tell whether a path or a name is a run or a lexicon.
-
-    Raises
-    ------
-    InputError
-        If it is neither.
-    """
+    """Return the run or the lexicon's file that a path or a name stands for. Raises `InputError` if it is neither."""
     if isinstance(given, RunFolder):
         return given
     path = Path(given)
@@ -175,8 +152,3 @@ def resolve(given: RunFolder | Path | str) -> RunFolder | Path:
         raise InputError(
             f"'{path}' is neither a run nor a lexicon; give a run's name or folder, or a .parquet file."
         ) from None
-
-
-def _without_run(recipe: str) -> dict[str, Any]:
-    empty = dict.fromkeys(("run", "max_bytes", "seed", "seconds"))
-    return {"recipe": recipe, "state": "not aligned", "name": "", "text": [], "scores": {}} | empty

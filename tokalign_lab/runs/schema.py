@@ -1,4 +1,4 @@
-"""What `run.json` must hold, and what is said of a run where it does not."""
+"""What `run.json` must hold, and how a run is shown if it does not."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tokalign_lab.errors import InputError, first_line
 
 STATES = ("queued", "running", "finished", "failed", "cancelled", "paused", "lost")
 DAMAGED = "damaged"
-"""The state that a run is shown with when its `run.json` cannot be used."""
+"""The state of a run whose `run.json` cannot be used."""
 _MOST_TEXT = 1_000
 _NEEDED: dict[str, type] = {"kind": str, "state": str, "created": str, "settings": dict}
 _OPTIONAL: dict[str, type] = {
     "name": str, "pid": int, "pid_started": float, "cwd": str, "versions": dict, "ended": str, "error": str,
     "deleted": str, "was": str,
 }  # fmt: skip
-# Settings of these kinds that readers of runs look at; the kind checks the others when it starts.
+# Settings of these kinds that readers of runs use; the kind checks the others when it starts.
 _KINDS = ("align", "rearrange", "adapt", "measure", "score")
 _SETTINGS: dict[str, type] = {
     "source": str, "target": str, "model": str, "donor": str, "lexicon": str, "recipe": str, "teacher": str,
@@ -28,47 +28,33 @@ _SETTINGS: dict[str, type] = {
 
 
 def read_info(file: Path) -> dict[str, Any]:
-    """Read a `run.json`.
+    """Read a `run.json`; raises `InputError` when there is no such file.
 
-    Returns
-    -------
-    dict
-        Its content. Where that is damaged, a description in its place with the state `DAMAGED`, no settings, and the
-        reason as "error", so that one damaged run is a row among the others.
-
-    Raises
-    ------
-    InputError
-        When there is no such file.
+    If the content is damaged, a description replaces it with the state `DAMAGED`, no settings, and the reason as
+    "error", so that one damaged run is a row among the others.
     """
     if not file.is_file():
         raise InputError(f"{file.parent} is not a run folder (no readable run.json in it).")
+    empty = dict.fromkeys(("pid", "pid_started", "cwd", "ended", "error"))
+    name = file.parent.resolve().name
     try:
         content = json.loads(file.read_bytes())
         _check(content)
-        name = file.parent.resolve().name
         if content["kind"] == "adapt":
             content["settings"].setdefault("recipe", "papers")  # runs made before there were recipes
-        return {"name": name, **dict.fromkeys(("pid", "pid_started", "cwd", "ended", "error")), **content}
+        return {"name": name, **empty, **content}
     except (OSError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         return {
-            "name": file.parent.resolve().name,
-            "kind": "unknown",
-            "state": DAMAGED,
-            "pid": None,
-            "pid_started": None,
-            "settings": {},
-            "cwd": None,
-            "versions": {},
+            **empty,
+            **{"name": name, "kind": "unknown", "state": DAMAGED, "settings": {}, "versions": {}},
             "created": datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds"),
-            "ended": None,
             "error": f"The run's run.json is damaged ({reason[:200]}); delete the run or write the file again.",
         }
 
 
 def _check(content: Any) -> None:
-    """Raise `ValueError` with what is wrong."""
+    """Raise `ValueError` if the content cannot be used."""
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__} instead of an object")
     for name, kind in _NEEDED.items():

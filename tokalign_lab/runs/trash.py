@@ -1,7 +1,7 @@
-"""Deleting a run, and taking that back.
+"""Delete a run and restore it.
 
-A deleted run is moved into the folder `.trash` beside it, whole, and moves back as it was. Nothing empties that folder
-but `empty_trash`, which people call when they have seen how much it holds.
+A deleted run is moved into the folder `.trash` next to it, and can be moved back unchanged. Only `empty_trash` empties
+that folder.
 """
 
 from __future__ import annotations
@@ -20,12 +20,9 @@ TRASH = ".trash"
 
 
 def delete_run(run: RunFolder) -> RunFolder:
-    """Move a run into the trash of its folder; returns it where it lies now.
+    """Move a run into the trash of its folder; returns it at its new place.
 
-    Raises
-    ------
-    InputError
-        When it is running or a recorded one, or cannot be moved.
+    Raises `InputError` when it is running or a recorded one, or cannot be moved.
     """
     run.check_own("delete it")
     state = run.state
@@ -49,7 +46,7 @@ def delete_run(run: RunFolder) -> RunFolder:
 
 
 def deleted_runs(root: Path | str | None = None) -> list[RunFolder]:
-    """Find the runs in the trash of a root, the one deleted last first; folders that hold no run are passed over."""
+    """Return the runs in the trash of a root, the last deleted first; folders that hold no run are skipped."""
     found = []
     for file in (runs_root(root) / TRASH).glob("*/run.json"):
         run = RunFolder(file.parent)
@@ -61,22 +58,14 @@ def deleted_runs(root: Path | str | None = None) -> list[RunFolder]:
 
 
 def restore_run(name: str | None = None, root: Path | str | None = None) -> RunFolder:
-    """Move a run out of the trash, back to where it was.
+    """Move a run, given by its folder's name or its title, out of the trash; the last deleted one by default.
 
-    Parameters
-    ----------
-    name
-        Of the run, by its folder or by its title; the one deleted last when not given.
-    root
-        Folder of the runs.
-
-    Raises
-    ------
-    InputError
-        When there is no such run in the trash, or another run has taken its place.
+    Raises `InputError` when there is no such run in the trash, or another run has taken its place.
     """
     for run in deleted_runs(root):
-        was = _place(run)
+        was = str(run.info().get("was") or "")
+        if not was or was != Path(was).name or was.startswith("."):  # no folder below the root
+            was = run.name
         if name is not None and name not in (was, run.name, run.title):
             continue
         place = runs_root(root) / was
@@ -87,14 +76,8 @@ def restore_run(name: str | None = None, root: Path | str | None = None) -> RunF
     raise InputError("The trash is empty." if name is None else f"There is no run named {name!r} in the trash.")
 
 
-def _place(run: RunFolder) -> str:
-    """Return the name of the folder that a run had; its name in the trash where that is none below the root."""
-    was = str(run.info().get("was") or "")
-    return was if was and was == Path(was).name and not was.startswith(".") else run.name
-
-
 def trash_bytes(root: Path | str | None = None) -> int:
-    """Bytes that the trash holds."""
+    """Return the bytes that the trash holds."""
     files = (runs_root(root) / TRASH).rglob("*")
     return sum(file.lstat().st_size for file in files if file.is_file() or file.is_symlink())
 

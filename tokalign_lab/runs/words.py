@@ -1,4 +1,4 @@
-"""A run in plain words and figures: how it stands, how long it took, how large a number is."""
+"""A run in words and figures: its state, durations, sizes, numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASKED_WORDS = {"cancelled": "cancelling", "paused": "pausing"}
 
 
 def state_word(state: str, asked: str = "", recorded: bool = False) -> str:
-    """Say how a run stands; `asked` is how it was asked to end (`RunFolder.asked`)."""
+    """Return the state in words; `asked` is how the run was asked to end (`RunFolder.asked`)."""
     if recorded:
         return "recorded"
     return ASKED_WORDS[asked] if asked and state == "running" else STATE_WORDS.get(state, state)
@@ -57,7 +57,7 @@ def fixed(value: float | None, none: str = "–") -> str:
 
 
 def status_words(info: dict[str, Any], view: RunView, now: float | None = None) -> str:
-    """One line that says how a run stands, without colour."""
+    """Return one line about the state of a run."""
     now = time.time() if now is None else now
     parts = []
     if view.steps:

@@ -1,14 +1,13 @@
 """The process that does a run's work: `python -m tokalign_lab.runs.worker FOLDER [--resume]`.
 
-It reports its id in `run.json` before anything heavy is imported, writes a heartbeat every two seconds so that
-"slow" and "hung" differ, and stops when the file `cancel` appears: at the next step boundary, or, when no boundary
-comes within the grace period, by interrupting itself. A pause has no grace period: it waits for the boundary, so that
-no work is lost. Every end is written down: finished, failed, cancelled, paused.
+It reports its id in `run.json` before it imports torch, and writes a heartbeat every two seconds to show that it does
+not hang. It stops when the file `cancel` appears: at the next step boundary, or, if none comes within the grace period,
+by interrupting itself. A pause has no grace period: it waits for the boundary, so that no work is lost. Every end is
+recorded: finished, failed, cancelled, paused.
 
-A launcher (`accelerate launch`, torchrun) may start it several times over for one folder. The first process is the
-run; the others compute with it and say nothing.
-
-It holds the lock of the folder while it works. A second worker on the folder ends with a message and writes nothing.
+A launcher (`accelerate launch`, torchrun) may start several processes for one folder. The first one is the run; the
+others compute with it and report nothing. The run holds the lock of the folder while it works: a second worker on the
+folder ends with a message and writes nothing.
 """
 
 from __future__ import annotations
@@ -32,26 +31,15 @@ from tokalign_lab.runs.process import start_time
 
 HEARTBEAT_SECONDS = 2.0
 CANCEL_GRACE_SECONDS = 5.0
-SILENT_SECONDS = 60.0  # how long processes wait for a word of one another; shared disks tell late
+SILENT_SECONDS = 60.0  # how long processes wait for each other's files; shared disks are slow to show them
 
 
 class Cancelled(BaseException):
-    """Raised in the worker's main thread to end a run that a person has cancelled or paused.
-
-    It is not an `Exception`, so that no handler for ordinary errors swallows it.
-    """
+    """Ends a run that the user cancelled or paused; no `Exception`, so that no ordinary handler catches it."""
 
 
 class RunContext:
-    """What a kind's function is given to talk to the world.
-
-    Attributes
-    ----------
-    folder : RunFolder
-        Where its files go.
-    resume : bool
-        Whether to go on from what is already in the folder.
-    """
+    """What the function of a kind gets: the folder for its files, and whether to `resume` from what is there."""
 
     def __init__(self, folder: RunFolder, resume: bool) -> None:
         self.folder = folder
@@ -63,12 +51,12 @@ class RunContext:
         self.folder.emit(event)
 
     def interrupt(self) -> None:
-        """Raise `Cancelled` when the run is to stop; called at every step boundary."""
+        """Raise `Cancelled` if the run is to stop; called at every step boundary."""
         if self.folder.cancel_file.exists():
             raise Cancelled
 
     def progress(self, share: float, message: str) -> None:
-        """Report progress as an event, at most twice a second, and look for a cancellation."""
+        """Report progress as an event, at most twice per second, and check for a cancellation."""
         self.interrupt()
         now = time.monotonic()
         if share >= 1.0 or now - self._last_told > 0.5:
@@ -117,21 +105,21 @@ def _work(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
 
 
 class _SilentContext(RunContext):
-    """For a process that only helps: it neither tells anything nor looks for a cancellation."""
+    """For a process that only helps: the first process reports and checks for a cancellation."""
 
     def emit(self, event: dict[str, object]) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def interrupt(self) -> None:
-        """Leave that to the first process."""
+        """Do nothing."""
 
 
 def _assist(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
     """Compute with the first process; returns the exit code.
 
-    What ends all of them alike ends this one quietly: a launcher that saw it fail would kill the first process before
-    that has written down why. So it leaves after the first one, or, where only this one has ended, says why in the log
-    and fails, for the first one would wait for it.
+    An error that ends all processes ends this one without a message: a launcher that saw it fail would kill the first
+    process before that has recorded the reason. So it exits after the first one. If only this one has failed, it logs
+    why and fails, because the first one would wait for it.
     """
     from tokalign_lab.adaptation.processes import StoppedTogether
     from tokalign_lab.runs.kinds import run_kind
@@ -151,7 +139,7 @@ def _assist(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
 
 
 def _end(run: RunFolder, state: str, error: str | None, bad_input: bool = False) -> int:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is being written: nothing may tear it
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the writing of the end
     run.emit({"kind": "ended", "state": state, "error": error})
     run.update(state=state, ended=provenance.now(), error=error, bad_input=bad_input)
     return 0 if state == "finished" else 1
@@ -162,7 +150,7 @@ def _raise_cancelled(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _watch(run: RunFolder) -> None:
-    """Write heartbeats; when asked to stop and no boundary has come, interrupt the main thread, then end."""
+    """Write heartbeats; if asked to stop and no boundary comes, interrupt the main thread, then end the process."""
     asked: float | None = None
     terminated = False
     last_beat = 0.0
@@ -182,7 +170,7 @@ def _watch(run: RunFolder) -> None:
 
 
 def _end_from_thread(run: RunFolder) -> None:
-    """Write the end and leave, because the main thread sits in native code that no signal reaches."""
+    """Record the end and exit, because the main thread is in native code that no signal reaches."""
     if run.info()["state"] == "running":
         run.update(state="cancelled", ended=provenance.now())
     os._exit(1)

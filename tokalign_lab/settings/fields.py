@@ -142,10 +142,7 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Make settings from plain JSON values; what is not given keeps its default.
 
-        Raises
-        ------
-        InputError
-            For an unknown or a missing name, a value of the wrong type, or one out of range.
+        Raises `InputError` for an unknown or a missing name, a value of the wrong type, or one out of range.
         """
         known = {one.name: one for one in cls.options()}
         unknown = sorted(values.keys() - known.keys())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,17 @@ from typing import Any
 
 import pytest
 from tiny import WORDS, save_tiny
+from typer.testing import CliRunner
 
+from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.cli import app
 from tokalign_lab.errors import InputError
 from tokalign_lab.locks import Busy, lock
-from tokalign_lab.runs import control, kinds, process, trash, worker
+from tokalign_lab.runs import control, kinds, process, results, trash, worker
 from tokalign_lab.runs import folder as folder_module
 from tokalign_lab.runs.events import EventLog, curve
 from tokalign_lab.runs.folder import AlreadyRunning, RunFolder
+from tokalign_lab.runs.following import RunFeed
 
 
 @pytest.fixture
@@ -634,3 +639,25 @@ def test_run_json_is_replaced_whole(tmp_path: Path) -> None:
     stop.set()
     reader.join()
     assert not broken
+
+
+def test_runs_of_earlier_commits_open_and_list(tmp_path: Path) -> None:
+    """`old_runs`: adapt by the first commit with runs, align by the last one that wrote lexicons with JSON in them."""
+    root = shutil.copytree(Path(__file__).with_name("old_runs"), tmp_path / "runs")
+    listed = CliRunner().invoke(app, ["runs", "list", "--root", str(root), "--json"])
+    assert {row["kind"]: row["state"] for row in json.loads(listed.stdout)["runs"]} == dict.fromkeys(
+        ("adapt", "align"), "finished"
+    )
+    aligned, tuned = sorted(control.list_runs(root), key=lambda run: run.info()["kind"] != "align")
+    assert tuned.info()["settings"]["recipe"] == "papers"
+    assert [event["loss"] for event in tuned.curve()] == [4.5, 4.0, 3.5, 3.0]
+    feed = RunFeed(tuned)
+    assert (feed.view.share, feed.view.measured.last("")) == (1.0, 1.9)
+    assert kinds.command_of(tuned.info()).startswith("tokalign-lab adapt rearranged/model")
+    lexicon = results.lexicon_of(aligned)
+    assert lexicon.key == "b65079f70d65e3e34cc19e3a50c5ad48fc4d1e951b3fc3997edcc18a77cc1839"
+    assert len(lexicon.target_of()) == 300
+    lexicon.save(tmp_path / "again.parquet")
+    again = Lexicon.load(tmp_path / "again.parquet")
+    assert again.key == lexicon.key
+    assert again.reverse.equals(lexicon.reverse.astype(again.reverse.dtypes))

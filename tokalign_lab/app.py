@@ -1,10 +1,10 @@
-"""The lab for people without notebooks: Voila serves one page with all tabs.
+"""The lab without notebooks: Voila serves one page with all tabs.
 
-It listens on loopback and asks for a token, as Jupyter does. The token is in a file that only its user can read: any
-user of a machine sees the arguments of every process. The browser takes nothing from other hosts: a content security
-policy forbids the fonts that Voila's template asks a CDN for. Voila ends when this process is ended.
+It listens on loopback and asks for a token, as Jupyter does. The token is in a file that only its user can read: every
+user of a machine sees the arguments of all processes. A content security policy keeps the browser from loading anything
+from other hosts, such as the fonts of Voila's template. Voila ends with this process.
 
-The page is one cell, `Lab()`, over a folder of runs; two pages, or a page and a notebook, may look at the same folder.
+The page is one cell, `Lab()`, over a folder of runs; several pages and notebooks may show the same folder.
 """
 
 from __future__ import annotations
@@ -39,13 +39,11 @@ def serve(
     Parameters
     ----------
     runs
-        Folder of the runs and of the view; made when it is not there.
-    port
-        To listen on.
-    ip
-        Address to listen on; only this machine reaches the default.
+        Folder of the runs and of the view; made if it does not exist.
+    port, ip
+        Where to listen; only this machine reaches the default address.
     browser
-        Whether to open one.
+        Whether to open a browser.
     say
         Called with the address.
 

@@ -1,8 +1,7 @@
-"""How the command line talks: results on stdout, everything else on stderr, one sentence for bad input.
+"""Output of the command line: results on stdout, everything else on stderr, one sentence for bad input.
 
-With `--json` a command prints one JSON object as the last line of stdout; without it, tables for people. Exit codes:
-0, 1 where a check fails or a run does not finish, 2 for bad input, 130 for an interrupt; anything else is a fault of
-ours and shows its traceback.
+With `--json` a command prints one JSON object as the last line of stdout, otherwise tables. Exit codes: 0; 1 if a check
+fails or a run does not finish; 2 for bad input; 130 for an interrupt. Any other error is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ stdout = Console(highlight=False, markup=False, emoji=False)
 
 
 def set_up_logging() -> None:
-    """Send the engine's log lines to stderr, and keep the libraries' chatter down."""
+    """Send the engine's log lines to stderr, and show only errors of noisy libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("tokalign_lab")
@@ -45,7 +44,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
-    """Print rows of the same keys as a table, numbers to the right; with no rows, say so."""
+    """Print rows of the same keys as a table, numbers right-aligned; "(none)" without rows."""
     if not rows:
         stdout.print("(none)")
         return
@@ -59,7 +58,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
 
 
 def print_facts(facts: Mapping[str, Any], title: str | None = None) -> None:
-    """Print names and values under one another."""
+    """Print names and values, one per line."""
     print_table([{"": name.replace("_", " "), "value": format_value(value)} for name, value in facts.items()], title)
 
 
@@ -85,7 +84,7 @@ def format_value(value: Any) -> str:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Report]:
-    """Yield a progress function that draws a bar on stderr, or writes a line a message where there is no terminal."""
+    """Yield a progress function that draws a bar on stderr, or prints a line per message if that is no terminal."""
     if not stderr.is_terminal:
         last = ""
 

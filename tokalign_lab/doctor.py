@@ -1,4 +1,4 @@
-"""What is installed, which device will be used, and what is missing: the first thing to ask for in a bug report."""
+"""What is installed, which device will be used, and what is missing; ask for it in a bug report."""
 
 from __future__ import annotations
 
@@ -25,25 +25,18 @@ _MIN_FREE_BYTES = 5_000_000_000
 
 
 def examine() -> dict[str, Any]:
-    """Look around.
-
-    Returns
-    -------
-    dict
-        "system" (facts), "packages" and "assets" (rows), "missing" (a sentence each; empty when all is well).
-    """
+    """Return "system" (facts), "packages" and "assets" (rows), and "missing" (sentences; empty if nothing is)."""
     packages, missing = _packages()
-    assets = []
-    for name in DEFAULT_ASSETS:
-        cached = catalog.cached_path(name) is not None
-        assets.append({"name": name, "cached": cached})
-        if not cached:
+    assets = [{"name": name, "cached": catalog.cached_path(name) is not None} for name in DEFAULT_ASSETS]
+    for asset in assets:
+        if not asset["cached"]:
+            name = asset["name"]
             missing.append(f"The asset '{name}' is not here yet; `tokalign-lab assets get {name}` fetches it.")
     folder = cache_folder()
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(nearest).free
     if free < _MIN_FREE_BYTES:
-        missing.append(f"Only {free / 1e9:.1f} GB are free where the cache lies ({folder}); 5 GB are comfortable.")
+        missing.append(f"Only {free / 1e9:.1f} GB are free where the cache is stored ({folder}); 5 GB are comfortable.")
     system = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -56,12 +49,9 @@ def examine() -> dict[str, Any]:
 
 
 def verify(progress: Progress | None = None) -> list[dict[str, str]]:
-    """Read every byte of every cached artefact, and compare it with its checksums.
+    """Compare every cached artefact with its checksums.
 
-    Returns
-    -------
-    list of dict
-        "folder" and "state": "whole", or what is damaged; a damaged one is made again when it is next used.
+    Returns rows of "folder" and "state": "whole", or what is damaged. A damaged artefact is made again at its next use.
     """
     rows = []
     folders = sealed_folders(cache_folder())
@@ -73,17 +63,9 @@ def verify(progress: Progress | None = None) -> list[dict[str, str]]:
 
 
 def clean() -> list[dict[str, Any]]:
-    """Remove what killed processes have left unfinished in the cache and in the folder of runs, older than a day.
+    """Remove what killed processes left unfinished, more than a day ago, in the cache and in the folder of runs.
 
-    Returns
-    -------
-    list of dict
-        "path" and "bytes" of each that was removed.
-
-    Raises
-    ------
-    InputError
-        When one may not be removed.
+    Returns "path" and "bytes" of each; raises `InputError` when one may not be removed.
     """
     found = [path for root in (cache_folder(), runs_root()) for path in leftovers(root)]
     return [{"path": str(path), "bytes": remove(path)} for path in found]
@@ -112,7 +94,7 @@ def _packages() -> tuple[list[dict[str, str]], list[str]]:
 
 
 def _requirements() -> list[tuple[str, str]]:
-    """Names of the packages that this project requires, each with the extra that brings it or "", by its metadata."""
+    """Return the names of the required packages, each with the extra that installs it or "", by our metadata."""
     try:
         lines = importlib.metadata.requires("tokalign-lab") or []
     except importlib.metadata.PackageNotFoundError:  # a plain checkout

@@ -1,8 +1,7 @@
 """The quick start and the lessons, as notebooks that a user can edit.
 
-The notebooks are part of the package (`tokalign_lab/notebooks`). They are copied, because an installed package may be
-read-only and an update would overwrite what a learner wrote. A copy has a small record of what was copied, so that a
-second call brings a newer version of every notebook that was not edited.
+The notebooks in the package are copied, because an installed package may be read-only and an update would overwrite a
+learner's edits. A record of what was copied lets a second call update every notebook that was not edited.
 """
 
 from __future__ import annotations
@@ -19,18 +18,12 @@ RECORD = ".tokalign-lab-notebooks.json"
 
 
 def copy_lessons(folder: Path) -> dict[str, list[str]]:
-    """Copy the notebooks into a folder, and never overwrite one that was edited.
-
-    Parameters
-    ----------
-    folder
-        Made if it does not exist. It must be empty, or one that this function made.
+    """Copy the notebooks into a new or empty folder, or update an earlier copy; an edited notebook stays as it is.
 
     Returns
     -------
     dict
-        "copied" and "kept": names of the notebooks that were written, and of those that were edited and left as they
-        are.
+        "copied" and "kept": names of the notebooks that were written, and of those that were edited.
 
     Raises
     ------
@@ -39,7 +32,6 @@ def copy_lessons(folder: Path) -> dict[str, list[str]]:
     DiskError
         If the disk is full or may not be written to.
     """
-    folder = Path(folder)
     with plain_disk_errors(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)

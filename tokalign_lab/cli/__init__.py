@@ -1,7 +1,7 @@
 """The command line: every stage of the pipeline as one command, for shells and for other programs.
 
-A command names what it takes, checks it, calls the room that does the work, and prints what came out; nothing is
-computed here. Every command takes `--json` (see `console`). SOURCE, TARGET and MODEL are catalogue names, paths (a
+A command declares its options, checks them, calls the module that does the work, and prints the result; nothing is
+computed here. Every command takes `--json` and `--config`. SOURCE, TARGET and MODEL are catalogue names, paths (a
 folder or a tokenizer file) or hub ids.
 
 The commands of each kind are in a module of their own; importing them here registers them, in the order of `--help`.

@@ -7,32 +7,21 @@ from typing import Annotated, Any
 import typer
 
 from tokalign_lab import console
-from tokalign_lab.cli.command import (
-    assets_app,
-    command,
-)
+from tokalign_lab.cli.command import assets_app, command
 
 
 @command(assets_app, "list")
 def assets_list() -> Any:
-    """List what the catalogue has, what it costs to fetch, and what is here."""
+    """List the catalogue: size to fetch, licence, and what is cached."""
     from tokalign_lab import catalog
 
+    fields = ("name", "kind", "size_bytes", "licence", "origin", "description")
     rows = [
-        {
-            "name": asset.name,
-            "kind": asset.kind,
-            "size_bytes": asset.size_bytes,
-            "cached": catalog.cached_path(asset.name) is not None,
-            "licence": asset.licence,
-            "origin": asset.origin,
-            "description": asset.description,
-        }
+        {**{name: getattr(asset, name) for name in fields}, "cached": catalog.cached_path(asset.name) is not None}
         for asset in catalog.assets()
     ]
-    sizes = {asset.name: f"{asset.size_bytes / 1e6:,.1f} MB" for asset in catalog.assets()}
     keys = ("name", "kind", "cached", "licence")
-    shown = [{**{key: row[key] for key in keys}, "to fetch": sizes[str(row["name"])]} for row in rows]
+    shown = [{**{key: row[key] for key in keys}, "to fetch": f"{row['size_bytes'] / 1e6:,.1f} MB"} for row in rows]
     return {"assets": rows}, lambda: console.print_table(shown)
 
 

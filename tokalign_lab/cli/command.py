@@ -1,4 +1,4 @@
-"""What every command is made with: the groups, the options that several have, and the way a result is printed."""
+"""What all commands share: groups, common options, `--config`, errors, and how a result is printed."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def command(
     failed: Callable[[dict[str, Any]], bool] = lambda result: False,
     make: Callable[[Mapping[str, Any]], Settings] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Register a function that returns its result as a dict; print that as JSON or let `show` print it.
+    """Register a function that returns `(result, show)`: a dict, printed with `--json`, and what prints it for people.
 
-    The function returns `(result, show)`: `show()` prints the result for people. Bad input becomes one sentence on
-    stderr and exit code 2; a run that did not finish, or a result of which `failed` is true, ends in exit code 1.
+    Bad input becomes one sentence on stderr and exit code 2. A run that did not finish, or a result for which `failed`
+    is true, ends in exit code 1.
 
     A parameter whose type is a settings class becomes the options of that class, except those that the function has
-    itself; the function gets the settings object, made of what was given by `make` (by default `from_dict`).
+    itself. The function gets the settings object, which `make` (by default `from_dict`) makes from the given options.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:
@@ -150,13 +150,13 @@ def _parameter(one: Option) -> inspect.Parameter:
 
 
 def _given(options: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, as values of their settings; an empty text stands for none."""
+    """Return the options that were given, as values of their settings; an empty text means none."""
     given = {}
     for name, one in options.items():
         value = values[name]
         if name == "text":
             value = [*(value or []), *(values.get("more_text") or [])]
-        if value is None or value in ([], ()):  # an option that may be repeated and was not given is empty
+        if value is None or value in ([], ()):  # a repeatable option that was not given is empty
             continue
         if one.kind is tuple:
             value = [item for item in value if item]
@@ -181,7 +181,7 @@ def _numbers(flag: str, given: list[str]) -> dict[str, float]:
 
 
 def check_out(out: Path, suffix: str = "") -> None:
-    """Find out before the work, not after it, that its result could not be written."""
+    """Raise `InputError`, before the work, if its result could not be written."""
     if suffix and out.suffix != suffix:
         raise InputError(f"--out is '{out}', but the result is a {suffix} file; name it so.")
     if not suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):

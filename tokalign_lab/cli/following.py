@@ -1,4 +1,4 @@
-"""What a command says of a run: its progress while it goes on, and its summary."""
+"""How commands report a run: its progress, and its summary."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tokalign_lab.runs.schema import DAMAGED
 
 
 def ended_badly(result: dict[str, Any]) -> bool:
-    """Whether a run that was followed has ended without finishing; the command ends in exit code 1 then."""
+    """Whether a followed run has ended without finishing, which means exit code 1."""
     return result["state"] in RESUMABLE
 
 
 def follow(folder: RunFolder, detach: bool) -> Any:
     """Wait for a run with a progress bar, unless `detach`; Ctrl-C ends the waiting and not the run.
 
-    Raises `InputError` if the run failed because of what it was given; its own sentence.
+    Raises `InputError` with the run's own sentence if it failed because of bad input.
     """
     if not detach:
         try:
@@ -36,7 +36,7 @@ def follow(folder: RunFolder, detach: bool) -> Any:
     if ended_badly(result):
         try:
             check_finished(folder)
-        except RunEnded as error:  # the result says the rest
+        except RunEnded as error:  # the result has the state
             console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
     return result, show
 
@@ -61,7 +61,7 @@ def summary(folder: RunFolder) -> Any:
 
 
 def _recovery(folder: RunFolder) -> dict[str, Any]:
-    """Return what a tuning run reports of forgetting and coverage: the last event of each kind."""
+    """Return what a tuning run reports about forgetting and coverage: the last event of each kind."""
     last = {event.get("kind"): event for event in folder.events()[0]}
     found = {
         "probes_answered": last.get("evaluation", {}).get("probes_answered"),

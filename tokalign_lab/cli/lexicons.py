@@ -1,4 +1,4 @@
-"""Commands that make lexicons, and that say how good they are."""
+"""Commands that make lexicons and measure them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @command(app, "overlap")
 def overlap(
-    source: Annotated[str, typer.Argument(help="Tokenizer of the model as it is.")],
-    target: Annotated[str, typer.Argument(help="Tokenizer the model shall get.")],
+    source: Annotated[str, typer.Argument(help="The model's own tokenizer.")],
+    target: Annotated[str, typer.Argument(help="Tokenizer that the model gets.")],
 ) -> Any:
     """Count the target tokens that the source has too, by string and by bytes."""
     from tokalign_lab import catalog
@@ -51,28 +51,27 @@ def advise(settings: AdviseSettings) -> Any:
         console.stdout.print(title, style="bold", soft_wrap=True)
         console.stdout.print(advice.reason, soft_wrap=True)
         judged = [one for one in advice.slices if one.verdict != "too little text"]
-        gains, losses = [], []
-        for one in (*judged, advice.total):
-            name = {"slice": one.counts.slice}
-            gains.append(
-                {
-                    **name,
-                    "bytes": one.counts.n_bytes,
-                    "tokens": f"{-one.counts.saved:+.1%}",
-                    "bytes/s": f"{one.source_speed:,.0f} -> {one.target_speed:,.0f}",
-                    "speed": f"x{one.faster[1]:.2f}",
-                    "context, bytes": "-" if one.context_gained is None else f"{one.context_gained:+,}",
-                    "swap": "" if one is advice.total else one.verdict,
-                }
-            )
-            losses.append(
-                {
-                    **name,
-                    "right after": _range(one.right_after),
-                    "after recovery": _range(one.recovered),
-                    "measured on": one.recovered.basis,
-                }
-            )
+        gains = [
+            {
+                "slice": one.counts.slice,
+                "bytes": one.counts.n_bytes,
+                "tokens": f"{-one.counts.saved:+.1%}",
+                "bytes/s": f"{one.source_speed:,.0f} -> {one.target_speed:,.0f}",
+                "speed": f"x{one.faster[1]:.2f}",
+                "context, bytes": "-" if one.context_gained is None else f"{one.context_gained:+,}",
+                "swap": "" if one is advice.total else one.verdict,
+            }
+            for one in (*judged, advice.total)
+        ]
+        losses = [
+            {
+                "slice": one.counts.slice,
+                "right after": _range(one.right_after),
+                "after recovery": _range(one.recovered),
+                "measured on": one.recovered.basis,
+            }
+            for one in (*judged, advice.total)
+        ]
         console.print_table(gains, title="Gains")
         left_out = ", ".join(one.counts.slice for one in advice.slices if one not in judged)
         if left_out:
@@ -133,7 +132,7 @@ def align(
 
 
 def _as_aligned(given: Mapping[str, Any]) -> ScoreSettings:
-    """Split the text as the align run of the lexicon did, where nothing else was asked for."""
+    """Split the text as the alignment of the lexicon did, unless told otherwise."""
     from tokalign_lab.alignment.lexicon import Lexicon
 
     return ScoreSettings.from_dict(Lexicon.load(Path(given["lexicon"])).provenance.get("split", {}) | dict(given))
@@ -143,8 +142,8 @@ def _as_aligned(given: Mapping[str, Any]) -> ScoreSettings:
 def score(settings: ScoreSettings) -> Any:
     """Score a lexicon on held-out text: BLEU-1, sentence score, BERTScore, coverage, both directions, by group.
 
-    Seed, sample and held-out share are those of the alignment unless given. The means are kept in the lexicon's
-    provenance too, so that the card of a model made from it can name them.
+    Seed, sample and held-out share are those of the alignment unless given. The means are also stored in the lexicon's
+    provenance, for the card of a model made from it.
     """
     from tokalign_lab import pipeline
 
@@ -165,12 +164,10 @@ def score(settings: ScoreSettings) -> Any:
         ]
         console.print_table(rows, title=f"{settings.lexicon}: means with 95 % intervals")
         kept = groups[(groups["direction"] == "target_to_source") & (groups["measure"] == "unigram_match")]
-        columns = ("kind", "group", "n", "value", "low", "high")
-        shown = [dict(zip(columns, row, strict=True)) for row in kept[list(columns)].to_numpy().tolist()]
+        shown = kept[["kind", "group", "n", "value", "low", "high"]].to_dict("records")
         console.print_table(shown, title="Tokens of the target text whose partner the source text has")
         names = ("coverage_types", "hubs", "encoder", "documents", "sentences")
-        facts: dict[str, Any] = {name: result[name] for name in names if name in result}
-        console.print_facts(facts, title="Other figures")
+        console.print_facts({name: result[name] for name in names if name in result}, title="Other figures")
 
     return result, show
 
@@ -187,7 +184,7 @@ def diagnose(
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="With --moved: its held-out part is read.")] = None,
 ) -> Any:
-    """Say whether a lexicon is good, usable or poor, and why."""
+    """Check a lexicon and say what is wrong with it, and why."""
     from tokalign_lab.documents import read_parts
     from tokalign_lab.evaluation.diagnosis import diagnose as run
     from tokalign_lab.model.load import load_model

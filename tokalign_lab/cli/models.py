@@ -17,10 +17,7 @@ from tokalign_lab.settings.kinds import BitsSettings, DraftSettings, ExportSetti
 def check(
     model_dir: Annotated[str, typer.Argument(help="A model and its tokenizer: a folder, a name or a hub id.")],
 ) -> Any:
-    """Try whether a model's folder is sound: ids, tokenizer, rows, head, chat template, generation, GGUF.
-
-    Ends in exit code 1 where something fails.
-    """
+    """Check a model's folder: ids, tokenizer, rows, head, chat template, generation, GGUF; exit code 1 if one fails."""
     from tokalign_lab.model.check import check_folder
 
     with console.progress_bar("check") as progress:
@@ -38,7 +35,7 @@ def check(
             for finding in found.findings
         ]
         rows += [
-            {"check": name, "": "-", "evidence": f"Not looked at, because of: {cause}.", "advice": ""}
+            {"check": name, "": "-", "evidence": f"Not checked, because of: {cause}.", "advice": ""}
             for name, cause in found.left_out.items()
         ]
         console.print_table(rows, title=f"{model_dir}: {found.verdict}")

@@ -48,7 +48,7 @@ def runs_list(
 
 @command(gallery_app, "list")
 def gallery_list() -> Any:
-    """Say which recorded runs there are, when and how they were made, and what is not in them."""
+    """List the recorded runs: when and how they were made, and what is not in them."""
     from tokalign_lab.runs.gallery import recorded_runs, recorded_words
     from tokalign_lab.runs.kinds import command_of
 
@@ -68,14 +68,14 @@ def gallery_list() -> Any:
 
 @command(gallery_app, "record")
 def gallery_record(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the gallery; what is there is replaced at the end.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the gallery; replaced at the end.")],
     work: Annotated[
-        Path, typer.Option("--work", help="Folder for the runs themselves, 2 GB; started again, it goes on there.")
+        Path, typer.Option("--work", help="Folder for the runs themselves, 2 GB; an interrupted recording continues.")
     ] = Path("gallery-runs"),
     steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of the two tunings to compare.")] = 200,
     long: Annotated[int, typer.Option("--long", help="Optimiser steps of the long tuning.")] = 1000,
 ) -> Any:
-    """Make the gallery anew: align, rearrange and tune the default pair for real, and pack what panels show."""
+    """Record the gallery again: align, rearrange and tune the default pair, and pack what panels show."""
     from tokalign_lab.record import record_gallery
 
     with console.progress_bar("record") as progress:
@@ -91,7 +91,7 @@ def runs_watch(run: Run) -> Any:
 
 @command(runs_app, "cancel")
 def runs_cancel(run: Run) -> Any:
-    """Stop a run; what it had reached stays in its folder."""
+    """Stop a run; its results so far stay in its folder."""
     folder = find_run(run)
     folder.cancel()
     return summary(folder)
@@ -102,7 +102,7 @@ def runs_resume(
     run: Run,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
 ) -> Any:
-    """Go on with a run that was cancelled, failed or killed, from its last checkpoint; follow one that runs already."""
+    """Continue a cancelled, failed or killed run from its last checkpoint; follow one that is running."""
     folder = find_run(run)
     try:
         folder.resume()
@@ -113,7 +113,7 @@ def runs_resume(
 
 @command(runs_app, "pause")
 def runs_pause(run: Run) -> Any:
-    """Stop a run when the step that runs is done and kept; `runs resume` goes on from there."""
+    """Finish the current step, save a checkpoint, then stop; `runs resume` continues."""
     folder = find_run(run)
     folder.request_pause()
     folder.wait()
@@ -126,7 +126,7 @@ def runs_again(
     change: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of tuning and its value, as steps=400. Repeatable.")
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="What the new run is called.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Title of the new run.")] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
 ) -> Any:
     """Start a new tuning run with the settings of an earlier one, some of them changed."""
@@ -148,8 +148,8 @@ def _settings(given: list[str]) -> dict[str, Any]:
 
 
 @command(runs_app, "rename")
-def runs_rename(run: Run, name: Annotated[str, typer.Argument(help="What the run shall be called.")]) -> Any:
-    """Give a run another name; its folder keeps its own."""
+def runs_rename(run: Run, name: Annotated[str, typer.Argument(help="The new title.")]) -> Any:
+    """Give a run another title; its folder keeps its name."""
     folder = find_run(run)
     rename_run(folder, name)
     return summary(folder)
@@ -157,7 +157,7 @@ def runs_rename(run: Run, name: Annotated[str, typer.Argument(help="What the run
 
 @command(runs_app, "delete")
 def runs_delete(run: Run) -> Any:
-    """Move a run into the trash beside it; `runs restore` takes it back."""
+    """Move a run into the trash; `runs restore` takes it back."""
     return summary(trash.delete_run(find_run(run)))
 
 
@@ -174,7 +174,7 @@ def runs_restore(
 def runs_trash(
     empty: Annotated[bool, typer.Option("--empty", help="Remove them for good.")] = False, root: Root = None
 ) -> Any:
-    """Say which runs are in the trash and how many bytes they hold."""
+    """List the runs in the trash and their bytes."""
     names = [run.title for run in trash.deleted_runs(root)]
     result = {"runs": names, "bytes": trash.empty_trash(root) if empty else trash.trash_bytes(root)}
     return result, lambda: console.print_facts(result, title="Removed for good" if empty else "In the trash")

@@ -42,11 +42,11 @@ def adapt(
     settings: AdaptRunSettings,
     run: Annotated[Path, typer.Option("--run", help="The run folder; it must not hold another run.")],
     prepare: Annotated[
-        bool, typer.Option("--prepare", help="Only make the run folder; it is started by hand (docs/scale.md).")
+        bool, typer.Option("--prepare", help="Only make the run folder; start it yourself (docs/scale.md).")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the job has started.")] = False,
 ) -> Any:
-    """Tune a moved model back, with or without a teacher, in a process of its own; Ctrl-C leaves it running."""
+    """Tune a rearranged model, with or without a teacher, in its own process; Ctrl-C leaves it running."""
     from tokalign_lab import pipeline
     from tokalign_lab.runs.control import start
     from tokalign_lab.runs.folder import RunFolder
@@ -58,7 +58,7 @@ def adapt(
 
 
 def _as_given(settings: AdaptRunSettings) -> dict[str, Any]:
-    """Return what differs from the recipe's settings, with absolute paths: a run may start in another folder."""
+    """Return what differs from the recipe's settings, with absolute paths, because a run may start elsewhere."""
 
     def resolved(value: Any) -> Any:
         from tokalign_lab import catalog

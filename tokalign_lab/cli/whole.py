@@ -9,12 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tokalign_lab import console
-from tokalign_lab.cli.command import (
-    Seed,
-    app,
-    check_out,
-    command,
-)
+from tokalign_lab.cli.command import Seed, app, check_out, command
 
 
 @command(app, "demo")
@@ -45,7 +40,7 @@ def demo(
 
 @command(app, "notebooks")
 def notebooks(
-    folder: Annotated[Path, typer.Argument(help="Where they go: a new or empty folder, or an earlier copy.")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder, or an earlier copy.")],
 ) -> Any:
     """Copy the quick start and the lessons into a folder; an edited notebook is never overwritten."""
     from tokalign_lab.lessons import copy_lessons
@@ -101,17 +96,17 @@ def doctor(
         bool, typer.Option("--clean", help="Remove what killed processes left unfinished more than a day ago.")
     ] = False,
 ) -> Any:
-    """Say what is installed, which device will be used, and what is missing."""
-    from tokalign_lab import doctor as room
+    """Show what is installed, which device will be used, and what is missing."""
+    from tokalign_lab import doctor as checks
 
-    result = room.examine()
+    result = checks.examine()
     if verify:
         with console.progress_bar("verify") as progress:
-            result["cached"] = room.verify(progress)
+            result["cached"] = checks.verify(progress)
         damaged = [row["folder"] for row in result["cached"] if row["state"] != "whole"]
         result["missing"] += [f"{folder} is damaged; it is made again when it is next used." for folder in damaged]
     if clean:
-        result["removed"] = room.clean()
+        result["removed"] = checks.clean()
 
     def show() -> None:
         for key, title in (("cached", "Cache"), ("removed", "Removed")):

@@ -1,4 +1,4 @@
-"""Plotly figures without widgets, imported where one is drawn: the panels show them live, the report prints them."""
+"""Plotly figures without widgets, for panels and the report; import a module only where a figure is drawn."""
 
 from tokalign_lab.errors import require_extra
 

@@ -1,9 +1,9 @@
-"""The curves of tuning runs: one figure of three plots, changed and never made again.
+"""The curves of tuning runs: one figure of three plots, which is updated in place.
 
 From left to right: bits per byte of held-out text with the source model as reference and, where there is one, the
 control; the share of the gap to the reference that is closed; one value of each step, tokens per second by default.
-Each run has a place in the figure, with a colour, a kind of line and a kind of mark of its own: raw values faint,
-smoothed ones strong, measurements with marks. A line is thinned to what a plot can show before it is sent.
+Each run has a place in the figure with its own colour, line and mark: raw values are faint, smoothed ones strong,
+measurements have marks. A line is thinned to what a plot can show before it is sent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
-from tokalign_lab.plots.theme import template
+from tokalign_lab.plots.theme import template, titles_left
 from tokalign_lab.runs.folding import ALL_TEXT, RunView
 
 VALUES = {
@@ -33,13 +33,13 @@ VALUES = {
     "memory": "Memory (GB)",
 }
 AXES = {"step": "step", "tokens": "tokens read", "minutes": "minutes of work"}
-EXACT = ("learning_rate", "memory")  # nothing is noisy about these: they are not smoothed
+EXACT = ("learning_rate", "memory")  # not noisy, so not smoothed
 _UNITS = {"memory": 1e9}  # bytes per GB
 MOST_RUNS = 6
-MOST_CURVE_POINTS = 1000  # a plot is some 600 pixels wide
+MOST_CURVE_POINTS = 1000  # a plot is about 600 pixels wide
 CURVE_HEIGHT = 320
-# Told apart by people who see colours differently, 3 to 1 and more on white and on JupyterLab's black; the kinds of
-# line and of mark say the same again.
+# Distinct with colour-vision deficiency; contrast of at least 3 to 1 on white and on JupyterLab's black. The kinds of
+# line and mark repeat the information.
 COLOURS = ("#3a8fd0", "#c9770d", "#159a74", "#a377d1", "#dd5a50", "#8a8f1a")
 DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot")
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
@@ -54,14 +54,14 @@ _AXES_OF = ("", "2", "3")
 
 @dataclass(frozen=True)
 class Look:
-    """How curves are looked at.
+    """How curves are shown.
 
     Attributes
     ----------
     value : a name of `VALUES`, drawn in the last plot
     axis : a name of `AXES`
-    smoothing : weight of what came before, 0 (none) to 0.99
-    part : slice of the held-out text that the other two are about; "" for all of it
+    smoothing : weight of earlier values, 0 (none) to 0.99
+    part : slice of the held-out text in the other two plots; "" for all of it
     """
 
     value: str = "tokens_per_second"
@@ -77,8 +77,8 @@ def curves_figure(
 
     Parameters
     ----------
-    look : how they are looked at; by default over steps, smoothed as `fitting_smoothing` says
-    places : how many runs the figure can come to show; as many as there are by default
+    look : how they are shown; by default over steps, smoothed by `fitting_smoothing`
+    places : how many runs the figure can show; as many as there are by default
 
     Returns
     -------
@@ -110,9 +110,7 @@ def curves_figure(
     for name, dash in (("control: source tuned on the same text", "8px,4px"), (REFERENCE, "2px,5px")):
         grey = {"color": FLOOR_COLOUR, "dash": dash, "width": 2}
         figure.add_trace(go.Scatter(name=name, mode="lines", line=grey, hovertemplate=hover), row=1, col=1)
-    for title, axis in zip(figure.layout.annotations, _AXES_OF, strict=True):
-        start = figure.layout[f"xaxis{axis}"].domain[0]
-        title.update(x=start, xanchor="left", font={"size": 13})  # out of the way of the buttons at the right
+    titles_left(figure, 13)
     figure.update_layout(yaxis2={"tickformat": ".0%"})
     figure.update_layout(
         template=template(theme), height=CURVE_HEIGHT, margin={"l": 8, "r": 8, "t": 36, "b": 8}, autosize=True,
@@ -125,7 +123,7 @@ def curves_figure(
 def update_curves(
     figure: go.Figure, runs: Mapping[int, RunView], look: Look, changed: Iterable[int] | None = None
 ) -> None:
-    """Put the runs' present curves, and stage bands and floor of the first, into a figure made by `curves_figure`.
+    """Put the runs' curves, and stage bands and reference of the first one, into a figure made by `curves_figure`.
 
     Parameters
     ----------
@@ -157,7 +155,7 @@ def update_curves(
     shapes, notes = _stage_bands(first, look.axis)
     figure.layout.shapes = shapes
     figure.layout.annotations = (*figure.layout.annotations[:3], *notes)
-    figure.layout.uirevision = f"{look.axis} {look.value} {look.part}"  # a zoom is kept until it means another thing
+    figure.layout.uirevision = f"{look.axis} {look.value} {look.part}"  # a zoom stays until the axes change
     _axes(figure, runs.values(), look)
 
 
@@ -167,14 +165,14 @@ def _traces(figure: go.Figure, place: int) -> Sequence[Any]:
 
 
 def _measured(run: RunView, look: Look, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the looks at held-out text are on the axis, and those values of them that are numbers."""
+    """Return the positions of the measurements on the axis, and their values, without those that are not numbers."""
     at = run.x_of(look.axis, run.measured.steps)
     there = np.isfinite(at) & np.isfinite(values)
     return at[there], values[there]
 
 
 def trained_curve(run: RunView, look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return steps, places on the axis, values and smoothed values where all are numbers, float64 (n,) each."""
+    """Return steps, positions on the axis, values and smoothed values where all are numbers, float64 (n,) each."""
     x, y = run.x(look.axis), run.trained.column(look.value) / _UNITS.get(look.value, 1)
     there = np.isfinite(x) & np.isfinite(y)
     smooth = y[there] if look.value in EXACT else smoothed(y[there], look.smoothing)
@@ -189,12 +187,12 @@ def _draw_run(traces: Sequence[Any], run: RunView, look: Look) -> None:
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
-    """Give points as plain lists, with no more digits than can be seen: what is sent is short."""
+    """Return points as plain lists, with only the digits that can be seen, to send little."""
     return {"x": [float(f"{v:.7g}") for v in x], "y": [float(f"{v:.5g}") for v in y]}
 
 
 def _reach(runs: Iterable[RunView], axis: str) -> float:
-    """Where the axis ends: at the last step that is planned; in time, where the longest run has come to."""
+    """Return the end of the axis: the last planned step; in time, the end of the longest run so far."""
     ends = [1.0] if axis == "step" else [0.0]
     for run in runs:
         last = max([run.total_steps if axis != "minutes" else 0, *run.steps[-1:], *run.measured.steps[-1:]])
@@ -204,12 +202,12 @@ def _reach(runs: Iterable[RunView], axis: str) -> float:
 
 def _axes(figure: go.Figure, runs: Iterable[RunView], look: Look) -> None:
     reach = _reach(runs, look.axis)
-    # In time the end is not known: plotly follows the curve, and a zoom is not undone by each new point.
+    # In time the end is not known: plotly follows the curve, and a new point does not undo a zoom.
     ends = {"autorange": True, "range": None} if look.axis == "minutes" or not reach else {
         "autorange": False, "range": [-0.02 * reach, 1.02 * reach],
     }  # fmt: skip
     figure.update_xaxes(title_text=AXES[look.axis], **ends)
-    # nothing that is drawn is below 0: the axis of a run that has just begun must not promise it
+    # no value is below 0, so the axis of a run that has just begun must not go there
     figure.update_yaxes(exponentformat="e", autorangeoptions={"clipmin": 0})
     figure.layout.yaxis2.autorangeoptions = {"include": [0, 1]}  # the swapped model, and the source
 
@@ -232,7 +230,7 @@ def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[di
 
 
 def thinned(x: ArrayLike, y: ArrayLike, most: int = MOST_CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` points of a curve: of each stretch its lowest and its highest, so that spikes stay visible."""
+    """Return at most `most` points of a curve: the lowest and highest of each stretch, so that spikes stay visible."""
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(xs) <= most:
         return xs, ys
@@ -244,10 +242,9 @@ def thinned(x: ArrayLike, y: ArrayLike, most: int = MOST_CURVE_POINTS) -> tuple[
 
 
 def smoothed(y: np.ndarray, weight: float) -> np.ndarray:
-    """Return the exponential running mean of finite `y` (n,), without looking ahead.
+    """Return the exponential moving average of finite `y` (n,), whose earlier values have `weight`.
 
-    What came before has `weight`, and the sum is divided by the weights that have come together so far (Adam's bias
-    correction), so that the curve begins at its first value and not at 0.
+    It is bias-corrected as in Adam, so that the curve begins at its first value and not at 0.
     """
     if not len(y) or weight <= 0:
         return y
@@ -255,5 +252,5 @@ def smoothed(y: np.ndarray, weight: float) -> np.ndarray:
 
 
 def fitting_smoothing(steps: int) -> float:
-    """Return a weight that fits a run of so many steps: a mean over about a fiftieth of them, 0.6 to 0.99."""
+    """Return a weight for a run of so many steps: a mean over about a fiftieth of them, 0.6 to 0.99."""
     return round(min(0.99, max(0.6, 1 - 50 / max(steps, 1))), 2)

@@ -1,7 +1,7 @@
 """Both maps in one figure, and what every live figure needs.
 
-Each panel makes its figure once and changes it ever after: a FigureWidget brings five megabytes of JavaScript that the
-browser evaluates anew for every figure.
+Each panel makes its figure once and updates it: a FigureWidget brings five megabytes of JavaScript that the browser
+evaluates again for every figure.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tokalign_lab.plots.theme import template
+from tokalign_lab.plots.theme import template, titles_left
 
-# Okabe and Ito's palette, told apart by people who see colours differently, on white and on black.
+# Okabe and Ito's palette, distinct with colour-vision deficiency, on white and on black.
 ORIGIN_COLOURS = {
     "identical": "#3a8fd0", "role": "#a377d1", "aligned": "#1aa37d", "pieces": "#e08a1e", "mean": "#98a1aa",
     "random": "#dd5a50", "multivariate": "#dd5a50", "permuted": "#dd5a50", "edited": "#d26fa8", "hole": "#98a1aa",
@@ -26,12 +26,12 @@ ORIGIN_COLOURS = {
 NO_VALUE = "#98a1aa"
 HIGHLIGHT = {"light": "#d0006f", "dark": "#ffd84d"}
 MAP_HEIGHT = 460
-SVG_POINTS = 1500  # up to here SVG is as quick as WebGL, and sharper
+SVG_POINTS = 1500  # up to this number SVG is as fast as WebGL, and sharper
 
 
 @dataclass(frozen=True)
 class MapPoints:
-    """Points of one map: ids (n,), xy (n, 2), hover texts, and colours or names, one a point."""
+    """Points of one map: ids (n,), xy (n, 2), and one hover text and one colour or name per point."""
 
     ids: np.ndarray
     xy: np.ndarray
@@ -40,7 +40,7 @@ class MapPoints:
 
 
 def maps_figure(source: MapPoints, target: MapPoints, names: tuple[str, str], theme: str = "light") -> go.Figure:
-    """Two maps side by side: traces 0 and 1 are the clouds, 2 and 3 the highlighted tokens on top of them."""
+    """Draw two maps next to each other: traces 0 and 1 are the clouds, 2 and 3 the highlighted tokens on top."""
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.03, subplot_titles=[escape(name) for name in names])
     draw = go.Scatter if max(len(source.ids), len(target.ids)) <= SVG_POINTS else go.Scattergl
     for column, points in enumerate((source, target), start=1):
@@ -62,7 +62,7 @@ def maps_figure(source: MapPoints, target: MapPoints, names: tuple[str, str], th
                 selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 1}},
             ), row=1, col=column,
         )  # fmt: skip
-    _titles_left(figure)
+    titles_left(figure)
     figure.update_xaxes(showticklabels=False, zeroline=False)
     figure.update_yaxes(showticklabels=False, zeroline=False)
     figure.update_layout(
@@ -74,23 +74,14 @@ def maps_figure(source: MapPoints, target: MapPoints, names: tuple[str, str], th
 
 
 def warm_up() -> None:
-    """Import what the first live figure needs: two seconds of Python, most of them schemas that plotly never asks for.
-
-    The lab calls this some seconds after its first panel, so that nobody waits for it in front of a plot.
-    """
+    """Import what the first live figure needs, which takes two seconds; the lab calls this after its first panel."""
     importlib.import_module("plotly.graph_objs._figurewidget")
 
 
 def coordinates(points: MapPoints) -> dict[str, list[float]]:
-    """Give x and y as plain lists.
+    """Return x and y as plain lists.
 
-    FigureWidget sends arrays as buffers, and a cloud so sent is lost when a trace changes before its first drawing.
+    FigureWidget sends arrays as buffers, and such a cloud is lost when a trace changes before its first drawing.
     """
     rounded = points.xy if points.xy.dtype.kind == "i" else points.xy.astype(np.float64).round(4)
     return {"x": rounded[:, 0].tolist(), "y": rounded[:, 1].tolist()}
-
-
-def _titles_left(figure: go.Figure) -> None:
-    """Begin each plot's title at its left edge, out of the way of the buttons at the right."""
-    for title, axis in zip(figure.layout.annotations, (figure.layout.xaxis, figure.layout.xaxis2), strict=True):
-        title.update(x=axis.domain[0], xanchor="left", font={"size": 14})

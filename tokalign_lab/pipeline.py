@@ -53,14 +53,9 @@ if TYPE_CHECKING:
 
 
 class PairText:
-    """Two vocabularies and a text, whose parts are tokenized when they are first asked for.
+    """The source and target vocabularies and a text; its parts are tokenized on first use.
 
-    Attributes
-    ----------
-    source, target : Vocabulary
-        Of the model as it is, and of the model as it shall be.
-    train, held_out : list of Document
-        The parts of the text; they share no group.
+    `train` and `held_out`, the documents of the two parts, share no group.
     """
 
     def __init__(self, source: Vocabulary, target: Vocabulary, settings: TextSettings) -> None:
@@ -195,11 +190,7 @@ def _save_new_tokenizer(
 
 
 def check_align(settings: AlignSettings) -> None:
-    """Refuse choices that do not go together, before any work.
-
-    Raises `InputError` for an unknown recipe or overlap, or when the recipe needs a model or a donor and none is
-    named.
-    """
+    """Raise `InputError` for an unknown recipe or overlap, or choices that the recipe needs or cannot use."""
     method = check_recipe(settings.recipe, settings.model, settings.donor, settings.one_to_one, settings.overlap)
     for name in ("vectors", "cluster"):
         if getattr(settings, name) and method.trains != "glove":
@@ -219,19 +210,14 @@ def read_pair(settings: AlignSettings) -> PairText:
 def align_text(text: PairText, settings: AlignSettings, progress: Progress | None = None) -> Alignment:
     """Align two vocabularies on the train part of a text.
 
-    The lexicon's provenance keeps how the text was split ("split"), so that scores can hold the same part out.
-
-    Raises
-    ------
-    InputError
-        As `check_align`, or when the text, the model or the donor cannot be used.
+    The lexicon's provenance stores how the text was split ("split"), so that scores hold out the same part. Raises
+    `InputError` as `check_align`, or when the text, the model or the donor cannot be used.
     """
     check_align(settings)
     method = RECIPES[settings.recipe]
     pair = text.train_pair(part(progress, 0.0, 0.2))
     if settings.cluster:
         _count_on_cluster(pair, settings.cluster, part(progress, 0.2, 0.4))
-    model = text.model(settings.model if method.needs_model else None)
     donor = text.model(settings.donor if method.needs_donor else None)
     done = align(
         pair,
@@ -239,12 +225,12 @@ def align_text(text: PairText, settings: AlignSettings, progress: Progress | Non
         seed=settings.seed,
         overlap=settings.overlap,
         progress=part(progress, 0.4 if settings.cluster else 0.2, 1.0),
-        model=model,
+        model=text.model(settings.model if method.needs_model else None),
         donor=None if donor is None else (donor, load_vocabulary(str(settings.donor))),
         one_to_one=settings.one_to_one,
         vectors=text.vectors(settings),
     )
-    split = {name: getattr(settings, name) for name in TextSettings.names() if name != "text"}  # no path in there
+    split = {name: getattr(settings, name) for name in TextSettings.names() if name != "text"}  # no paths
     done.lexicon.provenance["split"] = split
     return done
 
@@ -254,29 +240,20 @@ def score_alignment(
 ) -> dict[str, Any]:
     """Score a new alignment; the lexicon's means go into its provenance, for the card of a model made from it.
 
-    Returns
-    -------
-    dict
-        "overlap", "seconds", "lexicon" (scores on the held-out part) and "held_out" (P@1 of hidden shared tokens). The
-        last two are missing where the text is too small, "held_out" also where the recipe compares no vectors.
+    Returns "overlap", "seconds", "lexicon" (scores on the held-out part) and "held_out" (P@1 of hidden shared tokens).
+    The last two are missing if the text is too small, "held_out" also if the recipe compares no vectors.
     """
-    shared = overlap(text.source, text.target)
-    values: dict[str, Any] = {
-        "overlap": {"raw": shared.raw_share, "bytes": shared.bytes_share},
-        "seconds": done.seconds,
-    }
-    with suppress(InputError):  # a text that is too small to be scored has been aligned all the same
-        scoring = part(progress, 0.0, 0.5)
-        scores = score_lexicon(done.lexicon, text.held_out_pair(), seed=settings.seed, progress=scoring)
-        values["lexicon"] = scores.to_dict()
+    shared, seed, vectors = overlap(text.source, text.target), settings.seed, text.vectors(settings)
+    found = {"overlap": {"raw": shared.raw_share, "bytes": shared.bytes_share}, "seconds": done.seconds}
+    with suppress(InputError):  # a text can be too small to be scored
+        scores = score_lexicon(done.lexicon, text.held_out_pair(), seed=seed, progress=part(progress, 0.0, 0.5))
+        found["lexicon"] = scores.to_dict()
         done.lexicon.provenance["scores"] = scores.means()
     if done.source_vectors is not None:
         with suppress(InputError):
-            looking = part(progress, 0.5, 1.0)
-            vectors = text.vectors(settings)
-            found = find_hidden(text, settings.recipe, settings.seed, settings.model, looking, vectors)
-            values["held_out"] = found.to_dict()
-    return values
+            hidden = find_hidden(text, settings.recipe, seed, settings.model, part(progress, 0.5, 1.0), vectors)
+            found["held_out"] = hidden.to_dict()
+    return found
 
 
 def find_hidden(
@@ -311,17 +288,10 @@ def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
 def score(
     settings: ScoreSettings, progress: Progress | None = None
 ) -> tuple[LexiconScores, pd.DataFrame, tuple[HeldOutPrecision, pd.DataFrame] | None]:
-    """Score a lexicon on the held-out part of a text; the means are kept in the lexicon's file where it can be written.
+    """Score a lexicon on the held-out part of a text; the means are stored in the lexicon's file if it is writable.
 
-    Returns
-    -------
-    LexiconScores, DataFrame, tuple or None
-        The scores, the same by group of tokens, and, where it was asked for, P@1 and P@1 by group.
-
-    Raises
-    ------
-    InputError
-        If the lexicon, the text or the encoder cannot be used, or P@1 is asked of a recipe without vectors.
+    Returns the scores, the same by group of tokens, and, if asked for, P@1 and P@1 by group. Raises `InputError` if the
+    lexicon, the text or the encoder cannot be used, or P@1 is asked of a recipe without vectors.
     """
     lexicon, source, target = open_lexicon(settings.lexicon)
     text = PairText(source, target, settings)
@@ -377,43 +347,26 @@ def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -
 def rearrange(settings: RearrangeSettings, out: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Give a model the lexicon's target vocabulary, calibrate it if asked to, and save it to `out`.
 
-    Returns
-    -------
-    dict
-        As `model.to_folder.rearrange_to_folder`, and "recipe" and "origins" of the lexicon.
-
-    Raises
-    ------
-    InputError
-        If the lexicon is of another pair, or the choices do not go together.
+    Returns what `model.to_folder.rearrange_to_folder` does, and "recipe" and "origins" of the lexicon. Raises
+    `InputError` if the lexicon is of another pair, or the choices do not go together.
     """
     from tokalign_lab.model.to_folder import check_choices, rearrange_to_folder
 
     lexicon = Lexicon.load(Path(settings.lexicon))
     check_choices(settings.calibrate, settings.keep_tied, settings.pad_to_multiple_of)
-    done = rearrange_to_folder(
-        settings.model,
-        lexicon,
-        load_vocabulary(settings.model),
-        load_vocabulary(settings.target or lexicon.provenance["target"]["name"]),
-        out,
-        seed=settings.seed,
-        keep_tied=settings.keep_tied,
-        pad_to_multiple_of=settings.pad_to_multiple_of,
-        calibrate=settings.calibrate,
-        progress=progress,
-        dequantize=settings.dequantize,
-        special_tokens=settings.special_tokens,
-    )
+    source = load_vocabulary(settings.model)
+    target = load_vocabulary(settings.target or lexicon.provenance["target"]["name"])
+    names = ("seed", "keep_tied", "pad_to_multiple_of", "calibrate", "dequantize", "special_tokens")
+    options = {name: getattr(settings, name) for name in names}
+    done = rearrange_to_folder(settings.model, lexicon, source, target, out, progress=progress, **options)
     return {**done, "recipe": lexicon.provenance["recipe"], "origins": lexicon.origin_counts()}
 
 
 def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPerByte:
     """Measure bits per byte of a model with its own tokenizer on the held-out part of a text.
 
-    With `MeasureSettings` on the same bytes of it as a tuning run with these settings.
-
-    Raises `InputError` if the model or the text cannot be used.
+    `MeasureSettings` select the bytes that a tuning run with these settings is measured on. Raises `InputError` if the
+    model or the text cannot be used.
     """
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
     from tokalign_lab.model.load import load_model
@@ -427,19 +380,9 @@ def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPer
 
 
 def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
-    """Find out before a run is made whether its model, text, teacher and device are there and go together.
+    """Check model, text, teacher and device before a run is made; `here` also checks the memory of this machine.
 
-    Parameters
-    ----------
-    settings
-        Of the run.
-    here
-        Whether it will run on this machine; it has to fit in memory then.
-
-    Raises
-    ------
-    InputError
-        If one is not there, the teacher has another tokenizer, or tuning does not fit in memory.
+    Raises `InputError` if one is not there, the teacher has another tokenizer, or tuning does not fit in memory.
     """
     if settings.trackers:
         from tokalign_lab.adaptation.trackers import check_trackers
@@ -469,9 +412,8 @@ def _count_on_cluster(pair: TokenizedPair, address: str, progress: Progress | No
     from tokalign_lab.vectors.glove import GloveSettings
 
     settings = GloveSettings()
-    for number, (corpus, vocabulary) in enumerate(
-        ((pair.source_corpus, pair.source), (pair.target_corpus, pair.target))
-    ):
+    sides = ((pair.source_corpus, pair.source), (pair.target_corpus, pair.target))
+    for number, (corpus, vocabulary) in enumerate(sides):
         counting = part(progress, number / 2, number / 2 + 0.5)
         cluster_counts(address, corpus, vocabulary.size, settings.window, settings.min_count, progress=counting)
 

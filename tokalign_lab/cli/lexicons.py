@@ -164,7 +164,7 @@ def score(settings: ScoreSettings) -> Any:
         ]
         console.print_table(rows, title=f"{settings.lexicon}: means with 95 % intervals")
         kept = groups[(groups["direction"] == "target_to_source") & (groups["measure"] == "unigram_match")]
-        shown = kept[["kind", "group", "n", "value", "low", "high"]].to_dict("records")
+        shown: list[Any] = kept[["kind", "group", "n", "value", "low", "high"]].to_dict("records")
         console.print_table(shown, title="Tokens of the target text whose partner the source text has")
         names = ("coverage_types", "hubs", "encoder", "documents", "sentences")
         console.print_facts({name: result[name] for name in names if name in result}, title="Other figures")

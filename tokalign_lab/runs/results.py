@@ -114,7 +114,7 @@ def recipes_table(
         `text`, `max_bytes`, `seed`, `seconds`, and `scores` (`scores.json`). A recipe without a run has one row with
         `run` None and the state "not aligned".
     """
-    empty = {"run": None, "name": "", "state": "not aligned", "text": [], "scores": {}}
+    empty: dict[str, Any] = {"run": None, "name": "", "state": "not aligned", "text": [], "scores": {}}
     empty |= dict.fromkeys(("max_bytes", "seed", "seconds"))
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in RECIPES}
     for run in [*list_runs(root), *(list_runs(gallery_root()) if recorded else [])]:

@@ -18,43 +18,36 @@ DEFAULT_STEPS = AdaptSettings().steps
 
 
 class Follower:
-    """A run, and how far its events have been read.
-
-    Parameters
-    ----------
-    run : the run
+    """A run, and the view of its events that grows.
 
     Attributes
     ----------
     info : its `run.json` when it was last read
+    view : its events so far
     """
 
     def __init__(self, run: RunFolder | Path | str) -> None:
         self.run = run if isinstance(run, RunFolder) else RunFolder(run)
         self.info: dict[str, Any] = {}
+        self.view = RunView()
         self._offset = 0
 
-    def new_events(self) -> tuple[list[Event], bool]:
-        """Return the events since the last call, and whether the run has begun again, so that all are new."""
+    def fold(self) -> list[Event]:
+        """Add the new events to the view, which starts again if the run did; returns them."""
         events, offset = self.run.events(self._offset)
-        again = offset < self._offset
+        if offset < self._offset:
+            self.view = RunView()
         self._offset = offset
-        return events, again
+        self.view.add(events)
+        return events
 
 
 class RunFeed(Follower):
-    """A run that is followed, and the view of it that grows.
-
-    Parameters
-    ----------
-    run : the run
-    place : where in the figure it is drawn
-    """
+    """A run that is followed; `place` is where in the figure it is drawn."""
 
     def __init__(self, run: RunFolder | Path | str, place: int = 0) -> None:
         super().__init__(run)
         self.place = place
-        self.view = RunView()
         self.look()
 
     @property
@@ -73,13 +66,10 @@ class RunFeed(Follower):
         Raises `InputError` when the folder holds no run (any more).
         """
         self.info = self.run.reconcile()
-        events, again = self.new_events()
-        if again:
-            self.view = RunView()
+        events = self.fold()
         name, total = self.run.title, number(self.info["settings"].get("steps", DEFAULT_STEPS))
         changed = name != self.view.name or any(event.get("kind") != "heartbeat" for event in events)
         self.view.name, self.view.total_steps = name, int(total) if total == total else 0
-        self.view.add(events)
         return changed
 
     def again(self) -> None:

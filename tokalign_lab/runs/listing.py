@@ -10,7 +10,7 @@ import pandas as pd
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import ENDED, RunFolder
-from tokalign_lab.runs.folding import number
+from tokalign_lab.runs.folding import ALL_TEXT
 from tokalign_lab.runs.following import Follower
 from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.words import duration, figure, state_word
@@ -24,7 +24,6 @@ class RunRow(Follower):
     def __init__(self, run: RunFolder) -> None:
         super().__init__(run)
         self.title = run.name
-        self.told: dict[str, Any] = {}
         self._seen: tuple[int, ...] = ()
 
     def read(self) -> None:
@@ -35,16 +34,6 @@ class RunRow(Follower):
         seen = tuple(_changed(self.run.path / name) for name in ("run.json", "title.txt"))
         if seen != self._seen or self.info["state"] not in ENDED:
             self.info, self.title, self._seen = self.run.reconcile(), self.run.title, seen
-
-    def look(self) -> None:
-        """Read the events that are new."""
-        events, again = self.new_events()
-        if again:
-            self.told = {}
-        for event in events:
-            for name in ("step", "loss", "bits_per_byte", "message"):
-                if event.get(name) is not None and event.get("kind") in ("step", "evaluation", "progress"):
-                    self.told[name] = event[name]
 
     @property
     def worked(self) -> float:
@@ -58,14 +47,13 @@ class RunRow(Follower):
         """Return the last figures, or the last message if it reports no figures."""
         if self.info["state"] in ("failed", "lost", "damaged") and self.info.get("error"):
             return str(self.info["error"])
-        parts = []
-        if number(self.told.get("step")) > 0:
-            total = self.info["settings"].get("steps")
-            parts.append(f"step {self.told['step']:,}" + (f" of {total:,}" if isinstance(total, int) else ""))
-        for name, words in (("loss", "loss"), ("bits_per_byte", "bits per byte")):
-            if name in self.told:
-                parts.append(f"{figure(number(self.told[name]), 4)} {words}")
-        return ", ".join(parts) or str(self.told.get("message", ""))
+        view, parts, total = self.view, [], self.info["settings"].get("steps")
+        if view.steps:
+            parts.append(f"step {view.steps[-1]:,}" + (f" of {total:,}" if isinstance(total, int) else ""))
+        for value, words in ((view.trained.last("loss"), "loss"), (view.measured.last(ALL_TEXT), "bits per byte")):
+            if value is not None:
+                parts.append(f"{figure(value, 4)} {words}")
+        return ", ".join(parts) or view.message
 
     def cells(self) -> list[str]:
         """Return title, kind, status, creation time, duration and the latest figures."""

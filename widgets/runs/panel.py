@@ -252,7 +252,7 @@ class RunsPanel(Panel):
         with self._lock:
             self.pages.items = self._list.rows
             for row in self.pages.shown:
-                row.look()
+                row.fold()
         self._repaint()
 
     def _row(self) -> RunRow | None:

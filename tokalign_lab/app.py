@@ -34,28 +34,10 @@ _END_SECONDS = 10.0
 def serve(
     runs: Path, port: int = 8866, ip: str = LOOPBACK, browser: bool = True, say: Callable[[str], None] = print
 ) -> int:
-    """Serve the lab until it is interrupted.
+    """Serve the lab over the folder `runs` until it is interrupted; returns the server's exit code.
 
-    Parameters
-    ----------
-    runs
-        Folder of the runs and of the view; made if it does not exist.
-    port, ip
-        Where to listen; only this machine reaches the default address.
-    browser
-        Whether to open a browser.
-    say
-        Called with the address.
-
-    Returns
-    -------
-    int
-        The server's exit code.
-
-    Raises
-    ------
-    InputError
-        When Voila is not installed, or the port is taken.
+    Only this machine reaches the default `ip`. `say` is called with the address of the page. Raises `InputError` when
+    Voila is not installed, or the port is taken.
     """
     require_extra("app", "voila", "The app")
     require_extra("lab", "ipywidgets", "The app")

@@ -79,28 +79,15 @@ FAST = DemoSize(align_bytes=1_000_000, measure_bytes=6_000, steps=8, batch_size=
 
 
 def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:
-    """Run the pipeline and write `results.json`, `report.html`, the lexicons, the run folder and the tuned model.
+    """Write `results.json`, `report.html`, the lexicons, the run folder and the tuned model to the folder `out`.
 
-    Parameters
-    ----------
-    out
-        Folder for all of it; what an earlier demo left there is replaced.
-    fast
-        A few minutes on two cores instead of under twenty, with rougher figures.
-    seed : int
-        Of everything that is drawn.
-    progress : Progress, optional
-        Called with the share that is done, and a message.
+    With `fast` it takes a few minutes on two cores instead of under twenty, with rougher figures. Files of an earlier
+    demo are replaced. Raises `InputError` when plotly, which draws the report, is not installed.
 
     Returns
     -------
     dict
         "pair", "lexicons" (rows), "models" (rows), "seconds", "settings", "report" (its path).
-
-    Raises
-    ------
-    InputError
-        When plotly, which draws the report, is not installed.
     """
     require_extra("lab", "plotly", "The report")
     size = FAST if fast else FULL

@@ -36,7 +36,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(gallery_app, name="gallery")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all random draws.")]
 SentenceEncoder = Annotated[str, typer.Option("--encoder", help="Sentence encoder: a name, a folder or a hub id.")]
 # `--text a b` is how people write several texts; what follows the named arguments is taken as more of them.
 _MoreText = Annotated[list[str] | None, typer.Argument(hidden=True)]

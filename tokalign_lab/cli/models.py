@@ -122,7 +122,7 @@ def evaluate(
     names, numbers = task_names(tasks.split(",")), _numbers("--shots", shots)
     check_harness()
     for name in model_dir:
-        catalog.model_folder(name)  # a model that is not there ends here, before another one is scored
+        catalog.model_folder(name)  # a missing model is refused before another one is scored
     check_sources(text or [])
     chosen = {"text": text, "max_bytes": max_bytes, "seed": seed}
     documents = read_parts(TextSettings.from_dict(chosen), needed=("held_out",))[1] if text else None
@@ -141,7 +141,7 @@ def evaluate(
 
 
 def _show_tasks(models: list[dict[str, Any]]) -> None:
-    """Print a line a task and a column a model: acc with its standard error, and acc_norm where there is one."""
+    """Print a line per task and a column per model: acc with its standard error, and acc_norm where there is one."""
     lines = []
     for place, row in enumerate(models[0]["rows"]):
         line: dict[str, Any] = {key: row[key] for key in ("task", "shots", "n", "guess")}

@@ -1,7 +1,7 @@
-"""The settings of each kind of run and of the commands of the same name.
+"""The settings of each kind of run and of the commands of the same name; those of tuning are in `adaptation.settings`.
 
-Those of tuning are in `adaptation.settings`. Which text a run reads, and which part of it is held out, is decided by
-the fields of `TextSettings`; on how much of that part a model is measured, by `MeasuredTextSettings` too.
+`TextSettings` decide which text a run reads and which part of it is held out, `MeasuredTextSettings` also how much of
+that part a model is measured on.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from tokalign_lab.settings.fields import Settings, option, required
 
 
 class SplitSettings(Settings):
-    """How a text is drawn from and split."""
+    """How a text is sampled and split."""
 
-    seed: int = option(0, "Seed of everything that is drawn.", least=0)
+    seed: int = option(0, "Seed of all random draws.", least=0)
     held_out_share: float = option(
         0.05, "Share of the text that is held out for scores, where the text does not name its parts.", above=0, below=1
     )
@@ -41,20 +41,15 @@ class MeasuredTextSettings(MeasuredSettings, TextSettings):
 
 
 def text_of(settings: Mapping[str, Any], kind: type[SplitSettings] = TextSettings) -> dict[str, Any]:
-    """Return those settings of a run that decide its text, with defaults for what it was not given.
+    """Return those settings of a run, as in `run.json`, that decide its text, with defaults for what was not given.
 
-    Parameters
-    ----------
-    settings
-        Of any kind of run, as in `run.json`.
-    kind
-        `TextSettings` for the text and its parts, `MeasuredTextSettings` for what bits per byte are measured on.
+    `kind` is `TextSettings` for the text and its parts, `MeasuredTextSettings` for what bits per byte are measured on.
     """
     return {one.name: settings.get(one.name, one.default) for one in kind.options()}
 
 
 def given_text(settings: Mapping[str, Any], kind: type[SplitSettings] = TextSettings) -> dict[str, Any]:
-    """Return those settings of a run that decide its text, as they were given; a run that follows takes them over."""
+    """Return those settings of a run that decide its text, as they were given."""
     return {name: settings[name] for name in kind.names() if name in settings}
 
 
@@ -63,8 +58,8 @@ class AlignSettings(TextSettings):
 
     subject = "A run of kind 'align'"
 
-    source: str = required("Tokenizer of the model as it is.", path=True)
-    target: str = required("Tokenizer the model shall get.", path=True)
+    source: str = required("The model's own tokenizer.", path=True)
+    target: str = required("Tokenizer that the model gets.", path=True)
     recipe: str = option("anchored", "How to align.")
     overlap: str | None = option(None, "What makes a token shared: bytes, raw or none; the recipe's own by default.")
     one_to_one: bool = option(False, "Give no source row away twice.")
@@ -82,7 +77,7 @@ class AdviseSettings(Settings):
     subject = "Advice"
 
     model: str = required("The model as it is: a name, a folder or a hub id.", path=True)
-    target: str = required("Tokenizer the model shall get.", path=True)
+    target: str = required("Tokenizer that the model gets.", path=True)
     text: tuple[str, ...] = required(
         "Text that the model is for: 'default', a file, a folder, or hub:org/name. May be repeated.",
         flag="--text",
@@ -100,9 +95,9 @@ class RearrangeSettings(Settings):
 
     model: str = required("The model whose rows are rearranged.", path=True)
     lexicon: str = required("A lexicon that `align` wrote.", path=True)
-    target: str | None = option(None, "The target tokenizer, where it is not at its old place any more.", path=True)
+    target: str | None = option(None, "The target tokenizer, if it is no longer at its old place.", path=True)
     calibrate: tuple[str, ...] | None = option(
-        None, "Text to shift the logits by, so that tokens are expected as often as here. May be repeated.", path=True
+        None, "Text to calibrate the output by, so that tokens are as likely as in it. May be repeated.", path=True
     )
     keep_tied: bool = option(False, "Leave tied matrices tied, at some loss; input rows serve both.")
     pad_to_multiple_of: int | None = option(None, "Add rows that are never written, up to a multiple (64, say).")
@@ -111,7 +106,7 @@ class RearrangeSettings(Settings):
         "keep: add the source's control tokens; target: only the target's own. Default: keep for a chat model.",
     )
     dequantize: bool = option(False, "Turn a quantised model into one with plain weights.")
-    seed: int = option(0, "Seed of everything that is drawn.", least=0)
+    seed: int = option(0, "Seed of all random draws.", least=0)
     out: str | None = option(None, "The folder for the new model; `model` in the run's folder by default.", path=True)
 
 
@@ -139,7 +134,7 @@ class WritingSettings(Settings):
     prompt_tokens: int = option(32, "Tokens of the original text that each begins with.", least=1)
     new_tokens: int = option(96, "Tokens that it adds at most.", least=1)
     temperature: float = option(1.0, "Temperature of sampling; 0 writes greedily.", least=0)
-    seed: int = option(0, "Seed of everything that is drawn.", least=0)
+    seed: int = option(0, "Seed of all random draws.", least=0)
 
 
 class BitsSettings(TextSettings):
@@ -187,7 +182,7 @@ class ProjectSettings(Settings):
     method: str = option("umap", "umap or pca.")
     shared: bool = option(False, "Lay all of them out on one plane.")
     fit_on: int | None = option(None, "How many tokens umap is fitted on; projection.FIT_ON by default.", least=1)
-    seed: int = option(0, "Seed of everything that is drawn.", least=0)
+    seed: int = option(0, "Seed of all random draws.", least=0)
 
 
 class TrainTokenizerSettings(TextSettings):

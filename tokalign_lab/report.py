@@ -81,7 +81,7 @@ def write_run_report(
         An "align" run that has finished.
     tuned
         "adapt" runs of models that were made from it.
-    floor
+    `floor`
         A "measure" run of the source model, the reference of the curves.
 
     Raises

@@ -50,7 +50,7 @@ class Chain:
     Parameters
     ----------
     root : folder of the runs
-    view : says which pair is chosen, and keeps which runs are looked at
+    view : the chosen pair, and the runs that are looked at
     """
 
     def __init__(self, root: Path, view: View) -> None:

@@ -187,7 +187,7 @@ class RunFolder:
             temporary.write_text(checked_title(title), encoding="utf-8")
 
     def reconcile(self) -> dict[str, Any]:
-        """Return `run.json`, corrected if it says "running" and the process is gone."""
+        """Return `run.json`, corrected if its state is "running" and the process is gone."""
         for _ in range(2):  # the worker may have ended properly between the two reads
             info = self.info()
             if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]):

@@ -83,7 +83,7 @@ class RunView:
     name : its title
     trained, measured : what each step reported, and each measurement of held-out text (bits per byte, by slice)
     samples : prompt to step to its continuation
-    floors : bits per byte of the source model with its own tokenizer, by slice
+    `floors` : bits per byte of the source model with its own tokenizer, by slice
     answered : share of the probes answered at each measurement, 0 to 1
     lost : step to the prompts of the probes not answered at the measurement of that step
     control : the view of the run that tuned the source model on the same text; None without one
@@ -267,7 +267,7 @@ def view_of(
     Parameters
     ----------
     total_steps : steps the run was asked for
-    floor : bits per byte of the source model with its own tokenizer on the same text
+    `floor` : bits per byte of the source model with its own tokenizer on the same text
     name : its title
     """
     view = RunView(name, total_steps, floors={} if floor is None else {ALL_TEXT: floor})

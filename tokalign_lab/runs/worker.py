@@ -94,7 +94,7 @@ def _work(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
             run_kind(info["kind"], info["settings"], context)
     except Cancelled:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not run.cancel_file.exists():
-            return _end(run, "failed", "Another process of this run has ended; its log says why. Resume it.")
+            return _end(run, "failed", "Another process of this run has ended; see its log. Resume it.")
         return _end(run, run.asked or "cancelled", None)
     except (InputError, Diverged) as error:
         return _end(run, "failed", str(error), bad_input=isinstance(error, InputError))

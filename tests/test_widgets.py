@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -289,7 +290,7 @@ class TestProjection:
 
     def test_turning_finds_a_mirrored_layout(self, cache: Path) -> None:
         (one,) = project([make_vectors(20)], "pca")
-        mirrored = type(one)(one.ids, one.xy[:, ::-1] * np.array([1, -1], dtype=np.float32), "pca")
+        mirrored = replace(one, xy=one.xy[:, ::-1] * np.array([1, -1], dtype=np.float32))
         turned = turned_onto(mirrored, one, one.ids, one.ids)
         assert np.allclose(turned.xy, one.xy - one.xy.mean(axis=0), atol=1e-4)
 

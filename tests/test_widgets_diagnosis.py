@@ -117,7 +117,7 @@ def test_the_work_is_told_in_words(lexicon: Lexicon, pair: tuple[Vocabulary, Voc
     said: list[str] = []
     panel._head.observe(lambda change: said.append(change["new"]), names="value")
     panel._again.click()
-    assert any(f"Looking at {len(lexicon)} rows: how partners were chosen" in words for words in said)
+    assert any(f"Looking at {len(lexicon)} rows: choice of partners" in words for words in said)
 
 
 def test_another_tokenizer_is_refused_in_the_panel(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:

@@ -14,7 +14,6 @@ import ipywidgets as w
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs import queue
-from tokalign_lab.runs import queue as module
 from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets import Lab

@@ -18,6 +18,7 @@ DEFAULT_ASSETS = ("smollm2-135m", "sp32k", "minilm", "default")
 _EXTRAS = {
     "app": "the lab as a page without notebooks",
     "cluster": "counts over a Dask cluster",
+    "gguf": "checks of exported GGUF files with llama.cpp",
     "lab": "panels, notebooks, the HTML report and UMAP maps",
     "tasks": "the papers' six tasks",
 }

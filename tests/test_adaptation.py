@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import traceback
 from pathlib import Path
@@ -13,7 +14,7 @@ from tiny import CONFIGS, WORDS, save_tiny, tiny_model, tiny_vocabulary
 from transformers import LlamaForCausalLM
 
 from tokalign_lab.adaptation import train
-from tokalign_lab.adaptation.checkpoints import latest_checkpoint
+from tokalign_lab.adaptation.checkpoints import begin, check_folder, latest_checkpoint, remove_all
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, PackedBlocks, check_apart, mixed
 from tokalign_lab.adaptation.divergence import Diverged, LossWatch
 from tokalign_lab.adaptation.recipes import RECIPES
@@ -23,6 +24,7 @@ from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
+from tokalign_lab.files import seal
 from tokalign_lab.model.load import load_model
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -414,12 +416,56 @@ def test_a_run_killed_in_the_final_save_only_saves_again(
 
 def test_a_checkpoint_that_is_not_whole_is_not_used(model_folder: Path, text: str, tmp_path: Path) -> None:
     root = tmp_path / "run" / "checkpoints"
+    begin(root, resume=False)
     torn = root / "stage2" / "checkpoint-4"
     torn.mkdir(parents=True)
     (torn / "model.safetensors").write_bytes(b"half")
     events = run(model_folder, text, tmp_path / "run", resume=True)
     assert events.of("resumed")[0]["step"] == 0
     assert len(events.of("step")) == 8
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["notes.md", "stage2/checkpoint-4/model.safetensors"])
+def test_checkpoints_of_somebody_else_are_refused_and_left_alone(name: str, resume: bool, tmp_path: Path) -> None:
+    theirs = tmp_path / "run" / "checkpoints" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    with pytest.raises(InputError, match="not from an earlier result of this kind"):
+        run(tmp_path / "no-model", "no-text", tmp_path / "run", resume=resume)
+    assert theirs.read_text() == "mine"
+
+
+def test_a_file_put_among_checkpoints_is_not_removed_with_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "checkpoints"
+    begin(root, resume=False)
+    (root / "stage1").mkdir()
+    (root / "notes.md").write_text("mine")
+    with caplog.at_level(logging.WARNING, "tokalign_lab"):
+        remove_all(root)
+    assert (root / "notes.md").read_text() == "mine"
+    assert "is not removed" in caplog.text
+    with pytest.raises(InputError):
+        check_folder(root)
+    (root / "notes.md").unlink()
+    begin(root, resume=False)
+    assert [path.name for path in root.iterdir()] == [".tokalign-checkpoints"]
+    remove_all(root)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_of_an_earlier_version_are_resumed_from(tmp_path: Path) -> None:
+    root = tmp_path / "checkpoints"
+    kept = root / "stage1" / "checkpoint-3"
+    kept.mkdir(parents=True)
+    seal(kept)
+    check_folder(root)
+    begin(root, resume=True)
+    assert kept.is_dir()
+    remove_all(root)
+    assert not root.exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(

@@ -6,13 +6,15 @@ after that. So whenever the process is killed, there is either the old whole che
 not used.
 
 The checkpoints of a finished run are removed in one step: their folder gets another name, and is removed under that.
-So a tuned model without a folder of checkpoints is a finished run, wherever a kill came between.
+So a tuned model without a folder of checkpoints is a finished run, wherever a kill came between. A file in the folder
+marks it as made by a run; a folder without that file, or with files of somebody else, is refused and never removed.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +25,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.stages import Stage
-from tokalign_lab.files import damage, seal
+from tokalign_lab.files import CHECKSUMS, check_replaceable, damage, holds_only, seal
 
+_MARK = ".tokalign-checkpoints"
+_NAMES = rf"stage\d+|best|{re.escape(_MARK)}"
 _REMOVED = ".checkpoints-removed"
 _log = logging.getLogger("tokalign_lab")
 
@@ -57,10 +61,17 @@ def latest_checkpoint(root: Path, stages: Sequence[Stage]) -> Checkpoint | None:
     return max(found, key=lambda checkpoint: (checkpoint.stage, checkpoint.step), default=None)
 
 
-def begin(root: Path) -> None:
-    """Make an empty folder of checkpoints: what is there is of an earlier run."""
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
+def check_folder(root: Path) -> None:
+    """Raise InputError if `root` holds anything that is not from a tuning run."""
+    check_replaceable(root, _is_ours)
+
+
+def begin(root: Path, resume: bool) -> None:
+    """Make and mark the folder of checkpoints; unless `resume`, remove the checkpoints of an earlier run."""
+    if not resume:
+        remove_all(root)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / _MARK).touch()
 
 
 def is_finished(root: Path, tuned: Path) -> bool:
@@ -69,12 +80,26 @@ def is_finished(root: Path, tuned: Path) -> bool:
 
 
 def remove_all(root: Path) -> None:
-    """Remove the checkpoints of a finished run; in a run that `is_finished`, what a kill has left of them."""
+    """Remove the checkpoints of a finished run; in a run that `is_finished`, what a kill has left of them.
+
+    If somebody has put other files among them, all are kept, with a line in the log.
+    """
     removed = root.with_name(_REMOVED)
     shutil.rmtree(removed, ignore_errors=True)
     if root.exists():
+        if any(root.iterdir()) and not _is_ours(root):
+            _log.warning("%s holds files that are not from this run, so it is not removed", root)
+            return
         os.replace(root, removed)
         shutil.rmtree(removed, ignore_errors=True)
+
+
+def _is_ours(root: Path) -> bool:
+    """Whether a tuning run made `root`, and nobody added to it. Earlier versions marked only whole checkpoints."""
+    if holds_only(root, _MARK, _NAMES):
+        return True
+    whole = any(root.glob(f"stage*/checkpoint-*/{CHECKSUMS}"))
+    return whole and all(re.fullmatch(_NAMES, entry.name) for entry in root.iterdir())
 
 
 class KeepOneWhole(TrainerCallback):  # type: ignore[misc]  # mypy does not read transformers

@@ -27,6 +27,7 @@ from tokalign_lab.adaptation.checkpoints import (
     Checkpoint,
     KeepOneWhole,
     begin,
+    check_folder,
     is_finished,
     latest_checkpoint,
     remove_all,
@@ -106,7 +107,8 @@ def adapt(
     Raises
     ------
     InputError
-        For a model, text or teacher that cannot be used, or a tracker that is not installed.
+        For a model, text or teacher that cannot be used, a tracker that is not installed, or a folder `checkpoints`
+        that holds files of somebody else.
     Diverged
         When the loss is no longer a number, or has exploded and stays there.
     """
@@ -118,6 +120,8 @@ def adapt(
     root = folder / "checkpoints"
     stages = plan_stages(settings, processes.count)
     tuned = folder / "model"
+    if processes.is_first:
+        check_folder(root)
     if resume and is_finished(root, tuned):  # killed after its end
         if processes.is_first:
             remove_all(root)
@@ -129,8 +133,8 @@ def adapt(
     taught_by = load_vocabulary(settings.teacher) if settings.teacher else None
     if taught_by is not None:
         check_same_tokenizer(taught_by, vocabulary)
-    if not resume and processes.is_first:
-        begin(root)
+    if processes.is_first:
+        begin(root, resume)
     documents = read_documents(text, max_bytes=max_bytes, seed=settings.seed)
     train, held_out = split_documents(documents, settings.held_out_share, settings.seed)
     with processes.first_goes_first():  # it tokenises, the others find the corpus in the cache

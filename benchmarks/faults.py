@@ -37,6 +37,7 @@ from typing import Any
 # Threads do not survive a fork: neither OpenMP's nor those of tokenizers, whoever asked for them.
 os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["NUMBA_NUM_THREADS"] = "1"  # before numba is imported: it refuses another number later
 
 import numpy as np
 from harness import limit_threads, parser, report

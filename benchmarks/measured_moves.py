@@ -1,4 +1,4 @@
-"""Collect what benchmarks/results and decision 16 report of moved models, for `tokalign-lab advise`; nothing is run.
+"""Collect what benchmarks/results reports of moved models, for `tokalign-lab advise`; nothing is run.
 
     python benchmarks/measured_moves.py --out tokalign_lab/data/measured_moves.jsonl
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,15 @@ from typing import Any
 DOCS = Path(__file__).parent.parent / "docs"
 RAW = DOCS.parent / "benchmarks/results"
 QUALITY, RECOVERY = RAW / "quality.jsonl", RAW / "recovery.jsonl"
-DECISION = DOCS / "decisions/0016-recovery-defaults.md"
+SEARCH = RAW / "recovery_search.jsonl"
 SOURCE = "smollm2-135m"  # of the recovery programs
-COLUMNS = {"prose": "prose", "Wikipedia": "prose", "C++": "code", "German": "de"}  # of the decision's table -> slice
+# Of the search: the name of a text and its slice.
+TEXTS = {
+    "prose": ("prose", "prose"),
+    "o_en": ("Wikipedia", "prose"),
+    "o_code": ("C++", "code"),
+    "o_de": ("German", "de"),
+}
 GROUPS = ("prose", "code", "digits", "non-Latin")
 
 
@@ -39,7 +44,7 @@ def main() -> None:
 
 def collect() -> list[dict[str, Any]]:
     """Return the lines; bits per byte are rounded to four places."""
-    return [*_quality(), *_recovery(), *_decision()]
+    return [*_quality(), *_recovery(), *_search()]
 
 
 def _line(run: str, page: str, source: str, target: str, slice: str, tokens: int, **bits: float) -> dict[str, Any]:
@@ -82,22 +87,15 @@ def _recovery() -> Iterator[dict[str, Any]]:
             yield _line(run, "docs/results/recovery.md", SOURCE, target, name, row["tokens"], **bits)
 
 
-def _decision() -> Iterator[dict[str, Any]]:
-    table = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in DECISION.read_text(encoding="utf-8").splitlines()
-        if line.startswith("|")
-    ]
-    head = next(row for row in table if row[0] == "way")
-    control = next(row for row in table if row[0].startswith("control"))
-    ours = next(row for row in table if "`recover`" in row[0] and row[1] == control[1])
-    thousands = int(re.sub(r"k$", "", ours[1]))
-    for column, name in COLUMNS.items():
-        place = head.index(column)
-        bits = {"control": float(control[place]), "end": float(ours[place])}
-        run = f"recover, {ours[1]} tokens, {column}, one seed"
-        page = "docs/decisions/0016-recovery-defaults.md"
-        yield _line(run, page, SOURCE, "sp32k", name, 1000 * thousands, **bits)
+def _search() -> Iterator[dict[str, Any]]:
+    """Take the default recipe with the least text that a control was measured with."""
+    lines = [line for line in _read(SEARCH) if "settings" in line]
+    tokens = min(line["settings"]["tokens"] for line in lines if line["way"] == "control")
+    by = {line["way"]: line for line in lines if line["settings"]["tokens"] == tokens}
+    for key, (text, name) in TEXTS.items():
+        bits = {"control": by["control"][key], "end": by["recover"][key]}
+        run = f"recover, {tokens:,} tokens, {text}, one seed"
+        yield _line(run, "docs/results/recovery_search.md", SOURCE, "sp32k", name, tokens, **bits)
 
 
 if __name__ == "__main__":

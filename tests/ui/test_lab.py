@@ -94,7 +94,7 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     rows = lexicon.locator(".tl-lexicon-table tbody tr")
     expect(rows).to_have_count(15, timeout=LONG_MS)
     lexicon.get_by_label("Order").select_option(label="Worst first")
-    expect(lexicon.locator("caption").first).to_contain_text("worst first", timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-lexicon-table caption")).to_contain_text("worst first", timeout=SHORT_MS)
     top = lexicon.locator(".tl-lexicon-table").bounding_box()
     panel = lexicon.bounding_box()
     assert top is not None

@@ -36,7 +36,7 @@ def test_the_table_fills_and_sorts_worst_first(lab_page: LabPage) -> None:
     lexicon = lab_page.panel("tl-lexicon")
     expect(lexicon.locator(".tl-table tbody tr")).to_have_count(15)
     lexicon.get_by_label("Order").select_option(label="Worst first")
-    expect(lexicon.locator("caption").first).to_contain_text("worst first", timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-lexicon-table caption")).to_contain_text("worst first", timeout=SHORT_MS)
     scores = [
         float(s) for s in lexicon.locator(".tl-lexicon-table tbody td:nth-child(4)").all_inner_texts() if s != "–"
     ]
@@ -47,7 +47,7 @@ def test_a_click_on_a_row_says_why_and_lights_both_maps(lab_page: LabPage) -> No
     expect(lab_page.page.locator(".tl-maps .js-plotly-plot").first).to_be_attached(timeout=LONG_MS)
     lexicon = lab_page.panel("tl-lexicon")
     lexicon.get_by_label("Order").select_option(label="Most frequent first")
-    expect(lexicon.locator("caption").first).to_contain_text("most frequent", timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-lexicon-table caption")).to_contain_text("most frequent", timeout=SHORT_MS)
     lexicon.locator(".tl-table tbody tr").nth(2).click()
     expect(lexicon.locator(".tl-why h4").first).to_be_visible(timeout=SHORT_MS)
     lab_page.panel("tl-maps")

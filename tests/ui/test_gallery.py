@@ -63,7 +63,7 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
         ".data.some((trace) => (trace.x ?? []).length >= 12)",
         timeout=LONG_MS,
     )
-    expect(training.locator(".tl-train .tl-state").first).to_have_text("recorded")
+    expect(training.locator(".tl-train .tl-run-state .tl-state").first).to_have_text("recorded")
     expect(training).to_contain_text("the model that it made is not kept")
     picture("training")
 

@@ -35,7 +35,7 @@ def lab(jupyter: Server, browser: Any, runs: Path) -> Iterator[LabPage]:
 
 
 def state_of(lab: LabPage) -> str:
-    return lab.page.locator(".tl-train .tl-state").first.inner_text()
+    return lab.page.locator(".tl-train .tl-run-state .tl-state").first.inner_text()
 
 
 def steps(lab: LabPage) -> list[float]:
@@ -111,7 +111,7 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     (file,) = runs.glob("align-*/*.edits.json")
     assert "choose" in file.read_text(encoding="utf-8")  # on disk at once
 
-    lexicon.get_by_role("button", name="Score", exact=True).click()
+    lexicon.locator(".tl-fold-score").click()
     lexicon.get_by_label(re.compile("Sentence score and BERTScore")).uncheck()
     lexicon.get_by_role("button", name="Score the edits").click()
     expect(lexicon.locator(".tl-part-scores table")).to_be_visible(timeout=LONG_MS)
@@ -220,7 +220,7 @@ def test_cancel_by_keyboard_alone(lab: LabPage, runs: Path) -> None:
         pytest.fail("Tab does not reach Cancel")
     assert cancel.evaluate("(button) => getComputedStyle(button).outlineStyle") != "none"  # focus can be seen
     keyboard.press("Enter")
-    expect(training.locator(".tl-train .tl-state").first).to_have_text("cancelled", timeout=60_000)
+    expect(training.locator(".tl-train .tl-run-state .tl-state").first).to_have_text("cancelled", timeout=60_000)
     (file,) = runs.glob("adapt-*/run.json")
     assert json.loads(file.read_text())["state"] == "cancelled"
 

@@ -108,7 +108,7 @@ def _wait_for_steps(lab: LabPage, n: int) -> None:
 def test_the_curve_grows(lab_page: LabPage) -> None:
     lab_page.panel("tl-train")
     _wait_for_steps(lab_page, 2)
-    expect(lab_page.page.locator(".tl-train .tl-state").last).to_have_text(re.compile("running|finished"))
+    expect(lab_page.page.locator(".tl-train .tl-run-state .tl-state").last).to_have_text(re.compile("running|finished"))
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
@@ -126,7 +126,7 @@ def test_figures_follow_the_theme(lab_page: LabPage, artefacts: Path, theme: str
 
 def test_a_killed_kernel_loses_nothing(lab_page: LabPage) -> None:
     """Kernel gone in the middle of tuning; new kernel, cells run again: the curve is whole and still moving."""
-    if _text(lab_page, ".tl-train .tl-state") != "running":
+    if _text(lab_page, ".tl-train .tl-run-state .tl-state") != "running":
         pytest.fail("the run ended before the kernel could be killed; give the fast mode more steps")
     lab_page.kill_kernel()
     lab_page.run_all()
@@ -141,7 +141,7 @@ def test_cancel_stops_the_run(lab_page: LabPage, jupyter) -> None:
     train = lab_page.panel("tl-train")
     train.get_by_role("button", name="Cancel").click()
     asked = time.monotonic()
-    expect(train.locator(".tl-state")).to_have_text("cancelled", timeout=60_000)
+    expect(train.locator(".tl-run-state .tl-state")).to_have_text("cancelled", timeout=60_000)
     assert time.monotonic() - asked < 30
     expect(train.get_by_role("button", name="Resume")).to_be_enabled()
     (file,) = (jupyter.folder / "runs").glob("adapt-*/run.json")

@@ -215,7 +215,7 @@ def _axes(figure: go.Figure, runs: Iterable[RunView], look: Look) -> None:
 def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a tinted band for each stage of the first run, with its name, in all plots."""
     shapes, notes = [], []
-    for place, stage in enumerate(run.stages[number] for number in sorted(run.stages)):
+    for place, (number, stage) in enumerate(sorted(run.stages.items())):
         x0, x1 = (float(v) for v in run.x_of(axis, [stage.start, stage.end]))
         if not x1 > x0:
             continue
@@ -223,7 +223,7 @@ def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[di
             where = {"xref": f"x{which}", "yref": f"y{which} domain"}
             fill = {"fillcolor": _TINTS[place % 3], "line": {"width": 0}, "layer": "below"}
             shapes.append({"type": "rect", **where, "x0": x0, "x1": x1, "y0": 0, "y1": 1, **fill})
-            words = {"text": f"stage {place + 1}", "hovertext": stage.name, "showarrow": False, "yanchor": "top"}
+            words = {"text": f"stage {number}", "hovertext": stage.name, "showarrow": False, "yanchor": "top"}
             words["font"] = {"size": 11}
             notes.append({**where, "x": (x0 + x1) / 2, "y": 1, **words})
     return shapes, notes

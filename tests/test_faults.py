@@ -161,7 +161,7 @@ def _counts(cache: Path) -> bytes:
     from tokalign_lab.vectors.text_counts import text_counts
 
     found = text_counts(random_corpus(20, 50), 50, 5, 1)
-    return bytes(found.counts.columns) + bytes(found.counts.values) + found.ids.tobytes()
+    return bytes(found.counts.indices) + bytes(found.counts.data) + found.ids.tobytes()
 
 
 def _vectors(cache: Path) -> bytes:
@@ -347,7 +347,7 @@ def test_no_flipped_bit_of_a_lexicon_is_used(lexicon: Lexicon, tmp_path: Path) -
 @pytest.mark.parametrize("wrong", [1.7, "x", None, [1]])
 def test_a_map_of_ids_that_are_no_whole_numbers_is_refused(tmp_path: Path, wrong: object) -> None:
     write_json(tmp_path / "map.json", {"1": wrong})
-    with pytest.raises(InputError, match="no JSON map"):
+    with pytest.raises(InputError, match="not a JSON map"):
         Lexicon.from_json(tmp_path / "map.json", tiny_vocabulary(300), tiny_vocabulary(280))
 
 

@@ -42,6 +42,9 @@ def check_values(
         if not np.array_equal(frame[f"{own}_id"].to_numpy(), np.arange(len(frame))):
             raise ValueError(f"its {own} ids do not go from 0 upwards")
         _check_ids(frame[f"{other}_id"].to_numpy(), f"{other}_id", size, lowest=NO_TOKEN)
+    missing = {"score", "margin", "source_count", "target_count", "source_token", "target_token"} - set(table)
+    if missing:
+        raise ValueError(f"it has no column {min(missing)!r}")
     unknown = set(table["origin"]) - set(origins)
     if unknown:
         raise ValueError(f"it has rows of the unknown origin {sorted(map(str, unknown))[0]!r}")

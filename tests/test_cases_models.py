@@ -463,7 +463,7 @@ def test_a_quantised_body_is_kept_whole(method: str, tmp_path: Path) -> None:
     said = [json.loads((folder / "config.json").read_text()) for folder in (source, tmp_path / "out")]
     assert said[0]["quantization_config"] == said[1]["quantization_config"]
     assert said[1]["vocab_size"] == TARGET.size
-    with pytest.raises(InputError, match=f"is quantised .{method}.; to calibrate it, dequantize it"):
+    with pytest.raises(InputError, match=f"is quantised .{method}.; to calibrate it, also dequantize it"):
         rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "c", calibrate=["default"])
 
 

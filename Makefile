@@ -63,5 +63,5 @@ docs: setup-dev  ## build the documentation into site/; a broken link is an erro
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:  ## remove the environment and what tools left behind (assets in the cache and runs stay)
-	@rm -rf .venv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+	@rm -rf .venv .venv.lock build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Make the environment in .venv: `setup.sh` what the lab needs, `setup.sh dev` also what the tests need.
 # Does nothing when it is up to date, which a stamp with the hash of the requirement files tells.
+# One process works on .venv at a time: it holds the lock of .venv.lock, which the operating system frees when the process
+# and the pip that it started have ended, for whatever reason.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,6 +43,29 @@ up_to_date() {
     [ "$(cat ".venv/stamp-$KIND" 2>/dev/null)" = "$STAMP" ]
 }
 
+stop_if_up_to_date() {
+    if up_to_date; then
+        echo "The environment in .venv is up to date."
+        exit 0
+    fi
+}
+
+# Hold the lock of .venv.lock until this process ends. flock(1) is missing on macOS; the system call is not, and Python has it.
+# The lock belongs to the open file, so it stays when this Python ends.
+lock_environment() {
+    local python=.venv/bin/python
+    fits "$python" || python="$(find_python)"
+    exec 9>>.venv.lock
+    "$python" - <<'EOF' || echo "setup: .venv cannot be locked here; run one setup at a time."
+import fcntl
+try:
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("Another process is making .venv; waiting for it.", flush=True)
+    fcntl.flock(9, fcntl.LOCK_EX)
+EOF
+}
+
 check_disk() {
     local free
     free=$(df -Pm . | awk 'NR == 2 {print $4}')
@@ -76,10 +101,9 @@ explain_failure() {
     fail "pip could not install the packages; its last words are above, all of them in $LOG."
 }
 
-if up_to_date; then
-    echo "The environment in .venv is up to date."
-    exit 0
-fi
+stop_if_up_to_date
+lock_environment
+stop_if_up_to_date # the process that held the lock may have made it
 if ! fits .venv/bin/python; then
     python="$(find_python)"
     check_disk
@@ -91,6 +115,9 @@ else
     echo "Bringing .venv up to date."
 fi
 : >"$LOG"
+# A process that was killed while it made .venv leaves a Python without pip.
+.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >>"$LOG" 2>&1 ||
+    fail "$PWD/.venv has no pip; remove .venv and run it again."
 torch="$(grep -m1 '^torch==' constraints.txt)"
 run_pip "pip" --upgrade "pip>=25.1"
 # torch alone and first, so that only torch is looked for at another index.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -91,3 +95,74 @@ def test_engine_imports_without_widgets_and_plotly() -> None:
 def test_make_help_lists_the_target(target: str) -> None:
     shown = subprocess.run(["make", "-s", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
     assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE)
+
+
+# Stands for a Python whose pip only writes down when it runs; all but `-m` is the real one.
+FAKE_PYTHON = """#!/bin/bash
+case "$1 $2" in
+"-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && touch "$3/pip" ;;
+"-m ensurepip") touch .venv/pip; echo ensurepip >>record ;;
+"-m pip")
+    if [ "$3" = --version ]; then [ -e .venv/pip ]; exit; fi
+    echo "begin $$" >>record; sleep 0.2; echo "end $$" >>record ;;
+*) exec REAL "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder in which `setup.sh` can run with a Python that installs nothing."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name, content in (
+        ("python", FAKE_PYTHON.replace("REAL", sys.executable)),
+        ("df", "#!/bin/sh\nprintf 'x\\n1 2 3 99999\\n'\n"),
+    ):
+        (tmp_path / "bin" / name).write_text(content)
+        (tmp_path / "bin" / name).chmod(0o755)
+    return tmp_path
+
+
+def set_up(project: Path, kind: str = "base") -> subprocess.Popen[str]:
+    path = f"{project / 'bin'}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "PYTHON": str(project / "bin" / "python")}
+    command = ["bash", project / "scripts" / "setup.sh", kind]
+    return subprocess.Popen(
+        command, env=env, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+    )
+
+
+def pips_in_turn(project: Path) -> list[str]:
+    """The process numbers of the pips that ran, after a check that no two ran at once."""
+    numbers = re.findall(r"(?:begin|end) (\d+)", (project / "record").read_text())
+    assert numbers[::2] == numbers[1::2]
+    return numbers[::2]
+
+
+def test_two_setups_at_once_work_one_after_the_other(project: Path) -> None:
+    both = [set_up(project, "dev"), set_up(project, "dev")]
+    printed = sorted((process.communicate(timeout=60)[0] for process in both), key=len)
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert printed[0].splitlines() == [
+        "Another process is making .venv; waiting for it.",
+        "The environment in .venv is up to date.",
+    ]
+    assert len(pips_in_turn(project)) == 4, "one of them installs"
+
+
+def test_a_setup_after_a_killed_one_waits_for_its_pip_and_mends_the_environment(project: Path) -> None:
+    first = set_up(project)
+    while not (project / "record").exists() or "begin" not in (project / "record").read_text():
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)  # not its pip
+    first.wait()
+    (project / ".venv" / "pip").unlink()
+    second = set_up(project)
+    assert "is ready" in second.communicate(timeout=60)[0]
+    assert "ensurepip" in (project / "record").read_text()
+    assert len(pips_in_turn(project)) == 4

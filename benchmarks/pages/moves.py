@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
-from page import Page, Raw, Row, digits, mean
+import plots
+from page import Page, Raw, Row, digits, interval, mean, number
 
 NAMES = {
     "smollm2-135m": "SmolLM2",
@@ -24,18 +25,6 @@ METHODS = {
     "tokalign++": "TokAlign++",
     "tokalign": "TokAlign, as its script",
 }
-AGAINST = {
-    "anchored-calibrated": "anchored, calibrated",
-    "pieces-calibrated": "pieces, calibrated",
-    "pieces": "pieces",
-    "mean": "mean row",
-    "transplant": "transplant-vocab",
-    "last-in-mean-out": "last piece in, mean out",
-    "tokalign++": "TokAlign++",
-    "tokalign": "TokAlign, as its script",
-    "focus-shipped": "FOCUS, as shipped",
-    "wechsel-shipped": "WECHSEL, as shipped",
-}
 
 
 def pair_name(pair: str) -> str:
@@ -43,54 +32,53 @@ def pair_name(pair: str) -> str:
     return " → ".join(NAMES.get(one, one) for one in pair.split(" → "))
 
 
-def interval(text: str) -> tuple[float, float, float]:
-    """Read "+0.27 [+0.18, +0.36], n = 27"; without bounds the value stands for them."""
-    found = [float(one) for one in re.findall(r"[-+]?\d+\.\d+", text)]
-    return (found[0], found[1], found[2]) if len(found) > 2 else (found[0],) * 3
+def pairs_and_rows(raw: Raw, methods: Iterable[str]) -> tuple[list[str], dict[str, Row]]:
+    """Return the pairs of `quality`, and the row of each method: bits per byte by pair."""
+    pairs = [name for name in raw.table("All pairs")[0] if " → " in name]
+    return pairs, {name: raw.row("All pairs", method=f"{name}:") for name in methods}
+
+
+def closed_ways(raw: Raw) -> dict[str, float]:
+    """Return by pair how much of the way from `pieces` to the source calibrated `anchored` goes, in per cent."""
+    row = raw.row("Share of the way", method="anchored-calibrated")
+    return {pair: number(share) for pair, share in row.items() if " → " in pair}
+
+
+def lead(raw: Raw) -> list[float]:
+    """Return by pair how many bits per byte `anchored` is below the best other method that reads only text."""
+    others = ("pieces", "mean", "last-in-mean-out", "transplant", "tokalign", "tokalign++")
+    pairs, rows = pairs_and_rows(raw, ("anchored", *others))
+    known = {pair: [rows[name][pair] for name in others if rows[name][pair] is not None] for pair in pairs}
+    return [min(known[pair]) - rows["anchored"][pair] for pair in pairs]
 
 
 def quality(raw: Raw) -> Page:
-    pairs = [name for name in raw.table("All pairs")[0] if " → " in name]
-    rows = {name: raw.row("All pairs", method=f"{name}:") for name in {**METHODS, **AGAINST}}
-    closed = raw.row("Share of the way", method="anchored-calibrated")
-    half = [pair for pair in pairs if float(str(closed[pair]).rstrip("%")) >= 50]
+    pairs, rows = pairs_and_rows(raw, (*METHODS, "pieces-calibrated", "focus-shipped"))
+    closed = closed_ways(raw)
+    half = [pair for pair in pairs if closed[pair] >= 50]
     whole = {name: mean([rows[name][pair] for pair in pairs]) for name in ("floor", "pieces", "anchored")}
     known = {name: [row[pair] for pair in pairs if row[pair] is not None] for name, row in rows.items()}
-
-    def draw(path: Path) -> None:
-        import plots
-
-        shown = {title: [spread(raw, pair, name) for pair in pairs] for name, title in METHODS.items()}
-        plots.dots(
-            path,
-            [pair_name(pair) for pair in pairs],
-            shown,
-            "bits per byte (lower is better); lines are the range of seeds",
-        )
+    titles = {name: title for name, title in METHODS.items() if name != "anchored-calibrated"}
 
     return Page(
         "Quality right after the move",
         "How close is a moved model to its source before any tuning, compared with other methods?",
         f"Far from it: {digits(whole['anchored'])} bits per byte for `anchored` in the mean of nine pairs, where the source has "
         f"{digits(whole['floor'])}; but without calibration no method that reads only text is lower on any pair (`pieces`: {digits(whole['pieces'])}).",
-        draw,
+        partial(
+            plots.dots,
+            names=[pair_name(pair) for pair in pairs],
+            series={title: [spread(raw, pair, name) for pair in pairs] for name, title in METHODS.items()},
+            label="bits per byte (lower is better); lines are the range of seeds",
+        ),
         "Bits per byte by pair and method.",
         ["method", "mean bits per byte", "pairs", "minus `anchored`", "95 % interval"],
         [
-            [METHODS[name], mean(known[name]), len(known[name]), *_difference(rows[name])]
-            for name in METHODS
-            if name != "anchored-calibrated"
-        ]
-        + [
-            [
-                "FOCUS, as shipped",
-                mean(known["focus-shipped"]),
-                len(known["focus-shipped"]),
-                *_difference(rows["focus-shipped"]),
-            ]
+            [title, mean(known[name]), len(known[name]), *_difference(rows[name])]
+            for name, title in {**titles, "focus-shipped": "FOCUS, as shipped"}.items()
         ],
         f"The goal was half of the way from `pieces` to the source on every pair. Calibrated `anchored` reaches it on {len(half)} of "
-        f"nine: {', '.join(f'{pair_name(pair)} {closed[pair]}' for pair in pairs)}. On Gemma 3 → sp32k and → SmolLM2, `anchored` and "
+        f"nine: {', '.join(f'{pair_name(pair)} {closed[pair]:.0f}%' for pair in pairs)}. On Gemma 3 → sp32k and → SmolLM2, `anchored` and "
         "`pieces` are level. One to three seeds, 8 kB of passages each; a difference compares the same passages. Means of different "
         "numbers of pairs do not compare; use the difference. Calibration lowers `anchored` by "
         f"{digits(-interval(rows['anchored-calibrated']['minus anchored'])[0], 2)} more, but gains nothing on the pairs to Qwen2; calibrated "
@@ -125,30 +113,29 @@ def excess(raw: Raw) -> Page:
     whole = raw.row(title, text="all")["excess per byte"]
     interface = sum(row["excess per byte"] for row in rows if row["text"] == "interface")
     other = sum(row["excess per byte"] for row in rows if row["kind"] == "other place" and row["text"] != "interface")
-    top = rows[:6]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        before = {
-            (row["text"], row["kind"]): row["excess per byte"] for row in raw.table(title.replace(", calibrated", ""))
-        }
-        names = [f"{row['text']}: {row['kind']}" for row in rows[:10]]
-        shown = {
-            "before calibration": [before[row["text"], row["kind"]] for row in rows[:10]],
-            "calibrated": [row["excess per byte"] for row in rows[:10]],
-        }
-        plots.dots(path, names, shown, "excess bits per byte of all text", at=0)
+    before = {
+        (row["text"], row["kind"]): row["excess per byte"] for row in raw.table(title.replace(", calibrated", ""))
+    }
+    shown = {
+        "before calibration": [before[row["text"], row["kind"]] for row in rows[:10]],
+        "calibrated": [row["excess per byte"] for row in rows[:10]],
+    }
 
     return Page(
         "Where the loss of a move comes from",
         "Which tokens cost a moved model more bits than its source?",
         f"Of {digits(whole, 2)} excess bits per byte, {digits(interface, 2)} are in interface texts, mostly languages other than English; "
         f"in prose and code, shared tokens that the source would cut differently cost {digits(other, 2)}.",
-        draw,
+        partial(
+            plots.dots,
+            names=[f"{row['text']}: {row['kind']}" for row in rows[:10]],
+            series=shown,
+            label="excess bits per byte of all text",
+            at=0,
+        ),
         "Excess bits per byte by text and kind of token, before and after calibration.",
         ["text", "kind of token", "tokens", "bytes", "excess bits per byte"],
-        [[row["text"], row["kind"], row["tokens"], row["bytes"], row["excess per byte"]] for row in top],
+        [[row["text"], row["kind"], row["tokens"], row["bytes"], row["excess per byte"]] for row in rows[:6]],
         "One pair (SmolLM2-135M → sp32k), one seed, 12,000 bytes. *New*: the source has no such token. *Same place*: shared, and the "
         "source cuts here too. *Other place*: shared, but the source cuts elsewhere. No change of rows can repair unfamiliar sequences of "
         "known tokens; tuning has to.",
@@ -157,23 +144,17 @@ def excess(raw: Raw) -> Page:
 
 def mixture_shares(raw: Raw) -> Page:
     rows = raw.table("Shares")
-
-    def draw(path: Path) -> None:
-        import plots
-
-        shown = {
-            name: [row[column] for row in rows]
-            for name, column in (("not calibrated", "bits per byte"), ("calibrated", "calibrated"))
-        }
-        plots.dots(path, [row["row"] for row in rows], shown, "bits per byte")
-
     tied, default = rows[0], rows[1]
+    shown = {
+        "not calibrated": [row["bits per byte"] for row in rows],
+        "calibrated": [row["calibrated"] for row in rows],
+    }
     return Page(
         "What an `anchored` row is made of",
         "Does it matter in which shares vectors, pieces and first piece make up a row?",
         f"Output rows separate from input rows help ({digits(tied['bits per byte'])} → {digits(default['bits per byte'])} bits per byte); "
         "the shares themselves hardly matter.",
-        draw,
+        partial(plots.dots, names=[row["row"] for row in rows], series=shown, label="bits per byte"),
         "Bits per byte by mixture, SmolLM2-135M → sp32k, before tuning.",
         ["mixture", "bits per byte", "calibrated"],
         [[row["row"], row["bits per byte"], row["calibrated"]] for row in rows],
@@ -182,34 +163,31 @@ def mixture_shares(raw: Raw) -> Page:
 
 
 def anchored_settings(raw: Raw) -> Page:
-    rows = raw.table("P@1")
-    key = "minus the defaults"
-    by = {row["setting"]: row for row in rows}
+    by = raw.by("P@1", "setting")
+    changes = {name: [100 * one for one in interval(row["minus the defaults"])] for name, row in by.items()}
+    drawn = [name for name in by if name not in ("defaults", "min_count 10")]
     shown = ["defaults", "passes 1", "dimensions 500", "dimensions 100", "window 15", "min_count 10"]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        names = [row["setting"] for row in rows if row["setting"] not in ("defaults", "min_count 10")]
-        values = [tuple(100 * one for one in interval(by[name][key])) for name in names]
-        plots.dots(path, names, {"change": values}, "change of P@1, percentage points, with 95 % interval", at=0)
 
     return Page(
         "Settings of the anchored vectors",
         "Which settings of the default vectors matter?",
-        f"No default loses more than {digits(100 * interval(by['passes 1'][key])[0], 1)} points of P@1; the worst mistake is dropping "
-        f"tokens seen fewer than ten times ({digits(100 * interval(by['min_count 10'][key])[0], 2)} points).",
-        draw,
+        f"No default loses more than {digits(changes['passes 1'][0], 1)} points of P@1; the worst mistake is dropping "
+        f"tokens seen fewer than ten times ({digits(changes['min_count 10'][0], 2)} points).",
+        partial(
+            plots.dots,
+            names=drawn,
+            series={"change": [tuple(changes[name]) for name in drawn]},
+            label="change of P@1, percentage points, with 95 % interval",
+            at=0,
+        ),
         "Change of P@1 against the defaults (`min_count 10` is off the scale).",
         ["setting", "P@1", "change, points", "95 % interval", "seconds"],
         [
             [
                 name,
                 by[name]["mean"],
-                f"{100 * interval(by[name][key])[0]:+.1f}",
-                "–"
-                if name == "defaults"
-                else "{:+.1f} to {:+.1f}".format(*(100 * one for one in interval(by[name][key])[1:])),
+                f"{changes[name][0]:+.1f}",
+                "–" if name == "defaults" else "{:+.1f} to {:+.1f}".format(*changes[name][1:]),
                 by[name]["seconds"],
             ]
             for name in shown
@@ -219,48 +197,65 @@ def anchored_settings(raw: Raw) -> Page:
     )
 
 
+VECMAP = "GloVe, VecMap from identical tokens, CSLS"
+
+
+def losses(raw: Raw) -> dict[str, float]:
+    """Return the first-step loss of each lexicon, in nats per token."""
+    return {name: row["loss"] for name, row in raw.by("The papers' order", "lexicon").items()}
+
+
+def fit_of_bleu(raw: Raw) -> float:
+    """Return the r² of a straight line from BLEU-1 to the first-step loss."""
+    return float(raw.row("r²", score="bleu1 t->s")["r2 with loss"])
+
+
 def faithfulness(raw: Raw) -> Page:
-    rows = raw.table("The papers' order")
-    by = {row["lexicon"]: row for row in rows}
-    vecmap = by["GloVe, VecMap from identical tokens, CSLS"]
-    cosine, csls = by["GloVe, cosine"], by["GloVe, CSLS"]
-    r2 = raw.row("r²", score="bleu1 t->s")["r2 with loss"]
+    by, loss = raw.by("The papers' order", "lexicon"), losses(raw)
     shown = [
-        "GloVe, cosine", "GloVe, CSLS", "GloVe, VecMap from identical tokens, CSLS", "CBOW, VecMap, CSLS",
+        "GloVe, cosine", "GloVe, CSLS", VECMAP, "CBOW, VecMap, CSLS",
         "skip-gram, VecMap, CSLS", "hidden states, last, CSLS",
     ]  # fmt: skip
-
-    def draw(path: Path) -> None:
-        import plots
-
-        groups: dict[str, list[tuple[float, float, str]]] = {"lexicons": [], "shuffled lexicons": []}
-        for row in rows:
-            known = {"GloVe, cosine": "cosine", "hidden states, last, CSLS": "hidden states"}
-            name = "VecMap" if row is vecmap else known.get(row["lexicon"], "")
-            groups["shuffled lexicons" if "shuffled" in row["lexicon"] else "lexicons"].append(
-                (row["bleu1 t->s"], row["loss"], name)
-            )
-        slope, start = np.polyfit([row["bleu1 t->s"] for row in rows], [row["loss"] for row in rows], 1)
-        plots.points(path, groups, "BLEU-1, target to source", "first-step loss, nats per token", (slope, start))
+    bleu = {name: row["bleu1 t->s"] for name, row in by.items()}
+    names = {VECMAP: "VecMap", "GloVe, cosine": "cosine", "hidden states, last, CSLS": "hidden states"}
+    groups: dict[str, list[tuple[float, float, str]]] = {"lexicons": [], "shuffled lexicons": []}
+    for name in by:
+        group = groups["shuffled lexicons" if "shuffled" in name else "lexicons"]
+        group.append((bleu[name], loss[name], names.get(name, "")))
+    slope, start = np.polyfit(list(bleu.values()), list(loss.values()), 1)
 
     return Page(
         "The papers' order of vectors and mappings",
         "Do vectors, mappings and scores rank as TokAlign++ reports (its table 6)?",
-        f"Not all: CSLS alone gains nothing here ({digits(csls['loss'])} against {digits(cosine['loss'])} nats for cosine); VecMap is far "
-        f"better than cosine ({digits(vecmap['loss'])}), and BLEU-1 predicts the first-step loss (r² {digits(r2, 2)}; paper 0.93).",
-        draw,
-        "First-step loss against BLEU-1, 16 lexicons, with the fitted line.",
+        f"Not all: CSLS alone gains nothing here ({digits(loss['GloVe, CSLS'])} against {digits(loss['GloVe, cosine'])} nats for cosine); "
+        f"VecMap is far better than cosine ({digits(loss[VECMAP])}), and BLEU-1 predicts the first-step loss "
+        f"(r² {digits(fit_of_bleu(raw), 2)}; paper 0.93).",
+        partial(
+            plots.points,
+            groups=groups,
+            x="BLEU-1, target to source",
+            y="first-step loss, nats per token",
+            fit=(slope, start),
+        ),
+        f"First-step loss against BLEU-1, {len(by)} lexicons, with the fitted line.",
         ["lexicon", "loss", "paper's loss", "BLEU-1", "sentence score"],
         [[name, *(by[name][key] for key in ("loss", "paper", "bleu1 t->s", "sentence score t->s"))] for name in shown],
         f"One pair (SmolLM2-135M → sp32k), one seed, 5.6 MB of text; the paper has Pythia-1B → Gemma and at least 100 million "
-        f"tokens. Skip-gram is ahead of GloVe here by {digits(vecmap['loss'] - by[shown[4]]['loss'], 1)} nats; the paper has the "
+        f"tokens. Skip-gram is ahead of GloVe here by {digits(loss[VECMAP] - loss['skip-gram, VecMap, CSLS'], 1)} nats; the paper has the "
         "opposite order. Hidden states have the best sentence score and a worse loss than GloVe with VecMap: the scores miss "
         "something there. Four of the 16 lexicons are shufflings of one, which makes a high r² easy.",
     )
 
 
+def focus_lower(raw: Raw) -> tuple[int, int]:
+    """Return on how many pairs FOCUS as shipped is lower than TokAlign's script, and on how many both were measured."""
+    pairs, rows = pairs_and_rows(raw, ("focus-shipped", "tokalign"))
+    both = [(rows["focus-shipped"][pair], rows["tokalign"][pair]) for pair in pairs]
+    known = [pair for pair in both if None not in pair]
+    return sum(focus < tokalign for focus, tokalign in known), len(known)
+
+
 def focus_and_tokalign(raw: Raw) -> Page:
-    pairs = [name for name in raw.table("All pairs")[0] if name.startswith("smollm2")]
     names = {
         "tokalign": "TokAlign, as its script",
         "focus-shipped": "FOCUS, as shipped",
@@ -269,22 +264,22 @@ def focus_and_tokalign(raw: Raw) -> Page:
         "pieces": "pieces (no vectors)",
         "anchored": "anchored (ours)",
     }
-    rows = {name: raw.row("All pairs", method=f"{name}:") for name in names}
-    lower = [pair for pair in pairs if rows["focus-shipped"][pair] < rows["tokalign"][pair]]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        shown = {title: [rows[name][pair] for pair in pairs] for name, title in names.items()}
-        plots.dots(path, [pair_name(pair) for pair in pairs], shown, "bits per byte before tuning")
+    every, rows = pairs_and_rows(raw, names)
+    pairs = [pair for pair in every if pair.startswith("smollm2")]
+    lower, whole = focus_lower(raw)
 
     return Page(
         "FOCUS or TokAlign before tuning",
         "The papers report FOCUS far worse than TokAlign right after the move; a user of ZNLP/TokAlign (issue 2) measured the "
         "opposite. Who is right?",
-        f"Neither in general: FOCUS as shipped starts lower than TokAlign's script on {len(lower)} of {len(pairs)} pairs, and both "
+        f"Neither in general: FOCUS as shipped starts lower than TokAlign's script on {lower} of {whole} pairs, and both "
         "are worse than the pieces that spell a token, which need no vectors.",
-        draw,
+        partial(
+            plots.dots,
+            names=[pair_name(pair) for pair in pairs],
+            series={title: [rows[name][pair] for pair in pairs] for name, title in names.items()},
+            label="bits per byte before tuning",
+        ),
         "Bits per byte by pair, before tuning.",
         ["method", *(pair_name(pair) for pair in pairs)],
         [[title, *(rows[name][pair] for pair in pairs)] for name, title in names.items()],
@@ -299,44 +294,37 @@ def focus_and_tokalign(raw: Raw) -> Page:
 
 
 def overlap(raw: Raw) -> Page:
-    rows = {row["target"]: row for row in raw.table("From pythia")}
-    smol = {row["target"]: row for row in raw.table("From smollm2-135m")}
-
+    rows = raw.by("From pythia", "target")
+    smol = raw.by("From smollm2-135m", "target")
     chosen = ["gemma", "qwen2", "llama3", "sp32k", "gemma3"]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        names = [name for name in rows if name in smol]
-        shown = {by: [_share(rows[name], by) for name in names] for by in ("by string", "by bytes")}
-        plots.dots(path, names, shown, "tokens shared with Pythia, % of the target vocabulary")
-
+    drawn = [name for name in rows if name in smol]
     gemma = rows["gemma"]
     return Page(
         "Overlap of vocabularies",
         "How many tokens do two tokenizers share, and do our counts match the paper's?",
-        f"They match to the token; but the paper counts equal strings, and by bytes Pythia and Gemma share {_share(gemma, 'by bytes'):.0f} % "
-        f"instead of {_share(gemma, 'by string'):.1f} %.",
-        draw,
+        f"They match to the token; but the paper counts equal strings, and by bytes Pythia and Gemma share {number(gemma['by bytes']):.0f} % "
+        f"instead of {number(gemma['by string']):.1f} %.",
+        partial(
+            plots.dots,
+            names=drawn,
+            series={by: [number(rows[name][by]) for name in drawn] for by in ("by string", "by bytes")},
+            label="tokens shared with Pythia, % of the target vocabulary",
+        ),
         "Share of each target vocabulary that Pythia has too, by string and by bytes.",
         ["target", "tokens", "by string, %", "by bytes, %", "paper, %"],
         [
             [
                 name,
                 rows[name]["tokens"],
-                _share(rows[name], "by string"),
-                _share(rows[name], "by bytes"),
-                _share(rows[name], "papers") if rows[name]["papers"] else None,
+                number(rows[name]["by string"]),
+                number(rows[name]["by bytes"]),
+                number(rows[name]["papers"]) if rows[name]["papers"] else None,
             ]
             for name in chosen
         ],
         "Exact counts. The paper divides Llama 3's count by 128,000, without its 256 special tokens. Bytes per token are in the paper's order "
         "for Chinese, Japanese and Tamil; in English and Korean Gemma's place differs, on another text (see the raw data).",
     )
-
-
-def _share(row: Row, by: str) -> float:
-    return float(row[by].split()[0])
 
 
 PAGES = {

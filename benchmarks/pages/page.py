@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +73,17 @@ class Raw:
                 return row
         raise KeyError(f"{self.name}.jsonl has no row {key} in the table {title!r}")
 
+    def by(self, title: str, column: str) -> dict[str, Row]:
+        """Return the rows of a table by the value of a column, which names them."""
+        return {row[column]: row for row in self.table(title)}
+
+    def noted(self, pattern: str) -> str:
+        """Return the figure that a pattern captures in the notes of the run."""
+        found = re.search(pattern, " ".join(self.about["notes"]))
+        if found is None:
+            raise KeyError(f"no note of {self.name}.jsonl has {pattern!r}")
+        return found[1]
+
     def before(self) -> Raw | None:
         """Return the run before, where the file holds one."""
         return Raw(self.name, self.lines, True) if any("earlier" in line for line in self.lines) else None
@@ -86,7 +98,7 @@ class Page:
     title, question, answer, limits
         Of the page, as text; `answer` is one sentence, what does not work first.
     draw
-        Draws the plot to a path.
+        Draws the plot to a path: a function of `plots` with all but its first argument.
     shows
         What the plot shows, in words: its caption, and for readers who do not see it.
     head, rows
@@ -162,9 +174,28 @@ def digits(value: float, n: int = 3) -> str:
     return f"{value:,.{places}f}"
 
 
-def percent(share: float, sign: bool = True) -> str:
+def number(text: str) -> float:
+    """Return the number that a cell begins with, as in "59%" and "8,440 (26.38%)"."""
+    found = re.match(r"[-+]?[\d,]*\.?\d+", text)
+    if found is None:
+        raise ValueError(f"{text!r} does not begin with a number")
+    return float(found[0].replace(",", ""))
+
+
+def interval(text: str) -> tuple[float, float, float]:
+    """Return value and bounds of "+0.27 [+0.18, +0.36], n = 27"; without bounds, the value three times."""
+    found = [float(one) for one in re.findall(r"[-+]?\d+\.\d+", text)]
+    return (found[0], found[1], found[2]) if len(found) > 2 else (found[0],) * 3
+
+
+def percent(share: float) -> str:
     """Write a share as whole per cents."""
-    return f"{100 * share:+.0f} %" if sign else f"{100 * share:.0f} %"
+    return f"{100 * share:.0f} %"
+
+
+def span(shares: Collection[float]) -> str:
+    """Write the least and the largest share as whole per cents."""
+    return f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %"
 
 
 def mean(values: Sequence[float]) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 
-from page import Page, Raw, Row, digits, mean, percent
+import plots
+from page import Page, Raw, Row, digits, interval, mean, number, percent, span
 
 CONTROLS = ("control", "control, one stage")
 SLICES = {"prose": "English", "code": "Python", "ru": "Russian", "ja": "Japanese"}
-TITLES = {"prose": "English prose", "code": "Python", "ru": "Russian", "ja": "Japanese", "all": "all of it"}
 OTHER = {"prose": "English prose", "o_en": "Wikipedia", "o_code": "C++", "o_de": "German"}
 
 
@@ -19,37 +19,47 @@ def curve(line: Row, slice: str = "all") -> tuple[list[int], list[float]]:
     return steps, [line["curve"][str(step)][slice] for step in steps]
 
 
+def end(line: Row, slice: str = "all") -> float:
+    """Return the bits per byte of a measurement after its last step."""
+    return curve(line, slice)[1][-1]
+
+
+def behind(raw: Raw) -> dict[str, dict[str, float]]:
+    """Return by slice and target how far each moved model ends behind the better control, as a share of its bits."""
+    by = {line["model"]: line for line in raw.measured}
+    best = {slice: min(end(by[name], slice) for name in CONTROLS) for slice in SLICES}
+    targets = [name for name in by if name not in CONTROLS]
+    return {slice: {name: end(by[name], slice) / best[slice] - 1 for name in targets} for slice in SLICES}
+
+
+def budget(raw: Raw) -> str:
+    """Return the share of the papers' tokens that was run, scaled to this model."""
+    return raw.noted(r"at most [\d,]+, ([\d.]+)% of the papers") + " %"
+
+
 def recovery(raw: Raw) -> Page:
     by = {line["model"]: line for line in raw.measured}
-    targets = [name for name in by if name not in CONTROLS]
-    end = {name: {slice: curve(line, slice)[1][-1] for slice in TITLES} for name, line in by.items()}
-    best = {slice: min(end[name][slice] for name in CONTROLS) for slice in TITLES}
-    over = {name: {slice: end[name][slice] / best[slice] - 1 for slice in TITLES} for name in targets}
-    english, russian = ([over[name][slice] for name in targets] for slice in ("prose", "ru"))
-
-    def draw(path: Path) -> None:
-        import plots
-
-        shown = {
-            "source, two stages" if n == "control" else "source, one stage" if n in CONTROLS else n: curve(
-                by[n], "prose"
-            )
-            for n in by
-        }
-        plots.lines(path, shown, "step", "bits per byte of English prose")
+    over = behind(raw)
+    ends = [end(by[name]) for name in CONTROLS]
+    titles = dict(zip(CONTROLS, ("source, two stages", "source, one stage"), strict=True))
 
     return Page(
         "Recovery with the papers' recipe",
         "Does a moved model catch up with its source when both are tuned on the same text?",
-        f"No, not with 40 steps: it ends {percent(min(english), False)[:-2]} to {percent(max(english), False)} behind the tuned source "
-        f"in English and {percent(min(russian), False)[:-2]} to {percent(max(russian), False)} behind in Russian.",
-        draw,
+        f"No, not with 40 steps: it ends {span(over['prose'].values())} behind the tuned source "
+        f"in English and {span(over['ru'].values())} behind in Russian.",
+        partial(
+            plots.lines,
+            series={titles.get(name, name): curve(line, "prose") for name, line in by.items()},
+            x="step",
+            y="bits per byte of English prose",
+        ),
         "Bits per byte of English prose during tuning: three moved models and the source (control). The table has how far each ends behind it.",
         ["target", *SLICES.values()],
-        [[name, *(percent(over[name][slice]) for slice in SLICES)] for name in targets],
-        "SmolLM2-135M, two stages as in the papers, 64 kB of text in equal parts, at most 24,000 tokens: 0.01 % of the papers' budget "
-        "scaled to this model. One seed, 6,000 held-out bytes per slice. The control that ends lower is the reference: one "
-        f"stage ({digits(end[CONTROLS[1]]['all'])} over all text) ends below two ({digits(end[CONTROLS[0]]['all'])}). The goal, within 2 % in "
+        [[name, *(f"{100 * over[slice][name]:+.0f} %" for slice in SLICES)] for name in over["prose"]],
+        "SmolLM2-135M, two stages as in the papers, 64 kB of text in equal parts, at most 24,000 tokens: "
+        f"{budget(raw)} of the papers' budget scaled to this model. One seed, 6,000 held-out bytes per slice. The control that ends lower is the reference: one "
+        f"stage ({digits(ends[1])} over all text) ends below two ({digits(ends[0])}). The goal, within 2 % in "
         "English after 1,000 steps of the papers' size, is not tested. The default recipe `recover` is in "
         "[decision 16](../decisions/0016-recovery-defaults.md).",
     )
@@ -74,15 +84,23 @@ def default_way(ways: Mapping[str, Row]) -> str:
     return next((way for way in named if "batch 4" in way), (named or list(ways))[0])
 
 
-def closed_gap(raw: Raw) -> tuple[int, float, float] | None:
+def closed_gap(raw: Raw) -> tuple[int, float, float]:
     """Return the largest budget with a control, and the shares of the gap that the default closes: Wikipedia, C++."""
     whole = {tokens: ways for tokens, ways in search_means(raw).items() if {"step 0", "control"} <= ways.keys()}
-    if not whole:
-        return None
     tokens, ways = max(whole.items())
     start, ours, control = ways["step 0"], ways[default_way(ways)], ways["control"]
     wikipedia, code = ((start[key] - ours[key]) / (start[key] - control[key]) for key in ("o_en", "o_code"))
     return tokens, wikipedia, code
+
+
+def seeds(raw: Raw) -> str:
+    """Return how many seeds the default recipe was measured with, in words."""
+    found = {
+        line.get("seed", 0)
+        for line in raw.measured
+        if line["way"] == default_way(search_means(raw)[line["settings"]["tokens"]])
+    }
+    return "one seed" if len(found) == 1 else f"{len(found)} seeds"
 
 
 def split_words(raw: Raw) -> Page:
@@ -92,17 +110,17 @@ def split_words(raw: Raw) -> Page:
     share = {text: lost[text, "split words"] / sum(lost[text, kind] for kind in kinds) for text in texts}
     second = nats["Wikipedia", "second piece"]
 
-    def draw(path: Path) -> None:
-        import plots
-
-        plots.dots(path, texts, {kind: [lost[text, kind] for text in texts] for kind in kinds}, "bits per byte lost")
-
     return Page(
         "Where a move loses",
         "On which words is a moved model behind its source, before any tuning?",
-        f"On words that the new tokenizer splits, which carry {percent(share['Wikipedia'], False)} of the loss on Wikipedia: the second piece costs "
+        f"On words that the new tokenizer splits, which carry {percent(share['Wikipedia'])} of the loss on Wikipedia: the second piece costs "
         f"{digits(second['moved'])} nats where the source expects {digits(second['expected'])}.",
-        draw,
+        partial(
+            plots.dots,
+            names=texts,
+            series={kind: [lost[text, kind] for text in texts] for kind in kinds},
+            label="bits per byte lost",
+        ),
         "Bits per byte lost, by how both tokenizers write a stretch of text.",
         ["text", *kinds, "second piece, nats above expected"],
         [[text, *(lost[text, kind] for kind in kinds),
@@ -123,29 +141,18 @@ def recovery_search(raw: Raw) -> Page:
     told = "the control was not measured"
     if control:
         gaps = [(start[key] - least[ours][key]) / (start[key] - control[key]) for key in ("o_en", "o_code")]
-        told = f"it closes {percent(gaps[0], False)} of the gap on Wikipedia and {percent(gaps[1], False)} on C++"
+        told = f"it closes {percent(gaps[0])} of the gap on Wikipedia and {percent(gaps[1])} on C++"
     order = sorted(ways, key=lambda way: least[way]["o_en"])
     shown = list(dict.fromkeys([*order[:3], ours, "papers" if "papers" in ways else order[-1]]))[:5]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        series = {}
-        for tokens in budgets:
-            for way in shown[:3]:
-                row = by[tokens].get(way)
-                if row and "cpu" in row:
-                    series.setdefault(way, ([], []))
-                    series[way][0].append(row["cpu"])
-                    series[way][1].append(row["o_en"])
-        levels = {"step 0": start["o_en"]} | ({"tuned source": control["o_en"]} if control else {})
-        plots.lines(path, series, "CPU seconds", "bits per byte of Wikipedia", levels)
+    measured = {way: [by[tokens][way] for tokens in budgets if "cpu" in by[tokens].get(way, ())] for way in shown[:3]}
+    series = {way: ([row["cpu"] for row in rows], [row["o_en"] for row in rows]) for way, rows in measured.items()}
+    levels = {"step 0": start["o_en"]} | ({"tuned source": control["o_en"]} if control else {})
 
     return Page(
         "How to tune a moved model on little text",
         f"How much of the gap to the tuned source does the default recipe close with {budgets[0]:,} tokens, on text of other domains?",
         f"Little: {told} (`{ours}`).",
-        draw,
+        partial(plots.lines, series=series, x="CPU seconds", y="bits per byte of Wikipedia", levels=levels),
         "Bits per byte of Wikipedia against CPU seconds, one marker per budget.",
         ["way", *list(OTHER.values())[:3], "CPU seconds"],
         [[name, *(row.get(key) for key in list(OTHER)[:3]), row.get("cpu")] for name, row in
@@ -156,33 +163,32 @@ def recovery_search(raw: Raw) -> Page:
     )  # fmt: skip
 
 
+def stage_ends(raw: Raw) -> dict[tuple[str, float], float]:
+    """Return bits per byte at the end by learning rate and share of stage 1."""
+    return {(line["rate"], line["share"]): end(line) for line in raw.measured if "curve" in line}
+
+
 def stages(raw: Raw) -> Page:
-    lines = [line for line in raw.measured if "curve" in line]
-    by = {(line["rate"], line["share"]): curve(line)[1][-1] for line in lines}
+    by = stage_ends(raw)
     rates = ("6.4e-4", "8e-5")
     shares = sorted({share for rate, share in by if rate == rates[0]})
-    papers = next(line for line in lines if line["rate"].startswith("6.4e-4, then"))
-
-    def draw(path: Path) -> None:
-        import plots
-
-        series = {f"rate {rate}": ([100 * s for s in shares], [by[rate, s] for s in shares]) for rate in rates}
-        series["rates 6.4e-4, then 5e-5 (papers)"] = ([50.0], [curve(papers)[1][-1]])
-        start = curve(lines[0])[1][0]
-        plots.lines(
-            path,
-            series,
-            "share of the steps that train rows only (stage 1), %",
-            "bits per byte at the end",
-            {"start": start},
-        )
+    papers = next(bits for (rate, _), bits in by.items() if rate.startswith("6.4e-4, then"))
+    series = {f"rate {rate}": ([100 * s for s in shares], [by[rate, s] for s in shares]) for rate in rates}
+    series["rates 6.4e-4, then 5e-5 (papers)"] = ([50.0], [papers])
+    start = next(curve(line)[1][0] for line in raw.measured if "curve" in line)
 
     return Page(
         "Two stages or one",
         "Is it better to train the new rows first, as the papers do, or everything from the start?",
         f"Two stages lose at this budget: everything from the start ends at {digits(by[rates[0], 0.0])} bits per byte, half and half at "
-        f"{digits(by[rates[0], 0.5])}, and the papers' pair of rates at {digits(curve(papers)[1][-1])}.",
-        draw,
+        f"{digits(by[rates[0], 0.5])}, and the papers' pair of rates at {digits(papers)}.",
+        partial(
+            plots.lines,
+            series=series,
+            x="share of the steps that train rows only (stage 1), %",
+            y="bits per byte at the end",
+            levels={"start": start},
+        ),
         "Bits per byte after 80 steps by share of stage 1.",
         ["share of stage 1", *(f"rate {rate}" for rate in rates)],
         [[f"{100 * share:.0f} %", *(by[rate, share] for rate in rates)] for share in shares],
@@ -195,56 +201,52 @@ def extreme(raw: Raw) -> Page:
     by = {line["model"]: line for line in raw.measured}
     moved, control = by["bytes"], by["control"]
     last = raw.row("Recovered", model="bytes")
-    rows = [["source (control)", *_ends(control)], ["single bytes", *_ends(moved)]]
-    start, end = curve(moved)[1][0], curve(moved)[1][-1]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        shown = {"moved to single bytes": curve(moved), "source (control)": curve(control)}
-        plots.lines(path, shown, "step", "bits per byte of held-out text")
+    shown = {"source (control)": control, "single bytes": moved}
 
     return Page(
         "Vocabularies with nothing in common",
         "Does a move still work when the target shares no string with the source?",
-        f"Not at this budget: a model moved to single bytes goes from {digits(start)} to {digits(end)} bits per byte in 120 steps, "
-        f"{percent(last['end'], False)} of the way to the tuned source ({digits(curve(control)[1][-1])}).",
-        draw,
+        f"Not at this budget: a model moved to single bytes goes from {digits(curve(moved)[1][0])} to {digits(end(moved))} bits per byte in 120 steps, "
+        f"{percent(last['end'])} of the way to the tuned source ({digits(end(control))}).",
+        partial(
+            plots.lines,
+            series={"moved to single bytes": curve(moved), "source (control)": curve(control)},
+            x="step",
+            y="bits per byte of held-out text",
+        ),
         "Bits per byte over all slices; the second half trains the whole model.",
         ["model", *SLICES.values()],
-        rows,
+        [[name, *(end(line, slice) for slice in SLICES)] for name, line in shown.items()],
         "SmolLM2-135M → 260 byte tokens, 192 kB of text, one seed, 5,000 held-out bytes per slice. By bytes 91 % of the target is "
         "shared: what the model lacks is reading words as bytes, not rows. Stage 1 alone reaches "
-        f"{percent(last['step 60'], False)}. A vocabulary of characters has not been measured.",
+        f"{percent(last['step 60'])}. A vocabulary of characters has not been measured.",
     )
 
 
-def _ends(line: Row) -> list[float]:
-    return [curve(line, slice)[1][-1] for slice in SLICES]
-
-
 def corpus_size(raw: Raw) -> Page:
-    rows = raw.table("Bits per byte")
-    by = {row["text"]: row for row in rows}
+    by = raw.by("Bits per byte", "text")
+    rows = list(by.values())
     source = next(line["all"] for line in raw.measured if line["text_share"] == "floor")
-
-    def draw(path: Path) -> None:
-        import plots
-
-        sizes = [row["bytes of text"] / 1e6 for row in rows[1:]]
-        shown = {
-            "before tuning": (sizes, [row["step 0"] for row in rows[1:]]),
-            "after 24 steps": (sizes, [row["end"] for row in rows[1:]]),
-        }
-        levels = {"no text, before": rows[0]["step 0"], "no text, after": rows[0]["end"]}
-        plots.lines(path, shown, "text for the vectors, MB", "bits per byte", levels, (True, False))
+    sizes = [row["bytes of text"] / 1e6 for row in rows[1:]]
+    shown = {
+        "before tuning": (sizes, [row["step 0"] for row in rows[1:]]),
+        "after 24 steps": (sizes, [row["end"] for row in rows[1:]]),
+    }
+    levels = {"no text, before": rows[0]["step 0"], "no text, after": rows[0]["end"]}
 
     return Page(
         "How much text the vectors need",
         "How much text must both tokenizers read before vectors help?",
         f"With {digits(by['1%']['bytes of text'] / 1000, 2)} kB vectors are worse than none ({digits(by['1%']['step 0'])} against "
         f"{digits(rows[0]['step 0'])} bits per byte); from 0.17 MB on they help before tuning, from 0.56 MB on also after it.",
-        draw,
+        partial(
+            plots.lines,
+            series=shown,
+            x="text for the vectors, MB",
+            y="bits per byte",
+            levels=levels,
+            log=(True, False),
+        ),
         "Bits per byte by amount of text, before and after 24 steps of tuning.",
         ["text", "aligned by vectors", "first-step loss", "before tuning", "after 24 steps"],
         [
@@ -256,8 +258,13 @@ def corpus_size(raw: Raw) -> Page:
     )
 
 
+def taught(raw: Raw) -> dict[str, Row]:
+    """Return the rows of `distillation` by way of teaching."""
+    return {row["row"].split(":")[0]: row for row in raw.table("Bits per UTF-8")}
+
+
 def distillation(raw: Raw) -> Page:
-    rows = {row["row"].split(":")[0]: row for row in raw.table("Bits per UTF-8")}
+    rows = taught(raw)
     tuned = [
         "token, temperature 2",
         "token, weight 0.5",
@@ -268,21 +275,20 @@ def distillation(raw: Raw) -> Page:
         "token, reverse",
     ]
     values = {name: [float(one) for one in str(rows[name]["seed by seed"]).split()] for name in tuned}
-
-    def draw(path: Path) -> None:
-        import plots
-
-        points = [(mean(values[name]), min(values[name]), max(values[name])) for name in tuned]
-        label = "bits per byte minus direct tuning (below 0: better); lines are the range of seeds"
-        plots.dots(path, tuned, {"difference": points}, label, at=0)
-
+    points = [(mean(values[name]), min(values[name]), max(values[name])) for name in tuned]
     token, direct, hot = rows["token"], rows["direct"], rows["token, temperature 2"]
     return Page(
         "Distillation after the move",
         "Does a teacher with the same tokenizer teach more than the text alone?",
         f"Almost nothing with plain settings: {digits(token['all'], 4)} bits per byte against {digits(direct['all'], 4)} without a "
         f"teacher; temperature 2 reaches {digits(hot['all'], 4)}.",
-        draw,
+        partial(
+            plots.dots,
+            names=tuned,
+            series={"difference": points},
+            label="bits per byte minus direct tuning (below 0: better); lines are the range of seeds",
+            at=0,
+        ),
         "Difference to direct tuning of the same seed, by setting.",
         ["way", "seeds", "bits per byte", "minus direct", "seconds"],
         [
@@ -301,28 +307,21 @@ def _minus(values: list[float] | None) -> list[str | None]:
 
 def row_moves(raw: Raw) -> Page:
     bands = ["used 10 to 29 times", "used 30 to 99 times", "used 100 to 999 times"]
-
-    def figures(text: str) -> tuple[float, float, float]:
-        value, low, high = (float(one) for one in text.replace("[", "").replace("]", "").replace(",", " ").split()[:3])
-        return value, low, high
-
-    rows = {row["rows"]: row for row in raw.table("Input rows")}
-    output = {row["rows"]: row for row in raw.table("Output rows")}
-
-    def draw(path: Path) -> None:
-        import plots
-
-        shown = {name: [figures(row[band]) for band in bands] for name, row in rows.items()}
-        plots.dots(path, bands, shown, "change of an input row, % of its length, with 95 % interval")
+    rows, output = raw.by("Input rows", "rows"), raw.by("Output rows", "rows")
 
     return Page(
         "Which rows tuning moves",
         "Do identical tokens, and tokens with equal suffixes, move least during tuning, as TokAlign++ reports?",
         "Identical tokens do, in every band of frequency; an equal suffix makes no difference that shows.",
-        draw,
+        partial(
+            plots.dots,
+            names=bands,
+            series={name: [interval(row[band]) for band in bands] for name, row in rows.items()},
+            label="change of an input row, % of its length, with 95 % interval",
+        ),
         "Movement of input rows by origin and frequency.",
         ["rows", *bands],
-        [[f"{kind}, {name}", *(figures(row[band])[0] for band in bands)] for kind, table in (("input", rows), ("output", output))
+        [[f"{kind}, {name}", *(number(row[band]) for band in bands)] for kind, table in (("input", rows), ("output", output))
          for name, row in table.items()],
         "The recorded run of 1,000 steps of 256 tokens, SmolLM2-135M → sp32k. Bands are uses in the text of the lexicon. First record the "
         "runs: `tokalign-lab gallery record --work gallery-runs --out gallery`.",
@@ -330,7 +329,7 @@ def row_moves(raw: Raw) -> Page:
 
 
 def demo(raw: Raw) -> Page:
-    rows = {row["model"]: row for row in raw.table("Bits per UTF-8")}
+    rows = raw.by("Bits per UTF-8", "model")
     names = {
         "source, own tokenizer": "source, own tokenizer",
         "shared bytes copied, others by pieces": "copies and pieces",
@@ -339,24 +338,13 @@ def demo(raw: Raw) -> Page:
         "rearranged by anchored, calibrated": "`anchored`, calibrated",
         "after stage 2 (100 steps, 51,200 tokens)": "tuned, 100 steps",
     }
-
-    def draw(path: Path) -> None:
-        import plots
-
-        titles = {
-            "every row random": "random rows",
-            "shared bytes copied, others random": "copies, others random",
-            "shared bytes copied, others the mean row": "copies, others mean",
-            **{name: title.replace("`", "") for name, title in names.items()},
-        }
-        chosen = sorted(titles, key=lambda name: -rows[name]["all"])
-        plots.dots(
-            path,
-            [titles[name] for name in chosen],
-            {"all text": [rows[name]["all"] for name in chosen]},
-            "bits per byte",
-        )
-
+    titles = {
+        "every row random": "random rows",
+        "shared bytes copied, others random": "copies, others random",
+        "shared bytes copied, others the mean row": "copies, others mean",
+        **{name: title.replace("`", "") for name, title in names.items()},
+    }
+    chosen = sorted(titles, key=lambda name: -rows[name]["all"])
     first, last = rows["rearranged by anchored, calibrated"], rows["after stage 2 (100 steps, 51,200 tokens)"]
     stage1 = rows["after stage 1 (50 steps, 25,600 tokens)"]
     return Page(
@@ -364,7 +352,12 @@ def demo(raw: Raw) -> Page:
         "What does the whole pipeline give on one pair in a quarter of an hour?",
         f"Not the source's level: {digits(last['all'])} bits per byte after 100 steps, from {digits(first['all'])} before tuning, where "
         f"the source has {digits(rows['source, own tokenizer']['all'])}; stage 1 alone gained nothing ({digits(stage1['all'])}).",
-        draw,
+        partial(
+            plots.dots,
+            names=[titles[name] for name in chosen],
+            series={"all text": [rows[name]["all"] for name in chosen]},
+            label="bits per byte",
+        ),
         "Bits per byte of held-out text by way of making the rows.",
         ["model", "all", "prose", "code", "interface texts"],
         [

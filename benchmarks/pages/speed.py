@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
-from page import Page, Raw, digits, percent
+import plots
+from page import Page, Raw, Row, digits, number, percent
 
 
 def vectors_speed(raw: Raw) -> Page:
-    rows = {row["vectors"]: row for row in raw.table("smollm2-135m and sp32k")}
+    rows = raw.by("smollm2-135m and sp32k", "vectors")
     theirs, ours, anchored = rows["Stanford's GloVe"], rows["our GloVe"], rows["anchored"]
-    twenty = rows["our GloVe, 20 iterations"]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        groups = {
-            name: [(seconds, 100 * found, "")]
-            for name, seconds, found in (
-                ("Stanford's GloVe", theirs["seconds"], theirs["P@1"]),
-                ("our GloVe, 20 iterations", ours["seconds"] * 20 / 15, twenty["P@1"]),
-                ("anchored", anchored["seconds"], anchored["P@1"]),
-            )
-        }
-        plots.points(path, groups, "seconds for both vocabularies (20 iterations: scaled from 15)", "P@1, %")
-
+    seconds = {
+        "Stanford's GloVe": theirs["seconds"],
+        "our GloVe, 20 iterations": ours["seconds"] * 20 / 15,
+        "anchored": anchored["seconds"],
+    }
     return Page(
         "Speed of token vectors",
         "How long do vectors of both vocabularies take, and are they as good as Stanford's GloVe?",
         f"Anchored vectors take {digits(anchored['seconds'], 2)} s where Stanford's GloVe takes {digits(theirs['seconds'])} s, and find "
         f"{100 * anchored['P@1']:.1f} % of held-out shared tokens instead of {100 * theirs['P@1']:.1f} %.",
-        draw,
+        partial(
+            plots.points,
+            groups={name: [(value, 100 * rows[name]["P@1"], "")] for name, value in seconds.items()},
+            x="seconds for both vocabularies (20 iterations: scaled from 15)",
+            y="P@1, %",
+        ),
         "Quality (P@1) against time.",
         ["vectors", "seconds", "times as fast", "P@1"],
         [[name, row["seconds"], row["times as fast"], row["P@1"]] for name, row in rows.items()],
@@ -39,22 +35,28 @@ def vectors_speed(raw: Raw) -> Page:
     )
 
 
+def search_cost(raw: Raw) -> tuple[float, float]:
+    """Return the time of the exact CSLS search, in times that of the bare products, and its peak memory in GB."""
+    bare, ours = (row["seconds"] for row in raw.table("CSLS"))
+    return ours / bare, float(raw.noted(r"included: ([\d.]+) GB"))
+
+
 def alignment_speed(raw: Raw) -> Page:
-    search = raw.table("CSLS")
+    bare, ours = (row["seconds"] for row in raw.table("CSLS"))
     script = raw.table("The script's rules")
-    bare, ours = search[0]["seconds"], search[1]["seconds"]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        names = ["bare matrix products", "exact CSLS search", "script's rules, as described", "script's rules, ours"]
-        plots.dots(path, names, {"seconds": [bare, ours, *(row["seconds"] for row in script)]}, "seconds", log=True)
-
+    times, memory = search_cost(raw)
+    names = ["bare matrix products", "exact CSLS search", "script's rules, as described", "script's rules, ours"]
     return Page(
         "Speed of the neighbour search",
         "What does an exact CSLS search over two large vocabularies cost?",
-        f"{digits(ours / bare)} times the bare matrix products ({ours:.0f} s for 262,144 x 151,936 vectors), in 1.9 GB.",
-        draw,
+        f"{digits(times)} times the bare matrix products ({ours:.0f} s for 262,144 x 151,936 vectors), in {digits(memory, 2)} GB.",
+        partial(
+            plots.dots,
+            names=names,
+            series={"seconds": [bare, ours, *(row["seconds"] for row in script)]},
+            label="seconds",
+            log=True,
+        ),
         "Seconds of the search and of what it is compared with.",
         ["what", "seconds"],
         [["two bare products", bare], ["exact CSLS search, densities included", ours],
@@ -68,23 +70,17 @@ def growth(raw: Raw) -> Page:
     text = [row for row in raw.table("Text:") if row["megabytes"]]
     slope = raw.row("Text:", what="slope")
     full = raw.row("Vocabulary, full", what="slope")
-
-    def draw(path: Path) -> None:
-        import plots
-
-        sizes = [row["megabytes"] for row in text]
-        shown = {
-            f"{name} (slope {digits(slope[key], 2)})": (sizes, [row[key] for row in text])
-            for name, key in (("anchored vectors", "anchored s"), ("one iteration of GloVe", "GloVe s"))
-        }
-        plots.lines(path, shown, "text, MB", "seconds", log=(True, True))
+    shown = {
+        f"{name} (slope {digits(slope[key], 2)})": ([row["megabytes"] for row in text], [row[key] for row in text])
+        for name, key in (("anchored vectors", "anchored s"), ("one iteration of GloVe", "GloVe s"))
+    }
 
     return Page(
         "Growth with the text and the vocabulary",
         "How do time and memory grow?",
         f"Less than proportionally with the text (exponent {digits(slope['anchored s'], 2)} for anchored vectors, "
         f"{digits(slope['GloVe s'], 2)} for GloVe) and proportionally with the number of vectors searched ({digits(full['CSLS s'], 3)}).",
-        draw,
+        partial(plots.lines, series=shown, x="text, MB", y="seconds", log=(True, True)),
         "Seconds by amount of text, both axes logarithmic.",
         ["text, MB", "vectors", "anchored, s", "GloVe iteration, s", "peak GB"],
         [
@@ -97,22 +93,17 @@ def growth(raw: Raw) -> Page:
 
 
 def rearrange_memory(raw: Raw) -> Page:
-    rows = {row["way"]: row for row in raw.table("Rearranging it")}
+    rows = raw.by("Rearranging it", "way")
     model = raw.table("The model")[0]
     files, memory = rows["shard by shard"], rows["in memory"]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        groups = {name: [(row["seconds"], row["added GB"], name)] for name, row in rows.items()}
-        plots.points(path, groups, "seconds", "memory added, GB")
+    groups = {name: [(row["seconds"], row["added GB"], name)] for name, row in rows.items()}
 
     return Page(
         "Memory of rearranging",
         "Must the model fit in memory to be rearranged?",
         f"No: shard by shard, {digits(model['model GB'], 2)} GB of files take {digits(files['added GB'], 2)} GB and "
         f"{files['seconds']:.0f} s; in memory they take {digits(memory['added GB'], 2)} GB and {memory['seconds']:.0f} s.",
-        draw,
+        partial(plots.points, groups=groups, x="seconds", y="memory added, GB"),
         "Memory against time of both ways.",
         ["way", "seconds", "peak GB", "added GB", "added / model size"],
         [
@@ -126,32 +117,26 @@ def rearrange_memory(raw: Raw) -> Page:
 
 def tuning_speed(raw: Raw) -> Page:
     rows = raw.table("Tokens per second")
-    long = Raw.read("tuning_speed_2048").table("Tokens per second")
+    at2048 = Raw.read("tuning_speed_2048").by("Tokens per second", "loop")
     by = {(row["target"], row["stage"], row["loop"]): row for row in rows}
-    at2048 = {row["loop"]: row for row in long}
     ours = [by["gemma3", stage, "ours"] for stage in (1, 2)]
+    groups: dict[str, list[tuple[float, float, str]]] = {}
+    short = {"plain": "plain", "ours": "ours", "ours, gradient checkpointing": "checkpointing"}
+    for row in rows:
+        if row["loop"] in short:
+            name = f"{'262k' if row['target'] == 'gemma3' else '32k'} tokens, stage {row['stage']}"
+            groups.setdefault(name, []).append((row["tokens per second"], row["peak GB"], short[row["loop"]]))
 
-    def draw(path: Path) -> None:
-        import plots
-
-        groups: dict[str, list[tuple[float, float, str]]] = {}
-        short = {"plain": "plain", "ours": "ours", "ours, gradient checkpointing": "checkpointing"}
-        for row in rows:
-            if row["loop"] in short:
-                name = f"{'262k' if row['target'] == 'gemma3' else '32k'} tokens, stage {row['stage']}"
-                groups.setdefault(name, []).append((row["tokens per second"], row["peak GB"], short[row["loop"]]))
-        plots.points(path, groups, "tokens per second", "peak memory, GB")
-
-    def line(name: str, row: dict[str, float]) -> list[object]:
+    def line(name: str, row: Row) -> list[object]:
         return [name, row["tokens per second"], row["times plain"], row["peak GB"], row["share of plain"]]
 
     return Page(
         "Speed and memory of tuning",
         "Is our training loop faster and smaller than a plain Hugging Face loop?",
         f"Not both at once as planned (1.3 times in half the memory): at 262k tokens it is {digits(ours[0]['times plain'])} and "
-        f"{digits(ours[1]['times plain'])} times as fast in {percent(ours[0]['share of plain'], False)} and "
-        f"{percent(ours[1]['share of plain'], False)} of the memory; at 32k tokens it is no faster.",
-        draw,
+        f"{digits(ours[1]['times plain'])} times as fast in {percent(ours[0]['share of plain'])} and "
+        f"{percent(ours[1]['share of plain'])} of the memory; at 32k tokens it is no faster.",
+        partial(plots.points, groups=groups, x="tokens per second", y="peak memory, GB"),
         "Peak memory against tokens per second, by vocabulary, stage and loop.",
         ["setting", "tokens per second", "/ plain loop", "peak GB", "/ plain loop"],
         [
@@ -171,22 +156,21 @@ def tuning_speed(raw: Raw) -> Page:
 
 def utilisation(raw: Raw) -> Page:
     rows = raw.table("Both stages")
-
-    def draw(path: Path) -> None:
-        import plots
-
-        names = [f"stage {row['stage']}" for row in rows]
-        shown = {
-            "all of attention counted": [100 * row["utilisation"] for row in rows],
-            "half of attention counted": [100 * row["half of attention counted"] for row in rows],
-        }
-        plots.dots(path, names, shown, "share of the speed of a bare matrix product, %")
+    shown = {
+        "all of attention counted": [100 * row["utilisation"] for row in rows],
+        "half of attention counted": [100 * row["half of attention counted"] for row in rows],
+    }
 
     return Page(
         "Use of the processor in tuning",
         "How near is tuning to the speed of bare matrix products?",
-        f"At {percent(rows[0]['utilisation'], False)} in stage 1 and {percent(rows[1]['utilisation'], False)} in stage 2; no GPU was measured.",
-        draw,
+        f"At {percent(rows[0]['utilisation'])} in stage 1 and {percent(rows[1]['utilisation'])} in stage 2; no GPU was measured.",
+        partial(
+            plots.dots,
+            names=[f"stage {row['stage']}" for row in rows],
+            series=shown,
+            label="share of the speed of a bare matrix product, %",
+        ),
         "Utilisation by stage.",
         ["stage", "tokens per second", "GFLOP per token", "utilisation", "half of attention"],
         [
@@ -205,26 +189,18 @@ def utilisation(raw: Raw) -> Page:
 
 
 def compression(raw: Raw) -> Page:
-    saved = {row["slice"]: row for row in raw.table("Tokens for the same text")}
-    speed = {row["model"]: row for row in raw.table("Greedy generation")}
-
-    def share(target: str, slice: str) -> float:
-        return -float(saved[slice][target].rstrip("%"))
+    saved = raw.by("Tokens for the same text", "slice")
+    speed = raw.by("Greedy generation", "model")
 
     names = {"prose": "English prose", "code": "Python", "ja": "Japanese"}
     targets = ["sp32k", "qwen2", "gemma3"]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        groups = {
-            target: [
-                (share(target, slice), speed[target][f"{title}, times the source"], title)
-                for slice, title in names.items()
-            ]
-            for target in targets
-        }
-        plots.points(path, groups, "tokens saved, %", "speed of generation, times the source")
+    groups = {
+        target: [
+            (-number(saved[slice][target]), speed[target][f"{title}, times the source"], title)
+            for slice, title in names.items()
+        ]
+        for target in targets
+    }
 
     return Page(
         "Fewer tokens, and the clock",
@@ -232,11 +208,15 @@ def compression(raw: Raw) -> Page:
         "Not in English or Python on a small model, where the larger head costs more than the tokens save (Gemma 3's tokenizer: "
         f"{digits(speed['gemma3']['English prose, times the source'], 2)} times the source's speed); in Japanese Qwen2's is "
         f"{digits(speed['qwen2']['Japanese, times the source'], 3)} times as fast.",
-        draw,
+        partial(plots.points, groups=groups, x="tokens saved, %", y="speed of generation, times the source"),
         "Speed of generation against tokens saved.",
         ["target", "tokens saved, all", "English, / source", "Python, / source", "Japanese, / source"],
         [
-            [t, f"{share(t, 'all'):.0f} %", *(speed[t][f"{title}, times the source"] for title in names.values())]
+            [
+                t,
+                f"{-number(saved['all'][t]):.0f} %",
+                *(speed[t][f"{title}, times the source"] for title in names.values()),
+            ]
             for t in targets
         ],
         "SmolLM2-135M on 2 threads, float32, batch 1; 5 repeats of 64 new tokens. *All*: 27 languages, English prose and code, 30 kB "
@@ -244,34 +224,45 @@ def compression(raw: Raw) -> Page:
     )
 
 
+def maps_seconds(raw: Raw) -> float:
+    """Return the seconds from Run until both maps are drawn, of 262,144 and 49,152 tokens."""
+    return float(raw.row("In the page", what="maps: from Run to both drawn, s")["value"])
+
+
+def slowest_action(raw: Raw) -> float:
+    """Return the milliseconds of the slowest search, filter or sort among 262,144 tokens."""
+    actions = ("search", "filter", "sort", "regular")
+    return max(row["ms"] for row in raw.table("In the kernel") if row["what"].startswith(actions))
+
+
 def ui(raw: Raw) -> Page:
-    kernel = {row["what"]: row for row in raw.table("In the kernel")}
-    page = {row["what"]: row["value"] for row in raw.table("In the page")}
+    kernel = raw.by("In the kernel", "what")
+    page = {name: row["value"] for name, row in raw.by("In the page", "what").items()}
     box = page["box over 20,000 points: from release to the partners highlighted, s"]
-    slowest = max(row["ms"] for name, row in kernel.items() if name.startswith(("search", "filter", "sort", "regular")))
+    maps, slowest = maps_seconds(raw), slowest_action(raw)
     usual = [
         ("lexicon: first rows after Run, s", page["lexicon: from Run to a table with rows, s"], "3"),
-        ("maps: both drawn after Run, s", page["maps: from Run to both drawn, s"], "3"),
+        ("maps: both drawn after Run, s", maps, "3"),
         ("slowest search, filter or sort, ms", slowest, "150"),
         ("longest callback, ms", max(row["worst ms"] for row in raw.table("In callbacks")), "50"),
         ("largest message, kB", max(row["largest kB"] for row in kernel.values()), "1,000"),
         ("select a box of 20,000 points, s", box, "–"),
     ]
-
-    def draw(path: Path) -> None:
-        import plots
-
-        chosen = [name for name in kernel if not name.startswith("open")]
-        titles = ["search: one Han character" if "東" in name else name.split(": ^")[0] for name in chosen]
-        times = [kernel[name]["ms"] for name in chosen]
-        plots.dots(path, titles, {"ms": times}, "ms in the kernel (limit: 150)", at=150, log=True)
+    chosen = [name for name in kernel if not name.startswith("open")]
 
     return Page(
         "Speed of the panels",
         "Are the panels fast with 262,144 and 49,152 tokens?",
         f"Not everywhere: a box over 20,000 points takes {digits(box, 2)} s to highlight its partners, and maps open in "
-        f"{digits(usual[1][1], 2)} s (goal 3); searches and sorts take at most {slowest:.0f} ms.",
-        draw,
+        f"{digits(maps, 2)} s (goal 3); searches and sorts take at most {slowest:.0f} ms.",
+        partial(
+            plots.dots,
+            names=["search: one Han character" if "東" in name else name.split(": ^")[0] for name in chosen],
+            series={"ms": [kernel[name]["ms"] for name in chosen]},
+            label="ms in the kernel (limit: 150)",
+            at=150,
+            log=True,
+        ),
         "Time in the kernel by action.",
         ["what", "measured", "goal"],
         [[name, value, goal] for name, value, goal in usual],
@@ -284,28 +275,22 @@ def notebooks(raw: Raw) -> Page:
     rows = raw.table("From top to bottom")
     slow = sorted(rows, key=lambda row: -row["minutes"])
 
-    def draw(path: Path) -> None:
-        import plots
-
-        names = [row["notebook"].removesuffix(".ipynb") for row in rows]
-        plots.dots(
-            path,
-            names,
-            {"minutes": [row["minutes"] for row in rows]},
-            "minutes from Run All to the end (limit: 15)",
-            at=15,
-        )
-
     return Page(
         "Time of the notebooks",
         "Does every notebook run from top to bottom in a quarter of an hour?",
         f"Yes: the slowest takes {digits(slow[0]['minutes'])} minutes, and no cell fails.",
-        draw,
+        partial(
+            plots.dots,
+            names=[row["notebook"].removesuffix(".ipynb") for row in rows],
+            series={"minutes": [row["minutes"] for row in rows]},
+            label="minutes from Run All to the end (limit: 15)",
+            at=15,
+        ),
         "Minutes per notebook, full sizes, in a browser.",
         ["notebook", "cells", "minutes", "failed cells"],
         [[row["notebook"], row["cells"], row["minutes"], row["failed cells"]] for row in slow[:6]],
         "2 threads, empty cache of runs and vectors, assets present. The quick start and lessons 3 and 4 shared the machine with a tuning "
-        "run. The six slowest of 13 are in the table.",
+        f"run. The six slowest of {len(rows)} are in the table.",
     )
 
 

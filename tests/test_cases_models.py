@@ -1,4 +1,4 @@
-"""Faults seen in models: each one as a small input, with the right result."""
+"""Faults of real models, each as a small input with its correct result."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_file_that_appears_while_a_folder_is_written_is_kept(tmp_path: Path) -
 
 
 def trained_tokenizer(size: int = 320, specials: tuple[str, ...] = ("<s>", "</s>", "<pad>")) -> PreTrainedTokenizerFast:
-    """A byte-level BPE whose special tokens have ids of its own vocabulary, so that they can be renumbered."""
+    """A byte-level BPE whose special tokens are in its vocabulary, so that their ids can be changed."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -401,7 +401,7 @@ def test_rows_behind_the_vocabulary_are_refused() -> None:
 
 
 def quantised(folder: Path, method: str, rows: int = SOURCE.size, **more: object) -> Path:
-    """A Llama whose layers are stored as this method stores them (their values mean nothing but with FP8)."""
+    """A Llama whose layers are stored as this quantisation stores them; only with FP8 are the values meaningful."""
     config = LlamaConfig(
         vocab_size=rows, hidden_size=128, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=4, tie_word_embeddings=False, dtype=torch.bfloat16,
@@ -551,7 +551,7 @@ def test_a_chat_model_keeps_its_template_and_its_marks(tmp_path: Path) -> None:
     assert check_folder(str(tmp_path / "out")).finding("carried over").severity == "ok"
 
 
-def test_what_a_chat_model_loses_is_said(tmp_path: Path) -> None:
+def test_what_a_chat_model_loses_is_reported(tmp_path: Path) -> None:
     folder = chat_model(tmp_path / "chat")
     source, target = load_vocabulary(str(folder)), tiny_vocabulary(280, bos="<s>", eos="<end>")
     lexicon = aligned(source, target)
@@ -582,7 +582,7 @@ def test_a_target_without_a_chat_model_gets_nothing_added(tmp_path: Path) -> Non
     assert load_model(str(tmp_path / "kept"), device="cpu").generation_config.eos_token_id == TARGET.size
 
 
-def test_the_card_says_what_a_hub_asks_for(tmp_path: Path) -> None:
+def test_the_card_has_the_fields_that_a_hub_requires(tmp_path: Path) -> None:
     source = save_tiny(tmp_path / "source")
     (source / "README.md").write_text("---\nlicense: gemma\nlanguage: [en, de]\nbase_model: org/base\n---\n# Source")
     lexicon = mixed_lexicon()

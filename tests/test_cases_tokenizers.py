@@ -1,4 +1,4 @@
-"""Tokenizers of the kinds that public bug reports describe, each made small, with the value that is right."""
+"""Tokenizers from public bug reports, each made small, with the correct result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def view(backend: Tokenizer, name: str = "tokenizer", **roles: str) -> Vocabular
 
 
 def zero_model(rows: int) -> torch.nn.Module:
-    """A model that finds all ids equally likely: log2(rows) bits a token."""
+    """A model for which all ids are equally likely: log2(rows) bits per token."""
     model = tiny_model("llama", rows)
     with torch.no_grad():
         for weight in model.parameters():
@@ -132,7 +132,7 @@ def test_runs_of_the_space_mark_are_runs_of_spaces(normalized: bool) -> None:
     assert b"".join(source.token_bytes[i] for i in eight) == b" " * 8
 
 
-def test_the_mark_for_a_space_is_what_the_tokenizer_says() -> None:
+def test_the_mark_for_a_space_is_the_tokenizer_s_own() -> None:
     backend = Tokenizer(models.Unigram([("<unk>", 0.0), ("_a", -1.0), ("b", -2.0)], 0))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="_")
     backend.decoder = decoders.Metaspace(replacement="_")

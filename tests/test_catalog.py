@@ -1,4 +1,4 @@
-"""The catalogue: nothing unchecked gets in, a failure leaves the cache as it was, and names resolve as promised."""
+"""The catalogue: every file is verified, a failure leaves the cache unchanged, and names resolve as documented."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def content(folder: Path) -> list[str]:
-    """Files below the folder, hidden ones too: what a failure must leave as it was."""
+    """Files below the folder, hidden ones too: a failure must leave them unchanged."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
@@ -60,7 +60,7 @@ def one_sentence(error: BaseException) -> str:
     return text
 
 
-def test_every_asset_says_where_it_is_from_and_under_which_licence() -> None:
+def test_every_asset_names_its_origin_and_licence() -> None:
     names = [asset.name for asset in catalog.assets()]
     assert len(names) == len(set(names))
     required = "smollm2-135m gemma-3-270m minilm pythia qwen2 llama3 sp32k tekken gpt2 gemma3 deepseek default "

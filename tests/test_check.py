@@ -1,4 +1,4 @@
-"""`check` must find each breakage by its own check and by no other, and nothing in a sound folder."""
+"""`check`: exactly one check finds each kind of damage, and none finds any in a sound folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEMPLATE = "{% for m in messages %}<|turn|>{{ m['content'] }}{{ eos_token }}{% e
 
 
 def sound(folder: Path, kind: str = "llama", padding: int = 4) -> Path:
-    """A small folder that is right in every way."""
+    """A small folder without faults."""
     tokenizer = tiny_tokenizer(300, bos="<s>", template=TEMPLATE)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
     vocabulary = Vocabulary.from_tokenizer(tokenizer, "tiny")
@@ -181,7 +181,7 @@ def test_each_breakage_is_found_by_its_own_check_and_no_other(
     folder = Path(shutil.copytree(tied if whole == "tied" else untied, tmp_path / "broken"))
     break_it(folder)
     found = worse_than_ok(folder)
-    if name == "added text":  # ids beyond vocab_size are what llama.cpp stops at: readiness says so too
+    if name == "added text":  # ids beyond vocab_size are what llama.cpp stops at: readiness reports it too
         assert found.pop("GGUF") == "warn"
     if name == "merges":  # the same of a tokenizer without merges
         assert found.pop("GGUF") == "warn"
@@ -192,7 +192,7 @@ def test_each_breakage_is_found_by_its_own_check_and_no_other(
     assert done.returncode == (1 if severity == "fail" else 0)
 
 
-def test_a_lower_case_tokenizer_is_told_from_one_that_loses_text(untied: Path, tmp_path: Path) -> None:
+def test_a_lower_case_tokenizer_is_distinguished_from_one_that_loses_text(untied: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(untied, tmp_path / "lower"))
     edit_tokenizer(folder, lowercase)
     found = check_folder(str(folder))

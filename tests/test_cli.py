@@ -31,7 +31,7 @@ class Done:
 
 
 def run(*arguments: object, cwd: Path | None = None) -> Done:
-    """Run a command in this process, because importing torch anew for each would take minutes."""
+    """Run a command in this process, because importing torch for each one would take minutes."""
     with contextlib.chdir(cwd or "."):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -47,7 +47,7 @@ def run_json(*arguments: object, cwd: Path | None = None) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, smollm_vocabulary: Vocabulary) -> Path:
-    """A folder with a small text and a tiny random model that reads SmolLM2's vocabulary (plumbing only)."""
+    """A folder with a small text and a tiny random model that reads SmolLM2's vocabulary (for the mechanics only)."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "text.txt").write_text(LINES * 200, encoding="utf-8")
     tiny_model("llama_tied", smollm_vocabulary.size).save_pretrained(folder / "tiny")
@@ -74,7 +74,7 @@ def test_align_takes_what_counts_as_shared_and_gives_no_row_away_twice(work: Pat
 
 @pytest.fixture(scope="module")
 def rearranged(work: Path, lexicon: Path) -> Path:
-    """Padded, so that what comes after is tried with more rows than tokens."""
+    """A padded lexicon, so that later commands see more rows than tokens."""
     result = run_json("rearrange", "tiny", lexicon, "--out", "moved", "--pad-to-multiple-of", "1001", cwd=work)
     assert result["vocab_size"] == 32_032
     assert result["streamed"] is True
@@ -219,7 +219,7 @@ def test_a_lexicon_of_another_pair_is_refused(work: Path, lexicon: Path) -> None
     assert "align this pair again" in done.stderr
 
 
-def test_what_is_in_the_way_is_said_before_the_work(work: Path, lexicon: Path) -> None:
+def test_obstacles_are_reported_before_the_work(work: Path, lexicon: Path) -> None:
     (work / "full").mkdir()
     (work / "full" / "file").touch()
     done = run("rearrange", "tiny", lexicon, "--out", "full", cwd=work)

@@ -51,7 +51,7 @@ def done_here(folder: Path, kind: str, settings: dict[str, Any]) -> RunFolder:
 
 
 def repeat(made: RunFolder, out: Path, cwd: Path) -> Done:
-    """Run the command that a run says would repeat it, with its result in `out`."""
+    """Run the command that repeats a run, with its result in `out`."""
     words = shlex.split(command_of(made.info()))
     assert words.pop(0) == "tokalign-lab"
     words[-1] = str(out)
@@ -111,7 +111,7 @@ def test_calibration_reads_nothing_that_was_held_out(work: Path, monkeypatch: py
     assert len(read) > 50
     assert not lines & set(read)
     calibrate.calibrate_on(None, None, [str(work / "own.txt")])  # type: ignore[arg-type]
-    assert lines & set(read), "another split reads it, so the first assertion says something"
+    assert lines & set(read), "another split reads these lines, so the first assertion can fail"
 
 
 def test_a_text_of_one_split_can_be_measured_and_not_learned_from(work: Path) -> None:
@@ -275,7 +275,7 @@ def test_resuming_a_run_that_goes_on_follows_it(tmp_path: Path, monkeypatch: pyt
     assert [event["step"] for event in made.events()[0] if event["kind"] == "step"] == list(range(1, 61))
 
 
-def test_an_old_run_that_failed_says_where_its_log_is(tmp_path: Path) -> None:
+def test_an_old_run_that_failed_names_its_log(tmp_path: Path) -> None:
     made = RunFolder.create(tmp_path / "r", "adapt", {})
     made.update(state="failed", error="Something.")  # without the word on whose mistake it was
     assert run("runs", "watch", made.path).returncode == 1
@@ -284,7 +284,7 @@ def test_an_old_run_that_failed_says_where_its_log_is(tmp_path: Path) -> None:
 # --- the program itself ---------------------------------------------------------------------------------------
 
 
-def test_the_program_says_its_version() -> None:
+def test_the_program_prints_its_version() -> None:
     done = run("--version")
     assert (done.returncode, done.stdout.strip()) == (0, tokalign_lab.__version__)
     assert tokalign_lab.__version__[0].isdigit()

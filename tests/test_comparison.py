@@ -1,4 +1,4 @@
-"""Two lexicons side by side: each token in its group, and differences that a text can or cannot tell."""
+"""Two lexicons side by side: each token in its group, and differences that are or are not significant on a text."""
 
 from __future__ import annotations
 

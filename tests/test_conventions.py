@@ -180,7 +180,7 @@ class SummaryWriter:
 
 @pytest.fixture
 def tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """A tiny model and a text; no tracker but the one that a test makes is installed."""
+    """A tiny model and a text; no tracker is installed except the one that a test makes."""
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
     for name in ("tensorboard", "tensorboardX", "wandb", "trackio"):

@@ -1,4 +1,4 @@
-"""Counts: as brute force has them, and the same bits however a text is cut, shared out or bounded."""
+"""Counts: equal to brute force, and bit-identical for any number of parts, threads, machines and memory limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tokalign_lab.vectors.torch_backend import sum_contexts
 
 
 def brute_force(documents: list[list[int]], min_count: int, window: int) -> dict[tuple[int, int], float]:
-    """Stanford's rule in plain Python: rare tokens go before places are counted; 1 / distance to either side."""
+    """Stanford's rule in plain Python: rare tokens are dropped before distances are counted; weight 1 / distance."""
     counts: dict[int, int] = defaultdict(int)
     for ids in documents:
         for i in ids:
@@ -209,7 +209,7 @@ def test_the_bound_is_kept() -> None:
     assert result.returncode == 0, result.stderr[-2000:]
     (parts, held), (_, more) = ([int(word) for word in line.split()] for line in result.stdout.splitlines())
     assert parts > 1
-    assert held < 14_000_000 + 2_000_000  # Python's own small things beside
+    assert held < 14_000_000 + 2_000_000  # the second number is for Python's own small objects
     assert more > 14_000_000  # without a bound it takes that much again
 
 

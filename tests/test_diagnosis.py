@@ -1,4 +1,4 @@
-"""A diagnosis tells good lexicons from bad, with the numbers that it rests on; bad input ends in one sentence."""
+"""A diagnosis distinguishes good lexicons from bad and shows its evidence; bad input ends in one sentence."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _most_frequent(pair: TokenizedPair) -> int:
     return int(pair.source_corpus.counts(pair.source.size).argmax())
 
 
-def test_our_lexicon_is_usable_and_what_is_left_is_said(diagnoses: dict[str, Diagnosis]) -> None:
+def test_our_lexicon_is_usable_and_remaining_problems_are_reported(diagnoses: dict[str, Diagnosis]) -> None:
     ours = diagnoses["anchored"]
     assert ours.verdict == "usable"
     for name in ("hubs", "margins", "mutual choice", "one source for many", "rows that rest on nothing", "scripts"):
@@ -114,7 +114,7 @@ def test_bounds_for_hubs_lie_between_upstreams_matrices(
     assert chosen(smollm_vocabulary, sp32k_vocabulary, even).finding("hubs").severity == "ok"
 
 
-def test_everything_is_plain_json_and_every_warning_says_what_to_do(diagnoses: dict[str, Diagnosis]) -> None:
+def test_everything_is_plain_json_and_every_warning_recommends_an_action(diagnoses: dict[str, Diagnosis]) -> None:
     for found in diagnoses.values():
         values = found.to_dict()
         assert json.loads(json.dumps(values)) == values
@@ -140,7 +140,7 @@ def test_an_imported_lexicon_knows_no_text(tmp_path: Path, alignments: dict[str,
     assert found.finding("hubs").values["aligned"] > 30_000
 
 
-def test_too_little_text_is_said_with_the_tokens_that_it_hardly_uses(
+def test_too_little_text_is_reported_with_its_rare_tokens(
     small_pair: TokenizedPair, diagnoses: dict[str, Diagnosis], alignments: dict[str, Alignment]
 ) -> None:
     text = diagnoses["anchored"].finding("amount of text")
@@ -214,7 +214,7 @@ def test_special_tokens_of_a_chat_that_inherit_nothing_are_named() -> None:
 
 
 def padded_model(vocabulary: Vocabulary, untrained: list[int], zero: list[int]) -> torch.nn.Module:
-    """A model with 20 padding rows, some tokens that lie where padding lies, and some rows of zeros."""
+    """A model with 20 padding rows, some tokens with the same row as padding, and some rows of zeros."""
     model = tiny_model("llama", vocabulary.size + 20)
     noise = torch.Generator().manual_seed(1)
     hidden = model.get_output_embeddings().weight.shape[1]

@@ -32,7 +32,7 @@ LABELS = torch.tensor([3, 0, -100, 10, 5, -100, 2])
 
 
 def kept_of(log_probs: torch.Tensor, k: int, temperature: float) -> KeptPredictions:
-    """What the teacher's cache would hold of these predictions."""
+    """These predictions as the teacher's cache stores them."""
     best = log_probs.topk(k, dim=1)
     rest = torch.logsumexp(log_probs.scatter(1, best.indices, -math.inf) / temperature, dim=1)
     return KeptPredictions(best.indices, best.values, rest, temperature)
@@ -190,7 +190,7 @@ def test_the_temperature_leaves_the_size_of_the_gradient_nearly_as_it_is() -> No
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_what_the_cache_leaves_out_is_the_rest_s_own_divergence(temperature: float) -> None:
+def test_the_cache_leaves_out_the_divergence_among_the_other_tokens(temperature: float) -> None:
     states, weight, bias = tensors()
     settings = DistillationSettings(temperature=temperature)
     whole = distillation_loss(states, weight, LABELS, live(), settings, SHARED, bias).divergence.item()

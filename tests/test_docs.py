@@ -1,4 +1,4 @@
-"""What the pages say can be done can be done: commands parse, files exist, names import, and the site is whole."""
+"""The pages are right: commands parse, files exist, names import, and the site builds without a broken link."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RAW = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("**/*.md"))]
 RESULTS = [page for page in sorted((DOCS / "results").glob("*.md")) if page.name != "README.md"]
 UsageError = typer.BadParameter.__base__  # what the command line raises for a command that is wrong
-# a line that says so may name a program that is still to come
+# a line with these words may name a program that does not exist yet
 TO_COME = ("not measured", "not run in full yet")
 
 
@@ -39,7 +39,7 @@ def read(page: Path) -> str:
 
 
 def shown_commands(text: str) -> tuple[list[str], list[str]]:
-    """Lines of shell blocks that call tokalign-lab; and what stands between backticks in prose."""
+    """Lines of shell blocks that call tokalign-lab, and the code between backticks in prose."""
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     in_blocks = [line for line in lines if re.match(r"(\w+=\S+ )*tokalign-lab\b", line)]

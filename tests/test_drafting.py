@@ -52,7 +52,7 @@ def test_too_little_text_is_refused(smollm: PreTrainedModel) -> None:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two random models with different tokenizers, and a text (plumbing only)."""
+    """Two random models with different tokenizers, and a text (for the mechanics only)."""
     folder = tmp_path_factory.mktemp("draft")
     save_tiny(folder / "small", "llama_tied", 300)
     save_tiny(folder / "large", "mistral", 340, seed=1)

@@ -1,4 +1,4 @@
-"""Edits by hand: an overlay that survives a restart, is bound to its lexicon, and can be undone; exports; parts."""
+"""Manual edits: saved apart from the lexicon, bound to it, kept over a restart, undone; exports; merged parts."""
 
 from __future__ import annotations
 

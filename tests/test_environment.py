@@ -1,4 +1,4 @@
-"""The ways to make the environment agree, and the engine stands without the notebook's packages."""
+"""All ways to install give the same packages, and the engine imports without the notebook's packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An estimate is of the right size, grows with what it should grow with, and asks neither hub nor index."""
+"""An estimate is close to measured runs, grows with its inputs, and contacts neither a hub nor a package index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_every_recipe_can_be_estimated_and_costs_more_with_more_text(recipe: str
 
 
 def test_figures_are_near_runs_that_were_measured() -> None:
-    """CPU seconds of whole runs, scores and hidden twins included, on one thread; a factor of two is "about"."""
+    """Compare with CPU seconds of whole runs (scores, held-out shared tokens) on one thread, within a factor of two."""
     for sizes, text_bytes, seconds, gigabytes in (
         (SP32K, 500_000, 47.7, 1.13),
         (SP32K, 4_000_000, 109.2, 1.26),

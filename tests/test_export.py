@@ -37,7 +37,7 @@ def a_converter(tmp_path: Path, program: str = WRITES) -> str:
 
 
 def answer_of(folder: Path, texts: list[str], sequences: list[tuple[list[int], list[int]]]) -> llama_cpp.Answer:
-    """What llama.cpp would say if it were transformers."""
+    """Return the answers of llama.cpp as transformers would give them."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer(text)["input_ids"] for text in texts]
     return llama_cpp.Answer("a runtime", ids, [following for _, following in sequences])

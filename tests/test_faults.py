@@ -1,4 +1,4 @@
-"""Damage to files, full disks and kills: what was damaged is made again or refused in one sentence, never used."""
+"""Damaged files, full disks and kills: damaged files are rebuilt or refused in one sentence, never used."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Fault = Callable[[bytes], bytes]
 
 
 def flipped(content: bytes) -> bytes:
-    """One bit in the middle is another."""
+    """Flip one bit in the middle."""
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
 
@@ -206,7 +206,7 @@ def test_a_damaged_cache_is_made_again_with_the_same_result(
         with caplog.at_level(logging.WARNING, "tokalign_lab"):
             assert make(cache) == whole, file
         told = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
-        assert len(told) == 1, "one line says so"
+        assert len(told) == 1, "one line reports it"
         assert make(cache) == whole
         file.unlink()
         assert make(cache) == whole
@@ -257,7 +257,7 @@ def test_two_that_make_the_same_artefact_both_get_it(tmp_path: Path) -> None:
 
     assert (cached_folder(place, other_is_faster) / "a").read_text() == "a"
     assert damage(place) is None
-    assert [path.name for path in place.parent.iterdir()] == ["key"], "nothing is left beside it"
+    assert [path.name for path in place.parent.iterdir()] == ["key"], "no other file is left"
 
 
 # --- a lexicon and its edits
@@ -337,7 +337,7 @@ def test_no_flipped_bit_of_a_lexicon_is_used(lexicon: Lexicon, tmp_path: Path) -
             found = Lexicon.load(tmp_path / "bad.parquet")
         except InputError:
             refused += 1
-        else:  # a bit that says nothing about the values, in statistics for instance
+        else:  # a bit without influence on the values, in statistics for instance
             pd.testing.assert_frame_equal(found.table, expected.table)
             pd.testing.assert_frame_equal(found.reverse, expected.reverse)
             assert found.provenance == expected.provenance
@@ -419,7 +419,7 @@ BAD_RUNS: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("content", BAD_RUNS.values(), ids=BAD_RUNS)
-def test_a_damaged_run_is_a_row_that_says_so(tmp_path: Path, content: str | bytes) -> None:
+def test_a_damaged_run_is_a_row_marked_as_damaged(tmp_path: Path, content: str | bytes) -> None:
     for name in ("good", "bad"):
         RunFolder.create(tmp_path / name, "adapt", {}).update(state="finished")
     (tmp_path / "bad" / "run.json").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -471,7 +471,7 @@ def test_damaged_events_and_scores_are_passed_over(tmp_path: Path) -> None:
     with open(run.path / "events.jsonl", "ab") as file:
         file.write(b"[" * 100_000 + b'\n7\n\xff\xfe\n{"kind": "evaluation", "step": 1}\n{"share": "x"}\n')
     run.update(state="finished")
-    assert run.wait(progress=lambda share, message: pytest.fail("no share was told")) == "finished"
+    assert run.wait(progress=lambda share, message: pytest.fail("a share was reported")) == "finished"
     assert CliRunner().invoke(app, ["runs", "watch", str(run.path)]).exit_code == 0
     for content in ("[]", "[1, 2]", "7", '{"seconds": 5}', '{"seconds": {"a": "b"}}', "{", "[" * 100_000):
         (run.path / "scores.json").write_text(content)
@@ -496,7 +496,7 @@ def test_nothing_is_restored_outside_the_root(tmp_path: Path, was: str) -> None:
 
 @pytest.fixture
 def tuning(tmp_path: Path, cache: Path) -> Callable[..., tuple[list[float], Any]]:
-    """Tunes a tiny model in 8 steps; returns the losses that were told and what was resumed from."""
+    """Tune a tiny model in 8 steps; returns the losses that were reported and the step that was resumed from."""
     model = save_tiny(tmp_path / "tiny")
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{number}. {WORDS}" for number in range(40)), encoding="utf-8")
@@ -529,7 +529,7 @@ def test_a_damaged_checkpoint_is_not_trained_from(
     names = sorted(file.name for file in kept.iterdir())
     assert {"optimizer.pt", "scheduler.pt", "trainer_state.json", "model.safetensors"} <= set(names)
     said = json.loads((kept / CHECKSUMS).read_text())["files"]
-    assert set(said) == set(names) - {CHECKSUMS}, "it says what it holds"
+    assert set(said) == set(names) - {CHECKSUMS}, "the file names every file of the folder"
     for name, fault in [(name, None) for name in names] + [(name, flipped) for name in names]:
         shutil.copytree(tmp_path / "cut", tmp_path / "bad", dirs_exist_ok=True)
         file = tmp_path / "bad" / kept.relative_to(tmp_path / "cut") / name

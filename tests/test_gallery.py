@@ -1,4 +1,4 @@
-"""The gallery: what recorded runs keep, that they are marked and never changed, and that they need nothing else."""
+"""The gallery: what recorded runs keep; they are marked as recorded, never changed, and need no other files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def alignment(small_pair: TokenizedPair) -> Alignment:
 
 @pytest.fixture(scope="module")
 def work(alignment: Alignment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs as `record` makes them, as far as packing reads them; a small text, and no training."""
+    """The files of runs of `record` that packing reads; a small text, no training."""
     folder = tmp_path_factory.mktemp("work")
     for one in record.plan(4, 1000)[:3]:
         run = RunFolder.create(folder / one.name, one.kind, one.settings)
@@ -126,7 +126,7 @@ class TestPacking:
         with pytest.raises(InputError, match="not stored"):
             project(bare, "umap", shared=True)
 
-    def test_a_run_says_what_it_is_and_names_no_place_of_this_machine(self, packed: Path, work: Path) -> None:
+    def test_a_run_describes_itself_and_names_no_path_of_this_machine(self, packed: Path, work: Path) -> None:
         for file in packed.rglob("*.json*"):
             if file.suffix != ".xz":
                 assert str(work) not in file.read_text(encoding="utf-8"), file
@@ -137,9 +137,7 @@ class TestPacking:
             assert told in words
         assert gallery.recorded_words({**info, "recorded": None}) == ""
 
-    def test_events_are_kept_with_few_signs_of_life_and_tell_the_same_time(
-        self, packed: Path, work: Path, tmp_path: Path
-    ) -> None:
+    def test_events_keep_their_times_and_few_heartbeats(self, packed: Path, work: Path, tmp_path: Path) -> None:
         events, _ = RunFolder(packed / "recorded-adapt-two-stages").events()
         assert [event["kind"] for event in events] == ["heartbeat", "step"]
         pytest.importorskip("ipywidgets")
@@ -155,7 +153,7 @@ class TestPacking:
         assert len(kept) < 15
         assert view_of(kept, 1).seconds == pytest.approx(view_of(beats, 1).seconds, abs=record.ALIVE_S + 2)
 
-    def test_the_line_of_descent_is_found_from_where_the_gallery_lies(self, packed: Path, tmp_path: Path) -> None:
+    def test_parent_runs_are_found_next_to_the_gallery(self, packed: Path, tmp_path: Path) -> None:
         shutil.copytree(packed, tmp_path / "elsewhere")
         for root in (packed, tmp_path / "elsewhere"):
             tuned = RunFolder(root / "recorded-adapt-two-stages")
@@ -302,7 +300,7 @@ class TestPanels:
         lab.close()
         assert sorted(path.name for path in bare.iterdir()) == ["lab.json"]  # nothing was started or copied
 
-    def test_what_needs_the_model_says_so(self, bare: Path) -> None:
+    def test_what_needs_the_model_explains_it(self, bare: Path) -> None:
         from tokalign_lab.runs.chain import NO_MODEL
         from tokalign_lab.widgets import Lab
 
@@ -320,7 +318,7 @@ class TestPanels:
         assert "To score" not in lab.panels.lexicon().scoring.children[0].value
         assert "recorded run" in lab.panels.lexicon().scoring.children[0].value
 
-    def test_a_chosen_pair_is_explained_and_what_is_missing_is_said(self, bare: Path) -> None:
+    def test_a_chosen_pair_is_explained_and_missing_values_are_named(self, bare: Path) -> None:
         from tokalign_lab.widgets import Lab
 
         lab = Lab()

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu_check.py` without a GPU, in small sizes, on a machine that has only what it says it needs."""
+"""`benchmarks/gpu_check.py` without a GPU, in small sizes, with only the packages that it lists as needed."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_the_source_model_answers_many_probes_and_a_damaged_one_few(source) -> N
     assert damaged.bits_per_byte > 2 * found.bits_per_byte
 
 
-def test_a_run_tells_what_it_forgets(tmp_path: Path) -> None:
+def test_a_run_reports_what_it_forgets(tmp_path: Path) -> None:
     reason = "Stopped at step 4: it forgets."
     events = [
         {"kind": "step", "step": 4, "loss": 2.0},

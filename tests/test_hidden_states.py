@@ -38,7 +38,7 @@ def read(model: PreTrainedModel, source: Vocabulary, of: Vocabulary, pooling: st
 
 
 def states(model: PreTrainedModel, ids: list[int]) -> np.ndarray:
-    """The last layer's states, asked of transformers in another way."""
+    """The last layer's states, read from transformers by another call."""
     with torch.inference_mode():
         found = model(torch.tensor([ids]), output_hidden_states=True)
     return found.hidden_states[-1][0].numpy()
@@ -77,7 +77,7 @@ def test_shared_tokens_get_the_same_vector_on_both_sides(
         np.testing.assert_allclose(*rows, rtol=1e-3, atol=1e-3)
 
 
-def test_with_bos_in_front_states_tell_tokens_apart(model: PreTrainedModel, smollm_vocabulary: Vocabulary) -> None:
+def test_with_bos_in_front_states_of_tokens_differ(model: PreTrainedModel, smollm_vocabulary: Vocabulary) -> None:
     source = smollm_vocabulary
     words = [b"the", b"and", b"for", b"with", b"from", b"that", b"this", b"have", b"are", b"was", b"not", b"you"]
     made = read(model, source, some_of(source, words + [b" " + word for word in words])).normalized()

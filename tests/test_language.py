@@ -47,7 +47,6 @@ ANY_AVOIDED = re.compile("|".join(f"(?:{pattern})" for pattern in AVOID), flags=
 ANY_HONEST = re.compile("|".join(f"(?:{pattern})" for pattern in HONEST), flags=re.IGNORECASE)
 # Packages and modules whose docstrings, comments and labels are still to be rewritten. Only ever remove from this set.
 NOT_CLEAN: set[str] = {
-    "tests",
     "widgets/training",
 }
 

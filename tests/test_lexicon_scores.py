@@ -1,4 +1,4 @@
-"""Scores of a lexicon: worked by hand, low for what is bad, high for what is right; their intervals and groups."""
+"""Scores of a lexicon: by hand, low for bad lexicons, high for good ones; their intervals and groups."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_lexicon_of_a_tokenizer_with_itself_loses_nothing(held_out: TokenizedP
 def test_a_good_lexicon_scores_high_and_one_that_maps_all_to_one_low(
     good: LexiconScores, bad: LexiconScores, small_pair: TokenizedPair
 ) -> None:
-    # Spelled alike is not cut alike: even identical tokens leave BLEU-1 well below 1.
+    # The tokenizers cut words at different places: even identical tokens leave BLEU-1 well below 1.
     assert min(good.bleu1.values()) > 0.5
     assert bad.bleu1["target_to_source"] < 0.15
     assert bad.bleu1["source_to_target"] < 0.15
@@ -117,7 +117,7 @@ def test_every_mean_comes_with_n_and_bounds(good: LexiconScores) -> None:
             assert interval.n == 12
             assert 0 <= interval.low < interval.mean < interval.high <= 1
     assert good.bert_score == {name: one.mean for name, one in good.intervals["bert_score"].items()}
-    # F1 of a document lies between its precision and its recall, and so do the means.
+    # F1 of a document is between its precision and its recall; the same holds for the means.
     precision, recall, f1 = (good.intervals[name]["target_to_source"].mean for name in measures[2:])
     assert min(precision, recall) - 0.01 <= f1 <= max(precision, recall)
     assert good.intervals["coverage_text"]["identical"].low < good.coverage_text["identical"]
@@ -156,7 +156,7 @@ def twins(small_pair: TokenizedPair) -> HeldOutPrecision:
     return held_out_precision(small_pair, "anchored", max_tokens=200)
 
 
-def test_hidden_twins_are_found_far_above_chance(small_pair: TokenizedPair, twins: HeldOutPrecision) -> None:
+def test_held_out_shared_tokens_are_found_far_above_chance(small_pair: TokenizedPair, twins: HeldOutPrecision) -> None:
     tokalign = held_out_precision(small_pair, "tokalign-normalised", max_tokens=200)
     assert twins.p_at_1 > 0.6
     assert twins.p_at_10 > twins.p_at_1
@@ -166,7 +166,9 @@ def test_hidden_twins_are_found_far_above_chance(small_pair: TokenizedPair, twin
     assert held_out_precision(small_pair, "anchored", max_tokens=200) == twins
 
 
-def test_twins_are_sought_from_both_sides_and_told_by_group(small_pair: TokenizedPair, twins: HeldOutPrecision) -> None:
+def test_held_out_shared_tokens_are_searched_from_both_sides_and_reported_by_group(
+    small_pair: TokenizedPair, twins: HeldOutPrecision
+) -> None:
     hidden = twins.hidden
     source, target = small_pair.source, small_pair.target
     for source_id, target_id in zip(hidden.source_ids, hidden.target_ids, strict=True):
@@ -182,7 +184,7 @@ def test_twins_are_sought_from_both_sides_and_told_by_group(small_pair: Tokenize
     assert json.loads(json.dumps(twins.to_dict()))["intervals"]["p_at_10"]["source_to_target"]["n"] == twins.n
 
 
-def test_held_out_precision_says_what_it_cannot_do(small_pair: TokenizedPair) -> None:
+def test_held_out_precision_reports_what_it_cannot_do(small_pair: TokenizedPair) -> None:
     with pytest.raises(InputError, match="'pieces' ranks no candidates"):
         held_out_precision(small_pair, "pieces")
     with pytest.raises(InputError, match="between 0 and 1"):
@@ -194,7 +196,7 @@ def test_held_out_precision_says_what_it_cannot_do(small_pair: TokenizedPair) ->
         held_out_precision(small_pair, "tokalign++-hidden")
 
 
-def test_the_command_prints_scores_twins_and_groups(tmp_path: Path, anchored: Lexicon) -> None:
+def test_the_command_prints_scores_held_out_precision_and_groups(tmp_path: Path, anchored: Lexicon) -> None:
     anchored.save(tmp_path / "l.parquet")
     arguments = ["score", str(tmp_path / "l.parquet"), "--text", "default", "--max-bytes", "90000", "--twins"]
     done = CliRunner().invoke(app, [*arguments, "--json"])
@@ -288,7 +290,7 @@ def test_bands() -> None:
     assert bands_of(counts).tolist() == [BANDS[i] for i in (0, 1, 1, 2, 2, 3, 3, 4, 4)]
 
 
-def test_an_interval_is_as_wide_as_the_normal_law_says() -> None:
+def test_an_interval_is_as_wide_as_the_normal_approximation() -> None:
     rng = np.random.default_rng(3)
     hits = rng.random(400) < 0.3
     spread = 1.96 * math.sqrt(hits.mean() * (1 - hits.mean()) / 400)

@@ -1,4 +1,4 @@
-"""How much memory tuning takes, told before it begins: the estimate, the bound, and what is proposed instead."""
+"""The memory of tuning, estimated before it begins: the estimate, the bound, and what is proposed instead."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_estimate_is_within_a_factor_of_two_of_what_was_measured(
     assert measured / 2 < need(smollm, **settings) / GB < measured * 2
 
 
-def test_what_takes_more_memory_is_told_to(smollm: ModelSize) -> None:
+def test_more_work_at_once_takes_more_memory(smollm: ModelSize) -> None:
     plain = need(smollm)
     assert need(smollm, batch_size=8) > plain
     assert need(smollm, gradient_accumulation_steps=8) == plain

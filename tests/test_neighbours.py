@@ -1,4 +1,4 @@
-"""Exact neighbours: blocks, threads and devices change nothing, ties go to the lowest, and CSLS takes hubs down."""
+"""Exact neighbours: equal for all block sizes, threads and devices; ties go to the lowest id; CSLS penalises hubs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def random_vectors(n: int, d: int, seed: int) -> np.ndarray:
 
 
 def tied_vectors(n: int, d: int, seed: int) -> np.ndarray:
-    """Vectors of which many are equal, some are near twins and some are zero."""
+    """Vectors of which many are equal, some are nearly equal and some are zero."""
     random = np.random.default_rng(seed)
     rows = random_vectors(max(1, n // 4), d, seed)[random.integers(max(1, n // 4), size=n)]
     rows[random.random(n) < 0.1] *= 1 + 1e-7
@@ -155,7 +155,7 @@ def test_memory_does_not_grow_with_the_matrix() -> None:
 
 
 def test_csls_takes_a_hub_down() -> None:
-    """A key in the middle of everything is nearest to most queries by cosine, and nobody's twin."""
+    """A key in the middle of everything is nearest to most queries by cosine, and the counterpart of none."""
     middle, own, noise = (unit_rows(random_vectors(n, 100, seed)) for n, seed in ((1, 1), (80, 2), (80, 3)))
     keys = np.concatenate([middle, middle + own])
     queries = middle + 0.35 * own + 0.5 * noise

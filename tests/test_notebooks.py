@@ -1,4 +1,4 @@
-"""What every notebook keeps to, read from the files; `make notebooks` runs them."""
+"""The rules of every notebook, checked from the files; `make notebooks` runs them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_it_begins_with_what_the_reader_will_be_able_to_do(path: Path) -> None:
 
 
 @lesson
-def test_a_lesson_says_able_to(path: Path) -> None:
+def test_a_lesson_lists_what_readers_can_do_afterwards(path: Path) -> None:
     assert "able to" in sources(path, "markdown")[0]
 
 
@@ -101,7 +101,7 @@ def test_a_prediction_is_asked_for_before_its_cell_answers_it(path: Path) -> Non
     ]
     assert len(asking) >= 2
     for place, code in asking:
-        assert "{prediction" in code  # what was said is compared with what is so
+        assert "{prediction" in code  # the prediction is compared with the result
         before = ["".join(cell["source"]) for cell in cells[max(0, place - 2) : place]]
         assert any("**Predict:**" in text for text in before)
 
@@ -123,7 +123,7 @@ def test_the_exercise_checks_itself_and_can_be_solved(path: Path) -> None:
 
 
 @research
-def test_a_research_notebook_says_what_it_asked_how_and_what_would_change_our_mind(path: Path) -> None:
+def test_a_research_notebook_has_question_method_and_what_would_change_our_mind(path: Path) -> None:
     text = "\n".join(sources(path, "markdown"))
     headings = re.findall(r"^##+ (.*)$", text, flags=re.MULTILINE)
     parts = ["Question", "Method", "Result", "What would change our mind"]

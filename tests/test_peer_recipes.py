@@ -116,7 +116,7 @@ def test_focus_keeps_copies_and_draws_what_the_text_does_not_show(focus: Lexicon
     assert not np.any((focus.origin == "hole") & ~target.is_hole)
 
 
-def test_focus_says_so_where_nothing_is_shared(small_pair: TokenizedPair):
+def test_focus_refuses_a_pair_without_shared_tokens(small_pair: TokenizedPair):
     with pytest.raises(InputError, match="share"):
         focus_rows(LexiconRows(small_pair.target.size), Inputs(small_pair))
 
@@ -214,7 +214,7 @@ def test_omp_leaves_ids_beyond_the_donors_rows_to_the_mean_row():
         (TARGET, lambda: LexiconRows(TARGET.size), 4, "share no token"),
     ],
 )
-def test_omp_says_what_it_cannot_work_with(donor_vocabulary, rows, k, message):
+def test_omp_names_the_input_that_it_refuses(donor_vocabulary, rows, k, message):
     donor, model = tiny_model("llama_tied", TARGET.size), tiny_model("llama_tied", SOURCE.size)
     with pytest.raises(InputError, match=message):
         omp_rows(rows(), Inputs(PAIR, model=model, donor=(donor, donor_vocabulary)), k=k)

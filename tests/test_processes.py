@@ -32,7 +32,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{number}. {WORDS}" for number in range(40)), encoding="utf-8")
     return {
-        "recipe": "papers",  # two stages; a model in pieces keeps no best step and has no floor under its head
+        "recipe": "papers",  # two stages; a model split over processes keeps no best step and has no --head-floor
         "model": str(save_tiny(tmp_path / "tiny")),
         "text": [str(text)],
         "steps": 6,
@@ -72,7 +72,9 @@ def test_two_processes_equal_one_with_the_same_global_batch(
     assert norms[1] == pytest.approx(norms[0], rel=1e-4)
     same_weights(one.path, two.path)
     events, _ = two.events()
-    assert [event["step"] for event in events if event["kind"] == "step"] == [1, 2, 3, 4, 5, 6], "told once"
+    assert [event["step"] for event in events if event["kind"] == "step"] == [1, 2, 3, 4, 5, 6], (
+        "each step is reported once"
+    )
     assert {event["tokens"] for event in events if event["kind"] == "step"} == {64 * step for step in range(1, 7)}
 
 

@@ -1,6 +1,6 @@
-"""Runs that wait for another: started once, by whoever looks first, and without the process that asked for them.
+"""Runs that wait for another run: started once, by the first process that checks, without the process that queued them.
 
-The runs here are of a kind that does not exist: their workers start, say so, and end. That is all a queue is about.
+The run kind here exists in no program: its workers start, write an event and end, which is all that a queue needs.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ print(find_or_start("measure", {"model": "x", "text": [], "seed": 1}, root).name
     racers = [python(code, str(tmp_path), str(number)) for number in range(2)]
     said = [racer.communicate(timeout=WAIT_S) for racer in racers]
     assert said[0] == said[1]
-    assert said[0][1] == b"", "neither was told that the other's run is in its way"
+    assert said[0][1] == b"", "neither reported that the other's run is in its way"
     (file,) = tmp_path.glob("*/run.json")
     assert said[0][0].decode().strip() == file.parent.name
 
@@ -127,7 +127,7 @@ def is_free(lock: Path) -> bool:
         (None, "The run it needs, before, is gone."),
     ],
 )
-def test_what_can_never_start_says_why(tmp_path: Path, fields: dict[str, Any] | None, words: str) -> None:
+def test_a_run_that_can_never_start_reports_why(tmp_path: Path, fields: dict[str, Any] | None, words: str) -> None:
     if fields is not None:
         make(tmp_path, "before", **fields)
     run = make(tmp_path, "run", after="before")

@@ -41,7 +41,7 @@ def identity(vocabulary: Vocabulary) -> Lexicon:
 
 
 def mixed_lexicon() -> Lexicon:
-    """Copies, mixes, a mean row, a random row and a row left as a hole, in known places."""
+    """A lexicon of copies, mixes, a mean row, a random row and a hole, each at a known id."""
     rows = LexiconRows(TARGET.size)
     for target_id in range(TARGET.size):
         rows.copy(target_id, target_id % SOURCE.size, "aligned")
@@ -188,7 +188,7 @@ def test_wrong_tokenizers_are_refused() -> None:
         rearrange(tiny_model("llama", 100), mixed_lexicon(), SOURCE, TARGET)
 
 
-def test_the_card_says_what_a_text_has_to_begin_with_where_the_tokenizer_does_not_add_it(tmp_path: Path) -> None:
+def test_the_card_names_the_first_token_where_the_tokenizer_does_not_add_it(tmp_path: Path) -> None:
     source_tokenizer = tiny_tokenizer(300, bos="<s>")
     source_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", source_tokenizer.bos_token_id)]
@@ -262,7 +262,7 @@ def test_chat_template_is_kept_only_where_it_can_work(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path / "dropped").chat_template is None
 
 
-def test_saved_folder_tells_where_it_comes_from(tmp_path: Path) -> None:
+def test_a_saved_folder_names_its_origin(tmp_path: Path) -> None:
     lexicon = mixed_lexicon()
     both = {"target_to_source": 0.75, "source_to_target": 0.5}
     lexicon.provenance["scores"] = {"bleu1": both, "documents": 12}

@@ -1,5 +1,5 @@
-"""Every recipe by what it promises: what it copies, what it falls back on, what it needs, and what it says when it
-cannot."""
+"""Every recipe as documented: what it copies, its fallback, what it needs, and its message when that is
+missing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_every_recipe_runs_on_next_to_nothing(recipe: str) -> None:
     assert again.astype(str).equals(table.astype(str))
 
 
-def test_a_recipe_says_what_it_lacks_before_anything_is_done() -> None:
+def test_a_recipe_names_what_it_lacks_before_anything_is_done() -> None:
     pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))
     with pytest.raises(InputError, match=r"'tokalign\+\+-hidden' reads the source model; give it"):
         align(pair, "tokalign++-hidden")
@@ -170,7 +170,7 @@ def test_a_permutation_begins_again_where_it_ends() -> None:
 
 @pytest.fixture(scope="module")
 def hidden(small_pair: TokenizedPair) -> SharedTokens:
-    """Shared tokens that the papers' recipes are not told about, frequent enough to have vectors."""
+    """Shared tokens that are hidden from the papers' recipes, frequent enough to have vectors."""
     source, target = small_pair.source, small_pair.target
     shared = text_tokens_shared(source, target, "raw")
     counts = np.minimum(
@@ -236,7 +236,7 @@ def test_relative_vectors_are_upstreams_to_the_letter(papers: dict[str, Alignmen
     np.testing.assert_allclose(of_mine[aligned], best[aligned], rtol=1e-4)
 
 
-def test_held_out_twins_rank_the_methods_as_the_papers_do(
+def test_held_out_shared_tokens_rank_the_methods_as_the_papers_do(
     small_pair: TokenizedPair, papers: dict[str, Alignment], hidden: SharedTokens
 ) -> None:
     found = {recipe: twins_found(alignment, hidden) for recipe, alignment in papers.items()}
@@ -248,7 +248,7 @@ def test_held_out_twins_rank_the_methods_as_the_papers_do(
 
 
 def test_hidden_states_need_no_mapping() -> None:
-    """One model reads both sides: a token that both have has one vector, so its twin is found without being told."""
+    """One model reads both sides: a shared token has one vector, so it is found without a seed lexicon."""
     pair = pair_of(tiny_vocabulary(300), tiny_vocabulary(360))
     model = tiny_model("llama_tied", pair.source.size)
     everything = text_tokens_shared(pair.source, pair.target, "bytes")
@@ -289,7 +289,7 @@ def test_bos_eos_and_unk_may_be_one_token_and_unk_is_never_chosen() -> None:
 
 @pytest.mark.parametrize("bos", [None, "<|endoftext|>"])
 def test_a_token_that_begins_and_ends_texts_reads_as_bos_and_writes_as_eos(bos: str | None) -> None:
-    """GPT-2 has one token for both; Qwen has no bos, and its eos is what stands before a text."""
+    """GPT-2 has one token for both; Qwen has no bos, and its eos is put in front of a text."""
     source = tiny_vocabulary(300, bos="<s>", eos="</s>")
     target = tiny_vocabulary(280, bos=bos, eos="<|endoftext|>")
     table = align(pair_of(source, target), "anchored").lexicon.table
@@ -335,7 +335,7 @@ def test_a_text_in_which_most_tokens_never_occur() -> None:
 # --- few or no shared tokens
 
 
-def test_fewer_shared_tokens_than_pivots_are_all_used_and_the_provenance_says_so() -> None:
+def test_fewer_shared_tokens_than_pivots_are_all_used_and_recorded_in_the_provenance() -> None:
     pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))
     parameters = align(pair, "tokalign").lexicon.provenance["parameters"]
     assert 2 <= parameters["pivots"] < parameters["pivots_asked_for"] == 300

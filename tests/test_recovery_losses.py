@@ -43,7 +43,7 @@ def check_gradient(make: Callable[[], Term], plain: Callable[[torch.Tensor], tor
 
 
 def logits_of(n: int = 12) -> torch.Tensor:
-    """The very logits of `check_gradient`."""
+    """The same logits as in `check_gradient`."""
     torch.manual_seed(3)
     return torch.randn(n, D, dtype=torch.float64) @ torch.randn(V, D, dtype=torch.float64).T
 

@@ -1,4 +1,4 @@
-"""A report of runs, the commands it ends in, and the page that the app serves."""
+"""A report of runs, the commands at its end, and the page that the app serves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXT = "The cat sat on the <b>mat</b> and looked at the dog. 東京は大きい�
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("report")
-    text = folder / "text"  # the run goes beside it
+    text = folder / "text"  # the run folder is next to it
     text.mkdir()
     for name in ("a.txt", "b.txt", "c.txt"):
         (text / name).write_text(TEXT * 80 + name, encoding="utf-8")
@@ -36,7 +36,7 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def tuned(folder: Path, text: Path) -> RunFolder:
-    """A tuning run as its events tell it; the report reads nothing else."""
+    """A tuning run with its events only; the report reads nothing else."""
     settings = {"model": "moved", "text": [str(text)], "steps": 4, "cross_documents": False, "mix": {"de": 2.0}}
     run = RunFolder.create(folder, "adapt", settings)
     for step in range(1, 5):

@@ -142,7 +142,7 @@ def test_a_worker_that_hangs_altogether_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("test_kinds")
-def test_a_crash_and_a_refusal_are_told_apart(tmp_path: Path) -> None:
+def test_a_crash_and_a_refusal_are_distinguished(tmp_path: Path) -> None:
     crashed = start(tmp_path / "crash", "crash")
     assert crashed.wait(timeout=20) == "failed"
     assert crashed.info()["error"] == "ZeroDivisionError: as the test wants"
@@ -187,7 +187,7 @@ def test_relative_paths_mean_the_same_when_resumed_from_elsewhere(
 
 @pytest.fixture
 def helped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """A run whose first process is this one, and a helper that waits half a second for a word of it."""
+    """A run whose first process is this one, and a helper that waits half a second for its heartbeat."""
     run = RunFolder.create(tmp_path / "run", "adapt", {})
     run.update(state="running", pid=os.getpid(), pid_started=None)
     run.emit({"kind": "heartbeat"})
@@ -210,10 +210,10 @@ def test_a_helper_does_not_wait_for_a_first_process_that_is_gone(
 ) -> None:
     monkeypatch.setattr(kinds, "run_kind", lambda *given: None)
     assert worker.main([str(helped.path)]) == 0, "no heartbeat comes"
-    assert helped.info()["state"] == "running", "a helper says nothing of the run"
+    assert helped.info()["state"] == "running", "a helper process does not change the state of the run"
 
 
-def test_a_helper_that_ends_alone_says_why_and_fails(
+def test_a_helper_that_ends_early_fails_with_the_reason(
     helped: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*given: Any) -> None:
@@ -265,7 +265,7 @@ def test_a_run_outlives_the_process_that_started_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("test_kinds")
-def test_a_worker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_start_reports_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "WORKER", ("-c", "import no_such_module"))
     run = start(tmp_path / "run", "count", steps=1)
     assert run.state == "failed"
@@ -595,7 +595,7 @@ def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
     assert run.log_tail(2) == "línea 49998\nlínea 49999"
 
 
-def test_a_log_that_was_begun_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
+def test_a_log_that_was_restarted_is_read_from_its_beginning(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     for number in range(5):
         log.append({"kind": "step", "step": number})

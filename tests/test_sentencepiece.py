@@ -50,7 +50,7 @@ def trained(path: Path, **options: Any) -> Path:
 
 
 def differing(vocabulary: Vocabulary, library: SentencePieceProcessor, texts: list[str]) -> list[Any]:
-    """Texts that the two divide, or put together again, otherwise. Ties of Unigram may go either way."""
+    """Texts that the two tokenizers split or join differently. Ties of Unigram may differ."""
     unigram = vocabulary.algorithm == "Unigram"
     found: list[Any] = []
     for text, ours, right in zip(texts, vocabulary.encode(texts), library.encode(texts), strict=True):

@@ -1,4 +1,4 @@
-"""Settings classes: what is refused, what survives JSON, and that each option is named once, with words."""
+"""Settings classes: what is refused, what survives JSON, and that each option is named once, with help text."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ NEEDED: dict[str, Any] = {"text": ["t"], "source": "a", "target": "b", "model": 
 
 
 class Baking(Settings):
-    """What the mechanism is tried with."""
+    """Settings to test the mechanism with."""
 
     subject = "Baking"
 
     flour: str = required("Which one.")
     grams: int = option(500, "How much of it.", least=1)
     heat: float = option(220.0, "Degrees.", above=0, below=300)
-    salt: float = option(0.02, "Share.", least=0, most=1)
+    sugar: float = option(0.02, "Share.", least=0, most=1)
     seeds: dict[str, float] = option({}, "Grams by name.", least=0)
     notes: tuple[str, ...] = option((), "What to remember.")
     lid: bool | None = option(None, "Whether it is covered.")
@@ -44,13 +44,13 @@ class Baking(Settings):
     ("values", "sentence"),
     [
         ({}, r"^Baking needs the setting 'flour'\.$"),
-        ({"yeast": 1}, r"^Baking has no setting 'yeast'; it takes flour, grams, heat, salt, seeds, notes, lid\.$"),
+        ({"yeast": 1}, r"^Baking has no setting 'yeast'; it takes flour, grams, heat, sugar, seeds, notes, lid\.$"),
         ({"grams": 0}, r"^The setting grams is 0, but it must be a whole number of at least 1\.$"),
         ({"grams": 1.5}, r"^The setting grams must be a whole number, not 1\.5\.$"),
         ({"grams": None}, "grams must be a whole number, not None"),
         ({"heat": 300}, "heat is 300.0, but it must be between 0 and 300"),
         ({"heat": float("nan")}, "heat is nan, but it must be between 0 and 300"),
-        ({"salt": 1.1}, "salt is 1.1, but it must be between 0 and 1"),
+        ({"sugar": 1.1}, "sugar is 1.1, but it must be between 0 and 1"),
         ({"seeds": {"rye": float("inf")}}, "seeds of 'rye' is inf, but it must be a number of at least 0"),
         ({"seeds": {"rye": True}}, "seeds of 'rye' must be a number"),
         ({"notes": "one"}, "notes must be a list of texts"),
@@ -58,15 +58,15 @@ class Baking(Settings):
         ({"flour": 3}, "flour must be a text"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence(values: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_value_is_refused_in_one_sentence(values: dict[str, Any], sentence: str) -> None:
     given = values if values in ({}, {"flour": 3}) else {"flour": "rye", **values}
     with pytest.raises(InputError, match=sentence):
         Baking.from_dict(given)
 
 
 def test_bounds_hold_for_objects_made_in_python_too() -> None:
-    with pytest.raises(InputError, match="salt is 2"):
-        Baking(flour="rye", salt=2.0)
+    with pytest.raises(InputError, match="sugar is 2"):
+        Baking(flour="rye", sugar=2.0)
 
 
 def test_a_dict_is_not_shared_between_objects() -> None:
@@ -88,7 +88,7 @@ def test_the_settings_of_a_tuning_run_hold_those_of_tuning() -> None:
     assert run.tuning == AdaptSettings(steps=7, mix={"de": 2.0})
 
 
-def test_equal_text_is_told_whether_or_not_defaults_are_written_down() -> None:
+def test_equal_text_is_recognised_whether_or_not_defaults_are_written() -> None:
     short = {"source": "a", "text": ["t"]}
     long = {"model": "m", "text": ["t"], "max_bytes": None, "seed": 0, "held_out_share": 0.05, "evaluate_bytes": 20_000}
     assert text_of(short) == text_of(long)

@@ -28,7 +28,7 @@ def test_about_that_share_of_the_rows_has_another_source(lexicon: Lexicon, share
     before = lexicon.source_of().copy()
     made = shuffled(lexicon, share, seed=1)
     assert (made.source_of() != before).mean() == pytest.approx(share, abs=0.02)
-    assert sorted(made.source_of()) == sorted(before)  # dealt anew, none lost
+    assert sorted(made.source_of()) == sorted(before)  # permuted, none lost
     assert np.array_equal(lexicon.source_of(), before)  # the one it came from is left alone
     weights = made.table["weights"].to_list()
     assert [len(w) for w in weights] == [len(s) for s in made.table["sources"]]

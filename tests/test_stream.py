@@ -1,4 +1,4 @@
-"""A model rearranged on disk, shard by shard, must be the model that is rearranged in memory."""
+"""A model rearranged on disk, shard by shard, equals the model rearranged in memory."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_streaming_equals_memory_bit_for_bit(kind: str, rows: str, multiple: int
     assert loaded.get_input_embeddings().weight.shape[0] == size == loaded.config.vocab_size
 
 
-def test_shards_without_a_matrix_are_copied_and_the_index_tells_the_truth(tmp_path: Path) -> None:
+def test_shards_without_a_matrix_are_copied_and_the_index_is_right(tmp_path: Path) -> None:
     folder = in_shards("llama", tmp_path / "source")
     rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
     shards = files_of_tensors(folder)

@@ -35,7 +35,7 @@ def drawn(task: str, limit: int, seed: int = 0) -> list[dict]:
 
 @torch.inference_mode()
 def log_likelihood(model: torch.nn.Module, vocabulary: Vocabulary, prompt: str, answer: str) -> float:
-    """By the model's own logits, one answer at a time: nothing of ours or the harness's."""
+    """Log-likelihoods from the model's logits, one answer at a time, without our code or the harness's."""
     ids = vocabulary.tokenizer.encode(prompt + answer)
     n = len(ids) - len(vocabulary.tokenizer.encode(prompt))
     log_p = model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
@@ -167,7 +167,7 @@ def test_the_same_questions_whatever_the_model() -> None:
         ({"limit": 1}, "at least 2"),
     ],
 )
-def test_what_cannot_be_scored_is_said_in_a_sentence(options: dict, said: str) -> None:
+def test_what_cannot_be_scored_is_refused_in_one_sentence(options: dict, said: str) -> None:
     vocabulary = tiny_vocabulary()
     with pytest.raises(InputError, match=said):
         score_tasks(tiny_model("llama", vocabulary.size), vocabulary, **options)

@@ -44,7 +44,7 @@ def a_teacher(kind: str = "llama", rows: int | None = None, seed: int = 3) -> Te
 
 
 def log_probs_of(teacher: Teacher, block: np.ndarray, temperature: float = 1.0) -> torch.Tensor:
-    """What the model itself says of the tokens that both share."""
+    """The model's own predictions over the tokens that both share."""
     with torch.no_grad():
         logits = teacher.model(input_ids=torch.from_numpy(block)[None]).logits[0, :-1, : VOCABULARY.size]
     return torch.log_softmax(logits.float() / temperature, dim=1)
@@ -56,7 +56,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "phi"])  # plain, soft-capped, with a head bias
 @pytest.mark.parametrize("rows", [VOCABULARY.size, VOCABULARY.size + 40])  # padded
-def test_what_is_kept_is_what_the_model_says_of_the_student_s_own_tokens(
+def test_the_cache_holds_the_model_s_predictions_of_the_student_s_tokens(
     kind: str, rows: int, blocks: PackedBlocks
 ) -> None:
     teacher = a_teacher(kind, rows)
@@ -71,7 +71,7 @@ def test_what_is_kept_is_what_the_model_says_of_the_student_s_own_tokens(
     torch.testing.assert_close(kept._log_rest, rest, rtol=1e-4, atol=1e-4)
 
 
-def test_bos_stands_where_the_student_s_block_has_it_and_nowhere_else(blocks: PackedBlocks) -> None:
+def test_bos_is_only_where_the_student_s_block_has_it(blocks: PackedBlocks) -> None:
     # a teacher whose tokenizer puts no bos in front reads the same ids: the student's
     model = tiny_model("llama", VOCABULARY.size, 3)
     without = Vocabulary.from_tokenizer(tiny_tokenizer(300, bos="<s>"), "no bos")
@@ -222,7 +222,7 @@ def test_two_processes_do_not_write_the_same(blocks: PackedBlocks, tmp_path: Pat
         ({"numbers": []}, "were asked for"),
     ],
 )
-def test_what_cannot_be_kept_is_said_in_a_sentence(options: dict, said: str, blocks: PackedBlocks) -> None:
+def test_what_cannot_be_cached_is_refused_in_one_sentence(options: dict, said: str, blocks: PackedBlocks) -> None:
     with pytest.raises(InputError, match=said):
         keep_predictions(a_teacher(), blocks, **options)
 

@@ -1,4 +1,4 @@
-"""What a teacher writes: prompts from the train part, the same text after an interrupt, a file that adapt takes."""
+"""Text of a teacher: prompts from the train part, the same text after an interrupt, a file that adapt reads."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_work_that_was_cut_goes_on_and_ends_in_the_same_file(model, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.jsonl", "whole.jsonl"]
 
 
-def test_other_settings_begin_anew(model, tmp_path: Path) -> None:
+def test_other_settings_start_from_the_beginning(model, tmp_path: Path) -> None:
     def interrupt() -> None:
         if (tmp_path / ".t.jsonl.part").stat().st_size:
             raise Stop
@@ -152,7 +152,7 @@ def test_senseless_settings_are_refused(values: dict, said: str) -> None:
         (WritingSettings(documents=1, prompt_tokens=40, new_tokens=40), "at most 64 tokens"),
     ],
 )
-def test_what_cannot_be_written_is_said_in_a_sentence(model, settings, said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_refused_in_one_sentence(model, settings, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         write(model, tmp_path / "t.jsonl", settings)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""A teacher in a tuning run, on tiny models: what it is asked, what is kept of it, and runs that are cut."""
+"""A teacher in a tuning run, on tiny models: its inputs, its cache, and interrupted runs."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_teacher_that_is_the_student_pulls_nowhere(k: int, student: str, texts
 
 
 @pytest.mark.parametrize("more", [{}, EVERYTHING, {**EVERYTHING, "distillation_direction": "reverse"}])
-def test_events_tell_the_two_parts_of_the_loss(
+def test_events_have_both_parts_of_the_loss(
     more: dict[str, Any], student: str, teacher: str, texts: list[str], tmp_path: Path
 ) -> None:
     events = run(student, texts, tmp_path / "run", more, {"teacher": teacher})
@@ -129,7 +129,7 @@ def test_events_tell_the_two_parts_of_the_loss(
         assert event["loss"] == pytest.approx(event["next_token"] + weight * event["divergence"], rel=1e-5)
 
 
-def test_without_a_teacher_nothing_is_said_of_one(student: str, texts: list[str], tmp_path: Path) -> None:
+def test_without_a_teacher_no_teacher_is_mentioned(student: str, texts: list[str], tmp_path: Path) -> None:
     events = run(student, texts, tmp_path / "run")
     assert not any({"next_token", "divergence"} & event.keys() for event in events)
     card = json.loads((tmp_path / "run" / "model" / "tokalign.json").read_text())["training"]
@@ -149,7 +149,7 @@ def test_a_share_of_0_equals_direct_tuning(student: str, teacher: str, texts: li
 
 
 def held_out_divergence(student: Path, teacher: str, texts: list[str]) -> float:
-    """KL(teacher || student) in nats a token, by the models' own logits, over the held-out text."""
+    """KL(teacher || student) in nats per token, by the models' own logits, over the held-out text."""
     vocabulary = load_vocabulary(teacher)
     _, held_out = split_documents(read_documents(texts, seed=1), 0.2, 1)
     told, learnt = load_model(teacher, device="cpu"), load_model(str(student), device="cpu")
@@ -218,7 +218,8 @@ def test_items_name_the_block_that_is_asked_about() -> None:
 def test_kept_predictions_are_near_the_live_ones_and_never_above(
     apart: bool, student: str, teacher: str, texts: list[str], tmp_path: Path
 ) -> None:
-    # one step, so that both look at the same student; what is left out is the rest's own divergence, never negative
+    # One step, so that both see the same student. The live loss also has the divergence among the tokens outside of the
+    # top k, which is never negative.
     one = {"steps": 1, "teacher": teacher, "cross_documents": not apart}
     live = run(student, texts, tmp_path / "live", one).each("divergence")[0]
     all_but_one = load_vocabulary(teacher).size - 1
@@ -297,7 +298,7 @@ def test_a_run_stopped_while_the_teacher_reads_goes_on(
     assert second.of("progress")[0]["message"] != "the teacher reads the text (0 %)"
 
 
-# --- what is said, and what is refused ------------------------------------------------------------------------
+# --- messages and errors ------------------------------------------------------------------------------------
 
 
 def test_the_card_names_teacher_and_settings(student: str, teacher: str, texts: list[str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""New input rows from the source's states: what moves, what stays, which text is read."""
+"""New input rows from the source's states: which rows change, which stay, which text is read."""
 
 from __future__ import annotations
 

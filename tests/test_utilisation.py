@@ -1,4 +1,4 @@
-"""The FLOPs that `benchmarks/utilisation.py` says a stage needs are those that torch counts."""
+"""The FLOPs per stage of `benchmarks/utilisation.py` are those that torch counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two spaces laid over each other: known rotations are found, with known pairs and without any."""
+"""Mapping of one space onto another: known rotations are found, with and without known pairs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rotation(d: int, seed: int = 5) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def real(small_pair: TokenizedPair) -> tuple[TokenVectors, TokenVectors]:
-    """Anchored vectors of a real text: the twins' places are known, and the space is as uneven as words are."""
+    """Anchored vectors of a real text: the ids of shared tokens are known, and word frequencies are uneven."""
     shared = text_tokens_shared(small_pair.source, small_pair.target, "bytes")
     return anchored_vectors(
         small_pair.source_corpus,

@@ -1,4 +1,4 @@
-"""Token vectors in files: what comes back, and what is refused."""
+"""Token vectors in files: what is read back, and what is refused."""
 
 from __future__ import annotations
 

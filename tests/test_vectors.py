@@ -79,7 +79,7 @@ def test_glove_loss_falls_and_every_pair_is_visited() -> None:
 
 @pytest.fixture
 def one_torch_thread() -> Iterator[None]:
-    """Kernels this small take longer to share out than to run."""
+    """Small kernels take longer to distribute to threads than to run."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -174,7 +174,7 @@ def test_labels_can_be_read(token: bytes, shown: str) -> None:
     assert visible(token) == shown
 
 
-def test_the_fingerprint_tells_tokenizers_apart(smollm_vocabulary: Vocabulary, tmp_path) -> None:
+def test_different_tokenizers_have_different_fingerprints(smollm_vocabulary: Vocabulary, tmp_path) -> None:
     smollm_vocabulary.tokenizer.save_pretrained(tmp_path)
     assert catalog.load_vocabulary(str(tmp_path)).fingerprint == smollm_vocabulary.fingerprint
     state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))

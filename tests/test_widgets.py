@@ -1,6 +1,6 @@
-"""Panels without a browser or a kernel: linking, selection, filters, escaping, paging, replay, an orderly end.
+"""Panels without a browser or a kernel: linking, selection, filters, escaping, paging, replay, closing.
 
-The small lexicon here is made up: nothing in this file says anything about quality. What a person sees in a browser is
+The small lexicon here is made up: no test in this file checks quality. What a person sees in a browser is
 tested in `tests/ui`.
 """
 
@@ -161,14 +161,14 @@ class TestLexiconView:
 
 
 class TestLexiconPanel:
-    def test_a_row_selects_and_says_why(self) -> None:
+    def test_a_row_selects_and_explains(self) -> None:
         panel = LexiconPanel(make_lexicon())
         panel.table.press(4)
         assert panel.lab_state.selection.ids == (4,)
         assert "Candidates" in panel.why.pair.value
         assert panel.selection["target_token"].tolist() == ["naïve"]
 
-    def test_an_output_row_of_its_own_is_shown_beside_the_input_row(self) -> None:
+    def test_a_separate_output_row_is_shown_next_to_the_input_row(self) -> None:
         lexicon = make_lexicon()
         panel = LexiconPanel(lexicon)
         panel.table.press(4)
@@ -284,7 +284,7 @@ class TestProjection:
         assert first[0].xy.shape == (20, 2)
         assert first[0].xy.dtype == np.float32
 
-    def test_a_twin_in_one_space_falls_on_the_same_place(self, cache: Path) -> None:
+    def test_a_shared_token_in_one_space_is_at_one_place(self, cache: Path) -> None:
         one, two = project([make_vectors(20), make_vectors(20)], "pca", shared=True)
         assert np.allclose(one.xy, two.xy)
 
@@ -368,7 +368,7 @@ class TestTraining:
         assert "last words" in panel._log.value
         assert not panel.controls.resume_button.disabled
 
-    def test_status_says_how_long_and_how_lively(self, tmp_path: Path) -> None:
+    def test_status_shows_time_and_last_event(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", 12)
         view = view_of(run.events()[0], 40)
         words = status_words({"state": "running"}, view, now=(view.last_sign or 0) + 60)
@@ -386,7 +386,7 @@ class TestTraining:
 
 
 class TestCode:
-    def test_every_panel_offers_its_code_and_says_whether_the_page_could_copy_it(self) -> None:
+    def test_every_panel_offers_its_code_and_reports_whether_it_was_copied(self) -> None:
         panel = LexiconPanel(make_lexicon())
         copied: list[str] = []
         panel._probe.send = lambda message: copied.append(message["copy"])
@@ -555,7 +555,7 @@ class TestHierarchy:
             lexicon = LexiconPanel(make_lexicon(), folder=folder, scores={"held_out": {"p_at_1": 0.9, "p_at_10": 1.0}})
             return [lexicon, TrainingPanel(run, floor=1.04), RunsPanel(folder), PairPicker("", "")]
 
-    def test_every_control_says_what_it_is_for(self, panels: list[Panel]) -> None:
+    def test_every_control_has_a_tooltip(self, panels: list[Panel]) -> None:
         bare = [
             f"{type(panel).__name__}: {getattr(one, 'description', one)}"
             for panel in panels
@@ -579,5 +579,5 @@ class TestHierarchy:
         folds.buttons["Edit"].click()
         assert not folds.is_open("Edit")
 
-    def test_every_number_says_what_it_is(self) -> None:
+    def test_every_number_has_a_tooltip(self) -> None:
         assert [key for key, one in MEANINGS.items() if not one.what or one.what.endswith(".")] == []

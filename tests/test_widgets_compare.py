@@ -1,4 +1,4 @@
-"""The compare panel without a browser: what moved, scores and slices of runs, all recipes of a pair, its end."""
+"""The compare panel without a browser: what moved, scores and slices of runs, all recipes of a pair, closing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def two(**options: Any) -> ComparePanel:
 
 
 class TestTokens:
-    def test_what_moved_stands_in_the_table_most_used_first(self, tmp_path: Path) -> None:
+    def test_changed_tokens_are_listed_most_used_first(self, tmp_path: Path) -> None:
         panel = two(runs=tmp_path)
         assert [row["key"] for row in panel.table.rows] == [4, 3, 2]
         assert panel.table.rows[2]["cells"][2:5] == ["Another partner", SOURCE.label(6), SOURCE.label(9)]
@@ -105,7 +105,7 @@ class TestTokens:
         assert "different pairs" in panel._error.value
         assert len(panel.selection) == 0
 
-    def test_a_run_beside_itself_is_said_to_be_one(self, tmp_path: Path) -> None:
+    def test_a_run_compared_with_itself_is_pointed_out(self, tmp_path: Path) -> None:
         a, b = (align_run(tmp_path, recipe, lexicon_of({1: 1})) for recipe in ("anchored", "pieces"))
         assert "A and B are the same" in ComparePanel(a, a, SOURCE, TARGET, runs=tmp_path)._same.value
         assert "A and B are the same" not in ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)._same.value
@@ -138,7 +138,7 @@ class TestTokens:
 
 
 class TestRuns:
-    def test_scores_of_both_stand_side_by_side_with_intervals(self, tmp_path: Path) -> None:
+    def test_scores_of_both_are_side_by_side_with_intervals(self, tmp_path: Path) -> None:
         a = align_run(tmp_path, "anchored", lexicon_of({1: 5}, counts=COUNTS), bleu=0.5)
         b = align_run(tmp_path, "pieces", lexicon_of({1: 6}, counts=COUNTS), bleu=0.7)
         panel = ComparePanel(a, str(b.path), SOURCE, TARGET, runs=tmp_path)
@@ -147,7 +147,7 @@ class TestRuns:
         assert "not measured" in panel._scores.value
         assert not panel.difference.measure.disabled
 
-    def test_a_lexicon_alone_cannot_be_measured_and_the_panel_says_why(self, tmp_path: Path) -> None:
+    def test_a_lexicon_alone_cannot_be_measured_and_the_panel_explains_why(self, tmp_path: Path) -> None:
         panel = two(runs=tmp_path)
         assert panel.difference.measure.disabled
         assert "does not name the text" in panel.difference.note.value
@@ -264,7 +264,7 @@ class TestRecipes:
         assert asked == panel.recipes.missing
         assert "omp" not in asked
 
-    def test_alone_it_says_that_it_cannot_align(self, tmp_path: Path) -> None:
+    def test_without_a_lab_it_explains_that_it_cannot_align(self, tmp_path: Path) -> None:
         panel = two(runs=tmp_path)
         assert panel.recipes._align.disabled
         assert "not attached to a Lab" in panel.recipes._note.value

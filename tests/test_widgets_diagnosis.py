@@ -1,4 +1,4 @@
-"""The diagnosis panel without a browser: the verdict, a finding's tokens in the shared view, its errors, its end."""
+"""The diagnosis panel without a browser: the verdict, a finding's tokens in the shared view, errors, closing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def finding_button(panel: DiagnosisPanel, name: str) -> Any:
     return next(row.children[1] for row in panel._list.children if hook in row.children[1]._dom_classes)
 
 
-def test_the_verdict_is_told_in_words_and_the_worst_comes_first(
+def test_the_verdict_is_a_sentence_and_the_worst_finding_comes_first(
     lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]
 ) -> None:
     panel = DiagnosisPanel(lexicon, *pair)
@@ -112,7 +112,7 @@ def test_tokens_are_escaped() -> None:
     assert "&lt;script&gt;alert(1)" in html
 
 
-def test_the_work_is_told_in_words(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+def test_progress_is_shown_in_words(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
     panel = DiagnosisPanel(lexicon, *pair)
     said: list[str] = []
     panel._head.observe(lambda change: said.append(change["new"]), names="value")

@@ -1,6 +1,6 @@
-"""The lexicon inspector without a browser: filters, histogram, why, edits, scores as runs, export, an orderly end.
+"""The lexicon inspector without a browser: filters, histogram, why, edits, scores as runs, export, closing.
 
-The small lexicon is made up; the text and the vocabularies of a run are tiny. Nothing here says anything about quality.
+The small lexicon is made up; the text and the vocabularies of a run are tiny. No test here checks quality.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class TestHistogram:
             if np.isfinite(value) and (measure == "score" or value == int(value)):
                 assert sum(low <= value <= high for low, high in ranges) == 1
 
-    def test_rows_without_a_score_are_told(self) -> None:
+    def test_rows_without_a_score_are_explained(self) -> None:
         lexicon = make_lexicon()
         lexicon.table["score"] = np.where(np.arange(8) == 7, np.nan, 0.5).astype(np.float32)
         assert "1 have none" in LexiconPanel(lexicon).histogram.said
@@ -197,7 +197,7 @@ class TestWhy:
         assert "&lt;b&gt;" in html
         assert "<b>" not in html.replace("<b>The", "")
 
-    def test_a_token_without_a_vector_says_so(self) -> None:
+    def test_a_token_without_a_vector_is_explained(self) -> None:
         few = make_vectors(2)
         panel = LexiconPanel(make_lexicon(), source_vectors=few, target_vectors=few)
         panel.table.press(5)
@@ -265,7 +265,7 @@ class TestEditing:
 
 
 class TestExporting:
-    def test_rows_found_are_written_and_the_place_is_told(self, tmp_path: Path) -> None:
+    def test_found_rows_are_written_and_their_file_is_shown(self, tmp_path: Path) -> None:
         panel = LexiconPanel(make_lexicon(), folder=tmp_path)
         panel.filters.search.value = "na"
         panel.exporting.rows.value = "found"

@@ -1,6 +1,6 @@
 """The embedding maps without a browser: what is drawn, where, in which colour, what is sent, and what comes back.
 
-The lexicons and vectors here are made up: nothing in this file says anything about quality.
+The lexicons and vectors here are made up: no test in this file checks quality.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class TestColours:
             assert shades.codes[space].max() <= shades.span[1]
         assert (shades.bar is None) == (by in ("origin", "script"))
 
-    def test_scripts_by_name_and_the_rest_together(self) -> None:
+    def test_scripts_by_name_and_all_others_together(self) -> None:
         colouring, vectors = make_colouring()
         shades = colouring.shades("script", {"source": vectors["source"].ids, "target": np.array([0, 3])})
         assert [name for name, _ in shades.classes] == ["Latin", "Han"]
@@ -167,7 +167,7 @@ class TestColours:
             "margin", "target", np.array([1])
         )
 
-    def test_what_has_no_value_says_so_in_colour_and_words(self) -> None:
+    def test_a_missing_value_is_shown_in_colour_and_words(self) -> None:
         colouring, _ = make_colouring()
         shades = colouring.shades("neighbours", {"source": np.array([0]), "target": np.array([0, 1])})
         assert shades.classes[-1][0] == NO_NUMBER
@@ -212,7 +212,7 @@ class TestNeighbourhoods:
 
 
 class TestWords:
-    def test_hover_and_card_tell_everything(self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
+    def test_hover_and_card_show_everything(self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
         lexicon = make_lexicon([f"w{i}" for i in range(400)], 300)
         view = LexiconView(lexicon, Labels(lexicon))
         vectors = {"source": make_vectors(300), "target": make_vectors(400, 1)}
@@ -247,7 +247,7 @@ class TestWords:
         known = vectors["source"].counts[vectors["source"].positions_of([source_id])[0]]
         assert colouring.values("frequency", "source", np.array([source_id])).tolist() == [known]
 
-    def test_as_many_lines_as_there_is_room_for(self) -> None:
+    def test_as_many_lines_as_fit(self) -> None:
         colouring, vectors = make_colouring()
         words = MapWords(colouring._view, vectors, {"source": None, "target": None}, colouring)
         ids = np.arange(8)
@@ -492,7 +492,7 @@ class TestJob:
         assert panel._error.value == ""
         assert panel.state["method"] == "pca"
 
-    def test_says_how_long_it_will_take(self) -> None:
+    def test_the_remaining_time_is_shown(self) -> None:
         told = [{"share": 0.0, "message": "UMAP", "time": 100.0}, {"share": 0.5, "message": "epoch 5", "time": 110.0}]
         assert job_words(told, 120.0) == "epoch 5, about 20 s left"
         assert job_words([], 0.0) == "starting"
@@ -516,7 +516,7 @@ def _bytes_of(message: dict[str, Any], buffers: Any) -> int:
 def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After the figure has been opened, nothing that is done to it sends more."""
+    """After the figure has been opened, no action on it sends a larger message."""
     n, sources = 262_144, 49_152
     rng = np.random.default_rng(0)
     lexicon = make_lexicon([f"token{i}" for i in range(n)], sources)

@@ -1,4 +1,4 @@
-"""The pair picker without a browser: what the card says, what a run would cost, what keeps it from starting."""
+"""The pair picker without a browser: what the card shows, what a run would cost, what keeps it from starting."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class TestRun:
         picker._form._run.click()
         assert asked == [settings(recipe="pieces", max_bytes=2_000_000, rearrange=True)]
 
-    def test_a_run_that_cannot_start_is_said(self, load: Callable[[str], Vocabulary]) -> None:
+    def test_a_run_that_cannot_start_is_reported(self, load: Callable[[str], Vocabulary]) -> None:
         def refuse(chosen: dict[str, Any]) -> None:
             raise InputError("The run folder cannot be made.")
 
@@ -174,7 +174,7 @@ class TestRun:
         assert form.settings["max_bytes"] is None
         assert form._recipe.index == 0
 
-    def test_alone_it_says_why_it_cannot_run(self, load: Callable[[str], Vocabulary]) -> None:
+    def test_without_a_lab_it_explains_why_it_cannot_run(self, load: Callable[[str], Vocabulary]) -> None:
         picker = PairPicker("smollm2-135m", "sp32k", load=load)
         assert picker._form._run.disabled
         assert "not attached to a Lab" in picker._form._cost.value
@@ -201,7 +201,7 @@ class TestRun:
             ({"text": ["hub:org/name"]}, (1, 1), ""),
         ],
     )
-    def test_what_is_missing_is_said(self, changes: dict[str, Any], sizes: Any, words: str) -> None:
+    def test_missing_settings_are_named(self, changes: dict[str, Any], sizes: Any, words: str) -> None:
         chosen = settings(**changes)
         assert words in why_not(chosen, where_from(chosen["source"]), where_from(chosen["target"]), sizes)
         assert bool(words) == bool(why_not(chosen, where_from(chosen["source"]), where_from(chosen["target"]), sizes))
@@ -241,7 +241,7 @@ class TestChips:
         "text",
         ["naïve café 東京", "  def f(x):\n\treturn x", "👩‍🚀 مرحبا", "a\u0301 e\u0301", "1234567890", "\x00\ufeff"],
     )
-    def test_every_token_stands_once_and_columns_end_at_the_same_byte(
+    def test_every_token_is_shown_once_and_columns_end_at_the_same_byte(
         self, load: Callable[[str], Vocabulary], text: str
     ) -> None:
         spans = load("smollm2-135m").spans(text), load("sp32k").spans(text)

@@ -1,7 +1,7 @@
 """The training monitor and the list of runs, without a browser or a kernel.
 
-The runs here are written by hand, broken ones among them: what real runs tell is tested in `test_adaptation.py` and
-`test_runs.py`, what a person sees of it in `tests/ui`.
+The runs here are written by hand, broken ones among them: events of real runs are tested in `test_adaptation.py` and
+`test_runs.py`, the page in `tests/ui`.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class TestView:
         view.add([{"kind": "step", "step": 3, "loss": 2.0}])
         assert view.trained.column("loss").tolist() == [1, 1, 2]
 
-    def test_a_run_begun_anew_without_a_word_is_a_new_curve(self) -> None:
+    def test_a_run_that_restarts_without_an_event_is_a_new_curve(self) -> None:
         view = view_of({"kind": "step", "step": n, "loss": 1.0} for n in (1, 2, 3, 1, 2))
         assert view.steps == [1, 2]
 
@@ -187,7 +187,7 @@ class TestCurves:
         assert all(trace.opacity < 0.5 for trace in raw)
 
     @pytest.mark.parametrize("background", ["#ffffff", "#111111"])
-    def test_lines_stand_out_on_both_themes(self, background: str) -> None:
+    def test_lines_have_contrast_in_both_themes(self, background: str) -> None:
         def light(colour: str) -> float:
             parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
             linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
@@ -250,7 +250,7 @@ class TestCurves:
         assert "divergence from the teacher" in panel._cards.value
         panel.close()
 
-    def test_the_table_says_nothing_of_steps_that_a_run_has_not_done(self, tmp_path: Path) -> None:
+    def test_the_table_has_no_values_for_steps_that_a_run_has_not_done(self, tmp_path: Path) -> None:
         runs = [make_run(tmp_path / "long", 12), make_run(tmp_path / "short", 5)]
         panel = TrainingPanel(runs, value="loss", smoothing=0)
         rows = {row.split("</th>")[0]: row for row in panel._table.value.split("<th scope='row'>")[1:]}
@@ -292,7 +292,7 @@ class TestCurves:
 
 
 class TestMonitor:
-    def test_samples_stand_side_by_side_and_follow_until_chosen(self, tmp_path: Path) -> None:
+    def test_samples_are_side_by_side_and_follow_until_one_is_chosen(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", state="running")
         panel = TrainingPanel(run)
         assert "Continued at step 0" in panel.samples.html
@@ -337,7 +337,7 @@ class TestMonitor:
         delete_run(control)
         assert not TrainingPanel(one, floor=0.5).figure.data[-2].visible
 
-    def test_floor_is_that_of_the_text(self, tmp_path: Path) -> None:
+    def test_the_reference_is_that_of_the_same_text(self, tmp_path: Path) -> None:
         """The source is found through the run that made the model, and a run of another seed holds out another text."""
         before = RunFolder.create(tmp_path / "rearrange-1", "rearrange", {"model": "source", "lexicon": "x"})
         measure = RunFolder.create(tmp_path / "measure-1", "measure", {"model": "source", "text": ["default"]})
@@ -519,7 +519,7 @@ class TestRuns:
         assert list(panel.selection["name"]) == names
         panel.close()
 
-    def test_the_chosen_run_tells_its_log(self, root: Path) -> None:
+    def test_the_chosen_run_shows_its_log(self, root: Path) -> None:
         panel = RunsPanel(root)
         self.choose(panel, "align-1")
         assert "Traceback" in panel._log.value

@@ -1,4 +1,4 @@
-"""The harness is an extra: without it everything imports, and one sentence says what to install."""
+"""The harness is an extra: without it everything imports, and one sentence names what to install."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_every_frequent_token_gets_a_vector_and_the_same_bits_for_a_seed(algorit
 
 
 def test_tokens_in_like_contexts_come_close() -> None:
-    # 1 and 2 stand between 3 and 4, and 5 and 6 between 7 and 8.
+    # 1 and 2 occur between 3 and 4; 5 and 6 between 7 and 8.
     random = np.random.default_rng(0)
     documents = []
     for _ in range(400):

@@ -25,7 +25,7 @@ from tokalign_lab.widgets.lab_tabs import LabTabs
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
-    """Runs that are made but not started: processes are tested in test_runs."""
+    """Create runs without starting them; processes are tested in test_runs."""
     monkeypatch.setattr(queue, "start", lambda kind, settings, path: RunFolder.create(path, kind, settings))
     monkeypatch.setattr(RunFolder, "start", lambda self, resume=False: None)
     monkeypatch.setattr(queue, "go_on", lambda root: None)

@@ -1,4 +1,4 @@
-"""Corpora of made-up ids, for plumbing only: nothing here says anything about quality."""
+"""Corpora of made-up ids, for the mechanics only: they cannot check quality."""
 
 from __future__ import annotations
 

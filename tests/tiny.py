@@ -1,4 +1,4 @@
-"""Tiny random models and tokenizers, for plumbing only: nothing here says anything about quality."""
+"""Tiny random models and tokenizers, for the mechanics only: they cannot check quality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets accelerate shard a model over processors, which it does over accelerators only, though torch can do both.
+"""Let accelerate shard a model over CPU processes; torch can, but accelerate allows it on accelerators only.
 
 Python imports a `sitecustomize` that it finds by itself, in each process of a run that has this folder on its path.
 """

@@ -1,4 +1,4 @@
-"""JupyterLab as a test sees it: open, run, switch theme, kill the kernel, look at panels."""
+"""JupyterLab for tests: open, run, switch theme, kill the kernel, read panels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .servers import Server
 START_MS = 60_000
 SHORT_MS = 30_000  # an answer of the kernel
 LONG_MS = 300_000  # align and rearrange in a loaded two-core machine
-# What JupyterLab itself says when a kernel is killed, or a page lost, on purpose; nothing of ours: outputs that it had
-# saved name widgets that are gone.
+# Messages of JupyterLab itself, not ours, when a test kills a kernel or loses a page: saved outputs name widgets that
+# no longer exist.
 EXPECTED = (
     "widget model not found",
     "Failed to initialize model",
@@ -51,7 +51,7 @@ class LabPage:
 
     @contextmanager
     def losing_the_page(self) -> Iterator[None]:
-        """Reload without saving; within the block what JupyterLab says about panels that are gone is no error."""
+        """Reload without saving; within the block, messages of JupyterLab about closed panels are no errors."""
         self._deaf = True
         self.page.reload()
         self.wait_for_kernel()
@@ -80,7 +80,7 @@ class LabPage:
         self.command("notebook:run-all-cells")
 
     def kill_kernel(self) -> None:
-        """Restart the kernel: its process and all it knows are gone."""
+        """Restart the kernel: a new process without any variables."""
         self._deaf = True
         self.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
         # The old status stays until the new kernel speaks, and what is asked before that is dropped.
@@ -148,7 +148,7 @@ class LabPage:
 
 @contextmanager
 def lab_in_a_cell(server: Server, browser: Any, name: str, call: str, ready: str) -> Iterator[LabPage]:
-    """Run a notebook of one cell: `call` makes the lab, and what the selector `ready` finds tells that it is there."""
+    """Run a notebook of one cell: `call` makes the lab, and wait until the selector `ready` finds it."""
     cell = nbformat.v4.new_code_cell(f"from tokalign_lab.widgets import Lab\n\n{call}")
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})

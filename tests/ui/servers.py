@@ -95,7 +95,7 @@ def chromium() -> str | None:
 
 
 def cache_of_assets(home: Path) -> Path:
-    """Make a cache in `home` that holds what was fetched, and nothing that was worked out."""
+    """Make a cache in `home` that has the fetched assets, and no computed files."""
     from tokalign_lab.files import cache_folder
 
     assets, cache = cache_folder() / "assets", home / "cache"

@@ -30,7 +30,7 @@ def lab(bare: Server, browser: Any) -> Iterator[LabPage]:
 
 
 def marked(lab: LabPage, box: Locator) -> None:
-    """That it is recorded is said once, above the tabs."""
+    """The notice that a run is recorded is shown once, above the tabs."""
     notice = lab.page.locator(".tl-recorded:visible")
     expect(notice).to_have_count(1, timeout=SHORT_MS)
     expect(notice).to_contain_text("Recorded run, not one of yours")
@@ -91,7 +91,7 @@ def test_a_panel_is_copied_as_code(lab: LabPage) -> None:
     assert code.splitlines()[-1].startswith("LexiconPanel.of_run(")
 
 
-def test_a_button_that_needs_the_model_says_so(lab: LabPage) -> None:
+def test_a_button_that_needs_the_model_explains_it(lab: LabPage) -> None:
     training = open_tab(lab, "Recovery")
     training.get_by_role("button", name="Start again", exact=True).click()
     training.get_by_role("button", name="Start the new run").click()

@@ -43,7 +43,7 @@ def test_the_table_fills_and_sorts_worst_first(lab_page: LabPage) -> None:
     assert scores == sorted(scores)
 
 
-def test_a_click_on_a_row_says_why_and_lights_both_maps(lab_page: LabPage) -> None:
+def test_a_click_on_a_row_explains_it_and_highlights_it_on_both_maps(lab_page: LabPage) -> None:
     expect(lab_page.page.locator(".tl-maps .js-plotly-plot").first).to_be_attached(timeout=LONG_MS)
     lexicon = lab_page.panel("tl-lexicon")
     lexicon.get_by_label("Order").select_option(label="Most frequent first")

@@ -301,6 +301,22 @@ def test_only_models_that_read_branches_get_them() -> None:
     assert not reads_branches(windowed, 17)
 
 
+@pytest.mark.parametrize("name", ["likelihood", "shared", "states", "values"])
+def test_branches_leave_the_other_losses_as_they_are(name: str) -> None:
+    pair = Pair(finer=True)
+    pair.ids = torch.cat([pair.ids, pair.ids[:, 4:5].expand(2, 24)])  # a row of one token has other branches
+    branches, _ = drawn(pair)
+    assert len(set(torch.bincount(branches.row, minlength=4).tolist())) > 1
+    options: dict[str, Any] = {"next_token": 0.0, **ALONE[name]}
+    _, alone, means = pair.loss(**options)
+    _, of_branches, _ = pair.loss(next_token=0.0, branches=1.0)
+    _, both, both_means = pair.loss(**options, branches=1.0)
+    assert both_means[name] == pytest.approx(means[name], rel=1e-5)
+    for key, value in both.items():
+        added = alone.get(key, torch.zeros_like(value)) + of_branches[key]
+        assert torch.allclose(value, added, rtol=1e-3, atol=1e-5 * float(added.abs().max() + 1e-3)), key
+
+
 @pytest.mark.parametrize("kind", ["llama", "llama_tied", "gemma3", "gpt_neox", "qwen2"])
 def test_fixed_weights_add_up(kind: str) -> None:
     pair = Pair(kind)

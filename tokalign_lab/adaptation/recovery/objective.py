@@ -397,7 +397,8 @@ class RecoveryLoss(ChunkedLoss):
         source = self._reading.layers[number][yours.to(self._reading.layers[number].device)].to(states.device)
         with torch.enable_grad():
             leaf = states.detach().requires_grad_(True)
-            loss = state_loss(leaf.flatten(0, 1)[mine], source) / len(self._objective.layers)
+            text = leaf[:, : self._reading.length]  # branches are behind it
+            loss = state_loss(text.flatten(0, 1)[mine], source) / len(self._objective.layers)
             (gradient,) = torch.autograd.grad(loss, leaf)
         before = self._parts.get("states") if number != self._objective.layers[0] else None
         self._parts["states"] = loss.detach() if before is None else before + loss.detach()

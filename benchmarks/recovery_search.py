@@ -62,13 +62,6 @@ class Way:
     source: bool = False
     losses: dict[str, float] = field(default_factory=dict)
 
-    def objective(self, layers: int) -> Objective:
-        """Return the losses, as `adaptation.train` adds them."""
-        third = max(1, round(layers / 3))
-        own = self.losses.keys() <= {"shared", "prefix", "branches"}
-        given: dict[str, Any] = dict(self.losses)
-        return Objective(state_layers=(third,), value_layer=third, balanced=not own, **given)
-
 
 RECOVER = {"prefix": 1.0, "branches": 1.0}
 WAYS = {
@@ -225,7 +218,7 @@ def tune(way: Way, given: argparse.Namespace) -> dict[str, Any]:
         teacher = SourceTeacher(
             load_model(tuning.SOURCE, device="cpu"), catalog.load_vocabulary(tuning.SOURCE), vocabulary
         )
-        objective = way.objective(model.config.num_hidden_layers)
+        objective = Objective.of(way.losses, model.config.num_hidden_layers)
         loss_of = RecoveryLoss(model, Head(model), teacher, vocabulary, objective, Processes(torch.device("cpu")))
     for step in range(steps):
         batch = read[step * way.batch : (step + 1) * way.batch]

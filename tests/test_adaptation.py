@@ -633,3 +633,18 @@ def test_the_source_teaches_with_its_own_tokenizer(recipe: str, part: str, text:
         AdaptSettings.from_dict(taught)
     with pytest.raises(InputError, match="does not name the model that was moved"):
         run(moved, text, tmp_path / "other", AdaptSettings.from_dict(settings))
+
+
+def test_a_model_that_cannot_read_branches_is_recovered_without(text: str, tmp_path: Path) -> None:
+    source = save_tiny(tmp_path / "source", "bloom", size=320, seed=3)
+    moved = save_tiny(tmp_path / "moved", "bloom", size=280)
+    (moved / "tokalign.json").write_text(json.dumps({"model": str(source)}), encoding="utf-8")
+    settings = {**SMALL.to_dict(), "recipe": "recover", "steps": 2, "stage1_share": 0.0}
+    events = run(moved, text, tmp_path / "run", AdaptSettings.from_dict(settings))
+    assert all(step["prefix"] > 0 and "branches" not in step for step in events.of("step"))
+    (used,) = events.of("source")
+    assert used["losses"] == {"prefix": 1.0}
+    assert used["reason"].startswith("A model of type 'bloom' does not read branches in sequences of 16 tokens")
+    asked = AdaptSettings.from_dict({**settings, "losses": {"branches": 1.0}})
+    with pytest.raises(InputError, match=r"'bloom' does not read branches .*; leave branches out of the losses"):
+        run(moved, text, tmp_path / "other", asked)

@@ -17,7 +17,7 @@ from tokalign_lab import catalog
 from tokalign_lab.adaptation.data import PackedBlocks
 from tokalign_lab.adaptation.recovery.byte_alignment import align
 from tokalign_lab.adaptation.recovery.layers import decoder_layers, ended_after, layer, states_after
-from tokalign_lab.adaptation.recovery.source import Retokenizer, SourceTeacher, source_name
+from tokalign_lab.adaptation.recovery.source import Retokenizer, SourceTeacher, load_source, provenance_of, source_name
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
@@ -143,7 +143,7 @@ def moved(tmp_path: Path) -> str:
 
 def test_the_source_is_found_and_reads_along(moved: str) -> None:
     student = catalog.load_vocabulary(moved)
-    teacher = SourceTeacher.of(moved, student)
+    teacher = SourceTeacher(*load_source(moved), student)
     (ids,) = student.encode(["The quick brown fox jumps over the lazy dog"])
     eos = student.roles["eos"]
     batch = torch.tensor([[*ids.tolist()[:9], eos], [eos, *ids.tolist()[:9]]])
@@ -173,13 +173,15 @@ def test_a_folder_that_does_not_name_its_source_is_refused(tmp_path: Path) -> No
     for text in (None, "{", "[]", '{"model": ""}', '{"model": 3}'):
         if text is not None:
             (tmp_path / "tokalign.json").write_text(text, encoding="utf-8")
+        assert source_name(str(tmp_path)) == ""
         with pytest.raises(InputError, match="no source to learn from"):
-            source_name(str(tmp_path))
+            load_source(str(tmp_path))
+    assert provenance_of(str(tmp_path)) == {"model": 3}
 
 
 def test_a_source_that_reads_too_little_is_refused(moved: str) -> None:
     student = catalog.load_vocabulary(moved)
-    teacher = SourceTeacher.of(moved, student)
+    teacher = SourceTeacher(*load_source(moved), student)
     (ids,) = student.encode(["x" * 70])
     with pytest.raises(InputError, match="reads at most 64"):
         teacher.read(torch.from_numpy(ids.astype(np.int64))[None], layers=[1])

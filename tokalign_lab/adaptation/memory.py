@@ -192,11 +192,12 @@ def check_memory(
         When it does not fit; the sentence names settings that do.
     """
     from tokalign_lab.adaptation.recovery.branches import SHARE
+    from tokalign_lab.adaptation.recovery.source import source_name
     from tokalign_lab.adaptation.trainer import computes_in_bf16
 
     size = ModelSize.of(model)
     helper = ModelSize.of(settings.teacher).weights if settings.teacher and not settings.distillation_top_k else 0
-    losses = settings.source_losses if _has_source(model) else {}
+    losses = settings.source_losses if source_name(model) else {}
     helper = size.weights if losses else helper  # the source is about as large
     longer = 1 + SHARE if "branches" in losses else 1.0
     sharing = processes if device.type == "cpu" else 1
@@ -215,16 +216,6 @@ def check_memory(
         f"Tuning with batch_size {settings.batch_size} and sequence_length {settings.sequence_length} needs about "
         f"{_gigabytes(asked.bytes)} of memory, but {has} {_gigabytes(bound)}; {_what_fits(settings, need, bound)}"
     )
-
-
-def _has_source(model: str) -> bool:
-    """Tell whether a model's folder names the model that it was moved from."""
-    from tokalign_lab.adaptation.recovery.source import source_name
-
-    try:
-        return bool(source_name(model))
-    except InputError:
-        return False
 
 
 def _what_fits(settings: AdaptSettings, need: Any, bound: float) -> str:

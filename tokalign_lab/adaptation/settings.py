@@ -161,10 +161,9 @@ class AdaptSettings(MeasuredSettings):
         unknown = [name for name in self.trackers if name not in TRACKERS]
         if unknown:
             raise InputError(f"There is no tracker {unknown[0]!r} to report to; choose of {', '.join(TRACKERS)}.")
-        asked = self.losses or (self.recipe != DEFAULT and RECIPES[self.recipe].losses)
-        if asked and self.teacher:
+        if self.asks_source and self.teacher:
             raise InputError("Losses from the source and a teacher do not go together; leave one out.")
-        if asked and not self.cross_documents:
+        if self.asks_source and not self.cross_documents:
             raise InputError("Losses from the source need sequences that cross documents; leave cross_documents on.")
         _ = self.distillation  # refuses what makes no sense
         for one in self.options():
@@ -201,6 +200,11 @@ class AdaptSettings(MeasuredSettings):
         if self.losses or self.teacher or not self.cross_documents:
             return self.losses
         return RECIPES[self.recipe].losses
+
+    @property
+    def asks_source(self) -> bool:
+        """Whether losses from the source were asked for; the default recipe does without where it must."""
+        return bool(self.losses or (self.recipe != DEFAULT and RECIPES[self.recipe].losses))
 
     @property
     def distillation(self) -> DistillationSettings:

@@ -10,11 +10,10 @@ teacher both stages learn from its predictions too (`teaching`).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +36,11 @@ from tokalign_lab.adaptation.divergence import LossWatch
 from tokalign_lab.adaptation.events import Emit, Evaluator, Interrupt, Reporter
 from tokalign_lab.adaptation.guard import Guard
 from tokalign_lab.adaptation.loss import ChunkedLoss
-from tokalign_lab.adaptation.probes import Probe, all_probes, answered
+from tokalign_lab.adaptation.probes import all_probes, answered
 from tokalign_lab.adaptation.processes import Processes, is_sharded
-from tokalign_lab.adaptation.recipes import DEFAULT
 from tokalign_lab.adaptation.recovery.branches import reads_branches
 from tokalign_lab.adaptation.recovery.objective import Objective, RecoveryLoss
-from tokalign_lab.adaptation.recovery.source import SourceTeacher, source_name
+from tokalign_lab.adaptation.recovery.source import SourceTeacher, load_source, provenance_of
 from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
@@ -144,7 +142,10 @@ def adapt(
 
     done = _steps_done(checkpoint, stages)
     guard = Guard(root / "best", settings.patience, done)
-    probes = _probes_of(model_name, processes.device)
+    learns = bool(settings.source_losses) and done < settings.steps
+    source, reason = _source_of(model_name, learns and settings.asks_source, processes.device)
+    probes = answered(*source, all_probes()) if source else all_probes()
+    source = source if learns else None  # not kept in memory for the probes alone
     measured = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)
     evaluator = Evaluator(
         vocabulary, measured, probes, settings, emit, interrupt if processes.count == 1 else lambda: None
@@ -155,9 +156,8 @@ def adapt(
     teaching = None
     if taught_by is not None and done < settings.steps:
         teaching = prepare_teaching(settings, taught_by, vocabulary, mix, processes, emit, interrupt)
-    source = None
-    if settings.source_losses and done < settings.steps:
-        source = _source_of(model_name, vocabulary, settings, processes, emit)
+    recovery = _recovery(settings, model, source, vocabulary, reason, emit) if learns else None
+    del source
     if resume:
         emit({"kind": "resumed", "step": done})
     emit(_coverage(run, stages, held_out))
@@ -166,7 +166,7 @@ def adapt(
     for stage in stages:
         if done < stage.first_step + stage.steps and not guard.reason:
             here = checkpoint if checkpoint is not None and checkpoint.stage == stage.number else None
-            model = run.stage(model, stage, stages, here, teaching, source)
+            model = run.stage(model, stage, stages, here, teaching, recovery)
     if not guard.measured:  # resumed from the very last checkpoint of a run of an older version
         run.measure(model, settings.steps, stages[-1])
     model = run.kept(model, model_name)
@@ -228,7 +228,7 @@ class _Run:
         stages: Sequence[Stage],
         checkpoint: Checkpoint | None,
         teaching: Teaching | None,
-        source: SourceTeacher | None = None,
+        recovery: tuple[SourceTeacher, Objective] | None,
     ) -> PreTrainedModel:
         """Run one stage to its end, from its beginning or a checkpoint; returns the model to go on with."""
         settings = self.settings
@@ -252,8 +252,8 @@ class _Run:
             also = torch.zeros(0, dtype=torch.int64)  # ids that a loss writes, whether the text has them or not
             if teaching is not None:
                 parts = stack.enter_context(DistilledLoss(model, head, teaching, self.processes)).means
-            elif source is not None:
-                objective = _objective(settings, model)
+            elif recovery is not None:
+                source, objective = recovery
                 loss = RecoveryLoss(model, head, source, self.vocabulary, objective, self.processes)
                 parts = stack.enter_context(loss).means
                 also = loss.opening_ids
@@ -345,51 +345,56 @@ def _steps_done(checkpoint: Checkpoint | None, stages: Sequence[Stage]) -> int:
     return next(stage.first_step for stage in stages if stage.number == checkpoint.stage) + checkpoint.step
 
 
-def _probes_of(model_name: str, device: torch.device) -> list[Probe]:
-    """Return the probes that the source model answers; all of them where the model does not say what it came from."""
-    from tokalign_lab.catalog import load_vocabulary
-
-    try:
-        name = source_name(model_name)
-        return answered(load_model(name, device=device), load_vocabulary(name), all_probes())
-    except InputError:  # the folder does not name its source, or that is no longer where it was
-        return all_probes()
-
-
 def _source_of(
-    model_name: str, vocabulary: Vocabulary, settings: AdaptSettings, processes: Processes, emit: Emit
-) -> SourceTeacher | None:
-    """Load the source as teacher; none where the default recipe does not find it.
+    model_name: str, needed: bool, device: torch.device
+) -> tuple[tuple[PreTrainedModel, Vocabulary] | None, str]:
+    """Load the source model and its tokenizer; where that is impossible and not needed, return why."""
+    try:
+        return load_source(model_name, device), ""
+    except InputError as error:
+        if needed:
+            raise
+        return None, str(error)
 
-    An event names the losses in use (`losses`), and why there are none (`reason`).
+
+def _recovery(
+    settings: AdaptSettings,
+    model: PreTrainedModel,
+    source: tuple[PreTrainedModel, Vocabulary] | None,
+    vocabulary: Vocabulary,
+    reason: str,
+    emit: Emit,
+) -> tuple[SourceTeacher, Objective] | None:
+    """Choose the losses from the source that can be computed; None where there are none.
+
+    An event names the losses in use (`losses`), and why some of the default recipe are not (`reason`).
 
     Raises
     ------
     InputError
-        If losses from the source were asked for and it cannot be loaded.
+        If a loss that was asked for cannot be computed.
     """
-    source, reason = None, ""
+    losses, teacher = dict(settings.source_losses), None
     try:
-        source = SourceTeacher.of(model_name, vocabulary, processes.device)
+        teacher = SourceTeacher(*source, vocabulary) if source else None
     except InputError as error:
-        if settings.losses or settings.recipe != DEFAULT:
+        if settings.asks_source:
             raise
         reason = str(error)
-    emit({"kind": "source", "losses": settings.source_losses if source else {}, "reason": reason})
-    return source
-
-
-def _objective(settings: AdaptSettings, model: PreTrainedModel) -> Objective:
-    """Return the losses that the settings name; states and values are compared after a third of the layers (MATT).
-
-    Losses in nats per predicted token are added as they are. Others have units of their own, so they are balanced.
-    """
-    third = max(1, round(model.config.get_text_config().num_hidden_layers / 3))
-    losses = dict(settings.source_losses)
-    if losses.get("branches") and not settings.losses and not reads_branches(model, settings.sequence_length):
+    if teacher is None:
+        losses = {}
+    elif losses.get("branches") and not reads_branches(model, settings.sequence_length):
+        reason = (
+            f"A model of type {model.config.model_type!r} does not read branches in sequences of "
+            f"{settings.sequence_length} tokens"
+        )
+        if settings.losses:
+            raise InputError(f"{reason}; leave branches out of the losses.")
         del losses["branches"]
-    balanced = not losses.keys() <= {"shared", "prefix", "branches"}
-    return replace(Objective(state_layers=(third,), value_layer=third, balanced=balanced), **losses)  # type: ignore[arg-type]
+        reason += ", so it does not learn from them."
+    emit({"kind": "source", "losses": losses, "reason": reason})
+    n_layers = model.config.get_text_config().num_hidden_layers
+    return None if teacher is None else (teacher, Objective.of(losses, n_layers))
 
 
 def _coverage(run: _Run, stages: Sequence[Stage], held_out: Sequence[Document]) -> dict[str, Any]:
@@ -437,7 +442,7 @@ def _card(
     processes: int,
 ) -> dict[str, Any]:
     """Describe the tuned model, and where the model it was made from came from."""
-    earlier, best = _origin(model_name), guard.best
+    earlier, best = provenance_of(model_name), guard.best
     meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}
     training = {
         **{name: value for name, value in settings.to_dict().items() if name not in meaningless},
@@ -452,9 +457,3 @@ def _card(
     if not math.isnan(best.answered):
         scores["probes_answered"] = best.answered
     return {"model": model_name, **origin, "training": training, "scores": scores}
-
-
-def _origin(model_name: str) -> dict[str, Any]:
-    """Read where a model came from, as its folder records it; nothing where there is no record."""
-    path = Path(model_name) / "tokalign.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

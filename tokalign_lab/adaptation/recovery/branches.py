@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokalign_lab.adaptation.recovery.pieces import Predictions
+from tokalign_lab.evaluation.head import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -146,15 +147,12 @@ def reads_branches(model: PreTrainedModel, length: int) -> bool:
     branch = Branches(one, one + 5, ids[0, 10:11], empty.long(), empty, empty.sum(dim=1))
     inputs = {"input_ids": ids}
     branch.put_behind(inputs, model.dtype)
-    was_training = model.training
-    model.eval()
     try:
-        plain = model(input_ids=torch.cat([ids[:, :6], ids[:, 10:11]], dim=1), use_cache=False).logits[0, -1]
-        made = model(**inputs, use_cache=False).logits[0]
-        text = model(input_ids=ids, use_cache=False).logits[0]
+        with evaluation_mode(model):
+            plain = model(input_ids=torch.cat([ids[:, :6], ids[:, 10:11]], dim=1), use_cache=False).logits[0, -1]
+            made = model(**inputs, use_cache=False).logits[0]
+            text = model(input_ids=ids, use_cache=False).logits[0]
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
-    finally:
-        model.train(was_training)
     close = 1e-3 if model.dtype in (torch.float32, torch.float64) else 5e-2
     return torch.allclose(made[-1], plain, rtol=close, atol=close) and torch.allclose(made[:12], text, close, close)

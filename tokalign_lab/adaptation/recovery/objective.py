@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -43,7 +44,7 @@ from tokalign_lab.adaptation.recovery.states import (
     state_loss,
     value_loss,
 )
-from tokalign_lab.adaptation.settings import DistillationSettings
+from tokalign_lab.adaptation.settings import SOURCE_LOSSES, DistillationSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.vocabulary import Vocabulary
@@ -91,6 +92,24 @@ class Objective:
     value_layer: int = 0
     balanced: bool = False
 
+    @classmethod
+    def of(cls, losses: Mapping[str, float], n_layers: int) -> Objective:
+        """Add losses from the source to that of the next token.
+
+        Losses in nats per predicted token are added as they are. Others have units of their own, so all are balanced.
+
+        Parameters
+        ----------
+        losses
+            Their weights, by name (`SOURCE_LOSSES`).
+        n_layers
+            Of the model; states and values are compared after a third of them (as MATT does).
+        """
+        third = max(1, round(n_layers / 3))
+        balanced = not losses.keys() <= {"shared", "prefix", "branches"}
+        options: dict[str, Any] = {"state_layers": (third,), "value_layer": third, "balanced": balanced}
+        return cls(**options | dict(losses))
+
     def __post_init__(self) -> None:
         """Refuse values that make no sense, in one sentence."""
         weights = {name: getattr(self, name) for name in WEIGHTS}
@@ -119,7 +138,7 @@ class Objective:
         return tuple(sorted(set(self.state_layers))) if self.states else ()
 
 
-WEIGHTS = ("next_token", "likelihood", "shared", "prefix", "branches", "states", "values")
+WEIGHTS = ("next_token", *SOURCE_LOSSES)
 LEAST_SPELLED = 0.9  # of the source's probability, at a place where its prediction is moved to the student's tokens
 
 

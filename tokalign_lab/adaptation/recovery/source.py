@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,30 +39,45 @@ if TYPE_CHECKING:
 _NOT_UTF8 = re.compile("[\udc80-\udcff]+")
 
 
+def provenance_of(folder: str) -> dict[str, Any]:
+    """Return what `tokalign.json` in a model's folder records; nothing where it cannot be read or there is none."""
+    try:
+        found = json.loads((Path(folder) / "tokalign.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def source_name(moved: str) -> str:
-    """Return the name of the model that a moved (or tuned) model was made from.
+    """Return the name of the model that a moved (or tuned) model was made from; "" where its folder names none."""
+    name = provenance_of(moved).get("model")
+    return name if isinstance(name, str) else ""
+
+
+def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, Vocabulary]:
+    """Load the model that a moved (or tuned) model was made from, in float32, and its tokenizer.
 
     Parameters
     ----------
     moved
         The folder that `rearrange` or `adapt` wrote.
+    device
+        Where to put the model.
 
     Raises
     ------
     InputError
-        If the folder does not say which model it was made from.
+        If the folder does not name the source, or the source cannot be loaded.
     """
-    card = Path(moved) / "tokalign.json"
-    try:
-        name = json.loads(card.read_text(encoding="utf-8")).get("model")
-    except (OSError, ValueError, AttributeError):
-        name = None
-    if not isinstance(name, str) or not name:
+    from tokalign_lab.catalog import load_vocabulary
+
+    name = source_name(moved)
+    if not name:
         raise InputError(
-            f"{card} does not name the model that was moved, so there is no source to learn from; "
-            "write the folder with `tokalign-lab rearrange`, or train on the next token alone."
+            f"{Path(moved) / 'tokalign.json'} does not name the model that was moved, so there is no source to learn "
+            "from; write the folder with `tokalign-lab rearrange`, or train on the next token alone."
         )
-    return name
+    return load_model(name, device), load_vocabulary(name)
 
 
 class Retokenizer:
@@ -282,22 +297,6 @@ class SourceTeacher:
             )
         self._write = Retokenizer(student, vocabulary)
         self._filler = vocabulary.start_id or 0
-
-    @classmethod
-    def of(
-        cls, moved: str, student: Vocabulary, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> SourceTeacher:
-        """Load the source of a moved model's folder (see `source_name`).
-
-        Raises
-        ------
-        InputError
-            If the folder does not name its source, or the source cannot be loaded.
-        """
-        from tokalign_lab.catalog import load_vocabulary
-
-        name = source_name(moved)
-        return cls(load_model(name, device, dtype), load_vocabulary(name), student)
 
     @torch.no_grad()
     def read(self, input_ids: torch.Tensor, layers: Sequence[int] = (), predicts: bool = False) -> Reading:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import CONFIGS, WORDS, save_tiny, tiny_model, tiny_vocabulary
 from transformers import LlamaForCausalLM
 
@@ -553,6 +554,14 @@ def test_settings_are_refused_in_a_sentence(values: dict[str, Any], sentence: st
 def test_settings_survive_json() -> None:
     settings = AdaptSettings.from_dict({"steps": 3, "prompts": ["a", "b"], "learning_rate_stage1": 1, "mix": {"de": 2}})
     assert AdaptSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_a_model_with_heads_for_further_tokens_is_refused(model_folder: Path, text: str, tmp_path: Path) -> None:
+    tensors = load_file(model_folder / "model.safetensors")
+    tensors["model.layers.2.eh_proj.weight"] = torch.ones(32, 64)
+    save_file(tensors, model_folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"1 tensors that predict further .*model.layers.2.eh_proj.weight.*lack them"):
+        run(model_folder, text, tmp_path / "run")
 
 
 def test_sequences_longer_than_the_model_reads_are_refused(model_folder: Path, text: str, tmp_path: Path) -> None:

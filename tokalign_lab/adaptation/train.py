@@ -54,8 +54,9 @@ from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, 
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.files import atomic_folder
-from tokalign_lab.model.load import load_model
+from tokalign_lab.model.load import files_of, load_model
 from tokalign_lab.model.save import save_model
+from tokalign_lab.model.shards import check_further_heads
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def adapt(
     Raises
     ------
     InputError
-        For a model, text or teacher that cannot be used, a tracker that is not installed, or a folder `checkpoints`
-        that holds files of somebody else.
+        For a model, text or teacher that cannot be used, a model with heads that predict further tokens, a tracker
+        that is not installed, or a folder `checkpoints` that holds files of somebody else.
     Diverged
         When the loss is no longer a number, or has exploded and stays there.
     """
@@ -127,6 +128,7 @@ def adapt(
     checkpoint = latest_checkpoint(root, stages) if resume else None
     emit({"kind": "device", "device": describe_device(processes.device), "processes": processes.count})
 
+    check_further_heads(files_of(model_name), "take them out of a copy of its files and tune that")
     vocabulary = load_vocabulary(model_name)
     taught_by = load_vocabulary(settings.teacher) if settings.teacher else None
     if taught_by is not None:

@@ -129,6 +129,22 @@ def further_heads(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def check_further_heads(folder: Path, advice: str) -> None:
+    """Refuse a model with `further_heads`, which would be lost; `advice` says what to do instead.
+
+    Raises
+    ------
+    InputError
+        If it has any.
+    """
+    heads = further_heads(folder)
+    if heads:
+        raise InputError(
+            f"The model has {len(heads)} tensors that predict further tokens (the first is {heads[0]}). transformers "
+            f"does not load them, so the new model would lack them; {advice}."
+        )
+
+
 def _outline_of_quantised(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 

@@ -21,7 +21,7 @@ from tokalign_lab.model.quantised import method_of, quantization_of
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
 from tokalign_lab.model.save import is_saved_model, save_model
-from tokalign_lab.model.shards import Shards, further_heads
+from tokalign_lab.model.shards import Shards, check_further_heads
 from tokalign_lab.model.special_tokens import choose, keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.progress import Progress, part
@@ -106,12 +106,8 @@ def rearrange_to_folder(
     if quantised is not None and calibrate and not dequantize:
         raise InputError(f"The model is quantised ({method_of(quantised)}); to calibrate it, also dequantize it.")
     in_memory = bool(calibrate) or (dequantize and quantised is not None)
-    heads = further_heads(folder) if in_memory else []
-    if heads:
-        raise InputError(
-            f"The model has {len(heads)} tensors that predict further tokens (the first is {heads[0]}). transformers "
-            "does not load them, so the new model would lack them; rearrange it without calibrate and dequantize."
-        )
+    if in_memory:
+        check_further_heads(folder, "rearrange it without calibrate and dequantize")
     shards = None if in_memory else Shards.open(folder)
     if shards is not None:
         choices = (seed, keep_tied, pad_to_multiple_of)

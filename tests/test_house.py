@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +62,31 @@ def test_every_module_has_a_layer() -> None:
     names = {path.stem for path in (ROOT / "tokalign_lab").glob("*.py")} - {"__init__"}
     names |= {path.parent.name for path in (ROOT / "tokalign_lab").glob("*/__init__.py")}
     assert names == set(LAYER_OF)
+
+
+def test_the_map_of_contributing_has_every_module_in_an_order_of_imports() -> None:
+    rows = re.findall(r"^\| (`.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    names = [name.rstrip("/") for row in rows for name in re.findall(r"`(\w+/?)`", row)]
+    assert sorted(names) == sorted({*LAYER_OF, "widgets"} - {"__main__"})
+    layers = [LAYER_OF[name] for name in names if name != "widgets"]
+    assert layers == sorted(layers)
+
+
+def test_the_traces_of_contributing_name_functions_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    numbers = [int(row) for row in re.findall(r"^\| from `.* \| (\d+) \|$", text, flags=re.MULTILINE)]
+    section = text.split("### Two traces")[1].split("\n## ")[0]
+    traces = [re.findall(r"`((?:\w+\.)+\w+)`", part) for part in re.split(r"^\d\. ", section, flags=re.MULTILINE)[1:]]
+    assert [len(trace) for trace in traces] == numbers
+    for name in (name for trace in traces for name in trace):
+        parts = name.split(".")
+        folder = ROOT if parts[0] == "widgets" else ROOT / "tokalign_lab"
+        place = next(i for i in range(len(parts), 0, -1) if folder.joinpath(*parts[:i]).with_suffix(".py").exists())
+        body = ast.parse(folder.joinpath(*parts[:place]).with_suffix(".py").read_text(encoding="utf-8")).body
+        for part in parts[place:]:
+            found = [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part]
+            assert found, name
+            body = found[0].body
 
 
 def test_packages_of_widgets_import_only_downwards() -> None:

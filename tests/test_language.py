@@ -1,6 +1,6 @@
 """Plain English: words that pages, notebooks, labels and docstrings avoid, and what to write instead.
 
-`python tests/test_language.py` prints every hit with its place, of packages that are not clean yet too.
+`python tests/test_language.py` prints every hit with its place.
 """
 
 from __future__ import annotations
@@ -45,10 +45,6 @@ HONEST = {
 }
 ANY_AVOIDED = re.compile("|".join(f"(?:{pattern})" for pattern in AVOID), flags=re.IGNORECASE)
 ANY_HONEST = re.compile("|".join(f"(?:{pattern})" for pattern in HONEST), flags=re.IGNORECASE)
-# Packages and modules whose docstrings, comments and labels are still to be rewritten. Only ever remove from this set.
-NOT_CLEAN: set[str] = {
-    "widgets/training",
-}
 
 
 def prose(text: str) -> str:
@@ -88,17 +84,11 @@ def sentences(source: str) -> list[str]:
     return [re.sub(r"`[^`\n]*`", "", text) for text in found if " " in text]
 
 
-def package_of(path: Path) -> str:
-    """Name the package or module that a file belongs to, as in `NOT_CLEAN`."""
-    parts = path.relative_to(ROOT).parts
-    return "/".join(parts[:2]).removesuffix(".py") if parts[0] in ("tokalign_lab", "widgets") else parts[0]
-
-
-def programs() -> list[tuple[str, Path]]:
-    """Return every program with its package."""
+def programs() -> list[Path]:
+    """Return every program."""
     folders = ("tokalign_lab", "widgets", "benchmarks", "scripts", "tests")
     files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")) if path != Path(__file__)]
-    return [(package_of(path), path) for path in files if "notebooks" not in path.relative_to(ROOT).parts]
+    return [path for path in files if "notebooks" not in path.relative_to(ROOT).parts]
 
 
 def hits(text: str) -> list[str]:
@@ -122,12 +112,8 @@ def test_pages_and_notebooks_are_in_plain_english(name: str, text: str) -> None:
     assert hits(text) == [], name
 
 
-def test_clean_packages_stay_clean() -> None:
-    assert [hit for package, path in programs() if package not in NOT_CLEAN for hit in hits_in(path)] == []
-
-
-def test_packages_that_are_not_clean_exist() -> None:
-    assert {package for package, _ in programs()} >= NOT_CLEAN
+def test_programs_are_in_plain_english() -> None:
+    assert [hit for path in programs() for hit in hits_in(path)] == []
 
 
 def test_words_are_found_and_honest_uses_are_not() -> None:
@@ -140,5 +126,5 @@ def test_words_are_found_and_honest_uses_are_not() -> None:
 if __name__ == "__main__":
     for name, text in [*pages(), *notebooks()]:
         print("\n".join(f"{name}: {hit}" for hit in hits(text)))
-    for package, path in programs():
-        print("\n".join(f"[{package}] {hit}" for hit in hits_in(path)))
+    for path in programs():
+        print("\n".join(hits_in(path)))

@@ -324,7 +324,7 @@ def add_steps(run: RunFolder, first: int, last: int) -> None:
 
 class TestTraining:
     def test_replays_a_run(self, tmp_path: Path) -> None:
-        panel = TrainingPanel(make_run(tmp_path / "run", 12), floor=1.04)
+        panel = TrainingPanel(make_run(tmp_path / "run", 12), reference=1.04)
         assert list(panel.figure.data[0].x) == list(range(1, 13))
         assert list(panel.figure.data[2].y) == [1.5]
         assert list(panel.figure.data[-1].y) == [1.04, 1.04]
@@ -553,7 +553,7 @@ class TestHierarchy:
         with inline():
             run = make_run(folder / "run", 12)
             lexicon = LexiconPanel(make_lexicon(), folder=folder, scores={"held_out": {"p_at_1": 0.9, "p_at_10": 1.0}})
-            return [lexicon, TrainingPanel(run, floor=1.04), RunsPanel(folder), PairPicker("", "")]
+            return [lexicon, TrainingPanel(run, reference=1.04), RunsPanel(folder), PairPicker("", "")]
 
     def test_every_control_has_a_tooltip(self, panels: list[Panel]) -> None:
         bare = [

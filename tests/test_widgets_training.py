@@ -31,6 +31,7 @@ from tokalign_lab.runs.trash import delete_run
 from tokalign_lab.runs.words import STATE_WORDS, status_words
 from tokalign_lab.widgets import LabState, RunsPanel, TrainingPanel
 from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
+from tokalign_lab.widgets.training.curves import numbers_of, verdict_html
 
 SETTINGS = {"model": "moved", "text": ["default"], "steps": 40, "batch_size": 2, "sequence_length": 8}
 NASTY = "<script>alert('x')</script>"
@@ -328,14 +329,35 @@ class TestMonitor:
         one = make_run(tmp_path / "one", model=str(before.path / "model"))
         control = make_run(tmp_path / "control", 5, model="source")
         make_run(tmp_path / "other", model="source", seed=7)
-        panel = TrainingPanel(one, floor=0.5)
+        panel = TrainingPanel(one, reference=0.5)
         n = MOST_RUNS
         assert list(panel.figure.data[3 * n].y) == [0.0, 0.5]  # from 2.5 to 1.5, and the source is at 0.5
         assert list(panel.figure.data[-2].x) == [0, 5]
         assert "50" in panel._head.value
         assert "tuned on the same text 1.500" in panel._head.value
         delete_run(control)
-        assert not TrainingPanel(one, floor=0.5).figure.data[-2].visible
+        assert not TrainingPanel(one, reference=0.5).figure.data[-2].visible
+
+    @pytest.mark.parametrize(
+        ("bits", "reference", "key", "words"),
+        [
+            (1.5, 0.5, "gap", "50\u00a0% of the gap is closed"),
+            (1.5, 1.75, "better", "better than the reference"),
+            (2.6, 0.5, "worse", "worse than at step 0"),
+            (2.6, None, "worse", "worse than at step 0"),
+            (2.6, 3.0, "worse", "worse than at step 0 and better than the reference"),
+            (1.5, None, None, "is not known"),
+        ],
+    )
+    def test_a_share_of_the_gap_only_between_step_0_and_the_reference(
+        self, tmp_path: Path, bits: float, reference: float | None, key: str | None, words: str
+    ) -> None:
+        run = make_run(tmp_path / "run")
+        run.emit({"kind": "evaluation", "step": 13, "bits_per_byte": bits})
+        panel = TrainingPanel(run, reference=reference)
+        assert words in verdict_html(panel.view)
+        assert ("of the gap" in panel._head.value) == (key == "gap")
+        assert [k for k, _ in numbers_of(panel.view) if k in ("gap", "better", "worse")] == [key] * (key is not None)
 
     def test_the_reference_is_that_of_the_same_text(self, tmp_path: Path) -> None:
         """The source is found through the run that made the model, and a run of another seed holds out another text."""
@@ -354,7 +376,7 @@ class TestMonitor:
         assert "do not compare: “other”" in panel._note.value
         panel.show_runs([other])
         assert not panel.figure.data[-1].visible
-        given = TrainingPanel(one, floor=1.05)
+        given = TrainingPanel(one, reference=1.05)
         given.show_runs([other, one])
         assert not given.figure.data[-1].visible
 
@@ -441,7 +463,7 @@ class TestMonitor:
 
     def test_code_shows_the_same_view(self, tmp_path: Path) -> None:
         runs = [make_run(tmp_path / "one"), make_run(tmp_path / "it's two")]
-        panel = TrainingPanel(runs, floor=1.04)
+        panel = TrainingPanel(runs, reference=1.04)
         panel.looks._axis.value, panel.looks._value.value, panel.looks._part.value = "tokens", "grad_norm", "de"
         panel.looks._smoothing.value = 0.5
         again = run_code(panel.to_code())

@@ -68,8 +68,8 @@ def test_tuning_reads_the_text_that_was_aligned(work: Chain) -> None:
     settings = run.info()["settings"]
     assert (settings["text"], settings["max_bytes"], settings["seed"]) == (["a", "b"], 1000, 3)
     assert (settings["steps"], settings["batch_size"], settings["evaluate_every"]) == (16, 2, 2)
-    floor = work.floor(run).info()["settings"]
-    assert floor == {"model": "smollm2-135m", "text": ["a", "b"], "max_bytes": 1000, "seed": 3}
+    reference = work.reference(run).info()["settings"]
+    assert reference == {"model": "smollm2-135m", "text": ["a", "b"], "max_bytes": 1000, "seed": 3}
 
 
 def test_a_run_that_was_deleted_is_not_found(work: Chain) -> None:

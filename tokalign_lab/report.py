@@ -52,24 +52,24 @@ def write_report(
     source, target
         Its vocabularies, for readable labels.
     """
-    floor = result["models"][0]["bits_per_byte"]
+    reference = result["models"][0]["bits_per_byte"]
     return _write(
         out / "report.html",
         [result["pair"][side] for side in ("source", "target")],
         alignment,
         (source, target),
         [RunFolder(out / "run")],
-        floor,
+        reference,
         pair=result["pair"],
         scores=result["lexicons"],
-        models=[{**row, "compared_with_the_source": row["bits_per_byte"] - floor} for row in result["models"]],
+        models=[{**row, "compared_with_the_source": row["bits_per_byte"] - reference} for row in result["models"]],
         settings=result["settings"],
         seconds=[{"stage": name, "seconds": round(value)} for name, value in result["seconds"].items()],
     )
 
 
 def write_run_report(
-    path: Path, align_run: RunFolder, tuned: Sequence[RunFolder] = (), floor: RunFolder | None = None
+    path: Path, align_run: RunFolder, tuned: Sequence[RunFolder] = (), reference: RunFolder | None = None
 ) -> Path:
     """Write a report of an alignment and the tunings that followed from it.
 
@@ -81,7 +81,7 @@ def write_run_report(
         An "align" run that has finished.
     tuned
         "adapt" runs of models that were made from it.
-    `floor`
+    reference
         A "measure" run of the source model, the reference of the curves.
 
     Raises
@@ -97,7 +97,7 @@ def write_run_report(
     lexicon, provenance = alignment.lexicon, alignment.lexicon.provenance
     names = [provenance[side]["name"] for side in ("source", "target")]
     source, target = lexicon.vocabularies or (load_vocabulary(names[0]), load_vocabulary(names[1]))
-    measured = None if floor is None else last_evaluation(floor)
+    measured = None if reference is None else last_evaluation(reference)
     a, b = alignment.source_vectors, alignment.target_vectors
     vectors = None if a is None or b is None else (a, b)
     diagnosis = diagnosis_of(align_run) or diagnose(lexicon, source, target, vectors)
@@ -124,7 +124,7 @@ def write_run_report(
             for found in diagnosis.findings
         ],
         surest=_by_margin(alignment, source, target, largest=True),
-        made=[(run.info(), command_of(run.info())) for run in (*runs, *([floor] if floor else []))],
+        made=[(run.info(), command_of(run.info())) for run in (*runs, *([reference] if reference else []))],
     )
 
 
@@ -146,7 +146,7 @@ def _write(
     alignment: Alignment,
     vocabularies: tuple[Vocabulary, Vocabulary],
     tuned: Sequence[RunFolder],
-    floor: float | None,
+    reference: float | None,
     **parts: Any,
 ) -> Path:
     """Write the page: what both reports show, and `parts` by their names in the template."""
@@ -156,11 +156,11 @@ def _write(
 
     page = Environment(loader=PackageLoader("tokalign_lab", ""), autoescape=True, undefined=StrictUndefined)
     maps, legend = _maps(alignment, *vocabularies)
-    tunings = [_tuning(run, floor) for run in tuned]
+    tunings = [_tuning(run, reference) for run in tuned]
     html = page.get_template("report.html.j2").render(
         **dict.fromkeys(("recorded", "origins", "diagnosis", "models", "made"), ()) | parts,
         names=names,
-        floor=floor,
+        reference=reference,
         tunings=tunings,
         maps=maps,
         legend=legend,
@@ -176,12 +176,12 @@ def _write(
     return path
 
 
-def _tuning(run: RunFolder, floor: float | None) -> Row:
+def _tuning(run: RunFolder, reference: float | None) -> Row:
     """Draw a tuning run's curves, next to the reference, and list its measurements and samples."""
     from tokalign_lab.plots.curves import curves_figure
 
     events = run.events()[0]
-    view = view_of(events, total_steps=run.info()["settings"]["steps"], floor=floor, name=run.title)
+    view = view_of(events, total_steps=run.info()["settings"]["steps"], reference=reference, name=run.title)
 
     def rows(kind: str, **columns: str) -> list[Row]:
         of_kind = [event for event in events if event.get("kind") == kind]

@@ -209,9 +209,9 @@ class Lab:
         """
         run, tuned = self.panels.align_run(), self.work.find("adapt")
         followed = [tuned] if tuned is not None else []
-        floor = self.work.floor(tuned) if tuned is not None else None
+        reference = self.work.reference(tuned) if tuned is not None else None
         place = self.runs / f"{run.name}-report.html" if run.recorded else run.path / "report.html"
-        return write_run_report(Path(path or place), run, followed, floor)
+        return write_run_report(Path(path or place), run, followed, reference)
 
     def close(self) -> None:
         """Close all panels of this lab."""

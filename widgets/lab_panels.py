@@ -149,7 +149,8 @@ class LabPanels:
     def training(self, run: RunFolder) -> TrainingPanel:
         """Make the monitor of an "adapt" run, with the reference."""
         look = self.lab_state.looks.get("training", {})
-        return TrainingPanel(run, self.work.floor(run), self.lab_state, **look)
+        self.work.reference(run)  # measured where that has not been done; the panel finds the run
+        return TrainingPanel(run, state=self.lab_state, **look)
 
     def pair(self) -> PairPicker:
         """Make the choice of a pair, whose Run button aligns it."""

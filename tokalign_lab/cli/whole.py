@@ -62,7 +62,9 @@ def report(
     tuned: Annotated[
         list[str] | None, typer.Option("--tuned", help="A tuning run that followed from it. May be repeated.")
     ] = None,
-    floor: Annotated[str | None, typer.Option("--floor", help="A measure run of the source model.")] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", "--floor", help="A measure run of the source model.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
 ) -> Any:
     """Write one HTML file about an alignment and what was tuned from it; it needs no network to be read."""
@@ -71,7 +73,7 @@ def report(
 
     check_out(out, suffix=".html")
     followed = [find_run(name) for name in tuned or []]
-    path = write_run_report(out, find_run(run), followed, None if floor is None else find_run(floor))
+    path = write_run_report(out, find_run(run), followed, None if reference is None else find_run(reference))
     return {"report": str(path)}, lambda: console.stdout.print(f"Report: {path}", soft_wrap=True)
 
 

@@ -46,7 +46,7 @@ MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 MARK_WORDS = ("circles", "squares", "diamonds", "triangles", "crosses", "slanted crosses")
 LINE_WORDS = ("an unbroken line", "dashes", "dashes and dots", "long dashes", "dots", "long dashes and dots")
 REFERENCE = "reference: source model, own tokenizer"
-FLOOR_COLOUR = "#7d868f"
+REFERENCE_COLOUR = "#7d868f"
 _TINTS = ("rgba(58,143,208,0.10)", "rgba(26,163,125,0.10)", "rgba(163,119,209,0.10)")
 _PER_RUN = 3  # raw, smoothed and measured; the gaps of all runs come after these, then the control and the reference
 _AXES_OF = ("", "2", "3")
@@ -108,7 +108,7 @@ def curves_figure(
     for gap in gaps:
         figure.add_trace(gap, row=1, col=2)
     for name, dash in (("control: source tuned on the same text", "8px,4px"), (REFERENCE, "2px,5px")):
-        grey = {"color": FLOOR_COLOUR, "dash": dash, "width": 2}
+        grey = {"color": REFERENCE_COLOUR, "dash": dash, "width": 2}
         figure.add_trace(go.Scatter(name=name, mode="lines", line=grey, hovertemplate=hover), row=1, col=1)
     titles_left(figure, 13)
     figure.update_layout(yaxis2={"tickformat": ".0%"})
@@ -140,16 +140,17 @@ def update_curves(
             for trace in traces if place not in runs else ():
                 trace.update(visible=False, x=[], y=[])
     first = next(iter(runs.values()), RunView())
-    floor = first.floors.get(look.part)
-    ends = [] if floor is None else [0.0, _reach(runs.values(), look.axis)]
-    figure.data[-1].update(_points(np.array(ends), np.repeat(floor or 0.0, len(ends))), visible=floor is not None)
+    reference = first.references.get(look.part)
+    ends = [] if reference is None else [0.0, _reach(runs.values(), look.axis)]
+    line = _points(np.array(ends), np.repeat(reference or 0.0, len(ends)))
+    figure.data[-1].update(line, visible=reference is not None)
     control = first.control
     drawn = (
         (np.zeros(0), np.zeros(0)) if control is None else _measured(control, look, control.measured.column(look.part))
     )
     figure.data[-2].update(_points(*drawn), visible=control is not None)
     part = "" if look.part == ALL_TEXT else f", {escape(look.part)}"
-    titles = (f"Bits per byte, held-out text{part}", "Share of the gap closed", VALUES[look.value])
+    titles = (f"Bits per byte, held-out text{part}", "Gap closed (0 %: step 0, 100 %: reference)", VALUES[look.value])
     for note, text in zip(figure.layout.annotations, titles, strict=False):
         note.text = text
     shapes, notes = _stage_bands(first, look.axis)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.following import floor_run
+from tokalign_lab.runs.following import reference_run
 from tokalign_lab.runs.gallery import recorded_run
 from tokalign_lab.runs.queue import find_or_start, go_on, locked, run_of, start_after
 
@@ -117,13 +117,13 @@ class Chain:
         """Start what waits for another run; needed after the machine was restarted."""
         go_on(self.root)
 
-    def floor(self, tuned: RunFolder) -> RunFolder | None:
+    def reference(self, tuned: RunFolder) -> RunFolder | None:
         """Return the run that measures the source model with its own tokenizer on what `tuned` holds out.
 
         For a recorded run it was recorded too, or there is none.
         """
         if tuned.recorded:
-            return floor_run(tuned)
+            return reference_run(tuned)
         chosen = tuned.info()["settings"]
         same = (*_OF_THE_TEXT, "held_out_share", "evaluate_bytes", "device")
         source = self._aligned().info()["settings"]["source"]

@@ -83,7 +83,7 @@ class RunView:
     name : its title
     trained, measured : what each step reported, and each measurement of held-out text (bits per byte, by slice)
     samples : prompt to step to its continuation
-    `floors` : bits per byte of the source model with its own tokenizer, by slice
+    references : bits per byte of the source model with its own tokenizer, by slice
     answered : share of the probes answered at each measurement, 0 to 1
     lost : step to the prompts of the probes not answered at the measurement of that step
     control : the view of the run that tuned the source model on the same text; None without one
@@ -98,7 +98,7 @@ class RunView:
     trained: Rows = field(default_factory=Rows)
     measured: Rows = field(default_factory=Rows)
     samples: dict[str, dict[int, str]] = field(default_factory=dict)
-    floors: dict[str, float] = field(default_factory=dict)
+    references: dict[str, float] = field(default_factory=dict)
     stages: dict[int, Stage] = field(default_factory=dict)
     answered: Rows = field(default_factory=Rows)
     lost: dict[int, tuple[str, ...]] = field(default_factory=dict)
@@ -151,7 +151,7 @@ class RunView:
 
         1 is the source model with its own tokenizer on the same text; all nan where that is not known.
         """
-        bits, reference = self.measured.column(part), self.floors.get(part, math.nan)
+        bits, reference = self.measured.column(part), self.references.get(part, math.nan)
         gap = bits[0] - reference if len(bits) else math.nan
         return (bits[0] - bits) / gap if gap > 0 else np.full(len(bits), math.nan)
 
@@ -260,16 +260,16 @@ def bits_by_part(event: Event) -> dict[str, float]:
 
 
 def view_of(
-    events: Iterable[Event], total_steps: int = 0, floor: float | None = None, name: str = "this run"
+    events: Iterable[Event], total_steps: int = 0, reference: float | None = None, name: str = "this run"
 ) -> RunView:
     """Fold all events of an adapt run.
 
     Parameters
     ----------
     total_steps : steps the run was asked for
-    `floor` : bits per byte of the source model with its own tokenizer on the same text
+    reference : bits per byte of the source model with its own tokenizer on the same text
     name : its title
     """
-    view = RunView(name, total_steps, floors={} if floor is None else {ALL_TEXT: floor})
+    view = RunView(name, total_steps, references={} if reference is None else {ALL_TEXT: reference})
     view.add(events)
     return view

@@ -74,31 +74,29 @@ class RunFeed(Follower):
 
     def again(self) -> None:
         """Read the folder from its beginning."""
-        self._offset, self.view = 0, RunView(floors=self.view.floors)
+        self._offset, self.view = 0, RunView(references=self.view.references)
         self.look()
 
 
-class Floor:
-    """Bits per byte of the source model (reference) for the run that is shown; may still be being measured.
+class Reference:
+    """Bits per byte of the source model, and of the control, for the run that is shown; both may still be measured.
 
     Parameters
     ----------
-    given : the figure, or a "measure" run that finds it; None to look for one next to the run
+    given : the source model's bits per byte; None to look for a "measure" run next to the run
     first : the run it was given for; a run of another text has another reference
     """
 
-    def __init__(self, given: float | RunFolder | None, first: RunFeed) -> None:
+    def __init__(self, given: float | None, first: RunFeed) -> None:
         self.given = given
         self._text = measured_text(first.info)
-        self._run: RunFolder | None = None
-        self._found: dict[str, float] = {}
-        self._control: RunFeed | None = None
+        self.look_for(first)
 
     def look_for(self, feed: RunFeed) -> None:
         """Decide where the reference of this run comes from: what was given for its text, else a run next to it."""
         given = self.given if measured_text(feed.info) == self._text else None
-        self._found = {ALL_TEXT: float(given)} if isinstance(given, (int, float)) else {}
-        self._run = floor_run(feed.run) if given is None else given if isinstance(given, RunFolder) else None
+        self._found = {} if given is None else {ALL_TEXT: float(given)}
+        self._run = reference_run(feed.run) if given is None else None
         control = control_run(feed.run)
         self._control = None if control is None else RunFeed(control)
 
@@ -110,8 +108,8 @@ class Floor:
             except InputError:  # the run was deleted
                 measured = None
             self._found = {part: bits for part, bits in bits_by_part(measured or {}).items() if bits == bits}
-        new = feed.view.floors != self._found
-        feed.view.floors = self._found
+        new = feed.view.references != self._found
+        feed.view.references = self._found
         if self._control is not None and (self._control.look() or feed.view.control is None):
             feed.view.control, new = self._control.view, True
         return new
@@ -127,7 +125,7 @@ def measured_text(info: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(value) for value in text_of(info["settings"], MeasuredTextSettings).values())
 
 
-def floor_run(run: RunFolder) -> RunFolder | None:
+def reference_run(run: RunFolder) -> RunFolder | None:
     """Find the "measure" run in the same folder that measured a tuning run's source model on the same text."""
     return _of_the_source(run, "measure")
 

@@ -88,6 +88,12 @@ MEANINGS = {
         "of the gap is closed", "How far tuning has come from the swapped model (0 %) to the source model with its own "
         "tokenizer (100 %), in bits per byte", HIGHER, "41 % to 65 % after 120 steps on single bytes (docs/results)",
     ),
+    "better": Meaning(
+        "than the reference", "Fewer bits per byte than the source model with its own tokenizer on the same text"
+    ),
+    "worse": Meaning(
+        "than at step 0", "More bits per byte than right after the swap: stop, and tune at lower rates or on more text"
+    ),
     "tokens_per_second": Meaning(
         "tokens per second", "Tokens read in a second of training", HIGHER, "32 to 234 on two cores for SmolLM2-135M"
     ),

@@ -110,11 +110,11 @@ class LookBar(Bar):
 
         return self.control(kind, words, f"tl-curve-{name}", changed, **more)
 
-    def offer_told(self, runs: Sequence[RunView]) -> None:
+    def offer_reported(self, runs: Sequence[RunView]) -> None:
         """Let those values and slices be chosen that any of the runs has reported; what is chosen stays on offer."""
-        told = {name for run in runs for name in run.trained.names()} | {"loss", self.look.value}
+        reported = {name for run in runs for name in run.trained.names()} | {"loss", self.look.value}
         parts = {part for run in runs for part in run.measured.names()} | {ALL_TEXT, self.look.part}
-        values = [(words, name) for name, words in VALUES.items() if name in told]
+        values = [(words, name) for name, words in VALUES.items() if name in reported]
         self.offer(self._value, values, self.look.value)
         self.offer(self._part, [(part_words(part), part) for part in sorted(parts)], self.look.part)
 
@@ -230,10 +230,10 @@ def samples_html(views: Sequence[RunView], left: int, right: int | None) -> str:
 
 def numbers_of(view: RunView) -> list[Number]:
     """Return the four numbers that matter of a run; what was not measured is not among them."""
-    bits, gap, answered = view.measured.last(ALL_TEXT), view.gap_closed()[-1:], view.answered.last("probes")
+    bits, answered = view.measured.last(ALL_TEXT), view.answered.last("probes")
     found = {
         "bits": None if bits is None else figure(bits, 4),
-        "gap": None if not len(gap) or np.isnan(gap[0]) else share(float(gap[0])),
+        **dict(compared(view)[:1]),
         "tokens_per_second": _figure_of(view, "tokens_per_second"),
         "probes": None if answered is None else share(answered),
         "loss": _figure_of(view, "loss"),
@@ -241,19 +241,33 @@ def numbers_of(view: RunView) -> list[Number]:
     return [(key, value) for key, value in found.items() if value is not None][:4]
 
 
+def compared(view: RunView) -> list[Number]:
+    """Compare the last measurement with step 0 and with the source model.
+
+    A share of the gap is given only between the two; beyond them it means nothing to a reader.
+    """
+    bits, reference = view.measured.last(ALL_TEXT), view.references.get(ALL_TEXT)
+    if bits is None:
+        return []
+    found = [("worse", "worse")] * bool(bits > view.measured.column(ALL_TEXT)[0])
+    found += [("better", "better")] * (reference is not None and bits < reference)
+    closed = view.gap_closed()
+    return found or [("gap", share(float(value))) for value in closed[np.isfinite(closed)][-1:]]
+
+
 def verdict_html(view: RunView) -> str:
     """Say in one sentence what a run has reached."""
-    bits, reference = view.measured.last(ALL_TEXT), view.floors.get(ALL_TEXT)
+    bits, reference = view.measured.last(ALL_TEXT), view.references.get(ALL_TEXT)
     if bits is None:
         return "Nothing is measured yet; bits per byte come with the first look at held-out text."
-    told = f"At step {view.measured.steps[-1]:,} the model needs <b>{figure(bits, 4)}</b> bits per byte"
-    if reference is None:
-        return f"{told}; the source model's figure on the same text is not known."
-    gap = view.gap_closed()[-1]
-    closed = f": {share(float(gap))} of the gap is closed" if gap == gap else ""
+    words = f"At step {view.measured.steps[-1]:,} the model needs <b>{figure(bits, 4)}</b> bits per byte"
     control = view.control.measured.last(ALL_TEXT) if view.control is not None else None
-    beside = "" if control is None else f", tuned on the same text {figure(control, 4)}"
-    return f"{told}, the source model {figure(reference, 4)}{beside}{closed}."
+    if reference is not None:
+        words += f", the source model {figure(reference, 4)}"
+        words += "" if control is None else f", tuned on the same text {figure(control, 4)}"
+    found = " and ".join(f"{value} {MEANINGS[key].name}" for key, value in compared(view))
+    words += f": {found}" * bool(found)
+    return f"{words}." if reference is not None else f"{words}. The source model's figure is not known."
 
 
 def more_numbers(view: RunView) -> list[Number]:

@@ -24,7 +24,7 @@ from tokalign_lab.plots.theme import CONFIG, template
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.folding import ALL_TEXT
-from tokalign_lab.runs.following import Floor, RunFeed, measured_text
+from tokalign_lab.runs.following import Reference, RunFeed, measured_text
 from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.words import status_words
 
@@ -48,8 +48,8 @@ class TrainingPanel(Panel):
     Parameters
     ----------
     run : run folder or its path, or several of them, at most `curves.MOST_RUNS`
-    floor : reference: bits per byte of the first run's source model with its own tokenizer, or a "measure" run that
-        finds it; by default the one in the same folder, if there is one
+    reference : bits per byte of the first run's source model with its own tokenizer; by default those of the "measure"
+        run in the same folder, where there is one
     state : shared view
     value, axis, smoothing, part : how the curves are looked at first, see `curves.Look`; by default smoothing fits the
         length of the first run
@@ -66,7 +66,7 @@ class TrainingPanel(Panel):
     def __init__(
         self,
         run: Run | Sequence[Run],
-        floor: float | RunFolder | None = None,
+        reference: float | None = None,
         state: LabState | None = None,
         value: str = Look.value,
         axis: str = "step",
@@ -78,14 +78,12 @@ class TrainingPanel(Panel):
         self._lock = threading.RLock()  # the watcher's thread and callbacks draw into one figure
         self.on_runs: Callable[[list[RunFolder]], None] | None = None  # called when other runs are shown
         self._feeds = _feeds_of([run] if isinstance(run, (RunFolder, Path, str)) else run)
-        self._floor = Floor(floor, self._feeds[0])
-        self._floor.look_for(self._feeds[0])
-        self._floor.tell(self._feeds[0])
+        self._reference = Reference(reference, self._feeds[0])
         fitting = fitting_smoothing(self.view.total_steps)
         self._build(Look(value, axis, fitting if smoothing is None else smoothing, part))
         self._name = f"run{watched_by}:{self._feeds[0].key}"
         self._watch(self._on_new_theme, "theme")
-        self._draw()
+        self._redraw()
         self._follow()
 
     def _build(self, look: Look) -> None:
@@ -99,7 +97,7 @@ class TrainingPanel(Panel):
         self.samples = Samples()
         self._other = self.menu(
             "Overlay run",
-            "tl-lay-over",
+            "tl-overlay",
             self._on_other,
             options=[_CHOOSE],
             tooltip="Draw another run into the same plots",
@@ -197,7 +195,7 @@ class TrainingPanel(Panel):
     def _renew(self) -> None:
         """Look for the reference of the runs that are shown now, draw them, and follow them."""
         with self._lock:
-            self._floor.look_for(self._feeds[0])
+            self._reference.look_for(self._feeds[0])
         self._offer_runs()
         self._redraw()
         self._follow()
@@ -206,9 +204,9 @@ class TrainingPanel(Panel):
         look, paths = self.looks.look, [str(run.path) for run in self.runs]
         plain = Look(smoothing=fitting_smoothing(self.view.total_steps))
         told = {name: value for name, value in vars(look).items() if value != getattr(plain, name)}
-        given = self._floor.given
-        floor = [f"floor={given!r}"] if isinstance(given, (int, float)) else []
-        return [repr(paths if len(paths) > 1 else paths[0]), *floor, *(f"{n}={v!r}" for n, v in told.items())]
+        given = self._reference.given
+        reference = [] if given is None else [f"reference={given!r}"]
+        return [repr(paths if len(paths) > 1 else paths[0]), *reference, *(f"{n}={v!r}" for n, v in told.items())]
 
     def _follow(self) -> None:
         """Watch while anything can still come."""
@@ -222,11 +220,11 @@ class TrainingPanel(Panel):
                 self._feeds = left
                 self._draw()
             changed = [feed.place for feed in self._feeds if feed.look()]
-            found = self._floor.tell(self._feeds[0])
+            found = self._reference.tell(self._feeds[0])
             if changed or found:
                 self._draw(None if found else changed)
             self._show_state()
-            return self._floor.awaited or any(feed.info["state"] not in ENDED for feed in self._feeds)
+            return self._reference.awaited or any(feed.info["state"] not in ENDED for feed in self._feeds)
 
     def _on_look(self) -> None:
         self._keep_look("training", dict(vars(self.looks.look)))
@@ -234,20 +232,20 @@ class TrainingPanel(Panel):
 
     def _redraw(self) -> None:
         with self._lock:
-            self._floor.tell(self._feeds[0])
+            self._reference.tell(self._feeds[0])
             self._draw()
 
     def _draw(self, changed: Sequence[int] | None = None) -> None:
         views, look = self.views, self.looks.look
         placed = {feed.place: feed.view for feed in self._feeds}
-        self.looks.offer_told(views)
+        self.looks.offer_reported(views)
         with self.figure.batch_update():
             update_curves(self.figure, placed, look, changed)
         self._table.value = curves_table(placed, look)
         self.samples.show(views)
-        keys = ("bits", "gap", "tokens_per_second", "probes", *(key for key, _ in more_numbers(self.view)))
-        self._cards.value = cards(more_numbers(self.view)) + meanings(keys)
-        self.headline(f"Recovery: {self.view.name}", verdict_html(self.view), numbers_of(self.view))
+        numbers, more = numbers_of(self.view), more_numbers(self.view)
+        self._cards.value = cards(more) + meanings(list(dict(numbers + more)))
+        self.headline(f"Recovery: {self.view.name}", verdict_html(self.view), numbers)
         self._settings.value = self._settings_html()
         self.mark(mark_of(*self.runs))
         self._note.value = self._note_html()
@@ -291,7 +289,7 @@ class TrainingPanel(Panel):
         return f"<div class='tl-note'>Stages, reference and control are those of “{escape(self.view.name)}”.{odd}</div>"
 
     def _offer_runs(self) -> None:
-        """Offer the other tuning runs of the folder, to be laid over the first."""
+        """Offer the other tuning runs of the folder, to be drawn over the first."""
         shown = {feed.key for feed in self._feeds}
         beside = list_runs(self.run.path.resolve().parent)
         others = [run for run in beside + recorded_runs() * (not self.run.recorded) if run.info()["kind"] == "adapt"]

@@ -20,6 +20,7 @@ import pytest
 pytest.importorskip("ipywidgets")
 
 from ipywidgets import Widget
+from plotly.basewidget import BaseFigureWidget
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.plots.curves import COLOURS, DASHES, MARKS, MOST_CURVE_POINTS, MOST_RUNS, smoothed
@@ -358,6 +359,21 @@ class TestMonitor:
         assert words in verdict_html(panel.view)
         assert ("of the gap" in panel._head.value) == (key == "gap")
         assert [k for k, _ in numbers_of(panel.view) if k in ("gap", "better", "worse")] == [key] * (key is not None)
+
+    def test_a_model_worse_than_at_step_0_is_seen_below_0(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the page is sent counts: there, an axis that was once cut at 0 stays so."""
+        sent: list[str] = []
+        monkeypatch.setattr(
+            BaseFigureWidget, "_send_update_msg", lambda _self, relayout_data, **_: sent.extend(relayout_data)
+        )
+        run = make_run(tmp_path / "run")
+        panel = TrainingPanel(run, reference=0.5)
+        run.emit({"kind": "evaluation", "step": 13, "bits_per_byte": 2.7})
+        panel._look()
+        assert panel.figure.data[3 * MOST_RUNS].y[-1] == pytest.approx(-0.1)
+        assert not [name for name in sent if name.startswith("yaxis2.autorangeoptions")]
 
     def test_the_reference_is_that_of_the_same_text(self, tmp_path: Path) -> None:
         """The source is found through the run that made the model, and a run of another seed holds out another text."""

@@ -114,7 +114,7 @@ def curves_figure(
     figure.update_layout(yaxis2={"tickformat": ".0%"})
     figure.update_layout(
         template=template(theme), height=CURVE_HEIGHT, margin={"l": 8, "r": 8, "t": 36, "b": 8}, autosize=True,
-        hovermode="closest", legend={"orientation": "h", "y": -0.22},
+        hovermode="closest", legend={"orientation": "h", "y": -0.3},
     )  # fmt: skip
     update_curves(figure, dict(enumerate(runs)), look)
     return figure
@@ -208,9 +208,10 @@ def _axes(figure: go.Figure, runs: Iterable[RunView], look: Look) -> None:
         "autorange": False, "range": [-0.02 * reach, 1.02 * reach],
     }  # fmt: skip
     figure.update_xaxes(title_text=AXES[look.axis], **ends)
-    # no value is below 0, so the axis of a run that has just begun must not go there
-    figure.update_yaxes(exponentformat="e", autorangeoptions={"clipmin": 0})
-    figure.layout.yaxis2.autorangeoptions = {"include": [0, 1]}  # the swapped model, and the source
+    figure.update_yaxes(exponentformat="e")
+    # no bits or value are below 0, so the axis of a run that has just begun must not go there
+    figure.layout.yaxis.autorangeoptions.clipmin = figure.layout.yaxis3.autorangeoptions.clipmin = 0
+    figure.layout.yaxis2.autorangeoptions.include = [0, 1]  # step 0, and the reference; a worse model is below 0
 
 
 def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -130,7 +130,7 @@ def further_heads(folder: Path) -> list[str]:
 
 
 def check_further_heads(folder: Path, advice: str) -> None:
-    """Refuse a model with `further_heads`, which would be lost; `advice` says what to do instead.
+    """Refuse a model with `further_heads`, which would be lost; `advice` is what to do instead.
 
     Raises
     ------

@@ -33,7 +33,8 @@ from harness import Kept, limit_threads, parser, report
 from tokalign_lab import catalog
 from tokalign_lab.adaptation.optimizer import FlooredAdamW
 from tokalign_lab.adaptation.processes import Processes
-from tokalign_lab.adaptation.recovery.objective import Objective, RecoveryLoss
+from tokalign_lab.adaptation.recovery.objective import Objective
+from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
 from tokalign_lab.adaptation.recovery.source import SourceTeacher
 from tokalign_lab.documents import Document, excerpts
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte

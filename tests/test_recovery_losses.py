@@ -14,12 +14,14 @@ from transformers import PreTrainedModel
 from tokalign_lab.adaptation.loss import ChunkedLoss, Term, term_loss
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.recovery.branches import Branches, reads_branches
+from tokalign_lab.adaptation.recovery.combining import Injection
 from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of, opens_word, softened_cross_entropy
 from tokalign_lab.adaptation.recovery.next_token import ComparedNext, Expected, SharedTokens, shared_ids
-from tokalign_lab.adaptation.recovery.objective import Objective, RecoveryLoss
+from tokalign_lab.adaptation.recovery.objective import Objective
 from tokalign_lab.adaptation.recovery.pieces import Pieces, Predictions
+from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
 from tokalign_lab.adaptation.recovery.source import SourceTeacher
-from tokalign_lab.adaptation.recovery.states import Attention, Injection, state_loss, weighted_values
+from tokalign_lab.adaptation.recovery.states import Attention, state_loss, weighted_values
 from tokalign_lab.adaptation.settings import DistillationSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
@@ -188,13 +190,14 @@ class Pair:
         stream = [bos, *ids.tolist(), eos, bos, *ids.tolist()]
         self.ids = torch.tensor([stream[:24], stream[40:64]])
 
-    def loss(self, **weights: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, float]]:
+    def loss(self, batches: int = 1, **weights: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, float]]:
         self.model.zero_grad()
         objective = Objective(**weights)
         with RecoveryLoss(
             self.model, Head(self.model), self.teacher, self.student, objective, Processes(torch.device("cpu"))
         ) as made:
-            loss = self.model(input_ids=self.ids, labels=self.ids.clone()).loss
+            items = {} if batches == 1 else {"num_items_in_batch": batches * self.ids[:, 1:].numel()}
+            loss = self.model(input_ids=self.ids, labels=self.ids.clone(), **items).loss
             loss.backward()
             return loss.detach(), gradients(self.model), made.means()
 
@@ -334,6 +337,15 @@ def test_fixed_weights_add_up(kind: str) -> None:
     assert set(means) == {"next_token", "likelihood", "shared", "states", "values"}
     others = sum(value for name, value in means.items() if name != "next_token")
     assert float(loss) == pytest.approx(2 * means["next_token"] + 0.5 * others, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["prefix", "branches", "states"])
+def test_means_do_not_depend_on_how_many_batches_a_step_has(name: str) -> None:
+    pair = Pair(finer=True)
+    loss, _, means = pair.loss(**ALONE[name])
+    half, _, same = pair.loss(batches=2, **ALONE[name])
+    assert float(half) == pytest.approx(float(loss) / 2, rel=1e-5)
+    assert same == pytest.approx(means, rel=1e-5)
 
 
 def test_the_next_token_alone_is_the_loss_in_chunks() -> None:

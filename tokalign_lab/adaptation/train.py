@@ -39,7 +39,8 @@ from tokalign_lab.adaptation.loss import ChunkedLoss
 from tokalign_lab.adaptation.probes import all_probes, answered
 from tokalign_lab.adaptation.processes import Processes, is_sharded
 from tokalign_lab.adaptation.recovery.branches import reads_branches
-from tokalign_lab.adaptation.recovery.objective import Objective, RecoveryLoss
+from tokalign_lab.adaptation.recovery.objective import Objective
+from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
 from tokalign_lab.adaptation.recovery.source import SourceTeacher, load_source, provenance_of
 from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
 from tokalign_lab.adaptation.settings import AdaptSettings

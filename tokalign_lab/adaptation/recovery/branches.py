@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokalign_lab.adaptation.recovery.pieces import Predictions
+from tokalign_lab.adaptation.recovery.tensor_table import TensorTable
 from tokalign_lab.evaluation.head import evaluation_mode
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ LEAST_KNOWN = 0.5  # of the tokens that begin with the branch's piece, by probab
 
 
 @dataclass(frozen=True)
-class Branches:
+class Branches(TensorTable):
     """First pieces put behind a text, and what should follow each.
 
     Attributes
@@ -51,9 +52,6 @@ class Branches:
     second: torch.Tensor
     probs: torch.Tensor
     weight: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.row)
 
     @classmethod
     def draw(cls, predictions: Predictions, at: torch.Tensor, length: int, seed: int) -> Branches:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from tokalign_lab.adaptation.recovery.source import Reading
+from tokalign_lab.adaptation.recovery.tensor_table import TensorTable
 from tokalign_lab.evaluation.head import Head, capped_logits
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -46,7 +47,7 @@ def opens_word(vocabulary: Vocabulary, rows: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Chunks:
+class Chunks(TensorTable):
     """Chunks with the source's log probability of each.
 
     Attributes
@@ -60,9 +61,6 @@ class Chunks:
     first: torch.Tensor
     last: torch.Tensor
     log_probs: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.first)
 
 
 @torch.no_grad()
@@ -171,11 +169,6 @@ class ChunkLikelihood:
     opening
         The student's `opens_word` where chunks are debiased; then the row after `last` must be the state of the
         chunk's last token.
-
-    Attributes
-    ----------
-    value : torch.Tensor
-        float64 scalar: the sum so far.
     """
 
     def __init__(
@@ -197,7 +190,6 @@ class ChunkLikelihood:
         self._opening = None if opening is None else opening.to(labels.device)
         self._tokens = torch.zeros(len(labels), dtype=torch.float64, device=labels.device)
         self._opens = torch.zeros_like(self._tokens)
-        self.value = torch.zeros((), dtype=torch.float64, device=labels.device)
 
     def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         """See `loss.Term`; the gradient in a row's logits is dL/dlS times that of the log probabilities it gives."""
@@ -220,7 +212,6 @@ class ChunkLikelihood:
         loss, slope = softened_cross_entropy(self._log_t[chosen], log_s, self._tau)
         begun = first >= rows.start  # the others were counted in the slice before
         total = loss[begun].sum()
-        self.value += total
 
         # of each row: the slope of the chunk whose token it predicts, and of the chunk that it closes
         steps = torch.zeros(need + 2, dtype=torch.float64, device=logits.device)

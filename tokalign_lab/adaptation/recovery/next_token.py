@@ -136,17 +136,11 @@ class ComparedNext:
         int64 (places,), ascending: the rows of the logits that are compared.
     compared
         The source's predictions at these places.
-
-    Attributes
-    ----------
-    value : torch.Tensor
-        float64 scalar: the sum so far.
     """
 
     def __init__(self, rows: torch.Tensor, compared: Compared) -> None:
         self._rows = rows
         self._compared = compared
-        self.value = torch.zeros((), dtype=torch.float64, device=rows.device)
 
     def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         """See `loss.Term`."""
@@ -157,5 +151,4 @@ class ComparedNext:
         here = self._rows[chosen] - rows.start
         kl, gradient = self._compared(logits[here], chosen)
         logits.zero_().index_copy_(0, here, gradient)
-        self.value += kl.sum().double()
         return kl.sum()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tokalign_lab.adaptation.recovery.next_token import separators
+from tokalign_lab.adaptation.recovery.tensor_table import TensorTable
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -78,7 +79,7 @@ def _written(texts: list[str], student: Vocabulary) -> list[list[int]]:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(TensorTable):
     """What the source predicts at some places: its most likely tokens, as the student writes them.
 
     Attributes
@@ -102,14 +103,3 @@ class Predictions:
         tokens = tokens.cpu()
         first, second, count = (part[tokens].to(hidden.device) for part in (pieces.first, pieces.second, pieces.count))
         return cls(probs * (count > 0), first.clamp(min=0), second.clamp(min=0), count)
-
-    def __len__(self) -> int:
-        return len(self.probs)
-
-    def on(self, device: torch.device) -> Predictions:
-        """Return the same on a device."""
-        return Predictions(*(part.to(device) for part in vars(self).values()))
-
-    def __getitem__(self, chosen: torch.Tensor) -> Predictions:
-        """Return some of the places."""
-        return Predictions(*(part[chosen] for part in vars(self).values()))

@@ -28,6 +28,7 @@ from tokalign_lab.adaptation.recovery.byte_alignment import (
     writes_space_first,
 )
 from tokalign_lab.adaptation.recovery.layers import layer_outputs, states_after
+from tokalign_lab.adaptation.recovery.tensor_table import TensorTable
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.model.load import load_model
@@ -193,7 +194,7 @@ class Retokenizer:
 
 
 @dataclass(frozen=True)
-class Places:
+class Places(TensorTable):
     """Places of a batch where student and source have read the same bytes, in order.
 
     A token is counted through the batch: row * length + column, with the length of its own side.
@@ -218,17 +219,6 @@ class Places:
     exact: torch.Tensor
     first: torch.Tensor
     special: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def __getitem__(self, chosen: torch.Tensor) -> Places:
-        """Return some of the places, given as a mask or as indices."""
-        return Places(*(part[chosen] for part in vars(self).values()))
-
-    def on(self, device: torch.device) -> Places:
-        """Return the same places on a device."""
-        return Places(*(part.to(device) for part in vars(self).values()))
 
     @property
     def one_to_one(self) -> torch.Tensor:

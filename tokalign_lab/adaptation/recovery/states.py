@@ -11,12 +11,12 @@ query (its last token) and each segment s up to q,
 
 is what s adds to the head's output at q. The loss is the squared difference over all q and s, normalised as above.
 
-Both give a scalar with a graph. `Injection` adds its gradient to one that comes from above, in the backward pass.
+Both give a scalar with a graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -195,33 +195,3 @@ def value_loss(student: Attention, source: Attention, places: Places, length: in
     if not apart:
         return student.query.sum() * 0.0
     return torch.stack(apart).sum() / torch.stack(spread).sum().clamp(min=_TINY)
-
-
-class Injection(torch.autograd.Function):
-    """Passes tensors on, and adds given gradients to theirs in the backward pass.
-
-    `apply(weight, balanced, n, *tensors, *gradients)`: n tensors and a gradient of each. Added is weight times the
-    gradient; where balanced, it is scaled first to the norm of the gradient that comes from above.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weight: float, balanced: bool, n: int, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Pass the tensors on."""
-        ctx.weight, ctx.balanced, ctx.n = weight, balanced, n
-        ctx.save_for_backward(*given[n:])
-        return tuple(tensor.view_as(tensor) for tensor in given[:n])
-
-    @staticmethod
-    def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Add the gradients."""
-        own = ctx.saved_tensors
-        scale: torch.Tensor | float = ctx.weight
-        if ctx.balanced:
-            scale = ctx.weight * norm(above) / norm(own).clamp(min=_TINY)
-        added = [a + (scale * g).to(a.dtype) for a, g in zip(above, own, strict=True)]
-        return (None, None, None, *added, *[None] * ctx.n)
-
-
-def norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the norm of several tensors together, a float32 scalar."""
-    return torch.stack([tensor.float().norm() for tensor in tensors]).norm()

@@ -1,0 +1,336 @@
+"""The losses of a recovery run together: the next token, and what the source knows of the same text.
+
+`RecoveryLoss` makes a model compute them, as `ChunkedLoss` makes it compute the next-token loss. Before each forward
+pass of the student the source reads the batch. Losses on logits are terms at the head. Losses on states and values work
+at their layer, on the student's own forward pass, and add their gradient there.
+
+With `balanced`, each loss gets the weight that makes its gradient as large as that of the next-token loss, times its
+own weight (inverse gradient norm; no gradient flows through the scale). Norms are taken where a loss acts: at the
+head's input for losses on logits, at the layer's output for states, at query, key and value for values. Without it,
+losses are added with their weights. Both use this step's gradients alone, so a resumed run goes on as it would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from tokalign_lab.adaptation.loss import IGNORED, ChunkedLoss, NextToken, head_loss
+from tokalign_lab.adaptation.processes import Processes
+from tokalign_lab.adaptation.recovery.branches import Branches
+from tokalign_lab.adaptation.recovery.combining import Injection, Part, balanced_sum, fixed_sum
+from tokalign_lab.adaptation.recovery.layers import ended_after, layer, states_of, with_states
+from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of, logits_ahead, opens_word
+from tokalign_lab.adaptation.recovery.next_token import ComparedNext, Expected, SharedTokens, shared_ids
+from tokalign_lab.adaptation.recovery.objective import WEIGHTS, Objective
+from tokalign_lab.adaptation.recovery.pieces import Pieces, Predictions
+from tokalign_lab.adaptation.recovery.source import Reading, SourceTeacher
+from tokalign_lab.adaptation.recovery.states import Attention, attention_of, state_loss, value_loss
+from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import Head
+from tokalign_lab.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+LEAST_SPELLED = 0.9  # of the source's probability, at a place where its prediction is moved to the student's tokens
+
+
+class RecoveryLoss(ChunkedLoss):
+    """Makes a model compute an `Objective`, while the block lasts.
+
+    Batches carry ids and labels, as for `ChunkedLoss`; documents may not be kept apart by `position_ids`.
+
+    Parameters
+    ----------
+    model, head
+        As for `ChunkedLoss`: the student.
+    teacher
+        The source model.
+    student
+        The student's tokenizer.
+    objective
+        What is computed.
+    processes
+        Those that share the work.
+
+    Raises
+    ------
+    InputError
+        If a layer does not exist, or the two models are not of one shape where states or values are compared.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head: Head,
+        teacher: SourceTeacher,
+        student: Vocabulary,
+        objective: Objective,
+        processes: Processes,
+    ) -> None:
+        super().__init__(model, head)
+        self._teacher, self._objective, self._processes = teacher, objective, processes
+        rows = len(head.module.weight)
+        debiased = objective.likelihood and objective.debias
+        self._opening = opens_word(student, rows) if debiased else None
+        source = teacher.vocabulary
+        self._source_opening = opens_word(source, len(teacher.head.module.weight)) if debiased else None
+        self._shared_ids = shared_ids(student, source) if objective.shared else None
+        self._pieces = Pieces(student, source) if objective.prefix or objective.branches else None
+        for number in objective.source_layers:
+            for one in (model, teacher.model):
+                layer(one, number)
+        self._check_shape(model, teacher.model)
+        self._reading: Reading | None = None
+        self._predictions: Predictions | None = None
+        self._branches: Branches | None = None
+        self._source_attention: Attention | None = None
+        self._means: dict[str, torch.Tensor] = {}
+        self._sums = torch.zeros(len(WEIGHTS) + 1, dtype=torch.float64)
+        self._stack = ExitStack()
+        self._cut = ExitStack()
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        for number in self._objective.layers:
+
+            def compare(module: torch.nn.Module, inputs: Any, output: Any, number: int = number) -> Any:
+                return self._at_layer(output, number)
+
+            self._stack.callback(layer(self._model, number).register_forward_hook(compare).remove)
+        if self._objective.values:
+            here = layer(self._model, self._objective.value_layer)
+            self._stack.enter_context(attention_of(here, self._model, self._at_attention))
+            theirs = layer(self._teacher.model, self._objective.value_layer)
+            self._stack.enter_context(attention_of(theirs, self._teacher.model, self._keep_attention))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, value, trace)
+        self._stack.close()
+        self._cut.close()
+
+    def take(self, inputs: dict[str, Any]) -> None:
+        """Take out what the loss needs, and let the source read the batch."""
+        super().take(inputs)
+        self._collect()
+        if self._labels is None:
+            return
+        if "position_ids" in inputs:
+            raise InputError("The source reads across the documents of a sequence; leave cross_documents on.")
+        objective = self._objective
+        self._reading = self._teacher.read(inputs["input_ids"], objective.source_layers, objective.asks_head)
+        if self._pieces is not None:
+            self._predict(inputs, self._pieces)
+        if not (objective.next_token or objective.asks_head):
+            self._cut.enter_context(
+                ended_after(self._model, max(objective.source_layers))
+            )  # nothing behind is learnt from
+
+    def _predict(self, inputs: dict[str, Any], pieces: Pieces) -> None:
+        """Move the source's predictions to the student's tokens; put branches behind the batch."""
+        reading, ids = self._reading, inputs["input_ids"]
+        assert reading is not None
+        assert reading.hidden is not None
+        hidden = reading.hidden[reading.places.source[:, 1].to(reading.hidden.device)]
+        self._predictions = Predictions.of(hidden, self._teacher.head, pieces).on(ids.device)
+        if self._objective.branches:
+            at = reading.places.student[:, 1]
+            self._branches = Branches.draw(self._predictions, at, reading.length, seed=int(ids.sum()))
+            self._branches.put_behind(inputs, self._model.dtype)
+
+    @property
+    def opening_ids(self) -> torch.Tensor:
+        """int64: the student's tokens that branches begin with, whether the text has them or not."""
+        return self._pieces.openings if self._pieces is not None and self._objective.branches else torch.zeros(0).long()
+
+    def means(self) -> dict[str, float]:
+        """Return what was computed since the last call, on all processes, each of which must ask.
+
+        Returns
+        -------
+        dict of str to float
+            Each loss that has a weight, without its weight: the mean over predicted positions (next_token), chunks
+            (likelihood) or compared places; weighted by the positions of each batch.
+        """
+        self._collect()
+        *sums, n = self._processes.total(self._sums).tolist()
+        self._sums.zero_()
+        found = dict(zip(WEIGHTS, sums, strict=True))
+        return {name: value / max(n, 1) for name, value in found.items() if getattr(self._objective, name)}
+
+    def _give_loss(self, module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+        self._cut.close()
+        return super()._give_loss(module, inputs, output)
+
+    # --- at the head
+
+    def _at_the_head(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
+        if self._labels is None:
+            return None
+        labels = self._labels[:, 1:]
+        hidden, behind = inputs[0][:, : labels.shape[1] + 1], inputs[0][:, labels.shape[1] + 1 :]
+        predicted = labels != IGNORED
+        n = predicted.sum().clamp(min=1)
+        share = 1.0 if self._divisor is None else n / self._divisor  # of this batch in the step
+        states = hidden[:, :-1][predicted]
+        parts = list(self._on_logits(states, labels[predicted], predicted, n))
+        if self._objective.balanced and len(parts) > 1:
+            loss, means = balanced_sum(states, self._head, parts, share, self._chunk_bytes)
+        else:
+            loss, means = fixed_sum(states, self._head, parts, n, share, self._chunk_bytes)
+        self._means |= {"positions": n, **means}
+        if self._branches is not None and len(self._branches):
+            loss = loss + self._of_branches(behind, self._branches, n, share)
+        others = [
+            self._weight(name) * self._means[name] * share for name in ("states", "values") if name in self._means
+        ]
+        self._loss = loss + sum(others)  # their gradients are added where they act
+        return (hidden[:, :1],)
+
+    def _on_logits(
+        self, states: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, n: torch.Tensor
+    ) -> Iterator[Part]:
+        """Yield the losses on logits; `labels`, int64 (n,), are where `predicted`, bool (batch, length - 1), is."""
+        objective, reading = self._objective, self._reading
+        assert reading is not None
+        if objective.next_token:
+            yield Part("next_token", NextToken(labels), n, objective.next_token)
+        if not objective.asks_head:
+            return
+        # the row of the state at each token of the batch, -1 where it predicts nothing
+        row_of = torch.full((len(predicted), reading.length), -1, device=labels.device)
+        row_of[:, :-1][predicted] = torch.arange(len(labels), device=labels.device)
+        row_of = row_of.flatten()
+        if objective.likelihood:
+            yield self._likelihood(reading, states, labels, row_of)
+        if self._shared_ids is not None:
+            yield self._shared(reading, self._shared_ids, row_of)
+        if objective.prefix:
+            assert self._predictions is not None
+            rows = row_of[reading.places.student[:, 1]]
+            spelled = self._predictions.probs.sum(dim=1)
+            chosen = (rows >= 0) & (spelled > LEAST_SPELLED)
+            here, spelled = self._predictions[chosen], spelled[chosen]
+            prefix = Expected(here.first, here.probs / spelled[:, None], torch.ones_like(spelled))
+            yield Part("prefix", ComparedNext(rows[chosen], prefix), n, objective.prefix)
+
+    def _of_branches(
+        self, behind: torch.Tensor, branches: Branches, n: torch.Tensor, share: torch.Tensor | float
+    ) -> torch.Tensor:
+        """Return the loss of the branches; `behind`, float (batch, branches, d), are the states after the text's."""
+        states = behind[branches.row, branches.slot]
+        rows = torch.arange(len(branches), device=states.device)
+        term = ComparedNext(rows, Expected(branches.second, branches.probs, branches.weight))
+        factor = self._objective.branches * share
+        loss = head_loss(states, self._head, term, n / factor, self._chunk_bytes)
+        self._means["branches"] = loss.detach() / factor
+        return loss
+
+    def _shared(self, reading: Reading, ids: tuple[torch.Tensor, torch.Tensor], row_of: torch.Tensor) -> Part:
+        assert reading.hidden is not None
+        places = reading.places[reading.places.one_to_one & ~reading.places.first]
+        rows = row_of[places.student[:, 0] - 1]
+        known = rows >= 0
+        rows, yours = rows[known], places.source[known, 0] - 1
+        hidden = reading.hidden[yours.to(reading.hidden.device)].to(rows.device)
+        shared = SharedTokens(hidden, self._teacher.head, ids, self._objective.kl)
+        count = torch.tensor(max(1, len(rows)), device=rows.device)
+        return Part("shared", ComparedNext(rows, shared), count, self._objective.shared)
+
+    def _likelihood(self, reading: Reading, states: torch.Tensor, labels: torch.Tensor, row_of: torch.Tensor) -> Part:
+        chunks = chunks_of(reading, self._teacher.head, self._source_opening)
+        first, last = row_of[chunks.first - 1], row_of[chunks.last - 1]
+        whole = (first >= 0) & (last >= 0) & (last - first == chunks.last - chunks.first)
+        if self._opening is not None:
+            whole &= row_of[chunks.last] == last + 1
+        term = ChunkLikelihood(
+            labels,
+            first[whole],
+            last[whole],
+            chunks.log_probs[whole],
+            self._objective.tau,
+            logits_ahead(states, self._head),
+            self._opening,
+        )
+        return Part("likelihood", term, whole.sum().clamp(min=1), self._objective.likelihood)
+
+    # --- at layers
+
+    def _at_layer(self, output: Any, number: int) -> Any:
+        states = states_of(output)
+        if self._labels is None or self._reading is None:
+            return output
+        # the state at a text's beginning is an outlier of a hundred times the norm, which would be all of the loss
+        here = self._reading.places[~self._reading.places.special & ~self._reading.places.first]
+        source = self._reading.layers[number]
+        source = source[here.source[:, 1].to(source.device)].to(states.device)
+        with torch.enable_grad():
+            leaf = states.detach().requires_grad_(True)
+            text = leaf[:, : self._reading.length]  # branches are behind it
+            loss = state_loss(text.flatten(0, 1)[here.student[:, 1]], source) / len(self._objective.layers)
+            (gradient,) = torch.autograd.grad(loss, leaf)
+        before = self._means.get("states") if number != self._objective.layers[0] else None
+        self._means["states"] = loss.detach() if before is None else before + loss.detach()
+        return with_states(output, self._injected("states", [states], [gradient])[0])
+
+    def _keep_attention(self, attention: Attention) -> None:
+        self._source_attention = attention
+
+    def _at_attention(self, attention: Attention) -> tuple[torch.Tensor, ...] | None:
+        if self._labels is None or self._reading is None:
+            return None
+        assert self._source_attention is not None
+        with torch.enable_grad():
+            tensors = (attention.query, attention.key, attention.value)
+            leaves = [part.detach().requires_grad_(True) for part in tensors]
+            query, key, value = leaves
+            mine = Attention(query, key, value, attention.mask, attention.scaling)
+            own = self._reading.input_ids.shape[1]
+            loss = value_loss(mine, self._source_attention, self._reading.places, self._reading.length, own)
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        self._means["values"] = loss.detach()
+        filled = [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, gradients, strict=True)]
+        return tuple(self._injected("values", list(tensors), filled))
+
+    def _injected(
+        self, name: str, tensors: list[torch.Tensor], gradients: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, ...]:
+        assert self._labels is not None
+        predicted = (self._labels[:, 1:] != IGNORED).sum()
+        share = 1.0 if self._divisor is None or self._objective.balanced else float(predicted / self._divisor)
+        weight = self._weight(name) * share
+        return Injection.apply(weight, self._objective.balanced, len(tensors), *tensors, *gradients)  # type: ignore[no-untyped-call]
+
+    def _weight(self, name: str) -> float:
+        return float(getattr(self._objective, name))
+
+    def _collect(self) -> None:
+        """Add up what the last batch came to, and let the source's reading go."""
+        n = self._means.pop("positions", None)
+        if n is not None:
+            for place, name in enumerate(WEIGHTS):
+                if name in self._means:
+                    self._sums[place] += float(self._means[name]) * int(n)
+            self._sums[-1] += int(n)
+        self._means.clear()
+        self._reading = self._source_attention = self._predictions = self._branches = None
+
+    def _check_shape(self, model: PreTrainedModel, source: PreTrainedModel) -> None:
+        if not (self._objective.states or self._objective.values):
+            return
+        one, other = model.config.get_text_config(), source.config.get_text_config()
+        for name in ("hidden_size", "num_attention_heads"):
+            if getattr(one, name) != getattr(other, name):
+                raise InputError(
+                    f"The source has a {name} of {getattr(other, name)} and the student {getattr(one, name)}, so their "
+                    "states cannot be compared; use losses on predictions."
+                )

@@ -341,7 +341,7 @@ class TestPanels:
 
         lab = Lab()
         lab.look_at_recorded()
-        for panel in (lab.panels.diagnosis(), lab.panels.maps(drawn=100), lab.panels.lexicon()):
+        for panel in (lab.panels.diagnosis(), lab.panels.maps(drawn=100), lab.panels.lexicon(), lab.panels.compare()):
             made: dict[str, Any] = {}
             *lines, last = panel.to_code().splitlines()
             exec("\n".join([*lines, f"panel = {last}"]), made)

@@ -82,7 +82,6 @@ class Press(Box):
 
     def start(self) -> None:
         """Do it away from the callback."""
-        self._start.disabled = True
         self._told.value = said("Working …")
 
         def work() -> None:
@@ -90,9 +89,9 @@ class Press(Box):
             try:
                 told = f'<span role="status">{self._work()}</span>'
             finally:
-                self._told.value, self._start.disabled = told, False
+                self._told.value = told
 
-        self.soon(work)
+        self.soon(work, self._start)
 
 
 def report_box(write: Callable[[], Path]) -> Press:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
@@ -13,11 +13,8 @@ from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_runs
-from tokalign_lab.runs.results import diagnosis_of
-from tokalign_lab.vocabulary import Vocabulary
 
 from .common.job import JobPanel
-from .common.panel import Panel
 from .common.state import LabState
 from .common.vocabularies import vocabularies_of
 from .compare.panel import ComparePanel
@@ -28,8 +25,6 @@ from .maps.panel import MapPanel
 from .pair.picker import PairPicker
 from .runs.panel import RunsPanel
 from .training.panel import TrainingPanel
-
-P = TypeVar("P", bound=Panel)
 
 
 def fast() -> bool:
@@ -94,36 +89,14 @@ class LabPanels:
             When its recipe makes no vectors.
         """
         alignment, view = self.aligned()
-        if alignment.source_vectors is None or alignment.target_vectors is None:
-            raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign++'.")
-        source, target = self._vocabularies()
-        sizes: dict[str, Any] = {"drawn": drawn or 800, "fit_on": 500} if fast() else {"drawn": drawn or 3000}
-        panel = MapPanel(
-            alignment.lexicon, alignment.source_vectors, alignment.target_vectors, source, target,
-            state=self.lab_state, view=view, **sizes, **self.lab_state.looks.get("maps", {}),
-        )  # fmt: skip
-        return self._told(panel)
+        sizes = {"drawn": 800, "fit_on": 500} if fast() else {}
+        sizes |= {} if drawn is None else {"drawn": drawn}
+        look = sizes | self.lab_state.looks.get("maps", {})
+        return MapPanel.of_run(self.align_run(), self.lab_state, view, alignment, **look)
 
     def diagnosis(self) -> DiagnosisPanel:
         """Make the diagnosis of the last alignment."""
-        alignment, _ = self.aligned()
-        source, target = alignment.source_vectors, alignment.target_vectors
-        vectors = None if source is None or target is None else (source, target)
-        run = self.align_run()
-        known = diagnosis_of(run)
-        panel = DiagnosisPanel(
-            alignment.lexicon, *self._vocabularies(), vectors=vectors, state=self.lab_state, found=known
-        )  # fmt: skip
-        self._told(panel)
-        if known is not None:
-            panel.setup += "\n".join(
-                [
-                    "\nfrom tokalign_lab.runs.folder import RunFolder",
-                    "from tokalign_lab.runs.results import diagnosis_of\n",
-                    f"found = diagnosis_of(RunFolder({str(run.path)!r}))",
-                ]
-            )
-        return panel
+        return DiagnosisPanel.of_run(self.align_run(), self.lab_state, self.aligned()[0])
 
     def compare(self, other: Path | str | RunFolder | None = None) -> ComparePanel:
         """Make the comparison of the last alignment with another run."""
@@ -132,10 +105,7 @@ class LabPanels:
             listed = [*list_runs(self.work.root), *(recorded_runs() if run.recorded else [])]
             others = [one for one in listed if _is_beside(one, run)]
             other = others[0] if others else run
-        return ComparePanel(
-            run, other, *self._vocabularies(), state=self.lab_state, runs=self.work.root,
-            on_align=self.work.align_also,
-        )  # fmt: skip
+        return ComparePanel(run, other, state=self.lab_state, runs=self.work.root, on_align=self.work.align_also)
 
     def runs(self) -> RunsPanel:
         """Make the list of runs."""
@@ -155,29 +125,6 @@ class LabPanels:
     def pair(self) -> PairPicker:
         """Make the choice of a pair, whose Run button aligns it."""
         return PairPicker(state=self.lab_state, on_run=self._run, folders=[self.work.root])
-
-    def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
-        return vocabularies_of(self.aligned()[0].lexicon)
-
-    def _told(self, panel: P) -> P:
-        """Tell a panel how its `to_code` makes what it shows."""
-        folder, lexicon = self.align_run().path / "alignment", self.aligned()[0].lexicon
-        names = [lexicon.provenance[side]["name"] for side in ("source", "target")]
-        loaded = f"load_vocabulary({names[0]!r}), load_vocabulary({names[1]!r})"
-        panel.setup = "\n".join(
-            [
-                "from pathlib import Path",
-                "",
-                "from tokalign_lab import load_vocabulary",
-                "from tokalign_lab.alignment.recipes import Alignment",
-                "",
-                f"alignment = Alignment.load(Path({str(folder)!r}))",
-                "lexicon = alignment.lexicon",
-                "source_vectors, target_vectors = vectors = alignment.source_vectors, alignment.target_vectors",
-                f"source, target = {loaded if lexicon.vocabularies is None else 'lexicon.vocabularies'}",
-            ]
-        )
-        return panel
 
     def _run(self, settings: dict[str, Any]) -> None:
         """Start what the pair picker asks for."""

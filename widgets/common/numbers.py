@@ -138,6 +138,7 @@ MEANINGS = {
     "context": Meaning("bytes of context gained", "Growth of the model's longest context, in bytes of text", HIGHER),
 }  # fmt: skip
 
+DIRECTIONS = {"target_to_source": "target → source", "source_to_target": "source → target"}  # of a lexicon's scores
 Number = tuple[str, str]  # a key of MEANINGS, and the value as text
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 import traitlets as t
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.runs.folder import RunFolder
 
 from .background import later
 from .numbers import Number, cards
@@ -66,13 +67,14 @@ class Panel(Part, w.VBox):
     Attributes
     ----------
     figure : the panel's plot, where it has one; its model outlives the panel by the seconds a page may be drawing
+    align_run : the run that `of_run` was given; None for a panel that was made in another way
     """
 
     figure: w.Widget | None = None
+    align_run: RunFolder | None = None
 
     def __init__(self, name: str, hook: str, state: LabState | None) -> None:
         self.lab_state = state if state is not None else LabState()
-        self.setup = ""  # lines that make what `to_code` names; set by who opened the panel, the lab
         self._observed: list[tuple[Callable[..., None], list[str]]] = []
         self._closed = False
         self.panel = self
@@ -187,19 +189,14 @@ class Panel(Part, w.VBox):
     def to_code(self) -> str:
         """Return a cell that shows this view again.
 
-        Where the panel was opened by a `Lab`, the cell also makes what is shown; else the names in the call stand for
-        what the panel was given.
+        Where the panel is of no run, the names in the call stand for what it was given.
         """
-        name = type(self).__name__
-        return "\n".join(
-            [
-                f"from tokalign_lab.widgets import LabState, {name}",
-                *([self.setup] if self.setup else []),
-                "",
-                f"state = LabState().restore({pformat(self._changed_view(), width=110)})",
-                f"{name}({', '.join([*self._call(), 'state=state'])})",
-            ]
-        )
+        name, given = type(self).__name__, [*self._call(), "state=state"]
+        call = f"{name}({', '.join(given)})"
+        if self.align_run is not None:
+            call = f"{name}.of_run({', '.join([repr(str(self.align_run.path)), *given])})"
+        view = pformat(self._changed_view(), width=110)
+        return f"from tokalign_lab.widgets import LabState, {name}\n\nstate = LabState().restore({view})\n{call}"
 
     def copy_code(self) -> None:
         """Put the cell that shows this view again on the page's clipboard, and below the panel."""
@@ -219,7 +216,7 @@ class Panel(Part, w.VBox):
         return {key: value for key, value in self.lab_state.to_dict().items() if value != fresh[key]}
 
     def _call(self) -> list[str]:
-        """Arguments that `to_code` gives the panel, as code."""
+        """Arguments that `to_code` gives the panel or, behind the run, `of_run`; as code."""
         return []
 
     def refresh(self) -> None:

@@ -53,9 +53,20 @@ class Part:
 
         return safe
 
-    def soon(self, work: Callable[[], Any]) -> None:
-        """Do this away from the callback that asks for it."""
-        submit(self.guarded(work))
+    def soon(self, work: Callable[[], Any], button: w.Button | None = None) -> None:
+        """Do this away from the callback that asks for it; `button` cannot be pressed until it is done."""
+        if button is None:
+            submit(self.guarded(work))
+            return
+        button.disabled = True
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                button.disabled = False
+
+        submit(self.guarded(run))
 
     def newest(
         self,

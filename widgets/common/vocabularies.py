@@ -1,15 +1,31 @@
-"""Vocabularies for panels, each loaded once: a cell and panels that load in the background may ask at the same time."""
+"""What panels load: alignments, and vocabularies, each once.
+
+A cell and panels that load in the background may ask for a vocabulary at the same time.
+"""
 
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.recipes import Alignment
+from tokalign_lab.runs.control import find_run
+from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vocabulary import Vocabulary
 
 _lock = threading.Lock()
 _loaded: dict[str, Vocabulary] = {}  # of the catalogue's names only: what a path holds may change
+
+
+def opened(run: RunFolder | Path | str, alignment: Alignment | None) -> tuple[RunFolder, Alignment]:
+    """Return an align run, found by its folder or name, and its alignment, loaded where it is not given.
+
+    Raises `InputError` if there is no such run, or it has made no lexicon.
+    """
+    run = run if isinstance(run, RunFolder) else find_run(run)
+    return run, alignment or Alignment.load(run.path / "alignment")
 
 
 def vocabularies_of(lexicon: Lexicon) -> tuple[Vocabulary, Vocabulary]:

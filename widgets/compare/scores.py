@@ -18,11 +18,10 @@ from tokalign_lab.runs.results import held_out_of, last_evaluation, lexicon_path
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.background import Latest
-from ..common.numbers import MEANINGS, card
+from ..common.numbers import DIRECTIONS, MEANINGS, card
 from ..common.part import Bar, html, said, shown
 
 MEASURES = {key: MEANINGS[key].name for key in ("bleu1", "sentence_score", "bert_score", "p_at_1", "p_at_10")}
-DIRECTIONS = {"target_to_source": "target → source", "source_to_target": "source → target"}
 CHANGE_NAMES = {
     "same": "Same partner", "changed": "Another partner", "gained": "Gained a partner", "lost": "Lost its partner",
     "neither": "No partner in either",

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 import pandas as pd
 
 from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.evaluation.diagnosis import Diagnosis, diagnose
 from tokalign_lab.evaluation.finding import MOST_IDS, Finding, several
 from tokalign_lab.progress import Progress
+from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.results import diagnosis_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -26,7 +30,7 @@ from ..common.panel import Panel
 from ..common.part import Folds, bar, html, shown, token
 from ..common.recorded import mark_html
 from ..common.state import LabState, Query
-from ..common.vocabularies import vocabularies_of
+from ..common.vocabularies import opened, vocabularies_of
 
 VERDICT_WORDS = {
     "good": "No check found anything that loses quality.",
@@ -80,6 +84,21 @@ class DiagnosisPanel(Panel):
         self._watch(self._on_selection, "selection")
         self.refresh()
 
+    @classmethod
+    def of_run(
+        cls, run: RunFolder | Path | str, state: LabState | None = None, alignment: Alignment | None = None
+    ) -> DiagnosisPanel:
+        """Diagnose the lexicon of an align run; a diagnosis that is stored with the run is shown as it is.
+
+        Parameters and errors are those of `LexiconPanel.of_run`.
+        """
+        run, alignment = opened(run, alignment)
+        source, target = alignment.source_vectors, alignment.target_vectors
+        vectors = None if source is None or target is None else (source, target)
+        panel = cls(alignment.lexicon, vectors=vectors, state=state, found=diagnosis_of(run))
+        panel.align_run = run
+        return panel
+
     @property
     def findings(self) -> pd.DataFrame:
         """Every finding, the worst first: name, severity, evidence, advice and number of tokens."""
@@ -93,6 +112,8 @@ class DiagnosisPanel(Panel):
         return super().state | {"verdict": self.diagnosis.verdict if self.diagnosis is not None else None}
 
     def _call(self) -> list[str]:
+        if self.align_run is not None:
+            return []
         given: dict[str, Any] = dict(zip(("source", "target"), self._given, strict=True))
         given |= {"vectors": self._vectors, "model": self._model, "found": self._found}
         return ["lexicon", *(f"{name}={name}" for name, value in given.items() if value is not None)]

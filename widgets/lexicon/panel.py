@@ -19,7 +19,7 @@ import pandas as pd
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.recipes import Alignment
-from tokalign_lab.runs.control import find_run, runs_root
+from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
@@ -30,7 +30,7 @@ from ..common.panel import Panel
 from ..common.part import Folds, html
 from ..common.recorded import mark_html
 from ..common.state import EVERYTHING, LabState, Query, Range
-from ..common.vocabularies import vocabularies_of
+from ..common.vocabularies import opened, vocabularies_of
 from .edits import EditBox, ExportBox
 from .histogram import NAMES, Histogram
 from .rows import LexiconFilters, LexiconTable
@@ -81,16 +81,16 @@ class LexiconPanel(Panel):
         edits: Path | str | None = None,
     ) -> None:
         super().__init__("Lexicon inspector", "tl-lexicon", state)
-        self.known = Whereabouts.of(path, text, model, folder)
+        path = None if path is None else Path(path)
+        self.known = Whereabouts(Path(folder or (path.parent if path else runs_root())), path, text, model)
         if edits is None and path is not None:
-            edits = self.known.folder / f"{Path(path).stem}.edits.json"
+            edits = self.known.folder / f"{path.stem}.edits.json"
         self.edits = LexiconEdits(lexicon, edits)
         self.view = view or LexiconView(lexicon, Labels(lexicon, source, target))
         self._edited = {edit.target_id for edit in self.edits.done}  # rows that may differ from the recipe's
         if self._edited or self.view.lexicon is not lexicon:
             self.view.change(apply_edits(lexicon, self.edits.current()), self._edited)
         self._scores = scores
-        self._run: Path | None = None
         self._latest, self._laying = Latest(), Latest()
         self._slice = self.lab_state.selection
         self._explained = -1
@@ -122,8 +122,7 @@ class LexiconPanel(Panel):
         InputError
             If there is no such run, or it has made no lexicon.
         """
-        run = run if isinstance(run, RunFolder) else find_run(run)
-        alignment = alignment or Alignment.load(run.path / "alignment")
+        run, alignment = opened(run, alignment)
         settings = run.info()["settings"]
         scores = run.path / "scores.json"
         kept = run.recorded  # then edits stay in memory, exports go among the user's runs, and nothing can be scored
@@ -140,7 +139,7 @@ class LexiconPanel(Panel):
             model=None if kept else settings.get("model") or settings["source"],
             folder=runs_root() if kept else run.path,
         )
-        panel._run = run.path
+        panel.align_run = run
         return panel
 
     def _build(self, vectors: tuple[TokenVectors | None, TokenVectors | None]) -> None:
@@ -252,14 +251,9 @@ class LexiconPanel(Panel):
         """Select what the query found, so that the maps highlight it."""
         self.lab_state.select("target", self.paged.rows[:MOST_SELECTED].tolist(), by="lexicon")
 
-    def to_code(self) -> str:
-        """Return a cell that shows this view again."""
-        code = super().to_code()
-        if self._run is None:
-            return code
-        return f"{code.rpartition(chr(10))[0]}\nLexiconPanel.of_run({str(self._run)!r}, state=state)"
-
     def _call(self) -> list[str]:
+        if self.align_run is not None:
+            return []
         known = self.known
         given = {
             "path": known.path, "text": known.text, "model": known.model, "folder": known.path and known.folder,

@@ -17,7 +17,6 @@ import numpy as np
 from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.files import hash_of, write_json
-from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.queue import find_or_start
 
@@ -41,19 +40,9 @@ class Whereabouts:
     """
 
     folder: Path
-    path: Path | None = None
-    text: Mapping[str, Any] | None = None
-    model: str | None = None
-
-    @classmethod
-    def of(
-        cls, path: Path | str | None, text: Mapping[str, Any] | None, model: str | None, folder: Path | str | None
-    ) -> Whereabouts:
-        """Fill in the folder where none is given: the lexicon's own, else that of the runs."""
-        path = Path(path) if path is not None else None
-        if folder is None:
-            folder = path.parent if path is not None else runs_root()
-        return cls(Path(folder), path, text, model)
+    path: Path | None
+    text: Mapping[str, Any] | None
+    model: str | None
 
 
 class ScoreBox(RunBox):

@@ -12,11 +12,10 @@ from tokalign_lab.evaluation.finding import WITHOUT_EVIDENCE
 from tokalign_lab.evaluation.part_scores import MEASURES
 from tokalign_lab.evaluation.row_findings import NOTHING_POOR, NOTHING_WARN
 
-from ..common.numbers import MEANINGS, Number, share
+from ..common.numbers import DIRECTIONS, MEANINGS, Number, share
 from .view import LexiconView
 
 FOUR = ("shared_text", "p_at_1", "bleu1", "seen")
-ARROWS = {"target_to_source": "target → source", "source_to_target": "source → target"}
 
 
 def lexicon_numbers(view: LexiconView, scores: Mapping[str, Any] | None) -> list[Number]:
@@ -62,14 +61,14 @@ def score_table(scores: Mapping[str, Any] | None) -> str:
     lines = ""
     for key in ("bleu1", "sentence_score", "bert_score"):
         values = measured.get("lexicon", measured).get(key) or {}
-        if any(values.get(direction) is not None for direction in ARROWS):
-            lines += _score_line(key, [f"{values[d]:.3f}" if values.get(d) is not None else "–" for d in ARROWS])
+        if any(values.get(direction) is not None for direction in DIRECTIONS):
+            lines += _score_line(key, [f"{values[d]:.3f}" if values.get(d) is not None else "–" for d in DIRECTIONS])
     for key in ("p_at_1", "p_at_10"):
         if key in measured.get("held_out", {}):
             lines += _score_line(key, [share(measured["held_out"][key]), "–"])
     if not lines:
         return ""
-    heads = "".join(f'<th scope="col" class="tl-number">{arrow}</th>' for arrow in ARROWS.values())
+    heads = "".join(f'<th scope="col" class="tl-number">{arrow}</th>' for arrow in DIRECTIONS.values())
     return (
         '<table class="tl-plain"><caption>Scores on held-out text</caption><thead><tr><th scope="col">Score</th>'
         f"{heads}</tr></thead><tbody>{lines}</tbody></table>"

@@ -10,14 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
 from tokalign_lab.projection import FIT_ON, Projection, project, share_a_space
+from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -27,6 +30,7 @@ from ..common.panel import Panel
 from ..common.part import Folds, html
 from ..common.recorded import mark_html
 from ..common.state import SPACES, LabState
+from ..common.vocabularies import opened, vocabularies_of
 from ..lexicon.view import Labels, LexiconView
 from .colours import Colouring
 from .controls import LayoutJob, MapControls, MapPointer
@@ -107,11 +111,32 @@ class MapPanel(Panel):
         else:
             self.soon(self._find_job)
 
+    @classmethod
+    def of_run(
+        cls,
+        run: RunFolder | Path | str,
+        state: LabState | None = None,
+        view: LexiconView | None = None,
+        alignment: Alignment | None = None,
+        **look: Any,
+    ) -> MapPanel:
+        """See both embedding spaces of an align run; `look` has other arguments of the panel, from `drawn` on.
+
+        Raises `InputError` as `LexiconPanel.of_run` does, and when the recipe makes no vectors.
+        """
+        run, alignment = opened(run, alignment)
+        vectors, lexicon = (alignment.source_vectors, alignment.target_vectors), alignment.lexicon
+        if vectors[0] is None or vectors[1] is None:
+            raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign++'.")
+        panel = cls(lexicon, vectors[0], vectors[1], *vocabularies_of(lexicon), state=state, view=view, **look)
+        panel.align_run = run
+        return panel
+
     def _build(self, provenance: dict[str, Any], one_space: bool) -> None:
         state = self.lab_state
         source, target = project(self._vectors, self._method, self._shared, self._fit_on)
         self._map.place(source, target, self._shared)
-        windows = self._taken_windows(self._method)
+        windows = self._taken_windows()
         self._map.sample(windows, self._always())
         titles = (f"Source: {provenance['source']['name']}", f"Target: {provenance['target']['name']}")
         self._drawing = MapFigure(
@@ -167,10 +192,8 @@ class MapPanel(Panel):
     def _call(self) -> list[str]:
         named = [f"{space}={space}" for space, vocabulary in self._vocabularies.items() if vocabulary is not None]
         settings = {"drawn": self._map.at_most, "fit_on": self._fit_on, **self._own_state()}
-        return [
-            "lexicon", "source_vectors", "target_vectors", *named,
-            *(f"{name}={value!r}" for name, value in settings.items()),
-        ]  # fmt: skip
+        given = ["lexicon", "source_vectors", "target_vectors", *named] if self.align_run is None else []
+        return [*given, *(f"{name}={value!r}" for name, value in settings.items())]
 
     def lay_out(self, method: str) -> None:
         """Arrange both maps by "pca" or "umap"; what is not in the cache is worked out in a process of its own."""
@@ -202,18 +225,15 @@ class MapPanel(Panel):
     def _place(self, found: list[Projection], method: str, shared: bool) -> None:
         self._method, self._shared = method, shared
         self._map.place(found[0], found[1], shared)
-        self._drawing.look(self._taken_windows(method), shared)
+        self._drawing.look(self._taken_windows(), shared)
         self._keep_look("maps", self._own_state())
         self.clear_error()
         self.refresh()
 
-    def _taken_windows(self, method: str) -> dict[str, Window]:
+    def _taken_windows(self) -> dict[str, Window]:
         """Windows that the panel was asked to open with, once that layout is there; else all of both maps."""
-        wanted = self._wanted
-        if wanted is not None:
-            self._wanted = None
-            return wanted
-        return {space: WHOLE for space in SPACES}
+        wanted, self._wanted = self._wanted, None
+        return wanted or dict.fromkeys(SPACES, WHOLE)
 
     def refresh(self) -> None:
         """Sample and draw everything again."""

@@ -47,18 +47,12 @@ class AdviceBox(RunBox):
         chosen = self._settings()
         asked = {"model": chosen["source"], "target": chosen["target"], "text": list(chosen["text"])}
         asked |= {name: chosen[name] for name in ("max_bytes", "seed") if chosen.get(name)}
-        self.ask_button.disabled = True
+        title = f"Is {asked['target']} worth it for {asked['model']}?"
 
         def work() -> None:
-            try:
-                run = find_or_start("advise", asked, self._root)
-            finally:
-                self.ask_button.disabled = False
-            self.watch_run(
-                run, f"Is {asked['target']} worth it for {asked['model']}?", "the verdict is below", self._show
-            )
+            self.watch_run(find_or_start("advise", asked, self._root), title, "the verdict is below", self._show)
 
-        self.soon(work)
+        self.soon(work, self.ask_button)
 
     def forget(self) -> None:
         """Take the advice away: another pair is chosen."""

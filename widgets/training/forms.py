@@ -123,16 +123,7 @@ class AgainForm(Box):
         if run.recorded:
             raise InputError(NO_MODEL)
         changes, title = self.settings.changed, self.name.value
-        self.start_button.disabled = True
-
-        def work() -> None:
-            try:
-                new = start_again(run, changes, title)
-            finally:
-                self.start_button.disabled = False
-            self._started(new)
-
-        self.soon(work)
+        self.soon(lambda: self._started(start_again(run, changes, title)), self.start_button)
 
 
 class TuneForm(Box):
@@ -165,13 +156,12 @@ class TuneForm(Box):
         """Check the settings, and start away from the callback."""
         settings = self.settings.values
         AdaptSettings.from_dict(settings)
-        self.start_button.disabled = True
         self.status.value = said("Starting …", "tl-note")
 
         def work() -> None:
             try:
                 self._on_tune(settings)
             finally:
-                self.start_button.disabled, self.status.value = False, ""
+                self.status.value = ""
 
-        self.soon(work)
+        self.soon(work, self.start_button)

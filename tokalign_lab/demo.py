@@ -74,7 +74,7 @@ class DemoSize(NamedTuple):
     sequence_length: int
 
 
-FULL = DemoSize(align_bytes=6_000_000, measure_bytes=24_000, steps=100, batch_size=4, sequence_length=128)
+FULL = DemoSize(align_bytes=6_000_000, measure_bytes=24_000, steps=160, batch_size=1, sequence_length=128)
 FAST = DemoSize(align_bytes=1_000_000, measure_bytes=6_000, steps=8, batch_size=2, sequence_length=64)
 
 

@@ -49,6 +49,9 @@ RECIPES: dict[str, Recipe] = {
     "papers": Recipe(
         "TokAlign: half of the steps on rows and head at 6.4e-4, then the whole model at 5e-5; keep the last step.",
         {
+            "steps": 100,
+            "batch_size": 4,
+            "save_every": 100,
             "stage1_share": 0.5,
             "learning_rate_stage1": 6.4e-4,
             "learning_rate_stage2": 5e-5,

@@ -71,7 +71,7 @@ class AdaptSettings(MeasuredSettings):
         DEFAULT,
         "How to recover: recover, text (without the source), alm, states, or papers (their stages and rates).",
     )
-    steps: int = option(100, "Optimiser steps of both stages together.", least=1)
+    steps: int = option(400, "Optimiser steps of both stages together.", least=1)
     stage1_share: float = option(
         0.0, "Share of the steps that train only the embeddings and the head, before all train.", least=0, most=1
     )
@@ -92,7 +92,7 @@ class AdaptSettings(MeasuredSettings):
         flag="--head-floor/--no-head-floor",
     )
     warmup_ratio: float = option(0.1, "Share of each stage's steps in which the rate rises.", least=0, most=1)
-    batch_size: int = option(4, "Sequences that go through the model at once, on each process.", least=1)
+    batch_size: int = option(1, "Sequences that go through the model at once, on each process.", least=1)
     gradient_accumulation_steps: int = option(1, "Batches per step, on each process.", least=1)
     sequence_length: int = option(128, "Tokens per sequence.", least=2)
     cross_documents: bool = option(
@@ -115,7 +115,7 @@ class AdaptSettings(MeasuredSettings):
         False, "Keep only each layer's input and recompute the activations: less memory, a third more work."
     )
     evaluate_every: int = option(
-        50, "Steps between measurements of bits per byte; 0: only at the beginning and after each stage.", least=0
+        100, "Steps between measurements of bits per byte; 0: only at the beginning and after each stage.", least=0
     )
     patience: int = option(
         4,
@@ -127,7 +127,7 @@ class AdaptSettings(MeasuredSettings):
         "A prompt that is continued, greedily, at each measurement. May be repeated.",
     )
     sample_tokens: int = option(24, "Tokens of such a continuation.", least=1)
-    save_every: int = option(100, "Steps between checkpoints; there is always one at the end of a stage.", least=1)
+    save_every: int = option(200, "Steps between checkpoints; there is always one at the end of a stage.", least=1)
     report_to: str = option(
         "", "Also report to these trackers: tensorboard, wandb or trackio; several with commas between them."
     )

@@ -142,6 +142,7 @@ def write(pages: Mapping[str, Page]) -> str:
         table(goals()),
         "## The papers' claims",
         "*Met* means that our figure agrees, at our scale: models of 135 and 270 million weights and 6 MB of text. "
+        "*Not met* includes claims on which our pairs or seeds disagree with each other. "
         "[Papers and our figures](../fidelity.md) has the details.",
         table(papers()),
         "## All pages",

@@ -53,7 +53,7 @@ _STARTS = (
 
 
 class DemoSize(NamedTuple):
-    """How much the demo works with.
+    """Sizes of the demo.
 
     Attributes
     ----------

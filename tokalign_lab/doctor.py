@@ -1,4 +1,4 @@
-"""What is installed, which device will be used, and what is missing; ask for it in a bug report."""
+"""Installed packages, the device, and what is missing; attach it to a bug report."""
 
 from __future__ import annotations
 

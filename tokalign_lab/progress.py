@@ -1,4 +1,4 @@
-"""How a function reports its progress.
+"""Progress reports of a function.
 
 A function that may run for more than a second takes `progress: Progress | None`. The caller decides how to show it: a
 bar in the terminal, an event in a run folder, a widget. The engine prints nothing.

@@ -98,12 +98,12 @@ class Lab:
 
     @property
     def tune_defaults(self) -> dict[str, Any]:
-        """What a form for tuning begins with."""
+        """Initial values of the form for tuning."""
         return {"steps": 120, "sequence_length": 64, "batch_size": 2} if fast() else {"steps": 200}
 
     @property
     def alignment(self) -> Alignment | None:
-        """What was aligned last, if that has finished."""
+        """The last alignment, if it has finished."""
         return self.panels.aligned()[0] if self.work.finished("align") else None
 
     def tabs(self) -> Panel:

@@ -1,4 +1,4 @@
-"""What a lab shows that is no panel: the steps over the tabs, making the model, taking it along, the report."""
+"""Parts of a lab besides the panels: the steps above the tabs, and the tabs Model, Export and Report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORDS = {"finished": "done", "queued": "waiting", "running": "running", "paused
 
 
 def step_states(work: Chain) -> dict[str, str]:
-    """Say how each step stands: "to do", "waiting", "running", "paused", "done", "ready" or "stopped"."""
+    """Return the state of each step: "to do", "waiting", "running", "paused", "done", "ready" or "stopped"."""
     runs = {step: work.find(kind) for step, kind in _RUN_OF.items()}
     states = {step: "to do" if run is None else _WORDS.get(run.state, "stopped") for step, run in runs.items()}
     made = any(states[step] == "done" for step in ("model", "recovery")) and not work.looks_at_recorded
@@ -52,7 +52,7 @@ class FlowBar(Bar):
         self.add_class("tl-flow")
 
     def show(self, states: dict[str, str]) -> None:
-        """Show how the steps stand; see `step_states`."""
+        """Show the state of each step; see `step_states`."""
         for number, (tab, button) in enumerate(self.steps.items(), start=1):
             state = states[tab]
             if self._states.get(tab) != state:
@@ -119,7 +119,7 @@ def model_box(work: Chain) -> Press:
 
 
 def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
-    """Say where the newest model is, and how to use it."""
+    """Return where the newest model is and how to use it, as HTML."""
     runs = [run for run in (tuned, rearranged) if run is not None]
     if any(run.recorded for run in runs):
         return f'<div class="tl-empty" role="status">{escape(NO_MODEL)}</div>'

@@ -1,4 +1,4 @@
-"""What each panel of a lab is made of: the runs that the lab looks at, loaded once, and its view."""
+"""Make the panels of a lab from its runs, which are loaded once, and its view."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .training.panel import TrainingPanel
 
 
 def fast() -> bool:
-    """Whether sizes shall be as small as a check can bear ($TOKALIGN_FAST)."""
+    """Whether to use the small sizes of a check ($TOKALIGN_FAST)."""
     return os.environ.get("TOKALIGN_FAST", "") not in ("", "0")
 
 

@@ -48,7 +48,7 @@ def stage_folder(root: Path, stage: int) -> Path:
 
 
 def latest_checkpoint(root: Path, stages: Sequence[Stage]) -> Checkpoint | None:
-    """Find the last whole checkpoint under `root`, or None; what is not whole is removed, with a line in the log."""
+    """Return the last complete checkpoint under `root`, or None; remove incomplete ones, with a line in the log."""
     found: list[Checkpoint] = []
     for stage in stages:
         for path in stage_folder(root, stage.number).glob("checkpoint-*"):
@@ -95,7 +95,7 @@ def remove_all(root: Path) -> None:
 
 
 def _is_ours(root: Path) -> bool:
-    """Whether a tuning run made `root`, and nobody added to it. Earlier versions marked only whole checkpoints."""
+    """Whether a tuning run made `root` and no other file was added. Earlier versions marked only whole checkpoints."""
     if holds_only(root, _MARK, _NAMES):
         return True
     whole = any(root.glob(f"stage*/checkpoint-*/{CHECKSUMS}"))

@@ -87,7 +87,7 @@ class PackedBlocks:
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens the documents have, bos and eos counted."""
+        """Count the tokens of the documents, bos and eos included."""
         return int(self._starts[-1])
 
 
@@ -112,7 +112,7 @@ class Mix:
         self._turns = np.zeros(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        """How many blocks the streams have, together."""
+        """Count the blocks of all streams together."""
         return sum(len(stream) for stream in self.streams)
 
     def block(self, number: int) -> tuple[Ints, Ints]:

@@ -1,4 +1,4 @@
-"""What a tuning run tells while it works.
+"""Events of a tuning run.
 
 `step` events carry step, stage, loss, learning_rate, grad_norm, tokens, tokens_per_second, bytes_per_second (UTF-8
 bytes of the text read), memory_bytes (the most the GPU held, or what the process holds) and seconds_left, and where

@@ -1,4 +1,4 @@
-"""How much memory tuning will take, estimated from the model's configuration before its weights are read.
+"""Memory of tuning, estimated from the model's configuration before its weights are read.
 
 Every term is a count of numbers times their size. Activations are those that a layer of a decoder keeps for its
 backward pass: about 16 vectors of the hidden size (inputs and results of norms, queries, keys, values, residuals) and
@@ -33,7 +33,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What of a causal language model decides its memory.
+    """The sizes of a causal language model that decide its memory.
 
     Attributes
     ----------
@@ -219,7 +219,7 @@ def check_memory(
 
 
 def _what_fits(settings: AdaptSettings, need: Any, bound: float) -> str:
-    """Say which settings take the same steps within the bound; where none do, what would help."""
+    """Name the settings that take the same steps within the bound or, where there are none, what would help."""
     for changed in _smaller(settings):
         found = need(changed)
         if found.bytes <= bound:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def can_use_rows(model: PreTrainedModel, weight_decay: float) -> bool:
-    """Tell whether training some rows equals training all: the input embedding is not the head's, nothing decays."""
+    """Return whether training some rows equals training all: untied input embedding, no weight decay."""
     head = model.get_output_embeddings()
     return weight_decay == 0 and head is not None and head.weight is not model.get_input_embeddings().weight
 

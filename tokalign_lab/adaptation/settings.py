@@ -1,4 +1,4 @@
-"""What a person can set about tuning, checked once, at the edge.
+"""Settings of tuning, checked once, when they are made.
 
 Defaults are those of the recipe `recover` (docs/decisions/0016-recovery-defaults.md). The recipe `papers` sets the
 papers': two stages of equal length, learning rates 6.4e-4 and 5e-5 (TokAlign's released code), warm-up 3 %, gradients
@@ -35,7 +35,7 @@ SOURCE_LOSSES = (
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """How much of the loss is the teacher's, and how it is compared.
+    """Share of the teacher in the loss, and how it is compared.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ class AdaptSettings(MeasuredSettings):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make settings from plain JSON values; what is not given is what the recipe sets, or the default.
+        """Make settings from plain JSON values; missing ones have the recipe's value, else the default.
 
         Raises
         ------
@@ -203,7 +203,7 @@ class AdaptSettings(MeasuredSettings):
 
     @property
     def asks_source(self) -> bool:
-        """Whether losses from the source were asked for; the default recipe does without where it must."""
+        """Whether losses from the source were requested; the default recipe drops them where it has to."""
         return bool(self.losses or (self.recipe != DEFAULT and RECIPES[self.recipe].losses))
 
     @property

@@ -85,7 +85,7 @@ class TeacherCache:
         }
 
     def predictions(self, blocks: Sequence[int], device: torch.device | str = "cpu") -> KeptPredictions:
-        """Return what is kept of some blocks: len(blocks) * (length - 1) positions, block by block.
+        """Return the stored predictions of some blocks: len(blocks) * (length - 1) positions, block by block.
 
         Raises
         ------
@@ -222,7 +222,7 @@ def _write(
 
 
 def _opened(path: Path, size: int) -> IO[bytes]:
-    """Open a file to go on after `size` bytes; what stands behind them was not finished."""
+    """Open a file to continue after `size` bytes; later bytes are unfinished and dropped."""
     path.touch()
     file = path.open("r+b")
     file.truncate(size)

@@ -173,7 +173,7 @@ def _line(document: Document, split: str, provenance: dict[str, Any] | None) -> 
 
 
 def _go_on(unfinished: Path, work: dict[str, Any], batch: int) -> int:
-    """Return how many lines of the same work are written, in whole batches; drop what stands behind them."""
+    """Return the number of lines of the same work in the file, in whole batches; drop later ones."""
     note = _note(unfinished)
     lines: list[str] = []
     if note.is_file() and unfinished.is_file() and json.loads(note.read_text(encoding="utf-8")) == work:

@@ -38,7 +38,7 @@ _DRAW = 0xD15717  # keeps this draw apart from those of the data's order
 
 
 def is_distilled(position: int, share: float, seed: int) -> bool:
-    """Tell whether the sequence at a position of the order is one of the `share` that a teacher is asked about."""
+    """Return whether the sequence at a position of the order belongs to the `share` that is distilled."""
     return float(np.random.default_rng([seed, _DRAW, position]).random()) < share
 
 
@@ -62,7 +62,7 @@ class Teaching:
         self._source = source
 
     def asks(self, position: int) -> bool:
-        """Tell whether the sequence at a position of the order is distilled."""
+        """Return whether the sequence at a position of the order is distilled."""
         return is_distilled(position, self._share, self._seed)
 
     def predictions(self, inputs: dict[str, Any], taught: torch.Tensor) -> Predictions | None:

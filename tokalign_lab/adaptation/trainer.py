@@ -70,7 +70,7 @@ def without_cache(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) ->
 
 
 def computes_in_bf16(settings: AdaptSettings, device: torch.device) -> bool:
-    """Tell whether the models are computed in bfloat16: as the settings say, or else where the GPU can."""
+    """Return whether the models compute in bfloat16: by the settings, else where the GPU has it."""
     if settings.bf16 is not None:
         return settings.bf16
     return device.type == "cuda" and torch.cuda.is_bf16_supported()

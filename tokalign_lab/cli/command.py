@@ -1,4 +1,4 @@
-"""What all commands share: groups, common options, `--config`, errors, and how a result is printed."""
+"""Parts that all commands share: groups, common options, `--config`, errors, and how a result is printed."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def diagnose(
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="With --moved: its held-out part is read.")] = None,
 ) -> Any:
-    """Check a lexicon and say what is wrong with it, and why."""
+    """Check a lexicon; list its problems, with evidence and what to do."""
     from tokalign_lab.documents import read_parts
     from tokalign_lab.evaluation.diagnosis import diagnose as run
     from tokalign_lab.model.load import load_model

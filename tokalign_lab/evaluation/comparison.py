@@ -75,7 +75,7 @@ class PairedScore:
 
     @property
     def verdict(self) -> str:
-        """Which is higher, in words."""
+        """The higher of the two, in words."""
         if self.difference.low > 0:
             return "B is higher"
         return "A is higher" if self.difference.high < 0 else "no difference that this text can tell"

@@ -1,4 +1,4 @@
-"""How well a lexicon carries a text from one tokenization to the other.
+"""Scores of a lexicon: how well it maps a text from one tokenization to the other.
 
 Take held-out text in both tokenizations. Map its target ids to source ids by the lexicon (each to its best source) and
 compare with the source's own ids of the same text; and the other way round with the reverse lexicon.

@@ -50,7 +50,7 @@ _MOST_SPREAD = 0.25  # of h . v about 1; beyond it a shift would be noise
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was done.
+    """Result of a calibration.
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ from tokalign_lab.progress import Progress
 
 @dataclass(frozen=True)
 class Check(Findings):
-    """What was found.
+    """Result of one check.
 
     Attributes
     ----------

@@ -20,7 +20,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """What llama.cpp makes of a GGUF file.
+    """Output of llama.cpp for a GGUF file.
 
     Attributes
     ----------

@@ -26,7 +26,7 @@ _OF_THE_TEXT = ("text", "max_bytes", "seed")
 
 
 class View(Protocol):
-    """Which pair and which runs are looked at, such as the lab's state."""
+    """The pair and the runs that are shown, such as the lab's state."""
 
     @property
     def source(self) -> str:
@@ -67,7 +67,7 @@ class Chain:
 
     @property
     def looks_at_recorded(self) -> bool:
-        """Whether a recorded run is looked at."""
+        """Whether a recorded run is shown."""
         run = self.find("align")
         return run is not None and run.recorded
 

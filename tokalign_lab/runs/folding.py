@@ -76,7 +76,7 @@ class Stage:
 
 @dataclass
 class RunView:
-    """What a tuning run has done so far.
+    """A tuning run as its events so far describe it.
 
     Attributes
     ----------

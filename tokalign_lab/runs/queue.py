@@ -126,7 +126,7 @@ def _waits(run: RunFolder) -> bool:
 
 
 def _why_never(before: RunFolder) -> str:
-    """Say why a run that needs this one can never start; "" where it can."""
+    """Return why a run that needs this one can never start; "" where it can."""
     try:
         info = before.reconcile()
     except InputError:

@@ -1,4 +1,4 @@
-"""What runs have found, read from their folders: the lexicon behind a run, its scores, its last measurement.
+"""Results of runs, read from their folders: the lexicon of a run, its scores, its last measurement.
 
 An align run makes a lexicon, a rearrange run names it, and an adapt run names the model that was rearranged by it. Two
 runs are compared by the lexicons at the start of these chains.
@@ -140,7 +140,7 @@ def lexicon_of(given: RunFolder | Path | str) -> Lexicon:
 
 
 def resolve(given: RunFolder | Path | str) -> RunFolder | Path:
-    """Return the run or the lexicon's file that a path or a name stands for. Raises `InputError` if it is neither."""
+    """Return the run or the lexicon file of a path or a name. Raises `InputError` if it is neither."""
     if isinstance(given, RunFolder):
         return given
     path = Path(given)

@@ -1,4 +1,4 @@
-"""What `run.json` must hold, and how a run is shown if it does not."""
+"""The schema of `run.json`, and how a run is shown that breaks it."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def trash_bytes(root: Path | str | None = None) -> int:
 
 
 def empty_trash(root: Path | str | None = None) -> int:
-    """Remove what is in the trash for good; returns the bytes that were freed."""
+    """Delete everything in the trash; returns the bytes that were freed."""
     freed = trash_bytes(root)
     shutil.rmtree(runs_root(root) / TRASH, ignore_errors=True)
     return freed

@@ -39,7 +39,7 @@ class Cancelled(BaseException):
 
 
 class RunContext:
-    """What the function of a kind gets: the folder for its files, and whether to `resume` from what is there."""
+    """The context of a run kind's function: the folder for its files, and whether to `resume`."""
 
     def __init__(self, folder: RunFolder, resume: bool) -> None:
         self.folder = folder

@@ -140,7 +140,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make settings from plain JSON values; what is not given keeps its default.
+        """Make settings from plain JSON values; missing ones keep their default.
 
         Raises `InputError` for an unknown or a missing name, a value of the wrong type, or one out of range.
         """

@@ -1,4 +1,4 @@
-"""How often tokens meet: distance-weighted co-occurrence counts of one tokenised text.
+"""Distance-weighted co-occurrence counts of one tokenised text.
 
 A pair of tokens d places apart, with d up to the window, adds 1/d (Pennington et al. 2014, section 4.2). Windows end
 where a document ends. `stream.py` removes rare tokens before distances are counted.

@@ -46,7 +46,7 @@ _PAIR_BYTES = 24  # of a block of rows: column and sum, and the sum as it become
 
 @dataclass(frozen=True)
 class TextCounts:
-    """How often the tokens of a text meet each other.
+    """Co-occurrence counts of a text.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def text_counts(
     cached: bool = True,
     device: str | None = None,
 ) -> TextCounts:
-    """Count which tokens of a text meet, or load the counts from the cache.
+    """Count co-occurrences of tokens in a text, or load the counts from the cache.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What every panel is made of."""
+"""Parts that all panels use."""
 
 from tokalign_lab.errors import require_extra
 

@@ -88,7 +88,7 @@ class Watcher:
         self._thread: threading.Thread | None = None
 
     def watch(self, name: str, look: Callable[[], bool]) -> None:
-        """Call `look` at every tick while it returns True; a former watcher of this name is stopped."""
+        """Call `look` at every tick while it returns True; an earlier watcher of this name is stopped."""
         with self._lock:
             self._watching[name] = look
             if self._thread is None or not self._thread.is_alive():
@@ -96,13 +96,13 @@ class Watcher:
                 self._thread.start()
 
     def stop(self, name: str, look: Callable[[], bool]) -> None:
-        """Stop this watcher; one that took its name over goes on."""
+        """Stop this watcher; a later one of the same name continues."""
         with self._lock:
             if self._watching.get(name) == look:
                 del self._watching[name]
 
     def names(self) -> list[str]:
-        """Say what is watched now."""
+        """Return the names of the current watchers."""
         with self._lock:
             return sorted(self._watching)
 

@@ -45,18 +45,18 @@ class JobPanel(Panel):
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, the run, and how it stands."""
+        """The shared view, the run and its state."""
         return super().state | {"run": str(self.run.path), "run_state": self.run.state, "share": self._bar.value}
 
     def refresh(self) -> None:
-        """Show how the run stands, and follow it to its end."""
+        """Show the state of the run, and follow it to its end."""
         self.follow(f"job:{self.run.path.resolve()}", self._look)
 
     def _call(self) -> list[str]:
         return [repr(str(self.run.path)), repr(self._title), *([repr(self._result)] if self._result else [])]
 
     def _look(self) -> bool:
-        """Show how the run stands; returns whether it goes on."""
+        """Show the state of the run; returns whether it continues."""
         self._progress.look()
         ended, info, view = self._progress.ended, self._progress.info, self._progress.view
         state = info["state"]
@@ -87,7 +87,7 @@ class RunBox(Box):
     def watch_run(
         self, run: RunFolder, title: str, result: str, then: Callable[[RunFolder], None] | None = None
     ) -> None:
-        """Show how a run stands, and call `then` once it has finished."""
+        """Show the state of a run, and call `then` once it has finished."""
         former, self.job.children = self.job.children, (JobPanel(run, title, result, self._state),)
         for panel in former:
             panel.close()
@@ -146,7 +146,7 @@ class RunControls(Bar):
         self.soon(work)
 
     def show(self, kind: str, state: str, asked: str) -> None:
-        """Let be pressed what makes sense for a run of this kind that stands so; see `RunFolder.asked`."""
+        """Enable the buttons that apply to a run of this kind in this state; see `RunFolder.asked`."""
         running = state == "running"
         # Only tuning keeps checkpoints: another run that is stopped begins again, and "pause" would promise too much.
         self.pause_button.disabled = not running or bool(asked) or kind != "adapt"

@@ -1,4 +1,4 @@
-"""What each number on the screen is, which direction is good, and what is typical: one entry a number.
+"""Meaning, good direction and typical value of each number on the screen: one entry per number.
 
 Typical values are those of `docs/results/` and of the recorded runs; they tell an odd value from a usual one.
 """

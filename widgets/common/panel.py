@@ -1,4 +1,4 @@
-"""What every panel has: a frame in the page's theme, a place for its errors, the code that shows it, an orderly end."""
+"""The base of all panels: a frame in the page's theme, error messages, "Copy as code", closing."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class Panel(Part, w.VBox):
             self.lab_state.looks = {**self.lab_state.looks, name: values}
 
     def show_error(self, error: Exception) -> None:
-        """Say in the panel what went wrong."""
+        """Show an error in the panel."""
         if isinstance(error, InputError):
             message = escape(str(error))
         else:
@@ -211,7 +211,7 @@ class Panel(Part, w.VBox):
         shown(self._code, True)
 
     def _changed_view(self) -> dict[str, Any]:
-        """Return what of the shared state this panel shows and `to_code` writes down: what is not as at first."""
+        """Return the shared state that `to_code` has to set: all values that differ from the defaults."""
         fresh = LabState().to_dict()
         return {key: value for key, value in self.lab_state.to_dict().items() if value != fresh[key]}
 

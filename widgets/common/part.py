@@ -1,4 +1,4 @@
-"""What a panel and every part of it can do: make controls, work away from a callback, follow runs, show errors.
+"""The base of panels and their parts: controls, work outside of callbacks, following runs, errors.
 
 Exceptions in widget callbacks and in threads vanish. A part's own methods wrap every callback: an `InputError`'s
 sentence is shown in the panel that holds the part, a fault of ours with its traceback. Which panel that is the part

@@ -1,4 +1,4 @@
-"""What the lab is looking at: one object that all panels read, change through methods, and repaint from.
+"""The shared view of a lab: one object that all panels read, change through methods, and repaint from.
 
 Panels never call each other. A click in one becomes a change of `LabState`, and every panel that watches that trait
 repaints. Run folders hold the truth about work; this holds only the view: pair, selection, pins, search, colouring.

@@ -72,7 +72,7 @@ class RowTable(anywidget.AnyWidget):
             self.on_heading(str(content["heading"]))
 
     def press(self, key: int) -> None:
-        """Do as if a person had pressed this row."""
+        """Simulate a click on this row."""
         self.chosen = key
         if self.on_row is not None:
             self.on_row(key)

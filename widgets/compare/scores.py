@@ -1,4 +1,4 @@
-"""What is compared, its scores as HTML, and the button that measures which of two lexicons scores higher."""
+"""A comparison: its scores as HTML, and the button that measures which of two lexicons scores higher."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _from_provenance(lexicon: Lexicon) -> dict[str, Any]:
 
 
 def summary_html(found: LexiconComparison) -> str:
-    """How many tokens changed in which way, and how much of the text they are."""
+    """Return the number of tokens per kind of change, and their share of the text."""
     total = sum(found.counts.values()) or 1
     boxes = []
     for change, n in found.counts.items():

@@ -78,7 +78,7 @@ class EditBox(Box):
         self.refresh()
 
     def refresh(self) -> None:
-        """Say what has been edited, and switch off what cannot be done now."""
+        """Show what has been edited, and disable actions that are not possible now."""
         none = self._target_id < 0
         current = self._edits.current()
         self.reject.disabled = self.note.disabled = self.pin.disabled = self.search.disabled = none

@@ -1,4 +1,4 @@
-"""How score, margin or frequency is spread over the rows found; each bar is a filter.
+"""Histogram of score, margin or frequency over the rows found; each bar is a filter.
 
 Bars are buttons in the page, so that the keyboard and a screen reader have them too. A second plotly figure would cost
 five megabytes and a second of the browser's time; twenty bars need neither.
@@ -51,7 +51,7 @@ class Histogram(anywidget.AnyWidget):
             self.press(int(content["pressed"]))
 
     def press(self, index: int) -> None:
-        """Do as if this bar had been pressed."""
+        """Simulate a click on this bar."""
         if self.on_bar is not None and 0 <= index < len(self._ranges):
             self.on_bar(EVERYTHING if self.bars[index]["on"] else self._ranges[index])
 

@@ -201,7 +201,7 @@ class LexiconPanel(Panel):
 
     @property
     def query(self) -> Query:
-        """What is asked for now."""
+        """The current query."""
         return self.lab_state.query
 
     @property

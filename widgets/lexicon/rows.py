@@ -1,4 +1,4 @@
-"""Which rows of the lexicon are shown: controls over the shared query, and one page of what it finds."""
+"""The rows of the lexicon that are shown: controls of the shared query, and one page of its result."""
 
 from __future__ import annotations
 

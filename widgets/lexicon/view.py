@@ -34,7 +34,7 @@ _NEVER_WORST = ("identical", "role", "hole", "edited")
 
 
 class Labels:
-    """What people read for a token id, on either side of a lexicon.
+    """Readable labels of token ids, on either side of a lexicon.
 
     With a vocabulary a label is the token's bytes made visible; without one it is the tokenizer's own string.
     """
@@ -126,7 +126,7 @@ class LexiconView:
 
     @cached_property
     def length(self) -> np.ndarray:
-        """Bytes of each target token, int64; -1 for what stands for no text."""
+        """Bytes of each target token, int64; -1 for tokens that are not text."""
         vocabulary = self.labels.vocabularies["target"]
         if vocabulary is None:
             return np.array([len(token.encode()) for token in self.lexicon.table["target_token"].tolist()])
@@ -150,7 +150,7 @@ class LexiconView:
         return rows[(rows >= 0) & (rows < len(self.source_of))]
 
     def order(self, sort: str) -> np.ndarray:
-        """Row numbers in this order, int64 (target size,); worked out once."""
+        """Row numbers in this order, int64 (target size,); computed once."""
         if sort not in self._orders:
             ids = np.arange(len(self.score))
             filled = np.nan_to_num(self.score, nan=-1.0)

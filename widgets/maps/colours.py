@@ -1,4 +1,4 @@
-"""What the colours of the maps mean: a code for each point, a scale for the codes, and the same in words.
+"""Colours of the maps: a code for each point, a scale for the codes, and a legend in words.
 
 Every colouring becomes small whole numbers with a scale of colours: 20,000 points cost 80 kB where 20,000 names of
 colours cost 200 kB, and a point without a value has a colour of its own in both themes. Categories use Okabe and Ito's
@@ -113,7 +113,7 @@ class Colouring:
         return np.where(targets >= 0, column[targets], np.nan).astype(np.float64)
 
     def unmeasured(self, by: str, drawn: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Target tokens whose value has to be worked out first, in parts that take about a second."""
+        """Target tokens whose value has to be computed first, in parts that take about a second."""
         if by != "neighbours":
             return []
         asked = np.union1d(drawn["target"], self.best_target[drawn["source"]])
@@ -221,7 +221,7 @@ def _ticks(low: float, high: float, logarithmic: bool) -> list[tuple[float, str]
 
 
 def _source_counts(view: LexiconView, vectors: TokenVectors, size: int) -> np.ndarray:
-    """How often the text uses each source token, float (size,); nan where neither lexicon nor vectors tell."""
+    """Occurrences of each source token in the text, float (size,); nan where neither lexicon nor vectors have them."""
     counts = np.full(size, np.nan)
     chosen = view.source_of >= 0
     counts[view.source_of[chosen]] = view.lexicon.table["source_count"].to_numpy()[chosen]

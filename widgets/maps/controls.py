@@ -96,13 +96,13 @@ class MapControls(Bar):
             self.search.value = self._state.query.text
 
     def arranged(self, method: str, shared: bool, busy: bool) -> None:
-        """Switch off the button of what is shown already, and all while a layout is being fetched."""
+        """Disable the button of the current layout, and all of them while a layout is being fetched."""
         for name, control in self.methods.items():
             control.disabled = busy or (name == method and shared == self.layouts.value)
 
 
 class MapPointer:
-    """Tells of tokens what plotly tells of points.
+    """Translate plotly's events about points into events about tokens.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class LayoutJob(Bar):
         shown(self, False)
 
     def cached(self, method: str, shared: bool) -> bool:
-        """Whether the layout is there already; `InputError` where it can never be."""
+        """Whether the layout is in the cache; `InputError` where it cannot be computed."""
         return is_known(self._vectors, method, shared, self._fit_on)
 
     def _path(self, method: str, shared: bool) -> Path:
@@ -220,13 +220,13 @@ class LayoutJob(Bar):
         return {"vectors": files, "method": method, "shared": shared, "fit_on": self._fit_on, "seed": 0}
 
     def _watch(self, run: RunFolder, method: str, shared: bool) -> None:
-        """Tell how a run stands until it has ended."""
+        """Show the state of a run until it has ended."""
         self.stop()
         self._run, progress = run, RunFeed(run)
         self.follow(_name(run), lambda: self._told(progress, method, shared))
 
     def _told(self, progress: RunFeed, method: str, shared: bool) -> bool:
-        """Show how the run stands; returns whether it goes on."""
+        """Show the state of the run; returns whether it continues."""
         try:
             progress.look()
         except InputError:
@@ -277,7 +277,7 @@ def _run_of(method: str, path: Path) -> RunFolder:
 
 
 def job_words(told: list[Event], now: float) -> str:
-    """Say what the job does and about how long it will take, from its progress events."""
+    """Return what the job does and about how long it will take, from its progress events."""
     if not told:
         return "starting"
     share, gone = float(told[-1]["share"]), now - told[0]["time"]

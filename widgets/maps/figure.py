@@ -72,7 +72,7 @@ def axis_ranges(windows: dict[str, Window]) -> dict[str, tuple[float, float]]:
 
 
 def cloud_marker(shades: Shades, space: str) -> dict[str, Any]:
-    """How the points of one map are drawn; the colour bar is next to the target's."""
+    """Style of the points of one map; the colour bar is next to the target's."""
     bar = {"thickness": 10, "outlinewidth": 0, **(shades.bar or {})}
     return {
         "size": 5, "color": shades.codes[space].tolist(), "opacity": 0.75, "line": {"width": 0},

@@ -133,7 +133,7 @@ class NeighbourTables(Box):
 
 
 def _yes(is_neighbour: bool, others: list[int]) -> str:
-    """Tell in a word; nothing can be said where the other side's token has no neighbours."""
+    """Return "yes", "no", or "–" where the other side's token has no neighbours."""
     return "–" if not len(others) else "yes" if is_neighbour else "no"
 
 
@@ -199,7 +199,7 @@ class MapNotes:
         self.classes.value = class_table(shades, drawn, WORDS[colour_by])
 
     def say(self, method: str, doing: str = "") -> None:
-        """Write what is being done, else what the maps show."""
+        """Show the current work, else what the maps show."""
         told = []
         for space in SPACES:
             inside, all_of = self._points.inside[space], len(self._points.vectors[space])
@@ -210,7 +210,7 @@ class MapNotes:
         self.status.value = said(doing or words, "tl-note")
 
     def selected(self, ids: Ids, lit: Ids, pairs: int, joined: int) -> None:
-        """Write what is selected, and how much of it can be seen; `joined` of `pairs` pairs have a line."""
+        """Show the selection and how much of it is drawn; `joined` of `pairs` pairs have a line."""
         counted = [f"{len(ids[s]):,} {s} token{'s' * (len(ids[s]) != 1)}" for s in SPACES]
         seen, chosen = (sum(map(len, some.values())) for some in (lit, ids))
         dark = f", of which {seen:,} have a vector and are highlighted" if seen < chosen else ""

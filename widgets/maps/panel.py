@@ -175,13 +175,13 @@ class MapPanel(Panel):
 
     @property
     def selection(self) -> pd.DataFrame:
-        """Lexicon rows of what is selected on either map."""
+        """Lexicon rows of the tokens selected on either map."""
         rows = with_partners(self.view, self.lab_state.selection)["target"]
         return self.view.lexicon.table.iloc[rows[rows < len(self.view.score)]]
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, and how the maps are laid out, what part of them is in view, and what is marked."""
+        """The shared view, the layout of the maps, the visible window, and the marked tokens."""
         return super().state | self._own_state()
 
     def _own_state(self) -> dict[str, Any]:
@@ -196,7 +196,7 @@ class MapPanel(Panel):
         return [*given, *(f"{name}={value!r}" for name, value in settings.items())]
 
     def lay_out(self, method: str) -> None:
-        """Arrange both maps by "pca" or "umap"; what is not in the cache is worked out in a process of its own."""
+        """Arrange both maps by "pca" or "umap"; one that is not in the cache is computed in a process of its own."""
         shared = self._controls.layouts.value
         self._say(f"Arranging by {method.upper()} …")
 
@@ -240,7 +240,7 @@ class MapPanel(Panel):
         self._redraw(0.0)
 
     def _redraw(self, wait_s: float) -> None:
-        """Draw what is in view again, away from the callback; what was asked for before is dropped."""
+        """Draw the visible window again, outside of the callback; earlier requests are dropped."""
 
         def work(is_current: Callable[[], bool]) -> None:
             time.sleep(wait_s)
@@ -287,7 +287,7 @@ class MapPanel(Panel):
             self.refresh()
 
     def _to_mark(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return what is marked now; an expression that cannot be read is shown as an error and finds nothing."""
+        """Return the marked tokens; an invalid expression is shown as an error and marks nothing."""
         self.clear_error()
         try:
             return marked_tokens(self.view, self.lab_state, self._worst)
@@ -328,7 +328,7 @@ class MapPanel(Panel):
             self._redraw(SETTLED_S)
 
     def _show_selection(self) -> None:
-        """Light what is selected and fill the tables; up to 20,000 tokens, so not in the callback."""
+        """Highlight the selection and fill the tables; up to 20,000 tokens, so not in the callback."""
 
         def work(is_current: Callable[[], bool]) -> None:
             chosen = self.lab_state.selection

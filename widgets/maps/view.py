@@ -1,4 +1,4 @@
-"""Which tokens the two maps draw, and where. No widgets here.
+"""The tokens that both maps draw, and their positions. No widgets here.
 
 A browser draws 20,000 points a map and no more with good grace, so a map shows a sample: first what must be seen (the
 pinned, the found, the worst), then half the most frequent tokens and half drawn at random (seeded), and on the source

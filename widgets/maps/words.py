@@ -1,4 +1,4 @@
-"""What the maps say of a token: at the pointer in short, below the maps in full. No widgets here.
+"""Texts of the maps about a token: short at the pointer, complete below the maps. No widgets here.
 
 Hover texts travel with the points, and 20,000 long ones are more than a message should hold. So a text is built in
 lines, the most telling first, and as many lines are sent as fit; the card below the maps, written in the kernel for the

@@ -1,4 +1,4 @@
-"""What two tokenizers are, before any work: sizes, roles, scripts, what each language costs, and a text cut by both.
+"""Facts about two tokenizers, before any work: sizes, roles, scripts, bytes per token by language, a text cut by both.
 
 A typed text is cut wherever *both* tokenizers cut (at the same byte), and each piece is a column: source tokens above,
 target tokens below. Where they agree on a token the column is plain, else it is outlined. A screen reader hears a list.
@@ -118,7 +118,7 @@ def languages_html(
 
 
 def offers_html(wanted: Sequence[Choice]) -> str:
-    """Say what fetching these means: size, origin and licence."""
+    """Return size, origin and licence of what would be fetched, as HTML."""
     lines = "".join(
         f"<li><b>{escape(choice.name)}</b>"
         + (
@@ -133,7 +133,7 @@ def offers_html(wanted: Sequence[Choice]) -> str:
 
 
 def where_words(choice: Choice) -> str:
-    """Say where a choice comes from, and whether it is here."""
+    """Return where a choice comes from, and whether it is on this machine."""
     where = {
         "packaged": "packaged (PyPI)",
         "hub cache": "the hub",
@@ -144,7 +144,7 @@ def where_words(choice: Choice) -> str:
 
 
 def _length_words(ratio: float) -> str:
-    """Say how the number of tokens changes: bytes per token before over bytes per token after."""
+    """Return how the number of tokens changes, in words: bytes per token before over bytes per token after."""
     change = ratio - 1
     if abs(change) < SAME_LENGTH:
         return "as long"

@@ -1,4 +1,4 @@
-"""What an alignment is asked to do, what it will cost, and the button that starts it.
+"""The settings of an alignment, its estimated cost, and the button that starts it.
 
 The form never starts anything itself: it calls `on_run(settings)`, given by who opened the panel. Where something is
 missing the button is off, and a sentence next to it names it.
@@ -98,7 +98,7 @@ class RunForm(Box):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a run would be started with; `donor` and `model` only where the recipe reads them."""
+        """Settings of the next run; `donor` and `model` only where the recipe reads them."""
         source, target, _ = self._pair()
         method = RECIPES[self._recipe.value]
         return {
@@ -126,7 +126,7 @@ class RunForm(Box):
             self.soon(lambda: on_run(settings))
 
     def refresh(self) -> None:
-        """Say what the recipe does, what the run costs, or what keeps it from starting."""
+        """Show what the recipe does, what the run costs, or what keeps it from starting."""
         self._about.value = about_html(self._recipe.value)
         settings, sizes, on_run = self.settings, self._pair()[2], self._on_run
 
@@ -145,7 +145,7 @@ class RunForm(Box):
 
 
 def about_html(recipe: str) -> str:
-    """Say what a recipe does, and one click away what all others do."""
+    """Describe a recipe and, one click away, all others."""
     others = "".join(f"<dt>{escape(name)}</dt><dd>{escape(each.description)}</dd>" for name, each in RECIPES.items())
     return (
         f'<div class="tl-note"><b>{escape(recipe)}</b>: {escape(RECIPES[recipe].description)}.'

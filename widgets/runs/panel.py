@@ -1,4 +1,4 @@
-"""The list of runs: what there is, how it stands, and the curves of those that are ticked.
+"""The list of runs, with their states, and the curves of those that are ticked.
 
 The list is read from the folder of the runs and nothing else, so it shows what any notebook, shell or former kernel has
 started. A page of rows is in the browser; figures and log are read for that page only.
@@ -56,7 +56,7 @@ class TrashBar(Bar):
         self._after(restore_run(root=self._root))
 
     def empty(self) -> None:
-        """Remove what is in the trash for good, when pressed twice."""
+        """Delete everything in the trash, when pressed twice."""
         if not self._sure:
             self._sure = True
             self.empty_button.description, self.empty_button.button_style = "Press again: gone for good", "danger"
@@ -69,7 +69,7 @@ class TrashBar(Bar):
         self.soon(work)
 
     def show(self) -> None:
-        """Say what is in the trash."""
+        """Show the content of the trash."""
         gone = deleted_runs(self._root)
         self._sure = False
         self.undo_button.disabled = self.empty_button.disabled = not gone
@@ -95,7 +95,7 @@ COLUMNS = (
 
 
 class RunsPanel(Panel):
-    """See all runs of a folder, and do with them what can be done.
+    """List all runs of a folder: pause, cancel, resume, rename, delete and compare them.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ class RunsPanel(Panel):
         self.soon(self._show_curves)
 
     def rename(self) -> None:
-        """Call the chosen run what is written in the field next to the button."""
+        """Rename the chosen run to the text in the field next to the button."""
         if self.run is not None:
             rename_run(self.run, self._rename.value)
             self.clear_error()
@@ -336,7 +336,7 @@ class RunsPanel(Panel):
                 self.monitor.show_runs(runs)
 
     def _on_runs(self, runs: Sequence[RunFolder]) -> None:
-        """Tick the runs that the monitor has come to show, a new one among them."""
+        """Tick the runs that the monitor shows now, including new ones."""
         here = {self.root.resolve(), gallery_root().resolve()}
         self._shown = [run.name for run in runs if run.path.resolve().parent in here]
         with self._lock:

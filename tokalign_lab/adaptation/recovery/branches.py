@@ -130,7 +130,7 @@ def _number_in(row: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def reads_branches(model: PreTrainedModel, length: int) -> bool:
-    """Tell whether a model reads a branch as it reads the text and the branch's token: tried once, on a few tokens.
+    """Return whether a model reads a branch like the text followed by the branch's token; tests it on a few tokens.
 
     Not so are models that do not attend (state spaces), whose layers see a window shorter than `length` tokens, or
     whose attention takes no mask of four dimensions.

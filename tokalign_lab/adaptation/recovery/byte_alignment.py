@@ -29,7 +29,7 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class Tokens:
-    """One tokenization and which part of the text each token stands for.
+    """One tokenization, with the part of the text that each token covers.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ def laid(ids: Ints, lengths: Ints) -> Tokens:
 
 
 def writes_space_first(vocabulary: Vocabulary) -> bool:
-    """Tell whether a tokenizer puts a space before a text."""
+    """Return whether a tokenizer puts a space before a text."""
     (ids,) = vocabulary.encode(["a"])
     return b"".join(vocabulary.token_bytes[i] or b"" for i in ids.tolist()) == b" a"
 

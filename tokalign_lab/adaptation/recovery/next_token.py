@@ -103,7 +103,7 @@ class SharedTokens:
 
 
 class Expected:
-    """What the source expects, as probabilities of some of the student's tokens; compared by KL(source || student).
+    """Predictions of the source, as probabilities of some of the student's tokens; compared by KL(source || student).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How the student writes each of the source's tokens, and what the source predicts in these terms.
+"""How the student spells each token of the source, and the source's predictions in the student's tokens.
 
 The source predicts how likely each of its tokens is next. The student writes such a token with one or several of its
 own. So the source's prediction also gives the probability of each *first piece*, and after that piece of each
@@ -80,7 +80,7 @@ def _written(texts: list[str], student: Vocabulary) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Predictions(TensorTable):
-    """What the source predicts at some places: its most likely tokens, as the student writes them.
+    """Predictions of the source at some positions: its most likely tokens, as the student spells them.
 
     Attributes
     ----------

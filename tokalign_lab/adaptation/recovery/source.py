@@ -103,7 +103,7 @@ class Retokenizer:
             self._does = {token: does for token, does in ((eos, "E"), (bos, "B")) if token is not None}
 
     def is_special(self, input_ids: Ints) -> Bools:
-        """Tell which ids of the student write no text, bool (n,)."""
+        """Return which ids of the student are not text, bool (n,)."""
         return ~self._is_text[input_ids]
 
     def __call__(self, input_ids: Ints) -> tuple[Tokens, Tokens]:
@@ -179,12 +179,12 @@ class Retokenizer:
         return Tokens.joined(mine), Tokens.joined(yours)
 
     def _can(self, part: str) -> bool:
-        """Tell whether the source has a token that ends ("E") or begins ("B") a document."""
+        """Return whether the source has a token that ends ("E") or begins ("B") a document."""
         roles = self.source.roles
         return "eos" in roles if part == "E" else "bos" in roles or "eos" in roles
 
     def _as_source(self, pending: str) -> Tokens:
-        """Write the source's separators; where one token both ends and begins, it stands once between documents."""
+        """Write the source's separators; a token that both ends and begins documents occurs once between two."""
         eos = self.source.roles.get("eos")
         bos = self.source.roles.get("bos", eos)
         if bos != eos:
@@ -229,7 +229,7 @@ class Places(TensorTable):
 
 @dataclass(frozen=True)
 class Reading:
-    """What the source read in place of a batch of the student's.
+    """A batch as the source reads it, with its own tokenizer.
 
     Attributes
     ----------

@@ -55,7 +55,7 @@ def state_loss(student: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class Attention:
-    """What one attention layer works with.
+    """Inputs of one attention layer.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Attention:
 
 @contextmanager
 def attention_of(layer: torch.nn.Module, model: PreTrainedModel, work: Callable[[Attention], Any]) -> Iterator[None]:
-    """Call `work` with what a decoder layer's attention works with, while the block lasts.
+    """Within the block, call `work` with the inputs of a decoder layer's attention.
 
     Parameters
     ----------

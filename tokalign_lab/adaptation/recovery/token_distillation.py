@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowsDone:
-    """What was trained.
+    """Result of training new input rows.
 
     Attributes
     ----------

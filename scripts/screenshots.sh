@@ -9,6 +9,6 @@ fc-list :lang=ja 2>/dev/null | grep -q . || {
     exit 1
 }
 .venv/bin/pytest tests/ui/test_lab.py tests/ui/test_gallery.py
-for picture in lab-pair-light lab-maps-dark lab-diagnosis-light gallery-training-light; do
+for picture in lab-pair-light lab-diagnosis-light gallery-offer-light gallery-training-light gallery-maps-dark; do
     cp "test-artefacts/$picture.png" docs/images/
 done

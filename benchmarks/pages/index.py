@@ -134,8 +134,7 @@ def write(pages: Mapping[str, Page]) -> str:
     lines = [
         "# Results",
         "<!-- Built by `make results`. Do not edit. -->",
-        "Every page has a question, an answer, a plot, a table, the limits, the command and the raw data. Unless noted otherwise: "
-        "SmolLM2-135M, two processor cores, no GPU. `make results` builds the pages from `benchmarks/results`.",
+        "Unless noted otherwise: SmolLM2-135M, two processor cores, no GPU.",
         "## What does not work",
         failures(),
         "## Our goals",

@@ -144,7 +144,7 @@ def write(name: str, raw: Raw, make: Callable[[Raw], Page]) -> str:
     files = ", ".join(
         f"[{file}.jsonl]({REPOSITORY}/benchmarks/results/{file}.jsonl)" for file in (raw.name, *page.also)
     )
-    source = "" if raw.measured or "made_from" not in about else " It was copied from an earlier form of this page."
+    source = "" if raw.measured or "made_from" not in about else " Copied from an earlier page."
     lines.append(f"**Raw data.** {files}.{source}")
     return "\n\n".join(lines) + "\n"
 

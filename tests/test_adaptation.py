@@ -16,11 +16,14 @@ from transformers import LlamaForCausalLM
 
 from tokalign_lab.adaptation import train
 from tokalign_lab.adaptation.checkpoints import begin, check_folder, latest_checkpoint, remove_all
+from tokalign_lab.adaptation.coverage import new_tokens
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, PackedBlocks, check_apart, mixed
 from tokalign_lab.adaptation.divergence import Diverged, LossWatch
 from tokalign_lab.adaptation.recipes import RECIPES
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import plan_stages, set_trainable
+from tokalign_lab.adaptation.trainer import OrderedTrainer
+from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
@@ -472,13 +475,13 @@ def test_checkpoints_of_an_earlier_version_are_resumed_from(tmp_path: Path) -> N
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
     model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = train.OrderedTrainer.compute_loss
+    losses = OrderedTrainer.compute_loss
 
     def broken(self: Any, *args: Any, **kwargs: Any) -> Any:
         loss = losses(self, *args, **kwargs)
         return loss * float("nan") if self.state.global_step == 3 else loss
 
-    monkeypatch.setattr(train.OrderedTrainer, "compute_loss", broken)
+    monkeypatch.setattr(OrderedTrainer, "compute_loss", broken)
     with pytest.raises(Diverged, match=r"not a number at step 4 \(stage 1\).* Lower learning_rate_stage1"):
         run(model_folder, text, tmp_path / "run")
     kept = latest_checkpoint(tmp_path / "run" / "checkpoints", plan_stages(SMALL))
@@ -508,13 +511,13 @@ def test_a_loss_that_explodes_and_stays_there_is_distinguished_from_a_spike() ->
 def test_a_run_that_explodes_stops_and_the_checkpoint_before_is_kept(
     model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = train.OrderedTrainer.compute_loss
+    losses = OrderedTrainer.compute_loss
 
     def worse(self: Any, *args: Any, **kwargs: Any) -> Any:
         loss = losses(self, *args, **kwargs)
         return loss + 50 if self.state.global_step >= 16 else loss
 
-    monkeypatch.setattr(train.OrderedTrainer, "compute_loss", worse)
+    monkeypatch.setattr(OrderedTrainer, "compute_loss", worse)
     settings = AdaptSettings(**{**SMALL.to_dict(), "steps": 40, "stage1_share": 1.0})
     with pytest.raises(Diverged, match=r"exploded, from .* at step 26 \(stage 1\).* Lower learning_rate_stage1, now"):
         run(model_folder, text, tmp_path / "run", settings)
@@ -613,11 +616,26 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best_step(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_the_card_compares_the_model_with_the_one_that_was_tuned(model_folder: Path, text: str, tmp_path: Path) -> None:
+    events = run(model_folder, text, tmp_path / "run")
+    scores = json.loads((tmp_path / "run" / "model" / "tokalign.json").read_text(encoding="utf-8"))["scores"]
+    first, *_, last = events.of("evaluation")
+    for name in ("bits_per_byte", "probes_answered"):
+        assert (scores[f"{name}_before"], scores[name]) == (first[name], last[name])
+    assert scores["bits_per_byte_before"] > scores["bits_per_byte"]
+    assert "| probes_answered_before |" in (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_run_reports_which_rows_its_text_trains(model_folder: Path, text: str, tmp_path: Path) -> None:
     events = run(model_folder, text, tmp_path / "run")
     (coverage,) = events.of("coverage")
     assert 0 < coverage["rows_trained"] < coverage["rows"]
     assert 0.5 < coverage["held_out_trained"] <= 1.0
+    assert "new_tokens" not in coverage
+    lacks = f"{coverage['rows'] - coverage['rows_trained']:,} of {coverage['rows']:,} tokens do not occur"
+    (message,) = events.of("progress")
+    assert message["message"].startswith(lacks)
+    assert events.index(message) < events.index(events.of("evaluation")[0]), "before the run works"
 
 
 @pytest.mark.parametrize(("recipe", "part"), [("recover", "branches"), ("alm", "likelihood"), ("states", "states")])
@@ -630,6 +648,9 @@ def test_the_source_teaches_with_its_own_tokenizer(recipe: str, part: str, text:
     assert len(steps) == 4
     assert all(step[part] > 0 and step["next_token"] > 0 for step in steps)
     assert events.of("source") == [{"kind": "source", "losses": RECIPES[recipe].losses, "reason": ""}]
+    (coverage,) = events.of("coverage")
+    assert coverage["new_tokens"] == len(new_tokens(load_vocabulary(str(moved)), load_vocabulary(str(source))))
+    assert 0 <= coverage["new_tokens_trained"] <= coverage["new_tokens"]
     taught: dict[str, Any] = {"recipe": recipe, "teacher": "gemma-3-270m"}
     (moved / "tokalign.json").unlink()
     if recipe == "recover":

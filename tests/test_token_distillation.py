@@ -7,8 +7,9 @@ import pytest
 import torch
 from tiny import WORDS, tiny_model, tiny_vocabulary
 
+from tokalign_lab.adaptation.coverage import new_tokens
 from tokalign_lab.adaptation.recovery.source import SourceTeacher
-from tokalign_lab.adaptation.recovery.token_distillation import covering, new_tokens, train_new_rows
+from tokalign_lab.adaptation.recovery.token_distillation import covering, train_new_rows
 from tokalign_lab.errors import InputError
 from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 

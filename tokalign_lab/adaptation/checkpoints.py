@@ -61,6 +61,13 @@ def latest_checkpoint(root: Path, stages: Sequence[Stage]) -> Checkpoint | None:
     return max(found, key=lambda checkpoint: (checkpoint.stage, checkpoint.step), default=None)
 
 
+def steps_done(checkpoint: Checkpoint | None, stages: Sequence[Stage]) -> int:
+    """Return the steps of a run that are in a checkpoint; 0 without one."""
+    if checkpoint is None:
+        return 0
+    return next(stage.first_step for stage in stages if stage.number == checkpoint.stage) + checkpoint.step
+
+
 def check_folder(root: Path) -> None:
     """Raise InputError if `root` holds anything that is not from a tuning run."""
     check_replaceable(root, _is_ours)

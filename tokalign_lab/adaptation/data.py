@@ -272,6 +272,32 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
         return sum(int(byte_lengths[self._mix.streams[stream][block]].sum()) for stream, block in places)
 
 
+def check_sequences(model: PreTrainedModel, length: int, apart: bool, who: str = "model") -> None:
+    """Make sure that a model reads the sequences of a run.
+
+    Parameters
+    ----------
+    model
+        The model.
+    length
+        Tokens per sequence.
+    apart
+        Whether the documents of a sequence are kept apart.
+    who
+        What the error calls the model.
+
+    Raises
+    ------
+    InputError
+        When sequences are longer than the model reads, or it cannot keep documents apart.
+    """
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and length > limit:
+        raise InputError(f"The sequence_length is {length}, but the {who} reads at most {limit} tokens.")
+    if apart:
+        check_apart(model)
+
+
 def check_apart(model: PreTrainedModel) -> None:
     """Make sure that a model keeps the documents of a row apart when their positions restart.
 

@@ -1,11 +1,10 @@
 """Events of a tuning run.
 
 `step` events carry step, stage, loss, learning_rate, grad_norm, tokens, tokens_per_second, bytes_per_second (UTF-8
-bytes of the text read), memory_bytes (the most the GPU held, or what the process holds) and seconds_left, and where
-there is a teacher the loss's two parts, next_token and divergence (`teaching.DistilledLoss.means`); `evaluation`
-events bits_per_byte (and by slice) of held-out text, and of the probes (`probes`) the share that is answered and those
-that are not; `sample` events a prompt and its continuation. Steps are counted
-over both stages: 1 to `steps`; an evaluation at step 0 is the model as it came.
+bytes of the text read), memory_bytes (the most the GPU held, or what the process holds) and seconds_left, and the
+parts of the loss where it has several (`ChunkedLoss.means`); `evaluation` events bits_per_byte (and by slice) of
+held-out text, and of the probes (`probes`) the share that is answered and those that are not; `sample` events a prompt
+and its continuation. Steps are counted over both stages: 1 to `steps`; an evaluation at step 0 is the model as it came.
 """
 
 from __future__ import annotations

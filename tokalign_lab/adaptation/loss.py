@@ -236,6 +236,15 @@ class ChunkedLoss:
         self._labels = inputs.pop("labels", None)
         self._divisor = inputs.pop("num_items_in_batch", None)
 
+    @property
+    def further_ids(self) -> torch.Tensor:
+        """int64: ids that the loss puts into batches, whether the text has them or not."""
+        return torch.zeros(0, dtype=torch.int64)
+
+    def means(self) -> dict[str, float]:
+        """Return the parts of the loss since the last call, by name; none where it is one thing."""
+        return {}
+
     def term(self, labels: torch.Tensor, predicted: torch.Tensor) -> Term:
         """Return what is summed over the positions whose next tokens are `labels`.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_apart
+from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_sequences
 from tokalign_lab.adaptation.distillation import DistillationTerm, Predictions
 from tokalign_lab.adaptation.events import Emit, Interrupt
 from tokalign_lab.adaptation.loss import ChunkedLoss
@@ -120,11 +120,7 @@ def prepare_teaching(
         fewer tokens than a sequence has, or cannot keep documents apart where that is asked for.
     """
     teacher = Teacher(load_model(settings.teacher, device="cpu"), vocabulary, student)
-    limit = getattr(teacher.model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and settings.sequence_length > limit:
-        raise InputError(f"The sequence_length is {settings.sequence_length}, but the teacher reads at most {limit}.")
-    if not settings.cross_documents:
-        check_apart(teacher.model)
+    check_sequences(teacher.model, settings.sequence_length, not settings.cross_documents, "teacher")
     dtype = torch.bfloat16 if computes_in_bf16(settings, processes.device) else torch.float32
     teacher.model.to(processes.device, dtype)
     if not settings.distillation_top_k:

@@ -10,18 +10,17 @@ teacher both stages learn from its predictions too (`teaching`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from transformers import set_seed
-from transformers.trainer_callback import PrinterCallback
 
+from tokalign_lab.adaptation.card import card_of
 from tokalign_lab.adaptation.checkpoints import (
     Checkpoint,
     KeepOneWhole,
@@ -30,8 +29,10 @@ from tokalign_lab.adaptation.checkpoints import (
     is_finished,
     latest_checkpoint,
     remove_all,
+    steps_done,
 )
-from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_apart, mixed
+from tokalign_lab.adaptation.coverage import coverage, in_words
+from tokalign_lab.adaptation.data import Mix, OrderedBlocks, check_sequences, mixed
 from tokalign_lab.adaptation.divergence import LossWatch
 from tokalign_lab.adaptation.events import Emit, Evaluator, Interrupt, Reporter
 from tokalign_lab.adaptation.guard import Guard
@@ -41,17 +42,17 @@ from tokalign_lab.adaptation.processes import Processes, is_sharded
 from tokalign_lab.adaptation.recovery.branches import reads_branches
 from tokalign_lab.adaptation.recovery.objective import Objective
 from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
-from tokalign_lab.adaptation.recovery.source import SourceTeacher, load_source, provenance_of
+from tokalign_lab.adaptation.recovery.source import SourceTeacher, load_source
 from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
 from tokalign_lab.adaptation.teacher import check_same_tokenizer
 from tokalign_lab.adaptation.teaching import DistilledLoss, Teaching, check_student, prepare_teaching
 from tokalign_lab.adaptation.trackers import check_trackers, trackers
-from tokalign_lab.adaptation.trainer import OrderedTrainer, arguments_of, without_cache
+from tokalign_lab.adaptation.trainer import trainer_of, without_cache
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.device import describe_device, pick_device
-from tokalign_lab.documents import Document, excerpts, n_bytes, read_documents, split_documents, text_hash
+from tokalign_lab.documents import excerpts, read_documents, split_documents
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.files import atomic_folder
@@ -143,48 +144,56 @@ def adapt(
     mix = mixed(corpus, train, vocabulary, settings.sequence_length, settings.seed, settings.mix, settings.temperature)
     interrupt()
 
-    done = _steps_done(checkpoint, stages)
+    done = steps_done(checkpoint, stages)
     guard = Guard(root / "best", settings.patience, done)
     learns = bool(settings.source_losses) and done < settings.steps
     source, reason = _source_of(model_name, learns and settings.asks_source, processes.device)
     probes = answered(*source, all_probes()) if source else all_probes()
+    source_vocabulary = source[1] if source else None
     source = source if learns else None  # not kept in memory for the probes alone
     measured = excerpts(held_out, settings.evaluate_bytes, seed=settings.seed)
     evaluator = Evaluator(
         vocabulary, measured, probes, settings, emit, interrupt if processes.count == 1 else lambda: None
     )
-    run = _Run(settings, mix, vocabulary, evaluator, guard, root, processes, emit, interrupt)
-    model = run.load(str(checkpoint.path) if checkpoint else model_name)
-    _check_fit(model, vocabulary.size, settings)
+    model = _load(str(checkpoint.path) if checkpoint else model_name, processes)
+    _check_fit(model, vocabulary, settings)
     teaching = None
     if taught_by is not None and done < settings.steps:
         teaching = prepare_teaching(settings, taught_by, vocabulary, mix, processes, emit, interrupt)
     recovery = _recovery(settings, model, source, vocabulary, reason, emit) if learns else None
     del source
+    run = _Run(settings, mix, vocabulary, teaching, recovery, evaluator, guard, root, processes, emit, interrupt)
     if resume:
         emit({"kind": "resumed", "step": done})
-    emit(_coverage(run, stages, held_out))
+    read = np.concatenate([run.data(stage).ids(vocabulary.size) for stage in stages])
+    found = coverage(read, vocabulary, held_out, source_vocabulary)
+    emit({"kind": "coverage", **found})
+    emit({"kind": "progress", "share": 0.0, "message": in_words(found)})
     if done == 0:
         run.measure(model, 0, stages[0])
     for stage in stages:
         if done < stage.first_step + stage.steps and not guard.reason:
             here = checkpoint if checkpoint is not None and checkpoint.stage == stage.number else None
-            model = run.stage(model, stage, stages, here, teaching, recovery)
+            model = run.stage(model, stage, stages, here)
     if not guard.measured:  # resumed from the very last checkpoint of a run of an older version
         run.measure(model, settings.steps, stages[-1])
     model = run.kept(model, model_name)
     if processes.is_first:
         model.requires_grad_(True)
-        card = _card(model_name, settings, train, guard, processes.count)
-        save_model(model, vocabulary, tuned, card=card)
+        save_model(model, vocabulary, tuned, card_of(model_name, settings, train, guard, processes.count))
         remove_all(root)
     processes.wait()
     return tuned
 
 
 def _voice(processes: Processes, emit: Emit, interrupt: Interrupt) -> tuple[Emit, Interrupt]:
-    """Only the first process tells the world something and listens to it."""
+    """Let only the first process emit events and be interrupted."""
     return (emit, interrupt) if processes.is_first else (lambda event: None, lambda: None)
+
+
+def _load(name: str, processes: Processes) -> PreTrainedModel:
+    """Load a model to train; one that will be sharded waits outside the GPU."""
+    return load_model(name, torch.device("cpu") if is_sharded() else processes.device)
 
 
 @dataclass(frozen=True)
@@ -194,17 +203,14 @@ class _Run:
     settings: AdaptSettings
     mix: Mix
     vocabulary: Vocabulary
+    teaching: Teaching | None
+    recovery: tuple[SourceTeacher, Objective] | None
     evaluator: Evaluator
     guard: Guard
     root: Path
     processes: Processes
     emit: Emit
     interrupt: Interrupt
-
-    def load(self, name: str) -> PreTrainedModel:
-        """Load a model to train; one that will be sharded waits outside the GPU."""
-        device = torch.device("cpu") if is_sharded() else self.processes.device
-        return load_model(name, device=device, dtype=torch.float32)
 
     def measure(self, model: PreTrainedModel, step: int, stage: Stage) -> None:
         """Measure the model and keep its weights where they are the best so far."""
@@ -218,63 +224,51 @@ class _Run:
         best, last = self.guard.best, self.guard.measured[-1]
         stopped = self.guard.reason if last.step < self.settings.steps else ""
         if best != last and not is_sharded():  # weights in pieces are not kept at each measurement
-            model = self.load(str(self.guard.folder / "model") if best.step else name)
+            model = _load(str(self.guard.folder / "model") if best.step else name, self.processes)
             stopped = stopped or f"Step {best.step} of {last.step} is kept: it is better on held-out text."
         if stopped:
             self.emit({"kind": "kept", "step": best.step, "last_step": last.step, "reason": stopped})
         return model
 
     def stage(
-        self,
-        model: PreTrainedModel,
-        stage: Stage,
-        stages: Sequence[Stage],
-        checkpoint: Checkpoint | None,
-        teaching: Teaching | None,
-        recovery: tuple[SourceTeacher, Objective] | None,
+        self, model: PreTrainedModel, stage: Stage, stages: Sequence[Stage], checkpoint: Checkpoint | None
     ) -> PreTrainedModel:
         """Run one stage to its end, from its beginning or a checkpoint; returns the model to go on with."""
         settings = self.settings
         set_seed(settings.seed + stage.number)
         trained = set_trainable(model, stage.number)
-        self.emit(
-            {
-                "kind": "stage",
-                "stage": stage.number,
-                "step": stage.first_step,
-                "steps": stage.steps,
-                "trained": len(trained),
-            }
-        )
+        reported = {"stage": stage.number, "step": stage.first_step, "steps": stage.steps, "trained": len(trained)}
+        self.emit({"kind": "stage", **reported})
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        head, data = Head(model), self.data(stage, teaching)
+        data, loss = self.data(stage), self.loss(model)
         with ExitStack() as stack:
             stack.callback(model.register_forward_pre_hook(without_cache, with_kwargs=True).remove)
-            parts: Callable[[], dict[str, float]] = dict
-            also = torch.zeros(0, dtype=torch.int64)  # ids that a loss writes, whether the text has them or not
-            if teaching is not None:
-                parts = stack.enter_context(DistilledLoss(model, head, teaching, self.processes)).means
-            elif recovery is not None:
-                source, objective = recovery
-                loss = RecoveryLoss(model, head, source, self.vocabulary, objective, self.processes)
-                parts = stack.enter_context(loss).means
-                also = loss.opening_ids
-            elif head.in_chunks:
-                stack.enter_context(ChunkedLoss(model, head))
+            if loss is not None:
+                stack.enter_context(loss)
             used = None
             if can_use_rows(model, settings.weight_decay) and not is_sharded():
                 ids = torch.from_numpy(data.ids(self.vocabulary.size))
-                used = UsedRows(model, torch.unique(torch.cat([ids, also])))
+                used = UsedRows(model, ids if loss is None else torch.unique(torch.cat([ids, loss.further_ids])))
                 stack.callback(used.close)
-            self._train(model, stage, checkpoint, data, used, parts)
+            self._train(model, stage, checkpoint, data, used, dict if loss is None else loss.means)
         if not is_sharded():
             return model
         last = latest_checkpoint(self.root, stages)  # the model in hand is in pieces
         assert last is not None  # a stage ends with a checkpoint
-        model = self.load(str(last.path))
+        model = _load(str(last.path), self.processes)
         self.processes.wait()  # the first process removes the checkpoints when all is done
         return model
+
+    def loss(self, model: PreTrainedModel) -> ChunkedLoss | None:
+        """Return what computes the model's loss in training; None where that is the model itself."""
+        head = Head(model)
+        if self.teaching is not None:
+            return DistilledLoss(model, head, self.teaching, self.processes)
+        if self.recovery is not None:
+            source, objective = self.recovery
+            return RecoveryLoss(model, head, source, self.vocabulary, objective, self.processes)
+        return ChunkedLoss(model, head) if head.in_chunks else None
 
     def _train(
         self,
@@ -307,30 +301,16 @@ class _Run:
             self.processes,
         )
         followers = trackers(settings.trackers, self.root.parent / "tensorboard" / f"stage{stage.number}")
-        cached = model.config.use_cache  # the trainer would switch it off for good, in the saved model too
-        trainer = OrderedTrainer(
-            model=model,
-            args=arguments_of(stage, settings, self.root, self.processes.device),
-            train_dataset=data,
-            callbacks=[
-                *followers,
-                KeepOneWhole(self.root, self.processes),  # a checkpoint is whole before a run stops
-                reporter,
-            ],
-        )
-        model.config.use_cache = cached
+        whole = KeepOneWhole(self.root, self.processes)  # a checkpoint is whole before a run stops
+        callbacks = [*followers, whole, reporter]
+        trainer = trainer_of(model, stage, settings, self.root, self.processes, data, self.vocabulary.size, callbacks)
         trainer.used_rows = used
-        rows_rate, body_rate = settings.rates(self.processes.count)
-        trainer.rows_rate = rows_rate if stage.number == 2 and rows_rate != body_rate else None
-        if settings.head_floor and stage.number == 2 and not is_sharded():
-            trainer.head_rows = torch.from_numpy(data.ids(self.vocabulary.size))
-        trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # its forward pass was made to compute in bf16
         if reporter.stop is not None:  # asked for in a step that was not worth a checkpoint
             raise reporter.stop
 
-    def data(self, stage: Stage, teaching: Teaching | None) -> OrderedBlocks:
+    def data(self, stage: Stage) -> OrderedBlocks:
         """Return the blocks that the stage reads, all processes together."""
         per_step = self.settings.sequences(self.processes.count)
         return OrderedBlocks(
@@ -338,14 +318,8 @@ class _Run:
             stage.first_step * per_step,
             stage.steps * per_step,
             apart=not self.settings.cross_documents,
-            taught=None if teaching is None else teaching.asks,
+            taught=None if self.teaching is None else self.teaching.asks,
         )
-
-
-def _steps_done(checkpoint: Checkpoint | None, stages: Sequence[Stage]) -> int:
-    if checkpoint is None:
-        return 0
-    return next(stage.first_step for stage in stages if stage.number == checkpoint.stage) + checkpoint.step
 
 
 def _source_of(
@@ -400,63 +374,13 @@ def _recovery(
     return None if teacher is None else (teacher, Objective.of(losses, n_layers))
 
 
-def _coverage(run: _Run, stages: Sequence[Stage], held_out: Sequence[Document]) -> dict[str, Any]:
-    """Count how many tokens of held-out text have a row that the run trains, as an event.
-
-    The event has `rows` (of the vocabulary), `rows_trained` (that occur in the text to be read) and
-    `held_out_trained` (share of held-out tokens whose row is among them, 0 to 1).
-    """
-    size = run.vocabulary.size
-    trained = np.zeros(size, dtype=bool)
-    for stage in stages:
-        trained[run.data(stage, None).ids(size)] = True
-    ids = np.concatenate([np.zeros(0, np.int64), *run.vocabulary.encode([document.text for document in held_out])])
-    return {
-        "kind": "coverage",
-        "rows": size,
-        "rows_trained": int(trained.sum()),
-        "held_out_trained": float(trained[ids].mean()) if len(ids) else 1.0,
-    }
-
-
-def _check_fit(model: PreTrainedModel, vocabulary_size: int, settings: AdaptSettings) -> None:
+def _check_fit(model: PreTrainedModel, vocabulary: Vocabulary, settings: AdaptSettings) -> None:
     rows = int(model.get_input_embeddings().weight.shape[0])
-    if rows < vocabulary_size:
+    if rows < vocabulary.size:
         raise InputError(
-            f"The model has {rows} rows, but its tokenizer ids up to {vocabulary_size - 1}; "
+            f"The model has {rows} rows, but its tokenizer ids up to {vocabulary.size - 1}; "
             "rearrange it for that tokenizer first."
         )
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and settings.sequence_length > limit:
-        raise InputError(
-            f"The sequence_length is {settings.sequence_length}, but the model reads at most {limit} tokens."
-        )
-    if not settings.cross_documents:
-        check_apart(model)
+    check_sequences(model, settings.sequence_length, not settings.cross_documents)
     if settings.teacher:
         check_student(model)
-
-
-def _card(
-    model_name: str,
-    settings: AdaptSettings,
-    train: Sequence[Document],
-    guard: Guard,
-    processes: int,
-) -> dict[str, Any]:
-    """Describe the tuned model, and where the model it was made from came from."""
-    earlier, best = provenance_of(model_name), guard.best
-    meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}
-    training = {
-        **{name: value for name, value in settings.to_dict().items() if name not in meaningless},
-        "processes": processes,
-        "kept_step": best.step,
-        "tokens": best.step * settings.sequences(processes) * settings.sequence_length,
-        "text_bytes": n_bytes(train),
-        "text_hash": text_hash(train),
-    }
-    origin = {key: earlier[key] for key in ("model", "lexicon", "calibration") if earlier.get(key)}
-    scores = {"bits_per_byte": best.bits_per_byte}
-    if not math.isnan(best.answered):
-        scores["probes_answered"] = best.answered
-    return {"model": model_name, **origin, "training": training, "scores": scores}

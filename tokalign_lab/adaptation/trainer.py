@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from tokalign_lab.adaptation.checkpoints import stage_folder
+from tokalign_lab.adaptation.data import OrderedBlocks
 from tokalign_lab.adaptation.optimizer import FlooredAdamW
+from tokalign_lab.adaptation.processes import Processes, is_sharded
 from tokalign_lab.adaptation.rows import UsedRows
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, row_modules
@@ -74,6 +77,46 @@ def computes_in_bf16(settings: AdaptSettings, device: torch.device) -> bool:
     if settings.bf16 is not None:
         return settings.bf16
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def trainer_of(
+    model: PreTrainedModel,
+    stage: Stage,
+    settings: AdaptSettings,
+    root: Path,
+    processes: Processes,
+    data: OrderedBlocks,
+    vocab_size: int,
+    callbacks: list[TrainerCallback],
+) -> OrderedTrainer:
+    """Make the trainer of a stage.
+
+    Parameters
+    ----------
+    model
+        The model, with the weights that train.
+    stage, settings, processes
+        Of the run.
+    root
+        Gets the checkpoints.
+    data
+        What the stage reads.
+    vocab_size
+        Ids of the model's tokenizer.
+    callbacks
+        In the order in which they are called.
+    """
+    arguments = arguments_of(stage, settings, root, processes.device)
+    cached = model.config.use_cache  # the trainer would switch it off for good, in the saved model too
+    trainer = OrderedTrainer(model=model, args=arguments, train_dataset=data, callbacks=callbacks)
+    model.config.use_cache = cached
+    trainer.remove_callback(PrinterCallback)
+    rows_rate, body_rate = settings.rates(processes.count)
+    if stage.number == 2 and rows_rate != body_rate:
+        trainer.rows_rate = rows_rate
+    if stage.number == 2 and settings.head_floor and not is_sharded():
+        trainer.head_rows = torch.from_numpy(data.ids(vocab_size))
+    return trainer
 
 
 def arguments_of(stage: Stage, settings: AdaptSettings, root: Path, device: torch.device) -> TrainingArguments:

@@ -61,11 +61,16 @@ def summary(folder: RunFolder) -> Any:
 
 
 def _recovery(folder: RunFolder) -> dict[str, Any]:
-    """Return what a tuning run reports about forgetting and coverage: the last event of each kind."""
+    """Return what a tuning run reports about its losses, coverage and forgetting: the last event of each kind."""
     last = {event.get("kind"): event for event in folder.events()[0]}
+    coverage, source = last.get("coverage", {}), last.get("source", {})
     found = {
+        "source_losses": source.get("losses"),
+        "source_reason": source.get("reason") or None,
+        "new_tokens": coverage.get("new_tokens"),
+        "new_tokens_trained": coverage.get("new_tokens_trained"),
         "probes_answered": last.get("evaluation", {}).get("probes_answered"),
-        "held_out_trained": last.get("coverage", {}).get("held_out_trained"),
+        "held_out_trained": coverage.get("held_out_trained"),
         "kept": last.get("kept", {}).get("reason"),
     }
     return {name: value for name, value in found.items() if value is not None}

@@ -131,9 +131,8 @@ class RecoveryLoss(ChunkedLoss):
         if self._pieces is not None:
             self._predict(inputs, self._pieces)
         if not (objective.next_token or objective.asks_head):
-            self._cut.enter_context(
-                ended_after(self._model, max(objective.source_layers))
-            )  # nothing behind is learnt from
+            # later layers do not enter the loss
+            self._cut.enter_context(ended_after(self._model, max(objective.source_layers)))
 
     def _predict(self, inputs: dict[str, Any], pieces: Pieces) -> None:
         """Move the source's predictions to the student's tokens; put branches behind the batch."""
@@ -148,9 +147,9 @@ class RecoveryLoss(ChunkedLoss):
             self._branches.put_behind(inputs, self._model.dtype)
 
     @property
-    def opening_ids(self) -> torch.Tensor:
+    def further_ids(self) -> torch.Tensor:
         """int64: the student's tokens that branches begin with, whether the text has them or not."""
-        return self._pieces.openings if self._pieces is not None and self._objective.branches else torch.zeros(0).long()
+        return self._pieces.openings if self._pieces and self._objective.branches else super().further_ids
 
     def means(self) -> dict[str, float]:
         """Return what was computed since the last call, on all processes, each of which must ask.

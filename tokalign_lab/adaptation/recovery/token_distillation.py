@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from tokalign_lab.adaptation.coverage import new_tokens
 from tokalign_lab.adaptation.recovery.byte_alignment import Bools, Ints
 from tokalign_lab.adaptation.recovery.layers import states_after
 from tokalign_lab.adaptation.recovery.source import SourceTeacher
@@ -26,7 +27,7 @@ from tokalign_lab.adaptation.recovery.states import state_loss
 from tokalign_lab.adaptation.rows import UsedRows
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress
-from tokalign_lab.vocabulary import Vocabulary, shared_tokens
+from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,14 +57,6 @@ class RowsDone:
     steps: int
     first_loss: float
     last_loss: float
-
-
-def new_tokens(student: Vocabulary, source: Vocabulary) -> Ints:
-    """Return the student's text tokens that the source has no token of the same bytes for, int64 ascending."""
-    shared = np.zeros(student.size, dtype=bool)
-    shared[shared_tokens(source, student).target_ids] = True
-    is_text = np.array([bool(token) for token in student.token_bytes])
-    return np.flatnonzero(is_text & ~shared)
 
 
 def covering(blocks: Sequence[Ints], wanted: Ints, size: int, places: int, seed: int = 0) -> Ints:

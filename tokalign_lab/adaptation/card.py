@@ -1,0 +1,57 @@
+"""What the folder of a tuned model records about its training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tokalign_lab.adaptation.guard import Guard
+from tokalign_lab.adaptation.recovery.source import provenance_of
+from tokalign_lab.adaptation.settings import AdaptSettings
+from tokalign_lab.documents import Document, n_bytes, text_hash
+
+
+def card_of(
+    model_name: str, settings: AdaptSettings, train: Sequence[Document], guard: Guard, processes: int
+) -> dict[str, Any]:
+    """Describe a tuned model, and where the model it was made from came from.
+
+    Parameters
+    ----------
+    model_name
+        The model that was tuned.
+    settings
+        Of the run.
+    train
+        The text.
+    guard
+        Has the measurements of the run.
+    processes
+        How many shared the work.
+
+    Returns
+    -------
+    dict
+        For `save_model`. Its `scores` are those of the step that is kept, and under names that end with "before" those
+        of the model as it came.
+    """
+    earlier, best = provenance_of(model_name), guard.best
+    meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}
+    training = {
+        **{name: value for name, value in settings.to_dict().items() if name not in meaningless},
+        "processes": processes,
+        "kept_step": best.step,
+        "tokens": best.step * settings.sequences(processes) * settings.sequence_length,
+        "text_bytes": n_bytes(train),
+        "text_hash": text_hash(train),
+    }
+    origin = {key: earlier[key] for key in ("model", "lexicon", "calibration") if earlier.get(key)}
+    scores = {}
+    for one, when in ((guard.measured[0], "_before"), (best, "")):
+        if when and one.step:  # resumed from a checkpoint of an older version
+            continue
+        scores[f"bits_per_byte{when}"] = one.bits_per_byte
+        if not math.isnan(one.answered):
+            scores[f"probes_answered{when}"] = one.answered
+    return {"model": model_name, **origin, "training": training, "scores": scores}

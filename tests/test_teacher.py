@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from distilled import distillation_loss
 from tiny import WORDS, tiny_model, tiny_tokenizer, tiny_vocabulary
 
 from tokalign_lab.adaptation import teacher_cache as module
 from tokalign_lab.adaptation.data import PackedBlocks
-from tokalign_lab.adaptation.distillation import distillation_loss
 from tokalign_lab.adaptation.settings import DistillationSettings
 from tokalign_lab.adaptation.teacher import Teacher, check_same_tokenizer
 from tokalign_lab.adaptation.teacher_cache import TeacherCache, keep_predictions

@@ -28,17 +28,13 @@ the outcome that token j belongs to:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
-from tokalign_lab.adaptation.loss import IGNORED, term_loss
 from tokalign_lab.adaptation.settings import DistillationSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import capped_logits
-
-_CHUNK_BYTES = 1 << 26  # of one chunk of float32 logits; three or four of them are held
 
 
 class Predictions(Protocol):
@@ -237,77 +233,3 @@ class DistillationTerm:
         # d/dlogits = 1/T d/du
         logits[:, : self._vocab_size].index_add_(0, here, pulled, alpha=scale / settings.temperature)
         return nats.sum() + scale * kl.sum()
-
-
-@dataclass(frozen=True)
-class DistillationLoss:
-    """The loss of a batch.
-
-    Attributes
-    ----------
-    loss : torch.Tensor
-        Scalar, differentiable: next_token + weight T^2 divergence.
-    next_token, divergence : torch.Tensor
-        Scalars without a graph: means over the predicted positions, in nats (where a share of the samples is
-        distilled, the divergence of the others counts as 0).
-    positions : int
-        How many positions are predicted.
-    """
-
-    loss: torch.Tensor
-    next_token: torch.Tensor
-    divergence: torch.Tensor
-    positions: int
-
-
-def distillation_loss(
-    states: torch.Tensor,
-    weight: torch.Tensor,
-    labels: torch.Tensor,
-    teacher: Predictions,
-    settings: DistillationSettings,
-    vocab_size: int,
-    bias: torch.Tensor | None = None,
-    cap: float | None = None,
-    distilled: torch.Tensor | None = None,
-    chunk_bytes: int = _CHUNK_BYTES,
-) -> DistillationLoss:
-    """Compute the loss of a batch from what the student's head sees.
-
-    Parameters
-    ----------
-    states
-        Float (positions, d): the input of the student's head, one row before each label.
-    weight, bias, cap
-        The student's head (rows, d), its bias (rows,) and its soft-cap, where it has them.
-    labels
-        int64 (positions,): the tokens that follow; -100 where nothing is predicted (padding).
-    teacher
-        Its predictions at all of these positions, the ignored ones too.
-    settings
-        Weight, temperature, direction.
-    vocab_size
-        Ids that both models share.
-    distilled
-        Bool (positions,): where the teacher is asked; everywhere when not given.
-    chunk_bytes
-        Of a chunk of float32 logits.
-
-    Raises
-    ------
-    InputError
-        If no position is predicted, or either model has fewer rows than `vocab_size`.
-    """
-    if len(weight) < vocab_size:
-        raise InputError(f"The student has {len(weight)} rows, fewer than the {vocab_size} of the shared vocabulary.")
-    predicted = labels != IGNORED
-    n = int(predicted.sum())
-    if not n:
-        raise InputError("No position of the batch is predicted: every label is -100.")
-    if n < len(labels):
-        states, labels, teacher = states[predicted], labels[predicted], teacher[predicted]
-        distilled = None if distilled is None else distilled[predicted]
-    teacher = teacher if distilled is None else teacher[distilled]
-    term = DistillationTerm(labels, teacher, settings, vocab_size, distilled)
-    loss = term_loss(states, weight, bias, cap, term, n, chunk_bytes)
-    return DistillationLoss(loss, term.next_token / n, term.divergence / n, n)

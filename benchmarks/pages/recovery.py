@@ -228,6 +228,10 @@ def corpus_size(raw: Raw) -> Page:
     rows = list(by.values())
     source = next(line["all"] for line in raw.measured if line["text_share"] == "floor")
     sizes = [row["bytes of text"] / 1e6 for row in rows[1:]]
+    helps = {
+        when: next(row["bytes of text"] for row in rows[1:] if row[when] < rows[0][when]) / 1e6
+        for when in ("step 0", "end")
+    }
     shown = {
         "before tuning": (sizes, [row["step 0"] for row in rows[1:]]),
         "after 24 steps": (sizes, [row["end"] for row in rows[1:]]),
@@ -238,7 +242,8 @@ def corpus_size(raw: Raw) -> Page:
         "How much text the vectors need",
         "How much text must both tokenizers read before vectors help?",
         f"With {digits(by['1%']['bytes of text'] / 1000, 2)} kB vectors are worse than none ({digits(by['1%']['step 0'])} against "
-        f"{digits(rows[0]['step 0'])} bits per byte); from 0.17 MB on they help before tuning, from 0.56 MB on also after it.",
+        f"{digits(rows[0]['step 0'])} bits per byte); from {digits(helps['step 0'], 2)} MB on they help before tuning, "
+        f"from {digits(helps['end'], 2)} MB on also after it.",
         partial(
             plots.lines,
             series=shown,

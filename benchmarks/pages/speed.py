@@ -30,8 +30,9 @@ def vectors_speed(raw: Raw) -> Page:
         "Quality (P@1) against time.",
         ["vectors", "seconds", "times as fast", "P@1"],
         [[name, row["seconds"], row["times as fast"], row["P@1"]] for name, row in rows.items()],
-        "SmolLM2-135M and sp32k, 2.8 MB of text, 2 threads, 745 held-out shared tokens, one seed. *Equal loss*: 16 iterations. "
-        "P@1 of both GloVes is with VecMap and CSLS. Peak memory: anchored 0.88 GB, our GloVe 1.06 GB.",
+        f"SmolLM2-135M and sp32k, 2.8 MB of text, 2 threads, {raw.noted(r'n = (.+?)[.] ')} held-out shared tokens, one seed. *Equal "
+        f"loss*: {raw.noted('after (.+?) and')} iterations. P@1 of both GloVes is with VecMap and CSLS. Peak memory: anchored "
+        f"{raw.noted('anchored (.+?) GB')} GB, our GloVe {raw.noted('our GloVe (.+?) GB')} GB.",
     )
 
 
@@ -70,6 +71,7 @@ def growth(raw: Raw) -> Page:
     text = [row for row in raw.table("Text:") if row["megabytes"]]
     slope = raw.row("Text:", what="slope")
     full = raw.row("Vocabulary, full", what="slope")
+    libraries = [row["of which before"] for row in text]
     shown = {
         f"{name} (slope {digits(slope[key], 2)})": ([row["megabytes"] for row in text], [row[key] for row in text])
         for name, key in (("anchored vectors", "anchored s"), ("one iteration of GloVe", "GloVe s"))
@@ -88,7 +90,8 @@ def growth(raw: Raw) -> Page:
             for row in text
         ],
         "SmolLM2-135M and sp32k, Python files, 300 dimensions, one run per size. A vocabulary eight times as large takes about a "
-        "seventh longer on the same text, since only tokens that occur get vectors. Peak memory includes 0.65 to 0.97 GB of libraries.",
+        "seventh longer on the same text, since only tokens that occur get vectors. Peak memory includes "
+        f"{digits(min(libraries), 2)} to {digits(max(libraries), 2)} GB of libraries.",
     )
 
 

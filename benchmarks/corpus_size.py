@@ -78,7 +78,7 @@ def row(name: str, lines: list[Result], given: argparse.Namespace) -> dict[str, 
 
 
 def smallest(rows: list[dict[str, Any]], column: str, floor: float) -> str:
-    """Which share of the text is within 10 % of all of it, in bits per byte and in bits above the source."""
+    """Return the smallest share of the text within 10 % of all of it, in bits per byte and in bits above the source."""
     known = [row for row in rows if row["text"] != NO_TEXT and row[column] is not None]
     best = known[-1][column]
     plain = next(row["text"] for row in known if row[column] <= best * (1 + WITHIN))

@@ -246,7 +246,7 @@ def tables(results: Results, options: argparse.Namespace) -> list[tuple[str, lis
 
 
 def notes(results: Results, options: argparse.Namespace, tokens: int) -> list[str]:
-    """Say what a reader must know."""
+    """Return notes for readers of the tables."""
     said = [
         f"{tokens:,} tokens a run: {options.steps} steps (half of them embeddings and head only) of "
         f"{options.batch_size} sequences of {options.sequence_length} tokens. Means over seeds (of the text, its order "

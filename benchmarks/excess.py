@@ -1,4 +1,4 @@
-"""What are the excess bits of a rearranged model made of? By kind of target token, against the source model's bits.
+"""Where do the excess bits of a rearranged model come from? By kind of target token, against the source model's bits.
 
     python benchmarks/excess.py [--source smollm2-135m] [--target sp32k] [--bytes 12000] [--out FILE]
 

@@ -1,4 +1,4 @@
-"""Do our vectors and mappings fall in the papers' order? First-step loss, no tuning; and what the scores say of it.
+"""Do our vectors and mappings rank as in the papers? First-step loss, no tuning, and how well the scores predict it.
 
     python benchmarks/faithfulness.py [--target sp32k] [--bytes 24000] [--out benchmarks/results/faithfulness.jsonl]
 

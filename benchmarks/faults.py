@@ -98,7 +98,7 @@ class Artefact:
 
 
 class Shared:
-    """What all pieces of work share: tokenizers and a lexicon, made once."""
+    """Tokenizers and a lexicon that all jobs use, made once."""
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

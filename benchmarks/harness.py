@@ -1,4 +1,4 @@
-"""What the benchmarks share: a process per measurement, kept results, the machine in words, tables as raw data."""
+"""Shared by all benchmarks: a process per measurement, stored results, the machine in words, tables as raw data."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Results:
         self.lines: list[dict[str, Any]] = [line for line in read_lines(path) if line.get("settings") == settings]
 
     def has(self, source: str, target: str, method: str, seed: int) -> bool:
-        """Whether there is a line of this, be it a failure."""
+        """Whether the file has a line of this measurement, failures included."""
         key = (source, target, method, seed)
         return any((x["source"], x["target"], x["method"], x["seed"]) == key for x in self.lines)
 

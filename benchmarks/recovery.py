@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def runs(bench: Bench) -> Iterator[tuple[str, Callable[[], Result]]]:
-    """Name what is measured on one text, and say how."""
+    """Yield the runs on one text: their names and how each is made."""
     _, vocabulary = tuning.source(bench.given.device)
     for name, changed in CONTROLS.items():
         yield name, partial(bench.tune, name, tuning.SOURCE, vocabulary, **changed)

@@ -1,4 +1,4 @@
-"""Which rows does tuning move? By where they came from and how often the text uses their token.
+"""Which rows does tuning move most? By origin of the row and by frequency of its token.
 
     tokalign-lab gallery record --work gallery-runs --out gallery
     python benchmarks/row_moves.py --runs gallery-runs --out benchmarks/results/row_moves.jsonl

@@ -1,6 +1,6 @@
 """Where a move loses: bits per byte of the source and of the moved model on the same stretches of text.
 
-    python benchmarks/split_words.py --out benchmarks/results/split_words.md
+    python benchmarks/split_words.py --out benchmarks/results/split_words.jsonl
 
 SmolLM2-135M is moved to sp32k by `anchored` and calibrated. Both models read the texts of `recovery_search.py`. A
 stretch ends where both have read the same bytes. Stretches are grouped by the tokens that write them: one on each side,

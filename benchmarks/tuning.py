@@ -1,4 +1,4 @@
-"""What the programs share that tune a real model: one text for every vocabulary, starting models, curves, kept results.
+"""Shared by programs that tune a real model: one text for every vocabulary, starting models, curves, stored results.
 
 A fair comparison of two vocabularies gives both the same *bytes* of text, not the same tokens: the one that needs
 fewer tokens would read more text for the same number, and that would be counted as quality. So a budget is bytes:
@@ -61,7 +61,7 @@ TRAIN_PASSAGE, MEASURED_PASSAGE = 2_000, 1_000  # characters
 
 
 def options(description: str | None, steps: int, cuda: dict[str, int] | None = None) -> argparse.ArgumentParser:
-    """Options of every program that tunes; `steps` is the default, and `cuda` what is the default on a GPU."""
+    """Options of every program that tunes; `steps` is a default, and `cuda` has the defaults on a GPU."""
     found = parser(description)
     found.set_defaults(on_cpu={"steps": steps, "batch_size": 4}, on_cuda=cuda or {})
     found.add_argument("--steps", type=int)
@@ -181,7 +181,7 @@ class Bench:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What results of this seed are kept by."""
+        """Key of the stored results of this seed."""
         return {"seed": self.seed, "text": text_hash([*self.train, *self.measured])[:12]}
 
     def untuned(self, model: Any, vocabulary: Vocabulary) -> dict[str, float]:
@@ -337,7 +337,7 @@ def losses_by(lines: Sequence[Result], parts: int) -> dict[str, float | None]:
 
 
 def budget(given: argparse.Namespace, one: Result) -> str:
-    """Say what every run read, of which `one` is one."""
+    """Describe the text of every run; `one` is one of them."""
     return (
         f"Every run reads the same {one['bytes']:,} bytes of text, in equal parts {', '.join(SLICES)} as far as there "
         f"is text, in {given.steps:,} steps of {given.batch_size} sequences; {given.seeds} seed"
@@ -347,14 +347,14 @@ def budget(given: argparse.Namespace, one: Result) -> str:
 
 
 def device_of(given: argparse.Namespace) -> str:
-    """Say what runs were made on."""
+    """Name the device of the runs."""
     if given.device == "cpu":
         return f"CPU, {given.threads} threads"
     return describe_device(pick_device(given.device))
 
 
 def cost(name: str, lines: Sequence[Result]) -> str:
-    """Say how fast a model was tuned, and in how much memory."""
+    """Describe speed and memory of a tuning run."""
     speeds = " and ".join(f"{speed:,.0f} (stage {stage})" for stage, speed in lines[0]["tokens_per_second"].items())
     return (
         f"{name}: {speeds} tokens/s, sequences of {lines[0]['sequence_length']} tokens, "

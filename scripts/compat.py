@@ -1,4 +1,4 @@
-"""Both halves of `compat.sh`: save models with what they give, and compare that with what is loaded."""
+"""Both halves of `compat.sh`: save models with their ids, logits and chats, and compare the loaded models with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other people's programs, run as themselves in an environment of their own, so that they can be compared with ours.
+"""Programs of other authors, run unchanged in an environment of their own, to compare them with ours.
 
     python3 -m venv PEERS
     PEERS/bin/pip install torch==2.13.0
@@ -33,7 +33,7 @@ class PeerFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class PeerRows:
-    """What a peer made.
+    """Rows made by another program.
 
     Attributes
     ----------

@@ -236,7 +236,7 @@ def test_only_the_blocks_of_the_run_are_kept_and_read_once(
 ) -> None:
     more = {"teacher": teacher, "distillation_share": 0.5, "distillation_top_k": 4}
     events = run(student, texts, tmp_path / "run", more)
-    assert events.of("progress")[-1]["message"] == "the teacher's predictions are kept (100 %)"
+    assert events.of("progress")[-2]["message"] == "the teacher's predictions are kept (100 %)"
     (folder,) = (tmp_path / "cache" / "teacher").iterdir()
     asked = [i for i in range(12) if is_distilled(i, 0.5, 1)]
     assert 0 < len(asked) < 12

@@ -43,6 +43,8 @@ def test_a_head_with_a_bias_is_shifted_by_it_and_nothing_else_changes() -> None:
     )
     assert result.nats_after < result.nats_before
     assert result.spread == 0
+    shift = model.lm_head.bias.detach() - before["lm_head.bias"]
+    assert result.largest == pytest.approx(float(shift.abs().max())) != 0
 
 
 def test_special_tokens_keep_their_logits() -> None:

@@ -29,6 +29,7 @@ from tokalign_lab.device import pick_device
 from tokalign_lab.documents import Document, excerpts, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import head_inputs
+from tokalign_lab.evaluation.head import capped_logits
 from tokalign_lab.model.rearrange import untie
 from tokalign_lab.progress import Progress, part
 from tokalign_lab.settings.kinds import TextSettings
@@ -106,9 +107,9 @@ def calibrate(
     states, input_ids = head_inputs(model, vocabulary, documents, max_tokens, progress=part(progress, 0.0, 0.5))
     head = model.get_output_embeddings()
     weight, bias = head.weight.detach().float().cpu(), getattr(head, "bias", None)
-    bias = None if bias is None else bias.detach().float().cpu()
     direction, spread = (None, 0.0) if bias is not None else steady_direction(states)
-    start = torch.zeros(len(weight)) if bias is None else bias
+    # a copy: on the CPU in float32 it would be the head's own bias, which is overwritten below
+    start = torch.zeros(len(weight)) if bias is None else bias.detach().float().cpu().clone()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     free = torch.ones(len(weight), dtype=torch.bool)
     free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control)
@@ -116,12 +117,12 @@ def calibrate(
     shift = fitted_shift(states, input_ids, weight, start, free, cap, part(progress, 0.5, 1.0))
     if direction is None:
         head.bias.data.copy_(shift)
-        bias = head.bias.detach().float().cpu()
+        fitted = head.bias.detach().float().cpu()
     else:
         untie(model)
         head.weight.data.copy_((weight + shift[:, None] * direction).to(head.weight.dtype))
-        weight, bias = head.weight.detach().float().cpu(), start
-    after = nats_per_token(states[:_SCORED], input_ids[:_SCORED], weight, bias, cap)
+        weight, fitted = head.weight.detach().float().cpu(), start
+    after = nats_per_token(states[:_SCORED], input_ids[:_SCORED], weight, fitted, cap)
     return Calibration(len(input_ids), before, after, spread, float((shift - start).abs().max()))
 
 
@@ -213,10 +214,7 @@ def _log_probabilities(
     weight, bias = weight.to(device), bias.to(device)
     block = max(1, _BLOCK_NUMBERS // len(weight))
     for first in range(0, len(states), block):
-        logits = torch.addmm(bias, states[first : first + block].to(device), weight.T)
-        if cap is not None:
-            logits = torch.tanh(logits / cap) * cap
-        log_p = torch.log_softmax(logits, dim=1)
+        log_p = torch.log_softmax(capped_logits(states[first : first + block].to(device), weight, bias, cap), dim=1)
         if input_ids is not None:
             log_p = log_p.gather(1, input_ids[first : first + block, None].to(device))[:, 0]
         yield min(1.0, (first + block) / len(states)), log_p

@@ -17,7 +17,7 @@ import numpy as np
 from tokalign_lab.documents import Document, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import cache_folder, cached_folder, hash_of, write_json
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.token_table import VERSION
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Corpus:
         return np.bincount(self.ids, minlength=size).astype(np.int64)
 
     @classmethod
-    def build(cls, documents: Sequence[Document], vocabulary: Vocabulary, progress: Progress | None = None) -> Corpus:
+    def build(cls, documents: Sequence[Document], vocabulary: Vocabulary, progress: Progress = silent) -> Corpus:
         """Tokenise documents in parallel, or load the result from the cache. Raises InputError without documents."""
         if not documents:
             raise InputError("There is no text to tokenise; give at least one document.")
@@ -122,7 +122,7 @@ class TokenizedPair:
 
 
 def tokenize_pair(
-    source: Vocabulary, target: Vocabulary, documents: Sequence[Document], progress: Progress | None = None
+    source: Vocabulary, target: Vocabulary, documents: Sequence[Document], progress: Progress = silent
 ) -> TokenizedPair:
     """Tokenise a text with both vocabularies, or load the result from the cache."""
     return TokenizedPair(
@@ -138,7 +138,7 @@ def _encode(
     documents: Sequence[Document],
     vocabulary: Vocabulary,
     lengths: np.ndarray[Any, Any],
-    progress: Progress | None,
+    progress: Progress,
     batch_bytes: int = 4_000_000,
 ) -> Iterator[tuple[int, list[np.ndarray[Any, Any]]]]:
     ends = np.cumsum(lengths)
@@ -146,7 +146,6 @@ def _encode(
     while first < len(documents):
         done = int(ends[first - 1]) if first else 0
         last = max(first + 1, int(np.searchsorted(ends, done + batch_bytes)))
-        if progress is not None:
-            progress(done / max(1, int(ends[-1])), f"tokenising with {vocabulary.name}")
+        progress(done / max(1, int(ends[-1])), f"tokenising with {vocabulary.name}")
         yield first, vocabulary.encode([document.text for document in documents[first:last]])
         first = last

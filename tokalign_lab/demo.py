@@ -30,7 +30,7 @@ from tokalign_lab.model.calibrate import calibrate
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.report import write_report
 from tokalign_lab.runs.control import check_finished, start
 from tokalign_lab.runs.folder import RunFolder
@@ -78,7 +78,7 @@ FULL = DemoSize(align_bytes=6_000_000, measure_bytes=24_000, steps=160, batch_si
 FAST = DemoSize(align_bytes=1_000_000, measure_bytes=6_000, steps=8, batch_size=2, sequence_length=64)
 
 
-def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:
+def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
     """Write `results.json`, `report.html`, the lexicons, the run folder and the tuned model to the folder `out`.
 
     With `fast` it takes a few minutes on two cores instead of under twenty, with rougher figures. Files of an earlier
@@ -171,14 +171,13 @@ def _measure_untuned(
     alignments: dict[str, Alignment],
     measured: list[Document],
     seed: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     lexicons = {name: align(pair, recipe=recipe, seed=seed, overlap=by).lexicon for name, recipe, by in _STARTS}
     lexicons |= {f"rearranged by {recipe}": alignment.lexicon for recipe, alignment in alignments.items()}
     rows = [_model_row("source, own tokenizer", bits_per_byte(model, source, measured).to_dict())]
     for number, (name, lexicon) in enumerate(lexicons.items()):
-        if progress is not None:
-            progress(number / len(lexicons), name)
+        progress(number / len(lexicons), name)
         moved = rearrange(model, lexicon, source, pair.target, seed=seed)
         rows.append(_model_row(name, bits_per_byte(moved, pair.target, measured).to_dict()))
     return rows
@@ -190,7 +189,7 @@ def _tune(
     measured: list[Document],
     size: DemoSize,
     seed: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     text = out / "text.jsonl"
     parts = (("train", train), ("held_out", measured))
@@ -233,17 +232,16 @@ def _model_row(name: str, measured: dict[str, Any]) -> dict[str, Any]:
 class _Clock:
     """Times the stages and reports progress; the shares are fixed, so they are no estimate of the time left."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.seconds: dict[str, float] = {}
         self._progress = progress
         self._done = 0.0
 
     @contextmanager
-    def stage(self, name: str, until: float) -> Iterator[Progress | None]:
-        if self._progress is not None:
-            self._progress(self._done, name)
+    def stage(self, name: str, until: float) -> Iterator[Progress]:
+        self._progress(self._done, name)
         inner = part(self._progress, self._done, until)
         started = time.perf_counter()
-        yield None if inner is None else lambda share, message: inner(share, f"{name}: {message}")
+        yield lambda share, message: inner(share, f"{name}: {message}")
         self.seconds[name] = round(time.perf_counter() - started, 1)
         self._done = until

@@ -11,7 +11,7 @@ from typing import Any
 
 from tokalign_lab import catalog
 from tokalign_lab.files import cache_folder, damage, leftovers, remove, sealed_folders
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.runs.control import runs_root
 
 DEFAULT_ASSETS = ("smollm2-135m", "sp32k", "minilm", "default")
@@ -49,7 +49,7 @@ def examine() -> dict[str, Any]:
     return {"system": system, "packages": packages, "assets": assets, "missing": missing}
 
 
-def verify(progress: Progress | None = None) -> list[dict[str, str]]:
+def verify(progress: Progress = silent) -> list[dict[str, str]]:
     """Compare every cached artefact with its checksums.
 
     Returns rows of "folder" and "state": "whole", or what is damaged. A damaged artefact is made again at its next use.
@@ -57,8 +57,7 @@ def verify(progress: Progress | None = None) -> list[dict[str, str]]:
     rows = []
     folders = sealed_folders(cache_folder())
     for place, folder in enumerate(folders):
-        if progress is not None:
-            progress(place / len(folders), folder.name)
+        progress(place / len(folders), folder.name)
         rows.append({"folder": str(folder), "state": damage(folder, whole=True) or "whole"})
     return rows
 

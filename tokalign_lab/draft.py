@@ -8,12 +8,12 @@ from typing import Any
 from tokalign_lab import pipeline
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.settings.kinds import AlignSettings, DraftSettings, RearrangeSettings, text_of
 
 
 def measure_draft(
-    settings: DraftSettings, out: Path | None, progress: Progress | None = None
+    settings: DraftSettings, out: Path | None, progress: Progress = silent
 ) -> dict[str, list[dict[str, Any]]]:
     """Move a small model to a large one's vocabulary and measure it as a draft model, on held-out text.
 

@@ -26,7 +26,7 @@ from tokalign_lab.evaluation import part_scores
 from tokalign_lab.evaluation.breakdown import breakdown, twins_by_group
 from tokalign_lab.evaluation.held_out import HeldOutPrecision, held_out_precision
 from tokalign_lab.evaluation.lexicon_scores import LexiconScores, score_lexicon
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.settings.kinds import (
     AdviseSettings,
     AlignSettings,
@@ -65,11 +65,11 @@ class PairText:
         self._models: dict[str, PreTrainedModel] = {}
         self._vectors: tuple[TokenVectors, TokenVectors] | None = None
 
-    def train_pair(self, progress: Progress | None = None) -> TokenizedPair:
+    def train_pair(self, progress: Progress = silent) -> TokenizedPair:
         """Return the train part in both tokenizations."""
         return self._pair("train", self.train, progress)
 
-    def held_out_pair(self, progress: Progress | None = None) -> TokenizedPair:
+    def held_out_pair(self, progress: Progress = silent) -> TokenizedPair:
         """Return the held-out part in both tokenizations."""
         return self._pair("held_out", self.held_out, progress)
 
@@ -91,13 +91,13 @@ class PairText:
             self._vectors = load_vectors(Path(source), self.source), load_vectors(Path(target), self.target)
         return self._vectors
 
-    def _pair(self, name: str, documents: list[Document], progress: Progress | None) -> TokenizedPair:
+    def _pair(self, name: str, documents: list[Document], progress: Progress) -> TokenizedPair:
         if name not in self._pairs:
             self._pairs[name] = tokenize_pair(self.source, self.target, documents, progress=progress)
         return self._pairs[name]
 
 
-def advise(settings: AdviseSettings, progress: Progress | None = None) -> Advice:
+def advise(settings: AdviseSettings, progress: Progress = silent) -> Advice:
     """Judge whether a swap is worth it on a text: count tokens, time a step of generation, apply the rules.
 
     Raises `InputError` if the model, the tokenizer or the text cannot be used, or the model and the new head do not
@@ -117,8 +117,7 @@ def advise(settings: AdviseSettings, progress: Progress | None = None) -> Advice
     check_memory(settings.model, outline, target.size, device)
     documents = read_documents(settings.text, settings.max_bytes, settings.seed)
     text = count_text(tokenize_pair(source, target, documents, progress=part(progress, 0.0, 0.5)))
-    if progress is not None:
-        progress(0.5, "timing a step of generation")
+    progress(0.5, "timing a step of generation")
     model = load_model(settings.model, device=device)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     step = time_step(model, target.size)
@@ -207,7 +206,7 @@ def read_pair(settings: AlignSettings) -> PairText:
     return PairText(load_vocabulary(settings.source), load_vocabulary(settings.target), settings)
 
 
-def align_text(text: PairText, settings: AlignSettings, progress: Progress | None = None) -> Alignment:
+def align_text(text: PairText, settings: AlignSettings, progress: Progress = silent) -> Alignment:
     """Align two vocabularies on the train part of a text.
 
     The lexicon's provenance stores how the text was split ("split"), so that scores hold out the same part. Raises
@@ -236,7 +235,7 @@ def align_text(text: PairText, settings: AlignSettings, progress: Progress | Non
 
 
 def score_alignment(
-    text: PairText, done: Alignment, settings: AlignSettings, progress: Progress | None = None
+    text: PairText, done: Alignment, settings: AlignSettings, progress: Progress = silent
 ) -> dict[str, Any]:
     """Score a new alignment; the lexicon's means go into its provenance, for the card of a model made from it.
 
@@ -261,7 +260,7 @@ def find_hidden(
     recipe: str,
     seed: int,
     model: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> HeldOutPrecision:
     """Hide shared tokens, align the train part again and count how many are found.
@@ -286,7 +285,7 @@ def open_lexicon(path: Path | str) -> tuple[Lexicon, Vocabulary, Vocabulary]:
 
 
 def score(
-    settings: ScoreSettings, progress: Progress | None = None
+    settings: ScoreSettings, progress: Progress = silent
 ) -> tuple[LexiconScores, pd.DataFrame, tuple[HeldOutPrecision, pd.DataFrame] | None]:
     """Score a lexicon on the held-out part of a text; the means are stored in the lexicon's file if it is writable.
 
@@ -308,9 +307,7 @@ def score(
     return scores, groups, (hidden, twins_by_group(hidden, text.train_pair()))
 
 
-def _find_again(
-    lexicon: Lexicon, text: PairText, settings: ScoreSettings, progress: Progress | None
-) -> HeldOutPrecision:
+def _find_again(lexicon: Lexicon, text: PairText, settings: ScoreSettings, progress: Progress) -> HeldOutPrecision:
     """`find_hidden` by the recipe of a lexicon."""
     made = lexicon.provenance
     if "vectors" in made["parameters"]:
@@ -318,7 +315,7 @@ def _find_again(
     return find_hidden(text, made["recipe"], made["seed"], settings.model, progress)
 
 
-def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -> part_scores.PartScores:
+def score_parts(settings: PartScoreSettings, progress: Progress = silent) -> part_scores.PartScores:
     """Score a lexicon, and parts of it, on the held-out part of a text.
 
     Raises `InputError` if the lexicon, the text, the encoder or the file of parts cannot be used.
@@ -344,7 +341,7 @@ def score_parts(settings: PartScoreSettings, progress: Progress | None = None) -
     )
 
 
-def rearrange(settings: RearrangeSettings, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+def rearrange(settings: RearrangeSettings, out: Path, progress: Progress = silent) -> dict[str, Any]:
     """Give a model the lexicon's target vocabulary, calibrate it if asked to, and save it to `out`.
 
     Returns what `model.to_folder.rearrange_to_folder` does, and "recipe" and "origins" of the lexicon. Raises
@@ -362,7 +359,7 @@ def rearrange(settings: RearrangeSettings, out: Path, progress: Progress | None 
     return {**done, "recipe": lexicon.provenance["recipe"], "origins": lexicon.origin_counts()}
 
 
-def measure(settings: BitsSettings, progress: Progress | None = None) -> BitsPerByte:
+def measure(settings: BitsSettings, progress: Progress = silent) -> BitsPerByte:
     """Measure bits per byte of a model with its own tokenizer on the held-out part of a text.
 
     `MeasureSettings` select the bytes that a tuning run with these settings is measured on. Raises `InputError` if the
@@ -406,7 +403,7 @@ def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
         check_memory(settings.model, settings.tuning, device, settings.memory, settings.processes or 1, sharded)
 
 
-def _count_on_cluster(pair: TokenizedPair, address: str, progress: Progress | None) -> None:
+def _count_on_cluster(pair: TokenizedPair, address: str, progress: Progress) -> None:
     """Have a Dask cluster count both sides; GloVe then finds the counts in the cache."""
     from tokalign_lab.vectors.cluster import cluster_counts
     from tokalign_lab.vectors.glove import GloveSettings

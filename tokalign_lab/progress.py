@@ -1,6 +1,6 @@
 """Progress reports of a function.
 
-A function that may run for more than a second takes `progress: Progress | None`. The caller decides how to show it: a
+A function that may run for more than a second takes `progress: Progress = silent`. The caller decides how to show it: a
 bar in the terminal, an event in a run folder, a widget. The engine prints nothing.
 """
 
@@ -12,9 +12,10 @@ Progress = Callable[[float, str], None]
 """Called with the share that is done (0 to 1) and a short message."""
 
 
-def part(progress: Progress | None, start: float, end: float) -> Progress | None:
+def silent(share: float, message: str) -> None:
+    """Report nothing."""
+
+
+def part(progress: Progress, start: float, end: float) -> Progress:
     """Map 0 to 1 of a sub-task to `start` to `end` of the whole task."""
-    if progress is None:
-        return None
-    whole = progress
-    return lambda share, message: whole(start + (end - start) * share, message)
+    return lambda share, message: progress(start + (end - start) * share, message)

@@ -25,7 +25,7 @@ import numpy as np
 
 from tokalign_lab.errors import InputError, require_extra
 from tokalign_lab.files import cache_folder, cached_folder, damage, hash_of
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vectors.token_vectors import TokenVectors, positions_in, unit_rows
 
 METHODS = {
@@ -72,7 +72,7 @@ def project(
     shared: bool = False,
     fit_on: int = FIT_ON,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[Projection]:
     """Lay out one or more sets of token vectors by "pca" or "umap", or load the layouts from the cache.
 
@@ -94,8 +94,7 @@ def project(
         xy, fitted = [], []
         for done, rows in enumerate(groups):
             share = part(progress, done / len(groups), (done + 1) / len(groups))
-            if share is not None:
-                share(0.0, f"{method.upper()} of {len(rows):,} tokens")
+            share(0.0, f"{method.upper()} of {len(rows):,} tokens")
             places, was_fitted = _layout(unit_rows(rows), method, fit_on, seed, share)
             xy.append(places)
             fitted.append(was_fitted)
@@ -104,7 +103,7 @@ def project(
     return _load(cached_folder(folder, lay_out) / _FILE, spaces, method)
 
 
-def ship(folder: Path, spaces: Sequence[TokenVectors], method: str, progress: Progress | None = None) -> None:
+def ship(folder: Path, spaces: Sequence[TokenVectors], method: str, progress: Progress = silent) -> None:
     """Write the shared layout of `spaces` to `folder`, to be found from their ids alone; coordinates are rounded."""
     layouts = project(spaces, method, shared=True, progress=progress)
     xy = np.concatenate([layout.xy for layout in layouts])
@@ -188,9 +187,7 @@ def _load(file: Path, spaces: Sequence[TokenVectors], method: str) -> list[Proje
     ]
 
 
-def _layout(
-    rows: np.ndarray, method: str, fit_on: int, seed: int, progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _layout(rows: np.ndarray, method: str, fit_on: int, seed: int, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
     if method == "pca":
         return _principal(rows), np.ones(len(rows), dtype=bool)
     fitted = np.zeros(len(rows), dtype=bool)
@@ -228,13 +225,10 @@ class _Epochs(io.StringIO):
         return len(text)
 
 
-def _umap(rows: np.ndarray, seed: int, progress: Progress | None) -> np.ndarray:
+def _umap(rows: np.ndarray, seed: int, progress: Progress) -> np.ndarray:
     require_extra("lab", "umap", "A UMAP map")
     import umap
 
-    bar: dict[str, Any] = {"disable": True}
-    if progress is not None:
-        bar = {"disable": False, "file": _Epochs(progress), "bar_format": "{n}/{total}"}
     model = umap.UMAP(
         n_neighbors=min(NEIGHBOURS, len(rows) - 1),
         min_dist=MIN_DISTANCE,
@@ -242,7 +236,7 @@ def _umap(rows: np.ndarray, seed: int, progress: Progress | None) -> np.ndarray:
         random_state=seed,
         n_jobs=1,  # a seeded UMAP has one thread; without this it warns
         init="pca" if len(rows) < 50 else "spectral",
-        tqdm_kwds=bar,
+        tqdm_kwds={"disable": False, "file": _Epochs(progress), "bar_format": "{n}/{total}"},
     )
     return np.asarray(model.fit_transform(rows), dtype=np.float32)
 

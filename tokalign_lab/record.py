@@ -29,7 +29,7 @@ from tokalign_lab.device import describe_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import diagnose
 from tokalign_lab.files import atomic_folder, check_replaceable, holds_only, write_json
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.projection import METHODS, share_a_space, ship
 from tokalign_lab.runs.control import check_finished
 from tokalign_lab.runs.folder import RunFolder
@@ -98,7 +98,7 @@ def plan(steps: int, long: int) -> list[Recorded]:
 
 
 def record_gallery(
-    out: Path, work: Path, steps: int = 200, long: int = 1000, progress: Progress | None = None
+    out: Path, work: Path, steps: int = 200, long: int = 1000, progress: Progress = silent
 ) -> dict[str, Any]:
     """Make the gallery's runs and pack them.
 
@@ -137,7 +137,7 @@ def record_gallery(
     return {"gallery": str(out), "bytes": size, "runs": seconds}
 
 
-def _made(one: Recorded, work: Path, progress: Progress | None) -> float:
+def _made(one: Recorded, work: Path, progress: Progress) -> float:
     """Make a run unless it has finished already; returns the seconds it took."""
     run = RunFolder(work / one.name)
     if not run.exists:
@@ -153,9 +153,7 @@ def _made(one: Recorded, work: Path, progress: Progress | None) -> float:
     return round(times[-1] - times[0], 1) if times else 0.0
 
 
-def pack_gallery(
-    out: Path, work: Path, planned: Sequence[Recorded], command: str, progress: Progress | None = None
-) -> None:
+def pack_gallery(out: Path, work: Path, planned: Sequence[Recorded], command: str, progress: Progress = silent) -> None:
     """Copy what panels show out of the finished runs in `work`, and mark it as recorded by `command`.
 
     `out`, the gallery's folder, appears whole or not at all.
@@ -163,8 +161,7 @@ def pack_gallery(
     recorded = {"command": command, "machine": machine_words()}
     with atomic_folder(out, _is_gallery) as folder:
         for number, one in enumerate(planned):
-            if progress is not None:
-                progress(number / len(planned), f"packing {one.name}")
+            progress(number / len(planned), f"packing {one.name}")
             run, packed = RunFolder(work / one.name), folder / one.name
             packed.mkdir()
             mark = {**recorded, "left_out": LEFT_OUT[one.kind]}

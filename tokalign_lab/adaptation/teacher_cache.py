@@ -31,7 +31,7 @@ from tokalign_lab.adaptation.teacher import Teacher
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import cache_folder, damage, hash_of, seal, write_json
 from tokalign_lab.locks import Busy, lock
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.provenance import installed_versions, now
 
 _log = logging.getLogger("tokalign_lab")
@@ -110,7 +110,7 @@ def keep_predictions(
     k: int = KEPT_TOKENS,
     temperature: float = 1.0,
     apart: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     interrupt: Callable[[], None] = lambda: None,
 ) -> TeacherCache:
     """Let a teacher read the training text, and keep its predictions; what was kept before is found again.
@@ -189,7 +189,7 @@ def _write(
     temperature: float,
     apart: bool,
     folder: Path,
-    progress: Progress | None,
+    progress: Progress,
     interrupt: Callable[[], None],
 ) -> None:
     """Write the files of `folder`, from the last whole batch on."""
@@ -201,8 +201,7 @@ def _write(
     try:
         while done < len(chosen):
             interrupt()
-            if progress is not None:
-                progress(done / len(chosen), "the teacher reads the text")
+            progress(done / len(chosen), "the teacher reads the text")
             here = chosen[done : done + batch]
             ids, positions = (
                 torch.from_numpy(np.stack(part)) for part in zip(*(blocks.block(int(i)) for i in here), strict=True)
@@ -217,8 +216,7 @@ def _write(
     finally:
         for file in files.values():
             file.close()
-    if progress is not None:
-        progress(1.0, "the teacher's predictions are kept")
+    progress(1.0, "the teacher's predictions are kept")
 
 
 def _opened(path: Path, size: int) -> IO[bytes]:

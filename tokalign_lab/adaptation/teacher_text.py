@@ -27,7 +27,7 @@ import torch
 from tokalign_lab.documents import Document, excerpts, n_bytes, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.settings.kinds import WritingSettings
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -52,7 +52,7 @@ def write_text(
     held_out: Sequence[Document],
     settings: WritingSettings,
     out: Path,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     interrupt: Callable[[], None] = lambda: None,
 ) -> int:
     """Let a teacher continue prompts cut from a text, and write what it writes as JSONL.
@@ -97,8 +97,7 @@ def write_text(
     with open(unfinished, "a", encoding="utf-8") as file:
         for start in range(lines, len(prompts), size):
             interrupt()
-            if progress is not None:
-                progress(start / len(prompts), f"{vocabulary.name} writes")
+            progress(start / len(prompts), f"{vocabulary.name} writes")
             batch = prompts[start : start + size]
             texts = _continue(model, vocabulary, [prompt.ids for prompt in batch], settings, start // size)
             for number, (prompt, text) in enumerate(zip(batch, texts, strict=True), start=start):
@@ -111,8 +110,7 @@ def write_text(
             file.write(_line(document, "held_out", None))
     os.replace(unfinished, out)
     _note(unfinished).unlink()
-    if progress is not None:
-        progress(1.0, "written")
+    progress(1.0, "written")
     return written
 
 

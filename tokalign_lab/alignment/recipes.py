@@ -30,7 +30,7 @@ from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.alignment.search.neighbours import Candidates
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.files import atomic_folder, holds_only
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -80,7 +80,7 @@ def align(
     recipe: str = "anchored",
     seed: int = 0,
     overlap: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     hidden: NDArray[np.int64] | None = None,
     model: PreTrainedModel | None = None,
     donor: Donor | None = None,
@@ -141,8 +141,7 @@ def align(
     # 3. Candidates in both directions, and rows made of them.
     if space is not None:
         started = time.perf_counter()
-        if progress is not None:
-            progress(0.8, "comparing tokens")
+        progress(0.8, "comparing tokens")
         parameters |= {**space.parameters, "candidates": N_CANDIDATES, "one_to_one": one_to_one}
         found, choice = _search(space, forward, source, target, one_to_one)
         _add_chosen(back, *_search(turned_space(space), back, target, source, one_to_one))
@@ -155,8 +154,7 @@ def align(
     # 4. All other rows, and in the other direction the best target token of each source token.
     started = time.perf_counter()
     report = part(progress, 0.85, 1.0)
-    if report is not None:
-        report(0.0, "making the lexicon")
+    report(0.0, "making the lexicon")
     parameters |= method.fill(forward, replace(inputs, progress=report))
     if method.two_way:
         method.fill(back, inputs.turned())
@@ -165,8 +163,7 @@ def align(
         reverse = reverse_of(forward, source.size)
     lexicon = _lexicon(pair, forward, reverse, recipe, seed, parameters)
     seconds["lexicon"] = time.perf_counter() - started
-    if progress is not None:
-        progress(1.0, "aligned")
+    progress(1.0, "aligned")
     if space is None:
         return Alignment(lexicon, seconds=seconds)
     return Alignment(lexicon, space.source, space.target, seconds)

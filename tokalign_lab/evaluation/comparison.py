@@ -25,7 +25,7 @@ from tokalign_lab.evaluation.breakdown import WITH_PARTNER
 from tokalign_lab.evaluation.encoder import Encoder
 from tokalign_lab.evaluation.interval import Interval, of_mean
 from tokalign_lab.evaluation.lexicon_scores import document_scores
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,7 @@ def paired_scores(
     held_out: TokenizedPair,
     encoder: str | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, dict[str, PairedScore]]:
     """Score two lexicons on the same held-out documents.
 

@@ -24,7 +24,7 @@ from tokalign_lab.evaluation.mapping_findings import mapping_findings
 from tokalign_lab.evaluation.row_findings import row_findings
 from tokalign_lab.evaluation.row_gate import row_gate
 from tokalign_lab.evaluation.text_findings import pair_findings, text_findings
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -66,7 +66,7 @@ def diagnose(
     model: PreTrainedModel | None = None,
     moved: PreTrainedModel | None = None,
     documents: Sequence[Document] = (),
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Diagnosis:
     """Diagnose a lexicon.
 
@@ -103,7 +103,6 @@ def diagnose(
         steps.append(("new rows", lambda: row_gate(moved, target, documents, new)))
     findings: list[Finding] = []
     for number, (words, look) in enumerate(steps):
-        if progress is not None:
-            progress(number / len(steps), words)
+        progress(number / len(steps), words)
         findings += look()
     return Diagnosis(sorted(findings, key=lambda finding: -SEVERITIES.index(finding.severity)))

@@ -19,7 +19,7 @@ import torch
 
 from tokalign_lab.documents import Document, excerpts, n_bytes
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Drafting:
         self._plain = {name: self._run(own, "greedy")[1] for name, own in self._prompts.items()}
 
     def score(
-        self, draft: PreTrainedModel, own: Vocabulary | None = None, progress: Progress | None = None
+        self, draft: PreTrainedModel, own: Vocabulary | None = None, progress: Progress = silent
     ) -> list[DraftScore]:
         """Measure a draft model.
 
@@ -149,8 +149,7 @@ class Drafting:
         jobs = [(name, decoding) for name in self._prompts for decoding in decodings]
         scores = []
         for place, (name, decoding) in enumerate(jobs):
-            if progress is not None:
-                progress(place / len(jobs), f"{name}, {decoding}")
+            progress(place / len(jobs), f"{name}, {decoding}")
             with _forward_passes(self._large) as steps, _forward_passes(draft) as proposed:
                 tokens, seconds = self._run(self._prompts[name], decoding, **options)
             plain = self._plain[name]

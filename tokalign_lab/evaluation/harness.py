@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import scoring
 from tokalign_lab.evaluation.tasks import check_harness
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ def harness_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     batch_tokens: int,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     message: str = "",
 ) -> Any:
     """Wrap a model in memory as an `HFLM`.
@@ -76,7 +76,7 @@ def log_likelihoods(
     requests: list[Request],
     max_length: int,
     batch_tokens: int,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     message: str = "",
 ) -> list[tuple[float, bool]]:
     """Return the log-likelihood of each answer's tokens, and False for "is it greedy", which no task here uses.
@@ -96,8 +96,7 @@ def log_likelihoods(
                 for (request, _, _), value in zip(one.answers, nats, strict=True):
                     found[request] = -value
             done += len(batch)
-            if progress is not None:
-                progress(done / len(inputs), message)
+            progress(done / len(inputs), message)
     return [(value, False) for value in found]
 
 

@@ -21,7 +21,7 @@ from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.interval import Interval, of_share
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import SharedTokens
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def held_out_precision(
     share: float = 0.1,
     max_tokens: int = 1000,
     overlap: str = "bytes",
-    progress: Progress | None = None,
+    progress: Progress = silent,
     model: PreTrainedModel | None = None,
     vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> HeldOutPrecision:
@@ -124,8 +124,7 @@ def held_out_precision(
     space = make_space(Inputs(pair, seed, part(progress, 0.0, 0.9), model, vectors=vectors), kept)
     target_ranks = _ranks(space, hidden.target_ids, hidden.source_ids, pair.source.is_control)
     source_ranks = _ranks(turned_space(space), hidden.source_ids, hidden.target_ids, pair.target.is_control)
-    if progress is not None:
-        progress(1.0, "tested on held-out tokens")
+    progress(1.0, "tested on held-out tokens")
     n = len(hidden)
     sides = (("target_to_source", target_ranks), ("source_to_target", source_ranks))
     intervals = {

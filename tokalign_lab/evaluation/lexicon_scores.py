@@ -29,7 +29,7 @@ from tokalign_lab.corpus import Corpus, TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.encoder import ENCODER_TOKENS, Encoder, bert_score
 from tokalign_lab.evaluation.interval import Interval, of_mean, of_ratio
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 FEWEST_TOKENS = 10  # in both tokenizations, as upstream; shorter documents are left out
@@ -88,7 +88,7 @@ def score_lexicon(
     encoder: str | None = "minilm",
     max_documents: int = 1000,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> LexiconScores:
     """Score a lexicon on a text that it was not made from.
 
@@ -115,8 +115,7 @@ def score_lexicon(
     lexicon.check(held_out.source, held_out.target)  # before an encoder is loaded
     reader = Encoder(encoder) if encoder is not None else None
     measured = document_scores(lexicon, held_out, reader, max_documents, progress)
-    if progress is not None:
-        progress(1.0, "scored")
+    progress(1.0, "scored")
     types, text = coverage(lexicon, held_out.target_corpus)
     intervals = {
         measure: {name: of_mean(values, seed) for name, values in by_direction.items()}
@@ -144,7 +143,7 @@ def document_scores(
     held_out: TokenizedPair,
     reader: Encoder | None = None,
     max_documents: int = 1000,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Score single documents, the same ones for every lexicon of a pair.
 
@@ -172,8 +171,7 @@ def document_scores(
         "target_to_source": (lexicon.source_of(), target, source, held_out.source),
         "source_to_target": (lexicon.target_of(), source, target, held_out.target),
     }
-    if progress is not None:
-        progress(0.0, f"BLEU-1 of {len(documents)} documents")
+    progress(0.0, f"BLEU-1 of {len(documents)} documents")
     measured = {
         "bleu1": {
             name: np.array([bleu1(mapping[written[i]].tolist(), wanted[i].tolist()) for i in documents])
@@ -262,13 +260,12 @@ def read_both(
     wanted: Corpus,
     vocabulary: Vocabulary,
     documents: NDArray[np.int64],
-    progress: Progress | None,
+    progress: Progress,
 ) -> dict[str, NDArray[np.float64]]:
     """Compute sentence score and BERTScore of each document: mapped against wanted ids, decoded by `vocabulary`."""
     rows = []
     for first in range(0, len(documents), _BATCH):
-        if progress is not None:
-            progress(first / len(documents), f"reading {len(documents)} documents")
+        progress(first / len(documents), f"reading {len(documents)} documents")
         batch = documents[first : first + _BATCH]
         mapped = [mapping[written[i][:ENCODER_TOKENS]] for i in batch]
         ours = encoder.read([vocabulary.decode(ids[ids >= 0]) for ids in mapped])

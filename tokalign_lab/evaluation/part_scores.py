@@ -29,7 +29,7 @@ from tokalign_lab.evaluation.encoder import Encoder
 from tokalign_lab.evaluation.held_out import HiddenTokens
 from tokalign_lab.evaluation.interval import Interval, of_mean, of_ratio, of_share
 from tokalign_lab.evaluation.lexicon_scores import MOST_SENTENCES, bleu1, long_enough, read_both, spread
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 
 MEASURES = ("bleu1", "match", "sentence_score", "bert_score", "p_at_1")
 MOST_DOCUMENTS = 1000
@@ -85,7 +85,7 @@ def score_parts(
     encoder: str | None = "minilm",
     hidden: HiddenTokens | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> PartScores:
     """Score parts of a lexicon on held-out text.
 
@@ -153,11 +153,10 @@ def _measure(
     documents: Ids,
     read: Ids,
     reader: Encoder | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> _Measured:
     source, target, mapping = held_out.source_corpus, held_out.target_corpus, lexicon.source_of()
-    if progress is not None:
-        progress(0.0, f"BLEU-1 of {len(documents)} documents")
+    progress(0.0, f"BLEU-1 of {len(documents)} documents")
     bleu = np.array([bleu1(mapping[target[i]].tolist(), source[i].tolist()) for i in documents])
     by_document = {"bleu1": (documents, bleu)}
     if reader is not None and len(read):

@@ -26,7 +26,7 @@ from tokalign_lab.documents import Document
 from tokalign_lab.evaluation.bits_per_byte import head_inputs
 from tokalign_lab.evaluation.finding import Finding, first_ids, percent, several
 from tokalign_lab.evaluation.head import Head, evaluation_mode
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def row_gate(
     documents: Sequence[Document],
     new_ids: NDArray[np.integer[Any]] | None = None,
     contexts: int = CONTEXTS,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[Finding]:
     """Examine new rows.
 

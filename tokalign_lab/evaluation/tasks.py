@@ -30,7 +30,7 @@ import numpy as np
 from tokalign_lab import catalog
 from tokalign_lab.errors import InputError, require_extra
 from tokalign_lab.files import cache_folder
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def score_tasks(
     shots: Sequence[int] = SHOTS,
     limit: int | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> TaskScores:
     """Score a model.
 

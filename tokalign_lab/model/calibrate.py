@@ -31,7 +31,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import head_inputs
 from tokalign_lab.evaluation.head import capped_logits
 from tokalign_lab.model.rearrange import untie
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.settings.kinds import TextSettings
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -81,7 +81,7 @@ def calibrate(
     vocabulary: Vocabulary,
     documents: Sequence[Document],
     max_tokens: int = MAX_TOKENS,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Calibration:
     """Shift the logits of a rearranged model so that it expects tokens as often as they come; changes the model.
 
@@ -131,7 +131,7 @@ def calibrate_on(
     vocabulary: Vocabulary,
     text: Sequence[str],
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     split: Mapping[str, Any] | None = None,
 ) -> Calibration:
     """Calibrate on passages drawn from the train part of a text, given as for `documents.read_documents`.
@@ -157,7 +157,7 @@ def fitted_shift(
     start: torch.Tensor,
     free: torch.Tensor,
     cap: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> torch.Tensor:
     """Fit a bias of the head to how often tokens come.
 
@@ -187,8 +187,7 @@ def fitted_shift(
         expected = torch.zeros_like(shift)
         for done, log_p in _log_probabilities(states, weight, shift, cap):
             expected += log_p.exp_().sum(dim=0).cpu()
-            if progress is not None:
-                progress((iteration + done) / ITERATIONS, "fitting the output to how often tokens come")
+            progress((iteration + done) / ITERATIONS, "fitting the output to how often tokens come")
         shift[free] += torch.log((seen[free] + SMOOTHING) / (expected[free] + SMOOTHING))
     return shift
 

@@ -22,7 +22,7 @@ from tokalign_lab.model.gguf_check import gguf_readiness
 from tokalign_lab.model.id_checks import ids, sizes, special_ids, tied_head
 from tokalign_lab.model.row_checks import breaker_tokens, finite_weights, row_lengths, zero_rows
 from tokalign_lab.model.tokenizer_checks import carried_over, chat_template, round_trips, unreachable_tokens
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ _CHECKS: tuple[tuple[str, Callable[[FolderCase], Finding], tuple[str, ...]], ...
 )
 
 
-def check_folder(name: str, progress: Progress | None = None) -> Check:
+def check_folder(name: str, progress: Progress = silent) -> Check:
     """Check a model's folder.
 
     Parameters
@@ -90,15 +90,13 @@ def check_folder(name: str, progress: Progress | None = None) -> Check:
     case, findings, left_out = FolderCase(name), {}, {}
     findings["loads"] = loads(case)
     for number, (check, look, rests_on) in enumerate(_CHECKS):
-        if progress is not None:
-            progress(number / len(_CHECKS), check)
+        progress(number / len(_CHECKS), check)
         broken = [other for other in rests_on if other in left_out or findings[other].severity == "fail"]
         if broken or (not rests_on and case.vocabulary is None):
             left_out[check] = (broken or ["loads"])[0]
         else:
             findings[check] = _tried(check, partial(look, case))
-    if progress is not None:
-        progress(1.0, "checked")
+    progress(1.0, "checked")
     return Check(sorted(findings.values(), key=lambda finding: -SEVERITIES.index(finding.severity)), left_out)
 
 

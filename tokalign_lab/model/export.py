@@ -28,7 +28,7 @@ from tokalign_lab.files import atomic_file
 from tokalign_lab.model import llama_cpp
 from tokalign_lab.model.hard_texts import HARD_TEXTS, hard_texts
 from tokalign_lab.model.load import files_of, load_model, quiet
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,9 +42,7 @@ NEAR_TIE = 0.1
 _FROM_LLAMA_CPP = (CONVERTER, "conversion/", "gguf-py/")  # what the converter needs of llama.cpp's source
 
 
-def export_gguf(
-    model: str, out: Path, converter: str | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+def export_gguf(model: str, out: Path, converter: str | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Write a model as a GGUF file and compare it with the model in transformers.
 
     Parameters
@@ -73,14 +71,11 @@ def export_gguf(
     """
     folder = files_of(model)
     with _script(converter) as script, atomic_file(out) as temporary:
-        if progress is not None:
-            progress(0.0, "converting")
+        progress(0.0, "converting")
         _convert(script, folder, temporary)
-        if progress is not None:
-            progress(0.5, "comparing with transformers")
+        progress(0.5, "comparing with transformers")
         found = verify_gguf(folder, temporary)
-    if progress is not None:
-        progress(1.0, "exported")
+    progress(1.0, "exported")
     verdict = {"verdict": found.severity, "evidence": found.evidence, "advice": found.advice}
     return {"gguf": str(out), **verdict, **found.values}
 

@@ -27,7 +27,7 @@ from tokalign_lab.model.rearrange import NewMatrices, fit_model
 from tokalign_lab.model.save import is_saved_model, save_other_files
 from tokalign_lab.model.shards import Shards
 from tokalign_lab.model.vocabulary_tensors import names_in_model, vocabulary_parameters
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def rearrange_files(
     keep_tied: bool = False,
     pad_to_multiple_of: int | None = None,
     card: dict[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> int:
     """Write what `rearrange` and `save_model` would, from the source's folder straight into the new one.
 
@@ -91,8 +91,7 @@ def rearrange_files(
     files = sorted(set(shards.file_of.values()))
     with atomic_folder(out, is_saved_model) as temporary:
         for number, file in enumerate(files):
-            if progress is not None:
-                progress(number / len(files), f"file {number + 1} of {len(files)}")
+            progress(number / len(files), f"file {number + 1} of {len(files)}")
             if any(shards.file_of[name] == file for name in stale):
                 _rewrite(folder / file, temporary / file, stale, fresh[file])
             else:
@@ -108,8 +107,7 @@ def rearrange_files(
         save_other_files(temporary, out.name, target, card, source)
         if shards.quantization is None:  # else the method's own package would be needed
             load_outline(str(temporary))
-    if progress is not None:
-        progress(1.0, "saved")
+    progress(1.0, "saved")
     return made.size
 
 

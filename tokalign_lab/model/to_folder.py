@@ -24,7 +24,7 @@ from tokalign_lab.model.save import is_saved_model, save_model
 from tokalign_lab.model.shards import Shards, check_further_heads
 from tokalign_lab.model.special_tokens import choose, keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def rearrange_to_folder(
     keep_tied: bool = False,
     pad_to_multiple_of: int | None = None,
     calibrate: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     dequantize: bool = False,
     special_tokens: str | None = None,
 ) -> dict[str, Any]:
@@ -113,11 +113,9 @@ def rearrange_to_folder(
         choices = (seed, keep_tied, pad_to_multiple_of)
         size = rearrange_files(shards, lexicon, source, target, out, *choices, card, progress)
         return {"vocab_size": size, "streamed": True, **result, "lost": _lost(out)}
-    if progress is not None:
-        progress(0.0, "loading the model")
+    progress(0.0, "loading the model")
     whole = load_dequantized(model) if dequantize else load_model(model, device="cpu", dtype="auto")
-    if progress is not None:
-        progress(0.3, "moving the rows")
+    progress(0.3, "moving the rows")
     moved = rearrange(whole, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
     del whole
     if calibrate:
@@ -125,8 +123,7 @@ def rearrange_to_folder(
         done = calibrate_on(moved, target, calibrate, seed, part(progress, 0.5, 0.9), split)
         card["calibration"] = {"text": list(calibrate), **done.to_dict()}
     save_model(moved, target, out, card=card, source=source)
-    if progress is not None:
-        progress(1.0, "saved")
+    progress(1.0, "saved")
     made = {"vocab_size": int(moved.get_input_embeddings().weight.shape[0]), "streamed": False, **result}
     return {**made, "lost": _lost(out), **{key: card[key] for key in ("calibration",) if key in card}}
 

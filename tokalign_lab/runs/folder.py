@@ -27,7 +27,7 @@ from typing import Any
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.locks import Busy, lock
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.runs import process
 from tokalign_lab.runs.events import Event, EventLog, curve
@@ -288,7 +288,7 @@ class RunFolder:
                 time.sleep(_POLL_SECONDS)
         return self.state
 
-    def wait(self, progress: Progress | None = None, timeout: float | None = None) -> str:
+    def wait(self, progress: Progress = silent, timeout: float | None = None) -> str:
         """Wait until the run has ended, or `timeout` seconds; returns the state.
 
         `progress` gets the latest share and message that the run has reported.
@@ -299,7 +299,7 @@ class RunFolder:
             state = self.state
             events, offset = self.events(offset)
             reported = [event for event in events if isinstance(event.get("share"), int | float)]
-            if progress is not None and reported:
+            if reported:
                 progress(reported[-1]["share"], str(reported[-1].get("message", "")))
             if state in ENDED or (deadline is not None and time.monotonic() > deadline):
                 return state

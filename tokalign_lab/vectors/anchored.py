@@ -23,7 +23,7 @@ from scipy.sparse import csr_array, vstack
 from threadpoolctl import threadpool_limits
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vectors.cooccurrence import count_contexts
 from tokalign_lab.vectors.stream import Stream, make_stream
@@ -43,7 +43,7 @@ def anchored_vectors(
     sizes: tuple[int, int],
     settings: AnchoredSettings | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[TokenVectors, TokenVectors]:
     """Compute vectors in one space for the tokens of two vocabularies.
 
@@ -87,11 +87,9 @@ def anchored_vectors(
         )
     features = []
     for side, (stream, ids) in enumerate(zip(streams, anchors, strict=True)):
-        if progress is not None:
-            progress(0.05 + 0.25 * side, f"counting contexts of the {('source', 'target')[side]} tokens")
+        progress(0.05 + 0.25 * side, f"counting contexts of the {('source', 'target')[side]} tokens")
         features.append(_features(stream, ids, settings))
-    if progress is not None:
-        progress(0.55, f"factorising {sum(len(stream.ids) for stream in streams):,} rows")
+    progress(0.55, f"factorising {sum(len(stream.ids) for stream in streams):,} rows")
     rows = factorise(vstack(features, format="csr"), settings.dimensions, settings.power, settings.passes, seed)
     provenance = {"method": "anchored", "seed": seed, **asdict(settings), "anchors": len(anchors[0])}
     parts = np.split(rows, [len(streams[0].ids)])

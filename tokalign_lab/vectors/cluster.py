@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from tokalign_lab.errors import InputError, first_line, require_extra
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.cooccurrence import RowSums, weights_of
 from tokalign_lab.vectors.spill import write_rows
 from tokalign_lab.vectors.stream import Stream, index_places
@@ -42,7 +42,7 @@ def cluster_counts(
     window: int = 15,
     min_count: int = 5,
     part_tokens: int = PART_TOKENS,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     cached: bool = True,
 ) -> TextCounts:
     """Count which tokens of a text meet, on the workers of a Dask cluster.
@@ -88,8 +88,7 @@ def cluster_counts(
             runs.append(write_rows(folder / f"run-{len(runs)}", [block]))
             for first in islice(waiting, 1):
                 done.add(submit(first))
-            if progress is not None:
-                progress(len(runs) / len(firsts), f"counted part {len(runs)} of {len(firsts)}")
+            progress(len(runs) / len(firsts), f"counted part {len(runs)} of {len(firsts)}")
         merge_runs(folder, kept, runs)
 
     try:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.spelling import text_of
 from tokalign_lab.vectors.store import remembered
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -66,7 +66,7 @@ def fasttext_vectors(
     vocabulary: Vocabulary,
     settings: FastTextSettings | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     cached: bool = True,
 ) -> TokenVectors:
     """Train FastText on a tokenised text with each token's own string as a word, as FOCUS does.
@@ -91,7 +91,7 @@ def fasttext_word_vectors(
     vocabularies: Sequence[Vocabulary],
     settings: FastTextSettings = WECHSEL_SETTINGS,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     cached: bool = True,
 ) -> list[TokenVectors]:
     """Train FastText once on the words of `documents`, and give each token of each vocabulary the vector of its text.
@@ -156,7 +156,7 @@ class _Words:
             yield from pieces(document.text.split())
 
 
-def _train(settings: FastTextSettings, seed: int, sentences: Any, progress: Progress | None) -> FastText:
+def _train(settings: FastTextSettings, seed: int, sentences: Any, progress: Progress) -> FastText:
     from gensim.models import FastText
 
     ngrams = {"min_n": settings.shortest, "max_n": settings.longest, "bucket": settings.buckets}

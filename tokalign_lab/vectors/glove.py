@@ -24,7 +24,7 @@ from scipy.sparse import csr_array
 
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vectors.store import check_at_least_one, remembered
 from tokalign_lab.vectors.text_counts import text_counts
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -63,7 +63,7 @@ def glove_vectors(
     vocabulary_size: int,
     settings: GloveSettings | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     cached: bool = True,
     device: str | None = None,
 ) -> TokenVectors:
@@ -115,7 +115,7 @@ def glove_vectors(
 
 
 def train_glove(
-    counts: csr_array, settings: GloveSettings, seed: int = 0, progress: Progress | None = None
+    counts: csr_array, settings: GloveSettings, seed: int = 0, progress: Progress = silent
 ) -> tuple[NDArray[np.float32], list[float]]:
     """Train on symmetric co-occurrence counts, (n, n).
 

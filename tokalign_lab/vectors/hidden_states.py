@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.spelling import text_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
@@ -45,7 +45,7 @@ def hidden_state_vectors(
     of: Vocabulary,
     counts: NDArray[np.int64],
     pooling: str = "last",
-    progress: Progress | None = None,
+    progress: Progress = silent,
     *,
     spell: Spell,
 ) -> TokenVectors:
@@ -116,7 +116,7 @@ def _what_to_read(source: Vocabulary, of: Vocabulary, spell: Spell) -> tuple[dic
 
 
 def _states(
-    model: PreTrainedModel, texts: list[list[int]], prefix: list[int], pooling: str, progress: Progress | None
+    model: PreTrainedModel, texts: list[list[int]], prefix: list[int], pooling: str, progress: Progress
 ) -> NDArray[np.float32]:
     """Pooled states of token lists, float32 (n, width); lists of one length share a batch, so nothing is padded."""
     import torch
@@ -138,8 +138,7 @@ def _states(
                     rows = np.zeros((len(texts), pooled.shape[1]), dtype=np.float32)
                 rows[batch] = pooled
                 done += len(batch)
-                if progress is not None:
-                    progress(done / len(texts), f"read {done:,} of {len(texts):,} tokens")
+                progress(done / len(texts), f"read {done:,} of {len(texts):,} tokens")
     return rows
 
 

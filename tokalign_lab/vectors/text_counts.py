@@ -29,7 +29,7 @@ from scipy.sparse import csr_array
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import cache_folder, cached_folder, hash_of
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.cooccurrence import RowSums, sparse_rows, to_float, weights_of
 from tokalign_lab.vectors.spill import MERGE_BYTES, merged_blocks, row_blocks, write_rows
 from tokalign_lab.vectors.stream import Kept, Stream, keep_frequent, part_stream
@@ -69,7 +69,7 @@ def text_counts(
     window: int = 15,
     min_count: int = 5,
     max_bytes: int = MAX_BYTES,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     cached: bool = True,
     device: str | None = None,
 ) -> TextCounts:
@@ -102,8 +102,7 @@ def text_counts(
         where = str(pick_device(device))
 
         def blocks_of(part: int) -> Iterator[csr_array]:
-            if progress is not None:
-                progress(part / len(bounds), f"counting co-occurrences, part {part + 1} of {len(bounds)}")
+            progress(part / len(bounds), f"counting co-occurrences, part {part + 1} of {len(bounds)}")
             # No name for the stream: its memory must be free before the next one is made.
             return sum_blocks(
                 part_stream(corpus.ids, corpus.offsets, kept, *bounds[part], window), weights, budget // 2, where

@@ -83,7 +83,7 @@ def sum_contexts(
 
 
 def train_glove(
-    counts: csr_array, settings: GloveSettings, seed: int, progress: Progress | None, device: str
+    counts: csr_array, settings: GloveSettings, seed: int, progress: Progress, device: str
 ) -> tuple[NDArray[np.float32], list[float]]:
     """Train GloVe in batches on a torch device; otherwise as `glove.train_glove`."""
     import torch
@@ -117,11 +117,10 @@ def train_glove(
     return (sides[0][:, :d] + sides[1][:, :d]).cpu().numpy(), losses
 
 
-def report_iteration(progress: Progress | None, losses: list[float], iterations: int) -> None:
+def report_iteration(progress: Progress, losses: list[float], iterations: int) -> None:
     """Report the iteration that ended with the last of `losses`."""
-    if progress is not None:
-        done = len(losses)
-        progress(done / iterations, f"GloVe iteration {done} of {iterations}, loss {losses[-1]:.4f}")
+    done = len(losses)
+    progress(done / iterations, f"GloVe iteration {done} of {iterations}, loss {losses[-1]:.4f}")
 
 
 def _gradient(step: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.store import check_at_least_one, remembered
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
@@ -56,7 +56,7 @@ def word2vec_vectors(
     algorithm: str = "cbow",
     settings: Word2VecSettings | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     cached: bool = True,
 ) -> TokenVectors:
     """Train CBOW or skip-gram ("cbow", "skip-gram") on a tokenised text, or load an earlier training from the cache.
@@ -117,7 +117,7 @@ def vectors_of(model: Any, words: Sequence[str], corpus: Corpus, key: dict[str, 
     return TokenVectors(ids[order], model.wv.vectors[order], counts, corpus.vocabulary_fingerprint, provenance)
 
 
-def train_on(model: Any, sentences: Any, min_count: int, progress: Progress | None) -> None:
+def train_on(model: Any, sentences: Any, min_count: int, progress: Progress) -> None:
     """Train a gensim model over all its epochs. Raises InputError if no word occurs `min_count` times."""
     from gensim.models.callbacks import CallbackAny2Vec
 
@@ -126,11 +126,9 @@ def train_on(model: Any, sentences: Any, min_count: int, progress: Progress | No
 
         def on_epoch_end(self, model: Any) -> None:
             self.done += 1
-            if progress is not None:
-                progress(self.done / model.epochs, f"epoch {self.done} of {model.epochs}")
+            progress(self.done / model.epochs, f"epoch {self.done} of {model.epochs}")
 
-    if progress is not None:
-        progress(0.0, "counting words")
+    progress(0.0, "counting words")
     model.build_vocab(sentences)
     if not len(model.wv):  # gensim would raise a RuntimeError about its own vocabulary
         raise InputError(f"No token occurs {min_count} times in the text; give more text.")

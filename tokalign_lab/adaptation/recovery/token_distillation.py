@@ -26,7 +26,7 @@ from tokalign_lab.adaptation.recovery.source import SourceTeacher
 from tokalign_lab.adaptation.recovery.states import state_loss
 from tokalign_lab.adaptation.rows import UsedRows
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def train_new_rows(
     batch_size: int = 8,
     max_steps: int | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     interrupt: Callable[[], None] = lambda: None,
 ) -> RowsDone:
     """Train the input rows of new tokens so that states after a layer become the source's.
@@ -204,7 +204,7 @@ def _train(
     read: _Read,
     layer: int,
     learning_rate: float,
-    progress: Progress | None,
+    progress: Progress,
     interrupt: Callable[[], None],
 ) -> tuple[list[float], int]:
     """Return the loss of each step and how many places of new tokens were read."""
@@ -232,6 +232,5 @@ def _train(
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
-        if progress is not None:
-            progress((step + 1) / len(read), f"new rows: difference {losses[-1]:.3f}")
+        progress((step + 1) / len(read), f"new rows: difference {losses[-1]:.3f}")
     return losses, n

@@ -48,8 +48,7 @@ def focus_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
     block = max(1, _BLOCK_NUMBERS // len(shared_vectors))
     for first in range(0, len(new), block):
         here = new[first : first + block]
-        if progress is not None:
-            progress(0.7 + 0.3 * first / len(new), "mixing shared tokens")
+        progress(0.7 + 0.3 * first / len(new), "mixing shared tokens")
         # Rounded, so that a weight does not depend on the order of addition; float64, so that the error of adding is
         # far below the grid.
         cosines = np.rint((unit[here].astype(np.float64) @ shared_vectors.T.astype(np.float64)) * 2**20) / 2**20

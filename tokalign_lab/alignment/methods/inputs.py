@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tokalign_lab.corpus import TokenizedPair
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -38,7 +38,7 @@ class Inputs:
 
     pair: TokenizedPair
     seed: int = 0
-    progress: Progress | None = None
+    progress: Progress = silent
     model: PreTrainedModel | None = None
     donor: Donor | None = None
     vectors: tuple[TokenVectors, TokenVectors] | None = None
@@ -58,4 +58,4 @@ class Inputs:
         pair = self.pair
         turned = TokenizedPair(pair.target, pair.source, pair.target_corpus, pair.source_corpus, pair.documents)
         vectors = None if self.vectors is None else (self.vectors[1], self.vectors[0])
-        return replace(self, pair=turned, vectors=vectors, progress=None)
+        return replace(self, pair=turned, vectors=vectors, progress=silent)

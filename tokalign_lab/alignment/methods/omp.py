@@ -23,7 +23,7 @@ from tokalign_lab.alignment.methods.copies import open_ids
 from tokalign_lab.alignment.methods.inputs import Inputs
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress, part
+from tokalign_lab.progress import Progress, part, silent
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ def omp_rows(rows: LexiconRows, inputs: Inputs, k: int = 64) -> dict[str, Any]:
 
 
 def pursue(
-    vectors: torch.Tensor, atoms: torch.Tensor, k: int, progress: Progress | None = None
+    vectors: torch.Tensor, atoms: torch.Tensor, k: int, progress: Progress = silent
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Orthogonal matching pursuit of many vectors at once.
 
@@ -110,13 +110,12 @@ def pursue(
         here = slice(first, first + _BATCH)
         taken, coefficients = _pursue_batch(vectors[here], atoms, rough, k)
         chosen[here], weights[here] = taken.cpu().numpy(), coefficients.cpu().numpy()
-        if progress is not None:
-            progress(min(first + _BATCH, len(vectors)) / len(vectors), "describing tokens by the donor's rows")
+        progress(min(first + _BATCH, len(vectors)) / len(vectors), "describing tokens by the donor's rows")
     return chosen, weights
 
 
 def _describe(
-    matrix: torch.Tensor, new: NDArray[np.int64], shared: NDArray[np.int64], k: int, progress: Progress | None
+    matrix: torch.Tensor, new: NDArray[np.int64], shared: NDArray[np.int64], k: int, progress: Progress
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     import torch
 

@@ -40,7 +40,7 @@ from threadpoolctl import threadpool_limits
 
 from tokalign_lab.alignment.methods.induction import Dictionary, induce
 from tokalign_lab.errors import InputError
-from tokalign_lab.progress import Progress
+from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.store import check_at_least_one
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 
@@ -77,7 +77,7 @@ def vecmap(
     seed_pairs: SeedPairs | None = None,
     seed: int = 0,
     settings: VecMapSettings | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[TokenVectors, TokenVectors]:
     """Map two spaces of the same dimensions into one, to be compared by CSLS.
 
@@ -171,7 +171,7 @@ def _self_learn(
     dictionary: Dictionary,
     seed: int,
     settings: VecMapSettings,
-    progress: Progress | None,
+    progress: Progress,
 ) -> tuple[Dictionary, int]:
     """Improve the dictionary until nothing improves it; returns it in rows of x and z, and the number of turns."""
     offset = int(np.random.default_rng(seed).integers(1 << 40))
@@ -187,9 +187,8 @@ def _self_learn(
         turns += 1
         waited = 0 if found.objective >= best + _GAIN else waited + 1
         best = max(best, found.objective)
-        if progress is not None:
-            share = min(0.99, np.log2(keep / _FIRST_KEEP) / np.log2(1 / _FIRST_KEEP))
-            progress(float(share), f"VecMap turn {turns}, average similarity {found.objective:.4f}")
+        share = min(0.99, np.log2(keep / _FIRST_KEEP) / np.log2(1 / _FIRST_KEEP))
+        progress(float(share), f"VecMap turn {turns}, average similarity {found.objective:.4f}")
         if waited >= patience:
             if keep >= 1:
                 return dictionary, turns

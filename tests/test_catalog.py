@@ -295,7 +295,7 @@ def write_gguf(path: Path) -> np.ndarray:
 
 
 def test_default_text_is_whole_and_its_parts_are_disjoint() -> None:
-    rows = [json.loads(line) for line in catalog.text_file("default").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in catalog.get("default").read_text(encoding="utf-8").splitlines()]
     groups = {split: {row["group"] for row in rows if row["split"] == split} for split in ("train", "held_out")}
     assert groups["train"]
     assert groups["held_out"]
@@ -314,7 +314,7 @@ def test_default_text_is_whole_and_its_parts_are_disjoint() -> None:
 
 
 def test_default_text_has_the_same_bytes_everywhere(cache: Path) -> None:
-    path = catalog.text_file("default")
+    path = catalog.get("default")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == texts.DEFAULT_SHA256
     assert cache in path.parents
 
@@ -325,13 +325,13 @@ def test_default_text_can_be_built_again() -> None:
     source = next(source for source in script.SOURCES if source.package == "tqdm")
     if not script.is_installed(source):
         pytest.skip(f"tqdm {source.version} is not installed here")
-    rows = [json.loads(line) for line in catalog.text_file("default").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in catalog.get("default").read_text(encoding="utf-8").splitlines()]
     assert script.package_documents(source, set()) == [row for row in rows if row["group"] == "tqdm"]
 
 
 def test_every_source_of_the_default_text_has_its_licence() -> None:
     with tarfile.open(Path(catalog.__file__).parents[1] / "data" / "default_text.tar.xz") as archive:
         licensed = {name.split("/")[1] for name in archive.getnames() if name.startswith("licences/")}
-    groups = {json.loads(line)["group"].split("/")[0] for line in catalog.text_file("default").open(encoding="utf-8")}
+    groups = {json.loads(line)["group"].split("/")[0] for line in catalog.get("default").open(encoding="utf-8")}
     names = {"stdlib": "python", "sklearn": "scikit-learn", "umap": "umap-learn", "IPython": "ipython"}
     assert licensed == {names.get(name, name.replace("_", "-")) for name in groups - {"udhr"}}

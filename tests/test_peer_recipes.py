@@ -15,6 +15,7 @@ from tokalign_lab.alignment.methods.focus import focus_rows, sparsemax
 from tokalign_lab.alignment.methods.inputs import Inputs
 from tokalign_lab.alignment.methods.omp import omp_rows, pursue
 from tokalign_lab.alignment.methods.wechsel import NEIGHBOURS, TEMPERATURE, wechsel_rows
+from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.fasttext import fasttext_vectors, fasttext_word_vectors
@@ -71,7 +72,8 @@ def focus(small_pair: TokenizedPair) -> LexiconRows:
 
 @pytest.fixture(scope="module")
 def wechsel(small_pair: TokenizedPair) -> LexiconRows:
-    rows, _ = copied_rows(small_pair, text_tokens_shared(small_pair.source, small_pair.target, "bytes"))
+    by = RECIPES["wechsel"].overlap
+    rows, _ = copied_rows(small_pair, text_tokens_shared(small_pair.source, small_pair.target, by))
     wechsel_rows(rows, Inputs(small_pair))
     return rows
 

@@ -17,8 +17,6 @@ from tokalign_lab.settings.kinds import (
     PartScoreSettings,
     ProjectSettings,
     RearrangeSettings,
-    TextSettings,
-    given_text,
     text_of,
 )
 
@@ -94,5 +92,3 @@ def test_equal_text_is_recognised_whether_or_not_defaults_are_written() -> None:
     assert text_of(short) == text_of(long)
     assert text_of(short, MeasuredTextSettings) == text_of(long, MeasuredTextSettings)
     assert text_of(short) != text_of({**long, "seed": 1})
-    assert given_text(long) == {name: long[name] for name in TextSettings.names()}
-    assert given_text(short) == {"text": ["t"]}

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from tokalign_lab.files import plain
 from tokalign_lab.progress import Progress as Report
 
 # Names and errors come from files: nothing in them is markup, and `[/INST]` is text.
@@ -38,7 +39,7 @@ def set_up_logging() -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON object on one line of stdout; NaN and infinity become null."""
-    line = json.dumps(_plain(value), ensure_ascii=False)
+    line = json.dumps(plain(value), ensure_ascii=False)
     sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")  # a lone surrogate as JSON's \\ud800
     sys.stdout.flush()
 
@@ -105,15 +106,3 @@ def progress_bar(label: str) -> Iterator[Report]:
     with Progress(*columns, console=stderr, transient=True) as bar:
         task = bar.add_task(label, total=1.0)
         yield lambda share, message: bar.update(task, completed=share, description=f"{label}: {message}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if hasattr(value, "item"):  # a numpy scalar
-        return _plain(value.item())
-    return value

@@ -23,6 +23,8 @@ from tokalign_lab.token_table import VERSION
 if TYPE_CHECKING:
     from tokalign_lab.vocabulary import Vocabulary
 
+_BATCH_BYTES = 4_000_000  # of text that is encoded before it is written
+
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
@@ -139,13 +141,12 @@ def _encode(
     vocabulary: Vocabulary,
     lengths: np.ndarray[Any, Any],
     progress: Progress,
-    batch_bytes: int = 4_000_000,
 ) -> Iterator[tuple[int, list[np.ndarray[Any, Any]]]]:
     ends = np.cumsum(lengths)
     first = 0
     while first < len(documents):
         done = int(ends[first - 1]) if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, done + batch_bytes)))
+        last = max(first + 1, int(np.searchsorted(ends, done + _BATCH_BYTES)))
         progress(done / max(1, int(ends[-1])), f"tokenising with {vocabulary.name}")
         yield first, vocabulary.encode([document.text for document in documents[first:last]])
         first = last

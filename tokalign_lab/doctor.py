@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from tokalign_lab import catalog
+from tokalign_lab.device import describe_device
 from tokalign_lab.files import cache_folder, damage, leftovers, remove, sealed_folders
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.runs.control import runs_root
@@ -42,7 +43,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "executable": sys.executable,
-        "device": _device(),
+        "device": describe_device(),
         "cache": str(folder),
         "free_gigabytes": round(free / 1e9, 1),
     }
@@ -104,11 +105,3 @@ def _requirements() -> list[tuple[str, str]]:
         extra = re.search(r"""extra == ['"]([\w-]+)""", line)
         found.append((re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0], extra[1] if extra else ""))
     return sorted(found)
-
-
-def _device() -> str:
-    try:
-        from tokalign_lab.device import describe_device
-    except ImportError:
-        return "unknown (torch is not installed)"
-    return describe_device()

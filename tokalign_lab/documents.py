@@ -26,7 +26,8 @@ CODE_SUFFIXES = frozenset(
     | {".pl", ".py", ".r", ".rb", ".rs", ".scala", ".sh", ".sql", ".swift", ".toml", ".ts", ".tsx", ".yaml", ".yml"}
 )
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".tex", ".csv"}) | CODE_SUFFIXES
-_HUB_DEFAULT_BYTES = 50_000_000  # a streamed data set may be endless
+HUB_BYTES = 50_000_000
+"""Read of a hub data set if no other number is given: a streamed one may be endless."""
 _FEW_GROUPS = 20  # with fewer, whole groups would be far more than the held-out share
 _SHORT_CHARACTERS = 200
 
@@ -177,7 +178,7 @@ def _locate(source: str) -> Path:
 
     path = Path(source).expanduser()
     if not path.exists() and catalog.is_known(source) and catalog.find(source).kind == "text":
-        path = catalog.text_file(source)
+        path = catalog.get(source)
     if not path.exists():
         raise InputError(f"There is no text '{source}'; give a file, a folder, 'default', or hub:org/name.")
     return path
@@ -185,7 +186,7 @@ def _locate(source: str) -> Path:
 
 def _read_source(source: str, max_bytes: int | None) -> Iterator[Document]:
     if source.startswith("hub:"):
-        yield from _read_hub(source.removeprefix("hub:"), max_bytes or _HUB_DEFAULT_BYTES)
+        yield from _read_hub(source.removeprefix("hub:"), max_bytes or HUB_BYTES)
         return
     path = _locate(source)
     if path.is_dir():

@@ -8,12 +8,13 @@ the cache, which cost nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.catalog.choices import where_from
+from tokalign_lab.documents import HUB_BYTES
 
 MACHINE = "AMD EPYC, 2 cores, 24 GiB, torch 2.13.0+cpu, November 2026"
 START_S = 6.0
@@ -58,7 +59,7 @@ class Estimate:
     steps: dict[str, float]
     memory_bytes: int
     download_bytes: int
-    note: str = field(default="")
+    note: str = ""
 
     @property
     def seconds(self) -> float:
@@ -116,13 +117,13 @@ def estimate(
 def size_of_texts(sources: Sequence[str], max_bytes: int | None = None) -> int:
     """UTF-8 bytes of texts as `read_documents` takes them, by file size; nothing is read or fetched.
 
-    A hub data set counts as `max_bytes`, or 50 MB, where reading it stops.
+    A hub data set counts as `max_bytes`, or `HUB_BYTES`, where reading it stops.
     """
     total = 0
     for source in sources:
         path = Path(source).expanduser()
         if source.startswith("hub:"):
-            total += max_bytes or 50_000_000
+            total += max_bytes or HUB_BYTES
         elif path.is_dir():
             total += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         elif path.is_file():

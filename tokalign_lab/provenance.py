@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 PACKAGES = ("tokalign-lab", "torch", "transformers", "tokenizers", "numpy")
@@ -14,10 +13,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def installed_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Return package -> version; a package without metadata (a checkout that is not installed) is left out."""
     versions = {}
-    for package in packages:
+    for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

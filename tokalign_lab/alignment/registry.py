@@ -40,7 +40,8 @@ class Recipe:
     two_way : bool
         Whether `fill` can make the source-to-target direction too; otherwise that direction is derived from the rows.
     overlap : str
-        How shared tokens are found by default: "bytes", or "raw" (by string, as in the papers).
+        How shared tokens, which are copied, are found by default: "bytes", "raw" (by string, as in the papers) or
+        "none".
     trains : str
         Which vectors are trained on the text: "anchored", "glove", "fasttext", or "" for none. It decides the cost.
     needs_model, needs_donor : bool
@@ -113,6 +114,7 @@ RECIPES = {
         "WECHSEL: mixtures of the ten nearest source tokens by fastText subword vectors; copies nothing",
         wechsel_rows,
         two_way=False,
+        overlap="none",
         trains="fasttext",
     ),
     "omp": Recipe(

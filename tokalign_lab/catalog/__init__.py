@@ -10,5 +10,4 @@ from tokalign_lab.catalog.resolve import get as get
 from tokalign_lab.catalog.resolve import is_hub_id as is_hub_id
 from tokalign_lab.catalog.resolve import load_tokenizer as load_tokenizer
 from tokalign_lab.catalog.resolve import model_folder as model_folder
-from tokalign_lab.catalog.resolve import text_file as text_file
 from tokalign_lab.catalog.vocabularies import load_vocabulary as load_vocabulary

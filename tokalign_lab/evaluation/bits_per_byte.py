@@ -15,7 +15,7 @@ take part in the softmax, as in generation, so the probability they take counts 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -133,7 +133,7 @@ def bits_per_byte(
     nats = np.zeros(len(documents))
     total, done = sum(part.scored for part in windows), 0
     with scoring(model) as score:
-        for batch in _batches(windows, batch_tokens):
+        for batch in batches(windows, batch_tokens):
             for part, (value,) in zip(batch, score([part.input for part in batch]), strict=True):
                 nats[part.document] += value
                 done += part.scored
@@ -241,16 +241,13 @@ def _windows(document: int, ids: np.ndarray[Any, Any], prefix: int, window: int)
         start = end
 
 
-def _batches(windows: Sequence[_Window], batch_tokens: int) -> Iterator[list[_Window]]:
-    """Batch windows of similar length, so that there is little padding."""
-    batch: list[_Window] = []
-    for part in sorted(windows, key=lambda item: -len(item.ids)):
-        if batch and (len(batch) + 1) * len(batch[0].ids) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(part)
-    if batch:
-        yield batch
+def batches(inputs: Iterable[Any], batch_tokens: int) -> Iterator[list[Any]]:
+    """Batch what has `ids`, longest first: inputs of similar length need little padding."""
+    ordered, start = sorted(inputs, key=lambda one: -len(one.ids)), 0
+    while start < len(ordered):
+        size = max(1, batch_tokens // len(ordered[start].ids))
+        yield ordered[start : start + size]
+        start += size
 
 
 @contextmanager

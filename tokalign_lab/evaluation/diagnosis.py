@@ -19,7 +19,7 @@ import numpy as np
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.documents import Document
-from tokalign_lab.evaluation.finding import SEVERITIES, Case, Finding, Findings, worst
+from tokalign_lab.evaluation.finding import Case, Finding, Findings
 from tokalign_lab.evaluation.mapping_findings import mapping_findings
 from tokalign_lab.evaluation.row_findings import row_findings
 from tokalign_lab.evaluation.row_gate import row_gate
@@ -41,21 +41,17 @@ class Diagnosis(Findings):
     @property
     def verdict(self) -> str:
         """Return "good", "usable" or "poor"."""
-        return VERDICTS[worst(finding.severity for finding in self.findings)]
+        return VERDICTS[super().verdict]
 
     @property
     def reasons(self) -> list[str]:
         """Evidence of the findings that decide the verdict; empty for "good"."""
-        deciding = worst(finding.severity for finding in self.findings)
+        deciding = super().verdict
         return [f.evidence for f in self.findings if f.severity == deciding != "ok"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
-            "verdict": self.verdict,
-            "reasons": self.reasons,
-            "findings": [finding.to_dict() for finding in self.findings],
-        }
+        return super().to_dict() | {"reasons": self.reasons}
 
 
 def diagnose(
@@ -105,4 +101,4 @@ def diagnose(
     for number, (words, look) in enumerate(steps):
         progress(number / len(steps), words)
         findings += look()
-    return Diagnosis(sorted(findings, key=lambda finding: -SEVERITIES.index(finding.severity)))
+    return Diagnosis(findings)

@@ -73,6 +73,18 @@ class Findings:
 
     findings: list[Finding]
 
+    def __post_init__(self) -> None:
+        self.findings.sort(key=lambda finding: -SEVERITIES.index(finding.severity))
+
+    @property
+    def verdict(self) -> str:
+        """The worst severity."""
+        return worst(finding.severity for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"verdict": self.verdict, "findings": [finding.to_dict() for finding in self.findings]}
+
     def finding(self, name: str) -> Finding:
         """Return the finding of this name; KeyError if that check was not made."""
         return {finding.name: finding for finding in self.findings}[name]
@@ -209,6 +221,12 @@ def first_ids(ids: NDArray[np.integer[Any]]) -> list[int]:
 def several(n: int, what: str) -> str:
     """Write a number of things: "1 token", "2,000 tokens"."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def sentence(problems: Iterable[str]) -> str:
+    """Join problems to one sentence."""
+    joined = "; ".join(problems)
+    return f"{joined[0].upper()}{joined[1:]}."
 
 
 def percent(share: float) -> str:

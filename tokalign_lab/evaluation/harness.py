@@ -8,12 +8,11 @@ model is made.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.bits_per_byte import scoring
+from tokalign_lab.evaluation.bits_per_byte import batches, scoring
 from tokalign_lab.evaluation.tasks import check_harness
 from tokalign_lab.progress import Progress, silent
 
@@ -90,7 +89,7 @@ def log_likelihoods(
     found = [0.0] * len(requests)
     done = 0
     with scoring(model) as score:
-        for batch in _batches(inputs, batch_tokens):
+        for batch in batches(inputs, batch_tokens):
             inputs_read = [(one.ids, [(first, tokens) for _, first, tokens in one.answers]) for one in batch]
             for one, nats in zip(batch, score(inputs_read), strict=True):
                 for (request, _, _), value in zip(one.answers, nats, strict=True):
@@ -101,7 +100,7 @@ def log_likelihoods(
 
 
 def gather(requests: list[Request], max_length: int) -> list[_Input]:
-    """Join requests that differ only in the last token into one input; longest first."""
+    """Join requests that differ only in the last token into one input."""
     by_ids: dict[tuple[int, ...], _Input] = {}
     for number, (_, prompt, answer) in enumerate(requests):
         if len(answer) > max_length:
@@ -113,12 +112,4 @@ def gather(requests: list[Request], max_length: int) -> list[_Input]:
         ids = tuple((prompt + answer)[-(max_length + 1) : -1])
         entry = by_ids.setdefault(ids, _Input(ids))
         entry.answers.append((number, len(ids) - len(answer), answer))
-    return sorted(by_ids.values(), key=lambda entry: -len(entry.ids))
-
-
-def _batches(inputs: list[_Input], batch_tokens: int) -> Iterator[list[_Input]]:
-    start = 0
-    while start < len(inputs):
-        size = max(1, batch_tokens // len(inputs[start].ids))
-        yield inputs[start : start + size]
-        start += size
+    return list(by_ids.values())

@@ -22,6 +22,7 @@ from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.interval import Interval, of_share
 from tokalign_lab.progress import Progress, part, silent
+from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vocabulary import SharedTokens
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from tokalign_lab.vectors.token_vectors import TokenVectors
 
-MIN_COUNT = 5  # as in both vectors' settings: rarer tokens have no vector
+MIN_COUNT = AnchoredSettings.min_count  # rarer tokens have no vector
 WITHIN = {"p_at_1": 1, "p_at_10": 10}
 
 

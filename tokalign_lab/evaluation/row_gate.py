@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CONTEXTS = 10_000
 FAR = 10.0
-"""A row this many times as long, or as short, as the median is far off; as in `model.row_checks`."""
+"""A row this many times as long, or as short, as the median is far off."""
 WRONG_SHARE, WRONG_TIMES = 0.01, 10
 """Share of contexts in which a token may be predicted wrongly, and how many times as often as the text uses it."""
 FEW = 3

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from tokalign_lab.evaluation.finding import FEWEST_OF_SCRIPT, NO_SCRIPT, Case, Finding, grade, percent
+from tokalign_lab.evaluation.row_findings import NOTHING_OF_VOCABULARY_WARN, NOTHING_WARN
 from tokalign_lab.token_table import ROLES
 from tokalign_lab.vectors.anchored_settings import AnchoredSettings
 from tokalign_lab.vocabulary import Vocabulary
@@ -28,8 +29,8 @@ ABSENT_WARN = 0.1
 
 NUMBER = "1234567890"
 INDENT = "x\n        y"
-GAP_OF_TEXT_WARN, GAP_OF_VOCABULARY_WARN = 0.01, 0.05
-"""Share in scripts that the source lacks; the bounds of `row_findings` for rows that hold no information."""
+GAP_OF_TEXT_WARN, GAP_OF_VOCABULARY_WARN = NOTHING_WARN, NOTHING_OF_VOCABULARY_WARN
+"""Share in scripts that the source lacks: as for rows that hold no information."""
 _TUNE = "no lexicon changes this: include such text in the tuning text"
 
 

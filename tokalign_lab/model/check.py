@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from tokalign_lab.errors import InputError, first_line
-from tokalign_lab.evaluation.finding import SEVERITIES, Finding, Findings, worst
+from tokalign_lab.evaluation.finding import Finding, Findings
 from tokalign_lab.model.folder_case import FolderCase
 from tokalign_lab.model.generation_check import generation
 from tokalign_lab.model.gguf_check import gguf_readiness
@@ -39,18 +38,9 @@ class Check(Findings):
 
     left_out: dict[str, str]
 
-    @property
-    def verdict(self) -> str:
-        """Return the worst severity."""
-        return worst(finding.severity for finding in self.findings)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
-            "verdict": self.verdict,
-            "findings": [finding.to_dict() for finding in self.findings],
-            "left_out": self.left_out,
-        }
+        return super().to_dict() | {"left_out": self.left_out}
 
 
 # name, function, and the checks that it depends on
@@ -95,17 +85,12 @@ def check_folder(name: str, progress: Progress = silent) -> Check:
         if broken or (not rests_on and case.vocabulary is None):
             left_out[check] = (broken or ["loads"])[0]
         else:
-            findings[check] = _tried(check, partial(look, case))
+            try:
+                findings[check] = look(case)
+            except InputError as error:
+                findings[check] = Finding(check, "fail", str(error), "Correct the folder and check again.")
     progress(1.0, "checked")
-    return Check(sorted(findings.values(), key=lambda finding: -SEVERITIES.index(finding.severity)), left_out)
-
-
-def _tried(name: str, look: Callable[[], Finding]) -> Finding:
-    """Turn an `InputError` in a check into a finding."""
-    try:
-        return look()
-    except InputError as error:
-        return Finding(name, "fail", str(error), "Correct the folder and check again.")
+    return Check(list(findings.values()), left_out)
 
 
 def loads(case: FolderCase) -> Finding:

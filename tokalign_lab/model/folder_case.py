@@ -10,11 +10,9 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.model.load import files_of, quiet, read_model
 from tokalign_lab.model.shards import Shards
 from tokalign_lab.model.vocabulary_tensors import names_in_model, vocabulary_parameters
-from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
 
 class FolderCase:
@@ -48,33 +46,23 @@ class FolderCase:
         from tokalign_lab.catalog import load_vocabulary
 
         self.folder: Path = files_of(name)
-        self._vocabulary: Vocabulary | None = None
-        self._model: PreTrainedModel | None = None
+        self.vocabulary: Any = None  # not typed: the checks after `loads` need not ask whether it is there
+        self.model: Any = None
         self.tokenizer_error: Exception | None = None
         self.model_error: Exception | None = None
         try:
-            self._vocabulary = load_vocabulary(str(self.folder))
+            self.vocabulary = load_vocabulary(str(self.folder))
         except InputError as error:
             self.tokenizer_error = error
         report: dict[str, Any] = {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
         try:
             with quiet():  # the checks report what it warns about
-                self._model, report = read_model(str(self.folder), dtype="auto", ignore_mismatched_sizes=True)
-            self._model.eval()
+                self.model, report = read_model(str(self.folder), dtype="auto", ignore_mismatched_sizes=True)
+            self.model.eval()
         except Exception as error:  # a damaged file may fail in any way, and that is a finding
             self.model_error = error
         self.missing, self.unexpected = set(report["missing_keys"]), set(report["unexpected_keys"])
         self.misfits = {key: (tuple(there), tuple(here)) for key, there, here in report["mismatched_keys"]}
-
-    @property
-    def vocabulary(self) -> Any:
-        """The tokenizer; None only if `loads` fails."""
-        return self._vocabulary
-
-    @property
-    def model(self) -> Any:
-        """The model; None only if `loads` fails."""
-        return self._model
 
     @cached_property
     def matrices(self) -> dict[str, torch.nn.Parameter]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tokalign_lab.errors import first_line
-from tokalign_lab.evaluation.finding import Finding, several
+from tokalign_lab.evaluation.finding import Finding, sentence, several
 from tokalign_lab.model.folder_case import FolderCase
 
 _ALIASES = {"mistral": "llama", "phi": "phi2"}  # as llama.cpp's converter registers them
@@ -43,9 +43,8 @@ def gguf_readiness(case: FolderCase) -> Finding:
     values: dict[str, Any] = {"architecture": architecture, "tokenizer": kind, "beyond": beyond, "holes": holes}
     values["padding"] = padding
     if problems:
-        evidence = "; ".join(problems)
         advice = "Correct this before converting, or see whether a newer converter knows more."
-        return Finding("GGUF", "warn", f"{evidence[0].upper()}{evidence[1:]}.", advice, values)
+        return Finding("GGUF", "warn", sentence(problems), advice, values)
     more = "; its pre-tokenizer must be one that the converter knows by hash" if kind == "gpt2" else ""
     evidence = f"Architecture {architecture}, tokenizer {kind}{more}; {padding:,} rows become unused tokens."
     advice = "`tokalign-lab export MODEL --gguf FILE` converts it and compares the ids in llama.cpp."

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tokalign_lab.evaluation.finding import Finding, several, worst
+from tokalign_lab.evaluation.finding import Finding, sentence, several, worst
 from tokalign_lab.model.folder_case import FolderCase
 
 
@@ -77,9 +77,9 @@ def special_ids(case: FolderCase) -> Finding:
     if severity == "ok":
         roles = ", ".join(f"{role} {vocabulary.raw_token(i)} ({i})" for role, i in vocabulary.roles.items())
         return Finding("special ids", "ok", f"Configurations and tokenizer agree: {roles}.", values=named)
-    evidence = "; ".join(problem for _, problem in problems)
+    evidence = sentence(problem for _, problem in problems)
     advice = "Set the ids in config.json and generation_config.json to the tokenizer's."
-    return Finding("special ids", severity, f"{evidence[0].upper()}{evidence[1:]}.", advice, named)
+    return Finding("special ids", severity, evidence, advice, named)
 
 
 def _against_the_tokenizer(case: FolderCase, named: dict[str, Any]) -> list[tuple[str, str]]:

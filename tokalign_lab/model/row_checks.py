@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from tokalign_lab.catalog.texts import udhr_documents
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.finding import Finding, several, worst
-from tokalign_lab.evaluation.row_gate import row_gate
+from tokalign_lab.evaluation.finding import Finding, sentence, several, worst
+from tokalign_lab.evaluation.row_gate import FAR, row_gate
 from tokalign_lab.model.folder_case import FolderCase
 
-FAR = 10.0
-"""A row that is this many times longer or shorter than the median is an outlier."""
 FAR_SHARE_FAIL = 0.01
 """A larger share of outliers is a fault (a wrong scale, missing rows)."""
 CONTEXTS = 500
@@ -79,8 +77,7 @@ def row_lengths(case: FolderCase) -> Finding:
         examples += [case.vocabulary.label(int(i)) for i in np.flatnonzero(far)[:_EXAMPLES]]
     severity = worst(severities)
     advice = "" if severity == "ok" else "Look at what these rows were made from (`diagnose`)."
-    evidence = "; ".join(sentences)
-    return Finding("row lengths", severity, f"{evidence[0].upper()}{evidence[1:]}.", advice, values, examples)
+    return Finding("row lengths", severity, sentence(sentences), advice, values, examples)
 
 
 def breaker_tokens(case: FolderCase) -> Finding:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tokalign_lab.alignment.lexicon import Lexicon
-
-Make = Callable[[], torch.Tensor]
 
 
 def rearrange_files(
@@ -80,20 +76,21 @@ def rearrange_files(
     stale = {name for names in shards.names.values() for name in names}
     was_tied = set(shards.names["input"]) & set(shards.names["output"])
     fit_model(outline, source, target, made.size, made.tied)
-    fresh: dict[str, dict[str, Make]] = defaultdict(dict)
+    fresh: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)  # file -> new name -> part, old name
     for part, names in shards.names.items():
         if part == "output" and made.tied:
             continue
         old = new = names[0]
         if part == "output" and was_tied:  # the files have no name for a head that was tied
             new = names_in_model(outline, vocabulary_parameters(outline)["output"])[0]
-        fresh[shards.file_of[old]][new] = partial(_make, partial(made.part, part), shards, old)
+        fresh[shards.file_of[old]][new] = (part, old)
     files = sorted(set(shards.file_of.values()))
     with atomic_folder(out, is_saved_model) as temporary:
         for number, file in enumerate(files):
             progress(number / len(files), f"file {number + 1} of {len(files)}")
             if any(shards.file_of[name] == file for name in stale):
-                _rewrite(folder / file, temporary / file, stale, fresh[file])
+                tensors = {new: made.part(part, shards.read(old)) for new, (part, old) in fresh[file].items()}
+                _rewrite(folder / file, temporary / file, stale, tensors)
             else:
                 shutil.copyfile(folder / file, temporary / file)
         if files != [SAFE_WEIGHTS_NAME]:
@@ -111,15 +108,10 @@ def rearrange_files(
     return made.size
 
 
-def _make(build: Callable[[torch.Tensor], torch.Tensor], shards: Shards, name: str) -> torch.Tensor:
-    return build(shards.read(name))
-
-
-def _rewrite(old: Path, new: Path, stale: set[str], fresh: dict[str, Make]) -> None:
+def _rewrite(old: Path, new: Path, stale: set[str], fresh: dict[str, torch.Tensor]) -> None:
     with safe_open(old, "pt") as shard:
-        tensors = {name: shard.get_tensor(name) for name in shard.keys() if name not in stale}  # noqa: SIM118 (no dict)
-        tensors |= {name: make() for name, make in fresh.items()}
-        save_file(tensors, new, metadata=shard.metadata())
+        kept = {name: shard.get_tensor(name) for name in shard.keys() if name not in stale}  # noqa: SIM118 (no dict)
+        save_file(kept | fresh, new, metadata=shard.metadata())
 
 
 def _write_index(folder: Path, files: list[str], outline: PreTrainedModel) -> None:

@@ -17,7 +17,7 @@ import unicodedata
 
 from tokalign_lab.evaluation.finding import Finding, percent, several
 from tokalign_lab.model.folder_case import FolderCase
-from tokalign_lab.spelling import NEVER_IN_UTF8
+from tokalign_lab.spelling import NEVER_IN_UTF8, text_of
 from tokalign_lab.vocabulary import Vocabulary
 
 PROBES = {
@@ -103,14 +103,8 @@ def unreachable_tokens(case: FolderCase) -> Finding:
 
 def _spelled(vocabulary: Vocabulary) -> tuple[dict[int, str], list[int]]:
     """Return tokens that are text by themselves, with that text, and tokens that are parts of characters."""
-    texts, fragments = {}, []
-    for token_id, token in enumerate(vocabulary.token_bytes):
-        if token:
-            try:
-                texts[token_id] = token.decode("utf-8")
-            except UnicodeDecodeError:
-                fragments.append(token_id)
-    return texts, fragments
+    texts = {i: text for i, token in enumerate(vocabulary.token_bytes) if (text := text_of(token))}
+    return texts, [i for i, token in enumerate(vocabulary.token_bytes) if token and i not in texts]
 
 
 def _never_seen(vocabulary: Vocabulary, texts: dict[int, str]) -> list[int]:

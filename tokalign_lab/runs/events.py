@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tokalign_lab.files import plain
+
 Event = dict[str, Any]
 
 
@@ -28,7 +30,7 @@ class EventLog:
 
     def append(self, event: Event) -> None:
         """Add one event, with its `time` (seconds since 1970). Numbers that JSON cannot hold become null."""
-        line = json.dumps({"time": round(time.time(), 3), **_finite(event)}, ensure_ascii=False) + "\n"
+        line = json.dumps({"time": round(time.time(), 3), **plain(event)}, ensure_ascii=False) + "\n"
         with self._lock:
             if not self._mended:
                 self._close_torn_line()
@@ -90,13 +92,3 @@ def curve(events: Iterable[Event], kind: str = "step") -> list[Event]:
         elif event.get("kind") == kind:
             by_step[at] = event
     return [by_step[step] for step in sorted(by_step)]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

@@ -19,7 +19,7 @@ from tokalign_lab.evaluation.finding import Finding
 from tokalign_lab.runs.control import find_run, gallery_root, list_runs
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.settings.kinds import MeasuredTextSettings, TextSettings, given_text, text_of
+from tokalign_lab.settings.kinds import MeasuredTextSettings, TextSettings, text_of
 
 
 def lexicon_path(run: RunFolder) -> Path | None:
@@ -84,7 +84,7 @@ def held_out_of(run: RunFolder) -> list[Document]:
     settings = run.info()["settings"]
     if not settings.get("text"):
         raise InputError(f"The run {run.title} does not say which text it used, so none can be held out.")
-    return read_parts(TextSettings.from_dict(given_text(settings)))[1]
+    return read_parts(TextSettings.from_dict(text_of(settings)))[1]
 
 
 def measured_otherwise(a: RunFolder, b: RunFolder) -> list[str]:

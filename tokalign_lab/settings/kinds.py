@@ -48,11 +48,6 @@ def text_of(settings: Mapping[str, Any], kind: type[SplitSettings] = TextSetting
     return {one.name: settings.get(one.name, one.default) for one in kind.options()}
 
 
-def given_text(settings: Mapping[str, Any], kind: type[SplitSettings] = TextSettings) -> dict[str, Any]:
-    """Return those settings of a run that decide its text, as they were given."""
-    return {name: settings[name] for name in kind.names() if name in settings}
-
-
 class AlignSettings(TextSettings):
     """Align two vocabularies."""
 

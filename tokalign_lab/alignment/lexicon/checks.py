@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.alignment.lexicon.rows import NO_TOKEN
+from tokalign_lab.alignment.lexicon.rows import COLUMNS, NO_TOKEN
 from tokalign_lab.files import hash_of
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def check_values(
             f"it has rows for {len(table):,} target and {len(reverse):,} source tokens, but the tokenizers have "
             f"{n_target:,} and {n_source:,}"
         )
+    missing = set(COLUMNS) - set(table)
+    if missing:
+        raise ValueError(f"it has no column {min(missing)!r}")
     for frame, own, other, size in ((table, "target", "source", n_source), (reverse, "source", "target", n_target)):
         if not np.array_equal(frame[f"{own}_id"].to_numpy(), np.arange(len(frame))):
             raise ValueError(f"its {own} ids do not go from 0 upwards")
         _check_ids(frame[f"{other}_id"].to_numpy(), f"{other}_id", size, lowest=NO_TOKEN)
-    missing = {"score", "margin", "source_count", "target_count", "source_token", "target_token"} - set(table)
-    if missing:
-        raise ValueError(f"it has no column {min(missing)!r}")
     unknown = set(table["origin"]) - set(origins)
     if unknown:
         raise ValueError(f"it has rows of the unknown origin {sorted(map(str, unknown))[0]!r}")

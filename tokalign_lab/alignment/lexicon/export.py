@@ -13,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon.rows import COLUMNS
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.vocabulary import Vocabulary
 
 FORMATS = {".csv": "CSV", ".parquet": "Parquet", ".json": "upstream's JSON"}
-CSV_COLUMNS = (
-    "target_id", "target_token", "source_id", "source_token", "score", "margin", "origin", "target_count",
-    "source_count",
-)  # fmt: skip
 
 
 def export_rows(
@@ -62,7 +59,7 @@ def export_rows(
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:
-            shown = table[list(CSV_COLUMNS)]
+            shown = table[list(COLUMNS)]
             for side, vocabulary in (("target", target), ("source", source)):
                 if vocabulary is not None:
                     labels = [vocabulary.label(i) if i >= 0 else "" for i in table[f"{side}_id"].tolist()]

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 NO_TOKEN = -1
 """The `source_id` or `target_id` of a row without one."""
+COLUMNS = (
+    "target_id", "target_token", "source_id", "source_token", "score", "margin", "origin", "target_count",
+    "source_count",
+)  # fmt: skip
+"""Columns of a lexicon's table that hold one value a row, as people read them."""
 Array = np.ndarray[Any, Any]
 
 

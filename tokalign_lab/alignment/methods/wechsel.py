@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.alignment.methods.copies import open_ids
@@ -37,7 +36,6 @@ def wechsel_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
         pair.documents, (pair.source_corpus, pair.target_corpus), (pair.source, pair.target), seed=inputs.seed,
         progress=part(inputs.progress, 0.0, 0.8),
     )  # fmt: skip
-    _reopen(rows, np.flatnonzero(rows.origin == "identical"))
     asking = np.isin(target.ids, open_ids(rows, pair.target))
     found, scores = nearest(target.rows[asking], source.rows, NEIGHBOURS)
     powers = np.exp((scores - scores[:, :1]) / np.float32(TEMPERATURE))  # mix scales them to sum to 1
@@ -48,12 +46,3 @@ def wechsel_rows(rows: LexiconRows, inputs: Inputs) -> dict[str, Any]:
         rows.candidates(target_id, neighbours, cosines)
     rows.fill(open_ids(rows, pair.target), "random")
     return {}
-
-
-def _reopen(rows: LexiconRows, ids: NDArray[np.int64]) -> None:
-    """Make rows holes again."""
-    fresh = LexiconRows(rows.size)
-    for name in ("source_id", "score", "margin", "origin", "mean_weight"):
-        getattr(rows, name)[ids] = getattr(fresh, name)[ids]
-    for i in ids.tolist():
-        rows.sources[i], rows.weights[i] = fresh.sources[i], fresh.weights[i]

@@ -23,7 +23,7 @@ import tuning
 from harness import Kept, Result, Table, report
 from tuning import SLICES, curve_columns, losses_by, mean
 
-from tokalign_lab.catalog.letters import letter_vocabulary, letters_of
+from tokalign_lab.notebooks.research.letters import letter_vocabulary, letters_of
 from tokalign_lab.vocabulary import Vocabulary, overlap
 
 GOAL = 0.95

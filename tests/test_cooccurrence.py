@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
-from texts import byte_corpus, corpus_of, random_corpus
+from texts import byte_corpus, cooccurrence, corpus_of, random_corpus
 
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.errors import InputError
 from tokalign_lab.vectors.cluster import cluster_counts
-from tokalign_lab.vectors.cooccurrence import RowSums, cooccurrence, count_contexts, to_float, weights_of
+from tokalign_lab.vectors.cooccurrence import RowSums, count_contexts, to_float, weights_of
 from tokalign_lab.vectors.stream import keep_frequent, make_stream, part_stream
 from tokalign_lab.vectors.text_counts import TextCounts, text_counts
 from tokalign_lab.vectors.torch_backend import sum_contexts

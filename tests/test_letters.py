@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokalign_lab.catalog.letters import letter_vocabulary, letters_of
+from tokalign_lab.notebooks.research.letters import letter_vocabulary, letters_of
 from tokalign_lab.vocabulary import Vocabulary, overlap
 
 TEXT = "Всё хорошо: naïve 東京 🫠\n\tdef f(x): return x"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array, random_array
-from texts import KILOBYTE, byte_corpus, corpus_of, random_corpus
+from texts import KILOBYTE, byte_corpus, cooccurrence, corpus_of, random_corpus
 from threadpoolctl import threadpool_limits
 
 from tokalign_lab.errors import InputError
@@ -23,7 +23,6 @@ from tokalign_lab.vectors.anchored import (
     factorise,
     positive_pmi,
 )
-from tokalign_lab.vectors.cooccurrence import cooccurrence
 from tokalign_lab.vectors.glove import GloveSettings, glove_vectors, train_glove
 from tokalign_lab.vectors.stream import make_stream
 

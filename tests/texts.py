@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from tokalign_lab.corpus import Corpus
+from tokalign_lab.vectors.cooccurrence import count_contexts
+from tokalign_lab.vectors.stream import Stream
 
 KILOBYTE = ("All human beings are born free and equal in dignity and rights. " * 16).encode()
 
@@ -24,3 +27,9 @@ def random_corpus(n_documents: int = 40, size: int = 30, seed: int = 0) -> Corpu
     shares = 1 / np.arange(1, size + 1)
     lengths = random.integers(5, 200, n_documents)
     return corpus_of([random.choice(size, n, p=shares / shares.sum()).tolist() for n in lengths])
+
+
+def cooccurrence(stream: Stream, window: int = 15, device: str | None = None) -> csr_array:
+    """Counts of all tokens of a text with each other, (n, n)."""
+    n = len(stream.ids)
+    return count_contexts(stream, np.arange(n, dtype=np.int32), n, window, device=device)

@@ -26,7 +26,6 @@ from tokalign_lab.documents import Document
 from tokalign_lab.evaluation.bits_per_byte import head_inputs
 from tokalign_lab.evaluation.finding import Finding, first_ids, percent, several
 from tokalign_lab.evaluation.head import Head, evaluation_mode
-from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -52,7 +51,6 @@ def row_gate(
     documents: Sequence[Document],
     new_ids: NDArray[np.integer[Any]] | None = None,
     contexts: int = CONTEXTS,
-    progress: Progress = silent,
 ) -> list[Finding]:
     """Examine new rows.
 
@@ -68,8 +66,6 @@ def row_gate(
         int (n,), ids of the new rows; all text tokens by default.
     contexts
         About how many tokens of the text are predicted.
-    progress
-        Receives the share of the text that was read.
 
     Returns
     -------
@@ -84,7 +80,7 @@ def row_gate(
     is_text = ~(vocabulary.is_hole | vocabulary.is_control)[: len(model.get_output_embeddings().weight)]
     new = is_text if new_ids is None else np.isin(np.arange(len(is_text)), new_ids) & is_text
     reference = is_text & ~new if new_ids is not None and (is_text & ~new).any() else is_text
-    states, following = head_inputs(model, vocabulary, documents, contexts, progress=progress)
+    states, following = head_inputs(model, vocabulary, documents, contexts)
     mean_logit, wrong = (found[: len(is_text)] for found in _predict(model, states, following))
     uses = np.bincount(following.numpy(), minlength=len(is_text))[: len(is_text)]
     middle = np.median(mean_logit[reference])

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from tokalign_lab.alignment.registry import RECIPES
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.following import reference_run
+from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.runs.gallery import recorded_run
 from tokalign_lab.runs.queue import find_or_start, go_on, locked, run_of, start_after
 
@@ -123,7 +123,7 @@ class Chain:
         For a recorded run it was recorded too, or there is none.
         """
         if tuned.recorded:
-            return reference_run(tuned)
+            return run_of_the_source(tuned, "measure")
         chosen = tuned.info()["settings"]
         same = (*_OF_THE_TEXT, "held_out_share", "evaluate_bytes", "device")
         source = self._aligned().info()["settings"]["source"]

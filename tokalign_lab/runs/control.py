@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.runs.folder import RunFolder, checked_title
+from tokalign_lab.runs.folder import RunFolder, checked_title, run_folders
 
 
 class RunEnded(Exception):
@@ -93,8 +93,7 @@ def new_folder(kind: str, root: Path | str | None = None) -> Path:
 def list_runs(root: Path | str | None = None) -> list[RunFolder]:
     """Every run in the root, newest first, damaged ones too; folders without a `run.json` are passed over."""
     found = []
-    for file in runs_root(root).glob("*/run.json"):
-        run = RunFolder(file.parent)
+    for run in run_folders(runs_root(root)):
         try:
             found.append((run.reconcile()["created"], run.name, run))
         except InputError:
@@ -113,9 +112,9 @@ def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
         if RunFolder(path).exists:
             return RunFolder(path)
     for where in (runs_root(root), gallery_root()):
-        for file in where.glob("*/run.json"):
-            if str(name) in (RunFolder(file.parent).name, RunFolder(file.parent).title):
-                return RunFolder(file.parent)
+        for run in run_folders(where):
+            if str(name) in (run.name, run.title):
+                return run
     raise InputError(f"There is no run named {str(name)!r} in {runs_root(root)}, nor a run folder at that path.")
 
 
@@ -166,7 +165,6 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
 
 def _check_free(title: str, root: Path, but: str = "") -> None:
     """Raise `InputError` when a run in `root`, other than the one in folder `but`, goes by that name."""
-    for file in root.glob("*/run.json"):
-        other = RunFolder(file.parent)
+    for other in run_folders(root):
         if other.name != but and title in (other.name, other.title):
             raise InputError(f"There is a run named {title!r} already; choose another name.")

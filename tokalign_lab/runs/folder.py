@@ -53,6 +53,11 @@ def checked_title(title: str) -> str:
     return title
 
 
+def run_folders(root: Path) -> list[RunFolder]:
+    """Every run in a folder of runs, by name, damaged ones too; folders without a `run.json` are passed over."""
+    return [RunFolder(file.parent) for file in sorted(root.glob("*/run.json"))]
+
+
 class RunFolder:
     """One run, read from and written to its folder.
 

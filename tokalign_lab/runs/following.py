@@ -96,8 +96,8 @@ class Reference:
         """Decide where the reference of this run comes from: what was given for its text, else a run next to it."""
         given = self.given if measured_text(feed.info) == self._text else None
         self._found = {} if given is None else {ALL_TEXT: float(given)}
-        self._run = reference_run(feed.run) if given is None else None
-        control = control_run(feed.run)
+        self._run = run_of_the_source(feed.run, "measure") if given is None else None
+        control = run_of_the_source(feed.run, "adapt")
         self._control = None if control is None else RunFeed(control)
 
     def tell(self, feed: RunFeed) -> bool:
@@ -125,18 +125,8 @@ def measured_text(info: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(value) for value in text_of(info["settings"], MeasuredTextSettings).values())
 
 
-def reference_run(run: RunFolder) -> RunFolder | None:
-    """Find the "measure" run in the same folder that measured a tuning run's source model on the same text."""
-    return _of_the_source(run, "measure")
-
-
-def control_run(run: RunFolder) -> RunFolder | None:
-    """Find the "adapt" run in the same folder that tuned the source model, with its own tokenizer, on the same text."""
-    return _of_the_source(run, "adapt")
-
-
-def _of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
-    """Find the run of this kind on the source model and the same text.
+def run_of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
+    """Find the run in the same folder that measured ("measure") or tuned ("adapt") the source model on the same text.
 
     The source model is the one that the model's "rearrange" run was given; a model from elsewhere has none.
     """

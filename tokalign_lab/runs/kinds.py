@@ -110,8 +110,6 @@ def score_kind(settings: PartScoreSettings, context: RunContext) -> None:
 
 def advise_kind(settings: AdviseSettings, context: RunContext) -> None:
     """Judge whether a swap is worth it; writes `advice.json`."""
-    from tokalign_lab import pipeline
-
     write_json(context.folder.path / "advice.json", pipeline.advise(settings, context.progress).to_dict())
     context.progress(1.0, "judged")
 

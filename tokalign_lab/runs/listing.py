@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folder import ENDED, RunFolder, run_folders
 from tokalign_lab.runs.folding import ALL_TEXT
 from tokalign_lab.runs.following import Follower
 from tokalign_lab.runs.gallery import recorded_runs
@@ -83,14 +83,14 @@ class RunList:
     def read(self) -> None:
         """Read the folder again; what holds no run is skipped."""
         found = {}
-        folders = [file.parent for file in self.root.glob("*/run.json")]
+        runs = run_folders(self.root)
         if self.recorded:
-            folders += [run.path for run in recorded_runs() if run.path.parent.resolve() != self.root.resolve()]
-        for folder in folders:
-            name = folder.name
+            runs += [run for run in recorded_runs() if run.path.parent.resolve() != self.root.resolve()]
+        for run in runs:
+            name = run.path.name
             if name in found:
                 continue  # the user's own copy of a recorded run
-            row = self._all.get(name) or RunRow(RunFolder(folder))
+            row = self._all.get(name) or RunRow(run)
             try:
                 row.read()
             except InputError:

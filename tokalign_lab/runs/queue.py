@@ -22,7 +22,7 @@ from tokalign_lab.files import hash_of
 from tokalign_lab.locks import Busy, lock
 from tokalign_lab.provenance import now
 from tokalign_lab.runs.control import runs_root, start
-from tokalign_lab.runs.folder import ENDED, AlreadyRunning, RunFolder
+from tokalign_lab.runs.folder import ENDED, AlreadyRunning, RunFolder, run_folders
 
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 90.0  # `RunFolder.start` gives up after 60
@@ -75,7 +75,7 @@ def start_after(run: RunFolder, before: RunFolder, again: bool = False) -> None:
 
 def go_on(root: Path) -> None:
     """Start the process that starts what waits in this folder; needed after the machine was restarted."""
-    if any(_waits(run) for run in _runs(root)):
+    if any(_waits(run) for run in run_folders(root)):
         _spawned[:] = [process for process in _spawned if process.poll() is None]
         command = [sys.executable, "-m", "tokalign_lab.runs.queue", str(root.resolve())]
         nothing = subprocess.DEVNULL
@@ -87,7 +87,7 @@ def go_on(root: Path) -> None:
 def start_ready(root: Path) -> bool:
     """Start what can start, fail what never can; returns whether any run still waits. Call it under `locked` only."""
     waiting = False
-    for run in _runs(root):
+    for run in run_folders(root):
         try:
             if not _waits(run):
                 continue
@@ -111,10 +111,6 @@ def _start(run: RunFolder) -> None:
         return
     except InputError as error:  # its settings cannot be started; nobody waits here for the error
         run.update(state="failed", ended=now(), error=str(error))
-
-
-def _runs(root: Path) -> list[RunFolder]:
-    return [RunFolder(file.parent) for file in sorted(root.glob("*/run.json"))]
 
 
 def _waits(run: RunFolder) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tokalign_lab.errors import InputError
 from tokalign_lab.provenance import now
 from tokalign_lab.runs.control import runs_root
-from tokalign_lab.runs.folder import ENDED, RunFolder
+from tokalign_lab.runs.folder import ENDED, RunFolder, run_folders
 from tokalign_lab.runs.schema import DAMAGED
 
 TRASH = ".trash"
@@ -48,10 +48,9 @@ def delete_run(run: RunFolder) -> RunFolder:
 def deleted_runs(root: Path | str | None = None) -> list[RunFolder]:
     """Return the runs in the trash of a root, the last deleted first; folders that hold no run are skipped."""
     found = []
-    for file in (runs_root(root) / TRASH).glob("*/run.json"):
-        run = RunFolder(file.parent)
+    for run in run_folders(runs_root(root) / TRASH):
         try:
-            found.append((run.info().get("deleted") or "", file.stat().st_ctime_ns, run))
+            found.append((run.info().get("deleted") or "", (run.path / "run.json").stat().st_ctime_ns, run))
         except InputError:
             continue
     return [run for *_, run in sorted(found, key=lambda item: item[:2], reverse=True)]

@@ -56,7 +56,8 @@ def count_contexts(
     Returns
     -------
     csr_array
-        float32 (n, n_columns), columns ascending; the same bits for any number of threads and on any device.
+        float32 (n, n_columns), columns ascending; the same bits for any number of threads and on any device. A token
+        that meets itself adds 1/d twice, once from either side, as in Stanford's code.
     """
     weights = weights_of(window, stream.counts)
     device = str(pick_device(device))
@@ -65,15 +66,6 @@ def count_contexts(
 
         return to_float(sum_contexts(stream, context_of, n_columns, weights, right_offset, device))
     return RowSums(stream, context_of, n_columns, weights, right_offset).block(0, len(stream.ids), np.float32)
-
-
-def cooccurrence(stream: Stream, window: int = 15, device: str | None = None) -> csr_array:
-    """Symmetric co-occurrence counts of all tokens of `stream` with each other, (n, n), for GloVe.
-
-    A token that meets itself adds 1/d twice, once from either side, as in Stanford's code.
-    """
-    n = len(stream.ids)
-    return count_contexts(stream, np.arange(n, dtype=np.int32), n, window, device=device)
 
 
 def weights_of(window: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:

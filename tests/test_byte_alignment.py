@@ -198,4 +198,4 @@ def test_dropped_characters_shift_nothing_behind_them(vocabularies: dict[str, Vo
 def test_an_empty_text_has_no_pairs(vocabularies: dict[str, Vocabulary]) -> None:
     nothing = tokenize("", vocabularies["sp32k"])
     found = align(nothing, nothing)
-    assert len(found) == len(found.chunks) == len(found.one_to_one) == 0
+    assert len(found) == len(found.chunks) == 0

@@ -66,9 +66,7 @@ def test_the_source_model_answers_many_probes_and_a_damaged_one_few(source) -> N
     model, vocabulary = source
     known = answered(model, vocabulary, all_probes())
     assert len(known) >= 70
-    found = ask(model, vocabulary, known)
-    assert found.share == 1.0
-    assert 0 < found.bits_per_byte < 0.6
+    assert all(ask(model, vocabulary, known))
     assert not model.training
     weight = model.get_input_embeddings().weight
     before = weight.detach().clone()
@@ -77,8 +75,7 @@ def test_the_source_model_answers_many_probes_and_a_damaged_one_few(source) -> N
         damaged = ask(model, vocabulary, known)
     finally:
         weight.data = before
-    assert damaged.share < 0.1
-    assert damaged.bits_per_byte > 2 * found.bits_per_byte
+    assert sum(damaged) < 0.1 * len(damaged)
 
 
 def test_a_run_reports_what_it_forgets(tmp_path: Path) -> None:

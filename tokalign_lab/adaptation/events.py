@@ -218,7 +218,8 @@ class Evaluator:
         result = bits_per_byte(
             model, self._vocabulary, self._documents, progress=lambda share, message: self._interrupt()
         )
-        answers = ask(model, self._vocabulary, self._probes)
+        right = ask(model, self._vocabulary, self._probes)
+        share = sum(right) / len(right) if right else math.nan
         self._emit(
             {
                 "kind": "evaluation",
@@ -228,17 +229,15 @@ class Evaluator:
                 "bits_per_byte": result.bits_per_byte,
                 "by_slice": result.by_slice,
                 "probes": len(self._probes),
-                "probes_answered": None if math.isnan(answers.share) else answers.share,
-                "probes_lost": [
-                    probe.prompt for probe, right in zip(self._probes, answers.right, strict=True) if not right
-                ],
+                "probes_answered": share if right else None,
+                "probes_lost": [probe.prompt for probe, one in zip(self._probes, right, strict=True) if not one],
             }
         )
         for prompt in self._settings.prompts:
             self._interrupt()
             text = continue_text(model, self._vocabulary, prompt, self._settings.sample_tokens)
             self._emit({"kind": "sample", "step": step, "stage": stage, "prompt": prompt, "text": text})
-        return Measured(step, result.bits_per_byte, answers.share)
+        return Measured(step, result.bits_per_byte, share)
 
 
 def continue_text(model: PreTrainedModel, vocabulary: Vocabulary, prompt: str, tokens: int) -> str:

@@ -8,7 +8,6 @@ answers with its own tokenizer are asked (`answered`), so a probe that is lost w
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -33,27 +32,6 @@ class Probe:
     answer: str
 
 
-@dataclass(frozen=True)
-class Answers:
-    """How a model answers probes.
-
-    Attributes
-    ----------
-    right : tuple of bool
-        Whether each probe is answered.
-    bits_per_byte : float
-        Bits that the answers cost, per UTF-8 byte of an answer; nan without probes.
-    """
-
-    right: tuple[bool, ...]
-    bits_per_byte: float
-
-    @property
-    def share(self) -> float:
-        """Share of the probes that are answered; nan without probes."""
-        return sum(self.right) / len(self.right) if self.right else math.nan
-
-
 def all_probes() -> list[Probe]:
     """Read the probes that come with the package."""
     lines = (files("tokalign_lab") / "data" / "probes.jsonl").read_text(encoding="utf-8").splitlines()
@@ -62,13 +40,12 @@ def all_probes() -> list[Probe]:
 
 def answered(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]) -> list[Probe]:
     """Return the probes that a model answers."""
-    right = ask(model, vocabulary, probes).right
-    return [probe for probe, holds in zip(probes, right, strict=True) if holds]
+    return [probe for probe, right in zip(probes, ask(model, vocabulary, probes), strict=True) if right]
 
 
 @torch.inference_mode()
-def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]) -> Answers:
-    """Ask a model all probes; its mode (training or evaluation) stays as it is.
+def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]) -> list[bool]:
+    """Return whether a model answers each probe; its mode (training or evaluation) stays as it is.
 
     Parameters
     ----------
@@ -80,10 +57,7 @@ def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe])
         What to ask.
     """
     with evaluation_mode(model):
-        found = [one for batch in _batches(probes, model) for one in _ask(model, vocabulary, batch)]
-    n_bytes = sum(len(probe.answer.encode()) for probe in probes)
-    bits = sum(nats for _, nats in found) / math.log(2)
-    return Answers(tuple(right for right, _ in found), bits / n_bytes if n_bytes else math.nan)
+        return [one for batch in _batches(probes, model) for one in _ask(model, vocabulary, batch)]
 
 
 def _batches(probes: Sequence[Probe], model: PreTrainedModel) -> list[Sequence[Probe]]:
@@ -91,8 +65,7 @@ def _batches(probes: Sequence[Probe], model: PreTrainedModel) -> list[Sequence[P
     return [probes[start : start + size] for start in range(0, len(probes), size)]
 
 
-def _ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]) -> list[tuple[bool, float]]:
-    """Return whether each probe is answered, and the nats that its answer costs."""
+def _ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]) -> list[bool]:
     bos = vocabulary.roles.get("bos", vocabulary.roles.get("eos"))
     before = [] if bos is None else [bos]
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
@@ -102,7 +75,7 @@ def _ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]
     device = model.get_input_embeddings().weight.device
     padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in whole], device=device)
     mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in whole], device=device)
-    logits = model(input_ids=padded, attention_mask=mask, use_cache=False).logits.float()
+    logits = model(input_ids=padded, attention_mask=mask, use_cache=False).logits
     found = []
     for row, (prompt, ids) in enumerate(zip(prompts, whole, strict=True)):
         # the answer may change how the prompt's end is cut, so the first token that differs is the first asked for
@@ -111,7 +84,5 @@ def _ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]
         )
         start = max(1, min(start, len(ids) - 1))
         wanted = torch.tensor(ids[start:], device=device)
-        there = logits[row, start - 1 : len(ids) - 1]
-        nats = torch.nn.functional.cross_entropy(there, wanted, reduction="sum")
-        found.append((bool((there.argmax(dim=1) == wanted).all()), float(nats)))
+        found.append(bool((logits[row, start - 1 : len(ids) - 1].argmax(dim=1) == wanted).all()))
     return found

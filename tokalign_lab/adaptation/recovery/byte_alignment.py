@@ -99,12 +99,6 @@ class ByteAlignment:
         starts = np.concatenate([np.zeros((min(1, len(ends)), 2), np.int64), ends[:-1]])
         return np.stack([starts, ends], axis=2)
 
-    @property
-    def one_to_one(self) -> Bools:
-        """Bool (n,): exact chunks of one token on each side."""
-        sizes = self.chunks[:, :, 1] - self.chunks[:, :, 0]
-        return np.asarray(self.exact & (sizes == 1).all(axis=1))
-
 
 def align(first: Tokens, second: Tokens) -> ByteAlignment:
     """Find the places where tokens of both sides end.

@@ -48,6 +48,7 @@ from tokalign_lab.documents import Document, read_documents, split_documents
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
+from tokalign_lab.progress import silent
 
 TEXT_BYTES = {False: 500_000, True: 60_000}
 RECIPES = ("anchored", "multivariate", "random")  # rows that are mixed, drawn with the covariance, drawn
@@ -166,7 +167,7 @@ def glove(side: Side) -> Found:
     if side.reference:
         losses = glove.train_glove(counted, settings)[1]
     else:
-        losses = torch_backend.train_glove(counted, settings, 0, None, side.device)[1]
+        losses = torch_backend.train_glove(counted, settings, 0, silent, side.device)[1]
     return {"loss": losses}
 
 

@@ -23,6 +23,7 @@ from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.cli import app as commands
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
+from tokalign_lab.progress import silent
 from tokalign_lab.projection import project
 from tokalign_lab.runs import gallery
 from tokalign_lab.runs.control import find_run, gallery_root, rename_run, runs_root, start_again
@@ -176,7 +177,7 @@ class TestPacking:
     def test_runs_of_other_settings_are_not_taken_for_these(self, work: Path, tmp_path: Path) -> None:
         shutil.copytree(work, tmp_path / "work")
         with pytest.raises(InputError, match="other settings"):
-            record._made(record.plan(8, 1000)[2], tmp_path / "work", None)
+            record._made(record.plan(8, 1000)[2], tmp_path / "work", silent)
 
 
 def test_a_recorded_run_cannot_be_changed(packed: Path) -> None:

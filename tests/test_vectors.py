@@ -15,6 +15,7 @@ from texts import KILOBYTE, byte_corpus, cooccurrence, corpus_of, random_corpus
 from threadpoolctl import threadpool_limits
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.progress import silent
 from tokalign_lab.vectors import torch_backend
 from tokalign_lab.vectors.anchored import (
     AnchoredSettings,
@@ -91,12 +92,12 @@ def test_glove_in_torch_ends_at_the_loss_of_the_processors() -> None:
     counts = cooccurrence(make_stream(corpus.ids, corpus.offsets, 200, 5), device="cpu")
     settings = GloveSettings(dimensions=20, iterations=6)
     _, expected = train_glove(counts, settings)
-    rows, losses = torch_backend.train_glove(counts, settings, 0, None, "cpu")
+    rows, losses = torch_backend.train_glove(counts, settings, 0, silent, "cpu")
     assert np.isfinite(rows).all()
     assert losses == pytest.approx(expected, rel=0.04)
-    again, _ = torch_backend.train_glove(counts, settings, 0, None, "cpu")
+    again, _ = torch_backend.train_glove(counts, settings, 0, silent, "cpu")
     assert again.tobytes() == rows.tobytes()
-    assert torch_backend.train_glove(counts, settings, 1, None, "cpu")[0].tobytes() != rows.tobytes()
+    assert torch_backend.train_glove(counts, settings, 1, silent, "cpu")[0].tobytes() != rows.tobytes()
 
 
 @pytest.mark.parametrize("data", [KILOBYTE, b"ab" * 500], ids=["1kB", "two tokens"])
@@ -104,7 +105,7 @@ def test_glove_in_torch_ends_at_the_loss_of_the_processors() -> None:
 def test_glove_in_torch_is_finite_where_every_pair_of_a_batch_shares_a_token(data: bytes) -> None:
     corpus = byte_corpus(data)
     counts = cooccurrence(make_stream(corpus.ids, corpus.offsets, 256, 5), device="cpu")
-    rows, losses = torch_backend.train_glove(counts, GloveSettings(dimensions=20, iterations=30), 0, None, "cpu")
+    rows, losses = torch_backend.train_glove(counts, GloveSettings(dimensions=20, iterations=30), 0, silent, "cpu")
     assert np.isfinite(rows).all()
     assert losses[-1] < losses[0]
 

@@ -19,7 +19,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.widgets import Lab
 from tokalign_lab.widgets.common.state import LabState
 from tokalign_lab.widgets.lab import runs_folder
-from tokalign_lab.widgets.lab_boxes import export_html, step_states
+from tokalign_lab.widgets.lab_boxes import export_html, next_html, step_states
 from tokalign_lab.widgets.lab_tabs import LabTabs
 
 
@@ -120,6 +120,27 @@ def test_notebooks_at_any_depth_keep_their_runs_in_one_place(tmp_path: Path, mon
     for place in ("notebooks", "notebooks/research", "."):
         monkeypatch.chdir(tmp_path / place)
         assert runs_folder() == tmp_path / "runs"
+
+
+def test_the_next_thing_to_do_follows_the_steps(tmp_path: Path) -> None:
+    states = dict.fromkeys(("pair", "lexicon", "model", "recovery", "export"), "to do")
+    told = []
+    for step, state in (
+        ("pair", "done"), ("lexicon", "running"), ("lexicon", "done"), ("model", "stopped"), ("model", "done"),
+        ("recovery", "done"),
+    ):  # fmt: skip
+        states[step] = state
+        words = next_html(states, tmp_path, recorded=False)
+        assert str(tmp_path) in words
+        told.append(words.partition("Next:</b> ")[2].partition(".</div>")[0])
+    assert [words.split(",")[0] for words in told] == [
+        "choose a pair. Press Is it worth it? for a verdict in about a minute", "wait",
+        "see on the tab Lexicon whether the pair is good",
+        "see on the tab Runs why the step Model is stopped",
+        "press Rearrange and tune on the tab Recovery: right after a swap a model is much worse",
+        "take the model along; the tab Export has its folder",
+    ]  # fmt: skip
+    assert "Back to your own runs" in next_html(states, tmp_path, recorded=True)
 
 
 def test_steps_are_read_from_the_runs(work: Chain) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -33,6 +33,43 @@ def step_states(work: Chain) -> dict[str, str]:
         **states,
         "export": "ready" if made else "to do",
     }
+
+
+# What to do about a step that is to do or ready, and the tab that shows how far it is.
+_TO_DO = {
+    "lexicon": (
+        "choose a pair. Press Is it worth it? for a verdict in about a minute, or Run alignment to begin (its time is "
+        "shown next to it)",
+        "Pair",
+    ),
+    "model": ("see on the tab Lexicon whether the pair is good, then press Make the model on the tab Model", "Model"),
+    "recovery": ("press Rearrange and tune on the tab Recovery: right after a swap a model is much worse", "Recovery"),
+    "export": ("take the model along; the tab Export has its folder, and how to load it", "Export"),
+}
+_RECORDED = "look through the tabs, then press Back to your own runs and choose a pair"
+
+
+def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
+    """Say what the lab is for, what to do next and where results are.
+
+    Parameters
+    ----------
+    states : how the steps stand; see `step_states`
+    runs : the folder of the runs
+    recorded : whether a recorded run is looked at
+    """
+    step = next((one for one in _TO_DO if states[one] != "done"), "export")
+    (words, tab), state, name = _TO_DO[step], states[step], STEPS[step][0]
+    if recorded:
+        words = _RECORDED
+    elif state in ("running", "waiting"):
+        words = f"wait, the step {name} is {state}; the tab {tab} shows how far it is"
+    elif state in ("paused", "stopped"):
+        words = f"see on the tab Runs why the step {name} is {state}, and resume it there"
+    return (
+        f'<div role="status">This lab gives a language model another tokenizer. <b>Next:</b> {words}.</div>'
+        f'<div class="tl-note">Every run and its result is kept in {escape(str(runs.resolve()))}.</div>'
+    )
 
 
 class FlowBar(Bar):

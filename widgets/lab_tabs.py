@@ -19,9 +19,9 @@ from tokalign_lab.runs.folder import RunFolder
 from .common.background import submit
 from .common.job import JobPanel
 from .common.panel import Panel
-from .common.part import bar
+from .common.part import bar, html
 from .common.recorded import RecordedBar
-from .lab_boxes import FlowBar, export_html, model_box, report_box, step_states
+from .lab_boxes import FlowBar, export_html, model_box, next_html, report_box, step_states
 from .training.forms import TuneForm
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class LabTabs(Panel):
         self._flow = FlowBar(lambda tab: setattr(self.lab_state, "tab", tab))
         row = bar(self._flow, self._recorded.open_button)
         row.add_class("tl-lab-head")
-        self._fill([row, self._recorded, self._tabs], row)
+        self._next = html("tl-what-next")
+        self._fill([row, self._next, self._recorded, self._tabs], row)
         self._watch(lambda _change: self._follow(), "work")
         self._watch(self._on_state_tab, "tab")
         lab.work.go_on()
@@ -132,7 +133,9 @@ class LabTabs(Panel):
         """Make the open tab where it is not made, or not of what it is to show."""
         run = self.lab.work.find("align")
         self._recorded.show(run)
-        self._flow.show(step_states(self.lab.work))
+        states = step_states(self.lab.work)
+        self._flow.show(states)
+        self._next.value = next_html(states, self.lab.runs, run is not None and run.recorded)
         tab, needs = self.tab, self._needs(self.tab)
         with self._noting:
             if tab in self._made_of and self._made_of[tab] == needs:

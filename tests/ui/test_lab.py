@@ -56,6 +56,23 @@ def wait_for_steps(lab: LabPage, n: int) -> None:
     raise AssertionError(f"the curve has {len(steps(lab))} points after {LONG_MS / 1000:.0f} s, not {n}")
 
 
+def test_the_first_screen_answers_what_a_newcomer_asks(lab: LabPage) -> None:
+    """Five questions of docs/usability.md, without a click, at 1000 pixels."""
+    before = lab.page.viewport_size
+    lab.page.set_viewport_size({"width": 1000, "height": 1000})
+    first, pair = lab.page.locator(".tl-lab .tl-what-next"), lab.page.locator(".tl-tab-pair")
+    for place, words in (
+        (first, "gives a language model another tokenizer"),
+        (pair.locator(".tl-verdict").first, "needs fewer tokens than"),
+        (first, "Next: choose a pair. Press Is it worth it?"),
+        (pair.locator(".tl-cost"), "About"),
+        (first, "tab-runs"),
+    ):
+        expect(place).to_contain_text(words, timeout=LONG_MS)
+        expect(place).to_be_in_viewport()
+    lab.page.set_viewport_size(before)
+
+
 def test_tabs_say_what_they_wait_for(lab: LabPage) -> None:
     expect(open_tab(lab, "Maps")).to_contain_text("Nothing has been aligned yet")
     open_tab(lab, "Pair")
@@ -73,6 +90,7 @@ def test_run_aligns_the_pair(lab: LabPage) -> None:
     expect(job).to_be_visible(timeout=SHORT_MS)
     expect(job.locator(".tl-state")).to_have_text("finished", timeout=LONG_MS)
     expect(step).to_have_text("2 Lexicon: done", timeout=SHORT_MS)
+    expect(lab.page.locator(".tl-lab .tl-what-next")).to_contain_text("Next: see on the tab Lexicon")
 
 
 @pytest.mark.parametrize("width", [1024, 1400])

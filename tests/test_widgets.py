@@ -40,6 +40,7 @@ from tokalign_lab.widgets.common.part import Box
 from tokalign_lab.widgets.common.state import Query
 from tokalign_lab.widgets.common.table import Column, Pages, RowTable
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
+from tokalign_lab.widgets.pair import picker as picker_module
 from tokalign_lab.widgets.pair.card import pair_html, shared_blocks
 
 WORDS = ["the", "THE", "<b>", "東京", "naïve", "na", "ive", "zebra"]
@@ -501,14 +502,17 @@ class TestPair:
         html = pair_html(smollm_vocabulary, sp32k_vocabulary, text)
         assert ("Only the first" in html) == (len(text) > 600)
 
-    def test_the_card_and_an_unknown_name(self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
+    def test_the_card_and_an_unknown_name(
+        self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def load(name: str) -> Vocabulary:
             known = {"smollm2-135m": smollm_vocabulary, "sp32k": sp32k_vocabulary}
             if name not in known:
                 raise InputError(f"'{name}' is <no> tokenizer.")
             return known[name]
 
-        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+        monkeypatch.setattr(picker_module, "vocabulary_of", load)
+        picker = PairPicker("smollm2-135m", "sp32k")
         assert "49,152" in picker._card.value
         assert "68.4%" in picker._card.value
         picker._choices["target"].value = "nonsense"

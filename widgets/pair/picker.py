@@ -52,7 +52,6 @@ class PairPicker(Panel):
     Parameters
     ----------
     source, target : catalogue names, paths or hub ids; by default those of the state
-    load : loads a vocabulary by name (tests give their own)
     on_run : called with the settings of an align run (source, target, recipe, text, max_bytes, seed; `model` and
         `donor` where the recipe reads them) and `rearrange`, when Run is pressed
     settings : what the form begins with, of `run_form.DEFAULTS`
@@ -64,7 +63,6 @@ class PairPicker(Panel):
         source: str | None = None,
         target: str | None = None,
         state: LabState | None = None,
-        load: Callable[[str], Vocabulary] = vocabulary_of,
         on_run: Callable[[dict[str, Any]], None] | None = None,
         settings: Mapping[str, Any] | None = None,
         folders: Sequence[Path | str] = (),
@@ -74,7 +72,7 @@ class PairPicker(Panel):
             self.lab_state.source = source
         if target is not None:
             self.lab_state.target = target
-        self._load, self._folders = load, folders
+        self._folders = folders
         self._loaded: dict[str, Vocabulary] = {}
         self._overlap: tuple[str, str, Overlap] | None = None
         self._rates: tuple[tuple[str, str], list[dict[str, float]]] | None = None
@@ -258,7 +256,7 @@ class PairPicker(Panel):
         if not name:
             raise InputError("Name both a source and a target tokenizer.")
         if name not in self._loaded:
-            self._loaded[name] = self._load(name)
+            self._loaded[name] = vocabulary_of(name)
         return self._loaded[name]
 
     def _shared(self, source: Vocabulary, target: Vocabulary) -> Overlap:

@@ -37,11 +37,7 @@ def step_states(work: Chain) -> dict[str, str]:
 
 # What to do about a step that is to do or ready, and the tab that shows how far it is.
 _TO_DO = {
-    "lexicon": (
-        "choose a pair. Press Is it worth it? for a verdict in about a minute, or Run alignment to begin (its time is "
-        "shown next to it)",
-        "Pair",
-    ),
+    "lexicon": ("choose a pair. Press Is it worth it? for a verdict in about a minute, or Run alignment", "Pair"),
     "model": ("see on the tab Lexicon whether the pair is good, then press Make the model on the tab Model", "Model"),
     "recovery": ("press Rearrange and tune on the tab Recovery: right after a swap a model is much worse", "Recovery"),
     "export": ("take the model along; the tab Export has its folder, and how to load it", "Export"),

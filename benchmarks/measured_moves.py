@@ -91,11 +91,13 @@ def _search() -> Iterator[dict[str, Any]]:
     """Take the default recipe with the least text that a control was measured with."""
     lines = [line for line in _read(SEARCH) if "settings" in line]
     tokens = min(line["settings"]["tokens"] for line in lines if line["way"] == "control")
-    by = {line["way"]: line for line in lines if line["settings"]["tokens"] == tokens}
-    for key, (text, name) in TEXTS.items():
-        bits = {"control": by["control"][key], "end": by["recover"][key]}
-        run = f"recover, {tokens:,} tokens, {text}, one seed"
-        yield _line(run, "docs/results/recovery_search.md", SOURCE, "sp32k", name, tokens, **bits)
+    lines = [line for line in lines if line["settings"]["tokens"] == tokens]
+    control = next(line for line in lines if line["way"] == "control")
+    for line in lines:
+        for key, (text, name) in TEXTS.items() if line["way"] == "recover" else ():
+            run = f"recover, {tokens:,} tokens, {text}, seed {line['seed']}"
+            bits = {"control": control[key], "end": line[key]}
+            yield _line(run, "docs/results/recovery_search.md", SOURCE, "sp32k", name, tokens, **bits)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ A program that was stopped goes on where it was: results are kept line by line i
 
 from __future__ import annotations
 
-import argparse
 import copy
 import glob
 import math
 import os
+import statistics
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -89,6 +89,7 @@ def main() -> None:
     options.set_defaults(threads=1)
     options.add_argument("--tokens", type=int, default=10_000, help="of text, by the moved model's tokenizer")
     options.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    options.add_argument("--seeds", type=int, default=1)
     given = options.parse_args()
     if given.quick:
         given.tokens, given.ways = 1_024, ["papers", "recover", "control"]
@@ -96,18 +97,29 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     kept = Kept(given, tokens=given.tokens)
     start = kept(lambda: measure(*moved()), way="step 0")
-    lines = {name: kept(lambda name=name: tune(WAYS[name], given), way=name) for name in given.ways}
-    control = lines.get("control")
+    lines = {
+        way: [
+            kept(lambda way=way, seed=seed: tune(WAYS[way], given.tokens, seed), way=way, seed=seed)
+            for seed in range(given.seeds)
+        ]
+        for way in given.ways
+    }
+    control = mean(lines["control"]) if "control" in lines else None
     rows = [
-        {"way": name, **figures(line), "CPU s": line.get("cpu"), **closed(start, line, control)}
-        for name, line in {"step 0": start, **lines}.items()
+        {"way": way, **figures(line), "CPU s": line.get("cpu"), **closed(start, line, control)}
+        for way, line in {"step 0": start, **{way: mean(found) for way, found in lines.items()}}.items()
     ]
     notes = [
-        f"{given.tokens:,} tokens of text, one seed, {given.threads} thread(s). Share of the gap closed: "
-        "(step 0 - x) / (step 0 - control), on text of other domains.",
+        f"{given.tokens:,} tokens of text, mean of {given.seeds} seed(s), {given.threads} thread(s). Share of the gap "
+        "closed: (step 0 - x) / (step 0 - control), on text of other domains.",
         "Branches are tokens that are not of the text; the seconds count them.",
     ]
     report("How to tune a moved model on little text", [("Bits per byte", rows)], notes, given.out)
+
+
+def mean(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """Average the figures of one way over seeds."""
+    return {key: statistics.mean(line[key] for line in lines) for key in ("prose", *OTHER.values(), "cpu")}
 
 
 def figures(line: dict[str, Any]) -> dict[str, float]:
@@ -179,11 +191,11 @@ def measure(model: Any, vocabulary: Vocabulary) -> dict[str, float]:
     return {key: bits_per_byte(model, vocabulary, documents).bits_per_byte for key, documents in measured().items()}
 
 
-def blocks(documents: list[Document], vocabulary: Vocabulary) -> torch.Tensor:
+def blocks(documents: list[Document], vocabulary: Vocabulary, seed: int) -> torch.Tensor:
     """Lay documents end to end, int64 (n, LENGTH), in a seeded order."""
     bos, eos = vocabulary.roles.get("bos"), vocabulary.roles.get("eos")
     before, after = [] if bos is None or bos == eos else [bos], [] if eos is None else [eos]
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     order = rng.permutation(len(documents))
     ids: list[int] = []
     for encoded in vocabulary.encode([documents[i].text for i in order]):
@@ -192,17 +204,23 @@ def blocks(documents: list[Document], vocabulary: Vocabulary) -> torch.Tensor:
     return torch.from_numpy(np.array(ids[: n * LENGTH]).reshape(n, LENGTH)[rng.permutation(n)])
 
 
-def tune(way: Way, given: argparse.Namespace) -> dict[str, Any]:
+def tune(way: Way, tokens: int, seed: int) -> dict[str, Any]:
     """Tune once and measure."""
-    torch.manual_seed(0)
-    size = int(given.tokens * BYTES_PER_TOKEN * 1.3) // len(tuning.SLICES)
-    text = [passage for name in tuning.SLICES for passage in tuning.draw_slice(name, "train", size, 2_000, 0)]
+    model, vocabulary, work = tuned(way, tokens, seed)
+    return {**measure(model, vocabulary), **work}
+
+
+def tuned(way: Way, tokens: int, seed: int = 0) -> tuple[Any, Vocabulary, dict[str, int]]:
+    """Return a tuned model, its tokenizer, and the processor seconds, steps and tokens that it took."""
+    torch.manual_seed(seed)
+    size = int(tokens * BYTES_PER_TOKEN * 1.3) // len(tuning.SLICES)
+    text = [passage for name in tuning.SLICES for passage in tuning.draw_slice(name, "train", size, 2_000, seed)]
     if way.source:
         model, vocabulary = load_model(tuning.SOURCE, device="cpu"), catalog.load_vocabulary(tuning.SOURCE)
-        read = blocks(text, vocabulary)
+        read = blocks(text, vocabulary, seed)
     else:
         model, vocabulary = moved()
-        read = blocks(text, vocabulary)[: given.tokens // LENGTH]
+        read = blocks(text, vocabulary, seed)[: tokens // LENGTH]
     model.train()
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
     rows = [embedding] if head is embedding else [embedding, head]
@@ -213,7 +231,7 @@ def tune(way: Way, given: argparse.Namespace) -> dict[str, Any]:
     optimizer = FlooredAdamW(groups, head, used, **options) if way.floor else torch.optim.AdamW(groups, **options)
     steps = len(read) // way.batch
     first = round(way.stage1 * steps)
-    began, losses = time.process_time(), []
+    began = time.process_time()
     loss_of: Any = nullcontext()
     if way.losses:
         teacher = SourceTeacher(
@@ -226,7 +244,6 @@ def tune(way: Way, given: argparse.Namespace) -> dict[str, Any]:
         with loss_of:  # a RecoveryLoss computes the model's loss while it is entered
             loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()
-        losses.append(float(loss.detach()))
         torch.nn.utils.clip_grad_norm_(model.parameters(), way.clip)
         alone = step < first
         share = _schedule(*((step, first) if alone else (step - first, steps - first)), way.warmup)
@@ -238,7 +255,7 @@ def tune(way: Way, given: argparse.Namespace) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
     cpu = time.process_time() - began
-    return {**measure(model, vocabulary), "cpu": round(cpu), "steps": steps, "read": steps * way.batch * LENGTH}
+    return model, vocabulary, {"cpu": round(cpu), "steps": steps, "read": steps * way.batch * LENGTH}
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

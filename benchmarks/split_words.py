@@ -2,7 +2,8 @@
 
     python benchmarks/split_words.py --out benchmarks/results/split_words.jsonl
 
-SmolLM2-135M is moved to sp32k by `anchored` and calibrated. Both models read the texts of `recovery_search.py`. A
+SmolLM2-135M is moved to sp32k by `anchored` and calibrated, and tuned by `recover` on 10,000 tokens (as in
+`recovery_search.py`). The source and the moved model, before and after tuning, read the texts of that program. A
 stretch ends where both have read the same bytes. Stretches are grouped by the tokens that write them: one on each side,
 one of the source that the student writes with several ("split words"), and the others. For split words, nats per word
 are set against what the source itself expects of the first and of the second piece (`adaptation.recovery.pieces`).
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import recovery_search
@@ -24,10 +26,13 @@ from tokalign_lab.adaptation.recovery.pieces import Pieces
 from tokalign_lab.adaptation.recovery.source import SourceTeacher
 from tokalign_lab.documents import n_bytes
 from tokalign_lab.model.load import load_model
+from tokalign_lab.vocabulary import Vocabulary
 
 KINDS = {"one to one": "1:1", "split words": "1:n", "others": "n:m"}
 PARTS = ("first piece", "second piece", "later pieces")
 WINDOW = 512
+MODELS = ("step 0", "recover")
+TOKENS = 10_000
 
 
 def main() -> None:
@@ -39,24 +44,34 @@ def main() -> None:
     kept = Kept(given)
     texts = ["o_en"] if given.quick else ["prose", "o_en", "o_code"]
     titles = {"prose": "prose", **{key: name for name, key in recovery_search.OTHER.items()}}
-    lines = {key: kept(lambda key=key: measure(key, given.quick), text=titles[key]) for key in texts}
+    lines = {
+        (key, model): kept(lambda key=key, model=model: measure(key, model, given.quick), text=titles[key], model=model)
+        for model in MODELS
+        for key in texts
+    }
+    named = [({"text": line["text"], "model": line["model"]}, line) for line in lines.values()]
     by_kind = [
-        {"text": line["text"], "stretches": kind, **line[kind], "lost": line[kind]["moved"] - line[kind]["source"]}
-        for line in lines.values()
+        {**name, "stretches": kind, **line[kind], "lost": line[kind]["moved"] - line[kind]["source"]}
+        for name, line in named
         for kind in KINDS
     ]
-    of_words = [
-        {"text": line["text"], "words": line["words"], "piece": part, **line[part]}
-        for line in lines.values()
-        for part in PARTS
-    ]
+    of_words = [{**name, "words": line["words"], "piece": part, **line[part]} for name, line in named for part in PARTS]
     tables = [("Bits per byte of the whole text", by_kind), ("Nats per split word", of_words)]
     report("Where a move loses", tables, ["One seed."], given.out)
 
 
-def measure(key: str, quick: bool) -> dict[str, Any]:
+@cache
+def model_of(model: str, quick: bool) -> tuple[Any, Vocabulary]:
+    """Return one of `MODELS` and its tokenizer."""
+    if model == "step 0":
+        return recovery_search.moved()
+    return recovery_search.tuned(recovery_search.WAYS[model], 1_024 if quick else TOKENS)[:2]
+
+
+def measure(key: str, name: str, quick: bool) -> dict[str, Any]:
     """Score one text by stretches."""
-    model, student = recovery_search.moved()
+    model, student = model_of(name, quick)
+    model.eval()
     source = catalog.load_vocabulary(tuning.SOURCE)
     teacher = SourceTeacher(load_model(tuning.SOURCE, device="cpu"), source, student)
     pieces = Pieces(student, source)

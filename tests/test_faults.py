@@ -42,6 +42,7 @@ from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document, read_documents
 from tokalign_lab.errors import DiskError, InputError, plain_disk_errors
 from tokalign_lab.files import CHECKSUMS, cached_folder, damage, seal, write_json
+from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.passages import passages_of
 from tokalign_lab.runs import control, results, trash
 from tokalign_lab.runs.folder import RunFolder
@@ -578,6 +579,60 @@ def test_jsonl_that_is_no_text_ends_in_a_sentence(tmp_path: Path, line: bytes) -
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n' + line + b"\n")
     with pytest.raises(InputError, match="line 2 is no"):
         read_documents([tmp_path / "a.jsonl"])
+
+
+# --- models
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", b"null", "cannot be loaded"),
+        ("model.safetensors", b"P\t" + bytes(6) + b"{\xff", "not a readable safetensors file"),
+        ("model.safetensors.index.json", b"[]", "is damaged"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "../other.safetensors"}}', "not in its folder"),
+    ],
+)
+def test_a_damaged_model_is_refused_in_one_sentence(
+    lexicon: Lexicon, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    model = save_tiny(tmp_path / "model")
+    if name.endswith("index.json"):
+        (model / "model.safetensors").rename(tmp_path / "other.safetensors")
+    (model / name).write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        rearrange_to_folder(str(model), lexicon, tiny_vocabulary(300), tiny_vocabulary(280), tmp_path / "out")
+
+
+def test_a_published_generation_config_with_contradictions_is_kept(lexicon: Lexicon, tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model")
+    write_json(model / "generation_config.json", {"temperature": 0.6, "do_sample": False, "eos_token_id": 0})
+    for calibrate in ([], [str(tmp_path / "text.txt")]):  # in its files, and in memory
+        (tmp_path / "text.txt").write_text(WORDS * 20)
+        out = tmp_path / f"out{len(calibrate)}"
+        vocabularies = tiny_vocabulary(300), tiny_vocabulary(280)
+        rearrange_to_folder(str(model), lexicon, *vocabularies, out, calibrate=calibrate)
+        assert json.loads((out / "generation_config.json").read_text())["temperature"] == 0.6
+
+
+def test_a_damaged_record_does_not_end_a_tuning_in_an_error(tmp_path: Path, tuning: Callable[..., Any]) -> None:
+    (tmp_path / "tiny" / "tokalign.json").write_bytes(b'{"model": 5, "lexicon": {"source": 7}')
+    assert len(tuning(tmp_path / "one")[0]) == 8
+    (tmp_path / "tiny" / "tokalign.json").write_bytes(b'{"model": 5, "lexicon": {"source": 7}}')
+    assert len(tuning(tmp_path / "two")[0]) == 8
+
+
+def test_a_role_without_a_token_is_no_special_token(tmp_path: Path) -> None:
+    tiny_tokenizer(300).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    write_json(tmp_path / "tokenizer_config.json", {**config, "bos_token": ""})
+    assert catalog.load_vocabulary(str(tmp_path)).roles.keys() == {"eos"}
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence() -> None:
+    ended = CliRunner().invoke(app, ["check", "x" * 5_000])
+    assert ended.exit_code == 2, ended.output
+    assert "too long" in ended.output
 
 
 # --- long texts

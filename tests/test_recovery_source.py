@@ -17,10 +17,11 @@ from tokalign_lab import catalog
 from tokalign_lab.adaptation.data import PackedBlocks
 from tokalign_lab.adaptation.recovery.byte_alignment import align
 from tokalign_lab.adaptation.recovery.layers import decoder_layers, ended_after, layer, states_after
-from tokalign_lab.adaptation.recovery.source import Retokenizer, SourceTeacher, load_source, provenance_of, source_name
+from tokalign_lab.adaptation.recovery.source import Retokenizer, SourceTeacher, load_source, source_name
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
+from tokalign_lab.model.save import read_record
 from tokalign_lab.vocabulary import Vocabulary
 
 DOCUMENTS = ["The café — naïve?\n\tok", " leading", "你好,世界。", "x", "鿃 end"]
@@ -176,7 +177,7 @@ def test_a_folder_that_does_not_name_its_source_is_refused(tmp_path: Path) -> No
         assert source_name(str(tmp_path)) == ""
         with pytest.raises(InputError, match="no source to learn from"):
             load_source(str(tmp_path))
-    assert provenance_of(str(tmp_path)) == {"model": 3}
+    assert read_record(tmp_path) == {}
 
 
 def test_a_source_that_reads_too_little_is_refused(moved: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.errors import InputError, first_line, plain_read_errors
 from tokalign_lab.files import hash_of
 
 if TYPE_CHECKING:
@@ -244,23 +244,19 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
 
 
 def _read_parquet(path: Path, name: str) -> Iterator[Document]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with plain_read_errors(lambda reason: f"'{path}' is not a readable Parquet file ({reason}); write it again."):
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"'{path}' is not a readable Parquet file ({error}); write it again.") from error
-    if "text" not in file.schema_arrow.names:
-        raise InputError(
-            f"'{path}' has no column 'text' (it has {', '.join(file.schema_arrow.names)}); rename the one that has it."
-        )
-    number = 0
-    for batch in file.iter_batches(1_000):
-        for fields in batch.to_pylist():
-            number += 1
-            if isinstance(fields["text"], str):
-                yield _document(fields, f"{name}:{number}")
+        if "text" not in file.schema_arrow.names:
+            names = ", ".join(file.schema_arrow.names)
+            raise InputError(f"'{path}' has no column 'text' (it has {names}); rename the one that has it.")
+        number = 0
+        for batch in file.iter_batches(1_000):
+            for fields in batch.to_pylist():
+                number += 1
+                if isinstance(fields["text"], str):
+                    yield _document(fields, f"{name}:{number}")
 
 
 def _read_hub(spec: str, max_bytes: int) -> Iterator[Document]:

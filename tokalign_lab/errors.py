@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_LONGEST_REASON = 300
 
 
 class InputError(ValueError):
@@ -43,8 +44,25 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
+def plain_read_errors(sentence: Callable[[str], str]) -> Iterator[None]:
+    """Convert whatever another library raises in this block to an `InputError`.
+
+    For blocks that only read somebody's file: libraries raise many types for damaged ones, and the panics of Rust
+    libraries are not even subclasses of `Exception`. `sentence` makes the message from the reason.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(sentence(first_line(error)[:_LONGEST_REASON])) from error
+
+
+@contextmanager
 def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
-    """Convert a full disk or a missing permission in this block to a `DiskError`.
+    """Convert a full disk or a missing permission in this block to a `DiskError`, a too long name to an `InputError`.
 
     `place` is the file or folder for the message; the name in the system's error when None. Covers ENOSPC, EDQUOT and
     EFBIG, EACCES, EPERM and EROFS, also inside another library's error.
@@ -61,6 +79,8 @@ def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
                 f"The disk is full, so {where} was not written; free some space or choose a folder on another disk "
                 "(TOKALIGN_CACHE for the cache, TMPDIR for temporary files)."
             ) from error
+        if number == errno.ENAMETOOLONG:
+            raise InputError(f"The name {str(where)[:80]!r} ... is too long for a file; give another.") from error
         if number in _DENIED:
             where = getattr(error, "filename", None) or where
             raise DiskError(

@@ -112,6 +112,7 @@ class TokenTable:
 
         added = tokenizer.added_tokens_decoder
         special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+        special.discard(None)  # of a role whose token does not exist, such as bos_token ""
         control = tuple(sorted(token_id for token_id in special if token_id < size))
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
         probe_ids = np.concatenate([*encode_plainly(tokenizer, _PROBES), np.zeros(0, np.int32)])

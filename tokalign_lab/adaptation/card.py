@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tokalign_lab.adaptation.guard import Guard
-from tokalign_lab.adaptation.recovery.source import provenance_of
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.documents import Document, n_bytes, text_hash
+from tokalign_lab.model.save import read_record
 
 
 def card_of(
@@ -36,7 +37,7 @@ def card_of(
         For `save_model`. Its `scores` are those of the step that is kept, and under names that end with "before" those
         of the model as it came.
     """
-    earlier, best = provenance_of(model_name), guard.best
+    earlier, best = read_record(Path(model_name)), guard.best
     meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}
     training = {
         **{name: value for name, value in settings.to_dict().items() if name not in meaningless},

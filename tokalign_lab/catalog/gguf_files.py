@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.errors import InputError, plain_read_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,12 +27,10 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     _check_magic(path)
-    try:
+    with plain_read_errors(lambda reason: f"The tokenizer in {path} cannot be read: {reason}."):
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-    except (ValueError, OSError, KeyError, NotImplementedError) as error:
-        raise InputError(f"The tokenizer in {path} cannot be read: {first_line(error)}.") from error
-    if _pre_tokenizer_name(path) == "smollm":
-        _split_digits(tokenizer)
+        if _pre_tokenizer_name(path) == "smollm":
+            _split_digits(tokenizer)
     return tokenizer
 
 
@@ -48,10 +46,8 @@ def convert(path: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     tokenizer = read_tokenizer(path)
-    try:
+    with plain_read_errors(lambda reason: f"The model in {path} cannot be read: {reason}."):
         model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
-    except (ValueError, OSError, KeyError, NotImplementedError) as error:
-        raise InputError(f"The model in {path} cannot be read: {first_line(error)}.") from error
     # The tensors are no longer quantised; save_pretrained refuses while these three attributes say so.
     model.hf_quantizer = None
     model.is_quantized = False

@@ -27,7 +27,7 @@ from tokalign_lab.catalog.tokenizer_formats import (
     roles_by_convention,
     wrap,
 )
-from tokalign_lab.errors import DiskError, InputError, first_line
+from tokalign_lab.errors import DiskError, InputError, plain_read_errors
 from tokalign_lab.files import CHECKSUMS, cache_folder, cached_folder, seal, sha256_of
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.token_table import check_ids
@@ -201,10 +201,8 @@ def _from_folder(source: str) -> PreTrainedTokenizerBase:
     """Load from a folder in Hugging Face's layout or from the hub."""
     from transformers import AutoTokenizer
 
-    try:
+    with plain_read_errors(lambda reason: f"The tokenizer {source!r} cannot be loaded: {reason}."):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # transformers, huggingface_hub and tokenizers each raise their own kinds
-        raise InputError(f"The tokenizer {source!r} cannot be loaded: {first_line(error)}.") from error
 
 
 def _from_directory(path: Path) -> PreTrainedTokenizerBase:
@@ -234,10 +232,8 @@ def _from_json(path: Path) -> PreTrainedTokenizerBase:
 
     if path.name == "tokenizer.json" and (path.parent / "tokenizer_config.json").is_file():
         return _from_folder(str(path.parent))
-    try:
+    with plain_read_errors(lambda reason: f"{path} is not a Hugging Face tokenizer file: {reason}."):
         tokenizer: Any = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise InputError(f"{path} is not a Hugging Face tokenizer file: {str(error).rstrip('.')}.") from error
     check_ids(tokenizer.get_vocab(), str(path))
     return wrap(tokenizer, roles_by_convention(tokenizer))
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.errors import InputError, plain_read_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -59,20 +59,18 @@ def sentencepiece_tokenizer(path: Path) -> Tokenizer:
 
     proto = _read(path)
     try:
-        tokenizer = _built(proto, lambda: SentencePieceProcessor(model_file=str(path)))
-        probes = list(_probes(proto))
-        tokenizer.encode_special_tokens = True
-        ours = [encoding.ids for encoding in tokenizer.encode_batch_fast(probes, add_special_tokens=False)]
-        tokenizer.encode_special_tokens = False
+        with plain_read_errors(lambda reason: f"is a damaged SentencePiece model ({reason}); fetch it again."):
+            library = SentencePieceProcessor(model_file=str(path))
+            tokenizer = _built(proto, library)
+            probes = list(_probes(proto))
+            right = library.encode(probes)
+            tokenizer.encode_special_tokens = True
+            ours = [encoding.ids for encoding in tokenizer.encode_batch_fast(probes, add_special_tokens=False)]
+            tokenizer.encode_special_tokens = False
     except InputError as error:
-        raise InputError(f"{path} {error}") from None
-    except BaseException as error:  # a damaged character map makes the tokenizers library panic
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-            raise
-        raise InputError(f"{path} is a damaged SentencePiece model ({first_line(error)}); fetch it again.") from error
-    library = SentencePieceProcessor(model_file=str(path))
-    for probe, found, right in zip(probes, ours, library.encode(probes), strict=True):
-        if found != right and not _equally_likely(proto, found, right):
+        raise InputError(f"{path} {error}") from error
+    for probe, found, wanted in zip(probes, ours, right, strict=True):
+        if found != wanted and not _equally_likely(proto, found, wanted):
             raise InputError(
                 f"{path} has options that a fast tokenizer cannot follow: it splits {probe!r} unlike the "
                 "sentencepiece library; train the model without them or give a tokenizer.json."
@@ -106,10 +104,10 @@ def _built(proto: Any, library: Any) -> Tokenizer:
     tokenizer = Tokenizer(_model(proto, bool(symbols)))
     tokenizer.normalizer = _normalizer(proto, symbols)
     if proto.trainer_spec.model_type == _UNIGRAM:
-        tokenizer.pre_tokenizer = _control_cuts(proto, library())
+        tokenizer.pre_tokenizer = _control_cuts(proto, library)
     elif symbols:
         whole = pre_tokenizers.Split(Regex(_longest_of(symbols)), behavior="isolated")
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([whole, _control_cuts(proto, library())])
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([whole, _control_cuts(proto, library)])
     spec = proto.normalizer_spec
     undo: list[Any] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if spec.add_dummy_prefix or spec.remove_extra_whitespaces:

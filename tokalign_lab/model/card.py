@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +26,12 @@ def card_data(provenance: dict[str, Any]) -> ModelCardData:
     They are read from the card in the source model's folder. Of a hub id only the name is used, without a network.
     """
     origin = str(provenance.get("model", ""))
-    metadata: dict[str, Any] = {"base_model": origin} if is_hub_id(origin) and not Path(origin).exists() else {}
+    metadata: dict[str, Any] = {"base_model": origin} if is_hub_id(origin) and not os.path.exists(origin) else {}
     if is_known(origin):
         licence = find(origin).licence
         metadata["base_model"] = _ON_THE_HUB.get(origin)
         metadata["license"] = next((name for begin, name in _LICENCES.items() if licence.startswith(begin)), None)
-    elif origin and (Path(origin) / "README.md").is_file():
+    elif origin and os.path.isfile(os.path.join(origin, "README.md")):  # false for a name that no file can have
         try:
             theirs = ModelCard.load(Path(origin) / "README.md", ignore_metadata_errors=True).data
         except Exception:  # cards are written by hand, and a wrong one must not prevent saving
@@ -45,23 +47,19 @@ def card_data(provenance: dict[str, Any]) -> ModelCardData:
 
 def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
     """Write the model card in Markdown."""
-    lexicon = provenance.get("lexicon") or {}
     lines = ["---", card_data(provenance).to_yaml(), "---", f"# {name}", ""]
     origin = provenance.get("model", "a language model")
     lines.append(f"{origin} with the vocabulary of {provenance['tokenizer']['name']}, made with tokalign-lab.")
     lines += ["", "| | |", "|---|---|"]
     rows: dict[str, Any] = {"made from": origin}
-    if lexicon:
-        rows["tokenizers"] = f"{lexicon['source']['name']} → {lexicon['target']['name']}"
-        rows["recipe"] = f"{lexicon['recipe']}, seed {lexicon['seed']}"
-        rows["text"] = f"{lexicon['text_bytes']:,} bytes, SHA-256 {lexicon['text_hash']}"
-        rows |= _score_rows(lexicon.get("scores") or {})
+    with suppress(KeyError, TypeError, ValueError, AttributeError):  # an odd record must not prevent saving
+        rows |= _lexicon_rows(provenance.get("lexicon") or {})
     rows["vocabulary"] = f"{provenance['tokenizer']['size']:,} ids"
     if "begin_texts_with" in provenance:
         rows["begin texts with"] = (
             f"`{provenance['begin_texts_with']}`: the model was trained with such a token and this tokenizer adds none"
         )
-    rows |= {"lost": " ".join(provenance["lost"])} if provenance.get("lost") else {}
+    rows |= {"lost": " ".join(map(str, provenance["lost"]))} if provenance.get("lost") else {}
     rows["chat template"] = "yes" if tokenizer.chat_template else "none"
     for group in ("calibration", "training", "scores"):
         values = {key: value for key, value in (provenance.get(group) or {}).items() if not isinstance(value, dict)}
@@ -70,6 +68,18 @@ def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokeni
     lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
     lines += ["", "`tokalign.json` has the same for programs.", ""]
     return "\n".join(lines)
+
+
+def _lexicon_rows(lexicon: dict[str, Any]) -> dict[str, str]:
+    """Return rows about the lexicon that a model was made with; none without one."""
+    if not lexicon:
+        return {}
+    return {
+        "tokenizers": f"{lexicon['source']['name']} → {lexicon['target']['name']}",
+        "recipe": f"{lexicon['recipe']}, seed {lexicon['seed']}",
+        "text": f"{lexicon['text_bytes']:,} bytes, SHA-256 {lexicon['text_hash']}",
+        **_score_rows(lexicon.get("scores") or {}),
+    }
 
 
 def _score_rows(scores: dict[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokalign_lab.device import pick_device
-from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.errors import InputError, first_line, plain_read_errors
 from tokalign_lab.model.quantised import dequantize_options, forget_if_plain, quantization_of
 
 if TYPE_CHECKING:
@@ -103,14 +103,10 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
     logging.disable_progress_bar()  # the engine prints nothing by itself
     folder = str(model_folder(str(name)))
     quantised = quantization_of(Path(folder)) is not None
-    try:
+    with plain_read_errors(lambda reason: f"The model {name!r} cannot be loaded: {reason}."):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=False, output_loading_info=True, **options
         )
-    except Exception as error:  # packages for quantised models raise what they like
-        if not quantised and not isinstance(error, OSError | ValueError | KeyError):
-            raise
-        raise InputError(f"The model {name!r} cannot be loaded: {first_line(error)}.") from error
     if quantised:
         forget_if_plain(model)
     return model, report

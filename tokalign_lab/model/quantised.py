@@ -13,17 +13,23 @@ from typing import Any
 
 import torch
 
-from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.errors import InputError, plain_read_errors
 
 _WIDENED = ("fp8", "mxfp4")  # methods that transformers turns back into plain weights without a GPU
 
 
-def quantization_of(folder: Path) -> dict[str, Any] | None:
-    """Return the quantization settings in a model folder's `config.json`; None without any."""
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return what a model folder's `config.json` holds; empty if it cannot be read, which loading the model reports."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def quantization_of(folder: Path) -> dict[str, Any] | None:
+    """Return the quantization settings in a model folder's `config.json`; None without any."""
+    config = config_of(folder)
     for part in (config, *(part for part in config.values() if isinstance(part, dict))):
         if isinstance(part.get("quantization_config"), dict):
             return part["quantization_config"]
@@ -45,10 +51,8 @@ def plain_config(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
-    try:
+    with plain_read_errors(lambda reason: f"The model {str(folder)!r} cannot be loaded: {reason}."):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"The model {str(folder)!r} cannot be loaded: {first_line(error)}.") from error
     for part in (config, config.get_text_config()):
         if hasattr(part, "quantization_config"):
             del part.quantization_config

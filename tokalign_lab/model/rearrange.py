@@ -192,6 +192,8 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
     if model.generation_config is not None:
         unused = [*np.flatnonzero(target.is_hole).tolist(), *range(target.size, size)]
         model.generation_config.suppress_tokens = unused or None
+        # transformers saves what was published with contradictions (a temperature without sampling), unless it changed.
+        model.generation_config._original_object_hash = hash(model.generation_config)
     _move_padding_index(model, target)
 
 

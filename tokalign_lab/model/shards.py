@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,9 +22,9 @@ import torch
 from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, plain_read_errors
 from tokalign_lab.model.load import load_outline, quiet
-from tokalign_lab.model.quantised import check_rows_are_plain, method_of, plain_config, quantization_of
+from tokalign_lab.model.quantised import check_rows_are_plain, config_of, method_of, plain_config, quantization_of
 from tokalign_lab.model.rearrange import say_untied
 from tokalign_lab.model.vocabulary_tensors import further_tables, names_in_model, vocabulary_parameters
 
@@ -75,7 +77,7 @@ class Shards:
         shapes: dict[str, tuple[int, ...]] = {}
         dtypes: dict[str, str] = {}
         for file in sorted(set(file_of.values())):
-            with safe_open(folder / file, "pt") as shard:
+            with opened(folder / file) as shard:
                 slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118
                 shapes |= {name: tuple(piece.get_shape()) for name, piece in slices.items()}
                 dtypes |= {name: piece.get_dtype() for name, piece in slices.items()}
@@ -87,7 +89,7 @@ class Shards:
 
     def read(self, name: str) -> torch.Tensor:
         """Read one tensor."""
-        with safe_open(self.folder / self.file_of[name], "pt") as shard:
+        with opened(self.folder / self.file_of[name]) as shard:
             return shard.get_tensor(name)
 
     def _tie(self) -> None:
@@ -106,12 +108,30 @@ def files_of_tensors(folder: Path) -> dict[str, str] | None:
     """Return the file that each tensor of a model is in; None without safetensors files."""
     index, single = folder / SAFE_WEIGHTS_INDEX_NAME, folder / SAFE_WEIGHTS_NAME
     if single.is_file():  # transformers looks for it first
-        with safe_open(single, "pt") as shard:
+        with opened(single) as shard:
             return dict.fromkeys(shard.keys(), single.name)
-    if index.is_file():
-        file_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return file_of
-    return None
+    if not index.is_file():
+        return None
+    with plain_read_errors(lambda reason: f"{index} is damaged ({reason}); fetch it again."):
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        for file in files:
+            if Path(file).name != file or not (folder / file).is_file():  # it must not lead out of the folder
+                raise ValueError(f"it names the file {file!r}, which is not in its folder")
+    file_of: dict[str, str] = {}
+    for file in files:  # the files are what is loaded, whatever else the index says of them
+        with opened(folder / file) as shard:
+            file_of |= dict.fromkeys(shard.keys(), file)
+    return file_of
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """Open a safetensors file to read names and tensors from; raises InputError if it is damaged."""
+    with (
+        plain_read_errors(lambda reason: f"{file} is not a readable safetensors file ({reason}); fetch it again."),
+        safe_open(file, "pt") as shard,
+    ):
+        yield shard
 
 
 def further_heads(folder: Path) -> list[str]:
@@ -119,8 +139,9 @@ def further_heads(folder: Path) -> list[str]:
 
     They are layers after the last one that `config.json` counts, or named after multi-token prediction (MTP).
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    number = {**config, **(config.get("text_config") or {})}.get("num_hidden_layers")
+    config = config_of(folder)
+    inner = config.get("text_config")
+    number = {**config, **(inner if isinstance(inner, dict) else {})}.get("num_hidden_layers")
     found = []
     for name in files_of_tensors(folder) or ():
         layer = re.match(r"(?:model\.|language_model\.)*layers\.(\d+)\.", name)

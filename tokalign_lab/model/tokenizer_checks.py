@@ -11,12 +11,12 @@ Measured on packaged tokenizers: none in SmolLM2's, GPT-2's, Llama 3's, Tekken a
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 
 from tokalign_lab.evaluation.finding import Finding, percent, several
 from tokalign_lab.model.folder_case import FolderCase
+from tokalign_lab.model.save import read_record
 from tokalign_lab.spelling import NEVER_IN_UTF8, text_of
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -151,11 +151,10 @@ def chat_template(case: FolderCase) -> Finding:
 
 def carried_over(case: FolderCase) -> Finding:
     """Whether chat template and special tokens of the source are kept, by the folder's `tokalign.json`."""
-    try:
-        provenance = json.loads((case.folder / "tokalign.json").read_text(encoding="utf-8"))
-        lost = [str(sentence) for sentence in provenance.get("lost", ())]
-    except (OSError, ValueError, AttributeError, TypeError):
+    record = read_record(case.folder)
+    if not record:
         return Finding("carried over", "not verified", "The folder does not record what it was made from.")
+    lost = [str(sentence) for sentence in record.get("lost", [])]
     if not lost:
         return Finding("carried over", "ok", "Nothing of its source is recorded as lost.")
     advice = "Rearrange again with special_tokens='keep'."

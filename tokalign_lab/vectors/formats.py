@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.errors import InputError, first_line
+from tokalign_lab.errors import InputError, first_line, plain_read_errors
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 if TYPE_CHECKING:
@@ -161,12 +161,10 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _array(path: Path) -> NDArray[Any]:
-    try:
+    if not path.exists():
+        raise InputError(f"There are no token vectors at {path}.")
+    with plain_read_errors(lambda reason: f"{path} is not a readable .npy file ({reason})."):
         array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"There are no token vectors at {path}.") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a readable .npy file ({first_line(error)}).") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} is an .npz archive, not an .npy file; rename it to end in .npz.")
     return array

@@ -7,7 +7,6 @@ are checked once, here: finite float32 rows, ids ascending and unique. A token t
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, plain_read_errors
 from tokalign_lab.files import atomic_file
 
 
@@ -118,16 +117,14 @@ class TokenVectors:
     @classmethod
     def load(cls, path: Path) -> TokenVectors:
         """Read what `save` wrote. Raises InputError if the file is missing or is not a file of token vectors."""
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                header = json.loads(str(arrays["header"]))
-                return cls(arrays["ids"], arrays["rows"], arrays["counts"], **header)
-        except FileNotFoundError:
-            raise InputError(f"There are no token vectors at {path}.") from None
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is not a readable file of token vectors ({type(error).__name__}).") from error
+        if not Path(path).exists():
+            raise InputError(f"There are no token vectors at {path}.")
+        with (
+            plain_read_errors(lambda reason: f"{path} is not a readable file of token vectors ({reason})."),
+            np.load(path, allow_pickle=False) as arrays,
+        ):
+            header = json.loads(str(arrays["header"]))
+            return cls(arrays["ids"], arrays["rows"], arrays["counts"], **header)
 
 
 def positions_in(known: NDArray[np.int64], ids: NDArray[Any]) -> NDArray[np.int64]:

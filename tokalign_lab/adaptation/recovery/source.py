@@ -7,12 +7,11 @@ source separates them. `SourceTeacher` runs the source on that, without gradient
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ from tokalign_lab.adaptation.recovery.tensor_table import TensorTable
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.model.load import load_model
+from tokalign_lab.model.save import read_record
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -40,19 +40,9 @@ if TYPE_CHECKING:
 _NOT_UTF8 = re.compile("[\udc80-\udcff]+")
 
 
-def provenance_of(folder: str) -> dict[str, Any]:
-    """Return what `tokalign.json` in a model's folder records; nothing where it cannot be read or there is none."""
-    try:
-        found = json.loads((Path(folder) / "tokalign.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def source_name(moved: str) -> str:
     """Return the name of the model that a moved (or tuned) model was made from; "" where its folder names none."""
-    name = provenance_of(moved).get("model")
-    return name if isinstance(name, str) else ""
+    return str(read_record(Path(moved)).get("model", ""))
 
 
 def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, Vocabulary]:

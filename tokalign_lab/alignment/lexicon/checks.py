@@ -33,6 +33,8 @@ def check_values(
     n_source, n_target = (int(side["size"]) for side in sides)
     if not all(isinstance(side[key], str) for side in sides for key in ("name", "fingerprint")):
         raise ValueError("the tokenizers it was made for have no name or fingerprint")
+    if not isinstance(provenance["recipe"], str):
+        raise ValueError("its recipe has no name")
     if len(table) != n_target or len(reverse) != n_source:
         raise ValueError(
             f"it has rows for {len(table):,} target and {len(reverse):,} source tokens, but the tokenizers have "

@@ -118,7 +118,7 @@ def files_of_tensors(folder: Path) -> dict[str, str] | None:
             if Path(file).name != file or not (folder / file).is_file():  # it must not lead out of the folder
                 raise ValueError(f"it names the file {file!r}, which is not in its folder")
     file_of: dict[str, str] = {}
-    for file in files:  # the files are what is loaded, whatever else the index says of them
+    for file in files:  # what is loaded depends on the files, not on the names in the index
         with opened(folder / file) as shard:
             file_of |= dict.fromkeys(shard.keys(), file)
     return file_of
@@ -208,7 +208,7 @@ def _filled_by(outline: PreTrainedModel, name: str, shape: tuple[int, ...]) -> s
     config = copy.deepcopy(outline.config)
     say_untied(config)
     tensors = {name: torch.empty(shape, device="meta")}
-    with quiet():  # it would warn about the missing ones
+    with quiet():  # without warnings about the missing ones
         model, report = type(outline).from_pretrained(None, config=config, state_dict=tensors, **options)
     held = {name for name, _ in chain(model.named_parameters(remove_duplicate=False), model.named_buffers())}
     return held & model.state_dict().keys() - set(report["missing_keys"])

@@ -532,7 +532,7 @@ def test_a_chat_model_keeps_its_template_and_its_marks(tmp_path: Path) -> None:
     assert result["added_tokens"] == 3
     assert result["lost"] == []
     before, after = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(tmp_path / "out")
-    for conversation in CONVERSATIONS:
+    for conversation in CONVERSATIONS.values():
         texts = [tokenizer.apply_chat_template(**conversation, tokenize=False) for tokenizer in (before, after)]
         assert texts[0] == texts[1]
     assert after.eos_token == "<|im_end|>"

@@ -93,6 +93,7 @@ def test_a_sound_folder_has_no_findings(untied: Path, tied: Path) -> None:
         assert found.left_out == {}
         assert found.verdict == "ok"
         assert "<|turn|>" in found.finding("chat template").evidence
+        assert "does not write tools" in found.finding("chat template").evidence  # but turns and a system message
         assert "4 rows of padding" in found.finding("ids").evidence
 
 

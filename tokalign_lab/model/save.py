@@ -42,13 +42,16 @@ _TOOL = {
         "parameters": {"type": "object", "properties": {"zone": {"type": "string", "description": "Where"}}},
     },
 }
-CONVERSATIONS: tuple[dict[str, Any], ...] = (
-    {"conversation": _ANSWERED},
-    {"conversation": [*_ANSWERED, *_ANSWERED, *_QUESTION], "add_generation_prompt": True},
-    {"conversation": [{"role": "system", "content": "Be kind"}, *_QUESTION], "add_generation_prompt": True},
-    {"conversation": _QUESTION, "tools": [_TOOL], "add_generation_prompt": True},
-)
-"""What a chat template is tried on: arguments of `apply_chat_template`. All templates render the first."""
+CONVERSATIONS: dict[str, dict[str, Any]] = {
+    "an answer": {"conversation": _ANSWERED},
+    "several turns": {"conversation": [*_ANSWERED, *_ANSWERED, *_QUESTION], "add_generation_prompt": True},
+    "a system message": {
+        "conversation": [{"role": "system", "content": "Be kind"}, *_QUESTION],
+        "add_generation_prompt": True,
+    },
+    "tools": {"conversation": _QUESTION, "tools": [_TOOL], "add_generation_prompt": True},
+}
+"""What a chat template is tried on: arguments of `apply_chat_template`, by name. All templates render an answer."""
 
 
 def save_model(
@@ -183,15 +186,15 @@ def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool
                 return False
     if any(role not in target.roles for role in re.findall(r"\b(bos|eos|unk|pad)_token\b", template)):
         return False
-    return all(_renders(template, conversation, source, target) for conversation in CONVERSATIONS)
+    return all(_renders(template, name, source, target) for name in CONVERSATIONS)
 
 
-def _renders(template: str, conversation: dict[str, Any], source: Vocabulary, target: Vocabulary) -> bool:
-    """Whether the target renders a conversation, or the source cannot either; the first one has to work."""
+def _renders(template: str, name: str, source: Vocabulary, target: Vocabulary) -> bool:
+    """Whether the target renders a conversation, or the source cannot either; an answer has to work."""
     for vocabulary in (target, source):
         try:
-            vocabulary.tokenizer.apply_chat_template(**conversation, chat_template=template, tokenize=False)
+            vocabulary.tokenizer.apply_chat_template(**CONVERSATIONS[name], chat_template=template, tokenize=False)
         except Exception:  # a template is a program: it may fail in any way, on purpose too
             continue
         return vocabulary is target
-    return conversation is not CONVERSATIONS[0]
+    return name != "an answer"

@@ -353,13 +353,14 @@ def row_moves(raw: Raw) -> Page:
 
 def demo(raw: Raw) -> Page:
     rows = raw.by("Bits per UTF-8", "model")
+    tuned = next(name for name in rows if name.startswith("tuned"))
     names = {
         "source, own tokenizer": "source, own tokenizer",
         "shared bytes copied, others by pieces": "copies and pieces",
         "rearranged by tokalign": "`tokalign`",
         "rearranged by anchored": "`anchored`",
         "rearranged by anchored, calibrated": "`anchored`, calibrated",
-        "after stage 2 (100 steps, 51,200 tokens)": "tuned, 100 steps",
+        tuned: f"tuned, {tuned.split(', ')[1][:-1]}",
     }
     titles = {
         "every row random": "random rows",
@@ -368,13 +369,12 @@ def demo(raw: Raw) -> Page:
         **{name: title.replace("`", "") for name, title in names.items()},
     }
     chosen = sorted(titles, key=lambda name: -rows[name]["all"])
-    first, last = rows["rearranged by anchored, calibrated"], rows["after stage 2 (100 steps, 51,200 tokens)"]
-    stage1 = rows["after stage 1 (50 steps, 25,600 tokens)"]
+    before, after = rows["rearranged by anchored, calibrated"]["all"], rows[tuned]["all"]
+    source = rows["source, own tokenizer"]["all"]
     return Page(
         "The demo",
-        "What does the whole pipeline give on one pair in a quarter of an hour?",
-        f"Not the source's level: {digits(last['all'])} bits per byte after 100 steps, from {digits(first['all'])} before tuning, where "
-        f"the source has {digits(rows['source, own tokenizer']['all'])}; stage 1 alone gained nothing ({digits(stage1['all'])}).",
+        "What does the whole pipeline give on one pair?",
+        f"Not the source's level: {digits(after)} bits per byte after tuning, from {digits(before)} before, where the source has {digits(source)}.",
         partial(
             plots.dots,
             names=[titles[name] for name in chosen],
@@ -387,9 +387,8 @@ def demo(raw: Raw) -> Page:
             [title, *(rows[name][key] for key in ("all", "prose", "code", "interface texts"))]
             for name, title in names.items()
         ],
-        "SmolLM2-135M-Instruct → sp32k, one seed, 23,045 held-out bytes: differences below 0.02 mean nothing. 777 seconds in all. "
-        "Tuning used the papers' recipe; the demo now uses `recover`. The source tuned on the same bytes, the fair control, is in "
-        "[recovery](recovery.md), not here.",
+        "SmolLM2-135M-Instruct → sp32k, one seed, 23,045 held-out bytes: differences below 0.02 mean nothing. The source tuned on the same "
+        "bytes, the fair control, is in [recovery](recovery.md), not here.",
     )
 
 

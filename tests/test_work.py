@@ -12,10 +12,12 @@ pytest.importorskip("ipywidgets")
 
 import ipywidgets as w
 
+from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs import queue
 from tokalign_lab.runs.chain import Chain
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.widgets import Lab
 from tokalign_lab.widgets.common.state import LabState
 from tokalign_lab.widgets.lab import runs_folder
@@ -68,8 +70,19 @@ def test_tuning_reads_the_text_that_was_aligned(work: Chain) -> None:
     settings = run.info()["settings"]
     assert (settings["text"], settings["max_bytes"], settings["seed"]) == (["a", "b"], 1000, 3)
     assert (settings["steps"], settings["batch_size"], settings["evaluate_every"]) == (16, 2, 2)
+    assert settings["recipe"] == "recover", "run.json without a recipe is one from before there were recipes"
+    assert settings["sequence_length"] == AdaptSettings().sequence_length
     reference = work.reference(run).info()["settings"]
     assert reference == {"model": "smollm2-135m", "text": ["a", "b"], "max_bytes": 1000, "seed": 3}
+
+
+def test_a_finished_reference_comes_before_a_newer_one_that_failed(work: Chain) -> None:
+    finish(work.align(text=["a", "b"]))
+    run = work.tune(16)
+    reference = finish(work.reference(run))
+    newer = RunFolder.create(work.root / "newer", "measure", {**reference.info()["settings"], "device": "cpu"})
+    newer.update(state="failed", created="2999-01-01T00:00:00+00:00")
+    assert run_of_the_source(run, "measure").path == reference.path
 
 
 def test_a_run_that_was_deleted_is_not_found(work: Chain) -> None:

@@ -23,6 +23,7 @@ from tokalign_lab.files import atomic_file
 from tokalign_lab.projection import project, share_a_space
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.folding import view_of
+from tokalign_lab.runs.following import steps_of
 from tokalign_lab.runs.gallery import recorded_words
 from tokalign_lab.runs.kinds import command_of
 from tokalign_lab.runs.results import diagnosis_of, last_evaluation, scores_of
@@ -181,7 +182,7 @@ def _tuning(run: RunFolder, reference: float | None) -> Row:
     from tokalign_lab.plots.curves import curves_figure
 
     events = run.events()[0]
-    view = view_of(events, total_steps=run.info()["settings"]["steps"], reference=reference, name=run.title)
+    view = view_of(events, total_steps=steps_of(run.info()["settings"]), reference=reference, name=run.title)
 
     def rows(kind: str, **columns: str) -> list[Row]:
         of_kind = [event for event in events if event.get("kind") == kind]

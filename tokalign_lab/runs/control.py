@@ -13,6 +13,7 @@ from typing import Any
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder, checked_title, run_folders
+from tokalign_lab.runs.schema import kept_settings
 
 
 class RunEnded(Exception):
@@ -47,13 +48,11 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
         For an unknown kind, settings that it does not take, no way to start that many processes, or a folder that
         already holds a run.
     """
-    from tokalign_lab.adaptation.recipes import DEFAULT
     from tokalign_lab.runs.kinds import check_kind
     from tokalign_lab.runs.process import launcher
 
-    if kind == "adapt":
-        settings = {"recipe": DEFAULT, **settings}
     check_kind(kind, settings)
+    settings = kept_settings(kind, settings)
     launcher(settings)  # refused before a run is made
     run = RunFolder.create(new_folder(kind) if folder is None else folder, kind, settings)
     run.start()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokalign_lab.adaptation.recipes import DEFAULT, RECIPES
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.control import list_runs
@@ -14,7 +17,13 @@ from tokalign_lab.runs.folding import ALL_TEXT, RunView, bits_by_part, number
 from tokalign_lab.runs.results import last_evaluation, made_by
 from tokalign_lab.settings.kinds import MeasuredTextSettings, text_of
 
-DEFAULT_STEPS = AdaptSettings().steps
+
+def steps_of(settings: Mapping[str, Any]) -> int:
+    """Return the steps of a tuning run by its `run.json`; 0 where they make no sense."""
+    recipe = settings.get("recipe", DEFAULT)
+    usual = {"steps": AdaptSettings().steps, **(RECIPES[recipe].settings if recipe in RECIPES else {})}["steps"]
+    found = number(settings.get("steps", usual))
+    return int(found) if math.isfinite(found) else 0
 
 
 class Follower:
@@ -67,9 +76,9 @@ class RunFeed(Follower):
         """
         self.info = self.run.reconcile()
         events = self.fold()
-        name, total = self.run.title, number(self.info["settings"].get("steps", DEFAULT_STEPS))
+        name = self.run.title
         changed = name != self.view.name or any(event.get("kind") != "heartbeat" for event in events)
-        self.view.name, self.view.total_steps = name, int(total) if total == total else 0
+        self.view.name, self.view.total_steps = name, steps_of(self.info["settings"])
         return changed
 
     def again(self) -> None:
@@ -128,14 +137,17 @@ def measured_text(info: dict[str, Any]) -> tuple[str, ...]:
 def run_of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
     """Find the run in the same folder that measured ("measure") or tuned ("adapt") the source model on the same text.
 
-    The source model is the one that the model's "rearrange" run was given; a model from elsewhere has none.
+    The source model is the one that the model's "rearrange" run was given; a model from elsewhere has none. A finished
+    run comes first, then one that has not ended; among these the newest.
     """
     before = made_by(run)
     if before is None:
         return None
     source, text = before.info()["settings"].get("model"), measured_text(run.info())
+    found = []
     for other in list_runs(run.path.resolve().parent):
         info = other.info()
         if info["kind"] == kind and info["settings"].get("model") == source and measured_text(info) == text:
-            return other
-    return None
+            found.append((info["state"], other))
+    by_use = sorted(found, key=lambda one: 0 if one[0] == "finished" else 1 + (one[0] in ENDED))
+    return by_use[0][1] if by_use else None

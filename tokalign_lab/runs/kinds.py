@@ -63,7 +63,7 @@ def rearrange_kind(settings: RearrangeSettings, context: RunContext) -> None:
 
 
 def adapt_kind(settings: AdaptRunSettings, context: RunContext) -> None:
-    """Tune a model in two stages; writes checkpoints and `model/`."""
+    """Tune a model; writes checkpoints and `model/`."""
     from tokalign_lab.adaptation.train import adapt
 
     pipeline.check_tune(settings)

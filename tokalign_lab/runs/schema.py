@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError, first_line
 
 STATES = ("queued", "running", "finished", "failed", "cancelled", "paused", "lost")
@@ -25,6 +27,18 @@ _SETTINGS: dict[str, type] = {
     "source": str, "target": str, "model": str, "donor": str, "lexicon": str, "recipe": str, "teacher": str,
     "text": list, "steps": int, "seed": int, "max_bytes": int,
 }  # fmt: skip
+
+
+def kept_settings(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as `run.json` keeps them.
+
+    Those of a tuning run name its recipe and sizes, so that it stays the same run when a default changes.
+    """
+    if kind != "adapt":
+        return dict(settings)
+    usual = AdaptSettings.from_dict({name: settings[name] for name in ("recipe",) if name in settings})
+    sizes = ("recipe", "steps", "batch_size", "sequence_length")
+    return {**{name: getattr(usual, name) for name in sizes}, **settings}
 
 
 def read_info(file: Path) -> dict[str, Any]:

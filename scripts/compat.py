@@ -41,8 +41,12 @@ def save(root: Path) -> None:
         ids = tokenizer(TEXT)["input_ids"]
         with torch.inference_mode():
             logits = load_model(str(path), device="cpu")(torch.tensor([ids])).logits[0].tolist()
-        chat = tokenizer.apply_chat_template(**CONVERSATIONS[1], tokenize=False) if tokenizer.chat_template else None
-        said = {"ids": ids, "logits": logits, "chat": chat, "conversation": CONVERSATIONS[1]}
+        chat = (
+            tokenizer.apply_chat_template(**CONVERSATIONS["several turns"], tokenize=False)
+            if tokenizer.chat_template
+            else None
+        )
+        said = {"ids": ids, "logits": logits, "chat": chat, "conversation": CONVERSATIONS["several turns"]}
         (path / "expected.json").write_text(json.dumps(said), encoding="utf-8")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import traceback
 from pathlib import Path
 from typing import Any
@@ -617,8 +618,13 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best_step(
 
 
 def test_the_card_compares_the_model_with_the_one_that_was_tuned(model_folder: Path, text: str, tmp_path: Path) -> None:
-    events = run(model_folder, text, tmp_path / "run")
-    scores = json.loads((tmp_path / "run" / "model" / "tokalign.json").read_text(encoding="utf-8"))["scores"]
+    moved = Path(shutil.copytree(model_folder, tmp_path / "moved"))
+    lost = {"lost": ["The chat template is gone."], "begin_texts_with": "<s>"}
+    (moved / "tokalign.json").write_text(json.dumps(lost), encoding="utf-8")
+    events = run(moved, text, tmp_path / "run")
+    card = json.loads((tmp_path / "run" / "model" / "tokalign.json").read_text(encoding="utf-8"))
+    assert {name: card[name] for name in lost} == lost
+    scores = card["scores"]
     first, *_, last = events.of("evaluation")
     for name in ("bits_per_byte", "probes_answered"):
         assert (scores[f"{name}_before"], scores[name]) == (first[name], last[name])

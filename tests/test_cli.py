@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.cli import app
+from tokalign_lab.doctor import examine
 from tokalign_lab.documents import n_bytes, read_documents, split_documents
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -239,3 +240,8 @@ def test_doctor_names_device_packages_and_assets() -> None:
     assert "CPU" in result["system"]["device"] or "GiB" in result["system"]["device"]
     assert {"torch", "transformers", "tokenizers"} <= {row["package"] for row in result["packages"]}
     assert {"name": "sp32k", "cached": True} in result["assets"]
+
+
+def test_doctor_examines_an_installation_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokalign_lab.device", None)  # as if its import of torch failed
+    assert examine()["system"]["device"] == "unknown (torch is not installed)"

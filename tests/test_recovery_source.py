@@ -171,6 +171,7 @@ def test_the_source_is_found_and_reads_along(moved: str) -> None:
 
 
 def test_a_folder_that_does_not_name_its_source_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     for text in (None, "{", "[]", '{"model": ""}', '{"model": 3}'):
         if text is not None:
             (tmp_path / "tokalign.json").write_text(text, encoding="utf-8")

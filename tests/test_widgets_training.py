@@ -33,6 +33,7 @@ from tokalign_lab.runs.words import STATE_WORDS, status_words
 from tokalign_lab.widgets import LabState, RunsPanel, TrainingPanel
 from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
 from tokalign_lab.widgets.training.curves import numbers_of, verdict_html
+from tokalign_lab.widgets.training.forms import TuneForm
 
 SETTINGS = {"model": "moved", "text": ["default"], "steps": 40, "batch_size": 2, "sequence_length": 8}
 NASTY = "<script>alert('x')</script>"
@@ -423,6 +424,14 @@ class TestMonitor:
         assert panel.controls.cancel_button.disabled
         run.update(state="finished")
         panel.close()
+
+    def test_the_form_to_tune_gives_no_rates_that_nobody_set(self) -> None:
+        given: list[dict[str, Any]] = []
+        form = TuneForm(given.append, {"steps": 20})
+        form.settings.fields["batch_size"].value = 8
+        form.start_button.click()
+        assert given == [{"steps": 20, "batch_size": 8}], "rates follow the batch"
+        form.close()
 
     def test_start_again_with_a_changed_setting(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(RunFolder, "start", lambda self: self.update(state="finished"))

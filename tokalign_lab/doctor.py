@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 from tokalign_lab import catalog
-from tokalign_lab.device import describe_device
 from tokalign_lab.files import cache_folder, damage, leftovers, remove, sealed_folders
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.runs.control import runs_root
@@ -43,7 +42,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "executable": sys.executable,
-        "device": describe_device(),
+        "device": _device(),
         "cache": str(folder),
         "free_gigabytes": round(free / 1e9, 1),
     }
@@ -105,3 +104,13 @@ def _requirements() -> list[tuple[str, str]]:
         extra = re.search(r"""extra == ['"]([\w-]+)""", line)
         found.append((re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0], extra[1] if extra else ""))
     return sorted(found)
+
+
+def _device() -> str:
+    """Describe the device; a broken installation, which `doctor` is asked about, may lack torch."""
+    try:
+        from tokalign_lab.device import describe_device
+
+        return describe_device()
+    except ImportError:
+        return "unknown (torch is not installed)"

@@ -48,14 +48,17 @@ def plain_read_errors(sentence: Callable[[str], str]) -> Iterator[None]:
     """Convert whatever another library raises in this block to an `InputError`.
 
     For blocks that only read somebody's file: libraries raise many types for damaged ones, and the panics of Rust
-    libraries are not even subclasses of `Exception`. `sentence` makes the message from the reason.
+    libraries are not even subclasses of `Exception`. `sentence` makes the message from the reason. What is no fault of
+    the file passes: too little memory, a full disk, a missing permission.
     """
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if isinstance(error, Exception) and _system_error(error) in (*_FULL, *_DENIED):
             raise
         raise InputError(sentence(first_line(error)[:_LONGEST_REASON])) from error
 
@@ -80,6 +83,7 @@ def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
                 "(TOKALIGN_CACHE for the cache, TMPDIR for temporary files)."
             ) from error
         if number == errno.ENAMETOOLONG:
+            where = getattr(error, "filename", None) or where
             raise InputError(f"The name {str(where)[:80]!r} ... is too long for a file; give another.") from error
         if number in _DENIED:
             where = getattr(error, "filename", None) or where

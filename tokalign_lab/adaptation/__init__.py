@@ -1,1 +1,1 @@
-"""Tuning a rearranged model back: settings, data in order, two stages, events."""
+"""Tuning a rearranged model back: settings, data in order, stages, events."""

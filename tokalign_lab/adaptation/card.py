@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tokalign_lab.adaptation.guard import Guard
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.documents import Document, n_bytes, text_hash
+from tokalign_lab.model.load import files_of
 from tokalign_lab.model.save import read_record
 
 
@@ -37,7 +37,7 @@ def card_of(
         For `save_model`. Its `scores` are those of the step that is kept, and under names that end with "before" those
         of the model as it came.
     """
-    earlier, best = read_record(Path(model_name)), guard.best
+    earlier, best = read_record(files_of(model_name)), guard.best
     meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}
     training = {
         **{name: value for name, value in settings.to_dict().items() if name not in meaningless},
@@ -47,7 +47,8 @@ def card_of(
         "text_bytes": n_bytes(train),
         "text_hash": text_hash(train),
     }
-    origin = {key: earlier[key] for key in ("model", "lexicon", "calibration") if earlier.get(key)}
+    kept = ("model", "lexicon", "calibration", "lost", "begin_texts_with")
+    origin = {key: earlier[key] for key in kept if earlier.get(key)}
     scores = {}
     for one, when in ((guard.measured[0], "_before"), (best, "")):
         if when and one.step:  # resumed from a checkpoint of an older version

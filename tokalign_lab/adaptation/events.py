@@ -58,7 +58,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
     bytes_of
         Tells how many bytes of text a step of this stage reads.
     parts
-        Gives the parts of the loss of the step that has ended, by name; without a teacher there are none.
+        Gives the parts of the loss of the step that has ended, by name; none on the text alone.
     enough
         Tells after a measurement whether the stage should end here.
     processes

@@ -115,7 +115,7 @@ class AdaptSettings(MeasuredSettings):
         False, "Keep only each layer's input and recompute the activations: less memory, a third more work."
     )
     evaluate_every: int = option(
-        100, "Steps between measurements of bits per byte; 0: only at the beginning and after each stage.", least=0
+        50, "Steps between measurements of bits per byte; 0: only at the beginning and after each stage.", least=0
     )
     patience: int = option(
         4,

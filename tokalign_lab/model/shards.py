@@ -127,10 +127,9 @@ def files_of_tensors(folder: Path) -> dict[str, str] | None:
 @contextmanager
 def opened(file: Path) -> Iterator[Any]:
     """Open a safetensors file to read names and tensors from; raises InputError if it is damaged."""
-    with (
-        plain_read_errors(lambda reason: f"{file} is not a readable safetensors file ({reason}); fetch it again."),
-        safe_open(file, "pt") as shard,
-    ):
+    with plain_read_errors(lambda reason: f"{file} is not a readable safetensors file ({reason}); fetch it again."):
+        shard = safe_open(file, "pt")
+    with shard:
         yield shard
 
 

@@ -136,7 +136,7 @@ class TuneForm(Box):
     """
 
     def __init__(self, on_tune: Callable[[dict[str, Any]], Any], values: dict[str, Any]) -> None:
-        self._on_tune = on_tune
+        self._on_tune, self._given = on_tune, values
         self.settings = SettingsFields("tl-tune", values)
         self.start_button = self.button(
             "Rearrange and tune", self.start, "tl-tune-start", "Make the model where that is not done, then tune it",
@@ -154,7 +154,7 @@ class TuneForm(Box):
 
     def start(self) -> None:
         """Check the settings, and start away from the callback."""
-        settings = self.settings.values
+        settings = self._given | self.settings.changed  # rates that nobody sets follow the batch
         AdaptSettings.from_dict(settings)
         self.status.value = said("Starting …", "tl-note")
 

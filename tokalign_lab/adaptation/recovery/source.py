@@ -30,7 +30,7 @@ from tokalign_lab.adaptation.recovery.layers import layer_outputs, states_after
 from tokalign_lab.adaptation.recovery.tensor_table import TensorTable
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
-from tokalign_lab.model.load import load_model
+from tokalign_lab.model.load import files_of, load_model
 from tokalign_lab.model.save import read_record
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -41,8 +41,11 @@ _NOT_UTF8 = re.compile("[\udc80-\udcff]+")
 
 
 def source_name(moved: str) -> str:
-    """Return the name of the model that a moved (or tuned) model was made from; "" where its folder names none."""
-    return str(read_record(Path(moved)).get("model", ""))
+    """Return the name of the model that a moved (or tuned) model was made from; "" where its folder names none.
+
+    Raises InputError when there is no moved model of that name.
+    """
+    return str(read_record(files_of(moved)).get("model", ""))
 
 
 def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, Vocabulary]:

@@ -177,14 +177,14 @@ class Lab:
         return self._opened("rearrange", self.panels.rearranging(self.work.rearrange()))
 
     def tune(self, steps: int = 200, restart: bool = False, **settings: Any) -> TrainingPanel:
-        """Tune the rearranged model in two stages, and watch; answers at once.
+        """Tune the rearranged model, and watch; answers at once.
 
         The same settings find the same run again, running or done. What was cancelled or failed can be resumed in the
         panel, or begun again with `restart=True`.
 
         Parameters
         ----------
-        steps : optimiser steps of both stages together
+        steps : optimiser steps
         restart : begin again when the run has ended
         settings : fields of `tokalign_lab.adaptation.settings.AdaptSettings`
         """

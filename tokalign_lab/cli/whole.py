@@ -16,7 +16,7 @@ from tokalign_lab.cli.command import Seed, app, check_out, command
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the table, the report and the model.")] = Path("demo"),
     fast: Annotated[
-        bool, typer.Option("--fast", help="A few minutes instead of twenty, with rougher figures.")
+        bool, typer.Option("--fast", help="A few minutes instead of ten or more, with rougher figures.")
     ] = False,
     seed: Seed = 0,
 ) -> Any:

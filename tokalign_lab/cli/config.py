@@ -67,6 +67,8 @@ def _of_run(path: Path, run: dict[str, Any], classes: Sequence[type[Settings]], 
     names = {name for one in classes if issubclass(of_run, one) for name in one.names()}
     names |= known & set(MeasuredTextSettings.names())
     paths = {one.name for one in of_run.options() if one.path}
+    made_in = run.get("cwd")
+    start = path.parent / (made_in if isinstance(made_in, str) else ".")
 
     def placed(value: Any) -> Any:
         """Resolve a path that starts at the folder in which the run was made."""
@@ -74,7 +76,7 @@ def _of_run(path: Path, run: dict[str, Any], classes: Sequence[type[Settings]], 
             return [placed(one) for one in value]
         if not isinstance(value, str) or not value or catalog.is_known(value):
             return value
-        there = Path(os.path.normpath(path.parent / run.get("cwd", ".") / value))
+        there = Path(os.path.normpath(start / value))
         return str(there) if there.exists() else value
 
     return {k: placed(v) if k in paths else v for k, v in run["settings"].items() if k in names}

@@ -187,7 +187,7 @@ class LabState(t.HasTraits):
         assert self.path is not None
         try:
             values = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return  # a view is a convenience: one that cannot be read must not keep the lab from opening
         if isinstance(values, dict):
             self.restore(values)

@@ -194,7 +194,8 @@ def test_the_file_of_a_run_is_such_a_file(work: Path, aligned: RunFolder) -> Non
     settings = RunFolder(work / "runs" / "adapt-4").info()["settings"]
     assert settings == {
         "model": str(work / "model"), "text": [str(work / "own.txt")], "steps": 9, "mix": {"de": 2.0, "fr": 0.5},
-        "learning_rate_stage1": 5e-5, "prompts": [], "bf16": False, "seed": 4, "recipe": "recover",
+        "learning_rate_stage1": 5e-5, "prompts": [], "bf16": False, "seed": 4,
+        "recipe": "recover", "batch_size": 1, "sequence_length": 128,  # kept with a run, whatever the defaults become
     }  # fmt: skip
 
 

@@ -93,8 +93,8 @@ def _search() -> Iterator[dict[str, Any]]:
     tokens = min(line["settings"]["tokens"] for line in lines if line["way"] == "control")
     lines = [line for line in lines if line["settings"]["tokens"] == tokens]
     control = next(line for line in lines if line["way"] == "control")
-    for line in lines:
-        for key, (text, name) in TEXTS.items() if line["way"] == "recover" else ():
+    for line in (one for one in lines if one["way"] == "recover"):
+        for key, (text, name) in TEXTS.items():
             run = f"recover, {tokens:,} tokens, {text}, seed {line['seed']}"
             bits = {"control": control[key], "end": line[key]}
             yield _line(run, "docs/results/recovery_search.md", SOURCE, "sp32k", name, tokens, **bits)

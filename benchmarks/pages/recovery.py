@@ -65,20 +65,25 @@ def recovery(raw: Raw) -> Page:
     )
 
 
+def search_lines(raw: Raw) -> dict[int, dict[str, list[Row]]]:
+    """Return the measurements of `recovery_search.py` by number of tokens, ascending, and way; one for each seed."""
+    by: dict[int, dict[str, list[Row]]] = {}
+    for line in raw.measured:
+        by.setdefault(line["settings"]["tokens"], {}).setdefault(line["way"], []).append(line)
+    return dict(sorted(by.items()))
+
+
 def search_means(raw: Raw) -> dict[int, dict[str, Row]]:
-    """Return figures of the measurements of `recovery_search.py` by number of tokens and way; seeds are averaged."""
-    budgets = sorted({line["settings"]["tokens"] for line in raw.measured})
-    by: dict[int, dict[str, Row]] = {tokens: {} for tokens in budgets}
-    for tokens in budgets:
-        lines = [line for line in raw.measured if line["settings"]["tokens"] == tokens]
-        for way in dict.fromkeys(line["way"] for line in lines):
-            same = [line for line in lines if line["way"] == way]
-            keys = [key for key in (*OTHER, "cpu") if all(isinstance(line.get(key), int | float) for line in same)]
-            by[tokens][way] = {key: mean([line[key] for line in same]) for key in keys}
-    return by
+    """Return the figures of `search_lines`, averaged over seeds."""
+
+    def means(lines: list[Row]) -> Row:
+        keys = [key for key in (*OTHER, "cpu") if all(isinstance(line.get(key), int | float) for line in lines)]
+        return {key: mean([line[key] for line in lines]) for key in keys}
+
+    return {tokens: {way: means(lines) for way, lines in ways.items()} for tokens, ways in search_lines(raw).items()}
 
 
-def default_way(ways: Mapping[str, Row]) -> str:
+def default_way(ways: Mapping[str, object]) -> str:
     """Name the way that is the default of `adapt`: the first one called `recover`."""
     return next(way for way in ways if "recover" in way)
 
@@ -94,24 +99,16 @@ def closed_gap(raw: Raw) -> tuple[int, float, float]:
 
 def seeds(raw: Raw) -> str:
     """Return how many seeds the default recipe was measured with, in words."""
-    found = {
-        line.get("seed", 0)
-        for line in raw.measured
-        if line["way"] == default_way(search_means(raw)[line["settings"]["tokens"]])
-    }
+    found = {line.get("seed", 0) for ways in search_lines(raw).values() for line in ways[default_way(ways)]}
     return "one seed" if len(found) == 1 else f"{len(found)} seeds"
 
 
 def seed_range(raw: Raw) -> float:
     """Return the largest difference between two seeds of one way in English prose, Wikipedia or C++, with the smallest budget."""
-    tokens = min(line["settings"]["tokens"] for line in raw.measured)
-    by: dict[str, list[Row]] = {}
-    for line in raw.measured:
-        if line["settings"]["tokens"] == tokens:
-            by.setdefault(line["way"], []).append(line)
+    least = next(iter(search_lines(raw).values()))
     return max(
         max(line[key] for line in lines) - min(line[key] for line in lines)
-        for lines in by.values()
+        for lines in least.values()
         for key in list(OTHER)[:3]
     )
 

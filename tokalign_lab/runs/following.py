@@ -21,8 +21,8 @@ from tokalign_lab.settings.kinds import MeasuredTextSettings, text_of
 def steps_of(settings: Mapping[str, Any]) -> int:
     """Return the steps of a tuning run by its `run.json`; 0 where they make no sense."""
     recipe = settings.get("recipe", DEFAULT)
-    usual = {"steps": AdaptSettings().steps, **(RECIPES[recipe].settings if recipe in RECIPES else {})}["steps"]
-    found = number(settings.get("steps", usual))
+    usual = AdaptSettings.from_dict({"recipe": recipe if recipe in RECIPES else DEFAULT})
+    found = number(settings.get("steps", usual.steps))
     return int(found) if math.isfinite(found) else 0
 
 
@@ -149,5 +149,5 @@ def run_of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
         info = other.info()
         if info["kind"] == kind and info["settings"].get("model") == source and measured_text(info) == text:
             found.append((info["state"], other))
-    by_use = sorted(found, key=lambda one: 0 if one[0] == "finished" else 1 + (one[0] in ENDED))
-    return by_use[0][1] if by_use else None
+    _, best = min(found, key=lambda one: (one[0] != "finished", one[0] in ENDED), default=(None, None))
+    return best

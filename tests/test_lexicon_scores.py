@@ -152,36 +152,38 @@ def test_documents_are_taken_from_all_over_the_text(small_pair: TokenizedPair) -
 
 
 @pytest.fixture(scope="module")
-def twins(small_pair: TokenizedPair) -> HeldOutPrecision:
+def precision(small_pair: TokenizedPair) -> HeldOutPrecision:
     return held_out_precision(small_pair, "anchored", max_tokens=200)
 
 
-def test_held_out_shared_tokens_are_found_far_above_chance(small_pair: TokenizedPair, twins: HeldOutPrecision) -> None:
+def test_held_out_shared_tokens_are_found_far_above_chance(
+    small_pair: TokenizedPair, precision: HeldOutPrecision
+) -> None:
     tokalign = held_out_precision(small_pair, "tokalign-normalised", max_tokens=200)
-    assert twins.p_at_1 > 0.6
-    assert twins.p_at_10 > twins.p_at_1
+    assert precision.p_at_1 > 0.6
+    assert precision.p_at_10 > precision.p_at_1
     assert tokalign.p_at_1 > 100 * tokalign.chance
-    assert twins.p_at_1 > tokalign.p_at_1
-    assert twins.n >= 100
-    assert held_out_precision(small_pair, "anchored", max_tokens=200) == twins
+    assert precision.p_at_1 > tokalign.p_at_1
+    assert precision.n >= 100
+    assert held_out_precision(small_pair, "anchored", max_tokens=200) == precision
 
 
 def test_held_out_shared_tokens_are_searched_from_both_sides_and_reported_by_group(
-    small_pair: TokenizedPair, twins: HeldOutPrecision
+    small_pair: TokenizedPair, precision: HeldOutPrecision
 ) -> None:
-    hidden = twins.hidden
+    hidden = precision.hidden
     source, target = small_pair.source, small_pair.target
     for source_id, target_id in zip(hidden.source_ids, hidden.target_ids, strict=True):
         assert source.token_bytes[source_id] == target.token_bytes[target_id]
-    assert twins.p_at_1 == np.mean(hidden.target_ranks == 1)
-    assert twins.intervals["p_at_1"]["source_to_target"].mean == np.mean(hidden.source_ranks == 1) > 0.6
-    assert twins.intervals["p_at_1"]["target_to_source"].low < twins.p_at_1
-    groups = twins_by_group(twins, small_pair)
+    assert precision.p_at_1 == np.mean(hidden.target_ranks == 1)
+    assert precision.intervals["p_at_1"]["source_to_target"].mean == np.mean(hidden.source_ranks == 1) > 0.6
+    assert precision.intervals["p_at_1"]["target_to_source"].low < precision.p_at_1
+    groups = twins_by_group(precision, small_pair)
     for (measure, direction, _), rows in groups.groupby(["measure", "direction", "kind"]):
-        assert rows["n"].sum() == twins.n
-        whole = twins.intervals[measure][direction].mean
-        assert (rows["n"] * rows["value"]).sum() / twins.n == pytest.approx(whole)
-    assert json.loads(json.dumps(twins.to_dict()))["intervals"]["p_at_10"]["source_to_target"]["n"] == twins.n
+        assert rows["n"].sum() == precision.n
+        whole = precision.intervals[measure][direction].mean
+        assert (rows["n"] * rows["value"]).sum() / precision.n == pytest.approx(whole)
+    assert json.loads(json.dumps(precision.to_dict()))["intervals"]["p_at_10"]["source_to_target"]["n"] == precision.n
 
 
 def test_held_out_precision_reports_what_it_cannot_do(small_pair: TokenizedPair) -> None:

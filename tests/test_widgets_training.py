@@ -361,6 +361,23 @@ class TestMonitor:
         assert ("of the gap" in panel._head.value) == (key == "gap")
         assert [k for k, _ in numbers_of(panel.view) if k in ("gap", "better", "worse")] == [key] * (key is not None)
 
+    @pytest.mark.parametrize(
+        ("losses", "reason", "words"),
+        [
+            ({}, "No <source>.", "learns from the text alone, without the source model: No &lt;source&gt;."),
+            ({"prefix": 1.0}, "No branches.", "is not known. No branches."),
+            ({"prefix": 1.0}, "", "is not known."),
+        ],
+    )
+    def test_why_the_source_does_not_teach_is_reported(self, losses: dict[str, float], reason: str, words: str) -> None:
+        view = view_of(
+            [
+                {"kind": "evaluation", "step": 0, "bits_per_byte": 2.5},
+                {"kind": "source", "losses": losses, "reason": reason},
+            ]
+        )
+        assert verdict_html(view).endswith(words)
+
     def test_a_model_worse_than_at_step_0_is_seen_below_0(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -88,6 +88,7 @@ class RunView:
     lost : step to the prompts of the probes not answered at the measurement of that step
     control : the view of the run that tuned the source model on the same text; None without one
     kept : why a step before the last one is kept; empty where the last one is
+    source_note : why the run does not learn from the source model as its recipe would; empty where it does
     progress : events that report progress before and between steps; the last one counts
     seconds : worked so far, without gaps of more than `LATE_S` between two events
     last_sign : time of the last event, seconds since 1970
@@ -104,6 +105,7 @@ class RunView:
     lost: dict[int, tuple[str, ...]] = field(default_factory=dict)
     control: RunView | None = None
     kept: str = ""
+    source_note: str = ""
     progress: list[Event] = field(default_factory=list)
     device: str = ""
     seconds: float = 0.0
@@ -232,6 +234,12 @@ def _take_stage(view: RunView, event: Event) -> None:
         view.stages[stage] = Stage(STAGE_WORDS.get(stage, f"stage {stage}"), step, step + int(steps), seconds)
 
 
+def _take_source(view: RunView, event: Event) -> None:
+    reason = str(event.get("reason") or "")
+    alone = "" if event.get("losses") else "The run learns from the text alone, without the source model: "
+    view.source_note = reason and alone + reason
+
+
 def _take_resumed(view: RunView, event: Event) -> None:
     """Forget what was done after the checkpoint: it is done again."""
     step = _step_of(event)
@@ -246,7 +254,7 @@ def _take_resumed(view: RunView, event: Event) -> None:
 
 _TAKERS: dict[str, Callable[[RunView, Event], None]] = {
     "step": _take_step, "evaluation": _take_evaluation, "sample": _take_sample, "stage": _take_stage,
-    "resumed": _take_resumed, "progress": lambda view, event: view.progress.append(event),
+    "resumed": _take_resumed, "source": _take_source, "progress": lambda view, event: view.progress.append(event),
     "device": lambda view, event: setattr(view, "device", str(event.get("device", ""))),
     "kept": lambda view, event: setattr(view, "kept", str(event.get("reason", ""))),
 }  # fmt: skip

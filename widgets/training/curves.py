@@ -256,10 +256,11 @@ def compared(view: RunView) -> list[Number]:
 
 
 def verdict_html(view: RunView) -> str:
-    """Say in one sentence what a run has reached."""
+    """Say in one sentence what a run has reached, and in another why the source model does not teach it."""
+    note = f" {escape(view.source_note)}" * bool(view.source_note)
     bits, reference = view.measured.last(ALL_TEXT), view.references.get(ALL_TEXT)
     if bits is None:
-        return "Nothing is measured yet; bits per byte come with the first look at held-out text."
+        return f"Nothing is measured yet; bits per byte come with the first look at held-out text.{note}"
     words = f"At step {view.measured.steps[-1]:,} the model needs <b>{figure(bits, 4)}</b> bits per byte"
     control = view.control.measured.last(ALL_TEXT) if view.control is not None else None
     if reference is not None:
@@ -267,7 +268,8 @@ def verdict_html(view: RunView) -> str:
         words += "" if control is None else f", tuned on the same text {figure(control, 4)}"
     found = " and ".join(f"{value} {MEANINGS[key].name}" for key, value in compared(view))
     words += f": {found}" * bool(found)
-    return f"{words}." if reference is not None else f"{words}. The source model's figure is not known."
+    known = "." if reference is not None else ". The source model's figure is not known."
+    return f"{words}{known}{note}"
 
 
 def more_numbers(view: RunView) -> list[Number]:

@@ -13,7 +13,7 @@ LAYERS = [
     {"device", "files", "locks", "passages", "settings", "spelling"},
     {"token_table"},
     {"vocabulary"},
-    {"catalog"},
+    {"catalog", "merges"},
     {"documents"},
     {"corpus", "tokenizer_training"},
     {"vectors"},

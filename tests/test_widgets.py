@@ -41,7 +41,7 @@ from tokalign_lab.widgets.common.state import Query
 from tokalign_lab.widgets.common.table import Column, Pages, RowTable
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
 from tokalign_lab.widgets.pair import picker as picker_module
-from tokalign_lab.widgets.pair.card import pair_html, shared_blocks
+from tokalign_lab.widgets.pair.cut_text import cut_html, shared_blocks
 
 WORDS = ["the", "THE", "<b>", "東京", "naïve", "na", "ive", "zebra"]
 
@@ -487,19 +487,19 @@ class TestWatcher:
 
 class TestPair:
     def test_blocks_end_where_both_tokenizers_cut(self) -> None:
-        blocks = shared_blocks([(1, 0, 2), (2, 2, 5)], [(7, 0, 0), (8, 0, 2), (9, 2, 4), (10, 4, 5)])
-        assert [(len(b.source), len(b.target)) for b in blocks] == [(1, 2), (1, 2)]
+        blocks = shared_blocks([[(1, 0, 2), (2, 2, 5)], [(7, 0, 0), (8, 0, 2), (9, 2, 4), (10, 4, 5)]])
+        assert [list(map(len, block)) for block in blocks] == [[1, 2], [1, 2]]
 
     def test_typed_markup_stays_text(self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
-        html = pair_html(smollm_vocabulary, sp32k_vocabulary, "<script>alert('x')</script> 東京 👩‍🚀\n\t")
+        html = cut_html([smollm_vocabulary, sp32k_vocabulary], "<script>alert('x')</script> 東京 👩‍🚀\n\t")
         assert "<script" not in html
-        assert "tl-differs" in html
+        assert "tl-alone" in html
 
     @pytest.mark.parametrize("text", ["", " ", "\x00", "a" * 5000, "\ufeff", "مرحبا"])
     def test_any_text_can_be_shown(
         self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, text: str
     ) -> None:
-        html = pair_html(smollm_vocabulary, sp32k_vocabulary, text)
+        html = cut_html([smollm_vocabulary, sp32k_vocabulary], text)
         assert ("Only the first" in html) == (len(text) > 600)
 
     def test_the_card_and_an_unknown_name(

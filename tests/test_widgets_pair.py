@@ -20,7 +20,8 @@ from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, PairPicker
 from tokalign_lab.widgets.common.background import inline
 from tokalign_lab.widgets.pair import picker as module
-from tokalign_lab.widgets.pair.card import languages_html, pair_html, scripts_html, shared_blocks
+from tokalign_lab.widgets.pair.card import languages_html, scripts_html
+from tokalign_lab.widgets.pair.cut_text import cut_html, shared_blocks
 from tokalign_lab.widgets.pair.run_form import why_not
 
 
@@ -218,14 +219,17 @@ class TestRun:
     def test_to_code_shows_the_same_view(self, monkeypatch: pytest.MonkeyPatch) -> None:
         picker = PairPicker("sp32k", "smollm2-135m", settings={"recipe": "pieces", "max_bytes": 777})
         picker.lab_state.sentence = "<i>zwölf</i>"
+        picker.playground._others[1].value = "<b>"
         names: dict[str, Any] = {}
         lines = picker.to_code().splitlines()
         exec("\n".join([*lines[:-1], f"again = {lines[-1]}"]), names)
         again = names["again"]
         assert again.state == picker.state
-        assert again._chips.value == picker._chips.value
-        assert "zw" in again._chips.value
-        assert "<i>" not in again._chips.value
+        shown = picker.playground.cuts.html
+        assert again.playground.cuts.html == shown
+        assert "zw" in shown
+        assert "tiny-290" in shown
+        assert "<i>" not in shown
 
     def test_closed_panels_hear_nothing(self) -> None:
         state = LabState()
@@ -235,10 +239,10 @@ class TestRun:
         state.target = "smollm2-135m"
         state.sentence = "other"
         assert picker._card.value == before
-        assert picker._sentence.value != "other"
+        assert picker.playground.sentence.value != "other"
 
 
-class TestChips:
+class TestPlayground:
     @pytest.mark.parametrize(
         "text",
         ["naïve café 東京", "  def f(x):\n\treturn x", "👩‍🚀 مرحبا", "a\u0301 e\u0301", "1234567890", "\x00\ufeff"],
@@ -246,21 +250,57 @@ class TestChips:
     def test_every_token_is_shown_once_and_columns_end_at_the_same_byte(
         self, load: Callable[[str], Vocabulary], text: str
     ) -> None:
-        spans = load("smollm2-135m").spans(text), load("sp32k").spans(text)
-        blocks = shared_blocks(*spans)
-        assert [span for block in blocks for span in block.source] == spans[0]
-        assert [span for block in blocks for span in block.target] == spans[1]
-        ends = [(block.source[-1][2], block.target[-1][2]) for block in blocks if block.source and block.target]
-        assert all(ours == theirs for ours, theirs in ends)
+        cuts = [load(name).spans(text) for name in ("smollm2-135m", "sp32k", "<b>")]
+        blocks = shared_blocks(cuts)
+        for side, spans in enumerate(cuts):
+            assert [span for block in blocks for span in block[side]] == spans
+        ends = [{spans[-1][2] for spans in block} for block in blocks if all(block)]
+        assert all(len(end) == 1 for end in ends)
         assert len(ends) >= len(blocks) - 1
-        begins = [0] + [ours for ours, _ in ends[:-1]]
+        begins = [0, *(end for (end,) in ends[:-1])]
         for begin, block in zip(begins, blocks, strict=False):
-            assert block.source[0][1] == block.target[0][1] == begin
+            assert all(spans[0][1] == begin for spans in block)
 
     def test_parts_of_characters_are_shown_as_bytes(self, load: Callable[[str], Vocabulary]) -> None:
-        html = pair_html(load("smollm2-135m"), load("sp32k"), "𝔘")
+        html = cut_html([load("smollm2-135m"), load("sp32k")], "𝔘")
         assert "&lt;F0" in html or "&lt;F0 9D" in html
         assert 'role="listitem"' in html
+
+    def test_a_token_that_no_other_tokenizer_has_is_outlined(self, load: Callable[[str], Vocabulary]) -> None:
+        small, large = load("<b>"), load("smollm2-135m")
+        assert "tl-alone" not in cut_html([large, large], " houses")
+        both = cut_html([large, small], " houses")
+        assert both.count("tl-alone") == 1 + len(small.spans(" houses"))
+        assert cut_html([large, small, large], " houses").count("tl-alone") == both.count("tl-alone") - 1
+
+    def test_a_third_tokenizer_is_shown_with_the_spread_and_taken_away(self, load: Callable[[str], Vocabulary]) -> None:
+        state = LabState()
+        state.sentence = "The quick brown fox"
+        picker = PairPicker("smollm2-135m", "sp32k", state=state)
+        assert picker.playground.cuts.html.count("bytes per token") == 2
+        picker.playground._others[0].value = "<b>"
+        assert picker.playground.cuts.html.count("bytes per token") == 3
+        most = len(load("<b>").spans(state.sentence))
+        assert f"4 to {most} tokens: the most are {most / 4 - 1:.0%} more" in picker.playground.cuts.html
+        assert picker._numbers["text_change"] == "4 → 5"  # of the pair
+        assert PairPicker(state=state).playground.others == ["<b>"]
+        picker.playground._others[0].value = "org/never-heard-of"
+        assert "choose it as the source or target to fetch it" in picker._error.value
+        picker.playground._others[0].value = ""
+        assert picker._error.value == ""
+        assert picker.playground.cuts.html.count("bytes per token") == 2
+
+    def test_a_pressed_token_shows_its_merges(self, load: Callable[[str], Vocabulary]) -> None:
+        picker = PairPicker("smollm2-135m", "<b>")
+        token_id = load("smollm2-135m").id_of_bytes(b" the")
+        picker.playground.cuts._on_message(None, {"token": [0, token_id]}, None)
+        shown = picker.playground.history.value
+        assert "How smollm2-135m builds" in shown
+        assert shown.count("<li>") == 3
+        assert "<small>merge 1</small>" in shown
+        picker.playground.cuts._on_message(None, {"token": [1, load("<b>").roles["eos"]]}, None)
+        assert "An added token" in picker.playground.history.value
+        assert "<li>" not in picker.playground.history.value
 
 
 class TestAdvice:

@@ -56,7 +56,7 @@ class LabPanels:
         """
         run = self.work.finished("align")
         if run is None:
-            raise InputError("There is no alignment yet; run lab.align() first, or press Run on the tab Pair.")
+            raise InputError("There is no alignment yet; run lab.align(), or press Run alignment on the tab Pair.")
         return run
 
     def aligned(self) -> tuple[Alignment, LexiconView]:

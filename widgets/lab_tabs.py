@@ -206,7 +206,7 @@ def _words(text: str) -> w.HTML:
 
 def _why_not(run: RunFolder | None) -> str:
     if run is None:
-        return "Nothing has been aligned yet: choose a pair on the tab Pair, and press Run."
+        return "Nothing has been aligned yet: choose a pair on the tab Pair, and press Run alignment."
     state = run.state
     if state in ("queued", "running"):
         return "The pair is being aligned; this tab fills when that has finished. The tab Pair shows how far it is."

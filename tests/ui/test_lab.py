@@ -73,6 +73,20 @@ def test_the_first_screen_answers_what_a_newcomer_asks(lab: LabPage) -> None:
     lab.page.set_viewport_size(before)
 
 
+def test_a_typed_text_is_cut_and_a_pressed_token_shows_its_merges(lab: LabPage) -> None:
+    pair = lab.page.locator(".tl-tab-pair")
+    pair.get_by_label("Your text").fill("<b>tokens</b>")
+    blocks = pair.locator(".tl-blocks")
+    expect(blocks).to_contain_text("</", timeout=SHORT_MS)
+    assert blocks.locator("b").count() == 0  # typed markup stays text
+    pair.locator(".tl-chip").first.click()
+    history = pair.locator(".tl-history")
+    expect(history).to_contain_text("How smollm2-135m builds <", timeout=SHORT_MS)
+    for key in ("ArrowRight", "Enter"):
+        lab.page.keyboard.press(key)
+    expect(history).not_to_contain_text("builds <", timeout=SHORT_MS)
+
+
 def test_tabs_say_what_they_wait_for(lab: LabPage) -> None:
     expect(open_tab(lab, "Maps")).to_contain_text("Nothing has been aligned yet")
     open_tab(lab, "Pair")

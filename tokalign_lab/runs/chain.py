@@ -20,8 +20,8 @@ from tokalign_lab.runs.schema import kept_settings
 
 STEPS = ("align", "rearrange", "adapt")
 NO_MODEL = (
-    "This is a recorded run: the model that it made is not kept, so nothing can be tuned from it. To make your own, "
-    "choose the pair on the tab Pair and press Run."
+    "This is a recorded run: the model that it made is not kept, so nothing can be tuned or exported. To make your "
+    "own, choose the pair on the tab Pair and press Run alignment."
 )
 _OF_THE_TEXT = ("text", "max_bytes", "seed")
 

@@ -26,14 +26,13 @@ from .advice import AdviceBox
 from .card import (
     COMMON,
     card_html,
-    clipped,
     languages_html,
     offers_html,
-    pair_html,
     scripts_html,
     shorter_words,
 )
 from .choice_list import ChoiceList
+from .playground import Playground
 from .run_form import RunForm
 
 Pair = tuple[Vocabulary, Vocabulary]
@@ -56,6 +55,7 @@ class PairPicker(Panel):
         `donor` where the recipe reads them) and `rearrange`, when Run is pressed
     settings : what the form begins with, of `run_form.DEFAULTS`
     folders : where models and tokenizers of the user's own are looked for, such as the folder of runs
+    others : names of a third and a fourth tokenizer that cut the typed text too; by default those of the state
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class PairPicker(Panel):
         on_run: Callable[[dict[str, Any]], None] | None = None,
         settings: Mapping[str, Any] | None = None,
         folders: Sequence[Path | str] = (),
+        others: Sequence[str] | None = None,
     ) -> None:
         super().__init__("Tokenizer pair", "tl-picker", state)
         if source is not None:
@@ -76,16 +77,16 @@ class PairPicker(Panel):
         self._loaded: dict[str, Vocabulary] = {}
         self._overlap: tuple[str, str, Overlap] | None = None
         self._rates: tuple[tuple[str, str], list[dict[str, float]]] | None = None
-        self._latest, self._latest_text = Latest(), Latest()
+        self._latest = Latest()
         self._numbers: dict[str, str] = {}
         self._verdict = _EMPTY
         self._form = RunForm(self._pair_for_form, on_run, settings)
-        self._build()
+        self._build(self.lab_state.looks.get("pair", {}).get("others", ()) if others is None else others)
         self._watch(self._on_names, "source", "target")
         self._watch(self._on_sentence, "sentence")
         self.refresh()
 
-    def _build(self) -> None:
+    def _build(self, others: Sequence[str]) -> None:
         self._choices = {side: self._choice(side, words) for side, words in _SIDES.items()}
         swap = self.button("Swap", self.swap, "tl-swap", "Exchange source and target")
         self._list = ChoiceList(self._use, self._folders)
@@ -93,7 +94,7 @@ class PairPicker(Panel):
             "Fetch what is missing", lambda: self._show(fetch=True), "tl-fetch", "Download it now", "primary"
         )
         self._card, self._scripts = html("tl-card-of-pair"), html()
-        self._languages, self._chips = html(), html("tl-both")
+        self._languages = html()
         names = [(name, code) for code, name in sorted(LANGUAGES.items(), key=lambda item: item[1])]
         self._which = self.menu(
             "Languages", "tl-language", lambda _which: self._show_languages(), value=_COMMON,
@@ -102,10 +103,10 @@ class PairPicker(Panel):
         )  # fmt: skip
         for hidden in (self._fetch, self._which):
             shown(hidden, False)
-        self._sentence = self.control(
-            w.Textarea, "Your text", "tl-sentence", self._on_typed, value=self.lab_state.sentence, rows=2,
-            layout=w.Layout(width="100%"), tooltip="Type anything: both tokenizers cut it as you type",
-        )  # fmt: skip
+        offered = [choice.name for choice in choices(self._folders) if choice.here]
+        self.playground = Playground(
+            self.lab_state.sentence, self._on_typed, others, offered, self._on_others, self._other
+        )
         measures = w.HBox([w.VBox([self._which, self._languages]), self._scripts])
         measures.add_class("tl-measures")
         self._advice = AdviceBox(lambda: self._form.settings, self.lab_state, next(iter(self._folders), None))
@@ -113,6 +114,7 @@ class PairPicker(Panel):
         self.folds = Folds(
             {
                 "Run settings": ("recipe, text and seed of the alignment", [self._form.more]),
+                "More tokenizers": ("a third and a fourth tokenizer for your text", [self.playground.more]),
                 "Languages": ("bytes per token by language, tokens by script", [measures]),
                 "Details": ("both tokenizers: algorithm, special tokens, licence", [self._card, numbers]),
                 "All models and tokenizers": ("everything that can be chosen", [self._list]),
@@ -123,7 +125,7 @@ class PairPicker(Panel):
         self._fill(
             [
                 self._head, bar(*self._choices.values(), swap, self._fetch), self._form, self._advice, self.folds,
-                self._sentence, self._chips,
+                self.playground,
             ],
             self.folds,
         )  # fmt: skip
@@ -151,8 +153,8 @@ class PairPicker(Panel):
         return super().state | {"settings": self._form.settings}
 
     def _call(self) -> list[str]:
-        changed = self._form.changed
-        return [f"settings={changed!r}"] if changed else []
+        given = {"settings": self._form.changed, "others": self.playground.others}
+        return [f"{name}={value!r}" for name, value in given.items() if value]
 
     def swap(self) -> None:
         """Exchange source and target."""
@@ -173,8 +175,9 @@ class PairPicker(Panel):
         shown(self._fetch, bool(missing) and not fetch)
         self.clear_error()
         if not all(name in self._loaded for name in names):
-            for part in (self._card, self._scripts, self._languages, self._chips):
+            for part in (self._card, self._scripts, self._languages):
                 part.value = ""
+            self.playground.clear()
             self._numbers = {}
             shown(self._which, False)
         self._form.refresh()
@@ -193,7 +196,7 @@ class PairPicker(Panel):
                 self._show_pair(pair, wanted)
 
         def failed() -> None:
-            self._chips.value = ""
+            self.playground.clear()
             self.headline(_TITLE, _EMPTY)
             shown(self._fetch, bool(missing))
 
@@ -266,22 +269,25 @@ class PairPicker(Panel):
         return self._overlap[2]
 
     def _show_text(self) -> None:
-        source, target = (self._loaded.get(name) for name in (self.lab_state.source, self.lab_state.target))
-        text = self._sentence.value
-        if source is None or target is None:
-            return
+        pair = [self._loaded[name] for name in (self.lab_state.source, self.lab_state.target) if name in self._loaded]
 
-        def work(_wanted: object) -> tuple[str, str]:
-            if not text:
-                return '<div class="tl-empty">Type a text above.</div>', ""
-            counts = [len(one.spans(clipped(text))) for one in (source, target)]
-            return pair_html(source, target, text), f"{counts[0]} → {counts[1]}"
-
-        def show(found: tuple[str, str]) -> None:
-            self._chips.value, self._numbers["text_change"] = found
+        def counted(counts: list[int]) -> None:
+            self._numbers["text_change"] = " → ".join(map(str, counts))
             self._tell()
 
-        self.newest(self._latest_text, work, show)
+        if len(pair) == 2:
+            self.playground.show(pair, counted)
+
+    def _other(self, name: str) -> Vocabulary:
+        """Load a tokenizer that only cuts the typed text. Raises InputError if it has to be fetched first."""
+        if name not in self._loaded and to_fetch(name):
+            raise InputError(f"'{name}' is not on this machine; choose it as the source or target to fetch it.")
+        return self._vocabulary(name)
+
+    def _on_others(self) -> None:
+        self.clear_error()
+        self._keep_look("pair", {"others": self.playground.others})
+        self._show_text()
 
     def _on_names(self, _change: Any) -> None:
         for side, box in self._choices.items():
@@ -293,7 +299,7 @@ class PairPicker(Panel):
         self.lab_state.sentence = text
 
     def _on_sentence(self, _change: Any) -> None:
-        self._sentence.value = self.lab_state.sentence
+        self.playground.sentence.value = self.lab_state.sentence
         self._show_text()
 
 

@@ -1,0 +1,128 @@
+"""A text cut by two to four tokenizers side by side, as HTML.
+
+The text is cut wherever *all* tokenizers cut (at the same byte), and each piece is a column with a row per tokenizer. A
+token that no other tokenizer cuts out of the text as one token is outlined. A screen reader hears a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from tokalign_lab.merges import History
+from tokalign_lab.spelling import visible
+from tokalign_lab.vocabulary import Vocabulary
+
+from ..common.part import token
+
+MAX_BYTES = 600  # a longer text is cut, with a notice, before it can choke the page
+Span = tuple[int, int, int]  # token id, first byte, byte after the last
+Block = list[list[Span]]  # what each tokenizer makes of the text between two cuts that all of them make
+
+
+def clipped(text: str) -> str:
+    """Return the beginning of a text that still fits on a page, cut between characters."""
+    return text.encode()[:MAX_BYTES].decode("utf-8", "ignore")
+
+
+def shared_blocks(cuts: Sequence[list[Span]]) -> list[Block]:
+    """Cut several tokenizations of one text at their common byte boundaries.
+
+    Tokens that cover no byte (SentencePiece's dummy space) go with the block that follows them.
+    """
+    common = {0} | set.intersection(*({end for _, _, end in spans} for spans in cuts))
+    at = [0] * len(cuts)
+    blocks: list[Block] = []
+    for limit in sorted(common)[1:] or [0]:
+        block: Block = []
+        for side, spans in enumerate(cuts):
+            start = at[side]
+            while at[side] < len(spans) and spans[at[side]][2] <= limit:
+                at[side] += 1
+            block.append(spans[start : at[side]])
+        blocks.append(block)
+    rest = [spans[start:] for spans, start in zip(cuts, at, strict=True)]
+    return [*blocks, rest] if any(rest) else blocks
+
+
+def cut_html(vocabularies: Sequence[Vocabulary], text: str) -> str:
+    """Return a text as each tokenizer cuts it, column by column, with counts and bytes per token."""
+    shown = clipped(text)
+    cuts = [vocabulary.spans(shown) for vocabulary in vocabularies]
+    blocks = shared_blocks(cuts)
+    places = [{(start, end) for _, start, end in spans} for spans in cuts]
+    columns, done = [], [0] * len(cuts)
+    for block in blocks:
+        rows = []
+        for side, spans in enumerate(block):
+            others = set().union(*places[:side], *places[side + 1 :])
+            chips = "".join(
+                _chip(vocabularies[side], side, span, (done[side] + place) % 2, span[1:] not in others)
+                for place, span in enumerate(spans)
+            )
+            rows.append(f'<div class="tl-block-row">{chips}</div>')
+            done[side] += len(spans)
+        aloud = escape(_aloud(vocabularies, block))
+        columns.append(f'<div class="tl-block" role="listitem" aria-label="{aloud}">{"".join(rows)}</div>')
+    n_bytes = len(shown.encode())
+    names = "".join(f"<div>{_side(*one, n_bytes)}</div>" for one in zip(vocabularies, map(len, cuts), strict=True))
+    agreed = sum(all(len(spans) == 1 for spans in block) for block in blocks)
+    notice = "" if shown == text else f" Only the first {n_bytes} bytes are shown."
+    return (
+        f'<div class="tl-pair"><div class="tl-pair-names">{names}</div><div class="tl-blocks" role="list" '
+        f'aria-label="The text, cut by {len(cuts)} tokenizers">{"".join(columns)}</div></div>'
+        f'<div class="tl-note">{_spread([len(spans) for spans in cuts])} {agreed} of {len(blocks)} columns are one '
+        f"token for each. An outlined token is a token of that tokenizer alone. Press a token to see how it was "
+        f"built.{notice}</div>"
+    )
+
+
+def history_html(vocabulary: Vocabulary, token_id: int, history: History) -> str:
+    """Return how a token was built: its merges in order, with the rank of each."""
+    steps = "".join(
+        f"<li>{token(visible(merge.left))} + {token(visible(merge.right))} <small>merge {merge.rank:,}</small></li>"
+        for merge in history.merges
+    )
+    merges = f"<ol class='tl-merges'>{steps}</ol>" * bool(steps)
+    reason = f"<div class='tl-note'>{escape(history.reason)}</div>" * bool(history.reason)
+    return (
+        f"<h4>How {escape(vocabulary.name)} builds {token(vocabulary.label(token_id))} <small>id {token_id:,}, "
+        f"{len(history.merges)} merges; merge 1 is the first that training learned</small></h4>{merges}{reason}"
+    )
+
+
+def _chip(vocabulary: Vocabulary, side: int, span: Span, colour: int, alone: bool) -> str:
+    token_id, start, end = span
+    return (
+        f'<span class="tl-chip tl-chip-{colour}{" tl-alone" * alone}" role="button" tabindex="-1" '
+        f'data-token="{side} {token_id}" title="{escape(_explain(vocabulary, token_id, end - start))}">'
+        f"{escape(vocabulary.label(token_id))}</span>"
+    )
+
+
+def _side(vocabulary: Vocabulary, n_tokens: int, n_bytes: int) -> str:
+    rate = f"{n_bytes / n_tokens:.2f} bytes per token" if n_tokens else "no tokens"
+    return f"<b>{escape(vocabulary.name)}</b><br><small>{n_tokens} tokens, {rate}</small>"
+
+
+def _spread(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    if low == high:
+        return f"Each needs {low} tokens."
+    return f"{low} to {high} tokens: the most are {high / max(low, 1) - 1:.0%} more than the fewest."
+
+
+def _aloud(vocabularies: Sequence[Vocabulary], block: Block) -> str:
+    words = [
+        " ".join(vocabulary.label(token_id) for token_id, _, _ in spans) or "nothing"
+        for vocabulary, spans in zip(vocabularies, block, strict=True)
+    ]
+    if len(set(words)) == 1:
+        return f"all {words[0]}"
+    return ", ".join(f"{one.name} {said}" for one, said in zip(vocabularies, words, strict=True))
+
+
+def _explain(vocabulary: Vocabulary, token_id: int, n_bytes: int) -> str:
+    spelled = vocabulary.token_bytes[token_id]
+    as_bytes = "control token" if spelled is None else " ".join(f"{byte:02X}" for byte in spelled)
+    return f"id {token_id}\nown form {vocabulary.raw_token(token_id)!r}\nbytes {as_bytes}\ncovers {n_bytes} bytes here"

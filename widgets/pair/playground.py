@@ -1,0 +1,122 @@
+"""The tokenizer playground: a typed text, cut by two to four tokenizers, and how a pressed token was built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets as w
+import traitlets as t
+
+from tokalign_lab.merges import TokenHistories
+from tokalign_lab.vocabulary import Vocabulary
+
+from ..common.background import Latest
+from ..common.part import Box, bar, html, said
+from .cut_text import clipped, cut_html, history_html
+
+ORDINALS = ("Third", "Fourth")
+
+
+class CutText(anywidget.AnyWidget):
+    """Shows `cut_html`; calls `on_token` with number of the tokenizer and token id when a person presses a token."""
+
+    _esm = Path(__file__).parent / "cut_text.js"
+    html = t.Unicode("").tag(sync=True)
+
+    def __init__(self, on_token: Callable[[int, int], Any]) -> None:
+        super().__init__()
+        self.add_class("tl-both")
+        self.on_token = on_token
+        self.on_msg(self._on_message)
+
+    def _on_message(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
+        self.on_token(*content["token"])
+
+
+class Playground(Box):
+    """A field for a text, and the text as each tokenizer cuts it; `more` are the fields for further tokenizers.
+
+    Parameters
+    ----------
+    sentence : the text to begin with
+    on_typed : called with the text when a person changes it
+    others : names of the third and the fourth tokenizer
+    offered : names to choose them from
+    on_others : called when a person changes them
+    load : returns the vocabulary called a name
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        on_typed: Callable[[str], Any],
+        others: Sequence[str],
+        offered: Sequence[str],
+        on_others: Callable[[], Any],
+        load: Callable[[str], Vocabulary],
+    ) -> None:
+        self._load, self._latest, self._latest_token = load, Latest(), Latest()
+        self._shown: list[Vocabulary] = []
+        self._histories: dict[str, TokenHistories] = {}
+        self.sentence = self.control(
+            w.Textarea, "Your text", "tl-sentence", on_typed, value=sentence, rows=2,
+            layout=w.Layout(width="100%"), tooltip="Type anything: the tokenizers cut it as you type",
+        )  # fmt: skip
+        self._others = [
+            self.control(
+                w.Combobox, place, f"tl-{place.lower()}", lambda _name: on_others(), value=name, options=list(offered),
+                ensure_option=False, continuous_update=False, placeholder="name, path or hub id",
+                tooltip="Another tokenizer that cuts your text, only to compare; leave it empty for none",
+            )
+            for place, name in zip(ORDINALS, [*others, "", ""], strict=False)
+        ]  # fmt: skip
+        self.more = bar(*self._others)
+        self.cuts, self.history = CutText(self.guarded(self._explain)), html("tl-history")
+        super().__init__([self.sentence, self.cuts, self.history])
+
+    @property
+    def others(self) -> list[str]:
+        """Names of the tokenizers that cut the text besides source and target."""
+        return [box.value.strip() for box in self._others if box.value.strip()]
+
+    def clear(self) -> None:
+        """Show no tokens."""
+        self._latest.submit(lambda is_current: None)
+        self.cuts.html = self.history.value = ""
+
+    def show(self, pair: Sequence[Vocabulary], counted: Callable[[list[int]], Any]) -> None:
+        """Cut the text by this pair and the others; `counted` gets the pair's numbers of tokens, [] for no text."""
+        text, others = self.sentence.value, self.others
+
+        def work(_wanted: object) -> tuple[list[Vocabulary], str, list[int]]:
+            vocabularies = [*pair, *map(self._load, others)]
+            if not text:
+                return vocabularies, '<div class="tl-empty">Type a text above.</div>', []
+            counts = [len(one.spans(clipped(text))) for one in pair]
+            return vocabularies, cut_html(vocabularies, text), counts
+
+        def show(found: tuple[list[Vocabulary], str, list[int]]) -> None:
+            self._shown, self.cuts.html, counts = found
+            self.history.value = ""
+            counted(counts)
+
+        self.newest(self._latest, work, show)
+
+    def _explain(self, side: int, token_id: int) -> None:
+        vocabulary = self._shown[side]
+        if vocabulary.fingerprint not in self._histories:
+            self.history.value = said(f"Reading the merges of {vocabulary.name} …", "tl-busy")
+
+        def work(_wanted: object) -> str:
+            if vocabulary.fingerprint not in self._histories:
+                self._histories[vocabulary.fingerprint] = TokenHistories(vocabulary)
+            history = self._histories[vocabulary.fingerprint].of(token_id)
+            return f'<div role="status">{history_html(vocabulary, token_id, history)}</div>'
+
+        def show(found: str) -> None:
+            self.history.value = found
+
+        self.newest(self._latest_token, work, show)

@@ -38,7 +38,7 @@ from tokalign_lab.alignment.methods.relative import choose_pivots, relative_vect
 from tokalign_lab.alignment.methods.spaces import Space, find_candidates
 from tokalign_lab.alignment.methods.vecmap import vecmap
 from tokalign_lab.alignment.search.neighbours import density
-from tokalign_lab.corpus import TokenizedPair, tokenize_pair
+from tokalign_lab.corpus import Corpus, TokenizedPair, tokenize_pair
 from tokalign_lab.documents import excerpts, read_documents, split_documents
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.lexicon_scores import score_lexicon
@@ -48,7 +48,6 @@ from tokalign_lab.vectors import hidden_states as module_of_hidden_states
 from tokalign_lab.vectors.glove import glove_vectors
 from tokalign_lab.vectors.hidden_states import hidden_state_vectors
 from tokalign_lab.vectors.token_vectors import TokenVectors
-from tokalign_lab.vectors.word2vec import word2vec_vectors
 
 Sides = tuple[TokenVectors, TokenVectors]
 PAPER = {
@@ -127,8 +126,8 @@ def spaces(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[],
         return _both([glove_vectors(*corpus, seed=seed) for corpus in corpora])
 
     @cache
-    def word2vec(algorithm: str) -> Sides:
-        return _both([word2vec_vectors(*corpus, algorithm=algorithm, seed=seed) for corpus in corpora])
+    def word2vec(skip_gram: bool) -> Sides:
+        return _both([word2vec_vectors(corpus, skip_gram, seed) for corpus, _ in corpora])
 
     @cache
     def mapped() -> Space:
@@ -151,22 +150,38 @@ def spaces(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[],
         "GloVe, relative, scaled to length 1, CSLS": lambda: _csls(relative(True)),
         "GloVe, VecMap unsupervised, CSLS": lambda: _csls(vecmap(*glove(), None, seed)),
         "GloVe, VecMap from identical tokens, CSLS": mapped,
-        "CBOW, VecMap, CSLS": lambda: _csls(vecmap(*word2vec("cbow"), ids, seed)),
-        "skip-gram, VecMap, CSLS": lambda: _csls(vecmap(*word2vec("skip-gram"), ids, seed)),
+        "CBOW, VecMap, CSLS": lambda: _csls(vecmap(*word2vec(False), ids, seed)),
+        "skip-gram, VecMap, CSLS": lambda: _csls(vecmap(*word2vec(True), ids, seed)),
         "hidden states, max, CSLS": lambda: _csls(poolings()["max"]),
         "hidden states, mean, CSLS": lambda: _csls(poolings()["mean"]),
         "hidden states, last, CSLS": lambda: _csls(poolings()["last"]),
     }
 
 
+def word2vec_vectors(corpus: Corpus, skip_gram: bool, seed: int) -> TokenVectors:
+    """Train CBOW or skip-gram (Mikolov et al. 2013) on token ids; window, dimensions and least count as for GloVe."""
+    from gensim.models import Word2Vec
+
+    longest = 10_000  # gensim drops the words of a sentence beyond these
+    texts = (corpus[document].astype(str).tolist() for document in range(len(corpus)))
+    sentences = [words[start : start + longest] for words in texts for start in range(0, len(words), longest)]
+    trained = Word2Vec(
+        sentences, sg=int(skip_gram), vector_size=300, window=15, min_count=5, seed=seed, workers=1, epochs=5
+    ).wv
+    ids = np.array(trained.index_to_key, dtype=np.int64)
+    order = np.argsort(ids)
+    counts = trained.expandos["count"][order]
+    return TokenVectors(ids[order], trained.vectors[order], counts, corpus.vocabulary_fingerprint)
+
+
 def hidden_states(pair: TokenizedPair, model: Any) -> dict[str, Sides]:
     """Read every token once, and pool its states in all three ways."""
 
-    def all_poolings(states: torch.Tensor, pooling: str) -> torch.Tensor:
+    def all_poolings(states: torch.Tensor) -> torch.Tensor:
         return torch.cat([states[:, -1], states.mean(1), states.amax(1)], dim=1)
 
     sides = []
-    with patch.object(module_of_hidden_states, "_pooled", all_poolings):
+    with patch.object(module_of_hidden_states, "pooled_states", all_poolings):
         for of, corpus in ((pair.source, pair.source_corpus), (pair.target, pair.target_corpus)):
             sides.append(hidden_state_vectors(model, pair.source, of, corpus.counts(of.size), spell=spell))
     parts = [np.split(side.rows, 3, axis=1) for side in sides]

@@ -31,11 +31,14 @@ import tuning
 from harness import Kept, limit_threads, parser, report
 
 from tokalign_lab import catalog
+from tokalign_lab.adaptation.coverage import new_tokens
 from tokalign_lab.adaptation.optimizer import FlooredAdamW
 from tokalign_lab.adaptation.processes import Processes
+from tokalign_lab.adaptation.recovery.layers import states_after
 from tokalign_lab.adaptation.recovery.objective import Objective
 from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
 from tokalign_lab.adaptation.recovery.source import SourceTeacher
+from tokalign_lab.adaptation.recovery.states import state_loss
 from tokalign_lab.documents import Document, excerpts
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.head import Head
@@ -48,9 +51,12 @@ OTHER = {"Wikipedia": "o_en", "C++": "o_code", "German": "o_de"}
 BYTES_PER_TOKEN = 3.4  # of the moved model's tokenizer on this text
 
 
+ROWS_LAYER, ROWS_RATE = 8, 0.1  # of Token Distillation; the rate as a share of the rows' root mean square
+
+
 @dataclass(frozen=True)
 class Way:
-    """One way to tune; rates are peaks of a cosine schedule."""
+    """One way to tune; rates are peaks of a cosine schedule. `states_first`: Token Distillation of new rows first."""
 
     rows: float = 3e-4
     body: float = 1e-4
@@ -61,6 +67,7 @@ class Way:
     warmup: float = 0.1
     clip: float = 1.0
     source: bool = False
+    states_first: bool = False
     losses: dict[str, float] = field(default_factory=dict)
 
 
@@ -80,6 +87,7 @@ WAYS = {
     "ALM": Way(losses={"likelihood": 1.0}),
     "states": Way(losses={"states": 1.0}),
     "MATT": Way(losses={"values": 1.0}),
+    "Token Distillation, text": Way(states_first=True),
     "control": Way(source=True, rows=1e-4, floor=False),
 }
 
@@ -233,10 +241,13 @@ def tuned(way: Way, tokens: int, seed: int = 0) -> tuple[Any, Vocabulary, dict[s
     first = round(way.stage1 * steps)
     began = time.process_time()
     loss_of: Any = nullcontext()
-    if way.losses:
+    if way.losses or way.states_first:
         teacher = SourceTeacher(
             load_model(tuning.SOURCE, device="cpu"), catalog.load_vocabulary(tuning.SOURCE), vocabulary
         )
+    if way.states_first:
+        distil_new_rows(model, teacher, vocabulary, read)
+    if way.losses:
         objective = Objective.of(way.losses, model.config.num_hidden_layers)
         loss_of = RecoveryLoss(model, Head(model), teacher, vocabulary, objective, Processes(torch.device("cpu")))
     for step in range(steps):
@@ -256,6 +267,26 @@ def tuned(way: Way, tokens: int, seed: int = 0) -> tuple[Any, Vocabulary, dict[s
         optimizer.zero_grad()
     cpu = time.process_time() - began
     return model, vocabulary, {"cpu": round(cpu), "steps": steps, "read": steps * way.batch * LENGTH}
+
+
+def distil_new_rows(model: Any, teacher: SourceTeacher, vocabulary: Vocabulary, read: torch.Tensor) -> None:
+    """Train the input rows of new tokens until states after a layer are the source's (arXiv 2505.20133)."""
+    rows = model.get_input_embeddings().weight
+    is_new = torch.zeros(len(rows), 1)
+    is_new[new_tokens(vocabulary, teacher.vocabulary)] = 1
+    rate = ROWS_RATE * float(rows.detach().square().mean().sqrt())
+    optimizer = torch.optim.AdamW([rows], lr=rate, weight_decay=0.0)
+    batches = read.split(8)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
+    for batch in batches:
+        reading = teacher.read(batch, [ROWS_LAYER])
+        here = reading.places[~reading.places.special & ~reading.places.first]
+        mine = states_after(model, batch, [ROWS_LAYER])[ROWS_LAYER].flatten(0, 1)[here.student[:, 1]]
+        state_loss(mine, reading.layers[ROWS_LAYER][here.source[:, 1]]).backward()
+        rows.grad *= is_new  # without weight decay, a gradient of 0 moves nothing
+        optimizer.step()
+        schedule.step()
+        model.zero_grad()
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

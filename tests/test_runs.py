@@ -574,11 +574,13 @@ def test_starting_again_changes_settings_and_leaves_the_old_run(
     monkeypatch.setattr(RunFolder, "start", lambda self: None)
     settings = {"model": "moved", "text": ["default"], "steps": 40, "device": "cpu", "learning_rate_stage1": 1e-3}
     run = RunFolder.create(tmp_path / "old", "adapt", settings)
+    run.update(settings=settings)  # as in a run from before there were recipes
     new = control.start_again(run, {"steps": 80, "learning_rate_stage1": 1e-4}, "slower")
-    assert new.info()["settings"] == settings | {"recipe": "papers", "steps": 80, "learning_rate_stage1": 1e-4}
+    papers = {"recipe": "papers", "batch_size": 4, "sequence_length": 128}
+    assert new.info()["settings"] == settings | papers | {"steps": 80, "learning_rate_stage1": 1e-4}
     assert new.title == "slower"
     assert new.path.parent == run.path.parent
-    assert run.info()["settings"] == settings | {"recipe": "papers"}  # as a run from before there were recipes is read
+    assert run.info()["settings"] == settings | {"recipe": "papers"}
     for changes, said in (({"steps": 0}, "at least 1"), ({"step": 3}, "no setting 'step'"), ({"steps": "x"}, "whole")):
         with pytest.raises(InputError, match=said):
             control.start_again(run, changes)

@@ -64,11 +64,11 @@ def test_the_cache_holds_the_model_s_predictions_of_the_student_s_tokens(
     kept = cache.predictions([2])
     truth = log_probs_of(teacher, blocks[2])
     best = truth.topk(8, dim=1)
-    assert kept._ids.max() < VOCABULARY.size
-    torch.testing.assert_close(truth.gather(1, kept._ids), best.values)
-    torch.testing.assert_close(kept._log_probs, best.values, rtol=2**-11, atol=1e-4)
+    assert kept.input_ids.max() < VOCABULARY.size
+    torch.testing.assert_close(truth.gather(1, kept.input_ids), best.values)
+    torch.testing.assert_close(kept.log_probs, best.values, rtol=2**-11, atol=1e-4)
     rest = torch.logsumexp(truth.scatter(1, best.indices, -math.inf) / 2.0, dim=1)
-    torch.testing.assert_close(kept._log_rest, rest, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(kept.log_rest, rest, rtol=1e-4, atol=1e-4)
 
 
 def test_bos_is_only_where_the_student_s_block_has_it(blocks: PackedBlocks) -> None:
@@ -103,7 +103,7 @@ def test_the_cache_equals_live_within_what_it_leaves_out(
     settings = DistillationSettings(1.0, temperature, direction)
     chosen = [1, 3]
     ids = torch.from_numpy(np.stack([blocks[i] for i in chosen]))
-    states = student.predictions(ids)._states.double()
+    states = student.predictions(ids).states.double()
     weight = student.model.get_output_embeddings().weight.detach().double()
     labels = ids[:, 1:].flatten()
 
@@ -135,7 +135,7 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn(blocks: PackedBlocks
     weight = teacher.model.get_output_embeddings().weight.detach()
     cache = keep_predictions(teacher, blocks, range(4), k=16)
     for predictions, most in ((teacher.predictions(ids), 1e-7), (cache.predictions(range(4)), 1e-5)):
-        states = teacher.predictions(ids)._states.clone().requires_grad_()
+        states = teacher.predictions(ids).states.clone().requires_grad_()
         labels = ids[:, 1:].flatten()
         gradients = []
         for strength in (1.0, 0.0):
@@ -199,7 +199,7 @@ def test_only_the_blocks_asked_for_are_held(blocks: PackedBlocks) -> None:
     cache = keep_predictions(a_teacher(), blocks, numbers=[5, 2, 2], k=4)
     assert cache.numbers.tolist() == [2, 5]
     whole = keep_predictions(a_teacher(), blocks, k=4)
-    assert torch.equal(cache.predictions([5, 2])._ids, whole.predictions([5, 2])._ids)
+    assert torch.equal(cache.predictions([5, 2]).input_ids, whole.predictions([5, 2]).input_ids)
     with pytest.raises(InputError, match="block 3 were not kept"):
         TeacherCache(cache.folder).predictions([2, 3])
 

@@ -464,10 +464,9 @@ class TestMonitor:
         panel.again.start_button.click()
         assert panel._error.value == ""
         assert [view.name for view in panel.views] == ["slower", "old"]
-        assert panel.run.info()["settings"] == SETTINGS | {
-            "recipe": "papers", "steps": 80, "learning_rate_stage1": 1e-4,
-        }  # fmt: skip
-        assert old.info()["settings"] == SETTINGS | {"recipe": "papers"}
+        before = SETTINGS | {"recipe": "recover"}
+        assert panel.run.info()["settings"] == before | {"steps": 80, "learning_rate_stage1": 1e-4}
+        assert old.info()["settings"] == before
         assert panel.again.fields["steps"].value == 80  # the form is now that of the new run
 
     def test_other_runs_are_laid_over(self, tmp_path: Path) -> None:

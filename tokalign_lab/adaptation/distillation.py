@@ -28,7 +28,7 @@ the outcome that token j belongs to:
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,12 +37,30 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import capped_logits
 
 
-class Predictions(Protocol):
-    """A teacher's predictions at a number of positions."""
+@dataclass(frozen=True, eq=False)
+class LivePredictions:
+    """All of the teacher's predictions, from what its head sees.
 
-    def __getitem__(self, positions: torch.Tensor) -> Predictions:
+    Attributes
+    ----------
+    states
+        Float (positions, d): the input of the teacher's head.
+    weight
+        Float (rows, d): the teacher's head; rows beyond the shared vocabulary (padding) are cut off.
+    bias
+        Float (rows,), if the head has one.
+    cap
+        The teacher's soft-cap, if it has one.
+    """
+
+    states: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    cap: float | None = None
+
+    def __getitem__(self, positions: torch.Tensor) -> LivePredictions:
         """Return those at some positions, given as a mask or as indices."""
-        ...
+        return replace(self, states=self.states[positions])
 
     def divergence(
         self, log_s: torch.Tensor, rows: slice, settings: DistillationSettings
@@ -65,45 +83,11 @@ class Predictions(Protocol):
         gradient
             Float (n, vocab_size), of each position's KL in the student's logits over the temperature.
         """
-        ...
-
-
-class LivePredictions:
-    """All of the teacher's predictions, from what its head sees.
-
-    Parameters
-    ----------
-    states
-        Float (positions, d): the input of the teacher's head. No gradient flows into it.
-    weight
-        Float (rows, d): the teacher's head; rows beyond the shared vocabulary (padding) are cut off.
-    bias
-        Float (rows,), if the head has one.
-    cap
-        The teacher's soft-cap, if it has one.
-    """
-
-    def __init__(
-        self, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, cap: float | None = None
-    ) -> None:
-        self._states = states.detach()
-        self._weight = weight.detach()
-        self._bias = None if bias is None else bias.detach()
-        self._cap = cap
-
-    def __getitem__(self, positions: torch.Tensor) -> LivePredictions:
-        """See `Predictions`."""
-        return LivePredictions(self._states[positions], self._weight, self._bias, self._cap)
-
-    def divergence(
-        self, log_s: torch.Tensor, rows: slice, settings: DistillationSettings
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Predictions`."""
         n = log_s.shape[1]
-        if len(self._weight) < n:
-            raise InputError(f"The teacher has {len(self._weight)} rows, fewer than the {n} of the shared vocabulary.")
-        bias = None if self._bias is None else self._bias[:n]
-        logits = capped_logits(self._states[rows], self._weight[:n], bias, self._cap)
+        if len(self.weight) < n:
+            raise InputError(f"The teacher has {len(self.weight)} rows, fewer than the {n} of the shared vocabulary.")
+        bias = None if self.bias is None else self.bias[:n]
+        logits = capped_logits(self.states[rows], self.weight[:n], bias, self.cap)
         log_t = torch.log_softmax(logits.to(log_s.dtype).div_(settings.temperature), dim=1)
         ratio = log_t - log_s
         if settings.direction == "forward":
@@ -114,10 +98,11 @@ class LivePredictions:
         return kl, s.mul_(ratio.neg_().sub_(kl[:, None]))
 
 
+@dataclass(frozen=True, eq=False)
 class KeptPredictions:
     """The teacher's k best tokens at each position, and the mass of all others as one more outcome.
 
-    Parameters
+    Attributes
     ----------
     input_ids
         int64 (positions, k): the tokens kept, all different.
@@ -129,31 +114,31 @@ class KeptPredictions:
         The temperature that `log_rest` was summed for.
     """
 
-    def __init__(
-        self, input_ids: torch.Tensor, log_probs: torch.Tensor, log_rest: torch.Tensor, temperature: float
-    ) -> None:
-        self._ids = input_ids
-        self._log_probs = log_probs
-        self._log_rest = log_rest
-        self._temperature = temperature
+    input_ids: torch.Tensor
+    log_probs: torch.Tensor
+    log_rest: torch.Tensor
+    temperature: float
 
     def __getitem__(self, positions: torch.Tensor) -> KeptPredictions:
-        """See `Predictions`."""
-        return KeptPredictions(
-            self._ids[positions], self._log_probs[positions], self._log_rest[positions], self._temperature
+        """Return those at some positions, given as a mask or as indices."""
+        return replace(
+            self,
+            input_ids=self.input_ids[positions],
+            log_probs=self.log_probs[positions],
+            log_rest=self.log_rest[positions],
         )
 
     def divergence(
         self, log_s: torch.Tensor, rows: slice, settings: DistillationSettings
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Predictions`; the KL is that over k + 1 outcomes."""
-        if settings.temperature != self._temperature:
+        """Compare a chunk as `LivePredictions` does; the KL is that over k + 1 outcomes."""
+        if settings.temperature != self.temperature:
             raise InputError(
-                f"The teacher's predictions were kept for the temperature {self._temperature}, not "
+                f"The teacher's predictions were kept for the temperature {self.temperature}, not "
                 f"{settings.temperature}; keep them again."
             )
-        ids = self._ids[rows]
-        outcomes = torch.cat([self._log_probs[rows] / self._temperature, self._log_rest[rows, None]], dim=1)
+        ids = self.input_ids[rows]
+        outcomes = torch.cat([self.log_probs[rows] / self.temperature, self.log_rest[rows, None]], dim=1)
         log_t = torch.log_softmax(outcomes.to(log_s.dtype), dim=1)  # of k + 1 outcomes; also mends their rounding
         kept = log_s.gather(1, ids)
         rest = torch.logsumexp(log_s.scatter(1, ids, -math.inf), dim=1, keepdim=True)
@@ -167,6 +152,10 @@ class KeptPredictions:
         factor = -ratio - kl[:, None]
         gradient = log_s.exp().mul_(factor[:, -1:])
         return kl, gradient.scatter_(1, ids, kept.exp() * factor[:, :-1])
+
+
+Predictions = LivePredictions | KeptPredictions
+"""A teacher's predictions at a number of positions."""
 
 
 class DistillationTerm:

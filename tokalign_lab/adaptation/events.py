@@ -14,6 +14,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -38,10 +39,11 @@ Emit = Callable[[dict[str, Any]], None]
 Interrupt = Callable[[], None]
 
 
+@dataclass(eq=False)
 class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read transformers
     """Turns the trainer's life into events, and stops it.
 
-    Parameters
+    Attributes
     ----------
     stage
         The stage that runs.
@@ -63,35 +65,24 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         Tells after a measurement whether the stage should end here.
     processes
         Those that share the work.
+    stop
+        Why the run is to end.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        settings: AdaptSettings,
-        watch: LossWatch,
-        emit: Emit,
-        interrupt: Interrupt,
-        evaluate: Callable[[int], None],
-        bytes_of: Callable[[int], int],
-        parts: Callable[[], dict[str, float]],
-        enough: Callable[[], bool],
-        processes: Processes,
-    ) -> None:
-        self._stage = stage
-        self._settings = settings
-        self._watch = watch
-        self._emit = emit
-        self._interrupt = interrupt
-        self._evaluate = evaluate
-        self._bytes_of = bytes_of
-        self._parts = parts
-        self._enough = enough
-        self._processes = processes
-        self._started = 0.0
-        self._seconds = 0.0
-        self._recent: deque[float] = deque(maxlen=30)
-        self.stop: BaseException | None = None  # why the run is to end
+    stage: Stage
+    settings: AdaptSettings
+    watch: LossWatch
+    emit: Emit
+    interrupt: Interrupt
+    evaluate: Callable[[int], None]
+    bytes_of: Callable[[int], int]
+    parts: Callable[[], dict[str, float]]
+    enough: Callable[[], bool]
+    processes: Processes
+    stop: BaseException | None = None
+    _started: float = 0.0
+    _seconds: float = 0.0
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=30))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -122,31 +113,31 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         """Report the step that has ended; raise when the run has diverged."""
         if not logs or "loss" not in logs:
             return
-        step = self._stage.first_step + state.global_step
+        step = self.stage.first_step + state.global_step
         loss, norm = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
-        parts = self._parts()
+        parts = self.parts()
         event = self._step_event(step, state.global_step, loss, norm, float(logs["learning_rate"]))
-        self._emit({**event, **parts})
+        self.emit({**event, **parts})
         # what is judged is the next-token loss: the divergence has another scale
-        wrong = self._watch.add(parts.get("next_token", loss) if math.isfinite(loss + norm) else math.nan)
+        wrong = self.watch.add(parts.get("next_token", loss) if math.isfinite(loss + norm) else math.nan)
         if wrong:
             raise Diverged(
-                f"The loss {wrong} at step {step} (stage {self._stage.number}); a checkpoint that was saved before is "
-                f"kept. Lower learning_rate_stage{self._stage.number}, now {self._stage.learning_rate}, and start "
+                f"The loss {wrong} at step {step} (stage {self.stage.number}); a checkpoint that was saved before is "
+                f"kept. Lower learning_rate_stage{self.stage.number}, now {self.stage.learning_rate}, and start "
                 "again."
             )
-        if self._watch.in_doubt:
+        if self.watch.in_doubt:
             control.should_save = False
-        every = self._settings.evaluate_every
-        last = step == self._stage.first_step + self._stage.steps
+        every = self.settings.evaluate_every
+        last = step == self.stage.first_step + self.stage.steps
         if self.stop is None and (last or (every and step % every == 0)):
             try:
-                self._evaluate(step)
+                self.evaluate(step)
             except Exception:
                 raise
             except BaseException as stop:  # cancelled: the step is done and is not thrown away
                 self.stop = stop
-            if self._enough():
+            if self.enough():
                 control.should_training_stop = control.should_save = True
         self._look(control)
 
@@ -158,28 +149,28 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
     def _look(self, control: TrainerControl | None = None) -> None:
         """Find out whether any process is to stop."""
         try:
-            self._interrupt()
+            self.interrupt()
         except Exception:
             raise
         except BaseException as stop:
             self.stop = self.stop or stop
-        self.stop = self._processes.agree(self.stop)
-        if self.stop is not None and control is not None and not self._watch.in_doubt:
+        self.stop = self.processes.agree(self.stop)
+        if self.stop is not None and control is not None and not self.watch.in_doubt:
             control.should_save = True
 
     def _step_event(self, step: int, of_stage: int, loss: float, norm: float, learning_rate: float) -> dict[str, Any]:
-        settings = self._settings
-        tokens = settings.sequences(self._processes.count) * settings.sequence_length
+        settings = self.settings
+        tokens = settings.sequences(self.processes.count) * settings.sequence_length
         seconds = max(self._seconds, 1e-9)
         return {
             "kind": "step",
             "step": step,
-            "stage": self._stage.number,
+            "stage": self.stage.number,
             "loss": loss,
             "learning_rate": learning_rate,
             "grad_norm": norm,
             "tokens_per_second": round(tokens / seconds, 2),
-            "bytes_per_second": round(self._bytes_of(of_stage) / seconds, 2),
+            "bytes_per_second": round(self.bytes_of(of_stage) / seconds, 2),
             "memory_bytes": _memory(),
             "tokens": step * tokens,
             "seconds_left": round(statistics.median(self._recent or [seconds]) * (settings.steps - step), 1),
@@ -194,33 +185,23 @@ def _memory() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+@dataclass(frozen=True)
 class Evaluator:
     """Measures held-out text and probes, continues the prompts, and leaves the random numbers of training alone."""
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        documents: Sequence[Document],
-        probes: Sequence[Probe],
-        settings: AdaptSettings,
-        emit: Emit,
-        interrupt: Interrupt,
-    ) -> None:
-        self._vocabulary = vocabulary
-        self._documents = documents
-        self._probes = probes
-        self._settings = settings
-        self._emit = emit
-        self._interrupt = interrupt
+    vocabulary: Vocabulary
+    documents: Sequence[Document]
+    probes: Sequence[Probe]
+    settings: AdaptSettings
+    emit: Emit
+    interrupt: Interrupt
 
     def __call__(self, model: PreTrainedModel, step: int, stage: int) -> Measured:
         """Emit one `evaluation` event, and a `sample` event for each prompt; return what was measured."""
-        result = bits_per_byte(
-            model, self._vocabulary, self._documents, progress=lambda share, message: self._interrupt()
-        )
-        right = ask(model, self._vocabulary, self._probes)
+        result = bits_per_byte(model, self.vocabulary, self.documents, progress=lambda share, message: self.interrupt())
+        right = ask(model, self.vocabulary, self.probes)
         share = sum(right) / len(right) if right else math.nan
-        self._emit(
+        self.emit(
             {
                 "kind": "evaluation",
                 "step": step,
@@ -228,15 +209,15 @@ class Evaluator:
                 "bytes": result.bytes,
                 "bits_per_byte": result.bits_per_byte,
                 "by_slice": result.by_slice,
-                "probes": len(self._probes),
+                "probes": len(self.probes),
                 "probes_answered": share if right else None,
-                "probes_lost": [probe.prompt for probe, one in zip(self._probes, right, strict=True) if not one],
+                "probes_lost": [probe.prompt for probe, one in zip(self.probes, right, strict=True) if not one],
             }
         )
-        for prompt in self._settings.prompts:
-            self._interrupt()
-            text = continue_text(model, self._vocabulary, prompt, self._settings.sample_tokens)
-            self._emit({"kind": "sample", "step": step, "stage": stage, "prompt": prompt, "text": text})
+        for prompt in self.settings.prompts:
+            self.interrupt()
+            text = continue_text(model, self.vocabulary, prompt, self.settings.sample_tokens)
+            self.emit({"kind": "sample", "step": step, "stage": stage, "prompt": prompt, "text": text})
         return Measured(step, result.bits_per_byte, share)
 
 

@@ -21,11 +21,12 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import torch
 
+from tokalign_lab.adaptation.data import Mix, PackedBlocks
 from tokalign_lab.adaptation.distillation import KeptPredictions
 from tokalign_lab.adaptation.teacher import Teacher
 from tokalign_lab.errors import InputError
@@ -43,18 +44,6 @@ _FILES: dict[str, np.dtype[Any]] = {
     "log_rest": np.dtype("<f4"),
 }
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
-
-
-class Blocks(Protocol):
-    """The training text as blocks of equal length (`data.PackedBlocks`, `data.Mix`)."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def block(self, block: int, /) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Return the ids of one, int64 (length,), and each token's position in its document's part of the block."""
-        ...
 
 
 class TeacherCache:
@@ -105,7 +94,7 @@ class TeacherCache:
 
 def keep_predictions(
     teacher: Teacher,
-    blocks: Blocks,
+    blocks: PackedBlocks | Mix,
     numbers: Sequence[int] | None = None,
     k: int = KEPT_TOKENS,
     temperature: float = 1.0,
@@ -183,7 +172,7 @@ def keep_predictions(
 
 def _write(
     teacher: Teacher,
-    blocks: Blocks,
+    blocks: PackedBlocks | Mix,
     chosen: np.ndarray[Any, np.dtype[np.int64]],
     k: int,
     temperature: float,

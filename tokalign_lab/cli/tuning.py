@@ -50,11 +50,10 @@ def adapt(
     from tokalign_lab import pipeline
     from tokalign_lab.runs.control import start
     from tokalign_lab.runs.folder import RunFolder
-    from tokalign_lab.runs.schema import kept_settings
 
     pipeline.check_tune(settings, here=not prepare)
     if prepare:
-        return summary(RunFolder.create(run, "adapt", kept_settings("adapt", _as_given(settings))))
+        return summary(RunFolder.create(run, "adapt", _as_given(settings)))
     return follow(start("adapt", _as_given(settings), run), detach)
 
 

@@ -16,7 +16,6 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.runs.gallery import recorded_run
 from tokalign_lab.runs.queue import find_or_start, go_on, locked, run_of, start_after
-from tokalign_lab.runs.schema import kept_settings
 
 STEPS = ("align", "rearrange", "adapt")
 NO_MODEL = (
@@ -151,7 +150,7 @@ class Chain:
 
     def _after(self, before: RunFolder, kind: str, settings: dict[str, Any], restart: bool = False) -> RunFolder:
         """Return the run of these settings; it starts when `before` has finished."""
-        settings = kept_settings(kind, _given(settings))
+        settings = _given(settings)
         run = run_of(kind, settings, self.root)
         with locked(self.root):
             if not run.exists:

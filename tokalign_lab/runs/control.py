@@ -13,7 +13,6 @@ from typing import Any
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder, checked_title, run_folders
-from tokalign_lab.runs.schema import kept_settings
 
 
 class RunEnded(Exception):
@@ -52,7 +51,6 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
     from tokalign_lab.runs.process import launcher
 
     check_kind(kind, settings)
-    settings = kept_settings(kind, settings)
     launcher(settings)  # refused before a run is made
     run = RunFolder.create(new_folder(kind) if folder is None else folder, kind, settings)
     run.start()

@@ -31,7 +31,7 @@ from tokalign_lab.progress import Progress, silent
 from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.runs import process
 from tokalign_lab.runs.events import Event, EventLog, curve
-from tokalign_lab.runs.schema import DAMAGED, read_info
+from tokalign_lab.runs.schema import DAMAGED, kept_settings, read_info
 
 ENDED = frozenset({"finished", "failed", "cancelled", "paused", "lost", DAMAGED})
 RESUMABLE = ENDED - {"finished", DAMAGED}
@@ -75,7 +75,8 @@ class RunFolder:
     def create(cls, path: Path | str, kind: str, settings: dict[str, Any]) -> RunFolder:
         """Make a folder for a run that has not started.
 
-        Raises `InputError` when the folder already holds a run, or the settings are not plain JSON.
+        The settings of a tuning run are completed by `schema.kept_settings`. Raises `InputError` when the folder
+        already holds a run, or the settings are not plain JSON.
         """
         run = cls(path)
         try:
@@ -95,7 +96,7 @@ class RunFolder:
                 state="queued",
                 pid=None,
                 pid_started=None,
-                settings=settings,
+                settings=kept_settings(kind, settings),
                 cwd=os.getcwd(),
                 versions={"python": platform.python_version(), **installed_versions()},
                 created=now(),

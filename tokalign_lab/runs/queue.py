@@ -23,6 +23,7 @@ from tokalign_lab.locks import Busy, lock
 from tokalign_lab.provenance import now
 from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.folder import ENDED, AlreadyRunning, RunFolder, run_folders
+from tokalign_lab.runs.schema import kept_settings
 
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 90.0  # `RunFolder.start` gives up after 60
@@ -39,7 +40,7 @@ def locked(root: Path) -> Iterator[None]:
 
 def run_of(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
     """Return the run of these settings, whether it exists or not."""
-    key = hash_of([json.dumps(settings, sort_keys=True).encode()])[:10]
+    key = hash_of([json.dumps(kept_settings(kind, settings), sort_keys=True).encode()])[:10]
     return RunFolder(runs_root(root) / f"{kind}-{key}")
 
 

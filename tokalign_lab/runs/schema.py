@@ -30,10 +30,7 @@ _SETTINGS: dict[str, type] = {
 
 
 def kept_settings(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as `run.json` keeps them.
-
-    Those of a tuning run name its recipe and sizes, so that it stays the same run when a default changes.
-    """
+    """Return settings as `run.json` keeps them: a tuning run stays the same run when a default changes."""
     if kind != "adapt":
         return dict(settings)
     usual = AdaptSettings.from_dict({name: settings[name] for name in ("recipe",) if name in settings})

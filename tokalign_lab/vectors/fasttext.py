@@ -1,17 +1,21 @@
 """FastText vectors (Bojanowski et al. 2017), by which FOCUS and WECHSEL compare tokens.
 
-Unlike in `word2vec.py`, a word is the mean of its own vector and those of its character n-grams, so that " walking" and
-" walked" are neighbours even if both are rare, and a word that is not in the text still has a vector.
+A word is the mean of its own vector and those of its character n-grams, so that " walking" and " walked" are neighbours
+even if both are rare, and a word that is not in the text still has a vector.
 
 FOCUS (Dobler and de Melo 2023) trains on the text as the *target* tokenizer cuts it; the tokenizer's own string of a
 token is a word. WECHSEL (Minixhofer et al. 2022) trains on words and takes the vector of each token's text, mostly from
 its n-grams; one training then serves both vocabularies in one space. Its package cuts words with a tokenizer for
-English; here words are separated by white space. gensim trains both; see `word2vec.py` for sentences and workers.
+English; here words are separated by white space.
+
+gensim trains both. It silently drops all of a sentence beyond 10,000 words, so a longer document is cut into pieces of
+that length, and windows end there too. There is one worker: several race over the same rows, and the result would
+differ from run to run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +27,6 @@ from tokalign_lab.progress import Progress, silent
 from tokalign_lab.spelling import text_of
 from tokalign_lab.vectors.store import remembered
 from tokalign_lab.vectors.token_vectors import TokenVectors
-from tokalign_lab.vectors.word2vec import Sentences, Word2VecSettings, gensim_settings, pieces, train_on, vectors_of
 
 if TYPE_CHECKING:
     from gensim.models import FastText
@@ -32,15 +35,18 @@ if TYPE_CHECKING:
     from tokalign_lab.documents import Document
     from tokalign_lab.vocabulary import Vocabulary
 
+_LONGEST_SENTENCE = 10_000  # gensim's MAX_SENTENCE_LEN
+
 
 @dataclass(frozen=True)
-class FastTextSettings(Word2VecSettings):
+class FastTextSettings:
     """Settings of one training; the defaults are FOCUS's (CBOW, 3 epochs, 10 negatives) except for two.
 
     `dimensions` is 300, as for every other method here; FOCUS's package uses 100. `buckets`: fastText hashes n-grams
     into 2,000,000 rows, which is 2.4 GB at 300 dimensions for any text; the n-grams of a vocabulary fit a quarter.
     """
 
+    dimensions: int = 300
     window: int = 5
     epochs: int = 3
     min_count: int = 10
@@ -50,11 +56,6 @@ class FastTextSettings(Word2VecSettings):
     shortest: int = 3
     longest: int = 6
     buckets: int = 500_000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.longest < self.shortest:
-            raise InputError(f"FastText needs longest of at least {self.shortest}, but got {self.longest}.")
 
 
 WECHSEL_SETTINGS = FastTextSettings(dimensions=100, epochs=20, min_count=5, shortest=5, longest=5)
@@ -67,9 +68,8 @@ def fasttext_vectors(
     settings: FastTextSettings | None = None,
     seed: int = 0,
     progress: Progress = silent,
-    cached: bool = True,
 ) -> TokenVectors:
-    """Train FastText on a tokenised text with each token's own string as a word, as FOCUS does.
+    """Train FastText on a tokenised text with each token's own string as a word, as FOCUS does; cached.
 
     `settings` are FOCUS's when None; other arguments are as in `glove.glove_vectors`. Raises InputError if no token
     occurs `min_count` times.
@@ -78,11 +78,16 @@ def fasttext_vectors(
     key = {"method": "fasttext", "seed": seed, **asdict(settings)}
 
     def train() -> TokenVectors:
-        raw = [vocabulary.raw_token(i) for i in range(vocabulary.size)]
-        model = _train(settings, seed, Sentences(corpus, np.array(raw, dtype=object)), progress)
-        return vectors_of(model, raw, corpus, key)
+        words = np.array([vocabulary.raw_token(i) for i in range(vocabulary.size)], dtype=object)
+        sentences = _Sentences(lambda: (words[corpus[document]].tolist() for document in range(len(corpus))))
+        known = _train(settings, seed, sentences, progress).wv
+        id_of = {word: i for i, word in enumerate(words)}
+        ids = np.array([id_of[word] for word in known.index_to_key], dtype=np.int64)
+        order = np.argsort(ids)
+        counts, provenance = known.expandos["count"][order], {**key, "text_hash": corpus.text_hash}
+        return TokenVectors(ids[order], known.vectors[order], counts, vocabulary.fingerprint, provenance)
 
-    return remembered(corpus, key, train, cached)
+    return remembered(corpus, key, train)
 
 
 def fasttext_word_vectors(
@@ -92,7 +97,6 @@ def fasttext_word_vectors(
     settings: FastTextSettings = WECHSEL_SETTINGS,
     seed: int = 0,
     progress: Progress = silent,
-    cached: bool = True,
 ) -> list[TokenVectors]:
     """Train FastText once on the words of `documents`, and give each token of each vocabulary the vector of its text.
 
@@ -106,7 +110,7 @@ def fasttext_word_vectors(
         Whose tokens get vectors, all in one space.
     settings
         WECHSEL's by default.
-    seed, progress, cached
+    seed, progress
         As in `fasttext_vectors`.
 
     Returns
@@ -123,10 +127,11 @@ def fasttext_word_vectors(
     """
     key = {"method": "fasttext-words", "seed": seed, **asdict(settings)}
     trained: list[FastText] = []
+    sentences = _Sentences(lambda: (document.text.split() for document in documents))
 
     def look_up(corpus: Corpus, vocabulary: Vocabulary) -> TokenVectors:
         if not trained:
-            trained.append(_train(settings, seed, _Words(documents), progress))
+            trained.append(_train(settings, seed, sentences, progress))
         known = trained[0].wv
         found: dict[int, Any] = {}
         for token_id, token in enumerate(vocabulary.token_bytes):
@@ -140,26 +145,43 @@ def fasttext_word_vectors(
         return TokenVectors(ids, rows, counts, vocabulary.fingerprint, {**key, "text_hash": corpus.text_hash})
 
     return [
-        remembered(corpus, key, partial(look_up, corpus, vocabulary), cached)
+        remembered(corpus, key, partial(look_up, corpus, vocabulary))
         for corpus, vocabulary in zip(corpora, vocabularies, strict=True)
     ]
 
 
-class _Words:
-    """Documents as lists of the words that white space separates."""
+class _Sentences:
+    """Documents as sentences that gensim does not truncate, which it reads once to count and once an epoch."""
 
-    def __init__(self, documents: Sequence[Document]) -> None:
-        self.documents = documents
+    def __init__(self, documents: Callable[[], Iterable[list[str]]]) -> None:
+        self._documents = documents
 
     def __iter__(self) -> Iterator[list[str]]:
-        for document in self.documents:
-            yield from pieces(document.text.split())
+        for words in self._documents():
+            for start in range(0, len(words), _LONGEST_SENTENCE):
+                yield words[start : start + _LONGEST_SENTENCE]
 
 
-def _train(settings: FastTextSettings, seed: int, sentences: Any, progress: Progress) -> FastText:
+def _train(settings: FastTextSettings, seed: int, sentences: _Sentences, progress: Progress) -> FastText:
+    """Train over all epochs. Raises InputError if no word occurs `min_count` times."""
     from gensim.models import FastText
+    from gensim.models.callbacks import CallbackAny2Vec
 
-    ngrams = {"min_n": settings.shortest, "max_n": settings.longest, "bucket": settings.buckets}
-    model = FastText(sg=0, **ngrams, **gensim_settings(settings, seed))
-    train_on(model, sentences, settings.min_count, progress)
+    class Reporter(CallbackAny2Vec):  # type: ignore[misc]  # gensim has no types
+        done = 0
+
+        def on_epoch_end(self, model: Any) -> None:
+            self.done += 1
+            progress(self.done / model.epochs, f"epoch {self.done} of {model.epochs}")
+
+    model = FastText(
+        sg=0, vector_size=settings.dimensions, window=settings.window, min_count=settings.min_count,
+        negative=settings.negative, alpha=settings.learning_rate, sample=settings.sampling, epochs=settings.epochs,
+        min_n=settings.shortest, max_n=settings.longest, bucket=settings.buckets, seed=seed, workers=1,
+    )  # fmt: skip
+    progress(0.0, "counting words")
+    model.build_vocab(sentences)
+    if not len(model.wv):  # gensim would raise a RuntimeError about its own vocabulary
+        raise InputError(f"No token occurs {settings.min_count} times in the text; give more text.")
+    model.train(sentences, total_examples=model.corpus_count, epochs=model.epochs, callbacks=[Reporter()])
     return model

@@ -2,9 +2,9 @@
 
 The other methods describe a token by its neighbours in a text. Here the *source* model reads the token, and the states
 of its last layer (after the final norm) describe it. A source token is read as its own id. A target token is read as
-the source tokens that spell it, which gives several states: the vector is the last one (the best in the paper's table
-6, since it has seen all the pieces), their mean, or their maximum. All tokens are thus in one space, and a token that
-both vocabularies have gets the same vector twice.
+the source tokens that spell it, which gives several states: the vector is the last one, which has seen all the pieces
+(the best in the paper's table 6, which also has their mean and maximum). All tokens are thus in one space, and a token
+that both vocabularies have gets the same vector twice.
 
 The paper does not say how a token's text is fed to the model. Here the source's bos (else eos) comes first, because the
 first position of a causal model is an attention sink, whose state does not describe its token. On SmolLM2-135M the mean
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-POOLINGS = ("last", "mean", "max")
 _BATCH_TOKENS = 4096  # keeps a processor busy and fits its memory
 
 Spell = Callable[[Vocabulary, Sequence[bytes]], list[list[int]]]
@@ -44,7 +43,6 @@ def hidden_state_vectors(
     source: Vocabulary,
     of: Vocabulary,
     counts: NDArray[np.int64],
-    pooling: str = "last",
     progress: Progress = silent,
     *,
     spell: Spell,
@@ -61,8 +59,6 @@ def hidden_state_vectors(
         The vocabulary whose tokens get vectors: the source itself, or the target.
     counts
         int64 (`of.size`,), how often each token occurs in the text; stored with the vectors.
-    pooling
-        How the states of a token's pieces become one: "last", "mean" or "max".
     progress
         Called after every batch.
     spell
@@ -76,10 +72,8 @@ def hidden_state_vectors(
     Raises
     ------
     InputError
-        For another pooling, a model that has fewer rows than `source` has ids, or states that are not finite.
+        For a model that has fewer rows than `source` has ids, or states that are not finite.
     """
-    if pooling not in POOLINGS:
-        raise InputError(f"There is no pooling '{pooling}'; choose 'last', 'mean' or 'max'.")
     if model.get_input_embeddings().num_embeddings < source.size:
         raise InputError(
             f"The model has {model.get_input_embeddings().num_embeddings} rows and '{source.name}' has {source.size} "
@@ -88,10 +82,10 @@ def hidden_state_vectors(
     read, partial = _what_to_read(source, of, spell)
     prefix = next(([source.roles[role]] for role in ("bos", "eos") if role in source.roles), [])
     ids = np.array(sorted(read), dtype=np.int64)
-    rows = _states(model, [read[i] for i in ids.tolist()], prefix, pooling, progress)
+    rows = _states(model, [read[i] for i in ids.tolist()], prefix, progress)
     provenance = {
         "method": "hidden-states",
-        "pooling": pooling,
+        "pooling": "last",
         "prefix": [source.raw_token(i) for i in prefix],
         "model": str(getattr(model.config, "_name_or_path", "")),
         "read_by": source.fingerprint,
@@ -116,9 +110,9 @@ def _what_to_read(source: Vocabulary, of: Vocabulary, spell: Spell) -> tuple[dic
 
 
 def _states(
-    model: PreTrainedModel, texts: list[list[int]], prefix: list[int], pooling: str, progress: Progress
+    model: PreTrainedModel, texts: list[list[int]], prefix: list[int], progress: Progress
 ) -> NDArray[np.float32]:
-    """Pooled states of token lists, float32 (n, width); lists of one length share a batch, so nothing is padded."""
+    """Last states of token lists, float32 (n, width); lists of one length share a batch, so nothing is padded."""
     import torch
 
     by_length: dict[int, list[int]] = defaultdict(list)
@@ -133,7 +127,7 @@ def _states(
                 batch = members[start : start + size]
                 ids = torch.tensor([prefix + texts[i] for i in batch], device=model.device)
                 states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, len(prefix) :]
-                pooled = _pooled(states.float(), pooling).cpu().numpy()
+                pooled = pooled_states(states.float()).cpu().numpy()
                 if not done:  # not the config's hidden_size: OPT projects its states
                     rows = np.zeros((len(texts), pooled.shape[1]), dtype=np.float32)
                 rows[batch] = pooled
@@ -142,8 +136,6 @@ def _states(
     return rows
 
 
-def _pooled(states: torch.Tensor, pooling: str) -> torch.Tensor:
-    """One row for each (pieces, width) of a batch."""
-    if pooling == "mean":
-        return states.mean(1)
-    return states[:, -1] if pooling == "last" else states.amax(1)
+def pooled_states(states: torch.Tensor) -> torch.Tensor:
+    """One row for each (pieces, width) of a batch: its last state."""
+    return states[:, -1]

@@ -60,6 +60,8 @@ class Document:
 def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, seed: int = 0) -> list[Document]:
     """Read documents from texts of any supported kind.
 
+    Raises `InputError` if a source does not exist, is of no supported kind, has no text, or is not UTF-8.
+
     Parameters
     ----------
     sources : sequence of str or Path
@@ -71,11 +73,6 @@ def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, 
         and splits (the beginning of one document if no document of a slice is short enough).
     seed : int
         Seed of that sample.
-
-    Raises
-    ------
-    InputError
-        If a source does not exist, is of no supported kind, has no text, or is not UTF-8.
     """
     if not sources:
         raise InputError("No text was given; name a file, a folder, a data set or 'default'.")
@@ -114,12 +111,8 @@ def split_documents(
     """Split into a train part and a held-out part.
 
     Documents with a `split` go to that part. The others are held out by whole groups, drawn by seed. With fewer than 20
-    groups, the last share of each document (cut at a nearby line end or space) is held out.
-
-    Raises
-    ------
-    InputError
-        If the share is not between 0 and 1, or one of the `needed` parts would be empty.
+    groups, the last share of each document (cut at a nearby line end or space) is held out. Raises `InputError` if the
+    share is not between 0 and 1, or one of the `needed` parts would be empty.
     """
     if not 0 < held_out_share < 1:
         raise InputError(f"The held-out share is {held_out_share}; give a number between 0 and 1, such as 0.05.")

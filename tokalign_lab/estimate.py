@@ -72,6 +72,8 @@ def estimate(
 ) -> Estimate:
     """Estimate an align run.
 
+    Raises `InputError` for an unknown recipe or asset.
+
     Parameters
     ----------
     recipe
@@ -84,11 +86,6 @@ def estimate(
         Size of the source model's files, if it is to be rearranged as well.
     downloads
         Names of catalogue assets to fetch.
-
-    Raises
-    ------
-    InputError
-        For an unknown recipe or asset.
     """
     method = check_recipe(recipe)
     megabytes, tokens = text_bytes / 1e6, sum(sizes)

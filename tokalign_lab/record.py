@@ -102,6 +102,9 @@ def record_gallery(
 ) -> dict[str, Any]:
     """Make the gallery's runs and pack them.
 
+    Raises `InputError` when a folder of that name in `work` holds a run of other settings, or a run cannot use what it
+    was given; `RunEnded` when a run does not finish for another reason.
+
     Parameters
     ----------
     out
@@ -118,13 +121,6 @@ def record_gallery(
     -------
     dict
         "gallery" (its path), "bytes", "runs" (name to seconds).
-
-    Raises
-    ------
-    InputError
-        When a folder of that name in `work` holds a run of other settings, or a run cannot use what it was given.
-    RunEnded
-        When a run does not finish for another reason.
     """
     planned = plan(steps, long)
     check_replaceable(out, _is_gallery)

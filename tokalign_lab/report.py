@@ -74,6 +74,8 @@ def write_run_report(
 ) -> Path:
     """Write a report of an alignment and the tunings that followed from it.
 
+    Raises `InputError` when the alignment has not finished, a tokenizer is not found, or plotly is not installed.
+
     Parameters
     ----------
     path
@@ -84,11 +86,6 @@ def write_run_report(
         "adapt" runs of models that were made from it.
     reference
         A "measure" run of the source model, the reference of the curves.
-
-    Raises
-    ------
-    InputError
-        When the alignment has not finished, a tokenizer is not found, or plotly is not installed.
     """
     require_extra("lab", "plotly", "The report")
     info = align_run.reconcile()

@@ -39,6 +39,9 @@ _Words = Counter[tuple[str, ...]]
 def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> PreTrainedTokenizerBase:
     """Train a tokenizer.
 
+    Raises `InputError` if the size is below what special tokens and single bytes take, or `like` is a tokenizer that
+    the trainers cannot make.
+
     Parameters
     ----------
     texts
@@ -53,12 +56,6 @@ def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> Pr
     -------
     PreTrainedTokenizerBase
         It has fewer tokens than `size` where the text does not have enough pairs that occur `FEWEST_USES` times.
-
-    Raises
-    ------
-    InputError
-        If the size is below what special tokens and single bytes take, or `like` is a tokenizer that the trainers
-        cannot make.
     """
     if like is None:
         base: Any = wrap(
@@ -89,7 +86,8 @@ def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrained
     """Add tokens to a BPE tokenizer by continuing its training on a text.
 
     The new ids follow the highest old id. Old ids, special tokens, the chat template and all other settings stay. A
-    tokenizer with byte fallback first gets characters that it spells byte by byte, most used first.
+    tokenizer with byte fallback first gets characters that it spells byte by byte, most used first. Raises `InputError`
+    if it is no BPE tokenizer, `add` is not positive, or no pair is frequent enough.
 
     Parameters
     ----------
@@ -104,11 +102,6 @@ def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrained
     -------
     PreTrainedTokenizerBase
         It has fewer than `add` new tokens where the text does not have enough pairs that occur `FEWEST_USES` times.
-
-    Raises
-    ------
-    InputError
-        If it is no BPE tokenizer, `add` is not positive, or no pair is frequent enough.
     """
     if add <= 0:
         raise InputError(f"--add is {add}; give a positive number of tokens.")

@@ -33,6 +33,8 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 class PackedBlocks:
     """Documents of a corpus as blocks of `length` tokens.
 
+    Raises `InputError` when the text is shorter than one block.
+
     Parameters
     ----------
     corpus
@@ -43,11 +45,6 @@ class PackedBlocks:
         Tokens per block; a last block that is shorter is left out.
     documents
         Which documents, in order; all when not given.
-
-    Raises
-    ------
-    InputError
-        When the text is shorter than one block.
     """
 
     def __init__(self, corpus: Corpus, vocabulary: Vocabulary, length: int, documents: Ints | None = None) -> None:
@@ -156,6 +153,8 @@ def mixed(
 ) -> Mix:
     """Lay out a text for tuning.
 
+    Raises `InputError` when a slice is named that the text lacks, none is left, or one is shorter than one block.
+
     Parameters
     ----------
     corpus
@@ -170,11 +169,6 @@ def mixed(
         A factor by slice; a slice that is not named has 1, a factor of 0 leaves it out.
     temperature
         1 keeps the slices' proportions, more makes them more alike.
-
-    Raises
-    ------
-    InputError
-        When a slice is named that the text lacks, none is left, or one is shorter than one block.
     """
     if not weights and temperature == 1.0:
         return Mix([PackedBlocks(corpus, vocabulary, length)], [1.0], seed)
@@ -275,6 +269,8 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
 def check_sequences(model: PreTrainedModel, length: int, apart: bool, who: str = "model") -> None:
     """Make sure that a model reads the sequences of a run.
 
+    Raises `InputError` when sequences are longer than the model reads, or it cannot keep documents apart.
+
     Parameters
     ----------
     model
@@ -285,11 +281,6 @@ def check_sequences(model: PreTrainedModel, length: int, apart: bool, who: str =
         Whether the documents of a sequence are kept apart.
     who
         What the error calls the model.
-
-    Raises
-    ------
-    InputError
-        When sequences are longer than the model reads, or it cannot keep documents apart.
     """
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and length > limit:
@@ -301,10 +292,7 @@ def check_sequences(model: PreTrainedModel, length: int, apart: bool, who: str =
 def check_apart(model: PreTrainedModel) -> None:
     """Make sure that a model keeps the documents of a row apart when their positions restart.
 
-    Raises
-    ------
-    InputError
-        When the second of two documents in a row is not read as if it stood alone.
+    Raises `InputError` when the second of two documents in a row is not read as if it stood alone.
     """
     device = model.get_input_embeddings().weight.device
     rows = int(model.get_input_embeddings().weight.shape[0])

@@ -55,15 +55,12 @@ class ModelSize:
     def of(cls, name: str) -> ModelSize:
         """Read the size of a model from its configuration; no weight is read or fetched.
 
+        Raises `InputError` when there is no such model, or it is not a causal language model.
+
         Parameters
         ----------
         name
             As for `model.load.load_model`.
-
-        Raises
-        ------
-        InputError
-            When there is no such model, or it is not a causal language model.
         """
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -171,6 +168,8 @@ def check_memory(
 ) -> None:
     """Make sure that tuning fits in memory, before anything is read.
 
+    Raises `InputError` when it does not fit; the sentence names settings that do.
+
     Parameters
     ----------
     model
@@ -185,11 +184,6 @@ def check_memory(
         How many processes share the memory (on GPUs, each has its own).
     sharded
         As for `tuning_memory`.
-
-    Raises
-    ------
-    InputError
-        When it does not fit; the sentence names settings that do.
     """
     from tokalign_lab.adaptation.recovery.branches import SHARE
     from tokalign_lab.adaptation.recovery.source import source_name

@@ -177,10 +177,7 @@ class AdaptSettings(MeasuredSettings):
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Make settings from plain JSON values; missing ones have the recipe's value, else the default.
 
-        Raises
-        ------
-        InputError
-            For an unknown name or recipe, a value of the wrong type, or one out of range.
+        Raises `InputError` for an unknown name or recipe, a value of the wrong type, or one out of range.
         """
         return super().from_dict({**settings_of(values.get("recipe", DEFAULT)), **values})
 

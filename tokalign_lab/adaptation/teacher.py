@@ -28,13 +28,7 @@ _PASSING = ("_name_or_path", "transformers_version")  # of a configuration: do n
 
 
 def check_same_tokenizer(teacher: Vocabulary, student: Vocabulary) -> None:
-    """Make sure that two models share a vocabulary.
-
-    Raises
-    ------
-    InputError
-        If their tokenizers differ.
-    """
+    """Make sure that two models share a vocabulary. Raises `InputError` if their tokenizers differ."""
     if teacher.fingerprint != student.fingerprint:
         raise InputError(
             f"The teacher's tokenizer ({teacher.name}, {teacher.size} ids) is not the student's ({student.name}, "
@@ -46,6 +40,9 @@ def check_same_tokenizer(teacher: Vocabulary, student: Vocabulary) -> None:
 class Teacher:
     """A model whose predictions a student learns from.
 
+    Raises `InputError` if the tokenizers differ, the teacher has fewer rows than its tokenizer has ids, or it does more
+    to its logits than its head does.
+
     Parameters
     ----------
     model
@@ -54,12 +51,6 @@ class Teacher:
         Its tokenizer.
     student
         The student's tokenizer.
-
-    Raises
-    ------
-    InputError
-        If the tokenizers differ, the teacher has fewer rows than its tokenizer has ids, or it does more to its logits
-        than its head does.
     """
 
     def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, student: Vocabulary) -> None:

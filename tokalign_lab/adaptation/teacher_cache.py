@@ -76,10 +76,7 @@ class TeacherCache:
     def predictions(self, blocks: Sequence[int], device: torch.device | str = "cpu") -> KeptPredictions:
         """Return the stored predictions of some blocks: len(blocks) * (length - 1) positions, block by block.
 
-        Raises
-        ------
-        InputError
-            For a block that is not held.
+        Raises `InputError` for a block that is not held.
         """
         wanted = np.asarray(blocks, dtype=np.int64)
         places = np.searchsorted(self.numbers, wanted).clip(max=len(self.numbers) - 1)
@@ -104,6 +101,9 @@ def keep_predictions(
 ) -> TeacherCache:
     """Let a teacher read the training text, and keep its predictions; what was kept before is found again.
 
+    Raises `InputError` if k does not fit the vocabulary, the temperature is none, the blocks are longer than the
+    teacher reads, or another process is writing the same predictions.
+
     Parameters
     ----------
     teacher
@@ -122,12 +122,6 @@ def keep_predictions(
         Called with the share of the blocks that are read.
     interrupt
         Called between batches; what it raises ends the work, which goes on from there the next time.
-
-    Raises
-    ------
-    InputError
-        If k does not fit the vocabulary, the temperature is none, the blocks are longer than the teacher reads, or
-        another process is writing the same predictions.
     """
     if not 1 <= k < teacher.vocabulary.size:
         raise InputError(f"k is {k}; keep at least 1 token and fewer than the {teacher.vocabulary.size} there are.")

@@ -57,6 +57,9 @@ def write_text(
 ) -> int:
     """Let a teacher continue prompts cut from a text, and write what it writes as JSONL.
 
+    Raises `InputError` if the text has too few passages that are long enough, or they are longer than the teacher
+    reads.
+
     Parameters
     ----------
     model, vocabulary
@@ -79,11 +82,6 @@ def write_text(
     -------
     int
         UTF-8 bytes that were written, prompts included.
-
-    Raises
-    ------
-    InputError
-        If the text has too few passages that are long enough, or they are longer than the teacher reads.
     """
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and settings.prompt_tokens + settings.new_tokens + 1 > limit:

@@ -100,6 +100,9 @@ def prepare_teaching(
 ) -> Teaching:
     """Load the teacher of a run, and let it read where its predictions are to be kept.
 
+    Raises `InputError` when the teacher cannot be loaded, has another tokenizer, does more to its logits than its head
+    does, reads fewer tokens than a sequence has, or cannot keep documents apart where that is asked for.
+
     Parameters
     ----------
     settings
@@ -112,12 +115,6 @@ def prepare_teaching(
         Those that share the work. The first one keeps, the others wait and find what it kept.
     emit, interrupt
         As for `adapt`.
-
-    Raises
-    ------
-    InputError
-        When the teacher cannot be loaded, has another tokenizer, does more to its logits than its head does, reads
-        fewer tokens than a sequence has, or cannot keep documents apart where that is asked for.
     """
     teacher = Teacher(load_model(settings.teacher, device="cpu"), vocabulary, student)
     check_sequences(teacher.model, settings.sequence_length, not settings.cross_documents, "teacher")
@@ -148,10 +145,7 @@ def prepare_teaching(
 def check_student(model: PreTrainedModel) -> None:
     """Make sure that a model's loss can be computed from what its head sees.
 
-    Raises
-    ------
-    InputError
-        When the model does more to its logits than its head does.
+    Raises `InputError` when the model does more to its logits than its head does.
     """
     if not Head(model).in_chunks:
         raise InputError(

@@ -16,13 +16,7 @@ from tokalign_lab.errors import InputError
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Check before a run begins that its trackers are installed.
-
-    Raises
-    ------
-    InputError
-        If one is not.
-    """
+    """Check before a run begins that its trackers are installed. Raises `InputError` if one is not."""
     for name in names:
         if not any(importlib.util.find_spec(package) for package in TRACKERS[name]):
             raise InputError(
@@ -33,6 +27,8 @@ def check_trackers(names: Sequence[str]) -> None:
 def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
     """Return the trainer's own callback of each tracker.
 
+    Raises `InputError` if a tracker is not installed.
+
     Parameters
     ----------
     names
@@ -40,11 +36,6 @@ def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
     folder
         Where TensorBoard's files go, unless $TENSORBOARD_LOGGING_DIR names another place. The trainer's default is
         inside the folder of checkpoints, which is removed when a run ends.
-
-    Raises
-    ------
-    InputError
-        If a tracker is not installed.
     """
     check_trackers(names)
     from transformers.integrations import TensorBoardCallback

@@ -78,6 +78,10 @@ def adapt(
 ) -> Path:
     """Tune a model on a text.
 
+    Raises `InputError` for a model, text or teacher that cannot be used, a model with heads that predict further
+    tokens, a tracker that is not installed, or a folder `checkpoints` that holds files of somebody else; `Diverged`
+    when the loss is no longer a number, or has exploded and stays there.
+
     Parameters
     ----------
     model_name
@@ -104,14 +108,6 @@ def adapt(
     -------
     Path
         The folder of the tuned model.
-
-    Raises
-    ------
-    InputError
-        For a model, text or teacher that cannot be used, a model with heads that predict further tokens, a tracker
-        that is not installed, or a folder `checkpoints` that holds files of somebody else.
-    Diverged
-        When the loss is no longer a number, or has exploded and stays there.
     """
     from tokalign_lab.catalog import load_vocabulary
 
@@ -344,12 +340,8 @@ def _recovery(
 ) -> tuple[SourceTeacher, Objective] | None:
     """Choose the losses from the source that can be computed; None where there are none.
 
-    An event names the losses in use (`losses`), and why some of the default recipe are not (`reason`).
-
-    Raises
-    ------
-    InputError
-        If a loss that was asked for cannot be computed.
+    An event names the losses in use (`losses`), and why some of the default recipe are not (`reason`). Raises
+    `InputError` if a loss that was asked for cannot be computed.
     """
     losses, teacher = dict(settings.source_losses), None
     try:

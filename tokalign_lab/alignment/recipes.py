@@ -89,6 +89,9 @@ def align(
 ) -> Alignment:
     """Find for each target token the source rows of its new row.
 
+    Raises `InputError` for an unknown recipe or overlap, or if the recipe needs shared tokens, a model or a donor and
+    there is none.
+
     Parameters
     ----------
     pair
@@ -116,11 +119,6 @@ def align(
     -------
     Alignment
         The lexicon in both directions.
-
-    Raises
-    ------
-    InputError
-        For an unknown recipe or overlap, or if the recipe needs shared tokens, a model or a donor and there is none.
     """
     method = check_recipe(recipe, model, donor, one_to_one, overlap)
     overlap = method.overlap if overlap is None else overlap

@@ -174,10 +174,7 @@ def is_known(name: str) -> bool:
 def find(name: str) -> Asset:
     """Return the asset called `name`.
 
-    Raises
-    ------
-    InputError
-        If the catalogue has no such name; the message offers the nearest ones.
+    Raises `InputError` if the catalogue has no such name; the message offers the nearest ones.
     """
     for asset in _TABLE:
         if asset.name == name:

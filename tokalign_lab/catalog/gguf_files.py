@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Read the tokenizer inside a GGUF file.
 
-    Raises
-    ------
-    InputError
-        If the file is not a GGUF that transformers can read.
+    Raises `InputError` if the file is not a GGUF that transformers can read.
     """
     from transformers import AutoTokenizer
 
@@ -37,10 +34,7 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 def convert(path: Path, folder: Path) -> None:
     """Write the model and the tokenizer of a GGUF file into `folder`, weights as bfloat16 safetensors.
 
-    Raises
-    ------
-    InputError
-        If the file is not a GGUF of an architecture that transformers can read.
+    Raises `InputError` if the file is not a GGUF of an architecture that transformers can read.
     """
     import torch
     from transformers import AutoModelForCausalLM

@@ -87,6 +87,8 @@ def get(name: str, progress: Progress = silent, whole: bool = False) -> Path:
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load a fast tokenizer.
 
+    Raises `InputError` if nothing of that name exists or it cannot be read.
+
     Parameters
     ----------
     name : str
@@ -95,11 +97,6 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tiktoken file has no pattern to split words: that of GPT-2, Qwen or o200k is used if the file's name contains
         gpt2/r50k/p50k/multilingual, qwen or o200k, else that of cl100k. Files without roles get them by the usual
         names (`<s>`, `</s>`, `<|endoftext|>`, `[PAD]`, ...).
-
-    Raises
-    ------
-    InputError
-        If nothing of that name exists or it cannot be read.
     """
     with _loading:
         folder = tokenizer_folder(name)
@@ -114,10 +111,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def tokenizer_folder(name: str) -> Path | None:
     """Return the folder of a tokenizer if `name` is a folder or a catalogue name, else None.
 
-    Raises
-    ------
-    InputError
-        If it is an asset of another kind, or cannot be fetched.
+    Raises `InputError` if it is an asset of another kind, or cannot be fetched.
     """
     if is_known(name):
         asset = find(name)
@@ -131,16 +125,13 @@ def tokenizer_folder(name: str) -> Path | None:
 def model_folder(name: str) -> Path | str:
     """Return a folder, or a hub id, that `AutoModelForCausalLM.from_pretrained` reads.
 
+    Raises `InputError` if nothing of that name exists or it is not a model.
+
     Parameters
     ----------
     name : str
         A model of the catalogue, a folder with a `config.json`, a `.gguf` file (converted once into the cache, by its
         hash), or a hub id.
-
-    Raises
-    ------
-    InputError
-        If nothing of that name exists or it is not a model.
     """
     if is_known(name):
         return _catalogue_folder(name, "model")

@@ -49,11 +49,8 @@ _SYMBOLS_PROBED = 20
 def sentencepiece_tokenizer(path: Path) -> Tokenizer:
     """Build a fast tokenizer from a SentencePiece BPE or Unigram `.model` that encodes as sentencepiece does.
 
-    Raises
-    ------
-    InputError
-        If the file is not a SentencePiece model, is damaged, is of a type other than BPE and Unigram, or has options
-        with which no fast tokenizer gives the same ids.
+    Raises `InputError` if the file is not a SentencePiece model, is damaged, is of a type other than BPE and Unigram,
+    or has options with which no fast tokenizer gives the same ids.
     """
     from sentencepiece import SentencePieceProcessor
 

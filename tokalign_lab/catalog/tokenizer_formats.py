@@ -43,10 +43,7 @@ _PATTERN_OF_NAME = dict.fromkeys(("gpt2", "r50k", "p50k", "multilingual"), "gpt2
 def read_ranks(path: Path) -> dict[bytes, int]:
     """Read a tiktoken file: a line is a token in base64, a space and its rank.
 
-    Raises
-    ------
-    InputError
-        If the file is not of that form, or its ranks are not those of a vocabulary.
+    Raises `InputError` if the file is not of that form, or its ranks are not those of a vocabulary.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):

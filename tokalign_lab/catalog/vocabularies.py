@@ -27,10 +27,7 @@ _WEIGHTS = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth", ".onnx", "
 def load_vocabulary(name: str) -> Vocabulary:
     """Load the tokenizer called `name` (see `load_tokenizer`) as a `Vocabulary` that remembers that name.
 
-    Raises
-    ------
-    InputError
-        If nothing of that name exists or it cannot be read.
+    Raises `InputError` if nothing of that name exists or it cannot be read.
     """
     folder = tokenizer_folder(name)
     if folder is None:

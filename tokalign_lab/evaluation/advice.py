@@ -204,10 +204,7 @@ class Advice:
 def count_text(pair: TokenizedPair) -> TextCounts:
     """Count bytes, tokens and new tokens of a text by slice.
 
-    Raises
-    ------
-    InputError
-        If no slice of the text has `LEAST_BYTES` bytes.
+    Raises `InputError` if no slice of the text has `LEAST_BYTES` bytes.
     """
     target = pair.target
     is_text = np.array([token is not None for token in target.token_bytes])

@@ -102,6 +102,8 @@ def bits_per_byte(
 ) -> BitsPerByte:
     """Score documents.
 
+    Raises `InputError` if there is no text, the window is shorter than two tokens, or the ids do not fit the model.
+
     Parameters
     ----------
     model
@@ -116,11 +118,6 @@ def bits_per_byte(
         About how many tokens go through the model at once.
     progress
         Receives the share of tokens scored.
-
-    Raises
-    ------
-    InputError
-        If there is no text, the window is shorter than two tokens, or the ids do not fit the model.
     """
     if window < 2:
         raise InputError(f"A window of {window} tokens holds nothing to score; use at least 2.")
@@ -164,6 +161,9 @@ def head_inputs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Read documents; return the head's input before each token, and the token.
 
+    Raises `InputError` if there is no text, the ids do not fit the model, or the model changes its logits after the
+    head.
+
     Parameters
     ----------
     model, vocabulary, documents, window, progress
@@ -177,11 +177,6 @@ def head_inputs(
         float32 (n, d), on the CPU.
     input_ids
         int64 (n,), the token that follows each state.
-
-    Raises
-    ------
-    InputError
-        If there is no text, the ids do not fit the model, or the model changes its logits after the head.
     """
     encoded = vocabulary.encode([_clean(document.text) for document in documents])
     windows = _all_windows(model, vocabulary, encoded, window)

@@ -46,6 +46,8 @@ Groups = Iterator[tuple[str, Interval]]
 def breakdown(lexicon: Lexicon, held_out: TokenizedPair, seed: int = 0) -> pd.DataFrame:
     """Compute coverage and unigram match by group.
 
+    Raises `InputError` if the tokenizers are not the lexicon's.
+
     Parameters
     ----------
     lexicon
@@ -60,11 +62,6 @@ def breakdown(lexicon: Lexicon, held_out: TokenizedPair, seed: int = 0) -> pd.Da
     pandas.DataFrame
         `COLUMNS`: kind is "script", "band" or "origin", n counts tokens, low and high are 95 % bounds. Bands are in
         order, other groups by size. Groups without tokens are left out.
-
-    Raises
-    ------
-    InputError
-        If the tokenizers are not the lexicon's.
     """
     lexicon.check(held_out.source, held_out.target)
     source, target = held_out.source_corpus, held_out.target_corpus

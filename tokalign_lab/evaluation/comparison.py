@@ -86,13 +86,7 @@ class PairedScore:
 
 
 def compare_lexicons(a: Lexicon, b: Lexicon) -> LexiconComparison:
-    """Compare two lexicons token by token.
-
-    Raises
-    ------
-    InputError
-        If they were made for different tokenizers.
-    """
+    """Compare two lexicons token by token. Raises `InputError` if they were made for different tokenizers."""
     import pandas as pd
 
     check_same_pair(a, b)
@@ -134,6 +128,8 @@ def paired_scores(
 ) -> dict[str, dict[str, PairedScore]]:
     """Score two lexicons on the same held-out documents.
 
+    Raises `InputError` if lexicons and text are not of one pair, or no document has 10 tokens in both tokenizations.
+
     Parameters
     ----------
     a, b
@@ -145,11 +141,6 @@ def paired_scores(
     -------
     dict
         By measure (`MEASURES`), then by direction.
-
-    Raises
-    ------
-    InputError
-        If lexicons and text are not of one pair, or no document has 10 tokens in both tokenizations.
     """
     check_same_pair(a, b)
     a.check(held_out.source, held_out.target)

@@ -66,6 +66,8 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnose a lexicon.
 
+    Raises `InputError` if lexicon, vectors or model belong to other tokenizers.
+
     Parameters
     ----------
     lexicon
@@ -80,11 +82,6 @@ def diagnose(
         A model made from the lexicon, and held-out text; add how the new rows behave (`row_gate`).
     progress
         Called with each group of findings.
-
-    Raises
-    ------
-    InputError
-        If lexicon, vectors or model belong to other tokenizers.
     """
     lexicon.check(source, target)
     case = Case(lexicon, source, target)

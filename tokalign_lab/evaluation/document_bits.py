@@ -48,10 +48,7 @@ class DocumentBits:
     def beside(self, other: DocumentBits, slice_name: str | None = None, seed: int = 0) -> Interval:
         """Bits per byte minus another model's on the same documents; below 0, this model is better.
 
-        Raises
-        ------
-        InputError
-            If the two were measured on different documents.
+        Raises `InputError` if the two were measured on different documents.
         """
         if not (np.array_equal(self.sizes, other.sizes) and np.array_equal(self.slices, other.slices)):
             raise InputError("The two were measured on different documents; measure both models on the same text.")

@@ -83,6 +83,8 @@ class DraftScore:
 class Drafting:
     """Prompts of a text, which the large model continues alone and then with each draft model.
 
+    Raises `InputError` if the text has no passage of `PROMPT_TOKENS` tokens.
+
     Parameters
     ----------
     large
@@ -95,11 +97,6 @@ class Drafting:
         Prompts per slice: the first `PROMPT_TOKENS` tokens of passages drawn by `seed`.
     new_tokens
         Tokens to generate for each prompt.
-
-    Raises
-    ------
-    InputError
-        If the text has no passage of `PROMPT_TOKENS` tokens.
     """
 
     def __init__(

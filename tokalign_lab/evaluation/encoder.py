@@ -50,10 +50,7 @@ class Encoded:
 class Encoder:
     """A sentence-transformers model, by catalogue name, folder or hub id.
 
-    Raises
-    ------
-    InputError
-        If there is no encoder of that name.
+    Raises `InputError` if there is no encoder of that name.
     """
 
     def __init__(self, name: str = "minilm") -> None:

@@ -40,6 +40,8 @@ def harness_model(
 ) -> Any:
     """Wrap a model in memory as an `HFLM`.
 
+    Raises `InputError` if the harness is not installed.
+
     Parameters
     ----------
     model, tokenizer
@@ -48,11 +50,6 @@ def harness_model(
         About how many tokens go through the model at once.
     progress, message
         Called with the share of inputs scored, and this message.
-
-    Raises
-    ------
-    InputError
-        If the harness is not installed.
     """
     check_harness()
     from lm_eval.models.huggingface import HFLM
@@ -80,10 +77,7 @@ def log_likelihoods(
 ) -> list[tuple[float, bool]]:
     """Return the log-likelihood of each answer's tokens, and False for "is it greedy", which no task here uses.
 
-    Raises
-    ------
-    InputError
-        For an answer of more than `max_length` tokens.
+    Raises `InputError` for an answer of more than `max_length` tokens.
     """
     inputs = gather(requests, max_length)
     found = [0.0] * len(requests)

@@ -88,6 +88,8 @@ def held_out_precision(
 ) -> HeldOutPrecision:
     """Hold out shared tokens, align by `recipe`, and count how many find their partner.
 
+    Raises `InputError` if the recipe does not rank candidates, or no shared token is frequent enough to be held out.
+
     Parameters
     ----------
     pair
@@ -105,11 +107,6 @@ def held_out_precision(
         The source model, for recipes whose vectors are its hidden states.
     vectors
         Source and target vectors to use instead of training GloVe.
-
-    Raises
-    ------
-    InputError
-        If the recipe does not rank candidates, or no shared token is frequent enough to be held out.
     """
     make_space = check_recipe(recipe, model).space
     if make_space is None:

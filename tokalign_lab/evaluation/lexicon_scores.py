@@ -92,6 +92,8 @@ def score_lexicon(
 ) -> LexiconScores:
     """Score a lexicon on a text that it was not made from.
 
+    Raises `InputError` if the tokenizers are not the lexicon's, or no document has 10 tokens in both tokenizations.
+
     Parameters
     ----------
     lexicon
@@ -106,11 +108,6 @@ def score_lexicon(
         Seed of the bootstrap.
     progress
         Called with each step.
-
-    Raises
-    ------
-    InputError
-        If the tokenizers are not the lexicon's, or no document has 10 tokens in both tokenizations.
     """
     lexicon.check(held_out.source, held_out.target)  # before an encoder is loaded
     reader = Encoder(encoder) if encoder is not None else None
@@ -147,6 +144,8 @@ def document_scores(
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Score single documents, the same ones for every lexicon of a pair.
 
+    Raises `InputError` as `score_lexicon`.
+
     Parameters
     ----------
     lexicon, held_out, max_documents, progress
@@ -158,11 +157,6 @@ def document_scores(
     -------
     dict
         By measure (as in `LexiconScores.intervals`), then by direction: float64 (documents,).
-
-    Raises
-    ------
-    InputError
-        As `score_lexicon`.
     """
     lexicon.check(held_out.source, held_out.target)
     source, target = held_out.source_corpus, held_out.target_corpus
@@ -190,10 +184,7 @@ def document_scores(
 def long_enough(held_out: TokenizedPair) -> NDArray[np.bool_]:
     """Return which documents can be scored, bool (documents,).
 
-    Raises
-    ------
-    InputError
-        If none has 10 tokens in both tokenizations.
+    Raises `InputError` if none has 10 tokens in both tokenizations.
     """
     source, target = held_out.source_corpus, held_out.target_corpus
     enough = np.minimum(np.diff(source.offsets), np.diff(target.offsets)) >= FEWEST_TOKENS

@@ -167,10 +167,7 @@ def scripts(case: Case) -> Finding | None:
 def vector_neighbours(case: Case, source: TokenVectors, target: TokenVectors) -> Finding:
     """Check how many tokens' vectors are each other's nearest by cosine, over a sample of the target tokens.
 
-    Raises
-    ------
-    InputError
-        If the vectors are not of these tokenizers, or there are none.
+    Raises `InputError` if the vectors are not of these tokenizers, or there are none.
     """
     for side, vectors, vocabulary in (("source", source, case.source), ("target", target, case.target)):
         if vectors.vocabulary_fingerprint != vocabulary.fingerprint:

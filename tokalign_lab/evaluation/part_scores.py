@@ -89,6 +89,8 @@ def score_parts(
 ) -> PartScores:
     """Score parts of a lexicon on held-out text.
 
+    Raises `InputError` as `score_lexicon`.
+
     Parameters
     ----------
     lexicon, held_out, encoder, seed, progress
@@ -99,11 +101,6 @@ def score_parts(
         The lexicon before the edits, to compare with.
     hidden
         From `held_out_precision`, for P@1; None leaves it out.
-
-    Raises
-    ------
-    InputError
-        As `score_lexicon`.
     """
     lexicon.check(held_out.source, held_out.target)
     chosen = {name: _documents_with(held_out, ids) for name, ids in parts.items()}
@@ -135,10 +132,7 @@ def _union(several: Iterable[Ids]) -> Ids:
 def _documents_with(held_out: TokenizedPair, ids: Ids | None) -> Ids:
     """Return the documents to score that contain one of the tokens, ascending, evenly spread if there are many.
 
-    Raises
-    ------
-    InputError
-        If the text has no document that is long enough.
+    Raises `InputError` if the text has no document that is long enough.
     """
     kept = long_enough(held_out)
     if ids is not None:

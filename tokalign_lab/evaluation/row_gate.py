@@ -54,6 +54,9 @@ def row_gate(
 ) -> list[Finding]:
     """Examine new rows.
 
+    Raises `InputError` if there is no text, the ids do not fit the model, or the model changes its logits after the
+    head.
+
     Parameters
     ----------
     model
@@ -71,11 +74,6 @@ def row_gate(
     -------
     list of Finding
         "lengths of new rows", "wrong predictions" and "breaker tokens"; severity "ok" or "warn".
-
-    Raises
-    ------
-    InputError
-        If there is no text, the ids do not fit the model, or the model changes its logits after the head.
     """
     is_text = ~(vocabulary.is_hole | vocabulary.is_control)[: len(model.get_output_embeddings().weight)]
     new = is_text if new_ids is None else np.isin(np.arange(len(is_text)), new_ids) & is_text

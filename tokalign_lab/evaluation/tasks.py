@@ -123,6 +123,9 @@ def score_tasks(
 ) -> TaskScores:
     """Score a model.
 
+    Raises `InputError` for an unknown task, an invalid number, a model with fewer rows than its tokenizer has ids, task
+    files that cannot be fetched, or a missing harness.
+
     Parameters
     ----------
     model
@@ -139,12 +142,6 @@ def score_tasks(
         Seed of that draw.
     progress
         Called with the share of inputs scored.
-
-    Raises
-    ------
-    InputError
-        For an unknown task, an invalid number, a model with fewer rows than its tokenizer has ids, task files that
-        cannot be fetched, or a missing harness.
     """
     names = task_names(tasks)
     if not shots or min(shots) < 0:

@@ -65,17 +65,14 @@ _CHECKS: tuple[tuple[str, Callable[[FolderCase], Finding], tuple[str, ...]], ...
 def check_folder(name: str, progress: Progress = silent) -> Check:
     """Check a model's folder.
 
+    Raises `InputError` when there is no such model.
+
     Parameters
     ----------
     name
         Model folder, or catalogue name, GGUF file or hub id.
     progress
         Called with each check.
-
-    Raises
-    ------
-    InputError
-        When there is no such model.
     """
     case, findings, left_out = FolderCase(name), {}, {}
     findings["loads"] = loads(case)

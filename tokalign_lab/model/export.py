@@ -45,6 +45,8 @@ _FROM_LLAMA_CPP = (CONVERTER, "conversion/", "gguf-py/")  # what the converter n
 def export_gguf(model: str, out: Path, converter: str | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Write a model as a GGUF file and compare it with the model in transformers.
 
+    Raises `InputError` when there is no such model or no converter, or the converter fails.
+
     Parameters
     ----------
     model
@@ -63,11 +65,6 @@ def export_gguf(model: str, out: Path, converter: str | None = None, progress: P
         `gguf` (the file), `verdict`, `evidence` and `advice` (as of `verify_gguf`), and the numbers behind them. The
         verdict is "ok" only if llama.cpp gave the same ids for every text and the same continuations, "not verified"
         without a runtime, and "fail" where something differs.
-
-    Raises
-    ------
-    InputError
-        When there is no such model or no converter, or the converter fails.
     """
     folder = files_of(model)
     with _script(converter) as script, atomic_file(out) as temporary:

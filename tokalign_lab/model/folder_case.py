@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class FolderCase:
     """One folder.
 
+    Raises `InputError` when there is no such model.
+
     Parameters
     ----------
     name
@@ -35,11 +37,6 @@ class FolderCase:
         Weights that the files lack, and tensors that no weight uses.
     misfits : dict
         Weights whose tensor in the files has another shape: name -> (shape in the files, shape in the model).
-
-    Raises
-    ------
-    InputError
-        When there is no such model.
     """
 
     def __init__(self, name: str) -> None:

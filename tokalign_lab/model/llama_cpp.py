@@ -49,6 +49,8 @@ def is_installed() -> bool:
 def ask(gguf: Path, texts: Sequence[str], sequences: Sequence[tuple[list[int], list[int]]]) -> Answer:
     """Let llama.cpp tokenize texts, and choose the most likely next id at each place of some sequences.
 
+    Raises `LlamaCppError` when llama.cpp fails.
+
     Parameters
     ----------
     gguf
@@ -57,11 +59,6 @@ def ask(gguf: Path, texts: Sequence[str], sequences: Sequence[tuple[list[int], l
         Special tokens that a text spells are read as special tokens.
     sequences
         Ids of a prompt, and the ids that follow it.
-
-    Raises
-    ------
-    LlamaCppError
-        When llama.cpp fails.
     """
     question = {"gguf": str(gguf), "texts": list(texts), "sequences": list(sequences)}
     with tempfile.TemporaryDirectory() as folder:

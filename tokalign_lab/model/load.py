@@ -29,6 +29,9 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a model in evaluation mode.
 
+    Raises `InputError` when there is no such model, it is not a causal language model, or some of its weights are
+    missing.
+
     Parameters
     ----------
     name
@@ -37,11 +40,6 @@ def load_model(
         Where to put it; by default the best device of this machine.
     dtype
         A torch dtype, or "auto" for the one the weights were saved in.
-
-    Raises
-    ------
-    InputError
-        When there is no such model, it is not a causal language model, or some of its weights are missing.
     """
     place = device if isinstance(device, torch.device) else pick_device(device)
     return _complete(name, dtype=dtype).to(place).eval()
@@ -50,10 +48,7 @@ def load_model(
 def load_dequantized(name: str) -> PreTrainedModel:
     """Load a quantised model with plain weights, in bfloat16 on the CPU; another model as it is.
 
-    Raises
-    ------
-    InputError
-        As `load_model`, or when the method needs a package and a GPU for that.
+    Raises `InputError` as `load_model`, or when the method needs a package and a GPU for that.
     """
     quantization = quantization_of(files_of(name))
     if quantization is None:
@@ -67,16 +62,15 @@ def load_dequantized(name: str) -> PreTrainedModel:
 def load_outline(name: str) -> PreTrainedModel:
     """Load a model without its weights: parameters on the meta device, in the dtype they were saved in.
 
-    Raises
-    ------
-    InputError
-        As `load_model`.
+    Raises `InputError` as `load_model`.
     """
     return _complete(name, dtype="auto", device_map="meta")
 
 
 def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Load a model with transformers, even if weights are missing.
+
+    Raises `InputError` when there is no such model or it is not a causal language model.
 
     Parameters
     ----------
@@ -89,11 +83,6 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
     -------
     model, report
         The report has `missing_keys`, `unexpected_keys` and `mismatched_keys`.
-
-    Raises
-    ------
-    InputError
-        When there is no such model or it is not a causal language model.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -115,10 +104,7 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
 def files_of(name: str) -> Path:
     """Return the folder with a model's files; for a hub id the copy in the cache, fetched if needed.
 
-    Raises
-    ------
-    InputError
-        When there is no such model, or it cannot be fetched.
+    Raises `InputError` when there is no such model, or it cannot be fetched.
     """
     from huggingface_hub import snapshot_download
 

@@ -44,10 +44,7 @@ def method_of(quantization: dict[str, Any]) -> str:
 def plain_config(folder: Path) -> Any:
     """Read a quantised model's configuration as that of a model with plain weights.
 
-    Raises
-    ------
-    InputError
-        When it cannot be read.
+    Raises `InputError` when it cannot be read.
     """
     from transformers import AutoConfig
 
@@ -62,6 +59,8 @@ def plain_config(folder: Path) -> Any:
 def check_rows_are_plain(names: dict[str, list[str]], dtypes: dict[str, str], method: str) -> None:
     """Refuse a model whose embedding or head is quantised too.
 
+    Raises `InputError` when one has no plain form, or has scales.
+
     Parameters
     ----------
     names
@@ -70,11 +69,6 @@ def check_rows_are_plain(names: dict[str, list[str]], dtypes: dict[str, str], me
         Name of each tensor in the files -> its dtype there, as safetensors writes it.
     method
         For the error.
-
-    Raises
-    ------
-    InputError
-        When one has no plain form, or has scales.
     """
     for part, held in names.items():
         places = {name.rpartition(".")[0] for name in held}
@@ -105,10 +99,7 @@ def forget_if_plain(model: Any) -> None:
 def dequantize_options(quantization: dict[str, Any]) -> dict[str, Any]:
     """Return the options of `from_pretrained` that load a quantised model with plain weights.
 
-    Raises
-    ------
-    InputError
-        When transformers cannot do that without the method's own package and a GPU.
+    Raises `InputError` when transformers cannot do that without the method's own package and a GPU.
     """
     from transformers import FineGrainedFP8Config, Mxfp4Config
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 class NewMatrices:
     """Makes the new rows of each part of one model, when they are needed.
 
+    Raises `InputError` as `rearrange`.
+
     Parameters
     ----------
     model
@@ -44,11 +46,6 @@ class NewMatrices:
         Whether one new matrix is both embedding and head.
     further : list of str
         Names in the model of its `further_tables`.
-
-    Raises
-    ------
-    InputError
-        As `rearrange`.
     """
 
     def __init__(
@@ -113,6 +110,10 @@ def rearrange(
 ) -> PreTrainedModel:
     """Make a new model that reads and writes the target vocabulary.
 
+    Raises `InputError` when the lexicon belongs to other tokenizers, the model has no output head, the source tokenizer
+    is not the model's, the multiple is not positive, or something of the model cannot follow another vocabulary: see
+    `further_tables`, `check_positions` and `move_special_ids`.
+
     Parameters
     ----------
     model
@@ -136,13 +137,6 @@ def rearrange(
         Its matrices have exactly `target.size` rows, or the next multiple. Tied matrices stay tied unless the lexicon
         has separate output rows. The dtype is kept, copied rows and every other tensor are bit-equal to the source's,
         and the ids in its configurations are the target's.
-
-    Raises
-    ------
-    InputError
-        When the lexicon belongs to other tokenizers, the model has no output head, the source tokenizer is not the
-        model's, the multiple is not positive, or something of the model cannot follow another vocabulary: see
-        `further_tables`, `check_positions` and `move_special_ids`.
     """
     made = NewMatrices(model, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
     old_input, old_head = model.get_input_embeddings(), model.get_output_embeddings()

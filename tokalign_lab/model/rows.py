@@ -68,10 +68,7 @@ class RowPlan:
 def padded_size(size: int, multiple: int | None) -> int:
     """Round a number of rows up to a multiple; None does not round.
 
-    Raises
-    ------
-    InputError
-        When the multiple is not a positive number.
+    Raises `InputError` when the multiple is not a positive number.
     """
     if multiple is None:
         return size
@@ -91,6 +88,9 @@ def plan_rows(
 ) -> RowPlan:
     """Turn a lexicon into copies, mixes and fills for a source matrix with `rows` rows.
 
+    Raises `InputError` when the lexicon's size is not the target's, or the source tokenizer has far more ids than the
+    model rows.
+
     Parameters
     ----------
     lexicon, source, target
@@ -103,11 +103,6 @@ def plan_rows(
         "input" or "output"; both give the same unless the lexicon has separate output rows.
     beyond
         The row to use for source ids without one; None for the mean row.
-
-    Raises
-    ------
-    InputError
-        When the lexicon's size is not the target's, or the source tokenizer has far more ids than the model rows.
     """
     table = lexicon.table
     if len(table) != target.size:

@@ -63,6 +63,9 @@ def save_model(
 ) -> Path:
     """Write model, tokenizer, model card and provenance into `folder`.
 
+    Raises `InputError` when the folder holds anything else, or what was written cannot be loaded or gives other ids or
+    logits.
+
     Parameters
     ----------
     model
@@ -83,11 +86,6 @@ def save_model(
     -------
     Path
         The folder.
-
-    Raises
-    ------
-    InputError
-        When the folder holds anything else, or what was written cannot be loaded or gives other ids or logits.
     """
     folder = Path(folder)
     with atomic_folder(folder, is_saved_model) as temporary:
@@ -121,6 +119,8 @@ def save_other_files(
 ) -> list[str]:
     """Write everything but the weights and `config.json`: tokenizer, model card, provenance.
 
+    Raises `InputError` when the folder would be loaded with another tokenizer.
+
     Parameters
     ----------
     folder
@@ -134,11 +134,6 @@ def save_other_files(
     -------
     list of str
         What the source's tokenizer had and this one lacks, one sentence each.
-
-    Raises
-    ------
-    InputError
-        When the folder would be loaded with another tokenizer.
     """
     add_older_names(folder)
     tokenizer = for_prompts(vocabulary.tokenizer)

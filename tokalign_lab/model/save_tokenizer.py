@@ -60,17 +60,14 @@ def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a tokenizer into a model's folder, which has its `config.json` already.
 
+    Raises `InputError` when `AutoTokenizer` reads another tokenizer from the folder, whatever is written.
+
     Parameters
     ----------
     tokenizer
         A fast tokenizer, as it should be read back; see `for_prompts`.
     folder
         The folder.
-
-    Raises
-    ------
-    InputError
-        When `AutoTokenizer` reads another tokenizer from the folder, whatever is written.
     """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"

@@ -26,6 +26,8 @@ _TOKENS = 32
 def check_loads_alike(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path) -> None:
     """Load a folder and compare the logits of a short text with those of the model in memory.
 
+    Raises `InputError` when the folder cannot be loaded, lacks weights, or its logits differ.
+
     Parameters
     ----------
     model
@@ -34,11 +36,6 @@ def check_loads_alike(model: PreTrainedModel, vocabulary: Vocabulary, folder: Pa
         Its tokenizer.
     folder
         Where it was saved.
-
-    Raises
-    ------
-    InputError
-        When the folder cannot be loaded, lacks weights, or its logits differ.
     """
     ids = torch.from_numpy(vocabulary.encode([TEXTS[0]])[0][:_TOKENS]).long()[None]
     with quiet():

@@ -63,11 +63,8 @@ class Shards:
     def open(cls, folder: Path) -> Shards | None:
         """Read which tensors a folder has; None if its weights are not safetensors.
 
-        Raises
-        ------
-        InputError
-            As `load_outline`, `further_tables` and `check_rows_are_plain`, or when the files hold a tensor of unknown
-            use that may have one row per token.
+        Raises `InputError` as `load_outline`, `further_tables` and `check_rows_are_plain`, or when the files hold a
+        tensor of unknown use that may have one row per token.
         """
         file_of = files_of_tensors(folder)
         if file_of is None:
@@ -152,10 +149,7 @@ def further_heads(folder: Path) -> list[str]:
 def check_further_heads(folder: Path, advice: str) -> None:
     """Refuse a model with `further_heads`, which would be lost; `advice` is what to do instead.
 
-    Raises
-    ------
-    InputError
-        If it has any.
+    Raises `InputError` if it has any.
     """
     heads = further_heads(folder)
     if heads:

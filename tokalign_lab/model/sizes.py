@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def weights_and_bytes(model: PreTrainedModel, rows: int | None = None) -> tuple[int, int]:
     """Count weights, and the bytes that they take in the model's number format.
 
+    Raises `InputError` as `further_tables`.
+
     Parameters
     ----------
     model
@@ -24,11 +26,6 @@ def weights_and_bytes(model: PreTrainedModel, rows: int | None = None) -> tuple[
     rows
         Count the model that `rearrange` makes for so many tokens: every matrix with one row per token gets this size,
         and the head has its own matrix. None counts the model as it is.
-
-    Raises
-    ------
-    InputError
-        As `further_tables`.
     """
     held = list(model.parameters())
     weights, size = sum(one.numel() for one in held), sum(one.numel() * one.element_size() for one in held)
@@ -47,6 +44,8 @@ def weights_and_bytes(model: PreTrainedModel, rows: int | None = None) -> tuple[
 def check_memory(name: str, model: PreTrainedModel, rows: int, device: torch.device) -> None:
     """Check that a model in float32 and one more head of `rows` rows fit into the free memory.
 
+    Raises `InputError` when they do not fit, or the model has no head.
+
     Parameters
     ----------
     name
@@ -57,11 +56,6 @@ def check_memory(name: str, model: PreTrainedModel, rows: int, device: torch.dev
         Of the other head.
     device
         Where both are to be.
-
-    Raises
-    ------
-    InputError
-        When they do not fit, or the model has no head.
     """
     head = model.get_output_embeddings()
     if head is None:

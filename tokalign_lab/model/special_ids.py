@@ -31,10 +31,8 @@ _PLACEHOLDER = re.compile(r"image|video|vision|audio|speech|modal|(^|_)[be]o[aiv
 def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary) -> None:
     """Rewrite the special ids in `model.config`, its parts and `model.generation_config`, in place.
 
-    Raises
-    ------
-    InputError
-        When the target has no token for the place of an image or sound, or a configuration takes no other id.
+    Raises `InputError` when the target has no token for the place of an image or sound, or a configuration takes no
+    other id.
     """
     rows = model.config.get_text_config().vocab_size
     mover = _Mover(source, target, rows)
@@ -51,12 +49,8 @@ def check_positions(model: PreTrainedModel, target: Vocabulary) -> None:
     """Refuse a model that counts positions from its pad id, unless the target's pad has the same id.
 
     In RoBERTa the first token has the position of pad's id plus one, and pad has none; XGLM has no position at pad's
-    id. Such a module has a `padding_idx` of its own, next to the token embedding's.
-
-    Raises
-    ------
-    InputError
-        When the ids differ.
+    id. Such a module has a `padding_idx` of its own, next to the token embedding's. Raises `InputError` when the ids
+    differ.
     """
     token_embedding = model.get_input_embeddings()
     for name, module in model.named_modules():

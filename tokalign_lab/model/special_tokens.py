@@ -28,10 +28,7 @@ CHOICES = ("keep", "target")
 def choose(special_tokens: str | None, source: Vocabulary) -> str:
     """Return "keep" or "target"; the default is "keep" for a source with a chat template.
 
-    Raises
-    ------
-    InputError
-        For another word than "keep" and "target".
+    Raises `InputError` for another word than "keep" and "target".
     """
     if special_tokens is None:
         return "keep" if source.tokenizer.chat_template else "target"
@@ -42,6 +39,8 @@ def choose(special_tokens: str | None, source: Vocabulary) -> str:
 
 def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary) -> tuple[Lexicon, Vocabulary]:
     """Add the source's control tokens to a target vocabulary, and their rows to its lexicon.
+
+    Raises `InputError` when the target's tokenizer cannot take further tokens without changing the ids it has.
 
     Parameters
     ----------
@@ -56,11 +55,6 @@ def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary
         The target has all control tokens of the source, and those of its added tokens that its chat template writes;
         bos, eos, unk and pad are the source's where it has them, and a text begins as with the source. Ids that the
         target had are the same. In the lexicon each of these tokens copies its own row.
-
-    Raises
-    ------
-    InputError
-        When the target's tokenizer cannot take further tokens without changing the ids it has.
     """
     kept = _kept_ids(source)
     tokenizer = copy.deepcopy(target.tokenizer)

@@ -48,6 +48,8 @@ def rearrange_files(
 ) -> int:
     """Write what `rearrange` and `save_model` would, from the source's folder straight into the new one.
 
+    Raises `InputError` as `rearrange` and `save_model`.
+
     Parameters
     ----------
     shards
@@ -65,11 +67,6 @@ def rearrange_files(
     -------
     int
         Rows of the new matrices.
-
-    Raises
-    ------
-    InputError
-        As `rearrange` and `save_model`.
     """
     folder, outline = shards.folder, shards.outline
     made = NewMatrices(outline, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)

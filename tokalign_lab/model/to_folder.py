@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 def check_choices(calibrate: Sequence[str] | None, keep_tied: bool, pad_to_multiple_of: int | None) -> None:
     """Check before any work that the choices are compatible.
 
-    Raises
-    ------
-    InputError
-        If a text cannot be found, calibration is to leave the head tied, or the multiple is not positive.
+    Raises `InputError` if a text cannot be found, calibration is to leave the head tied, or the multiple is not
+    positive.
     """
     padded_size(1, pad_to_multiple_of)
     if calibrate:
@@ -61,6 +59,8 @@ def rearrange_to_folder(
     special_tokens: str | None = None,
 ) -> dict[str, Any]:
     """Give a saved model the lexicon's target vocabulary and save it for transformers.
+
+    Raises `InputError` as `rearrange`, `load_model`, `save_model`, `calibrate` and `keep_special_tokens`.
 
     Parameters
     ----------
@@ -87,11 +87,6 @@ def rearrange_to_folder(
         `vocab_size` (rows of the matrices), `streamed` (true if the model was never in memory), `special_tokens`
         ("keep" or "target"), `added_tokens` (how many were added to the target), `lost` (what the source had and the
         folder lacks, one sentence each) and, if it was asked for, `calibration`.
-
-    Raises
-    ------
-    InputError
-        As `rearrange`, `load_model`, `save_model`, `calibrate` and `keep_special_tokens`.
     """
     check_choices(calibrate, keep_tied, pad_to_multiple_of)
     check_replaceable(out, is_saved_model)

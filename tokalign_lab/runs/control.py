@@ -32,6 +32,9 @@ def gallery_root() -> Path:
 def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None) -> RunFolder:
     """Make a run folder and start its worker.
 
+    Raises `InputError` for an unknown kind, settings that it does not take, no way to start that many processes, or a
+    folder that already holds a run.
+
     Parameters
     ----------
     kind
@@ -40,12 +43,6 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
         Plain JSON values, those of the kind's settings class.
     folder
         The run's folder; a new name in `runs_root()` when not given.
-
-    Raises
-    ------
-    InputError
-        For an unknown kind, settings that it does not take, no way to start that many processes, or a folder that
-        already holds a run.
     """
     from tokalign_lab.runs.kinds import check_kind
     from tokalign_lab.runs.process import launcher
@@ -60,12 +57,8 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
 def check_finished(run: RunFolder) -> None:
     """Raise an error if a run has ended without finishing.
 
-    Raises
-    ------
-    InputError
-        If it failed because of bad input; its own sentence.
-    RunEnded
-        If it failed for another reason, or was cancelled, paused or lost; names its log.
+    Raises `InputError` if it failed because of bad input; its own sentence; `RunEnded` if it failed for another reason,
+    or was cancelled, paused or lost; names its log.
     """
     info = run.reconcile()
     if info["state"] == "finished":
@@ -127,6 +120,9 @@ def rename_run(run: RunFolder, title: str) -> None:
 def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> RunFolder:
     """Start a new tuning run, next to `run`, with its settings and some `changes`.
 
+    Raises `InputError` for a run of another kind, a setting that tuning does not have or that is out of range, or a
+    title that is taken; nothing is made then.
+
     Parameters
     ----------
     run
@@ -135,12 +131,6 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
         Fields of `adaptation.settings.AdaptRunSettings`.
     title
         Title of the new run; its folder's name when empty.
-
-    Raises
-    ------
-    InputError
-        For a run of another kind, a setting that tuning does not have or that is out of range, or a title that is
-        taken; nothing is made then.
     """
     from tokalign_lab.adaptation.settings import AdaptRunSettings
 

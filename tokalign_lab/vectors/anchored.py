@@ -47,6 +47,8 @@ def anchored_vectors(
 ) -> tuple[TokenVectors, TokenVectors]:
     """Compute vectors in one space for the tokens of two vocabularies.
 
+    Raises `InputError` if no shared token occurs `min_count` times in both texts.
+
     Parameters
     ----------
     source, target
@@ -68,11 +70,6 @@ def anchored_vectors(
     TokenVectors, TokenVectors
         Of source and target, for the tokens that occur `min_count` times and meet an anchor more often than chance;
         the same bits for any number of threads.
-
-    Raises
-    ------
-    InputError
-        If no shared token occurs `min_count` times in both texts.
     """
     settings = settings or AnchoredSettings()
     streams = [

@@ -100,6 +100,8 @@ def fasttext_word_vectors(
 ) -> list[TokenVectors]:
     """Train FastText once on the words of `documents`, and give each token of each vocabulary the vector of its text.
 
+    Raises `InputError` if no word occurs `min_count` times.
+
     Parameters
     ----------
     documents
@@ -119,11 +121,6 @@ def fasttext_word_vectors(
         One for each vocabulary. A token that is not in the text has a vector too, with a count of 0. There are no
         vectors for control tokens, parts of characters, white space, and text that is too short for an n-gram and not
         a word of the text: fastText has only zeros for them, and WECHSEL gives them random rows.
-
-    Raises
-    ------
-    InputError
-        If no word occurs `min_count` times.
     """
     key = {"method": "fasttext-words", "seed": seed, **asdict(settings)}
     trained: list[FastText] = []

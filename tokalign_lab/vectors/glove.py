@@ -69,6 +69,8 @@ def glove_vectors(
 ) -> TokenVectors:
     """Train GloVe on a tokenised text, or load an earlier training on the same text and settings from the cache.
 
+    Raises `InputError` if no token occurs `min_count` times.
+
     Parameters
     ----------
     corpus
@@ -86,11 +88,6 @@ def glove_vectors(
         count uses the same counts.
     device
         "cpu", or a GPU such as "cuda", which trains in batches (`torch_backend.py`); a GPU if there is one when None.
-
-    Raises
-    ------
-    InputError
-        If no token occurs `min_count` times.
     """
     settings = settings or GloveSettings()
     device = str(pick_device(device))

@@ -49,6 +49,8 @@ def hidden_state_vectors(
 ) -> TokenVectors:
     """Compute the last layer's states of the source model for every token of a vocabulary.
 
+    Raises `InputError` for a model that has fewer rows than `source` has ids, or states that are not finite.
+
     Parameters
     ----------
     model
@@ -68,11 +70,6 @@ def hidden_state_vectors(
     -------
     TokenVectors
         One row a token that has bytes, as wide as the model.
-
-    Raises
-    ------
-    InputError
-        For a model that has fewer rows than `source` has ids, or states that are not finite.
     """
     if model.get_input_embeddings().num_embeddings < source.size:
         raise InputError(

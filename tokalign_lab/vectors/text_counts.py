@@ -75,6 +75,9 @@ def text_counts(
 ) -> TextCounts:
     """Count co-occurrences of tokens in a text, or load the counts from the cache.
 
+    Raises `InputError` if no token occurs `min_count` times, or `max_bytes` is too little for this vocabulary and this
+    text.
+
     Parameters
     ----------
     corpus, vocabulary_size, cached
@@ -88,11 +91,6 @@ def text_counts(
         Called after every part of the text.
     device
         "cpu", or a GPU such as "cuda", on which each part is counted; a GPU if there is one when None.
-
-    Raises
-    ------
-    InputError
-        If no token occurs `min_count` times, or `max_bytes` is too little for this vocabulary and this text.
     """
 
     def count(folder: Path) -> None:

@@ -22,6 +22,8 @@ from tokalign_lab.files import atomic_file
 class TokenVectors:
     """Vectors of some of a vocabulary's tokens.
 
+    Raises `InputError` if shapes disagree, ids are not ascending and unique, or a value is not finite.
+
     Parameters
     ----------
     ids
@@ -34,11 +36,6 @@ class TokenVectors:
         `Vocabulary.fingerprint` of the tokenizer that the ids belong to.
     provenance
         Method, settings, seed, text hash; anything that JSON can hold.
-
-    Raises
-    ------
-    InputError
-        If shapes disagree, ids are not ascending and unique, or a value is not finite.
     """
 
     ids: NDArray[np.int64]

@@ -30,6 +30,8 @@ def export_rows(
 ) -> Path:
     """Write rows of a lexicon; the file's suffix decides how (`FORMATS`).
 
+    Raises `InputError` if the suffix is none of `FORMATS`.
+
     Parameters
     ----------
     lexicon
@@ -40,11 +42,6 @@ def export_rows(
         int64 (n,), target ids in the order of the file; None for all.
     source, target
         The vocabularies; with them, CSV has the columns `target_label` and `source_label` with readable tokens.
-
-    Raises
-    ------
-    InputError
-        If the suffix is none of `FORMATS`.
     """
     path = Path(path)
     if path.suffix not in FORMATS:

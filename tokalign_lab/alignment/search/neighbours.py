@@ -45,6 +45,8 @@ class Candidates:
 def nearest(queries: NDArray[Any], keys: NDArray[Any], k: int = 10) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the k keys of the largest cosine to each query.
 
+    Raises `InputError` if there are no keys, or the vectors' lengths differ.
+
     Parameters
     ----------
     queries, keys
@@ -58,11 +60,6 @@ def nearest(queries: NDArray[Any], keys: NDArray[Any], k: int = 10) -> tuple[NDA
         int64 (n, k), rows of `keys`, best first, ties to the lowest.
     scores
         float32 (n, k), cosines.
-
-    Raises
-    ------
-    InputError
-        If there are no keys, or the vectors' lengths differ.
     """
     _check(queries, keys)
     return _best(unit_rows(queries), unit_rows(keys), k)[:2]

@@ -17,8 +17,10 @@ def measure_draft(
 ) -> dict[str, list[dict[str, Any]]]:
     """Move a small model to a large one's vocabulary and measure it as a draft model, on held-out text.
 
-    Raises `InputError` if a model or the text cannot be used, there is no folder for the moved models, or the recovered
-    model has another vocabulary than the large one.
+    Returns, for each draft model, `DraftScore.to_dict` by slice and decoding: "own tokenizer" (the small model as it
+    is), "moved", "calibrated" and "recovered"; "as given" for a small model that has the large one's vocabulary
+    already. Raises `InputError` if a model or the text cannot be used, there is no folder for the moved models, or the
+    recovered model has another vocabulary than the large one.
 
     Parameters
     ----------
@@ -28,12 +30,6 @@ def measure_draft(
         Folder for the lexicon and for the moved models, "moved" and "calibrated"; None where nothing has to be moved.
     progress
         Called at each step with the share that is done.
-
-    Returns
-    -------
-    dict
-        Draft model -> `DraftScore.to_dict` by slice and decoding: "own tokenizer" (the small model as it is), "moved",
-        "calibrated" and "recovered"; "as given" for a small model that has the large one's vocabulary already.
     """
     from tokalign_lab.device import pick_device
     from tokalign_lab.evaluation.drafting import Drafting

@@ -127,13 +127,9 @@ def advise(settings: AdviseSettings, progress: Progress = silent) -> Advice:
 def train_tokenizer(settings: TrainTokenizerSettings, out: Path) -> dict[str, Any]:
     """Train a tokenizer on the train part of a text and save it for `AutoTokenizer`.
 
-    Raises `InputError` as `tokenizer_training.train`, or if `like` or the text cannot be used.
-
-    Returns
-    -------
-    dict
-        "tokenizer" (the folder), "size", "added" (tokens that `like` does not have) and "slices": bytes and tokens of
-        the held-out part, and tokens by `like` where it is given.
+    Returns "tokenizer" (the folder), "size", "added" (tokens that `like` does not have) and "slices": bytes and tokens
+    of the held-out part, and tokens by `like` where it is given. Raises `InputError` as `tokenizer_training.train`, or
+    if `like` or the text cannot be used.
     """
     from tokalign_lab.tokenizer_training import train
 
@@ -146,12 +142,8 @@ def train_tokenizer(settings: TrainTokenizerSettings, out: Path) -> dict[str, An
 def extend_tokenizer(settings: ExtendTokenizerSettings, out: Path) -> dict[str, Any]:
     """Extend a tokenizer on the train part of a text and save it for `AutoTokenizer`.
 
-    Raises `InputError` as `tokenizer_training.extend`, or if the tokenizer or the text cannot be used.
-
-    Returns
-    -------
-    dict
-        As `train_tokenizer`, compared with the tokenizer as it was.
+    Returns the same as `train_tokenizer`, compared with the tokenizer as it was. Raises `InputError` as
+    `tokenizer_training.extend`, or if the tokenizer or the text cannot be used.
     """
     from tokalign_lab.tokenizer_training import extend
 

@@ -102,8 +102,9 @@ def record_gallery(
 ) -> dict[str, Any]:
     """Make the gallery's runs and pack them.
 
-    Raises `InputError` when a folder of that name in `work` holds a run of other settings, or a run cannot use what it
-    was given; `RunEnded` when a run does not finish for another reason.
+    Returns "gallery" (its path), "bytes", "runs" (name to seconds). Raises `InputError` when a folder of that name in
+    `work` holds a run of other settings, or a run cannot use what it was given; `RunEnded` when a run does not finish
+    for another reason.
 
     Parameters
     ----------
@@ -116,11 +117,6 @@ def record_gallery(
         As for `plan`.
     progress
         Called with the share that is done.
-
-    Returns
-    -------
-    dict
-        "gallery" (its path), "bytes", "runs" (name to seconds).
     """
     planned = plan(steps, long)
     check_replaceable(out, _is_gallery)

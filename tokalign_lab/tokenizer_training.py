@@ -39,6 +39,7 @@ _Words = Counter[tuple[str, ...]]
 def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> PreTrainedTokenizerBase:
     """Train a tokenizer.
 
+    The result has fewer tokens than `size` where the text does not have enough pairs that occur `FEWEST_USES` times.
     Raises `InputError` if the size is below what special tokens and single bytes take, or `like` is a tokenizer that
     the trainers cannot make.
 
@@ -51,11 +52,6 @@ def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> Pr
     like
         Tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are taken. Without it:
         byte-level BPE with the pretokeniser of o200k and one special token, `END_OF_TEXT`.
-
-    Returns
-    -------
-    PreTrainedTokenizerBase
-        It has fewer tokens than `size` where the text does not have enough pairs that occur `FEWEST_USES` times.
     """
     if like is None:
         base: Any = wrap(
@@ -86,8 +82,9 @@ def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrained
     """Add tokens to a BPE tokenizer by continuing its training on a text.
 
     The new ids follow the highest old id. Old ids, special tokens, the chat template and all other settings stay. A
-    tokenizer with byte fallback first gets characters that it spells byte by byte, most used first. Raises `InputError`
-    if it is no BPE tokenizer, `add` is not positive, or no pair is frequent enough.
+    tokenizer with byte fallback first gets characters that it spells byte by byte, most used first. The result has
+    fewer than `add` new tokens where the text does not have enough pairs that occur `FEWEST_USES` times. Raises
+    `InputError` if it is no BPE tokenizer, `add` is not positive, or no pair is frequent enough.
 
     Parameters
     ----------
@@ -97,11 +94,6 @@ def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrained
         What to train on.
     add
         Number of new tokens.
-
-    Returns
-    -------
-    PreTrainedTokenizerBase
-        It has fewer than `add` new tokens where the text does not have enough pairs that occur `FEWEST_USES` times.
     """
     if add <= 0:
         raise InputError(f"--add is {add}; give a positive number of tokens.")

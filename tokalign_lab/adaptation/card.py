@@ -18,6 +18,9 @@ def card_of(
 ) -> dict[str, Any]:
     """Describe a tuned model, and where the model it was made from came from.
 
+    Returns the card for `save_model`. Its `scores` are those of the step that is kept, and under names that end with
+    "before" those of the model as it came.
+
     Parameters
     ----------
     model_name
@@ -30,12 +33,6 @@ def card_of(
         Has the measurements of the run.
     processes
         How many shared the work.
-
-    Returns
-    -------
-    dict
-        For `save_model`. Its `scores` are those of the step that is kept, and under names that end with "before" those
-        of the model as it came.
     """
     earlier, best = read_record(files_of(model_name)), guard.best
     meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}

@@ -25,6 +25,9 @@ def coverage(
 ) -> dict[str, Any]:
     """Count the tokens that a run reads.
 
+    Returns `rows` (of the vocabulary), `rows_trained` (that are read), `held_out_trained` (share of held-out tokens
+    that are among them, 0 to 1), and where the source is known `new_tokens` and `new_tokens_trained`.
+
     Parameters
     ----------
     read
@@ -35,12 +38,6 @@ def coverage(
         Held-out text.
     source
         The vocabulary that the model had before, where it is known.
-
-    Returns
-    -------
-    dict
-        `rows` (of the vocabulary), `rows_trained` (that are read), `held_out_trained` (share of held-out tokens that
-        are among them, 0 to 1), and where the source is known `new_tokens` and `new_tokens_trained`.
     """
     trained = np.zeros(vocabulary.size, dtype=bool)
     trained[read] = True

@@ -32,17 +32,14 @@ class Term(Protocol):
     def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         """Return the sum of the loss over a chunk, and overwrite the chunk by its gradient.
 
+        Returns a scalar of the same dtype; no autograd graph is kept.
+
         Parameters
         ----------
         logits
             float32 (float64 where the states are), (positions of the chunk, vocab_size): the model's logits.
         rows
             Which of all positions these are.
-
-        Returns
-        -------
-        torch.Tensor
-            A scalar of the same dtype; no autograd graph is kept.
         """
         ...
 
@@ -80,6 +77,8 @@ def head_loss(
 ) -> torch.Tensor:
     """Sum a term over the positions of `hidden`, divided by `divisor`; differentiable in states and head.
 
+    Returns a float32 scalar (float64 where the states are).
+
     Parameters
     ----------
     hidden
@@ -92,11 +91,6 @@ def head_loss(
         Usually how many positions there are in all.
     chunk_bytes
         Of a chunk of float32 logits; 128 MiB on a processor and 1 GiB on a GPU when not given.
-
-    Returns
-    -------
-    torch.Tensor
-        A float32 scalar (float64 where the states are).
     """
     bias = getattr(head.module, "bias", None)
     return term_loss(hidden, head.module.weight, bias, head.cap, term, divisor, chunk_bytes)

@@ -78,17 +78,15 @@ class Teacher:
     def predictions(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> LivePredictions:
         """Read sequences and keep what the head sees.
 
+        Returns the predictions at batch * (length - 1) positions, row by row: each sequence's tokens but its last
+        predict the next.
+
         Parameters
         ----------
         input_ids
             int64 (batch, length): the student's own input, whole sequences without padding.
         position_ids
             int64 (batch, length), where the student's documents are kept apart: the teacher keeps them apart too.
-
-        Returns
-        -------
-        LivePredictions
-            Of batch * (length - 1) positions, row by row: each sequence's tokens but its last predict the next.
         """
         head = self._head.module
         states = self._states(input_ids, position_ids)

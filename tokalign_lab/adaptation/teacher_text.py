@@ -57,8 +57,8 @@ def write_text(
 ) -> int:
     """Let a teacher continue prompts cut from a text, and write what it writes as JSONL.
 
-    Raises `InputError` if the text has too few passages that are long enough, or they are longer than the teacher
-    reads.
+    Returns UTF-8 bytes that were written, prompts included. Raises `InputError` if the text has too few passages that
+    are long enough, or they are longer than the teacher reads.
 
     Parameters
     ----------
@@ -77,11 +77,6 @@ def write_text(
         Called with the share of the documents that are written.
     interrupt
         Called between batches.
-
-    Returns
-    -------
-    int
-        UTF-8 bytes that were written, prompts included.
     """
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and settings.prompt_tokens + settings.new_tokens + 1 > limit:

@@ -68,17 +68,15 @@ class Teaching:
     def predictions(self, inputs: dict[str, Any], taught: torch.Tensor) -> Predictions | None:
         """Return the teacher's predictions of a batch.
 
+        Returns those of (length - 1) positions of each sequence that is asked about, row by row; None where there is
+        none.
+
         Parameters
         ----------
         inputs
             input_ids, int64 (batch, length), and position_ids where documents are apart.
         taught
             int64 (batch,): each sequence's block, or -1 where the teacher is not asked.
-
-        Returns
-        -------
-        Predictions or None
-            Of (length - 1) positions of each sequence that is asked about, row by row; None where there is none.
         """
         asked = taught >= 0
         if self._source is None or not asked.any():
@@ -201,11 +199,8 @@ class DistilledLoss(ChunkedLoss):
     def means(self) -> dict[str, float]:
         """Return what was computed since the last call, on all processes, each of which must ask.
 
-        Returns
-        -------
-        dict of str to float
-            next_token and divergence, nats, means over all predicted positions: the loss is their sum, the second
-            times weight and the squared temperature. A sequence that is not distilled has a divergence of 0.
+        Returns next_token and divergence, nats, means over all predicted positions: the loss is their sum, the second
+        times weight and the squared temperature. A sequence that is not distilled has a divergence of 0.
         """
         self._collect()
         next_token, divergence, n = self._processes.total(self._sums).tolist()

@@ -78,9 +78,9 @@ def adapt(
 ) -> Path:
     """Tune a model on a text.
 
-    Raises `InputError` for a model, text or teacher that cannot be used, a model with heads that predict further
-    tokens, a tracker that is not installed, or a folder `checkpoints` that holds files of somebody else; `Diverged`
-    when the loss is no longer a number, or has exploded and stays there.
+    Returns the folder of the tuned model. Raises `InputError` for a model, text or teacher that cannot be used, a model
+    with heads that predict further tokens, a tracker that is not installed, or a folder `checkpoints` that holds files
+    of somebody else; `Diverged` when the loss is no longer a number, or has exploded and stays there.
 
     Parameters
     ----------
@@ -103,11 +103,6 @@ def adapt(
         Use only so much of the text.
     device
         "cpu" or "cuda"; the best one when not given.
-
-    Returns
-    -------
-    Path
-        The folder of the tuned model.
     """
     from tokalign_lab.catalog import load_vocabulary
 

@@ -30,17 +30,14 @@ _HELD_OUT_ONE_IN = 20
 def documents(wheel: Path, progress: Progress = silent) -> list[dict[str, str]]:
     """Read the documents, in order of language and component.
 
+    Returns dicts of text, name, group ("homeassistant/<component>"), slice (language code), split.
+
     Parameters
     ----------
     wheel : Path
         The homeassistant wheel.
     progress : Progress, optional
         Called with each language.
-
-    Returns
-    -------
-    list of dict
-        Keys text, name, group ("homeassistant/<component>"), slice (language code), split.
     """
     found: list[dict[str, str]] = []
     with zipfile.ZipFile(wheel) as archive:

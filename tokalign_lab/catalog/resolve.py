@@ -51,6 +51,8 @@ def cached_path(name: str) -> Path | None:
 def get(name: str, progress: Progress = silent, whole: bool = False) -> Path:
     """Fetch and convert a catalogue asset where it is not in the cache; return its path.
 
+    Returns a folder for models, tokenizers, encoders and `tasks`; a JSONL file for texts and single tasks.
+
     Parameters
     ----------
     name : str
@@ -59,11 +61,6 @@ def get(name: str, progress: Progress = silent, whole: bool = False) -> Path:
         Called while it is fetched and converted.
     whole : bool
         Check every byte of what is in the cache; see `files.damage`.
-
-    Returns
-    -------
-    Path
-        A folder for models, tokenizers, encoders and `tasks`; a JSONL file for texts and single tasks.
 
     Raises
     ------

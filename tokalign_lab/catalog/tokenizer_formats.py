@@ -76,6 +76,8 @@ def byte_level_tokenizer(
 ) -> Tokenizer:
     """Build a byte-level BPE from tiktoken ranks.
 
+    The result encodes as tiktoken does.
+
     Parameters
     ----------
     ranks : mapping of bytes to int
@@ -86,11 +88,6 @@ def byte_level_tokenizer(
         Control tokens and their ids.
     offset : int
         Added to a rank to give the id.
-
-    Returns
-    -------
-    tokenizers.Tokenizer
-        Encodes as tiktoken does.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 

@@ -128,7 +128,8 @@ def paired_scores(
 ) -> dict[str, dict[str, PairedScore]]:
     """Score two lexicons on the same held-out documents.
 
-    Raises `InputError` if lexicons and text are not of one pair, or no document has 10 tokens in both tokenizations.
+    Returns the scores by measure (`MEASURES`), then by direction. Raises `InputError` if lexicons and text are not of
+    one pair, or no document has 10 tokens in both tokenizations.
 
     Parameters
     ----------
@@ -136,11 +137,6 @@ def paired_scores(
         Lexicons of one pair.
     held_out, encoder, seed, progress
         As for `score_lexicon`; without an encoder sentence score and BERTScore are left out.
-
-    Returns
-    -------
-    dict
-        By measure (`MEASURES`), then by direction.
     """
     check_same_pair(a, b)
     a.check(held_out.source, held_out.target)

@@ -108,6 +108,8 @@ def capped_logits(
 ) -> torch.Tensor:
     """Return the logits that a head computes from states of its dtype, without a graph.
 
+    Returns logits (..., rows), float32, or float64 for float64 states; capped as in Gemma: cap * tanh(logits / cap).
+
     Parameters
     ----------
     states
@@ -116,11 +118,6 @@ def capped_logits(
         Float (rows, d) and (rows,).
     cap
         The soft-cap; None for models without one.
-
-    Returns
-    -------
-    torch.Tensor
-        Logits (..., rows), float32, or float64 for float64 states; capped as in Gemma: cap * tanh(logits / cap).
     """
     on_cpu = states.device.type == "cpu" and states.dtype == torch.float32
     logits: torch.Tensor

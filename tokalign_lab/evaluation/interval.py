@@ -54,7 +54,8 @@ def of_share(hits: int, n: int, seed: int = 0) -> Interval:
 def of_ratio(hits: NDArray[Any], of: NDArray[Any], seed: int = 0) -> list[Interval]:
     """Bootstrap `sum(hits) / sum(of)` over units, for several groups at once.
 
-    Tokens of one document are drawn together, as they would be in another sample.
+    Tokens of one document are drawn together, as they would be in another sample. Returns one interval per group; n is
+    `sum(of)`.
 
     Parameters
     ----------
@@ -62,11 +63,6 @@ def of_ratio(hits: NDArray[Any], of: NDArray[Any], seed: int = 0) -> list[Interv
         float (units, groups): what each unit adds to numerator and denominator; `sum(of)` is positive in each group.
     seed
         Seed of the draws.
-
-    Returns
-    -------
-    list of Interval
-        One per group; n is `sum(of)`.
     """
     hits, of = np.asarray(hits, np.float64), np.asarray(of, np.float64)
     units = len(hits)

@@ -144,7 +144,8 @@ def document_scores(
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Score single documents, the same ones for every lexicon of a pair.
 
-    Raises `InputError` as `score_lexicon`.
+    Returns float64 (documents,) by measure (as in `LexiconScores.intervals`), then by direction. Raises `InputError` as
+    `score_lexicon`.
 
     Parameters
     ----------
@@ -152,11 +153,6 @@ def document_scores(
         As for `score_lexicon`.
     reader
         For the sentence score and BERTScore, which are left out without it.
-
-    Returns
-    -------
-    dict
-        By measure (as in `LexiconScores.intervals`), then by direction: float64 (documents,).
     """
     lexicon.check(held_out.source, held_out.target)
     source, target = held_out.source_corpus, held_out.target_corpus

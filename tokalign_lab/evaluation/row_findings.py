@@ -143,17 +143,14 @@ def useless(case: Case, model: PreTrainedModel) -> list[Finding]:
 def untrained_rows(source: Vocabulary, matrix: torch.Tensor) -> NDArray[np.bool_] | None:
     """Find the rows that are close to the unused ones.
 
+    Returns bool (rows,); None if fewer than two rows are known to be unused.
+
     Parameters
     ----------
     source
         The tokenizer of the model.
     matrix
         (rows, d), the output rows, or the tied ones.
-
-    Returns
-    -------
-    np.ndarray or None
-        bool (rows,); None if fewer than two rows are known to be unused.
     """
     rows = len(matrix)
     unused = [*range(source.size, rows), *np.flatnonzero(source.is_hole).tolist()]

@@ -54,6 +54,7 @@ def row_gate(
 ) -> list[Finding]:
     """Examine new rows.
 
+    Returns the findings "lengths of new rows", "wrong predictions" and "breaker tokens"; severity "ok" or "warn".
     Raises `InputError` if there is no text, the ids do not fit the model, or the model changes its logits after the
     head.
 
@@ -69,11 +70,6 @@ def row_gate(
         int (n,), ids of the new rows; all text tokens by default.
     contexts
         About how many tokens of the text are predicted.
-
-    Returns
-    -------
-    list of Finding
-        "lengths of new rows", "wrong predictions" and "breaker tokens"; severity "ok" or "warn".
     """
     is_text = ~(vocabulary.is_hole | vocabulary.is_control)[: len(model.get_output_embeddings().weight)]
     new = is_text if new_ids is None else np.isin(np.arange(len(is_text)), new_ids) & is_text

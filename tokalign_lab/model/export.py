@@ -122,17 +122,15 @@ def _convert(script: Path, folder: Path, out: Path) -> None:
 def verify_gguf(folder: Path, gguf: Path) -> Finding:
     """Compare the ids of texts and greedy continuations in llama.cpp with those in transformers.
 
+    Returns a finding that is "ok", "fail" or "not verified". Its values count the texts and the tokens that were
+    compared and that differ.
+
     Parameters
     ----------
     folder
         The model's folder.
     gguf
         Its GGUF file.
-
-    Returns
-    -------
-    Finding
-        "ok", "fail" or "not verified". Its values count the texts and the tokens that were compared and that differ.
     """
     from transformers import AutoTokenizer
 

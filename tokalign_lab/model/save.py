@@ -119,7 +119,8 @@ def save_other_files(
 ) -> list[str]:
     """Write everything but the weights and `config.json`: tokenizer, model card, provenance.
 
-    Raises `InputError` when the folder would be loaded with another tokenizer.
+    Returns what the source's tokenizer had and this one lacks, one sentence each. Raises `InputError` when the folder
+    would be loaded with another tokenizer.
 
     Parameters
     ----------
@@ -129,11 +130,6 @@ def save_other_files(
         The model's name in the model card.
     vocabulary, card, source
         As for `save_model`.
-
-    Returns
-    -------
-    list of str
-        What the source's tokenizer had and this one lacks, one sentence each.
     """
     add_older_names(folder)
     tokenizer = for_prompts(vocabulary.tokenizer)

@@ -48,7 +48,7 @@ def rearrange_files(
 ) -> int:
     """Write what `rearrange` and `save_model` would, from the source's folder straight into the new one.
 
-    Raises `InputError` as `rearrange` and `save_model`.
+    Returns the number of rows of the new matrices. Raises `InputError` as `rearrange` and `save_model`.
 
     Parameters
     ----------
@@ -62,11 +62,6 @@ def rearrange_files(
         As for `save_model`.
     progress
         Called with each shard.
-
-    Returns
-    -------
-    int
-        Rows of the new matrices.
     """
     folder, outline = shards.folder, shards.outline
     made = NewMatrices(outline, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)

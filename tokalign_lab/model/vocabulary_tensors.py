@@ -36,17 +36,13 @@ def vocabulary_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Paramete
 def further_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Return by name the parameters and buffers with one row per token that `vocabulary_parameters` does not name.
 
+    Returns tensors of shape (rows, ...) by their names in the model; rows may be fewer than the input embedding's.
     Raises `InputError` when a tensor depends on the vocabulary's size in another dimension than its first.
 
     Parameters
     ----------
     model
         It may be on the meta device.
-
-    Returns
-    -------
-    dict
-        Name in the model -> tensor of shape (rows, ...); rows may be fewer than the input embedding's.
     """
     known = {id(parameter) for parameter in vocabulary_parameters(model).values()}
     grown = {name: tensor.shape for name, tensor in _tensors(_with_more_tokens(model))}

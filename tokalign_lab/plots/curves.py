@@ -75,16 +75,13 @@ def curves_figure(
 ) -> go.Figure:
     """Make the figure of some runs.
 
+    Traces 3i to 3i + 2 belong to the run at place i of n (raw, smoothed, measured), trace 3n + i is its gap; then come
+    the control and, last, the reference.
+
     Parameters
     ----------
     look : how they are shown; by default over steps, smoothed by `fitting_smoothing`
     places : how many runs the figure can show; as many as there are by default
-
-    Returns
-    -------
-    go.Figure
-        Traces 3i to 3i + 2 belong to the run at place i of n (raw, smoothed, measured), trace 3n + i is its gap; then
-        come the control and, last, the reference.
     """
     look = look or Look(smoothing=fitting_smoothing(runs[0].total_steps if runs else 0))
     figure = make_subplots(rows=1, cols=3, horizontal_spacing=0.07, subplot_titles=["bits", "gap", "value"])

@@ -47,7 +47,9 @@ def anchored_vectors(
 ) -> tuple[TokenVectors, TokenVectors]:
     """Compute vectors in one space for the tokens of two vocabularies.
 
-    Raises `InputError` if no shared token occurs `min_count` times in both texts.
+    Returns the vectors of source and target, for the tokens that occur `min_count` times and meet an anchor more often
+    than chance; the same bits for any number of threads. Raises `InputError` if no shared token occurs `min_count`
+    times in both texts.
 
     Parameters
     ----------
@@ -64,12 +66,6 @@ def anchored_vectors(
         For the start of the randomised SVD.
     progress
         Called before each step.
-
-    Returns
-    -------
-    TokenVectors, TokenVectors
-        Of source and target, for the tokens that occur `min_count` times and meet an anchor more often than chance;
-        the same bits for any number of threads.
     """
     settings = settings or AnchoredSettings()
     streams = [
@@ -154,6 +150,9 @@ def factorise(
 ) -> NDArray[np.float32]:
     """U S^power of the first singular vectors of a sparse matrix; the same bits for any number of threads.
 
+    Returns float32 (n, at most dimensions), fewer if the matrix has a lower rank; signs fixed so that each column's
+    largest entry is positive.
+
     Parameters
     ----------
     matrix
@@ -166,12 +165,6 @@ def factorise(
         Power iterations; each sharpens the spectrum once more.
     seed
         For the random start.
-
-    Returns
-    -------
-    ndarray
-        float32 (n, at most dimensions), fewer if the matrix has a lower rank; signs fixed so that each column's
-        largest entry is positive.
     """
     n, m = matrix.shape
     width = min(dimensions + 16, n, m)

@@ -49,7 +49,8 @@ def hidden_state_vectors(
 ) -> TokenVectors:
     """Compute the last layer's states of the source model for every token of a vocabulary.
 
-    Raises `InputError` for a model that has fewer rows than `source` has ids, or states that are not finite.
+    Returns one row a token that has bytes, as wide as the model. Raises `InputError` for a model that has fewer rows
+    than `source` has ids, or states that are not finite.
 
     Parameters
     ----------
@@ -65,11 +66,6 @@ def hidden_state_vectors(
         Called after every batch.
     spell
         Writes the target's tokens as source ids.
-
-    Returns
-    -------
-    TokenVectors
-        One row a token that has bytes, as wide as the model.
     """
     if model.get_input_embeddings().num_embeddings < source.size:
         raise InputError(

@@ -36,9 +36,8 @@ def distillation_loss(
     predicted = labels != IGNORED
     n = int(predicted.sum())
     states, labels, teacher = states[predicted], labels[predicted], teacher[predicted]
-    if distilled is not None:
-        distilled = distilled[predicted]
-        teacher = teacher[distilled]
+    distilled = torch.ones_like(labels, dtype=torch.bool) if distilled is None else distilled[predicted]
+    teacher = teacher[distilled]
     term = DistillationTerm(labels, teacher, settings, vocab_size, distilled)
     loss = term_loss(states, weight, bias, cap, term, n, chunk_bytes)
     return Distilled(loss, term.next_token / n, term.divergence / n, n)

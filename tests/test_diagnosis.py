@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
+from tokalign_lab.alignment.lexicon.export import export_rows
 from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
 from tokalign_lab.alignment.lexicon.shuffle import shuffled
 from tokalign_lab.alignment.recipes import Alignment, align
@@ -133,7 +134,7 @@ def test_random_rows_are_poor_where_the_text_uses_them(small_pair: TokenizedPair
 
 def test_an_imported_lexicon_knows_no_text(tmp_path: Path, alignments: dict[str, Alignment]) -> None:
     source, target = catalog.load_vocabulary("smollm2-135m"), catalog.load_vocabulary("sp32k")
-    alignments["anchored"].lexicon.to_json(tmp_path / "align_matrix.json")
+    export_rows(alignments["anchored"].lexicon, tmp_path / "align_matrix.json")
     found = diagnose(Lexicon.from_json(tmp_path / "align_matrix.json", source, target), source, target)
     assert "of the text" not in found.finding("coverage").evidence
     assert "mutual choice" not in {finding.name for finding in found.findings}

@@ -21,7 +21,7 @@ from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document, read_documents, split_documents
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.breakdown import BANDS, bands_of, breakdown, scripts_of, twins_by_group
+from tokalign_lab.evaluation.breakdown import BANDS, bands_of, breakdown, held_out_by_group, scripts_of
 from tokalign_lab.evaluation.held_out import HeldOutPrecision, held_out_precision
 from tokalign_lab.evaluation.interval import of_mean, of_ratio, of_share
 from tokalign_lab.evaluation.lexicon_scores import LexiconScores, bleu1, score_lexicon
@@ -178,7 +178,7 @@ def test_held_out_shared_tokens_are_searched_from_both_sides_and_reported_by_gro
     assert precision.p_at_1 == np.mean(hidden.target_ranks == 1)
     assert precision.intervals["p_at_1"]["source_to_target"].mean == np.mean(hidden.source_ranks == 1) > 0.6
     assert precision.intervals["p_at_1"]["target_to_source"].low < precision.p_at_1
-    groups = twins_by_group(precision, small_pair)
+    groups = held_out_by_group(precision, small_pair)
     for (measure, direction, _), rows in groups.groupby(["measure", "direction", "kind"]):
         assert rows["n"].sum() == precision.n
         whole = precision.intervals[measure][direction].mean

@@ -17,12 +17,11 @@ from tokalign_lab.alignment.methods import spaces
 from tokalign_lab.alignment.methods.baselines import last_in_mean_out, permuted, pieces
 from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
 from tokalign_lab.alignment.methods.inputs import Inputs
-from tokalign_lab.alignment.methods.one_to_one import one_to_one
 from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.alignment.methods.spaces import find_candidates
 from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.alignment.registry import RECIPES, check_recipe
-from tokalign_lab.alignment.search.neighbours import Candidates
+from tokalign_lab.alignment.search.neighbours import Candidates, one_to_one
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError

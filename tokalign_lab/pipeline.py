@@ -23,7 +23,7 @@ from tokalign_lab.device import pick_device
 from tokalign_lab.documents import Document, check_sources, excerpts, read_documents, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation import part_scores
-from tokalign_lab.evaluation.breakdown import breakdown, twins_by_group
+from tokalign_lab.evaluation.breakdown import breakdown, held_out_by_group
 from tokalign_lab.evaluation.held_out import HeldOutPrecision, held_out_precision
 from tokalign_lab.evaluation.lexicon_scores import LexiconScores, score_lexicon
 from tokalign_lab.progress import Progress, part, silent
@@ -290,7 +290,7 @@ def score(
     if not settings.twins:
         return scores, groups, None
     hidden = _find_again(lexicon, text, settings, part(progress, until, 1.0))
-    return scores, groups, (hidden, twins_by_group(hidden, text.train_pair()))
+    return scores, groups, (hidden, held_out_by_group(hidden, text.train_pair()))
 
 
 def _find_again(lexicon: Lexicon, text: PairText, settings: ScoreSettings, progress: Progress) -> HeldOutPrecision:

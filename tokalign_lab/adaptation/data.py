@@ -12,6 +12,7 @@ each position which slice gives the next block: slice i with a share proportiona
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -194,10 +195,11 @@ def mixed(
     return Mix(streams, [size / sum(sizes) for size in sizes], seed)
 
 
+@dataclass(eq=False)
 class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
     """The blocks at positions `start` to `start + count` of the endless seeded order.
 
-    Parameters
+    Attributes
     ----------
     mix
         The text.
@@ -211,59 +213,52 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
         `taught`, int64 (): the block's number in the mix, or -1 where no teacher is asked.
     """
 
-    def __init__(
-        self,
-        mix: Mix,
-        start: int,
-        count: int,
-        apart: bool = False,
-        taught: Callable[[int], bool] | None = None,
-    ) -> None:
-        self._mix = mix
-        self._start = start
-        self._count = count
-        self._apart = apart
-        self._taught = taught
-        self._orders: dict[int, tuple[int, Ints]] = {}  # of each stream, its epoch and that epoch's permutation
+    mix: Mix
+    start: int
+    count: int
+    apart: bool = False
+    taught: Callable[[int], bool] | None = None
+    # of each stream, its epoch and that epoch's permutation
+    _orders: dict[int, tuple[int, Ints]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        if not 0 <= index < self._count:
+        if not 0 <= index < self.count:
             raise IndexError(index)
         stream, block = self.block_at(index)
-        ids, positions = (torch.from_numpy(part) for part in self._mix.streams[stream].block(block))
+        ids, positions = (torch.from_numpy(part) for part in self.mix.streams[stream].block(block))
         item = {"input_ids": ids, "labels": ids.clone()}
-        if self._apart:
+        if self.apart:
             item["labels"][positions == 0] = IGNORED
             item["position_ids"] = positions
-        if self._taught is not None:
-            number = self._mix.number(stream, block) if self._taught(self._start + index) else -1
+        if self.taught is not None:
+            number = self.mix.number(stream, block) if self.taught(self.start + index) else -1
             item["taught"] = torch.tensor(number)
         return item
 
     def block_at(self, index: int) -> tuple[int, int]:
         """Return the stream and its block at position `index` of this stretch."""
-        stream, turn = self._mix.at(self._start + index)
-        n = len(self._mix.streams[stream])
+        stream, turn = self.mix.at(self.start + index)
+        n = len(self.mix.streams[stream])
         epoch, place = divmod(turn, n)
         if self._orders.get(stream, (-1,))[0] != epoch:
-            seed = [self._mix.seed, epoch] if len(self._mix.streams) == 1 else [self._mix.seed, epoch, stream]
+            seed = [self.mix.seed, epoch] if len(self.mix.streams) == 1 else [self.mix.seed, epoch, stream]
             self._orders[stream] = epoch, np.random.default_rng(seed).permutation(n)
         return stream, int(self._orders[stream][1][place])
 
     def ids(self, vocab_size: int) -> Ints:
         """Return every id below `vocab_size` that occurs in these blocks: int64, ascending, each once."""
         seen = np.zeros(vocab_size, dtype=bool)
-        for stream, block in map(self.block_at, range(self._count)):
-            seen[self._mix.streams[stream][block]] = True
+        for stream, block in map(self.block_at, range(self.count)):
+            seen[self.mix.streams[stream][block]] = True
         return np.flatnonzero(seen)
 
     def n_bytes(self, first: int, count: int, byte_lengths: Ints) -> int:
         """UTF-8 bytes of the text in `count` blocks from place `first` on; `byte_lengths` are those of each token."""
         places = (self.block_at(index) for index in range(first, first + count))
-        return sum(int(byte_lengths[self._mix.streams[stream][block]].sum()) for stream, block in places)
+        return sum(int(byte_lengths[self.mix.streams[stream][block]].sum()) for stream, block in places)
 
 
 def check_sequences(model: PreTrainedModel, length: int, apart: bool, who: str = "model") -> None:

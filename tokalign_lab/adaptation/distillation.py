@@ -158,10 +158,13 @@ Predictions = LivePredictions | KeptPredictions
 """A teacher's predictions at a number of positions."""
 
 
+@dataclass(eq=False)
 class DistillationTerm:
     """The sum over positions of the next-token loss and of the divergence from the teacher.
 
-    Parameters
+    `next_token` and `divergence` are float64 scalars: the two sums so far, in nats, the second without weight and T^2.
+
+    Attributes
     ----------
     labels
         int64 (positions,), each a token id.
@@ -172,47 +175,33 @@ class DistillationTerm:
     vocab_size
         Ids that both models share; rows beyond them are padding and are not compared.
     distilled
-        Bool (positions,): where the teacher is asked; everywhere when not given.
-
-    Attributes
-    ----------
-    next_token, divergence : torch.Tensor
-        Scalars: the two sums so far, in nats, the second without weight and T^2.
-    positions : int
-        How many positions there are.
+        Bool (positions,): where the teacher is asked.
     """
 
-    def __init__(
-        self,
-        labels: torch.Tensor,
-        teacher: Predictions | None,
-        settings: DistillationSettings,
-        vocab_size: int,
-        distilled: torch.Tensor | None = None,
-    ) -> None:
-        self._labels = labels
-        self._teacher = teacher
-        self._settings = settings
-        self._vocab_size = vocab_size
-        self._distilled = torch.ones_like(labels, dtype=torch.bool) if distilled is None else distilled
-        self.next_token = torch.zeros((), dtype=torch.float64, device=labels.device)
+    labels: torch.Tensor
+    teacher: Predictions | None
+    settings: DistillationSettings
+    vocab_size: int
+    distilled: torch.Tensor
+
+    def __post_init__(self) -> None:
+        self.next_token = torch.zeros((), dtype=torch.float64, device=self.labels.device)
         self.divergence = torch.zeros_like(self.next_token)
-        self.positions = len(labels)
 
     def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         """Return the sum of the loss over a chunk, and overwrite the chunk's logits by its gradient."""
-        settings = self._settings
+        settings = self.settings
         scale = settings.weight * settings.temperature**2
-        here = self._distilled[rows].nonzero()[:, 0]  # of this chunk
+        here = self.distilled[rows].nonzero()[:, 0]  # of this chunk
         pulled = None
-        if scale and self._teacher is not None and len(here):
-            before = int(self._distilled[: rows.start].sum())
-            compared = logits[:, : self._vocab_size]
+        if scale and self.teacher is not None and len(here):
+            before = int(self.distilled[: rows.start].sum())
+            compared = logits[:, : self.vocab_size]
             compared = compared if len(here) == len(logits) else compared[here]
             log_s = torch.log_softmax(compared / settings.temperature, dim=1)
-            kl, pulled = self._teacher.divergence(log_s, slice(before, before + len(here)), settings)
+            kl, pulled = self.teacher.divergence(log_s, slice(before, before + len(here)), settings)
             self.divergence += kl.sum()
-        labels = self._labels[rows, None]
+        labels = self.labels[rows, None]
         nats = torch.logsumexp(logits, dim=1) - logits.gather(1, labels)[:, 0]
         self.next_token += nats.sum()
         torch.softmax(logits, dim=1, out=logits)
@@ -220,5 +209,5 @@ class DistillationTerm:
         if pulled is None:
             return nats.sum()
         # d/dlogits = 1/T d/du
-        logits[:, : self._vocab_size].index_add_(0, here, pulled, alpha=scale / settings.temperature)
+        logits[:, : self.vocab_size].index_add_(0, here, pulled, alpha=scale / settings.temperature)
         return nats.sum() + scale * kl.sum()

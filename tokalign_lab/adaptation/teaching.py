@@ -212,7 +212,7 @@ class DistilledLoss(ChunkedLoss):
         if self._term is None:
             return
         sums = torch.stack([self._term.next_token, self._term.divergence]).cpu()
-        self._sums += torch.cat([sums, torch.tensor([self._term.positions], dtype=torch.float64)])
+        self._sums += torch.cat([sums, torch.tensor([len(self._term.labels)], dtype=torch.float64)])
         self._term = None
 
 

@@ -25,9 +25,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
-    """Return the trainer's own callback of each tracker.
-
-    Raises `InputError` if a tracker is not installed.
+    """Return the trainer's own callback of each tracker, which `check_trackers` has found.
 
     Parameters
     ----------
@@ -37,7 +35,6 @@ def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
         Where TensorBoard's files go, unless $TENSORBOARD_LOGGING_DIR names another place. The trainer's default is
         inside the folder of checkpoints, which is removed when a run ends.
     """
-    check_trackers(names)
     from transformers.integrations import TensorBoardCallback
     from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 

@@ -23,11 +23,11 @@ from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
 from tokalign_lab.alignment.lexicon.rows import LexiconRows, make_reverse, reverse_of
 from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
 from tokalign_lab.alignment.methods.inputs import Inputs
-from tokalign_lab.alignment.methods.one_to_one import one_to_one as assign
 from tokalign_lab.alignment.methods.spaces import N_CANDIDATES, Space, find_candidates, turned_space
 from tokalign_lab.alignment.registry import RECIPES as RECIPES
 from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.alignment.search.neighbours import Candidates
+from tokalign_lab.alignment.search.neighbours import one_to_one as assign
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.files import atomic_folder, holds_only
 from tokalign_lab.progress import Progress, part, silent

@@ -84,7 +84,7 @@ def breakdown(lexicon: Lexicon, held_out: TokenizedPair, seed: int = 0) -> pd.Da
     return _frame(rows)
 
 
-def twins_by_group(found: HeldOutPrecision, pair: TokenizedPair) -> pd.DataFrame:
+def held_out_by_group(found: HeldOutPrecision, pair: TokenizedPair) -> pd.DataFrame:
     """Compute P@1 and P@10 by script and frequency band; `pair` is the one given to `held_out_precision`."""
     hidden = found.hidden
     sides = (

@@ -16,7 +16,7 @@ changes, with its own interval. The documents with the lowest BLEU-1 are returne
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,10 +59,6 @@ class PartScores:
     before: dict[str, Intervals] = field(default_factory=dict)
     changes: dict[str, Intervals] = field(default_factory=dict)
     documents: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 @dataclass

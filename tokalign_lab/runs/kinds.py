@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -104,7 +105,7 @@ def measure_kind(settings: MeasureSettings, context: RunContext) -> None:
 def score_kind(settings: PartScoreSettings, context: RunContext) -> None:
     """Score a lexicon, and parts of it, on the text that its align run held out; writes `scores.json`."""
     scores = pipeline.score_parts(settings, context.progress)
-    write_json(context.folder.path / "scores.json", scores.to_dict())
+    write_json(context.folder.path / "scores.json", asdict(scores))
     context.progress(1.0, "scored")
 
 

@@ -144,8 +144,6 @@ class BitsSettings(TextSettings):
 class MeasureSettings(BitsSettings, MeasuredTextSettings):
     """Measure a model on the bytes that a tuning run with these settings measures."""
 
-    subject = "A run of kind 'measure'"
-
 
 class ScoreSettings(TextSettings):
     """Score a lexicon on held-out text; with the align run's text settings, on what that run held out."""
@@ -160,8 +158,6 @@ class ScoreSettings(TextSettings):
 
 class PartScoreSettings(ScoreSettings):
     """Score a lexicon and parts of it."""
-
-    subject = "A run of kind 'score'"
 
     twins: bool = option(True, "Also hide shared tokens, align again and count how many are found (P@1, P@10).")
     before: str | None = option(None, "The lexicon without the edits, to compare with.", path=True)

@@ -134,7 +134,7 @@ _INTERVALS = "In brackets the 95 % bootstrap interval. All are from target to so
 
 
 def parts_html(scores: Mapping[str, Any]) -> str:
-    """Scores by part as a table, with n, interval and definition; `scores` is `PartScores.to_dict()`."""
+    """Scores by part as a table, with n, interval and definition; `scores` is a `PartScores` as JSON."""
     columns = [(PART_WORDS.get(part, part), found) for part, found in scores["parts"].items()]
     if scores["before"]:
         columns = []

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokalign_lab.alignment.lexicon.checks import check_values, content_hash
-from tokalign_lab.alignment.lexicon.rows import NO_TOKEN, LexiconRows, reverse_of
+from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
 from tokalign_lab.errors import InputError, first_line
-from tokalign_lab.files import atomic_file, hash_of, write_json
+from tokalign_lab.files import atomic_file, hash_of
 from tokalign_lab.provenance import installed_versions, now
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -192,10 +192,6 @@ class Lexicon:
         lexicon = cls(table.to_pandas(), read(io.BytesIO(reverse)), json.loads(provenance))
         lexicon.vocabularies = _stored_vocabularies(lexicon.provenance, path.parent)
         return lexicon
-
-    def to_json(self, path: Path | str) -> None:
-        """Write upstream's `align_matrix.json`: {target id: source id}, without rows that have no source."""
-        write_json(Path(path), {str(i): int(s) for i, s in enumerate(self.source_of()) if s != NO_TOKEN})
 
     @classmethod
     def from_json(cls, path: Path | str, source: Vocabulary, target: Vocabulary) -> Lexicon:

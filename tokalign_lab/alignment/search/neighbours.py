@@ -108,6 +108,38 @@ def density(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.float32]
     return means[0].astype(np.float32), means[1].astype(np.float32)
 
 
+def one_to_one(candidates: Candidates) -> NDArray[np.int64]:
+    """Choose one candidate for each of n target tokens so that none is chosen twice.
+
+    TokAlign describes a one-to-one mapping but copies the same source row to many target tokens, and a model with one
+    row many times spreads one token's probability over all of them. The assignment serves the most tokens and, among
+    those, has the highest sum of scores (the linear assignment problem; Jonker and Volgenant 1987, on the sparse graph
+    of candidates). Returns int64 (n,): which of its candidates a token gets, -1 for none.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    n, k = candidates.candidate_ids.shape
+    if not n:
+        return np.zeros(0, np.int64)
+    sources, column = np.unique(candidates.candidate_ids, return_inverse=True)
+    column = column.reshape(n, k)
+    # Costs are above 0, because 0 is no edge. A token's own column for "nothing" costs more than any other assignment
+    # could save.
+    cost = 1.0 + (candidates.scores.max() - candidates.scores).astype(np.float64)
+    nothing = np.full((n, 1), cost.max() * (n + 1))
+    columns = np.concatenate([column, len(sources) + np.arange(n)[:, None]], axis=1)
+    values = np.concatenate([cost, nothing], axis=1)
+    starts = np.arange(0, n * (k + 1) + 1, k + 1)
+    graph = csr_array((values.ravel(), columns.ravel(), starts), shape=(n, len(sources) + n))
+    rows, given = min_weight_full_bipartite_matching(graph)
+    chosen = np.full(n, -1, np.int64)
+    served = given < len(sources)
+    hit = column[rows[served]] == given[served][:, None]
+    chosen[rows[served]] = hit.argmax(axis=1)
+    return chosen
+
+
 def _best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_keys: bool = False) -> Best:
     """Search on a GPU if there is one and the work is large enough."""
     # numba and torch take a second each to import, and panels that only show a lexicon need neither.

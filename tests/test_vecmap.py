@@ -160,5 +160,3 @@ def test_what_vecmap_cannot_start_from_is_refused() -> None:
         vecmap(one, TokenVectors(np.arange(9), random_vectors(9, 5, 0), np.ones(9), "b"))
     with pytest.raises(InputError, match="0 of 4"):
         vecmap(TokenVectors(np.zeros(0), np.zeros((0, 4)), np.zeros(0), "a"), one)
-    with pytest.raises(InputError, match="patience of at least 1"):
-        VecMapSettings(patience=0)

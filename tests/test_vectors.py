@@ -160,13 +160,6 @@ def test_trained_vectors_are_remembered_by_content(tmp_path: Path, monkeypatch: 
     assert len(list((tmp_path / "vectors").iterdir())) == 3
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(InputError, match="iterations"):
-        GloveSettings(iterations=0)
-    with pytest.raises(InputError, match="window"):
-        AnchoredSettings(window=0)
-
-
 # --- anchored vectors
 
 

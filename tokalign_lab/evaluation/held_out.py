@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tokalign_lab.vectors.token_vectors import TokenVectors
 
 MIN_COUNT = AnchoredSettings.min_count  # rarer tokens have no vector
+SHARE = 0.1  # of the shared tokens with one partner
 WITHIN = {"p_at_1": 1, "p_at_10": 10}
 
 
@@ -79,7 +80,6 @@ def held_out_precision(
     pair: TokenizedPair,
     recipe: str = "anchored",
     seed: int = 0,
-    share: float = 0.1,
     max_tokens: int = 1000,
     overlap: str = "bytes",
     progress: Progress = silent,
@@ -99,8 +99,8 @@ def held_out_precision(
         made them, since they do not depend on what is held out.
     seed
         Seed of the draw of held-out tokens, of the recipe and of the bootstrap.
-    share, max_tokens
-        Share of the eligible tokens to hold out, and their largest number.
+    max_tokens
+        Largest number of tokens to hold out; at most `SHARE` of the eligible ones are.
     overlap
         How shared tokens are found, "bytes" or "raw"; "bytes" gives all recipes the same tokens.
     model
@@ -114,10 +114,8 @@ def held_out_precision(
             f"The recipe '{recipe}' ranks no candidates, so it has no P@1; choose one that compares vectors, such as "
             "anchored or tokalign."
         )
-    if not 0 < share < 1:
-        raise InputError(f"The share of tokens to hide must be between 0 and 1, but is {share}.")
     shared = text_tokens_shared(pair.source, pair.target, overlap)
-    hidden = _hide(pair, shared, share, max_tokens, seed)
+    hidden = _hide(pair, shared, max_tokens, seed)
     kept = text_tokens_shared(pair.source, pair.target, overlap, hidden.target_ids)
     space = make_space(Inputs(pair, seed, part(progress, 0.0, 0.9), model, vectors=vectors), kept)
     target_ranks = _ranks(space, hidden.target_ids, hidden.source_ids, pair.source.is_control)
@@ -152,13 +150,13 @@ def _ranks(
     return ranks
 
 
-def _hide(pair: TokenizedPair, shared: SharedTokens, share: float, max_tokens: int, seed: int) -> SharedTokens:
+def _hide(pair: TokenizedPair, shared: SharedTokens, max_tokens: int, seed: int) -> SharedTokens:
     """Draw tokens to hold out among those with one partner that are frequent enough on both sides."""
     source_counts = pair.source_corpus.counts(pair.source.size)[shared.source_ids]
     target_counts = pair.target_corpus.counts(pair.target.size)[shared.target_ids]
     _, place, times = np.unique(shared.source_ids, return_inverse=True, return_counts=True)
     eligible = np.flatnonzero((np.minimum(source_counts, target_counts) >= MIN_COUNT) & (times[place] == 1))
-    n = min(max_tokens, round(share * len(eligible)))
+    n = min(max_tokens, round(SHARE * len(eligible)))
     if n < 1:
         raise InputError(
             f"Only {len(eligible)} shared tokens occur {MIN_COUNT} times in the text on both sides, too few to hide "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokalign_lab.vectors.store import check_at_least_one
-
 
 @dataclass(frozen=True)
 class AnchoredSettings:
@@ -24,6 +22,3 @@ class AnchoredSettings:
     power: float = 0.25
     sides_apart: bool = True
     passes: int = 3
-
-    def __post_init__(self) -> None:
-        check_at_least_one("The anchored recipe", self)

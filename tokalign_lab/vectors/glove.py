@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from tokalign_lab.device import pick_device
-from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part, silent
-from tokalign_lab.vectors.store import check_at_least_one, remembered
+from tokalign_lab.vectors.store import remembered
 from tokalign_lab.vectors.text_counts import text_counts
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vectors.torch_backend import report_iteration
@@ -51,11 +50,6 @@ class GloveSettings:
     alpha: float = 0.75
     learning_rate: float = 0.05
     min_count: int = 5
-
-    def __post_init__(self) -> None:
-        check_at_least_one("GloVe", self)
-        if not (self.x_max > 0 and self.learning_rate > 0):
-            raise InputError("GloVe needs x_max and learning_rate above 0.")
 
 
 def glove_vectors(

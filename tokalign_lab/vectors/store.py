@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from tokalign_lab.errors import InputError
 from tokalign_lab.files import cache_folder, cached_folder, hash_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
@@ -32,10 +30,3 @@ def remembered(
     folder = cache_folder() / "vectors" / hash_of(item.encode() for item in parts)[:32]
     kept = cached_folder(folder, lambda temporary: train().save(temporary / "vectors.npz"))
     return TokenVectors.load(kept / "vectors.npz")
-
-
-def check_at_least_one(method: str, settings: Any) -> None:
-    """Raise InputError for the first whole number of `settings` that is below 1."""
-    for field in fields(settings):
-        if field.type in (int, "int") and (value := getattr(settings, field.name)) < 1:
-            raise InputError(f"{method} needs {field.name} of at least 1, but got {value}.")

@@ -41,7 +41,6 @@ from threadpoolctl import threadpool_limits
 from tokalign_lab.alignment.methods.induction import Dictionary, induce
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, silent
-from tokalign_lab.vectors.store import check_at_least_one
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 
 _FIRST_KEEP, _GROWTH = 0.1, 2.0
@@ -66,9 +65,6 @@ class VecMapSettings:
     cutoff: int = 20000
     patience: int = 10
     last_patience: int = 2
-
-    def __post_init__(self) -> None:
-        check_at_least_one("VecMap", self)
 
 
 def vecmap(

@@ -65,11 +65,17 @@ class RunFolder:
     ----------
     path
         The folder. Use `RunFolder.create` for a new run and `runs.control.start` to create and start one.
+
+    Attributes
+    ----------
+    emit, events
+        `append` and `read` of its `EventLog`.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._log = EventLog(self.path / "events.jsonl")
+        log = EventLog(self.path / "events.jsonl")
+        self.emit, self.events = log.append, log.read
 
     @classmethod
     def create(cls, path: Path | str, kind: str, settings: dict[str, Any]) -> RunFolder:
@@ -306,14 +312,6 @@ class RunFolder:
             if state in ENDED or (deadline is not None and time.monotonic() > deadline):
                 return state
             time.sleep(_POLL_SECONDS)
-
-    def emit(self, event: Event) -> None:
-        """Append one event (called by the worker)."""
-        self._log.append(event)
-
-    def events(self, since: int = 0) -> tuple[list[Event], int]:
-        """Return the events after byte offset `since`, and the offset for the next call."""
-        return self._log.read(since)
 
     def curve(self, kind: str = "step") -> list[Event]:
         """Return one event of `kind` per step, consistent over resumes (see `events.curve`)."""

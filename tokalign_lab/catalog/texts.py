@@ -15,9 +15,6 @@ from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
-DEFAULT_SHA256 = "59567c9d945f8acb892007e3e39de75fcf7b2e2ac3cb2c325543a97e4583a9ae"
-"""Of `default.jsonl`, 15.6 MB."""
-
 
 def udhr_documents() -> Iterator[dict[str, str]]:
     """Yield the declaration, one document per language, all for training.

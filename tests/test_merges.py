@@ -39,7 +39,7 @@ def test_merges_are_in_the_order_of_their_ranks(smollm_vocabulary: Vocabulary) -
 
 
 def test_marks_of_a_words_inside_and_end_stay_with_their_characters() -> None:
-    tokens = ["a", "##b", "##c</w>", "##b</w>", "ab", "abc</w>", "##bc</w>"]
+    tokens = ["a", "##b", "##c</w>", "##b</w>", "ab", "abc</w>", "##bc</w>", "</w>"]
     merges = [("a", "##b"), ("ab", "##c</w>"), ("##b", "##c</w>")]
     model = models.BPE(
         {token: i for i, token in enumerate(tokens)}, merges, continuing_subword_prefix="##", end_of_word_suffix="</w>"
@@ -47,6 +47,7 @@ def test_marks_of_a_words_inside_and_end_stay_with_their_characters() -> None:
     histories = TokenHistories(made(model))
     assert histories.of(5).merges == (Merge(b"a", b"b", 1), Merge(b"ab", b"c", 2))
     assert histories.of(6).merges == (Merge(b"b", b"c", 3),)
+    assert histories.of(7).merges == ()
 
 
 @pytest.mark.parametrize(("whole_words", "use"), [(True, "only whole words are"), (False, "no text is")])

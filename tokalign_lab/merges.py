@@ -99,4 +99,4 @@ class TokenHistories:
         end = suffix if self._spelling.ends_word(token) else ""
         letters = token[len(prefix) * continues : len(token) - len(end)]
         parts = [letter if i == 0 and not continues else prefix + letter for i, letter in enumerate(letters)]
-        return [*parts[:-1], parts[-1] + end]
+        return [*parts[:-1], parts[-1] + end] if parts else [token]

@@ -11,7 +11,7 @@ PALETTE = ("#3a8fd0", "#e08a1e", "#1aa37d", "#dd5a50", "#a377d1", "#c9a800", "#5
 def template(theme: str) -> dict[str, Any]:
     """Return layout values for a plotly figure on a light or dark page; the background is the page's own."""
     dark = theme == "dark"
-    ink, grid = ("#e8e8e8", "#454b52") if dark else ("#24292f", "#dde1e6")
+    ink, grid = ("#e8e8e8", "#363b41") if dark else ("#24292f", "#dde1e6")
     axis = {
         "gridcolor": grid, "linecolor": grid, "zerolinecolor": grid, "tickcolor": grid, "automargin": True,
         "tickfont": {"color": ink}, "title": {"font": {"color": ink}},

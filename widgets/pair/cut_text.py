@@ -83,11 +83,10 @@ def history_html(vocabulary: Vocabulary, token_id: int, history: History) -> str
         f"<li>{token(visible(merge.left))} + {token(visible(merge.right))} <small>merge {merge.rank:,}</small></li>"
         for merge in history.merges
     )
-    merges = f"<ol class='tl-merges'>{steps}</ol>" * bool(steps)
-    reason = f"<div class='tl-note'>{escape(history.reason)}</div>" * bool(history.reason)
+    order = "In the order of the tokenizer; merge 1 is the first that training learned. " * bool(steps)
     return (
-        f"<h4>How {escape(vocabulary.name)} builds {token(vocabulary.label(token_id))} <small>id {token_id:,}, "
-        f"{len(history.merges)} merges; merge 1 is the first that training learned</small></h4>{merges}{reason}"
+        f"<h4>How {escape(vocabulary.name)} builds {token(vocabulary.label(token_id))} <small>id {token_id:,}</small>"
+        f"</h4><ol class='tl-merges'>{steps}</ol><div class='tl-note'>{order}{escape(history.reason)}</div>"
     )
 
 

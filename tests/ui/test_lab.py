@@ -75,7 +75,7 @@ def test_the_first_screen_answers_what_a_newcomer_asks(lab: LabPage) -> None:
 
 def test_a_typed_text_is_cut_and_a_pressed_token_shows_its_merges(lab: LabPage) -> None:
     pair = lab.page.locator(".tl-tab-pair")
-    pair.get_by_label("Your text").fill("<b>tokens</b>")
+    pair.get_by_label("Your text").fill("<b>Tokenizers</b> disagree: naïve café, 東京, def f(x): return x**2")
     blocks = pair.locator(".tl-blocks")
     expect(blocks).to_contain_text("</", timeout=SHORT_MS)
     assert blocks.locator("b").count() == 0  # typed markup stays text

@@ -287,7 +287,7 @@ class TestPanels:
         offer = tabs._recorded
         assert "No runs of yours" in offer._words.value
         offer._look.click()
-        assert "recorded run, not at one of yours" in offer._words.value
+        assert "Recorded run, not one of yours" in offer._words.value
         assert lab.work.looks_at_recorded
         for name in ("model", "recovery", "lexicon", "maps", "diagnosis", "compare", "runs", "report", "pair"):
             lab.lab_state.tab = name

@@ -42,7 +42,7 @@ def test_an_empty_lab_offers_a_recorded_run(lab: LabPage, artefacts: Path) -> No
     expect(bar).to_contain_text("No runs of yours here yet")
     lab.page.locator(".tl-lab").screenshot(path=artefacts / "gallery-offer-light.png")
     bar.get_by_role("button", name="Look at a recorded run").click()
-    expect(bar).to_contain_text("You are looking at a recorded run", timeout=SHORT_MS)
+    expect(bar).to_contain_text("Recorded run, not one of yours", timeout=SHORT_MS)
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])

@@ -15,7 +15,6 @@ _OFFER = (
     "as it was measured. Nothing is computed or fetched."
 )
 _OFFER_MORE = "Recorded runs come with the package; yours stay as they are."
-_SHOWN = "<b>You are looking at a recorded run, not at one of yours.</b> All tabs show it."
 
 
 def mark_html(words: str) -> str:
@@ -68,9 +67,8 @@ class RecordedBar(Box):
         looking = run is not None and run.recorded
         shown(self, bool(self._chains) and (looking or run is None or self._wanted))
         shown(self.open_button, bool(self._chains) and run is not None and not looking)
-        words = _SHOWN if looking else _OFFER if run is None else _OFFER_MORE
-        mark = mark_of(run) if looking and run is not None else ""
-        self._words.value = f'<div role="status">{words}</div>{mark}'
+        words = _OFFER if run is None else mark_of(run) or _OFFER_MORE
+        self._words.value = f'<div role="status">{words}</div>'
         shown(self._leave, looking)
         self._look.button_style = "primary" if run is None else ""
 

@@ -88,16 +88,18 @@ def _recovery() -> Iterator[dict[str, Any]]:
 
 
 def _search() -> Iterator[dict[str, Any]]:
-    """Take the default recipe with the least text that a control was measured with."""
+    """Take the default recipe by target, each with the least text that a control was measured with."""
     lines = [line for line in _read(SEARCH) if "settings" in line]
-    tokens = min(line["settings"]["tokens"] for line in lines if line["way"] == "control")
-    lines = [line for line in lines if line["settings"]["tokens"] == tokens]
-    control = next(line for line in lines if line["way"] == "control")
-    for line in (one for one in lines if one["way"] == "recover"):
-        for key, (text, name) in TEXTS.items():
-            run = f"recover, {tokens:,} tokens, {text}, seed {line['seed']}"
-            bits = {"control": control[key], "end": line[key]}
-            yield _line(run, "docs/results/recovery_search.md", SOURCE, "sp32k", name, tokens, **bits)
+    for target in dict.fromkeys(line["settings"]["target"] for line in lines if line["way"] == "control"):
+        own = [line for line in lines if line["settings"]["target"] == target]
+        tokens = min(line["settings"]["tokens"] for line in own if line["way"] == "control")
+        own = [line for line in own if line["settings"]["tokens"] == tokens]
+        control = next(line for line in own if line["way"] == "control")
+        for line in (one for one in own if one["way"] == "recover"):
+            for key, (text, name) in TEXTS.items():
+                run = f"recover, {tokens:,} tokens, {text}, seed {line['seed']}"
+                bits = {"control": control[key], "end": line[key]}
+                yield _line(run, "docs/results/recovery_search.md", SOURCE, target, name, tokens, **bits)
 
 
 if __name__ == "__main__":

@@ -73,9 +73,9 @@ def test_the_index_begins_with_what_does_not_work() -> None:
 
 
 def test_a_recovery_search_with_several_budgets_and_seeds_becomes_a_page(built: dict[str, ModuleType]) -> None:
-    def line(way: str, tokens: int, bits: float, **more: Any) -> dict[str, Any]:
+    def line(way: str, tokens: int, bits: float, target: str = "sp32k", **more: Any) -> dict[str, Any]:
         figures = dict.fromkeys(("prose", "o_en", "o_code", "o_de"), bits)
-        return {"way": way, **figures, **more, "settings": {"threads": 1, "tokens": tokens}}
+        return {"way": way, **figures, **more, "settings": {"threads": 1, "tokens": tokens, "target": target}}
 
     ours = "rows 6e-4, body 2e-4, floored head (recover)"
     lines = [
@@ -85,10 +85,13 @@ def test_a_recovery_search_with_several_budgets_and_seeds_becomes_a_page(built: 
         line(ours, 10_000, 1.5, cpu=120.0, steps=20, read=10_000, seed=1),
         line("control", 10_000, 1.0, cpu=200.0, steps=20, read=10_000),
         line(ours, 30_000, 1.2, cpu=300.0, steps=60, read=30_000),
+        line("step 0", 10_000, 2.0, "qwen2"),
+        line(ours, 10_000, 1.5, "qwen2", cpu=100.0, steps=20, read=10_000, seed=0),
+        line("control", 10_000, 1.0, "qwen2", cpu=200.0, steps=20, read=10_000),
     ]
     raw = built["page"].Raw("recovery_search", lines)
     text = built["page"].write("recovery_search", raw, built["index"].MAKERS["recovery_search"][1])
-    assert "closes 20 % of the gap on Wikipedia" in text  # (1.5 - mean of 1.3 and 1.5) / (1.5 - 1.0)
+    assert "sp32k 20 % and 20 %; qwen2 50 % and 50 %" in text  # (1.5 - mean of 1.3 and 1.5) / (1.5 - 1.0)
     assert f"| {ours} | 1.40 |" in text
     assert "10,000, 30,000 tokens" in text
 

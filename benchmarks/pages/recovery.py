@@ -65,22 +65,26 @@ def recovery(raw: Raw) -> Page:
     )
 
 
-def search_lines(raw: Raw) -> dict[int, dict[str, list[Row]]]:
+def search_lines(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, list[Row]]]:
     """Return the measurements of `recovery_search.py` by number of tokens, ascending, and way; one for each seed."""
     by: dict[int, dict[str, list[Row]]] = {}
     for line in raw.measured:
+        if line["settings"]["target"] != target:
+            continue
         by.setdefault(line["settings"]["tokens"], {}).setdefault(line["way"], []).append(line)
     return dict(sorted(by.items()))
 
 
-def search_means(raw: Raw) -> dict[int, dict[str, Row]]:
+def search_means(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, Row]]:
     """Return the figures of `search_lines`, averaged over seeds."""
 
     def means(lines: list[Row]) -> Row:
         keys = [key for key in (*OTHER, "cpu") if all(isinstance(line.get(key), int | float) for line in lines)]
         return {key: mean([line[key] for line in lines]) for key in keys}
 
-    return {tokens: {way: means(lines) for way, lines in ways.items()} for tokens, ways in search_lines(raw).items()}
+    return {
+        tokens: {way: means(lines) for way, lines in ways.items()} for tokens, ways in search_lines(raw, target).items()
+    }
 
 
 def default_way(ways: Mapping[str, object]) -> str:
@@ -92,9 +96,21 @@ def closed_gap(raw: Raw) -> tuple[int, float, float]:
     """Return the largest budget with a control, and the shares of the gap that the default closes: Wikipedia, C++."""
     whole = {tokens: ways for tokens, ways in search_means(raw).items() if {"step 0", "control"} <= ways.keys()}
     tokens, ways = max(whole.items())
-    start, ours, control = ways["step 0"], ways[default_way(ways)], ways["control"]
+    return tokens, *closed(ways, default_way(ways))
+
+
+def closed(ways: Mapping[str, Row], way: str) -> tuple[float, float]:
+    """Return the shares of the gap that a way closes: Wikipedia, C++."""
+    start, ours, control = ways["step 0"], ways[way], ways["control"]
     wikipedia, code = ((start[key] - ours[key]) / (start[key] - control[key]) for key in ("o_en", "o_code"))
-    return tokens, wikipedia, code
+    return wikipedia, code
+
+
+def closed_by_target(raw: Raw) -> dict[str, tuple[float, float]]:
+    """Return `closed` of the default by target, with the smallest budget, where the control was measured."""
+    targets = dict.fromkeys(line["settings"]["target"] for line in raw.measured)
+    least = {target: next(iter(search_means(raw, target).values())) for target in targets}
+    return {target: closed(ways, default_way(ways)) for target, ways in least.items() if "control" in ways}
 
 
 def seeds(raw: Raw) -> str:
@@ -152,10 +168,8 @@ def recovery_search(raw: Raw) -> Page:
     start, control = least["step 0"], least.get("control")
     ways = [way for way in least if way not in ("step 0", "control")]
     ours = default_way({way: least[way] for way in ways})
-    answer = "the control was not measured"
-    if control:
-        gaps = [(start[key] - least[ours][key]) / (start[key] - control[key]) for key in ("o_en", "o_code")]
-        answer = f"it closes {percent(gaps[0])} of the gap on Wikipedia and {percent(gaps[1])} on C++"
+    shares = [f"{target} {percent(a)} and {percent(b)}" for target, (a, b) in closed_by_target(raw).items()]
+    answer = f"on Wikipedia and on C++: {'; '.join(shares)}" if shares else "the control was not measured"
     order = sorted(ways, key=lambda way: least[way]["o_en"])
     shown = list(dict.fromkeys([*order[:4], ours, "papers" if "papers" in ways else order[-1]]))[:5]
     measured = {way: [by[tokens][way] for tokens in budgets if "cpu" in by[tokens].get(way, ())] for way in shown[:3]}
@@ -165,7 +179,7 @@ def recovery_search(raw: Raw) -> Page:
     return Page(
         "How to tune a moved model on little text",
         f"How much of the gap to the tuned source does the default recipe close with {budgets[0]:,} tokens, on text of other domains?",
-        f"Little: {answer} (`{ours}`).",
+        f"A small part, {answer} (`{ours}`).",
         partial(plots.lines, series=series, x="CPU seconds", y="bits per byte of Wikipedia", levels=levels),
         "Bits per byte of Wikipedia against CPU seconds, one marker per budget.",
         ["way", *list(OTHER.values())[:3], "CPU seconds"],
@@ -173,7 +187,7 @@ def recovery_search(raw: Raw) -> Page:
          [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
         f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, `text` and `papers`: {seeds(raw)}, others one. "
         f"The table is of the smallest budget; seeds differ by at most {digits(seed_range(raw), 2)} bits per byte in it. "
-        "The machine did other work too, so seconds are rough.",
+        "The control ran on another machine than the other ways, and both machines did other work too, so seconds are rough.",
         command=f"python benchmarks/recovery_search.py --tokens {budgets[0]} --ways recover text papers --seeds 3",
     )  # fmt: skip
 
@@ -360,7 +374,6 @@ def demo(raw: Raw) -> Page:
         tuned: f"tuned, {tuned.split(', ')[1][:-1]}",
     }
     titles = {
-        "every row random": "random rows",
         "shared bytes copied, others random": "copies, others random",
         "shared bytes copied, others the mean row": "copies, others mean",
         **{name: title.replace("`", "") for name, title in names.items()},

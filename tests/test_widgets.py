@@ -441,7 +441,7 @@ class TestTable:
 class TestPart:
     def test_what_code_sets_is_not_reported_but_what_another_thread_chooses_meanwhile_is(self) -> None:
         part, heard = Box(), []
-        field = part.entry("Name", "tl-name", heard.append)
+        field = part.entry("Name", heard.append)
         with part.quiet():
             field.value = "by code"
             thread = threading.Thread(target=lambda: setattr(field, "value", "by a person"))
@@ -451,7 +451,7 @@ class TestPart:
 
     def test_an_error_deep_inside_is_shown_in_the_panel(self) -> None:
         part, panel = Box(), Panel("p", "tl-p", None)
-        press = part.button("Divide", lambda: 1 / 0, "tl-divide")
+        press = part.button("Divide", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             part.guarded(lambda: 1 / 0)()  # no panel yet: it must not vanish
         panel._fill([Box([Box([part])])])

@@ -49,8 +49,8 @@ def lexicon(pair: tuple[Vocabulary, Vocabulary]) -> Lexicon:
 
 
 def finding_button(panel: DiagnosisPanel, name: str) -> Any:
-    hook = f"tl-finding-{name.replace(' ', '-')}"
-    return next(row.children[1] for row in panel._list.children if hook in row.children[1]._dom_classes)
+    shows = [row.children[1] for row in panel._list.children]
+    return next(show for show in shows if show.tooltip.startswith(f"{name}: "))
 
 
 def test_the_verdict_is_a_sentence_and_the_worst_finding_comes_first(

@@ -246,7 +246,6 @@ def _wait(run: RunFolder, kind: str) -> None:
         bar = w.FloatProgress(min=0.0, max=1.0, description=kind, layout=w.Layout(width="60%"))
         words = w.Label(value="starting in its own process …")
         box = w.HBox([bar, words])
-        box.add_class("tl-wait")
         display(box)  # type: ignore[no-untyped-call]
 
         def progress(share: float, message: str) -> None:

@@ -28,11 +28,7 @@ def step_states(work: Chain) -> dict[str, str]:
     runs = {step: work.find(kind) for step, kind in _RUN_OF.items()}
     states = {step: "to do" if run is None else _WORDS.get(run.state, "stopped") for step, run in runs.items()}
     made = any(states[step] == "done" for step in ("model", "recovery")) and not work.looks_at_recorded
-    return {
-        "pair": "to do" if runs["lexicon"] is None else "done",
-        **states,
-        "export": "ready" if made else "to do",
-    }
+    return {"pair": "to do" if runs["lexicon"] is None else "done", **states, "export": "ready" if made else "to do"}
 
 
 # What to do about a step that is to do or ready, and the tab that shows how far it is.
@@ -77,9 +73,7 @@ class FlowBar(Bar):
     """
 
     def __init__(self, go: Callable[[str], object]) -> None:
-        self.steps = {
-            tab: self.button(name, partial(go, tab), f"tl-step-{tab}", help) for tab, (name, help) in STEPS.items()
-        }
+        self.steps = {tab: self.button(name, partial(go, tab), help) for tab, (name, help) in STEPS.items()}
         self._states: dict[str, str] = {}
         super().__init__(tuple(self.steps.values()))
         self.add_class("tl-flow")
@@ -101,13 +95,13 @@ class Press(Box):
     Parameters
     ----------
     title, words : HTML
-    label, hook, help : of the button
+    label, help : of the button
     work : does it, away from the callback; returns what to say, as HTML
     """
 
-    def __init__(self, title: str, words: str, label: str, hook: str, help: str, work: Callable[[], str]) -> None:
+    def __init__(self, title: str, words: str, label: str, help: str, work: Callable[[], str]) -> None:
         self._work = work
-        self._start = self.button(label, self.start, hook, help, "primary")
+        self._start = self.button(label, self.start, help, "primary")
         self._told = html()
         super().__init__(
             [html("", f"<h3>{title}</h3><div class='tl-note'>{words}</div>"), bar(self._start, self._told)]
@@ -138,7 +132,7 @@ def report_box(write: Callable[[], Path]) -> Press:
         "One HTML file with the pair, the scores, the diagnosis, both maps, the curves, the best and the worst pairs, "
         "and the commands that made them. It needs no network."
     )
-    return Press("Report", words, "Write the report", "tl-report", "Write it into the folder of the alignment", work)
+    return Press("Report", words, "Write the report", "Write it into the folder of the alignment", work)
 
 
 def model_box(work: Chain) -> Press:
@@ -148,7 +142,7 @@ def model_box(work: Chain) -> Press:
         return f"Started: {escape(work.rearrange().name)}"
 
     words = "The source model keeps its layers and gets a row for each target token, as in the lexicon."
-    return Press("Make the model", words, "Make the model", "tl-make-model", "Start it in a process of its own", start)
+    return Press("Make the model", words, "Make the model", "Start it in a process of its own", start)
 
 
 def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:

@@ -154,7 +154,7 @@ class LabTabs(Panel):
                 try:
                     self._put(tab, self._makers[tab]())
                 except Exception as error:
-                    again = self.button("Try again", self.refresh, "tl-try-again")
+                    again = self.button("Try again", self.refresh)
                     self._put(tab, [_words("This could not be shown."), again])
                     self.show_error(error)
 

@@ -98,7 +98,7 @@ def test_run_aligns_the_pair(lab: LabPage) -> None:
     pair.get_by_role("button", name="Run settings").click()
     pair.get_by_label("Amount of text").select_option(label="0.3 MB")
     pair.get_by_role("button", name="Run alignment", exact=True).click()
-    step = lab.page.locator(".tl-step-lexicon")
+    step = lab.page.get_by_role("button", name=re.compile("^2 Lexicon"))
     expect(step).to_have_text(re.compile("running|waiting"), timeout=SHORT_MS)
     job = pair.locator(".tl-job")
     expect(job).to_be_visible(timeout=SHORT_MS)
@@ -115,7 +115,7 @@ def test_no_tab_is_clipped_and_a_step_opens_its_tab(lab: LabPage, width: int) ->
     expect(tabs).to_have_count(len(TABS))
     widths = tabs.evaluate_all("(labels) => labels.map((one) => [one.scrollWidth, one.clientWidth])")
     assert all(wanted <= given for wanted, given in widths), widths
-    lab.page.locator(".tl-step-model").click()
+    lab.page.get_by_role("button", name=re.compile("^3 Model")).click()
     expect(lab.page.get_by_role("tab", name="Model", exact=True)).to_have_attribute("aria-selected", "true")
     open_tab(lab, "Pair")
     lab.page.set_viewport_size(before)
@@ -135,7 +135,7 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     rows.first.click()
     lexicon.get_by_role("button", name="Edit", exact=True).click()
     expect(lexicon.locator(".tl-why h4").first).to_be_visible(timeout=SHORT_MS)
-    lexicon.locator(".tl-edit-search input").fill("the")
+    lexicon.get_by_label("Find another").fill("the")
     choose = lexicon.get_by_role("button", name="Use this source")
     expect(choose).to_be_enabled(timeout=SHORT_MS)
     choose.click()
@@ -143,7 +143,7 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     (file,) = runs.glob("align-*/*.edits.json")
     assert "choose" in file.read_text(encoding="utf-8")  # on disk at once
 
-    lexicon.locator(".tl-fold-score").click()
+    lexicon.locator(".tl-folds").get_by_role("button", name="Score", exact=True).click()
     lexicon.get_by_label(re.compile("Sentence score and BERTScore")).uncheck()
     lexicon.get_by_role("button", name="Score the edits").click()
     expect(lexicon.locator(".tl-part-scores table")).to_be_visible(timeout=LONG_MS)

@@ -36,7 +36,7 @@ class JobPanel(Panel):
         self._title, self._result = title, result
         self._line = html()
         self._bar = w.FloatProgress(min=0.0, max=1.0, layout=w.Layout(width="100%"))
-        self._cancel = self.button("Cancel", self.run.request_cancel, "tl-cancel", "Stop within seconds")
+        self._cancel = self.button("Cancel", self.run.request_cancel, "Stop within seconds")
         self.headline(title, "")
         line = bar(self._line, self._cancel)
         self._fill([self._head, line, self._bar], line)
@@ -112,13 +112,11 @@ class RunControls(Bar):
 
     def __init__(self, chosen: Callable[[], RunFolder | None], after: Callable[[], object]) -> None:
         self._run_of, self._after = chosen, after
-        self.pause_button = self.button(
-            "Pause", self.pause, "tl-pause", "Finish the current step, save a checkpoint, then stop"
-        )
+        self.pause_button = self.button("Pause", self.pause, "Finish the current step, save a checkpoint, then stop")
         self.cancel_button = self.button(
-            "Cancel", self.cancel, "tl-cancel", "Stop within seconds; what was done since the last checkpoint is lost"
+            "Cancel", self.cancel, "Stop within seconds; what was done since the last checkpoint is lost"
         )
-        self.resume_button = self.button("Resume", self.resume, "tl-resume", "Go on from the last checkpoint")
+        self.resume_button = self.button("Resume", self.resume, "Go on from the last checkpoint")
         self._buttons = (self.pause_button, self.cancel_button, self.resume_button)
         super().__init__(self._buttons)
 

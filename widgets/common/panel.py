@@ -81,12 +81,13 @@ class Panel(Part, w.VBox):
         self.followed: dict[str, Callable[[], bool]] = {}
         self._probe = ThemeProbe(label=name)
         self._error, self._badge, self._code = html("tl-error"), html("tl-badge"), html("tl-code")
-        self._head = html("tl-head")
+        self._head = html()
         for empty in (self._error, self._badge, self._code):
             shown(empty, False)
         self._copy = self.button(
-            "Copy as code", self.copy_code, "tl-copy-code", "Copy a cell that shows this again, to paste it anywhere"
+            "Copy as code", self.copy_code, "Copy a cell that shows this again, to paste it anywhere"
         )
+        self._copy.add_class("tl-copy-code")
         super().__init__()
         self.add_class("tl-panel")
         self.add_class(hook)

@@ -153,35 +153,32 @@ class Part:
                 control.options = options
             control.value = value
 
-    def button(self, label: str, action: Callable[[], Any], hook: str, help: str = "", style: str = "") -> w.Button:
+    def button(self, label: str, action: Callable[[], Any], help: str = "", style: str = "") -> w.Button:
         """Make a button with words on it; `action` takes no arguments."""
         made = w.Button(description=label, tooltip=help or label, button_style=style)
         made.layout.width = "auto"
-        made.add_class(hook)
         safe = self.guarded(action)
         made.on_click(lambda _button: safe())
         return made
 
-    def control(self, kind: Any, label: str, hook: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
-        """Make any control that has a value: its class of ipywidgets, words, CSS class, and what a change calls."""
+    def control(self, kind: Any, label: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
+        """Make any control that has a value: its class of ipywidgets, words, and what a change calls."""
         made = kind(description=label, **more)
-        if hook:
-            made.add_class(hook)
         if action is not None:
             self.on_value(made, action)
         return made
 
-    def menu(self, label: str, hook: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
+    def menu(self, label: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
         """Make a menu."""
-        return self.control(w.Dropdown, label, hook, action, **more)
+        return self.control(w.Dropdown, label, action, **more)
 
-    def entry(self, label: str, hook: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
+    def entry(self, label: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
         """Make a field for a line of text."""
-        return self.control(w.Text, label, hook, action, **more)
+        return self.control(w.Text, label, action, **more)
 
-    def check(self, label: str, hook: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
+    def check(self, label: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
         """Make a check box as wide as its words."""
-        made = self.control(w.Checkbox, label, hook, action, **{"value": False, "indent": False} | more)
+        made = self.control(w.Checkbox, label, action, **{"value": False, "indent": False} | more)
         made.layout.width = "auto"
         return made
 
@@ -222,7 +219,7 @@ class Folds(Box):
     def __init__(self, parts: Mapping[str, tuple[str, Sequence[w.Widget]]]) -> None:
         self.bodies = {name: Box(children) for name, (_, children) in parts.items()}
         self.buttons = {
-            name: self.button(name, partial(self.turn, name), _hook(name), f"Open or close: {words}")
+            name: self.button(name, partial(self.turn, name), f"Open or close: {words}")
             for name, (words, _) in parts.items()
         }
         self.on_open: dict[str, Callable[[], Any]] = {}
@@ -245,10 +242,6 @@ class Folds(Box):
         shown(self.bodies[name], yes)
         self.buttons[name].remove_class("tl-closed" if yes else "tl-open")
         self.buttons[name].add_class("tl-open" if yes else "tl-closed")
-
-
-def _hook(name: str) -> str:
-    return f"tl-fold-{name.lower().replace(' ', '-')}"
 
 
 def html(hook: str = "", value: str = "") -> w.HTML:

@@ -48,17 +48,17 @@ class RecordedBar(Box):
         self._words = html()
         self._wanted = False
         options = [(chain["adapt"].title, name) for name, chain in self._chains.items()]
-        self.choice = self.menu("Recorded run", "tl-recorded-choice", options=options, tooltip="Which one to look at")
+        self.choice = self.menu(
+            "Recorded run", options=options, tooltip="Which one to look at", layout={"width": "380px"}
+        )
         self.open_button = self.button(
-            "Recorded runs", self._turn, "tl-recorded-open", "Open or close: look at a run that comes with the package"
+            "Recorded runs", self._turn, "Open or close: look at a run that comes with the package"
         )
         self._look = self.button(
-            "Look at a recorded run", lambda: look(self._chains[self.choice.value]), "tl-look-at-recorded",
+            "Look at a recorded run", lambda: look(self._chains[self.choice.value]),
             "Show it in all tabs; your own runs stay as they are",
         )  # fmt: skip
-        self._leave = self.button(
-            "Back to your own runs", leave, "tl-leave-recorded", "Show your own runs in all tabs again"
-        )
+        self._leave = self.button("Back to your own runs", leave, "Show your own runs in all tabs again")
         super().__init__([self._words, bar(self.choice, self._look, self._leave)])
         self.add_class("tl-recorded-bar")
 

@@ -109,12 +109,12 @@ class Pages(Box):
         self.items: Any = ()
         self._size, self._draw, self._words = size, draw, words
         self.where = html("tl-where")
-        self.earlier = self.button("Previous", lambda: self.go_to(self.page - 1), "tl-previous", "Page before")
-        self.later = self.button("Next", lambda: self.go_to(self.page + 1), "tl-next", "Page after")
+        self.earlier = self.button("Previous", lambda: self.go_to(self.page - 1), "Page before")
+        self.later = self.button("Next", lambda: self.go_to(self.page + 1), "Page after")
         self._back, self._on = [self.earlier], [self.later]
         if ends:
-            self._back.insert(0, self.button("First", lambda: self.go_to(0), "tl-first", "First page"))
-            self._on.append(self.button("Last", lambda: self.go_to(10**9), "tl-last", "Last page"))
+            self._back.insert(0, self.button("First", lambda: self.go_to(0), "First page"))
+            self._on.append(self.button("Last", lambda: self.go_to(10**9), "Last page"))
         turners = [*self._back, *self._on]
         super().__init__([table, bar(*before, *turners, self.where, *after)])
 

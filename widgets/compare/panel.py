@@ -104,16 +104,16 @@ class ComparePanel(Panel):
     def _build(self, show: str) -> None:
         self._summary, self._scores, self._slices, self._same = (html() for _ in range(4))
         self._which = self.menu(
-            "Show", "tl-change-filter", lambda _which: self._filter(), value=show,
+            "Show", lambda _which: self._filter(), value=show,
             options=[("All that moved", "moved"), *((words, change) for change, words in CHANGE_NAMES.items())],
             tooltip="Which tokens are listed",
         )  # fmt: skip
-        self.table = RowTable(COLUMNS, "tl-compare-table", self.guarded(self._on_row))
+        self.table = RowTable(COLUMNS, on_row=self.guarded(self._on_row))
         self._select = self.button(
-            "Select all of these", self.select_shown, "tl-select-changed",
+            "Select all of these", self.select_shown,
             f"Select up to {MOST_IDS:,} of these tokens, so that the inspector and the maps show them",
         )  # fmt: skip
-        swap = self.button("Swap", self.swap, "tl-swap", "Exchange A and B")
+        swap = self.button("Swap", self.swap, "Exchange A and B")
         self._pages = Pages(self.table, PAGE, self._show_page, _where)
         self._tokens = w.VBox([bar(self._which, self._select), self._pages])
         self._tokens.layout.overflow = "visible"

@@ -50,42 +50,29 @@ class RecipesView(Box):
     """
 
     def __init__(
-        self,
-        use: Callable[[str, str], None],
-        on_align: Callable[[str], Any] | None,
-        runs: Path | str | None,
+        self, use: Callable[[str, str], None], on_align: Callable[[str], Any] | None, runs: Path | str | None
     ) -> None:
         self._use, self._on_align, self.root = use, on_align, runs
         self._pair = ("", "")
         self._sides: Sequence[RunFolder | None] = ()
         self.rows: list[dict[str, Any]] = []
         self._latest = Latest()
-        self.table = RowTable(COLUMNS, "tl-recipes-table", lambda _key: self._allow())
+        self.table = RowTable(COLUMNS, on_row=lambda _key: self._allow())
         self._uses = [
             self.button(
-                f"Show as {place.upper()}",
-                partial(self._take, place),
-                f"tl-show-as-{place}",
-                f"Compare the chosen run as {place.upper()}",
+                f"Show as {place.upper()}", partial(self._take, place), f"Compare the chosen run as {place.upper()}"
             )
             for place in "ab"
         ]
-        self._missing = self.control(
-            w.SelectMultiple, "Not tried yet", "tl-missing-recipes", rows=5, tooltip="Recipes without a run"
-        )
+        self._missing = self.control(w.SelectMultiple, "Not tried yet", rows=5, tooltip="Recipes without a run")
         self._missing.layout.width = "100%"
         self._align = self.button(
-            "Align with the missing ones", self.align, "tl-align-missing",
+            "Align with the missing ones", self.align,
             "Align with the recipes chosen in the list, or with all of it when none is chosen",
         )  # fmt: skip
         self._note = html()
-        again = self.button("Refresh", self.refresh, "tl-recipes-refresh", "Read the folder of runs again")
-        super().__init__(
-            [
-                self.table, bar(*self._uses, again),
-                self._missing, bar(self._align, self._note),
-            ]
-        )  # fmt: skip
+        again = self.button("Refresh", self.refresh, "Read the folder of runs again")
+        super().__init__([self.table, bar(*self._uses, again), self._missing, bar(self._align, self._note)])
         self.add_class("tl-recipes")
 
     @property

@@ -209,11 +209,10 @@ class DifferenceBar(Bar):
         self._pair: tuple[Lexicon, Lexicon, RunFolder] | None = None
         self._latest = Latest()
         self.measure = self.button(
-            MEASURE, self.press, "tl-measure-difference",
-            "Scores of both on the same held-out documents, and the interval of the difference",
-        )  # fmt: skip
+            MEASURE, self.press, "Scores of both on the same held-out documents, and the interval of the difference"
+        )
         self.sentences = self.check(
-            "Sentence score and BERTScore too (slower)", "", value=True, tooltip="By the packaged sentence encoder"
+            "Sentence score and BERTScore too (slower)", value=True, tooltip="By the packaged sentence encoder"
         )
         self.note = html()
         super().__init__([self.measure, self.sentences, self.note])

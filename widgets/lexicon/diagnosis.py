@@ -71,10 +71,8 @@ class DiagnosisPanel(Panel):
         self._latest = Latest()
         names = lexicon.provenance
         self._title = f"Diagnosis: {names['source']['name']} → {names['target']['name']}"
-        self._fine = self.check(
-            "Show passed checks too", "tl-show-fine", lambda _yes: self._show_fine(), tooltip="List all checks"
-        )
-        self._again = self.button("Refresh", self.refresh, "tl-look-again", "Run all checks again")
+        self._fine = self.check("Show passed checks too", lambda _yes: self._show_fine(), tooltip="List all checks")
+        self._again = self.button("Refresh", self.refresh, "Run all checks again")
         self._list = w.VBox()
         self._list.add_class("tl-findings")
         about = html("", meanings(("critical", "warnings", "passed", "concerned")))
@@ -142,9 +140,7 @@ class DiagnosisPanel(Panel):
         self.newest(self._latest, work, show, failed)
 
     def _look(self, tell: Progress) -> Diagnosis:
-        source, target = (
-            given or vocabularies_of(self.lexicon)[side] for side, given in enumerate(self._given)
-        )  # fmt: skip
+        source, target = (given or vocabularies_of(self.lexicon)[side] for side, given in enumerate(self._given))
         return diagnose(self.lexicon, source, target, self._vectors, self._model, progress=tell)
 
     def show_tokens(self, name: str) -> None:
@@ -193,11 +189,10 @@ class DiagnosisPanel(Panel):
         n = len(found.target_ids)
         words = f"Show {'the first ' * (n == MOST_IDS)}{several(n, 'token')}" if n else "No tokens to show"
         press = self.button(
-            words, lambda: self.show_tokens(found.name), "tl-show-tokens",
+            words, lambda: self.show_tokens(found.name),
             f"{found.name}: select its tokens, so that the tab Lexicon lists them and the maps highlight them",
         )  # fmt: skip
         press.disabled = not n
-        press.add_class(f"tl-finding-{_slug(found.name)}")
         row = w.HBox([html("", finding_html(found)), press])
         shown(row, self._is_shown(found))
         row.add_class("tl-finding")
@@ -228,7 +223,3 @@ def finding_html(found: Finding) -> str:
         f'<h4><span class="tl-state tl-severity-mark-{found.severity}">{SEVERITY_WORDS[found.severity]}</span> '
         f"{escape(found.name[:1].upper() + found.name[1:])}</h4><div>{escape(found.evidence)}</div>{advice}{seen}"
     )
-
-
-def _slug(name: str) -> str:
-    return name.replace(" ", "-")

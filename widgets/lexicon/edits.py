@@ -36,29 +36,22 @@ class EditBox(Box):
         self._view, self._edits, self._state, self._on_edit = view, edits, state, on_edit
         self._target_id = -1
         self._latest = Latest()
-        self.choice = self.menu("Source token", "tl-edit-choice", tooltip="What the row shall be copied from")
+        self.choice = self.menu("Source token", tooltip="What the row shall be copied from")
         self.search = self.entry(
             "Find another",
-            "tl-edit-search",
             lambda _text: self._find(),
             placeholder="a source token, or its id",
             tooltip="Search all source tokens; what is found is offered under “Source token”",
         )
         self.note = self.entry(
-            "Note", "tl-edit-note", placeholder="why (kept with the edit)", tooltip="Your reason, kept with the edit"
+            "Note", placeholder="why (kept with the edit)", tooltip="Your reason, kept with the edit"
         )
-        self.choose = self.button(
-            "Use this source", self._choose, "tl-edit-choose", "Copy the chosen source token's row to this token"
-        )
-        self.reject = self.button(
-            "Reject the pair", self._reject, "tl-edit-reject", "The row falls back to the pieces that spell it"
-        )
-        self.restore = self.button(
-            "Back to the recipe's", self._restore, "tl-edit-restore", "Take the edit of this token away"
-        )
-        self.pin = self.button("Pin", self._pin, "tl-edit-pin", "Keep this token drawn and named on the maps")
-        self.undo = self.button("Undo", lambda: self._step(edits.undo), "tl-undo", "Take the last edit back")
-        self.redo = self.button("Redo", lambda: self._step(edits.redo), "tl-redo", "Make the undone edit again")
+        self.choose = self.button("Use this source", self._choose, "Copy the chosen source token's row to this token")
+        self.reject = self.button("Reject the pair", self._reject, "The row falls back to the pieces that spell it")
+        self.restore = self.button("Back to the recipe's", self._restore, "Take the edit of this token away")
+        self.pin = self.button("Pin", self._pin, "Keep this token drawn and named on the maps")
+        self.undo = self.button("Undo", lambda: self._step(edits.undo), "Take the last edit back")
+        self.redo = self.button("Redo", lambda: self._step(edits.redo), "Make the undone edit again")
         self.status = html("tl-edit-status")
         super().__init__(
             [
@@ -181,15 +174,14 @@ class ExportBox(Box):
     def __init__(self, view: LexiconView, found: Callable[[], np.ndarray], folder: Path) -> None:
         self._view, self._found, self._folder = view, found, folder
         formats = [(name, ending) for ending, name in FORMATS.items()]
-        self.format = self.menu("Export as", "tl-export-format", options=formats, tooltip="Kind of file")
+        self.format = self.menu("Export as", options=formats, tooltip="Kind of file")
         self.rows = self.menu(
             "Rows",
-            "tl-export-rows",
             options=[("All rows", "all"), ("Rows found", "found")],
             tooltip="The whole lexicon, or what search and filters have found",
         )
-        self.go = self.button("Export", self.export, "tl-export", f"Write a file into {folder}")
-        self.status = html("tl-export-status")
+        self.go = self.button("Export", self.export, f"Write a file into {folder}")
+        self.status = html()
         super().__init__([bar(self.format, self.rows, self.go, self.status)])
 
     def export(self) -> None:

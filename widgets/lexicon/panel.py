@@ -146,18 +146,16 @@ class LexiconPanel(Panel):
         view, state = self.view, self.lab_state
         self.filters = LexiconFilters(view, state)
         self.histogram = Histogram()
-        self.histogram.add_class("tl-histogram")
         self.histogram.on_bar = self.guarded(self._on_bar)
         measures = [(name, key) for key, name in NAMES.items()]
         self._counted = self.menu(
             "Bars by",
-            "tl-histogram-of",
             lambda _measure: self.refresh(),
             options=measures,
             tooltip="What the bars count; press a bar to show its rows only",
         )
         words = f"Select up to {MOST_SELECTED:,} rows, so that the maps highlight them"
-        more = self.button("Select all found", self.select_found, "tl-select-found", words)
+        more = self.button("Select all found", self.select_found, words)
         self.paged = LexiconTable(view, self._on_row, self.sort_by, [more])
         self.table = self.paged.table
         self.why = WhyBox(view, vectors, self.known.text)

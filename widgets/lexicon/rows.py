@@ -51,61 +51,52 @@ class LexiconFilters(Box):
         on = self._on_control
         self.search = self.entry(
             "Search",
-            "tl-search",
             on,
+            layout={"width": "264px"},
             placeholder="Find a token: the, 東京, <0x0A> …",
             tooltip="Part of a target or source token, as shown or as its tokenizer writes it",
         )
         presets = [(_NO_PRESET, ""), *((name, name) for name in PRESETS)]
         self.preset = self.menu(
-            "Show", "tl-preset", self._on_preset, options=presets, tooltip="Ready-made filters, each a whole question"
+            "Show", self._on_preset, options=presets, tooltip="Ready-made filters, each a whole question"
         )
         self.sort = self.menu(
             "Order",
-            "tl-order",
             on,
             options=[(words, key) for key, words in SORTS.items()],
             tooltip=f"Order of the rows; worst first: {WORST_MEANS}",
         )
         self.regex = self.check(
-            "Regular expression", "tl-regex", on, tooltip="Read the search as a regular expression, such as ^␣[A-Z]+$"
+            "Regular expression", on, tooltip="Read the search as a regular expression, such as ^␣[A-Z]+$"
         )
         self.selected = self.check(
             "Only what is selected",
-            "tl-selected-only",
             on,
             tooltip="Only the tokens that are selected here, on the maps or by a finding of the diagnosis",
         )
-        self.origin = self.menu("Origin", "tl-origin-filter", on, tooltip="How the row was made; see Details")
+        self.origin = self.menu("Origin", on, tooltip="How the row was made; see Details")
         self.script = self.menu(
-            "Script",
-            "tl-script-filter",
-            on,
-            options=[("All scripts", "")],
-            tooltip="Unicode script of the target token",
+            "Script", on, options=[("All scripts", "")], tooltip="Unicode script of the target token"
         )
         self.ranges = {name: self._range(name) for name in RANGES}
-        self.clear = self.button(
-            "Clear filters", self.clear_filters, "tl-clear-filters", "Show all rows again; the order stays"
-        )
+        self.clear = self.button("Clear filters", self.clear_filters, "Show all rows again; the order stays")
         self.offer_origins()
         self.quick = bar(self.search, self.preset, self.sort)
-        ranges = [_pair(name, *ends) for name, ends in self.ranges.items()]
+        ranges = [_pair(*ends) for ends in self.ranges.values()]
         super().__init__([bar(self.origin, self.script, self.regex, self.selected, self.clear), bar(*ranges)])
 
     def _range(self, name: str) -> tuple[w.Text, w.Text]:
         label, meaning = _RANGE_WORDS[name]
         ends = []
-        for end, words, least in (("low", f"{label} from", "At least"), ("high", "to", "At most")):
+        for words, least in ((f"{label} from", "At least"), ("to", "At most")):
             made = self.entry(
                 words,
-                "tl-range-end",
                 lambda _text: self._on_range(name),
                 placeholder="any",
                 continuous_update=False,
                 tooltip=f"{least} this: {meaning}",
             )
-            made.add_class(f"tl-{name}-{end}")
+            made.add_class("tl-range-end")
             ends.append(made)
         return ends[0], ends[1]
 
@@ -163,10 +154,9 @@ class LexiconFilters(Box):
             self._state.query = PRESETS[preset]
 
 
-def _pair(name: str, low: w.Text, high: w.Text) -> w.HBox:
+def _pair(low: w.Text, high: w.Text) -> w.HBox:
     made = w.HBox([low, high])
     made.add_class("tl-range")
-    made.add_class(f"tl-range-{name}")
     return made
 
 

@@ -70,25 +70,20 @@ class ScoreBox(RunBox):
         self._view, self._edits, self._known = view, edits, known
         self._found, self._chosen = found, chosen
         self._scores: dict[str, Any] = {}
-        self.score = self.button(
-            "Score these", self.score_these, "tl-score-these", "Score all tokens, the rows found, and the selection"
-        )
+        self.score = self.button("Score these", self.score_these, "Score all tokens, the rows found, and the selection")
         self.again = self.button(
-            "Score the edits", self.score_edits, "tl-score-again", "Score before and after the edits, on the same text"
+            "Score the edits", self.score_edits, "Score before and after the edits, on the same text"
         )
         self.apply = self.button(
-            "Apply to the model", self.apply_edits, "tl-apply", "Give the model new rows by the edited lexicon"
+            "Apply to the model", self.apply_edits, "Give the model new rows by the edited lexicon"
         )
         self.sentences = self.check(
             "Sentence score and BERTScore too (slower)",
-            "tl-score-sentences",
             value=True,
             tooltip="Two more scores, by the packaged sentence encoder",
         )
-        self.table, self.documents = html("tl-part-scores"), html("tl-documents")
-        self.part = self.menu(
-            "Documents with", "tl-documents-of", lambda _part: self._show_documents(), tooltip="Which tokens they hold"
-        )
+        self.table, self.documents = html("tl-part-scores"), html()
+        self.part = self.menu("Documents with", lambda _part: self._show_documents(), tooltip="Which tokens they hold")
         shown(self.part, False)
         buttons = [self.score, self.again] if known.path and known.text else []
         buttons += [self.apply] if known.path and known.model else []
@@ -98,7 +93,6 @@ class ScoreBox(RunBox):
         note = "" if buttons else f'<p class="tl-note">{how}</p>'
         options = [self.sentences] if self.score in buttons else []
         self.children = (html("", note), bar(*buttons, *options), self.job, self.table, self.part, self.documents)
-        self.add_class("tl-score")
         self.refresh()
 
     def refresh(self) -> None:

@@ -96,12 +96,7 @@ def origins_html(counts: Mapping[str, int]) -> str:
     return f'<div class="tl-stack" aria-hidden="true">{stack}</div><ul class="tl-origins">{words}</ul>'
 
 
-PART_WORDS = {
-    "all": "All tokens",
-    "filter": "Found by the filter",
-    "selection": "Selected",
-    "edited": "Edited by hand",
-}
+PART_WORDS = {"all": "All tokens", "filter": "Found by the filter", "selection": "Selected", "edited": "Edited by hand"}
 MEASURE_WORDS = {
     "bleu1": (
         "BLEU-1",

@@ -151,8 +151,8 @@ class WhyBox(Box):
     ) -> None:
         self._view, self._vectors, self._text = view, vectors, text
         self._latest = Latest()
-        self.pair = html("tl-why-pair", EMPTY)
-        self.neighbours, self.contexts = html("tl-neighbours"), html("tl-contexts-box")
+        self.pair = html("", EMPTY)
+        self.neighbours, self.contexts = html(), html()
         super().__init__([self.pair, self.neighbours, self.contexts])
         self.add_class("tl-why")
 
@@ -191,8 +191,7 @@ class WhyBox(Box):
             return ""
         pair, source_id = self._pair, int(self._view.source_of[target_id])
         return contexts_html(
-            contexts(pair.target_corpus, pair.target, target_id),
-            contexts(pair.source_corpus, pair.source, source_id),
+            contexts(pair.target_corpus, pair.target, target_id), contexts(pair.source_corpus, pair.source, source_id)
         )
 
     @cached_property

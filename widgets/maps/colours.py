@@ -73,10 +73,7 @@ class Colouring:
     """
 
     def __init__(
-        self,
-        view: LexiconView,
-        vectors: Mapping[str, TokenVectors],
-        vocabularies: Mapping[str, Vocabulary | None],
+        self, view: LexiconView, vectors: Mapping[str, TokenVectors], vocabularies: Mapping[str, Vocabulary | None]
     ) -> None:
         self._view, self._vectors, self._vocabularies = view, vectors, vocabularies
         self.neighbourhoods = Neighbourhoods(vectors["source"], vectors["target"], view.source_of)

@@ -59,29 +59,29 @@ class MapControls(Bar):
     ) -> None:
         self._state = state
         self.colour = self.menu(
-            "Colour by", "tl-colour-by", lambda by: setattr(state, "colour_by", by),
+            "Colour by", lambda by: setattr(state, "colour_by", by),
             options=[(name, key) for key, name in WORDS.items()], value=state.colour_by,
             tooltip="What the colour of a point means",
         )  # fmt: skip
         self.layouts = self.menu(
-            "Layout", "tl-map-layout", lambda _shared: on_layout(), value=shared,
+            "Layout", lambda _shared: on_layout(), value=shared,
             options=[*([("One layout for both", True)] if one_space else []), ("Each map by itself", False)],
             tooltip="One layout: partners should be at the same place; each by itself: compare neighbourhoods",
         )  # fmt: skip
         self.search = self.entry(
-            "Search", "tl-map-search", self._on_search, value=state.query.text, continuous_update=False,
-            placeholder="a token, then Enter", tooltip="Mark the tokens that contain this",
+            "Search", self._on_search, value=state.query.text, continuous_update=False,
+            placeholder="a token, then Enter", tooltip="Mark the tokens that contain this", layout={"width": "300px"},
         )  # fmt: skip
         self.worst = self.control(
-            w.ToggleButton, "Mark the worst", "tl-map-worst", lambda _worst: on_worst(), value=worst,
+            w.ToggleButton, "Mark the worst", lambda _worst: on_worst(), value=worst,
             tooltip="Mark the 50 pairs of the lowest score",
         )  # fmt: skip
         self.worst.layout.width = "auto"
         self.methods = {
-            name: self.button(f"Arrange by {name.upper()}", partial(lay_out, name), f"tl-{name}", METHODS[name])
+            name: self.button(f"Arrange by {name.upper()}", partial(lay_out, name), METHODS[name])
             for name in ("pca", "umap")
         }
-        clear = self.button("Clear selection", state.clear_selection, "tl-clear", "Highlight nothing")
+        clear = self.button("Clear selection", state.clear_selection, "Highlight nothing")
         self.layout_bar = bar(self.layouts, *self.methods.values())
         super().__init__([self.colour, self.search, self.worst, clear])
 
@@ -179,8 +179,7 @@ class LayoutJob(Bar):
         self._run: RunFolder | None = None
         self._line = html()
         self._bar = w.FloatProgress(min=0.0, max=1.0, layout=w.Layout(width="220px"))
-        self._bar.add_class("tl-map-progress")
-        self.cancel_button = self.button("Cancel", lambda: self.soon(self.cancel), "tl-map-cancel", "Stop this job")
+        self.cancel_button = self.button("Cancel", lambda: self.soon(self.cancel), "Stop this job")
         super().__init__([self._bar, self.cancel_button, self._line])
         self.add_class("tl-map-job")
         shown(self, False)

@@ -73,14 +73,12 @@ class NeighbourTables(Box):
     def __init__(self, view: LexiconView, colouring: Colouring, on_choose: Callable[[str, int], None]) -> None:
         self._view, self._colouring = view, colouring
         self.tables = {
-            space: RowTable(NEIGHBOUR_COLUMNS, f"tl-map-neighbours-{space}", self.guarded(partial(on_choose, space)))
-            for space in SPACES
+            space: RowTable(NEIGHBOUR_COLUMNS, on_row=self.guarded(partial(on_choose, space))) for space in SPACES
         }
         self._heading = html()
         sides = w.HBox([self.tables[space] for space in SPACES])
         sides.add_class("tl-map-neighbours-sides")
         super().__init__([self._heading, sides])
-        self.add_class("tl-map-neighbours")
         shown(self, False)
 
     def primary(self, selection: Selection) -> dict[str, int]:

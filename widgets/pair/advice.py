@@ -34,10 +34,10 @@ class AdviceBox(RunBox):
         super().__init__(state)
         self._settings, self._root = settings, root
         self.ask_button = self.button(
-            "Is it worth it?", self.ask, "tl-advise",
+            "Is it worth it?", self.ask,
             "Before any work: tokens saved, speed, memory, expected quality, and a verdict; about a minute",
         )  # fmt: skip
-        self.card, self._details = html("tl-advice-card"), html()
+        self.card, self._details = html(), html()
         self._folds = Folds({"Reasons": ("by kind of text, the costs, the measured runs", [self._details])})
         shown(self._folds, False)
         self.children = (self.job, self.card, self._folds)

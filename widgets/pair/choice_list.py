@@ -38,14 +38,13 @@ class ChoiceList(Box):
         self._all: list[Choice] = []
         self._search = self.entry(
             "Find",
-            "tl-choice-search",
             lambda _text: self.show(),
             placeholder="part of a name, a kind …",
             tooltip="Part of a name, a kind, a description or a licence",
         )
         self.table = RowTable(COLUMNS, on_row=lambda _key: self._allow(), caption=_CAPTION)
         self._uses = [
-            self.button(f"Use as {side}", partial(self._take, side), f"tl-use-{side}", f"Take the chosen row as {side}")
+            self.button(f"Use as {side}", partial(self._take, side), f"Take the chosen row as {side}")
             for side in ("source", "target")
         ]
         self._pages = Pages(self.table, PAGE, self._draw, _where, before=self._uses)

@@ -23,14 +23,7 @@ from ..common.part import Folds, bar, html, shown
 from ..common.state import LabState
 from ..common.vocabularies import vocabulary_of
 from .advice import AdviceBox
-from .card import (
-    COMMON,
-    card_html,
-    languages_html,
-    offers_html,
-    scripts_html,
-    shorter_words,
-)
+from .card import COMMON, card_html, languages_html, offers_html, scripts_html, shorter_words
 from .choice_list import ChoiceList
 from .playground import Playground
 from .run_form import RunForm
@@ -88,16 +81,14 @@ class PairPicker(Panel):
 
     def _build(self, others: Sequence[str]) -> None:
         self._choices = {side: self._choice(side, words) for side, words in _SIDES.items()}
-        swap = self.button("Swap", self.swap, "tl-swap", "Exchange source and target")
+        swap = self.button("Swap", self.swap, "Exchange source and target")
         self._list = ChoiceList(self._use, self._folders)
-        self._fetch = self.button(
-            "Fetch what is missing", lambda: self._show(fetch=True), "tl-fetch", "Download it now", "primary"
-        )
-        self._card, self._scripts = html("tl-card-of-pair"), html()
+        self._fetch = self.button("Fetch what is missing", lambda: self._show(fetch=True), "Download it now", "primary")
+        self._card, self._scripts = html(), html()
         self._languages = html()
         names = [(name, code) for code, name in sorted(LANGUAGES.items(), key=lambda item: item[1])]
         self._which = self.menu(
-            "Languages", "tl-language", lambda _which: self._show_languages(), value=_COMMON,
+            "Languages", lambda _which: self._show_languages(), value=_COMMON,
             options=[(f"{COMMON} common ones", _COMMON), (f"all {len(LANGUAGES)}", _ALL), *names],
             tooltip="Which languages are listed",
         )  # fmt: skip
@@ -132,7 +123,7 @@ class PairPicker(Panel):
 
     def _choice(self, side: str, words: str) -> w.Combobox:
         return self.control(
-            w.Combobox, side.capitalize(), f"tl-{side}", lambda name: self._use(side, name.strip()),
+            w.Combobox, side.capitalize(), lambda name: self._use(side, name.strip()),
             value=getattr(self.lab_state, side), options=[choice.name for choice in choices(self._folders)],
             ensure_option=False, continuous_update=False, placeholder="name, path or hub id", tooltip=words,
         )  # fmt: skip

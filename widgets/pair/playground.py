@@ -62,12 +62,12 @@ class Playground(Box):
         self._shown: list[Vocabulary] = []
         self._histories: dict[str, TokenHistories] = {}
         self.sentence = self.control(
-            w.Textarea, "Your text", "tl-sentence", on_typed, value=sentence, rows=2,
+            w.Textarea, "Your text", on_typed, value=sentence, rows=2,
             layout=w.Layout(width="100%"), tooltip="Type anything: the tokenizers cut it as you type",
         )  # fmt: skip
         self._others = [
             self.control(
-                w.Combobox, place, f"tl-{place.lower()}", lambda _name: on_others(), value=name, options=list(offered),
+                w.Combobox, place, lambda _name: on_others(), value=name, options=list(offered),
                 ensure_option=False, continuous_update=False, placeholder="name, path or hub id",
                 tooltip="Another tokenizer that cuts your text, only to compare; leave it empty for none",
             )

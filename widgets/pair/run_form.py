@@ -26,9 +26,7 @@ SIZES = {
     "all of it": 0, "0.3 MB": 300_000, "1 MB": 1_000_000, "2 MB": 2_000_000, "5 MB": 5_000_000,
     "20 MB": 20_000_000, "100 MB": 100_000_000,
 }  # fmt: skip
-DEFAULTS: dict[str, Any] = {
-    "recipe": "anchored", "text": ["default"], "max_bytes": None, "seed": 0, "rearrange": False,
-}  # fmt: skip
+DEFAULTS: dict[str, Any] = {"recipe": "anchored", "text": ["default"], "max_bytes": None, "seed": 0, "rearrange": False}
 ALONE = "This panel is not attached to a Lab, so it cannot start runs; open it by Lab().pair_picker()."
 
 
@@ -60,22 +58,21 @@ class RunForm(Box):
             self.refresh()
 
         self._recipe = self.menu(
-            "Recipe", "tl-recipe", changed, options=list(RECIPES), value=chosen["recipe"], tooltip="How rows are made"
+            "Recipe", changed, options=list(RECIPES), value=chosen["recipe"], tooltip="How rows are made"
         )
         texts = [asset.name for asset in catalog.assets() if asset.kind == "text"]
         self._text = self.control(
-            w.Combobox, "Text to learn from", "tl-text", changed, value="; ".join(chosen["text"]), options=texts,
+            w.Combobox, "Text to learn from", changed, value="; ".join(chosen["text"]), options=texts,
             ensure_option=False, continuous_update=False,
             placeholder="default, a file, a folder or hub:org/name; several with ;",
             tooltip="The text that token vectors are learned from; like what the model will read",
         )  # fmt: skip
         self._size = self.menu(
-            "Amount of text", "tl-size", changed, options=sizes, value=size, tooltip="More text, better vectors"
+            "Amount of text", changed, options=sizes, value=size, tooltip="More text, better vectors"
         )
         self._seed = self.control(
             w.BoundedIntText,
             "Seed",
-            "tl-seed",
             changed,
             value=chosen["seed"],
             min=0,
@@ -84,13 +81,11 @@ class RunForm(Box):
         )
         self._seed.layout.width = "130px"
         self._rearrange = self.control(
-            w.Checkbox, "Also rearrange the model", "tl-also-rearrange", changed, value=chosen["rearrange"],
+            w.Checkbox, "Also rearrange the model", changed, value=chosen["rearrange"],
             indent=False, tooltip="Make the model as soon as the alignment has finished",
         )  # fmt: skip
-        self._about, self._cost = html("tl-recipe-about"), html("tl-cost")
-        self._run = self.button(
-            "Run alignment", self.run, "tl-run", "Align this pair, in a process of its own", "primary"
-        )
+        self._about, self._cost = html(), html("tl-cost")
+        self._run = self.button("Run alignment", self.run, "Align this pair, in a process of its own", "primary")
         self.more = Box([bar(self._recipe, self._text, self._size, self._seed, self._rearrange), self._about])
         self.row = bar(self._run, self._cost)
         super().__init__([self.row])

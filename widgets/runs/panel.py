@@ -45,9 +45,9 @@ class TrashBar(Bar):
     def __init__(self, root: Path, after: Callable[[RunFolder | None], None]) -> None:
         self._root, self._after = root, after
         self._sure = False
-        self.undo_button = self.button("Undo delete", self.undo, "tl-undo-delete", "Take back the last deletion")
+        self.undo_button = self.button("Undo delete", self.undo, "Take back the last deletion")
         self.empty_button = self.button(
-            "Empty the trash", self.empty, "tl-empty-trash", "Remove for good what was deleted; asks once more"
+            "Empty the trash", self.empty, "Remove for good what was deleted; asks once more"
         )
         super().__init__([self.undo_button, self.empty_button])
 
@@ -130,15 +130,10 @@ class RunsPanel(Panel):
 
     def _build(self, kind: str) -> None:
         self._kind = self.menu(
-            "Kind",
-            "tl-run-kind",
-            self._on_kind,
-            options=self._kinds([kind]),
-            value=kind,
-            tooltip="Only runs of one kind",
+            "Kind", self._on_kind, options=self._kinds([kind]), value=kind, tooltip="Only runs of one kind"
         )
         self._recorded = self.check(
-            "Recorded runs too", "tl-recorded-too", self._on_recorded, value=self._list.recorded,
+            "Recorded runs too", self._on_recorded, value=self._list.recorded,
             tooltip="Also list the runs that come with the package; they are looked at, never changed",
         )  # fmt: skip
         self.table = RowTable(COLUMNS, "tl-runs-table", self.guarded(self._on_row))
@@ -146,15 +141,17 @@ class RunsPanel(Panel):
         self.trash = TrashBar(self.root, self._on_trash)
         self.pages = Pages(self.table, PAGE, self._draw, self._where)
         self.controls = RunControls(lambda: self.run, self.refresh)
-        self._tick_button = self.button(
-            "Show its curves", self.tick, "tl-tick", f"Draw up to {MOST_RUNS} runs over one another"
-        )
+        self._tick_button = self.button("Show its curves", self.tick, f"Draw up to {MOST_RUNS} runs over one another")
         self._rename = self.entry(
-            "Name", "tl-run-name", placeholder="another name", continuous_update=False, tooltip="What to call the run"
+            "Name",
+            placeholder="another name",
+            continuous_update=False,
+            tooltip="What to call the run",
+            layout={"width": "240px"},
         )
-        self._rename_button = self.button("Rename", self.rename, "tl-rename", "Call the chosen run by this name")
-        self._delete = self.button("Delete", self.delete, "tl-delete", "Move into the trash; can be undone")
-        self._details, self._log = html("tl-run-details"), html("tl-run-log")
+        self._rename_button = self.button("Rename", self.rename, "Call the chosen run by this name")
+        self._delete = self.button("Delete", self.delete, "Move into the trash; can be undone")
+        self._details, self._log = html("tl-run-details"), html()
         self._place = w.VBox()  # the curves come here
         actions = bar(self._tick_button, self.controls, self._rename, self._rename_button, self._delete)
         self.folds = Folds(

@@ -108,7 +108,7 @@ class LookBar(Bar):
             self.look = replace(self.look, **{name: value})
             self._on_change()
 
-        return self.control(kind, words, f"tl-curve-{name}", changed, **more)
+        return self.control(kind, words, changed, **more)
 
     def offer_reported(self, runs: Sequence[RunView]) -> None:
         """Let those values and slices be chosen that any of the runs has reported; what is chosen stays on offer."""
@@ -132,9 +132,7 @@ class Samples(Box):
         self._chosen: dict[str, int | None] = {"left": None, "right": None}
         words = {"left": "Samples at step", "right": "compared with step"}
         self._steps = [
-            self.menu(
-                said, f"tl-sample-{place}", partial(self._on_choice, place), options=[], tooltip="A measured step"
-            )
+            self.menu(said, partial(self._on_choice, place), options=[], tooltip="A measured step")
             for place, said in words.items()
         ]
         self._table = html("tl-samples")

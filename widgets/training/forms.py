@@ -35,16 +35,15 @@ class SettingsFields(Bar):
 
     Parameters
     ----------
-    hook : beginning of each field's CSS class
     values : settings to begin with; the defaults of `AdaptSettings` where they name none
     """
 
-    def __init__(self, hook: str, values: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
         self._before = _settings({})
         self.fields: dict[str, w.Widget] = {
             name: self.control(
                 w.IntText if isinstance(self._before[name], int) else w.FloatText, words,
-                f"{hook}-{name.replace('_', '-')}", value=self._before[name], continuous_update=False,
+                value=self._before[name], continuous_update=False,
                 tooltip=_HELP[name],
             )
             for name, words in FIELDS.items()
@@ -94,15 +93,13 @@ class AgainForm(Box):
     def __init__(self, started: Callable[[RunFolder], None]) -> None:
         self._started = started
         self._run: RunFolder | None = None
-        self.settings = SettingsFields("tl-again")
+        self.settings = SettingsFields()
         self.fields = self.settings.fields
         self.name = self.entry(
-            "Name of the new run", "tl-again-name", placeholder="a name, if you like", continuous_update=False,
-            tooltip="What the new run is called in lists and legends",
+            "Name of the new run", placeholder="a name, if you like", continuous_update=False,
+            tooltip="What the new run is called in lists and legends", layout={"width": "340px"},
         )  # fmt: skip
-        self.start_button = self.button(
-            "Start the new run", self.start, "tl-again-start", "Start it in a process of its own", "primary"
-        )
+        self.start_button = self.button("Start the new run", self.start, "Start it in a process of its own", "primary")
         note = html("", "<div class='tl-note'>A new run with its own folder; this one stays as it is.</div>")
         super().__init__([note, bar(self.name), self.settings, bar(self.start_button)])
         self.add_class("tl-again-form")
@@ -137,11 +134,10 @@ class TuneForm(Box):
 
     def __init__(self, on_tune: Callable[[dict[str, Any]], Any], values: dict[str, Any]) -> None:
         self._on_tune, self._given = on_tune, values
-        self.settings = SettingsFields("tl-tune", values)
+        self.settings = SettingsFields(values)
         self.start_button = self.button(
-            "Rearrange and tune", self.start, "tl-tune-start", "Make the model where that is not done, then tune it",
-            "primary",
-        )  # fmt: skip
+            "Rearrange and tune", self.start, "Make the model where that is not done, then tune it", "primary"
+        )
         words = html(
             "",
             "<h4>Tune the rearranged model</h4><div class='tl-note'>On the text that the pair was aligned on, in a "
@@ -150,7 +146,6 @@ class TuneForm(Box):
         self.status = html()
         folds = Folds({"Settings": ("how long, how fast and on how much at once", [self.settings])})
         super().__init__([words, bar(self.start_button, self.status), folds])
-        self.add_class("tl-tune-form")
 
     def start(self) -> None:
         """Check the settings, and start away from the callback."""

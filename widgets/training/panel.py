@@ -89,20 +89,16 @@ class TrainingPanel(Panel):
     def _build(self, look: Look) -> None:
         self._log, self._settings = html(), html()
         self._state_line, self._cards = html("tl-run-state"), html("tl-run-cards")
-        self._table, self._note = html("tl-curves-table"), html("tl-curves-note")
+        self._table, self._note = html(), html("tl-curves-note")
         self._progress = w.FloatProgress(min=0.0, max=1.0, description="Progress", layout=w.Layout(width="100%"))
         self.controls = RunControls(lambda: self.run, self._follow)
         self.again = AgainForm(self._on_started)
         self.looks = LookBar(look, self._on_look)
         self.samples = Samples()
         self._other = self.menu(
-            "Overlay run",
-            "tl-overlay",
-            self._on_other,
-            options=[_CHOOSE],
-            tooltip="Draw another run into the same plots",
+            "Overlay run", self._on_other, options=[_CHOOSE], tooltip="Draw another run into the same plots"
         )
-        self._alone = self.button("Clear overlays", self._only_first, "tl-alone", "Draw only the first run")
+        self._alone = self.button("Clear overlays", self._only_first, "Draw only the first run")
         self.figure = go.FigureWidget(curves_figure(self.views, look, self.lab_state.theme, places=MOST_RUNS))
         self.figure._config = self.figure._config | CONFIG
         self._offer_runs()
@@ -257,7 +253,7 @@ class TrainingPanel(Panel):
         state = info["state"]
         self._state_line.value = state_html(
             state, asked, status_words(info, self.view, time.time()), bool(info.get("recorded"))
-        )  # fmt: skip
+        )
         self._progress.value = 1.0 if state == "finished" else self.view.share
         self._progress.description = f"{self._progress.value:.0%}"
         shown(self._progress, state != "finished")

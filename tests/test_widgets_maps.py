@@ -482,7 +482,7 @@ class TestJob:
         panel = make_panel(n=3000, sources=2000, fit_on=5000)
         panel.lay_out("umap")
         assert panel._job.layout.display == ""
-        panel._job.cancel_button.click()
+        panel._job.job.children[0]._cancel.click()
         deadline = time.monotonic() + 60
         while panel._job.layout.display == "" and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 
 from tokalign_lab.runs.folder import ENDED, RESUMABLE, RunFolder
+from tokalign_lab.runs.folding import RunView
 from tokalign_lab.runs.following import RunFeed
 
 from .panel import Panel
@@ -25,15 +27,21 @@ class JobPanel(Panel):
     run : the run, or its folder
     title : what it does, for people
     result : what it left behind once it has finished, for people
+    doing : returns what it does now, from what it has reported; by default the last message
     """
 
     def __init__(
-        self, run: RunFolder | Path | str, title: str, result: str = "", state: LabState | None = None
+        self,
+        run: RunFolder | Path | str,
+        title: str,
+        result: str = "",
+        state: LabState | None = None,
+        doing: Callable[[RunView], str] = attrgetter("message"),
     ) -> None:
         super().__init__(title, "tl-job", state)
         self._progress = RunFeed(run)
         self.run = self._progress.run
-        self._title, self._result = title, result
+        self._title, self._result, self._doing = title, result, doing
         self._line = html()
         self._bar = w.FloatProgress(min=0.0, max=1.0, layout=w.Layout(width="100%"))
         self._cancel = self.button("Cancel", self.run.request_cancel, "Stop within seconds")
@@ -61,7 +69,7 @@ class JobPanel(Panel):
         ended, info, view = self._progress.ended, self._progress.info, self._progress.view
         state = info["state"]
         told = {"finished": self._result, "failed": info["error"], "lost": info["error"]}
-        message = told.get(state, view.message or "starting in its own process")
+        message = told.get(state, self._doing(view) or "starting in its own process")
         self._line.value = state_html(state, more=str(message or ""), recorded=bool(info.get("recorded")))
         self._bar.value = 1.0 if state == "finished" else view.share
         self._cancel.disabled = ended
@@ -85,20 +93,34 @@ class RunBox(Box):
         super().__init__()
 
     def watch_run(
-        self, run: RunFolder, title: str, result: str, then: Callable[[RunFolder], None] | None = None
+        self,
+        run: RunFolder,
+        title: str,
+        result: str,
+        then: Callable[[RunFolder], None] | None = None,
+        cancelled: Callable[[], None] | None = None,
+        **more: Any,
     ) -> None:
-        """Show the state of a run, and call `then` once it has finished."""
-        former, self.job.children = self.job.children, (JobPanel(run, title, result, self._state),)
-        for panel in former:
-            panel.close()
+        """Show the state of a run, and call `then` once it has finished; `more` is for the `JobPanel`."""
+        self.leave_run()
+        self.job.children = (JobPanel(run, title, result, self._state, **more),)
 
         def look() -> bool:
             state = run.state
             if state == "finished" and then is not None:
                 then(run)
+            elif state == "cancelled" and cancelled is not None:
+                cancelled()
             return state not in ENDED
 
         self.follow(f"inner:{id(self)}", look)
+
+    def leave_run(self) -> None:
+        """Show and follow the run no longer; it goes on."""
+        self.unfollow(f"inner:{id(self)}")
+        former, self.job.children = self.job.children, ()
+        for panel in former:
+            panel.close()
 
 
 class RunControls(Bar):

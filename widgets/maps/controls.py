@@ -16,23 +16,21 @@ from typing import Any
 import ipywidgets as w
 import plotly.graph_objects as go
 
-from tokalign_lab.errors import InputError
 from tokalign_lab.files import cache_folder
 from tokalign_lab.projection import METHODS, cache_path, is_known
 from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import AlreadyRunning, RunFolder
-from tokalign_lab.runs.following import RunFeed
+from tokalign_lab.runs.folding import RunView
 from tokalign_lab.runs.words import duration
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
-from ..common.part import Bar, bar, html, said, shown
+from ..common.job import RunBox
+from ..common.part import Bar, bar, shown
 from ..common.state import SPACES, LabState
 from .colours import WORDS
 from .figure import CLOUDS, SELECTED, MapFigure
 from .view import MapView
-
-GRACE_S = 0.5  # a layout has nothing to lose: asked, then terminated, then killed, half a second each
 
 
 class MapControls(Bar):
@@ -156,33 +154,25 @@ class MapPointer:
             self._on_pick(space, ids)
 
 
-class LayoutJob(Bar):
-    """One line with progress, time left and Cancel; hidden while no job runs.
+class LayoutJob(RunBox):
+    """The job that arranges the maps: how far it is, time left and Cancel; hidden while none runs.
 
     Parameters
     ----------
     vectors : what is laid out, of the source and of the target
     fit_on : tokens that UMAP is fitted on
+    state : shared view, for the panel of the run
     on_done : called when a layout is ready, in no callback's thread
-    on_end : called when one has ended without a layout
     """
 
     def __init__(
-        self,
-        vectors: Sequence[TokenVectors],
-        fit_on: int,
-        on_done: Callable[[str, bool], None],
-        on_end: Callable[[], None],
+        self, vectors: Sequence[TokenVectors], fit_on: int, state: LabState, on_done: Callable[[str, bool], None]
     ) -> None:
-        self._vectors, self._fit_on = vectors, fit_on
-        self._on_done, self._on_end = on_done, on_end
-        self._run: RunFolder | None = None
-        self._line = html()
-        self._bar = w.FloatProgress(min=0.0, max=1.0, layout=w.Layout(width="220px"))
-        self.cancel_button = self.button("Cancel", lambda: self.soon(self.cancel), "Stop this job")
-        super().__init__([self._bar, self.cancel_button, self._line])
+        super().__init__(state)
+        self._vectors, self._fit_on, self._on_done = vectors, fit_on, on_done
+        self.children = (self.job,)
         self.add_class("tl-map-job")
-        shown(self, False)
+        self.forget()
 
     def cached(self, method: str, shared: bool) -> bool:
         """Whether the layout is in the cache; `InputError` where it cannot be computed."""
@@ -201,13 +191,13 @@ class LayoutJob(Bar):
             (run.path / "events.jsonl").unlink(missing_ok=True)  # else the time left is reckoned from the former start
             with suppress(AlreadyRunning):
                 run.start()
-        self._watch(run, method, shared)
+        self._show(run, method, shared)
 
     def find(self, method: str, shared: bool) -> None:
         """Follow the job that makes a layout where a former kernel has left one running."""
         run = _run_of(method, self._path(method, shared))
         if run.exists and run.state == "running":
-            self._watch(run, method, shared)
+            self._show(run, method, shared)
 
     def _settings(self, method: str, shared: bool, key: str) -> dict[str, Any]:
         """Save the vectors where the job's process finds them; its settings."""
@@ -218,56 +208,24 @@ class LayoutJob(Bar):
         files = [str(path) for path in paths]
         return {"vectors": files, "method": method, "shared": shared, "fit_on": self._fit_on, "seed": 0}
 
-    def _watch(self, run: RunFolder, method: str, shared: bool) -> None:
-        """Show the state of a run until it has ended."""
-        self.stop()
-        self._run, progress = run, RunFeed(run)
-        self.follow(_name(run), lambda: self._told(progress, method, shared))
+    def _show(self, run: RunFolder, method: str, shared: bool) -> None:
+        """Follow a run until its layout is ready, or it is cancelled."""
 
-    def _told(self, progress: RunFeed, method: str, shared: bool) -> bool:
-        """Show the state of the run; returns whether it continues."""
-        try:
-            progress.look()
-        except InputError:
-            self._end()
-            raise
-        if not progress.ended:
-            self._bar.value = progress.view.share
-            words = job_words(progress.view.progress, time.time())
-            self._line.value = said(f"Arranging by {method.upper()}, in a process of its own: {words}")
-            shown(self, True)
-            return True
-        self._end()
-        info = progress.info
-        if info["state"] == "finished":
+        def done(_run: RunFolder) -> None:
+            self.forget()
             self.soon(lambda: self._on_done(method, shared))
-            return False
-        self._on_end()
-        if info["state"] != "cancelled":
-            name = f"the {method.upper()} job {progress.run.name} {info['state']}"
-            raise RuntimeError(f"{name}: {info['error']}")
-        return False
 
-    def cancel(self) -> None:
-        """Stop the job, within two seconds; what it had so far is not kept."""
-        run = self._run
-        if run is not None:
-            self._line.value = said("Stopping …")
-            run.cancel(grace=GRACE_S)
+        def doing(view: RunView) -> str:
+            return job_words(view.progress, time.time())
 
-    def stop(self) -> None:
-        """Follow it no longer; the job goes on."""
-        if self._run is not None:
-            self.unfollow(_name(self._run))
-        self._end()
+        shown(self, True)
+        title = f"Arranging by {method.upper()}, in a process of its own"
+        self.watch_run(run, title, "", done, self.forget, doing=doing)
 
-    def _end(self) -> None:
-        self._run = None
+    def forget(self) -> None:
+        """Show and follow the job no longer; it goes on."""
+        self.leave_run()
         shown(self, False)
-
-
-def _name(run: RunFolder) -> str:
-    return f"maps:{run.path.resolve()}"
 
 
 def _run_of(method: str, path: Path) -> RunFolder:

@@ -92,7 +92,7 @@ class MapPanel(Panel):
         self._map = MapView(self.view, source_vectors, target_vectors, drawn)
         self._colouring = Colouring(self.view, self._map.vectors, self._vocabularies)
         self._words = MapWords(self.view, self._map.vectors, self._vocabularies, self._colouring)
-        self._job = LayoutJob(self._vectors, fit_on, self._on_laid_out, self._say)
+        self._job = LayoutJob(self._vectors, fit_on, self.lab_state, self._on_laid_out)
         self._draws, self._lights, self._colours, self._layouts, self._themes = (Latest() for _ in range(5))
         self._marked = self._to_mark()
         one_space = share_a_space(source_vectors, target_vectors)
@@ -109,7 +109,7 @@ class MapPanel(Panel):
         if method != self._method:
             self.lay_out(method)
         else:
-            self.soon(self._find_job)
+            self.soon(lambda: self._job.find("umap", self._shared))
 
     @classmethod
     def of_run(
@@ -209,13 +209,10 @@ class MapPanel(Panel):
 
         def show(found: list[Projection] | None) -> None:
             if found is not None:
-                self._job.stop()
+                self._job.forget()
                 self._place(found, method, shared)
 
         self.newest(self._layouts, work, show, failed=self._say)
-
-    def _find_job(self) -> None:
-        self._job.find("umap", self._shared)
 
     def _on_laid_out(self, method: str, shared: bool) -> None:
         if not self.closed:

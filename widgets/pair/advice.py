@@ -56,11 +56,9 @@ class AdviceBox(RunBox):
 
     def forget(self) -> None:
         """Take the advice away: another pair is chosen."""
+        self.leave_run()
         self.card.value = ""
         shown(self._folds, False)
-        for panel in self.job.children:
-            panel.close()
-        self.job.children = ()
 
     def _show(self, run: RunFolder) -> None:
         advice = json.loads((run.path / "advice.json").read_text(encoding="utf-8"))

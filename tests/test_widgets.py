@@ -33,7 +33,7 @@ from tokalign_lab.runs.words import status_words
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import JobPanel, LabState, LexiconPanel, MapPanel, PairPicker, RunsPanel, TrainingPanel
-from tokalign_lab.widgets.common.background import WATCHER, Latest, Watcher, inline
+from tokalign_lab.widgets.common.background import WATCHER, Watcher, inline
 from tokalign_lab.widgets.common.numbers import MEANINGS
 from tokalign_lab.widgets.common.panel import Panel
 from tokalign_lab.widgets.common.part import Box
@@ -459,9 +459,11 @@ class TestPart:
         assert "ZeroDivisionError" in panel._error.value
 
     def test_only_the_newest_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        panel, latest, shown = Panel("p", "tl-p", None), Latest(), []
-        panel.newest(latest, lambda wanted: panel.newest(latest, lambda _: "new", shown.append) or "old", shown.append)
-        assert shown == ["new"]
+        panel, shown = Panel("p", "tl-p", None), []
+        panel.newest(lambda wanted: panel.newest(lambda _: "new", shown.append) or "old", shown.append)
+        panel.newest(lambda wanted: panel.newest(lambda _: "two", shown.append, about="b") or "one", shown.append)
+        panel.newest(lambda wanted: panel.drop(), shown.append)
+        assert shown == ["new", "two", "one"]
 
     def test_what_is_followed_ends_with_the_panel_and_shows_its_errors(self) -> None:
         panel = Panel("p", "tl-p", None)

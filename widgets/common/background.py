@@ -55,29 +55,6 @@ def inline() -> Iterator[None]:
         _inline = before
 
 
-class Latest:
-    """Runs only the newest request: what was asked for before and has not begun is dropped."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._asked = 0
-
-    def submit(self, work: Callable[[Callable[[], bool]], None]) -> None:
-        """Run `work(is_current)`; it should not show a result once `is_current()` is False."""
-        with self._lock:
-            self._asked += 1
-            mine = self._asked
-
-        def is_current() -> bool:
-            return mine == self._asked
-
-        def guarded() -> None:
-            if is_current():
-                work(is_current)
-
-        submit(guarded)
-
-
 class Watcher:
     """One daemon thread that calls each watcher at every tick until that one reports that it is done."""
 

@@ -19,7 +19,7 @@ import ipywidgets as w
 
 from tokalign_lab.runs.words import state_word
 
-from .background import WATCHER, Latest, submit
+from .background import WATCHER, submit
 
 if TYPE_CHECKING:
     from .panel import Panel
@@ -68,38 +68,51 @@ class Part:
 
         submit(self.guarded(run))
 
+    @functools.cached_property
+    def _asked(self) -> dict[str, object]:
+        """The newest request about each thing."""
+        return {}
+
     def newest(
         self,
-        latest: Latest,
         work: Callable[[Callable[[], bool]], T],
-        show: Callable[[T], None],
-        failed: Callable[[], None] = lambda: None,
+        show: Callable[[T], object] | None = None,
+        failed: Callable[[], object] | None = None,
+        about: str = "",
     ) -> None:
         """Work something out away from the callback, and show it unless something newer is asked for meanwhile.
 
         Parameters
         ----------
-        latest : what is asked for later through it replaces this
         work : called with a function that returns whether it is still wanted
         show : called with what `work` returned
         failed : called before an error is shown
+        about : what is asked for later about the same replaces this
         """
+        mine = self._asked[about] = object()
 
-        def run(is_current: Callable[[], bool]) -> None:
-            def wanted() -> bool:
-                return is_current() and not (self.panel is not None and self.panel.closed)
+        def wanted() -> bool:
+            return self._asked[about] is mine and not (self.panel is not None and self.panel.closed)
 
+        def run() -> None:
+            if not wanted():
+                return
             try:
                 found = work(wanted)
             except Exception:
                 if not wanted():
                     return
-                failed()
+                if failed is not None:
+                    failed()
                 raise
-            if wanted():
+            if show is not None and wanted():
                 show(found)
 
-        latest.submit(lambda is_current: self.guarded(run)(is_current))
+        submit(self.guarded(run))
+
+    def drop(self) -> None:
+        """Show nothing of what is worked out now."""
+        self._asked[""] = object()
 
     def follow(self, name: str, look: Callable[[], bool]) -> None:
         """Look now, and then twice a second while `look` returns True and the panel is open.

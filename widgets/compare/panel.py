@@ -20,7 +20,6 @@ from tokalign_lab.runs.results import measured_otherwise
 from tokalign_lab.runs.words import fixed
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.background import Latest
 from ..common.numbers import meanings, share
 from ..common.panel import Panel
 from ..common.part import Folds, bar, html, shown
@@ -94,7 +93,6 @@ class ComparePanel(Panel):
         self.paired: Paired | None = None
         self._labels: list[Labels] = []
         self._rows = pd.DataFrame()
-        self._latest = Latest()
         self.recipes = RecipesView(self.compare_with, on_align, runs)
         self.difference = DifferenceBar(self._pair_of, self._show_paired)
         self._build(show)
@@ -176,7 +174,7 @@ class ComparePanel(Panel):
             self.sides, self.comparison, self._labels = found
             self._draw()
 
-        self.newest(self._latest, work, show, failed=lambda: self.headline("Compare", "These two cannot be compared."))
+        self.newest(work, show, failed=lambda: self.headline("Compare", "These two cannot be compared."))
 
     def go_to(self, page: int) -> None:
         """Show this page of the tokens, counted from 0."""

@@ -20,7 +20,6 @@ from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.results import recipes_table
 from tokalign_lab.runs.words import STATE_WORDS, duration
 
-from ..common.background import Latest
 from ..common.part import Box, bar, html, shown
 from ..common.table import Column, RowTable
 from .scores import score_words
@@ -56,7 +55,6 @@ class RecipesView(Box):
         self._pair = ("", "")
         self._sides: Sequence[RunFolder | None] = ()
         self.rows: list[dict[str, Any]] = []
-        self._latest = Latest()
         self.table = RowTable(COLUMNS, on_row=lambda _key: self._allow())
         self._uses = [
             self.button(
@@ -94,7 +92,7 @@ class RecipesView(Box):
             self.rows = rows
             self._draw()
 
-        self.newest(self._latest, lambda _wanted: recipes_table(*pair, root, recorded), show)
+        self.newest(lambda _wanted: recipes_table(*pair, root, recorded), show)
 
     def align(self) -> None:
         """Have the chosen missing recipes aligned, or all of them."""

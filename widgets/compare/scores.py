@@ -17,7 +17,6 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import held_out_of, last_evaluation, lexicon_path, measured_otherwise, resolve, scores_of
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.background import Latest
 from ..common.numbers import DIRECTIONS, MEANINGS, card
 from ..common.part import Bar, html, said, shown
 
@@ -207,7 +206,6 @@ class DifferenceBar(Bar):
     def __init__(self, vocabularies: Callable[[Lexicon], Sequence[Vocabulary]], show: Callable[[Paired], None]) -> None:
         self._vocabularies, self._show = vocabularies, show
         self._pair: tuple[Lexicon, Lexicon, RunFolder] | None = None
-        self._latest = Latest()
         self.measure = self.button(
             MEASURE, self.press, "Scores of both on the same held-out documents, and the interval of the difference"
         )
@@ -240,7 +238,7 @@ class DifferenceBar(Bar):
             self._measure(*self._pair)
 
     def _stop(self) -> None:
-        self._latest.submit(lambda is_current: None)
+        self.drop()
         self.measure.description = MEASURE
 
     def _measure(self, a: Lexicon, b: Lexicon, run: RunFolder) -> None:
@@ -265,7 +263,7 @@ class DifferenceBar(Bar):
             self._ended()
             self._show(found)
 
-        self.newest(self._latest, work, show, self._ended)
+        self.newest(work, show, self._ended)
 
     def _ended(self) -> None:
         self._say("")

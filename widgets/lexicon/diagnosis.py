@@ -24,7 +24,6 @@ from tokalign_lab.runs.results import diagnosis_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.background import Latest
 from ..common.numbers import meanings
 from ..common.panel import Panel
 from ..common.part import Folds, bar, html, shown, token
@@ -68,7 +67,6 @@ class DiagnosisPanel(Panel):
         self.diagnosis: Diagnosis | None = None
         self._given = (source, target)
         self._vectors, self._model, self._found = vectors, model, found
-        self._latest = Latest()
         names = lexicon.provenance
         self._title = f"Diagnosis: {names['source']['name']} → {names['target']['name']}"
         self._fine = self.check("Show passed checks too", lambda _yes: self._show_fine(), tooltip="List all checks")
@@ -137,7 +135,7 @@ class DiagnosisPanel(Panel):
             self.headline(self._title, "The checks could not be run.")
             self._again.disabled = False
 
-        self.newest(self._latest, work, show, failed)
+        self.newest(work, show, failed)
 
     def _look(self, tell: Progress) -> Diagnosis:
         source, target = (given or vocabularies_of(self.lexicon)[side] for side, given in enumerate(self._given))

@@ -12,7 +12,6 @@ from tokalign_lab.alignment.lexicon.edits import Edit, LexiconEdits
 from tokalign_lab.alignment.lexicon.export import FORMATS, export_rows
 from tokalign_lab.errors import InputError
 
-from ..common.background import Latest
 from ..common.part import Box, bar, html, said, token
 from ..common.state import LabState
 from .view import LexiconView
@@ -35,7 +34,6 @@ class EditBox(Box):
     def __init__(self, view: LexiconView, edits: LexiconEdits, state: LabState, on_edit: Callable[[int], None]) -> None:
         self._view, self._edits, self._state, self._on_edit = view, edits, state, on_edit
         self._target_id = -1
-        self._latest = Latest()
         self.choice = self.menu("Source token", tooltip="What the row shall be copied from")
         self.search = self.entry(
             "Find another",
@@ -110,7 +108,7 @@ class EditBox(Box):
             self.choice.value = found[0] if found else None
             self.refresh()
 
-        self.newest(self._latest, lambda _wanted: self._view.find_sources(text), show)
+        self.newest(lambda _wanted: self._view.find_sources(text), show)
 
     def _history(self) -> str:
         if not self._edits.done:

@@ -24,7 +24,6 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.background import Latest
 from ..common.numbers import meanings
 from ..common.panel import Panel
 from ..common.part import Folds, html
@@ -91,7 +90,6 @@ class LexiconPanel(Panel):
         if self._edited or self.view.lexicon is not lexicon:
             self.view.change(apply_edits(lexicon, self.edits.current()), self._edited)
         self._scores = scores
-        self._latest, self._laying = Latest(), Latest()
         self._slice = self.lab_state.selection
         self._explained = -1
         self._build((source_vectors, target_vectors))
@@ -234,7 +232,7 @@ class LexiconPanel(Panel):
             self.paged.show_rows(rows, query, page)
             self._explain(again)
 
-        self.newest(self._latest, work, show)
+        self.newest(work, show)
 
     def go_to(self, page: int) -> None:
         """Show this page of the rows found, counted from 0; beyond the end, the last."""
@@ -299,7 +297,7 @@ class LexiconPanel(Panel):
             self.scoring.refresh()
             self._ask(self.paged.page, again=True)
 
-        self.newest(self._laying, lambda _wanted: apply_edits(self.edits.lexicon, self.edits.current()), show)
+        self.newest(lambda _wanted: apply_edits(self.edits.lexicon, self.edits.current()), show, about="edits")
 
     def _found(self) -> np.ndarray:
         return self.paged.rows

@@ -16,7 +16,6 @@ from tokalign_lab.evaluation.contexts import Context, contexts
 from tokalign_lab.runs.words import fixed
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
-from ..common.background import Latest
 from ..common.part import Box, html, token
 from .view import LexiconView
 
@@ -150,7 +149,6 @@ class WhyBox(Box):
         text: Mapping[str, Any] | None,
     ) -> None:
         self._view, self._vectors, self._text = view, vectors, text
-        self._latest = Latest()
         self.pair = html("", EMPTY)
         self.neighbours, self.contexts = html(), html()
         super().__init__([self.pair, self.neighbours, self.contexts])
@@ -164,7 +162,6 @@ class WhyBox(Box):
         self.contexts.value = '<p class="tl-note">Looking for both tokens in the text …</p>' if looking else ""
         if target_id >= 0:
             self.newest(
-                self._latest,
                 lambda is_current: self._add(target_id, is_current),
                 lambda found: setattr(self.contexts, "value", found),
                 failed=lambda: setattr(self.contexts, "value", ""),

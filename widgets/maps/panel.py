@@ -24,7 +24,6 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.background import Latest
 from ..common.numbers import meanings
 from ..common.panel import Panel
 from ..common.part import Folds, html
@@ -93,7 +92,6 @@ class MapPanel(Panel):
         self._colouring = Colouring(self.view, self._map.vectors, self._vocabularies)
         self._words = MapWords(self.view, self._map.vectors, self._vocabularies, self._colouring)
         self._job = LayoutJob(self._vectors, fit_on, self.lab_state, self._on_laid_out)
-        self._draws, self._lights, self._colours, self._layouts, self._themes = (Latest() for _ in range(5))
         self._marked = self._to_mark()
         one_space = share_a_space(source_vectors, target_vectors)
         self._shared = one_space if shared is None else shared
@@ -105,7 +103,7 @@ class MapPanel(Panel):
         self._watch(self._on_colours, "colour_by")
         self._watch(self._on_new_theme, "theme")
         self._show_selection()
-        self._colours.submit(self.guarded(self._measure))
+        self.newest(self._measure, about="colours")
         if method != self._method:
             self.lay_out(method)
         else:
@@ -212,7 +210,7 @@ class MapPanel(Panel):
                 self._job.forget()
                 self._place(found, method, shared)
 
-        self.newest(self._layouts, work, show, failed=self._say)
+        self.newest(work, show, self._say, about="layout")
 
     def _on_laid_out(self, method: str, shared: bool) -> None:
         if not self.closed:
@@ -250,14 +248,14 @@ class MapPanel(Panel):
             self._describe()
             self._measure(is_current)
 
-        self._draws.submit(self.guarded(work))
+        self.newest(work, about="points")
 
     def _measure(self, is_current: Callable[[], bool]) -> None:
         """Work out what the colouring still needs, part by part, and colour again when it is there."""
         by = self._drawing.colour_by
         parts = self._colouring.unmeasured(by, self._map.drawn)
         for done, ids in enumerate(parts):
-            if not is_current() or self.closed:
+            if not is_current():
                 return
             self._say(f"Comparing the neighbours of the drawn tokens, {done / len(parts):.0%} done …", busy=False)
             self._colouring.measure(ids)
@@ -276,7 +274,7 @@ class MapPanel(Panel):
             if is_current():
                 self._mark()
 
-        self._draws.submit(self.guarded(work))
+        self.newest(work, about="points")
 
     def _mark(self) -> None:
         before, self._marked = self._marked, self._to_mark()
@@ -306,14 +304,14 @@ class MapPanel(Panel):
             self._describe()
             self._measure(is_current)
 
-        self._colours.submit(self.guarded(work))
+        self.newest(work, about="colours")
 
     def _on_new_theme(self, _change: Any) -> None:
         def work(_is_current: Callable[[], bool]) -> None:
             self._drawing.set_theme(self.lab_state.theme)
             self._describe()
 
-        self._themes.submit(self.guarded(work))
+        self.newest(work, about="theme")
 
     def _on_axes(self, told: dict[str, Any]) -> None:
         windows = moved(self._drawing.windows, told, self._shared)
@@ -341,7 +339,7 @@ class MapPanel(Panel):
             if is_current():
                 self.neighbours.fill(chosen)
 
-        self._lights.submit(self.guarded(work))
+        self.newest(work, about="selection")
 
     def _describe(self) -> None:
         """Write the legend, its table and the status line."""

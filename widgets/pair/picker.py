@@ -16,7 +16,6 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.compression import LANGUAGES, bytes_per_token
 from tokalign_lab.vocabulary import Overlap, Vocabulary, overlap
 
-from ..common.background import Latest
 from ..common.numbers import meanings, share
 from ..common.panel import Panel
 from ..common.part import Folds, bar, html, shown
@@ -70,7 +69,6 @@ class PairPicker(Panel):
         self._loaded: dict[str, Vocabulary] = {}
         self._overlap: tuple[str, str, Overlap] | None = None
         self._rates: tuple[tuple[str, str], list[dict[str, float]]] | None = None
-        self._latest = Latest()
         self._numbers: dict[str, str] = {}
         self._verdict = _EMPTY
         self._form = RunForm(self._pair_for_form, on_run, settings)
@@ -173,7 +171,7 @@ class PairPicker(Panel):
             shown(self._which, False)
         self._form.refresh()
         if missing and not fetch:
-            self._latest.submit(lambda is_current: None)  # whatever is loading is not wanted any more
+            self.drop()  # whatever is loading is not wanted any more
             self.headline(_TITLE, offers_html(missing))
             return
         if not all(name in self._loaded for name in names):
@@ -191,7 +189,7 @@ class PairPicker(Panel):
             self.headline(_TITLE, _EMPTY)
             shown(self._fetch, bool(missing))
 
-        self.newest(self._latest, work, lambda _done: None, failed)
+        self.newest(work, failed=failed)
 
     def _get(self, choice: Choice) -> None:
         """Fetch what the catalogue has; what the hub has is fetched as it is loaded."""

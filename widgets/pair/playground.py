@@ -13,7 +13,6 @@ import traitlets as t
 from tokalign_lab.merges import TokenHistories
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.background import Latest
 from ..common.part import Box, bar, html, said
 from .cut_text import clipped, cut_html, history_html
 
@@ -58,7 +57,7 @@ class Playground(Box):
         on_others: Callable[[], Any],
         load: Callable[[str], Vocabulary],
     ) -> None:
-        self._load, self._latest, self._latest_token = load, Latest(), Latest()
+        self._load = load
         self._shown: list[Vocabulary] = []
         self._histories: dict[str, TokenHistories] = {}
         self.sentence = self.control(
@@ -84,7 +83,7 @@ class Playground(Box):
 
     def clear(self) -> None:
         """Show no tokens."""
-        self._latest.submit(lambda is_current: None)
+        self.drop()
         self.cuts.html = self.history.value = ""
 
     def show(self, pair: Sequence[Vocabulary], counted: Callable[[list[int]], Any]) -> None:
@@ -103,7 +102,7 @@ class Playground(Box):
             self.history.value = ""
             counted(counts)
 
-        self.newest(self._latest, work, show)
+        self.newest(work, show)
 
     def _explain(self, side: int, token_id: int) -> None:
         vocabulary = self._shown[side]
@@ -119,4 +118,4 @@ class Playground(Box):
         def show(found: str) -> None:
             self.history.value = found
 
-        self.newest(self._latest_token, work, show)
+        self.newest(work, show, about="token")

@@ -19,7 +19,6 @@ from tokalign_lab.catalog.choices import Choice, where_from
 from tokalign_lab.estimate import Estimate, estimate, size_of_model, size_of_texts, to_download
 from tokalign_lab.runs.words import duration
 
-from ..common.background import Latest
 from ..common.part import Box, bar, html
 
 SIZES = {
@@ -47,7 +46,6 @@ class RunForm(Box):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._pair, self._on_run = pair, on_run
-        self._latest = Latest()
         chosen = DEFAULTS | dict(settings or {})
         sizes = list(SIZES.items())
         size = chosen["max_bytes"] or 0  # a menu takes None for "nothing chosen"
@@ -136,7 +134,7 @@ class RunForm(Box):
             self._cost.value = f'<div role="status">{words}{reason}</div>'
             self._run.disabled = bool(missing)
 
-        self.newest(self._latest, work, show)
+        self.newest(work, show)
 
 
 def about_html(recipe: str) -> str:

@@ -5,9 +5,9 @@ Typical values are those of `docs/results/` and of the recorded runs; they tell 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Meaning(NamedTuple):
@@ -79,6 +79,10 @@ MEANINGS = {
         "through the lexicon (Zhang et al. 2020); the packaged encoder reads English", HIGHER,
         "0.82 in the recorded run",
     ),
+    "match": Meaning(
+        "Match at these tokens", "Share of the uses of these tokens whose source token the source's own reading of the "
+        "document has too, each as often as it is there: the precision of BLEU-1 at their places only", HIGHER,
+    ),
     "bits": Meaning(
         "bits per byte, held-out text", "Bits the model needs for each UTF-8 byte of text it never saw; "
         "models with different tokenizers can be compared by it", LOWER,
@@ -139,6 +143,7 @@ MEANINGS = {
 }  # fmt: skip
 
 DIRECTIONS = {"target_to_source": "target → source", "source_to_target": "source → target"}  # of a lexicon's scores
+SCORES = ("bleu1", "sentence_score", "bert_score", "p_at_1", "p_at_10")  # of a lexicon
 Number = tuple[str, str]  # a key of MEANINGS, and the value as text
 
 
@@ -160,6 +165,24 @@ def meanings(keys: Sequence[str]) -> str:
     """Return what these numbers mean as a list in HTML."""
     lines = "".join(f"<dt>{escape(MEANINGS[k].name)}</dt><dd>{escape(MEANINGS[k].words)}</dd>" for k in keys)
     return f"<details class='tl-note'><summary>What the numbers mean</summary><dl>{lines}</dl></details>"
+
+
+def score_in(
+    scores: Mapping[str, Any] | None, measure: str, direction: str = "target_to_source"
+) -> Mapping[str, Any] | None:
+    """Find one of `SCORES` in an align run's `scores.json`, or in `LexiconScores.to_dict()`.
+
+    Returns its "mean" and, where they are known, "low", "high" and "n"; None where it was not measured.
+    """
+    values = (scores or {}).get("held_out", {}) if measure.startswith("p_at") else (scores or {}).get("lexicon", scores)
+    values = values or {}
+    mean = values.get(measure)
+    if isinstance(mean, Mapping):
+        mean = mean.get(direction)
+    elif direction != "target_to_source":  # held-out tokens are looked up in one direction only
+        mean = None
+    known: Mapping[str, Any] | None = (values.get("intervals") or {}).get(measure, {}).get(direction)
+    return known or (None if mean is None else {"mean": float(mean)})
 
 
 def share(value: float) -> str:

@@ -20,7 +20,7 @@ from tokalign_lab.runs.results import measured_otherwise
 from tokalign_lab.runs.words import fixed
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.numbers import meanings, share
+from ..common.numbers import meanings, score_in, share
 from ..common.panel import Panel
 from ..common.part import Folds, bar, html, shown
 from ..common.recorded import mark_of
@@ -29,17 +29,7 @@ from ..common.table import Column, Pages, RowTable
 from ..common.vocabularies import vocabularies_of
 from ..lexicon.view import Labels
 from .recipes import RecipesView
-from .scores import (
-    CHANGE_NAMES,
-    Comparable,
-    DifferenceBar,
-    Paired,
-    Side,
-    score_mean,
-    scores_html,
-    slices_html,
-    summary_html,
-)
+from .scores import CHANGE_NAMES, Comparable, DifferenceBar, Paired, Side, scores_html, slices_html, summary_html
 
 PAGE = 15
 SAME_RUN = (
@@ -210,11 +200,11 @@ class ComparePanel(Panel):
         if text is not None:
             numbers.append(("moved_text", share(sum(text[name] for name in MOVED))))
         pair = (self.paired or {}).get("bleu1", {}).get("target_to_source")
-        before, after = score_mean(a.scores), score_mean(b.scores)
+        before, after = (score_in(side.scores, "bleu1") for side in (a, b))
         if pair is not None:
             numbers.append(("difference", f"{pair.difference.mean:+.3f}"))
         elif before is not None and after is not None:
-            numbers.append(("difference", f"{after - before:+.3f}"))
+            numbers.append(("difference", f"{after['mean'] - before['mean']:+.3f}"))
         judged = "not judged yet; measure the difference under Scores" if pair is None else pair.verdict
         self.headline(
             title, f"B gives {numbers[0][1]} of the tokens another partner. BLEU-1: {escape(judged)}.", numbers

@@ -20,6 +20,7 @@ from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.results import recipes_table
 from tokalign_lab.runs.words import STATE_WORDS, duration
 
+from ..common.numbers import score_in
 from ..common.part import Box, bar, html, shown
 from ..common.table import Column, RowTable
 from .scores import score_words
@@ -151,7 +152,7 @@ class RecipesView(Box):
             STATE_WORDS.get(row["state"], row["state"]),
             f"{', '.join(row['text'])}{size}{seed}" if row["run"] else "–",
             *(
-                score_words(row["scores"], name, short=True) or "–"
+                score_words(score_in(row["scores"], name), short=True) or "–"
                 for name in ("bleu1", "sentence_score", "bert_score", "p_at_1")
             ),
             duration(row["seconds"]) if row["seconds"] else "–",

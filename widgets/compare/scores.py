@@ -17,10 +17,9 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import held_out_of, last_evaluation, lexicon_path, measured_otherwise, resolve, scores_of
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.numbers import DIRECTIONS, MEANINGS, card
+from ..common.numbers import DIRECTIONS, MEANINGS, SCORES, card, score_in
 from ..common.part import Bar, html, said, shown
 
-MEASURES = {key: MEANINGS[key].name for key in ("bleu1", "sentence_score", "bert_score", "p_at_1", "p_at_10")}
 CHANGE_NAMES = {
     "same": "Same partner", "changed": "Another partner", "gained": "Gained a partner", "lost": "Lost its partner",
     "neither": "No partner in either",
@@ -88,15 +87,17 @@ def summary_html(found: LexiconComparison) -> str:
 def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
     """Scores of both with 95 % intervals; where both were asked on the same documents, the difference too."""
     lines = []
-    for measure, name in MEASURES.items():
+    for measure in SCORES:
         for direction, arrow in DIRECTIONS.items():
-            cells = [score_words(side.scores, measure, direction) for side in (a, b)]
+            cells = [score_words(score_in(side.scores, measure, direction)) for side in (a, b)]
             pair = (paired or {}).get(measure, {}).get(direction)
             if pair is not None:
-                cells = [_interval(pair.a.to_dict()), _interval(pair.b.to_dict())]
+                cells = [score_words(pair.a.to_dict()), score_words(pair.b.to_dict())]
             if any(cells):
                 difference = _difference(pair) if measure in PAIRED else "–"
-                lines.append(_line(f"{name}, {arrow}", [*(cell or "–" for cell in cells), difference]))
+                lines.append(
+                    _line(f"{MEANINGS[measure].name}, {arrow}", [*(cell or "–" for cell in cells), difference])
+                )
     if not lines:
         return '<div class="tl-empty">Neither was scored. A run of “align” scores its lexicon.</div>'
     return (
@@ -106,39 +107,12 @@ def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
     )
 
 
-def score_words(
-    scores: Mapping[str, Any], measure: str, direction: str = "target_to_source", short: bool = False
-) -> str:
-    """Return a score of `scores.json` as text: with its interval where it is known, "" where it was not measured.
-
-    Parameters
-    ----------
-    scores : content of an align run's `scores.json`
-    measure, direction : which score
-    short : leave n out, for a narrow column
-    """
-    for part in ("lexicon", "held_out"):
-        values = scores.get(part) or {}
-        interval = (values.get("intervals") or {}).get(measure, {}).get(direction)
-        if interval is not None:
-            return _interval(interval, short)
-        mean = values.get(measure)
-        if isinstance(mean, Mapping):
-            mean = mean.get(direction)
-        if mean is not None and (part == "lexicon" or direction == "target_to_source"):
-            return f"{mean:.3f}"
-    return ""
-
-
-def score_mean(scores: Mapping[str, Any]) -> float | None:
-    """Return BLEU-1 from target to source, None where it was not measured."""
-    value = ((scores.get("lexicon") or {}).get("bleu1") or {}).get("target_to_source")
-    return None if value is None else float(value)
-
-
-def _interval(values: Mapping[str, Any], short: bool = False) -> str:
-    bounds = f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
-    return bounds if short else f"{bounds}, n = {values['n']:,}"
+def score_words(score: Mapping[str, Any] | None, short: bool = False) -> str:
+    """Return what `score_in` found as text, with its interval where it is known; `short` leaves n out."""
+    if score is None or "low" not in score:
+        return "" if score is None else f"{score['mean']:.3f}"
+    bounds = f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+    return bounds if short else f"{bounds}, n = {score['n']:,}"
 
 
 def _difference(pair: PairedScore | None) -> str:

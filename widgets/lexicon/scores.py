@@ -12,7 +12,7 @@ from tokalign_lab.evaluation.finding import WITHOUT_EVIDENCE
 from tokalign_lab.evaluation.part_scores import MEASURES
 from tokalign_lab.evaluation.row_findings import NOTHING_POOR, NOTHING_WARN
 
-from ..common.numbers import DIRECTIONS, MEANINGS, Number, share
+from ..common.numbers import DIRECTIONS, MEANINGS, SCORES, Number, meanings, score_in, share
 from .view import LexiconView
 
 FOUR = ("shared_text", "p_at_1", "bleu1", "seen")
@@ -22,17 +22,14 @@ def lexicon_numbers(view: LexiconView, scores: Mapping[str, Any] | None) -> list
     """Return the four numbers that matter most of a lexicon; what was not measured is not among them."""
     text = view.count.sum() or 1
     copied = view.origin.isin(("identical", "role")).to_numpy()
-    measured = dict(scores or {})
     found = {
         "shared_rows": share(copied.mean()),
         "shared_text": share(view.count[copied].sum() / text),
         "seen": share((view.count > 0).mean()),
     }
-    if "p_at_1" in (held_out := measured.get("held_out", {})):
-        found["p_at_1"] = share(held_out["p_at_1"])
-    bleu = (measured.get("lexicon", measured).get("bleu1") or {}).get("target_to_source")
-    if bleu is not None:
-        found["bleu1"] = f"{bleu:.3f}"
+    for key in ("p_at_1", "bleu1"):
+        if (score := score_in(scores, key)) is not None:
+            found[key] = _figure(key, score)
     four = [key for key in FOUR if key in found]
     return [(key, found[key]) for key in (*four, *(["shared_rows"] * (len(four) < len(FOUR))))]
 
@@ -57,15 +54,12 @@ def verdict_html(view: LexiconView) -> str:
 
 def score_table(scores: Mapping[str, Any] | None) -> str:
     """Return all scores of a lexicon, in both directions, as HTML; "" where none was measured."""
-    measured = dict(scores or {})
     lines = ""
-    for key in ("bleu1", "sentence_score", "bert_score"):
-        values = measured.get("lexicon", measured).get(key) or {}
-        if any(values.get(direction) is not None for direction in DIRECTIONS):
-            lines += _score_line(key, [f"{values[d]:.3f}" if values.get(d) is not None else "–" for d in DIRECTIONS])
-    for key in ("p_at_1", "p_at_10"):
-        if key in measured.get("held_out", {}):
-            lines += _score_line(key, [share(measured["held_out"][key]), "–"])
+    for key in SCORES:
+        found = [score_in(scores, key, direction) for direction in DIRECTIONS]
+        if any(found):
+            cells = "".join(f'<td class="tl-number">{_figure(key, score)}</td>' for score in found)
+            lines += _score_row(key, cells)
     if not lines:
         return ""
     heads = "".join(f'<th scope="col" class="tl-number">{arrow}</th>' for arrow in DIRECTIONS.values())
@@ -75,9 +69,14 @@ def score_table(scores: Mapping[str, Any] | None) -> str:
     )
 
 
-def _score_line(key: str, values: Sequence[str]) -> str:
-    cells = "".join(f'<td class="tl-number">{value}</td>' for value in values)
+def _score_row(key: str, cells: str) -> str:
     return f'<tr title="{escape(MEANINGS[key].words)}"><th scope="row">{MEANINGS[key].name}</th>{cells}</tr>'
+
+
+def _figure(key: str, score: Mapping[str, Any] | None) -> str:
+    if score is None:
+        return "–"
+    return share(score["mean"]) if key.startswith("p_at") else f"{score['mean']:.3f}"
 
 
 def origins_html(counts: Mapping[str, int]) -> str:
@@ -97,35 +96,11 @@ def origins_html(counts: Mapping[str, int]) -> str:
 
 
 PART_WORDS = {"all": "All tokens", "filter": "Found by the filter", "selection": "Selected", "edited": "Edited by hand"}
-MEASURE_WORDS = {
-    "bleu1": (
-        "BLEU-1",
-        "mean over held-out documents that hold one of these tokens: the document is written in target tokens, each is "
-        "replaced by its source token, and compared with the source's own tokens (clipped unigram precision times "
-        "brevity penalty); n documents",
-    ),
-    "match": (
-        "Match at these tokens",
-        "the same precision at the places of these tokens only: the share of their uses whose source token the "
-        "document has too, each as often as it is there; n uses, intervals over documents",
-    ),
-    "sentence_score": (
-        "Sentence score",
-        "mean over the same documents (200 at most) of the cosine between sentence embeddings of the text before and "
-        "after (what the papers call BERTScore); n documents",
-    ),
-    "bert_score": (
-        "BERTScore",
-        "mean over the same documents of the F1 of matching token embeddings (Zhang et al. 2020); the packaged encoder "
-        "reads English; n documents",
-    ),
-    "p_at_1": (
-        "P@1",
-        "of these tokens, those that both vocabularies have and that were hidden from the recipe: the share whose own "
-        "partner was found first; it judges the vectors, so edits do not change it; n held-out shared tokens",
-    ),
-}
-_INTERVALS = "In brackets the 95 % bootstrap interval. All are from target to source."
+_COUNTED = (
+    "From target to source, with 95 % bootstrap intervals. n counts the held-out documents that hold one of these "
+    "tokens, for the match uses of the tokens, for P@1 held-out shared tokens. Edits do not change P@1: it judges the "
+    "vectors."
+)
 
 
 def parts_html(scores: Mapping[str, Any]) -> str:
@@ -144,17 +119,13 @@ def parts_html(scores: Mapping[str, Any]) -> str:
     lines = ""
     for measure in MEASURES:
         if any(measure in found for _, found in columns):
-            name, meaning = MEASURE_WORDS[measure]
             cells = "".join(
                 f"<td>{_interval(found.get(measure), words.endswith('change'))}</td>" for words, found in columns
             )
-            lines += f'<tr><th scope="row" title="{escape(meaning)}">{name}</th>{cells}</tr>'
-    meanings = "".join(f"<dt>{name}</dt><dd>{escape(meaning)}</dd>" for name, meaning in MEASURE_WORDS.values())
+            lines += _score_row(measure, cells)
     return (
-        f'<div class="tl-table-scroll"><table class="tl-table tl-parts"><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-        f'<details class="tl-note"><summary>What do these mean?</summary><p>{_INTERVALS}</p>'
-        f"<dl>{meanings}</dl></details>"
+        f'<div class="tl-table-scroll"><table class="tl-table tl-parts"><caption>{_COUNTED}</caption><thead><tr>'
+        f"<th></th>{head}</tr></thead><tbody>{lines}</tbody></table></div>{meanings(MEASURES)}"
     )
 
 

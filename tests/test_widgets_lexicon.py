@@ -35,9 +35,8 @@ from tokalign_lab.widgets import LabState, LexiconPanel
 from tokalign_lab.widgets.common import background
 from tokalign_lab.widgets.common.background import WATCHER, inline
 from tokalign_lab.widgets.common.state import EVERYTHING, Query, Selection
-from tokalign_lab.widgets.lexicon import score_box
-from tokalign_lab.widgets.lexicon.histogram import ranges_of
-from tokalign_lab.widgets.lexicon.rows import PRESETS
+from tokalign_lab.widgets.lexicon import scores as scoring
+from tokalign_lab.widgets.lexicon.rows import PRESETS, ranges_of
 from tokalign_lab.widgets.lexicon.scores import differences
 from tokalign_lab.widgets.lexicon.search import TokenSearch
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
@@ -373,7 +372,7 @@ def test_a_run_knows_all_that_the_panel_needs(align_run: RunFolder, monkeypatch:
     exec(f"{code[0]}\npanel = {code[2]}", made)
     assert made["panel"].table.rows == panel.table.rows
 
-    monkeypatch.setattr(score_box, "find_or_start", done_here)
+    monkeypatch.setattr(scoring, "find_or_start", done_here)
     panel.scoring.sentences.value = False
     panel.lab_state.query = replace(panel.query, origin="pieces")
     panel.scoring.score.click()
@@ -404,7 +403,7 @@ def test_edits_are_applied_to_the_model_by_a_run(align_run: RunFolder, monkeypat
         run.update(state="finished")
         return run
 
-    monkeypatch.setattr(score_box, "find_or_start", noted)
+    monkeypatch.setattr(scoring, "find_or_start", noted)
     panel = LexiconPanel.of_run(align_run)
     assert panel.scoring.apply.disabled
     panel.lab_state.select("target", [spelled_token(panel.lexicon)])
@@ -437,7 +436,7 @@ def test_closed_panels_watch_nothing(align_run: RunFolder, monkeypatch: pytest.M
     def begun(kind: str, settings: dict[str, Any]) -> RunFolder:
         return RunFolder.create(align_run.path / "run-0", kind, settings)  # queued: it never ends by itself
 
-    monkeypatch.setattr(score_box, "find_or_start", begun)
+    monkeypatch.setattr(scoring, "find_or_start", begun)
     state = LabState()
     panel = LexiconPanel.of_run(align_run, state)
     panel.scoring.score.click()

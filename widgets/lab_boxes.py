@@ -1,4 +1,4 @@
-"""Parts of a lab besides the panels: the steps above the tabs, and the tabs Model, Export and Report."""
+"""Parts of a lab besides the panels: steps and recorded runs above the tabs, and the tabs Model, Export and Report."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 
 from tokalign_lab.runs.chain import NO_MODEL, Chain
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_chains
 
-from .common.part import Bar, Box, bar, html, said
+from .common.panel import mark_of
+from .common.part import Bar, Box, bar, html, said, shown
 
 STEPS = {
     "pair": ("Pair", "Choose the model and the tokenizer it shall get"),
@@ -62,6 +64,56 @@ def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
         f'<div role="status">This lab gives a language model another tokenizer. <b>Next:</b> {words}.</div>'
         f'<div class="tl-note">Every run and its result is kept in {escape(str(runs.resolve()))}.</div>'
     )
+
+
+_OFFER = (
+    "<b>No runs of yours here yet.</b> You can look at a recorded run first: a real pair, with every figure and curve "
+    "as it was measured. Nothing is computed or fetched."
+)
+_OFFER_MORE = "Recorded runs come with the package; yours stay as they are."
+
+
+class RecordedBar(Box):
+    """Offers recorded runs to look at, or the way back from one.
+
+    Parameters
+    ----------
+    look : called with the runs to look at, by kind
+    leave : called to go back
+    """
+
+    def __init__(self, look: Callable[[dict[str, RunFolder]], None], leave: Callable[[], None]) -> None:
+        self._chains = {chain["adapt"].name: chain for chain in recorded_chains()}
+        self._words = html()
+        self._wanted = False
+        options = [(chain["adapt"].title, name) for name, chain in self._chains.items()]
+        self.choice = self.menu(
+            "Recorded run", options=options, tooltip="Which one to look at", layout={"width": "380px"}
+        )
+        self.open_button = self.button(
+            "Recorded runs", self._turn, "Open or close: look at a run that comes with the package"
+        )
+        self._look = self.button(
+            "Look at a recorded run", lambda: look(self._chains[self.choice.value]),
+            "Show it in all tabs; your own runs stay as they are",
+        )  # fmt: skip
+        self._leave = self.button("Back to your own runs", leave, "Show your own runs in all tabs again")
+        super().__init__([self._words, bar(self.choice, self._look, self._leave)])
+        self.add_class("tl-recorded-bar")
+
+    def show(self, run: RunFolder | None) -> None:
+        """Follow the alignment that the lab looks at; None where there is none."""
+        looking = run is not None and run.recorded
+        shown(self, bool(self._chains) and (looking or run is None or self._wanted))
+        shown(self.open_button, bool(self._chains) and run is not None and not looking)
+        words = _OFFER if run is None else mark_of(run) or _OFFER_MORE
+        self._words.value = f'<div role="status">{words}</div>'
+        shown(self._leave, looking)
+        self._look.button_style = "primary" if run is None else ""
+
+    def _turn(self) -> None:
+        self._wanted = not self._wanted
+        shown(self, self._wanted)
 
 
 class FlowBar(Bar):

@@ -16,11 +16,10 @@ from tokalign_lab.runs.gallery import recorded_runs
 
 from .common.job import JobPanel
 from .common.state import LabState
-from .common.vocabularies import vocabularies_of
 from .compare.panel import ComparePanel
 from .lexicon.diagnosis import DiagnosisPanel
 from .lexicon.panel import LexiconPanel
-from .lexicon.view import Labels, LexiconView
+from .lexicon.view import Labels, LexiconView, vocabularies_of
 from .maps.panel import MapPanel
 from .pair.picker import PairPicker
 from .runs.panel import RunsPanel

@@ -20,8 +20,7 @@ from .common.background import submit
 from .common.job import JobPanel
 from .common.panel import Panel
 from .common.part import bar, html
-from .common.recorded import RecordedBar
-from .lab_boxes import FlowBar, export_html, model_box, next_html, report_box, step_states
+from .lab_boxes import FlowBar, RecordedBar, export_html, model_box, next_html, report_box, step_states
 from .training.forms import TuneForm
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from tokalign_lab.runs.folder import ENDED, RESUMABLE, RunFolder
 from tokalign_lab.runs.folding import RunView
 from tokalign_lab.runs.following import RunFeed
 
-from .panel import Panel
+from .panel import Panel, mark_of
 from .part import Bar, Box, bar, html, shown, state_html
-from .recorded import mark_of
 from .state import LabState
 
 

@@ -16,6 +16,7 @@ import traitlets as t
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.gallery import recorded_words
 
 from .background import later
 from .numbers import Number, cards
@@ -67,6 +68,7 @@ class Panel(Part, w.VBox):
     Attributes
     ----------
     figure : the panel's plot, where it has one; its model outlives the panel by the seconds a page may be drawing
+    closed : whether `close` was called
     align_run : the run that `of_run` was given; None for a panel that was made in another way
     """
 
@@ -76,7 +78,7 @@ class Panel(Part, w.VBox):
     def __init__(self, name: str, hook: str, state: LabState | None) -> None:
         self.lab_state = state if state is not None else LabState()
         self._observed: list[tuple[Callable[..., None], list[str]]] = []
-        self._closed = False
+        self.closed = False
         self.panel = self
         self.followed: dict[str, Callable[[], bool]] = {}
         self._probe = ThemeProbe(label=name)
@@ -225,9 +227,9 @@ class Panel(Part, w.VBox):
 
     def close(self) -> None:
         """Stop following the state and take the panel off the page."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         for name in list(self.followed):
             self.unfollow(name)
         for callback, names in self._observed:
@@ -237,11 +239,6 @@ class Panel(Part, w.VBox):
         if self.figure is not None:
             later(self.figure.close, FIGURE_S)
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
-
 
 def _close_all(children: Sequence[w.Widget], but: w.Widget | None) -> None:
     for child in children:
@@ -249,3 +246,20 @@ def _close_all(children: Sequence[w.Widget], but: w.Widget | None) -> None:
             _close_all(getattr(child, "children", ()), but)
         if child is not but:
             child.close()
+
+
+def mark_html(words: str) -> str:
+    """Return the mark of a recorded run: when and how it was made in view, details one click away; "" for no words."""
+    if not words:
+        return ""
+    made, _, rest = words.partition(". ")
+    what, _, how = made.partition(": ")
+    return (
+        f'<div class="tl-recorded" role="note"><details><summary><b>{escape(what)}</b>: {escape(how)}.</summary>'
+        f"{escape(rest)}</details></div>"
+    )
+
+
+def mark_of(*runs: RunFolder) -> str:
+    """Return the mark of the first of these runs that is a recorded one; "" where none is."""
+    return mark_html(next((words for run in runs if (words := recorded_words(run.info()))), ""))

@@ -21,13 +21,11 @@ from tokalign_lab.runs.words import fixed
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.numbers import meanings, score_in, share
-from ..common.panel import Panel
+from ..common.panel import Panel, mark_of
 from ..common.part import Folds, bar, html, shown
-from ..common.recorded import mark_of
 from ..common.state import LabState
 from ..common.table import Column, Pages, RowTable
-from ..common.vocabularies import vocabularies_of
-from ..lexicon.view import Labels
+from ..lexicon.view import Labels, vocabularies_of
 from .recipes import RecipesView
 from .scores import CHANGE_NAMES, Comparable, DifferenceBar, Paired, Side, scores_html, slices_html, summary_html
 

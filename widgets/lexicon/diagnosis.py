@@ -25,11 +25,10 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.numbers import meanings
-from ..common.panel import Panel
+from ..common.panel import Panel, mark_html
 from ..common.part import Folds, bar, html, shown, token
-from ..common.recorded import mark_html
 from ..common.state import LabState, Query
-from ..common.vocabularies import opened, vocabularies_of
+from .view import opened, vocabularies_of
 
 VERDICT_WORDS = {
     "good": "No check found anything that loses quality.",

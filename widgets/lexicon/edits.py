@@ -11,6 +11,7 @@ import numpy as np
 from tokalign_lab.alignment.lexicon.edits import Edit, LexiconEdits
 from tokalign_lab.alignment.lexicon.export import FORMATS, export_rows
 from tokalign_lab.errors import InputError
+from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.part import Box, bar, html, said, token
 from ..common.state import LabState
@@ -128,17 +129,17 @@ class EditBox(Box):
     def _choose(self) -> None:
         if self.choice.value is None:
             raise InputError("No source token is chosen; find one first.")
-        vocabularies = self._view.labels.vocabularies
-        source_id = int(self.choice.value)
-        self._edits.choose(
-            self._target_id, source_id, vocabularies["source"], vocabularies["target"], self.note.value.strip()
-        )
+        self._edits.choose(self._target_id, int(self.choice.value), *self._vocabularies, self.note.value.strip())
         self._edited(self._target_id)
 
     def _reject(self) -> None:
-        vocabularies = self._view.labels.vocabularies
-        self._edits.reject(self._target_id, vocabularies["source"], vocabularies["target"], self.note.value.strip())
+        self._edits.reject(self._target_id, *self._vocabularies, self.note.value.strip())
         self._edited(self._target_id)
+
+    @property
+    def _vocabularies(self) -> tuple[Vocabulary | None, Vocabulary | None]:
+        both = self._view.labels.vocabularies
+        return both["source"], both["target"]
 
     def _restore(self) -> None:
         self._edits.restore(self._target_id, self.note.value.strip())

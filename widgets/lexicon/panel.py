@@ -21,21 +21,18 @@ from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.settings.kinds import text_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.numbers import meanings
-from ..common.panel import Panel
+from ..common.panel import Panel, mark_html
 from ..common.part import Folds, html
-from ..common.recorded import mark_html
 from ..common.state import EVERYTHING, LabState, Query, Range
-from ..common.vocabularies import opened, vocabularies_of
 from .edits import EditBox, ExportBox
-from .histogram import NAMES, Histogram
-from .rows import LexiconFilters, LexiconTable
-from .score_box import ScoreBox, Whereabouts
-from .scores import FOUR, lexicon_numbers, origins_html, score_table, verdict_html
-from .view import Labels, LexiconView, within
+from .rows import NAMES, Histogram, LexiconFilters, LexiconTable
+from .scores import FOUR, ScoreBox, Whereabouts, lexicon_numbers, origins_html, score_table, verdict_html
+from .view import Labels, LexiconView, opened, vocabularies_of, within
 from .why import WhyBox
 
 MOST_SELECTED = 2000  # rows that one press sends to the maps
@@ -133,7 +130,7 @@ class LexiconPanel(Panel):
             source_vectors=alignment.source_vectors,
             target_vectors=alignment.target_vectors,
             path=None if kept else run.path / "alignment" / "lexicon.parquet",
-            text=None if kept else {name: settings[name] for name in ("text", "max_bytes", "seed") if name in settings},
+            text=None if kept else text_of(settings),
             model=None if kept else settings.get("model") or settings["source"],
             folder=runs_root() if kept else run.path,
         )

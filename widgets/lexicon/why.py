@@ -11,9 +11,10 @@ from typing import Any
 from tokalign_lab.alignment.lexicon import ORIGINS
 from tokalign_lab.alignment.search.neighbourhoods import Neighbourhood
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
-from tokalign_lab.documents import read_documents, split_documents
+from tokalign_lab.documents import read_parts
 from tokalign_lab.evaluation.contexts import Context, contexts
 from tokalign_lab.runs.words import fixed
+from tokalign_lab.settings.kinds import TextSettings
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 from ..common.part import Box, html, token
@@ -193,20 +194,15 @@ class WhyBox(Box):
 
     @cached_property
     def _spaces(self) -> tuple[Neighbourhood, Neighbourhood]:
-        source, target = self._vectors
-        assert source is not None
-        assert target is not None
-        return Neighbourhood(source), Neighbourhood(target)
+        source, target = (Neighbourhood(vectors) for vectors in self._vectors if vectors is not None)
+        return source, target
 
     @cached_property
     def _pair(self) -> TokenizedPair:
         """The text that the lexicon was learned from; an align run has left it tokenised in the cache."""
         assert self._text is not None
-        seed = int(self._text.get("seed") or 0)
-        train, _ = split_documents(read_documents(self._text["text"], self._text.get("max_bytes"), seed), seed=seed)
-        source, target = (self._view.labels.vocabularies[space] for space in ("source", "target"))
-        assert source is not None
-        assert target is not None
+        train, _ = read_parts(TextSettings.from_dict(self._text))
+        source, target = (v for v in self._view.labels.vocabularies.values() if v is not None)
         return tokenize_pair(source, target, train)
 
     def _near(self, target_id: int) -> tuple[list[Neighbour], list[Neighbour]]:

@@ -25,12 +25,10 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.numbers import meanings
-from ..common.panel import Panel
+from ..common.panel import Panel, mark_html
 from ..common.part import Folds, html
-from ..common.recorded import mark_html
 from ..common.state import SPACES, LabState
-from ..common.vocabularies import opened, vocabularies_of
-from ..lexicon.view import Labels, LexiconView
+from ..lexicon.view import Labels, LexiconView, opened, vocabularies_of
 from .colours import Colouring
 from .controls import LayoutJob, MapControls, MapPointer
 from .figure import MapFigure, moved

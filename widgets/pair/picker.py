@@ -20,7 +20,7 @@ from ..common.numbers import meanings, share
 from ..common.panel import Panel
 from ..common.part import Folds, bar, html, shown
 from ..common.state import LabState
-from ..common.vocabularies import vocabulary_of
+from ..lexicon.view import vocabulary_of
 from .advice import AdviceBox
 from .card import COMMON, card_html, languages_html, offers_html, scripts_html, shorter_words
 from .choice_list import ChoiceList

@@ -25,9 +25,8 @@ from tokalign_lab.runs.trash import delete_run, deleted_runs, empty_trash, resto
 from tokalign_lab.runs.words import size
 
 from ..common.job import RunControls
-from ..common.panel import Panel
+from ..common.panel import Panel, mark_of
 from ..common.part import Bar, Folds, bar, html, state_html
-from ..common.recorded import mark_of
 from ..common.state import LabState
 from ..common.table import Column, Pages, RowTable
 from ..training.panel import TrainingPanel
@@ -230,12 +229,6 @@ class RunsPanel(Panel):
         self.trash.show()
         self.soon(self._read_page)
         self.soon(self._show_curves)
-
-    def close(self) -> None:
-        """Stop watching; the runs go on."""
-        if self.monitor is not None:
-            self.monitor.close()
-        super().close()
 
     def _look(self) -> bool:
         """One look at the folder; the list is watched as long as it is open, because runs come from anywhere."""

@@ -30,9 +30,8 @@ from tokalign_lab.runs.words import status_words
 
 from ..common.job import RunControls
 from ..common.numbers import cards, meanings
-from ..common.panel import Panel
+from ..common.panel import Panel, mark_of
 from ..common.part import Folds, bar, html, shown, state_html
-from ..common.recorded import mark_of
 from ..common.state import LabState
 from .curves import LookBar, Samples, curves_table, more_numbers, numbers_of, verdict_html
 from .forms import AgainForm

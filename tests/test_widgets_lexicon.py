@@ -315,9 +315,10 @@ def align_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     lines = [{"text": f"{TEXT} {i} {TEXT}", "name": f"{EVIL}{i}", "group": str(i)} for i in range(30)]
     text.write_text("\n".join(json.dumps(line) for line in lines))
     settings = {"source": str(tmp_path / "source"), "target": str(tmp_path / "target"), "text": [str(text)], "seed": 1}
+    settings["held_out_share"] = 0.4
     run = RunFolder.create(tmp_path / "runs" / "align-1", "align", settings)
     source, target = load_vocabulary(settings["source"]), load_vocabulary(settings["target"])
-    train, _ = split_documents(read_documents([str(text)], seed=1), seed=1)
+    train, _ = split_documents(read_documents([str(text)], seed=1), 0.4, seed=1)
     align(tokenize_pair(source, target, train), recipe="pieces").save(run.path / "alignment")
     run.update(state="finished")
     return run
@@ -366,6 +367,8 @@ def test_a_run_knows_all_that_the_panel_needs(align_run: RunFolder, monkeypatch:
     panel.lab_state.select("target", [token_id], by="lexicon")
     assert "The source spells it" in panel.why.pair.value
     assert panel.why.contexts.value.count("<mark>") >= 5
+    times = panel.lexicon.table["target_count"].iat[token_id]
+    assert f"of {times:,} places" in panel.why.contexts.value  # of the text that the run learned from
     code = panel.to_code().rpartition("\n")
     assert "of_run" in code[2]
     made: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.settings.fields import Settings, option, required
 from tokalign_lab.settings.kinds import (
     AlignSettings,
+    CompareSettings,
     MeasuredTextSettings,
     MeasureSettings,
     PartScoreSettings,
@@ -20,8 +21,17 @@ from tokalign_lab.settings.kinds import (
     text_of,
 )
 
-KINDS = (AlignSettings, RearrangeSettings, AdaptRunSettings, MeasureSettings, PartScoreSettings, ProjectSettings)
+KINDS = (
+    AlignSettings,
+    RearrangeSettings,
+    AdaptRunSettings,
+    MeasureSettings,
+    PartScoreSettings,
+    CompareSettings,
+    ProjectSettings,
+)
 NEEDED: dict[str, Any] = {"text": ["t"], "source": "a", "target": "b", "model": "m", "lexicon": "l", "vectors": ["v"]}
+NEEDED |= {"left": "l", "right": "l"}
 
 
 class Baking(Settings):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,13 @@ from test_comparison import SOURCE, TARGET, lexicon_of
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
 from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.comparison import paired_scores
 from tokalign_lab.files import write_json
-from tokalign_lab.progress import Progress
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.results import last_evaluation, lexicon_path, measured_otherwise, recipes_table
+from tokalign_lab.settings.kinds import CompareSettings
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import ComparePanel, LabState
-from tokalign_lab.widgets.common import background
 from tokalign_lab.widgets.common.background import WATCHER, inline
 
 COUNTS = np.arange(TARGET.size, dtype=np.int64) + 1
@@ -162,48 +160,28 @@ class TestRuns:
         whole = {i: i for i in range(TARGET.size)}
         a = align_run(tmp_path, "anchored", lexicon_of({i: i for i in whole if i % 25}, counts=COUNTS))
         b = align_run(tmp_path, "pieces", lexicon_of(whole, counts=COUNTS))
-        monkeypatch.setattr(difference, "held_out_of", lambda run: [])
-        monkeypatch.setattr(difference, "tokenize_pair", lambda *given: held_out(60))
+
+        def done_here(kind: str, settings: dict[str, Any], root: Path) -> RunFolder:
+            """Do what `compare_kind` does, on a text of the test."""
+            assert CompareSettings.from_dict(settings).encoder is None
+            run = RunFolder.create(root / "compare-1", kind, settings)
+            found = paired_scores(*(Lexicon.load(Path(settings[side])) for side in ("left", "right")), held_out(60))
+            write_json(
+                run.path / "scores.json", {m: {d: p.to_dict() for d, p in each.items()} for m, each in found.items()}
+            )
+            run.update(state="finished")
+            return run
+
+        monkeypatch.setattr(difference, "find_or_start", done_here)
         panel = ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)
         panel.difference.sentences.value = False
         panel.difference.measure.click()
         assert panel._error.value == ""
         assert "B is higher" in panel._scores.value
         assert not panel.difference.measure.disabled
-
-    def test_measuring_can_be_stopped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from tokalign_lab.widgets.compare import scores as difference
-
-        a, b = (align_run(tmp_path, name, lexicon_of({1: 5}, counts=COUNTS)) for name in ("anchored", "pieces"))
-        panel = ComparePanel(a, b, SOURCE, TARGET, runs=tmp_path)
-        begun, ended, told = threading.Event(), threading.Event(), []
-
-        def endless(*given: Any, progress: Progress) -> None:
-            try:
-                while True:
-                    progress(0.5, "reading")
-                    begun.set()
-                    time.sleep(0.01)
-            except Exception as error:
-                told.append(type(error).__name__)
-                raise
-            finally:
-                ended.set()
-
-        monkeypatch.setattr(difference, "held_out_of", lambda run: [])
-        monkeypatch.setattr(difference, "tokenize_pair", lambda *given: None)
-        monkeypatch.setattr(difference, "paired_scores", endless)
-        monkeypatch.setattr(background, "_inline", False)
-        panel.difference.measure.click()
-        assert begun.wait(20)
-        assert panel.difference.measure.description == "Stop measuring"
-        assert "50%: reading" in panel.difference.note.value
-        panel.difference.measure.click()
-        assert ended.wait(2)
-        assert told == ["_Stopped"]
-        assert panel.difference.measure.description == "Measure the difference"
-        assert "Stopped." in panel.difference.note.value
-        assert panel._error.value == ""
+        assert "finished" in panel.difference.job.children[0]._line.value
+        panel.swap()
+        assert panel.difference.job.children == ()
 
     def test_bits_per_byte_of_two_tuned_models_and_their_lexicons(self, tmp_path: Path) -> None:
         files = []
@@ -318,8 +296,8 @@ def test_closed_panels_hear_nothing(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_lexicon_is_named(tmp_path: Path) -> None:
-    from tokalign_lab.runs.results import lexicon_of as lexicon_behind
+    from tokalign_lab.runs.results import lexicon_file
 
     run = RunFolder.create(tmp_path / "measure", "measure", {"model": "x", "text": ["default"]})
     with pytest.raises(InputError, match="has no lexicon"):
-        lexicon_behind(run)
+        lexicon_file(run)

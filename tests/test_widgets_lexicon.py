@@ -24,6 +24,7 @@ from tiny import WORDS as TEXT
 from tiny import tiny_tokenizer
 
 from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.corpus import tokenize_pair
@@ -31,10 +32,11 @@ from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.runs import kinds
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.worker import RunContext
-from tokalign_lab.widgets import LabState, LexiconPanel
+from tokalign_lab.widgets import ComparePanel, LabState, LexiconPanel
 from tokalign_lab.widgets.common import background
 from tokalign_lab.widgets.common.background import WATCHER, inline
 from tokalign_lab.widgets.common.state import EVERYTHING, Query, Selection
+from tokalign_lab.widgets.compare import scores as comparing
 from tokalign_lab.widgets.lexicon import scores as scoring
 from tokalign_lab.widgets.lexicon.rows import PRESETS, ranges_of
 from tokalign_lab.widgets.lexicon.scores import differences
@@ -329,10 +331,10 @@ def spelled_token(lexicon: Lexicon) -> int:
     return int(table.loc[(table["origin"] == "pieces") & (table["target_count"] > 0), "target_id"].iloc[0])
 
 
-def done_here(kind: str, settings: dict[str, Any]) -> RunFolder:
+def done_here(kind: str, settings: dict[str, Any], root: Path | None = None) -> RunFolder:
     """Do a run's work in this process."""
-    number = len(list(Path(settings["lexicon"]).parent.glob("run-*")))
-    run = RunFolder.create(Path(settings["lexicon"]).parent / f"run-{number}", kind, settings)
+    place = root or Path(settings["lexicon"]).parent
+    run = RunFolder.create(place / f"run-{len(list(place.glob('run-*')))}", kind, settings)
     kinds.run_kind(kind, settings, RunContext(run, resume=False))
     run.update(state="finished")
     return run
@@ -418,6 +420,22 @@ def test_edits_are_applied_to_the_model_by_a_run(align_run: RunFolder, monkeypat
     assert settings["model"] == align_run.info()["settings"]["source"]
     assert Lexicon.load(settings["lexicon"]).provenance["edits"]["tokens"]
     assert "the new model is in" in panel.scoring.job.children[0]._line.value
+
+
+def test_the_difference_of_two_lexicons_is_measured_by_a_run(
+    align_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edits = LexiconEdits(Lexicon.load(align_run.path / "alignment" / "lexicon.parquet"))
+    edits.choose(spelled_token(edits.lexicon), 5)
+    edited = apply_edits(edits.lexicon, edits.current())
+    monkeypatch.setattr(comparing, "find_or_start", done_here)
+    panel = ComparePanel(align_run, edited, runs=tmp_path / "runs")
+    panel.difference.sentences.value = False
+    panel.difference.measure.click()
+    assert panel._error.value == ""
+    assert set(panel.paired or ()) == {"bleu1"}
+    assert set(panel.paired["bleu1"]) == {"target_to_source", "source_to_target"}
+    assert "not measured yet" not in panel._scores.value
 
 
 def test_the_score_run_in_a_process_of_its_own(align_run: RunFolder) -> None:

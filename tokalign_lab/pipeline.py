@@ -24,6 +24,7 @@ from tokalign_lab.documents import Document, check_sources, excerpts, read_docum
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation import part_scores
 from tokalign_lab.evaluation.breakdown import breakdown, held_out_by_group
+from tokalign_lab.evaluation.comparison import PairedScore, paired_scores
 from tokalign_lab.evaluation.held_out import HeldOutPrecision, held_out_precision
 from tokalign_lab.evaluation.lexicon_scores import LexiconScores, score_lexicon
 from tokalign_lab.progress import Progress, part, silent
@@ -31,6 +32,7 @@ from tokalign_lab.settings.kinds import (
     AdviseSettings,
     AlignSettings,
     BitsSettings,
+    CompareSettings,
     ExtendTokenizerSettings,
     MeasureSettings,
     PartScoreSettings,
@@ -325,6 +327,17 @@ def score_parts(settings: PartScoreSettings, progress: Progress = silent) -> par
         seed=settings.seed,
         progress=part(progress, 0.4, 1.0),
     )
+
+
+def compare_scores(settings: CompareSettings, progress: Progress = silent) -> dict[str, dict[str, PairedScore]]:
+    """Score two lexicons on the same held-out documents; by measure and direction, see `paired_scores`.
+
+    Raises `InputError` if a lexicon, the text or the encoder cannot be used, or the lexicons are of different pairs.
+    """
+    a, source, target = open_lexicon(settings.left)
+    b = Lexicon.load(Path(settings.right))
+    held_out = PairText(source, target, settings).held_out_pair(part(progress, 0.0, 0.05))
+    return paired_scores(a, b, held_out, settings.encoder or None, settings.seed, part(progress, 0.05, 1.0))
 
 
 def rearrange(settings: RearrangeSettings, out: Path, progress: Progress = silent) -> dict[str, Any]:

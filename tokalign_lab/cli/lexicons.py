@@ -10,7 +10,7 @@ import typer
 
 from tokalign_lab import console
 from tokalign_lab.cli.command import SentenceEncoder, app, check_out, command
-from tokalign_lab.settings.kinds import AdviseSettings, AlignSettings, ScoreSettings, TextSettings
+from tokalign_lab.settings.kinds import AdviseSettings, AlignSettings, CompareSettings, ScoreSettings, TextSettings
 
 if TYPE_CHECKING:
     from tokalign_lab.evaluation.measured_moves import ExpectedLoss
@@ -223,11 +223,13 @@ def compare(
     """Compare two lexicons of one pair: which tokens changed their partner, and which scores higher."""
     from rich.markup import escape
 
-    from tokalign_lab import catalog, pipeline
-    from tokalign_lab.evaluation.comparison import CHANGES, compare_lexicons, paired_scores
-    from tokalign_lab.runs.results import lexicon_of
+    from tokalign_lab import pipeline
+    from tokalign_lab.alignment.lexicon import Lexicon
+    from tokalign_lab.evaluation.comparison import CHANGES, compare_lexicons
+    from tokalign_lab.runs.results import lexicon_file
 
-    a, b = lexicon_of(left), lexicon_of(right)
+    files = [lexicon_file(given) for given in (left, right)]
+    a, b = (Lexicon.load(file) for file in files)
     found = compare_lexicons(a, b)
     moved = found.table[found.table["change"].isin(("changed", "gained", "lost"))].head(20).to_dict("records")
     partners = [dict(zip(one.table["source_id"], one.table["source_token"], strict=True)) for one in (a, b)]
@@ -236,12 +238,10 @@ def compare(
             row[f"partner_{side}"] = tokens.get(row[f"partner_{side}"], "")
     result: dict[str, Any] = {"a": left, "b": right, **found.to_dict(), "moved": moved}
     if text:
-        source, target = (catalog.load_vocabulary(a.provenance[side]["name"]) for side in ("source", "target"))
-        given = {"text": text, "max_bytes": max_bytes, "seed": seed}
+        given = {"text": text, "max_bytes": max_bytes, "seed": seed, "left": str(files[0]), "right": str(files[1])}
         split = a.provenance.get("split", {}) | {k: v for k, v in given.items() if v is not None}
-        pair = pipeline.PairText(source, target, TextSettings.from_dict(split)).held_out_pair()
         with console.progress_bar("compare") as progress:
-            scores = paired_scores(a, b, pair, encoder, seed or 0, progress)
+            scores = pipeline.compare_scores(CompareSettings.from_dict({**split, "encoder": encoder}), progress)
         result["scores"] = {
             measure: {direction: one.to_dict() for direction, one in by_direction.items()}
             for measure, by_direction in scores.items()

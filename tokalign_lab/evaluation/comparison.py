@@ -84,6 +84,11 @@ class PairedScore:
         """Plain JSON values."""
         return {**asdict(self), "verdict": self.verdict}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PairedScore:
+        """Take over what `to_dict` gave."""
+        return cls(*(Interval(**values[name]) for name in ("a", "b", "difference")))
+
 
 def compare_lexicons(a: Lexicon, b: Lexicon) -> LexiconComparison:
     """Compare two lexicons token by token. Raises `InputError` if they were made for different tokenizers."""

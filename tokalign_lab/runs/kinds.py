@@ -20,6 +20,7 @@ from tokalign_lab.settings.fields import Settings
 from tokalign_lab.settings.kinds import (
     AdviseSettings,
     AlignSettings,
+    CompareSettings,
     MeasureSettings,
     PartScoreSettings,
     ProjectSettings,
@@ -109,6 +110,14 @@ def score_kind(settings: PartScoreSettings, context: RunContext) -> None:
     context.progress(1.0, "scored")
 
 
+def compare_kind(settings: CompareSettings, context: RunContext) -> None:
+    """Score two lexicons on the same held-out documents; writes `scores.json`, by measure and direction."""
+    found = pipeline.compare_scores(settings, context.progress)
+    values = {measure: {way: one.to_dict() for way, one in by_way.items()} for measure, by_way in found.items()}
+    write_json(context.folder.path / "scores.json", values)
+    context.progress(1.0, "compared")
+
+
 def advise_kind(settings: AdviseSettings, context: RunContext) -> None:
     """Judge whether a swap is worth it; writes `advice.json`."""
     write_json(context.folder.path / "advice.json", pipeline.advise(settings, context.progress).to_dict())
@@ -120,6 +129,7 @@ KINDS: dict[str, Kind] = {
     "align": Kind(AlignSettings, align_kind, ("--out", "lexicon.parquet")),
     "rearrange": Kind(RearrangeSettings, rearrange_kind, ("--out", "model")),
     "adapt": Kind(AdaptRunSettings, adapt_kind, ("--run", "runs/again")),
+    "compare": Kind(CompareSettings, compare_kind),
     "project": Kind(ProjectSettings, project_kind),
     "measure": Kind(MeasureSettings, measure_kind),
     "score": Kind(PartScoreSettings, score_kind),

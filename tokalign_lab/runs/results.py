@@ -10,16 +10,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.registry import RECIPES
-from tokalign_lab.documents import Document, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.diagnosis import Diagnosis
 from tokalign_lab.evaluation.finding import Finding
 from tokalign_lab.runs.control import find_run, gallery_root, list_runs
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.settings.kinds import MeasuredTextSettings, TextSettings, text_of
+from tokalign_lab.settings.kinds import MeasuredTextSettings, text_of
 
 
 def lexicon_path(run: RunFolder) -> Path | None:
@@ -76,17 +74,6 @@ def last_evaluation(run: RunFolder) -> Event | None:
     return measured[-1] if measured else None
 
 
-def held_out_of(run: RunFolder) -> list[Document]:
-    """Return the text that an align run scored its lexicon on, and did not learn from.
-
-    Raises `InputError` if the text cannot be read any more.
-    """
-    settings = run.info()["settings"]
-    if not settings.get("text"):
-        raise InputError(f"The run {run.title} does not say which text it used, so none can be held out.")
-    return read_parts(TextSettings.from_dict(text_of(settings)))[1]
-
-
 def measured_otherwise(a: RunFolder, b: RunFolder) -> list[str]:
     """Name the settings by which two runs measure on different text; empty where they measure on the same."""
     one, two = (text_of(run.info()["settings"], MeasuredTextSettings) for run in (a, b))
@@ -130,13 +117,13 @@ def recipes_table(
     return [row for name, found in runs.items() for row in found or [{"recipe": name, **empty}]]
 
 
-def lexicon_of(given: RunFolder | Path | str) -> Lexicon:
-    """Load the lexicon of a run, or that a file holds. Raises `InputError` if there is none."""
+def lexicon_file(given: RunFolder | Path | str) -> Path:
+    """Return the file of a lexicon: that of a run, or the one that is named. Raises `InputError` if there is none."""
     found = resolve(given)
     file = found if isinstance(found, Path) else lexicon_path(found)
     if file is None:
         raise InputError(f"The run '{found}' has no lexicon; name a run of align, rearrange or adapt, or a lexicon.")
-    return Lexicon.load(file)
+    return file
 
 
 def resolve(given: RunFolder | Path | str) -> RunFolder | Path:

@@ -164,6 +164,16 @@ class PartScoreSettings(ScoreSettings):
     parts: str | None = option(None, "A JSON file {name: target ids} of the parts.", path=True)
 
 
+class CompareSettings(TextSettings):
+    """Score two lexicons of one pair on the same held-out documents."""
+
+    subject = "A run of kind 'compare'"
+
+    left: str = required("A: a lexicon that `align` wrote.", path=True)
+    right: str = required("B: another of the same pair.", path=True)
+    encoder: str | None = option("minilm", "Sentence encoder: a name, a folder or a hub id; none without one.")
+
+
 class ProjectSettings(Settings):
     """Lay saved token vectors out on a plane."""
 

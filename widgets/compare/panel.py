@@ -27,7 +27,7 @@ from ..common.state import LabState
 from ..common.table import Column, Pages, RowTable
 from ..lexicon.view import Labels, vocabularies_of
 from .recipes import RecipesView
-from .scores import CHANGE_NAMES, Comparable, DifferenceBar, Paired, Side, scores_html, slices_html, summary_html
+from .scores import CHANGE_NAMES, Comparable, DifferenceBox, Paired, Side, scores_html, slices_html, summary_html
 
 PAGE = 15
 SAME_RUN = (
@@ -82,7 +82,7 @@ class ComparePanel(Panel):
         self._labels: list[Labels] = []
         self._rows = pd.DataFrame()
         self.recipes = RecipesView(self.compare_with, on_align, runs)
-        self.difference = DifferenceBar(self._pair_of, self._show_paired)
+        self.difference = DifferenceBox(self.lab_state, self._show_paired, runs)
         self._build(show)
         self._watch(lambda _change: self._mark(), "selection")
         self.refresh()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -9,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.corpus import tokenize_pair
-from tokalign_lab.evaluation.comparison import CHANGES, LexiconComparison, PairedScore, compare_slices, paired_scores
+from tokalign_lab.evaluation.comparison import CHANGES, LexiconComparison, PairedScore, compare_slices
 from tokalign_lab.evaluation.comparison import MEASURES as PAIRED
+from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.events import Event
 from tokalign_lab.runs.folder import RunFolder
-from tokalign_lab.runs.results import held_out_of, last_evaluation, lexicon_path, measured_otherwise, resolve, scores_of
-from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.runs.queue import find_or_start
+from tokalign_lab.runs.results import last_evaluation, lexicon_path, measured_otherwise, resolve, scores_of
+from tokalign_lab.settings.kinds import text_of
 
+from ..common.job import RunBox
 from ..common.numbers import DIRECTIONS, MEANINGS, SCORES, card, score_in
-from ..common.part import Bar, html, said, shown
+from ..common.part import bar, html, said, shown
+from ..common.state import LabState
 
 CHANGE_NAMES = {
     "same": "Same partner", "changed": "Another partner", "gained": "Gained a partner", "lost": "Lost its partner",
@@ -157,94 +161,77 @@ def _line(name: str, cells: Sequence[str], style: str = "") -> str:
     return f'<tr><th scope="row">{escape(name)}</th>{made}</tr>'
 
 
-MEASURE, STOP = "Measure the difference", "Stop measuring"
-_RECORDED = (
-    "A recorded run keeps neither its text nor its tokenizers, so the difference cannot be measured document by "
-    "document; the intervals above are those that were measured."
+_NO_TOKENIZERS = (
+    "The tokenizers are not stored with this run, so the difference cannot be measured document by document; the "
+    "intervals above are those that were measured."
 )
 
 
-class _Stopped(Exception):
-    """Nobody waits for the figures any more."""
-
-
-class DifferenceBar(Bar):
-    """A button that measures, or stops that, and words that say how far it is or why it cannot.
+class DifferenceBox(RunBox):
+    """A button that measures the difference in a run of its own, or words that tell why it cannot.
 
     Parameters
     ----------
-    vocabularies : gives the source and target vocabulary of a lexicon
+    state : shared view, for the panel of the run
     show : called with the scores
+    root : folder of the runs; the default one when not given
     """
 
-    def __init__(self, vocabularies: Callable[[Lexicon], Sequence[Vocabulary]], show: Callable[[Paired], None]) -> None:
-        self._vocabularies, self._show = vocabularies, show
+    def __init__(self, state: LabState, show: Callable[[Paired], None], root: Path | str | None) -> None:
+        super().__init__(state)
+        self._show, self._root = show, root
         self._pair: tuple[Lexicon, Lexicon, RunFolder] | None = None
         self.measure = self.button(
-            MEASURE, self.press, "Scores of both on the same held-out documents, and the interval of the difference"
-        )
+            "Measure the difference", self.ask,
+            "Scores of both on the same held-out documents, and the interval of the difference",
+        )  # fmt: skip
         self.sentences = self.check(
             "Sentence score and BERTScore too (slower)", value=True, tooltip="By the packaged sentence encoder"
         )
         self.note = html()
-        super().__init__([self.measure, self.sentences, self.note])
+        self.children = (bar(self.measure, self.sentences, self.note), self.job)
 
     def compare(self, a: Side, b: Side) -> None:
         """Get ready for these two; the text is that of the first of them that is an align run."""
-        self._stop()  # what is being measured is of another pair
+        self.leave_run()  # what is being measured is of another pair
         runs = [side.run for side in (a, b) if side.run is not None and side.run.info()["kind"] == "align"]
-        self._pair = None
-        recorded = any("recorded" in one.lexicon.provenance for one in (a, b) if one.lexicon is not None)
-        if recorded:
-            runs = []
-        if a.lexicon is not None and b.lexicon is not None and runs:
-            self._pair = (a.lexicon, b.lexicon, runs[0])
-        self.measure.disabled = self.sentences.disabled = self._pair is None
-        shown(self, a.lexicon is not None and b.lexicon is not None)
-        self._say(_RECORDED if recorded else _warning(runs))
+        lexicons = [side.lexicon for side in (a, b) if side.lexicon is not None]
+        stored = all(one.has_tokenizer for lexicon in lexicons for one in lexicon.vocabularies or ())
+        ready = len(lexicons) == 2 and bool(runs) and stored
+        self._pair = (lexicons[0], lexicons[1], runs[0]) if ready else None
+        self.measure.disabled = self.sentences.disabled = not ready
+        shown(self, len(lexicons) == 2)
+        self.note.value = said(_warning(runs) if stored else _NO_TOKENIZERS, "tl-note")
 
-    def press(self) -> None:
-        """Begin to measure, or stop."""
-        if self.measure.description == STOP:
-            self._stop()
-            self._say("Stopped.")
-        elif self._pair is not None:
-            self._measure(*self._pair)
-
-    def _stop(self) -> None:
-        self.drop()
-        self.measure.description = MEASURE
-
-    def _measure(self, a: Lexicon, b: Lexicon, run: RunFolder) -> None:
-        """Score both on the same documents, away from the callback."""
+    def ask(self) -> None:
+        """Start the run, or find the one that has measured this before."""
+        if self._pair is None:
+            return
+        *lexicons, run = self._pair
         encoder = "minilm" if self.sentences.value else None
-        self.measure.description = STOP
-        self._say("Reading the held-out text …")
 
-        def work(wanted: Callable[[], bool]) -> Paired:
-            def tell(share: float, words: str) -> None:
-                if not wanted():
-                    raise _Stopped
-                self._say(f"{share:.0%}: {words} …")
+        def work() -> None:
+            files = [self._file(lexicon) for lexicon in lexicons]
+            asked = text_of(run.info()["settings"]) | {"left": files[0], "right": files[1], "encoder": encoder}
+            self.watch_run(
+                find_or_start("compare", asked, self._root),
+                "Measuring the difference",
+                "the scores are above",
+                self._read,
+            )
 
-            documents = held_out_of(run)
-            tell(0.0, f"Tokenising {len(documents):,} documents both ways")
-            source, target = self._vocabularies(a)
-            pair = tokenize_pair(source, target, documents)
-            return paired_scores(a, b, pair, encoder, progress=tell)
+        self.soon(work, self.measure)
 
-        def show(found: Paired) -> None:
-            self._ended()
-            self._show(found)
+    def _file(self, lexicon: Lexicon) -> str:
+        """Save a lexicon where the run finds it."""
+        file = runs_root(self._root).resolve() / f"lexicon-{lexicon.key[:10]}.parquet"
+        if not file.is_file():
+            lexicon.save(file)
+        return str(file)
 
-        self.newest(work, show, self._ended)
-
-    def _ended(self) -> None:
-        self._say("")
-        self.measure.description = MEASURE
-
-    def _say(self, words: str) -> None:
-        self.note.value = said(words, "tl-note")
+    def _read(self, run: RunFolder) -> None:
+        scores = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))
+        self._show({m: {d: PairedScore.from_dict(one) for d, one in found.items()} for m, found in scores.items()})
 
 
 def _warning(runs: Sequence[RunFolder]) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from plotly.callbacks import BoxSelector, Points
 from test_widgets import make_lexicon, make_vectors
 
 from tokalign_lab.alignment.search.neighbourhoods import Neighbourhoods
-from tokalign_lab.projection import project, share_a_space
+from tokalign_lab.errors import InputError
+from tokalign_lab.projection import project, share_a_space, turned_onto
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
@@ -547,3 +549,36 @@ def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(
         print(f"\n  opened in {created:.1f} s; {len(sent)} messages, the largest {max(sent):,} bytes")
     assert max(sent) > 100_000  # they were counted
     assert max(sent) < MESSAGE_BYTES
+
+
+class TestProjection:
+    def test_is_kept_by_content(self, tmp_path: Path) -> None:
+        vectors = [make_vectors(20), make_vectors(30, 1)]
+        first = project(vectors, "pca", shared=True)
+        files = list((tmp_path / "cache" / "projections").glob("*/*.npz"))
+        second = project(vectors, "pca", shared=True)
+        assert len(files) == 1
+        assert np.array_equal(first[1].xy, second[1].xy)
+        assert first[0].xy.shape == (20, 2)
+        assert first[0].xy.dtype == np.float32
+
+    def test_a_shared_token_in_one_space_is_at_one_place(self) -> None:
+        one, two = project([make_vectors(20), make_vectors(20)], "pca", shared=True)
+        assert np.allclose(one.xy, two.xy)
+
+    def test_turning_finds_a_mirrored_layout(self) -> None:
+        (one,) = project([make_vectors(20)], "pca")
+        mirrored = replace(one, xy=one.xy[:, ::-1] * np.array([1, -1], dtype=np.float32))
+        turned = turned_onto(mirrored, one, one.ids, one.ids)
+        assert np.allclose(turned.xy, one.xy - one.xy.mean(axis=0), atol=1e-4)
+
+    def test_umap_places_what_it_was_not_fitted_on(self) -> None:
+        (one,) = project([make_vectors(80)], "umap", fit_on=60)
+        assert one.fitted is not None
+        assert one.fitted.sum() == 60
+        assert np.isfinite(one.xy).all()
+
+    def test_unlike_widths_cannot_share(self) -> None:
+        narrow = TokenVectors(np.arange(5), np.ones((5, 3)), np.ones(5), "")
+        with pytest.raises(InputError, match="one width"):
+            project([make_vectors(5), narrow], "pca", shared=True)

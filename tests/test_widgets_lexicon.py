@@ -466,6 +466,6 @@ def test_closed_panels_watch_nothing(align_run: RunFolder, monkeypatch: pytest.M
     panel.close()
     assert not any(name.startswith(("inner:", "job:")) and "align-1" in name for name in WATCHER.names())
     assert set(WATCHER.names()) < watched
-    before = panel.paged.rows
+    before = panel.paged.items
     state.query = Query("zzz")
-    assert panel.paged.rows is before
+    assert panel.paged.items is before

@@ -151,7 +151,7 @@ class LexiconPanel(Panel):
         )
         words = f"Select up to {MOST_SELECTED:,} rows, so that the maps highlight them"
         more = self.button("Select all found", self.select_found, words)
-        self.paged = LexiconTable(view, self._on_row, self.sort_by, [more])
+        self.paged = LexiconTable(view, state, self._on_row, self.sort_by, [more])
         self.table = self.paged.table
         self.why = WhyBox(view, vectors, self.known.text)
         self.editor = EditBox(view, self.edits, state, self._on_edit)
@@ -205,7 +205,7 @@ class LexiconPanel(Panel):
     @property
     def state(self) -> dict[str, Any]:
         """The shared view, this table's page, and the edits."""
-        shown = {"page": self.paged.page, "found": len(self.paged.rows)}
+        shown = {"page": self.paged.page, "found": len(self.paged.items)}
         return super().state | shown | {"edits": self.edits.to_dict()}
 
     def refresh(self) -> None:
@@ -226,7 +226,7 @@ class LexiconPanel(Panel):
             values, others, rows = found
             self.clear_error()
             self.histogram.show(measure, values, others, getattr(query, measure))
-            self.paged.show_rows(rows, query, page)
+            self.paged.show(rows, page)
             self._explain(again)
 
         self.newest(work, show)
@@ -242,7 +242,7 @@ class LexiconPanel(Panel):
 
     def select_found(self) -> None:
         """Select what the query found, so that the maps highlight it."""
-        self.lab_state.select("target", self.paged.rows[:MOST_SELECTED].tolist(), by="lexicon")
+        self.lab_state.select("target", self.paged.items[:MOST_SELECTED].tolist(), by="lexicon")
 
     def _call(self) -> list[str]:
         if self.align_run is not None:
@@ -297,7 +297,7 @@ class LexiconPanel(Panel):
         self.newest(lambda _wanted: apply_edits(self.edits.lexicon, self.edits.current()), show, about="edits")
 
     def _found(self) -> np.ndarray:
-        return self.paged.rows
+        return np.asarray(self.paged.items)
 
     def _selected(self) -> np.ndarray:
         return self.view.targets(self.lab_state.selection)

@@ -295,11 +295,12 @@ _FALLING = ("best", "frequency")  # orders that begin with the largest figure
 
 
 class LexiconTable(Pages):
-    """Pages through rows.
+    """Pages through the target ids of the rows found.
 
     Parameters
     ----------
     view : the lexicon
+    state : its query has their order
     on_row : called with the target id of a row that a person presses
     on_heading : called with the order whose heading is pressed
     more : buttons behind the page turners
@@ -308,28 +309,19 @@ class LexiconTable(Pages):
     def __init__(
         self,
         view: LexiconView,
+        state: LabState,
         on_row: Callable[[int], None],
         on_heading: Callable[[str], None],
         more: Sequence[w.Widget] = (),
     ) -> None:
-        self._view, self._query = view, Query()
+        self._view, self._state = view, state
         table = RowTable(COLUMNS, "tl-lexicon-table", self.guarded(on_row))
         table.on_heading = self.guarded(on_heading)
         super().__init__(table, PAGE, self._draw_rows, _where, after=more, ends=True)
         self.items = np.zeros(0, dtype=np.int64)
 
-    @property
-    def rows(self) -> np.ndarray:
-        """Target ids of all rows found, in order."""
-        return np.asarray(self.items)
-
-    def show_rows(self, rows: np.ndarray, query: Query, page: int = 0) -> None:
-        """Show these rows from this page on; `query` has their order."""
-        self._query = query
-        self.show(rows, page)
-
     def _draw_rows(self, ids: Sequence[int]) -> None:
-        query = self._query
+        query = self._state.query
         self.table.show(ids, [self._cells(int(i)) for i in ids])
         meant = f" ({WORST_MEANS})" if query.sort == "worst" else ""
         self.table.caption = f"Lexicon rows, {SORTS[query.sort].lower()}{meant}{', reversed' * query.reverse}"

@@ -18,7 +18,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, PairPicker
-from tokalign_lab.widgets.common.background import inline
+from tokalign_lab.widgets.common.background import WATCHER, inline
 from tokalign_lab.widgets.pair import picker as module
 from tokalign_lab.widgets.pair.card import languages_html, scripts_html
 from tokalign_lab.widgets.pair.cut_text import cut_html, shared_blocks
@@ -337,3 +337,16 @@ class TestAdvice:
         assert not picker._advice._folds.is_open("Reasons")
         picker.swap()
         assert picker._advice.card.value == ""
+
+    def test_advice_that_comes_late_is_not_shown_under_another_pair(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = RunFolder.create(tmp_path / "advise-1", "advise", {"model": "smollm2-135m"})
+        monkeypatch.setattr("tokalign_lab.widgets.pair.advice.find_or_start", lambda *given: run)
+        picker = PairPicker("smollm2-135m", "sp32k")
+        picker._advice.ask_button.click()
+        watched = f"inner:{id(picker._advice)}"
+        assert watched in WATCHER.names()
+        picker.swap()
+        assert watched not in WATCHER.names()
+        assert picker._advice.job.children == ()

@@ -180,7 +180,7 @@ class DifferenceBox(RunBox):
     def __init__(self, state: LabState, show: Callable[[Paired], None], root: Path | str | None) -> None:
         super().__init__(state)
         self._show, self._root = show, root
-        self._pair: tuple[Lexicon, Lexicon, RunFolder] | None = None
+        self._pair: tuple[Side, Side, RunFolder] | None = None
         self.measure = self.button(
             "Measure the difference", self.ask,
             "Scores of both on the same held-out documents, and the interval of the difference",
@@ -198,7 +198,7 @@ class DifferenceBox(RunBox):
         lexicons = [side.lexicon for side in (a, b) if side.lexicon is not None]
         stored = all(one.has_tokenizer for lexicon in lexicons for one in lexicon.vocabularies or ())
         ready = len(lexicons) == 2 and bool(runs) and stored
-        self._pair = (lexicons[0], lexicons[1], runs[0]) if ready else None
+        self._pair = (a, b, runs[0]) if ready else None
         self.measure.disabled = self.sentences.disabled = not ready
         shown(self, len(lexicons) == 2)
         self.note.value = said(_warning(runs) if stored else _NO_TOKENIZERS, "tl-note")
@@ -207,12 +207,12 @@ class DifferenceBox(RunBox):
         """Start the run, or find the one that has measured this before."""
         if self._pair is None:
             return
-        *lexicons, run = self._pair
+        a, b, run = self._pair
         encoder = "minilm" if self.sentences.value else None
 
         def work() -> None:
-            files = [self._file(lexicon) for lexicon in lexicons]
-            asked = text_of(run.info()["settings"]) | {"left": files[0], "right": files[1], "encoder": encoder}
+            files = {"left": self._file(a), "right": self._file(b)}
+            asked = text_of(run.info()["settings"]) | files | {"encoder": encoder}
             self.watch_run(
                 find_or_start("compare", asked, self._root),
                 "Measuring the difference",
@@ -222,12 +222,14 @@ class DifferenceBox(RunBox):
 
         self.soon(work, self.measure)
 
-    def _file(self, lexicon: Lexicon) -> str:
-        """Save a lexicon where the run finds it."""
-        file = runs_root(self._root).resolve() / f"lexicon-{lexicon.key[:10]}.parquet"
-        if not file.is_file():
-            lexicon.save(file)
-        return str(file)
+    def _file(self, side: Side) -> str:
+        """Return the file of a side's lexicon; one that is of no run is saved among the runs."""
+        file = None if side.run is None else lexicon_path(side.run)
+        if file is None:
+            assert side.lexicon is not None
+            file = runs_root(self._root) / f"lexicon-{side.lexicon.key[:10]}.parquet"
+            side.lexicon.save(file)
+        return str(file.resolve())
 
     def _read(self, run: RunFolder) -> None:
         scores = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))

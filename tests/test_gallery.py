@@ -270,11 +270,11 @@ class TestPanels:
     @pytest.fixture(autouse=True)
     def in_order(self) -> Iterator[None]:
         pytest.importorskip("ipywidgets")
-        from tokalign_lab.widgets.common import vocabularies
         from tokalign_lab.widgets.common.background import inline
+        from tokalign_lab.widgets.lexicon import view
 
         before = content(gallery_root())
-        vocabularies._loaded.clear()
+        view._loaded.clear()
         with inline():
             yield
         assert content(gallery_root()) == before  # looking changes nothing
@@ -317,7 +317,7 @@ class TestPanels:
         buttons = (training.controls.pause_button, training.controls.cancel_button, training.controls.resume_button)
         assert all(one.disabled for one in buttons)
         assert "To score" not in lab.panels.lexicon().scoring.children[0].value
-        assert "recorded run" in lab.panels.lexicon().scoring.children[0].value
+        assert "nothing can be scored" in lab.panels.lexicon().scoring.children[0].value
 
     def test_a_chosen_pair_is_explained_and_missing_values_are_named(self, bare: Path) -> None:
         from tokalign_lab.widgets import Lab

@@ -210,6 +210,12 @@ class Whereabouts:
     model: str | None
 
 
+_NO_TEXT = (
+    "The text and the model of this lexicon are not known here, so nothing can be scored or applied. Where you have "
+    "them, open it with path=, text= and model=."
+)
+
+
 class ScoreBox(RunBox):
     """Asks for scores and shows them.
 
@@ -252,10 +258,7 @@ class ScoreBox(RunBox):
         shown(self.part, False)
         buttons = [self.score, self.again] if known.path and known.text else []
         buttons += [self.apply] if known.path and known.model else []
-        recorded = "recorded" in view.lexicon.provenance
-        why = "A recorded run keeps neither its text nor its model, so nothing can be scored or applied here."
-        how = why if recorded else "To score or apply it, open it with path=, text= and model=."
-        note = "" if buttons else f'<p class="tl-note">{how}</p>'
+        note = "" if buttons else f'<p class="tl-note">{_NO_TEXT}</p>'
         options = [self.sentences] if self.score in buttons else []
         self.children = (html("", note), bar(*buttons, *options), self.job, self.table, self.part, self.documents)
         self.refresh()

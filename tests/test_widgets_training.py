@@ -24,7 +24,6 @@ from plotly.basewidget import BaseFigureWidget
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.plots.curves import COLOURS, DASHES, MARKS, MOST_CURVE_POINTS, MOST_RUNS, smoothed
-from tokalign_lab.runs.events import EventLog
 from tokalign_lab.runs.folder import ENDED, RunFolder
 from tokalign_lab.runs.folding import view_of
 from tokalign_lab.runs.process import start_time
@@ -155,8 +154,8 @@ class TestView:
         run = make_run(tmp_path / "run", 2000, state="running")
         panel = TrainingPanel(run)
         offsets: list[int] = []
-        read = EventLog.read
-        monkeypatch.setattr(EventLog, "read", lambda self, offset=0: offsets.append(offset) or read(self, offset))
+        read = panel.run.events
+        monkeypatch.setattr(panel.run, "events", lambda offset=0: offsets.append(offset) or read(offset))
         write_steps(run, [2001])
         panel._look()
         assert offsets[0] > 2000 * 100, "the panel goes on where it had read to"

@@ -6,12 +6,16 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$(mktemp -d)}
 version=${2:-4.57.3}
 python=$root/.venv/bin/python
+old=$work/transformers-$version
 mkdir -p "$work"
-if [ ! -x "$work/old/bin/python" ]; then
-    "$python" -m venv "$work/old"
-    torch=$("$python" -c "import importlib.metadata as m; print(m.version('torch').split('+')[0])")
-    "$work/old/bin/python" -m pip install --quiet "transformers==$version" "torch==$torch"
+if [ ! -f "$old/ready" ]; then
+    "$python" -m venv --without-pip "$old"
+    # torch is several GB, so the older transformers takes that of .venv; what pip installs comes first on the path.
+    "$python" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" \
+        >"$("$old/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth"
+    "$python" -m pip --python "$old/bin/python" install --quiet "transformers==$version"
+    touch "$old/ready"
 fi
 rm -rf "$work/models"
 "$python" "$root/scripts/compat.py" save "$work/models"
-"$work/old/bin/python" "$root/scripts/compat.py" load "$work/models"
+"$old/bin/python" "$root/scripts/compat.py" load "$work/models"

@@ -24,9 +24,12 @@ from transformers import (
     Gemma4TextConfig,
     LlamaConfig,
     ModernBertDecoderConfig,
+    Olmo3Config,
+    Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
     RobertaConfig,
 )
 
@@ -37,9 +40,11 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.card import card_data
 from tokalign_lab.model.check import check_folder
+from tokalign_lab.model.conversations import CONVERSATIONS
 from tokalign_lab.model.load import load_model
+from tokalign_lab.model.quantised import keep_settings
 from tokalign_lab.model.rearrange import rearrange
-from tokalign_lab.model.save import CONVERSATIONS, save_model
+from tokalign_lab.model.save import save_model
 from tokalign_lab.model.save_tokenizer import CODE_FILE
 from tokalign_lab.model.shards import Shards
 from tokalign_lab.model.stream import rearrange_files
@@ -180,7 +185,7 @@ def test_a_model_that_is_read_back_as_another_is_not_saved(tmp_path: Path) -> No
     assert not (tmp_path / "m").exists()
 
 
-def test_older_transformers_find_the_rotary_base(tmp_path: Path) -> None:
+def test_older_transformers_find_what_has_another_name(tmp_path: Path) -> None:
     gemma3 = Gemma3TextConfig(
         vocab_size=TARGET.size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, layer_types=["sliding_attention", "full_attention"], sliding_window=16,
@@ -200,8 +205,18 @@ def test_older_transformers_find_the_rotary_base(tmp_path: Path) -> None:
             "rope_scaling": {"rope_type": "linear", "factor": 8.0},
         },
         "llama": {"rope_theta": 1e5},
+        "phi3": {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}},
+        "olmo3": {"rope_theta": 4e5},
+        "qwen3_moe": {"num_experts": 4},
     }
-    for name, config in (("gemma3", gemma3), ("llama", llama)):
+    sizes = small(vocab_size=TARGET.size, bos_token_id=None, eos_token_id=0, pad_token_id=None)
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 16}
+    phi3 = Phi3Config(**sizes, rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, **factors})
+    bases = {kind: {"rope_type": "default", "rope_theta": 4e5} for kind in _LAYERS}
+    olmo3 = Olmo3Config(**sizes, layer_types=_LAYERS, sliding_window=16, rope_parameters=bases)
+    moe = Qwen3MoeConfig(**sizes, head_dim=8, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2)
+    given = {"gemma3": gemma3, "llama": llama, "phi3": phi3, "olmo3": olmo3, "qwen3_moe": moe}
+    for name, config in given.items():
         save_model(AutoModelForCausalLM.from_config(config).eval(), TARGET, tmp_path / name)
         written = json.loads((tmp_path / name / "config.json").read_text())
         assert {key: written.get(key) for key in wanted[name]} == wanted[name]
@@ -337,6 +352,39 @@ def test_heads_that_predict_further_tokens_are_moved_or_named(tmp_path: Path) ->
         Shards.open(source)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("logit_bias", (300,)), ("lm_head.bias", (300,)), ("final_logits_bias", (1, 300)), ("t2d", (300,)),
+        ("mtp.proj.weight", (32, 300)), ("mtp.heads.weight", (2, 300, 32)),
+    ],
+)  # fmt: skip
+def test_an_unused_tensor_of_the_vocabularys_size_is_refused(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({**tensors, name: torch.ones(shape)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"files hold {name}, of shape \({shape[0]}"):
+        Shards.open(tmp_path)
+
+
+def test_heads_in_a_file_that_pytorch_wrote_are_not_lost(tmp_path: Path) -> None:
+    source = save_tiny(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()
+    torch.save({**tensors, "medusa_head.0.1.weight": torch.ones(300, 32)}, source / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"has 1 tensors that predict further .*medusa_head.0.1.*from safetensors"):
+        rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")
+
+
+def test_a_shape_that_the_configuration_does_not_have_is_named(tmp_path: Path) -> None:
+    source = save_tiny(tmp_path)
+    tensors = load_file(source / "model.safetensors")
+    tensors["lm_head.weight"] = torch.ones(320, 32)
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"has lm_head.weight of shape \(320, 32\) in its files and \(300, 32\) by"):
+        load_model(str(source), device="cpu")
+
+
 def multimodal(**ids: int) -> PreTrainedModel:
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision |= {"image_size": 32, "patch_size": 16}
@@ -357,6 +405,57 @@ def test_ids_that_mark_an_image_are_moved_or_the_model_is_refused() -> None:
     rows.fill(np.arange(TARGET.size), "mean")
     with pytest.raises(InputError, match=r"config.image_token_index is 3 \(<image>\), which tiny-280 has no token for"):
         rearrange(multimodal(image_token_index=3), finish(rows, source, TARGET), source, TARGET)
+
+
+NAMED = {
+    "image_start_id": 20, "im_start_id": 21, "newline_id": 22, "image_patch_id": 23, "eod_id": 2, "bos_idx": 0,
+    "eos_index": 1, "think_end_id": 45, "image_start_token": 47, "stop_token_ids": [3, 4], "forced_eos_token_id": 1,
+    "visual": {"image_start_id": 30, "depth": 2}, "nested": {"image_token_ids": [40, 41]}, "mask_token": True,
+    "moe_layer_start_index": 1, "max_atoms_per_token": 23,
+}  # fmt: skip
+
+
+def test_ids_are_found_by_name_in_every_part_of_a_configuration() -> None:
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**small()))
+    for name, value in NAMED.items():
+        setattr(model.config, name, value)
+    moved = rearrange(model, renumbering(), BIG, RENUMBERED).config
+    assert {name: getattr(moved, name) for name in NAMED} == {
+        **{name: int(ORDER[old]) for name, old in NAMED.items() if type(old) is int},
+        "stop_token_ids": ORDER[[3, 4]].tolist(),
+        "visual": {"image_start_id": int(ORDER[30]), "depth": 2},
+        "nested": {"image_token_ids": ORDER[[40, 41]].tolist()},
+        **{name: NAMED[name] for name in ("mask_token", "moe_layer_start_index", "max_atoms_per_token")},
+    }
+    model.config.vocabulary_map = {"<image>": 12}
+    with pytest.raises(InputError, match=r"config.vocabulary_map gives ids to tokens of images"):
+        rearrange(model, renumbering(), BIG, RENUMBERED)
+
+
+def test_a_second_copy_of_the_vocabulary_size_does_not_stop_the_ids() -> None:
+    model = multimodal(image_token_index=12)
+    model.config.vocab_size = BIG.size
+    rows = LexiconRows(BIG.size + 5)
+    rows.fill(np.arange(BIG.size + 5), "mean")
+    larger = trained_tokenizer()
+    larger.add_tokens([f"<{n}>" for n in range(5)])
+    target = Vocabulary.from_tokenizer(larger, "larger")
+    moved = rearrange(model, finish(rows, BIG, target), BIG, target)
+    assert moved.config.vocab_size == moved.config.text_config.vocab_size == target.size
+    model.config.vocab_size = 7  # of sounds, say
+    assert rearrange(model, finish(rows, BIG, target), BIG, target).config.vocab_size == 7
+
+
+def test_ids_of_generation_are_moved() -> None:
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**small()))
+    given = {"suppress_tokens": [50, 51], "begin_suppress_tokens": [52], "bad_words_ids": [[53], [54, 999]]}
+    for name, value in {**given, "sequence_bias": [[[50], 1.0]], "force_words_ids": [[50]]}.items():
+        setattr(model.generation_config, name, value)
+    moved = rearrange(model, renumbering(), BIG, RENUMBERED).generation_config
+    assert moved.suppress_tokens == ORDER[[50, 51]].tolist()
+    assert moved.begin_suppress_tokens == ORDER[[52]].tolist()
+    assert moved.bad_words_ids == [ORDER[[53]].tolist()], "the other one names an id without a token"
+    assert moved.sequence_bias is moved.force_words_ids is None
 
 
 def test_positions_counted_from_pad_need_the_same_pad() -> None:
@@ -493,6 +592,59 @@ def test_a_quantised_head_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+SETTINGS = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]}}
+
+
+@pytest.mark.parametrize("place", ["hf_quant_config.json", "quantize_config.json", "compression_config"])
+def test_settings_of_quantisation_are_kept_where_they_are(place: str, tmp_path: Path) -> None:
+    source = quantised(tmp_path / "source", "fp8")
+    config = json.loads((source / "config.json").read_text())
+    del config["quantization_config"]
+    if place.endswith(".json"):
+        write_json(source / place, SETTINGS)
+    else:
+        config[place] = SETTINGS
+    write_json(source / "config.json", config)
+    out = tmp_path / "out"
+    assert rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, out)["streamed"]
+    made = json.loads((out / "config.json").read_text())
+    if place.endswith(".json"):
+        assert json.loads((out / place).read_text()) == SETTINGS
+    else:
+        assert made[place] == config[place]
+    assert "quantization_config" not in made
+    assert "model.layers.0.self_attn.q_proj.weight_scale_inv" in load_file(out / "model.safetensors")
+    finding = check_folder(str(out)).finding("loads")
+    assert finding.severity == "warn"
+    assert "quantised (modelopt), and transformers does not read it here: it leaves out 7 scales" in finding.evidence
+    rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, out)
+
+
+def test_scales_without_a_method_are_refused(tmp_path: Path) -> None:
+    source = quantised(tmp_path / "source", "fp8")
+    tiny_tokenizer(300).save_pretrained(source)
+    config = json.loads((source / "config.json").read_text())
+    del config["quantization_config"]
+    write_json(source / "config.json", config)
+    with pytest.raises(
+        InputError, match=r"by a method that transformers does not apply, .* 7 scales \(the first is mod"
+    ):
+        load_model(str(source), device="cpu")
+    checked = check_folder(str(source))
+    assert checked.finding("loads").severity == "fail"
+    assert checked.left_out["generation"] == "loads"
+
+
+def test_a_head_that_was_tied_is_not_quantised_after(tmp_path: Path) -> None:
+    config = {"quantization_config": {"quant_method": "compressed-tensors", "ignore": [], "targets": ["Linear"]}}
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "config.json", {"text_config": config} if name == "old" else {})
+    keep_settings(tmp_path / "old", tmp_path / "new", "lm_head")
+    made = json.loads((tmp_path / "new" / "config.json").read_text())["text_config"]["quantization_config"]
+    assert made == {**config["quantization_config"], "ignore": ["lm_head"]}
+
+
 # --- a chat model stays one
 
 CHAT = (
@@ -549,6 +701,50 @@ def test_a_chat_model_keeps_its_template_and_its_marks(tmp_path: Path) -> None:
     assert new.generation_config.temperature == old.generation_config.temperature
     assert new.generation_config.pad_token_id == after.pad_token_id
     assert check_folder(str(tmp_path / "out")).finding("carried over").severity == "ok"
+
+
+def moved_chat(tokenizer: PreTrainedTokenizerFast, place: Path, **generation: object) -> tuple[dict, Path]:
+    """Move a model with this tokenizer to one that has a bos and a length of its own; the source's marks are kept."""
+    model = tiny_model("llama", len(tokenizer))
+    for name, value in generation.items():
+        setattr(model.generation_config, name, value)
+    model.save_pretrained(place / "source")
+    tokenizer.save_pretrained(place / "source")
+    other = tiny_tokenizer(280, bos="<s>", eos="<end>")
+    other.model_max_length, other.padding_side = 5, "right"
+    source, target = load_vocabulary(str(place / "source")), Vocabulary.from_tokenizer(other, "other")
+    return rearrange_to_folder(str(place / "source"), aligned(source, target), source, target, place / "out"), place
+
+
+def test_marks_that_a_template_puts_together_and_that_are_not_special(tmp_path: Path) -> None:
+    template = "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m['content'] }}<stop>{% endfor %}"
+    tokenizer = tiny_tokenizer(300, template=template)
+    tokenizer.add_tokens(["<|user|>", "<|assistant|>", "<stop>"])
+    tokenizer.model_max_length = 2048
+    stop = tokenizer.convert_tokens_to_ids("<stop>")
+    result, place = moved_chat(tokenizer, tmp_path, eos_token_id=[0, stop, 3], stop_strings=["###"])
+    assert result["lost"] == []
+    old, new = (AutoTokenizer.from_pretrained(place / name) for name in ("source", "out"))
+    text = old.apply_chat_template(**CONVERSATIONS["several turns"], tokenize=False)
+    assert new.apply_chat_template(**CONVERSATIONS["several turns"], tokenize=False) == text, "no bos before it"
+    marks = [[t for t in made.tokenize(text) if t.startswith("<")] for made in (old, new)]
+    assert marks[0] == marks[1]
+    ends = load_model(str(place / "out"), device="cpu").generation_config.eos_token_id
+    assert new.convert_ids_to_tokens(ends) == ["</s>", "<stop>"], "a text does not end at an ordinary token, 3"
+    assert new.model_max_length == 2048
+    checked = check_folder(str(place / "out"))
+    assert {checked.finding(name).severity for name in ("chat template", "generation", "special ids")} == {"ok"}
+
+
+def test_several_chat_templates_are_kept(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = {"default": CHAT, "tool_use": CHAT + "!", "broken": "{{ raise_exception('no') }}"}
+    result, place = moved_chat(tokenizer, tmp_path)
+    kept = AutoTokenizer.from_pretrained(place / "out").chat_template
+    assert kept == {"default": CHAT, "tool_use": CHAT + "!"}
+    assert "The chat templates broken are lost" in result["lost"][0]
+    moved_chat(tokenizer, tmp_path)  # the folder is still ours, so it is replaced
 
 
 def test_what_a_chat_model_loses_is_reported(tmp_path: Path) -> None:

@@ -140,6 +140,36 @@ def test_the_mark_for_a_space_is_the_tokenizer_s_own() -> None:
     assert vocabulary.token_bytes == (None, b" a", b"b")
 
 
+@pytest.mark.parametrize(
+    ("normalizer", "decoder"),
+    [
+        (normalizers.Replace(" ", "|"), None),
+        (None, decoders.Replace("|", " ")),
+        (normalizers.Replace(" ", "|"), decoders.Sequence([decoders.Replace("|", " "), decoders.Fuse()])),
+    ],
+)
+def test_any_mark_may_stand_for_a_space(normalizer, decoder) -> None:
+    backend = Tokenizer(models.BPE({"<unk>": 0, "|a": 1, "|": 2, "a": 3}, [("|", "a")], unk_token="<unk>"))
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    if decoder is not None:
+        backend.decoder = decoder
+    assert view(backend, unk_token="<unk>").token_bytes == (None, b" a", b" ", b"a")
+
+
+@pytest.mark.parametrize(
+    ("pre", "mark"),
+    [(pre_tokenizers.ByteLevel(add_prefix_space=False), "Ġ"), (pre_tokenizers.Metaspace(), "▁")],
+)
+def test_wordpiece_after_a_pre_tokenizer_that_keeps_spaces(pre, mark: str) -> None:
+    pieces = {"<unk>": 0, f"{mark}fox": 1, "##es": 2, "fox": 3}
+    backend = Tokenizer(models.WordPiece(pieces, unk_token="<unk>"))
+    backend.pre_tokenizer = pre
+    vocabulary = view(backend, unk_token="<unk>")
+    assert vocabulary.token_bytes == (None, b" fox", b"es", b"fox")
+    assert b"".join(vocabulary.token_bytes[i] for i in vocabulary.encode([" foxes"])[0]) == b" foxes"
+
+
 def test_an_added_token_of_a_byte_level_tokenizer_is_what_it_is_written_as() -> None:
     tokenizer = tiny_tokenizer(300)
     tokenizer.add_tokens(["▁▁", "Ġx"])

@@ -219,7 +219,8 @@ def test_special_ids_are_the_targets_everywhere(tmp_path: Path) -> None:
         assert config.pad_token_id is None
     same = TARGET.id_of_bytes(SOURCE.token_bytes[250])
     assert loaded.generation_config.decoder_start_token_id == same, "an ordinary token stays the same text"
-    assert loaded.generation_config.suppress_tokens is None
+    same = [TARGET.id_of_bytes(SOURCE.token_bytes[token_id]) for token_id in (4, 5)]
+    assert loaded.generation_config.suppress_tokens == same
     assert AutoTokenizer.from_pretrained(tmp_path / "m").eos_token_id == TARGET.roles["eos"]
 
 
@@ -252,7 +253,11 @@ def test_chat_template_is_kept_only_where_it_can_work(tmp_path: Path) -> None:
     knowing.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
     target = Vocabulary.from_tokenizer(knowing, "target")
     assert template_fits(template, source, target)
-    assert not template_fits("{{ bos_token }}" + template, source, target), "the target has no bos"
+    begins = "{{ bos_token }}" + template
+    assert template_fits(begins, source, target), "neither has a bos"
+    knowing.bos_token = "<|turn|>"
+    assert not template_fits(begins, source, Vocabulary.from_tokenizer(knowing, "with bos")), "it would write one"
+    knowing.bos_token = None
     assert not template_fits("{{ raise_exception('no') }}", source, target)
 
     save_model(tiny_model("llama", target.size), target, tmp_path / "kept", source=source)

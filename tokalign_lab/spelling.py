@@ -44,21 +44,20 @@ class Spelling:
     def of(cls, state: dict[str, Any]) -> Spelling:
         """Read it from a parsed tokenizer.json."""
         model = state["model"]
-        if model.get("type") == "WordPiece":
-            return cls("wordpiece", prefix=model.get("continuing_subword_prefix", "##"))
         before, cuts, after = (_flatten(state.get(place)) for place in ("normalizer", "pre_tokenizer", "decoder"))
         types = {part.get("type") for part in [*before, *cuts, *after]}
         prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
         if "ByteLevel" in types:
             return cls("byte-level", False, prefix, suffix)
-        replaces = any(
-            part.get("type") == "Replace" and "▁" in (part.get("content"), str(part.get("pattern", {}).get("String")))
-            for part in [*before, *after]
-        )
-        if "Metaspace" in types or replaces:
+        spaces = [part["replacement"] for part in [*cuts, *after] if part.get("type") == "Metaspace"]
+        replaced = [(part["pattern"].get("String"), part["content"]) for part in before if part["type"] == "Replace"]
+        replaced += [(part["content"], part["pattern"].get("String")) for part in after if part["type"] == "Replace"]
+        spaces += [mark for space, mark in replaced if mark == "▁" or (space == " " and mark and not mark.isspace())]
+        if spaces:
             fallback = bool(model.get("byte_fallback")) or "ByteFallback" in types
-            space = next((part["replacement"] for part in [*cuts, *after] if part.get("type") == "Metaspace"), "▁")
-            return cls("sentencepiece", fallback, prefix, suffix, space)
+            return cls("sentencepiece", fallback, prefix, suffix, spaces[0])
+        if model.get("type") == "WordPiece":
+            return cls("wordpiece", prefix=prefix)
         drops_spaces = not _DROP_SPACES.isdisjoint(part.get("type") for part in cuts)
         return cls("wordpiece" if prefix and drops_spaces else "plain", False, prefix, suffix)
 

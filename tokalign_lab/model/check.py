@@ -19,6 +19,7 @@ from tokalign_lab.model.folder_case import FolderCase
 from tokalign_lab.model.generation_check import generation
 from tokalign_lab.model.gguf_check import gguf_readiness
 from tokalign_lab.model.id_checks import ids, sizes, special_ids, tied_head
+from tokalign_lab.model.quantised import method_of, quantization_of, scales_among
 from tokalign_lab.model.row_checks import breaker_tokens, finite_weights, row_lengths, zero_rows
 from tokalign_lab.model.tokenizer_checks import carried_over, chat_template, round_trips, unreachable_tokens
 from tokalign_lab.progress import Progress, silent
@@ -78,7 +79,7 @@ def check_folder(name: str, progress: Progress = silent) -> Check:
     findings["loads"] = loads(case)
     for number, (check, look, rests_on) in enumerate(_CHECKS):
         progress(number / len(_CHECKS), check)
-        broken = [other for other in rests_on if other in left_out or findings[other].severity == "fail"]
+        broken = [other for other in rests_on if other in left_out or _stops(findings[other])]
         if broken or (not rests_on and case.vocabulary is None):
             left_out[check] = (broken or ["loads"])[0]
         else:
@@ -90,9 +91,21 @@ def check_folder(name: str, progress: Progress = silent) -> Check:
     return Check(list(findings.values()), left_out)
 
 
+def _stops(finding: Finding) -> bool:
+    return finding.severity == "fail" or "unread" in finding.values
+
+
 def loads(case: FolderCase) -> Finding:
     """Whether transformers loads tokenizer and model, with every weight in its place."""
     advice = "Save the whole model again."
+    scales, settings = scales_among(case.unexpected), quantization_of(case.folder)
+    if settings is not None and case.tokenizer_error is None and (case.model_error or scales):
+        reason = first_line(case.model_error) if case.model_error else f"it leaves out {len(scales)} scales"
+        evidence = f"The model is quantised ({method_of(settings)}), and transformers does not read it here: {reason}."
+        return Finding("loads", "warn", evidence, "Check it where the method's package runs.", {"unread": reason})
+    if scales:
+        evidence = f"transformers leaves out {len(scales)} scales of quantised weights, such as {scales[0]}."
+        return Finding("loads", "fail", evidence, "Give config.json the settings of its quantization.")
     for what, error in (("tokenizer", case.tokenizer_error), ("model", case.model_error)):
         if error is not None:
             return Finding("loads", "fail", f"The {what} cannot be loaded: {first_line(error)}.", advice)

@@ -25,7 +25,8 @@ def generation(case: FolderCase) -> Finding:
     if int(input_ids.max()) >= case.rows:
         evidence = f"The prompt has id {int(input_ids.max())}, which has no row."
         return Finding("generation", "fail", evidence, "See the check `ids`.")
-    made = _generate(model, input_ids, output_logits=True)
+    tokenizer = vocabulary.tokenizer  # for a generation_config with stop_strings
+    made = _generate(model, input_ids, tokenizer=tokenizer, output_logits=True)
     written = made.sequences[0, input_ids.shape[1] :].tolist()
     text = vocabulary.tokenizer.decode(written)
     values: dict[str, Any] = {"prompt": PROMPT, "ids": written, "text": text}
@@ -41,7 +42,8 @@ def generation(case: FolderCase) -> Finding:
     if not ends:
         return Finding("generation", "ok", f"{evidence}; there is no eos to stop at.", values=values)
     for end in ends:
-        n = _generate(model, input_ids, logits_processor=[_Force(end, input_ids.shape[1] + _STOP_AT - 1)])
+        force = _Force(end, input_ids.shape[1] + _STOP_AT - 1)
+        n = _generate(model, input_ids, tokenizer=tokenizer, logits_processor=[force])
         if n.sequences.shape[1] - input_ids.shape[1] > _STOP_AT:
             return Finding("generation", "fail", f"It goes on after eos {end}.", "Look at generation_config.", values)
     return Finding("generation", "ok", f"{evidence}; it stops at {ends}.", values=values)

@@ -92,7 +92,7 @@ def _against_the_tokenizer(case: FolderCase, named: dict[str, Any]) -> list[tupl
     elif eos is not None and eos not in ends:
         problems.append(("fail", f"generation ends at {ends}, but the tokenizer's eos is {eos}"))
     for i in ends:
-        if i >= vocabulary.size or not vocabulary.is_control[i]:
+        if i >= vocabulary.size or not (vocabulary.is_control[i] or i in vocabulary.tokenizer.added_tokens_decoder):
             what = vocabulary.label(i) if i < vocabulary.size else "padding"
             problems.append(("fail", f"generation ends at {i} ({what}), which is no special token"))
     for role in ("bos", "eos", "pad"):

@@ -15,7 +15,7 @@ import torch
 
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError, first_line, plain_read_errors
-from tokalign_lab.model.quantised import dequantize_options, forget_if_plain, quantization_of
+from tokalign_lab.model.quantised import dequantize_options, forget_if_plain, quantization_of, scales_among
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -134,7 +134,18 @@ def quiet() -> Iterator[None]:
 
 def _complete(name: str, **options: Any) -> PreTrainedModel:
     """Load a model that has all of its weights."""
-    model, report = read_model(name, **options)
+    model, report = read_model(name, ignore_mismatched_sizes=True, **options)
+    for weight, there, here in sorted(report["mismatched_keys"]):
+        raise InputError(
+            f"The model {name!r} has {weight} of shape {tuple(there)} in its files and {tuple(here)} by its "
+            "configuration; correct the configuration or use another model."
+        )
+    scales = scales_among(report["unexpected_keys"])
+    if scales:  # transformers reads quantised values as if they were the weights
+        raise InputError(
+            f"The model {name!r} is quantised by a method that transformers does not apply, so it would leave out "
+            f"{len(scales)} scales (the first is {scales[0]}); use the model it was made from."
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         # transformers would fill them with random numbers, and every measurement would be of those

@@ -1,20 +1,31 @@
 """Quantised models: most have a plain embedding and head, and only these are rearranged.
 
 FP8, GPTQ, AWQ, bitsandbytes, compressed-tensors and MXFP4 each store the layers' matrices in their own form, with
-scales and zero points, and name the method in `config.json`. None of that depends on the vocabulary. So a quantised
-model is rearranged through its files, without loading it, and everything but the rows is kept bit for bit.
+scales and zero points, and name the method in `config.json`. Some programs name it in a file of its own, which
+transformers does not read. None of that depends on the vocabulary. So a quantised model is rearranged through its
+files, without loading it, and everything but the rows is kept bit for bit.
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import re
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tokalign_lab.errors import InputError, plain_read_errors
+from tokalign_lab.files import write_json
 
+_KEYS = ("quantization_config", "compression_config")
+SETTINGS_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
+"""Where ModelOpt, AutoGPTQ and AutoAWQ write their settings."""
+_NOT_QUANTISED = ("ignore", "modules_to_not_convert", "llm_int8_skip_modules", "exclude_modules")
+_SCALE = re.compile(r"(weight_scale|input_scale|scale_inv|qzeros|qweight|weight_packed|absmax|SCB)$")
 _WIDENED = ("fp8", "mxfp4")  # methods that transformers turns back into plain weights without a GPU
 
 
@@ -28,17 +39,56 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 
 def quantization_of(folder: Path) -> dict[str, Any] | None:
-    """Return the quantization settings in a model folder's `config.json`; None without any."""
-    config = config_of(folder)
-    for part in (config, *(part for part in config.values() if isinstance(part, dict))):
-        if isinstance(part.get("quantization_config"), dict):
-            return part["quantization_config"]
-    return None
+    """Return the quantization settings in a model folder's `config.json` or next to it; None without any."""
+    for part in _parts(config_of(folder)):
+        for key in _KEYS:
+            if isinstance(part.get(key), dict):
+                return part[key]
+    file = next((folder / name for name in SETTINGS_FILES if (folder / name).is_file()), None)
+    if file is None:
+        return None
+    with plain_read_errors(lambda reason: f"{file} is damaged ({reason}); fetch it again."):
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def keep_settings(old: Path, new: Path, plain_head: str | None) -> None:
+    """Give a new model folder the quantization settings of the old one, where the old one has them.
+
+    `plain_head` names a head that was tied and is not any more; it is added to the modules that are not quantised.
+    """
+    before, config = config_of(old), config_of(new)
+    for place, part in {"": before, **before}.items():
+        for key in _KEYS if isinstance(part, dict) else ():
+            if isinstance(part.get(key), dict):
+                settings = copy.deepcopy(part[key])
+                _except_head(settings, plain_head)
+                (config.setdefault(place, {}) if place else config)[key] = settings
+    write_json(new / "config.json", config)
+    for name in SETTINGS_FILES:
+        if (old / name).is_file():
+            shutil.copyfile(old / name, new / name)
+
+
+def scales_among(names: Iterable[str]) -> list[str]:
+    """Names of tensors that hold quantised weights or their scales, sorted."""
+    return sorted(name for name in names if _SCALE.search(name))
+
+
+def _except_head(settings: dict[str, Any], head: str | None) -> None:
+    for key in _NOT_QUANTISED:
+        if head and isinstance(settings.get(key), list) and head not in settings[key]:
+            settings[key].append(head)
+
+
+def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
+    return [config, *(part for part in config.values() if isinstance(part, dict))]
 
 
 def method_of(quantization: dict[str, Any]) -> str:
     """Return the method's name, such as "gptq"."""
-    return str(quantization.get("quant_method") or "a method of its own")
+    producer = quantization.get("producer")
+    named = producer.get("name") if isinstance(producer, dict) else None
+    return str(quantization.get("quant_method") or named or "a method of its own")
 
 
 def plain_config(folder: Path) -> Any:
@@ -51,8 +101,9 @@ def plain_config(folder: Path) -> Any:
     with plain_read_errors(lambda reason: f"The model {str(folder)!r} cannot be loaded: {reason}."):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     for part in (config, config.get_text_config()):
-        if hasattr(part, "quantization_config"):
-            del part.quantization_config
+        for key in _KEYS:
+            if hasattr(part, key):
+                delattr(part, key)
     return config
 
 

@@ -176,16 +176,18 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
     if not tied:
         untie(model)
     text = model.config.get_text_config()
-    sizes = vocabulary_sizes(text)
+    sizes, old_rows = vocabulary_sizes(text), text.vocab_size
     with torch.random.fork_rng(devices=[]):  # resizing initialises rows that are overwritten later
         model.resize_token_embeddings(size, mean_resizing=False)
     model.get_output_embeddings().out_features = size
     for name in sizes:
         setattr(text, name, size)
-    move_special_ids(model, source, target)
+    if getattr(model.config, "vocab_size", None) == old_rows:  # a second copy, outside the text's part
+        model.config.vocab_size = size
+    move_special_ids(model, source, target, old_rows)
     if model.generation_config is not None:
         unused = [*np.flatnonzero(target.is_hole).tolist(), *range(target.size, size)]
-        model.generation_config.suppress_tokens = unused or None
+        model.generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or ()), *unused] or None
         # transformers saves what was published with contradictions (a temperature without sampling), unless it changed.
         model.generation_config._original_object_hash = hash(model.generation_config)
     _move_padding_index(model, target)

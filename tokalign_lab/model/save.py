@@ -18,8 +18,10 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import evaluation_mode
 from tokalign_lab.files import atomic_folder, holds_only, write_json
 from tokalign_lab.model.card import card_text
+from tokalign_lab.model.conversations import CONVERSATIONS, rendered
 from tokalign_lab.model.hard_texts import TEXTS
 from tokalign_lab.model.load import load_model, quiet
+from tokalign_lab.model.quantised import SETTINGS_FILES
 from tokalign_lab.model.save_config import add_older_names
 from tokalign_lab.model.save_tokenizer import CODE_FILE, for_prompts, save_tokenizer
 from tokalign_lab.model.sentencepiece_model import write_sentencepiece_model
@@ -28,38 +30,21 @@ from tokalign_lab.provenance import installed_versions
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # names of the files that transformers and this module write into a model's folder
 _WRITTEN = (
     r"tokalign\.json|README\.md|(generation_)?config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|"
-    r"tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja|" + re.escape(CODE_FILE)
+    r"tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja|additional_chat_templates|"
+    + "|".join(map(re.escape, (CODE_FILE, *SETTINGS_FILES)))
 )
 
 
 # share of the largest logit by which a loaded model may differ, since attention may be computed in another way
 _TOLERANCE, _TOLERANCE_OF_HALVES = 1e-3, 5e-2
 _CHECKED_TOKENS = 32
-_QUESTION = [{"role": "user", "content": "Hello"}]
-_ANSWERED = [*_QUESTION, {"role": "assistant", "content": "Hi"}]
-_TOOL = {
-    "type": "function",
-    "function": {
-        "name": "time",
-        "description": "The time",
-        "parameters": {"type": "object", "properties": {"zone": {"type": "string", "description": "Where"}}},
-    },
-}
-CONVERSATIONS: dict[str, dict[str, Any]] = {
-    "an answer": {"conversation": _ANSWERED},
-    "several turns": {"conversation": [*_ANSWERED, *_ANSWERED, *_QUESTION], "add_generation_prompt": True},
-    "a system message": {
-        "conversation": [{"role": "system", "content": "Be kind"}, *_QUESTION],
-        "add_generation_prompt": True,
-    },
-    "tools": {"conversation": _QUESTION, "tools": [_TOOL], "add_generation_prompt": True},
-}
-"""What a chat template is tried on: arguments of `apply_chat_template`, by name. All templates render an answer."""
+_OF_THE_MODEL = ("model_max_length", "padding_side", "truncation_side")
+"""Settings of a tokenizer that depend on what the model was trained for."""
 
 
 def save_model(
@@ -162,9 +147,10 @@ def save_other_files(
     """
     add_older_names(folder)
     tokenizer = for_prompts(vocabulary.tokenizer)
-    template = None if source is None else source.tokenizer.chat_template
-    if source is not None and isinstance(template, str) and template_fits(template, source, vocabulary):
-        tokenizer.chat_template = template
+    if source is not None:
+        _keep_template(tokenizer, source, vocabulary)
+        for name in _OF_THE_MODEL:
+            setattr(tokenizer, name, getattr(source.tokenizer, name))
     write_sentencepiece_model(vocabulary, folder)
     save_tokenizer(tokenizer, folder)
     lost = [*(card or {}).get("lost", ())]
@@ -192,11 +178,20 @@ def _adds_start(vocabulary: Vocabulary) -> bool:
     return vocabulary.start_id is not None and list(vocabulary.tokenizer("a")["input_ids"][:1]) == [vocabulary.start_id]
 
 
+def _keep_template(tokenizer: PreTrainedTokenizerBase, source: Vocabulary, target: Vocabulary) -> None:
+    """Give a copy of the target's tokenizer those chat templates of the source, by name, that it can use."""
+    theirs = source.tokenizer.chat_template
+    named = theirs if isinstance(theirs, dict) else {"": theirs} if theirs else {}
+    fits = {name: template for name, template in named.items() if template_fits(template, source, target)}
+    if fits:
+        tokenizer.chat_template = fits if isinstance(theirs, dict) else fits[""]
+
+
 def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool:
     """Whether a chat template of the source can be used with the target's tokenizer.
 
-    Every control string of the source that the template writes must be one control token of the target, every
-    role it names (`bos_token`) must exist there, and it must render.
+    Every control string of the source that the template writes must be one control token of the target, a role that it
+    names (`bos_token`) must exist in both or in neither, and it must render.
     """
     for token_id in source.is_control.nonzero()[0]:
         written = source.raw_token(int(token_id))
@@ -204,17 +199,14 @@ def template_fits(template: str, source: Vocabulary, target: Vocabulary) -> bool
             target_id = target.id_of_raw(written)
             if target_id is None or not target.is_control[target_id]:
                 return False
-    if any(role not in target.roles for role in re.findall(r"\b(bos|eos|unk|pad)_token\b", template)):
+    named = set(re.findall(r"\b(bos|eos|unk|pad)_token\b", template))
+    if any((role in source.roles) != (role in target.roles) for role in named):
         return False
     return all(_renders(template, name, source, target) for name in CONVERSATIONS)
 
 
 def _renders(template: str, name: str, source: Vocabulary, target: Vocabulary) -> bool:
     """Whether the target renders a conversation, or the source cannot either; an answer has to work."""
-    for vocabulary in (target, source):
-        try:
-            vocabulary.tokenizer.apply_chat_template(**CONVERSATIONS[name], chat_template=template, tokenize=False)
-        except Exception:  # a template is a program: it may fail in any way, on purpose too
-            continue
-        return vocabulary is target
-    return name != "an answer"
+    if rendered(target, name, template) is not None:
+        return True
+    return rendered(source, name, template) is None and name != "an answer"

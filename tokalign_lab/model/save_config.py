@@ -1,8 +1,8 @@
 """Write a model's `config.json` so that transformers 4.57 reads the same model out of it as transformers 5.
 
 transformers 5 stores the settings of rotary positions under `rope_parameters`. transformers 4.57 does not know that
-name and uses its defaults without a warning: a base of 10,000 instead of the model's 100,000. Both versions read the
-older names, so these are written too.
+name and uses its defaults without a warning: a base of 10,000 instead of the model's 100,000. The number of experts has
+another name too. Both versions read the older names, so these are written as well.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tokalign_lab.files import write_json
 _BASES = {
     "gemma3": {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"},
     "modernbert": {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"},
+    "olmo3": {"full_attention": "rope_theta"},  # one base for both kinds
     "gpt_neox": {"": "rotary_emb_base"},
 }
 _SHARES = {"gpt_neox": "rotary_pct", "gpt_neox_japanese": "rotary_pct"}
@@ -35,6 +36,8 @@ def _add(config: dict[str, Any]) -> None:
     for part in list(config.values()):
         if isinstance(part, dict):
             _add(part)
+    if "num_local_experts" in config:
+        config.setdefault("num_experts", config["num_local_experts"])
     parameters, names = config.get("rope_parameters") or {}, _names(config)
     if not parameters or names is None:
         return
@@ -48,6 +51,8 @@ def _add(config: dict[str, Any]) -> None:
             config.setdefault(share, values["partial_rotary_factor"])
         if values.get("rope_type", "default") != "default" and kind in ("", "full_attention"):
             scaling = {name: value for name, value in values.items() if name not in _NOT_SCALING}
+            if values["rope_type"] == "longrope" and config.get("model_type") == "phi3":  # it refuses other entries
+                scaling = {"type": "longrope", **{name: values[name] for name in ("short_factor", "long_factor")}}
             config["rope_scaling"] = scaling
 
 

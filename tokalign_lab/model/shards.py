@@ -24,7 +24,14 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from tokalign_lab.errors import InputError, plain_read_errors
 from tokalign_lab.model.load import load_outline, quiet
-from tokalign_lab.model.quantised import check_rows_are_plain, config_of, method_of, plain_config, quantization_of
+from tokalign_lab.model.quantised import (
+    check_rows_are_plain,
+    config_of,
+    method_of,
+    plain_config,
+    quantization_of,
+    scales_among,
+)
 from tokalign_lab.model.rearrange import say_untied
 from tokalign_lab.model.vocabulary_tensors import further_tables, names_in_model, vocabulary_parameters
 
@@ -46,7 +53,7 @@ class Shards:
         The model on the meta device, tied as the loaded model would be.
     names : dict
         "input", "output", "bias" (if the head has one) and the name of each of the `further_tables` -> names of the
-        tensors that fill it, at least one each; tied matrices have the same ones. A tensor of the files that has one
+        tensors that fill it, at least one each; tied matrices have the same ones. A matrix of the files that has one
         row per token and fills nothing (of a head that predicts further tokens, for example) is "input NAME" or
         "output NAME", after the matrix that it is made like.
     quantization : dict or None
@@ -64,7 +71,7 @@ class Shards:
         """Read which tensors a folder has; None if its weights are not safetensors.
 
         Raises `InputError` as `load_outline`, `further_tables` and `check_rows_are_plain`, or when the files hold a
-        tensor of unknown use that may have one row per token.
+        tensor of unknown use with the size of the vocabulary.
         """
         file_of = files_of_tensors(folder)
         if file_of is None:
@@ -78,6 +85,8 @@ class Shards:
                 slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118
                 shapes |= {name: tuple(piece.get_shape()) for name, piece in slices.items()}
                 dtypes |= {name: piece.get_dtype() for name, piece in slices.items()}
+        for name in () if quantization is None else scales_among(shapes):
+            del shapes[name]  # their shapes depend on the method
         found = cls(folder, file_of, outline, _names_in_files(outline, shapes), quantization)
         found._tie()
         if quantization is not None:
@@ -133,17 +142,27 @@ def opened(file: Path) -> Iterator[Any]:
 def further_heads(folder: Path) -> list[str]:
     """Names of tensors that predict more than the next token, which transformers leaves out when it loads a model.
 
-    They are layers after the last one that `config.json` counts, or named after multi-token prediction (MTP).
+    They are layers after the last one that `config.json` counts, or named after multi-token prediction (MTP), Medusa
+    or Eagle.
     """
     config = config_of(folder)
     inner = config.get("text_config")
     number = {**config, **(inner if isinstance(inner, dict) else {})}.get("num_hidden_layers")
     found = []
-    for name in files_of_tensors(folder) or ():
+    for name in files_of_tensors(folder) or _names_in_pickles(folder):
         layer = re.match(r"(?:model\.|language_model\.)*layers\.(\d+)\.", name)
-        if "mtp" in name or (layer and isinstance(number, int) and int(layer[1]) >= number):
+        if re.search("mtp|medusa|eagle", name) or (layer and isinstance(number, int) and int(layer[1]) >= number):
             found.append(name)
     return sorted(found)
+
+
+def _names_in_pickles(folder: Path) -> list[str]:
+    """Names of the tensors in files that PyTorch wrote (`pytorch_model.bin`), without reading their values."""
+    names: list[str] = []
+    with plain_read_errors(lambda reason: f"The weights in {folder} are damaged ({reason}); fetch them again."):
+        for file in sorted(folder.glob("pytorch_model*.bin")):
+            names += torch.load(file, map_location="meta", mmap=True, weights_only=True)
+    return names
 
 
 def check_further_heads(folder: Path, advice: str) -> None:
@@ -167,31 +186,31 @@ def _outline_of_quantised(folder: Path) -> PreTrainedModel:
 
 
 def _names_in_files(outline: PreTrainedModel, shapes: dict[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """Find the names of the tensors that fill each part, and add those with one row per token that fill none."""
+    """Find the names of the tensors that fill each part, and add those of the vocabulary's size that fill none."""
     parts: dict[str, torch.Tensor] = {**vocabulary_parameters(outline), **further_tables(outline)}
     rows = {int(parts[part].shape[0]) for part in ("input", "output") if part in parts}
     own = {name for name, _ in chain(outline.named_parameters(), outline.named_buffers())}
     names: dict[str, list[str]] = {part: [] for part in parts}
     for name, shape in shapes.items():
         like = [part for part, tensor in parts.items() if tuple(tensor.shape) == shape]
-        foreign = not like and len(shape) > 1 and shape[0] in rows and name not in own
+        foreign = not like and not rows.isdisjoint(shape) and name not in own
         filled = _filled_by(outline, name, shape) if like or foreign else set()
         for part in like:
             if filled & set(names_in_model(outline, parts[part])):
                 names[part].append(name)
-        if not filled and (foreign or (like and len(shape) > 1)):
-            names[f"{_side_of(name, shape)} {name}"] = [name]
+        if not filled and (foreign or like):
+            names[f"{_side_of(name, shape, rows)} {name}"] = [name]
     return names
 
 
-def _side_of(name: str, shape: tuple[int, ...]) -> str:
+def _side_of(name: str, shape: tuple[int, ...], rows: set[int]) -> str:
     """Return the matrix that a tensor which transformers does not use is made like ("input" or "output")."""
     for part, words in (("output", ("head",)), ("input", ("embed", "wte"))):
-        if any(word in name for word in words):
+        if len(shape) == 2 and shape[0] in rows and any(word in name for word in words):
             return part
     raise InputError(
-        f"The model's files hold {name}, of shape {shape}, which may have a row for each token and which transformers "
-        "does not use; take it out of the files or use another model."
+        f"The model's files hold {name}, of shape {shape}, which may have a value for each token and which "
+        "transformers does not use; take it out of the files or use another model."
     )
 
 

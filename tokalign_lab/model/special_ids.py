@@ -15,34 +15,37 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from transformers import PretrainedConfig
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.token_table import ROLES
 from tokalign_lab.vocabulary import Vocabulary, shared_roles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_ROLES = ("bos", "eos", "pad")
-_LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "forced_decoder_ids", "sequence_bias")
-_NAMES_AN_ID = re.compile(r"(\w+_)?token_(id|index)(s|es)?|(bos|eos|pad|unk|mask|sep|cls)_(id|index)")
+_ROLE = re.compile(r"(bos|eos|pad)_(token_)?(id|index|idx)s?")
+_SUPPRESSED = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
+_LISTS = ("forced_decoder_ids", "force_words_ids", "sequence_bias")
+_NAMES_AN_ID = re.compile(
+    r"(\w+_)?token_(id|index|idx)(s|es)?|"
+    r"(\w+_)?(bos|eos|eod|pad|unk|mask|sep|cls)_(ids?|index|idx)|"
+    r"(?!.*layer)(\w+_)?(start|end|newline|patch)_ids?|"
+    r"(\w+_)?(bos|eos|pad|unk|mask|sep|cls|image|video|audio|speech|start|end)_token"
+)
 _PLACEHOLDER = re.compile(r"image|video|vision|audio|speech|modal|(^|_)[be]o[aiv]_")
 
 
-def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary) -> None:
+def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, old_rows: int) -> None:
     """Rewrite the special ids in `model.config`, its parts and `model.generation_config`, in place.
 
-    Raises `InputError` when the target has no token for the place of an image or sound, or a configuration takes no
-    other id.
+    `old_rows` is the `vocab_size` before; a part with another one, for sounds say, has ids of its own. Raises
+    `InputError` when the target has no token for the place of an image or sound, or a configuration takes no other id.
     """
-    rows = model.config.get_text_config().vocab_size
-    mover = _Mover(source, target, rows)
+    mover = _Mover(source, target, {old_rows, model.config.get_text_config().vocab_size})
     if model.generation_config is not None:
         mover.move(model.generation_config, "")
-    parts = [("", model.config)]
-    parts += [(f"{name}.", part) for name in model.config.sub_configs if (part := getattr(model.config, name, None))]
-    for name, config in parts:
-        if getattr(config, "vocab_size", rows) == rows:  # another vocabulary, of sounds say, has its own ids
-            mover.move(config, f"config.{name}")
+    mover.move(model.config, "config.")
 
 
 def check_positions(model: PreTrainedModel, target: Vocabulary) -> None:
@@ -71,34 +74,49 @@ def _is_sinusoidal(module: nn.Module) -> bool:
 class _Mover:
     """Moves ids from one vocabulary to another."""
 
-    def __init__(self, source: Vocabulary, target: Vocabulary, rows: int) -> None:
-        self._source, self._target, self._rows = source, target, rows
+    def __init__(self, source: Vocabulary, target: Vocabulary, sizes: set[int]) -> None:
+        self._source, self._target, self._sizes = source, target, sizes
         roles = set(target.roles.values())
         # a role may inherit its row from another role (a new bos from the old eos), but bos does not end a text
         self._controls = {old: new for new, old in shared_roles(source, target).items() if new not in roles}
-        self._same_role = {source.roles[role]: target.roles[role] for role in source.roles if role in target.roles}
+        shared = [role for role in reversed(ROLES) if role in source.roles and role in target.roles]
+        self._same_role = {source.roles[role]: target.roles[role] for role in shared}  # bos before pad
 
     def move(self, config: Any, place: str) -> None:
-        """Rewrite the ids of one configuration; `place` is its name in errors, "" for the generation's."""
-        for name, value in list(vars(config).items()):
-            role = next((role for role in _ROLES if re.fullmatch(rf"{role}_(token_)?(id|index)", name)), None)
-            if role is not None:
-                unique = list(dict.fromkeys(self._role(role, value)))
+        """Rewrite the ids of one configuration and its parts; `place` is its name in errors, "" for generation."""
+        held = config if isinstance(config, dict) else vars(config)
+        if held.get("vocab_size") not in {None, *self._sizes}:
+            return
+        for name, value in list(held.items()):
+            if isinstance(value, dict | PretrainedConfig) and name != "vocabulary_map":
+                self.move(value, f"{place}{name}.")
+            elif role := _ROLE.fullmatch(str(name)):
+                unique = list(dict.fromkeys(self._role(role[1], value)))
                 _put(config, name, None if not unique else unique[0] if len(unique) == 1 else unique, self._target)
+            elif name in _SUPPRESSED:
+                _put(config, name, self._suppressed(value), self._target)
             elif name in _LISTS:
-                setattr(config, name, None)
-            elif _NAMES_AN_ID.fullmatch(name) and (held := _as_list(value)):
-                moved = [self._moved(old) for old in held]
-                marks_a_place = bool(place and _PLACEHOLDER.search(name))
-                if marks_a_place and min(held) >= max(self._rows, self._target.size):
-                    continue  # an id that no text has, before and after
-                if None in moved and marks_a_place:
-                    raise InputError(
-                        f"The model's {place}{name} is {value} ({self._said(held[moved.index(None)])}), which "
-                        f"{self._target.name} has no token for; keep the source's special tokens."
-                    )
-                kept = [new for new in moved if new is not None]
-                _put(config, name, kept if isinstance(value, list) else kept[0] if kept else None, self._target)
+                _put(config, name, None, self._target)
+            elif name == "vocabulary_map" and value and any(self._moved(old) != old for old in value.values()):
+                raise InputError(
+                    f"The model's {place}vocabulary_map gives ids to tokens of images, which {self._target.name} does "
+                    "not have at these ids; the model cannot have this vocabulary."
+                )
+            elif _NAMES_AN_ID.fullmatch(str(name)) and (ids := _as_list(value)):
+                self._move_named(config, name, value, ids, place)
+
+    def _move_named(self, config: Any, name: str, value: Any, ids: list[int], place: str) -> None:
+        moved = [self._moved(old, name) for old in ids]
+        marks_a_place = bool(place and _PLACEHOLDER.search(name))
+        if marks_a_place and min(ids) >= max(*self._sizes, self._target.size):
+            return  # an id that no text has, before and after
+        if None in moved and marks_a_place:
+            raise InputError(
+                f"The model's {place}{name} is {value} ({self._said(ids[moved.index(None)])}), which "
+                f"{self._target.name} has no token for; keep the source's special tokens."
+            )
+        kept = [new for new in moved if new is not None]
+        _put(config, name, kept if isinstance(value, list) else kept[0] if kept else None, self._target)
 
     def _role(self, role: str, value: int | list[int] | None) -> list[int]:
         target = self._target
@@ -106,23 +124,40 @@ class _Mover:
         if role == "bos" and not ids and target.start_id is not None:
             ids = [target.start_id]  # Qwen's own configurations name their eos here: texts begin with it
         if role == "eos":  # a chat model also ends at its end-of-turn token
-            ends = [self._controls.get(old, self._of_the_same_string(old)) for old in _as_list(value)]
+            ends = [self._controls.get(old, self._alike(old)) for old in _as_list(value) if self._is_mark(old)]
             ids += [end for end in ends if end is not None]
         return ids
 
-    def _of_the_same_string(self, old: int) -> int | None:
-        """Return the target's control token that is written as a control token of the source."""
-        if not 0 <= old < self._source.size or not self._source.is_control[old]:
+    def _suppressed(self, value: Any) -> list[Any] | None:
+        """Move the ids that generation must not write, or sequences of them; those without the same token go."""
+        kept: list[Any] = []
+        for one in value or ():
+            moved = [self._moved(old) for old in _as_list(one)]
+            if moved and None not in moved:
+                kept.append(moved if isinstance(one, list) else moved[0])
+        return kept or None
+
+    def _is_mark(self, old: int) -> bool:
+        """Whether an id is a special or an added token of the source: no text ends at an ordinary one."""
+        return 0 <= old < self._source.size and (
+            bool(self._source.is_control[old]) or old in self._source.tokenizer.added_tokens_decoder
+        )
+
+    def _alike(self, old: int) -> int | None:
+        """Return the target's control token of the same string, or its token of the same bytes."""
+        if not 0 <= old < self._source.size:
             return None
+        spelled = self._source.token_bytes[old]
+        if spelled is not None:
+            return self._target.id_of_bytes(spelled)
         found = self._target.id_of_raw(self._source.raw_token(old))
         return found if found is not None and self._target.is_control[found] else None
 
-    def _moved(self, old: int) -> int | None:
-        found = self._same_role.get(old, self._controls.get(old))
-        if found is not None or not 0 <= old < self._source.size:
-            return found
-        spelled = self._source.token_bytes[old]
-        return None if spelled is None else self._target.id_of_bytes(spelled)
+    def _moved(self, old: int, name: str = "") -> int | None:
+        for role in ROLES:  # one id may have several roles; the name gives the right one
+            if role in name and self._source.roles.get(role) == old and role in self._target.roles:
+                return self._target.roles[role]
+        return self._same_role.get(old, self._controls.get(old, self._alike(old)))
 
     def _said(self, old: int) -> str:
         return self._source.raw_token(old) if 0 <= old < self._source.size else "a row without a token"
@@ -130,6 +165,9 @@ class _Mover:
 
 def _put(config: Any, name: str, value: Any, target: Vocabulary) -> None:
     """Set an id; if a configuration requires one and there is none, use the token that separates texts."""
+    if isinstance(config, dict):
+        config[name] = value
+        return
     options = [value] if value is not None else [None, target.roles.get("eos"), target.start_id]
     for option in options:
         try:

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.errors import InputError
+from tokalign_lab.model.conversations import CONVERSATIONS, rendered
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary
     -------
     lexicon, target
         The target has all control tokens of the source, and those of its added tokens that its chat template writes;
-        bos, eos, unk and pad are the source's where it has them, and a text begins as with the source. Ids that the
-        target had are the same. In the lexicon each of these tokens copies its own row.
+        bos, eos, unk and pad are the source's where it has them, there is no bos if the source has none, and a text
+        begins as with the source. Ids that the target had are the same. In the lexicon each of these tokens copies its
+        own row.
     """
     kept = _kept_ids(source)
     tokenizer = copy.deepcopy(target.tokenizer)
@@ -65,6 +67,8 @@ def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary
         special = bool(source.is_control[old])
         token = AddedToken(source.raw_token(old), normalized=False, special=special, **options)
         tokenizer.add_tokens([token], special_tokens=special)
+    if "bos" not in source.roles:
+        tokenizer.bos_token = None  # a template that writes it would begin otherwise
     for role, old in source.roles.items():
         setattr(tokenizer, f"{role}_token", source.raw_token(old))
     _begin_as(tokenizer, source)
@@ -79,7 +83,7 @@ def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary
     return _with_rows(lexicon, source, larger, new), larger
 
 
-def lost_with(source: Vocabulary, target: Vocabulary, template: str | None) -> list[str]:
+def lost_with(source: Vocabulary, target: Vocabulary, template: str | dict[str, str] | None) -> list[str]:
     """List what the source's tokenizer had and a saved one lacks: one sentence each, with advice.
 
     Parameters
@@ -89,7 +93,7 @@ def lost_with(source: Vocabulary, target: Vocabulary, template: str | None) -> l
     target
         The one it has now.
     template
-        The chat template it has now.
+        The chat template it has now, or several by name.
     """
     advice = "; rearrange with special_tokens='keep' to keep it"
     lost = []
@@ -100,6 +104,8 @@ def lost_with(source: Vocabulary, target: Vocabulary, template: str | None) -> l
         gone = [mark for mark in marks if target.id_of_raw(mark) is None]
         cause = f": {target.name} has no token {', '.join(gone[:3])}" if gone else ""
         lost.append(f"The chat template is lost{cause}{advice}.")
+    elif isinstance(theirs, dict) and isinstance(template, dict) and template.items() < theirs.items():
+        lost.append(f"The chat templates {', '.join(sorted(theirs.keys() - template.keys()))} are lost{advice}.")
     elif theirs and template != theirs:
         lost.append(f"The chat template is the target's, which the model was not trained with{advice}.")
     for role, what in (("pad", "batches cannot be padded"), ("eos", "nothing ends a text")):
@@ -109,8 +115,10 @@ def lost_with(source: Vocabulary, target: Vocabulary, template: str | None) -> l
 
 
 def _kept_ids(source: Vocabulary) -> list[int]:
-    template = str(source.tokenizer.chat_template or "")
     control = [int(i) for i in np.flatnonzero(source.is_control & ~source.is_hole)]
+    template = str(source.tokenizer.chat_template or "")
+    if template:  # it may put a mark together: '<|' + message.role + '|>'
+        template += "".join(rendered(source, name) or "" for name in CONVERSATIONS)
     written = [i for i, token in source.tokenizer.added_tokens_decoder.items() if token.content in template]
     return sorted({*control, *(i for i in written if i < source.size)})
 

@@ -8,7 +8,6 @@ lazy; the papers' `convert.py` loads the whole model.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from tokalign_lab.files import atomic_folder, write_json
 from tokalign_lab.model.load import load_outline
+from tokalign_lab.model.quantised import keep_settings
 from tokalign_lab.model.rearrange import NewMatrices, fit_model
 from tokalign_lab.model.save import is_saved_model, save_other_files
 from tokalign_lab.model.shards import Shards
@@ -91,8 +91,9 @@ def rearrange_files(
         if outline.generation_config is not None:
             outline.generation_config.save_pretrained(temporary)
         if shards.quantization is not None:
-            config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
-            write_json(temporary / "config.json", {**config, "quantization_config": shards.quantization})
+            untied = was_tied and not made.tied
+            head = names_in_model(outline, vocabulary_parameters(outline)["output"])[0].removesuffix(".weight")
+            keep_settings(folder, temporary, head if untied else None)
         save_other_files(temporary, out.name, target, card, source)
         if shards.quantization is None:  # else the method's own package would be needed
             load_outline(str(temporary))

@@ -101,9 +101,9 @@ def rearrange_to_folder(
     if quantised is not None and calibrate and not dequantize:
         raise InputError(f"The model is quantised ({method_of(quantised)}); to calibrate it, also dequantize it.")
     in_memory = bool(calibrate) or (dequantize and quantised is not None)
-    if in_memory:
-        check_further_heads(folder, "rearrange it without calibrate and dequantize")
     shards = None if in_memory else Shards.open(folder)
+    if shards is None:
+        check_further_heads(folder, "rearrange it without calibrate and dequantize, from safetensors files")
     if shards is not None:
         choices = (seed, keep_tied, pad_to_multiple_of)
         size = rearrange_files(shards, lexicon, source, target, out, *choices, card, progress)

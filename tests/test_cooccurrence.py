@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numba
 import numpy as np
@@ -297,6 +299,39 @@ def test_a_cluster_counts_the_same_bits(scheduler: str, tmp_path: Path, monkeypa
     cluster_counts(scheduler, corpus, 50, part_tokens=3000)
     monkeypatch.setattr("tokalign_lab.vectors.text_counts.keep_frequent", None)
     assert bits(text_counts(corpus, 50).counts) == bits(expected.counts)
+
+
+def test_a_killed_worker_changes_no_bit(scheduler: str) -> None:
+    from dask.distributed import Client
+
+    corpus = random_corpus(60, 50)
+    expected = counted(corpus, 50)[0]
+    killed: list[int] = []
+
+    with Client(scheduler) as client:
+
+        def kill_one(share: float, message: str) -> None:
+            if not killed and share < 0.5:
+                killed.append(client.submit(os.getpid, pure=False).result())
+                os.kill(killed[0], signal.SIGKILL)
+
+        made = cluster_counts(client, corpus, 50, part_tokens=100, cached=False, progress=kill_one)
+    assert killed
+    assert bits(made.counts) == bits(expected.counts)
+    assert made.ids.tolist() == expected.ids.tolist()
+
+
+def test_a_part_that_kills_every_worker_is_one_sentence(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokalign_lab.vectors.cluster._sum_part", _killed_four_times)
+    with pytest.raises(InputError, match="4 workers were killed while they counted one part of the text"):
+        cluster_counts(scheduler, random_corpus(60, 50), 50, cached=False)
+
+
+def _killed_four_times(*_: object) -> None:
+    """Raise what Dask raises after four workers were killed, which takes it 20 seconds."""
+    from dask.distributed import KilledWorker
+
+    raise KilledWorker("part", SimpleNamespace(address="tcp://127.0.0.1:9"), 3)
 
 
 def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ A text is cut into parts as in `text_counts.py`. A worker adds up a part; this p
 merges them. Sums are whole numbers, so the counts have the same bits as those of one process, for any number of workers
 and any order. They are cached in the same place, and GloVe on this text uses them.
 
-The workers need no shared disk: a part is sent as 4 bytes for a token of text and returned as 12 for a pair.
+The workers need no shared disk: a part is sent as 4 bytes for a token of text and returned as 12 for a pair. The part of
+a worker that is killed is counted by another worker.
 """
 
 from __future__ import annotations
@@ -61,12 +62,13 @@ def cluster_counts(
     Raises
     ------
     InputError
-        If Dask is not installed, no scheduler answers, or no token occurs `min_count` times.
+        If Dask is not installed, no scheduler answers, no token occurs `min_count` times, or each worker that counts
+        some part is killed.
     """
     client, own = _connect(client)
 
     def count(folder: Path) -> None:
-        from dask.distributed import as_completed
+        from dask.distributed import KilledWorker, as_completed
 
         kept = kept_tokens(corpus, vocabulary_size, min_count)
         n, weights = len(kept.ids), weights_of(window, kept.counts)
@@ -84,11 +86,17 @@ def cluster_counts(
         ahead = 2 * sum(client.nthreads().values())
         done = as_completed([submit(first) for first in islice(waiting, ahead)], with_results=True)
         runs: list[Path] = []
-        for _, block in done:
-            runs.append(write_rows(folder / f"run-{len(runs)}", [block]))
-            for first in islice(waiting, 1):
-                done.add(submit(first))
-            progress(len(runs) / len(firsts), f"counted part {len(runs)} of {len(firsts)}")
+        try:
+            for _, block in done:
+                runs.append(write_rows(folder / f"run-{len(runs)}", [block]))
+                for first in islice(waiting, 1):
+                    done.add(submit(first))
+                progress(len(runs) / len(firsts), f"counted part {len(runs)} of {len(firsts)}")
+        except KilledWorker as error:
+            raise InputError(
+                f"{error.allowed_failures + 1} workers were killed while they counted one part of the text, most "
+                "likely because their memory was full; give each worker more memory or fewer threads."
+            ) from error
         merge_runs(folder, kept, runs)
 
     try:

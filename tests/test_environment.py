@@ -49,6 +49,18 @@ def required() -> list[Requirement]:
     return [Requirement(text) for text in PROJECT["project"]["dependencies"] + groups + extras]
 
 
+def test_nothing_needs_a_home_folder_that_can_be_written_to(tmp_path: Path) -> None:
+    package = tmp_path / "tokalign_lab"
+    shutil.copytree(ROOT / "tokalign_lab", package, ignore=shutil.ignore_patterns("__pycache__", "data", "notebooks"))
+    (package / "vectors" / "__pycache__").touch()  # not even root can write into a folder that is a file
+    code = "from tokalign_lab.vectors import compiled, stream; print(compiled.__file__, compiled.IS_KEPT)"
+    for cache, kept in (tmp_path / "cache", True), (Path("/dev/null/cache"), False):
+        environment = {**os.environ, "HOME": "/dev/null", "PYTHONPATH": str(tmp_path), "TOKALIGN_CACHE": str(cache)}
+        environment.pop("XDG_CACHE_HOME", None)
+        ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd="/")
+        assert ended.stdout.split() == [str(package / "vectors" / "compiled.py"), str(kept)], ended.stderr
+
+
 def test_environment_yml_installs_this_project_with_the_same_constraints() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["name"] == PROJECT["project"]["name"]

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -139,24 +140,35 @@ def test_a_model_in_pieces_is_tuned_as_a_whole_one(
     same_weights(one.path, two.path)
 
 
-def test_a_model_in_pieces_goes_on_after_a_kill(
+def test_a_model_in_pieces_goes_on_after_kills(
     settings: dict[str, Any], sharded: dict[str, Any], tmp_path: Path
 ) -> None:
     settings |= {"steps": 60, "save_every": 3, **sharded}
     whole = control.start("adapt", settings, tmp_path / "whole")
     assert whole.wait(timeout=240) == "finished", whole.log_tail(60)
     run = control.start("adapt", settings, tmp_path / "run")
-    deadline = time.monotonic() + 240
-    while len(losses(run)) < 34 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for_step(run, 14)
+    first = psutil.Process(run.info()["pid"])
+    (second,) = (process for process in first.parent().children() if process != first)
+    second.kill()
+    assert run.wait(timeout=60) in ("failed", "lost"), "the first process does not go on alone"
+    run.resume()
+    wait_for_step(run, 34)
     os.killpg(run.info()["pid"], signal.SIGKILL)
     assert run.wait(timeout=20) == "lost"
     run.resume()
     assert run.wait(timeout=240) == "finished", run.log_tail(60)
-    (resumed,) = [event["step"] for event in run.events()[0] if event["kind"] == "resumed"]
-    assert 30 <= resumed < 60
+    after_one, after_both = [event["step"] for event in run.events()[0] if event["kind"] == "resumed"]
+    assert 12 <= after_one < 34
+    assert 30 <= after_both < 60
     assert losses(run) == pytest.approx(losses(whole), rel=TOLERANCE)
     same_weights(whole.path, run.path)
+
+
+def wait_for_step(run: RunFolder, step: int) -> None:
+    deadline = time.monotonic() + 240
+    while len(losses(run)) < step and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def test_a_launcher_that_cannot_be_is_refused(tmp_path: Path) -> None:

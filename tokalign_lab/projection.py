@@ -229,6 +229,8 @@ def _umap(rows: np.ndarray, seed: int, progress: Progress) -> np.ndarray:
     require_extra("lab", "umap", "A UMAP map")
     import umap
 
+    from tokalign_lab.vectors import compiled  # noqa: F401  numba needs a folder when umap is imported
+
     model = umap.UMAP(
         n_neighbors=min(NEIGHBOURS, len(rows) - 1),
         min_dist=MIN_DISTANCE,

@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.anchored_settings import AnchoredSettings
+from tokalign_lab.vectors.compiled import njit
 from tokalign_lab.vectors.cooccurrence import count_contexts
 from tokalign_lab.vectors.stream import Stream, make_stream
 from tokalign_lab.vectors.strips import in_strips, product
@@ -209,7 +210,7 @@ def _times(matrix: csr_array, dense: NDArray[np.float32]) -> NDArray[np.float32]
     return result
 
 
-@numba.njit(parallel=True, cache=True, fastmath={"contract", "nsz"})  # type: ignore[untyped-decorator]
+@njit(parallel=True, fastmath={"contract", "nsz"})
 def _multiply(starts: Any, columns: Any, values: Any, dense: Any, result: Any) -> None:
     for row in numba.prange(len(result)):
         for i in range(starts[row], starts[row + 1]):

@@ -4,8 +4,8 @@ A text is cut into parts as in `text_counts.py`. A worker adds up a part; this p
 merges them. Sums are whole numbers, so the counts have the same bits as those of one process, for any number of workers
 and any order. They are cached in the same place, and GloVe on this text uses them.
 
-The workers need no shared disk: a part is sent as 4 bytes for a token of text and returned as 12 for a pair. The part of
-a worker that is killed is counted by another worker.
+The workers need no shared disk: a part is sent as 4 bytes for a token of text and returned as 12 for a pair. If a
+worker is killed, another one counts its part.
 """
 
 from __future__ import annotations

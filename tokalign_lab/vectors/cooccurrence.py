@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 
 from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
+from tokalign_lab.vectors.compiled import njit
 from tokalign_lab.vectors.stream import Stream
 
 UNIT = 2.0**-32
@@ -126,7 +127,7 @@ class RowSums:
         _add_rows(*self._arguments, 4 * numba.get_num_threads(), first, unit, *arrays)
 
 
-@numba.njit(cache=True)
+@njit()
 def _add_row(tokens, places, context_of, weights, right_offset, sums, seen, mark, touched):  # type: ignore[no-untyped-def]
     """Add up one row into `sums`; return how many columns of it, listed in `touched`, are not zero."""
     n_touched = 0
@@ -149,7 +150,7 @@ def _add_row(tokens, places, context_of, weights, right_offset, sums, seen, mark
     return n_touched
 
 
-@numba.njit(parallel=True, cache=True)
+@njit(parallel=True)
 def _add_rows(  # type: ignore[no-untyped-def]
     tokens, starts, places, context_of, n_columns, weights, right_offset, n_shares, first_row, unit, row_starts,
     columns, values, lengths,

@@ -24,6 +24,7 @@ from scipy.sparse import csr_array
 
 from tokalign_lab.device import pick_device
 from tokalign_lab.progress import Progress, part, silent
+from tokalign_lab.vectors.compiled import njit
 from tokalign_lab.vectors.store import remembered
 from tokalign_lab.vectors.text_counts import text_counts
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -170,7 +171,7 @@ def _pair_arrays(
     return row_of_pair[pairs], place.astype(np.int32)[counts.indices[pairs]], np.log(values), weights
 
 
-@numba.njit(parallel=True, cache=True, fastmath=_FAST, error_model="numpy")
+@njit(parallel=True, fastmath=_FAST, error_model="numpy")
 def _one_iteration(  # type: ignore[no-untyped-def]
     tiles, shifts, rows, columns, logs, weights, words, contexts, word_squares, context_squares, rate, loss
 ):
@@ -184,7 +185,7 @@ def _one_iteration(  # type: ignore[no-untyped-def]
             )  # fmt: skip
 
 
-@numba.njit(cache=True, fastmath=_FAST, error_model="numpy")
+@njit(fastmath=_FAST, error_model="numpy")
 def _one_tile(  # type: ignore[no-untyped-def]
     first, last, rows, columns, logs, weights, words, contexts, word_squares, context_squares, rate
 ):

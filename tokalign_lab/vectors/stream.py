@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.vectors.compiled import njit
 
 _AT_ONCE = 2**16  # ids that are counted together: numpy converts them to int64 first
 
@@ -119,7 +119,7 @@ def index_places(
     return starts, _index_places(tokens, begin, end, starts)
 
 
-@numba.njit(cache=True)
+@njit()
 def _fill_tokens(ids, offsets, number_of, document, first, last, window, tokens):  # type: ignore[no-untyped-def]
     """Write the numbers of ids[first:last]; return where they begin and end in `tokens`, and its length."""
     tokens[0] = -1
@@ -158,7 +158,7 @@ def _fill_tokens(ids, offsets, number_of, document, first, last, window, tokens)
     return begin, end, m + 1
 
 
-@numba.njit(cache=True)
+@njit()
 def _index_places(tokens, begin, end, starts):  # type: ignore[no-untyped-def]
     """Fill `starts` and return the places of each number, in the order of the text."""
     for place in range(begin, end):

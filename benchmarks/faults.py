@@ -4,16 +4,19 @@
     python benchmarks/faults.py --injections 100 --seed 7
 
 Every artefact is made by a small piece of work: a tokenised corpus, counts, vectors, a tokenizer's table and a layout
-in the cache, a lexicon, edits, run folders, a checkpoint. For each, four kinds of fault are injected:
+in the cache, a lexicon, edits, run folders, a checkpoint; and by four kinds of runs, on a tiny model: align, rearrange,
+adapt, measure. For each, up to five kinds of fault are injected:
 
 - damage: a file is torn, emptied, zeroed, made longer, or has a bit flipped or some bytes replaced; then the work is
   done again. A cache and a checkpoint must give the undisturbed result; what a person keeps may be refused instead.
 - kill: the process is killed at one of its file operations; then the work is done again, with the undisturbed result.
+- two at once: two processes do the work in one folder; each ends with the result or one sentence.
 - full disk: no file may grow beyond 64 bytes; the work must end in one sentence and leave nothing behind.
 - no permission: the folder may not be written to; one sentence, nothing behind. Injected where the bench runs as root.
 
 Kills and disks happen in a copy of the process, so that an injection takes milliseconds. What is neither the right
-result nor one `InputError` counts as failed, and is printed with its number.
+result nor one `InputError` counts as failed, and is printed with its number. With `--out`, a program that was stopped
+goes on from the last 25 injections.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NUMBA_NUM_THREADS"] = "1"  # before numba is imported: it refuses another number later
 
 import numpy as np
-from harness import limit_threads, parser, report
+from harness import Kept, limit_threads, parser, report
 
 from tokalign_lab.adaptation.checkpoints import latest_checkpoint
 from tokalign_lab.adaptation.stages import Stage
@@ -51,15 +55,23 @@ from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError, plain_disk_errors
 from tokalign_lab.files import seal, write_json
+from tokalign_lab.locks import lock
 from tokalign_lab.projection import project
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.kinds import run_kind
 from tokalign_lab.runs.trash import delete_run, restore_run
+from tokalign_lab.runs.worker import RunContext
 from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
-KINDS = ("damage", "kill", "full disk", "no permission")
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from tiny import tiny_model
+
+KINDS = ("damage", "kill", "two at once", "full disk", "no permission")
+_BLOCK = 25  # injections of a line of `--out`
+_OFTEN = ("damage", "kill")
 _FULL_BYTES = 64  # how large a file may become on the full disk
 _NOBODY = 65_534
 _TEXT = "The quick brown fox jumps over the lazy dog; seventeen small birds sing about rain, bread and quiet rivers.\n"
@@ -87,14 +99,23 @@ class Artefact:
     make : Callable
         Does the work in a folder, or finds it done there; returns the result as bytes.
     files : str
-        Below the folder, what can be damaged: a glob.
+        Below the folder, what can be damaged: a glob; "" where its parts are artefacts of their own.
     again : bool
         Whether damage is mended by doing the work again; otherwise it may be refused.
+    share : float
+        How many faults are injected, of those into the others: less where the work takes long.
     """
 
     make: Callable[[Path], bytes]
     files: str
     again: bool = True
+    share: float = 1.0
+
+    def injections(self, kind: str, n: int) -> int:
+        """How many faults of a kind are injected, where n are damaged."""
+        if kind == "damage" and not self.files:
+            return 0
+        return max(int(n * self.share), 1) if kind in _OFTEN else min(n, 3 if kind in KINDS[-2:] else max(n // 5, 1))
 
 
 class Shared:
@@ -123,6 +144,9 @@ class Shared:
         self.corpus = Corpus.build([Document(_TEXT * 20, "a", "a")], self.vocabularies[0])
         rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
         self.vectors = TokenVectors(np.arange(40), rows, np.ones(40, np.int64), "x")
+        self.lexicon.save(folder / "lexicon.parquet")
+        tiny_model("llama", self.vocabularies[0].size).save_pretrained(folder / "280")
+        (folder / "text.txt").write_text("".join(f"{number}. {_TEXT}" for number in range(40)), encoding="utf-8")
 
     def artefacts(self) -> dict[str, Artefact]:
         """Every artefact by its name."""
@@ -136,7 +160,36 @@ class Shared:
             "lexicon": Artefact(self._lexicon, "lexicon.parquet", again=False),
             "edits": Artefact(self._edits, "edits.json", again=False),
             "run": Artefact(self._runs, "runs/*/*", again=False),
+            "align run": Artefact(partial(self._run, "align"), "", share=0.05),
+            "rearrange run": Artefact(partial(self._run, "rearrange"), "", share=0.05),
+            "adapt run": Artefact(partial(self._run, "adapt"), "", share=0.05),
+            "measure run": Artefact(partial(self._run, "measure"), "", share=0.05),
         }
+
+    def _run(self, kind: str, folder: Path) -> bytes:
+        """Do the work of a run as its worker does, or find it finished; its result."""
+        source, target, text = str(self.folder / "280"), str(self.folder / "300"), [str(self.folder / "text.txt")]
+        read = {"text": text, "held_out_share": 0.2}
+        settings: dict[str, dict[str, Any]] = {
+            "align": {"source": source, "target": target, "recipe": "pieces", **read},
+            "rearrange": {"model": source, "lexicon": str(self.folder / "lexicon.parquet"), "target": target},
+            "adapt": {"model": source, **read, "steps": 4, "sequence_length": 16, "batch_size": 1, "save_every": 1,
+                      "gradient_accumulation_steps": 1, "evaluate_bytes": 200, "prompts": [], "device": "cpu"},
+            "measure": {"model": source, **read, "evaluate_bytes": 200, "device": "cpu"},
+        }  # fmt: skip
+        run = RunFolder(folder / kind)
+        with plain_disk_errors(run.path):
+            if not run.exists:
+                RunFolder.create(run.path, kind, settings[kind])
+            with lock(run.worker_lock):
+                if run.info()["state"] != "finished":
+                    run_kind(kind, settings[kind], RunContext(run, resume=True))
+                    run.update(state="finished")
+        if kind == "align":
+            return Lexicon.load(run.path / "alignment" / "lexicon.parquet").table.to_json().encode()
+        if kind == "measure":
+            return repr([event["bits_per_byte"] for event in run.events()[0] if event["kind"] == "evaluation"]).encode()
+        return (run.path / "model" / "model.safetensors").read_bytes()
 
     def _corpus(self, folder: Path) -> bytes:
         corpus = Corpus.build([Document(_TEXT * 3, "a", "a"), Document(_TEXT, "b", "b")], self.vocabularies[0])
@@ -219,8 +272,18 @@ def damaged(content: bytes, draw: np.random.Generator) -> tuple[str, bytes]:
     return way, ways[way]()
 
 
-def in_a_copy(work: Callable[[], Any], before: Callable[[], None]) -> int:
+def in_a_copy(work: Callable[[], Any], before: Callable[[], None] = lambda: None) -> int:
     """Do work in a copy of this process after `before`; returns its exit code, or less than 0 for a signal."""
+    return ended(copy_of(work, before))
+
+
+def ended(child: int) -> int:
+    """Wait for a process to end; its exit code, or less than 0 for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def copy_of(work: Callable[[], Any], before: Callable[[], None] = lambda: None) -> int:
+    """Start work in a copy of this process after `before`; returns the id of the process."""
     child = os.fork()
     if not child:
         code = _FAILED
@@ -235,21 +298,23 @@ def in_a_copy(work: Callable[[], Any], before: Callable[[], None]) -> int:
             traceback.print_exc()
         finally:
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
+
+
+def watch_files(told: Callable[[int], Any]) -> None:
+    """From now on, call `told` with the number of each operation of this process on files: 1, 2, ..."""
+    numbers = count(1)
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event.startswith(_OPERATIONS):
+            told(next(numbers))
+
+    sys.addaudithook(watch)
 
 
 def kill_at(operation: int) -> None:
     """Kill this process at its nth operation on files."""
-    seen = 0
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if event.startswith(_OPERATIONS):
-            seen += 1
-            if seen == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
+    watch_files(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == operation else None)
 
 
 def fill_disk() -> None:
@@ -277,27 +342,47 @@ def _fresh(folder: Path, template: Path | None = None) -> Iterator[Path]:
     yield folder
 
 
-def operations_of(artefact: Artefact, work: Path) -> int:
-    """Count the file operations of a piece of work: the last one at which it can be killed."""
-    first, last = 0, 4096
-    while last - first > 1:
-        middle = (first + last) // 2
-        with _fresh(work) as folder:
-            killed = in_a_copy(partial(artefact.make, folder), partial(kill_at, middle)) == _KILLED
-        first, last = (middle, last) if killed else (first, middle)
-    return first
+@dataclass(frozen=True)
+class Case:
+    """An artefact, and the folder in which it is made."""
+
+    of: str
+    artefact: Artefact
+    folder: Path
+
+    @property
+    def work(self) -> Path:
+        """The folder of the injection that is done now."""
+        return self.folder / "work"
+
+    @cached_property
+    def good(self) -> tuple[Path, bytes]:
+        """A folder without a fault, and the result."""
+        with _fresh(self.folder / "good") as good:
+            expected = self.artefact.make(good)
+            if self.artefact.make(good) != expected:
+                raise AssertionError(f"{self.of} does not give the same result twice")
+        return good, expected
+
+    @cached_property
+    def operations(self) -> int:
+        """How many operations on files the work takes: the last one at which it can be killed."""
+        with _fresh(self.work) as folder, tempfile.TemporaryFile() as counted:
+            in_a_copy(
+                partial(self.artefact.make, folder),
+                partial(watch_files, lambda number: os.pwrite(counted.fileno(), b"%08d" % number, 0)),
+            )
+            return int(counted.read())
+
+    def block(self, kind: str, numbers: range, seed: list[int]) -> dict[str, Any]:
+        """Inject faults of one kind; a sentence for each that was not survived."""
+        wrong = {number: inject(kind, self, np.random.default_rng([*seed, number])) for number in numbers}
+        return {"failed": [f"{kind} of {self.of}, number {number}: {said}" for number, said in wrong.items() if said]}
 
 
-def inject(
-    kind: str,
-    artefact: Artefact,
-    good: Path,
-    expected: bytes,
-    work: Path,
-    draw: np.random.Generator,
-    operations: int,
-) -> str:
+def inject(kind: str, case: Case, draw: np.random.Generator) -> str:
     """Inject one fault; returns "" where all went well, else what did not."""
+    artefact, work, (good, expected) = case.artefact, case.work, case.good
     if kind == "damage":
         with _fresh(work, good) as folder:
             found = [file for file in sorted(folder.glob(artefact.files)) if file.is_file()]
@@ -306,12 +391,18 @@ def inject(
             file.write_bytes(content)
             return _judge(artefact, folder, expected, not artefact.again, f"{file.name} {way}")
     if kind == "kill":
+        operation = int(draw.integers(1, case.operations + 1))
         with _fresh(work) as folder:
-            operation = int(draw.integers(1, operations + 1))
             code = in_a_copy(partial(artefact.make, folder), partial(kill_at, operation))
             if code != _KILLED:
                 return f"to be killed at operation {operation}: exit code {code}"
             return _judge(artefact, folder, expected, False, f"killed at operation {operation}")
+    if kind == "two at once":
+        with _fresh(work) as folder:
+            codes = [ended(child) for child in [copy_of(partial(artefact.make, folder)) for _ in range(2)]]
+            if not set(codes) <= ({0} if artefact.again and artefact.files else {0, _SAID}):
+                return f"exit codes {codes}"
+            return _judge(artefact, folder, expected, False, "after two at once")
     with _fresh(work) as folder:
         folder.chmod(0o755)
         code = in_a_copy(partial(artefact.make, folder), fill_disk if kind == "full disk" else take_permission)
@@ -334,8 +425,8 @@ def _judge(artefact: Artefact, folder: Path, expected: bytes, may_refuse: bool, 
     return "" if found == expected else f"{what}: another result"
 
 
-def run(injections: int, seed: int = 0) -> tuple[list[dict[str, Any]], list[str]]:
-    """Inject that many faults of each kind into each artefact.
+def run(injections: int, seed: int, kept: Kept) -> tuple[list[dict[str, Any]], list[str]]:
+    """Inject that many faults of each kind into each artefact, fewer where the work takes long.
 
     Returns
     -------
@@ -348,21 +439,17 @@ def run(injections: int, seed: int = 0) -> tuple[list[dict[str, Any]], list[str]
     with tempfile.TemporaryDirectory(prefix="tokalign-faults-") as name:
         Path(name).chmod(0o755)
         for place, (of, artefact) in enumerate(Shared(Path(name) / "shared").artefacts().items()):
-            with _fresh(Path(name) / "good") as good:
-                expected = artefact.make(good)
-                if artefact.make(good) != expected:
-                    raise AssertionError(f"{of} does not give the same result twice")
-            operations = operations_of(artefact, Path(name) / "work")
+            case = Case(of, artefact, Path(name) / of)
             for kind in KINDS if os.getuid() == 0 else KINDS[:-1]:
-                failed = 0
-                for number in range(injections if kind in ("damage", "kill") else min(injections, 3)):
-                    draw = np.random.default_rng([seed, place, KINDS.index(kind), number])
-                    wrong = inject(kind, artefact, good, expected, Path(name) / "work", draw, operations)
-                    if wrong:
-                        failed += 1
-                        failures.append(f"{kind} of {of}, seed {seed}, number {number}: {wrong}")
-                done = number + 1
-                rows.append({"kind": kind, "of": of, "injected": done, "survived": done - failed, "failed": failed})
+                wanted, draws = range(artefact.injections(kind, injections)), [seed, place, KINDS.index(kind)]
+                failed = []
+                for first in wanted[::_BLOCK]:
+                    numbers = wanted[first : first + _BLOCK]
+                    key = {"kind": kind, "of": of, "first": first, "injected": len(numbers)}
+                    failed += kept(partial(case.block, kind, numbers, draws), **key)["failed"]
+                failures += failed
+                done = {"injected": len(wanted), "survived": len(wanted) - len(failed), "failed": len(failed)}
+                rows += [{"kind": kind, "of": of, **done}] if wanted else []
     os.environ.pop("TOKALIGN_CACHE") if before is None else os.environ.update(TOKALIGN_CACHE=before)
     return rows, failures
 
@@ -373,7 +460,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     chosen = options.parse_args()
     limit_threads(1)
-    rows, failures = run(20 if chosen.quick else chosen.injections, chosen.seed)
+    rows, failures = run(20 if chosen.quick else chosen.injections, chosen.seed, Kept(chosen, seed=chosen.seed))
     names = ("injected", "survived", "failed")
     total = [{"kind": kind, **{n: sum(r[n] for r in rows if r["kind"] == kind) for n in names}} for kind in KINDS]
     notes = [*failures[:20], f"{sum(row['injected'] for row in rows):,} injected, {len(failures):,} failed."]

@@ -14,8 +14,9 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,24 +24,31 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import typer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_catalog import write_gguf
 from test_sentencepiece import trained
+from test_teacher import LENGTH, VOCABULARY, a_teacher, files_of
 from tiny import save_tiny, tiny_model, tiny_tokenizer, tiny_vocabulary
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from typer.testing import CliRunner
 
 from tokalign_lab import catalog
+from tokalign_lab.adaptation import teacher_cache
+from tokalign_lab.adaptation.data import PackedBlocks
 from tokalign_lab.adaptation.recovery.source import source_name
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.cli import app
-from tokalign_lab.documents import read_documents
+from tokalign_lab.corpus import Corpus
+from tokalign_lab.documents import Document, read_documents
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import write_json
 from tokalign_lab.model.card import card_text
 from tokalign_lab.model.folder_case import FolderCase
+from tokalign_lab.model.load import load_model
 from tokalign_lab.model.save import read_record
 from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.model.tokenizer_checks import carried_over
@@ -166,6 +174,11 @@ def _tokenizer(path: Path) -> Any:
 
 def _tokenizer_of_folder(path: Path) -> Any:
     return _tokenizer(path.parent)
+
+
+def _gguf_model(path: Path) -> Any:
+    model = load_model(str(catalog.model_folder(str(path))), device="cpu")
+    return model(torch.tensor([[0, 1]])).logits
 
 
 def _vectors(path: Path) -> Any:
@@ -357,6 +370,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int]] = {
     "unigram.model": (_write_sentencepiece, _tokenizer, 15),
     "ranks.tiktoken": (_write_ranks, _tokenizer, 15),
     "m.gguf": (write_gguf, _tokenizer, 10),
+    "weights.gguf": (write_gguf, _gguf_model, 5),
     "rows.npz": (_write_npz, _vectors, 30),
     "rows.npy": (_write_npy, _vectors, 30),
     "rows.txt": (lambda path: path.write_text("3 2\n5 0.5 1e3\n7 -1 2\n9 0 0\n"), _vectors, 30),
@@ -421,5 +435,127 @@ def test_a_damaged_file_is_a_good_value_or_one_sentence(
         shutil.copytree(good, folder)
         (folder / name).write_bytes(bad)
         survives(partial(read, folder / name))
+
+    check()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["whole", "unfinished"])
+def test_a_damaged_cache_of_a_teacher_gives_the_same_predictions(
+    killed: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path_factory.mktemp("teacher")
+    monkeypatch.setenv("TOKALIGN_CACHE", str(root / "good"))
+    monkeypatch.setattr(teacher_cache, "_BATCH_TOKENS", {"cpu": 5 * LENGTH})
+    teacher, blocks = (
+        a_teacher(),
+        PackedBlocks(Corpus.build([Document(TEXT * 20, "a", "a")], VOCABULARY), VOCABULARY, LENGTH),
+    )
+    calls = count()
+
+    def interrupt() -> None:
+        if killed and next(calls) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
+        teacher_cache.keep_predictions(teacher, blocks, k=4, interrupt=interrupt)
+    (kept,) = (root / "good" / "teacher").iterdir()
+    names = sorted(file.name for file in kept.iterdir())
+    monkeypatch.setenv("TOKALIGN_CACHE", str(root / "other"))
+    expected = files_of(teacher_cache.keep_predictions(teacher, blocks, k=4).folder)
+
+    @settings(
+        max_examples=EXAMPLES or 8, deadline=None, derandomize=not EXAMPLES, suppress_health_check=list(HealthCheck)
+    )
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        shutil.rmtree(root / "bad", ignore_errors=True)
+        shutil.copytree(root / "good", root / "bad")
+        file = root / "bad" / "teacher" / kept.name / data.draw(st.sampled_from(names))
+        file.write_bytes(data.draw(damaged(file.read_bytes())))
+        with monkeypatch.context() as patch:
+            patch.setenv("TOKALIGN_CACHE", str(root / "bad"))
+            assert files_of(teacher_cache.keep_predictions(teacher, blocks, k=4).folder) == expected
+
+    check()
+
+
+# --- command lines
+
+LONG_WORK = {"app", "demo", "record", "doctor"}  # they serve, run the whole pipeline, or look at the whole machine
+FILES = (
+    "tiny",
+    "tiny/config.json",
+    "text.txt",
+    "empty",
+    "empty.txt",
+    "no.json",
+    "nobody/nothing",
+    "../..",
+    "/dev/null",
+)
+ODD_WORDS = (
+    "",
+    "-",
+    "--",
+    "-1",
+    "0",
+    "1",
+    "2",
+    "1e9",
+    "nan",
+    "0.5",
+    "x",
+    "a=b",
+    "[/x]",
+    "\ud800",
+    "a\0b",
+    "cpu",
+    "x" * 300,
+)
+
+
+def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, found in group.commands.items():
+        if hasattr(found, "commands"):
+            yield from _commands(found, (*path, name))
+        elif name not in LONG_WORK and path != ("assets",):
+            yield (*path, name), found
+
+
+COMMANDS = dict(_commands(typer.main.get_command(app)))
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> list[str]:
+    """A command with some of its arguments and options, of odd values."""
+    name = draw(st.sampled_from(sorted(COMMANDS)))
+    value = st.sampled_from(FILES) | st.sampled_from(ODD_WORDS)
+    words = list(name)
+    for one in COMMANDS[name].params:
+        if one.param_type_name == "argument":
+            words += [draw(value)] if draw(st.integers(0, 9)) else []
+        elif one.name != "help" and draw(st.integers(0, 4)) == 0:
+            words += [draw(st.sampled_from(one.opts)), *([] if one.is_flag else [draw(value)])]
+    return words
+
+
+def test_an_odd_command_line_ends_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path / "runs"))
+    save_tiny(tmp_path / "tiny")
+    (tmp_path / "text.txt").write_text(TEXT * 50)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "empty").mkdir()
+
+    @settings(
+        max_examples=EXAMPLES or 40, deadline=None, derandomize=not EXAMPLES, suppress_health_check=list(HealthCheck)
+    )
+    @given(command_lines())
+    def check(words: list[str]) -> None:
+        ended = CliRunner().invoke(app, words)
+        assert ended.exit_code in (0, 1, 2), ended.output
+        assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exc_info
+        assert "Traceback" not in ended.output
 
     check()

@@ -8,7 +8,7 @@ free. float16 rounds a log probability by at most one part in 2048.
 
 The folder is named by what went in: the teacher's weights and settings, the ids and positions of the blocks, whether
 documents are apart, k and T. It is written under another name, block by block, and renamed when it is whole; what was
-killed goes on from its last whole batch.
+killed goes on from its last whole batch, if the checksums of the batches before fit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -43,6 +44,7 @@ _FILES: dict[str, np.dtype[Any]] = {
     "log_probs": np.dtype("<f2"),
     "log_rest": np.dtype("<f4"),
 }
+_READ_BYTES = 2**20
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
 
 
@@ -178,8 +180,7 @@ def _write(
     """Write the files of `folder`, from the last whole batch on."""
     length = len(blocks.block(int(chosen[0]))[0])
     batch = max(1, _BATCH_TOKENS.get(teacher.device.type, _BATCH_TOKENS["cpu"]) // length)
-    state = folder / "done.json"
-    done = json.loads(state.read_text(encoding="utf-8"))["blocks"] if state.is_file() else 0
+    done, sums = _done(folder, length, k)
     files = {name: _opened(folder / name, done * _block_bytes(name, length, k)) for name in _FILES}
     try:
         while done < len(chosen):
@@ -191,15 +192,44 @@ def _write(
             )
             made = teacher.best(ids, k, temperature, positions if apart else None)
             for (name, file), values in zip(files.items(), made, strict=True):
-                file.write(values.cpu().numpy().astype(_FILES[name]).tobytes())
+                content = values.cpu().numpy().astype(_FILES[name]).tobytes()
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+                sums[name] = zlib.crc32(content, sums[name])
             done += len(here)
-            write_json(state, {"blocks": done})
+            write_json(folder / "done.json", {"blocks": done, "crc32": sums})
     finally:
         for file in files.values():
             file.close()
     progress(1.0, "the teacher's predictions are kept")
+
+
+def _done(folder: Path, length: int, k: int) -> tuple[int, dict[str, int]]:
+    """Return how many whole blocks an unfinished folder has, and the CRC-32 of each file up to there."""
+    nothing = 0, dict.fromkeys(_FILES, 0)
+    state = folder / "done.json"
+    if not state.exists():
+        return nothing
+    try:
+        found = json.loads(state.read_text(encoding="utf-8"))
+        done, sums = int(found["blocks"]), {name: int(found["crc32"][name]) for name in _FILES}
+        whole = all(_checksum(folder / name, done * _block_bytes(name, length, k)) == sums[name] for name in _FILES)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        whole = False
+    if not whole:
+        _log.warning("The unfinished predictions in %s are damaged; making them again", folder)
+        return nothing
+    return done, sums
+
+
+def _checksum(path: Path, size: int) -> int | None:
+    """Return the CRC-32 of the first bytes of a file; None if it has fewer."""
+    found, left = 0, size
+    with path.open("rb") as file:
+        while block := file.read(min(left, _READ_BYTES)):
+            found, left = zlib.crc32(block, found), left - len(block)
+    return None if left else found
 
 
 def _opened(path: Path, size: int) -> IO[bytes]:

@@ -713,6 +713,7 @@ def test_a_long_text_is_tokenised_in_passages(monkeypatch: pytest.MonkeyPatch) -
         (errno.EDQUOT, "The disk is full"),
         (errno.EACCES, "no permission"),
         (errno.EROFS, "no permission"),
+        (errno.EIO, "input/output error"),
     ],
 )
 @pytest.mark.parametrize("call", ["mkstemp", "fsync", "replace"])
@@ -730,6 +731,31 @@ def test_a_disk_that_refuses_is_one_sentence_and_leaves_nothing(
                 write()
             assert "\n" not in str(caught.value)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("out", ["file/l.parquet", "file/below/l.parquet", "folder.parquet"])
+def test_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(
+    lexicon: Lexicon, tmp_path: Path, out: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(InputError, match=r"a part of it is a file|is a folder"):
+        lexicon.save(tmp_path / out)
+    if out.startswith("file"):
+        with pytest.raises(InputError, match="a part of it is a file"), files.atomic_folder(tmp_path / out):
+            pass
+    command = ["align", "nothing", "nobody", "--text", "t", "--out", str(tmp_path / out)]
+    ended = CliRunner().invoke(app, command)
+    assert ended.exit_code == 2, "before the work"
+    assert "is a file, so nothing can be written below it" in ended.output or "is a folder" in ended.output
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_is_not_made_among_other_files(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    with pytest.raises(InputError, match="holds files that are not a run's"):
+        RunFolder.create(tmp_path, "adapt", {})
+    assert {file.name for file in tmp_path.iterdir()} - {".start.lock"} == {"notes.md"}
 
 
 def test_a_librarys_own_words_for_a_full_disk_are_understood(tmp_path: Path) -> None:

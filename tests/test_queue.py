@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from tokalign_lab.cli import app
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.process import start_time
 from tokalign_lab.runs.queue import go_on, locked, start_after, start_ready
@@ -147,6 +149,15 @@ def test_a_run_that_needs_one_that_nobody_ever_started_does_not_wait_for_ever(tm
     with locked(tmp_path):
         assert not start_ready(tmp_path)
     assert "was never started" in run.info()["error"]
+
+
+def test_a_run_that_nobody_ever_started_is_not_watched_for_ever(tmp_path: Path) -> None:
+    run = make(tmp_path, "run")
+    old = time.time() - 3600
+    os.utime(run.path / "run.json", (old, old))
+    ended = CliRunner().invoke(app, ["runs", "watch", str(run.path)])
+    assert ended.exit_code == 2
+    assert "was never started" in ended.output
 
 
 def test_settings_that_cannot_be_started_end_the_run(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ class InputError(ValueError):
 
 
 class DiskError(InputError):
-    """The disk is full or there is no permission: the input may be fine, but the result cannot be written."""
+    """The disk is full or broken, or does not allow it: the input may be fine, but the result cannot be written."""
 
 
 def require_extra(extra: str, package: str, what: str) -> None:
@@ -65,10 +65,12 @@ def plain_read_errors(sentence: Callable[[str], str]) -> Iterator[None]:
 
 @contextmanager
 def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
-    """Convert a full disk or a missing permission in this block to a `DiskError`, a too long name to an `InputError`.
+    """Convert a full or broken disk or a missing permission in this block to a `DiskError`.
+
+    A name that is too long becomes an `InputError`.
 
     `place` is the file or folder for the message; the name in the system's error when None. Covers ENOSPC, EDQUOT and
-    EFBIG, EACCES, EPERM and EROFS, also inside another library's error.
+    EFBIG, EACCES, EPERM, EROFS and EIO, also inside another library's error.
     """
     try:
         yield
@@ -82,6 +84,8 @@ def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
                 f"The disk is full, so {where} was not written; free some space or choose a folder on another disk "
                 "(TOKALIGN_CACHE for the cache, TMPDIR for temporary files)."
             ) from error
+        if number == errno.EIO:
+            raise DiskError(f"{where} cannot be read or written (input/output error); check the disk.") from error
         if number == errno.ENAMETOOLONG:
             where = getattr(error, "filename", None) or where
             raise InputError(f"The name {str(where)[:80]!r} ... is too long for a file; give another.") from error

@@ -44,11 +44,14 @@ _fitting: dict[tuple[Path, bool], list[tuple[int, ...]]] = {}
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write; rename it to `path` when the block ends, remove it when the block fails.
 
-    Raises DiskError if the disk is full or read-only; `path` is then unchanged.
+    Raises DiskError if the disk is full or read-only, InputError if a folder has that name or a file is in the place of
+    one of its folders; `path` is then unchanged.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"'{path}' is a folder, so no file of that name can be written; choose another name.")
     with plain_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parent(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -74,7 +77,7 @@ def atomic_folder(path: Path, is_ours: Callable[[Path], bool] | None = None) -> 
     path = Path(path).resolve()
     check_replaceable(path, is_ours)
     with plain_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parent(path)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
         try:
             yield temporary
@@ -277,6 +280,13 @@ def _checksum(file: Path, whole: bool) -> int:
             content.seek((size - _BLOCK_BYTES) * sample // (_SAMPLES - 1))
             found = zlib.crc32(content.read(_BLOCK_BYTES), found)
     return found
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"'{path}' cannot be written, because a part of it is a file, not a folder.") from None
 
 
 def _flush(path: Path) -> None:

@@ -15,6 +15,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.runs import trash
 from tokalign_lab.runs.control import find_run, gallery_root, list_runs, rename_run, start_again
 from tokalign_lab.runs.folder import AlreadyRunning
+from tokalign_lab.runs.queue import await_start
 
 Root = Annotated[Path | None, typer.Option("--root", help="Folder of the runs.")]
 Run = Annotated[str, typer.Argument(help="A run's name or its folder.")]
@@ -86,7 +87,9 @@ def gallery_record(
 @command(runs_app, "watch", failed=ended_badly)
 def runs_watch(run: Run) -> Any:
     """Follow a run until it ends; Ctrl-C stops watching, not the run."""
-    return follow(find_run(run), detach=False)
+    folder = find_run(run)
+    await_start(folder)
+    return follow(folder, detach=False)
 
 
 @command(runs_app, "cancel")

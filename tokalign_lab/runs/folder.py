@@ -82,7 +82,7 @@ class RunFolder:
         """Make a folder for a run that has not started.
 
         The settings of a tuning run are completed by `schema.kept_settings`. Raises `InputError` when the folder
-        already holds a run, or the settings are not plain JSON.
+        already holds a run or other files, or the settings are not plain JSON.
         """
         run = cls(path)
         try:
@@ -96,6 +96,8 @@ class RunFolder:
         with run._starting():
             if run.exists:
                 raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
+            if any(not entry.name.startswith(".") for entry in run.path.iterdir()):
+                raise InputError(f"{run.path} holds files that are not a run's; choose an empty or a new folder.")
             run.update(
                 name=run.path.name,
                 kind=kind,

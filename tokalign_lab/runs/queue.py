@@ -130,9 +130,25 @@ def _why_never(before: RunFolder) -> str:
         return "is gone."
     if info["state"] in ENDED:
         return "" if info["state"] == "finished" else f"did not finish: {info['error'] or info['state']}"
-    age = time.time() - (before.path / "run.json").stat().st_mtime
-    never = info["state"] == "queued" and not info.get("after") and age > _START_SECONDS
-    return "was never started." if never else ""
+    return "was never started." if was_never_started(before) else ""
+
+
+def was_never_started(run: RunFolder) -> bool:
+    """Whether a run that waits for no other one is queued for longer than a start takes: its starter has ended."""
+    info = run.info()
+    age = time.time() - (run.path / "run.json").stat().st_mtime
+    return info["state"] == "queued" and not info.get("after") and age > _START_SECONDS
+
+
+def await_start(run: RunFolder) -> None:
+    """Wait until a run that waits for no other one has started; raises InputError if nobody starts it."""
+    while run.info()["state"] == "queued" and not run.info().get("after"):
+        if was_never_started(run):
+            raise InputError(
+                f"The run {run.name} was never started: it was only prepared, or its starter was killed; start it with "
+                f"`tokalign-lab runs resume {run.path}`."
+            )
+        time.sleep(_LOOK_SECONDS)
 
 
 def main(root: Path) -> None:

@@ -71,7 +71,6 @@ from tiny import tiny_model
 
 KINDS = ("damage", "kill", "two at once", "full disk", "no permission")
 _BLOCK = 25  # injections of a line of `--out`
-_OFTEN = ("damage", "kill")
 _FULL_BYTES = 64  # how large a file may become on the full disk
 _NOBODY = 65_534
 _TEXT = "The quick brown fox jumps over the lazy dog; seventeen small birds sing about rain, bread and quiet rivers.\n"
@@ -112,10 +111,11 @@ class Artefact:
     share: float = 1.0
 
     def injections(self, kind: str, n: int) -> int:
-        """How many faults of a kind are injected, where n are damaged."""
+        """How many faults of a kind are injected, where n of the files are damaged."""
         if kind == "damage" and not self.files:
             return 0
-        return max(int(n * self.share), 1) if kind in _OFTEN else min(n, 3 if kind in KINDS[-2:] else max(n // 5, 1))
+        of_kind = {"damage": n, "kill": n, "two at once": n // 5}.get(kind, min(n, 3))
+        return max(int(of_kind * self.share), 1)
 
 
 class Shared:
@@ -425,8 +425,8 @@ def _judge(artefact: Artefact, folder: Path, expected: bytes, may_refuse: bool, 
     return "" if found == expected else f"{what}: another result"
 
 
-def run(injections: int, seed: int, kept: Kept) -> tuple[list[dict[str, Any]], list[str]]:
-    """Inject that many faults of each kind into each artefact, fewer where the work takes long.
+def run(injections: int, seed: int, kept: Kept, quick: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    """Inject that many faults of each kind into each artefact, fewer (if `quick`, none) where the work takes long.
 
     Returns
     -------
@@ -439,6 +439,8 @@ def run(injections: int, seed: int, kept: Kept) -> tuple[list[dict[str, Any]], l
     with tempfile.TemporaryDirectory(prefix="tokalign-faults-") as name:
         Path(name).chmod(0o755)
         for place, (of, artefact) in enumerate(Shared(Path(name) / "shared").artefacts().items()):
+            if quick and artefact.share < 1:
+                continue
             case = Case(of, artefact, Path(name) / of)
             for kind in KINDS if os.getuid() == 0 else KINDS[:-1]:
                 wanted, draws = range(artefact.injections(kind, injections)), [seed, place, KINDS.index(kind)]
@@ -460,7 +462,8 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     chosen = options.parse_args()
     limit_threads(1)
-    rows, failures = run(20 if chosen.quick else chosen.injections, chosen.seed, Kept(chosen, seed=chosen.seed))
+    injections = 20 if chosen.quick else chosen.injections
+    rows, failures = run(injections, chosen.seed, Kept(chosen, seed=chosen.seed), chosen.quick)
     names = ("injected", "survived", "failed")
     total = [{"kind": kind, **{n: sum(r[n] for r in rows if r["kind"] == kind) for n in names}} for kind in KINDS]
     notes = [*failures[:20], f"{sum(row['injected'] for row in rows):,} injected, {len(failures):,} failed."]

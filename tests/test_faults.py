@@ -802,6 +802,16 @@ def test_commands_on_a_full_disk_end_in_one_sentence_and_leave_nothing(cache: Pa
     assert not [path for path in tmp_path.rglob(".*-????????*") if "checksums" not in path.name]
 
 
+def test_an_output_that_is_full_ends_in_one_sentence(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", "adapt", {})
+    command = [sys.executable, "-m", "tokalign_lab", "runs", "list", "--root", str(tmp_path), "--json"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    assert ended.returncode == 2
+    assert "The disk is full, so the output was not written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_tuning_on_a_full_disk_ends_in_one_sentence(
     tmp_path: Path, tuning: Callable[..., tuple[list[float], Any]]
 ) -> None:

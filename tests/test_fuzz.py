@@ -464,7 +464,7 @@ def test_a_damaged_cache_of_a_teacher_gives_the_same_predictions(
     expected = files_of(teacher_cache.keep_predictions(teacher, blocks, k=4).folder)
 
     @settings(
-        max_examples=EXAMPLES or 8, deadline=None, derandomize=not EXAMPLES, suppress_health_check=list(HealthCheck)
+        max_examples=EXAMPLES or 5, deadline=None, derandomize=not EXAMPLES, suppress_health_check=list(HealthCheck)
     )
     @given(st.data())
     def check(data: st.DataObject) -> None:
@@ -549,7 +549,7 @@ def test_an_odd_command_line_ends_in_plain_words(tmp_path: Path, monkeypatch: py
     (tmp_path / "empty").mkdir()
 
     @settings(
-        max_examples=EXAMPLES or 40, deadline=None, derandomize=not EXAMPLES, suppress_health_check=list(HealthCheck)
+        max_examples=EXAMPLES or 25, deadline=None, derandomize=not EXAMPLES, suppress_health_check=list(HealthCheck)
     )
     @given(command_lines())
     def check(words: list[str]) -> None:

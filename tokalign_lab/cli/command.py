@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,18 +95,17 @@ def command(
                         for parameter, kind in classes.items()
                     }
                     result, show = function(**made, **{k: v for k, v in values.items() if k in taken})
+                with plain_disk_errors("the output"):
+                    console.print_json(result) if json else show()
             except (InputError, RunEnded) as error:
                 console.stderr.print(str(error), style="bold red", soft_wrap=True, markup=False)
                 if json:
-                    console.print_json({"error": str(error)})
+                    with suppress(OSError):  # it may be the output that cannot be written
+                        console.print_json({"error": str(error)})
                 raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
             except KeyboardInterrupt:
                 console.stderr.print("Interrupted.")
                 raise typer.Exit(130) from None
-            if json:
-                console.print_json(result)
-            else:
-                show()
             if failed(result):
                 raise typer.Exit(1)
 

@@ -209,15 +209,15 @@ class Shared:
     def _checkpoint(self, folder: Path) -> bytes:
         """Write a checkpoint, or find a whole one; the content of its files."""
         root, stage = folder / "checkpoints", Stage(1, 0, 4, 1e-3)
-        found = latest_checkpoint(root, [stage])
-        if found is None or found.step < 2:
-            path = root / "stage1" / "checkpoint-2"
-            with plain_disk_errors(path):  # as the worker of a run does
+        with plain_disk_errors(root), lock(folder / ".worker.lock"):  # as the worker of a run does
+            found = latest_checkpoint(root, [stage])
+            if found is None or found.step < 2:
+                path = root / "stage1" / "checkpoint-2"
                 path.mkdir(parents=True, exist_ok=True)
                 for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"):
                     (path / name).write_bytes(name.encode() * 20)
                 seal(path)
-            found = latest_checkpoint(root, [stage])
+                found = latest_checkpoint(root, [stage])
         assert found is not None
         names = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
         return b"".join((found.path / name).read_bytes() for name in names)

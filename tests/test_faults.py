@@ -521,6 +521,24 @@ def test_nothing_is_restored_outside_the_root(tmp_path: Path, was: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
 
 
+def test_a_run_that_another_process_moves_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pages on one folder: the file is there when it is found, and gone when it is read."""
+    for name in ("one", "two"):
+        RunFolder.create(tmp_path / name, "adapt", {})
+    trash.delete_run(RunFolder(tmp_path / "two"))
+    replace = os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda self: (_ for _ in ()).throw(FileNotFoundError(2, "No such file")))
+        assert control.list_runs(tmp_path) == []
+        assert trash.deleted_runs(tmp_path) == []
+        with pytest.raises(InputError, match="is not a run folder"):
+            RunFolder(tmp_path / "one").info()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda a, b: replace(tmp_path / "moved by another", b))
+        with pytest.raises(InputError, match="cannot be moved out of the trash"):
+            trash.restore_run("two", tmp_path)
+
+
 # --- checkpoints
 
 

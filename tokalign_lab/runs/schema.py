@@ -44,22 +44,27 @@ def read_info(file: Path) -> dict[str, Any]:
     If the content is damaged, a description replaces it with the state `DAMAGED`, no settings, and the reason as
     "error", so that one damaged run is a row among the others.
     """
+    missing = InputError(f"{file.parent} is not a run folder (no readable run.json in it).")
     if not file.is_file():
-        raise InputError(f"{file.parent} is not a run folder (no readable run.json in it).")
+        raise missing
     empty = dict.fromkeys(("pid", "pid_started", "cwd", "ended", "error"))
     name = file.parent.resolve().name
+    changed = 0.0
     try:
+        changed = file.stat().st_mtime
         content = json.loads(file.read_bytes())
         _check(content)
         if content["kind"] == "adapt":
             content["settings"].setdefault("recipe", "papers")  # runs made before there were recipes
         return {"name": name, **empty, **content}
+    except FileNotFoundError:  # another process has moved the run in the meantime
+        raise missing from None
     except (OSError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         return {
             **empty,
             **{"name": name, "kind": "unknown", "state": DAMAGED, "settings": {}, "versions": {}},
-            "created": datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds"),
+            "created": datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds"),
             "error": f"The run's run.json is damaged ({reason[:200]}); delete the run or write the file again.",
         }
 

@@ -51,7 +51,7 @@ def deleted_runs(root: Path | str | None = None) -> list[RunFolder]:
     for run in run_folders(runs_root(root) / TRASH):
         try:
             found.append((run.info().get("deleted") or "", (run.path / "run.json").stat().st_ctime_ns, run))
-        except InputError:
+        except (InputError, FileNotFoundError):  # another process has moved it in the meantime
             continue
     return [run for *_, run in sorted(found, key=lambda item: item[:2], reverse=True)]
 
@@ -70,7 +70,10 @@ def restore_run(name: str | None = None, root: Path | str | None = None) -> RunF
         place = runs_root(root) / was
         if place.exists():
             raise InputError(f"The run {was} cannot come back, because there is another '{place}' now.")
-        os.replace(run.path, place)
+        try:
+            os.replace(run.path, place)
+        except OSError as error:
+            raise InputError(f"The run {was} cannot be moved out of the trash ({error.strerror}).") from error
         return RunFolder(place)
     raise InputError("The trash is empty." if name is None else f"There is no run named {name!r} in the trash.")
 

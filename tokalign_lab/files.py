@@ -52,7 +52,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise InputError(f"'{path}' is a folder, so no file of that name can be written; choose another name.")
     with plain_disk_errors(path):
         _make_parent(path)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        try:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        except FileNotFoundError:
+            raise InputError(f"'{path}' cannot be written, because another process has moved its folder.") from None
         os.close(handle)
         temporary = Path(name)
         try:

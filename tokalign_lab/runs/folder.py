@@ -96,7 +96,7 @@ class RunFolder:
         with run._starting():
             if run.exists:
                 raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
-            if any(not entry.name.startswith(".") for entry in run.path.iterdir()):
+            if any(run.path.glob("[!.]*")):  # empty if another process has moved the folder
                 raise InputError(f"{run.path} holds files that are not a run's; choose an empty or a new folder.")
             run.update(
                 name=run.path.name,

@@ -49,7 +49,6 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.listing import RunRow
 from tokalign_lab.runs.schema import DAMAGED
 from tokalign_lab.token_table import encode_plainly
-from tokalign_lab.vectors import compiled
 from tokalign_lab.vocabulary import Vocabulary
 
 Fault = Callable[[bytes], bytes]
@@ -260,34 +259,6 @@ def test_two_that_make_the_same_artefact_both_get_it(tmp_path: Path) -> None:
     assert (cached_folder(place, other_is_faster) / "a").read_text() == "a"
     assert damage(place) is None
     assert [path.name for path in place.parent.iterdir()] == ["key"], "no other file is left"
-
-
-def _sum_of(numbers: Any) -> Any:
-    total = 0
-    for number in numbers:
-        total += number
-    return total
-
-
-@faults
-def test_a_damaged_compiled_function_is_compiled_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(compiled.numba.config, "CACHE_DIR", str(tmp_path))
-
-    def in_a_new_process() -> int:
-        return int(compiled.njit()(_sum_of)(np.arange(4)))
-
-    assert in_a_new_process() == 6
-    kept = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert {file.suffix for file in kept} == {".nbi", ".nbc"}, "an index and a function"
-    for file in kept:
-        damaged(file, fault)
-        with caplog.at_level(logging.WARNING, "tokalign_lab"):
-            assert in_a_new_process() == 6
-    caplog.clear()
-    assert in_a_new_process() == 6
-    assert not caplog.records, "what was compiled again is whole"
 
 
 # --- a lexicon and its edits

@@ -4,11 +4,11 @@
 
 Nothing is run. All times are for the machine of the measurements, two cores of an AMD EPYC.
 
-- Text (growth.jsonl, 1 to 100 MB): a line through 10 and 100 MB. How far a line is to be trusted shows the one through
-  1 and 10 MB, at 100 MB. Tokenising is one rate (`estimate.py`, 3.8 MB).
+- Text (growth.jsonl, 1 to 100 MB): a line through 10 and 100 MB. The line through 1 and 10 MB is compared with what was
+  measured at 100 MB, to show its error. Tokenizing is the rate of `estimate.py`, measured at 3.8 MB.
 - Tuning (tuning_speed.jsonl, 0.12 and 0.26 billion multiplied weights, stage 2): 6 operations for each weight that is
   multiplied (all but the input rows) and token, at the mean measured rate.
-- Rearranging shard by shard (rearrange_memory.jsonl): one rate by the size of the model, in 2 bytes per weight.
+- Rearranging shard by shard: the rate per GB of `estimate.py`, at 2 bytes per weight.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from harness import report
-from shuffle import shuffled
 
 from tokalign_lab import catalog
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
 from tokalign_lab.alignment.lexicon.rows import reverse_of
+from tokalign_lab.alignment.lexicon.shuffle import shuffled
 from tokalign_lab.alignment.methods.baselines import permuted
 from tokalign_lab.alignment.methods.copies import copied_rows, open_ids, text_tokens_shared
 from tokalign_lab.alignment.methods.inputs import Inputs

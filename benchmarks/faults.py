@@ -102,7 +102,7 @@ class Artefact:
     again : bool
         Whether damage is mended by doing the work again; otherwise it may be refused.
     share : float
-        How many faults are injected, of those into the others: less where the work takes long.
+        Number of faults relative to the other artefacts; below 1 where the work takes long.
     """
 
     make: Callable[[Path], bytes]

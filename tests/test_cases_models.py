@@ -367,11 +367,13 @@ def test_an_unused_tensor_of_the_vocabularys_size_is_refused(name: str, shape: t
         Shards.open(tmp_path)
 
 
-def test_heads_in_a_file_that_pytorch_wrote_are_not_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "before PyTorch 1.6"])
+def test_heads_in_a_file_that_pytorch_wrote_are_not_lost(as_zip: bool, tmp_path: Path) -> None:
     source = save_tiny(tmp_path / "source")
     tensors = load_file(source / "model.safetensors")
     (source / "model.safetensors").unlink()
-    torch.save({**tensors, "medusa_head.0.1.weight": torch.ones(300, 32)}, source / "pytorch_model.bin")
+    tensors["medusa_head.0.1.weight"] = torch.ones(300, 32)
+    torch.save(tensors, source / "pytorch_model.bin", _use_new_zipfile_serialization=as_zip)
     with pytest.raises(InputError, match=r"has 1 tensors that predict further .*medusa_head.0.1.*from safetensors"):
         rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")
 
@@ -443,7 +445,10 @@ def test_a_second_copy_of_the_vocabulary_size_does_not_stop_the_ids() -> None:
     moved = rearrange(model, finish(rows, BIG, target), BIG, target)
     assert moved.config.vocab_size == moved.config.text_config.vocab_size == target.size
     model.config.vocab_size = 7  # of sounds, say
-    assert rearrange(model, finish(rows, BIG, target), BIG, target).config.vocab_size == 7
+    model.config.text_config.stop_token_ids = [12]
+    moved = rearrange(model, renumbering(), BIG, RENUMBERED)
+    assert moved.config.vocab_size == 7
+    assert moved.config.text_config.stop_token_ids == [ORDER[12]]
 
 
 def test_ids_of_generation_are_moved() -> None:
@@ -618,6 +623,9 @@ def test_settings_of_quantisation_are_kept_where_they_are(place: str, tmp_path: 
     assert finding.severity == "warn"
     assert "quantised (modelopt), and transformers does not read it here: it leaves out 7 scales" in finding.evidence
     rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, out)
+    weights = out / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert check_folder(str(out)).finding("loads").severity == "fail"
 
 
 def test_scales_without_a_method_are_refused(tmp_path: Path) -> None:
@@ -640,7 +648,10 @@ def test_a_head_that_was_tied_is_not_quantised_after(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
         write_json(tmp_path / name / "config.json", {"text_config": config} if name == "old" else {})
+    write_json(tmp_path / "old" / "hf_quant_config.json", {"quantization": {"exclude_modules": []}})
     keep_settings(tmp_path / "old", tmp_path / "new", "lm_head")
+    beside = json.loads((tmp_path / "new" / "hf_quant_config.json").read_text())
+    assert beside == {"quantization": {"exclude_modules": ["lm_head"]}}
     made = json.loads((tmp_path / "new" / "config.json").read_text())["text_config"]["quantization_config"]
     assert made == {**config["quantization_config"], "ignore": ["lm_head"]}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from tokalign_lab import catalog
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
 from tokalign_lab.alignment.lexicon.export import export_rows
 from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
+from tokalign_lab.alignment.lexicon.shuffle import shuffled
 from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
@@ -328,7 +328,7 @@ def test_a_damaged_lexicon_ends_in_one_sentence(damage: str, tmp_path: Path, sma
 
 
 def test_shared_tokens_with_the_row_of_another_are_found(
-    small_pair: TokenizedPair, alignments: dict[str, Alignment], shuffled: Callable[..., Lexicon]
+    small_pair: TokenizedPair, alignments: dict[str, Alignment]
 ) -> None:
     source, target = small_pair.source, small_pair.target
     whole = alignments["anchored"].lexicon

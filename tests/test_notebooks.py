@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -43,6 +44,12 @@ def test_readme_and_tutorial_name_every_notebook() -> None:
     for page in ("README.md", "docs/tutorial.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         assert [path.name for path in NOTEBOOKS if path.relative_to(ROOT).as_posix() not in text] == []
+
+
+@every
+def test_modules_that_it_imports_exist(path: Path) -> None:
+    imported = re.findall(r"^from (tokalign_lab[\w.]*) import", "\n".join(sources(path, "code")), re.MULTILINE)
+    assert [module for module in imported if importlib.util.find_spec(module) is None] == []
 
 
 @every

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
 from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon.shuffle import shuffled
 from tokalign_lab.alignment.recipes import align
 from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import Document
@@ -18,16 +17,14 @@ def lexicon(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> Lexi
     return align(pair, "pieces").lexicon
 
 
-def test_nothing_shuffled_is_the_same_lexicon(lexicon: Lexicon, shuffled: Callable[..., Lexicon]) -> None:
+def test_nothing_shuffled_is_the_same_lexicon(lexicon: Lexicon) -> None:
     same = shuffled(lexicon, 0.0)
     assert np.array_equal(same.source_of(), lexicon.source_of())
     assert np.array_equal(same.target_of(), lexicon.target_of())
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_about_that_share_of_the_rows_has_another_source(
-    lexicon: Lexicon, shuffled: Callable[..., Lexicon], share: float
-) -> None:
+def test_about_that_share_of_the_rows_has_another_source(lexicon: Lexicon, share: float) -> None:
     before = lexicon.source_of().copy()
     made = shuffled(lexicon, share, seed=1)
     assert (made.source_of() != before).mean() == pytest.approx(share, abs=0.02)

@@ -1,9 +1,8 @@
 """The whole pipeline on the packaged model, written into one table and one report.
 
 SmolLM2-135M-Instruct (49,152 byte-level tokens) gets a 32,000-token SentencePiece vocabulary: align by each recipe,
-score the lexicons, rearrange, measure bits per byte of it and of the source model, tune, measure again.
-Everything is measured on held-out text that shares no document and no package with the text that was aligned and tuned
-on.
+score the lexicons, rearrange, measure bits per byte of the source and of the rearranged models, tune, measure again.
+Everything is measured on held-out text. It shares no document and no package with the text for aligning and tuning.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class InputError(ValueError):
 
 
 class DiskError(InputError):
-    """The disk is full or broken, or does not allow it: the input may be fine, but the result cannot be written."""
+    """A result cannot be written: the disk is full or broken, or there is no permission. The input may be fine."""
 
 
 def require_extra(extra: str, package: str, what: str) -> None:

@@ -21,8 +21,8 @@ def copy_lessons(folder: Path) -> dict[str, list[str]]:
     """Copy the notebooks into a new or empty folder, or update an earlier copy; an edited notebook stays as it is.
 
     Returns "copied" and "kept": names of the notebooks that were written, and of those that were edited. Raises
-    `InputError` if `folder` is a file, or holds files and was not made by this function; `DiskError` if the disk is
-    full or may not be written to.
+    `InputError` if `folder` is a file, or holds files and was not made by this function. Raises `DiskError` if the
+    disk is full or may not be written to.
     """
     with plain_disk_errors(folder):
         try:

@@ -56,7 +56,7 @@ class TokenHistories:
         self._rank = {tuple(pair): rank for rank, pair in enumerate(model.get("merges", ()), start=1)}
         self._scores = model["vocab"] if vocabulary.algorithm == "Unigram" else []
         # tiktoken's way, which LLaMA 3 uses: a whole word that is a token is taken before anything is merged
-        self._use = "only whole words are" if model.get("ignore_merges") else "no text is"
+        self._use = "only a word that equals it becomes" if model.get("ignore_merges") else "no text becomes"
 
     def of(self, token_id: int) -> History:
         """Return how token `token_id` is built."""
@@ -86,7 +86,7 @@ class TokenHistories:
             rank, place = min(((self._rank[pair], at) for at, pair in pairs if pair in self._rank), default=(0, 0))
             if not rank:
                 ends = " + ".join(visible(read(part)) for part in parts)
-                return History(tuple(merges), f"The merges end at {ends}, so {self._use} cut into this token.")
+                return History(tuple(merges), f"The merges end at {ends}, so {self._use} this token.")
             left, right = parts[place : place + 2]
             merges.append(Merge(read(left), read(right), rank))
             parts[place : place + 2] = [left + right[mark:]]

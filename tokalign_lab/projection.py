@@ -226,10 +226,10 @@ class _Epochs(io.StringIO):
 
 
 def _umap(rows: np.ndarray, seed: int, progress: Progress) -> np.ndarray:
+    from tokalign_lab.vectors import compiled  # noqa: F401  numba needs a folder before umap is imported
+
     require_extra("lab", "umap", "A UMAP map")
     import umap
-
-    from tokalign_lab.vectors import compiled  # noqa: F401  numba needs a folder when umap is imported
 
     model = umap.UMAP(
         n_neighbors=min(NEIGHBOURS, len(rows) - 1),

@@ -103,8 +103,8 @@ def record_gallery(
     """Make the gallery's runs and pack them.
 
     Returns "gallery" (its path), "bytes", "runs" (name to seconds). Raises `InputError` when a folder of that name in
-    `work` holds a run of other settings, or a run cannot use what it was given; `RunEnded` when a run does not finish
-    for another reason.
+    `work` holds a run of other settings, or a run cannot use what it was given. Raises `RunEnded` when a run does not
+    finish for another reason.
 
     Parameters
     ----------

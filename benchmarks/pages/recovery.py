@@ -168,8 +168,11 @@ def recovery_search(raw: Raw) -> Page:
     start, control = least["step 0"], least.get("control")
     ways = [way for way in least if way not in ("step 0", "control")]
     ours = default_way({way: least[way] for way in ways})
-    shares = [f"{target} {percent(a)} and {percent(b)}" for target, (a, b) in closed_by_target(raw).items()]
-    answer = f"on Wikipedia and on C++: {'; '.join(shares)}" if shares else "the control was not measured"
+    shares = [
+        f"{percent(a)} of the gap on Wikipedia and {percent(b)} on C++ ({target})"
+        for target, (a, b) in closed_by_target(raw).items()
+    ]
+    answer = f"A small part: `{ours}` closes {', '.join(shares)}" if shares else "The control was not measured"
     order = sorted(ways, key=lambda way: least[way]["o_en"])
     shown = list(dict.fromkeys([*order[:4], ours, "papers" if "papers" in ways else order[-1]]))[:5]
     measured = {way: [by[tokens][way] for tokens in budgets if "cpu" in by[tokens].get(way, ())] for way in shown[:3]}
@@ -179,7 +182,7 @@ def recovery_search(raw: Raw) -> Page:
     return Page(
         "How to tune a moved model on little text",
         f"How much of the gap to the tuned source does the default recipe close with {budgets[0]:,} tokens, on text of other domains?",
-        f"A small part, {answer} (`{ours}`).",
+        f"{answer}.",
         partial(plots.lines, series=series, x="CPU seconds", y="bits per byte of Wikipedia", levels=levels),
         "Bits per byte of Wikipedia against CPU seconds, one marker per budget.",
         ["way", *list(OTHER.values())[:3], "CPU seconds"],
@@ -187,7 +190,8 @@ def recovery_search(raw: Raw) -> Page:
          [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
         f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, `text` and `papers`: {seeds(raw)}, others one. "
         f"The table is of the smallest budget; seeds differ by at most {digits(seed_range(raw), 2)} bits per byte in it. "
-        "The control ran on another machine than the other ways, and both machines did other work too, so seconds are rough.",
+        "The control (one seed) ran on the machine below, the other ways on an Intel Xeon with 2 cores. Both did other work too, so "
+        "seconds are rough.",
         command=f"python benchmarks/recovery_search.py --tokens {budgets[0]} --ways recover text papers --seeds 3",
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ class Term(Protocol):
     def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         """Return the sum of the loss over a chunk, and overwrite the chunk by its gradient.
 
-        Returns a scalar of the same dtype; no autograd graph is kept.
+        Returns a scalar of the logits' dtype; no autograd graph is kept.
 
         Parameters
         ----------

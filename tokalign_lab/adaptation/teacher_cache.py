@@ -7,8 +7,8 @@ over tokens that were not kept cannot be had from the sum of p; so T is part of 
 free. float16 rounds a log probability by at most one part in 2048.
 
 The folder is named by what went in: the teacher's weights and settings, the ids and positions of the blocks, whether
-documents are apart, k and T. It is written under another name, block by block, and renamed when it is whole; what was
-killed goes on from its last whole batch, if the checksums of the batches before fit.
+documents are apart, k and T. It is written under another name, block by block, and renamed when it is complete. After
+a kill, writing goes on from the last whole batch if the checksums up to there fit; if they do not, it starts again.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def keep_predictions(
 ) -> TeacherCache:
     """Let a teacher read the training text, and keep its predictions; what was kept before is found again.
 
-    Raises `InputError` if k does not fit the vocabulary, the temperature is none, the blocks are longer than the
-    teacher reads, or another process is writing the same predictions.
+    Raises `InputError` if k does not fit the vocabulary, the temperature is not a number above 0, a block is asked for
+    that does not exist, the blocks are longer than the teacher reads, or another process writes the same predictions.
 
     Parameters
     ----------

@@ -57,8 +57,8 @@ def write_text(
 ) -> int:
     """Let a teacher continue prompts cut from a text, and write what it writes as JSONL.
 
-    Returns UTF-8 bytes that were written, prompts included. Raises `InputError` if the text has too few passages that
-    are long enough, or they are longer than the teacher reads.
+    Returns the number of UTF-8 bytes written, prompts included. Raises `InputError` if the text has too few passages
+    that are long enough, or they are longer than the teacher reads.
 
     Parameters
     ----------

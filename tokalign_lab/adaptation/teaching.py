@@ -68,8 +68,8 @@ class Teaching:
     def predictions(self, inputs: dict[str, Any], taught: torch.Tensor) -> Predictions | None:
         """Return the teacher's predictions of a batch.
 
-        Returns those of (length - 1) positions of each sequence that is asked about, row by row; None where there is
-        none.
+        Returns (length - 1) positions of each sequence that the teacher is asked about, row by row; None if it is asked
+        about no sequence or there is no teacher.
 
         Parameters
         ----------

@@ -80,7 +80,7 @@ def adapt(
 
     Returns the folder of the tuned model. Raises `InputError` for a model, text or teacher that cannot be used, a model
     with heads that predict further tokens, a tracker that is not installed, or a folder `checkpoints` that holds files
-    of somebody else; `Diverged` when the loss is no longer a number, or has exploded and stays there.
+    of somebody else. Raises `Diverged` when the loss is no longer a number, or has exploded and stays there.
 
     Parameters
     ----------

@@ -21,6 +21,7 @@ from tokalign_lab.model.gguf_check import gguf_readiness
 from tokalign_lab.model.id_checks import ids, sizes, special_ids, tied_head
 from tokalign_lab.model.quantised import method_of, quantization_of, scales_among
 from tokalign_lab.model.row_checks import breaker_tokens, finite_weights, row_lengths, zero_rows
+from tokalign_lab.model.shards import files_of_tensors
 from tokalign_lab.model.tokenizer_checks import carried_over, chat_template, round_trips, unreachable_tokens
 from tokalign_lab.progress import Progress, silent
 
@@ -100,6 +101,10 @@ def loads(case: FolderCase) -> Finding:
     advice = "Save the whole model again."
     scales, settings = scales_among(case.unexpected), quantization_of(case.folder)
     if settings is not None and case.tokenizer_error is None and (case.model_error or scales):
+        try:
+            files_of_tensors(case.folder)
+        except InputError as error:  # a damaged file has nothing to do with the method
+            return Finding("loads", "fail", str(error), advice)
         reason = first_line(case.model_error) if case.model_error else f"it leaves out {len(scales)} scales"
         evidence = f"The model is quantised ({method_of(settings)}), and transformers does not read it here: {reason}."
         return Finding("loads", "warn", evidence, "Check it where the method's package runs.", {"unread": reason})

@@ -29,8 +29,8 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a model in evaluation mode.
 
-    Raises `InputError` when there is no such model, it is not a causal language model, or some of its weights are
-    missing.
+    Raises `InputError` when there is no such model, it is not a causal language model, weights are missing or have
+    another shape than the configuration gives them, or it is quantised by a method that transformers does not apply.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def load_model(
 def load_dequantized(name: str) -> PreTrainedModel:
     """Load a quantised model with plain weights, in bfloat16 on the CPU; another model as it is.
 
-    Raises `InputError` as `load_model`, or when the method needs a package and a GPU for that.
+    Raises `InputError` as `load_model`, or when dequantizing needs the method's own package and a GPU.
     """
     quantization = quantization_of(files_of(name))
     if quantization is None:

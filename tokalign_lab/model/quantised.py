@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,10 @@ def quantization_of(folder: Path) -> dict[str, Any] | None:
             if isinstance(part.get(key), dict):
                 return part[key]
     file = next((folder / name for name in SETTINGS_FILES if (folder / name).is_file()), None)
-    if file is None:
-        return None
+    return None if file is None else _settings_in(file)
+
+
+def _settings_in(file: Path) -> dict[str, Any]:
     with plain_read_errors(lambda reason: f"{file} is damaged ({reason}); fetch it again."):
         return dict(json.loads(file.read_text(encoding="utf-8")))
 
@@ -66,7 +67,10 @@ def keep_settings(old: Path, new: Path, plain_head: str | None) -> None:
     write_json(new / "config.json", config)
     for name in SETTINGS_FILES:
         if (old / name).is_file():
-            shutil.copyfile(old / name, new / name)
+            settings = _settings_in(old / name)
+            for part in _parts(settings):
+                _except_head(part, plain_head)
+            write_json(new / name, settings)
 
 
 def scales_among(names: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,11 +158,12 @@ def further_heads(folder: Path) -> list[str]:
 
 
 def _names_in_pickles(folder: Path) -> list[str]:
-    """Names of the tensors in files that PyTorch wrote (`pytorch_model.bin`), without reading their values."""
+    """Names of the tensors in files that PyTorch wrote (`pytorch_model.bin`)."""
     names: list[str] = []
     with plain_read_errors(lambda reason: f"The weights in {folder} are damaged ({reason}); fetch them again."):
         for file in sorted(folder.glob("pytorch_model*.bin")):
-            names += torch.load(file, map_location="meta", mmap=True, weights_only=True)
+            # a file that can be mapped is not read; PyTorch before 1.6 wrote none
+            names += torch.load(file, map_location="meta", mmap=zipfile.is_zipfile(file), weights_only=True)
     return names
 
 

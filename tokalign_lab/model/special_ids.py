@@ -85,11 +85,14 @@ class _Mover:
     def move(self, config: Any, place: str) -> None:
         """Rewrite the ids of one configuration and its parts; `place` is its name in errors, "" for generation."""
         held = config if isinstance(config, dict) else vars(config)
-        if held.get("vocab_size") not in {None, *self._sizes}:
-            return
+        foreign = held.get("vocab_size") not in {None, *self._sizes}  # these are ids of another vocabulary
         for name, value in list(held.items()):
             if isinstance(value, dict | PretrainedConfig) and name != "vocabulary_map":
-                self.move(value, f"{place}{name}.")
+                inner = value if isinstance(value, dict) else vars(value)
+                if not foreign or inner.get("vocab_size") in self._sizes:
+                    self.move(value, f"{place}{name}.")
+            elif foreign:
+                continue
             elif role := _ROLE.fullmatch(str(name)):
                 unique = list(dict.fromkeys(self._role(role[1], value)))
                 _put(config, name, None if not unique else unique[0] if len(unique) == 1 else unique, self._target)

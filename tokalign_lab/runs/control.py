@@ -57,8 +57,8 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
 def check_finished(run: RunFolder) -> None:
     """Raise an error if a run has ended without finishing.
 
-    Raises `InputError` if it failed because of bad input; its own sentence; `RunEnded` if it failed for another reason,
-    or was cancelled, paused or lost; names its log.
+    Raises `InputError`, with the run's own sentence, if it failed because of bad input. Raises `RunEnded`, which names
+    the log, if it failed for another reason or was cancelled, paused or lost.
     """
     info = run.reconcile()
     if info["state"] == "finished":

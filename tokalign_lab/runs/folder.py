@@ -217,8 +217,8 @@ class RunFolder:
     def start(self, resume: bool = False, timeout: float = 60.0) -> None:
         """Start the worker and wait until it has reported itself in `run.json`.
 
-        Raises `AlreadyRunning` when the run is running, or another process has started it meanwhile; `InputError` when
-        the run is to be resumed and has finished, or is read-only.
+        Raises `AlreadyRunning` when the run is running, or another process has started it meanwhile. Raises
+        `InputError` when the run is to be resumed and has finished, or is read-only.
         """
         self.check_own("start it: what it works on is not kept")
         with self._starting() as waited:

@@ -134,10 +134,13 @@ def _why_never(before: RunFolder) -> str:
 
 
 def was_never_started(run: RunFolder) -> bool:
-    """Whether a run that waits for no other one is queued for longer than a start takes: its starter has ended."""
+    """Whether a run that waits for no other one was queued longer ago than a start takes; its starter has ended."""
+    try:
+        changed = (run.path / "run.json").stat().st_mtime
+    except FileNotFoundError:  # another process has moved it, which `info` reports
+        changed = 0.0
     info = run.info()
-    age = time.time() - (run.path / "run.json").stat().st_mtime
-    return info["state"] == "queued" and not info.get("after") and age > _START_SECONDS
+    return info["state"] == "queued" and not info.get("after") and time.time() - changed > _START_SECONDS
 
 
 def await_start(run: RunFolder) -> None:

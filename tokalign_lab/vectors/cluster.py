@@ -62,8 +62,8 @@ def cluster_counts(
     Raises
     ------
     InputError
-        If Dask is not installed, no scheduler answers, no token occurs `min_count` times, or each worker that counts
-        some part is killed.
+        If Dask is not installed, no scheduler answers, no token occurs `min_count` times, or every worker that was
+        given one of the parts was killed.
     """
     client, own = _connect(client)
 

@@ -80,8 +80,8 @@ MEANINGS = {
         "0.82 in the recorded run",
     ),
     "match": Meaning(
-        "Match at these tokens", "Share of the uses of these tokens whose source token the source's own reading of the "
-        "document has too, each as often as it is there: the precision of BLEU-1 at their places only", HIGHER,
+        "Match at these tokens", "BLEU-1's precision at the places of these tokens only: the share of their uses whose "
+        "source token is also in the document as the source tokenizer cuts it, at most as often as it is there", HIGHER,
     ),
     "bits": Meaning(
         "bits per byte, held-out text", "Bits the model needs for each UTF-8 byte of text it never saw; "
@@ -179,7 +179,7 @@ def score_in(
     mean = values.get(measure)
     if isinstance(mean, Mapping):
         mean = mean.get(direction)
-    elif direction != "target_to_source":  # held-out tokens are looked up in one direction only
+    elif direction != "target_to_source":  # a plain number (P@1, P@10) is of target to source
         mean = None
     known: Mapping[str, Any] | None = (values.get("intervals") or {}).get(measure, {}).get(direction)
     return known or (None if mean is None else {"mean": float(mean)})

@@ -110,9 +110,9 @@ class Part:
 
         submit(self.guarded(run))
 
-    def drop(self) -> None:
-        """Show nothing of what is worked out now."""
-        self._asked[""] = object()
+    def drop(self, about: str = "") -> None:
+        """Show nothing of what is worked out now about the same."""
+        self._asked[about] = object()
 
     def follow(self, name: str, look: Callable[[], bool]) -> None:
         """Look now, and then twice a second while `look` returns True and the panel is open.

@@ -105,7 +105,7 @@ def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
     if not lines:
         return '<div class="tl-empty">Neither was scored. A run of “align” scores its lexicon.</div>'
     return (
-        '<table class="tl-plain tl-compare-scores"><caption>Scores, with 95 % intervals and n</caption>'
+        '<table class="tl-plain"><caption>Scores, with 95 % intervals and n</caption>'
         f"<thead><tr><th scope='col'>Score</th><th scope='col'>A</th><th scope='col'>B</th>"
         f"<th scope='col'>B minus A, document by document</th></tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
@@ -149,7 +149,7 @@ def slices_html(a: Side, b: Side, otherwise: Sequence[str] = ()) -> str:
         else ""
     )
     return (
-        f'{warning}<table class="tl-plain tl-compare-slices"><caption>Bits per UTF-8 byte by slice, {steps}; fewer is '
+        f'{warning}<table class="tl-plain"><caption>Bits per UTF-8 byte by slice, {steps}; fewer is '
         "better</caption><thead><tr><th scope='col'>Slice</th><th scope='col' class='tl-number'>A</th>"
         "<th scope='col' class='tl-number'>B</th><th scope='col' class='tl-number'>B minus A</th></tr></thead>"
         f"<tbody>{lines}</tbody></table>"
@@ -207,18 +207,15 @@ class DifferenceBox(RunBox):
         """Start the run, or find the one that has measured this before."""
         if self._pair is None:
             return
-        a, b, run = self._pair
+        pair = a, b, run = self._pair
         encoder = "minilm" if self.sentences.value else None
 
         def work() -> None:
             files = {"left": self._file(a), "right": self._file(b)}
             asked = text_of(run.info()["settings"]) | files | {"encoder": encoder}
-            self.watch_run(
-                find_or_start("compare", asked, self._root),
-                "Measuring the difference",
-                "the scores are above",
-                self._read,
-            )
+            found = find_or_start("compare", asked, self._root)
+            if self._pair is pair:
+                self.watch_run(found, "Measuring the difference", "the scores are above", self._read)
 
         self.soon(work, self.measure)
 

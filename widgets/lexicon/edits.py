@@ -59,7 +59,6 @@ class EditBox(Box):
                 self.status,
             ]
         )
-        self.add_class("tl-edit")
         self.show(-1)
 
     def show(self, target_id: int) -> None:

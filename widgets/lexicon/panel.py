@@ -52,8 +52,8 @@ class LexiconPanel(Panel):
     view : a `LexiconView` that another panel has made already
     source_vectors, target_vectors : for neighbours in both spaces
     path : the lexicon's `.parquet`, for scoring and applying edits
-    text : `text` (list of names), and optionally `max_bytes` and `seed`, as the align run had them: for contexts and
-        scores
+    text : `text` (list of names), and optionally `max_bytes`, `seed` and `held_out_share`, as the align run had them:
+        for contexts and scores
     model : the source model, for applying edits
     folder : where edits, exports and edited lexicons go; by default next to the lexicon, else in the runs' folder
     edits : the file of the edits; by default `NAME.edits.json` in that folder where the lexicon has a path, else they
@@ -151,7 +151,7 @@ class LexiconPanel(Panel):
         )
         words = f"Select up to {MOST_SELECTED:,} rows, so that the maps highlight them"
         more = self.button("Select all found", self.select_found, words)
-        self.paged = LexiconTable(view, state, self._on_row, self.sort_by, [more])
+        self.paged = LexiconTable(view, self._on_row, self.sort_by, [more])
         self.table = self.paged.table
         self.why = WhyBox(view, vectors, self.known.text)
         self.editor = EditBox(view, self.edits, state, self._on_edit)
@@ -226,7 +226,7 @@ class LexiconPanel(Panel):
             values, others, rows = found
             self.clear_error()
             self.histogram.show(measure, values, others, getattr(query, measure))
-            self.paged.show(rows, page)
+            self.paged.show_rows(rows, query, page)
             self._explain(again)
 
         self.newest(work, show)

@@ -300,7 +300,6 @@ class LexiconTable(Pages):
     Parameters
     ----------
     view : the lexicon
-    state : its query has their order
     on_row : called with the target id of a row that a person presses
     on_heading : called with the order whose heading is pressed
     more : buttons behind the page turners
@@ -309,19 +308,23 @@ class LexiconTable(Pages):
     def __init__(
         self,
         view: LexiconView,
-        state: LabState,
         on_row: Callable[[int], None],
         on_heading: Callable[[str], None],
         more: Sequence[w.Widget] = (),
     ) -> None:
-        self._view, self._state = view, state
+        self._view, self._query = view, Query()
         table = RowTable(COLUMNS, "tl-lexicon-table", self.guarded(on_row))
         table.on_heading = self.guarded(on_heading)
         super().__init__(table, PAGE, self._draw_rows, _where, after=more, ends=True)
         self.items = np.zeros(0, dtype=np.int64)
 
+    def show_rows(self, rows: np.ndarray, query: Query, page: int) -> None:
+        """Show the target ids that a query found, int64 (n,), from this page on."""
+        self._query = query
+        self.show(rows, page)
+
     def _draw_rows(self, ids: Sequence[int]) -> None:
-        query = self._state.query
+        query = self._query
         self.table.show(ids, [self._cells(int(i)) for i in ids])
         meant = f" ({WORST_MEANS})" if query.sort == "worst" else ""
         self.table.caption = f"Lexicon rows, {SORTS[query.sort].lower()}{meant}{', reversed' * query.reverse}"

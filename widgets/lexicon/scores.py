@@ -114,9 +114,9 @@ def origins_html(counts: Mapping[str, int]) -> str:
 
 PART_WORDS = {"all": "All tokens", "filter": "Found by the filter", "selection": "Selected", "edited": "Edited by hand"}
 _COUNTED = (
-    "From target to source, with 95 % bootstrap intervals. n counts the held-out documents that hold one of these "
-    "tokens, for the match uses of the tokens, for P@1 held-out shared tokens. Edits do not change P@1: it judges the "
-    "vectors."
+    "From target to source, with 95 % bootstrap intervals. n is the number of held-out documents that contain one of "
+    "these tokens; for the match, the number of uses; for P@1, of held-out shared tokens. Edits do not change P@1, "
+    "because it judges the vectors."
 )
 
 
@@ -200,7 +200,8 @@ class Whereabouts:
     ----------
     folder : where edits, edited lexicons and exports go
     path : the lexicon's `.parquet`; None: there can be no runs
-    text : `text` (list), and optionally `max_bytes` and `seed`, as the align run had them; None: nothing to score on
+    text : `text` (list), and optionally `max_bytes`, `seed` and `held_out_share`, as the align run had them; None:
+        nothing to score on
     model : the source model's name or folder; None: nothing to apply edits to
     """
 

@@ -40,6 +40,7 @@ class AdviceBox(RunBox):
         self.card, self._details = html(), html()
         self._folds = Folds({"Reasons": ("by kind of text, the costs, the measured runs", [self._details])})
         shown(self._folds, False)
+        self._about = object()  # stands for the pair that is chosen
         self.children = (self.job, self.card, self._folds)
 
     def ask(self) -> None:
@@ -47,15 +48,18 @@ class AdviceBox(RunBox):
         chosen = self._settings()
         asked = {"model": chosen["source"], "target": chosen["target"], "text": list(chosen["text"])}
         asked |= {name: chosen[name] for name in ("max_bytes", "seed") if chosen.get(name)}
-        title = f"Is {asked['target']} worth it for {asked['model']}?"
+        title, about = f"Is {asked['target']} worth it for {asked['model']}?", self._about
 
         def work() -> None:
-            self.watch_run(find_or_start("advise", asked, self._root), title, "the verdict is below", self._show)
+            run = find_or_start("advise", asked, self._root)
+            if about is self._about:
+                self.watch_run(run, title, "the verdict is below", self._show)
 
         self.soon(work, self.ask_button)
 
     def forget(self) -> None:
         """Take the advice away: another pair is chosen."""
+        self._about = object()
         self.leave_run()
         self.card.value = ""
         shown(self._folds, False)

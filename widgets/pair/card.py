@@ -78,7 +78,7 @@ def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
     ]
     more = f"<details><summary>{len(rest)} more scripts</summary>{escape(', '.join(rest))}</details>" * bool(rest)
     return (
-        '<table class="tl-plain tl-scripts"><caption>Tokens by script of their letters; bars are shares of each '
+        '<table class="tl-plain"><caption>Tokens by script of their letters; bars are shares of each '
         "vocabulary</caption><thead><tr>"
         f'<th scope="col">Script</th>{_heads(source, target)}</tr></thead><tbody>{lines}</tbody></table>'
         f'<div class="tl-note">{more}Without letters, source / target: {escape(", ".join(others))}.</div>'

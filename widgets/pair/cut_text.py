@@ -1,7 +1,7 @@
 """A text cut by two to four tokenizers side by side, as HTML.
 
 The text is cut wherever *all* tokenizers cut (at the same byte), and each piece is a column with a row per tokenizer. A
-token that no other tokenizer cuts out of the text as one token is outlined. A screen reader hears a list.
+token that no other tokenizer cuts at the same place is outlined. A screen reader hears a list.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def cut_html(vocabularies: Sequence[Vocabulary], text: str) -> str:
     return (
         f'<div class="tl-pair"><div class="tl-pair-names">{names}</div><div class="tl-blocks" role="list" '
         f'aria-label="The text, cut by {len(cuts)} tokenizers">{"".join(columns)}</div></div>'
-        f'<div class="tl-note">{_spread([len(spans) for spans in cuts])} {agreed} of {len(blocks)} columns are one '
-        f"token for each. An outlined token is a token of that tokenizer alone. Press a token to see how it was "
-        f"built.{notice}</div>"
+        f'<div class="tl-note">{_spread([len(spans) for spans in cuts])} In {agreed} of {len(blocks)} columns each '
+        f"tokenizer needs one token. No other tokenizer cuts an outlined token at the same place. Press a token to see "
+        f"how it was built.{notice}</div>"
     )
 
 
@@ -107,7 +107,7 @@ def _side(vocabulary: Vocabulary, n_tokens: int, n_bytes: int) -> str:
 def _spread(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     if low == high:
-        return f"Each needs {low} tokens."
+        return f"Each needs {low} token{'s' * (low != 1)}."
     return f"{low} to {high} tokens: the most are {high / max(low, 1) - 1:.0%} more than the fewest."
 
 

@@ -27,7 +27,6 @@ class CutText(anywidget.AnyWidget):
 
     def __init__(self, on_token: Callable[[int, int], Any]) -> None:
         super().__init__()
-        self.add_class("tl-both")
         self.on_token = on_token
         self.on_msg(self._on_message)
 
@@ -84,7 +83,12 @@ class Playground(Box):
     def clear(self) -> None:
         """Show no tokens."""
         self.drop()
-        self.cuts.html = self.history.value = ""
+        self._forget_token()
+        self.cuts.html = ""
+
+    def _forget_token(self) -> None:
+        self.drop("token")
+        self.history.value = ""
 
     def show(self, pair: Sequence[Vocabulary], counted: Callable[[list[int]], Any]) -> None:
         """Cut the text by this pair and the others; `counted` gets the pair's numbers of tokens, [] for no text."""
@@ -99,10 +103,10 @@ class Playground(Box):
 
         def show(found: tuple[list[Vocabulary], str, list[int]]) -> None:
             self._shown, self.cuts.html, counts = found
-            self.history.value = ""
+            self._forget_token()
             counted(counts)
 
-        self.newest(work, show)
+        self.newest(work, show, failed=self.clear)
 
     def _explain(self, side: int, token_id: int) -> None:
         vocabulary = self._shown[side]
@@ -118,4 +122,4 @@ class Playground(Box):
         def show(found: str) -> None:
             self.history.value = found
 
-        self.newest(work, show, about="token")
+        self.newest(work, show, failed=self._forget_token, about="token")

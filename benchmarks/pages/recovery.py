@@ -378,6 +378,7 @@ def demo(raw: Raw) -> Page:
         tuned: f"tuned, {tuned.split(', ')[1][:-1]}",
     }
     titles = {
+        "every row random": "random rows",
         "shared bytes copied, others random": "copies, others random",
         "shared bytes copied, others the mean row": "copies, others mean",
         **{name: title.replace("`", "") for name, title in names.items()},

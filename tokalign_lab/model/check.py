@@ -103,8 +103,8 @@ def loads(case: FolderCase) -> Finding:
     if settings is not None and case.tokenizer_error is None and (case.model_error or scales):
         try:
             files_of_tensors(case.folder)
-        except InputError as error:  # a damaged file has nothing to do with the method
-            return Finding("loads", "fail", str(error), advice)
+        except InputError as damage:  # which has nothing to do with the method
+            return Finding("loads", "fail", str(damage), advice)
         reason = first_line(case.model_error) if case.model_error else f"it leaves out {len(scales)} scales"
         evidence = f"The model is quantised ({method_of(settings)}), and transformers does not read it here: {reason}."
         return Finding("loads", "warn", evidence, "Check it where the method's package runs.", {"unread": reason})

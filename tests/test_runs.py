@@ -656,7 +656,9 @@ def test_runs_of_earlier_commits_open_and_list(tmp_path: Path) -> None:
     feed = RunFeed(tuned)
     assert (feed.view.share, feed.view.measured.last("")) == (1.0, 1.9)
     assert kinds.command_of(tuned.info()).startswith("tokalign-lab adapt rearranged/model")
-    lexicon = results.lexicon_of(aligned)
+    file = results.lexicon_path(aligned)
+    assert file is not None
+    lexicon = Lexicon.load(file)
     assert lexicon.key == "b65079f70d65e3e34cc19e3a50c5ad48fc4d1e951b3fc3997edcc18a77cc1839"
     assert len(lexicon.target_of()) == 300
     lexicon.save(tmp_path / "again.parquet")

@@ -20,6 +20,7 @@ from tokalign_lab.adaptation.checkpoints import begin, check_folder, latest_chec
 from tokalign_lab.adaptation.coverage import new_tokens
 from tokalign_lab.adaptation.data import Mix, OrderedBlocks, PackedBlocks, check_apart, mixed
 from tokalign_lab.adaptation.divergence import Diverged, LossWatch
+from tokalign_lab.adaptation.events import continue_text
 from tokalign_lab.adaptation.recipes import RECIPES
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import plan_stages, set_trainable
@@ -684,3 +685,11 @@ def test_a_model_that_cannot_read_branches_is_recovered_without(text: str, tmp_p
     asked = AdaptSettings.from_dict({**settings, "losses": {"branches": 1.0}})
     with pytest.raises(InputError, match=r"'bloom' does not read branches .*; leave branches out of the losses"):
         run(moved, text, tmp_path / "other", asked)
+
+
+def test_a_model_with_stop_strings_writes_samples() -> None:
+    vocabulary = tiny_vocabulary(300)
+    model = tiny_model("llama", vocabulary.size)
+    whole = continue_text(model, vocabulary, "ab", 5)
+    model.generation_config.stop_strings = ["no text has this"]
+    assert continue_text(model, vocabulary, "ab", 5) == whole

@@ -650,8 +650,8 @@ def test_a_head_that_was_tied_is_not_quantised_after(tmp_path: Path) -> None:
         write_json(tmp_path / name / "config.json", {"text_config": config} if name == "old" else {})
     write_json(tmp_path / "old" / "hf_quant_config.json", {"quantization": {"exclude_modules": []}})
     keep_settings(tmp_path / "old", tmp_path / "new", "lm_head")
-    beside = json.loads((tmp_path / "new" / "hf_quant_config.json").read_text())
-    assert beside == {"quantization": {"exclude_modules": ["lm_head"]}}
+    settings = json.loads((tmp_path / "new" / "hf_quant_config.json").read_text())
+    assert settings == {"quantization": {"exclude_modules": ["lm_head"]}}
     made = json.loads((tmp_path / "new" / "config.json").read_text())["text_config"]["quantization_config"]
     assert made == {**config["quantization_config"], "ignore": ["lm_head"]}
 

@@ -234,6 +234,7 @@ def continue_text(model: PreTrainedModel, vocabulary: Vocabulary, prompt: str, t
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=tokens,
             do_sample=False,
+            tokenizer=vocabulary.tokenizer,  # for a generation_config with stop_strings
             pad_token_id=vocabulary.roles.get("pad", vocabulary.roles.get("eos", 0)),
         )
     return vocabulary.decode(made[0, len(ids) :].tolist())

@@ -144,6 +144,7 @@ def _continue(
             max_new_tokens=settings.new_tokens,
             repetition_penalty=1.0,
             eos_token_id=eos,
+            tokenizer=vocabulary.tokenizer,  # for a generation_config with stop_strings
             pad_token_id=vocabulary.roles.get("pad", eos if eos is not None else 0),
             **sampling,
         )

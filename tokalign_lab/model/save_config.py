@@ -1,9 +1,9 @@
 """Write a model's `config.json` so that transformers 4.57 reads the same model out of it as transformers 5.
 
 transformers 5 stores the settings of rotary positions under `rope_parameters`. transformers 4.57 does not know that
-name and uses its defaults without a warning: a base of 10,000 instead of the model's 100,000. Mixture
-models now call the number of experts `num_local_experts`, before it was `num_experts`. Both versions read the older
-names, so these are written as well.
+name and uses its defaults without a warning: a base of 10,000 instead of the model's 100,000. Mixture models now call
+the number of experts `num_local_experts`, before it was `num_experts`. Both versions read the older names, so these are
+written as well.
 """
 
 from __future__ import annotations

@@ -285,7 +285,7 @@ class TestPanels:
         lab = Lab()
         tabs = lab.tabs()
         offer = tabs._recorded
-        assert "No runs of yours" in offer._words.value
+        assert "You have no runs here yet" in offer._words.value
         offer._look.click()
         assert "Recorded run, not one of yours" in offer._words.value
         assert lab.work.looks_at_recorded
@@ -317,7 +317,7 @@ class TestPanels:
         buttons = (training.controls.pause_button, training.controls.cancel_button, training.controls.resume_button)
         assert all(one.disabled for one in buttons)
         assert "To score" not in lab.panels.lexicon().scoring.children[0].value
-        assert "nothing can be scored" in lab.panels.lexicon().scoring.children[0].value
+        assert "it cannot be scored" in lab.panels.lexicon().scoring.children[0].value
 
     def test_a_chosen_pair_is_explained_and_missing_values_are_named(self, bare: Path) -> None:
         from tokalign_lab.widgets import Lab

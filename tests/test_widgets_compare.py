@@ -148,7 +148,7 @@ class TestRuns:
     def test_a_lexicon_alone_cannot_be_measured_and_the_panel_explains_why(self, tmp_path: Path) -> None:
         panel = two(runs=tmp_path)
         assert panel.difference.measure.disabled
-        assert "does not name the text" in panel.difference.note.value
+        assert "does not name its text" in panel.difference.note.value
 
     def test_the_difference_is_measured_on_the_runs_own_held_out_text(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

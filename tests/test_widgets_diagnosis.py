@@ -58,7 +58,7 @@ def test_the_verdict_is_a_sentence_and_the_worst_finding_comes_first(
 ) -> None:
     panel = DiagnosisPanel(lexicon, *pair)
     assert panel.state["verdict"] == "poor"
-    assert ">poor</span> Do not make a model from it" in panel._head.value
+    assert ">poor</span> Fix the critical findings before" in panel._head.value
     first = panel._list.children[0].children[0].value
     assert "critical" in first
     assert "What to do:" in first

@@ -138,7 +138,7 @@ class TestFilters:
     def test_a_number_that_is_none_is_a_sentence(self) -> None:
         panel = LexiconPanel(make_lexicon())
         panel.filters.ranges["score"][1].value = "high"
-        assert "is no number" in panel._error.value
+        assert "is not a number" in panel._error.value
 
     def test_a_preset_is_a_whole_query(self) -> None:
         panel = LexiconPanel(make_lexicon())
@@ -187,7 +187,7 @@ class TestHistogram:
     def test_rows_without_a_score_are_explained(self) -> None:
         lexicon = make_lexicon()
         lexicon.table["score"] = np.where(np.arange(8) == 7, np.nan, 0.5).astype(np.float32)
-        assert "1 have none" in LexiconPanel(lexicon).histogram.said
+        assert "1 unknown" in LexiconPanel(lexicon).histogram.said
 
 
 class TestWhy:
@@ -196,7 +196,7 @@ class TestWhy:
         panel.table.press(4)
         html = panel.why.neighbours.value
         assert html.count("<tr><td>") == 7 + 5
-        assert "Near its source token" in html
+        assert "Nearest to its source token" in html
         assert "✓" in html  # every source but the token's own is a neighbour here, so partners are
         assert "&lt;b&gt;" in html
         assert "<b>" not in html.replace("<b>The", "")
@@ -370,7 +370,7 @@ def test_a_run_knows_all_that_the_panel_needs(align_run: RunFolder, monkeypatch:
     assert "The source spells it" in panel.why.pair.value
     assert panel.why.contexts.value.count("<mark>") >= 5
     times = panel.lexicon.table["target_count"].iat[token_id]
-    assert f"of {times:,} places" in panel.why.contexts.value  # of the text that the run learned from
+    assert f"of {times:,} occurrences" in panel.why.contexts.value  # of the text that the run learned from
     code = panel.to_code().rpartition("\n")
     assert "of_run" in code[2]
     made: dict[str, Any] = {}
@@ -383,7 +383,7 @@ def test_a_run_knows_all_that_the_panel_needs(align_run: RunFolder, monkeypatch:
     panel.scoring.score.click()
     assert panel._error.value == ""
     table = panel.scoring.table.value
-    assert all(words in table for words in ("All tokens", "Found by the filter", "Selected", "BLEU-1", "n = "))
+    assert all(words in table for words in ("All tokens", "Filtered", "Selected", "BLEU-1", "n = "))
     assert "<script" not in panel.scoring.documents.value
     assert "&lt;script" in panel.scoring.documents.value
     assert panel.scoring.part.value == "selection"

@@ -196,9 +196,9 @@ class TestRun:
     @pytest.mark.parametrize(
         ("changes", "sizes", "words"),
         [
-            ({"source": ""}, (1, 1), "Name both"),
-            ({}, None, "have to be loaded"),
-            ({"text": []}, (1, 1), "Name a text"),
+            ({"source": ""}, (1, 1), "Choose both"),
+            ({}, None, "Load both"),
+            ({"text": []}, (1, 1), "Choose a text"),
             ({"source": "sp32k", "rearrange": True}, (1, 1), "rearranging needs the model"),
             ({"source": "sp32k", "recipe": "tokalign++-hidden"}, (1, 1), "tokalign++-hidden needs the model"),
             ({"recipe": "omp"}, (1, 1), "needs a model that has the target tokenizer"),

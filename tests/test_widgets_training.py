@@ -406,7 +406,7 @@ class TestMonitor:
         panel.looks._part.value = "de"
         assert list(panel.figure.data[-1].y) == [1.3, 1.3]
         panel.show_runs([one, other])
-        assert "do not compare: “other”" in panel._note.value
+        assert "Not comparable (other held-out text): bits per byte of “other”" in panel._note.value
         panel.show_runs([other])
         assert not panel.figure.data[-1].visible
         given = TrainingPanel(one, reference=1.05)

@@ -1,4 +1,4 @@
-"""Panels for JupyterLab over the engine: pick a pair, inspect the lexicon, see the maps, watch the tuning.
+"""Panels for JupyterLab: choose a pair, inspect the lexicon, explore the maps, monitor tuning.
 
 `Lab` has them all over one view; each also stands alone. They only show and ask: work is done by the engine, in runs.
 """

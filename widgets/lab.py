@@ -48,10 +48,10 @@ from .pair.picker import PairPicker
 from .runs.panel import RunsPanel
 from .training.panel import TrainingPanel
 
-WARM_UP_S = 3.0  # after a panel was opened: its own work in the background comes first
+WARM_UP_S = 3.0  # wait after a panel opens: its own background work goes first
 P = TypeVar("P", bound=Panel)
 
-_open_panels: dict[tuple[str, str], Panel] = {}  # one a kind and lab folder, over all cells of this kernel
+_open_panels: dict[tuple[str, str], Panel] = {}  # one per kind and lab folder, over all cells of this kernel
 
 
 def runs_folder() -> Path:

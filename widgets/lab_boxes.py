@@ -1,4 +1,4 @@
-"""Parts of a lab besides the panels: steps and recorded runs above the tabs, and the tabs Model, Export and Report."""
+"""Parts of the lab that are not panels: steps and recorded runs above the tabs; the tabs Model, Export and Report."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .common.panel import mark_of
 from .common.part import Bar, Box, bar, html, said, shown
 
 STEPS = {
-    "pair": ("Pair", "Choose the model and the tokenizer it shall get"),
-    "lexicon": ("Lexicon", "Align the two vocabularies, and look at the result"),
-    "model": ("Model", "Give the model its new rows"),
-    "recovery": ("Recovery", "Tune the model until it is as good as it was"),
-    "export": ("Export", "Take the model along"),
+    "pair": ("Pair", "Choose the model and its new tokenizer"),
+    "lexicon": ("Lexicon", "Align the two vocabularies and check the result"),
+    "model": ("Model", "Replace the embedding rows of the model"),
+    "recovery": ("Recovery", "Tune the model to recover its quality"),
+    "export": ("Export", "Use the model elsewhere"),
 }
 _RUN_OF = {"lexicon": "align", "model": "rearrange", "recovery": "adapt"}
 _WORDS = {"finished": "done", "queued": "waiting", "running": "running", "paused": "paused"}
@@ -33,53 +33,53 @@ def step_states(work: Chain) -> dict[str, str]:
     return {"pair": "to do" if runs["lexicon"] is None else "done", **states, "export": "ready" if made else "to do"}
 
 
-# What to do about a step that is to do or ready, and the tab that shows how far it is.
+# What to do for a step that is "to do" or "ready", and the tab that shows its progress.
 _TO_DO = {
-    "lexicon": ("choose a pair. Press Is it worth it? for a verdict in about a minute, or Run alignment", "Pair"),
-    "model": ("see on the tab Lexicon whether the pair is good, then press Make the model on the tab Model", "Model"),
-    "recovery": ("press Rearrange and tune on the tab Recovery: right after a swap a model is much worse", "Recovery"),
-    "export": ("take the model along; the tab Export has its folder, and how to load it", "Export"),
+    "lexicon": ("choose a pair. Click Is it worth it? for a verdict in about a minute, or Run alignment", "Pair"),
+    "model": ("check the alignment on the tab Lexicon, then click Make the model on the tab Model", "Model"),
+    "recovery": ("click Rearrange and tune on the tab Recovery: before tuning, the model is much worse", "Recovery"),
+    "export": ("use the model; the tab Export shows its folder and how to load it", "Export"),
 }
-_RECORDED = "look through the tabs, then press Back to your own runs and choose a pair"
+_RECORDED = "explore the tabs, then click Back to your own runs and choose a pair"
 
 
 def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
-    """Say what the lab is for, what to do next and where results are.
+    """Return what the lab is for, what to do next and where results are stored, as HTML.
 
     Parameters
     ----------
-    states : how the steps stand; see `step_states`
+    states : state of each step; see `step_states`
     runs : the folder of the runs
-    recorded : whether a recorded run is looked at
+    recorded : whether a recorded run is shown
     """
     step = next((one for one in _TO_DO if states[one] != "done"), "export")
     (words, tab), state, name = _TO_DO[step], states[step], STEPS[step][0]
     if recorded:
         words = _RECORDED
     elif state in ("running", "waiting"):
-        words = f"wait, the step {name} is {state}; the tab {tab} shows how far it is"
+        words = f"wait: the step {name} is {state}; the tab {tab} shows its progress"
     elif state in ("paused", "stopped"):
-        words = f"see on the tab Runs why the step {name} is {state}, and resume it there"
+        words = f"the step {name} is {state}; see why on the tab Runs, and resume it there"
     return (
-        f'<div role="status">This lab gives a language model another tokenizer. <b>Next:</b> {words}.</div>'
-        f'<div class="tl-note">Every run and its result is kept in {escape(str(runs.resolve()))}.</div>'
+        f'<div role="status">This lab replaces the tokenizer of a language model. <b>Next:</b> {words}.</div>'
+        f'<div class="tl-note">All runs and results are stored in {escape(str(runs.resolve()))}.</div>'
     )
 
 
 _OFFER = (
-    "<b>No runs of yours here yet.</b> You can look at a recorded run first: a real pair, with every figure and curve "
-    "as it was measured. Nothing is computed or fetched."
+    "<b>You have no runs here yet.</b> You can look at a recorded run first: a real pair with all measured figures "
+    "and curves. Nothing is computed or fetched."
 )
-_OFFER_MORE = "Recorded runs come with the package; yours stay as they are."
+_OFFER_MORE = "Recorded runs come with the package. Your own runs do not change."
 
 
 class RecordedBar(Box):
-    """Offers recorded runs to look at, or the way back from one.
+    """Bar that opens a recorded run, or closes it.
 
     Parameters
     ----------
-    look : called with the runs to look at, by kind
-    leave : called to go back
+    look : called with the runs to show, by kind
+    leave : called to go back to the user's own runs
     """
 
     def __init__(self, look: Callable[[dict[str, RunFolder]], None], leave: Callable[[], None]) -> None:
@@ -88,21 +88,19 @@ class RecordedBar(Box):
         self._wanted = False
         options = [(chain["adapt"].title, name) for name, chain in self._chains.items()]
         self.choice = self.menu(
-            "Recorded run", options=options, tooltip="Which one to look at", layout={"width": "380px"}
+            "Recorded run", options=options, tooltip="The recorded run to show", layout={"width": "380px"}
         )
-        self.open_button = self.button(
-            "Recorded runs", self._turn, "Open or close: look at a run that comes with the package"
-        )
+        self.open_button = self.button("Recorded runs", self._turn, "Show or hide the runs that come with the package")
         self._look = self.button(
             "Look at a recorded run", lambda: look(self._chains[self.choice.value]),
-            "Show it in all tabs; your own runs stay as they are",
+            "Show it in all tabs; your own runs do not change",
         )  # fmt: skip
         self._leave = self.button("Back to your own runs", leave, "Show your own runs in all tabs again")
         super().__init__([self._words, bar(self.choice, self._look, self._leave)])
         self.add_class("tl-recorded-bar")
 
     def show(self, run: RunFolder | None) -> None:
-        """Follow the alignment that the lab looks at; None where there is none."""
+        """Show the mark of this alignment, or the offer of recorded runs if it is None."""
         looking = run is not None and run.recorded
         shown(self, bool(self._chains) and (looking or run is None or self._wanted))
         shown(self.open_button, bool(self._chains) and run is not None and not looking)
@@ -117,11 +115,11 @@ class RecordedBar(Box):
 
 
 class FlowBar(Bar):
-    """The steps from a pair to a model, in order, each with its state; a press opens its tab.
+    """The steps from a pair to a model, in order, each with its state; a click opens its tab.
 
     Parameters
     ----------
-    go : called with the tab of the step that is pressed
+    go : called with the tab of the clicked step
     """
 
     def __init__(self, go: Callable[[str], object]) -> None:
@@ -142,7 +140,7 @@ class FlowBar(Bar):
 
 
 class Press(Box):
-    """A heading, what a button does, the button, and what came of it.
+    """A heading, a description, a button, and the outcome of its work.
 
     Parameters
     ----------
@@ -160,7 +158,7 @@ class Press(Box):
         )
 
     def start(self) -> None:
-        """Do it away from the callback."""
+        """Run the work in a thread."""
         self._told.value = said("Working …")
 
         def work() -> None:
@@ -181,20 +179,20 @@ def report_box(write: Callable[[], Path]) -> Press:
         return f"Written: <code>{escape(str(path))}</code>, {path.stat().st_size / 1e6:.1f} MB"
 
     words = (
-        "One HTML file with the pair, the scores, the diagnosis, both maps, the curves, the best and the worst pairs, "
+        "One HTML file with the pair, the scores, the diagnosis, both maps, the curves, the best and the worst rows, "
         "and the commands that made them. It needs no network."
     )
-    return Press("Report", words, "Write the report", "Write it into the folder of the alignment", work)
+    return Press("Report", words, "Write the report", "Write the report into the folder of the alignment", work)
 
 
 def model_box(work: Chain) -> Press:
-    """Make the button that gives the model its new rows."""
+    """Make the button that starts the rearranging."""
 
     def start() -> str:
         return f"Started: {escape(work.rearrange().name)}"
 
-    words = "The source model keeps its layers and gets a row for each target token, as in the lexicon."
-    return Press("Make the model", words, "Make the model", "Start it in a process of its own", start)
+    words = "The model keeps its layers. Each target token gets an embedding row, computed as the lexicon specifies."
+    return Press("Make the model", words, "Make the model", "Make the model in a separate process", start)
 
 
 def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
@@ -209,7 +207,7 @@ def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:
     which = "tuned" if made is tuned else "rearranged, not tuned yet"
     return (
         f"<h3>Export</h3><div class='tl-verdict'>The newest model is {which}. It is an ordinary Hugging Face "
-        f"folder: copy it, publish it, or load it by its path.</div><pre class='tl-log' tabindex='0'>{folder}</pre>"
+        f"folder: copy, publish or load it.</div><pre class='tl-log' tabindex='0'>{folder}</pre>"
         "<h4>Check it before you use it</h4><pre class='tl-log' tabindex='0'>tokalign-lab check "
         f"{folder}</pre><h4>Write it for llama.cpp</h4><pre class='tl-log' tabindex='0'>tokalign-lab export "
         f"{folder} --gguf model.gguf</pre><h4>Load it</h4><pre class='tl-log' tabindex='0'>"

@@ -1,4 +1,4 @@
-"""Make the panels of a lab from its runs, which are loaded once, and its view."""
+"""Build the panels of a lab from its runs and its view; each run is loaded once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from .training.panel import TrainingPanel
 
 
 def fast() -> bool:
-    """Whether to use the small sizes of a check ($TOKALIGN_FAST)."""
+    """Whether to use the small sizes of tests ($TOKALIGN_FAST)."""
     return os.environ.get("TOKALIGN_FAST", "") not in ("", "0")
 
 
 class LabPanels:
-    """Makes the panels of one lab.
+    """Builds the panels of one lab.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class LabPanels:
         """
         run = self.work.finished("align")
         if run is None:
-            raise InputError("There is no alignment yet; run lab.align(), or press Run alignment on the tab Pair.")
+            raise InputError("There is no alignment yet; run lab.align(), or click Run alignment on the tab Pair.")
         return run
 
     def aligned(self) -> tuple[Alignment, LexiconView]:
@@ -67,7 +67,7 @@ class LabPanels:
             When there is none that has finished.
         """
         run = self.align_run()
-        with self._loading:  # tabs are made in threads, and two may ask at once
+        with self._loading:  # tabs are built in threads, so two may call this at once
             if self._loaded is None or self._loaded[0] != run.name:
                 lexicon = (alignment := Alignment.load(run.path / "alignment")).lexicon
                 view = LexiconView(lexicon, Labels(lexicon, *vocabularies_of(lexicon)))
@@ -112,21 +112,21 @@ class LabPanels:
 
     def rearranging(self, run: RunFolder) -> JobPanel:
         """Make the watcher of a "rearrange" run."""
-        result = "the new model is not kept" if run.recorded else f"the new model is in {run.path / 'model'}"
+        result = "the new model was not kept" if run.recorded else f"the new model is in {run.path / 'model'}"
         return JobPanel(run, "Rearranging the model", result, self.lab_state)
 
     def training(self, run: RunFolder) -> TrainingPanel:
         """Make the monitor of an "adapt" run, with the reference."""
         look = self.lab_state.looks.get("training", {})
-        self.work.reference(run)  # measured where that has not been done; the panel finds the run
+        self.work.reference(run)  # measures the reference if it is missing; the panel finds the run
         return TrainingPanel(run, state=self.lab_state, **look)
 
     def pair(self) -> PairPicker:
-        """Make the choice of a pair, whose Run button aligns it."""
+        """Build the pair picker, whose Run button starts the alignment."""
         return PairPicker(state=self.lab_state, on_run=self._run, folders=[self.work.root])
 
     def _run(self, settings: dict[str, Any]) -> None:
-        """Start what the pair picker asks for."""
+        """Start the run with the settings of the pair picker."""
         asked = {name: value for name, value in settings.items() if name not in ("source", "target", "rearrange")}
         self.work.align(**asked)
         if settings.get("rearrange"):

@@ -1,4 +1,4 @@
-"""Everything in one place: a tab for each panel, in the order of the work.
+"""All panels of a lab as tabs, in the order of the work.
 
 A tab is made when it is first looked at, and made again when what it shows has become another. It is made away from the
 callback, so that the page goes on answering. What a tab needs and does not have yet is named in it.
@@ -55,7 +55,7 @@ class LabTabs(Panel):
         self.lab = lab
         self._made_of: dict[str, Any] = {}  # tab to what its panels were made of
         self._noting = threading.Lock()
-        # One at a time: of two panels of one run the later made one follows it, and that must be the one that is shown.
+        # One at a time: of two panels of one run only the newer one follows it, and that one must be the visible one.
         self._making = {name: threading.RLock() for name in TABS}
         self._boxes = {name: w.VBox() for name in TABS}
         self._makers: dict[str, Callable[[], list[w.Widget]]] = {
@@ -99,7 +99,7 @@ class LabTabs(Panel):
         self._show()
 
     def to_code(self) -> str:
-        """Return a cell that shows the lab again; the view is kept in its folder."""
+        """Return code that shows the lab again; its folder stores the view."""
         return f"from tokalign_lab.widgets import Lab\n\nLab(runs={str(self.lab.runs)!r})"
 
     def _on_tab(self, index: int) -> None:
@@ -129,7 +129,7 @@ class LabTabs(Panel):
         return tuple(work.get(step) for step in steps), states
 
     def _show(self) -> None:
-        """Make the open tab where it is not made, or not of what it is to show."""
+        """Build the open tab unless it already shows the current runs."""
         run = self.lab.work.find("align")
         self._recorded.show(run)
         states = step_states(self.lab.work)
@@ -149,12 +149,12 @@ class LabTabs(Panel):
         def work() -> None:
             with self._making[tab]:
                 if self._made_of.get(tab) != needs:
-                    return  # it is to show another by now, which has been asked for
+                    return  # outdated: the tab has been asked to show another run
                 try:
                     self._put(tab, self._makers[tab]())
                 except Exception as error:
                     again = self.button("Try again", self.refresh)
-                    self._put(tab, [_words("This could not be shown."), again])
+                    self._put(tab, [_words("This tab could not be shown."), again])
                     self.show_error(error)
 
         submit(work)
@@ -205,7 +205,7 @@ def _words(text: str) -> w.HTML:
 
 def _why_not(run: RunFolder | None) -> str:
     if run is None:
-        return "Nothing has been aligned yet: choose a pair on the tab Pair, and press Run alignment."
+        return "There is no alignment yet: choose a pair on the tab Pair and click Run alignment."
     state = run.state
     if state in ("queued", "running"):
         return "The pair is being aligned; this tab fills when that has finished. The tab Pair shows how far it is."

@@ -39,7 +39,7 @@ def marked(lab: LabPage, box: Locator) -> None:
 
 def test_an_empty_lab_offers_a_recorded_run(lab: LabPage, artefacts: Path) -> None:
     bar = lab.page.locator(".tl-recorded-bar")
-    expect(bar).to_contain_text("No runs of yours here yet")
+    expect(bar).to_contain_text("You have no runs here yet")
     lab.page.locator(".tl-lab").screenshot(path=artefacts / "gallery-offer-light.png")
     bar.get_by_role("button", name="Look at a recorded run").click()
     expect(bar).to_contain_text("Recorded run, not one of yours", timeout=SHORT_MS)
@@ -100,7 +100,7 @@ def test_a_button_that_needs_the_model_explains_it(lab: LabPage) -> None:
 
 def test_back_to_ones_own_runs(lab: LabPage, bare: Server) -> None:
     lab.page.get_by_role("button", name="Back to your own runs").click()
-    expect(lab.page.locator(".tl-recorded-bar")).to_contain_text("No runs of yours here yet", timeout=SHORT_MS)
+    expect(lab.page.locator(".tl-recorded-bar")).to_contain_text("You have no runs here yet", timeout=SHORT_MS)
     assert [path.name for path in (bare.folder / "runs").iterdir()] == ["lab.json"]  # nothing was started or copied
     assert not (bare.folder.parent / "cache").exists()  # and nothing fetched
 

@@ -62,9 +62,9 @@ def test_the_first_screen_answers_what_a_newcomer_asks(lab: LabPage) -> None:
     lab.page.set_viewport_size({"width": 1000, "height": 1000})
     first, pair = lab.page.locator(".tl-lab .tl-what-next"), lab.page.locator(".tl-tab-pair")
     for place, words in (
-        (first, "gives a language model another tokenizer"),
+        (first, "replaces the tokenizer of a language model"),
         (pair.locator(".tl-verdict").first, "needs fewer tokens than"),
-        (first, "Next: choose a pair. Press Is it worth it?"),
+        (first, "Next: choose a pair. Click Is it worth it?"),
         (pair.locator(".tl-cost"), "About"),
         (first, "tab-runs"),
     ):
@@ -88,7 +88,7 @@ def test_a_typed_text_is_cut_and_a_pressed_token_shows_its_merges(lab: LabPage) 
 
 
 def test_tabs_say_what_they_wait_for(lab: LabPage) -> None:
-    expect(open_tab(lab, "Maps")).to_contain_text("Nothing has been aligned yet")
+    expect(open_tab(lab, "Maps")).to_contain_text("There is no alignment yet")
     open_tab(lab, "Pair")
 
 
@@ -135,7 +135,7 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     rows.first.click()
     lexicon.get_by_role("button", name="Edit", exact=True).click()
     expect(lexicon.locator(".tl-why h4").first).to_be_visible(timeout=SHORT_MS)
-    lexicon.get_by_label("Find another").fill("the")
+    lexicon.get_by_label("Find source token").fill("the")
     choose = lexicon.get_by_role("button", name="Use this source")
     expect(choose).to_be_enabled(timeout=SHORT_MS)
     choose.click()
@@ -162,9 +162,9 @@ def test_a_finding_shows_its_tokens_in_the_inspector(lab: LabPage) -> None:
     shows.last.click()
     lexicon = open_tab(lab, "Lexicon")
     lexicon.get_by_role("button", name="Filters", exact=True).click()
-    expect(lexicon.get_by_label("Only what is selected")).to_be_checked(timeout=SHORT_MS)
+    expect(lexicon.get_by_label("Only selected tokens")).to_be_checked(timeout=SHORT_MS)
     lexicon.get_by_role("button", name="Clear filters").click()
-    expect(lexicon.get_by_label("Only what is selected")).not_to_be_checked(timeout=SHORT_MS)
+    expect(lexicon.get_by_label("Only selected tokens")).not_to_be_checked(timeout=SHORT_MS)
 
 
 def test_the_maps_show_both_spaces(lab: LabPage) -> None:

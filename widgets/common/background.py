@@ -1,10 +1,10 @@
-"""Work that must not hold up a callback, and the one thread that watches run folders.
+"""Background work for panels, and the one thread that watches run folders.
 
-A widget callback computes for less than 50 ms; anything longer goes through `submit`. Widget traits may be set from
-threads (prints and `Output` may not). Tests run the same code in order and at once inside `with inline():`.
+A widget callback must return within 50 ms; `submit` runs anything longer in a thread. Threads may set widget traits
+(but must not print or use `Output`). Inside `with inline():`, tests run the same code synchronously.
 
-Watchers are named. A panel that is made again by re-running its cell takes the name over from the former one, so that
-no two of them write the same curve, and one thread serves all panels at about twice a second.
+Watchers are named. When a cell is re-run, its new panel takes over the name of the old one, so that two panels never
+write the same curve. One thread serves all panels, about twice a second.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _inline = False
 
 
 def submit(work: Callable[[], None]) -> None:
-    """Run `work` soon, away from the callback that asks for it."""
+    """Run `work` soon in a thread, so that the calling callback returns at once."""
     if _inline:
         work()
     else:
@@ -31,10 +31,10 @@ def submit(work: Callable[[], None]) -> None:
 
 
 def later(work: Callable[[], None], seconds: float) -> None:
-    """Run `work` after so many seconds in a thread of its own, unless the process has ended.
+    """Run `work` after `seconds` in a daemon thread, unless the process has ended.
 
-    While the interpreter is taken down, when widgets are closed too, it is run at once: a thread that is started then
-    is waited for without end.
+    At interpreter shutdown, when widgets are closed too, run it immediately: shutdown would wait for ever for a thread
+    that is started then.
     """
     if sys.is_finalizing():
         work()
@@ -46,7 +46,7 @@ def later(work: Callable[[], None], seconds: float) -> None:
 
 @contextmanager
 def inline() -> Iterator[None]:
-    """Within the block, `submit` runs its work before it returns."""
+    """Make `submit` synchronous within the block."""
     global _inline
     before, _inline = _inline, True
     try:
@@ -56,7 +56,7 @@ def inline() -> Iterator[None]:
 
 
 class Watcher:
-    """One daemon thread that calls each watcher at every tick until that one reports that it is done."""
+    """One daemon thread that calls each watcher at every tick until the watcher returns False."""
 
     def __init__(self, tick_s: float = TICK_S) -> None:
         self._tick_s = tick_s
@@ -65,7 +65,7 @@ class Watcher:
         self._thread: threading.Thread | None = None
 
     def watch(self, name: str, look: Callable[[], bool]) -> None:
-        """Call `look` at every tick while it returns True; an earlier watcher of this name is stopped."""
+        """Call `look` at every tick while it returns True; replaces an earlier watcher of this name."""
         with self._lock:
             self._watching[name] = look
             if self._thread is None or not self._thread.is_alive():
@@ -94,7 +94,7 @@ class Watcher:
             for name, look in now:
                 try:
                     goes_on = look()
-                except Exception:  # a watcher shows its own errors; one that cannot must not stop the others
+                except Exception:  # watchers show their own errors; one that fails to must not stop the others
                     goes_on = False
                 if not goes_on:
                     self.stop(name, look)

@@ -1,4 +1,4 @@
-"""One run: how far it is, in one line; and the buttons that pause, cancel and resume it."""
+"""The progress line of a run, and the buttons that pause, cancel and resume it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .state import LabState
 
 
 class JobPanel(Panel):
-    """Watch a run to its end.
+    """Show the progress of a run until it ends.
 
     Parameters
     ----------
     run : the run, or its folder
-    title : what it does, for people
-    result : what it left behind once it has finished, for people
-    doing : returns what it does now, from what it has reported; by default the last message
+    title : heading of the panel
+    result : text to show once the run has finished
+    doing : returns the text for the current activity from the events; by default the last message
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class JobPanel(Panel):
         ended, info, view = self._progress.ended, self._progress.info, self._progress.view
         state = info["state"]
         told = {"finished": self._result, "failed": info["error"], "lost": info["error"]}
-        message = told.get(state, self._doing(view) or "starting in its own process")
+        message = told.get(state, self._doing(view) or "starting in a separate process")
         self._line.value = state_html(state, more=str(message or ""), recorded=bool(info.get("recorded")))
         self._bar.value = 1.0 if state == "finished" else view.share
         self._cancel.disabled = ended
@@ -78,7 +78,7 @@ class JobPanel(Panel):
 
 
 class RunBox(Box):
-    """A part that starts a run, shows how far it is, and then what it found.
+    """A part that starts a run, shows its progress, and then its result.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class RunBox(Box):
         self.follow(f"inner:{id(self)}", look)
 
     def leave_run(self) -> None:
-        """Show and follow the run no longer; it goes on."""
+        """Stop showing and following the run; the run itself continues."""
         self.unfollow(f"inner:{id(self)}")
         former, self.job.children = self.job.children, ()
         for panel in former:
@@ -135,22 +135,22 @@ class RunControls(Bar):
         self._run_of, self._after = chosen, after
         self.pause_button = self.button("Pause", self.pause, "Finish the current step, save a checkpoint, then stop")
         self.cancel_button = self.button(
-            "Cancel", self.cancel, "Stop within seconds; what was done since the last checkpoint is lost"
+            "Cancel", self.cancel, "Stop within seconds; steps since the last checkpoint are lost"
         )
-        self.resume_button = self.button("Resume", self.resume, "Go on from the last checkpoint")
+        self.resume_button = self.button("Resume", self.resume, "Continue from the last checkpoint")
         self._buttons = (self.pause_button, self.cancel_button, self.resume_button)
         super().__init__(self._buttons)
 
     def pause(self) -> None:
-        """Ask the run to stop after the step that runs; returns at once."""
+        """Ask the run to stop after the current step; returns immediately."""
         self._ask(RunFolder.request_pause)
 
     def cancel(self) -> None:
-        """Ask the run to stop; returns at once."""
+        """Ask the run to stop; returns immediately."""
         self._ask(RunFolder.request_cancel)
 
     def resume(self) -> None:
-        """Go on from the last checkpoint; the process starts away from this callback."""
+        """Continue from the last checkpoint; a thread starts the process."""
         run = self._run_of()
         if run is None:
             return
@@ -175,7 +175,7 @@ class RunControls(Bar):
         self.resume_button.disabled = state not in RESUMABLE
 
     def none(self) -> None:
-        """There is no run: nothing can be pressed."""
+        """Disable all buttons, because there is no run."""
         for one in self._buttons:
             one.disabled = True
 

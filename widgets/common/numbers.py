@@ -1,6 +1,6 @@
-"""Meaning, good direction and typical value of each number on the screen: one entry per number.
+"""Meaning, better direction and typical value of each number on the screen: one entry per number.
 
-Typical values are those of `docs/results/` and of the recorded runs; they tell an odd value from a usual one.
+Typical values are from `docs/results/` and the recorded runs; they help to recognise an unusual value.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Meaning(NamedTuple):
-    """A number: its name, what it is, which direction is good, a typical value."""
+    """A number: its name, meaning, better direction and typical value."""
 
     name: str
     what: str
@@ -30,62 +30,65 @@ class Meaning(NamedTuple):
 
 
 HIGHER, LOWER = "Higher is better", "Lower is better"
-_INTERVAL = "the papers' measure, on held-out text"
+_INTERVAL = "a score of the papers, on held-out text"
 MEANINGS = {
     "vocabulary": Meaning(
-        "tokens, source → target", "Entries of both vocabularies", "A smaller one makes a smaller head",
+        "tokens, source → target", "Sizes of both vocabularies", "A smaller vocabulary has a smaller head",
         "32,000 to 262,144",
     ),
     "shared": Meaning(
-        "of the target is shared", "Target tokens whose bytes the source has too; their rows are copied", HIGHER,
+        "of the target is shared", "Target tokens whose bytes the source also has; their rows are copied", HIGHER,
         "17 % to 98 %",
     ),
     "text_change": Meaning(
-        "tokens for your text", "Tokens of the text you typed, source → target", "Fewer make the model faster",
+        "tokens for your text", "Tokens of the text you typed, source → target", "Fewer tokens make the model faster",
         "9 % more in English for SmolLM2 to a 32k vocabulary",
     ),
     "languages": Meaning(
         "languages get shorter", "Common languages in which the target needs at least 2 % fewer tokens", HIGHER
     ),
     "shared_rows": Meaning(
-        "of the tokens are shared", "Target tokens whose bytes (or role) the source has too; their rows are copied",
+        "of the tokens are shared", "Target tokens whose bytes (or role) the source also has; their rows are copied",
         HIGHER, "17 % to 98 %",
     ),
     "shared_text": Meaning(
-        "of the text in shared tokens", "Share of the text's tokens whose rows are copied, not made", HIGHER,
+        "of the text in shared tokens", "Share of the text's tokens whose rows are copied from the source", HIGHER,
         "86 % in the recorded run",
     ),
     "seen": Meaning(
-        "of the tokens are in the text", "Target tokens that the text uses; rows of the others rest on their spelling",
+        "of the tokens are in the text",
+        "Target tokens that occur in the text; rows of the others are built from their spelling",
         f"{HIGHER}; more text raises it",
     ),
     "p_at_1": Meaning(
-        "P@1, held-out shared tokens", "Shared tokens hidden from the recipe whose own partner came first", HIGHER,
+        "P@1, held-out shared tokens", "Share of held-out shared tokens whose true partner is ranked first", HIGHER,
         "71 % to 94 % (docs/results)",
     ),
     "p_at_10": Meaning(
-        "P@10, held-out shared tokens", "The same, with the partner among the first ten", HIGHER
+        "P@10, held-out shared tokens", "The same, with the true partner among the first ten", HIGHER
     ),
     "bleu1": Meaning(
-        "BLEU-1", "Words that survive when text is written in one side's tokens, each replaced by its partner, "
-        f"and read back; {_INTERVAL}", HIGHER, "0.62 in the recorded run",
+        "BLEU-1", "Unigram overlap of held-out text with the same text in the other tokenizer, each token replaced by "
+        f"its partner; {_INTERVAL}", HIGHER, "0.62 in the recorded run",
     ),
     "sentence_score": Meaning(
-        "Sentence score", "Cosine of the sentence embeddings of a text and of the same text sent through the lexicon "
-        f"(the papers call it BERTScore); {_INTERVAL}", HIGHER, "0.82 in the recorded run",
+        "Sentence score", "Cosine of the sentence embeddings of a text and of the same text mapped by "
+        f"the lexicon (the papers call it BERTScore); {_INTERVAL}", HIGHER, "0.82 in the recorded run",
     ),
     "bert_score": Meaning(
-        "BERTScore", "F1 of matching each token's embedding in a text with its most similar one in the same text sent "
-        "through the lexicon (Zhang et al. 2020); the packaged encoder reads English", HIGHER,
+        "BERTScore", "F1 of matching each token's embedding in a text with the most similar one in the same text "
+        "mapped by the lexicon (Zhang et al. 2020); the packaged encoder is for English",
+        HIGHER,
         "0.82 in the recorded run",
     ),
     "match": Meaning(
-        "Match at these tokens", "BLEU-1's precision at the places of these tokens only: the share of their uses whose "
-        "source token is also in the document as the source tokenizer cuts it, at most as often as it is there", HIGHER,
+        "Match at these tokens", "BLEU-1 precision at these tokens only: the share of their occurrences whose source "
+        "token also occurs in the document in the source's tokens, each counted at most as often as it occurs there",
+        HIGHER,
     ),
     "bits": Meaning(
-        "bits per byte, held-out text", "Bits the model needs for each UTF-8 byte of text it never saw; "
-        "models with different tokenizers can be compared by it", LOWER,
+        "bits per byte, held-out text", "Bits that the model needs per UTF-8 byte of unseen text; "
+        "comparable between tokenizers", LOWER,
         "1.1 to 1.5 for SmolLM2 itself, 1.6 to 2.2 right after a swap",
     ),
     "gap": Meaning(
@@ -96,48 +99,50 @@ MEANINGS = {
         "than the reference", "Fewer bits per byte than the source model with its own tokenizer on the same text"
     ),
     "worse": Meaning(
-        "than at step 0", "More bits per byte than right after the swap: stop, and tune at lower rates or on more text"
+        "than at step 0",
+        "More bits per byte than right after the swap: stop, and tune with lower learning rates or on more text",
     ),
     "tokens_per_second": Meaning(
-        "tokens per second", "Tokens read in a second of training", HIGHER, "32 to 234 on two cores for SmolLM2-135M"
+        "tokens per second", "Training tokens per second", HIGHER, "32 to 234 on two cores for SmolLM2-135M"
     ),
     "probes": Meaning(
-        "of the probes right", "Facts, phrases, sums and code that the source continues rightly, and this model too",
-        HIGHER,
+        "of the probes right",
+        "Facts, phrases, arithmetic and code that the source model completes correctly, and this model too", HIGHER,
     ),
     "loss": Meaning("loss, nats per token", "Training loss; compare it within one run only", LOWER),
     "divergence": Meaning("divergence from the teacher", "Nats per token by which its predictions differ", LOWER),
     "learning_rate": Meaning("learning rate", "Step size of the optimiser at the last step"),
-    "grad_norm": Meaning("gradient norm", "Length of the gradient before clipping; sudden jumps are a warning"),
-    "bytes_per_second": Meaning("bytes of text per second", "UTF-8 bytes of training text read in a second", HIGHER),
+    "grad_norm": Meaning("gradient norm", "Norm of the gradient before clipping; sudden jumps are a warning"),
+    "bytes_per_second": Meaning("bytes of text per second", "UTF-8 bytes of training text per second", HIGHER),
     "tokens": Meaning("tokens read", "Tokens of training text up to the last step"),
-    "memory": Meaning("memory", "The most that the GPU held, or what the process holds", LOWER),
+    "memory": Meaning("memory", "Peak memory of the GPU, or current memory of the process", LOWER),
     "critical": Meaning("critical", "Findings that make a model from this lexicon useless", LOWER, "0"),
     "warnings": Meaning(
-        "warnings", "Findings with a loss that tuning has to bring back", LOWER, "4 in the recorded run"
+        "warnings", "Findings that lose quality, which tuning has to recover", LOWER, "4 in the recorded run"
     ),
     "passed": Meaning("passed", "Checks without a finding", HIGHER, "13 of 17 in the recorded run"),
     "concerned": Meaning("tokens concerned", "Target tokens that a warning or a critical finding is about", LOWER),
-    "drawn": Meaning("tokens drawn", "Points on both maps; a sample where there are more, the others as density"),
+    "drawn": Meaning("tokens drawn", "Points on both maps; large vocabularies are sampled, with density behind"),
     "pairs": Meaning("pairs by vectors", "Target tokens that were matched by their vectors, not by their bytes"),
     "hub": Meaning(
-        "targets on one source", "The most target tokens that rest on one source token; a large number is a hub", LOWER
+        "targets on one source", "Largest number of target tokens with the same source token; if large, it is a hub",
+        LOWER,
     ),
     "selected": Meaning("tokens selected", "Tokens of the selection and their partners on the other map"),
     "moved": Meaning("of the tokens moved", "Target tokens whose partner differs between A and B"),
-    "moved_text": Meaning("of the text moved", "The same, by how often the text uses them"),
+    "moved_text": Meaning("of the text moved", "The same, weighted by occurrences in the text"),
     "difference": Meaning("BLEU-1, B minus A", "Difference of the means on held-out text", "Above 0, B is better"),
     "running": Meaning("running or waiting", "Runs that have not ended"),
-    "finished": Meaning("finished", "Runs that did what they were asked for"),
-    "failed": Meaning("failed, lost or damaged", "Runs whose log shows what went wrong", LOWER, "0"),
+    "finished": Meaning("finished", "Runs that completed their work"),
+    "failed": Meaning("failed, lost or damaged", "Runs whose log shows the error", LOWER, "0"),
     "on_disk": Meaning("runs", "Runs in this folder"),
     "saved": Meaning(
-        "tokens saved", "Tokens of the text that the target does not need, over the source's", HIGHER
+        "tokens saved", "Share by which the target needs fewer tokens for the text than the source", HIGHER
     ),
-    "faster": Meaning("times the speed", "Bytes of text generated in a second, after the swap over before", HIGHER),
+    "faster": Meaning("times the speed", "Bytes of text generated per second after the swap, over before", HIGHER),
     "recovered": Meaning(
-        "times the bits after recovery", "Bits per byte after the swap and a small recovery, over the source "
-        "tuned alike; from measured runs", LOWER, "1.2 to 2.0 after small budgets (docs/results/recovery.md)",
+        "times the bits after recovery", "Bits per byte after the swap and a short recovery, over the source "
+        "tuned in the same way; from measured runs", LOWER, "1.2 to 2.0 after small budgets (docs/results/recovery.md)",
     ),
     "context": Meaning("bytes of context gained", "Growth of the model's longest context, in bytes of text", HIGHER),
 }  # fmt: skip
@@ -186,6 +191,6 @@ def score_in(
 
 
 def share(value: float) -> str:
-    """Return a share in percent, with one place below 10 % of either end."""
+    """Return a share in percent, with one decimal below 10 % and above 90 %."""
     percent = 100 * value
     return f"{percent:.{0 if 10 <= abs(percent) <= 90 else 1}f}\u00a0%"  # the sign stays with its number

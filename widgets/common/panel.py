@@ -24,7 +24,7 @@ from .part import Bar, Folds, Part, html, shown
 from .state import LabState
 
 _HERE = Path(__file__).parent
-# A page that has begun to draw tells plotly's model what it drew; where that is gone the page's console has an error.
+# After drawing, a page reports to plotly's model; if the model is gone, the page's console shows an error.
 FIGURE_S = 5.0
 
 
@@ -48,7 +48,7 @@ class ThemeProbe(anywidget.AnyWidget):
         self.on_msg(self._on_message)
 
     def copy(self, text: str) -> None:
-        """Have the page put a text on the clipboard."""
+        """Copy a text to the page's clipboard."""
         self.send({"copy": text})
 
     def _on_message(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
@@ -86,9 +86,7 @@ class Panel(Part, w.VBox):
         self._head = html()
         for empty in (self._error, self._badge, self._code):
             shown(empty, False)
-        self._copy = self.button(
-            "Copy as code", self.copy_code, "Copy a cell that shows this again, to paste it anywhere"
-        )
+        self._copy = self.button("Copy as code", self.copy_code, "Copy code that shows this view again")
         self._copy.add_class("tl-copy-code")
         super().__init__()
         self.add_class("tl-panel")
@@ -132,7 +130,7 @@ class Panel(Part, w.VBox):
             self._head.value = written
 
     def adopt(self, children: Iterable[w.Widget]) -> None:
-        """Become the panel of these parts, and of all that is in them."""
+        """Become the panel of these parts and their children."""
         for child in children:
             if isinstance(child, Panel):
                 continue
@@ -144,7 +142,7 @@ class Panel(Part, w.VBox):
         self.lab_state.theme = "dark" if self._probe.dark else "light"
 
     def mark(self, words: str) -> None:
-        """Write above everything what must be known of all that is shown; "" takes it away."""
+        """Show a notice above the whole panel; "" removes it."""
         if self._badge.value != words:
             self._badge.value = words
             shown(self._badge, bool(words))
@@ -156,7 +154,7 @@ class Panel(Part, w.VBox):
         self._observed.append((safe, list(names)))
 
     def _keep_look(self, name: str, values: dict[str, Any]) -> None:
-        """Keep in the shared state how this panel is looked at, so that it opens so again."""
+        """Store this panel's view in the shared state, so that it opens in the same way next time."""
         if self.lab_state.looks.get(name) != values:
             self.lab_state.looks = {**self.lab_state.looks, name: values}
 
@@ -174,7 +172,7 @@ class Panel(Part, w.VBox):
         shown(self._error, True)
 
     def clear_error(self) -> None:
-        """Take the last error away."""
+        """Remove the last error."""
         self._error.value = ""
         shown(self._error, False)
 
@@ -185,7 +183,7 @@ class Panel(Part, w.VBox):
 
     @property
     def selection(self) -> pd.DataFrame:
-        """The selected tokens, one a row."""
+        """The selected tokens, one per row."""
         chosen = self.lab_state.selection
         return pd.DataFrame({"space": [chosen.space] * len(chosen.ids), "token_id": list(chosen.ids)})
 
@@ -206,7 +204,7 @@ class Panel(Part, w.VBox):
         self._probe.copy(self.to_code())
 
     def _show_code(self, copied: bool) -> None:
-        told = "Copied; paste it into a cell." if copied else "The page may not copy; select the code and copy it."
+        told = "Copied. Paste it into a cell." if copied else "Copying was blocked; select the code and copy it."
         self._code.value = (
             f'<details{"" if copied else " open"}><summary><span role="status">{told}</span></summary>'
             f'<pre tabindex="0">{escape(self.to_code())}</pre></details>'
@@ -223,10 +221,10 @@ class Panel(Part, w.VBox):
         return []
 
     def refresh(self) -> None:
-        """Draw everything again from the state."""
+        """Redraw everything from the state."""
 
     def close(self) -> None:
-        """Stop following the state and take the panel off the page."""
+        """Stop following the state and remove the panel from the page."""
         if self.closed:
             return
         self.closed = True
@@ -242,7 +240,7 @@ class Panel(Part, w.VBox):
 
 def _close_all(children: Sequence[w.Widget], but: w.Widget | None) -> None:
     for child in children:
-        if not isinstance(child, Panel):  # a panel closes what is in it itself
+        if not isinstance(child, Panel):  # a panel closes its own children
             _close_all(getattr(child, "children", ()), but)
         if child is not but:
             child.close()

@@ -39,7 +39,7 @@ class Part:
     _quiet_in: int | None = None
 
     def guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
-        """Wrap a callback so that what it raises is shown in the panel; a closed panel hears nothing."""
+        """Wrap a callback so that the panel shows its exceptions; a closed panel ignores the call."""
 
         @functools.wraps(callback)
         def safe(*arguments: Any, **named: Any) -> None:
@@ -54,7 +54,7 @@ class Part:
         return safe
 
     def soon(self, work: Callable[[], Any], button: w.Button | None = None) -> None:
-        """Do this away from the callback that asks for it; `button` cannot be pressed until it is done."""
+        """Run `work` in a thread; `button` is disabled until it is done."""
         if button is None:
             submit(self.guarded(work))
             return
@@ -80,14 +80,14 @@ class Part:
         failed: Callable[[], object] | None = None,
         about: str = "",
     ) -> None:
-        """Work something out away from the callback, and show it unless something newer is asked for meanwhile.
+        """Compute something in a thread, and show it unless a newer request has arrived meanwhile.
 
         Parameters
         ----------
-        work : called with a function that returns whether it is still wanted
-        show : called with what `work` returned
+        work : called with a function that returns whether the result is still wanted
+        show : called with the result of `work`
         failed : called before an error is shown
-        about : what is asked for later about the same replaces this
+        about : a later request with the same `about` replaces this one
         """
         mine = self._asked[about] = object()
 
@@ -111,7 +111,7 @@ class Part:
         submit(self.guarded(run))
 
     def drop(self, about: str = "") -> None:
-        """Show nothing of what is worked out now about the same."""
+        """Discard the result of the current request with this `about`."""
         self._asked[about] = object()
 
     def follow(self, name: str, look: Callable[[], bool]) -> None:
@@ -136,14 +136,14 @@ class Part:
                 self.panel.followed[name] = tick
 
     def unfollow(self, name: str) -> None:
-        """Follow this no longer."""
+        """Stop following this."""
         tick = self.panel.followed.pop(name, None) if self.panel is not None else None
         if tick is not None:
             WATCHER.stop(name, tick)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """Within the block, controls that are set report nothing: only a person's choices count."""
+        """Within the block, setting a control triggers no callback: only the user's choices do."""
         before, self._quiet_in = self._quiet_in, threading.get_ident()
         try:
             yield
@@ -151,7 +151,7 @@ class Part:
             self._quiet_in = before
 
     def on_value(self, control: w.Widget, action: Callable[[Any], Any]) -> None:
-        """Call `action(value)` when a person changes a control."""
+        """Call `action(value)` when the user changes a control."""
 
         def heard(change: dict[str, Any]) -> None:
             if self._quiet_in != threading.get_ident():
@@ -160,14 +160,14 @@ class Part:
         control.observe(self.guarded(heard), names="value")
 
     def offer(self, control: w.Dropdown, options: Sequence[Any], value: Any) -> None:
-        """Change what can be chosen, and choose `value`, without a report."""
+        """Change the options and the value without a callback."""
         with self.quiet():
             if list(control.options) != list(options):
                 control.options = options
             control.value = value
 
     def button(self, label: str, action: Callable[[], Any], help: str = "", style: str = "") -> w.Button:
-        """Make a button with words on it; `action` takes no arguments."""
+        """Make a button with a label; `action` takes no arguments."""
         made = w.Button(description=label, tooltip=help or label, button_style=style)
         made.layout.width = "auto"
         safe = self.guarded(action)
@@ -190,14 +190,14 @@ class Part:
         return self.control(w.Text, label, action, **more)
 
     def check(self, label: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
-        """Make a check box as wide as its words."""
+        """Make a check box as wide as its label."""
         made = self.control(w.Checkbox, label, action, **{"value": False, "indent": False} | more)
         made.layout.width = "auto"
         return made
 
 
 class Box(Part, w.VBox):
-    """Parts below one another, which cut nothing off."""
+    """Parts stacked vertically without clipping."""
 
     def __init__(self, children: Sequence[w.Widget] = (), **more: Any) -> None:
         super().__init__(children, **more)
@@ -205,7 +205,7 @@ class Box(Part, w.VBox):
 
 
 class Bar(Part, w.HBox):
-    """Parts side by side, which wrap onto a second line when the panel is narrow."""
+    """Parts side by side that wrap if the panel is narrow."""
 
     def __init__(self, children: Sequence[w.Widget] = (), **more: Any) -> None:
         super().__init__(children, **more)
@@ -248,7 +248,7 @@ class Folds(Box):
         return self.bodies[name].layout.display != "none"
 
     def turn(self, name: str, yes: bool | None = None) -> None:
-        """Open a part or close it; by default the other way around than it is."""
+        """Open or close a part; by default, toggle it."""
         yes = not self.is_open(name) if yes is None else yes
         if yes and name in self.on_open:
             self.on_open[name]()
@@ -266,7 +266,7 @@ def html(hook: str = "", value: str = "") -> w.HTML:
 
 
 def said(words: str, kind: str = "") -> str:
-    """Return words as HTML that a screen reader reads out; `kind` is a CSS class."""
+    """Return text as HTML that a screen reader announces; `kind` is a CSS class."""
     style = f' class="{kind}"' if kind else ""
     return f'<div{style} role="status" aria-live="polite">{escape(words)}</div>'
 
@@ -277,7 +277,7 @@ def shown(widget: w.Widget, yes: bool) -> None:
 
 
 def state_html(state: str, asked: str = "", more: str = "", recorded: bool = False) -> str:
-    """Return a run's state as a coloured word, and what else there is to say."""
+    """Return a run's state as a coloured word, followed by `more`."""
     word = escape(state_word(state, asked, recorded))
     return f'<span role="status"><span class="tl-state tl-state-{escape(state)}">{word}</span> {escape(more)}</span>'
 

@@ -24,7 +24,7 @@ EVERYTHING: Range = (None, None)
 
 @dataclass(frozen=True)
 class Query:
-    """Rows to show; each filter that is set takes some away.
+    """Filters and order of the rows to show.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Query:
     reverse: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the query as plain JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def limited(self, name: str, limits: Range) -> Query:
@@ -118,10 +118,10 @@ class LabState(t.HasTraits):
     query = t.Instance(Query, args=())
     colour_by = t.Enum(COLOURINGS, default_value="origin")
     theme = t.Enum(("light", "dark"), default_value="light")
-    work = t.Dict()  # which runs the lab looks at: step ("align", "rearrange", "adapt") to the run's name
-    own_work = t.Dict()  # the same, of the user's own runs, while the lab looks at recorded ones
+    work = t.Dict()  # runs that the lab shows: step ("align", "rearrange", "adapt") to the run's name
+    own_work = t.Dict()  # the same for the user's own runs, while the lab shows recorded ones
     tab = t.Unicode("pair")
-    looks = t.Dict()  # how one panel alone is looked at: its name ("maps", "training") to plain values
+    looks = t.Dict()  # view of one panel: its name ("maps", "training") to plain values
 
     _kept = (
         "source", "target", "sentence", "selection", "pins", "query", "colour_by", "theme", "work", "own_work", "tab",
@@ -147,11 +147,11 @@ class LabState(t.HasTraits):
         self.selection = Selection(space, tuple(dict.fromkeys(int(i) for i in ids)), by)
 
     def clear_selection(self) -> None:
-        """Choose nothing."""
+        """Clear the selection."""
         self.selection = Selection()
 
     def pin(self, space: str, token_id: int) -> None:
-        """Pin a token, or take its pin away when it has one."""
+        """Pin a token, or unpin it."""
         pinned = (space, int(token_id))
         self.pins = tuple(p for p in self.pins if p != pinned) if pinned in self.pins else (*self.pins, pinned)
 
@@ -168,7 +168,7 @@ class LabState(t.HasTraits):
             self.selection, self.looks, self.tab, self.work = Selection(), {}, tab, work
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything needed to show the same view again, as plain values."""
+        """Return everything needed to show the same view again, as plain values."""
         values = {name: getattr(self, name) for name in self._kept if name not in ("selection", "pins", "query")}
         chosen = self.selection
         selection = {"space": chosen.space, "ids": list(chosen.ids[:KEPT_IDS]), "by": chosen.by}
@@ -179,21 +179,21 @@ class LabState(t.HasTraits):
     def _keep(self, _change: object) -> None:
         if self.path is None:
             return
-        with self._lock:  # a callback's thread depends on the version of ipykernel; two may arrive at once
+        with self._lock:  # the thread of a callback depends on the version of ipykernel; two may run at once
             write_json(self.path, self.to_dict())
 
     def _read(self) -> None:
-        """Take over what the file holds."""
+        """Restore the state from the file."""
         assert self.path is not None
         try:
             values = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
-            return  # a view is a convenience: one that cannot be read must not keep the lab from opening
+            return  # an unreadable view must not prevent the lab from opening
         if isinstance(values, dict):
             self.restore(values)
 
     def restore(self, values: dict[str, Any]) -> LabState:
-        """Take over what `to_dict` gave; a value that no longer fits is left as it is. Returns this state."""
+        """Restore values from `to_dict`; values that no longer fit are ignored. Returns this state."""
         for name in self._kept:
             try:
                 if name == "selection":

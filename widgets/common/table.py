@@ -78,7 +78,7 @@ class RowTable(anywidget.AnyWidget):
             self.on_row(key)
 
     def show(self, keys: Sequence[int], cells: Sequence[Sequence[str]]) -> None:
-        """Put this page on the screen, in one message."""
+        """Show this page, with one message to the browser."""
         self.rows = [{"key": int(key), "cells": list(row)} for key, row in zip(keys, cells, strict=True)]
 
 
@@ -109,8 +109,8 @@ class Pages(Box):
         self.items: Any = ()
         self._size, self._draw, self._words = size, draw, words
         self.where = html("tl-where")
-        self.earlier = self.button("Previous", lambda: self.go_to(self.page - 1), "Page before")
-        self.later = self.button("Next", lambda: self.go_to(self.page + 1), "Page after")
+        self.earlier = self.button("Previous", lambda: self.go_to(self.page - 1), "Previous page")
+        self.later = self.button("Next", lambda: self.go_to(self.page + 1), "Next page")
         self._back, self._on = [self.earlier], [self.later]
         if ends:
             self._back.insert(0, self.button("First", lambda: self.go_to(0), "First page"))

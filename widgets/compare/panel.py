@@ -1,6 +1,6 @@
-"""Two lexicons or two runs side by side: what changed, which tokens moved, and which of the two is better.
+"""Compare two lexicons or two runs: which tokens changed, and which of the two is better.
 
-Next to them are all recipes for this pair: what each run scored, and a button that aligns with those that are missing.
+A table lists the scores of all recipes for this pair; a button runs the missing recipes.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from .scores import CHANGE_NAMES, Comparable, DifferenceBox, Paired, Side, score
 
 PAGE = 15
 SAME_RUN = (
-    "<div class='tl-note' role='status'>A and B are the same: there is no other alignment of this pair yet. Align it "
+    "<div class='tl-note' role='status'>A and B are the same, because this pair has no other alignment yet. Align it "
     "with another recipe (under Recipes), or on the tab Pair.</div>"
 )
 MOVED = ("changed", "gained", "lost")
 COLUMNS = (
     Column("id", "Id", "id in the target vocabulary", numeric=True),
     Column("token", "Target token", "␣ is a space, ↵ a line end, <E4 BD> a part of a character", kind="token"),
-    Column("change", "What changed", "A partner is one source token that the row rests on"),
+    Column("change", "What changed", "The partner is the best source token of the row"),
     Column("a", "Partner in A", kind="token"),
     Column("b", "Partner in B", kind="token"),
     Column("score_a", "Score in A", "Recipes score differently; compare the order", True),
     Column("score_b", "Score in B", "Recipes score differently; compare the order", True),
     Column("origin_a", "Origin in A", kind="origin"),
     Column("origin_b", "Origin in B", kind="origin"),
-    Column("frequency", "Times in text", "how often the text uses the target token", True),
+    Column("frequency", "Times in text", "occurrences of the target token in the text", True),
 )
 
 
@@ -58,7 +58,7 @@ class ComparePanel(Panel):
     source, target : the vocabularies, for readable labels; loaded by the names in the lexicon where not given
     state : shared view
     runs : the folder of runs whose recipes are listed; `runs_root()` by default
-    on_align : called with the name of a recipe that the pair shall be aligned with too
+    on_align : called with the name of a further recipe to align the pair with
     show : which tokens the table begins with, "moved" or a name of `CHANGES`
     """
 
@@ -92,14 +92,14 @@ class ComparePanel(Panel):
         self._which = self.menu(
             "Show", lambda _which: self._filter(), value=show,
             options=[("All that moved", "moved"), *((words, change) for change, words in CHANGE_NAMES.items())],
-            tooltip="Which tokens are listed",
+            tooltip="Tokens in the list",
         )  # fmt: skip
         self.table = RowTable(COLUMNS, on_row=self.guarded(self._on_row))
         self._select = self.button(
             "Select all of these", self.select_shown,
-            f"Select up to {MOST_IDS:,} of these tokens, so that the inspector and the maps show them",
+            f"Select up to {MOST_IDS:,} of these tokens, to show them in the inspector and on the maps",
         )  # fmt: skip
-        swap = self.button("Swap", self.swap, "Exchange A and B")
+        swap = self.button("Swap", self.swap, "Swap A and B")
         self._pages = Pages(self.table, PAGE, self._show_page, _where)
         self._tokens = w.VBox([bar(self._which, self._select), self._pages])
         self._tokens.layout.overflow = "visible"
@@ -107,8 +107,8 @@ class ComparePanel(Panel):
             {
                 "Scores": ("scores of both with intervals, and by kind of text",
                            [self._scores, self.difference, self._slices]),
-                "Recipes": ("all recipes for this pair; align with those that are missing", [self.recipes]),
-                "Details": ("how many tokens changed in which way, what the numbers mean",
+                "Recipes": ("all recipes for this pair, and a button to run the missing ones", [self.recipes]),
+                "Details": ("counts by kind of change, meaning of the numbers",
                             [self._summary, html("", meanings(("moved", "moved_text", "difference")))]),
             }
         )  # fmt: skip
@@ -116,7 +116,7 @@ class ComparePanel(Panel):
 
     @property
     def selection(self) -> pd.DataFrame:
-        """The rows of the comparison that are shown: those of the filter."""
+        """The filtered rows of the comparison."""
         return self._rows
 
     @property
@@ -135,17 +135,17 @@ class ComparePanel(Panel):
         ]
 
     def swap(self) -> None:
-        """Exchange A and B."""
+        """Swap A and B."""
         self._given.reverse()
         self.refresh()
 
     def compare_with(self, place: str, run: str) -> None:
-        """Take a run as A ("a") or B ("b")."""
+        """Use a run as A ("a") or B ("b")."""
         self._given["ab".index(place)] = run
         self.refresh()
 
     def refresh(self) -> None:
-        """Read both again and compare."""
+        """Reload both and compare."""
         self.headline("Compare", "Reading both …")
         self.paired = None
 
@@ -191,7 +191,7 @@ class ComparePanel(Panel):
         a, b = self.sides
         title, found = f"Compare: A {a.name} with B {b.name}", self.comparison
         if found is None:
-            self.headline(title, "These are compared by bits per byte only; see Scores.")
+            self.headline(title, "These can be compared by bits per byte only; see Scores.")
             return
         total, text = sum(found.counts.values()) or 1, found.text_shares
         numbers = [("moved", share(sum(found.counts[name] for name in MOVED) / total))]
@@ -203,7 +203,7 @@ class ComparePanel(Panel):
             numbers.append(("difference", f"{pair.difference.mean:+.3f}"))
         elif before is not None and after is not None:
             numbers.append(("difference", f"{after['mean'] - before['mean']:+.3f}"))
-        judged = "not judged yet; measure the difference under Scores" if pair is None else pair.verdict
+        judged = "not measured yet; measure the difference under Scores" if pair is None else pair.verdict
         self.headline(
             title, f"B gives {numbers[0][1]} of the tokens another partner. BLEU-1: {escape(judged)}.", numbers
         )
@@ -261,7 +261,7 @@ class ComparePanel(Panel):
 
 
 def _where(first: int, last: int, n: int) -> str:
-    return f"Rows {first:,} to {last:,} of {n:,}" if n else "No token changed in this way."
+    return f"Rows {first:,} to {last:,} of {n:,}" if n else "No token has this kind of change."
 
 
 def _name(lexicon: Lexicon | None, side: int) -> str:

@@ -1,7 +1,6 @@
-"""All recipes for one pair: what each of their runs scored, and those that were not tried yet.
+"""All recipes for one pair: the scores of their runs, and the recipes without a run.
 
-A row can be taken as one side of the comparison; the missing recipes can be chosen and aligned, by whoever opened the
-panel (`on_align`).
+A run can be used as one side of the comparison. The missing recipes can be selected and run through `on_align`.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from ..common.table import Column, RowTable
 from .scores import score_words
 
 COLUMNS = (
-    Column("recipe", "Recipe", "how the pair was aligned"),
-    Column("as", "Shown", "As which side of the comparison it is shown"),
+    Column("recipe", "Recipe", "alignment recipe"),
+    Column("as", "Shown", "Its side in the comparison"),
     Column("state", "State"),
-    Column("text", "Text", "what it learned from; figures on different text cannot be compared"),
+    Column("text", "Text", "text of the alignment; figures on different text cannot be compared"),
     Column("bleu1", "BLEU-1", "of held-out text, target to source: mean and 95 % interval"),
     Column("sentence", "Sentence score", "target to source, as BLEU-1"),
     Column("bert", "BERTScore", "target to source, as BLEU-1"),
-    Column("twins", "P@1", "Held-out shared tokens that found their own partner; recipes without vectors have none"),
+    Column("twins", "P@1", "Held-out shared tokens whose true partner is ranked first; needs vectors"),
     Column("seconds", "Took"),
     Column("run", "Run"),
 )
@@ -59,18 +58,18 @@ class RecipesView(Box):
         self.table = RowTable(COLUMNS, on_row=lambda _key: self._allow())
         self._uses = [
             self.button(
-                f"Show as {place.upper()}", partial(self._take, place), f"Compare the chosen run as {place.upper()}"
+                f"Show as {place.upper()}", partial(self._take, place), f"Use the selected run as {place.upper()}"
             )
             for place in "ab"
         ]
         self._missing = self.control(w.SelectMultiple, "Not tried yet", rows=5, tooltip="Recipes without a run")
         self._missing.layout.width = "100%"
         self._align = self.button(
-            "Align with the missing ones", self.align,
-            "Align with the recipes chosen in the list, or with all of it when none is chosen",
+            "Run the missing recipes", self.align,
+            "Align with the recipes selected in the list, or with all of them if none is selected",
         )  # fmt: skip
         self._note = html()
-        again = self.button("Refresh", self.refresh, "Read the folder of runs again")
+        again = self.button("Refresh", self.refresh, "Reload the folder of runs")
         super().__init__([self.table, bar(*self._uses, again), self._missing, bar(self._align, self._note)])
         self.add_class("tl-recipes")
 
@@ -96,7 +95,7 @@ class RecipesView(Box):
         self.newest(lambda _wanted: recipes_table(*pair, root, recorded), show)
 
     def align(self) -> None:
-        """Have the chosen missing recipes aligned, or all of them."""
+        """Run the selected missing recipes, or all of them."""
         on_align, recipes = self._on_align, self._missing.value or self.missing
         if on_align is None:
             return
@@ -121,17 +120,17 @@ class RecipesView(Box):
         self._missing.options = [(f"{name}: {RECIPES[name].description}", name) for name in missing]
         shown(self._missing, bool(missing))
         without = [row["recipe"] for row in self.rows if row["run"] is None and row["recipe"] not in missing]
-        words = [f"{', '.join(without)} needs a donor model; align it by itself." * bool(without)]
+        words = [f"{', '.join(without)} needs a donor model; run it separately." * bool(without)]
         if self._on_align is None:
             words.append("This panel is not attached to a Lab, so it cannot start runs.")
         if not missing:
-            words.append("Every recipe that can be started from here was tried.")
+            words.append("All recipes that can be started here have a run.")
         self._note.value = f'<div class="tl-note">{escape(" ".join(filter(None, words)))}</div>'
         self._allow()
         self.follow(self._watched, self._look)
 
     def _look(self) -> bool:
-        """Read again when a run that was going on has ended."""
+        """Reload when a run has ended."""
         going = [row for row in self.rows if row["run"] is not None and row["state"] not in ENDED]
         if any(_state(row["run"]) != row["state"] for row in going):
             self.refresh()

@@ -34,7 +34,7 @@ Paired = Mapping[str, Mapping[str, PairedScore]]  # by measure and direction
 
 @dataclass
 class Side:
-    """One of the two that are compared, as far as it is on disk.
+    """One side of the comparison, with what is stored on disk.
 
     `lexicon`, `scores` and `evaluation` are None or empty where there are none; `code` makes it again.
     """
@@ -48,7 +48,7 @@ class Side:
 
     @classmethod
     def of(cls, given: Comparable, code: str) -> Side:
-        """Read what there is of a lexicon, its file, or a run.
+        """Load a side from a lexicon, its file, or a run.
 
         Raises
         ------
@@ -89,7 +89,7 @@ def summary_html(found: LexiconComparison) -> str:
 
 
 def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
-    """Scores of both with 95 % intervals; where both were asked on the same documents, the difference too."""
+    """Return scores of both with 95 % intervals and, if both have the same documents, the difference, as HTML."""
     lines = []
     for measure in SCORES:
         for direction, arrow in DIRECTIONS.items():
@@ -103,7 +103,7 @@ def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
                     _line(f"{MEANINGS[measure].name}, {arrow}", [*(cell or "–" for cell in cells), difference])
                 )
     if not lines:
-        return '<div class="tl-empty">Neither was scored. A run of “align” scores its lexicon.</div>'
+        return '<div class="tl-empty">Neither has scores. An align run scores its lexicon.</div>'
     return (
         '<table class="tl-plain"><caption>Scores, with 95 % intervals and n</caption>'
         f"<thead><tr><th scope='col'>Score</th><th scope='col'>A</th><th scope='col'>B</th>"
@@ -168,7 +168,7 @@ _NO_TOKENIZERS = (
 
 
 class DifferenceBox(RunBox):
-    """A button that measures the difference in a run of its own, or words that tell why it cannot.
+    """A button that measures the difference in a separate run, or the reason why it cannot.
 
     Parameters
     ----------
@@ -183,17 +183,17 @@ class DifferenceBox(RunBox):
         self._pair: tuple[Side, Side, RunFolder] | None = None
         self.measure = self.button(
             "Measure the difference", self.ask,
-            "Scores of both on the same held-out documents, and the interval of the difference",
+            "Score both on the same held-out documents, with an interval for the difference",
         )  # fmt: skip
         self.sentences = self.check(
-            "Sentence score and BERTScore too (slower)", value=True, tooltip="By the packaged sentence encoder"
+            "Sentence score and BERTScore too (slower)", value=True, tooltip="Uses the packaged sentence encoder"
         )
         self.note = html()
         self.children = (bar(self.measure, self.sentences, self.note), self.job)
 
     def compare(self, a: Side, b: Side) -> None:
-        """Get ready for these two; the text is that of the first of them that is an align run."""
-        self.leave_run()  # what is being measured is of another pair
+        """Prepare for these two; the text is that of the first align run among them."""
+        self.leave_run()  # the current measurement is of another pair
         runs = [side.run for side in (a, b) if side.run is not None and side.run.info()["kind"] == "align"]
         lexicons = [side.lexicon for side in (a, b) if side.lexicon is not None]
         stored = all(one.has_tokenizer for lexicon in lexicons for one in lexicon.vocabularies or ())
@@ -204,7 +204,7 @@ class DifferenceBox(RunBox):
         self.note.value = said(_warning(runs) if stored else _NO_TOKENIZERS, "tl-note")
 
     def ask(self) -> None:
-        """Start the run, or find the one that has measured this before."""
+        """Start the run, or find a former run with the same settings."""
         if self._pair is None:
             return
         pair = a, b, run = self._pair
@@ -220,7 +220,7 @@ class DifferenceBox(RunBox):
         self.soon(work, self.measure)
 
     def _file(self, side: Side) -> str:
-        """Return the file of a side's lexicon; one that is of no run is saved among the runs."""
+        """Return the file of a side's lexicon; a lexicon without a run is saved in the folder of runs."""
         file = None if side.run is None else lexicon_path(side.run)
         if file is None:
             assert side.lexicon is not None
@@ -235,8 +235,8 @@ class DifferenceBox(RunBox):
 
 def _warning(runs: Sequence[RunFolder]) -> str:
     if not runs:
-        return "A lexicon alone does not name the text it was made from; compare align runs to measure the difference."
+        return "A lexicon alone does not name its text; compare align runs to measure the difference."
     texts = [name for name in measured_otherwise(runs[0], runs[-1]) if name in ("text", "max_bytes", "seed")]
     if texts:
-        return f"Made from different text ({', '.join(texts)} differ): B may have learned from what A holds out."
+        return f"Made from different text ({', '.join(texts)} differ): B may have learned from the held-out text of A."
     return ""

@@ -1,7 +1,7 @@
-"""Why is this pair poor? A verdict, what it rests on, what to do about it, and the tokens that each finding is about.
+"""The diagnosis of a lexicon: a verdict, and findings with evidence, advice and tokens.
 
-One press on a finding selects its tokens and asks the shared query for them, worst first: the inspector shows them as
-a table, the maps highlight them.
+A click on a finding selects its tokens and sets the shared query to them, worst first: the inspector lists them and
+the maps highlight them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from ..common.state import LabState, Query
 from .view import opened, vocabularies_of
 
 VERDICT_WORDS = {
-    "good": "No check found anything that loses quality.",
-    "usable": "It works, and loses something that tuning has to bring back.",
-    "poor": "Do not make a model from it before the critical findings are mended.",
+    "good": "No check found a problem.",
+    "usable": "It works, but loses some quality, which tuning has to recover.",
+    "poor": "Fix the critical findings before you make a model from it.",
 }
 SEVERITY_WORDS = {"ok": "passed", "warn": "warning", "poor": "critical"}
 
@@ -45,8 +45,8 @@ class DiagnosisPanel(Panel):
     ----------
     lexicon : the lexicon
     source, target : its vocabularies; loaded by the names in the lexicon where they are not given
-    vectors : those it was found with, of source and target: whether they fit each other
-    model : the source model, loaded: whether rows rest on zero or untrained ones
+    vectors : source and target vectors of the alignment, to check whether they match each other
+    model : the source model, loaded, to check for rows that depend on zero or untrained rows
     state : shared view
     found : a diagnosis that was made before, to be shown as it is
     """
@@ -73,7 +73,7 @@ class DiagnosisPanel(Panel):
         self._list = w.VBox()
         self._list.add_class("tl-findings")
         about = html("", meanings(("critical", "warnings", "passed", "concerned")))
-        folds = Folds({"Details": ("passed checks, what the numbers mean", [bar(self._fine, self._again), about])})
+        folds = Folds({"Details": ("passed checks, meaning of the numbers", [bar(self._fine, self._again), about])})
         self._fill([self._head, folds, self._list], folds)
         self.mark(mark_html(names.get("recorded", "")))
         self._watch(self._on_selection, "selection")
@@ -96,7 +96,7 @@ class DiagnosisPanel(Panel):
 
     @property
     def findings(self) -> pd.DataFrame:
-        """Every finding, the worst first: name, severity, evidence, advice and number of tokens."""
+        """All findings, worst first: name, severity, evidence, advice and number of tokens."""
         found = self.diagnosis.findings if self.diagnosis is not None else []
         rows = [(f.name, f.severity, f.evidence, f.advice, len(f.target_ids)) for f in found]
         return pd.DataFrame(rows, columns=["name", "severity", "evidence", "advice", "tokens"])
@@ -141,7 +141,7 @@ class DiagnosisPanel(Panel):
         return diagnose(self.lexicon, source, target, self._vectors, self._model, progress=tell)
 
     def show_tokens(self, name: str) -> None:
-        """Select the tokens of a finding, and ask for them in the inspector."""
+        """Select the tokens of a finding, and filter the inspector by them."""
         if self.diagnosis is None:
             return
         found = self.diagnosis.finding(name)
@@ -171,7 +171,7 @@ class DiagnosisPanel(Panel):
         self._on_selection(None)
 
     def _show_fine(self) -> None:
-        """Hide what is fine, or show it; rows are made once, since making widgets takes longer than a callback may."""
+        """Hide or show passed checks; rows are built once, since building widgets takes too long for a callback."""
         for row, found in self._rows():
             shown(row, self._is_shown(found))
 
@@ -184,10 +184,10 @@ class DiagnosisPanel(Panel):
 
     def _row(self, found: Finding) -> w.HBox:
         n = len(found.target_ids)
-        words = f"Show {'the first ' * (n == MOST_IDS)}{several(n, 'token')}" if n else "No tokens to show"
+        words = f"Show {'the first ' * (n == MOST_IDS)}{several(n, 'token')}" if n else "No tokens"
         press = self.button(
             words, lambda: self.show_tokens(found.name),
-            f"{found.name}: select its tokens, so that the tab Lexicon lists them and the maps highlight them",
+            f"{found.name}: select its tokens, list them on the tab Lexicon and highlight them on the maps",
         )  # fmt: skip
         press.disabled = not n
         row = w.HBox([html("", finding_html(found)), press])
@@ -197,7 +197,7 @@ class DiagnosisPanel(Panel):
         return row
 
     def _on_selection(self, _change: Any) -> None:
-        """Mark the finding whose tokens are selected now."""
+        """Mark the finding whose tokens are currently selected."""
         chosen = self.lab_state.selection
         ids = chosen.ids if chosen.space == "target" and chosen.by == "diagnosis" else ()
         for row, found in self._rows():
@@ -212,7 +212,7 @@ def verdict_html(diagnosis: Diagnosis) -> str:
 
 
 def finding_html(found: Finding) -> str:
-    """One finding: how bad, what was seen, what to do, and tokens that show it."""
+    """Return one finding as HTML: severity, evidence, advice and example tokens."""
     advice = f'<div class="tl-advice"><b>What to do:</b> {escape(found.advice)}</div>' if found.advice else ""
     examples = " ".join(token(example) for example in found.examples)
     seen = f'<div class="tl-examples"><small>For example</small> {examples}</div>' if examples else ""

@@ -1,4 +1,4 @@
-"""Changing a pair by hand, with undo, redo and pins; and writing the lexicon, or the rows found, to a file."""
+"""Edit a pair by hand, with undo, redo and pins; write the lexicon or the filtered rows to a file."""
 
 from __future__ import annotations
 
@@ -29,28 +29,26 @@ class EditBox(Box):
     view : the lexicon as it is shown
     edits : where edits go
     state : holds the pins
-    on_edit : called when the edits have changed, with the token they are about
+    on_edit : called with the token whose edit has changed
     """
 
     def __init__(self, view: LexiconView, edits: LexiconEdits, state: LabState, on_edit: Callable[[int], None]) -> None:
         self._view, self._edits, self._state, self._on_edit = view, edits, state, on_edit
         self._target_id = -1
-        self.choice = self.menu("Source token", tooltip="What the row shall be copied from")
+        self.choice = self.menu("Source token", tooltip="The token to copy the row from")
         self.search = self.entry(
-            "Find another",
+            "Find source token",
             lambda _text: self._find(),
             placeholder="a source token, or its id",
-            tooltip="Search all source tokens; what is found is offered under “Source token”",
+            tooltip="Search all source tokens; the results appear in “Source token”",
         )
-        self.note = self.entry(
-            "Note", placeholder="why (kept with the edit)", tooltip="Your reason, kept with the edit"
-        )
-        self.choose = self.button("Use this source", self._choose, "Copy the chosen source token's row to this token")
-        self.reject = self.button("Reject the pair", self._reject, "The row falls back to the pieces that spell it")
-        self.restore = self.button("Back to the recipe's", self._restore, "Take the edit of this token away")
-        self.pin = self.button("Pin", self._pin, "Keep this token drawn and named on the maps")
-        self.undo = self.button("Undo", lambda: self._step(edits.undo), "Take the last edit back")
-        self.redo = self.button("Redo", lambda: self._step(edits.redo), "Make the undone edit again")
+        self.note = self.entry("Note", placeholder="reason (optional)", tooltip="Your reason, stored with the edit")
+        self.choose = self.button("Use this source", self._choose, "Copy the selected source token's row")
+        self.reject = self.button("Reject the pair", self._reject, "Use the mean of the pieces that spell the token")
+        self.restore = self.button("Restore the recipe's pair", self._restore, "Remove the edit of this token")
+        self.pin = self.button("Pin", self._pin, "Always draw and label this token on the maps")
+        self.undo = self.button("Undo", lambda: self._step(edits.undo), "Undo the last edit")
+        self.redo = self.button("Redo", lambda: self._step(edits.redo), "Redo the last undone edit")
         self.status = html("tl-edit-status")
         super().__init__(
             [
@@ -62,14 +60,14 @@ class EditBox(Box):
         self.show(-1)
 
     def show(self, target_id: int) -> None:
-        """Offer what can be done with this token, -1 for none."""
+        """Show the actions for this token, -1 for none."""
         self._target_id = target_id
         self.search.value = ""
         self._offer_candidates()
         self.refresh()
 
     def refresh(self) -> None:
-        """Show what has been edited, and disable actions that are not possible now."""
+        """Show the edits, and disable impossible actions."""
         none = self._target_id < 0
         current = self._edits.current()
         self.reject.disabled = self.note.disabled = self.pin.disabled = self.search.disabled = none
@@ -78,7 +76,7 @@ class EditBox(Box):
         self.undo.disabled, self.redo.disabled = not self._edits.done, not self._edits.undone
         pinned = ("target", self._target_id) in self._state.pins
         self.pin.description = "Unpin" if pinned else "Pin"
-        where = f", kept in {self._edits.path}" if self._edits.path else ", kept in memory only"
+        where = f", stored in {self._edits.path}" if self._edits.path else ", kept in memory only"
         told = f"{len(current)} token{'s' * (len(current) != 1)} edited{where}." if current else "Nothing is edited."
         self.status.value = said(told, "tl-note") + self._history()
 
@@ -88,7 +86,7 @@ class EditBox(Box):
             return
         details, current = self._view.details(self._target_id), int(self._view.source_of[self._target_id])
         offered = {i: f"{label}  (score {score:.3f})" for i, label, score in details["candidates"]}
-        for i in (current, *(i for i, _, _ in details["sources"])):  # a row of pieces has no candidates
+        for i in (current, *(i for i, _, _ in details["sources"])):  # a row built from pieces has no candidates
             if i >= 0:
                 offered.setdefault(i, f"{self._view.labels.of('source', i)}  (id {i})")
         listed = [(words, i) for i, words in offered.items()]
@@ -114,7 +112,7 @@ class EditBox(Box):
         if not self._edits.done:
             return ""
         lines = "".join(f"<li>{self._words(edit)}</li>" for edit in reversed(self._edits.done[-_LISTED:]))
-        return f'<details class="tl-note"><summary>All edits, the last first</summary><ol>{lines}</ol></details>'
+        return f'<details class="tl-note"><summary>All edits, latest first</summary><ol>{lines}</ol></details>'
 
     def _words(self, edit: Edit) -> str:
         label = self._view.labels.of
@@ -127,7 +125,7 @@ class EditBox(Box):
 
     def _choose(self) -> None:
         if self.choice.value is None:
-            raise InputError("No source token is chosen; find one first.")
+            raise InputError("Select a source token first.")
         self._edits.choose(self._target_id, int(self.choice.value), *self._vocabularies, self.note.value.strip())
         self._edited(self._target_id)
 
@@ -165,25 +163,25 @@ class ExportBox(Box):
     Parameters
     ----------
     view : the lexicon as it is shown
-    found : answers the target ids that the filters have left, in order
-    folder : where files go
+    found : returns the target ids of the filtered rows, in order
+    folder : the folder for the files
     """
 
     def __init__(self, view: LexiconView, found: Callable[[], np.ndarray], folder: Path) -> None:
         self._view, self._found, self._folder = view, found, folder
         formats = [(name, ending) for ending, name in FORMATS.items()]
-        self.format = self.menu("Export as", options=formats, tooltip="Kind of file")
+        self.format = self.menu("Export as", options=formats, tooltip="File format")
         self.rows = self.menu(
             "Rows",
             options=[("All rows", "all"), ("Rows found", "found")],
-            tooltip="The whole lexicon, or what search and filters have found",
+            tooltip="The whole lexicon, or only the filtered rows",
         )
         self.go = self.button("Export", self.export, f"Write a file into {folder}")
         self.status = html()
         super().__init__([bar(self.format, self.rows, self.go, self.status)])
 
     def export(self) -> None:
-        """Write the file, and say where it is."""
+        """Write the file, and show its path."""
         rows = self._found() if self.rows.value == "found" else None
         path = self._folder / f"lexicon-{self.rows.value}{self.format.value}"
         self.status.value = said(f"Writing {path.name} …")

@@ -35,11 +35,11 @@ from .scores import FOUR, ScoreBox, Whereabouts, lexicon_numbers, origins_html, 
 from .view import Labels, LexiconView, opened, vocabularies_of, within
 from .why import WhyBox
 
-MOST_SELECTED = 2000  # rows that one press sends to the maps
+MOST_SELECTED = 2000  # rows that one click sends to the maps
 
 
 class LexiconPanel(Panel):
-    """Inspect a lexicon, and correct it.
+    """Inspect and correct a lexicon.
 
     `LexiconPanel.of_run(run)` knows all that follows; of a lexicon alone, what is not given is left out.
 
@@ -83,7 +83,7 @@ class LexiconPanel(Panel):
             edits = self.known.folder / f"{path.stem}.edits.json"
         self.edits = LexiconEdits(lexicon, edits)
         self.view = view or LexiconView(lexicon, Labels(lexicon, source, target))
-        self._edited = {edit.target_id for edit in self.edits.done}  # rows that may differ from the recipe's
+        self._edited = {edit.target_id for edit in self.edits.done}  # rows that may differ from the recipe
         if self._edited or self.view.lexicon is not lexicon:
             self.view.change(apply_edits(lexicon, self.edits.current()), self._edited)
         self._scores = scores
@@ -94,7 +94,7 @@ class LexiconPanel(Panel):
         self._watch(lambda _change: self.editor.refresh(), "pins")
         self._watch(self._on_query, "query")
         self.refresh()
-        self.soon(self._prepare)  # so that the first search does not wait for it
+        self.soon(self._prepare)  # so the first search is fast
 
     @classmethod
     def of_run(
@@ -120,7 +120,7 @@ class LexiconPanel(Panel):
         run, alignment = opened(run, alignment)
         settings = run.info()["settings"]
         scores = run.path / "scores.json"
-        kept = run.recorded  # then edits stay in memory, exports go among the user's runs, and nothing can be scored
+        kept = run.recorded  # edits then stay in memory, exports go to the user's runs, and scoring is impossible
         panel = cls(
             alignment.lexicon,
             *vocabularies_of(alignment.lexicon),
@@ -147,9 +147,9 @@ class LexiconPanel(Panel):
             "Bars by",
             lambda _measure: self.refresh(),
             options=measures,
-            tooltip="What the bars count; press a bar to show its rows only",
+            tooltip="Quantity of the histogram; click a bar to show only its rows",
         )
-        words = f"Select up to {MOST_SELECTED:,} rows, so that the maps highlight them"
+        words = f"Select up to {MOST_SELECTED:,} rows, to highlight them on the maps"
         more = self.button("Select all found", self.select_found, words)
         self.paged = LexiconTable(view, self._on_row, self.sort_by, [more])
         self.table = self.paged.table
@@ -160,11 +160,11 @@ class LexiconPanel(Panel):
         self._details = html()
         self.folds = Folds(
             {
-                "Filters": ("origin, script and ranges, and how they are distributed",
+                "Filters": ("origin, script, ranges and a histogram",
                             [self.filters, self._counted, self.histogram]),
-                "Details": ("all scores, where the rows come from, what the numbers mean", [self._details]),
-                "Edit": ("give the chosen token another source", [self.editor]),
-                "Score": ("scores of the rows found, of the selection and of the edits", [self.scoring]),
+                "Details": ("all scores, origins of the rows, meaning of the numbers", [self._details]),
+                "Edit": ("change the source of the selected token", [self.editor]),
+                "Score": ("scores of the filtered rows, the selection and the edits", [self.scoring]),
                 "Export": ("write the lexicon to a file", [self.exporting]),
             }
         )  # fmt: skip
@@ -180,7 +180,7 @@ class LexiconPanel(Panel):
         size = f"{len(self.view.lexicon):,} target tokens, {names.get('text_bytes', 0) / 1e6:.2f} MB of text"
         verdict = verdict_html(self.view)
         if edited:
-            verdict += f" <b>{edited:,} edited</b>; the scores are those of the recipe's rows."
+            verdict += f" <b>{edited:,} edited</b>; the scores are for the recipe's rows."
         self.headline(title, verdict, lexicon_numbers(self.view, self._scores), f"recipe {names['recipe']}, {size}")
         self._details.value = (
             f"{origins_html(self.view.origin_counts)}{score_table(self._scores)}"
@@ -213,7 +213,7 @@ class LexiconPanel(Panel):
         self._ask(0, again=True)
 
     def _ask(self, page: int, again: bool = False) -> None:
-        """Run the query; `again` explains the chosen pair again even where it is the same one."""
+        """Run the query; `again` refreshes the explanation even if the pair is the same."""
         query, measure, chosen = self.query, self._counted.value, self._slice
 
         def work(_wanted: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -232,16 +232,16 @@ class LexiconPanel(Panel):
         self.newest(work, show)
 
     def go_to(self, page: int) -> None:
-        """Show this page of the rows found, counted from 0; beyond the end, the last."""
+        """Show this page of the filtered rows, counted from 0; beyond the end, the last."""
         self.paged.go_to(page)
 
     def sort_by(self, key: str) -> None:
-        """Sort by this order (see `SORTS`); the same order again turns it around."""
+        """Sort by this order (see `SORTS`); the same order again reverses it."""
         again = self.query.sort == key
         self.lab_state.query = replace(self.query, sort=key, reverse=again and not self.query.reverse)
 
     def select_found(self) -> None:
-        """Select what the query found, so that the maps highlight it."""
+        """Select the filtered rows, so that the maps highlight them."""
         self.lab_state.select("target", self.paged.items[:MOST_SELECTED].tolist(), by="lexicon")
 
     def _call(self) -> list[str]:
@@ -259,7 +259,7 @@ class LexiconPanel(Panel):
     def _prepare(self) -> None:
         self.view.prepare()
         if not self.closed:
-            self.view.change(self.view.lexicon, self._edited)  # what was edited meanwhile is searched by its new words
+            self.view.change(self.view.lexicon, self._edited)  # search edited rows by their new labels
             self.filters.offer_scripts()
 
     def _on_row(self, target_id: int) -> None:
@@ -275,7 +275,7 @@ class LexiconPanel(Panel):
             if self.query.selected:
                 self._ask(0)
                 return
-        self._explain()  # a click on a row of a slice does not make that row the slice
+        self._explain()  # a click on a row of the selection must not replace the selection
 
     def _on_query(self, change: Any) -> None:
         if self.query.selected and not change["old"].selected:
@@ -284,7 +284,7 @@ class LexiconPanel(Panel):
         self._ask(0)
 
     def _on_edit(self, target_id: int) -> None:
-        """Lay the edits over the recipe's rows again, away from the button that asked for it."""
+        """Apply the edits to the recipe's rows again, in a thread."""
         self._edited.add(target_id)
 
         def show(lexicon: Lexicon) -> None:

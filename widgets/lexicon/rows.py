@@ -1,4 +1,4 @@
-"""The rows of the lexicon that are shown: controls of the shared query, a histogram, and one page of the result."""
+"""The visible rows of the lexicon: controls of the shared query, a histogram, and one page of the result."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ..common.state import EVERYTHING, LabState, Query, Range
 from ..common.table import Column, Pages, RowTable
 from .view import RANGES, SORTS, WORST_MEANS, LexiconView
 
-# What people come to look for, each as a whole query.
+# Presets: common questions, each a complete query.
 PRESETS = {
-    "Everything, most frequent first": Query(),
+    "All rows, most frequent first": Query(),
     "Worst first": Query(sort="worst"),
-    "Most frequent doubtful (margin below 0.05)": Query(origin="aligned", margin=(None, 0.05)),
-    "Found by vectors, least sure first": Query(origin="aligned", sort="margin"),
-    "Frequent, but only pieces": Query(origin="pieces", frequency=(1, None)),
+    "Most frequent with a small margin (below 0.05)": Query(origin="aligned", margin=(None, 0.05)),
+    "Found by vectors, smallest margin first": Query(origin="aligned", sort="margin"),
+    "Frequent, built from pieces only": Query(origin="pieces", frequency=(1, None)),
     "Long words (12 bytes or more) found by vectors": Query(origin="aligned", length=(12, None), sort="worst"),
     "Parts of characters": Query(script="bytes"),
     "Edited by hand": Query(origin="edited", sort="id"),
@@ -35,19 +35,19 @@ PRESETS = {
 _NO_PRESET = "Choose one …"
 _RANGE_WORDS = {
     "length": ("Bytes", "bytes of the target token"),
-    "frequency": ("Times in text", "times the text uses the target token"),
+    "frequency": ("Times in text", "occurrences of the target token in the text"),
     "score": ("Score", "score of the best candidate"),
-    "margin": ("Margin", "margin of the best candidate over the second"),
+    "margin": ("Margin", "score of the best candidate minus that of the second"),
 }
 
 
 class LexiconFilters(Box):
-    """Controls over `state.query`: those used most in `quick`, a bar of its own, the others in this box.
+    """Controls for `state.query`: the most used ones in the bar `quick`, the others in this box.
 
     Parameters
     ----------
-    view : offers the origins and scripts that there are
-    state : whose query is shown and set
+    view : provides the origins and scripts to choose from
+    state : holds the query
     """
 
     def __init__(self, view: LexiconView, state: LabState) -> None:
@@ -58,12 +58,10 @@ class LexiconFilters(Box):
             on,
             layout={"width": "264px"},
             placeholder="Find a token: the, 東京, <0x0A> …",
-            tooltip="Part of a target or source token, as shown or as its tokenizer writes it",
+            tooltip="Part of a target or source token, as displayed or as in the tokenizer",
         )
         presets = [(_NO_PRESET, ""), *((name, name) for name in PRESETS)]
-        self.preset = self.menu(
-            "Show", self._on_preset, options=presets, tooltip="Ready-made filters, each a whole question"
-        )
+        self.preset = self.menu("Show", self._on_preset, options=presets, tooltip="Predefined filters and orders")
         self.sort = self.menu(
             "Order",
             on,
@@ -71,19 +69,19 @@ class LexiconFilters(Box):
             tooltip=f"Order of the rows; worst first: {WORST_MEANS}",
         )
         self.regex = self.check(
-            "Regular expression", on, tooltip="Read the search as a regular expression, such as ^␣[A-Z]+$"
+            "Regular expression", on, tooltip="Treat the search as a regular expression, such as ^␣[A-Z]+$"
         )
         self.selected = self.check(
-            "Only what is selected",
+            "Only selected tokens",
             on,
-            tooltip="Only the tokens that are selected here, on the maps or by a finding of the diagnosis",
+            tooltip="Only tokens selected here, on the maps or by a finding of the diagnosis",
         )
         self.origin = self.menu("Origin", on, tooltip="How the row was made; see Details")
         self.script = self.menu(
             "Script", on, options=[("All scripts", "")], tooltip="Unicode script of the target token"
         )
         self.ranges = {name: self._range(name) for name in RANGES}
-        self.clear = self.button("Clear filters", self.clear_filters, "Show all rows again; the order stays")
+        self.clear = self.button("Clear filters", self.clear_filters, "Show all rows; keeps the order")
         self.offer_origins()
         self.quick = bar(self.search, self.preset, self.sort)
         ranges = [w.HBox(ends) for ends in self.ranges.values()]
@@ -107,26 +105,26 @@ class LexiconFilters(Box):
         return ends[0], ends[1]
 
     def offer_origins(self) -> None:
-        """Offer the origins that the lexicon has now."""
+        """Update the list of origins."""
         counts = [(f"{name} ({n:,})", name) for name, n in self._view.origin_counts.items()]
         self.offer(self.origin, [("All origins", ""), *counts], "")
         self.show()
 
     def offer_scripts(self) -> None:
-        """Offer the scripts of the target vocabulary; they take a moment to be known."""
+        """Update the list of scripts; computing them takes a moment."""
         counts = [(f"{name} ({n:,})", name) for name, n in self._view.script_counts.items()]
         self.offer(self.script, [("All scripts", ""), *counts], "")
         self.show()
 
     def show(self) -> None:
-        """Repaint from the query."""
+        """Update the controls from the query."""
         query = self._state.query
         with self.quiet():
             self.search.value, self.regex.value, self.selected.value = query.text, query.regex, query.selected
             self.sort.value = query.sort
             for control, value in ((self.origin, query.origin), (self.script, query.script)):
                 known = [key for _, key in control.options]
-                if value not in known:  # what is asked for is shown, even where no row has it
+                if value not in known:  # show the chosen value even if no row has it
                     control.options = [*control.options, (value, value)]
                 control.value = value
             for name, (low, high) in self.ranges.items():
@@ -134,7 +132,7 @@ class LexiconFilters(Box):
             self.preset.value = next((name for name, wanted in PRESETS.items() if wanted == query), "")
 
     def clear_filters(self) -> None:
-        """Take every filter away; the order stays."""
+        """Remove all filters, but keep the order."""
         query = self._state.query
         self._state.query = Query(sort=query.sort, reverse=query.reverse)
 
@@ -166,7 +164,7 @@ def _number(name: str, written: str) -> float | None:
     try:
         return float(written.replace(",", ""))
     except ValueError:
-        raise InputError(f"'{written}' is no number; {_RANGE_WORDS[name][0]} takes one, or nothing.") from None
+        raise InputError(f"'{written}' is not a number; {_RANGE_WORDS[name][0]} needs one, or nothing.") from None
 
 
 def _written(value: float | None) -> str:
@@ -175,7 +173,7 @@ def _written(value: float | None) -> str:
 
 N_BARS = 20
 NAMES = {"score": "Score", "margin": "Margin", "frequency": "Times in text", "length": "Bytes"}
-_COUNTED = ("frequency", "length")  # whole numbers, spread over decades
+_COUNTED = ("frequency", "length")  # integers over several orders of magnitude
 
 
 class Histogram(anywidget.AnyWidget):
@@ -232,11 +230,11 @@ class Histogram(anywidget.AnyWidget):
                 {"label": _bar_label(measure, *ends), "n": int(n), "on": chosen != EVERYTHING and _inside(ends, chosen)}
                 for ends, n in zip(ranges, counts, strict=True)
             ]
-            self.said = f"{len(values):,} tokens, heights by square root" + (f"; {unknown:,} have none" * (unknown > 0))
+            self.said = f"{len(values):,} tokens, heights by square root" + (f"; {unknown:,} unknown" * (unknown > 0))
 
 
 def ranges_of(measure: str, values: np.ndarray) -> list[tuple[float, float]]:
-    """Cut the range of the values into bars, each with its lowest and its highest value, both included."""
+    """Divide the range of the values into bars, each with its lowest and highest value, both included."""
     known = values[np.isfinite(values)]
     if measure in _COUNTED:
         known = known[known >= 0]
@@ -253,7 +251,7 @@ def ranges_of(measure: str, values: np.ndarray) -> list[tuple[float, float]]:
     edges = np.unique(edges)
     if len(edges) == 1:
         return [(float(edges[0]), float(edges[0]))]
-    # a value on an edge belongs to the bar that begins there; float32 tells apart what stands 1e-6 below
+    # a value on an edge belongs to the bar that begins there; float32 can distinguish values 1e-6 below
     ends = [*(edges[1:-1] - 1e-6), edges[-1]]
     return [(float(a), float(b)) for a, b in zip(edges[:-1], ends, strict=True)]
 
@@ -273,7 +271,7 @@ PAGE = 15
 COLUMNS = (
     Column("id", "Id", "Id in the target vocabulary", numeric=True, sortable=True),
     Column("target", "Target token", "␣ is a space, ↵ a line end, <E4 BD> a part of a character", kind="token"),
-    Column("source", "Best source token", "The source token this one inherits most from", kind="token"),
+    Column("source", "Best source token", "The source token with the largest weight in this row", kind="token"),
     Column(
         "best",
         "Score",
@@ -281,27 +279,27 @@ COLUMNS = (
         True,
         True,
     ),
-    Column("margin", "Margin", "Lead over the second candidate; below 0.05 it is doubtful", True, True),
-    Column("origin", "Origin", "How the row was made; point at a word", kind="origin", titles=ORIGINS),
+    Column("margin", "Margin", "Score minus that of the second candidate; below 0.05: uncertain", True, True),
+    Column("origin", "Origin", "How the row was made; hover over a word", kind="origin", titles=ORIGINS),
     Column(
         "frequency",
         "Times in text",
-        "How often the text uses the target token; errors in frequent ones cost most",
+        "Occurrences of the target token in the text; errors in frequent tokens cost most",
         True,
         True,
     ),
 )
-_FALLING = ("best", "frequency")  # orders that begin with the largest figure
+_FALLING = ("best", "frequency")  # orders that start with the largest figure
 
 
 class LexiconTable(Pages):
-    """Pages through the target ids of the rows found.
+    """Pages through the target ids of the filtered rows.
 
     Parameters
     ----------
     view : the lexicon
-    on_row : called with the target id of a row that a person presses
-    on_heading : called with the order whose heading is pressed
+    on_row : called with the target id of a clicked row
+    on_heading : called with the order of a clicked heading
     more : buttons behind the page turners
     """
 
@@ -319,7 +317,7 @@ class LexiconTable(Pages):
         self.items = np.zeros(0, dtype=np.int64)
 
     def show_rows(self, rows: np.ndarray, query: Query, page: int) -> None:
-        """Show the target ids that a query found, int64 (n,), from this page on."""
+        """Show the target ids of a query's result, int64 (n,), starting at this page."""
         self._query = query
         self.show(rows, page)
 
@@ -345,5 +343,5 @@ class LexiconTable(Pages):
 
 def _where(first: int, last: int, n: int) -> str:
     if not n:
-        return "No token fits this search; take a filter away or search for less."
+        return "No results; remove a filter or shorten the search."
     return f"Rows {first:,} to {last:,} of {n:,} found"

@@ -1,7 +1,7 @@
-"""Scores of a lexicon and of parts of it as HTML; the box that asks for them, and applies edits to the model.
+"""Scores of a lexicon and its parts as HTML; the box that computes them, and applies edits to the model.
 
-Each question is a run in a process of its own, named by what was asked, so that it can be cancelled, outlives the
-kernel, and is answered at once when it is asked again.
+Each score request is a separate run, named by its settings. So it can be cancelled, outlives the kernel, and returns at
+once when it is requested again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FOUR = ("shared_text", "p_at_1", "bleu1", "seen")
 
 
 def lexicon_numbers(view: LexiconView, scores: Mapping[str, Any] | None) -> list[Number]:
-    """Return the four numbers that matter most of a lexicon; what was not measured is not among them."""
+    """Return the four key numbers of a lexicon, without those that were not measured."""
     text = view.count.sum() or 1
     copied = view.origin.isin(("identical", "role")).to_numpy()
     found = {
@@ -52,7 +52,7 @@ def lexicon_numbers(view: LexiconView, scores: Mapping[str, Any] | None) -> list
 
 
 def verdict_html(view: LexiconView) -> str:
-    """Judge a lexicon by what the rows rest on that the text uses; the bounds are those of the diagnosis."""
+    """Return a verdict by the origins of the rows that the text uses, with the thresholds of the diagnosis, as HTML."""
     text = view.count.sum() or 1
     nothing, *others = (
         float(view.count[view.origin.isin(origins).to_numpy()].sum() / text)
@@ -63,9 +63,9 @@ def verdict_html(view: LexiconView) -> str:
     )
     copied, matched, spelled = map(share, others)
     return (
-        f'<span class="tl-state tl-severity-mark-{severity}">{word}</span> {copied} of the text is in shared tokens, '
-        f"whose rows are copied; {matched} was matched by vectors, {spelled} is mixed from pieces, "
-        f"{share(nothing)} rests on nothing."
+        f'<span class="tl-state tl-severity-mark-{severity}">{word}</span> By tokens of the text, {copied} are shared '
+        f"(rows copied), {matched} were matched by vectors, {spelled} are built from pieces, and "
+        f"{share(nothing)} have no source."
     )
 
 
@@ -112,11 +112,11 @@ def origins_html(counts: Mapping[str, int]) -> str:
     return f'<div class="tl-stack" aria-hidden="true">{stack}</div><ul class="tl-origins">{words}</ul>'
 
 
-PART_WORDS = {"all": "All tokens", "filter": "Found by the filter", "selection": "Selected", "edited": "Edited by hand"}
+PART_WORDS = {"all": "All tokens", "filter": "Filtered", "selection": "Selected", "edited": "Edited by hand"}
 _COUNTED = (
     "From target to source, with 95 % bootstrap intervals. n is the number of held-out documents that contain one of "
-    "these tokens; for the match, the number of uses; for P@1, of held-out shared tokens. Edits do not change P@1, "
-    "because it judges the vectors."
+    "these tokens; for the match, the number of occurrences; for P@1, of held-out shared tokens. Edits do not change "
+    "P@1, because it measures the vectors."
 )
 
 
@@ -157,14 +157,14 @@ def _interval(interval: Mapping[str, Any] | None, signed: bool = False) -> str:
 
 
 def documents_html(documents: Sequence[Mapping[str, Any]]) -> str:
-    """Documents, worst first, each as original against round trip with the differences marked."""
+    """Return documents as HTML, worst first: original and round trip, with the differences marked."""
     if not documents:
-        return '<p class="tl-note">No held-out document holds these tokens.</p>'
+        return '<p class="tl-note">No held-out document contains these tokens.</p>'
     shown = "".join(_document(document, number == 0) for number, document in enumerate(documents))
     return (
-        "<h4>Documents that lose most</h4><p class='tl-note'>Above, the text in the source's own tokens; below, the "
-        "same text in target tokens, each replaced by its source token. <del>Struck</del>: lost. "
-        f"<ins>Underlined</ins>: came in its place; ∅ is a token without any source.</p>{shown}"
+        "<h4>Documents with the largest loss</h4><p class='tl-note'>Above: the text in source tokens. Below: the "
+        "same text in target tokens, each replaced by its source token. <del>Struck through</del>: lost. "
+        f"<ins>Underlined</ins>: replacement. ∅: a token without a source.</p>{shown}"
     )
 
 
@@ -188,7 +188,7 @@ def differences(original: Sequence[str], mapped: Sequence[str]) -> tuple[str, st
 
 
 def _read(labels: Sequence[str]) -> str:
-    """Tokens as running text: a space mark becomes a space, so that lines can be broken there."""
+    """Return tokens as running text: a space mark becomes a space, so that lines can wrap there."""
     return escape("".join(label or "∅" for label in labels)).replace("␣", " ").replace("↵", "↵\u200b")
 
 
@@ -212,21 +212,21 @@ class Whereabouts:
 
 
 _NO_TEXT = (
-    "The text and the model of this lexicon are not known here, so nothing can be scored or applied. Where you have "
-    "them, open it with path=, text= and model=."
+    "The text and the model of this lexicon are unknown, so it cannot be scored or applied. If you have them, open it "
+    "with path=, text= and model=."
 )
 
 
 class ScoreBox(RunBox):
-    """Asks for scores and shows them.
+    """Starts scoring runs and shows their results.
 
     Parameters
     ----------
-    view : the lexicon as it is shown
-    edits : what was changed about it
-    known : where it is; what is not known takes buttons away
+    view : the lexicon with edits applied
+    edits : the edits
+    known : its file, text and model; actions that need a missing one have no button
     state : shared view, for the panels of the runs
-    found, chosen : answer the target ids of the filter and of the selection
+    found, chosen : return the target ids of the filter and of the selection
     """
 
     def __init__(
@@ -242,20 +242,18 @@ class ScoreBox(RunBox):
         self._view, self._edits, self._known = view, edits, known
         self._found, self._chosen = found, chosen
         self._scores: dict[str, Any] = {}
-        self.score = self.button("Score these", self.score_these, "Score all tokens, the rows found, and the selection")
+        self.score = self.button("Score these", self.score_these, "Score all tokens, filtered rows, and the selection")
         self.again = self.button(
             "Score the edits", self.score_edits, "Score before and after the edits, on the same text"
         )
-        self.apply = self.button(
-            "Apply to the model", self.apply_edits, "Give the model new rows by the edited lexicon"
-        )
+        self.apply = self.button("Apply to the model", self.apply_edits, "Make the model from the edited lexicon")
         self.sentences = self.check(
             "Sentence score and BERTScore too (slower)",
             value=True,
             tooltip="Two more scores, by the packaged sentence encoder",
         )
         self.table, self.documents = html("tl-part-scores"), html()
-        self.part = self.menu("Documents with", lambda _part: self._show_documents(), tooltip="Which tokens they hold")
+        self.part = self.menu("Documents with", lambda _part: self._show_documents(), tooltip="The tokens they contain")
         shown(self.part, False)
         buttons = [self.score, self.again] if known.path and known.text else []
         buttons += [self.apply] if known.path and known.model else []
@@ -265,7 +263,7 @@ class ScoreBox(RunBox):
         self.refresh()
 
     def refresh(self) -> None:
-        """Switch off what cannot be asked for now."""
+        """Disable the buttons that need edits if there are none."""
         self.again.disabled = self.apply.disabled = not self._edits.current()
 
     def score_these(self) -> None:
@@ -280,7 +278,7 @@ class ScoreBox(RunBox):
         self.soon(lambda: self._score({"edited": sorted(self._edits.current())}, before=True))
 
     def apply_edits(self) -> None:
-        """Start the run that gives the model its rows by the edited lexicon."""
+        """Start the run that makes the model from the edited lexicon."""
 
         def work() -> None:
             run = find_or_start("rearrange", {"model": self._known.model, "lexicon": self._lexicon_file()})
@@ -315,7 +313,7 @@ class ScoreBox(RunBox):
         return self._known.path.resolve()
 
     def _lexicon_file(self) -> str:
-        """Return the file of the lexicon as it is shown; an edited one is written next to the edits."""
+        """Return the file of the lexicon; an edited lexicon is written next to the edits."""
         if not self._edits.current():
             return str(self._path)
         lexicon = apply_edits(self._edits.lexicon, self._edits.current())

@@ -1,8 +1,8 @@
 """Search in the labels and raw strings of a quarter of a million rows.
 
-All words of all rows are one long string, one word a line and an empty line behind each row, composed (NFC) and
-without case. One regular expression goes through it and on to the next row after each hit, so that a row costs one step
-of Python at most. A hit that reaches beyond its line, as `[^a]` may, only names a row whose words are searched singly.
+All words of all rows form one long string, with one word per line and an empty line after each row, composed (NFC) and
+case-folded. One regular expression scans it and skips to the next row after each hit, so that a row costs at most one
+Python step. If a hit crosses the end of its line, as `[^a]` may, the words of that row are searched one by one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOOKS_BEYOND = re.compile(r"\(\?(?!:)|\\[AZ]|[*+?}]\+")
 
 
 class TokenSearch:
-    """The words of each row, ready to be searched.
+    """Search index of the words of each row.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class TokenSearch:
         self._changed: dict[int, str] = {}
 
     def change(self, row: int, words: Sequence[str]) -> None:
-        """Search these words for the row from now on."""
+        """Replace the words of a row."""
         self._changed[row] = folded(_lines(words))
 
     def matching(self, text: str, regex: bool) -> np.ndarray:
@@ -63,7 +63,7 @@ class TokenSearch:
 
 
 def folded(text: str) -> str:
-    """Text for comparing: composed (NFC) and without case."""
+    """Normalise text for comparison: composed (NFC) and case-folded."""
     return unicodedata.normalize("NFC", text).casefold()
 
 

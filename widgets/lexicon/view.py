@@ -1,7 +1,7 @@
 """Filter, sort and page through a lexicon of a quarter of a million rows, in the kernel.
 
-Everything that a row is asked for is an array; a query is a few comparisons of arrays and one search (`token_search`).
-No widgets here, so that it can be tested and timed alone.
+All attributes of the rows are arrays; a query is a few array comparisons and one text search.
+There are no widgets here, so that tests and timings need none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SORTS = {
     "margin": "Smallest margin first",
     "id": "By token id",
 }
-WORST_MEANS = "used in the text but without a score, then the lowest scores; copies and edited rows last"
+WORST_MEANS = "tokens of the text without a score, then the lowest scores; copied and edited rows last"
 RANGES = ("length", "frequency", "score", "margin")
 _NEVER_WORST = ("identical", "role", "hole", "edited")
 
@@ -71,9 +71,9 @@ class Labels:
         return str(self._lexicon.table["target_token"].iat[token_id])
 
 
-# What panels load, each once: a cell and panels that load in the background may ask for a vocabulary at the same time.
+# Vocabularies, each loaded once: a cell and background threads may load the same one at the same time.
 _lock = threading.Lock()
-_loaded: dict[str, Vocabulary] = {}  # of the catalogue's names only: what a path holds may change
+_loaded: dict[str, Vocabulary] = {}  # catalogue names only: files at a path may change
 
 
 def opened(run: RunFolder | Path | str, alignment: Alignment | None) -> tuple[RunFolder, Alignment]:
@@ -86,7 +86,7 @@ def opened(run: RunFolder | Path | str, alignment: Alignment | None) -> tuple[Ru
 
 
 def vocabularies_of(lexicon: Lexicon) -> tuple[Vocabulary, Vocabulary]:
-    """Return source and target of a lexicon: those that its file brought along, else loaded by its names."""
+    """Return source and target of a lexicon: those stored with its file, else loaded by name."""
     if lexicon.vocabularies is not None:
         return lexicon.vocabularies
     source, target = (vocabulary_of(lexicon.provenance[side]["name"]) for side in ("source", "target"))
@@ -111,12 +111,12 @@ def vocabulary_of(name: str) -> Vocabulary:
 
 
 class LexiconView:
-    """A lexicon as arrays that can be queried.
+    """A lexicon as arrays for queries.
 
     Attributes
     ----------
     lexicon : Lexicon
-        As it is shown, edits applied.
+        With edits applied.
     source_of, score, margin, count, origin, length : arrays of shape (target size,)
         Columns of the lexicon, and bytes of each target token.
     """
@@ -138,7 +138,7 @@ class LexiconView:
         self.__dict__.pop("targets_of", None)
 
     def change(self, lexicon: Lexicon, target_ids: Iterable[int]) -> None:
-        """Show this lexicon from now on, which differs from the one before in these rows only."""
+        """Replace the lexicon by one that differs only in these rows."""
         self._take(lexicon)
         if "_search" in self.__dict__:
             for target_id in target_ids:
@@ -146,7 +146,7 @@ class LexiconView:
 
     @cached_property
     def targets_of(self) -> tuple[np.ndarray, np.ndarray]:
-        """Target ids ordered by their source, and those sources: the lexicon turned around, many to one."""
+        """Target ids sorted by their source, and those sources: the inverse of the lexicon."""
         order = np.argsort(self.source_of, kind="stable")
         return order, self.source_of[order]
 
@@ -178,7 +178,7 @@ class LexiconView:
         return np.array([-1 if token is None else len(token) for token in vocabulary.token_bytes])
 
     def partners(self, space: str, ids: np.ndarray) -> np.ndarray:
-        """Return the other side's tokens: each target's best source, or every target that chose these sources."""
+        """Return the partners: the best source of each target, or all targets of these sources."""
         if space == "target":
             known = np.asarray(ids)[np.asarray(ids) < len(self.source_of)]
             found = self.source_of[known]
@@ -211,7 +211,7 @@ class LexiconView:
         return self._orders[sort]
 
     def rows(self, query: Query, chosen: Selection | None = None) -> np.ndarray:
-        """Target ids that the query asks for, in its order; `chosen` is what `query.selected` is about.
+        """Target ids of the query's result, in its order; `chosen` are the ids for `query.selected`.
 
         Raises
         ------
@@ -246,7 +246,7 @@ class LexiconView:
         return keep
 
     def values(self, name: str) -> np.ndarray:
-        """Return the array that a range of the query is about: a name of `RANGES`."""
+        """Return the array for a range of the query: a name of `RANGES`."""
         return self.count if name == "frequency" else getattr(self, name)
 
     @cached_property
@@ -279,11 +279,11 @@ class LexiconView:
         return (*words, line["source_token"])
 
     def prepare(self) -> None:
-        """Build what a search needs; a few seconds for a quarter of a million rows."""
+        """Build the search index; takes a few seconds for a quarter of a million rows."""
         _ = self._search, self.targets_of, self.script_counts, self.length
 
     def details(self, target_id: int) -> dict[str, Any]:
-        """Return what the lexicon knows of one token, as plain values; `pieces_of` adds what takes a tokenizer."""
+        """Return the lexicon's data on one token as plain values; `pieces_of` adds what needs a tokenizer."""
         row = self.lexicon.table.iloc[target_id]
         pairs = {
             "candidates": (row["candidate_ids"], row["candidate_scores"]),
@@ -313,7 +313,7 @@ class LexiconView:
         }
 
     def _bytes(self, target_id: int, source_id: int) -> dict[str, Any]:
-        """Bytes of both tokens as hex; nothing without vocabularies."""
+        """Bytes of both tokens as hex; empty without vocabularies."""
         source, target = self.labels.vocabularies["source"], self.labels.vocabularies["target"]
         if source is None or target is None:
             return {}
@@ -334,7 +334,7 @@ class LexiconView:
 
 
 def within(values: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
-    """Which values lie between the bounds, both included; bool. A value that is not known (NaN) never does."""
+    """Which values lie between the bounds, both included; bool. NaN (unknown) never does."""
     keep = np.isfinite(values)
     if low is not None:
         keep &= values >= low

@@ -1,4 +1,4 @@
-"""Why a pair is what it is, as HTML: where it came from, candidates, what the row is made of, neighbours, contexts."""
+"""Explain one pair as HTML: origin, candidates, sources of the row, neighbours and contexts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..common.part import Box, html, token
 from .view import LexiconView
 
 EMPTY = (
-    '<div class="tl-empty">Choose a row to see why its pair was chosen: where it came from, the other candidates, and '
-    "what the new embedding row is made of.</div>"
+    '<div class="tl-empty">Select a row to see how its pair was chosen: its origin, the other candidates, and the '
+    "sources of the new embedding row.</div>"
 )
 
 
@@ -36,7 +36,7 @@ class Neighbour:
 
 
 def why_html(details: Mapping[str, Any]) -> str:
-    """Why a target token got its source, as HTML; `details` is from `LexiconView.details`, with `pieces_of`."""
+    """Return how a target token got its source, as HTML; `details` is from `LexiconView.details` and `pieces_of`."""
     source = token(details["source"]) if details["source"] else "no single token"
     used = f", its source {details['source_count']:,} times" if details["source_count"] else ""
     parts = [
@@ -55,17 +55,17 @@ def why_html(details: Mapping[str, Any]) -> str:
         if apart:
             parts.append(_ranking("The new output row is mixed from", "weight", details["output_sources"]))
     else:
-        parts.append("<p>The new row rests on no source token of its own.</p>")
+        parts.append("<p>The new row has no source token.</p>")
     return "".join(parts)
 
 
 def _spelled(details: Mapping[str, Any]) -> str:
-    """Bytes on both sides, and the source tokens that spell the target."""
+    """Return the bytes of both tokens, and the source tokens that spell the target, as HTML."""
     if "bytes" not in details:
         return ""
     ours, theirs = details["bytes"]
     if not ours:
-        return "<p>A special token: it stands for a role, not for bytes.</p>"
+        return "<p>A special token: it has a role, not bytes.</p>"
     if ours == theirs:
         return f"<p>Both tokens are the same bytes: <code>{ours}</code>.</p>"
     spelled = ""
@@ -89,7 +89,7 @@ def _ranking(title: str, measure: str, items: Sequence[tuple[int, str, float]]) 
 
 
 def neighbours_html(target: Sequence[Neighbour], source: Sequence[Neighbour]) -> str:
-    """Nearest tokens in both spaces, side by side; those that are partners of one another are marked."""
+    """Return the nearest tokens in both spaces as HTML, side by side; partners of each other are marked."""
     if not target and not source:
         return '<p class="tl-note">Neither token has a vector, so there are no neighbours to show.</p>'
     met = sum(neighbour.met for neighbour in target)
@@ -98,14 +98,14 @@ def neighbours_html(target: Sequence[Neighbour], source: Sequence[Neighbour]) ->
         f'<table class="tl-ranking"><caption>{title}</caption><thead class="tl-hidden"><tr><th>token</th>'
         "<th>cosine</th><th>has its partner on the other side</th></tr></thead>"
         f"<tbody>{_lines(found)}</tbody></table>"
-        for title, found in (("Near the target token", target), ("Near its source token", source))
+        for title, found in (("Nearest to the target token", target), ("Nearest to its source token", source))
     )
     return f'<h4>Neighbours</h4><div class="tl-two">{sides}</div><p class="tl-note">{said}</p>'
 
 
 def _lines(found: Sequence[Neighbour]) -> str:
     if not found:
-        return '<tr><td colspan="3">it has no vector</td></tr>'
+        return '<tr><td colspan="3">no vector</td></tr>'
     return "".join(
         f'<tr><td>{token(one.label)}</td><td class="tl-number">{one.cosine:.3f}</td>'
         f'<td class="tl-met">{"✓" if one.met else ""}</td></tr>'
@@ -114,14 +114,14 @@ def _lines(found: Sequence[Neighbour]) -> str:
 
 
 def contexts_html(target: tuple[list[Context], int], source: tuple[list[Context], int]) -> str:
-    """Where the text uses both tokens."""
+    """Return occurrences of both tokens in the text as HTML."""
     sides = ""
     for title, (found, total) in (("target token", target), ("source token", source)):
         lines = "".join(
             f"<li><span>{escape(one.before)}</span><mark>{escape(one.token)}</mark><span>{escape(one.behind)}</span></li>"
             for one in found
         )
-        said = f"{len(found)} of {total:,} places" if found else "The text does not use it"
+        said = f"{len(found)} of {total:,} occurrences" if found else "not in the text"
         sides += f"<p><b>The {title} in the text</b> <small>({said})</small></p><ul class='tl-contexts'>{lines}</ul>"
     return f"<h4>Contexts</h4>{sides}"
 
@@ -156,11 +156,11 @@ class WhyBox(Box):
         self.add_class("tl-why")
 
     def show(self, target_id: int) -> None:
-        """Explain this token, -1 for none; how it is spelled, neighbours and contexts follow from the background."""
+        """Explain this token, -1 for none; a thread adds spelling, neighbours and contexts."""
         self.pair.value = why_html(self._view.details(target_id)) if target_id >= 0 else EMPTY
         self.neighbours.value = ""
         looking = target_id >= 0 and self._can_read
-        self.contexts.value = '<p class="tl-note">Looking for both tokens in the text …</p>' if looking else ""
+        self.contexts.value = '<p class="tl-note">Searching for both tokens in the text …</p>' if looking else ""
         if target_id >= 0:
             self.newest(
                 lambda is_current: self._add(target_id, is_current),
@@ -173,7 +173,7 @@ class WhyBox(Box):
         return self._text is not None and all(self._view.labels.vocabularies.values())
 
     def _add(self, target_id: int, is_current: Callable[[], bool]) -> str:
-        """Show how the token is spelled and its neighbours; returns its contexts."""
+        """Show the token's spelling and neighbours; returns its contexts."""
         explained = why_html(self._view.details(target_id) | self._view.pieces_of(target_id))
         if is_current():
             self.pair.value = explained
@@ -199,7 +199,7 @@ class WhyBox(Box):
 
     @cached_property
     def _pair(self) -> TokenizedPair:
-        """The text that the lexicon was learned from; an align run has left it tokenised in the cache."""
+        """Load the tokenized text of the alignment, which the align run has cached."""
         assert self._text is not None
         train, _ = read_parts(TextSettings.from_dict(self._text))
         source, target = (v for v in self._view.labels.vocabularies.values() if v is not None)

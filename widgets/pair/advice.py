@@ -1,4 +1,4 @@
-"""Is the swap worth it? A button, the verdict of `evaluation.advice`, and the reasons behind it."""
+"""Whether the swap is worth it: a button, the verdict of `evaluation.advice`, and its reasons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEYS = ("saved", "faster", "recovered", "context")
 
 
 class AdviceBox(RunBox):
-    """Asks for advice in a run of its own, and shows it.
+    """Runs `advise` as a separate run, and shows the result.
 
     Parameters
     ----------
@@ -35,16 +35,16 @@ class AdviceBox(RunBox):
         self._settings, self._root = settings, root
         self.ask_button = self.button(
             "Is it worth it?", self.ask,
-            "Before any work: tokens saved, speed, memory, expected quality, and a verdict; about a minute",
+            "Estimate tokens saved, speed, memory and quality before you start; takes about a minute",
         )  # fmt: skip
         self.card, self._details = html(), html()
-        self._folds = Folds({"Reasons": ("by kind of text, the costs, the measured runs", [self._details])})
+        self._folds = Folds({"Reasons": ("figures by slice of the text, costs, measured runs", [self._details])})
         shown(self._folds, False)
         self._about = object()  # stands for the pair that is chosen
         self.children = (self.job, self.card, self._folds)
 
     def ask(self) -> None:
-        """Start the run, or find the one that has answered this before."""
+        """Start the run, or find a former run with the same settings."""
         chosen = self._settings()
         asked = {"model": chosen["source"], "target": chosen["target"], "text": list(chosen["text"])}
         asked |= {name: chosen[name] for name in ("max_bytes", "seed") if chosen.get(name)}
@@ -58,7 +58,7 @@ class AdviceBox(RunBox):
         self.soon(work, self.ask_button)
 
     def forget(self) -> None:
-        """Take the advice away: another pair is chosen."""
+        """Clear the advice, because another pair is chosen."""
         self._about = object()
         self.leave_run()
         self.card.value = ""
@@ -72,7 +72,7 @@ class AdviceBox(RunBox):
 
 
 def advice_html(advice: Mapping[str, Any]) -> str:
-    """Return the verdict, its reason, and four numbers; `advice` is `Advice.to_dict()`."""
+    """Return verdict, reason and four numbers as HTML; `advice` is `Advice.to_dict()`."""
     verdict = str(advice["verdict"])
     return (
         f'<div class="tl-verdict" role="status"><span class="tl-state tl-severity-mark-{_TONES.get(verdict, "warn")}">'
@@ -115,6 +115,6 @@ def reasons_html(advice: Mapping[str, Any]) -> str:
     return (
         f"<div class='tl-table-scroll'><table class='tl-plain'><thead><tr><th scope='col'>Text</th>{head}"
         f"<th scope='col'>A swap</th></tr></thead><tbody>{lines}</tbody></table></div><dl>{listed}</dl>"
-        f"<div class='tl-note'>Expected quality is that of measured runs: {escape(', '.join(runs))}.</div>"
+        f"<div class='tl-note'>Expected quality comes from measured runs: {escape(', '.join(runs))}.</div>"
         f"{meanings(_KEYS)}"
     )

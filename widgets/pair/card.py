@@ -1,4 +1,4 @@
-"""Facts about two tokenizers, before any work: sizes, roles, scripts, bytes per token by language."""
+"""Facts about two tokenizers before alignment: sizes, roles, scripts, bytes per token by language."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tokalign_lab.vocabulary import Overlap, Vocabulary
 
 ROLE_WORDS = {"bos": "begins a text", "eos": "ends a text", "pad": "padding", "unk": "unknown"}
 TOP_SCRIPTS = 8
-SAME_LENGTH = 0.02  # a change that is not worth a word
-COMMON = 12  # languages that are shown before all are asked for
+SAME_LENGTH = 0.02  # changes below this are not mentioned
+COMMON = 12  # languages that are shown by default
 _WITHOUT_SCRIPT = {
     "digits": "digits", "symbols": "signs", "whitespace": "white space", "bytes": "parts of characters",
     "special": "special",
@@ -44,7 +44,7 @@ def card_html(source: Vocabulary, target: Vocabulary, shared: Overlap) -> str:
 
 
 def shorter_words(names: tuple[str, str], rates: Sequence[Mapping[str, float]]) -> tuple[int, str]:
-    """Count the common languages that get shorter, and say it with the best one and with English.
+    """Return in words how many common languages get shorter, with the best one and English.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def shorter_words(names: tuple[str, str], rates: Sequence[Mapping[str, float]]) 
 
 
 def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
-    """Which scripts both vocabularies hold tokens of: a table of the largest, the others in words."""
+    """Return the tokens per script of both vocabularies as HTML: a table of the largest, the others as a list."""
     counts = [Counter(scripts_of(vocabulary).tolist()) for vocabulary in (source, target)]
     names = sorted({*counts[0], *counts[1]} - {""}, key=lambda name: (-(counts[0][name] + counts[1][name]), name))
     letters = [name for name in names if name not in (*WITHOUT_LETTERS, "special")]
@@ -88,7 +88,7 @@ def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
 def languages_html(
     names: tuple[str, str], rates: Sequence[Mapping[str, float]], codes: Sequence[str] | None = None
 ) -> str:
-    """Bytes per token in each language, and what that means for the length of a text.
+    """Return bytes per token by language, and how the length of a text changes, as HTML.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def languages_html(
     heads = "".join(f'<th scope="col" colspan="2">{escape(name)}</th>' for name in names)
     return (
         '<table class="tl-plain tl-languages"><caption>Bytes per token by language, on the declaration of human '
-        f'rights; more is shorter</caption><thead><tr><th scope="col">Language</th>{heads}<th scope="col">With the '
+        f'rights; higher is better</caption><thead><tr><th scope="col">Language</th>{heads}<th scope="col">With the '
         f"target, texts become</th></tr></thead><tbody>{lines}</tbody></table>"
     )
 
@@ -120,20 +120,20 @@ def offers_html(wanted: Sequence[Choice]) -> str:
             f": {escape(choice.description)}. {choice.size_bytes / 1e6:.0f} MB, {where_words(choice)}; licence "
             f"{escape(choice.licence)}.</li>"
             if choice.size_bytes
-            else ": from the Hugging Face hub. Its size and licence are on its page.</li>"
+            else ": from the Hugging Face hub; its page shows size and licence.</li>"
         )
         for choice in wanted
     )
-    return f"<p>Not on this machine yet; press “Fetch what is missing” to get:</p><ul>{lines}</ul>"
+    return f"<p>Not on this machine yet. Click “Fetch what is missing” to download:</p><ul>{lines}</ul>"
 
 
 def where_words(choice: Choice) -> str:
-    """Return where a choice comes from, and whether it is on this machine."""
+    """Return the origin of a choice and whether it is on this machine."""
     where = {
         "packaged": "packaged (PyPI)",
         "hub cache": "the hub",
         "hub": "the hub",
-        "folder": "a file or folder of yours",
+        "folder": "your file or folder",
     }
     return f"{where[choice.where]}, {'on this machine' if choice.here else 'not on this machine'}"
 

@@ -1,4 +1,4 @@
-"""Everything that can be a source or a target, in a table that can be searched: what it is, from where, is it here."""
+"""A searchable table of all possible sources and targets: description, origin, and whether it is on this machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..lexicon.search import folded
 PAGE = 12
 _CAPTION = "Models and tokenizers that can be chosen"
 COLUMNS = (
-    Column("name", "Name", "what to type in the fields above", kind="token"),
+    Column("name", "Name", "the name to type in the fields above", kind="token"),
     Column("kind", "Kind", "a model has a tokenizer; a tokenizer alone cannot be rearranged"),
-    Column("what", "What it is"),
-    Column("where", "Comes from"),
+    Column("what", "Description"),
+    Column("where", "Origin"),
     Column("here", "On this machine"),
     Column("licence", "Licence"),
 )
@@ -30,7 +30,7 @@ class ChoiceList(Box):
     Parameters
     ----------
     use : called with "source" or "target" and a name
-    folders : where models and tokenizers of the user's own are looked for
+    folders : folders to search for the user's models and tokenizers
     """
 
     def __init__(self, use: Callable[[str, str], None], folders: Sequence[Path | str] = ()) -> None:
@@ -44,7 +44,7 @@ class ChoiceList(Box):
         )
         self.table = RowTable(COLUMNS, on_row=lambda _key: self._allow(), caption=_CAPTION)
         self._uses = [
-            self.button(f"Use as {side}", partial(self._take, side), f"Take the chosen row as {side}")
+            self.button(f"Use as {side}", partial(self._take, side), f"Use the selected row as {side}")
             for side in ("source", "target")
         ]
         self._pages = Pages(self.table, PAGE, self._draw, _where, before=self._uses)
@@ -52,12 +52,12 @@ class ChoiceList(Box):
         self.add_class("tl-choice-list")
 
     def refresh(self) -> None:
-        """Read again what there is."""
+        """Read the list of choices again."""
         self._all = choices(self._folders)
         self.show()
 
     def show(self) -> None:
-        """Show the first page of what fits the search."""
+        """Show the first page of the search results."""
         needle = folded(self._search.value.strip())
         self._pages.show([i for i, choice in enumerate(self._all) if needle in folded(_words(choice))])
 
@@ -75,7 +75,7 @@ class ChoiceList(Box):
 
 
 def _where(first: int, last: int, n: int) -> str:
-    return f"{first} to {last} of {n}" if n else "nothing fits this search"
+    return f"{first} to {last} of {n}" if n else "no results for this search"
 
 
 def _cells(choice: Choice) -> list[str]:

@@ -1,7 +1,7 @@
-"""A text cut by two to four tokenizers side by side, as HTML.
+"""A text segmented by two to four tokenizers side by side, as HTML.
 
-The text is cut wherever *all* tokenizers cut (at the same byte), and each piece is a column with a row per tokenizer. A
-token that no other tokenizer cuts at the same place is outlined. A screen reader hears a list.
+Each column ends where *all* tokenizers have a boundary (at the same byte), and has a row per tokenizer. A token is
+outlined if no other tokenizer has the same token boundaries. A screen reader hears a list.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from tokalign_lab.vocabulary import Vocabulary
 
 from ..common.part import token
 
-MAX_BYTES = 600  # a longer text is cut, with a notice, before it can choke the page
+MAX_BYTES = 600  # longer text is truncated, with a notice, to keep the page responsive
 Span = tuple[int, int, int]  # token id, first byte, byte after the last
-Block = list[list[Span]]  # what each tokenizer makes of the text between two cuts that all of them make
+Block = list[list[Span]]  # the tokens of each tokenizer between two common boundaries
 
 
 def clipped(text: str) -> str:
-    """Return the beginning of a text that still fits on a page, cut between characters."""
+    """Return the beginning of a text that fits on a page, cut between characters."""
     return text.encode()[:MAX_BYTES].decode("utf-8", "ignore")
 
 
@@ -46,7 +46,7 @@ def shared_blocks(cuts: Sequence[list[Span]]) -> list[Block]:
 
 
 def cut_html(vocabularies: Sequence[Vocabulary], text: str) -> str:
-    """Return a text as each tokenizer cuts it, column by column, with counts and bytes per token."""
+    """Return a text as each tokenizer segments it, as HTML columns, with counts and bytes per token."""
     shown = clipped(text)
     cuts = [vocabulary.spans(shown) for vocabulary in vocabularies]
     blocks = shared_blocks(cuts)
@@ -70,15 +70,15 @@ def cut_html(vocabularies: Sequence[Vocabulary], text: str) -> str:
     notice = "" if shown == text else f" Only the first {n_bytes} bytes are shown."
     return (
         f'<div class="tl-pair"><div class="tl-pair-names">{names}</div><div class="tl-blocks" role="list" '
-        f'aria-label="The text, cut by {len(cuts)} tokenizers">{"".join(columns)}</div></div>'
+        f'aria-label="The text, segmented by {len(cuts)} tokenizers">{"".join(columns)}</div></div>'
         f'<div class="tl-note">{_spread([len(spans) for spans in cuts])} In {agreed} of {len(blocks)} columns each '
-        f"tokenizer needs one token. No other tokenizer cuts an outlined token at the same place. Press a token to see "
-        f"how it was built.{notice}</div>"
+        f"tokenizer needs one token. Outlined tokens have boundaries that no other tokenizer shares. Click a token to "
+        f"see how it was built.{notice}</div>"
     )
 
 
 def history_html(vocabulary: Vocabulary, token_id: int, history: History) -> str:
-    """Return how a token was built: its merges in order, with the rank of each."""
+    """Return the history of a token as HTML: its merges in order, with their ranks."""
     steps = "".join(
         f"<li>{token(visible(merge.left))} + {token(visible(merge.right))} <small>merge {merge.rank:,}</small></li>"
         for merge in history.merges
@@ -124,4 +124,4 @@ def _aloud(vocabularies: Sequence[Vocabulary], block: Block) -> str:
 def _explain(vocabulary: Vocabulary, token_id: int, n_bytes: int) -> str:
     spelled = vocabulary.token_bytes[token_id]
     as_bytes = "control token" if spelled is None else " ".join(f"{byte:02X}" for byte in spelled)
-    return f"id {token_id}\nown form {vocabulary.raw_token(token_id)!r}\nbytes {as_bytes}\ncovers {n_bytes} bytes here"
+    return f"id {token_id}\nraw token {vocabulary.raw_token(token_id)!r}\nbytes {as_bytes}\ncovers {n_bytes} bytes here"

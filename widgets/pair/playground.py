@@ -1,4 +1,4 @@
-"""The tokenizer playground: a typed text, cut by two to four tokenizers, and how a pressed token was built."""
+"""The tokenizer playground: a typed text, segmented by two to four tokenizers, and the history of a clicked token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORDINALS = ("Third", "Fourth")
 
 
 class CutText(anywidget.AnyWidget):
-    """Shows `cut_html`; calls `on_token` with number of the tokenizer and token id when a person presses a token."""
+    """Shows `cut_html`; calls `on_token` with the tokenizer's number and the token id when the user clicks a token."""
 
     _esm = Path(__file__).parent / "cut_text.js"
     html = t.Unicode("").tag(sync=True)
@@ -35,15 +35,15 @@ class CutText(anywidget.AnyWidget):
 
 
 class Playground(Box):
-    """A field for a text, and the text as each tokenizer cuts it; `more` are the fields for further tokenizers.
+    """A field for a text, and the text as each tokenizer segments it; `more` has the fields for further tokenizers.
 
     Parameters
     ----------
-    sentence : the text to begin with
-    on_typed : called with the text when a person changes it
+    sentence : the initial text
+    on_typed : called with the text when the user changes it
     others : names of the third and the fourth tokenizer
     offered : names to choose them from
-    on_others : called when a person changes them
+    on_others : called when the user changes them
     load : returns the vocabulary called a name
     """
 
@@ -61,13 +61,13 @@ class Playground(Box):
         self._histories: dict[str, TokenHistories] = {}
         self.sentence = self.control(
             w.Textarea, "Your text", on_typed, value=sentence, rows=2,
-            layout=w.Layout(width="100%"), tooltip="Type anything: the tokenizers cut it as you type",
+            layout=w.Layout(width="100%"), tooltip="Type any text to see how the tokenizers segment it",
         )  # fmt: skip
         self._others = [
             self.control(
                 w.Combobox, place, lambda _name: on_others(), value=name, options=list(offered),
                 ensure_option=False, continuous_update=False, placeholder="name, path or hub id",
-                tooltip="Another tokenizer that cuts your text, only to compare; leave it empty for none",
+                tooltip="Another tokenizer for your text, only to compare; may be empty",
             )
             for place, name in zip(ORDINALS, [*others, "", ""], strict=False)
         ]  # fmt: skip
@@ -77,7 +77,7 @@ class Playground(Box):
 
     @property
     def others(self) -> list[str]:
-        """Names of the tokenizers that cut the text besides source and target."""
+        """Names of the tokenizers shown in addition to source and target."""
         return [box.value.strip() for box in self._others if box.value.strip()]
 
     def clear(self) -> None:
@@ -91,7 +91,7 @@ class Playground(Box):
         self.history.value = ""
 
     def show(self, pair: Sequence[Vocabulary], counted: Callable[[list[int]], Any]) -> None:
-        """Cut the text by this pair and the others; `counted` gets the pair's numbers of tokens, [] for no text."""
+        """Segment the text by this pair and the others; `counted` gets the pair's token counts, [] for no text."""
         text, others = self.sentence.value, self.others
 
         def work(_wanted: object) -> tuple[list[Vocabulary], str, list[int]]:

@@ -26,17 +26,17 @@ SIZES = {
     "20 MB": 20_000_000, "100 MB": 100_000_000,
 }  # fmt: skip
 DEFAULTS: dict[str, Any] = {"recipe": "anchored", "text": ["default"], "max_bytes": None, "seed": 0, "rearrange": False}
-ALONE = "This panel is not attached to a Lab, so it cannot start runs; open it by Lab().pair_picker()."
+ALONE = "This panel is not attached to a Lab, so it cannot start runs; open it with Lab().pair_picker()."
 
 
 class RunForm(Box):
-    """Starts an align run, and shows its cost; its settings are in `more`, a box of its own.
+    """Starts an align run and shows its cost; the settings are in the separate box `more`.
 
     Parameters
     ----------
     pair : returns the names of source and target, and their sizes once both are loaded (else None)
     on_run : called with the settings; None switches the button off
-    settings : values to begin with, of `DEFAULTS`
+    settings : initial values; see `DEFAULTS`
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class RunForm(Box):
             self.refresh()
 
         self._recipe = self.menu(
-            "Recipe", changed, options=list(RECIPES), value=chosen["recipe"], tooltip="How rows are made"
+            "Recipe", changed, options=list(RECIPES), value=chosen["recipe"], tooltip="How the new rows are computed"
         )
         texts = [asset.name for asset in catalog.assets() if asset.kind == "text"]
         self._text = self.control(
             w.Combobox, "Text to learn from", changed, value="; ".join(chosen["text"]), options=texts,
             ensure_option=False, continuous_update=False,
-            placeholder="default, a file, a folder or hub:org/name; several with ;",
-            tooltip="The text that token vectors are learned from; like what the model will read",
+            placeholder="default, a file, a folder or hub:org/name; separate several by ;",
+            tooltip="Text to learn token vectors from; choose text like the model's future input",
         )  # fmt: skip
         self._size = self.menu(
-            "Amount of text", changed, options=sizes, value=size, tooltip="More text, better vectors"
+            "Amount of text", changed, options=sizes, value=size, tooltip="More text gives better vectors"
         )
         self._seed = self.control(
             w.BoundedIntText,
@@ -75,7 +75,7 @@ class RunForm(Box):
             value=chosen["seed"],
             min=0,
             max=2**31 - 1,
-            tooltip="Another seed draws another held-out part",
+            tooltip="Another seed chooses another held-out part",
         )
         self._seed.layout.width = "130px"
         self._rearrange = self.control(
@@ -83,7 +83,7 @@ class RunForm(Box):
             indent=False, tooltip="Make the model as soon as the alignment has finished",
         )  # fmt: skip
         self._about, self._cost = html(), html("tl-cost")
-        self._run = self.button("Run alignment", self.run, "Align this pair, in a process of its own", "primary")
+        self._run = self.button("Run alignment", self.run, "Align this pair in a separate process", "primary")
         self.more = Box([bar(self._recipe, self._text, self._size, self._seed, self._rearrange), self._about])
         self.row = bar(self._run, self._cost)
         super().__init__([self.row])
@@ -91,7 +91,7 @@ class RunForm(Box):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of the next run; `donor` and `model` only where the recipe reads them."""
+        """Settings of the next run; `donor` and `model` only if the recipe needs them."""
         source, target, _ = self._pair()
         method = RECIPES[self._recipe.value]
         return {
@@ -108,18 +108,18 @@ class RunForm(Box):
 
     @property
     def changed(self) -> dict[str, Any]:
-        """The settings that are not as at first, the pair left out."""
+        """The settings that differ from the defaults, without the pair."""
         settings = self.settings
         return {name: settings[name] for name, value in DEFAULTS.items() if settings[name] != value}
 
     def run(self) -> None:
-        """Hand the settings over, away from the callback: starting a process takes a moment, and may fail."""
+        """Pass the settings on in a thread: starting a process takes a moment, and may fail."""
         on_run, settings = self._on_run, self.settings
         if on_run is not None and not self._run.disabled:
             self.soon(lambda: on_run(settings))
 
     def refresh(self) -> None:
-        """Show what the recipe does, what the run costs, or what keeps it from starting."""
+        """Show what the recipe does, and what the run costs or why it cannot start."""
         self._about.value = about_html(self._recipe.value)
         settings, sizes, on_run = self.settings, self._pair()[2], self._on_run
 
@@ -138,7 +138,7 @@ class RunForm(Box):
 
 
 def about_html(recipe: str) -> str:
-    """Describe a recipe and, one click away, all others."""
+    """Describe a recipe and, collapsed, all others."""
     others = "".join(f"<dt>{escape(name)}</dt><dd>{escape(each.description)}</dd>" for name, each in RECIPES.items())
     return (
         f'<div class="tl-note"><b>{escape(recipe)}</b>: {escape(RECIPES[recipe].description)}.'
@@ -147,13 +147,13 @@ def about_html(recipe: str) -> str:
 
 
 def why_not(settings: Mapping[str, Any], source: Choice, target: Choice, sizes: tuple[int, int] | None) -> str:
-    """Return the sentence that names what a run lacks; "" where nothing is missing."""
+    """Return why the run cannot start, as a sentence; "" if it can."""
     if not settings["source"] or not settings["target"]:
-        return "Name both a source and a target."
+        return "Choose both a source and a target."
     if sizes is None:
-        return "Both tokenizers have to be loaded first; see above."
+        return "Load both tokenizers first; see above."
     if not settings["text"]:
-        return "Name a text to learn from."
+        return "Choose a text to learn from."
     for text in settings["text"]:
         packaged = catalog.is_known(text) and catalog.find(text).kind == "text"
         if not text.startswith("hub:") and not packaged and not Path(text).expanduser().exists():
@@ -169,7 +169,7 @@ def why_not(settings: Mapping[str, Any], source: Choice, target: Choice, sizes: 
 
 def cost_of(settings: Mapping[str, Any], sizes: tuple[int, int] | None) -> Estimate:
     """Estimate a run of these settings."""
-    assert sizes is not None  # why_not saw to it
+    assert sizes is not None  # checked by why_not
     return estimate(
         settings["recipe"],
         sizes,
@@ -180,11 +180,11 @@ def cost_of(settings: Mapping[str, Any], sizes: tuple[int, int] | None) -> Estim
 
 
 def cost_html(cost: Estimate) -> str:
-    """Return an estimate in words, with its steps one click away."""
+    """Return an estimate in words, with its steps collapsed."""
     fetch = f"{cost.download_bytes / 1e6:,.0f} MB" if cost.download_bytes else "nothing"
     steps = ", ".join(f"{name} {duration(seconds)}" for name, seconds in cost.steps.items())
     return (
-        f"About <b>{duration(cost.seconds)}</b> on this machine when it is free, about "
+        f"About <b>{duration(cost.seconds)}</b> on this machine when idle, about "
         f"<b>{cost.memory_bytes / 1e9:.1f} GB</b> of memory, <b>{fetch}</b> to download."
         f"<details><summary>By step</summary>{escape(steps)}. {escape(cost.note)}</details>"
     )

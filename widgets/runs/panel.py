@@ -1,4 +1,4 @@
-"""The list of runs, with their states, and the curves of those that are ticked.
+"""The list of runs with their states, and the curves of the ticked runs.
 
 The list is read from the folder of the runs and nothing else, so it shows what any notebook, shell or former kernel has
 started. A page of rows is in the browser; figures and log are read for that page only.
@@ -33,32 +33,30 @@ from ..training.panel import TrainingPanel
 
 
 class TrashBar(Bar):
-    """Takes back a deletion, or removes for good what was deleted.
+    """Restores deleted runs, or deletes them permanently.
 
     Parameters
     ----------
     root : folder of the runs
-    after : called with the run that has come back, or with None when the trash was emptied
+    after : called with the restored run, or with None when the trash was emptied
     """
 
     def __init__(self, root: Path, after: Callable[[RunFolder | None], None]) -> None:
         self._root, self._after = root, after
         self._sure = False
-        self.undo_button = self.button("Undo delete", self.undo, "Take back the last deletion")
-        self.empty_button = self.button(
-            "Empty the trash", self.empty, "Remove for good what was deleted; asks once more"
-        )
+        self.undo_button = self.button("Undo delete", self.undo, "Restore the last deleted run")
+        self.empty_button = self.button("Empty the trash", self.empty, "Delete permanently; asks for confirmation")
         super().__init__([self.undo_button, self.empty_button])
 
     def undo(self) -> None:
-        """Take back the last deletion."""
+        """Restore the last deleted run."""
         self._after(restore_run(root=self._root))
 
     def empty(self) -> None:
-        """Delete everything in the trash, when pressed twice."""
+        """Delete everything in the trash after a second click."""
         if not self._sure:
             self._sure = True
-            self.empty_button.description, self.empty_button.button_style = "Press again: gone for good", "danger"
+            self.empty_button.description, self.empty_button.button_style = "Click again to delete", "danger"
             return
 
         def work() -> None:
@@ -83,13 +81,13 @@ _GROUPS = {
     "queued": "running", "running": "running", "finished": "finished", "paused": "stopped", "cancelled": "stopped",
 }  # fmt: skip
 COLUMNS = (
-    Column("shown", "Curves", "Its place among the curves below"),
-    Column("title", "Name", "what people call the run", sortable=True),
-    Column("kind", "Kind", "what it does", sortable=True),
-    Column("state", "Status", "how it stands", sortable=True),
-    Column("created", "Made", "in this computer's time", sortable=True),
-    Column("worked", "Duration", "From when it was made to its end", numeric=True, sortable=True),
-    Column("latest", "Latest", "The last figures or words it reported"),
+    Column("shown", "Curves", "Its number in the plots below"),
+    Column("title", "Name", "name of the run", sortable=True),
+    Column("kind", "Kind", "kind of run", sortable=True),
+    Column("state", "Status", "state of the run", sortable=True),
+    Column("created", "Made", "in local time", sortable=True),
+    Column("worked", "Duration", "From creation to end", numeric=True, sortable=True),
+    Column("latest", "Latest", "The last figures or message it reported"),
 )
 
 
@@ -100,8 +98,8 @@ class RunsPanel(Panel):
     ----------
     root : folder of the runs; $TOKALIGN_RUNS, else `./runs`
     state : shared view
-    chosen : name of the run that is looked at first
-    shown : names of the tuning runs whose curves are shown at first
+    chosen : name of the run that is selected first
+    shown : names of the tuning runs whose curves are shown first
     kind : only runs of this kind; "" for all
     """
 
@@ -121,7 +119,7 @@ class RunsPanel(Panel):
         self._list.recorded = not any(self.root.glob("*/run.json")) or any(map(recorded_run, [chosen, *shown]))
         self._list.read()
         self._shown: list[str] = [name for name in shown if self._list.run(name) is not None]
-        self._named = ""  # the run whose name is in the field
+        self._named = ""  # the run whose name the field shows
         self.monitor: TrainingPanel | None = None
         self._build(kind)
         self.refresh()
@@ -133,31 +131,31 @@ class RunsPanel(Panel):
         )
         self._recorded = self.check(
             "Recorded runs too", self._on_recorded, value=self._list.recorded,
-            tooltip="Also list the runs that come with the package; they are looked at, never changed",
+            tooltip="Also list the runs that come with the package; they are read-only",
         )  # fmt: skip
         self.table = RowTable(COLUMNS, "tl-runs-table", self.guarded(self._on_row))
         self.table.on_heading = self.guarded(self._on_heading)
         self.trash = TrashBar(self.root, self._on_trash)
         self.pages = Pages(self.table, PAGE, self._draw, self._where)
         self.controls = RunControls(lambda: self.run, self.refresh)
-        self._tick_button = self.button("Show its curves", self.tick, f"Draw up to {MOST_RUNS} runs over one another")
+        self._tick_button = self.button("Show its curves", self.tick, f"Overlay up to {MOST_RUNS} runs")
         self._rename = self.entry(
             "Name",
             placeholder="another name",
             continuous_update=False,
-            tooltip="What to call the run",
+            tooltip="New name of the run",
             layout={"width": "240px"},
         )
-        self._rename_button = self.button("Rename", self.rename, "Call the chosen run by this name")
-        self._delete = self.button("Delete", self.delete, "Move into the trash; can be undone")
+        self._rename_button = self.button("Rename", self.rename, "Rename the selected run")
+        self._delete = self.button("Delete", self.delete, "Move to the trash; can be undone")
         self._details, self._log = html("tl-run-details"), html()
         self._place = w.VBox()  # the curves come here
         actions = bar(self._tick_button, self.controls, self._rename, self._rename_button, self._delete)
         self.folds = Folds(
             {
-                "Filters": ("which runs are listed", [bar(self._kind, self._recorded)]),
-                "Log": ("the end of the chosen run's log", [self._log]),
-                "Trash": ("take a deletion back, or remove it for good", [self.trash]),
+                "Filters": ("filters of the list", [bar(self._kind, self._recorded)]),
+                "Log": ("the last lines of the selected run's log", [self._log]),
+                "Trash": ("restore deleted runs, or delete them permanently", [self.trash]),
             }
         )
         self._fill([self._head, self.folds, self.pages, self._details, actions, self._place], self.folds)
@@ -170,12 +168,12 @@ class RunsPanel(Panel):
 
     @property
     def selection(self) -> pd.DataFrame:
-        """All runs that are listed, one a row."""
+        """All listed runs, one per row."""
         return self._list.frame()
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, the folder, the chosen run and those whose curves are shown."""
+        """The shared view, the folder, the selected run and the runs whose curves are shown."""
         return super().state | {
             "root": str(self.root), "chosen": self._chosen, "shown": list(self._shown), "kind": self._list.kind,
             "page": self.pages.page, "found": len(self._list.rows),
@@ -192,7 +190,7 @@ class RunsPanel(Panel):
             self._show_chosen(self._row())
 
     def tick(self) -> None:
-        """Show the curves of the chosen run, or take them away."""
+        """Show the curves of the selected run, or hide them."""
         run = self.run
         if run is None or run.info()["kind"] != "adapt":
             return
@@ -204,14 +202,14 @@ class RunsPanel(Panel):
         self.soon(self._show_curves)
 
     def rename(self) -> None:
-        """Rename the chosen run to the text in the field next to the button."""
+        """Rename the selected run to the text in the field next to the button."""
         if self.run is not None:
             rename_run(self.run, self._rename.value)
             self.clear_error()
             self.refresh()
 
     def delete(self) -> None:
-        """Move the chosen run into the trash."""
+        """Move the selected run to the trash."""
         run = self.run
         if run is None:
             return
@@ -231,7 +229,7 @@ class RunsPanel(Panel):
         self.soon(self._show_curves)
 
     def _look(self) -> bool:
-        """One look at the folder; the list is watched as long as it is open, because runs come from anywhere."""
+        """Read the folder once; it is watched while the list is open, because any process may start runs."""
         with self._lock:
             self._list.read()
         self._read_page()
@@ -249,13 +247,13 @@ class RunsPanel(Panel):
         return next((row for row in self._list.rows if row.run.name == self._chosen), None)
 
     def _repaint(self) -> None:
-        """Put the page, and the chosen run, on the screen; nothing is sent that has not changed."""
+        """Show the page and the selected run; only changes are sent."""
         states = Counter(_GROUPS.get(row.info["state"], "failed") for row in self._list.rows)
         counts = {"on_disk": len(self._list.rows), **{name: states[name] for name in ("running", "finished", "failed")}}
         ended = f"; {states['stopped']} were stopped and can be resumed" if states["stopped"] else ""
-        verdict = f"{counts['running']} running, {counts['failed']} need a look{ended}. Choose a row to act on it."
+        verdict = f"{counts['running']} running, {counts['failed']} with errors{ended}. Select a row to act on it."
         numbers = [(key, str(n)) for key, n in counts.items()]
-        self.headline("Runs", verdict, numbers, f"everything in {self.root}, whoever started it")
+        self.headline("Runs", verdict, numbers, f"all runs in {self.root}")
         self.go_to(self.pages.page)
 
     def _draw(self, rows: Sequence[RunRow]) -> None:
@@ -284,33 +282,33 @@ class RunsPanel(Panel):
         for control in (self._tick_button, self._rename_button, self._delete):
             control.disabled = row is None
         named = "" if row is None else row.run.name
-        if named != self._named:  # what is being typed for the chosen run stays
+        if named != self._named:  # keep what the user is typing for the selected run
             self._named, self._rename.value = named, "" if row is None else row.title
         if row is None:
             self._tick_button.description = "Show its curves"
             self.controls.none()
-            self._details.value, self._log.value = "<div class='tl-empty'>No run is chosen.</div>", ""
+            self._details.value, self._log.value = "<div class='tl-empty'>No run is selected.</div>", ""
             return
         state, asked = row.info["state"], row.run.asked
         self.controls.show(row.info["kind"], state, asked)
         self._tick_button.disabled = row.info["kind"] != "adapt"
-        self._tick_button.description = "Take its curves away" if row.run.name in self._shown else "Show its curves"
+        self._tick_button.description = "Hide its curves" if row.run.name in self._shown else "Show its curves"
         recorded = bool(row.info.get("recorded"))
         self._delete.disabled = state == "running" or recorded
         self._rename_button.disabled = recorded
         badge = state_html(state, asked, recorded=recorded)
         self._details.value = f"<h4>{escape(row.title)} {badge}</h4>{mark_of(row.run)}{details_html(row)}"
         if recorded:
-            self._log.value = "<div class='tl-note'>A recorded run keeps no log.</div>"
+            self._log.value = "<div class='tl-note'>A recorded run has no log.</div>"
             return
         tail = escape(row.run.log_tail())
         self._log.value = (
-            f"<div class='tl-note'>The end of its log:</div><pre class='tl-log' tabindex='0'>{tail}</pre>" if tail else
+            f"<div class='tl-note'>End of its log:</div><pre class='tl-log' tabindex='0'>{tail}</pre>" if tail else
             "<div class='tl-note'>Its log is empty.</div>"
         )  # fmt: skip
 
     def _show_curves(self) -> None:
-        """Make the monitor when it is first wanted; later it only shows other runs."""
+        """Build the monitor on first use; later calls only change its runs."""
         with self._curves_lock:
             found = (self._list.run(name) for name in self._shown)
             runs = [str(run.path.resolve()) for run in found if run is not None]
@@ -360,7 +358,7 @@ class RunsPanel(Panel):
 
 
 def details_html(row: RunRow) -> str:
-    """Return where a run lies, what went wrong, and its settings."""
+    """Return the folder of a run, its error, and its settings, as HTML."""
     error = row.info.get("error")
     facts = {"folder": str(row.run.path)} | {
         name.replace("_", " "): _plain(value) for name, value in row.info["settings"].items()

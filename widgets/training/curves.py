@@ -1,4 +1,4 @@
-"""What a tuning run has reached, in words and figures; which curves are drawn; samples, and what was forgotten."""
+"""The result of a tuning run in words and figures, the controls of its curves, its samples and its probes."""
 
 from __future__ import annotations
 
@@ -71,35 +71,35 @@ def _at(step: int, steps: np.ndarray, values: np.ndarray) -> float | None:
     return float(values[place]) if place >= 0 and step <= steps[-1] else None
 
 
-_AXIS_WORDS = {"step": "Steps", "tokens": "Tokens read", "minutes": "Minutes of work"}
+_AXIS_WORDS = {"step": "Steps", "tokens": "Tokens read", "minutes": "Minutes"}
 
 
 class LookBar(Bar):
-    """Four controls and the `Look` that they say.
+    """Four controls and the `Look` that they set.
 
     Parameters
     ----------
-    look : what they show at first
-    on_change : called when a person has changed one of them
+    look : initial values
+    on_change : called when the user changes one of them
     """
 
     def __init__(self, look: Look, on_change: Callable[[], None]) -> None:
         self.look = look
         self._on_change = on_change
         self._value = self._choice(
-            "value", "Last plot", options=[(VALUES[look.value], look.value)], tooltip="What each step reports"
+            "value", "Last plot", options=[(VALUES[look.value], look.value)], tooltip="The value shown in the last plot"
         )
         axes = [(_AXIS_WORDS[axis], axis) for axis in AXES]
-        self._axis = self._choice("axis", "X axis", options=axes, value=look.axis, tooltip="What the curves run over")
+        self._axis = self._choice("axis", "X axis", options=axes, value=look.axis, tooltip="Unit of the X axis")
         self._smoothing = self._choice(
             "smoothing", "Smoothing", w.FloatSlider, value=look.smoothing, min=0, max=0.99, step=0.01,
-            continuous_update=False, readout_format=".2f", tooltip="Weight of earlier steps, 0 for none",
+            continuous_update=False, readout_format=".2f", tooltip="Weight of earlier steps; 0: no smoothing",
         )  # fmt: skip
         self._part = self._choice(
             "part",
             "Held-out text",
             options=[(part_words(look.part), look.part)],
-            tooltip="The slice that bits per byte and the gap are about",
+            tooltip="The slice for bits per byte and the gap",
         )
         super().__init__([self._value, self._axis, self._smoothing, self._part])
 
@@ -111,7 +111,7 @@ class LookBar(Bar):
         return self.control(kind, words, changed, **more)
 
     def offer_reported(self, runs: Sequence[RunView]) -> None:
-        """Let those values and slices be chosen that any of the runs has reported; what is chosen stays on offer."""
+        """Offer the values and slices that any of the runs has reported, and the current choice."""
         reported = {name for run in runs for name in run.trained.names()} | {"loss", self.look.value}
         parts = {part for run in runs for part in run.measured.names()} | {ALL_TEXT, self.look.part}
         values = [(words, name) for name, words in VALUES.items() if name in reported]
@@ -120,7 +120,7 @@ class LookBar(Bar):
 
 
 def part_words(part: str) -> str:
-    """Name a slice of the held-out text for people."""
+    """Return the display name of a slice of the held-out text."""
     return "All of it" if part == ALL_TEXT else part
 
 
@@ -132,7 +132,7 @@ class Samples(Box):
         self._chosen: dict[str, int | None] = {"left": None, "right": None}
         words = {"left": "Samples at step", "right": "compared with step"}
         self._steps = [
-            self.menu(said, partial(self._on_choice, place), options=[], tooltip="A measured step")
+            self.menu(said, partial(self._on_choice, place), options=[], tooltip="A step with measurements")
             for place, said in words.items()
         ]
         self._table = html("tl-samples")
@@ -142,7 +142,7 @@ class Samples(Box):
 
     @property
     def html(self) -> str:
-        """What the tables say."""
+        """The HTML of the tables."""
         return str(self._table.value)
 
     def show(self, runs: Sequence[RunView]) -> None:
@@ -173,7 +173,7 @@ SHOWN_PROBES = 8
 
 
 def probes_html(view: RunView, left: int, right: int | None) -> str:
-    """Return the probes that are answered at one step and not at the other, those that were forgotten first."""
+    """Return the probes answered at only one of two steps as HTML, forgotten ones first."""
     if right is None or left not in view.lost or right not in view.lost:
         return ""
     before, after = set(view.lost[left]), set(view.lost[right])
@@ -191,7 +191,7 @@ def probes_html(view: RunView, left: int, right: int | None) -> str:
     ]
     counts = ", ".join(f"{len(prompts)} {name}" for name, prompts in groups.items())
     head = (
-        "<table class='tl-table tl-texts'><thead><tr><th scope='col'>Probe, which the source model answers</th>"
+        "<table class='tl-table tl-texts'><thead><tr><th scope='col'>Probe that the source model answers</th>"
         f"<th scope='col'>Step {left:,}</th><th scope='col'>Step {right:,}</th><th></th></tr></thead><tbody>"
     )
     first, others = (f"{head}{''.join(some)}</tbody></table>" for some in (lines[:SHOWN_PROBES], lines[SHOWN_PROBES:]))
@@ -227,7 +227,7 @@ def samples_html(views: Sequence[RunView], left: int, right: int | None) -> str:
 
 
 def numbers_of(view: RunView) -> list[Number]:
-    """Return the four numbers that matter of a run; what was not measured is not among them."""
+    """Return the four key numbers of a run, without those that were not measured."""
     bits, answered = view.measured.last(ALL_TEXT), view.answered.last("probes")
     found = {
         "bits": None if bits is None else figure(bits, 4),
@@ -242,7 +242,7 @@ def numbers_of(view: RunView) -> list[Number]:
 def compared(view: RunView) -> list[Number]:
     """Compare the last measurement with step 0 and with the source model.
 
-    A share of the gap is given only between the two; beyond them it means nothing to a reader.
+    The share of the gap is given only between the two, because it is not meaningful beyond them.
     """
     bits, reference = view.measured.last(ALL_TEXT), view.references.get(ALL_TEXT)
     if bits is None:
@@ -254,11 +254,11 @@ def compared(view: RunView) -> list[Number]:
 
 
 def verdict_html(view: RunView) -> str:
-    """Say in one sentence what a run has reached, and in another why the source model does not teach it."""
+    """Return the result of a run in one sentence and, in another, why the source model does not teach it."""
     note = f" {escape(view.source_note)}" * bool(view.source_note)
     bits, reference = view.measured.last(ALL_TEXT), view.references.get(ALL_TEXT)
     if bits is None:
-        return f"Nothing is measured yet; bits per byte come with the first look at held-out text.{note}"
+        return f"Nothing is measured yet; bits per byte appear with the first evaluation.{note}"
     words = f"At step {view.measured.steps[-1]:,} the model needs <b>{figure(bits, 4)}</b> bits per byte"
     control = view.control.measured.last(ALL_TEXT) if view.control is not None else None
     if reference is not None:
@@ -266,7 +266,7 @@ def verdict_html(view: RunView) -> str:
         words += "" if control is None else f", tuned on the same text {figure(control, 4)}"
     found = " and ".join(f"{value} {MEANINGS[key].name}" for key, value in compared(view))
     words += f": {found}" * bool(found)
-    known = "." if reference is not None else ". The source model's figure is not known."
+    known = "." if reference is not None else ". The figure of the source model is not known."
     return f"{words}{known}{note}"
 
 

@@ -1,4 +1,4 @@
-"""Forms that start a tuning run: of the model that an alignment leads to, and once more with other settings."""
+"""Forms that start a tuning run: of the model from an alignment, or again with other settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIELDS = {
     "learning_rate_rows": "Learning rate of rows, stage 2",
     "stage1_share": "Share of stage 1",
     "batch_size": "Batch size",
-    "sequence_length": "Tokens a sequence",
+    "sequence_length": "Tokens per sequence",
     "seed": "Seed",
 }
 
@@ -31,11 +31,11 @@ _HELP = {option.name: option.help for option in AdaptSettings.options()}
 
 
 class SettingsFields(Bar):
-    """A field for each setting of a tuning run that matters most, side by side.
+    """Fields for the most important settings of a tuning run, side by side.
 
     Parameters
     ----------
-    values : settings to begin with; the defaults of `AdaptSettings` where they name none
+    values : initial settings; missing ones have the defaults of `AdaptSettings`
     """
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
@@ -59,21 +59,21 @@ class SettingsFields(Bar):
 
     @property
     def changed(self) -> dict[str, Any]:
-        """Those that a person has changed."""
+        """The settings that the user has changed."""
         return {name: value for name, value in self.values.items() if value != self._before[name]}
 
     @property
     def values(self) -> dict[str, Any]:
-        """All of them."""
+        """All settings of the form."""
         return {name: field.value for name, field in self.fields.items()}
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all settings of tuning: those given, and for the others what the recipe sets."""
+    """Return all tuning settings: the given ones, and the recipe's values for the others."""
     given = {name: values[name] for name in AdaptSettings.names() if name in values}
     try:
         settings = AdaptSettings.from_dict(given)
-    except InputError:  # of a run whose settings cannot be used; they are shown as they are
+    except InputError:  # the settings of this run are invalid; show them unchanged
         settings = AdaptSettings.from_dict({})
     return (
         settings.to_dict()
@@ -96,16 +96,16 @@ class AgainForm(Box):
         self.settings = SettingsFields()
         self.fields = self.settings.fields
         self.name = self.entry(
-            "Name of the new run", placeholder="a name, if you like", continuous_update=False,
-            tooltip="What the new run is called in lists and legends", layout={"width": "340px"},
+            "Name of the new run", placeholder="optional name", continuous_update=False,
+            tooltip="Name of the new run in lists and legends", layout={"width": "340px"},
         )  # fmt: skip
-        self.start_button = self.button("Start the new run", self.start, "Start it in a process of its own", "primary")
-        note = html("", "<div class='tl-note'>A new run with its own folder; this one stays as it is.</div>")
+        self.start_button = self.button("Start the new run", self.start, "Start it in a separate process", "primary")
+        note = html("", "<div class='tl-note'>Starts a new run in its own folder; this run does not change.</div>")
         super().__init__([note, bar(self.name), self.settings, bar(self.start_button)])
         self.add_class("tl-again-form")
 
     def of(self, run: RunFolder, settings: dict[str, Any]) -> None:
-        """Take over the settings of a run, unless the form already is that run's."""
+        """Show the settings of a run, unless the form already belongs to it."""
         if self._run is not None and self._run.path == run.path:
             return
         self._run = run
@@ -113,7 +113,7 @@ class AgainForm(Box):
         self.name.value = ""
 
     def start(self) -> None:
-        """Start the new run; a setting that is wrong is named, and nothing is started then."""
+        """Start the new run; an invalid setting is reported and nothing is started."""
         run = self._run
         if run is None:
             return
@@ -124,7 +124,7 @@ class AgainForm(Box):
 
 
 class TuneForm(Box):
-    """Tunes the model that an alignment leads to; it is rearranged first, where that is not done yet.
+    """Tunes the model of an alignment, and rearranges it first if necessary.
 
     Parameters
     ----------
@@ -136,19 +136,19 @@ class TuneForm(Box):
         self._on_tune, self._given = on_tune, values
         self.settings = SettingsFields(values)
         self.start_button = self.button(
-            "Rearrange and tune", self.start, "Make the model where that is not done, then tune it", "primary"
+            "Rearrange and tune", self.start, "Make the model if necessary, then tune it", "primary"
         )
         words = html(
             "",
-            "<h4>Tune the rearranged model</h4><div class='tl-note'>On the text that the pair was aligned on, in a "
-            "process of its own. The model gets its new rows first.</div>",
+            "<h4>Tune the rearranged model</h4><div class='tl-note'>Uses the text of the alignment and a separate "
+            "process. The model gets its new rows first.</div>",
         )
         self.status = html()
-        folds = Folds({"Settings": ("how long, how fast and on how much at once", [self.settings])})
+        folds = Folds({"Settings": ("steps, learning rates and batch size", [self.settings])})
         super().__init__([words, bar(self.start_button, self.status), folds])
 
     def start(self) -> None:
-        """Check the settings, and start away from the callback."""
+        """Check the settings, and start the run in a thread."""
         settings = self._given | self.settings.changed  # rates that nobody sets follow the batch
         AdaptSettings.from_dict(settings)
         self.status.value = said("Starting …", "tl-note")

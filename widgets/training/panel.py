@@ -2,7 +2,7 @@
 
 Nothing here trains. The job is a process of its own; this reads what it appends to its run folder, twice a second, in
 the one watcher thread of all panels. A restarted kernel makes a new panel on the same folder and has the whole curve.
-Other runs can be drawn over the first, which is the one that buttons, numbers and stage bands are of.
+Other runs can be overlaid on the first; buttons, numbers and stage bands always belong to the first.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class TrainingPanel(Panel):
         self.looks = LookBar(look, self._on_look)
         self.samples = Samples()
         self._other = self.menu(
-            "Overlay run", self._on_other, options=[_CHOOSE], tooltip="Draw another run into the same plots"
+            "Overlay run", self._on_other, options=[_CHOOSE], tooltip="Draw another run in the same plots"
         )
         self._alone = self.button("Clear overlays", self._only_first, "Draw only the first run")
         self.figure = go.FigureWidget(curves_figure(self.views, look, self.lab_state.theme, places=MOST_RUNS))
@@ -104,14 +104,14 @@ class TrainingPanel(Panel):
         self.folds = Folds(
             {
                 "Curves": (
-                    "what is drawn over what, and other runs over it",
+                    "axes, smoothing, and other runs to overlay",
                     [bar(self._other, self._alone), self.looks],
                 ),
                 "Details": (
                     "more numbers, the curves as a table, the settings",
                     [self._cards, self._table, self._settings],
                 ),
-                "Start again": ("a new run with these settings, some of them changed", [self.again]),
+                "Start again": ("a new run with changed settings", [self.again]),
             }
         )
         self._fill(
@@ -124,7 +124,7 @@ class TrainingPanel(Panel):
 
     @property
     def run(self) -> RunFolder:
-        """The first run: the one that the buttons are for."""
+        """The first run, to which the buttons apply."""
         return self._feeds[0].run
 
     @property
@@ -134,17 +134,17 @@ class TrainingPanel(Panel):
 
     @property
     def view(self) -> Any:
-        """What the first run has reported."""
+        """The view of the first run's events."""
         return self._feeds[0].view
 
     @property
     def views(self) -> list[Any]:
-        """What each run has reported."""
+        """The view of each run's events."""
         return [feed.view for feed in self._feeds]
 
     @property
     def selection(self) -> pd.DataFrame:
-        """Everything measured so far, one number a row: run, what, step, value."""
+        """All measurements so far, one number per row: run, what, step, value."""
         rows = []
         for view in self.views:
             for table, prefix in ((view.trained, ""), (view.measured, "bits_per_byte")):
@@ -155,7 +155,7 @@ class TrainingPanel(Panel):
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, the runs and how the first stands, and what of the curves is looked at."""
+        """The shared view, the runs, the state of the first run, and the settings of the curves."""
         look = self.looks.look
         return super().state | {
             "run": str(self.run.path), "runs": [str(run.path) for run in self.runs],
@@ -204,11 +204,11 @@ class TrainingPanel(Panel):
         return [repr(paths if len(paths) > 1 else paths[0]), *reference, *(f"{n}={v!r}" for n, v in told.items())]
 
     def _follow(self) -> None:
-        """Watch while anything can still come."""
+        """Watch until all runs have ended."""
         self.follow(self._name, self._look)
 
     def _look(self) -> bool:
-        """Read what is new and repaint what changed; returns whether anything can still come."""
+        """Read new events and repaint what changed; returns whether any run continues."""
         with self._lock:
             left = [feed for feed in self._feeds if feed is self._feeds[0] or (feed.run.path / "run.json").exists()]
             if len(left) < len(self._feeds):  # an overlaid run was deleted
@@ -260,7 +260,7 @@ class TrainingPanel(Panel):
         if state in ("failed", "lost"):
             tail = f'<pre class="tl-log" tabindex="0">{escape(self.run.log_tail(LOG_LINES))}</pre>'
             reason = escape(str(info["error"]))
-            self._log.value = f'<div role="alert"><b>{reason}</b> The last lines of its log:{tail}</div>'
+            self._log.value = f'<div role="alert"><b>{reason}</b> Last lines of the log:{tail}</div>'
         else:
             self._log.value = ""
 
@@ -269,22 +269,22 @@ class TrainingPanel(Panel):
             f"{name.replace('_', ' ')} {value if not isinstance(value, list) else ', '.join(map(str, value))}"
             for name, value in self._feeds[0].info["settings"].items() if name not in ("model", "prompts")
         )  # fmt: skip
-        where = "It runs in its own process: closing this page or restarting the kernel does not stop it."
+        where = "It runs in a separate process: closing this page or restarting the kernel does not stop it."
         if self.run.recorded:
-            where = "It is not running: these are its figures as they were recorded."
+            where = "It is not running: the figures are recorded."
         return f"<div class='tl-note'>Settings: {escape(told)}. {where}</div>"
 
     def _note_html(self) -> str:
-        """Say what of the runs does not compare."""
+        """Return which figures of the runs cannot be compared."""
         if len(self._feeds) == 1:
             return ""
         text = measured_text(self._feeds[0].info)
         others = [f"“{escape(feed.view.name)}”" for feed in self._feeds[1:] if measured_text(feed.info) != text]
-        odd = f" Measured on other held-out text, so bits per byte do not compare: {', '.join(others)}." * bool(others)
-        return f"<div class='tl-note'>Stages, reference and control are those of “{escape(self.view.name)}”.{odd}</div>"
+        odd = f" Not comparable (other held-out text): bits per byte of {', '.join(others)}." * bool(others)
+        return f"<div class='tl-note'>Stages, reference and control belong to “{escape(self.view.name)}”.{odd}</div>"
 
     def _offer_runs(self) -> None:
-        """Offer the other tuning runs of the folder, to be drawn over the first."""
+        """Offer the other tuning runs of the folder as overlays."""
         shown = {feed.key for feed in self._feeds}
         beside = list_runs(self.run.path.resolve().parent)
         others = [run for run in beside + recorded_runs() * (not self.run.recorded) if run.info()["kind"] == "adapt"]
@@ -301,7 +301,7 @@ class TrainingPanel(Panel):
         self.show_runs([self.run])
 
     def _on_started(self, new: RunFolder) -> None:
-        """Watch the new run, over what was watched before."""
+        """Watch the new run, with the former runs as overlays."""
         self.clear_error()
         self.show_runs([new, *self.runs][:MOST_RUNS])
 

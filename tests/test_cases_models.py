@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,7 @@ from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model
 from tokalign_lab.model.save_tokenizer import CODE_FILE
 from tokalign_lab.model.shards import Shards
+from tokalign_lab.model.special_ids import lost_ids
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.model.vocabulary_tensors import further_tables
@@ -460,7 +463,91 @@ def test_ids_of_generation_are_moved() -> None:
     assert moved.suppress_tokens == ORDER[[50, 51]].tolist()
     assert moved.begin_suppress_tokens == ORDER[[52]].tolist()
     assert moved.bad_words_ids == [ORDER[[53]].tolist()], "the other one names an id without a token"
-    assert moved.sequence_bias is moved.force_words_ids is None
+    assert moved.sequence_bias == [[ORDER[[50]].tolist(), 1.0]]
+    assert moved.force_words_ids == [ORDER[[50]].tolist()]
+
+
+A, B, C = (int(new) for new in ORDER[[12, 13, 14]])
+# entries that transformers does not declare, and what is right for each
+FREE = {
+    "vision_pad": (12, A), "image_newline_idx": (13, B), "imageTokenId": (12, A), "boi": (14, C),
+    "draft_vocab_map": ([12, 13], [A, B]), "decoder_start_ids": ([[12, 13], [14]], [[A, B], [C]]),
+    "lang_to_id": ({"<|en|>": 12, "<|fr|>": 13}, {"<|en|>": A, "<|fr|>": B}), "stop_tokens": ((12, 13), [A, B]),
+    "id_to_name": ({"12": "<image>"}, {str(A): "<image>"}), "parts": ([{"kind": "x", "pad_token_id": 2}], None),
+    "image_marks": ({BIG.raw_token(12): 12, "rows": 12}, {BIG.raw_token(12): A, "rows": 12}),
+    "image_ignore_id": (-200, -200), "audio_token_id": (9_000, 9_000), "task_labels": ({"a": 12}, {"a": 12}),
+    **{name: (12, 12) for name in ("context_tokens", "image_token_size", "attn_idx", "max_index", "early_stop")},
+    **{name: ([12, 13], [12, 13]) for name in ("layer_ids", "mrope_section", "head_idxs", "image_size")},
+    "lang2id": ({"en": 0, "fr": 1}, {"en": 0, "fr": 1}), "multi_token": (True, True), "token_rate": (0.5, 0.5),
+}  # fmt: skip
+FREE["parts"] = (FREE["parts"][0], [{"kind": "x", "pad_token_id": RENUMBERED.roles["pad"]}])
+
+
+@pytest.mark.parametrize("place", ["config", "generation_config", "config.visual"])
+def test_ids_under_names_that_transformers_does_not_know_are_moved(place: str) -> None:
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**small()))
+    model.config.visual = {name: copy.deepcopy(value) for name, (value, _) in FREE.items()}
+    for name, (value, _) in FREE.items():
+        setattr(model.config, name, value)
+        setattr(model.generation_config, name, value)
+    assert lost_ids(model, BIG, RENUMBERED) == []
+    moved = rearrange(model, renumbering(), BIG, RENUMBERED)
+    held = operator.attrgetter(place)(moved)
+    held = held if isinstance(held, dict) else vars(held)
+    assert {name: held[name] for name in FREE} == {name: right for name, (_, right) in FREE.items()}
+
+
+def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> None:
+    tokenizer = trained_tokenizer(specials=("<s>", "</s>", "<pad>", "<a>", "<b>"))
+    model = tiny_model("llama", 320)
+    model.config.stop_list = {"<a>": 3}
+    model.config.lang_map, model.config.draft_map_ids = {"7": 8}, [0, 3]
+    model.config.bias_ids = list(range(320))
+    model.generation_config.stop_token_ids, model.generation_config.lang_to_id = [0, 3], {"a": 3, "<s>": 0}
+    model.generation_config.forced_decoder_ids = [[1, None], [2, 0], [3, 4]]
+    tokenizer.save_pretrained(tmp_path / "source")
+    model.save_pretrained(tmp_path / "source")
+    source = load_vocabulary(str(tmp_path / "source"))
+    rows = LexiconRows(TARGET.size)
+    rows.fill(np.arange(TARGET.size), "mean")
+    result = rearrange_to_folder(
+        str(tmp_path / "source"), finish(rows, source, TARGET), source, TARGET, tmp_path / "out"
+    )
+    (said,) = (sentence for sentence in result["lost"] if "ids of the configuration" in sentence)
+    assert said.startswith("tiny-280 has no token for these ids of the configuration, so they are left out: ")
+    for named in (
+        "generation_config.stop_token_ids (<a>)", "generation_config.lang_to_id (<a>)", "config.stop_list (<a>)",
+        "generation_config.forced_decoder_ids (<b>)", "config.draft_map_ids (<a>)",
+        "config.bias_ids (in a form that cannot be moved)",
+    ):  # fmt: skip
+        assert named in said
+    made = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    start = TARGET.roles["bos"]
+    assert made["stop_token_ids"] == [start]
+    assert made["lang_to_id"] == {"<s>": start}
+    assert made["forced_decoder_ids"] == [[1, None], [2, start]]
+    assert config.get("draft_map_ids") is config.get("bias_ids") is None
+
+
+def test_a_number_that_may_be_an_id_is_named() -> None:
+    order = ORDER.copy()
+    place = int((order == 300).nonzero()[0][0])
+    order[[2, place]] = order[[place, 2]]  # pad is 300
+    source = renumbered(BIG, order, "source")
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**small()))
+    model.config.thing, model.config.hidden_window = 300, 300
+    (said,) = lost_ids(model, source, BIG)
+    assert said.startswith("config.thing is 300, the id of <pad>, and was kept, ")
+    assert said.endswith("set it to 2.")
+
+
+def test_ids_of_images_that_begin_at_an_offset_are_not_overrun() -> None:
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**small()))
+    model.config.vision = {"vocab_offset": 310, "vocab_size": 8}
+    with pytest.raises(InputError, match=r"config.vision.vocab_offset is 310, .* renumbered has 320 ids"):
+        rearrange(model, renumbering(), BIG, RENUMBERED)
+    assert lost_ids(model, BIG, BIG) == []
 
 
 def test_positions_counted_from_pad_need_the_same_pad() -> None:

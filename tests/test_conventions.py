@@ -17,7 +17,7 @@ from tokalign_lab.adaptation.settings import AdaptRunSettings, AdaptSettings
 from tokalign_lab.adaptation.train import adapt
 from tokalign_lab.cli import app
 from tokalign_lab.errors import InputError
-from tokalign_lab.files import cache_folder, sha256_of
+from tokalign_lab.files import atomic_file, cache_folder, sha256_of
 from tokalign_lab.lessons import RECORD
 
 ROOT = Path(__file__).parent.parent
@@ -152,6 +152,14 @@ def test_notebooks_go_into_no_folder_of_somebody_else(tmp_path: Path, inside: st
     assert done["exit_code"] == 2
     assert said in done["error"]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_place_that_takes_no_folders_is_refused() -> None:
+    done = notebooks(Path("/proc/notebooks"))
+    assert done["exit_code"] == 2
+    assert "'/proc/notebooks' cannot be made there" in done["error"]
+    with pytest.raises(InputError, match="no folder can be made there"), atomic_file(Path("/proc/folder/file")):
+        pass
 
 
 # A writer with the interface of tensorboardX, which the trainer takes where TensorBoard is not installed.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from test_cli import run, run_json
-from tiny import save_tiny
+from tiny import save_tiny, tiny_model, tiny_vocabulary
 from transformers import PreTrainedModel
 
 from tokalign_lab import catalog
@@ -48,6 +48,16 @@ def test_acceptance_and_tokens_per_step() -> None:
 def test_too_little_text_is_refused(smollm: PreTrainedModel) -> None:
     with pytest.raises(InputError, match="no passage of 64 tokens"):
         Drafting(smollm, catalog.load_vocabulary("smollm2-135m"), [Document("Few.", "a", "a")], 1, 4, seed=0)
+
+
+def test_stop_strings_do_not_end_a_measurement() -> None:
+    vocabulary, other = tiny_vocabulary(300), tiny_vocabulary(280)
+    large, draft, foreign = (tiny_model("llama", size) for size in (vocabulary.size, vocabulary.size, other.size))
+    for model in (large, draft, foreign):
+        model.generation_config.stop_strings = ["e", "a", " "]
+    drafting = Drafting(large, vocabulary, [Document(TEXT["en"], "en", "en", "en")], 1, AHEAD + 1, seed=0)
+    scores = drafting.score(draft) + drafting.score(foreign, own=other)
+    assert [one.tokens for one in scores] == [AHEAD + 1] * 3
 
 
 @pytest.fixture(scope="module")

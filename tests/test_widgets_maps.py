@@ -29,6 +29,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.projection import project, share_a_space, turned_onto
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.folding import RunView
 from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, MapPanel
@@ -498,6 +499,12 @@ class TestJob:
         told = [{"share": 0.0, "message": "UMAP", "time": 100.0}, {"share": 0.5, "message": "epoch 5", "time": 110.0}]
         assert job_words(told, 120.0) == "epoch 5, about 20 s left"
         assert job_words([], 0.0) == "starting"
+        view = RunView("a map")
+        for second in range(5):
+            event = {"share": second / 8, "message": f"epoch {second}", "time": 100.0 + second}
+            view.add([{"kind": "progress", **event}])
+        assert len(view.progress) == 2, "a run that reports for hours does not fill the memory"
+        assert job_words(view.progress, 108.0) == "epoch 4, about 8 s left"
 
 
 def test_vectors_in_one_space_are_known_by_how_they_were_made() -> None:

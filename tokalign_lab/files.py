@@ -290,6 +290,8 @@ def _make_parent(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"'{path}' cannot be written, because a part of it is a file, not a folder.") from None
+    except FileNotFoundError:  # /proc and the like take no folders, whoever asks
+        raise InputError(f"'{path}' cannot be written, because no folder can be made there.") from None
 
 
 def _flush(path: Path) -> None:

@@ -29,6 +29,8 @@ def copy_lessons(folder: Path) -> dict[str, list[str]]:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"'{folder}' is not a folder; choose another place for the notebooks.") from None
+        except FileNotFoundError:  # /proc and the like take no folders, whoever asks
+            raise InputError(f"'{folder}' cannot be made there; choose another place for the notebooks.") from None
         known = _record_of(folder)
         copied, kept = [], []
         write_json(folder / RECORD, known)  # if this is interrupted, the next call still knows the folder

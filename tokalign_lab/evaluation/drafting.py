@@ -83,6 +83,8 @@ class DraftScore:
 class Drafting:
     """Prompts of a text, which the large model continues alone and then with each draft model.
 
+    Stop strings of the models' `generation_config` are removed from it: no text ends at one.
+
     Raises `InputError` if the text has no passage of `PROMPT_TOKENS` tokens.
 
     Parameters
@@ -109,6 +111,7 @@ class Drafting:
         seed: int,
     ) -> None:
         self._large, self._vocabulary, self._new_tokens, self._seed = large, vocabulary, new_tokens, seed
+        large.generation_config.stop_strings = None  # transformers gives the draft model no tokenizer to find them by
         self._prompts: dict[str, list[torch.Tensor]] = {}
         start = [] if vocabulary.start_id is None else [vocabulary.start_id]
         passages = excerpts(documents, n_bytes(documents))
@@ -136,6 +139,7 @@ class Drafting:
         own
             Another tokenizer that it reads. transformers then passes the text back and forth; greedy decoding only.
         """
+        draft.generation_config.stop_strings = None
         draft.generation_config.num_assistant_tokens = AHEAD
         draft.generation_config.num_assistant_tokens_schedule = "constant"
         draft.generation_config.assistant_confidence_threshold = 0.0  # always propose that many

@@ -6,6 +6,7 @@ the files themselves.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,17 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
         )
     if quantised:
         forget_if_plain(model)
+    _read_further_generation_settings(model, Path(folder) / "generation_config.json")
     return model, report
+
+
+def _read_further_generation_settings(model: PreTrainedModel, file: Path) -> None:
+    """Add what transformers leaves out of a file with `_from_model_config`: settings that it does not declare."""
+    if model.generation_config is not None and file.is_file():
+        with plain_read_errors(lambda reason: f"{file} is damaged ({reason}); fetch it again."):
+            settings = dict(json.loads(file.read_text(encoding="utf-8")))
+        for name in settings.keys() - vars(model.generation_config):
+            setattr(model.generation_config, name, settings[name])
 
 
 def files_of(name: str) -> Path:

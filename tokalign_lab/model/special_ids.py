@@ -3,7 +3,7 @@
 A model that keeps its source's `eos_token_id` never stops, or stops at "!": the Pythia that the papers' code converts
 does. `config` and `generation_config` each name bos, eos and pad, eos may be a list, and some models name more: the
 token in place of an image, the one that begins it. Each becomes the target's id of the same role, of the same control
-string or of the same bytes, or is dropped.
+string or of the same bytes, or is dropped, which `lost_ids` reports. `id_names` tells which entries hold ids.
 
 Dropping an id must not change what the model computes. Dropping the id in place of an image would, and so would pad if
 positions are counted from it. Without the same token in the target such a model is refused.
@@ -11,13 +11,16 @@ positions are counted from it. Without the same token in the target such a model
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import PretrainedConfig
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.model.id_names import holds_ids, is_declared, may_be_an_id, words_of
 from tokalign_lab.token_table import ROLES
 from tokalign_lab.vocabulary import Vocabulary, shared_roles
 
@@ -25,15 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _ROLE = re.compile(r"(bos|eos|pad)_(token_)?(id|index|idx)s?")
-_SUPPRESSED = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
-_LISTS = ("forced_decoder_ids", "force_words_ids", "sequence_bias")
-_NAMES_AN_ID = re.compile(
-    r"(\w+_)?token_(id|index|idx)(s|es)?|"
-    r"(\w+_)?(bos|eos|eod|pad|unk|mask|sep|cls)_(ids?|index|idx)|"
-    r"(?!.*layer)(\w+_)?(start|end|newline|patch)_ids?|"
-    r"(\w+_)?(bos|eos|pad|unk|mask|sep|cls|image|video|audio|speech|start|end)_token"
-)
 _PLACEHOLDER = re.compile(r"image|video|vision|audio|speech|modal|(^|_)[be]o[aiv]_")
+_GONE = object()  # an id, or what holds it, without the same token in the target
 
 
 def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, old_rows: int) -> None:
@@ -42,10 +38,32 @@ def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabul
     `old_rows` is the `vocab_size` before; a part with another one, for sounds say, has ids of its own. Raises
     `InputError` when the target has no token for the place of an image or sound, or a configuration takes no other id.
     """
-    mover = _Mover(source, target, {old_rows, model.config.get_text_config().vocab_size})
-    if model.generation_config is not None:
-        mover.move(model.generation_config, "")
-    mover.move(model.config, "config.")
+    _move_all(model.config, model.generation_config, source, target, old_rows)
+
+
+def lost_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary) -> list[str]:
+    """List the ids that `move_special_ids` will leave out, and those it cannot be sure of: one sentence each.
+
+    The model has its old vocabulary, and is not changed. Raises `InputError` as `move_special_ids`.
+    """
+    config, generation = copy.deepcopy((model.config, model.generation_config))
+    mover = _move_all(config, generation, source, target, config.get_text_config().vocab_size)
+    lost = []
+    if mover.lost:
+        named = "; ".join(mover.lost)
+        lost.append(
+            f"{target.name} has no token for these ids of the configuration, so they are left out: {named}; rearrange "
+            "with special_tokens='keep' to keep those of special tokens."
+        )
+    return lost + mover.unsure
+
+
+def _move_all(config: Any, generation: Any, source: Vocabulary, target: Vocabulary, old_rows: int) -> _Mover:
+    mover = _Mover(source, target, {old_rows, config.get_text_config().vocab_size})
+    if generation is not None:
+        mover.move(generation, "generation_config.")
+    mover.move(config, "config.")
+    return mover
 
 
 def check_positions(model: PreTrainedModel, target: Vocabulary) -> None:
@@ -72,7 +90,7 @@ def _is_sinusoidal(module: nn.Module) -> bool:
 
 
 class _Mover:
-    """Moves ids from one vocabulary to another."""
+    """Moves ids from one vocabulary to another; `lost` and `unsure` collect what `lost_ids` reports."""
 
     def __init__(self, source: Vocabulary, target: Vocabulary, sizes: set[int]) -> None:
         self._source, self._target, self._sizes = source, target, sizes
@@ -81,45 +99,112 @@ class _Mover:
         self._controls = {old: new for new, old in shared_roles(source, target).items() if new not in roles}
         shared = [role for role in reversed(ROLES) if role in source.roles and role in target.roles]
         self._same_role = {source.roles[role]: target.roles[role] for role in shared}  # bos before pad
+        self.lost: list[str] = []
+        self.unsure: list[str] = []
 
     def move(self, config: Any, place: str) -> None:
-        """Rewrite the ids of one configuration and its parts; `place` is its name in errors, "" for generation."""
+        """Rewrite the ids of one configuration and its parts; `place` is its name in errors, with a dot after it."""
         held = config if isinstance(config, dict) else vars(config)
         foreign = held.get("vocab_size") not in {None, *self._sizes}  # these are ids of another vocabulary
-        for name, value in list(held.items()):
-            if isinstance(value, dict | PretrainedConfig) and name != "vocabulary_map":
-                inner = value if isinstance(value, dict) else vars(value)
-                if not foreign or inner.get("vocab_size") in self._sizes:
-                    self.move(value, f"{place}{name}.")
-            elif foreign:
-                continue
-            elif role := _ROLE.fullmatch(str(name)):
-                unique = list(dict.fromkeys(self._role(role[1], value)))
-                _put(config, name, None if not unique else unique[0] if len(unique) == 1 else unique, self._target)
-            elif name in _SUPPRESSED:
-                _put(config, name, self._suppressed(value), self._target)
-            elif name in _LISTS:
-                _put(config, name, None, self._target)
+        for name, value in ((str(name), value) for name, value in list(held.items())):
+            parts = value if isinstance(value, list | tuple) else [value]
+            parts = [part for part in parts if isinstance(part, dict | PretrainedConfig)]
+            if foreign:
+                parts = [part for part in parts if _get(part, "vocab_size") in self._sizes]
+            if name == "vocab_offset":
+                self._check_offset(value, place)
             elif name == "vocabulary_map" and value and any(self._moved(old) != old for old in value.values()):
                 raise InputError(
                     f"The model's {place}vocabulary_map gives ids to tokens of images, which {self._target.name} does "
                     "not have at these ids; the model cannot have this vocabulary."
                 )
-            elif _NAMES_AN_ID.fullmatch(str(name)) and (ids := _as_list(value)):
-                self._move_named(config, name, value, ids, place)
+            elif not foreign and (role := _ROLE.fullmatch(name)):
+                unique = list(dict.fromkeys(self._role(role[1], value)))
+                _put(config, name, None if not unique else unique[0] if len(unique) == 1 else unique, self._target)
+            elif not foreign and (holds_ids(config, name, value) or self._names_its_id(config, name, value)):
+                self._move_entry(config, name, value, place)
+            else:
+                for part in parts:
+                    self.move(part, f"{place}{name}.")
+                if not foreign and may_be_an_id(config, name, value):
+                    self._mention(value, f"{place}{name}")
 
-    def _move_named(self, config: Any, name: str, value: Any, ids: list[int], place: str) -> None:
-        moved = [self._moved(old, name) for old in ids]
-        marks_a_place = bool(place and _PLACEHOLDER.search(name))
-        if marks_a_place and min(ids) >= max(*self._sizes, self._target.size):
-            return  # an id that no text has, before and after
-        if None in moved and marks_a_place:
-            raise InputError(
-                f"The model's {place}{name} is {value} ({self._said(ids[moved.index(None)])}), which "
-                f"{self._target.name} has no token for; keep the source's special tokens."
+    def _mention(self, value: int, place: str) -> None:
+        new = self._moved(value)
+        if self._is_mark(value) and new != value:
+            token = self._source.raw_token(value)
+            self.unsure.append(
+                f"{place} is {value}, the id of {token}, and was kept, since its name does not show that it is an id; "
+                + (f"if it is one, set it to {new}." if new is not None else f"{self._target.name} has no {token}.")
             )
-        kept = [new for new in moved if new is not None]
-        _put(config, name, kept if isinstance(value, list) else kept[0] if kept else None, self._target)
+
+    def _names_its_id(self, config: Any, name: str, value: Any) -> bool:
+        """Whether an entry of a mapping gives a token of the source with the id that it has there."""
+        return isinstance(config, dict) and type(value) is int and self._source.id_of_raw(name) == value
+
+    def _check_offset(self, first: Any, place: str) -> None:
+        """Refuse a target that has ids where those of images or sounds begin (Gemma 3n), unless they do not change."""
+        source, target = self._source, self._target
+        changed = range(first, target.size) if isinstance(first, int) else ()
+        if any(i >= source.size or source.raw_token(i) != target.raw_token(i) for i in changed):
+            raise InputError(
+                f"The model's {place}vocab_offset is {first}, where ids of images or sounds begin, and {target.name} "
+                f"has {target.size} ids; use a target with at most {first}."
+            )
+
+    def _move_entry(self, config: Any, name: str, value: Any, place: str) -> None:
+        ids = list(_ids_in(value))
+        marks_a_place = bool(_PLACEHOLDER.search(name)) and not place.startswith("generation_config.")
+        free = marks_a_place or not is_declared(config, name)
+        if not ids or max(ids) < 0 or (free and min(ids) >= max(*self._sizes, self._target.size)):
+            return  # ids that no text has, before and after
+        per_token = isinstance(value, dict | list | tuple) and len(value) in self._sizes
+        gone: list[int] = []
+        moved = _GONE if per_token else self._moved_value(value, name, gone)
+        if gone and marks_a_place:
+            raise InputError(
+                f"The model's {place}{name} is {value} ({self._said(gone[0])}), which {self._target.name} has no "
+                "token for; keep the source's special tokens."
+            )
+        if moved is _GONE or any(old < self._source.size for old in gone):
+            what = ", ".join(self._said(old) for old in gone[:3]) + (", ..." if len(gone) > 3 else "")
+            self.lost.append(f"{place}{name} ({what or 'in a form that cannot be moved'})")
+        _put(config, name, None if moved is _GONE else moved, self._target)
+
+    def _moved_value(self, value: Any, name: str, gone: list[int], inner: bool = False) -> Any:
+        """Move every id in a value; what holds one without the same token is left out of the list that it is in.
+
+        `gone` gets the ids without one.
+        """
+        if isinstance(value, list | tuple):
+            fixed = int(inner and name == "forced_decoder_ids")  # a position comes before the id
+            moved = [*value[:fixed], *(self._moved_value(one, name, gone, inner=True) for one in value[fixed:])]
+            kept = [one for one in moved if one is not _GONE]
+            whole = inner or "map" in words_of(name)  # a sequence of ids, or a list whose places have a meaning
+            return _GONE if not kept or (whole and len(kept) < len(moved)) else kept
+        if isinstance(value, dict):
+            entries = {
+                self._moved_key(key, held, name, gone): self._moved_value(held, name, gone)
+                for key, held in value.items()
+            }
+            return {key: held for key, held in entries.items() if _GONE not in (key, held)} or _GONE
+        if type(value) is not int or value < 0:
+            return value
+        new = self._moved(value, name)
+        if new is None:
+            gone.append(value)
+        return _GONE if new is None else new
+
+    def _moved_key(self, key: Any, held: Any, name: str, gone: list[int]) -> Any:
+        if isinstance(key, tuple):  # of a sequence_bias
+            ids = self._moved_value(key, name, gone, inner=True)
+            return ids if ids is _GONE else tuple(ids)
+        if not str(key).isdecimal():
+            return key
+        if not isinstance(held, str):
+            return _GONE  # a number for an id: which of the two is an id of this vocabulary is not known
+        new = self._moved_value(int(key), name, gone)
+        return new if new is _GONE else type(key)(new)
 
     def _role(self, role: str, value: int | list[int] | None) -> list[int]:
         target = self._target
@@ -127,18 +212,9 @@ class _Mover:
         if role == "bos" and not ids and target.start_id is not None:
             ids = [target.start_id]  # Qwen's own configurations name their eos here: texts begin with it
         if role == "eos":  # a chat model also ends at its end-of-turn token
-            ends = [self._controls.get(old, self._alike(old)) for old in _as_list(value) if self._is_mark(old)]
+            ends = [self._controls.get(old, self._alike(old)) for old in _ids_in(value) if self._is_mark(old)]
             ids += [end for end in ends if end is not None]
         return ids
-
-    def _suppressed(self, value: Any) -> list[Any] | None:
-        """Move the ids that generation must not write, or sequences of them; those without the same token go."""
-        kept: list[Any] = []
-        for one in value or ():
-            moved = [self._moved(old) for old in _as_list(one)]
-            if moved and None not in moved:
-                kept.append(moved if isinstance(one, list) else moved[0])
-        return kept or None
 
     def _is_mark(self, old: int) -> bool:
         """Whether an id is a special or an added token of the source: no text ends at an ordinary one."""
@@ -186,6 +262,14 @@ def _put(config: Any, name: str, value: Any, target: Vocabulary) -> None:
     ) from refusal
 
 
-def _as_list(value: Any) -> list[int]:
-    held = value if isinstance(value, list) else [value]
-    return [one for one in held if isinstance(one, int) and not isinstance(one, bool)]
+def _ids_in(value: Any) -> Iterator[int]:
+    """Yield every number in a value, at any depth."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _ids_in(int(one) if isinstance(one, str) and one.isdecimal() else one)
+
+
+def _get(config: Any, name: str) -> Any:
+    return (config if isinstance(config, dict) else vars(config)).get(name)

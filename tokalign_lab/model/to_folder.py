@@ -22,6 +22,7 @@ from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
 from tokalign_lab.model.save import is_saved_model, save_model
 from tokalign_lab.model.shards import Shards, check_further_heads
+from tokalign_lab.model.special_ids import lost_ids
 from tokalign_lab.model.special_tokens import choose, keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.progress import Progress, part, silent
@@ -105,12 +106,14 @@ def rearrange_to_folder(
     if shards is None:
         check_further_heads(folder, "rearrange it without calibrate and dequantize, from safetensors files")
     if shards is not None:
+        card["lost"] = lost_ids(shards.outline, source, target)
         choices = (seed, keep_tied, pad_to_multiple_of)
         size = rearrange_files(shards, lexicon, source, target, out, *choices, card, progress)
         return {"vocab_size": size, "streamed": True, **result, "lost": _lost(out)}
     progress(0.0, "loading the model")
     whole = load_dequantized(model) if dequantize else load_model(model, device="cpu", dtype="auto")
     progress(0.3, "moving the rows")
+    card["lost"] = lost_ids(whole, source, target)
     moved = rearrange(whole, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
     del whole
     if calibrate:

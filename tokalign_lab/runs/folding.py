@@ -89,7 +89,7 @@ class RunView:
     control : the view of the run that tuned the source model on the same text; None without one
     kept : why a step before the last one is kept; empty where the last one is
     source_note : why the run does not learn from the source model as its recipe would; empty where it does
-    progress : events that report progress before and between steps; the last one counts
+    progress : the first and the last event that report progress before and between steps
     seconds : worked so far, without gaps of more than `LATE_S` between two events
     last_sign : time of the last event, seconds since 1970
     """
@@ -252,9 +252,13 @@ def _take_resumed(view: RunView, event: Event) -> None:
                 del by_step[later]
 
 
+def _take_progress(view: RunView, event: Event) -> None:
+    view.progress[1:] = [event]
+
+
 _TAKERS: dict[str, Callable[[RunView, Event], None]] = {
     "step": _take_step, "evaluation": _take_evaluation, "sample": _take_sample, "stage": _take_stage,
-    "resumed": _take_resumed, "source": _take_source, "progress": lambda view, event: view.progress.append(event),
+    "resumed": _take_resumed, "source": _take_source, "progress": _take_progress,
     "device": lambda view, event: setattr(view, "device", str(event.get("device", ""))),
     "kept": lambda view, event: setattr(view, "kept", str(event.get("reason", ""))),
 }  # fmt: skip

@@ -530,6 +530,22 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
     assert config.get("draft_map_ids") is config.get("bias_ids") is None
 
 
+def test_an_adapter_next_to_the_weights_is_refused(tmp_path: Path) -> None:
+    write_json(save_tiny(tmp_path / "source") / "adapter_config.json", {"base_model_name_or_path": "other/model"})
+    with pytest.raises(InputError, match=r"has a PEFT adapter \(adapter_config.json\), which is not applied here"):
+        load_model(str(tmp_path / "source"), device="cpu")
+
+
+def test_files_of_the_source_that_the_new_folder_lacks(tmp_path: Path) -> None:
+    source = save_tiny(tmp_path / "source")
+    write_json(source / "preprocessor_config.json", {"image_token_id": 12})
+    config = json.loads((source / "config.json").read_text())
+    write_json(source / "config.json", {**config, "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}})
+    result = rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")
+    assert any("has no preprocessor_config.json, so it reads text only" in sentence for sentence in result["lost"])
+    assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text()), "its code is not there"
+
+
 def test_a_number_that_may_be_an_id_is_named() -> None:
     order = ORDER.copy()
     place = int((order == 300).nonzero()[0][0])

@@ -134,6 +134,11 @@ def model_folder(name: str) -> Path | str:
         return _catalogue_folder(name, "model")
     path = Path(name).expanduser()
     if path.is_dir():
+        if (path / "adapter_config.json").is_file():  # transformers loads its base model where PEFT is installed
+            raise InputError(
+                f"{path} has a PEFT adapter (adapter_config.json), which is not applied here; merge it into its model "
+                "(merge_and_unload) and save that into a folder of its own."
+            )
         if not (path / "config.json").is_file():
             raise InputError(f"{path} has no config.json, so it is not a model's folder; name one that has.")
         return path

@@ -30,6 +30,7 @@ def add_older_names(folder: Path) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     _add(config)
+    config.pop("auto_map", None)  # code of the source's folder; transformers' own classes wrote this one
     write_json(path, config)
 
 

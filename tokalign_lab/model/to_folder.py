@@ -106,14 +106,14 @@ def rearrange_to_folder(
     if shards is None:
         check_further_heads(folder, "rearrange it without calibrate and dequantize, from safetensors files")
     if shards is not None:
-        card["lost"] = lost_ids(shards.outline, source, target)
+        card["lost"] = _left_behind(folder) + lost_ids(shards.outline, source, target)
         choices = (seed, keep_tied, pad_to_multiple_of)
         size = rearrange_files(shards, lexicon, source, target, out, *choices, card, progress)
         return {"vocab_size": size, "streamed": True, **result, "lost": _lost(out)}
     progress(0.0, "loading the model")
     whole = load_dequantized(model) if dequantize else load_model(model, device="cpu", dtype="auto")
     progress(0.3, "moving the rows")
-    card["lost"] = lost_ids(whole, source, target)
+    card["lost"] = _left_behind(folder) + lost_ids(whole, source, target)
     moved = rearrange(whole, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
     del whole
     if calibrate:
@@ -124,6 +124,17 @@ def rearrange_to_folder(
     progress(1.0, "saved")
     made = {"vocab_size": int(moved.get_input_embeddings().weight.shape[0]), "streamed": False, **result}
     return {**made, "lost": _lost(out), **{key: card[key] for key in ("calibration",) if key in card}}
+
+
+def _left_behind(folder: Path) -> list[str]:
+    """Return one sentence about the files for images and sounds, which are not copied; empty if there are none."""
+    files = ", ".join(sorted(file.name for file in folder.glob("*processor_config.json")))
+    if not files:
+        return []
+    return [
+        f"The new folder has no {files}, so it reads text only; copy it from the source and set the tokens and ids "
+        "that it names to the new tokenizer's."
+    ]
 
 
 def _lost(out: Path) -> list[str]:

@@ -379,8 +379,6 @@ def demo(raw: Raw) -> Page:
     }
     titles = {
         "every row random": "random rows",
-        "shared bytes copied, others random": "copies, others random",
-        "shared bytes copied, others the mean row": "copies, others mean",
         **{name: title.replace("`", "") for name, title in names.items()},
     }
     chosen = sorted(titles, key=lambda name: -rows[name]["all"])

@@ -168,11 +168,12 @@ def recovery_search(raw: Raw) -> Page:
     start, control = least["step 0"], least.get("control")
     ways = [way for way in least if way not in ("step 0", "control")]
     ours = default_way({way: least[way] for way in ways})
-    shares = [
-        f"{percent(a)} of the gap on Wikipedia and {percent(b)} on C++ ({target})"
-        for target, (a, b) in closed_by_target(raw).items()
-    ]
-    answer = f"A small part: `{ours}` closes {', '.join(shares)}" if shares else "The control was not measured"
+    shares = [f"{percent(a)} and {percent(b)} ({target})" for target, (a, b) in closed_by_target(raw).items()]
+    answer = (
+        f"A small part: on Wikipedia and on C++ `{ours}` closes {', '.join(shares)}"
+        if shares
+        else "The control was not measured"
+    )
     order = sorted(ways, key=lambda way: least[way]["o_en"])
     shown = list(dict.fromkeys([*order[:4], ours, "papers" if "papers" in ways else order[-1]]))[:5]
     measured = {way: [by[tokens][way] for tokens in budgets if "cpu" in by[tokens].get(way, ())] for way in shown[:3]}
@@ -188,7 +189,7 @@ def recovery_search(raw: Raw) -> Page:
         ["way", *list(OTHER.values())[:3], "CPU seconds"],
         [[name, *(row.get(key) for key in list(OTHER)[:3]), row.get("cpu")] for name, row in
          [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
-        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, `text` and `papers`: {seeds(raw)}, others one. "
+        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, `text` and `papers`: {seeds(raw)}, others one; other targets in the answer: one. "
         f"The table is of the smallest budget; seeds differ by at most {digits(seed_range(raw), 2)} bits per byte in it. "
         "The control (one seed) ran on the machine below, the other ways on an Intel Xeon with 2 cores. Both did other work too, so "
         "seconds are rough.",

@@ -92,7 +92,7 @@ def test_a_recovery_search_with_several_budgets_and_seeds_becomes_a_page(built: 
     raw = built["page"].Raw("recovery_search", lines)
     text = built["page"].write("recovery_search", raw, built["index"].MAKERS["recovery_search"][1])
     # (1.5 - mean of 1.3 and 1.5) / (1.5 - 1.0)
-    assert "20 % of the gap on Wikipedia and 20 % on C++ (sp32k), 50 % of the gap on Wikipedia and 50 %" in text
+    assert "closes 20 % and 20 % (sp32k), 50 % and 50 %" in text
     assert f"| {ours} | 1.40 |" in text
     assert "10,000, 30,000 tokens" in text
 

@@ -261,7 +261,7 @@ def test_the_command_judges_real_text_by_its_own_figures(tmp_path: Path) -> None
     assert result["sizes"]["source_weights"] == 134_515_008
     shown = run("advise", SOURCE, "sp32k", "--text", tmp_path / "mine.jsonl")
     assert shown.returncode == 0
-    for words in ("smollm2-135m -> sp32k", "docs/results/recovery.md", "tokens the text never shows"):
+    for words in ("smollm2-135m -> sp32k", "docs/results/recovery.md", "tokens not in the text"):
         assert words in shown.stdout
 
 

@@ -85,7 +85,7 @@ def _most_frequent(pair: TokenizedPair) -> int:
 def test_our_lexicon_is_usable_and_remaining_problems_are_reported(diagnoses: dict[str, Diagnosis]) -> None:
     ours = diagnoses["anchored"]
     assert ours.verdict == "usable"
-    for name in ("hubs", "margins", "mutual choice", "one source for many", "rows that rest on nothing", "scripts"):
+    for name in ("hubs", "margins", "mutual choice", "one source for many", "rows without a source", "scripts"):
         assert ours.finding(name).severity == "ok", name
     space = ours.finding("white space")  # the source joins a line end with the spaces after it, the target does not
     assert (space.severity, space.values["target_tokens"], space.values["source_tokens"]) == ("warn", 4, 3)
@@ -96,7 +96,7 @@ def test_our_lexicon_is_usable_and_remaining_problems_are_reported(diagnoses: di
 def test_the_papers_script_shows_its_hubs_and_random_rows(diagnoses: dict[str, Diagnosis]) -> None:
     ours, papers = diagnoses["anchored"], diagnoses["tokalign"]
     assert papers.verdict == "poor"
-    assert papers.finding("rows that rest on nothing").severity == "poor"
+    assert papers.finding("rows without a source").severity == "poor"
     for name in ("hubs", "mutual choice", "one source for many", "scripts"):
         assert papers.finding(name).severity != "ok", name
     assert papers.finding("hubs").values["top_three"] > 1.5 * ours.finding("hubs").values["top_three"]
@@ -127,7 +127,7 @@ def test_everything_is_plain_json_and_every_warning_recommends_an_action(diagnos
 def test_random_rows_are_poor_where_the_text_uses_them(small_pair: TokenizedPair) -> None:
     for recipe in ("random", "mean", "random-permutation"):
         found = diagnose(align(small_pair, recipe).lexicon, small_pair.source, small_pair.target)
-        nothing = found.finding("rows that rest on nothing")
+        nothing = found.finding("rows without a source")
         assert (found.verdict, nothing.severity) == ("poor", "poor")
         assert 0.05 < nothing.values["share_of_text"] < 0.3
 
@@ -182,7 +182,7 @@ def test_findings_carry_the_tokens_they_are_about(
 ) -> None:
     table = alignments["tokalign"].lexicon.table
     papers = diagnoses["tokalign"]
-    nothing = papers.finding("rows that rest on nothing").target_ids
+    nothing = papers.finding("rows without a source").target_ids
     assert set(table["origin"].iloc[nothing]) == {"permuted"}
     assert len(nothing) == MOST_IDS
     used = table["target_count"].iloc[nothing].tolist()

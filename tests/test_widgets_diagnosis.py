@@ -75,7 +75,7 @@ def test_a_press_selects_the_tokens_of_a_finding_and_asks_for_them_worst_first(
 ) -> None:
     state = LabState()
     panel = DiagnosisPanel(lexicon, *pair, state=state)
-    press = finding_button(panel, "rows that rest on nothing")
+    press = finding_button(panel, "rows without a source")
     assert press.description == "Show 20 tokens"
     press.click()
     assert state.selection.space == "target"
@@ -129,19 +129,19 @@ def test_another_tokenizer_is_refused_in_the_panel(lexicon: Lexicon, pair: tuple
 
 def test_to_code_shows_the_same_view(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
     panel = DiagnosisPanel(lexicon, *pair)
-    finding_button(panel, "rows that rest on nothing").click()
+    finding_button(panel, "rows without a source").click()
     lines = panel.to_code().splitlines()
     names: dict[str, Any] = {"lexicon": lexicon, "source": pair[0], "target": pair[1]}
     exec("\n".join([*lines[:-1], f"again = {lines[-1]}"]), names)
     again = names["again"]
     assert again.state == panel.state
-    assert finding_button(again, "rows that rest on nothing").button_style == "primary"
+    assert finding_button(again, "rows without a source").button_style == "primary"
 
 
 def test_closed_panels_hear_nothing(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
     state = LabState()
     panel = DiagnosisPanel(lexicon, *pair, state=state)
-    press = finding_button(panel, "rows that rest on nothing")
+    press = finding_button(panel, "rows without a source")
     panel.close()
     state.select("target", range(19, -1, -1), by="diagnosis")
     assert press.button_style == ""

@@ -16,7 +16,7 @@ from tokalign_lab.runs.control import runs_root
 
 DEFAULT_ASSETS = ("smollm2-135m", "sp32k", "minilm", "default")
 _EXTRAS = {
-    "app": "the lab as a page without notebooks",
+    "app": "the lab as a web page without notebooks",
     "cluster": "counts over a Dask cluster",
     "gguf": "checks of exported GGUF files with llama.cpp",
     "lab": "panels, notebooks, the HTML report and UMAP maps",
@@ -32,12 +32,12 @@ def examine() -> dict[str, Any]:
     for asset in assets:
         if not asset["cached"]:
             name = asset["name"]
-            missing.append(f"The asset '{name}' is not here yet; `tokalign-lab assets get {name}` fetches it.")
+            missing.append(f"The asset '{name}' is not on this machine; `tokalign-lab assets get {name}` fetches it.")
     folder = cache_folder()
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(nearest).free
     if free < _MIN_FREE_BYTES:
-        missing.append(f"Only {free / 1e9:.1f} GB are free where the cache is stored ({folder}); 5 GB are comfortable.")
+        missing.append(f"The cache folder {folder} has only {free / 1e9:.1f} GB free; at least 5 GB are recommended.")
     system = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -83,12 +83,12 @@ def _packages() -> tuple[list[dict[str, str]], list[str]]:
             if extra:
                 without.setdefault(extra, []).append(name)
             else:
-                missing.append(f"The package '{name}' is not installed; `pip install {name}` brings it.")
+                missing.append(f"The package '{name}' is not installed; `pip install {name}` installs it.")
         rows.append({"package": name, "version": version})
     for extra, names in sorted(without.items()):
         missing.append(
             f"The extra '{extra}' ({_EXTRAS[extra]}) is optional and lacks {', '.join(names)}; "
-            f"`pip install 'tokalign-lab[{extra}]'` brings it."
+            f"`pip install 'tokalign-lab[{extra}]'` installs it."
         )
     return rows, missing
 

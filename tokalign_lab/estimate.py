@@ -94,11 +94,11 @@ def estimate(
     steps = {"starting": START_S, "tokenising": TOKENISE_S_PER_MB * megabytes, "vectors": vectors}
     if method.space is not None:
         steps["comparing tokens"] = SEARCH_S_PER_TOKEN * tokens
-    steps["making rows"] = ROWS_S_PER_TOKEN * tokens
+    steps["computing rows"] = ROWS_S_PER_TOKEN * tokens
     steps["scoring"] = SCORE_S_PER_DOCUMENT * min(MOST_SCORED, FEWEST_SCORED + SCORED_PER_MB * megabytes)
     if method.space is not None:  # GloVe is not trained again
         again = vectors if method.trains == "anchored" else 0.0
-        steps["looking for held-out shared tokens"] = again + SEARCH_S_PER_TOKEN * tokens
+        steps["searching for held-out shared tokens"] = again + SEARCH_S_PER_TOKEN * tokens
     if model_bytes:
         steps["rearranging"] = REARRANGE_S + REARRANGE_S_PER_GB * model_bytes / 1e9
     memory = MEMORY_BYTES + ENCODER_BYTES + MEMORY_PER_TOKEN * tokens + MEMORY_PER_MB * megabytes

@@ -64,7 +64,7 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
         timeout=LONG_MS,
     )
     expect(training.locator(".tl-train .tl-run-state .tl-state").first).to_have_text("recorded")
-    expect(training).to_contain_text("the model that it made is not kept")
+    expect(training).to_contain_text("a recorded run without its model")
     picture("training")
 
     lexicon = open_tab(lab, "Lexicon")

@@ -44,7 +44,7 @@ class DistillationSettings:
     temperature : float
         Both distributions are softened by it, above 0.
     direction : {"forward", "reverse"}
-        KL(teacher || student): cover all that the teacher holds possible; or KL(student || teacher): say nothing that
+        KL(teacher || student): cover all that the teacher considers possible; or KL(student || teacher): avoid what
         the teacher holds impossible.
     """
 
@@ -69,11 +69,11 @@ class AdaptSettings(MeasuredSettings):
 
     recipe: str = option(
         DEFAULT,
-        "How to recover: recover, text (without the source), alm, states, or papers (their stages and rates).",
+        "Recipe: recover, text (without the source), alm, states, or papers (two stages, the papers' rates).",
     )
-    steps: int = option(400, "Optimiser steps of both stages together.", least=1)
+    steps: int = option(400, "Optimiser steps, both stages together.", least=1)
     stage1_share: float = option(
-        0.0, "Share of the steps that train only the embeddings and the head, before all train.", least=0, most=1
+        0.0, "Share of the steps (stage 1) that train only embeddings and head.", least=0, most=1
     )
     learning_rate_stage1: float = option(6.4e-4, "Peak learning rate of stage 1, on a cosine schedule.", above=0)
     learning_rate_stage2: float | None = option(
@@ -88,51 +88,51 @@ class AdaptSettings(MeasuredSettings):
     )
     head_floor: bool = option(
         True,
-        "In stage 2, hardly move the rows of the head that the text hardly asks for. Not in a sharded model.",
+        "In stage 2, give small updates to head rows of tokens that the text rarely predicts. Not in a sharded model.",
         flag="--head-floor/--no-head-floor",
     )
     warmup_ratio: float = option(0.1, "Share of each stage's steps in which the rate rises.", least=0, most=1)
-    batch_size: int = option(1, "Sequences that go through the model at once, on each process.", least=1)
+    batch_size: int = option(1, "Sequences per batch, on each process.", least=1)
     gradient_accumulation_steps: int = option(1, "Batches per step, on each process.", least=1)
     sequence_length: int = option(128, "Tokens per sequence.", least=2)
     cross_documents: bool = option(
         True,
-        "Whether attention and loss cross the documents of a sequence, as in the papers.",
+        "Let attention and loss cross the documents of a sequence, as in the papers.",
         flag="--cross-documents/--documents-apart",
     )
     mix: dict[str, float] = option(
-        {}, "A slice and a factor on how often its text comes, as de=2; 0 leaves it out. May be repeated.", least=0
+        {}, "A slice and a sampling factor, as de=2; 0 omits the slice. May be repeated.", least=0
     )
     temperature: float = option(
-        1.0, "Above 1, small slices come more often: a share is the size to the power of 1 / temperature.", least=1
+        1.0, "Above 1, small slices are sampled more: a share is the size to the power of 1 / temperature.", least=1
     )
-    gradient_clip: float = option(1.0, "Largest norm of the gradient.", above=0)
+    gradient_clip: float = option(1.0, "Maximum gradient norm (clipping).", above=0)
     weight_decay: float = option(0.0, "AdamW's; frozen weights are never decayed.", least=0)
     bf16: bool | None = option(
-        None, "Compute in bfloat16 (weights and optimiser stay float32); by default where the GPU can."
+        None, "Compute in bfloat16 (weights and optimiser stay float32); by default if the GPU supports it."
     )
     gradient_checkpointing: bool = option(
-        False, "Keep only each layer's input and recompute the activations: less memory, a third more work."
+        False, "Recompute activations instead of storing them: less memory, a third more work."
     )
     evaluate_every: int = option(
         50, "Steps between measurements of bits per byte; 0: only at the beginning and after each stage.", least=0
     )
     patience: int = option(
         4,
-        "Stop after so many measurements without gain or when it forgets, keep the best step; 0: keep the last step.",
+        "Stop after this many measurements without gain, or on forgetting; keep the best step. 0: keep the last step.",
         least=0,
     )
     prompts: tuple[str, ...] = option(
         ("The capital of France is", "def add(a, b):\n    return"),
-        "A prompt that is continued, greedily, at each measurement. May be repeated.",
+        "A prompt to continue greedily at each measurement. May be repeated.",
     )
-    sample_tokens: int = option(24, "Tokens of such a continuation.", least=1)
-    save_every: int = option(200, "Steps between checkpoints; there is always one at the end of a stage.", least=1)
+    sample_tokens: int = option(24, "Tokens of each continuation.", least=1)
+    save_every: int = option(200, "Steps between checkpoints; each stage also ends with one.", least=1)
     report_to: str = option(
         "", "Also report to these trackers: tensorboard, wandb or trackio; several with commas between them."
     )
     teacher: str = option(
-        "", "Learn from this model's predictions too; it must have the same tokenizer (see `generate`).", path=True
+        "", "Distil from this model; it must have the same tokenizer (else see `generate`).", path=True
     )
     losses: dict[str, float] = option(
         {},
@@ -145,10 +145,10 @@ class AdaptSettings(MeasuredSettings):
         "forward", "forward: KL(teacher || student); reverse: KL(student || teacher)."
     )
     distillation_share: float = option(
-        1.0, "Share of the sequences that the teacher is asked about, drawn by the seed.", least=0, most=1
+        1.0, "Share of the sequences with the distillation loss, chosen by the seed.", least=0, most=1
     )
     distillation_top_k: int = option(
-        0, "Keep so many of the teacher's best tokens before the first step; 0: run the teacher at each step.", least=0
+        0, "Store this many of the teacher's best tokens before step 1; 0: run the teacher at each step.", least=0
     )
 
     def __post_init__(self) -> None:
@@ -232,11 +232,11 @@ class AdaptRunSettings(AdaptSettings, MeasuredTextSettings):
     model: str = required("The rearranged model: a folder, a name or a hub id.", path=True)
     device: str | None = option(None, "cpu or cuda; the best one here by default.")
     memory: float | None = option(
-        None, "Gigabytes the run may take, by estimate, or it does not start; by default the memory there is.", above=0
+        None, "Limit in GB: the run does not start if its estimate is higher; by default the available memory.", above=0
     )
-    processes: int | None = option(None, "Processes on this machine that share the work, one a GPU.", least=1)
+    processes: int | None = option(None, "Processes on this machine, one per GPU.", least=1)
     accelerate_config: str | None = option(
-        None, "Start by accelerate launch with this configuration (docs/scale.md).", path=True
+        None, "Start with accelerate launch and this configuration (docs/scale.md).", path=True
     )
 
     @property

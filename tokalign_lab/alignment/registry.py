@@ -68,7 +68,7 @@ RECIPES = {
         trains="anchored",
     ),
     "tokalign": Recipe(
-        "GloVe, cosines to 300 shared pivots by dot product; copy of the best source row; a random source row without "
+        "GloVe, cosines to 300 shared pivots, dot product; copy of the best source row; a random source row without "
         "a vector; shared by string (the paper's script)",
         baselines.permuted,
         spaces.relative,

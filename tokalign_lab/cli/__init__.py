@@ -1,6 +1,6 @@
-"""The command line: every stage of the pipeline as one command, for shells and for other programs.
+"""The command line: each stage of the pipeline as one command, for users and for other programs.
 
-A command declares its options, checks them, calls the module that does the work, and prints the result; nothing is
+A command declares and checks its options, calls the module that does the work, and prints the result; nothing is
 computed here. Every command takes `--json` and `--config`. SOURCE, TARGET and MODEL are catalogue names, paths (a
 folder or a tokenizer file) or hub ids.
 
@@ -18,7 +18,7 @@ from tokalign_lab.cli.command import app as app
 
 def main() -> None:
     """Run the command line; the console script `tokalign-lab`."""
-    # A cache line must not be mistaken for a result, and a hub is asked only for what the user named.
+    # Keep log lines about the cache out of the results, and access a hub only for names that the user gave.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     sys.exit(app())

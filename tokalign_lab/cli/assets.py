@@ -12,7 +12,7 @@ from tokalign_lab.cli.command import assets_app, command
 
 @command(assets_app, "list")
 def assets_list() -> Any:
-    """List the catalogue: size to fetch, licence, and what is cached."""
+    """List the catalogue: download size, licence, and whether it is cached."""
     from tokalign_lab import catalog
 
     fields = ("name", "kind", "size_bytes", "licence", "origin", "description")
@@ -32,7 +32,7 @@ def assets_get(name: Annotated[list[str], typer.Argument(help="Names from `asset
 
     paths = {}
     for one in name:
-        catalog.find(one)  # an unknown name ends here, before anything is fetched
+        catalog.find(one)  # refuse an unknown name before anything is fetched
     for one in name:
         with console.progress_bar(one) as progress:
             paths[one] = str(catalog.get(one, progress=progress))

@@ -20,14 +20,14 @@ from tokalign_lab.settings.fields import Option, Settings
 
 app = typer.Typer(
     name="tokalign-lab",
-    help="Give a language model somebody else's tokenizer: align, rearrange, tune back.",
+    help="Replace the tokenizer of a language model: align, rearrange, recover by tuning.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # a wrong option ends in plain lines, not in a box
+    rich_markup_mode=None,  # show usage errors as plain lines, not in a box
     pretty_exceptions_enable=False,
 )
 assets_app = typer.Typer(help="Packaged models, tokenizers and texts.", no_args_is_help=True)
 runs_app = typer.Typer(
-    help="Jobs in their own processes: list, watch, pause, cancel, resume, rename, delete.", no_args_is_help=True
+    help="Jobs in separate processes: list, watch, pause, cancel, resume, rename, delete.", no_args_is_help=True
 )
 gallery_app = typer.Typer(help="Recorded runs that ship with the package: list, record.", no_args_is_help=True)
 tokenizer_app = typer.Typer(help="New tokenizers: train one, or add tokens to one.", no_args_is_help=True)
@@ -37,7 +37,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(gallery_app, name="gallery")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all random draws.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
 SentenceEncoder = Annotated[str, typer.Option("--encoder", help="Sentence encoder: a name, a folder or a hub id.")]
 # `--text a b` is how people write several texts; what follows the named arguments is taken as more of them.
 _MoreText = Annotated[list[str] | None, typer.Argument(hidden=True)]
@@ -116,7 +116,7 @@ def command(
         words = "A YAML file of options by their names, or a run's run.json; an option given here goes first."
         config = Annotated[Path | None, typer.Option("--config", is_eager=True, callback=load, help=words)]
         signature = [*map(_parameter, options.values()), *own]
-        signature.sort(key=lambda one: one.default is not inspect.Parameter.empty)  # what is required comes first
+        signature.sort(key=lambda one: one.default is not inspect.Parameter.empty)  # required options first
         if "text" in options and options["text"].required:
             signature.append(_keyword("more_text", _MoreText, None))
         signature += [_keyword("config", config, None), _keyword("json", Json, False)]

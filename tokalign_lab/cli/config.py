@@ -18,7 +18,7 @@ from tokalign_lab.settings.kinds import MeasuredTextSettings
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML as people write it: 5e-5 is a number, though YAML 1.1 asks for 5.0e-5."""
+    """YAML that reads 5e-5 as a number, although YAML 1.1 requires 5.0e-5."""
 
 
 _Loader.add_implicit_resolver(

@@ -12,7 +12,7 @@ from tokalign_lab.runs.schema import DAMAGED
 
 
 def ended_badly(result: dict[str, Any]) -> bool:
-    """Whether a followed run has ended without finishing, which means exit code 1."""
+    """Whether a followed run has ended without finishing; the exit code is then 1."""
     return result["state"] in RESUMABLE
 
 

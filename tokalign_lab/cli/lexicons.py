@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @command(app, "overlap")
 def overlap(
     source: Annotated[str, typer.Argument(help="The model's own tokenizer.")],
-    target: Annotated[str, typer.Argument(help="Tokenizer that the model gets.")],
+    target: Annotated[str, typer.Argument(help="The model's new tokenizer.")],
 ) -> Any:
-    """Count the target tokens that the source has too, by string and by bytes."""
+    """Count the target tokens that the source also has, by string and by bytes."""
     from tokalign_lab import catalog
     from tokalign_lab.vocabulary import overlap as count
 
@@ -39,7 +39,7 @@ def overlap(
 
 @command(app, "advise")
 def advise(settings: AdviseSettings) -> Any:
-    """Judge whether a swap is worth it on your text: tokens saved, speed, memory, quality, and a verdict."""
+    """Estimate whether a swap is worth it on your text: tokens saved, speed, memory, quality, and a verdict."""
     from tokalign_lab import pipeline
 
     with console.progress_bar("advise") as progress:
@@ -84,7 +84,7 @@ def advise(settings: AdviseSettings) -> Any:
             "step of generation, ms": f"{1e3 * step.source[1]:.1f} -> {1e3 * step.target[1]:.1f}",
             "of it the head, ms": f"{1e3 * step.source_head:.1f} -> {1e3 * step.target_head:.1f}",
             "timed on": f"{step.device}, {step.dtype}, {step.steps} steps",
-            "tokens the text never shows": f"{advice.text.unseen:,} of {advice.text.is_text.sum():,}",
+            "tokens not in the text": f"{advice.text.unseen:,} of {advice.text.is_text.sum():,}",
             "text in tokens the source lacks": f"{result['rows']['new_share_of_text_tokens']:.1%} of its tokens",
         }
         console.print_facts(facts, title="Costs")
@@ -107,7 +107,7 @@ def _range(loss: ExpectedLoss) -> str:
 @command(app, "align")
 def align(
     settings: AlignSettings,
-    out: Annotated[Path, typer.Option("--out", help="Where the lexicon goes, a .parquet file.")],
+    out: Annotated[Path, typer.Option("--out", help="The .parquet file for the lexicon.")],
 ) -> Any:
     """Align two vocabularies over a text and write the lexicon."""
     from tokalign_lab import pipeline
@@ -142,7 +142,7 @@ def _as_aligned(given: Mapping[str, Any]) -> ScoreSettings:
 def score(settings: ScoreSettings) -> Any:
     """Score a lexicon on held-out text: BLEU-1, sentence score, BERTScore, coverage, both directions, by group.
 
-    Seed, sample and held-out share are those of the alignment unless given. The means are also stored in the lexicon's
+    Seed, sample and held-out share default to those of the alignment. The means are also stored in the lexicon's
     provenance, for the card of a model made from it.
     """
     from tokalign_lab import pipeline
@@ -176,15 +176,15 @@ def score(settings: ScoreSettings) -> Any:
 def diagnose(
     lexicon: Annotated[Path, typer.Argument(help="A lexicon that `align` wrote.")],
     model: Annotated[
-        str | None, typer.Option("--model", help="The source model; finds rows that rest on zero or untrained ones.")
+        str | None, typer.Option("--model", help="The source model, to find rows built from zero or untrained rows.")
     ] = None,
     moved: Annotated[
         str | None,
-        typer.Option("--moved", help="A model made from this lexicon; finds new rows that behave unlike trained ones."),
+        typer.Option("--moved", help="A model made from this lexicon, to find new rows unlike trained ones."),
     ] = None,
-    text: Annotated[list[str] | None, typer.Option("--text", help="With --moved: its held-out part is read.")] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="With --moved: text for its held-out part.")] = None,
 ) -> Any:
-    """Check a lexicon; list its problems, with evidence and what to do."""
+    """Check a lexicon and list its problems, with evidence and advice."""
     from tokalign_lab.documents import read_parts
     from tokalign_lab.evaluation.diagnosis import diagnose as run
     from tokalign_lab.model.load import load_model

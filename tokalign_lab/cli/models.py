@@ -48,7 +48,7 @@ def rearrange(
     settings: RearrangeSettings,
     out: Annotated[Path, typer.Option("--out", help="The folder for the new model.")],
 ) -> Any:
-    """Give a model the lexicon's target vocabulary and save it for transformers."""
+    """Replace a model's vocabulary by the lexicon's target and save it for transformers."""
     from tokalign_lab import pipeline
 
     check_out(out)
@@ -101,10 +101,10 @@ def bpb(settings: BitsSettings) -> Any:
 def evaluate(
     model_dir: Annotated[list[str], typer.Argument(help="Models and their tokenizers: folders, names or hub ids.")],
     tasks: Annotated[
-        str, typer.Option("--tasks", help="'papers' for all six, or names with commas: arc-easy,boolq.")
+        str, typer.Option("--tasks", help="'papers' for all six, or names separated by commas: arc-easy,boolq.")
     ] = "papers",
-    shots: Annotated[str, typer.Option("--shots", help="Examples in the prompt, with commas.")] = "0,5",
-    limit: Annotated[int | None, typer.Option("--limit", help="Score so many questions a task, drawn by seed.")] = None,
+    shots: Annotated[str, typer.Option("--shots", help="Examples in the prompt, separated by commas.")] = "0,5",
+    limit: Annotated[int | None, typer.Option("--limit", help="Number of questions per task, sampled by seed.")] = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", help="Also measure bits per byte of this text's held-out part.")
     ] = None,

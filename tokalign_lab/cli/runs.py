@@ -49,7 +49,7 @@ def runs_list(
 
 @command(gallery_app, "list")
 def gallery_list() -> Any:
-    """List the recorded runs: when and how they were made, and what is not in them."""
+    """List the recorded runs: when and how they were made, and what they omit."""
     from tokalign_lab.runs.gallery import recorded_runs, recorded_words
     from tokalign_lab.runs.kinds import command_of
 
@@ -76,7 +76,7 @@ def gallery_record(
     steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of the two tunings to compare.")] = 200,
     long: Annotated[int, typer.Option("--long", help="Optimiser steps of the long tuning.")] = 1000,
 ) -> Any:
-    """Record the gallery again: align, rearrange and tune the default pair, and pack what panels show."""
+    """Record the gallery again: align, rearrange and tune the default pair, and pack the files that panels show."""
     from tokalign_lab.record import record_gallery
 
     with console.progress_bar("record") as progress:
@@ -132,7 +132,7 @@ def runs_again(
     name: Annotated[str, typer.Option("--name", help="Title of the new run.")] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it has started.")] = False,
 ) -> Any:
-    """Start a new tuning run with the settings of an earlier one, some of them changed."""
+    """Start a new tuning run with changed settings of an earlier one."""
     return follow(start_again(find_run(run), _settings(change or []), name), detach)
 
 
@@ -160,24 +160,24 @@ def runs_rename(run: Run, name: Annotated[str, typer.Argument(help="The new titl
 
 @command(runs_app, "delete")
 def runs_delete(run: Run) -> Any:
-    """Move a run into the trash; `runs restore` takes it back."""
+    """Move a run to the trash; `runs restore` restores it."""
     return summary(trash.delete_run(find_run(run)))
 
 
 @command(runs_app, "restore")
 def runs_restore(
-    run: Annotated[str | None, typer.Argument(help="Which; the one deleted last by default.")] = None,
+    run: Annotated[str | None, typer.Argument(help="Name of the run; by default the one deleted last.")] = None,
     root: Root = None,
 ) -> Any:
-    """Take a run back out of the trash."""
+    """Restore a run from the trash."""
     return summary(trash.restore_run(run, root))
 
 
 @command(runs_app, "trash")
 def runs_trash(
-    empty: Annotated[bool, typer.Option("--empty", help="Remove them for good.")] = False, root: Root = None
+    empty: Annotated[bool, typer.Option("--empty", help="Delete them permanently.")] = False, root: Root = None
 ) -> Any:
     """List the runs in the trash and their bytes."""
     names = [run.title for run in trash.deleted_runs(root)]
     result = {"runs": names, "bytes": trash.empty_trash(root) if empty else trash.trash_bytes(root)}
-    return result, lambda: console.print_facts(result, title="Removed for good" if empty else "In the trash")
+    return result, lambda: console.print_facts(result, title="Deleted permanently" if empty else "In the trash")

@@ -17,12 +17,12 @@ from tokalign_lab.settings.kinds import TextSettings, WritingSettings
 
 @command(app, "generate")
 def generate(
-    teacher: Annotated[str, typer.Argument(help="The model that writes: a folder, a name or a hub id.")],
+    teacher: Annotated[str, typer.Argument(help="The teacher: a folder, a name or a hub id.")],
     text: TextSettings,
     writing: WritingSettings,
-    out: Annotated[Path, typer.Option("--out", help="Where the text goes, a .jsonl file that `adapt` takes.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file for the text, which `adapt` can read.")],
 ) -> Any:
-    """Let a teacher continue beginnings of a text, for sentence-level distillation; started again, it continues."""
+    """Generate text with a teacher from beginnings of a text, for sentence-level distillation; can be resumed."""
     from tokalign_lab import catalog
     from tokalign_lab.adaptation.teacher_text import write_text
     from tokalign_lab.documents import read_parts
@@ -46,7 +46,7 @@ def adapt(
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the job has started.")] = False,
 ) -> Any:
-    """Tune a rearranged model, with or without a teacher, in its own process; Ctrl-C leaves it running."""
+    """Tune a rearranged model, with or without a teacher, in a separate process; Ctrl-C leaves it running."""
     from tokalign_lab import pipeline
     from tokalign_lab.runs.control import start
     from tokalign_lab.runs.folder import RunFolder
@@ -58,7 +58,7 @@ def adapt(
 
 
 def _as_given(settings: AdaptRunSettings) -> dict[str, Any]:
-    """Return what differs from the recipe's settings, with absolute paths, because a run may start elsewhere."""
+    """Return the settings that differ from the recipe's, with absolute paths, because a run may start elsewhere."""
 
     def resolved(value: Any) -> Any:
         from tokalign_lab import catalog

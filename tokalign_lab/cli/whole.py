@@ -15,7 +15,7 @@ from tokalign_lab.cli.command import Seed, app, check_out, command
 @command(app, "demo")
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the table, the report and the model.")] = Path("demo"),
-    fast: Annotated[bool, typer.Option("--fast", help="A few minutes instead of ten, with rougher figures.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="A few minutes instead of ten, less precise figures.")] = False,
     seed: Seed = 0,
 ) -> Any:
     """Run the whole pipeline on the packaged model and write one table and one HTML report."""
@@ -65,7 +65,7 @@ def report(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
 ) -> Any:
-    """Write one HTML file about an alignment and what was tuned from it; it needs no network to be read."""
+    """Write one HTML file about an alignment and its tuning runs; it opens without a network."""
     from tokalign_lab.report import write_run_report
     from tokalign_lab.runs.control import find_run
 
@@ -80,9 +80,9 @@ def serve_app(
     runs: Annotated[Path, typer.Option("--runs", help="Folder of the runs and of the view.")] = Path("runs"),
     port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 8866,
     ip: Annotated[str, typer.Option("--ip", help="Address to listen on; by default this machine only.")] = "127.0.0.1",
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only serve.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
 ) -> Any:
-    """Serve the lab as a page of its own, behind a token, for people without notebooks."""
+    """Serve the lab as a web page without notebooks, protected by a token."""
     from tokalign_lab.app import serve
 
     code = serve(runs, port, ip, browser=not no_browser, say=partial(console.stderr.print, soft_wrap=True))
@@ -91,9 +91,9 @@ def serve_app(
 
 @command(app, "doctor")
 def doctor(
-    verify: Annotated[bool, typer.Option("--verify", help="Read the whole cache and compare its checksums.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Verify the checksums of the whole cache.")] = False,
     clean: Annotated[
-        bool, typer.Option("--clean", help="Remove what killed processes left unfinished more than a day ago.")
+        bool, typer.Option("--clean", help="Remove unfinished files of killed processes that are older than a day.")
     ] = False,
 ) -> Any:
     """Show what is installed, which device will be used, and what is missing."""

@@ -225,7 +225,7 @@ def count_text(pair: TokenizedPair) -> TextCounts:
         rows.append(counts)
     if max((one.n_bytes for one in found), default=0) < LEAST_BYTES:
         raise InputError(
-            f"The text has no slice of at least {LEAST_BYTES:,} bytes, which is too little to judge a tokenizer by; "
+            f"The text has no slice of at least {LEAST_BYTES:,} bytes, which is too little for a verdict; "
             "give more text."
         )
     order = sorted(range(len(found)), key=lambda place: -found[place].n_bytes)
@@ -273,12 +273,12 @@ def _verdict(text: TextCounts, slices: list[SliceAdvice]) -> tuple[str, str]:
     if pays:
         worst = min(pays, key=lambda one: one.faster[0] / one.recovered.high)
         paid = (
-            "generation gains more speed there than measured moves lose in bits per byte after recovery (the closest "
+            "generation gains more speed there than measured swaps lose in bits per byte after recovery (the closest "
             f"is {_figures(worst)})"
         )
         if len(pays) == len(slices):
             return "swap", f"Swap for {_names(pays)}: {paid}."
-        return "swap for some", f"Swap only if the model is for {_names(pays)}: {paid}; elsewhere that is uncertain."
+        return "swap for some", f"Swap only if the model is for {_names(pays)}: {paid}; on other text it is uncertain."
     saving = [one for one in slices if one.counts.saved >= LEAST_SAVED]
     if not saving:
         best = max(slices, key=lambda one: one.counts.saved)
@@ -289,15 +289,15 @@ def _verdict(text: TextCounts, slices: list[SliceAdvice]) -> tuple[str, str]:
     best = max(saving, key=lambda one: one.faster[1] / one.recovered.low)
     also = f"; it may pay for {'all of them' if len(may) == len(saving) else _names(may)}" if may else ""
     unsure = (
-        f"fewer tokens would be needed in {_names(saving)}, but a swap is not sure to gain more speed than it loses in "
-        f"bits per byte (the best is {_figures(best)}{also})"
+        f"{_names(saving)} would need fewer tokens, but a swap may lose more in bits per byte than it gains in speed "
+        f"(the best is {_figures(best)}{also})"
     )
     added = text.most_used_new([one.counts.slice for one in saving])
     if not added:
         return "do not swap", f"Do not swap: {unsure}, and the target has no new token there to extend the source with."
     return "extend", (
-        f"Extend the source tokenizer instead: {unsure}, while {added:,} added tokens hold 90 % of the uses of new "
-        "tokens there and leave the old rows as they are."
+        f"Extend the source tokenizer instead: {unsure}, while {added:,} added tokens cover 90 % of the uses of new "
+        "tokens there and keep the old rows."
     )
 
 

@@ -21,7 +21,7 @@ WITHOUT_EVIDENCE = ("mean", "random", "multivariate", "permuted")
 NO_SCRIPT = (*WITHOUT_LETTERS, "special", "")
 """What `scripts_of` returns for tokens that are in no script."""
 FEWEST_OF_SCRIPT = 20
-"""Source tokens in a script, below which its tokens find partners elsewhere (频率 -> Hz, TokAlign++ table 7)."""
+"""With fewer source tokens in a script, its tokens find partners in others (频率 -> Hz, TokAlign++ table 7)."""
 _EXAMPLES = 5
 MOST_IDS = 2000
 """Ids that a finding keeps: as many as a table shows and a map highlights."""

@@ -1,4 +1,4 @@
-"""Findings about the choice of partners: hubs, doubtful choices, one-sided ones, choices across scripts.
+"""Findings about the choice of partners: hubs, small margins, one-sided choices, choices across scripts.
 
 A hub is a source token that is close to everything, and so becomes the best partner of unrelated tokens. TokAlign's
 published matrices show both ends. In Pythia -> LLaMA3 three source tokens take 52.7 % of 86,209 targets, and 3,144 of
@@ -21,18 +21,18 @@ TOP_THREE_WARN, TOP_THREE_POOR = 0.13, 0.26
 VARIETY_WARN, VARIETY_POOR = 0.29, 0.125
 """Different sources over those possible: half of the 0.574 of Pythia -> Qwen2, twice the 0.063 of Pythia -> LLaMA3."""
 SMALL_MARGIN = 0.01
-"""Of the median score: a lead that another seed, or a little more text, would reverse. Our choice."""
+"""Share of the median score: a margin that another seed, or slightly more text, would reverse. Our choice."""
 MARGINS_WARN = 0.5
 MUTUAL_WARN = 0.1
 """On 300 kB of text anchored reaches 0.30, and the dot product of upstream's script 0.03."""
 NEIGHBOURS_WARN = 0.2
 """On that text anchored reaches 0.69, upstream's relative representations 0.25, two GloVe spaces as they are 0.10."""
 CROWD = 10
-"""Targets copied from one row, from which on they are a crowd: each gets a tenth of its probability."""
+"""Number of targets with the same row that counts as a crowd: each gets a tenth of the row's probability."""
 CROWDED_WARN, CROWDED_POOR = 0.01, 0.1
 SCRIPTS_WARN = 0.1
 _SAMPLE = 2000
-_ALIGN_AGAIN = "align with more text, or by a recipe that ranks by CSLS (anchored, tokalign++)"
+_ALIGN_AGAIN = "align with more text, or with a recipe that uses CSLS (anchored, tokalign++)"
 
 
 def mapping_findings(case: Case, vectors: tuple[TokenVectors, TokenVectors] | None) -> list[Finding]:
@@ -58,7 +58,7 @@ def hubs(case: Case) -> Finding:
         "hubs",
         worst((grade(top_three, TOP_THREE_WARN, TOP_THREE_POOR), grade(-variety, -VARIETY_WARN, -VARIETY_POOR))),
         f"{n:,} aligned tokens chose {several(len(ids), 'different source')}; the three most chosen take "
-        f"{percent(top_three)}, the first alone {times.max():,}.",
+        f"{percent(top_three)} of them, the first alone {times.max():,} tokens.",
         f"Hubs: {_ALIGN_AGAIN}.",
         {
             "aligned": n,
@@ -73,7 +73,7 @@ def hubs(case: Case) -> Finding:
 
 
 def margins(case: Case) -> Finding | None:
-    """Check how far best candidates are ahead of second ones; None if there are no candidates."""
+    """Check the margin of best over second-best candidates; None if there are no candidates."""
     table = case.lexicon.table.iloc[case.aligned]
     margin, score = table["margin"].to_numpy(np.float64), table["score"].to_numpy(np.float64)
     ranked = np.array([len(ids) > 1 for ids in table["candidate_ids"]], bool)
@@ -88,9 +88,9 @@ def margins(case: Case) -> Finding | None:
     return Finding(
         "margins",
         grade(small, MARGINS_WARN),
-        f"The best candidate leads the second by {middle:.4f} in the median (quartiles {low:.4f} and {high:.4f}); for "
-        f"{percent(small)} of {len(margin):,} tokens by less than {bound:.4f}, which is a toss-up.",
-        f"Doubtful choices: {_ALIGN_AGAIN}, or mix several candidates (anchored).",
+        f"The median margin between best and second candidate is {middle:.4f} (quartiles {low:.4f} and {high:.4f}); "
+        f"{percent(small)} of {len(margin):,} tokens have less than {bound:.4f}, so their choice is arbitrary.",
+        f"Uncertain choices: {_ALIGN_AGAIN}, or mix several candidates (anchored).",
         {"n": len(margin), "quartiles": [float(low), float(middle), float(high)], "bound": bound, "small": small},
         case.pairs(closest),
         first_ids(closest[: int((margin < bound).sum())]),
@@ -98,7 +98,7 @@ def margins(case: Case) -> Finding | None:
 
 
 def mutual(case: Case) -> Finding | None:
-    """Check whether aligned partners choose each other; None if the reverse was not measured by itself.
+    """Check whether aligned partners choose each other; None if the reverse was not aligned separately.
 
     A source token that is shared is taken already; only the others can choose back.
     """
@@ -115,9 +115,9 @@ def mutual(case: Case) -> Finding | None:
         free[~chosen_back],
         "mutual choice",
         "warn" if share < MUTUAL_WARN else "ok",
-        f"Of {len(free):,} aligned tokens whose source is not a shared token, {percent(share)} are chosen back by it.",
+        f"For {percent(share)} of {len(free):,} aligned tokens whose source is not shared, the choice is mutual.",
         f"One-sided choices: {_ALIGN_AGAIN}.",
-        {"n": len(free), "share": share, "source_has_twin": 1 - len(free) / len(case.aligned)},
+        {"n": len(free), "share": share, "source_is_shared": 1 - len(free) / len(case.aligned)},
         examples=case.pairs(free[~chosen_back]),
     )
 
@@ -136,8 +136,8 @@ def crowds(case: Case) -> Finding:
         crowded,
         "one source for many",
         grade(case.share(crowded), CROWDED_WARN, CROWDED_POOR),
-        f"{case.amount(crowded)} copy a row that {CROWD} or more copy; the largest crowd is {largest:,}.",
-        "Targets that share a row share its probability: use a recipe that mixes rows (anchored), or align one-to-one.",
+        f"{case.amount(crowded)} copy a row that at least {CROWD} tokens copy; the maximum is {largest:,} tokens.",
+        "Targets with the same row share its probability: use a recipe that mixes rows (anchored) or align one-to-one.",
         {"crowded_share": case.share(crowded), "largest": largest},
         examples=[f"{case.source.label(int(sources[i]))} → {times[i]:,} tokens" for i in order if times[i] >= CROWD],
     )
@@ -156,8 +156,8 @@ def scripts(case: Case) -> Finding | None:
         ids,
         "scripts",
         grade(share, SCRIPTS_WARN),
-        f"{len(ids):,} of {n:,} aligned tokens ({percent(share)}) have a partner in another script, though the "
-        "source has tokens in their own.",
+        f"{len(ids):,} of {n:,} aligned tokens ({percent(share)}) have a partner in another script, although the "
+        "source has tokens in their script.",
         "Align with more text in the scripts of these tokens.",
         {"n": n, "share": share},
         examples=case.pairs(ids[np.argsort(-case.counts[ids], kind="stable")]),
@@ -185,7 +185,7 @@ def vector_neighbours(case: Case, source: TokenVectors, target: TokenVectors) ->
         "warn" if share < NEIGHBOURS_WARN else "ok",
         f"{percent(share)} of {len(asking):,} target tokens and their nearest source are each other's nearest; "
         f"{len(target):,} target and {len(source):,} source tokens have a vector.",
-        "The two sets of vectors hardly match: align with more text, or by another recipe.",
+        "The two sets of vectors hardly match: align with more text, or with another recipe.",
         {"n": len(asking), "share": share, "target_vectors": len(target), "source_vectors": len(source)},
         examples=[],
     )

@@ -1,4 +1,4 @@
-"""Findings about what rows are made of: partners, pieces, nothing; another token's row; padding, zero, untrained rows.
+"""Findings about the sources of rows: partners, pieces, none; another token's row; padding, zero, untrained rows.
 
 A source row is untrained if the tokenizer never produces its token. Such rows are close together, where weight decay
 and the softmax pushed them. So rows that are known to be unused (padding; bytes that are never in UTF-8) show where,
@@ -67,8 +67,8 @@ def coverage(case: Case) -> Finding:
         pieces,
         "coverage",
         "warn" if values["partner"] < COVERAGE_WARN else "ok",
-        f"{case.amount(case.with_partner)} have a partner, {case.amount(pieces)} are made of pieces.",
-        "More text gives more tokens vectors, and so partners.",
+        f"{case.amount(case.with_partner)} have a partner, {case.amount(pieces)} are built from pieces.",
+        "Align with more text, so that more tokens get vectors and partners.",
         values,
     )
 
@@ -81,10 +81,10 @@ def nothing(case: Case) -> Finding:
     share = case.text_share(case.without_evidence)
     return case.about(
         case.without_evidence,
-        "rows that rest on nothing",
+        "rows without a source",
         grade(share, *bounds),
         f"{case.amount(case.without_evidence)} have the mean row or a random one.",
-        "Use a recipe that falls back on pieces (anchored, pieces).",
+        "Use a recipe that falls back to pieces (anchored, pieces).",
         {"share": case.share(case.without_evidence), "share_of_text": share},
     )
 
@@ -109,9 +109,9 @@ def astray(case: Case) -> Finding:
         hit,
         "shared tokens",
         grade(share, ASTRAY_WARN, ASTRAY_POOR),
-        f"Of {several(len(shared.target_ids), 'token')} that the source spells the same, {case.amount(hit)} have the "
+        f"Of {several(len(shared.target_ids), 'token')} that the source also has, {case.amount(hit)} have the "
         "row of another token.",
-        "Copy what both vocabularies have, by bytes (anchored and pieces do).",
+        "Use a recipe that copies shared tokens by bytes (anchored, pieces).",
         {"shared": len(shared.target_ids), "astray": len(hit), "share_of_text": share},
         examples=case.pairs(case.ids(hit)),
     )
@@ -182,7 +182,7 @@ def _made_of(case: Case, name: str, useless: NDArray[np.bool_], what: str) -> Fi
         hit,
         name,
         "ok" if not n else "poor" if case.text_share(hit) >= USELESS_POOR else "warn",
-        f"{case.amount(hit)} are made of {what}." if n else f"No row is made of {what}.",
+        f"{case.amount(hit)} are built from {what}." if n else f"No row is built from {what}.",
         "These rows are useless: choose other sources for them, or pieces.",
         values,
         examples=case.pairs(np.flatnonzero(hit & (case.source_of >= 0) & (case.source_of < case.source.size))),

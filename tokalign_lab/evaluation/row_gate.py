@@ -1,6 +1,6 @@
 """Row safety: whether the new rows of a moved model behave like trained rows on held-out text.
 
-A mean over a text hides single bad rows. Three faults are looked for among the new rows; the rows that were copied (or
+A mean over a text hides single bad rows. Three faults are checked for in the new rows; the rows that were copied (or
 all rows, where it is not known which are new) are the reference.
 
 - **Length**: a row of the input embedding or the head is far longer or shorter than the reference's median.
@@ -37,7 +37,7 @@ FAR = 10.0
 WRONG_SHARE, WRONG_TIMES = 0.01, 10
 """Share of contexts in which a token may be predicted wrongly, and how many times as often as the text uses it."""
 FEW = 3
-"""Added to the uses, so that a short text does not accuse a token that it happens not to use."""
+"""Added to the uses, so that a token missing from a short text is not reported by chance."""
 OUTLIER = 12.0
 """Robust z-score of a breaker token. The largest of SmolLM2-135M is 7.2 (the line end, at 3,898 contexts)."""
 _BLOCK = 256  # contexts whose logits are held at a time
@@ -101,7 +101,7 @@ def row_gate(
             (ratio > FAR) | (ratio < 1 / FAR),
             np.maximum(ratio, 1 / ratio.clip(1e-12)),
             f"are more than {FAR:g} times as long or as short as the median row",
-            "Look at the sources of these rows in the lexicon.",
+            "Check the sources of these rows in the lexicon.",
         ),
         finding(
             "wrong predictions",

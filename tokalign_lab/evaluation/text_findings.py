@@ -1,4 +1,4 @@
-"""Findings about the text and both tokenizers: is there enough text, and do both tokenizers split it alike.
+"""Findings about the text and both tokenizers: whether there is enough text, and whether both split it in the same way.
 
 Rows of shared tokens are copied and need no text. All other tokens are aligned by co-occurrence. A token that the text
 uses fewer than five times gets no vector (`vectors`, as in the papers' scripts), so its row is made of its pieces or
@@ -51,7 +51,7 @@ def amount(case: Case) -> Finding:
         "warn" if seen < 1 - RARE_WARN else "ok",
         f"Of {n:,} target tokens that are not shared, the text ({n_bytes / 1e6:,.2f} MB) uses {n_rare:,} fewer than "
         f"{ENOUGH_USES} times, {unseen:,} of these never; {percent(seen)} are used often enough for a vector.",
-        "Align with more text: ten times as much gives two to three times as many tokens a vector.",
+        "Align with more text: with ten times as much, two to three times as many tokens get a vector.",
         {"needing": n, "rare": n_rare, "unseen": unseen, "seen_share": seen, "text_bytes": round(n_bytes)},
     )
 
@@ -70,7 +70,7 @@ def scripts_of_text(case: Case) -> Finding:
         grade(share, ABSENT_WARN),
         f"{n:,} target tokens that are not shared ({percent(share)} of these) are in {len(scripts):,} scripts that the "
         f"text uses fewer than {ENOUGH_USES} times{listed}.",
-        "Align with text in these scripts; this text teaches nothing about them.",
+        "Align with text in these scripts; this text has no information about them.",
         {"tokens": n, "share": share, "scripts": scripts},
     )
 
@@ -81,13 +81,13 @@ def pair_findings(case: Case) -> list[Finding]:
 
 
 def digits(case: Case) -> Finding:
-    """Check whether both tokenizers split a number alike."""
+    """Check whether both tokenizers split a number in the same way."""
     ours, theirs = _pieces(case.target, NUMBER), _pieces(case.source, NUMBER)
     return case.about(
         case.scripts == "digits",
         "digits",
         "ok" if len(ours) == len(theirs) else "warn",
-        f"The target writes {NUMBER} as {' '.join(ours)}, the source as {' '.join(theirs)}.",
+        f"The target splits {NUMBER} into {' '.join(ours)}, the source into {' '.join(theirs)}.",
         f"Numbers lose some quality; {_TUNE}.",
         {"target_tokens": len(ours), "source_tokens": len(theirs)},
         examples=[],
@@ -95,7 +95,7 @@ def digits(case: Case) -> Finding:
 
 
 def whitespace(case: Case) -> Finding:
-    """Check whether both tokenizers split indentation alike, and the target's runs of white space."""
+    """Check whether both tokenizers split indentation in the same way, and the target's runs of white space."""
     ours, theirs = _pieces(case.target, INDENT), _pieces(case.source, INDENT)
     spelled = [token or b"" for token in case.target.token_bytes]
     runs = case.is_token & np.array([len(token) > 1 and not token.strip(b" \t\r\n") for token in spelled])
@@ -105,7 +105,7 @@ def whitespace(case: Case) -> Finding:
         alone,
         "white space",
         "ok" if len(ours) == len(theirs) else "warn",
-        f"The target writes an indented line as {' '.join(ours)}, the source as {' '.join(theirs)}; of "
+        f"The target splits an indented line into {' '.join(ours)}, the source into {' '.join(theirs)}; of "
         f"{n:,} target tokens that are runs of white space {n_alone:,} are not in the source.",
         f"Indented code loses some quality; {_TUNE}.",
         {"target_tokens": len(ours), "source_tokens": len(theirs), "runs": n, "alone": n_alone},
@@ -123,7 +123,7 @@ def fragments(case: Case) -> Finding:
         "warn" if case.text_share(alone) > 0 else "ok",
         f"{n:,} target tokens are parts of UTF-8 characters ({percent(case.text_share(broken))} of the "
         f"{'text' if case.has_text else 'vocabulary'}); {without:,} of them have the mean row or a random one.",
-        "Characters outside the vocabulary will be damaged; use a recipe that makes rows of bytes (anchored, pieces).",
+        "Characters outside the vocabulary will be damaged; use a recipe with rows from pieces (anchored, pieces).",
         {"fragments": n, "on_nothing": without, "share_of_text": case.text_share(broken)},
         examples=None if without else [],
     )
@@ -158,12 +158,12 @@ def script_gap(case: Case) -> Finding:
         "scripts the source lacks",
         grade(case.text_share(lacking), GAP_OF_TEXT_WARN if case.has_text else GAP_OF_VOCABULARY_WARN),
         f"{case.amount(lacking)} are in scripts of which the source has fewer than {FEWEST_OF_SCRIPT} tokens{listed}.",
-        f"The source spells such text byte by byte, and so will the new rows; {_TUNE}.",
+        f"The source writes such text byte by byte, so the new rows are built from byte tokens; {_TUNE}.",
         {"share": case.share(lacking), "share_of_text": case.text_share(lacking), "scripts": scripts},
     )
 
 
 def _pieces(vocabulary: Vocabulary, text: str) -> list[str]:
-    """Write the tokens of a text for people, without the space that SentencePiece puts in front."""
+    """Return the tokens of a text as labels, without the space that SentencePiece adds in front."""
     labels = [vocabulary.label(int(i)) for i in vocabulary.encode([text])[0]]
     return labels[1:] if labels and labels[0] in ("␣", "▁") else labels

@@ -155,7 +155,7 @@ class RunFolder:
     def check_own(self, what: str) -> None:
         """Raise `InputError` if the run is read-only; `what` completes the sentence."""
         if self.recorded:
-            raise InputError(f"'{self.title}' is a recorded run, to be looked at and compared; one cannot {what}.")
+            raise InputError(f"'{self.title}' is a recorded run and read-only; one cannot {what}.")
 
     def place(self, path: Path | str) -> Path:
         """Resolve a path of the run's settings; a relative one starts at the folder in which the run was made."""

@@ -77,7 +77,7 @@ def status_words(info: dict[str, Any], view: RunView, now: float | None = None) 
         if view.last_sign is not None:
             age = max(0.0, now - view.last_sign)
             late = " (it may hang; look at the log)" if age > LATE_S else ""
-            parts.append(f"last sign of life {duration(age)} ago{late}")
+            parts.append(f"last heartbeat {duration(age)} ago{late}")
     elif view.seconds:
         parts.append(f"worked {duration(view.seconds)}")
     answered = view.answered.last("probes")

@@ -15,9 +15,9 @@ from tokalign_lab.settings.fields import Settings, option, required
 class SplitSettings(Settings):
     """How a text is sampled and split."""
 
-    seed: int = option(0, "Seed of all random draws.", least=0)
+    seed: int = option(0, "Random seed.", least=0)
     held_out_share: float = option(
-        0.05, "Share of the text that is held out for scores, where the text does not name its parts.", above=0, below=1
+        0.05, "Share of the text held out for scores, unless the text names its parts.", above=0, below=1
     )
 
 
@@ -33,7 +33,7 @@ class TextSettings(SplitSettings):
 class MeasuredSettings(SplitSettings):
     """How much of the held-out text a model is measured on."""
 
-    evaluate_bytes: int = option(20_000, "How many bytes of the held-out text a measurement reads.", least=1)
+    evaluate_bytes: int = option(20_000, "Bytes of held-out text for a measurement.", least=1)
 
 
 class MeasuredTextSettings(MeasuredSettings, TextSettings):
@@ -54,27 +54,27 @@ class AlignSettings(TextSettings):
     subject = "A run of kind 'align'"
 
     source: str = required("The model's own tokenizer.", path=True)
-    target: str = required("Tokenizer that the model gets.", path=True)
-    recipe: str = option("anchored", "How to align.")
-    overlap: str | None = option(None, "What makes a token shared: bytes, raw or none; the recipe's own by default.")
-    one_to_one: bool = option(False, "Give no source row away twice.")
+    target: str = required("The model's new tokenizer.", path=True)
+    recipe: str = option("anchored", "Alignment recipe.")
+    overlap: str | None = option(None, "How shared tokens are found: bytes, raw or none; by default as in the recipe.")
+    one_to_one: bool = option(False, "Use each source row at most once.")
     model: str | None = option(None, "The source model, for recipes that read it (tokalign++-hidden, omp).", path=True)
     donor: str | None = option(None, "A model that has the target tokenizer, for the recipe omp.", path=True)
     vectors: tuple[str, ...] | None = option(
-        None, "Vectors instead of GloVe: a file for the source, again for the target (.npz, .npy, word2vec).", path=True
+        None, "Vectors instead of GloVe: a file for the source, one for the target (.npz, .npy, word2vec).", path=True
     )
     cluster: str | None = option(None, "Address of a Dask scheduler to count the text for GloVe, as tcp://host:8786.")
 
 
 class AdviseSettings(Settings):
-    """Judge whether a swap is worth it, before any work."""
+    """Estimate whether a swap is worth it before it starts."""
 
     subject = "Advice"
 
-    model: str = required("The model as it is: a name, a folder or a hub id.", path=True)
-    target: str = required("Tokenizer that the model gets.", path=True)
+    model: str = required("The source model: a name, a folder or a hub id.", path=True)
+    target: str = required("The model's new tokenizer.", path=True)
     text: tuple[str, ...] = required(
-        "Text that the model is for: 'default', a file, a folder, or hub:org/name. May be repeated.",
+        "Text like the model's use: 'default', a file, a folder, or hub:org/name. May be repeated.",
         flag="--text",
         path=True,
     )
@@ -84,24 +84,26 @@ class AdviseSettings(Settings):
 
 
 class RearrangeSettings(Settings):
-    """Give a model the target vocabulary of a lexicon."""
+    """Replace a model's vocabulary by the target of a lexicon."""
 
     subject = "A run of kind 'rearrange'"
 
     model: str = required("The model whose rows are rearranged.", path=True)
     lexicon: str = required("A lexicon that `align` wrote.", path=True)
-    target: str | None = option(None, "The target tokenizer, if it is no longer at its old place.", path=True)
+    target: str | None = option(None, "The target tokenizer, if its path has changed.", path=True)
     calibrate: tuple[str, ...] | None = option(
-        None, "Text to calibrate the output by, so that tokens are as likely as in it. May be repeated.", path=True
+        None,
+        "Calibrate on this text: the model then predicts tokens as often as they occur. May be repeated.",
+        path=True,
     )
-    keep_tied: bool = option(False, "Leave tied matrices tied, at some loss; input rows serve both.")
-    pad_to_multiple_of: int | None = option(None, "Add rows that are never written, up to a multiple (64, say).")
+    keep_tied: bool = option(False, "Keep tied matrices tied (input rows for both), with a higher loss.")
+    pad_to_multiple_of: int | None = option(None, "Pad the number of rows to a multiple of this, such as 64.")
     special_tokens: str | None = option(
         None,
         "keep: add the source's control tokens; target: only the target's own. Default: keep for a chat model.",
     )
-    dequantize: bool = option(False, "Turn a quantised model into one with plain weights.")
-    seed: int = option(0, "Seed of all random draws.", least=0)
+    dequantize: bool = option(False, "Dequantise a quantised model.")
+    seed: int = option(0, "Random seed.", least=0)
     out: str | None = option(None, "The folder for the new model; `model` in the run's folder by default.", path=True)
 
 
@@ -121,15 +123,15 @@ class ExportSettings(Settings):
 
 
 class WritingSettings(Settings):
-    """How a teacher writes text that a model is tuned on."""
+    """How a teacher generates text for tuning."""
 
     subject = "Writing"
 
-    documents: int = required("How many texts it writes.", flag="--documents", least=1)
-    prompt_tokens: int = option(32, "Tokens of the original text that each begins with.", least=1)
-    new_tokens: int = option(96, "Tokens that it adds at most.", least=1)
-    temperature: float = option(1.0, "Temperature of sampling; 0 writes greedily.", least=0)
-    seed: int = option(0, "Seed of all random draws.", least=0)
+    documents: int = required("Number of texts to generate.", flag="--documents", least=1)
+    prompt_tokens: int = option(32, "Length of the prompt from the original text, in tokens.", least=1)
+    new_tokens: int = option(96, "Maximum number of tokens to generate.", least=1)
+    temperature: float = option(1.0, "Sampling temperature; 0: greedy.", least=0)
+    seed: int = option(0, "Random seed.", least=0)
 
 
 class BitsSettings(TextSettings):
@@ -175,15 +177,15 @@ class CompareSettings(TextSettings):
 
 
 class ProjectSettings(Settings):
-    """Lay saved token vectors out on a plane."""
+    """Project saved token vectors to two dimensions."""
 
     subject = "A run of kind 'project'"
 
     vectors: tuple[str, ...] = required("The `.npz` files.", path=True)
     method: str = option("umap", "umap or pca.")
-    shared: bool = option(False, "Lay all of them out on one plane.")
-    fit_on: int | None = option(None, "How many tokens umap is fitted on; projection.FIT_ON by default.", least=1)
-    seed: int = option(0, "Seed of all random draws.", least=0)
+    shared: bool = option(False, "Project all of them together.")
+    fit_on: int | None = option(None, "Number of tokens to fit umap on; projection.FIT_ON by default.", least=1)
+    seed: int = option(0, "Random seed.", least=0)
 
 
 class TrainTokenizerSettings(TextSettings):
@@ -193,7 +195,7 @@ class TrainTokenizerSettings(TextSettings):
 
     size: int = required("Tokens of the new vocabulary, special tokens included.", flag="--size")
     like: str | None = option(
-        None, "Take algorithm, pretokeniser, special tokens and chat template from this tokenizer.", path=True
+        None, "Use the algorithm, pre-tokenizer, special tokens and chat template of this tokenizer.", path=True
     )
 
 
@@ -202,7 +204,7 @@ class ExtendTokenizerSettings(TextSettings):
 
     subject = "Extending a tokenizer"
 
-    tokenizer: str = required("The tokenizer as it is: a name, a path or a hub id.", path=True)
+    tokenizer: str = required("The tokenizer to extend: a name, a path or a hub id.", path=True)
     add: int = required("Number of new tokens.", flag="--add")
 
 
@@ -213,6 +215,6 @@ class DraftSettings(TextSettings):
 
     model: str = required("The small model; one that has the large model's vocabulary is measured as it is.", path=True)
     large: str = required("The large model.", flag="--for", path=True)
-    recovered: str | None = option(None, "The small model after recovery: a folder to measure too.", path=True)
+    recovered: str | None = option(None, "Folder of the small model after recovery, to measure too.", path=True)
     prompts: int = option(2, "Prompts per slice of the held-out text.", least=1)
     new_tokens: int = option(24, "Tokens to generate for each prompt.", least=2)

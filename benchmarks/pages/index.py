@@ -59,8 +59,8 @@ def goals() -> list[Claim]:
         ("not tested", "Recovery with three seeds and more than one target", f"{recovery.seeds(search)}, sp32k",
          "../decisions/0016-recovery-defaults.md"),
         ("not tested", "Every CUDA path on a real GPU", "`make gpu-check` has run with `--device cpu` only", "../scale.md"),
-        goal(min(lead) > 0, "`anchored` lowest of the methods that read only text, on every pair",
-             f"{len(lead)} pairs; {digits(lower, 2)} bits below `pieces` in the mean; by less than 0.02 on "
+        goal(min(lead) > 0, "`anchored` lowest of the methods that need only text, on every pair",
+             f"{len(lead)} pairs; {digits(lower, 2)} bits below `pieces` on average; by less than 0.02 on "
              f"{sum(bits < 0.02 for bits in lead)} pairs", "quality.md"),
         goal(anchored["times as fast"] >= 20 and anchored["P@1"] >= stanford["P@1"], "Vectors 20 times as fast as Stanford's GloVe, and no worse",
              f"{anchored['times as fast']:.0f} times; P@1 {digits(anchored['P@1'])} against {digits(stanford['P@1'])}", "vectors_speed.md"),
@@ -103,8 +103,8 @@ def papers() -> list[Claim]:
         ("not tested", "GloVe is better than skip-gram (++)",
          f"{digits(vecmap)} against {digits(loss['skip-gram, VecMap, CSLS'])} nats: too close for one seed", "faithfulness.md"),
         ("not met", "Tokens with equal suffixes move least (++)", "no difference", "row_moves.md"),
-        ("not tested", "97 to 99 % of the source comes back (v1, ++)", f"our budget is {recovery.budget(Raw.read('recovery'))} of theirs", "recovery.md"),
-        ("not tested", "TokAlign is better than mean rows (v1)", "level before tuning; not tuned here", "quality.md"),
+        ("not tested", "97 to 99 % of the source is recovered (v1, ++)", f"our budget is {recovery.budget(Raw.read('recovery'))} of theirs", "recovery.md"),
+        ("not tested", "TokAlign is better than mean rows (v1)", "mixed before tuning; not tuned here", "quality.md"),
         ("not tested", "VecMap keeps 92 % of the source in tasks without tuning (++)", "–", "../fidelity.md"),
         ("not tested", "Another text for the vectors changes little (v1)", "before tuning only, in a notebook",
          "../notebooks/research/proxy_text.ipynb"),
@@ -116,13 +116,13 @@ def papers() -> list[Claim]:
          f"{digits(loss['CBOW, VecMap, CSLS'])} against {digits(vecmap)} (GloVe) nats", "faithfulness.md"),
         ("met", "The last token is the best pooling of hidden states, and worse than GloVe with VecMap (++)",
          f"{digits(loss['hidden states, last, CSLS'])} against {digits(vecmap)} nats", "faithfulness.md"),
-        ("met", "The more of a lexicon is shuffled, the higher the first loss (v1)",
+        ("met", "Shuffling more of a lexicon increases the first loss (v1)",
          f"from {digits(vecmap)} to {digits(shuffled)} nats", "faithfulness.md"),
         ("met", "Mean rows are better than random rows (v1)", f"{digits(demo['shared bytes copied, others the mean row'])} against "
          f"{digits(demo['shared bytes copied, others random'])} bits per byte, before tuning", "demo.md"),
         ("met", "BLEU-1 predicts the first-step loss (++)", f"r² {digits(r2, 2)}; theirs 0.93", "faithfulness.md"),
         ("met", "Fewer tokens after the move (v1, ++)",
-         f"{saved['qwen2']} (Qwen2) and {saved['gemma3']} (Gemma 3) from SmolLM2; English and code on a processor become slower",
+         f"{saved['qwen2']} (Qwen2) and {saved['gemma3']} (Gemma 3) from SmolLM2; English and code become slower on a CPU",
          "compression.md"),
         ("met", "Identical tokens move least (++)", "in every band of frequency", "row_moves.md"),
         ("met", "Sentence-level distillation is worse than tuning alone (v1)", f"by {digits(taught['sentence']['minus direct'], 2)} bits per byte, one seed", "distillation.md"),
@@ -134,7 +134,7 @@ def write(pages: Mapping[str, Page]) -> str:
     lines = [
         "# Results",
         "<!-- Built by `make results`. Do not edit. -->",
-        "Unless noted otherwise: SmolLM2-135M, two processor cores, no GPU.",
+        "Unless noted otherwise: SmolLM2-135M, two CPU cores, no GPU.",
         "## What does not work",
         failures(),
         "## Our goals",
@@ -174,18 +174,18 @@ def failures() -> str:
             f"in English and {span(behind['ru'].values())} in Russian ([recovery](recovery.md)).",
             f"- **Recovery on little text closes only part of the gap.** {closed[0].upper()}{closed[1:]} ([more](recovery_search.md), {recovery.seeds(search)}).",
             "- **Two stages lose to one** at small budgets ([stages](stages.md)).",
-            "- **Plain distillation gains almost nothing** over tuning on the same text ([distillation](distillation.md)).",
+            "- **Distillation with default settings gains almost nothing** over tuning on the same text ([distillation](distillation.md)).",
             f"- **1,000 steps on little text make the model forget.** The recorded run goes from {digits(start['bits_per_byte'])} to "
             f"{digits(tuned['bits_per_byte'])} bits per byte, but no longer continues *The capital of France is* with *Paris*; its English prose "
             f"stays behind the untuned source ({digits(tuned['by_slice']['prose'])} against {digits(source['by_slice']['prose'])}) "
             "(`tokalign-lab report recorded-align-anchored --tuned recorded-adapt-long`).",
-            "- **Fewer tokens are not less time** in English and code on a small model ([compression](compression.md)).",
+            "- **Fewer tokens do not save time** in English and code on a small model ([compression](compression.md)).",
         ]
     )
 
 
 def table(claims: list[Claim]) -> str:
-    """Write claims as a table, what is not met first."""
+    """Return claims as a Markdown table, unmet ones first."""
     rows = sorted(claims, key=lambda claim: ORDER.index(claim[0]))
     return "\n".join(
         ["| verdict | claim | figure |", "|---|---|---|"]

@@ -28,7 +28,7 @@ METHODS = {
 
 
 def pair_name(pair: str) -> str:
-    """Write a pair of catalogue names for readers."""
+    """Return the display name of a pair of catalogue names."""
     return " → ".join(NAMES.get(one, one) for one in pair.split(" → "))
 
 
@@ -63,8 +63,8 @@ def quality(raw: Raw) -> Page:
     return Page(
         "Quality right after the move",
         "How close is a moved model to its source before any tuning, compared with other methods?",
-        f"Far from it: {digits(whole['anchored'])} bits per byte for `anchored` in the mean of nine pairs, where the source has "
-        f"{digits(whole['floor'])}; but without calibration no method that reads only text is lower on any pair (`pieces`: {digits(whole['pieces'])}).",
+        f"Far from it: {digits(whole['anchored'])} bits per byte for `anchored`, averaged over nine pairs; the source has "
+        f"{digits(whole['floor'])}; but without calibration no other method that needs only text is lower on any pair (`pieces`: {digits(whole['pieces'])}).",
         partial(
             plots.dots,
             names=[pair_name(pair) for pair in pairs],
@@ -78,10 +78,10 @@ def quality(raw: Raw) -> Page:
             for name, title in {**titles, "focus-shipped": "FOCUS, as shipped"}.items()
         ],
         f"The goal was half of the way from `pieces` to the source on every pair. Calibrated `anchored` reaches it on {len(half)} of "
-        f"{len(pairs)}: {', '.join(f'{pair_name(pair)} {closed[pair]:.0f} %' for pair in half)}; the least is "
+        f"{len(pairs)}: {', '.join(f'{pair_name(pair)} {closed[pair]:.0f} %' for pair in half)}; the minimum is "
         f"{min(closed.values()):.0f} % ({pair_name(min(closed, key=closed.__getitem__))}). On Gemma 3 → sp32k and → SmolLM2, `anchored` and "
-        "`pieces` are level. One to three seeds, 8 kB of passages each; a difference compares the same passages. Means of different "
-        "numbers of pairs do not compare; use the difference. Calibration lowers `anchored` by "
+        "`pieces` are equal. One to three seeds, 8 kB of passages each; differences are over the same passages. Means over different "
+        "numbers of pairs are not comparable; use the difference. Calibration lowers `anchored` by "
         f"{digits(-interval(rows['anchored-calibrated']['minus anchored'])[0], 2)} more, but gains nothing on the pairs to Qwen2; calibrated "
         f"`pieces` ends below it on Gemma 3 → SmolLM2 ({digits(rows['pieces-calibrated'][pairs[-1]])} against "
         f"{digits(rows['anchored-calibrated'][pairs[-1]])}, one seed).",
@@ -126,7 +126,7 @@ def excess(raw: Raw) -> Page:
         "Where the loss of a move comes from",
         "Which tokens cost a moved model more bits than its source?",
         f"Of {digits(whole, 2)} excess bits per byte, {digits(interface, 2)} are in interface texts, mostly languages other than English; "
-        f"in prose and code, shared tokens that the source would cut differently cost {digits(other, 2)}.",
+        f"in prose and code, shared tokens where the source splits differently cost {digits(other, 2)}.",
         partial(
             plots.dots,
             names=[f"{row['text']}: {row['kind']}" for row in rows[:10]],
@@ -137,8 +137,8 @@ def excess(raw: Raw) -> Page:
         "Excess bits per byte by text and kind of token, before and after calibration.",
         ["text", "kind of token", "tokens", "bytes", "excess bits per byte"],
         [[row["text"], row["kind"], row["tokens"], row["bytes"], row["excess per byte"]] for row in rows[:6]],
-        "One pair (SmolLM2-135M → sp32k), one seed, 12,000 bytes. *New*: the source has no such token. *Same place*: shared, and the "
-        "source cuts here too. *Other place*: shared, but the source cuts elsewhere. No change of rows can repair unfamiliar sequences of "
+        "One pair (SmolLM2-135M → sp32k), one seed, 12,000 bytes. *New*: the source has no such token. *Same place*: shared, with "
+        "the source's token boundaries. *Other place*: shared, with other boundaries. Rows cannot repair unfamiliar sequences of "
         "known tokens; tuning has to.",
     )
 
@@ -151,10 +151,10 @@ def mixture_shares(raw: Raw) -> Page:
         "calibrated": [row["calibrated"] for row in rows],
     }
     return Page(
-        "What an `anchored` row is made of",
-        "Does it matter in which shares vectors, pieces and first piece make up a row?",
+        "Composition of `anchored` rows",
+        "Do the shares of vectors, pieces and first piece in a row matter?",
         f"Output rows separate from input rows help ({digits(tied['bits per byte'])} → {digits(default['bits per byte'])} bits per byte); "
-        "the shares themselves hardly matter.",
+        "the exact shares hardly matter.",
         partial(plots.dots, names=[row["row"] for row in rows], series=shown, label="bits per byte"),
         "Bits per byte by mixture, SmolLM2-135M → sp32k, before tuning.",
         ["mixture", "bits per byte", "calibrated"],
@@ -172,8 +172,8 @@ def anchored_settings(raw: Raw) -> Page:
     return Page(
         "Settings of the anchored vectors",
         "Which settings of the default vectors matter?",
-        f"No default loses more than {digits(changes['passes 1'][0], 1)} points of P@1; the worst mistake is dropping "
-        f"tokens seen fewer than ten times ({digits(changes['min_count 10'][0], 2)} points).",
+        f"No default loses more than {digits(changes['passes 1'][0], 1)} points of P@1; the worst change is dropping "
+        f"tokens that occur fewer than ten times ({digits(changes['min_count 10'][0], 2)} points).",
         partial(
             plots.dots,
             names=drawn,
@@ -193,8 +193,8 @@ def anchored_settings(raw: Raw) -> Page:
             ]
             for name in shown
         ],
-        "P@1: share of held-out shared tokens that find their own counterpart. Three pairs, two seeds, 3 MB of text. One pass instead "
-        "of three finds more in less time, but bits per byte after the move stay the same, so the default stays.",
+        "P@1: share of held-out shared tokens whose counterpart is ranked first. Three pairs, two seeds, 3 MB of text. One pass instead "
+        "of three finds more in less time, but does not change bits per byte after the move, so the default stays.",
     )
 
 
@@ -226,7 +226,7 @@ def faithfulness(raw: Raw) -> Page:
     slope, start = np.polyfit(list(bleu.values()), list(loss.values()), 1)
 
     return Page(
-        "The papers' order of vectors and mappings",
+        "The papers' ranking of vectors and mappings",
         "Do vectors, mappings and scores rank as TokAlign++ reports (its table 6)?",
         f"Not all: CSLS alone gains nothing here ({digits(loss['GloVe, CSLS'])} against {digits(loss['GloVe, cosine'])} nats for cosine); "
         f"VecMap is far better than cosine ({digits(loss[VECMAP])}), and BLEU-1 predicts the first-step loss "
@@ -242,9 +242,9 @@ def faithfulness(raw: Raw) -> Page:
         ["lexicon", "loss", "paper's loss", "BLEU-1", "sentence score"],
         [[name, *(by[name][key] for key in ("loss", "paper", "bleu1 t->s", "sentence score t->s"))] for name in shown],
         f"One pair (SmolLM2-135M → sp32k), one seed, 5.6 MB of text; the paper has Pythia-1B → Gemma and at least 100 million "
-        f"tokens. Skip-gram is ahead of GloVe here by {digits(loss[VECMAP] - loss['skip-gram, VecMap, CSLS'], 1)} nats; the paper has the "
-        "opposite order. Hidden states have the best sentence score and a worse loss than GloVe with VecMap: the scores miss "
-        "something there. Four of the 16 lexicons are shufflings of one, which makes a high r² easy.",
+        f"tokens. Skip-gram is ahead of GloVe here by {digits(loss[VECMAP] - loss['skip-gram, VecMap, CSLS'], 1)} nats; the paper reports the "
+        "opposite. Hidden states have the best sentence score but a worse loss than GloVe with VecMap: there the scores "
+        "mislead. Four of the 16 lexicons are shuffled versions of one, which makes a high r² easy.",
     )
 
 
@@ -271,10 +271,10 @@ def focus_and_tokalign(raw: Raw) -> Page:
 
     return Page(
         "FOCUS or TokAlign before tuning",
-        "The papers report FOCUS far worse than TokAlign right after the move; a user of ZNLP/TokAlign (issue 2) measured the "
+        "The papers report that FOCUS is far worse than TokAlign before tuning; a user of ZNLP/TokAlign (issue 2) measured the "
         "opposite. Who is right?",
         f"Neither in general: FOCUS as shipped starts lower than TokAlign's script on {lower} of {whole} pairs, and both "
-        "are worse than the pieces that spell a token, which need no vectors.",
+        "are worse than the mean of a token's pieces, which needs no vectors.",
         partial(
             plots.dots,
             names=[pair_name(pair) for pair in pairs],
@@ -288,7 +288,7 @@ def focus_and_tokalign(raw: Raw) -> Page:
         "by role. The papers' distance, a factor of 1,000 in perplexity, does not appear on any pair. Their FOCUS "
         "(normalised perplexity 1.8e6 in English) is worse than a uniform guess among 151,646 tokens (1.4e5). Their TokAlign disagrees with "
         "itself: the second paper puts the first-step loss at 9.5 nats, its table 1 at 4.9; the issue's 2,500 is 7.8 nats and "
-        "[ours](faithfulness.md) is 8.89. Part of the script's loss is spelling: it compares strings, so tokens that stand for 26.8 % of "
+        "[ours](faithfulness.md) is 8.89. Part of the script's loss comes from comparing strings: tokens covering 26.8 % of "
         "the text get the row of another token ([lesson 7](../notebooks/07_diagnosing_a_poor_pair.ipynb)). A full answer needs Pythia's "
         "weights, Gemma 1 and more seeds.",
     )
@@ -311,7 +311,7 @@ def overlap(raw: Raw) -> Page:
             series={by: [number(rows[name][by]) for name in drawn] for by in ("by string", "by bytes")},
             label="tokens shared with Pythia, % of the target vocabulary",
         ),
-        "Share of each target vocabulary that Pythia has too, by string and by bytes.",
+        "Share of each target vocabulary that Pythia also has, by string and by bytes.",
         ["target", "tokens", "by string, %", "by bytes, %", "paper, %"],
         [
             [

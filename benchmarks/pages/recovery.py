@@ -1,4 +1,4 @@
-"""Pages about tuning: what comes back, in how many stages, with how much text, with a teacher."""
+"""Pages about tuning: recovery, stages, amount of text, and distillation."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def recovery(raw: Raw) -> Page:
             x="step",
             y="bits per byte of English prose",
         ),
-        "Bits per byte of English prose during tuning: three moved models and the source (control). The table has how far each ends behind it.",
+        "Bits per byte of English prose during tuning: three moved models and the source (control). The table shows how far each ends behind it.",
         ["target", *SLICES.values()],
         [[name, *(f"{100 * over[slice][name]:+.0f} %" for slice in SLICES)] for name in over["prose"]],
         "SmolLM2-135M, two stages as in the papers, 64 kB of text in equal parts, at most 24,000 tokens: "
@@ -141,8 +141,8 @@ def split_words(raw: Raw) -> Page:
     ]
 
     return Page(
-        "Where a move loses",
-        "On which words is a moved model behind its source, before and after tuning?",
+        "Loss by kind of word",
+        "On which words does a moved model lose, before and after tuning?",
         f"On words that the new tokenizer splits: they carry {percent(share[0])} of the loss on Wikipedia before tuning and "
         f"{percent(share[-1])} after 10,000 tokens of `{models[-1]}`.",
         partial(
@@ -151,7 +151,7 @@ def split_words(raw: Raw) -> Page:
             series={kind: [lost[text, model, kind] for text in texts for model in models] for kind in kinds},
             label="bits per byte lost",
         ),
-        "Bits per byte lost, by how both tokenizers write a stretch of text.",
+        "Bits per byte lost, by how both tokenizers split a stretch of text.",
         ["text and model", *kinds, "second piece, nats above expected"],
         [[f"{text}, {model}", *(lost[text, model, kind] for kind in kinds),
           nats[text, model]["moved"] - nats[text, model]["expected"]]
@@ -190,8 +190,8 @@ def recovery_search(raw: Raw) -> Page:
         [[name, *(row.get(key) for key in list(OTHER)[:3]), row.get("cpu")] for name, row in
          [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
         f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, `text` and `papers`: {seeds(raw)}, others one. "
-        f"The table is of the smallest budget; seeds differ by at most {digits(seed_range(raw), 2)} bits per byte in it. "
-        "The control (one seed) and qwen2 ran on the machine below, the others on an Intel Xeon. Seconds are rough: other work ran too.",
+        f"The table shows the smallest budget; seeds differ by at most {digits(seed_range(raw), 2)} bits per byte in it. "
+        "The control (one seed) and qwen2 ran on the machine below, the others on an Intel Xeon. Seconds are approximate: other work ran too.",
         command=f"python benchmarks/recovery_search.py --tokens {budgets[0]} --ways recover text papers --seeds 3",
     )  # fmt: skip
 
@@ -225,8 +225,8 @@ def stages(raw: Raw) -> Page:
         "Bits per byte after 80 steps by share of stage 1.",
         ["share of stage 1", *(f"rate {rate}" for rate in rates)],
         [[f"{100 * share:.0f} %", *(by[rate, share] for rate in rates)] for share in shares],
-        "SmolLM2-135M → sp32k, calibrated; 80 steps, 128 kB of text, one seed, 5,000 held-out bytes per slice. Same steps, not same "
-        "seconds: a step of stage 1 is cheaper. The papers' order may hold with a thousand times the tokens.",
+        "SmolLM2-135M → sp32k, calibrated; 80 steps, 128 kB of text, one seed, 5,000 held-out bytes per slice. Equal steps, not equal "
+        "time: a step of stage 1 is cheaper. The papers' order may hold with a thousand times the tokens.",
     )
 
 
@@ -251,7 +251,7 @@ def extreme(raw: Raw) -> Page:
         ["model", *SLICES.values()],
         [[name, *(end(line, slice) for slice in SLICES)] for name, line in shown.items()],
         "SmolLM2-135M → 260 byte tokens, 192 kB of text, one seed, 5,000 held-out bytes per slice. By bytes 91 % of the target is "
-        "shared: what the model lacks is reading words as bytes, not rows. Stage 1 alone reaches "
+        "shared: the model has to learn byte sequences, not rows. Stage 1 alone reaches "
         f"{percent(last['step 60'])}. A vocabulary of characters has not been measured.",
     )
 
@@ -273,7 +273,7 @@ def corpus_size(raw: Raw) -> Page:
 
     return Page(
         "How much text the vectors need",
-        "How much text must both tokenizers read before vectors help?",
+        "How much text do vectors need before they help?",
         f"With {digits(by['1%']['bytes of text'] / 1000, 2)} kB vectors are worse than none ({digits(by['1%']['step 0'])} against "
         f"{digits(rows[0]['step 0'])} bits per byte); from {digits(helps['step 0'], 2)} MB on they help before tuning, "
         f"from {digits(helps['end'], 2)} MB on also after it.",
@@ -292,7 +292,7 @@ def corpus_size(raw: Raw) -> Page:
             for row in rows
         ],
         f"SmolLM2-135M → sp32k, `anchored`; 100 % is 5.6 MB. The source has {digits(source)} before tuning. One seed, 38 kB of "
-        "tuning text, 5,000 held-out bytes per slice. The curve is still falling at the largest size.",
+        "tuning text, 5,000 held-out bytes per slice. The curve still falls at the largest size.",
     )
 
 
@@ -318,7 +318,7 @@ def distillation(raw: Raw) -> Page:
     return Page(
         "Distillation after the move",
         "Does a teacher with the same tokenizer teach more than the text alone?",
-        f"Almost nothing with plain settings: {digits(token['all'], 4)} bits per byte against {digits(direct['all'], 4)} without a "
+        f"Almost nothing with default settings: {digits(token['all'], 4)} bits per byte against {digits(direct['all'], 4)} without a "
         f"teacher; temperature 2 reaches {digits(hot['all'], 4)}.",
         partial(
             plots.dots,
@@ -334,8 +334,8 @@ def distillation(raw: Raw) -> Page:
             for name in ("direct", "token", "token, temperature 2", "sentence", "own", "gold")
         ],
         "Student: SmolLM2-135M moved to Gemma 3's vocabulary; teacher: Gemma-3-270M; 12,288 tokens; two seeds for five ways, one for the "
-        "others. `own` and `gold` (TRL's GOLD) keep the source's tokenizer; `own` has no teacher, so GOLD's gain need not be the "
-        "teacher's. Six tasks with 40 questions each cannot separate the ways. Seconds are of a busy machine.",
+        "others. `own` and `gold` (TRL's GOLD) keep the source's tokenizer; `own` has no teacher, so GOLD's gain may not come from the "
+        "teacher. Six tasks with 40 questions each cannot separate the methods. Seconds are from a busy machine.",
     )
 
 
@@ -350,7 +350,7 @@ def row_moves(raw: Raw) -> Page:
     return Page(
         "Which rows tuning moves",
         "Do identical tokens, and tokens with equal suffixes, move least during tuning, as TokAlign++ reports?",
-        "Identical tokens do, in every band of frequency; an equal suffix makes no difference that shows.",
+        "Identical tokens do, in every frequency band; an equal suffix makes no visible difference.",
         partial(
             plots.dots,
             names=bands,
@@ -387,21 +387,21 @@ def demo(raw: Raw) -> Page:
     source = rows["source, own tokenizer"]["all"]
     return Page(
         "The demo",
-        "What does the whole pipeline give on one pair?",
-        f"Not the source's level: {digits(after)} bits per byte after tuning, from {digits(before)} before, where the source has {digits(source)}.",
+        "What does the whole pipeline achieve on one pair?",
+        f"Not the source's quality: {digits(after)} bits per byte after tuning, {digits(before)} before; the source has {digits(source)}.",
         partial(
             plots.dots,
             names=[titles[name] for name in chosen],
             series={"all text": [rows[name]["all"] for name in chosen]},
             label="bits per byte",
         ),
-        "Bits per byte of held-out text by way of making the rows.",
+        "Bits per byte of held-out text by recipe.",
         ["model", "all", "prose", "code", "interface texts"],
         [
             [title, *(rows[name][key] for key in ("all", "prose", "code", "interface texts"))]
             for name, title in names.items()
         ],
-        f"SmolLM2-135M-Instruct → sp32k, one seed, 23,045 held-out bytes: differences below 0.02 mean nothing. It took {seconds:.0f} seconds. The source tuned on the same "
+        f"SmolLM2-135M-Instruct → sp32k, one seed, 23,045 held-out bytes: differences below 0.02 are noise. It took {seconds:.0f} seconds. The source tuned on the same "
         "bytes, the fair control, is in [recovery](recovery.md), not here.",
     )
 

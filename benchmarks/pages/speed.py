@@ -18,8 +18,8 @@ def vectors_speed(raw: Raw) -> Page:
     }
     return Page(
         "Speed of token vectors",
-        "How long do vectors of both vocabularies take, and are they as good as Stanford's GloVe?",
-        f"Anchored vectors take {digits(anchored['seconds'], 2)} s where Stanford's GloVe takes {digits(theirs['seconds'])} s, and find "
+        "How long does training vectors take, and are they as good as Stanford's GloVe?",
+        f"Anchored vectors take {digits(anchored['seconds'], 2)} s, Stanford's GloVe {digits(theirs['seconds'])} s; they find "
         f"{100 * anchored['P@1']:.1f} % of held-out shared tokens instead of {100 * theirs['P@1']:.1f} %.",
         partial(
             plots.points,
@@ -49,7 +49,7 @@ def alignment_speed(raw: Raw) -> Page:
     names = ["bare matrix products", "exact CSLS search", "script's rules, as described", "script's rules, ours"]
     return Page(
         "Speed of the neighbour search",
-        "What does an exact CSLS search over two large vocabularies cost?",
+        "How fast is an exact CSLS search over two large vocabularies?",
         f"{digits(times)} times the bare matrix products ({ours:.0f} s for 262,144 x 151,936 vectors), in {digits(memory, 2)} GB.",
         partial(
             plots.dots,
@@ -58,12 +58,12 @@ def alignment_speed(raw: Raw) -> Page:
             label="seconds",
             log=True,
         ),
-        "Seconds of the search and of what it is compared with.",
+        "Seconds of the search and of its references.",
         ["what", "seconds"],
         [["two bare products", bare], ["exact CSLS search, densities included", ours],
          *([f"the paper's script, {row['what'].split(':')[0]}", row["seconds"]] for row in script)],
         "Random vectors with 300 dimensions, 2 threads. Goals: 1.5 times and 3 GB; both met. The script's rules ran on 17,382 x 16,339 "
-        "vectors; all answers that are neither copied nor drawn at random agree.",
+        "vectors; all answers that are neither copied nor random agree.",
     )  # fmt: skip
 
 
@@ -107,14 +107,14 @@ def rearrange_memory(raw: Raw) -> Page:
         f"No: shard by shard, {digits(model['model GB'], 2)} GB of files take {digits(files['added GB'], 2)} GB and "
         f"{files['seconds']:.0f} s; in memory they take {digits(memory['added GB'], 2)} GB and {memory['seconds']:.0f} s.",
         partial(plots.points, groups=groups, x="seconds", y="memory added, GB"),
-        "Memory against time of both ways.",
+        "Memory against time of both methods.",
         ["way", "seconds", "peak GB", "added GB", "added / model size"],
         [
             [name, row["seconds"], row["peak GB"], row["added GB"], row["added over model"]]
             for name, row in rows.items()
         ],
-        "A random model of 8 layers in 7 shards, one run, 1 thread. Pages of files that are read count as memory here. Both "
-        "folders hold the same tensors, bit for bit. `--calibrate` needs the whole model.",
+        "A random model of 8 layers in 7 shards, one run, 1 thread. Memory-mapped file pages count as memory here. Both "
+        "folders have bit-identical tensors. `--calibrate` needs the whole model.",
     )
 
 
@@ -165,8 +165,8 @@ def utilisation(raw: Raw) -> Page:
     }
 
     return Page(
-        "Use of the processor in tuning",
-        "How near is tuning to the speed of bare matrix products?",
+        "CPU utilisation in tuning",
+        "How close is tuning to the speed of matrix products?",
         f"At {percent(rows[0]['utilisation'])} in stage 1 and {percent(rows[1]['utilisation'])} in stage 2; no GPU was measured.",
         partial(
             plots.dots,
@@ -206,9 +206,9 @@ def compression(raw: Raw) -> Page:
     }
 
     return Page(
-        "Fewer tokens, and the clock",
-        "Do the tokens that a new tokenizer saves also save time?",
-        "Not in English or Python on a small model, where the larger head costs more than the tokens save (Gemma 3's tokenizer: "
+        "Tokens and time",
+        "Do fewer tokens also save time?",
+        "Not in English or Python on a small model: the larger head costs more time than fewer tokens save (Gemma 3's tokenizer: "
         f"{digits(speed['gemma3']['English prose, times the source'], 2)} times the source's speed); in Japanese Qwen2's is "
         f"{digits(speed['qwen2']['Japanese, times the source'], 3)} times as fast.",
         partial(plots.points, groups=groups, x="tokens saved, %", y="speed of generation, times the source"),
@@ -270,7 +270,7 @@ def ui(raw: Raw) -> Page:
         ["what", "measured", "goal"],
         [[name, value, goal] for name, value, goal in usual],
         "Chromium draws in software on the same two cores, which takes most of a box's time "
-        "([decision 18](../decisions/0018-maps-by-plotly.md)). A thousand updates leave 0.02 MB in the kernel, and 2 and 17 MB in the "
+        "([decision 18](../decisions/0018-maps-by-plotly.md)). A thousand updates add 0.02 MB in the kernel, and 2 and 17 MB in the "
         "page after two bursts: the page misses pings for 90 s and reconnects, and JupyterLab then keeps a second copy of the widget state.",
     )
 
@@ -281,7 +281,7 @@ def notebooks(raw: Raw) -> Page:
 
     return Page(
         "Time of the notebooks",
-        "Does every notebook run from top to bottom in a quarter of an hour?",
+        "Does every notebook run from top to bottom within 15 minutes?",
         f"Yes: the slowest takes {digits(slow[0]['minutes'])} minutes, and no cell fails.",
         partial(
             plots.dots,

@@ -532,7 +532,7 @@ def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [one.title for one in trash.deleted_runs(tmp_path)] == ["the good one"]
     assert trash.trash_bytes(tmp_path) == sum(file.stat().st_size for file in gone.path.iterdir())
     second = RunFolder.create(tmp_path / "one", "count", {"steps": 4})  # its place is taken: nothing is overwritten
-    with pytest.raises(InputError, match="cannot come back"):
+    with pytest.raises(InputError, match="cannot be restored"):
         trash.restore_run("the good one", tmp_path)
     trash.delete_run(second)
     assert trash.restore_run(root=tmp_path).info()["settings"] == {"steps": 4}, "the one deleted last comes first"

@@ -1,4 +1,4 @@
-"""tokalign-lab: give a language model somebody else's tokenizer, and see every step.
+"""tokalign-lab: replace the tokenizer of a language model, and see every step.
 
 >>> import tokalign_lab as tl
 >>> source, target = tl.load_vocabulary("smollm2-135m"), tl.load_vocabulary("sp32k")

@@ -64,7 +64,7 @@ def print_facts(facts: Mapping[str, Any], title: str | None = None) -> None:
 
 
 def format_value(value: Any) -> str:
-    """Write a value for a person: counts with separators, fractions to four places, none as a dash.
+    """Format a value for display: counts with separators, fractions to four places, none as a dash.
 
     Control characters and halves of surrogate pairs, which a terminal obeys or refuses, become U+FFFD.
     """

@@ -225,7 +225,7 @@ def _model_row(name: str, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Clock:
-    """Times the stages and reports progress; the shares are fixed, so they are no estimate of the time left."""
+    """Times the stages and reports progress; the shares are fixed, so they do not estimate the remaining time."""
 
     def __init__(self, progress: Progress) -> None:
         self.seconds: dict[str, float] = {}

@@ -52,7 +52,7 @@ def examine() -> dict[str, Any]:
 def verify(progress: Progress = silent) -> list[dict[str, str]]:
     """Compare every cached artefact with its checksums.
 
-    Returns rows of "folder" and "state": "whole", or what is damaged. A damaged artefact is made again at its next use.
+    Returns rows of "folder" and "state": "whole", or what is damaged. A damaged artefact is rebuilt at its next use.
     """
     rows = []
     folders = sealed_folders(cache_folder())
@@ -107,7 +107,7 @@ def _requirements() -> list[tuple[str, str]]:
 
 
 def _device() -> str:
-    """Describe the device; a broken installation, which `doctor` is asked about, may lack torch."""
+    """Describe the device; a broken installation may lack torch."""
     try:
         from tokalign_lab.device import describe_device
 

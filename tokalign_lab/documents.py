@@ -88,7 +88,7 @@ def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, 
 
 
 def check_sources(sources: Sequence[str | Path]) -> None:
-    """Check that texts exist, without reading them or asking the hub. Raises InputError if one does not exist."""
+    """Check that texts exist, without reading them or accessing the hub. Raises InputError if one does not exist."""
     for source in sources:
         if not str(source).startswith("hub:"):
             _locate(str(source))
@@ -312,7 +312,7 @@ def _sample(documents: list[Document], max_bytes: int, seed: int) -> list[Docume
 
 
 def _cut(document: Document, share: float) -> tuple[Document, Document]:
-    """Cut off about the last `share` of a document: at a line end, else at a space, else anywhere.
+    """Split off about the last `share` of a document: at a line end, else at a space, else anywhere.
 
     The tail must be half to twice the share; in a short document, up to 200 characters but not more than half.
     """

@@ -4,7 +4,7 @@ A file or folder is written under a temporary name next to its place, flushed to
 power cut, a full disk or a `kill -9` there is either the old state or the new one.
 
 Cache keys are the SHA-256 of the inputs, never a path. Every cached artefact is a folder with the size and the
-checksums of its files (`seal`). `cached_folder` checks them before anything is read; a damaged artefact is made again,
+checksums of its files (`seal`). `cached_folder` checks them before anything is read; a damaged artefact is rebuilt,
 with one line in the log. The checksum is CRC-32 (2.7 GB per second on one core), which finds damage, not forgery.
 """
 
@@ -290,7 +290,7 @@ def _make_parent(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"'{path}' cannot be written, because a part of it is a file, not a folder.") from None
-    except FileNotFoundError:  # /proc and the like take no folders, whoever asks
+    except FileNotFoundError:  # nobody can create folders in /proc and the like
         raise InputError(f"'{path}' cannot be written, because no folder can be made there.") from None
 
 

@@ -18,7 +18,7 @@ RECORD = ".tokalign-lab-notebooks.json"
 
 
 def copy_lessons(folder: Path) -> dict[str, list[str]]:
-    """Copy the notebooks into a new or empty folder, or update an earlier copy; an edited notebook stays as it is.
+    """Copy the notebooks into a new or empty folder, or update an earlier copy; an edited notebook is not changed.
 
     Returns "copied" and "kept": names of the notebooks that were written, and of those that were edited. Raises
     `InputError` if `folder` is a file, or holds files and was not made by this function. Raises `DiskError` if the
@@ -29,7 +29,7 @@ def copy_lessons(folder: Path) -> dict[str, list[str]]:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"'{folder}' is not a folder; choose another place for the notebooks.") from None
-        except FileNotFoundError:  # /proc and the like take no folders, whoever asks
+        except FileNotFoundError:  # nobody can create folders in /proc and the like
             raise InputError(f"'{folder}' cannot be made there; choose another place for the notebooks.") from None
         known = _record_of(folder)
         copied, kept = [], []

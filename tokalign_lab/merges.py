@@ -93,7 +93,7 @@ class TokenHistories:
         return History(tuple(merges), "" if merges else "A single character or byte: training began with it.")
 
     def _characters(self, token: str) -> list[str]:
-        """Cut a token into the characters that merging begins with, each with the marks that it has inside a word."""
+        """Split a token into the initial symbols of merging, each with its marks inside a word."""
         prefix, suffix = self._spelling.prefix, self._spelling.suffix
         continues = bool(prefix) and token.startswith(prefix)
         end = suffix if self._spelling.ends_word(token) else ""

@@ -1,9 +1,9 @@
 """Cut a long text into passages before it is tokenised, so that memory depends on the passage and not on the file.
 
-A tokenizer keeps some hundred bytes for each token until the whole text is done: 12 MB at once take 2.9 GB. A text may
-be cut where its ids stay the same, which depends on the tokenizer: some split at a line end, some put a space before
-every text. So each place is tested: the text around it is tokenised as a whole and in two halves, and the cut is made
-where both give the same ids.
+A tokenizer keeps some hundred bytes for each token until the whole text is done: 12 MB in one call take 2.9 GB. A text
+may be split where its ids stay the same, which depends on the tokenizer: some split at a line end, some put a space
+before every text. So each place is tested: the text around it is tokenised as a whole and in two halves, and the cut is
+made where both give the same ids.
 """
 
 from __future__ import annotations

@@ -277,7 +277,7 @@ def score(
 ) -> tuple[LexiconScores, pd.DataFrame, tuple[HeldOutPrecision, pd.DataFrame] | None]:
     """Score a lexicon on the held-out part of a text; the means are stored in the lexicon's file if it is writable.
 
-    Returns the scores, the same by group of tokens, and, if asked for, P@1 and P@1 by group. Raises `InputError` if the
+    Returns the scores, the same by group of tokens, and, if requested, P@1 and P@1 by group. Raises `InputError` if the
     lexicon, the text or the encoder cannot be used, or P@1 is asked of a recipe without vectors.
     """
     lexicon, source, target = open_lexicon(settings.lexicon)
@@ -341,7 +341,7 @@ def compare_scores(settings: CompareSettings, progress: Progress = silent) -> di
 
 
 def rearrange(settings: RearrangeSettings, out: Path, progress: Progress = silent) -> dict[str, Any]:
-    """Give a model the lexicon's target vocabulary, calibrate it if asked to, and save it to `out`.
+    """Rearrange a model for the lexicon's target, calibrate it if requested, and save it to `out`.
 
     Returns what `model.to_folder.rearrange_to_folder` does, and "recipe" and "origins" of the lexicon. Raises
     `InputError` if the lexicon is of another pair, or the choices do not go together.

@@ -74,7 +74,7 @@ def project(
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Projection]:
-    """Lay out one or more sets of token vectors by "pca" or "umap", or load the layouts from the cache.
+    """Project one or more sets of token vectors by "pca" or "umap", or load the layouts from the cache.
 
     `shared` makes one layout for all and needs vectors of the same dimensions in one space. `fit_on` is the number of
     tokens that UMAP fits, of all spaces together when `shared`. Raises InputError for an unknown method, too few

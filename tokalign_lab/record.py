@@ -2,9 +2,9 @@
 
 SmolLM2-135M-Instruct gets the 32,000-token SentencePiece vocabulary. The pair is aligned by our recipe and, to compare,
 by spelling alone. The model is rearranged by our lexicon and tuned three times: in two stages and in one, to compare
-them, and for as many steps as TokAlign++ takes. Each run has its own process, as a user's run does. Then what panels
-show is copied, the token vectors become two maps, and all of it is written at once. Each run lists what was left out
-(see `runs.gallery` and docs/decisions/0012-recorded-runs-are-run-folders.md).
+them, and for as many steps as TokAlign++ takes. Each run has its own process, as a user's run does. Then the files for
+the panels are copied, the token vectors are projected to two maps, and everything is written together. Each run lists
+what was left out (see `runs.gallery` and docs/decisions/0012-recorded-runs-are-run-folders.md).
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def machine_words() -> str:
 
 
 def _pack_events(run: RunFolder, packed: Path) -> None:
-    """Keep what was measured, without what matters only while a run goes on, and a heartbeat every `ALIVE_S`."""
+    """Keep the measurements and a heartbeat every `ALIVE_S`; drop events that matter only during a run."""
     kept: list[dict[str, Any]] = []
     for event in run.events()[0]:
         alive = event.get("kind") == "heartbeat" and (not kept or event["time"] - kept[-1]["time"] > ALIVE_S)
@@ -209,7 +209,7 @@ def _pack_alignment(run: RunFolder, packed: Path, words: str) -> None:
 
 
 def _save_small(lexicon: Lexicon, vectors: tuple[TokenVectors, TokenVectors] | None, folder: Path) -> None:
-    """Save an alignment without its vectors, and round the weights and scores of which people read three digits."""
+    """Save an alignment without its vectors, with rounded weights and scores (displayed with three digits)."""
     table = lexicon.table
     for name in _ROUNDED & set(table):
         table[name] = table[name].map(_rounded) if table[name].dtype == object else _rounded(table[name].to_numpy())

@@ -7,7 +7,7 @@ not used.
 
 The checkpoints of a finished run are removed in one step: their folder gets another name, and is removed under that.
 So a tuned model without a folder of checkpoints is a finished run, wherever a kill came between. A file in the folder
-marks it as made by a run; a folder without that file, or with files of somebody else, is refused and never removed.
+marks it as made by a run; a folder without that file, or with foreign files, is refused and never removed.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def is_finished(root: Path, tuned: Path) -> bool:
 def remove_all(root: Path) -> None:
     """Remove the checkpoints of a finished run; in a run that `is_finished`, what a kill has left of them.
 
-    If somebody has put other files among them, all are kept, with a line in the log.
+    If the folder has foreign files, all are kept, with a line in the log.
     """
     removed = root.with_name(_REMOVED)
     shutil.rmtree(removed, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""The training text as fixed-length blocks in an order that goes on.
+"""The training text as fixed-length blocks in a continuing order.
 
-Documents are laid end to end, each between the vocabulary's bos and eos where it has them, and cut into blocks of
-equal length. Nothing is copied: a block is read from the memory-mapped corpus when it is wanted. The order is a
-permutation drawn from the seed, a new one each time the text is used up, and a position in that order is all there
-is to remember: stage 2 and a resumed run go on from where the data stood.
+Documents are concatenated, each between the vocabulary's bos and eos if it has them, and split into blocks of equal
+length. Nothing is copied: a block is read from the memory-mapped corpus when it is wanted. The order is a permutation
+drawn from the seed, a new one each time the text is used up, and a position in that order is all there is to remember:
+stage 2 and a resumed run continue from the same position.
 
 A mix (what the papers call language-adaptive tuning, LAT, is this) lays each slice end to end by itself and draws for
 each position which slice gives the next block: slice i with a share proportional to weight_i * size_i^(1/temperature).
@@ -43,7 +43,7 @@ class PackedBlocks:
     vocabulary
         The vocabulary of those ids; gives bos and eos.
     length
-        Tokens per block; a last block that is shorter is left out.
+        Tokens per block; a shorter last block is dropped.
     documents
         Which documents, in order; all when not given.
     """
@@ -152,7 +152,7 @@ def mixed(
     weights: Mapping[str, float] | None = None,
     temperature: float = 1.0,
 ) -> Mix:
-    """Lay out a text for tuning.
+    """Prepare a text for tuning.
 
     Raises `InputError` when a slice is named that the text lacks, none is left, or one is shorter than one block.
 
@@ -209,8 +209,8 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
         Keep the documents of a block apart: `position_ids` begin again with each, by which transformers keeps
         attention inside it, and its first token is not predicted from the document before.
     taught
-        Tells of a position in the order whether a teacher is asked about its sequence. With it, items also have
-        `taught`, int64 (): the block's number in the mix, or -1 where no teacher is asked.
+        Returns whether the teacher is used for the sequence at a position of the order. With it, items also have
+        `taught`, int64 (): the block's number in the mix, or -1 without a teacher.
     """
 
     mix: Mix

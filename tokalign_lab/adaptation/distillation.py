@@ -46,7 +46,7 @@ class LivePredictions:
     states
         Float (positions, d): the input of the teacher's head.
     weight
-        Float (rows, d): the teacher's head; rows beyond the shared vocabulary (padding) are cut off.
+        Float (rows, d): the teacher's head; rows beyond the shared vocabulary (padding) are dropped.
     bias
         Float (rows,), if the head has one.
     cap
@@ -139,7 +139,7 @@ class KeptPredictions:
             )
         ids = self.input_ids[rows]
         outcomes = torch.cat([self.log_probs[rows] / self.temperature, self.log_rest[rows, None]], dim=1)
-        log_t = torch.log_softmax(outcomes.to(log_s.dtype), dim=1)  # of k + 1 outcomes; also mends their rounding
+        log_t = torch.log_softmax(outcomes.to(log_s.dtype), dim=1)  # of k + 1 outcomes; also corrects their rounding
         kept = log_s.gather(1, ids)
         rest = torch.logsumexp(log_s.scatter(1, ids, -math.inf), dim=1, keepdim=True)
         ratio = log_t - torch.cat([kept, rest], dim=1)
@@ -175,7 +175,7 @@ class DistillationTerm:
     vocab_size
         Ids that both models share; rows beyond them are padding and are not compared.
     distilled
-        Bool (positions,): where the teacher is asked.
+        Bool (positions,): where the teacher is used.
     """
 
     labels: torch.Tensor

@@ -1,4 +1,4 @@
-"""When a run is lost: the loss is no longer a number, or it has climbed and does not come back.
+"""When a run is lost: the loss is not finite, or it has risen and does not recover.
 
 A spike is not the end: the papers show runs that spike and recover. What counts as lost is a loss that stays, for ten
 steps on end, more than half of the way from where it was to that of a model that knows nothing, ln(vocab_size); and at
@@ -18,7 +18,7 @@ _LEAST_RISE = 1.0  # nats
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number or has exploded; the message has the step and what to try."""
+    """The loss is not finite or has exploded; the message has the step and what to try."""
 
 
 class LossWatch:

@@ -58,11 +58,11 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
     evaluate
         Called with the step when it is time to measure.
     bytes_of
-        Tells how many bytes of text a step of this stage reads.
+        Returns the bytes of text that a step of this stage reads.
     parts
         Gives the parts of the loss of the step that has ended, by name; none on the text alone.
     enough
-        Tells after a measurement whether the stage should end here.
+        Returns after a measurement whether to end the stage.
     processes
         Those that share the work.
     stop
@@ -142,7 +142,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         self._look(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop where that was asked for, now that a checkpoint is written."""
+        """Stop if requested, now that a checkpoint is written."""
         if self.stop is not None:
             raise self.stop
 
@@ -197,7 +197,7 @@ class Evaluator:
     interrupt: Interrupt
 
     def __call__(self, model: PreTrainedModel, step: int, stage: int) -> Measured:
-        """Emit one `evaluation` event, and a `sample` event for each prompt; return what was measured."""
+        """Emit one `evaluation` event, and a `sample` event for each prompt; return the measurement."""
         result = bits_per_byte(model, self.vocabulary, self.documents, progress=lambda share, message: self.interrupt())
         right = ask(model, self.vocabulary, self.probes)
         share = sum(right) / len(right) if right else math.nan

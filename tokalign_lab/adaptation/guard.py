@@ -1,6 +1,6 @@
 """Which step of a run is kept, and when a run stops before its last step.
 
-More steps on little text go on lowering the bits per byte of that kind of text while the model forgets other things.
+With little text, more steps keep lowering the bits per byte of that kind of text while the model forgets other things.
 So each measurement has two numbers: bits per byte of held-out text, and the share of probes that are answered
 (`probes`). The step that is kept has the lowest bits per byte among those that answer nearly as many probes as the best
 step before it. A run stops when held-out text no longer improves, or when two measurements in a row have lost more
@@ -50,7 +50,7 @@ class Guard:
     patience
         Measurements without an improvement before the run stops; 0 never stops it and keeps the last step.
     step
-        Steps that are done already; later measurements in the file are dropped, they will be made again.
+        Steps that are done already; later measurements in the file are dropped, because they will be repeated.
     """
 
     def __init__(self, folder: Path, patience: int, step: int = 0) -> None:
@@ -80,7 +80,7 @@ class Guard:
 
     @property
     def reason(self) -> str:
-        """Why the run should stop now, as a sentence; empty where it should go on."""
+        """Why the run should stop now, as a sentence; empty if it should continue."""
         if not self._patience or len(self.measured) < 2:
             return ""
         last, before = self.measured[-1], self.measured[-2]

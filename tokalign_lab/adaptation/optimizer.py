@@ -1,4 +1,4 @@
-"""AdamW that leaves alone the rows of the head that the text hardly asks for.
+"""AdamW with small updates for head rows of tokens that the text rarely predicts.
 
 The softmax gives every row of the head a gradient at every step, and that of a token which does not come is tiny and
 always points the same way: down. Adam divides each gradient by its own size, so such a row moves at the full rate, and

@@ -54,7 +54,7 @@ def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe])
     vocabulary
         Its tokenizer.
     probes
-        What to ask.
+        The probes.
     """
     with evaluation_mode(model):
         return [one for batch in _batches(probes, model) for one in _ask(model, vocabulary, batch)]

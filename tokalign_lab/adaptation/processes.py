@@ -1,7 +1,7 @@
 """Several processes that tune one model together, as `accelerate launch` starts them.
 
-Each has the environment variables that torch's launcher sets. The first one tells the world what happens; all of them
-must stop at the same step, or those that go on would wait for the others for ever.
+Each has the environment variables that torch's launcher sets. Only the first one reports; all of them must stop at the
+same step, or the others would wait for ever.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Processes:
         self.device: torch.device = device if self.count == 1 else self._state.device
 
     def wait(self) -> None:
-        """Go on when every process is here."""
+        """Wait until every process has arrived."""
         self._state.wait_for_everyone()
 
     def first_goes_first(self) -> AbstractContextManager[None]:
@@ -50,7 +50,7 @@ class Processes:
         return StoppedTogether() if stop is None and flag.item() else stop
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum over all processes, each of which must ask."""
+        """Return the sum over all processes; every process must call this."""
         if self.count == 1:
             return values
         values = values.to(self.device, copy=True)

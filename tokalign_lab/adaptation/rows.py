@@ -60,7 +60,7 @@ class UsedRows:
             self._take()
 
     def close(self) -> None:
-        """Put the whole matrix back for good."""
+        """Restore the whole matrix permanently."""
         with torch.no_grad():
             self._all[self._ids] = self._used
         self._hook.remove()

@@ -1,7 +1,7 @@
 """A teacher of token-level distillation: a model with the student's tokenizer, and what it predicts.
 
 The teacher reads the very blocks of ids that the student is trained on, with their bos and eos, so that both
-see the same tokens whatever their tokenizers would put in front by themselves. That asks for one vocabulary: a teacher
+see the same tokens whatever their tokenizers would put in front by themselves. That requires one vocabulary: a teacher
 with another tokenizer is refused. `teacher_cache` keeps its predictions on disk.
 """
 

@@ -7,8 +7,9 @@ over tokens that were not kept cannot be had from the sum of p; so T is part of 
 free. float16 rounds a log probability by at most one part in 2048.
 
 The folder is named by what went in: the teacher's weights and settings, the ids and positions of the blocks, whether
-documents are apart, k and T. It is written under another name, block by block, and renamed when it is complete. After
-a kill, writing goes on from the last whole batch if the checksums up to there fit; if they do not, it starts again.
+documents are apart, k and T. It is written under another name, block by block, and renamed when it is complete. After a
+kill, writing continues from the last complete batch if the checksums up to there match; if they do not, it starts
+again.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def keep_predictions(
     progress: Progress = silent,
     interrupt: Callable[[], None] = lambda: None,
 ) -> TeacherCache:
-    """Let a teacher read the training text, and keep its predictions; what was kept before is found again.
+    """Let a teacher read the training text, and keep its predictions; stored predictions are reused.
 
     Raises `InputError` if k does not fit the vocabulary, the temperature is not a number above 0, a block is asked for
     that does not exist, the blocks are longer than the teacher reads, or another process writes the same predictions.
@@ -123,7 +124,7 @@ def keep_predictions(
     progress
         Called with the share of the blocks that are read.
     interrupt
-        Called between batches; what it raises ends the work, which goes on from there the next time.
+        Called between batches; its exceptions end the work, which the next call continues.
     """
     if not 1 <= k < teacher.vocabulary.size:
         raise InputError(f"k is {k}; keep at least 1 token and fewer than the {teacher.vocabulary.size} there are.")

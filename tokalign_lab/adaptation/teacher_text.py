@@ -6,10 +6,10 @@ beginnings of passages of the text's train part; each document is a prompt with 
 eos. The held-out part goes along unchanged and marked as such, so that a run on this text is measured on exactly what
 a run on the original is measured on.
 
-Sampling (temperature 1) writes what the teacher's distribution is; greedy writing is its most likely guess and tends
-to repeat itself. Every line records who wrote it and how. Lines are written in batches under another name, and the
-file is renamed when it is whole; a batch's random numbers depend on the seed and the batch's number only, so that work
-that was cut ends in the same file.
+Sampling (temperature 1) writes what the teacher's distribution is; greedy writing is its most likely guess and tends to
+repeat itself. Every line records who wrote it and how. Lines are written in batches under another name, and the file is
+renamed when it is whole; a batch's random numbers depend on the seed and the batch's number only, so that interrupted
+work ends in the same file.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def write_text(
     progress: Progress = silent,
     interrupt: Callable[[], None] = lambda: None,
 ) -> int:
-    """Let a teacher continue prompts cut from a text, and write what it writes as JSONL.
+    """Let a teacher continue prompts from a text, and write the results as JSONL.
 
     Returns the number of UTF-8 bytes written, prompts included. Raises `InputError` if the text has too few passages
     that are long enough, or they are longer than the teacher reads.
@@ -65,14 +65,14 @@ def write_text(
     model, vocabulary
         The teacher and its tokenizer.
     train
-        Where prompts are cut from.
+        The documents for the prompts.
     held_out
         Goes along as the file's held-out part; may be empty.
     settings
         How it writes.
     out
         The file, one document a line: text, name, group, slice, split and, for what was written, its provenance.
-        Work that was cut goes on if it was the same work.
+        Interrupted work is continued if the settings are the same.
     progress
         Called with the share of the documents that are written.
     interrupt

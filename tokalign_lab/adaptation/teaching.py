@@ -1,4 +1,4 @@
-"""A teacher in a tuning run: which sequences it is asked about, and its predictions.
+"""A teacher in a tuning run: which sequences it is used for, and its predictions.
 
 Token-level distillation (TokAlign section 4.3) goes through both stages. Whether a sequence is distilled is drawn from
 the seed and its position in the endless order of the data, so that stages, resumed runs and any number of processes
@@ -6,7 +6,7 @@ draw alike. The teacher reads along, each batch just before the student reads it
 once, before the first step, keeps its best tokens (`teacher.keep_predictions`), and need not be in memory afterwards.
 
 `DistilledLoss` is the loss in chunks with a `DistillationTerm`. A teacher is held by it and not by the model, so that
-no wrapper of the model (DDP, FSDP) sees it: each process has a teacher of its own.
+no wrapper of the model (DDP, FSDP) sees it: each process has its own teacher.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Teaching:
     vocab_size
         Ids that both models share.
     source
-        The teacher itself, or what was kept of it; None where no sequence of the run is distilled.
+        The teacher itself, or its stored predictions; None where no sequence of the run is distilled.
     """
 
     def __init__(self, settings: AdaptSettings, vocab_size: int, source: Teacher | TeacherCache | None) -> None:
@@ -68,15 +68,15 @@ class Teaching:
     def predictions(self, inputs: dict[str, Any], taught: torch.Tensor) -> Predictions | None:
         """Return the teacher's predictions of a batch.
 
-        Returns (length - 1) positions of each sequence that the teacher is asked about, row by row; None if it is asked
-        about no sequence or there is no teacher.
+        Returns (length - 1) positions of each sequence that the teacher is used for, row by row; None if it is used for
+        no sequence or there is no teacher.
 
         Parameters
         ----------
         inputs
             input_ids, int64 (batch, length), and position_ids where documents are apart.
         taught
-            int64 (batch,): each sequence's block, or -1 where the teacher is not asked.
+            int64 (batch,): each sequence's block, or -1 if the teacher is not used.
         """
         asked = taught >= 0
         if self._source is None or not asked.any():
@@ -177,7 +177,7 @@ class DistilledLoss(ChunkedLoss):
         self._sums = torch.zeros(3, dtype=torch.float64)  # next token, divergence, positions
 
     def take(self, inputs: dict[str, Any]) -> None:
-        """Take out what the loss needs, and ask the teacher; where nothing is to be learnt there is no `taught`."""
+        """Select what the loss needs, and get the teacher's predictions; without `taught` there are none."""
         super().take(inputs)
         self._collect()
         taught = inputs.pop("taught", None)
@@ -197,7 +197,7 @@ class DistilledLoss(ChunkedLoss):
         return self._term
 
     def means(self) -> dict[str, float]:
-        """Return what was computed since the last call, on all processes, each of which must ask.
+        """Return the sums since the last call over all processes; every process must call this.
 
         Returns next_token and divergence, nats, means over all predicted positions: the loss is their sum, the second
         times weight and the squared temperature. A sequence that is not distilled has a divergence of 0.

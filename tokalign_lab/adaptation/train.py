@@ -1,9 +1,9 @@
 """Tune a rearranged model back.
 
-Read top to bottom, this is TokAlign's step 5: prepare the text, measure the model as it came, train embeddings and
-head where the recipe has such a stage, train everything, save the step that is kept (`guard`). Each stage is a run of
-the Hugging Face trainer (`trainer`); the data go on where the stage before stopped. The run can be killed at any moment
-and resumed from its last checkpoint; on a processor the resumed losses equal the uninterrupted ones. Started by
+Read top to bottom, this is TokAlign's step 5: prepare the text, measure the model as it came, train embeddings and head
+where the recipe has such a stage, train everything, save the step that is kept (`guard`). Each stage is a run of the
+Hugging Face trainer (`trainer`); the data continue where the previous stage stopped. The run can be killed at any
+moment and resumed from its last checkpoint; on a processor the resumed losses equal the uninterrupted ones. Started by
 `accelerate launch` it works on several processes, sharded where the configuration sets that (docs/scale.md). With a
 teacher both stages learn from its predictions too (`teaching`).
 """
@@ -98,9 +98,9 @@ def adapt(
     interrupt
         Called at every step boundary; what it raises ends the run. A step that was done is kept in a checkpoint.
     resume
-        Go on from the last whole checkpoint in `folder`; without one, begin.
+        Continue from the last complete checkpoint in `folder`; without one, begin.
     max_bytes
-        Use only so much of the text.
+        Use at most this many bytes of the text.
     device
         "cpu" or "cuda"; the best one when not given.
     """
@@ -224,7 +224,7 @@ class _Run:
     def stage(
         self, model: PreTrainedModel, stage: Stage, stages: Sequence[Stage], checkpoint: Checkpoint | None
     ) -> PreTrainedModel:
-        """Run one stage to its end, from its beginning or a checkpoint; returns the model to go on with."""
+        """Run one stage to its end, from its beginning or a checkpoint; returns the model to continue with."""
         settings = self.settings
         set_seed(settings.seed + stage.number)
         trained = set_trainable(model, stage.number)

@@ -1,4 +1,4 @@
-"""The Hugging Face trainer as a stage needs it: data in their order, models whole, a schedule of its own.
+"""The Hugging Face trainer as a stage needs it: data in the given order, unsharded models, our own schedule.
 
 Each stage is a run of this trainer with its own AdamW (0.9, 0.999) and its own cosine schedule with warm-up.
 """
@@ -42,7 +42,7 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read trans
     head_rows: torch.Tensor | None = None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Give embeddings and head a group of their own where they have a rate of their own."""
+        """Put embeddings and head in a separate group if they have a separate rate."""
         optimizer = super().create_optimizer(model)
         if self.rows_rate is not None:
             rows = {id(weight) for module in row_modules(self.model) for weight in module.parameters()}
@@ -107,7 +107,7 @@ def trainer_of(
         In the order in which they are called.
     """
     arguments = arguments_of(stage, settings, root, processes.device)
-    cached = model.config.use_cache  # the trainer would switch it off for good, in the saved model too
+    cached = model.config.use_cache  # the trainer would switch it off permanently, in the saved model too
     trainer = OrderedTrainer(model=model, args=arguments, train_dataset=data, callbacks=callbacks)
     model.config.use_cache = cached
     trainer.remove_callback(PrinterCallback)

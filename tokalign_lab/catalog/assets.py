@@ -32,7 +32,7 @@ class Asset:
     licence : str
         Terms of the content, which may differ from those of the wheel.
     description : str
-        One line for people.
+        One line for display.
     wheels : tuple of Wheel
         The files it is made from; empty for a part of another asset, and for what comes with this package.
     part_of : str
@@ -61,7 +61,7 @@ class Asset:
 
     @property
     def origin(self) -> str:
-        """Where it comes from, for people: the PyPI packages and versions, or this package."""
+        """Its origin, for display: the PyPI packages and versions, or this package."""
         return ", ".join(f"PyPI {wheel.package}=={wheel.version}" for wheel in self.owner.wheels) or "tokalign-lab"
 
     @property

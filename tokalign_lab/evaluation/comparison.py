@@ -78,7 +78,7 @@ class PairedScore:
         """The higher of the two, in words."""
         if self.difference.low > 0:
             return "B is higher"
-        return "A is higher" if self.difference.high < 0 else "no difference that this text can tell"
+        return "A is higher" if self.difference.high < 0 else "no significant difference"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

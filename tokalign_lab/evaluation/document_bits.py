@@ -64,7 +64,7 @@ class DocumentBits:
 def document_bits(
     model: PreTrainedModel, vocabulary: Vocabulary, documents: Sequence[Document], **how: Any
 ) -> DocumentBits:
-    """Score each document; parameters and errors as for `bits_per_byte`. Empty documents are left out."""
+    """Score each document; parameters and errors as for `bits_per_byte`. Empty documents are skipped."""
     apart = [replace(document, slice=str(place)) for place, document in enumerate(documents)]
     found = bits_per_byte(model, vocabulary, apart, **how)
     sizes = np.array(list(found.bytes_by_slice.values()), np.int64)

@@ -1,9 +1,9 @@
 """How good one model is as the draft model of another: speculative decoding, measured by transformers itself.
 
 In each step the draft model proposes `AHEAD` tokens and the large model reads them all in one forward pass. It accepts
-the longest prefix that it would have written too and adds one token of its own, so the output is the large model's
-(Leviathan et al., arXiv 2211.17192). Two figures decide whether that is faster: which share of the proposed tokens is
-accepted, and how many tokens a forward pass of the large model yields.
+the longest prefix that it would have generated and adds one token, so the output is the large model's (Leviathan et
+al., arXiv 2211.17192). Two figures decide whether that is faster: which share of the proposed tokens is accepted, and
+how many tokens a forward pass of the large model yields.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Encoder:
 
         from tokalign_lab import catalog
 
-        logging.disable_progress_bar()  # the engine prints nothing by itself
+        logging.disable_progress_bar()  # the engine itself prints nothing
         self._model: Any = SentenceTransformer(catalog.encoder_folder(name), device=str(pick_device()))
         held = (getattr(self._model.tokenizer, mark, None) for mark in _MARKS)
         self._marks = np.array([token_id for token_id in held if token_id is not None], np.int64)

@@ -1,8 +1,8 @@
 """A model for lm-evaluation-harness, with log-likelihoods computed by this package's `Scorer`.
 
 Text handling is that of the harness's `HFLM`: how prompt and answer are split, whether bos comes first, how long inputs
-are cut. Only the method that turns ids into log-likelihoods is ours. The harness (extra `tasks`) is imported when a
-model is made.
+are truncated. Only the method that turns ids into log-likelihoods is ours. The harness (extra `tasks`) is imported when
+a model is made.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Tokens that both vocabularies have are a lexicon with known answers. Hold out a tenth of them (they are not used as
 pivots or anchors and not copied), align, and count how often the best candidate of a held-out token is its partner, in
-both directions. This needs no model (except for recipes that use one) and tells good vectors from bad in seconds.
-Bilingual lexicon induction is evaluated the same way (Conneau et al. 2018, section 3.1).
+both directions. This needs no model (except for recipes that use one) and distinguishes good vectors from bad ones in
+seconds. Bilingual lexicon induction is evaluated the same way (Conneau et al. 2018, section 3.1).
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def held_out_precision(
 def _ranks(
     space: Space, asking: NDArray[np.int64], partners: NDArray[np.int64], is_control: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Rank of each asking token's partner among its ten candidates, from 1; 0 if it is not among them."""
+    """Rank of each query token's partner among its ten candidates, from 1; 0 if it is not among them."""
     order = np.argsort(asking)
     found = find_candidates(space, asking[order], is_control)
     place = order[np.searchsorted(asking[order], found.target_ids)]

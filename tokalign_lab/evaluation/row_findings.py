@@ -92,7 +92,7 @@ def nothing(case: Case) -> Finding:
 def astray(case: Case) -> Finding:
     """Check for tokens that the source has too, byte for byte, but whose row comes from another token.
 
-    Edits by the user are no mistake. Bytes are compared, so any of several source tokens with the same bytes will do.
+    Edits by the user are not reported. Bytes are compared, so any of several source tokens with the same bytes will do.
     """
     shared = shared_tokens(case.source, case.target, by="bytes")
     chosen = case.source_of[shared.target_ids]
@@ -118,14 +118,14 @@ def astray(case: Case) -> Finding:
 
 
 def padding(case: Case, rows: int) -> Finding:
-    """Check for rows made of ids that no token has: beyond the tokenizer, or holes in it."""
+    """Check for rows built from ids without a token: beyond the tokenizer, or holes in it."""
     real = np.zeros(max(rows, case.source.size) + 1, bool)
     real[: case.source.size] = ~case.source.is_hole
     return _made_of(case, "padding rows", ~real, "ids that no source token has")
 
 
 def useless(case: Case, model: PreTrainedModel) -> list[Finding]:
-    """Check for rows made of zero rows, and of untrained ones."""
+    """Check for rows built from zero or untrained rows."""
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     lengths = embedding.detach().float().norm(dim=1).cpu().numpy()
     zero = ~np.isfinite(lengths) | (lengths == 0)

@@ -2,7 +2,7 @@
 
 A step is the body with one new token and its cache, then the head. The body does not depend on the vocabulary, so it is
 timed once; the other head is a matrix of the new size with copies of the model's rows. Sampling and the tokenizer are
-not included. Body and both heads are timed in turn, so that other load on the machine slows all three alike.
+not included. Body and both heads are timed alternately, so that other load on the machine affects all three equally.
 """
 
 from __future__ import annotations

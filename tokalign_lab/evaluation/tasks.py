@@ -2,9 +2,9 @@
 
 TokAlign and TokAlign++ report ARC-Easy, BoolQ, HellaSwag, OpenBookQA, PIQA and WinoGrande, 0- and 5-shot, with the
 harness's default prompts. Prompts, few-shot layout, answers and metrics are the harness's own: its task files are used
-as they are and pointed at the catalogue's validation sets, so no hub is needed. Only the log-likelihoods come from
-`Scorer`, which computes logits in blocks: the harness would hold all of them, which is gigabytes for a 5-shot batch
-over 262k tokens. Questions with the same prompt and answer except for the last token (yes and no) are read once.
+unchanged but read the catalogue's validation sets, so no hub is needed. Only the log-likelihoods come from `Scorer`,
+which computes logits in blocks: the harness would hold all of them, which is gigabytes for a 5-shot batch over 262k
+tokens. Questions with the same prompt and answer except for the last token (yes and no) are read once.
 
 `acc` takes the answer with the largest log-likelihood, `acc_norm` divides it by the answer's characters first. The mean
 over tasks is that of `acc`: the papers' figures (OpenBookQA at 21 %, HellaSwag at 36 % for Pythia-1B) are `acc`.

@@ -1,7 +1,7 @@
 """Findings about the text and both tokenizers: whether there is enough text, and whether both split it in the same way.
 
 Rows of shared tokens are copied and need no text. All other tokens are aligned by co-occurrence. A token that the text
-uses fewer than five times gets no vector (`vectors`, as in the papers' scripts), so its row is made of its pieces or
+uses fewer than five times gets no vector (`vectors`, as in the papers' scripts), so its row is built from its pieces or
 holds no information, whatever the recipe. A script that is missing from the text affects a whole language.
 
 The findings about the two tokenizers show where they split text differently. Shared tokens then occur in unfamiliar

@@ -136,8 +136,8 @@ def calibrate_on(
 ) -> Calibration:
     """Calibrate on passages drawn from the train part of a text, given as for `documents.read_documents`.
 
-    `split` is how the text was split when it was aligned ("split" of a lexicon's provenance), so that what was held out
-    then is not read now.
+    `split` is how the text was split when it was aligned ("split" of a lexicon's provenance), so that its held-out part
+    is not read.
 
     Raises
     ------

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 CONVERTER = "convert_hf_to_gguf.py"
 PARAGRAPHS = 100
-"""How many paragraphs are compared, in many languages, besides the `hard_texts`."""
+"""Number of paragraphs to compare, in many languages, in addition to the `hard_texts`."""
 CONTINUATIONS, PROMPT_TOKENS, NEW_TOKENS = 8, 32, 16
 NEAR_TIE = 0.1
 """A token whose logit is this near to the largest may be chosen instead: llama.cpp multiplies in 16 bits."""

@@ -43,7 +43,7 @@ class FolderCase:
         from tokalign_lab.catalog import load_vocabulary
 
         self.folder: Path = files_of(name)
-        self.vocabulary: Any = None  # not typed: the checks after `loads` need not ask whether it is there
+        self.vocabulary: Any = None  # not typed: the checks after `loads` can rely on it
         self.model: Any = None
         self.tokenizer_error: Exception | None = None
         self.model_error: Exception | None = None

@@ -1,4 +1,4 @@
-"""Texts that tokenizers which are not the same are likely to cut in different ways."""
+"""Texts that different tokenizers are likely to split in different ways."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXTS = (
     " ",
     "",
 )
-"""A few, which try one thing each."""
+"""A few texts, each for one feature."""
 
 
 HARD_TEXTS = 200
@@ -27,7 +27,7 @@ HARD_TEXTS = 200
 
 
 def hard_texts(special_tokens: Sequence[str]) -> list[str]:
-    """Make `HARD_TEXTS` texts that tokenizers which are not the same are likely to cut in different ways.
+    """Make `HARD_TEXTS` texts that different tokenizers are likely to split in different ways.
 
     Parameters
     ----------

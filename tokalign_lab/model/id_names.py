@@ -39,7 +39,7 @@ _FIRST_OF_VALUES = 256  # a smaller number is too often something else
 
 
 def is_declared(config: Any, name: str) -> bool:
-    """Whether transformers declares an entry of a configuration, so that its name alone tells if it holds ids."""
+    """Whether transformers declares an entry of a configuration; its name then decides whether it holds ids."""
     if isinstance(config, GenerationConfig):
         return name in vars(GenerationConfig())
     return name.startswith("_") or (
@@ -73,7 +73,7 @@ def holds_ids(config: Any, name: str, value: Any) -> bool:
 
 
 def may_be_an_id(config: Any, name: str, value: Any) -> bool:
-    """Whether an entry is a number that could be an id, although its name does not tell."""
+    """Whether an entry is a number that could be an id, although its name does not show it."""
     is_number = isinstance(value, int) and not isinstance(value, bool) and value >= _FIRST_OF_VALUES
     return is_number and not is_declared(config, name) and not words_of(name) & _NO_TOKENS
 

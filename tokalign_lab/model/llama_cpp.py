@@ -1,4 +1,4 @@
-"""Tokenize and continue text with llama.cpp, in a process of its own.
+"""Tokenize and continue text with llama.cpp, in a separate process.
 
 llama.cpp ends its process when one of its assertions fails. So `ask` starts this module as a program, which reads a
 question from one file and writes the answer to another. The runtime is the package `cyllama` (extra `gguf`).

@@ -90,7 +90,7 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
 
     from tokalign_lab.catalog import model_folder
 
-    logging.disable_progress_bar()  # the engine prints nothing by itself
+    logging.disable_progress_bar()  # the engine itself prints nothing
     folder = str(model_folder(str(name)))
     quantised = quantization_of(Path(folder)) is not None
     with plain_read_errors(lambda reason: f"The model {name!r} cannot be loaded: {reason}."):

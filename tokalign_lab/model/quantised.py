@@ -1,7 +1,7 @@
 """Quantised models: most have a plain embedding and head, and only these are rearranged.
 
 FP8, GPTQ, AWQ, bitsandbytes, compressed-tensors and MXFP4 each store the layers' matrices in their own form, with
-scales and zero points, and name the method in `config.json`. Some programs name it in a file of its own, which
+scales and zero points, and name the method in `config.json`. Some programs name it in a separate file, which
 transformers does not read. None of that depends on the vocabulary. So a quantised model is rearranged through its
 files, without loading it, and everything but the rows is kept bit for bit.
 """

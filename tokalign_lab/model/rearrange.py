@@ -188,13 +188,13 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
     if model.generation_config is not None:
         unused = [*np.flatnonzero(target.is_hole).tolist(), *range(target.size, size)]
         model.generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or ()), *unused] or None
-        # transformers saves what was published with contradictions (a temperature without sampling), unless it changed.
+        # transformers saves published contradictions (a temperature without sampling), unless the file was changed.
         model.generation_config._original_object_hash = hash(model.generation_config)
     _move_padding_index(model, target)
 
 
 def untie(model: PreTrainedModel) -> None:
-    """Give the head a matrix of its own, and set that in the configuration."""
+    """Untie the head, and record this in the configuration."""
     head = model.get_output_embeddings()
     if head.weight is model.get_input_embeddings().weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)

@@ -3,7 +3,7 @@
 `AutoTokenizer` depends on the model's type as well as on the tokenizer's files. For some types (Qwen2) transformers 5
 builds that type's own tokenizer from the vocabulary and the merges, with its own pre-tokenizer: a SentencePiece
 tokenizer then loses its spaces without a warning. transformers 4.57 does not know the class names that transformers 5
-writes. `PreTrainedTokenizerFast` is known to both and reads `tokenizer.json` as it is. If the type's tokenizer is used
+writes. `PreTrainedTokenizerFast` is known to both and reads `tokenizer.json` unchanged. If the type's tokenizer is used
 even so, `auto_map` also names a class in the folder, which makes transformers ignore the type. That class is
 `PreTrainedTokenizerFast` under another name, and is imported only with `trust_remote_code=True`.
 

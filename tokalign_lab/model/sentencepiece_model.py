@@ -1,6 +1,6 @@
 """The `tokenizer.model` of a folder, which llama.cpp's converter reads scores and types of pieces from.
 
-Without it the converter gives every piece the same score, and llama.cpp cuts most texts in other places. A target that
+Without it the converter gives every piece the same score, and llama.cpp splits most texts differently. A target that
 comes with the file keeps it. For a BPE with byte tokens that has only a `tokenizer.json` it is built: a piece's score
 is the rank of the first merge that makes it, as SentencePiece merges the pair with the highest score first. What was
 built is used only if the sentencepiece library gives the tokenizer's ids with it.

@@ -3,7 +3,7 @@
 A model that keeps its source's `eos_token_id` never stops, or stops at "!": the Pythia that the papers' code converts
 does. `config` and `generation_config` each name bos, eos and pad, eos may be a list, and some models name more: the
 token in place of an image, the one that begins it. Each becomes the target's id of the same role, of the same control
-string or of the same bytes, or is dropped, which `lost_ids` reports. `id_names` tells which entries hold ids.
+string or of the same bytes, or is dropped, which `lost_ids` reports. `id_names` decides which entries hold ids.
 
 Dropping an id must not change what the model computes. Dropping the id in place of an image would, and so would pad if
 positions are counted from it. Without the same token in the target such a model is refused.
@@ -35,8 +35,9 @@ _GONE = object()  # an id, or what holds it, without the same token in the targe
 def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, old_rows: int) -> None:
     """Rewrite the special ids in `model.config`, its parts and `model.generation_config`, in place.
 
-    `old_rows` is the `vocab_size` before; a part with another one, for sounds say, has ids of its own. Raises
-    `InputError` when the target has no token for the place of an image or sound, or a configuration takes no other id.
+    `old_rows` is the `vocab_size` before; a part with another vocabulary (for audio, for example) has separate ids.
+    Raises `InputError` when the target has no token for the place of an image or sound, or a configuration takes no
+    other id.
     """
     _move_all(model.config, model.generation_config, source, target, old_rows)
 
@@ -70,7 +71,7 @@ def check_positions(model: PreTrainedModel, target: Vocabulary) -> None:
     """Refuse a model that counts positions from its pad id, unless the target's pad has the same id.
 
     In RoBERTa the first token has the position of pad's id plus one, and pad has none; XGLM has no position at pad's
-    id. Such a module has a `padding_idx` of its own, next to the token embedding's. Raises `InputError` when the ids
+    id. Such a module has its own `padding_idx`, in addition to the token embedding's. Raises `InputError` when the ids
     differ.
     """
     token_embedding = model.get_input_embeddings()

@@ -1,4 +1,4 @@
-"""Turn a model, given by name, into a folder with the new vocabulary: rearrange, calibrate if asked, save.
+"""Turn a model, given by name, into a folder with the new vocabulary: rearrange, calibrate if requested, save.
 
 The command and the run of the same name call this. `stream` goes through the model's files shard by shard if possible.
 Only calibration, which reads text with the model, and weights that are not safetensors (a `.bin`) need the model in

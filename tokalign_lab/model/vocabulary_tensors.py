@@ -2,7 +2,7 @@
 
 transformers names the input embedding and the head (with its bias). A model may have more: Gemma 3n and 4 embed each
 token again for every layer, DeepSeek V4 has a table of experts for each token. No list of names is complete. So the
-same model is made again on the meta device with a larger vocabulary, and the tensors that grew depend on its size.
+same model is built again on the meta device with a larger vocabulary, and the tensors that grew depend on its size.
 """
 
 from __future__ import annotations

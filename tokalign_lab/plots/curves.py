@@ -251,5 +251,5 @@ def smoothed(y: np.ndarray, weight: float) -> np.ndarray:
 
 
 def fitting_smoothing(steps: int) -> float:
-    """Return a weight for a run of so many steps: a mean over about a fiftieth of them, 0.6 to 0.99."""
+    """Return a weight for a run with this number of steps: a mean over about a fiftieth of them, 0.6 to 0.99."""
     return round(min(0.99, max(0.6, 1 - 50 / max(steps, 1))), 2)

@@ -49,7 +49,7 @@ def maps_figure(source: MapPoints, target: MapPoints, names: tuple[str, str], th
                 **coordinates(points), text=list(points.hover), mode="markers", showlegend=False,
                 hovertemplate="%{text}<extra></extra>", name=("source", "target")[column - 1],
                 marker={"size": 5, "color": list(points.colour), "opacity": 0.75, "line": {"width": 0}},
-                # plotly's own dimming is switched off: highlighting follows the lab's state, whoever changed it
+                # plotly's own dimming is switched off: highlighting follows the lab's state
                 selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 1}},
             ), row=1, col=column,
         )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Jobs in processes of their own, and the folders that are the only truth about them."""
+"""Jobs in separate processes, and the folders that are their only record."""

@@ -1,7 +1,7 @@
-"""The runs from a pair to a tuned model, each of which needs the one before: align, rearrange, tune, and measure.
+"""The chain of runs from a pair to a tuned model, each based on the previous one: align, rearrange, tune, measure.
 
-A run is named by its settings, so what was asked for before is found again, running or done. The caller (`View`) stores
-which runs are looked at, so a restarted kernel continues with them.
+A run is named by its settings, so a repeated request finds the former run, running or done. The caller (`View`) stores
+which runs are shown, so a restarted kernel continues with them.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class View(Protocol):
 
     @property
     def target(self) -> str:
-        """Name of the tokenizer that it gets."""
+        """Name of its new tokenizer."""
 
     @property
     def work(self) -> Mapping[str, str]:
         """Step, of `STEPS`, to the name of its run."""
 
     def look_at(self, work: dict[str, str]) -> None:
-        """Look at these runs from now on."""
+        """Show these runs from now on."""
 
 
 class Chain:
@@ -50,7 +50,7 @@ class Chain:
     Parameters
     ----------
     root : folder of the runs
-    view : the chosen pair, and the runs that are looked at
+    view : the chosen pair, and the runs that are shown
     """
 
     def __init__(self, root: Path, view: View) -> None:
@@ -58,7 +58,7 @@ class Chain:
         self._view = view
 
     def find(self, step: str) -> RunFolder | None:
-        """Return the run of this step that is looked at, None where there is none (any more)."""
+        """Return the shown run of this step, None if there is none (any more)."""
         name = self._view.work.get(step)
         if name is None:
             return None
@@ -77,7 +77,7 @@ class Chain:
         return run if run is not None and run.state == "finished" else None
 
     def align(self, **settings: Any) -> RunFolder:
-        """Align the chosen pair; `settings` are those of an "align" run besides the pair."""
+        """Align the chosen pair; `settings` are those of an "align" run, without the pair."""
         pair = {"source": self._view.source, "target": self._view.target}
         return self._look_at("align", find_or_start("align", _given({**pair, **settings}), self.root))
 
@@ -90,7 +90,7 @@ class Chain:
         return find_or_start("align", {**named, "recipe": recipe, **{k: v for k, v in reads.items() if v}}, self.root)
 
     def rearrange(self) -> RunFolder:
-        """Give the source model its new rows, as soon as the alignment has finished.
+        """Rearrange the source model as soon as the alignment has finished.
 
         Raises `InputError` when nothing has been aligned, or what was aligned is a recorded run.
         """
@@ -141,7 +141,7 @@ class Chain:
         return {name: settings.get(name) for name in _OF_THE_TEXT}
 
     def _look_at(self, step: str, run: RunFolder) -> RunFolder:
-        """Look at this run for its step, and no longer at what was made from another one."""
+        """Show this run for its step, and drop the runs based on a former one."""
         work = self._view.work
         if work.get(step) != run.name:
             earlier = STEPS[: STEPS.index(step)]

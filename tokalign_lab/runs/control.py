@@ -126,7 +126,7 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
     Parameters
     ----------
     run
-        The tuning run whose settings are taken; it stays as it is.
+        The tuning run whose settings are taken; it is not changed.
     changes
         Fields of `adaptation.settings.AdaptRunSettings`.
     title

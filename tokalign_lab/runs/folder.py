@@ -6,7 +6,7 @@ nothing. States: queued, running, finished, failed, cancelled, paused, lost (it 
 damaged (its `run.json` cannot be used).
 
 One worker at a time works on a folder. It holds the lock `.worker.lock`, which the operating system frees when the
-process ends. Whoever starts a run holds `.start.lock` meanwhile, so of two who start it at once the second gets
+process ends. A process holds `.start.lock` while it starts a run, so of two simultaneous starts the second gets
 `AlreadyRunning` and follows the first.
 
 The file `cancel` asks a run to stop. With "paused" in it, the process finishes the current step, saves a checkpoint and
@@ -164,7 +164,7 @@ class RunFolder:
 
     @property
     def cancel_file(self) -> Path:
-        """The file whose presence asks the worker to stop."""
+        """The file that requests the worker to stop."""
         return self.path / "cancel"
 
     @property
@@ -174,7 +174,7 @@ class RunFolder:
 
     @property
     def asked(self) -> str:
-        """How the run was asked to end: "cancelled", "paused", or "" when it was not."""
+        """The requested way to stop: "cancelled", "paused", or "" when it was not."""
         try:
             return "paused" if self.cancel_file.read_bytes() == b"paused" else "cancelled"
         except FileNotFoundError:
@@ -184,7 +184,7 @@ class RunFolder:
 
     @property
     def title(self) -> str:
-        """The run's name for people: the one it was given, else the folder's."""
+        """The run's display name: the one it was given, else the folder's."""
         try:
             given = (self.path / "title.txt").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
@@ -263,7 +263,7 @@ class RunFolder:
         self.start(resume=True)
 
     def request_cancel(self) -> None:
-        """Ask the worker to stop, and return at once.
+        """Request the worker to stop, and return immediately.
 
         The worker checks at each step boundary. If it has not stopped after its grace period it interrupts itself, so
         this is enough for a button.

@@ -241,7 +241,7 @@ def _take_source(view: RunView, event: Event) -> None:
 
 
 def _take_resumed(view: RunView, event: Event) -> None:
-    """Forget what was done after the checkpoint: it is done again."""
+    """Drop the steps after the checkpoint: it is done again."""
     step = _step_of(event)
     if step is not None:
         for rows in (view.trained, view.measured, view.answered):

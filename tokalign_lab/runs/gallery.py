@@ -1,4 +1,4 @@
-"""The gallery: recorded runs that ship with the package, so that every panel has real figures to show at once.
+"""The gallery: recorded runs that ship with the package, so that every panel can show real figures immediately.
 
 A recorded run is an ordinary run folder in the package, written by `tokalign-lab gallery record`. The entry "recorded"
 in its `run.json` makes it read-only and names the command and the machine that made it, and what was left out of it.
@@ -49,6 +49,6 @@ def recorded_words(info: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {info['versions'][name]}" for name in _PACKAGES if name in info["versions"])
     return (
         f"Recorded run, not one of yours: made on {info['created'][:10]} by `{recorded['command']}` on "
-        f"{recorded['machine']}, with {versions}. It can be looked at and compared, not changed or resumed. "
+        f"{recorded['machine']}, with {versions}. It can be viewed and compared, not changed or resumed. "
         f"Not in it: {recorded['left_out']}."
     )

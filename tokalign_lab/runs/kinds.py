@@ -83,7 +83,7 @@ def adapt_kind(settings: AdaptRunSettings, context: RunContext) -> None:
 
 
 def project_kind(settings: ProjectSettings, context: RunContext) -> None:
-    """Lay out saved token vectors on a plane; the result goes to the cache of `tokalign_lab.projection`."""
+    """Project saved token vectors to two dimensions; the result goes to the cache of `tokalign_lab.projection`."""
     from tokalign_lab.projection import FIT_ON, project
     from tokalign_lab.vectors.token_vectors import TokenVectors
 

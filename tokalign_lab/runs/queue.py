@@ -1,9 +1,9 @@
 """Runs that are found by their settings, runs that wait for another run, and the process that starts those.
 
-A run of given settings has its own folder, so that what was done once is found again. A run that needs what another
-one makes is "queued" and names it in its `run.json` ("after"). A separate process watches the folder of runs, starts
-each run when the one before it has finished, and ends when none waits; the kernel or shell that asked may be gone.
-A lock of the operating system, which ends with its process, makes sure that a run is started once.
+A run with given settings has its own folder, so that former results are found again. A run that needs what another one
+makes is "queued" and names it in its `run.json` ("after"). A separate process watches the folder of runs, starts each
+run when the one before it has finished, and ends when none waits; the kernel or shell that requested it may be gone. A
+lock of the operating system, which ends with its process, makes sure that a run is started once.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def start_ready(root: Path) -> bool:
 def _start(run: RunFolder) -> None:
     try:
         run.start()
-    except AlreadyRunning:  # a person resumed it meanwhile
+    except AlreadyRunning:  # the user has resumed it meanwhile
         return
     except InputError as error:  # its settings cannot be started; nobody waits here for the error
         run.update(state="failed", ended=now(), error=str(error))

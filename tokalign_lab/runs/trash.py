@@ -69,7 +69,7 @@ def restore_run(name: str | None = None, root: Path | str | None = None) -> RunF
             continue
         place = runs_root(root) / was
         if place.exists():
-            raise InputError(f"The run {was} cannot come back, because there is another '{place}' now.")
+            raise InputError(f"The run {was} cannot be restored, because there is another '{place}' now.")
         try:
             os.replace(run.path, place)
         except OSError as error:

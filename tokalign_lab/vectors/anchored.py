@@ -178,7 +178,7 @@ def factorise(
     # The right singular vectors of a tall matrix are the eigenvectors of its small Gram matrix.
     squares, right = _eigen(left)
     s = np.sqrt(np.maximum(squares[::-1], 0.0))
-    # With a small power, the rounding errors of a matrix of lower rank would grow into directions of their own.
+    # With a small power, the rounding errors of a matrix of lower rank would grow into spurious directions.
     width = max(1, min(dimensions, int((s > _NEGLIGIBLE * s[0]).sum())))
     us = product(left, right[:, ::-1][:, :width].astype(np.float32))
     signs = np.sign(us[np.abs(us).argmax(axis=0), np.arange(width)])

@@ -1,6 +1,6 @@
 """Co-occurrence counts from many machines, through Dask (`pip install 'tokalign-lab[cluster]'`).
 
-A text is cut into parts as in `text_counts.py`. A worker adds up a part; this process writes the sums as runs and
+A text is split into parts as in `text_counts.py`. A worker adds up a part; this process writes the sums as runs and
 merges them. Sums are whole numbers, so the counts have the same bits as those of one process, for any number of workers
 and any order. They are cached in the same place, and GloVe on this text uses them.
 

@@ -5,7 +5,7 @@ even if both are rare, and a word that is not in the text still has a vector.
 
 FOCUS (Dobler and de Melo 2023) trains on the text as the *target* tokenizer cuts it; the tokenizer's own string of a
 token is a word. WECHSEL (Minixhofer et al. 2022) trains on words and takes the vector of each token's text, mostly from
-its n-grams; one training then serves both vocabularies in one space. Its package cuts words with a tokenizer for
+its n-grams; one training then serves both vocabularies in one space. Its package splits words with a tokenizer for
 English; here words are separated by white space.
 
 gensim trains both. It silently drops all of a sentence beyond 10,000 words, so a longer document is cut into pieces of

@@ -5,7 +5,7 @@ characters, which no text format can hold.
 
 Most files of vectors do not say how often a token occurs. Then the counts are ranks, n for the first row and 1 for the
 last, because GloVe and word2vec write rows by falling count; the provenance records it. A file is checked completely
-before anything is made of it.
+before it is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 if TYPE_CHECKING:
     from tokalign_lab.vocabulary import Vocabulary
 
-_UNKNOWN = ("<unk>", "</s>")  # rows that GloVe and word2vec add; they are no tokens
+_UNKNOWN = ("<unk>", "</s>")  # rows that GloVe and word2vec add; they are not tokens
 
 
 def load_vectors(path: Path, vocabulary: Vocabulary) -> TokenVectors:

@@ -1,7 +1,7 @@
 """Matrix work in strips of rows, one strip to a thread, so that the number of threads does not change a bit.
 
-BLAS cuts a product by the number of its own threads and rounds by the cut. Here the strips have a fixed size, and BLAS
-gets one thread in each.
+BLAS splits a product by its number of threads, and rounding depends on the split. Here the strips have a fixed size,
+and BLAS gets one thread in each.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Co-occurrence counts of a whole text, within a memory limit, and cached by content.
 
-`cooccurrence.py` counts what fits into memory. Here a text is cut into parts, as many as the limit needs, inside
-documents too. The sums of each part go to disk as a sorted run, and the runs are merged, both in blocks of rows. Sums
-are whole numbers, so the result has the same bits for any limit. (Stanford's `cooccur` does this with floating-point
+`cooccurrence.py` counts what fits into memory. Here a text is split into as many parts as the limit needs, also inside
+documents. The sums of each part go to disk as a sorted run, and the runs are merged, both in blocks of rows. Sums are
+whole numbers, so the result has the same bits for any limit. (Stanford's `cooccur` does this with floating-point
 numbers and one record a pair, which its `shuffle` must then sort out.)
 
 The cache folder keeps the counts of a text under the hash of text, tokenizer, window and least count, and every GloVe

@@ -22,7 +22,7 @@ from tokalign_lab.evaluation.head import evaluation_mode
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SHARE = 0.5  # of a sequence's tokens: at most so many branches
+SHARE = 0.5  # of a sequence's tokens: maximum number of branches
 LEAST_SPLIT = 0.003  # probability, at a place, of all tokens that the student writes with several
 LEAST_KNOWN = 0.5  # of the tokens that begin with the branch's piece, by probability: do not end with it
 
@@ -42,8 +42,8 @@ class Branches(TensorTable):
     probs : torch.Tensor
         Float (n, k): how likely each is; sums to 1. An id may come several times.
     weight : torch.Tensor
-        Float (n,), 0 to 1: probability that a token beginning so goes on with a second piece. Of one that ends here
-        the source has not said what follows.
+        Float (n,), 0 to 1: probability that a token with this beginning continues with a second piece. For one that
+        ends here, the source has made no prediction of what follows.
     """
 
     row: torch.Tensor

@@ -1,6 +1,6 @@
 """Where two tokenizations of one text end at the same byte.
 
-Two tokenizers cut a text in different places, but after some tokens both have read exactly the same bytes. At these
+Two tokenizers split a text in different places, but after some tokens both have read exactly the same bytes. At these
 places the states and predictions of two models can be compared. `Tokens` has the end of each token of one
 tokenization; `align` finds the places that two of them share.
 

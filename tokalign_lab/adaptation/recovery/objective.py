@@ -1,4 +1,4 @@
-"""Which losses a recovery run adds: that of the next token, and those of what the source knows of the same text."""
+"""Which losses a recovery run adds: the next-token loss, and losses from the source's predictions on the same text."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Objective:
     def of(cls, losses: Mapping[str, float], n_layers: int) -> Objective:
         """Add losses from the source to that of the next token.
 
-        Losses in nats per predicted token are added as they are. Others have units of their own, so all are balanced.
+        Losses in nats per predicted token are added unscaled. Others have different units, so all are balanced.
 
         Parameters
         ----------

@@ -1,8 +1,7 @@
 """How the student spells each token of the source, and the source's predictions in the student's tokens.
 
-The source predicts how likely each of its tokens is next. The student writes such a token with one or several of its
-own. So the source's prediction also gives the probability of each *first piece*, and after that piece of each
-*second*.
+The source predicts how likely each of its tokens is next. The student writes such a token with one or several tokens.
+So the source's prediction also gives the probability of each *first piece*, and after that piece of each *second*.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Pieces:
 
 
 def _written(texts: list[str], student: Vocabulary) -> list[list[int]]:
-    """Tokenize fragments as they are written within a text; an empty list where that is not certain.
+    """Tokenize fragments as if within a text; an empty list where that is not certain.
 
     A character stands before each fragment, one that the tokenizer does not join with it.
     """
@@ -85,7 +84,7 @@ class Predictions(TensorTable):
     Attributes
     ----------
     probs : torch.Tensor
-        Float (places, k): probability; 0 for tokens that the student's pieces are not known of.
+        Float (places, k): probability; 0 for tokens whose student pieces are unknown.
     first, second, count : torch.Tensor
         int64 (places, k): see `Pieces`; -1 became 0.
     """

@@ -1,4 +1,4 @@
-"""The losses of a recovery run together: the next token, and what the source knows of the same text.
+"""The losses of a recovery run together: the next token, and the source's predictions on the same text.
 
 `RecoveryLoss` makes a model compute them, as `ChunkedLoss` makes it compute the next-token loss. Before each forward
 pass of the student the source reads the batch. Losses on logits are terms at the head. Losses on states and values work
@@ -7,7 +7,7 @@ at their layer, on the student's own forward pass, and add their gradient there.
 With `balanced`, each loss gets the weight that makes its gradient as large as that of the next-token loss, times its
 own weight (inverse gradient norm; no gradient flows through the scale). Norms are taken where a loss acts: at the
 head's input for losses on logits, at the layer's output for states, at query, key and value for values. Without it,
-losses are added with their weights. Both use this step's gradients alone, so a resumed run goes on as it would have.
+losses are added with their weights. Both use this step's gradients alone, so a resumed run continues identically.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class RecoveryLoss(ChunkedLoss):
         return self._pieces.openings if self._pieces and self._objective.branches else super().further_ids
 
     def means(self) -> dict[str, float]:
-        """Return what was computed since the last call, on all processes, each of which must ask.
+        """Return the sums since the last call over all processes; every process must call this.
 
         Returns
         -------

@@ -128,7 +128,7 @@ class Retokenizer:
         return Tokens.joined(mine), Tokens.joined(yours)
 
     def _text(self, run: Ints, begins: bool) -> tuple[Tokens, Tokens]:
-        """Write text; at the beginning of a document the student may have put a space of its own before it."""
+        """Write text; at the beginning of a document the student's tokenizer may add a space."""
         data = b"".join(self.student.token_bytes[i] or b"" for i in run.tolist())
         lengths = self._lengths[run].copy()
         if begins and self._space_first and data[:1] == b" ":
@@ -233,7 +233,7 @@ class Reading:
     places : Places
         Where both have read the same bytes.
     layers : dict of int to torch.Tensor
-        Float (batch * length, d): the states after the layers that were asked for.
+        Float (batch * length, d): the states after the requested layers.
     hidden : torch.Tensor or None
         Float (batch * length, d): what the source's head sees.
     """

@@ -85,7 +85,7 @@ def attention_of(layer: torch.nn.Module, model: PreTrainedModel, work: Callable[
     model
         Its attention must be transformers' "sdpa".
     work
-        May return a query, key and value to go on with.
+        May return a query, key and value to replace the given ones.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Edits of a lexicon by a person, stored separately from the lexicon.
+"""Manual edits of a lexicon, stored separately from the lexicon.
 
-A lexicon can be made again; a person's judgement cannot. So edits are a list of actions in a JSON file next to the
+A lexicon can be made again; a user's judgement cannot. So edits are a list of actions in a JSON file next to the
 lexicon, bound to it by its key, with done and undone actions, and `apply_edits` applies the last action on each token:
 
 - **choose**: the new input row is a copy of the chosen source row. If output rows differ from input rows, the chosen
@@ -43,8 +43,8 @@ class Edit:
     """One of `ACTIONS` on one target token.
 
     `source_id` is the chosen source token; for a rejected pair the piece that represents the word in lists and scores;
-    -1 for none. `source_token` is its raw string, for people who read the file. `pieces` are the source ids that spell
-    the target token; empty if not known. `time` is ISO 8601 in UTC, `note` the person's reason.
+    -1 for none. `source_token` is its raw string, for readers of the file. `pieces` are the source ids that spell
+    the target token; empty if not known. `time` is ISO 8601 in UTC, `note` the user's reason.
     """
 
     target_id: int

@@ -1,6 +1,6 @@
 """Export a lexicon, or some of its rows, to a file for other programs.
 
-`.parquet` keeps every column; `.csv` the columns that people read in a spreadsheet; `.json` is upstream's
+`.parquet` keeps every column; `.csv` the columns for a spreadsheet; `.json` is upstream's
 `align_matrix.json`, {target id: source id}. None of them can be loaded as a lexicon (that is `Lexicon.save`): a table
 of some rows must not be applied to a model.
 """

@@ -18,7 +18,7 @@ COLUMNS = (
     "target_id", "target_token", "source_id", "source_token", "score", "margin", "origin", "target_count",
     "source_count",
 )  # fmt: skip
-"""Columns of a lexicon's table that hold one value a row, as people read them."""
+"""Columns of a lexicon's table with one value per row, in readable form."""
 Array = np.ndarray[Any, Any]
 
 
@@ -85,7 +85,7 @@ class LexiconRows:
         self.margin[target_id] = scores[0] - scores[1] if len(scores) > 1 else np.nan
 
     def fill(self, target_ids: Array, origin: str) -> None:
-        """Set the origin of rows that are made of no source token ("mean", "random")."""
+        """Set the origin of rows without a source token ("mean", "random")."""
         self.origin[target_ids] = origin
         self.mean_weight[target_ids] = 1.0 if origin == "mean" else 0.0
 

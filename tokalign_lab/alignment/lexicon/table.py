@@ -1,4 +1,4 @@
-"""The lexicon: for each target token, which source tokens its row is made of, and why.
+"""The lexicon: for each target token, the source tokens of its row, and their origin.
 
 The table has one row per target token. `source_id` is the single best source (for BLEU-1, the maps and upstream's
 JSON); `sources`, `weights` and `mean_weight` give the new embedding row:
@@ -41,7 +41,7 @@ ORIGINS = {
     "random": "a random row, from a normal distribution of the source rows, dimension by dimension",
     "multivariate": "a random row, from a normal distribution with the source rows' full covariance",
     "permuted": "the row of a source token drawn at random",
-    "edited": "chosen by a person",
+    "edited": "chosen by the user",
     "hole": "an id that no token has",
 }
 _PROVENANCE_KEY = b"tokalign_lab.provenance"
@@ -99,7 +99,7 @@ class Lexicon:
     def key(self) -> str:
         """Hash, as hex, of tokenizers, recipe, text, sources and scores; not of the date or of measured quality.
 
-        The same alignment made again has the same key.
+        Repeating an alignment gives the same key.
         """
         table = self.table
         made = {name: self.provenance.get(name) for name in ("recipe", "parameters", "seed", "text_hash", "edits")}

@@ -1,7 +1,7 @@
 """Tokens that need no alignment: those that both vocabularies have, and special tokens of the same role.
 
-The papers copy a token whose *string* is in both vocabularies; here it is the bytes, unless a recipe asks for the
-string (overlap="raw"). Special tokens are compared by role, never as text.
+The papers copy a token whose *string* is in both vocabularies; here it is the bytes, unless a recipe compares strings
+(overlap="raw"). Special tokens are compared by role, never as text.
 """
 
 from __future__ import annotations

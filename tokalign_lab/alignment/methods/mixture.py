@@ -80,7 +80,7 @@ def output_parts(
 ) -> tuple[list[int], list[float], float]:
     """Return sources, weights and mean weight of an output row; the mean row replaces a missing part.
 
-    `ids` and `weights` (which sum to 1) are the candidates, or the choice of a person.
+    `ids` and `weights` (which sum to 1) are the candidates, or the user's choice.
     """
     shares, even = OUTPUT_SHARES, 1 / max(1, len(pieces))
     sources = [*ids, *pieces, *pieces[:1]]

@@ -44,7 +44,7 @@ def _bytes_of(vocabulary: Vocabulary, ids: list[int]) -> bytes:
 
 
 def _without_dummy_prefix(vocabulary: Vocabulary, ids: list[int], token: bytes) -> list[int]:
-    """SentencePiece puts a space before a text; drop it if it is a token of its own."""
+    """SentencePiece puts a space before a text; drop it if it is a separate token."""
     if ids and vocabulary.token_bytes[ids[0]] == b" " and _bytes_of(vocabulary, ids) == b" " + token:
         return ids[1:]
     return ids

@@ -60,7 +60,7 @@ def _settled(
     worst: NDArray[np.float32],
     k: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rank what was found, and search again if a product that was not taken may be as good."""
+    """Rank the candidates, and search again if a discarded product may be as good."""
     positions, scores = settle(queries, keys, found, k)
     if found.shape[1] < len(keys):
         unsure = np.flatnonzero(scores[:, -1] <= worst + error_bound(queries, keys) + 1 / GRID)

@@ -218,8 +218,8 @@ def test_two_processes_do_not_write_the_same(blocks: PackedBlocks, tmp_path: Pat
         ({"k": 0}, "k is 0"),
         ({"k": VOCABULARY.size}, f"fewer than the {VOCABULARY.size}"),
         ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"numbers": [10_000]}, "were asked for"),
-        ({"numbers": []}, "were asked for"),
+        ({"numbers": [10_000]}, "were requested"),
+        ({"numbers": []}, "were requested"),
     ],
 )
 def test_what_cannot_be_cached_is_refused_in_one_sentence(options: dict, said: str, blocks: PackedBlocks) -> None:

@@ -24,7 +24,7 @@ def pick_device(name: str | None = None) -> torch.device:
     except RuntimeError as error:
         raise InputError(f"{name!r} is not a device; use cpu or cuda.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("CUDA was asked for, but torch finds no CUDA device here; use cpu.")
+        raise InputError("CUDA was requested, but torch finds no CUDA device here; use cpu.")
     return device
 
 

@@ -60,7 +60,7 @@ def measure_draft(
                 model=settings.model,
                 lexicon=str(out / "lexicon.parquet"),
                 calibrate=calibrate,
-                pad_to_multiple_of=rows,  # transformers asks for equally many rows
+                pad_to_multiple_of=rows,  # transformers requires equally many rows
                 special_tokens="target",
                 seed=settings.seed,
             )

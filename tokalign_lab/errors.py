@@ -47,7 +47,7 @@ def first_line(error: BaseException) -> str:
 def plain_read_errors(sentence: Callable[[str], str]) -> Iterator[None]:
     """Convert whatever another library raises in this block to an `InputError`.
 
-    For blocks that only read somebody's file: libraries raise many types for damaged ones, and the panics of Rust
+    For blocks that only read a user's file: libraries raise many types for damaged ones, and the panics of Rust
     libraries are not even subclasses of `Exception`. `sentence` makes the message from the reason. What is no fault of
     the file passes: too little memory, a full disk, a missing permission.
     """

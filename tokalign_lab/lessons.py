@@ -1,7 +1,7 @@
 """The quick start and the lessons, as notebooks that a user can edit.
 
 The notebooks in the package are copied, because an installed package may be read-only and an update would overwrite a
-learner's edits. A record of what was copied lets a second call update every notebook that was not edited.
+learner's edits. A record of the copies lets a second call update every notebook that was not edited.
 """
 
 from __future__ import annotations

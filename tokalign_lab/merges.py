@@ -61,7 +61,7 @@ class TokenHistories:
     def of(self, token_id: int) -> History:
         """Return how token `token_id` is built."""
         if token_id in self._added:
-            return History((), "An added token: it is matched in the text as a whole, before anything is cut.")
+            return History((), "An added token: it is matched as a whole before the text is split.")
         if self._vocabulary.is_byte_fallback[token_id]:
             return History((), "A single byte: used where no other token fits.")
         algorithm = self._vocabulary.algorithm
@@ -69,7 +69,7 @@ class TokenHistories:
             score = self._scores[token_id][1]
             return History(
                 (),
-                "Unigram has no merges: of all ways to cut a text it takes the one with the highest sum of log "
+                "Unigram has no merges: of all segmentations of a text it takes the one with the highest sum of log "
                 f"probabilities. This token's is {score:.2f}.",
             )
         if algorithm != "BPE":

@@ -1,4 +1,4 @@
-"""Cut a long text into passages before it is tokenised, so that memory depends on the passage and not on the file.
+"""Split a long text into passages before it is tokenised, so that memory depends on the passage and not on the file.
 
 A tokenizer keeps some hundred bytes for each token until the whole text is done: 12 MB in one call take 2.9 GB. A text
 may be split where its ids stay the same, which depends on the tokenizer: some split at a line end, some put a space
@@ -23,7 +23,7 @@ _TRIES = 8  # places of each kind
 
 
 def passages_of(text: str, encode: Encode, longest: int = LONGEST) -> Iterator[str]:
-    """Cut a text at line ends, sentence ends, spaces or, without any of these, anywhere.
+    """Split a text at line ends, sentence ends, spaces or, without any of these, anywhere.
 
     `encode` tokenises texts, as `token_table.encode_plainly`. Yields passages of `longest` / 2 to `longest` characters
     (the last may be shorter) whose ids, one after another, are the ids of the text. A space between two passages is

@@ -1,6 +1,6 @@
 """Panels for JupyterLab: choose a pair, inspect the lexicon, explore the maps, monitor tuning.
 
-`Lab` has them all over one view; each also stands alone. They only show and ask: work is done by the engine, in runs.
+`Lab` has them all over one view; each also works alone. They contain no computation: the engine does the work, in runs.
 """
 
 from .common.job import JobPanel

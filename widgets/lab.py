@@ -14,7 +14,7 @@ or step by step, one panel a cell, in the order of the work:
     lab.rearrange()
     lab.tune()
 
-Each step's work is a run: named by its settings, done in its own process, found again when it is asked for again.
+Each step's work is a run: named by its settings, done in a separate process, and found again when requested again.
 That is why every cell can be run again at any time, and why a restarted kernel finds everything where it was.
 """
 
@@ -70,7 +70,7 @@ class Lab:
     Parameters
     ----------
     source : the model: catalogue name, folder or hub id; by default the one of the last time here
-    target : the tokenizer it shall get
+    target : its new tokenizer
     runs : folder for runs and for the view (`lab.json`)
     """
 
@@ -113,7 +113,7 @@ class Lab:
         return self._opened("lab", LabTabs(self))
 
     def look_at_recorded(self, chain: dict[str, RunFolder] | None = None) -> None:
-        """Look at a recorded run instead of your own; nothing is computed, and your own runs stay as they are.
+        """Look at a recorded run instead of your own; nothing is computed, and your own runs do not change.
 
         Parameters
         ----------
@@ -177,10 +177,10 @@ class Lab:
         return self._opened("rearrange", self.panels.rearranging(self.work.rearrange()))
 
     def tune(self, steps: int = 200, restart: bool = False, **settings: Any) -> TrainingPanel:
-        """Tune the rearranged model, and watch; answers at once.
+        """Tune the rearranged model, and watch; returns immediately.
 
-        The same settings find the same run again, running or done. What was cancelled or failed can be resumed in the
-        panel, or begun again with `restart=True`.
+        The same settings find the same run again, running or done. A cancelled or failed run can be resumed in the
+        panel, or restarted with `restart=True`.
 
         Parameters
         ----------
@@ -203,7 +203,7 @@ class Lab:
         return self._opened("runs", self.panels.runs())
 
     def report(self, path: Path | str | None = None) -> Path:
-        """Write one HTML file about the last `align` and what was tuned from it; in its run's folder by default.
+        """Write one HTML file about the last `align` and its tuning runs; in its run's folder by default.
 
         About a recorded run it is written into the folder of runs.
         """
@@ -223,7 +223,7 @@ class Lab:
         return str(self.runs.resolve())
 
     def _opened(self, kind: str, panel: P) -> P:
-        """Close the panel that a former run of this cell made, so that no two of a kind go on."""
+        """Close the panel from a former run of this cell, so that there is one of each kind."""
         former = _open_panels.pop((kind, self._place), None)
         if former is not None:
             former.close()

@@ -146,7 +146,7 @@ class Press(Box):
     ----------
     title, words : HTML
     label, help : of the button
-    work : does it, away from the callback; returns what to say, as HTML
+    work : does the work, in a thread; returns what to say, as HTML
     """
 
     def __init__(self, title: str, words: str, label: str, help: str, work: Callable[[], str]) -> None:

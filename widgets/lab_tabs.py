@@ -1,7 +1,7 @@
 """All panels of a lab as tabs, in the order of the work.
 
-A tab is made when it is first looked at, and made again when what it shows has become another. It is made away from the
-callback, so that the page goes on answering. What a tab needs and does not have yet is named in it.
+A tab is built when it is first opened, and rebuilt when its runs have changed. A thread builds it, so that the page
+stays responsive. What a tab needs and does not have yet is named in it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class LabTabs(Panel):
         self._show()
 
     def _follow(self) -> None:
-        """Watch the runs: what they make is shown as soon as it is there."""
+        """Watch the runs: their results are shown as soon as they exist."""
         self.follow(f"lab:{self.lab.runs.resolve()}", self._look)
 
     def _look(self) -> bool:

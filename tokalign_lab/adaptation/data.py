@@ -5,8 +5,8 @@ length. Nothing is copied: a block is read from the memory-mapped corpus when it
 drawn from the seed, a new one each time the text is used up, and a position in that order is all there is to remember:
 stage 2 and a resumed run continue from the same position.
 
-A mix (what the papers call language-adaptive tuning, LAT, is this) lays each slice end to end by itself and draws for
-each position which slice gives the next block: slice i with a share proportional to weight_i * size_i^(1/temperature).
+A mix (language-adaptive tuning, LAT, in the papers) concatenates each slice separately and draws for each position
+which slice gives the next block: slice i with a share proportional to weight_i * size_i^(1/temperature).
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         parts = self.parts()
         event = self._step_event(step, state.global_step, loss, norm, float(logs["learning_rate"]))
         self.emit({**event, **parts})
-        # what is judged is the next-token loss: the divergence has another scale
+        # the next-token loss decides: the divergence has another scale
         wrong = self.watch.add(parts.get("next_token", loss) if math.isfinite(loss + norm) else math.nan)
         if wrong:
             raise Diverged(

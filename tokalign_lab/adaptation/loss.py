@@ -6,7 +6,7 @@ the states and of the head, and overwritten by the next chunk. Both matrix produ
 in the forward pass, so that no logits are made twice (the order of Hsu et al. 2024, Liger Kernel, fused linear cross
 entropy). Logits are float32 whatever the weights are (float64 where states are).
 
-What is summed is a `Term`: `NextToken` is the cross entropy. Another term (a divergence from a teacher, say) takes
+A `Term` defines the summands: `NextToken` is the cross entropy. Another term (a divergence from a teacher, say) takes
 the same logits and gives its own gradient.
 """
 
@@ -236,11 +236,11 @@ class ChunkedLoss:
         return torch.zeros(0, dtype=torch.int64)
 
     def means(self) -> dict[str, float]:
-        """Return the parts of the loss since the last call, by name; none where it is one thing."""
+        """Return the parts of the loss since the last call, by name; none if there is only one."""
         return {}
 
     def term(self, labels: torch.Tensor, predicted: torch.Tensor) -> Term:
-        """Return what is summed over the positions whose next tokens are `labels`.
+        """Return the summands for the positions whose next tokens are `labels`.
 
         Parameters
         ----------

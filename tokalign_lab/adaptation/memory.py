@@ -234,7 +234,7 @@ def _what_fits(settings: AdaptSettings, need: Any, bound: float) -> str:
 
 
 def _smaller(settings: AdaptSettings) -> Iterator[AdaptSettings]:
-    """Yield settings with the same sequences in a step, fewer of them at once, the largest first."""
+    """Yield settings with the same sequences per step but smaller batches, the largest first."""
     for checkpointing in sorted({settings.gradient_checkpointing, True}):
         for batch in range(settings.batch_size, 0, -1):
             if settings.batch_size % batch == 0:

@@ -1,8 +1,8 @@
 """Probes: short prompts with one right continuation, which show what a model forgets while it is tuned.
 
 `data/probes.jsonl` holds facts, fixed phrases, arithmetic and lines of code, each a prompt and its continuation. A
-probe is answered when each token of the continuation is the model's most likely one. Only those that the source model
-answers with its own tokenizer are asked (`answered`), so a probe that is lost was lost by the swap or by tuning.
+probe is answered when each token of the continuation is the model's most likely one. Only probes that the source model
+answers with its own tokenizer are used (`answered`), so the swap or tuning must have lost a lost probe.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def answered(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Pr
 
 @torch.inference_mode()
 def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]) -> list[bool]:
-    """Return whether a model answers each probe; its mode (training or evaluation) stays as it is.
+    """Return whether a model answers each probe; its mode (training or evaluation) is not changed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Recovery recipes: what is trained, how fast and in which stages, as settings under a name.
+"""Recovery recipes: named settings for what is trained, at which rates and in which stages.
 
 The defaults of `AdaptSettings` are those of `recover`; a recipe names what it changes.
 """

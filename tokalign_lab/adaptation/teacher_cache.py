@@ -132,7 +132,7 @@ def keep_predictions(
         raise InputError(f"The temperature is {temperature}, but it must be a number above 0.")
     chosen = np.arange(len(blocks)) if numbers is None else np.unique(np.asarray(numbers, dtype=np.int64))
     if not len(chosen) or chosen[0] < 0 or chosen[-1] >= len(blocks):
-        raise InputError(f"Blocks {list(chosen[:1])} to {list(chosen[-1:])} were asked for, of {len(blocks)}.")
+        raise InputError(f"Blocks {list(chosen[:1])} to {list(chosen[-1:])} were requested, of {len(blocks)}.")
     length = len(blocks.block(int(chosen[0]))[0])
     limit = getattr(teacher.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and length > limit:

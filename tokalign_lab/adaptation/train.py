@@ -298,7 +298,7 @@ class _Run:
         trainer.used_rows = used
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # its forward pass was made to compute in bf16
-        if reporter.stop is not None:  # asked for in a step that was not worth a checkpoint
+        if reporter.stop is not None:  # requested in a step without a checkpoint
             raise reporter.stop
 
     def data(self, stage: Stage) -> OrderedBlocks:

@@ -136,7 +136,7 @@ def align(
     space = None if method.space is None else method.space(inputs, shared)
     seconds["vectors"] = time.perf_counter() - started
 
-    # 3. Candidates in both directions, and rows made of them.
+    # 3. Candidates in both directions, and the rows computed from them.
     if space is not None:
         started = time.perf_counter()
         progress(0.8, "comparing tokens")

@@ -34,7 +34,7 @@ class Choice:
     size_bytes : int
         Bytes to fetch; 0 if it is here.
     description, licence : str
-        For people; empty if unknown.
+        For display; empty if unknown.
     """
 
     name: str

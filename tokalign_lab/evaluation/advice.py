@@ -168,7 +168,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Advice:
-    """Verdict ("swap", "swap for some", "extend" or "do not swap"), its reason in one sentence, and what it rests on.
+    """Verdict ("swap", "swap for some", "extend" or "do not swap"), its reason in one sentence, and the evidence.
 
     `slices` are in order of their bytes, most first; `total` is all slices together.
     """

@@ -7,7 +7,7 @@ perplexity per token cannot do that. It holds only where the tokens spell the te
 (unknown characters, dropped spaces or case; `spelled.py`) costs 8 bits more, as if it were sent unencoded, so that a
 tokenizer gains nothing by dropping what is hard (docs/decisions/0015).
 
-Each token is scored once. Each document is read by itself, in windows. A window begins with bos (else eos); later
+Each token is scored once. Each document is read separately, in windows. A window begins with bos (else eos); later
 windows repeat the last quarter of the window before as context. Neither is scored. Rows beyond the tokenizer (padding)
 take part in the softmax, as in generation, so the probability they take counts as lost.
 """
@@ -210,7 +210,7 @@ def _clean(text: str) -> str:
 def _all_windows(
     model: PreTrainedModel, vocabulary: Vocabulary, encoded: Sequence[np.ndarray[Any, Any]], window: int
 ) -> list[_Window]:
-    """Check ids against the model, and cut documents into windows."""
+    """Check ids against the model, and split documents into windows."""
     start = vocabulary.start_id
     if start is None:
         raise InputError(f"The vocabulary {vocabulary.name} has no special token to begin a text with (bos or eos).")
@@ -226,7 +226,7 @@ def _all_windows(
 
 
 def _windows(document: int, ids: np.ndarray[Any, Any], prefix: int, window: int) -> Iterator[_Window]:
-    """Cut a document so that each token is scored once and, after the first window, has context."""
+    """Split a document so that each token is scored once and, after the first window, has context."""
     context = int((window - 1) * _CONTEXT_SHARE)
     start = 0
     while start < len(ids):

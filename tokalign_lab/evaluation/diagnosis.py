@@ -6,7 +6,7 @@ and tokens. The bounds are named constants of `mapping_findings`, `row_findings`
 their origin.
 
 The verdict is "poor" if any finding is, "usable" if any is a warning, and "good" otherwise. A pair of real tokenizers
-that cut text differently is usable at best: it loses something that only tuning recovers.
+that split text differently is usable at best: it loses something that only tuning recovers.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ def first_ids(ids: NDArray[np.integer[Any]]) -> list[int]:
 
 
 def several(n: int, what: str) -> str:
-    """Write a number of things: "1 token", "2,000 tokens"."""
+    """Format a count with its noun: "1 token", "2,000 tokens"."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 

@@ -52,7 +52,7 @@ def of_share(hits: int, n: int, seed: int = 0) -> Interval:
 
 
 def of_ratio(hits: NDArray[Any], of: NDArray[Any], seed: int = 0) -> list[Interval]:
-    """Bootstrap `sum(hits) / sum(of)` over units, for several groups at once.
+    """Bootstrap `sum(hits) / sum(of)` over units, for several groups together.
 
     Tokens of one document are drawn together, as they would be in another sample. Returns one interval per group; n is
     `sum(of)`.

@@ -26,7 +26,7 @@ MARGINS_WARN = 0.5
 MUTUAL_WARN = 0.1
 """On 300 kB of text anchored reaches 0.30, and the dot product of upstream's script 0.03."""
 NEIGHBOURS_WARN = 0.2
-"""On that text anchored reaches 0.69, upstream's relative representations 0.25, two GloVe spaces as they are 0.10."""
+"""On that text anchored reaches 0.69, upstream's relative representations 0.25, two unaligned GloVe spaces 0.10."""
 CROWD = 10
 """Number of targets with the same row that counts as a crowd: each gets a tenth of the row's probability."""
 CROWDED_WARN, CROWDED_POOR = 0.01, 0.1

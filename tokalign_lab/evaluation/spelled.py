@@ -1,8 +1,8 @@
 """How many bytes of a text the tokens of a tokenizer do not spell.
 
 A tokenizer without byte fallback reads unknown characters as one unknown token, a normalizer may drop spaces or case,
-WordPiece drops line ends. The model is never asked to predict what was dropped, so a measure per byte of text has to
-count it (docs/decisions/0015).
+WordPiece drops line ends. The model never predicts dropped text, so a measure per byte of text has to count it
+(docs/decisions/0015).
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def generation(case: FolderCase) -> Finding:
         force = _Force(end, input_ids.shape[1] + _STOP_AT - 1)
         n = _generate(model, input_ids, tokenizer=tokenizer, logits_processor=[force])
         if n.sequences.shape[1] - input_ids.shape[1] > _STOP_AT:
-            return Finding("generation", "fail", f"It goes on after eos {end}.", "Look at generation_config.", values)
+            return Finding("generation", "fail", f"It continues after eos {end}.", "Look at generation_config.", values)
     return Finding("generation", "ok", f"{evidence}; it stops at {ends}.", values=values)
 
 

@@ -1,4 +1,4 @@
-"""Whether llama.cpp's converter can be expected to take a folder, as far as the installed `gguf` package can tell.
+"""Whether llama.cpp's converter will probably accept a folder, judged by the installed `gguf` package.
 
 The package knows the architectures with the names of their tensors, and reads vocabularies. It does not hold the
 converter's list of pre-tokenizers, which the converter recognises by a hash: a new byte-level tokenizer needs an entry
@@ -85,7 +85,7 @@ def _tokenizer(case: FolderCase) -> tuple[str, str]:
             return "gpt2", ""
         if kind == "sentencepiece":
             there = (case.folder / "tokenizer.model").is_file()
-            return "llama", "" if there else "without a tokenizer.model llama.cpp cuts text in other places"
+            return "llama", "" if there else "without a tokenizer.model llama.cpp splits text differently"
     except Exception as error:  # the package raises its own kinds
         return kind, f"gguf cannot read the tokenizer: {first_line(error)}"
     return kind, f"gguf has no way for a {kind} tokenizer"

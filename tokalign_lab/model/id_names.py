@@ -2,7 +2,7 @@
 
 transformers declares the entries of each type of configuration, and names those that hold ids by a pattern; a test
 with renumbered ids (`benchmarks/architectures.py`) shows that none is missed. A configuration may hold any other entry
-too: of an older version, of somebody's own code, of a server. There the words of the name and the value decide.
+too: of an older version, of custom code, of a server. There the words of the name and the value decide.
 """
 
 from __future__ import annotations

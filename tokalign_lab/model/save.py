@@ -1,8 +1,8 @@
 """Save a rearranged or tuned model as a folder that anyone can load.
 
-`AutoModelForCausalLM` and `AutoTokenizer` of transformers 4.57 and 5 read the folder. `README.md` (for people) and
-`tokalign.json` (for programs) record where it comes from. The folder is written as a whole or not at all, and only
-after it was loaded again and gave the right ids and logits.
+`AutoModelForCausalLM` and `AutoTokenizer` of transformers 4.57 and 5 read the folder. `README.md` (for readers) and
+`tokalign.json` (for programs) record its origin. The folder is written as a whole or not at all, and only after it was
+loaded again and gave the right ids and logits.
 """
 
 from __future__ import annotations

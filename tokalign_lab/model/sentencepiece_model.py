@@ -2,8 +2,8 @@
 
 Without it the converter gives every piece the same score, and llama.cpp splits most texts differently. A target that
 comes with the file keeps it. For a BPE with byte tokens that has only a `tokenizer.json` it is built: a piece's score
-is the rank of the first merge that makes it, as SentencePiece merges the pair with the highest score first. What was
-built is used only if the sentencepiece library gives the tokenizer's ids with it.
+is the rank of the first merge that makes it, as SentencePiece merges the pair with the highest score first. The built
+file is used only if the sentencepiece library gives the tokenizer's ids with it.
 """
 
 from __future__ import annotations

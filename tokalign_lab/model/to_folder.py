@@ -72,11 +72,11 @@ def rearrange_to_folder(
     out
         The new folder; see `save_model`.
     calibrate
-        Texts to calibrate the output on; without any it stays as it is.
+        Texts to calibrate the output on; without any it is not changed.
     progress
         Called with each step.
     dequantize
-        Turn a quantised model into one with plain weights. Otherwise its body stays as it is, and calibration is
+        Turn a quantised model into one with plain weights. Otherwise its body is not changed, and calibration is
         refused.
     special_tokens
         "keep": add the source's control tokens to the target, with their rows, so that chat template, eos and pad do

@@ -67,7 +67,7 @@ def round_trips(case: FolderCase) -> Finding:
     if changed:
         evidence = f"{len(changed)} of {len(PROBES)} texts come back with other spaces or forms: {', '.join(changed)}."
         return Finding("round trips", "warn", evidence, "Its normaliser does that; code may change.", values)
-    return Finding("round trips", "ok", f"All {len(PROBES)} texts come back as they were.", values=values)
+    return Finding("round trips", "ok", f"All {len(PROBES)} texts survive the round trip.", values=values)
 
 
 def _letters(text: str) -> str:

@@ -9,8 +9,8 @@ One worker at a time works on a folder. It holds the lock `.worker.lock`, which 
 process ends. A process holds `.start.lock` while it starts a run, so of two simultaneous starts the second gets
 `AlreadyRunning` and follows the first.
 
-The file `cancel` asks a run to stop. With "paused" in it, the process finishes the current step, saves a checkpoint and
-ends; with "cancelled" it waits a few seconds only. `resume` continues from the last checkpoint after both.
+The file `cancel` requests a run to stop. With "paused" in it, the process finishes the current step, saves a checkpoint
+and ends; with "cancelled" it waits a few seconds only. `resume` continues from the last checkpoint after both.
 """
 
 from __future__ import annotations
@@ -287,7 +287,7 @@ class RunFolder:
             self.update(state=how, ended=now())
 
     def cancel(self, grace: float = 8.0) -> str:
-        """Stop the run: ask, after `grace` seconds terminate, after as long again kill. Returns the state."""
+        """Stop the run: request it, terminate after `grace` seconds, kill after `grace` more. Returns the state."""
         self.request_cancel()
         for signal_number in (None, signal.SIGTERM, signal.SIGKILL):
             info = self.reconcile()

@@ -95,9 +95,9 @@ class Panel(Part, w.VBox):
         self._probe.on_copied = self._show_code
 
     def __repr__(self) -> str:
-        """Name the panel: a cell that shows it asks for this, and ipywidgets would copy every figure in it.
+        """Return the panel's name; the method of ipywidgets, which cells call, would copy every figure in the panel.
 
-        That fails where a thread is drawing on the figure meanwhile.
+        That fails while a thread is drawing on the figure.
         """
         return f"<{type(self).__name__}: {self._probe.label}>"
 

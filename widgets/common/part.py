@@ -70,7 +70,7 @@ class Part:
 
     @functools.cached_property
     def _asked(self) -> dict[str, object]:
-        """The newest request about each thing."""
+        """The newest request for each `about`."""
         return {}
 
     def newest(

@@ -156,7 +156,7 @@ class LabState(t.HasTraits):
         self.pins = tuple(p for p in self.pins if p != pinned) if pinned in self.pins else (*self.pins, pinned)
 
     def look_at(self, work: dict[str, str]) -> None:
-        """Look at these runs, step to name; how the maps of another alignment were looked at is forgotten."""
+        """Look at these runs, step to name; the view of the maps of another alignment is dropped."""
         with self.hold_trait_notifications():
             if work.get("align") != self.work.get("align"):
                 self.looks = {}  # a part of one map is no part of another's

@@ -1,7 +1,7 @@
 """One page of a table whose rows stay in the kernel, and the buttons that turn the page.
 
 itables sends the whole frame and ipydatagrid is hardly maintained; a page of 25 rows as plain HTML needs neither. The
-kernel pages, sorts and filters; a click, Enter or space in the browser reports which row was pressed.
+kernel pages, sorts and filters; a click, Enter or space in the browser reports the selected row.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class RowTable(anywidget.AnyWidget):
     rows : list of {"key": int, "cells": list of str}
     chosen : key of the marked row, -1 for none
     sort : (column key, "up" or "down"), what the headings show
-    on_row : called with the key of a row that a person presses, which is marked by then
-    on_heading : called with a column's key when its heading is pressed
+    on_row : called with the key of a clicked row, which is marked by then
+    on_heading : called with a column's key when its heading is clicked
     """
 
     _esm = _HERE / "table.js"

@@ -48,7 +48,7 @@ class DiagnosisPanel(Panel):
     vectors : source and target vectors of the alignment, to check whether they match each other
     model : the source model, loaded, to check for rows that depend on zero or untrained rows
     state : shared view
-    found : a diagnosis that was made before, to be shown as it is
+    found : a former diagnosis, to show unchanged
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class DiagnosisPanel(Panel):
     def of_run(
         cls, run: RunFolder | Path | str, state: LabState | None = None, alignment: Alignment | None = None
     ) -> DiagnosisPanel:
-        """Diagnose the lexicon of an align run; a diagnosis that is stored with the run is shown as it is.
+        """Diagnose the lexicon of an align run; a diagnosis stored with the run is shown unchanged.
 
         Parameters and errors are those of `LexiconPanel.of_run`.
         """

@@ -1,7 +1,7 @@
 """The lexicon inspector: scores, search, filters, a paged table, why each pair is what it is, and edits by hand.
 
-The panel holds its parts together: each part is a module of its own (filters, histogram, table, why, edits, scores,
-export) that is given the lexicon's view and reports what a person did; the panel turns that into the shared state.
+The panel holds its parts together: each part is a separate module (filters, histogram, table, why, edits, scores,
+export) that gets the lexicon's view and reports user actions; the panel turns that into the shared state.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ MOST_SELECTED = 2000  # rows that one click sends to the maps
 class LexiconPanel(Panel):
     """Inspect and correct a lexicon.
 
-    `LexiconPanel.of_run(run)` knows all that follows; of a lexicon alone, what is not given is left out.
+    `LexiconPanel.of_run(run)` knows all that follows; for a lexicon alone, features that need a missing argument are
+    disabled.
 
     Parameters
     ----------

@@ -188,7 +188,7 @@ class Histogram(anywidget.AnyWidget):
     name : what is counted over
     said : a sentence under the bars
     unfolded : whether the table is open
-    on_bar : called with the range of the bar that is pressed, `EVERYTHING` when it was chosen already
+    on_bar : called with the range of the clicked bar, `EVERYTHING` if it was selected already
     """
 
     _esm = Path(__file__).parent / "histogram.js"
@@ -215,7 +215,7 @@ class Histogram(anywidget.AnyWidget):
     def show(self, measure: str, everything: np.ndarray, kept: np.ndarray, chosen: Range) -> None:
         """Draw `everything[kept]` in bars over the range of `everything`; bars inside `chosen` are on.
 
-        `kept` is what all other filters leave, so that the bars next to a chosen one can still be pressed.
+        `kept` are the rows that pass all other filters, so that bars next to a selected one stay clickable.
         """
         ranges = ranges_of(measure, everything)
         values = everything[kept & np.isfinite(everything)]

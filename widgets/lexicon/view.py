@@ -322,7 +322,7 @@ class LexiconView:
         return {"bytes": (ours.hex(" ").upper(), theirs.hex(" ").upper())}
 
     def pieces_of(self, target_id: int) -> dict[str, Any]:
-        """Return `pieces`, labels of the source tokens that spell a token; nothing where the source cannot cut text.
+        """Return `pieces`, labels of the source tokens that spell a token; empty if the source has no tokenizer.
 
         The first call loads the source's tokenizer, which takes seconds.
         """

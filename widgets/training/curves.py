@@ -125,7 +125,7 @@ def part_words(part: str) -> str:
 
 
 class Samples(Box):
-    """Continuations of the same prompts at two steps, by default the first and the latest, and what was forgotten."""
+    """Continuations of the same prompts at two steps, by default the first and the latest, and the forgotten probes."""
 
     def __init__(self) -> None:
         self._runs: Sequence[RunView] = ()

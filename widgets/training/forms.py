@@ -149,7 +149,7 @@ class TuneForm(Box):
 
     def start(self) -> None:
         """Check the settings, and start the run in a thread."""
-        settings = self._given | self.settings.changed  # rates that nobody sets follow the batch
+        settings = self._given | self.settings.changed  # unset rates follow the batch size
         AdaptSettings.from_dict(settings)
         self.status.value = said("Starting …", "tl-note")
 

@@ -1,6 +1,6 @@
 """The training monitor: run folders, watched.
 
-Nothing here trains. The job is a process of its own; this reads what it appends to its run folder, twice a second, in
+Nothing here trains. The job is a separate process; this reads what it appends to its run folder, twice a second, in
 the one watcher thread of all panels. A restarted kernel makes a new panel on the same folder and has the whole curve.
 Other runs can be overlaid on the first; buttons, numbers and stage bands always belong to the first.
 """
@@ -50,9 +50,9 @@ class TrainingPanel(Panel):
     reference : bits per byte of the first run's source model with its own tokenizer; by default those of the "measure"
         run in the same folder, where there is one
     state : shared view
-    value, axis, smoothing, part : how the curves are looked at first, see `curves.Look`; by default smoothing fits the
+    value, axis, smoothing, part : initial settings of the curves, see `curves.Look`; by default smoothing fits the
         length of the first run
-    watched_by : a name for whoever watches; a new panel on the same run stops a former one of that name
+    watched_by : a name for the owner of the panel; a new panel on the same run stops a former one of that name
 
     Raises
     ------
@@ -311,7 +311,7 @@ class TrainingPanel(Panel):
 
 
 def _feeds_of(runs: Sequence[Run], known: Sequence[RunFeed] = ()) -> list[RunFeed]:
-    """Follow these runs, each once; those of `known` go on where they have read to, with the colour they have."""
+    """Follow these runs, each once; feeds in `known` continue from their position and keep their colour."""
     read = {feed.key: feed for feed in known}
     folders = [run if isinstance(run, RunFolder) else RunFolder(run) for run in runs]
     keys = dict.fromkeys(str(folder.path.resolve()) for folder in folders)

@@ -127,7 +127,7 @@ def align(first: Tokens, second: Tokens) -> ByteAlignment:
 
 
 def special(token_id: int, units: int) -> Tokens:
-    """Return one special token that takes so many units; 0 where the other side has no such token."""
+    """Return one special token of this many units; 0 where the other side has no such token."""
     place = np.zeros(1, np.int64)
     return Tokens(place + token_id, place, place + units, np.ones(1, dtype=bool), units)
 
@@ -165,7 +165,7 @@ def tokenize(text: str, vocabulary: Vocabulary) -> Tokens:
 
 
 def laid(ids: Ints, lengths: Ints) -> Tokens:
-    """Lay tokens that write so many bytes end to end; int64 (n,) both."""
+    """Concatenate tokens with these numbers of bytes; int64 (n,) both."""
     ends = np.cumsum(lengths)
     return Tokens(ids, ends - lengths, ends, np.ones(len(ids), dtype=bool), int(ends[-1]) if len(ends) else 0)
 

@@ -1,6 +1,6 @@
 """The decoder layers of a model: what comes out of them, and a forward pass that ends after one of them.
 
-A layer is counted from 1: the state after layer k is what k layers made of the embedding, before any final norm. A
+A layer is counted from 1: the state after layer k is the output of the first k layers, before any final norm. A
 forward pass that ends there needs no head, which with 262k tokens is more than half of the work.
 """
 
@@ -39,7 +39,7 @@ def layer(model: PreTrainedModel, number: int) -> torch.nn.Module:
     """
     layers = decoder_layers(model)
     if not 1 <= number <= len(layers):
-        raise InputError(f"Layer {number} was asked for, but the model has layers 1 to {len(layers)}.")
+        raise InputError(f"Layer {number} was requested, but the model has layers 1 to {len(layers)}.")
     return layers[number - 1]
 
 

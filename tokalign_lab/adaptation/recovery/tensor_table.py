@@ -1,4 +1,4 @@
-"""Tensors with one row per thing, as columns of a table."""
+"""Tensors with one row per item, as columns of a table."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Manual edits of a lexicon, stored separately from the lexicon.
 
-A lexicon can be made again; a user's judgement cannot. So edits are a list of actions in a JSON file next to the
+A lexicon can be recomputed; a user's judgement cannot. So edits are a list of actions in a JSON file next to the
 lexicon, bound to it by its key, with done and undone actions, and `apply_edits` applies the last action on each token:
 
 - **choose**: the new input row is a copy of the chosen source row. If output rows differ from input rows, the chosen

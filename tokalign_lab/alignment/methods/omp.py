@@ -79,7 +79,7 @@ def omp_rows(rows: LexiconRows, inputs: Inputs, k: int = 64) -> dict[str, Any]:
 def pursue(
     vectors: torch.Tensor, atoms: torch.Tensor, k: int, progress: Progress = silent
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Orthogonal matching pursuit of many vectors at once.
+    """Orthogonal matching pursuit of many vectors in one batch.
 
     The residual is kept orthogonal to the atoms taken so far by a Gram-Schmidt basis (applied twice, because once loses
     orthogonality to rounding), so only one triangular system is solved at the end.

@@ -50,7 +50,7 @@ def best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_key
     positions = np.zeros(scores.shape, dtype=np.int64)
     columns = np.full((min(k, len(queries)) if of_keys else 0, len(keys)), -np.inf, dtype=np.float32)
     slack = error_bound(queries, keys)
-    # Threads share the rows, so each has columns of its own; the best of them all is the same in any order.
+    # Threads share the rows, so each has separate columns; the best of them all is the same in any order.
     n_threads = numba.get_num_threads()
     mine: SimpleQueue[NDArray[np.float32]] = SimpleQueue()
     for _ in range(n_threads):

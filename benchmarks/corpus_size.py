@@ -2,12 +2,11 @@
 
     python benchmarks/corpus_size.py --out benchmarks/results/corpus_size.jsonl
 
-Passages are drawn from 6 MB of the default text, every language in its proportion, and everything that `anchored`
-reads from text comes from them: counts, shared anchors, how often tokens come. No calibration, which would read text of
-its own. "no text" is the recipe `pieces`, that needs none. First-step loss is that of held-out text right after
+Passages are drawn from 6 MB of the default text, every language in its proportion, and everything that `anchored` reads
+from text comes from them: counts, shared anchors, how often tokens come. No calibration, which would read additional
+text. "no text" is the recipe `pieces`, that needs none. First-step loss is that of held-out text right after
 rearranging, in nats per token as in TokAlign++ section 6, and in bits per byte; then all are tuned on one small text.
-The smallest text within 10 % is reported by bits per byte, and by bits above the source. About 15 minutes on two
-cores.
+The smallest text within 10 % is reported by bits per byte, and by bits above the source. About 15 minutes on two cores.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ the rate of our stage 2.
 
 The default sizes, 48 steps of 2 sequences of 128 tokens, are meant to end in 25 minutes on two free cores (some 20 by
 the speeds of `tuning_speed.md`), `--ablate` adds as much again. That is 12,288 tokens, where the papers use 235
-million: the rows show that the program works and which way things point. On a GPU give `--steps`, `--batch-size`,
-`--sequence-length`. Each measurement is a line of the file `--out`, written when it is done, and a run that was
-stopped goes on from its last checkpoint, kept in the cache until all is done; a line of other settings is not counted,
-one of older code is.
+million: the rows show that the program works, and a tendency. On a GPU give `--steps`, `--batch-size`,
+`--sequence-length`. Each measurement is a line of the file `--out`, written when it is done, and a stopped run
+continues from its last checkpoint, kept in the cache until all is done; a line of other settings is not counted, one of
+older code is.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Bench:
     work
         Where models lie while they are needed.
     results
-        What is measured already.
+        The finished measurements.
     passages
         Held-out text.
     """

@@ -8,14 +8,14 @@ bytes. A target token is of one kind:
 
 - new: the source has no such token
 - same place: shared, and the source's own tokenisation has it at this very place
-- other place: shared, but the source cuts the text otherwise here
-- whitespace: shared, only spaces or line ends, and cut otherwise
-- fragment: shared, part of a character, and cut otherwise
+- other place: shared, but the source splits the text differently here
+- whitespace: shared, only spaces or line ends, and split differently
+- fragment: shared, part of a character, and split differently
 
-A second table tells reading from writing, over the target tokens that begin where a token of the source begins: what
-the source model paid for their bytes; what the new head pays when it is given the *source's* states at these places
-(the rows of the head alone are to blame); and what the moved model pays, which has also read new rows and unfamiliar
-sequences.
+A second table separates the input side from the output side, over the target tokens that begin where a token of the
+source begins: what the source model paid for their bytes; what the new head pays when it is given the *source's* states
+at these places (the rows of the head alone are to blame); and what the moved model pays, which has also read new rows
+and unfamiliar sequences.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def bits_of(model: Any, states: torch.Tensor, ids: torch.Tensor) -> np.ndarray[A
 
 
 def cost_of_bytes(reading: Reading) -> np.ndarray[Any, Any]:
-    """Add up what was paid up to each byte; a token's bits are spread evenly over its bytes."""
+    """Return the cumulative cost up to each byte; a token's bits are spread evenly over its bytes."""
     lengths = np.diff(reading.ends, prepend=0)
     per_byte = np.repeat(reading.bits / np.maximum(lengths, 1), np.maximum(lengths, 0))
     return np.concatenate([[0.0], np.cumsum(per_byte)])

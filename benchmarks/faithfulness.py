@@ -84,7 +84,7 @@ def main() -> None:
         print({key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()}, flush=True)
         return row
 
-    kept = Path("build/faithfulness.jsonl")  # a run that was stopped goes on from what it had measured
+    kept = Path("build/faithfulness.jsonl")  # a stopped run continues after its finished measurements
     asked = [options.target, options.train_bytes, options.bytes, options.score_bytes, options.seed]
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     found = {line["lexicon"]: line for line in lines if line.pop("asked") == asked}

@@ -8,15 +8,15 @@ in the cache, a lexicon, edits, run folders, a checkpoint; and by four kinds of 
 adapt, measure. For each, up to five kinds of fault are injected:
 
 - damage: a file is torn, emptied, zeroed, made longer, or has a bit flipped or some bytes replaced; then the work is
-  done again. A cache and a checkpoint must give the undisturbed result; what a person keeps may be refused instead.
+  done again. A cache and a checkpoint must give the undisturbed result; files that users keep may be refused instead.
 - kill: the process is killed at one of its file operations; then the work is done again, with the undisturbed result.
 - two at once: two processes do the work in one folder; each ends with the result or one sentence.
 - full disk: no file may grow beyond 64 bytes; the work must end in one sentence and leave nothing behind.
 - no permission: the folder may not be written to; one sentence, nothing behind. Injected where the bench runs as root.
 
 Kills and disks happen in a copy of the process, so that an injection takes milliseconds. What is neither the right
-result nor one `InputError` counts as failed, and is printed with its number. With `--out`, a program that was stopped
-goes on from the last 25 injections.
+result nor one `InputError` counts as failed, and is printed with its number. With `--out`, a stopped program continues
+from the last 25 injections.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _FULL_BYTES = 64  # how large a file may become on the full disk
 _NOBODY = 65_534
 _TEXT = "The quick brown fox jumps over the lazy dog; seventeen small birds sing about rain, bread and quiet rivers.\n"
 _KILLED, _SAID, _FAILED = -signal.SIGKILL, 3, 4
-# What Python tells of the work of a process with files, by the names of its audit events.
+# Names of Python's audit events for file operations.
 _OPERATIONS = (
     "open",
     "os.rename",
@@ -98,7 +98,7 @@ class Artefact:
     make : Callable
         Does the work in a folder, or finds it done there; returns the result as bytes.
     files : str
-        Below the folder, what can be damaged: a glob; "" where its parts are artefacts of their own.
+        Below the folder, what can be damaged: a glob; "" if its parts are separate artefacts.
     again : bool
         Whether damage is mended by doing the work again; otherwise it may be refused.
     share : float

@@ -469,7 +469,7 @@ def _one_side(checks: Sequence[Check], side: Side, until: float, tell: Callable[
             found = pool.submit(_timed, check.work, side).result(max(0.0, until - time.monotonic()))
         except TimeoutError:
             found = {"error": "The time was over."}
-        except Exception as error:  # whatever it is, the other checks go on
+        except Exception as error:  # continue with the other checks after any error
             found = {"error": f"{'CPU' if side.reference else side.device}: {type(error).__name__}: {error}"}
         if "error" in found:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -480,7 +480,7 @@ def _one_side(checks: Sequence[Check], side: Side, until: float, tell: Callable[
 
 
 def run(checks: Sequence[Check], sides: Sequence[Side], until: float) -> list[dict[str, Any]]:
-    """Do all checks on both sides at once; returns the rows of the table, each also printed when it is known."""
+    """Run all checks on both devices; returns the rows of the table, each also printed when it is known."""
     found: dict[str, dict[bool, Found]] = {check.name: {} for check in checks}
     rows: dict[str, dict[str, Any]] = {}
     lock = threading.Lock()

@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py --out benchmarks/results/growth.jsonl
 
-Each cell is a process of its own; the slope is the exponent b of `a size^b`, fitted to the logarithms (1: twice the
+Each cell is a separate process; the slope is the exponent b of `a size^b`, fitted to the logarithms (1: twice the
 size costs twice as much). Memory is the peak of the process; `of which before` is what it had held before the measured
 work: libraries, vocabularies, compiled functions. The slope of the peak counts what is above that.
 

@@ -47,7 +47,7 @@ def limit_threads(n: int, gpu: bool = False) -> None:
 
 
 def measured(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Call `work` in a process of its own, and add to what it returns `peak`, the most memory it held, in GB."""
+    """Call `work` in a separate process, and add its peak memory in GB to the result as `peak`."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_with_peak, work, arguments).result()
 

@@ -95,7 +95,7 @@ def cpu_seconds() -> float:
 
 
 def measure(browser: Any, server: Any, name: str) -> dict[str, float]:
-    """Open one way in a page of its own, draw a box around about 20,000 target points."""
+    """Open one library in a separate page, and draw a box around about 20,000 target points."""
     from ui.lab_page import LabPage
 
     code, drawn, hook, share = WAYS[name]

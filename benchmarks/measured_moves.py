@@ -3,8 +3,8 @@
     python benchmarks/measured_moves.py --out tokalign_lab/data/measured_moves.jsonl
 
 A line is one run on one slice of its held-out text, in bits per byte. Only calibrated moves by `anchored` are taken
-(the default recipe). The control is the source model tuned on the same bytes with its own tokenizer, so a row whose
-control read another amount of text is left out.
+(the default recipe). The control is the source model tuned on the same bytes with its own tokenizer, so rows whose
+control read another amount of text are skipped.
 """
 
 from __future__ import annotations

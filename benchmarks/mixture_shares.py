@@ -1,4 +1,4 @@
-"""What should a new row of `anchored` be made of? Bits per byte right after rearranging, no tuning.
+"""Which mix is best for a new row of `anchored`? Bits per byte right after rearranging, no tuning.
 
     python benchmarks/mixture_shares.py [--target sp32k] [--bytes 12000] [--out benchmarks/results/mixture_shares.jsonl]
 

@@ -2,10 +2,10 @@
 
     python benchmarks/notebooks.py --out benchmarks/results/notebooks.jsonl [--only 03 stages] [--pictures FOLDER]
 
-JupyterLab in Chromium, each notebook alone in a server of its own, in full sizes (`--quick`: the small ones of a
+JupyterLab in Chromium, each notebook alone in a separate server, at full size (`--quick`: the small ones of a
 check). Nothing of an earlier run is there: runs, vectors and measurements begin empty, only the assets are fetched
 already. The bar is 15 minutes a notebook on two cores. With `--pictures` what a reader sees is kept, a picture a
-screenful. Each notebook is a line of the file `--out`; a run that was stopped goes on with the next.
+screenful. Each notebook is a line of the file `--out`; a stopped run continues with the next.
 """
 
 from __future__ import annotations

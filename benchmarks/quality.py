@@ -8,10 +8,10 @@ read with the target tokenizer. Seed i is the method's seed and the i-th draw of
 model with its own tokenizer; `ceiling` is a model whose every row is random. See `peers/__init__.py` for the
 environment that the peers run in; without it they are left out.
 
-Each measurement is a line of `benchmarks/results/quality.jsonl`, written at once, so that a stopped run continues where
-it was. A measurement of another text or other settings is not counted, but one of older code is: delete its line. A
-method that failed is a line too, with its error. The tables are computed from these lines at the end, and by `--methods
-none` alone.
+Each measurement is a line of `benchmarks/results/quality.jsonl`, written immediately, so that a stopped run continues
+where it was. A measurement of another text or other settings is not counted, but one of older code is: delete its line.
+A method that failed is a line too, with its error. The tables are computed from these lines at the end, and by
+`--methods none` alone.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Results:
         return any((x["source"], x["target"], x["method"], x["seed"]) == key for x in self.lines)
 
     def add(self, **line: Any) -> None:
-        """Write a line at once."""
+        """Write a line immediately."""
         self.lines.append({**line, "settings": self.settings})
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(self.lines[-1]) + "\n")
@@ -88,7 +88,7 @@ def passages(held_out: list[Document], size: int, seed: int) -> list[Document]:
 
 
 def rich_in_digits(documents: list[Document]) -> list[Document]:
-    """Cut prose and code into passages and keep those with the most digits a character."""
+    """Split prose and code into passages and keep those with the most digits per character."""
     texts = [d for d in documents if d.slice in ("prose", "code")]
     cut = excerpts(texts, n_bytes(texts), PASSAGE)
     ranked = sorted(cut, key=lambda d: -sum(c.isdigit() for c in d.text) / len(d.text))
@@ -131,7 +131,7 @@ def run(
                 line: dict[str, Any] = {"source": source, "target": target, "method": method}
                 try:
                     if made is None or made_by != method or method not in SEEDLESS:
-                        made = None  # two models at once are one too many
+                        made = None  # two models do not fit in memory
                         made, made_by = bench.make(method, seed), method
                     measure(made.model, bench.target, seed, **line, seconds=made.seconds)
                 except (PeerFailed, InputError) as error:

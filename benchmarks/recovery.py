@@ -1,4 +1,4 @@
-"""How much of the source model comes back? Bits per byte during tuning, compared with the tuned source.
+"""How much of the source model's quality is recovered? Bits per byte during tuning, compared with the tuned source.
 
     python benchmarks/recovery.py --out benchmarks/results/recovery.jsonl
 

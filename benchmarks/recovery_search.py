@@ -8,7 +8,7 @@ domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interfa
 model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW (fused) or `FlooredAdamW`, one
 thread, float32; the engine's own loop is `adaptation.train`.
 
-A program that was stopped goes on where it was: results are kept line by line in the file `--out`.
+A stopped program continues: results are kept line by line in the file `--out`.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def measure(model: Any, vocabulary: Vocabulary) -> dict[str, float]:
 
 
 def blocks(documents: list[Document], vocabulary: Vocabulary, seed: int) -> torch.Tensor:
-    """Lay documents end to end, int64 (n, LENGTH), in a seeded order."""
+    """Concatenate documents to int64 (n, LENGTH), in a seeded order."""
     bos, eos = vocabulary.roles.get("bos"), vocabulary.roles.get("eos")
     before, after = [] if bos is None or bos == eos else [bos], [] if eos is None else [eos]
     rng = np.random.default_rng(seed)
@@ -214,7 +214,7 @@ def blocks(documents: list[Document], vocabulary: Vocabulary, seed: int) -> torc
 
 
 def as_source(read: torch.Tensor, target: Vocabulary, source: Vocabulary) -> torch.Tensor:
-    """Write the same text with the source's tokenizer, int64 (n, LENGTH); a rest shorter than LENGTH is left out."""
+    """Write the same text with the source's tokenizer, int64 (n, LENGTH); a shorter remainder is dropped."""
     write = Retokenizer(target, source)
     ids = np.concatenate([write(block)[1].ids for block in read.numpy()])
     n = len(ids) // LENGTH

@@ -7,7 +7,7 @@ TokAlign++ (section 6.3) shows that identical tokens, and those that share a suf
 Reads a rearranged model, the same model tuned, and the lexicon that made the first. The move of a row is the length of
 its change over its length before. A row that is used more gets more gradient, so classes are compared within a band of
 frequency. Classes: identical; found by the vectors, ending in the same bytes as its best source (three or more, or all
-of the shorter); found otherwise. Rows made of pieces are of tokens too rare to be compared.
+of the shorter); found otherwise. Tokens with rows from pieces are too rare to be compared.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 Another process writes 50,000 events to two tuning runs, evenly over the hour: steps, measurements of held-out text,
 continuations, progress and heartbeats. Four panels follow: a training monitor for each run, one with both, and the list
-of runs. Every minute a client connects again: it asks for the state of every widget, as a JupyterLab page does when it
+of runs. Every minute a client connects again: it requests the state of every widget, as a JupyterLab page does when it
 is loaded. There is no browser; `tests/ui` has one. After each connection the memory of the process is noted.
 
 `--minutes 5` takes less time for the same number of events; `--quick` takes half a minute for 5,000.
@@ -46,7 +46,7 @@ def event_of(number: int) -> dict[str, Any]:
 
 
 def write(paths: list[Path], events: int, seconds: float) -> None:
-    """Write events to runs in turn, evenly over a time."""
+    """Write events to runs alternately, evenly over a time."""
     from tokalign_lab.runs.folder import RunFolder
 
     runs, started = [RunFolder(path) for path in paths], time.monotonic()

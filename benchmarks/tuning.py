@@ -5,9 +5,9 @@ fewer tokens would read more text for the same number, and that would be counted
 text is drawn for it once, in equal parts a slice, and every run reads that text in as many steps of as many sequences;
 only the number of tokens that a sequence takes follows from the vocabulary. Tokens are reported too.
 
-Tuning is `adaptation.train.adapt`, in a process of its own as a run's. What is measured on is held out by the text
-itself. Results are kept in the file `--out`, so that a stopped program continues where it was. With `--runs FOLDER`
-every tuning is a run there too, which the lab (`Lab(runs=FOLDER)`) shows while it goes on and afterwards.
+Tuning is `adaptation.train.adapt`, in a separate process as in a run. The text itself defines its held-out part.
+Results are kept in the file `--out`, so that a stopped program continues where it was. With `--runs FOLDER` every
+tuning is a run there too, which the lab (`Lab(runs=FOLDER)`) shows while it goes on and afterwards.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class Bench:
         return str(save_model(model, vocabulary, self.folder / "start", card={"model": SOURCE}))
 
     def tune(self, title: str, model: str, vocabulary: Vocabulary, **changed: Any) -> Result:
-        """Tune a model on all of the text, by `adapt` in a process of its own.
+        """Tune a model on all of the text, by `adapt` in a separate process.
 
         Parameters
         ----------

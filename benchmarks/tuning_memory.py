@@ -2,7 +2,7 @@
 
     python benchmarks/tuning_memory.py --out benchmarks/results/tuning_memory.jsonl
 
-Two steps on a CPU for each size, in a process of their own; two megabytes of the packaged text.
+Two steps on a CPU for each size, in a separate process; two megabytes of the packaged text.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
                 "ratio": found["estimated"] / found["peak"],
             }
         )
-    report("Memory of tuning", [(MODEL, rows)], ["Ratios between 0.5 and 2 are what is promised."], chosen.out)
+    report("Memory of tuning", [(MODEL, rows)], ["The estimate promises ratios between 0.5 and 2."], chosen.out)
 
 
 def tune(size: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Speed and memory of tuning, compared with a plain Hugging Face Trainer loop on the same batches.
 
-Each measurement has a process of its own. "plain" is what a script would do: `from_pretrained`, the stage's weights
-set free, `Trainer.train()`, on the same blocks in the same order with the same settings. "ours" is `adapt`, all of it:
-events, held-out text, a checkpoint, the model saved at the end. A run folder's process asks for huge pages
+Each measurement has a separate process. "plain" is what a script would do: `from_pretrained`, the stage's weights set
+free, `Trainer.train()`, on the same blocks in the same order with the same settings. "ours" is `adapt`, all of it:
+events, held-out text, a checkpoint, the model saved at the end. A run's process requests huge pages
 (THP_MEM_ALLOC_ENABLE=1); "plain, huge pages" is the plain loop with those, so that one sees what they do.
 
 The losses of all of them must agree.
@@ -148,7 +148,7 @@ def compare(target: str, folder: str, stage: int, steps: int, batch: int, length
             continue  # it is ours
         os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(huge))
         found = measured(work, folder, stage, steps, batch, length)
-        speed = statistics.median(found["speeds"][1:])  # the first step also sets things up
+        speed = statistics.median(found["speeds"][1:])  # the first step includes setup
         losses = losses or found["losses"]
         first = rows[0] if rows else {"tokens_per_second": speed, "peak_GB": found["peak"]}
         rows.append(

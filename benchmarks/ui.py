@@ -162,7 +162,7 @@ def _in_callbacks(state: Any, drawn: dict[str, Any]) -> list[dict[str, Any]]:
         for _ in range(REPEATS):
             state.query, state.colour_by, state.theme = Query(), "script", "light"
             state.clear_selection()
-            time.sleep(SETTLE_S)  # what was begun before shall not be counted here
+            time.sleep(SETTLE_S)  # do not count work that began before
             seconds, _ = _timed(act)
             times.append(1000 * seconds)
         rows.append({"what": name, "ms": statistics.median(times), "worst_ms": max(times)})

@@ -84,7 +84,7 @@ def utilisation(
     before = bare_product(device, dtype)
     speeds = ours(model_name, stage, steps, batch, length, text, gradient_checkpointing=checkpointing)["speeds"]
     most = max(before, bare_product(device, dtype))
-    speed = statistics.median(speeds[1:])  # the first step also sets things up
+    speed = statistics.median(speeds[1:])  # the first step includes setup
     needed = weights + attention
     return {
         "stage": stage,

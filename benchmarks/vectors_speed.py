@@ -168,7 +168,7 @@ def p_by_mapping(
     return {"by_mapping": by_mapping, "p_at_1": max(by_mapping.values())}
 
 
-# --- the three runs, each in a process of its own
+# --- the three runs, each in a separate process
 
 
 def anchored_run(options: argparse.Namespace, hidden: SharedTokens) -> dict[str, Any]:

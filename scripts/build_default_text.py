@@ -4,7 +4,7 @@
 
 The folder holds the wheel of Home Assistant that `tokalign_lab/catalog/wheels.py` names. Prose and code are taken from
 the packages in `SOURCES` and from the standard library, which must be installed in exactly these versions
-(constraints.txt of the commit that added this file). Run by whoever changes the default text; the result is in the
+(constraints.txt of the commit that added this file). Run it to change the default text; the result is in the
 repository, because torch and the standard library are in no small wheel (docs/decisions/0017-one-default-text.md).
 
 A document is a file, a README or a component; train and held-out parts are disjoint by package and by component.

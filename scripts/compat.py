@@ -51,7 +51,7 @@ def save(root: Path) -> None:
 
 
 def load(root: Path) -> int:
-    """Load each folder and say whether it gives what was expected; returns how many do not."""
+    """Load each folder and report whether it gives the expected values; returns how many do not."""
     import torch
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer

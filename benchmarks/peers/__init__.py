@@ -1,4 +1,4 @@
-"""Programs of other authors, run unchanged in an environment of their own, to compare them with ours.
+"""Programs of other authors, run unchanged in separate environments, to compare them with ours.
 
     python3 -m venv PEERS
     PEERS/bin/pip install torch==2.13.0
@@ -111,7 +111,7 @@ def run_gold(
     student, teacher
         Model folders with their tokenizers.
     text
-        Passages, one a line: JSONL with the field `text`.
+        Passages, one per line: JSONL with the field `text`.
     result
         The folder for the tuned student and `losses.json`.
     steps, batch_size, length, learning_rate, seed
@@ -143,7 +143,7 @@ def _run_script(python: Path, script: str, source: Path, target: Path, text: Pat
 
 
 def _run(command: list[Any], work: Path, variables: dict[str, str]) -> float:
-    """Run a program offline with a cache of its own; return its seconds."""
+    """Run a program offline with a separate cache; return its seconds."""
     offline = {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(work / "cache"), "HF_HOME": str(work / "hf")}
     log = work / "log.txt"
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Cross-tokenizer distillation by TRL's GOLD, as shipped. Runs in an environment of its own, not in ours.
+"""Cross-tokenizer distillation by TRL's GOLD, as shipped. Runs in a separate environment, not in ours.
 
     python3 -m venv GOLD
     GOLD/bin/pip install torch==2.13.0 trl==1.16.0
@@ -6,11 +6,11 @@
 GOLD aligns the bytes of student and teacher tokens and compares their distributions: tokens that both write alike by
 the generalised Jensen-Shannon divergence (`beta` 0: forward KL), the others by the sorted probabilities (ULD, hybrid).
 It can do so for byte-level tokenizers only. With a SentencePiece one (Gemma) it raises NotImplementedError, and its
-configuration turns the alignment off: then it is ULD of 2024, comparing sorted probabilities place by place,
-though the n-th token of one is not the n-th of the other. `losses.json` shows which of the two it was.
-The student keeps its own tokenizer and learns from the text only, nothing it writes itself (`lmbda` 0), with
-cross entropy in addition to the divergence, as our loss has. GOLD takes no packed blocks: each passage is an example
-of its own, and its first words are the prompt, which is not learnt from.
+configuration turns the alignment off: then it is ULD of 2024, comparing sorted probabilities place by place, though the
+n-th token of one is not the n-th of the other. `losses.json` shows which of the two it was. The student keeps its own
+tokenizer and learns from the text only, nothing it writes itself (`lmbda` 0), with cross entropy in addition to the
+divergence, as our loss has. GOLD takes no packed blocks: each passage is a separate example, and its first words are
+the prompt, which is not trained on.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def examples(path: str, tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, str]]:
-    """Read passages, one a line, as long as fits, and cut the first words of each off as its prompt.
+    """Read passages, one per line, as long as fits, and split off the first words of each as its prompt.
 
     GOLD keeps the end of a longer one and refuses it where nothing of the prompt is left; it adds a token at the end.
     """

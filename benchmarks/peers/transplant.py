@@ -1,10 +1,10 @@
 """The rule of jukofyork/transplant-vocab, which is on no registry, as rows of a lexicon.
 
-It decodes each target token by itself and encodes the text with the source tokenizer. The input row is the row of the
+It decodes each target token separately and encodes the text with the source tokenizer. The input row is the row of the
 last of those tokens; the output row is their mean with weights 1, 1/2, 1/4, ... from the first on, so that a head of
 its own is needed; bos, eos and pad go to bos, eos and pad. Nothing is compared by bytes: what a tokenizer drops when
 it decodes one token (the space before a SentencePiece word) is lost, and part of a character becomes U+FFFD. We keep
-that, since it is the rule; `last-in-mean-out` is the recipe that mends it. Where the program would fail, on a token
+that, since it is the rule; `last-in-mean-out` is the recipe that fixes it. Where the program would fail, on a token
 whose text is empty, the row is the mean row.
 """
 

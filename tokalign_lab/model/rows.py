@@ -2,7 +2,7 @@
 
 TokAlign step 4 copies one source row into each new row, and draws a random row for a token without a source. Here a row
 may also be a weighted sum; all of these are one sparse product. A row without a source becomes the mean row, or a
-random one if the lexicon says so. Rows of the source model after its tokenizer's ids (padding) are never used.
+random one if the lexicon requests it. Rows of the source model after its tokenizer's ids (padding) are never used.
 
 Rows that no target token has (holes in its ids, padding to a multiple) become the mean of the new rows, in both
 matrices and in a head's bias. Their logit is then the mean of all real logits, so it is never the largest. By Jensen's

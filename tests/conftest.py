@@ -15,6 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from tokalign_lab import catalog
+from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.vocabulary import Vocabulary
@@ -41,3 +42,9 @@ def small_pair(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> T
     """About 300 kB of the default text's train part, tokenized by both tokenizers."""
     documents = split_documents(read_documents(["default"], max_bytes=330_000))[0]
     return tokenize_pair(smollm_vocabulary, sp32k_vocabulary, documents)
+
+
+@pytest.fixture(scope="session")
+def anchored(small_pair: TokenizedPair) -> Alignment:
+    """That pair, aligned by the default recipe."""
+    return align(small_pair, "anchored")

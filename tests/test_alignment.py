@@ -101,10 +101,9 @@ def test_parts_of_characters_are_spelled_by_bytes(sp32k_vocabulary: Vocabulary) 
 
 
 @pytest.fixture(scope="module")
-def found(small_pair: TokenizedPair) -> dict[str, Alignment]:
-    return {
-        recipe: align(small_pair, recipe) for recipe in ("anchored", "tokalign-normalised", "pieces", "mean", "random")
-    }
+def found(small_pair: TokenizedPair, anchored: Alignment) -> dict[str, Alignment]:
+    others = ("tokalign-normalised", "pieces", "mean", "random")
+    return {"anchored": anchored} | {recipe: align(small_pair, recipe) for recipe in others}
 
 
 def test_a_tokenizer_aligned_with_itself_is_the_identity(
@@ -198,9 +197,9 @@ def test_the_reverse_direction_turns_shared_tokens_round(found: dict[str, Alignm
     assert {"identical", "role", "aligned", "pieces"} <= set(lexicon.reverse["origin"])
 
 
-def test_the_same_seed_gives_the_same_lexicon(small_pair: TokenizedPair, found: dict[str, Alignment]) -> None:
+def test_the_same_seed_gives_the_same_lexicon(small_pair: TokenizedPair, anchored: Alignment) -> None:
     again = align(small_pair, "anchored").lexicon.table
-    assert again.astype(str).equals(found["anchored"].lexicon.table.astype(str))
+    assert again.equals(anchored.lexicon.table)
 
 
 def test_hidden_tokens_are_aligned_not_copied(small_pair: TokenizedPair) -> None:

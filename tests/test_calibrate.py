@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import WORDS, tiny_model, tiny_vocabulary
 
-from tokalign_lab.alignment.recipes import align
+from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.documents import Document, excerpts, read_documents, split_documents
 from tokalign_lab.errors import InputError
@@ -94,11 +94,13 @@ def test_no_text_is_refused() -> None:
         calibrate(tiny_model("phi", vocabulary.size), vocabulary, [Document("", "empty", "empty")])
 
 
-def test_real_rows_apart_beat_tied_ones_and_calibration_beats_both(small_pair: TokenizedPair) -> None:
+def test_real_rows_apart_beat_tied_ones_and_calibration_beats_both(
+    small_pair: TokenizedPair, anchored: Alignment
+) -> None:
     train, held_out = split_documents(read_documents(["default"], max_bytes=330_000))
     passages = excerpts(held_out, 4_000)
     model = load_model("smollm2-135m", device="cpu")
-    lexicon = align(small_pair, "anchored").lexicon
+    lexicon = anchored.lexicon
     source, target = small_pair.source, small_pair.target
 
     tied = rearrange(model, lexicon, source, target, keep_tied=True)

@@ -14,10 +14,11 @@ from test_cli import run, run_json
 from test_rearrange import SOURCE, mixed_lexicon
 from tiny import CONFIGS, tiny_model, tiny_tokenizer
 
-from tokalign_lab.alignment.recipes import align
+from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.finding import Finding
+from tokalign_lab.model import row_checks
 from tokalign_lab.model.check import check_folder
 from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.vocabulary import Vocabulary
@@ -257,14 +258,16 @@ def test_no_model_is_bad_input(tmp_path: Path) -> None:
 # --- the real model
 
 
-def test_the_packaged_model_is_sound_and_so_is_what_we_make_of_it(small_pair: TokenizedPair, tmp_path: Path) -> None:
+def test_the_packaged_model_is_sound_and_so_is_what_we_make_of_it(
+    small_pair: TokenizedPair, anchored: Alignment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_checks, "CONTEXTS", 60)  # its bfloat16 is slow on most CPUs
     result = run_json("check", "smollm2-135m")
     assert result["verdict"] == "ok"
     assert {finding["severity"] for finding in result["findings"]} == {"ok", "not verified"}
     assert len(result["findings"]) == 15
-    lexicon = align(small_pair, "anchored").lexicon
     made = rearrange_to_folder(
-        "smollm2-135m", lexicon, small_pair.source, small_pair.target, tmp_path / "m", pad_to_multiple_of=1000
+        "smollm2-135m", anchored.lexicon, small_pair.source, small_pair.target, tmp_path / "m", pad_to_multiple_of=1000
     )
     assert made["vocab_size"] == 33_000, "32,000 and the chat model's own control tokens, padded"
     assert made["special_tokens"] == "keep"

@@ -19,9 +19,8 @@ from typer.testing import CliRunner
 
 from tokalign_lab import projection, record
 from tokalign_lab.alignment.lexicon import Lexicon
-from tokalign_lab.alignment.recipes import Alignment, align
+from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.cli import app as commands
-from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import silent
 from tokalign_lab.projection import project
@@ -43,18 +42,13 @@ def content(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def alignment(small_pair: TokenizedPair) -> Alignment:
-    return align(small_pair, recipe="anchored")
-
-
-@pytest.fixture(scope="module")
-def work(alignment: Alignment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(anchored: Alignment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of runs of `record` that packing reads; a small text, no training."""
     folder = tmp_path_factory.mktemp("work")
     for one in record.plan(4, 1000)[:3]:
         run = RunFolder.create(folder / one.name, one.kind, one.settings)
         if one.kind == "align":
-            alignment.save(run.path / "alignment")
+            anchored.save(run.path / "alignment")
         run.emit({"kind": "heartbeat"})
         run.emit({"kind": "step", "step": 1, "loss": 2.0})
         run.emit({"kind": "progress", "share": 1.0})
@@ -92,8 +86,8 @@ def test_a_vocabulary_without_its_tokenizer_does_all_but_tokenize(
 
 
 class TestPacking:
-    def test_the_lexicon_keeps_its_key_and_its_rows(self, packed: Path, alignment: Alignment) -> None:
-        made, kept = alignment.lexicon, Lexicon.load(packed / "recorded-align-anchored/alignment/lexicon.parquet")
+    def test_the_lexicon_keeps_its_key_and_its_rows(self, packed: Path, anchored: Alignment) -> None:
+        made, kept = anchored.lexicon, Lexicon.load(packed / "recorded-align-anchored/alignment/lexicon.parquet")
         assert kept.key == made.key
         exact = ["target_id", "source_id", "score", "target_count", "source_count", "source_token", "target_token"]
         for name in (*exact, "origin"):
@@ -108,11 +102,11 @@ class TestPacking:
         assert set(kept.provenance) - set(made.provenance) == {"recorded"}
 
     def test_maps_are_stored_and_vectors_are_not(
-        self, packed: Path, alignment: Alignment, monkeypatch: pytest.MonkeyPatch
+        self, packed: Path, anchored: Alignment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(projection, "SHIPPED", packed / "layouts")
         kept = Alignment.load(packed / "recorded-align-anchored/alignment")
-        vectors, bare = ([one.source_vectors, one.target_vectors] for one in (alignment, kept))
+        vectors, bare = ([one.source_vectors, one.target_vectors] for one in (anchored, kept))
         laid, drawn = project(vectors, "pca", shared=True), project(bare, "pca", shared=True)
         for (a, b), (some, few) in zip(zip(laid, drawn, strict=True), zip(vectors, bare, strict=True), strict=True):
             assert np.array_equal(a.ids, b.ids)

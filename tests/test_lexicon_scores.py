@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from tokalign_lab.alignment.lexicon import Lexicon, make_provenance
 from tokalign_lab.alignment.lexicon.rows import LexiconRows, reverse_of
-from tokalign_lab.alignment.recipes import align
+from tokalign_lab.alignment.recipes import Alignment, align
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import Document, read_documents, split_documents
@@ -68,13 +68,8 @@ def map_to_most_frequent(pair: TokenizedPair) -> Lexicon:
 
 
 @pytest.fixture(scope="module")
-def anchored(small_pair: TokenizedPair) -> Lexicon:
-    return align(small_pair, "anchored").lexicon
-
-
-@pytest.fixture(scope="module")
-def good(anchored: Lexicon, held_out: TokenizedPair) -> LexiconScores:
-    return score_lexicon(anchored, held_out, max_documents=12)
+def good(anchored: Alignment, held_out: TokenizedPair) -> LexiconScores:
+    return score_lexicon(anchored.lexicon, held_out, max_documents=12)
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +191,8 @@ def test_held_out_precision_reports_what_it_cannot_do(small_pair: TokenizedPair)
         held_out_precision(small_pair, "tokalign++-hidden")
 
 
-def test_the_command_prints_scores_held_out_precision_and_groups(tmp_path: Path, anchored: Lexicon) -> None:
-    anchored.save(tmp_path / "l.parquet")
+def test_the_command_prints_scores_held_out_precision_and_groups(tmp_path: Path, anchored: Alignment) -> None:
+    anchored.lexicon.save(tmp_path / "l.parquet")
     arguments = ["score", str(tmp_path / "l.parquet"), "--text", "default", "--max-bytes", "90000", "--twins"]
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 0, done.stderr
@@ -213,9 +208,9 @@ def test_the_command_prints_scores_held_out_precision_and_groups(tmp_path: Path,
     assert {row["measure"] for row in result["breakdown"]} == {"coverage", "coverage_of_text", "unigram_match"}
 
 
-def test_groups_add_up_to_the_clipped_precision_of_the_text(anchored: Lexicon, held_out: TokenizedPair) -> None:
-    groups = breakdown(anchored, held_out, seed=1)
-    mapping, written, wanted = anchored.source_of(), held_out.target_corpus, held_out.source_corpus
+def test_groups_add_up_to_the_clipped_precision_of_the_text(anchored: Alignment, held_out: TokenizedPair) -> None:
+    groups = breakdown(anchored.lexicon, held_out, seed=1)
+    mapping, written, wanted = anchored.lexicon.source_of(), held_out.target_corpus, held_out.source_corpus
     matched = sum(
         (Counter(i for i in mapping[written[d]].tolist() if i >= 0) & Counter(wanted[d].tolist())).total()
         for d in range(len(written))
@@ -230,8 +225,8 @@ def test_groups_add_up_to_the_clipped_precision_of_the_text(anchored: Lexicon, h
     assert groups.drop_duplicates(["measure", "direction", "kind", "group"]).shape == groups.shape
 
 
-def test_groups_show_what_the_mean_hides(anchored: Lexicon, held_out: TokenizedPair) -> None:
-    groups = breakdown(anchored, held_out)
+def test_groups_show_what_the_mean_hides(anchored: Alignment, held_out: TokenizedPair) -> None:
+    groups = breakdown(anchored.lexicon, held_out)
     forward = groups[(groups["measure"] == "unigram_match") & (groups["direction"] == "target_to_source")]
     forward = forward.set_index(["kind", "group"])
     scripts, bands, origins = (forward.loc[kind] for kind in ("script", "band", "origin"))

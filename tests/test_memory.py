@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from test_cli import run
 from tiny import save_tiny
 
 from tokalign_lab.adaptation import memory
@@ -109,19 +108,19 @@ def test_a_container_bounds_the_memory_of_its_machine(tmp_path: Path, monkeypatc
 
 def test_the_command_refuses_before_a_run_is_made(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("A line of text.\n" * 200)
-    command = [sys.executable, "-m", "tokalign_lab", "adapt", "smollm2-135m", "--text", "text.txt", "--run", "run"]
-    large = ["--batch-size", "512", "--sequence-length", "2048", "--memory", "20"]
-    done = subprocess.run([*command, *large], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    command = ["adapt", "smollm2-135m", "--text", "text.txt", "--run", "run"]
+    command += ["--batch-size", "512", "--sequence-length", "2048", "--memory", "20"]
+    done = run(*command, cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "batch_size 4 and gradient_accumulation_steps 128" in done.stderr
     assert not (tmp_path / "run").exists()
     # Prepared, it may run on a larger machine.
-    done = subprocess.run([*command, *large, "--prepare"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = run(*command, "--prepare", cwd=tmp_path)
     assert done.returncode == 0
-    run = RunFolder(tmp_path / "run")
-    assert run.info()["settings"]["memory"] == 20
-    run.start(timeout=120)
-    assert run.wait(timeout=120) == "failed"
-    assert run.info()["bad_input"]
-    assert "the bound is 20 GB" in run.info()["error"]
+    prepared = RunFolder(tmp_path / "run")
+    assert prepared.info()["settings"]["memory"] == 20
+    prepared.start(timeout=120)
+    assert prepared.wait(timeout=120) == "failed"
+    assert prepared.info()["bad_input"]
+    assert "the bound is 20 GB" in prepared.info()["error"]

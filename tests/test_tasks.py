@@ -49,30 +49,30 @@ def smollm() -> torch.nn.Module:
 
 def test_arc_easy_on_the_real_model_equals_a_count_by_hand(smollm, smollm_vocabulary: Vocabulary) -> None:
     right, right_norm = [], []
-    for question in drawn("arc-easy", 8):
+    for question in drawn("arc-easy", 4):
         answers = question["choices"]["text"]
         prompt = f"Question: {question['question']}\nAnswer:"
         values = np.array([log_likelihood(smollm, smollm_vocabulary, prompt, f" {answer}") for answer in answers])
         gold = question["choices"]["label"].index(question["answerKey"])
         right.append(int(values.argmax()) == gold)
         right_norm.append(int((values / [len(answer) for answer in answers]).argmax()) == gold)
-    (row,) = score_tasks(smollm, smollm_vocabulary, ["arc-easy"], [0], limit=8).rows
-    assert (row.n, row.n_all) == (8, 570)
+    (row,) = score_tasks(smollm, smollm_vocabulary, ["arc-easy"], [0], limit=4).rows
+    assert (row.n, row.n_all) == (4, 570)
     assert row.acc == pytest.approx(np.mean(right))
     assert row.acc_norm == pytest.approx(np.mean(right_norm))
-    assert row.acc_stderr == pytest.approx(np.std(right, ddof=1) / 8**0.5)
+    assert row.acc_stderr == pytest.approx(np.std(right, ddof=1) / 4**0.5)
 
 
 def test_winogrande_on_the_real_model_equals_a_count_by_hand(smollm, smollm_vocabulary: Vocabulary) -> None:
     right = []
-    for question in drawn("winogrande", 8):
+    for question in drawn("winogrande", 4):
         before, after = question["sentence"].split("_", 1)
         values = [
             log_likelihood(smollm, smollm_vocabulary, before + question[option], f" {after.strip()}")
             for option in ("option1", "option2")
         ]
         right.append(int(np.argmax(values)) == int(question["answer"]) - 1)
-    (row,) = score_tasks(smollm, smollm_vocabulary, ["winogrande"], [0], limit=8).rows
+    (row,) = score_tasks(smollm, smollm_vocabulary, ["winogrande"], [0], limit=4).rows
     assert row.acc == pytest.approx(np.mean(right))
     assert row.acc_norm is None
     assert row.guess == 0.5

@@ -285,25 +285,27 @@ def test_a_cluster_counts_the_same_bits(scheduler: str, tmp_path: Path, monkeypa
     from dask.distributed import Client
 
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
+    monkeypatch.setattr("tokalign_lab.vectors.cluster.PART_TOKENS", 700)
     corpus = random_corpus(60, 50)
     expected = counted(corpus, 50)[0]
     told: list[float] = []
     with Client(scheduler) as client:
-        made = cluster_counts(client, corpus, 50, part_tokens=700, cached=False, progress=lambda s, _: told.append(s))
         assert len(client.scheduler_info()["workers"]) == 2
+    made = cluster_counts(scheduler, corpus, 50, progress=lambda s, _: told.append(s))
     assert bits(made.counts) == bits(expected.counts)
     assert made.ids.tolist() == expected.ids.tolist()
     assert len(told) > 4
     assert told[-1] == 1.0
-    # By address, and into the cache, where this process then finds them.
-    cluster_counts(scheduler, corpus, 50, part_tokens=3000)
+    # They are in the cache, where this process then finds them.
     monkeypatch.setattr("tokalign_lab.vectors.text_counts.keep_frequent", None)
     assert bits(text_counts(corpus, 50).counts) == bits(expected.counts)
 
 
-def test_a_killed_worker_changes_no_bit(scheduler: str) -> None:
+def test_a_killed_worker_changes_no_bit(scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dask.distributed import Client
 
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
+    monkeypatch.setattr("tokalign_lab.vectors.cluster.PART_TOKENS", 100)
     corpus = random_corpus(60, 50)
     expected = counted(corpus, 50)[0]
     killed: list[int] = []
@@ -315,16 +317,19 @@ def test_a_killed_worker_changes_no_bit(scheduler: str) -> None:
                 killed.append(client.submit(os.getpid, pure=False).result())
                 os.kill(killed[0], signal.SIGKILL)
 
-        made = cluster_counts(client, corpus, 50, part_tokens=100, cached=False, progress=kill_one)
+        made = cluster_counts(scheduler, corpus, 50, progress=kill_one)
     assert killed
     assert bits(made.counts) == bits(expected.counts)
     assert made.ids.tolist() == expected.ids.tolist()
 
 
-def test_a_part_that_kills_every_worker_is_one_sentence(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_kills_every_worker_is_one_sentence(
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
     monkeypatch.setattr("tokalign_lab.vectors.cluster._sum_part", _killed_four_times)
     with pytest.raises(InputError, match="4 workers were killed while they counted one part of the text"):
-        cluster_counts(scheduler, random_corpus(60, 50), 50, cached=False)
+        cluster_counts(scheduler, random_corpus(60, 50), 50)
 
 
 def _killed_four_times(*_: object) -> None:
@@ -343,7 +348,7 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_address_that_is_none_is_refused() -> None:
     pytest.importorskip("dask.distributed")
     with pytest.raises(InputError, match="No Dask scheduler answers at 'nonsense://here'"):
-        cluster_counts("nonsense://here", random_corpus(), 30, cached=False)
+        cluster_counts("nonsense://here", random_corpus(), 30)
 
 
 @pytest.mark.parametrize("strange", [-1, 300])

@@ -23,39 +23,34 @@ from tokalign_lab.errors import InputError, first_line, require_extra
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vectors.cooccurrence import RowSums, weights_of
 from tokalign_lab.vectors.spill import write_rows
-from tokalign_lab.vectors.stream import Stream, index_places
-from tokalign_lab.vectors.stream import part_tokens as cut_tokens
+from tokalign_lab.vectors.stream import Stream, index_places, part_tokens
 from tokalign_lab.vectors.text_counts import TextCounts, kept_tokens, merge_runs, remembered_counts
 
 if TYPE_CHECKING:
     from tokalign_lab.corpus import Corpus
 
 PART_TOKENS = 5_000_000
-"""Tokens of a task: 20 MB to send, and seconds of work."""
+"""Tokens of a task: 20 MB to send, and seconds of work. The result does not depend on it."""
 # numba's plain threading layer allows one parallel region at a time, and a Dask worker may run several tasks at once.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def cluster_counts(
-    client: Any,
+    address: str,
     corpus: Corpus,
     vocabulary_size: int,
     window: int = 15,
     min_count: int = 5,
-    part_tokens: int = PART_TOKENS,
     progress: Progress = silent,
-    cached: bool = True,
 ) -> TextCounts:
     """Count which tokens of a text meet, on the workers of a Dask cluster.
 
     Parameters
     ----------
-    client
-        A `dask.distributed.Client`, or the address of a scheduler such as "tcp://host:8786".
-    corpus, vocabulary_size, window, min_count, cached
+    address
+        Of the scheduler, such as "tcp://host:8786".
+    corpus, vocabulary_size, window, min_count
         As in `text_counts.text_counts`.
-    part_tokens
-        Tokens of a part; the result does not depend on it.
     progress
         Called after every part.
 
@@ -65,18 +60,18 @@ def cluster_counts(
         If Dask is not installed, no scheduler answers, no token occurs `min_count` times, or every worker that was
         given one of the parts was killed.
     """
-    client, own = _connect(client)
+    client = _connect(address)
 
     def count(folder: Path) -> None:
         from dask.distributed import KilledWorker, as_completed
 
         kept = kept_tokens(corpus, vocabulary_size, min_count)
         n, weights = len(kept.ids), weights_of(window, kept.counts)
-        firsts = range(0, len(corpus.ids), part_tokens)
+        firsts = range(0, len(corpus.ids), PART_TOKENS)
 
         def submit(first: int) -> Any:
-            last = min(first + part_tokens, len(corpus.ids))
-            part = cut_tokens(corpus.ids, corpus.offsets, kept, first, last, window)
+            last = min(first + PART_TOKENS, len(corpus.ids))
+            part = part_tokens(corpus.ids, corpus.offsets, kept, first, last, window)
             return client.submit(_sum_part, *part, n, weights, pure=False)
 
         waiting = iter(firsts)
@@ -99,25 +94,19 @@ def cluster_counts(
             ) from error
         merge_runs(folder, kept, runs)
 
-    try:
-        return remembered_counts(corpus, window, min_count, count, cached)
-    finally:
-        if own:
-            client.close()
+    with client:
+        return remembered_counts(corpus, window, min_count, count)
 
 
-def _connect(client: Any) -> tuple[Any, bool]:
-    """Return a client, and whether it was made here."""
+def _connect(address: str) -> Any:
     require_extra("cluster", "distributed", "Counting on a cluster")
     from dask.distributed import Client
 
-    if not isinstance(client, str):
-        return client, False
     try:
-        return Client(client), True
+        return Client(address)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"No Dask scheduler answers at '{client}' ({first_line(error)}); check the address."
+            f"No Dask scheduler answers at '{address}' ({first_line(error)}); check the address."
         ) from error
 
 

@@ -24,6 +24,7 @@ from ipywidgets import HTML, Button, FloatProgress, ValueWidget, Widget
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.rows import LexiconRows, make_reverse
 from tokalign_lab.errors import InputError
+from tokalign_lab.files import write_json
 from tokalign_lab.plots.curves import MOST_CURVE_POINTS, thinned
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.folding import view_of
@@ -522,7 +523,10 @@ class TestHierarchy:
         folder = tmp_path_factory.mktemp("hierarchy")
         with inline():
             run = make_run(folder / "run", 12)
-            lexicon = LexiconPanel(make_lexicon(), folder=folder, scores={"held_out": {"p_at_1": 0.9, "p_at_10": 1.0}})
+            settings = {"source": "s", "target": "t", "text": ["default"]}
+            aligned = RunFolder.create(folder / "align", "align", settings)
+            write_json(aligned.path / "scores.json", {"held_out": {"p_at_1": 0.9, "p_at_10": 1.0}})
+            lexicon = LexiconPanel(make_lexicon(), run=aligned)
             return [lexicon, TrainingPanel(run, reference=1.04), RunsPanel(folder), PairPicker("", "")]
 
     def test_every_control_has_a_tooltip(self, panels: list[Panel]) -> None:

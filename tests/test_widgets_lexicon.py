@@ -210,7 +210,10 @@ class TestWhy:
 
 class TestEditing:
     def panel(self, folder: Path, **values: Any) -> LexiconPanel:
-        return LexiconPanel(make_lexicon(), edits=folder / "e.json", folder=folder, **values)
+        run = RunFolder(folder / "align-1")
+        if not run.exists:
+            run = RunFolder.create(run.path, "align", {"source": "s", "target": "t", "text": ["default"]})
+        return LexiconPanel(make_lexicon(), run=run, **values)
 
     def test_choose_undo_redo_reject_restore(self, tmp_path: Path) -> None:
         panel = self.panel(tmp_path)
@@ -263,14 +266,19 @@ class TestEditing:
         assert panel.lab_state.pins == (("target", 4),)
         assert panel.editor.pin.description == "Unpin"
 
-    def test_no_runs_without_a_path(self, tmp_path: Path) -> None:
-        hooks = [hook for child in self.panel(tmp_path).scoring.children[1].children for hook in child._dom_classes]
-        assert hooks == []
+    def test_without_a_run_there_is_nothing_to_score(self, tmp_path: Path) -> None:
+        assert self.panel(tmp_path).scoring.children[1].children
+        alone = LexiconPanel(make_lexicon()).scoring
+        assert "cannot be scored" in alone.children[0].value
+        assert alone.children[1].children == ()
 
 
 class TestExporting:
-    def test_found_rows_are_written_and_their_file_is_shown(self, tmp_path: Path) -> None:
-        panel = LexiconPanel(make_lexicon(), folder=tmp_path)
+    def test_found_rows_are_written_and_their_file_is_shown(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path))
+        panel = LexiconPanel(make_lexicon())
         panel.filters.search.value = "na"
         panel.exporting.rows.value = "found"
         panel.exporting.go.click()

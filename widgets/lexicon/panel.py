@@ -6,8 +6,6 @@ export) that gets the lexicon's view and reports user actions; the panel turns t
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
+from tokalign_lab.runs.results import scores_of
 from tokalign_lab.settings.kinds import text_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
@@ -31,7 +30,7 @@ from ..common.part import Folds, html
 from ..common.state import EVERYTHING, LabState, Query, Range
 from .edits import EditBox, ExportBox
 from .rows import NAMES, Histogram, LexiconFilters, LexiconTable
-from .scores import FOUR, ScoreBox, Whereabouts, lexicon_numbers, origins_html, score_table, verdict_html
+from .scores import FOUR, ScoreBox, lexicon_numbers, origins_html, score_table, verdict_html
 from .view import Labels, LexiconView, opened, vocabularies_of, within
 from .why import WhyBox
 
@@ -48,17 +47,11 @@ class LexiconPanel(Panel):
     ----------
     lexicon : the lexicon, as the recipe made it
     source, target : its vocabularies, for readable labels; without them the tokenizers' own strings are shown
-    scores : figures to head the panel with, `LexiconScores.to_dict()` or an align run's scores.json
     state : shared view
     view : a `LexiconView` that another panel has made already
     source_vectors, target_vectors : for neighbours in both spaces
-    path : the lexicon's `.parquet`, for scoring and applying edits
-    text : `text` (list of names), and optionally `max_bytes`, `seed` and `held_out_share`, as the align run had them:
-        for contexts and scores
-    model : the source model, for applying edits
-    folder : where edits, exports and edited lexicons go; by default next to the lexicon, else in the runs' folder
-    edits : the file of the edits; by default `NAME.edits.json` in that folder where the lexicon has a path, else they
-        are kept in memory
+    run : the align run that made it, for scores and contexts; edits are stored in its folder. Without one,
+        or with a recorded one, edits stay in memory and exports go to the folder of runs
     """
 
     def __init__(
@@ -66,28 +59,21 @@ class LexiconPanel(Panel):
         lexicon: Lexicon,
         source: Vocabulary | None = None,
         target: Vocabulary | None = None,
-        scores: Mapping[str, Any] | None = None,
         state: LabState | None = None,
         view: LexiconView | None = None,
         source_vectors: TokenVectors | None = None,
         target_vectors: TokenVectors | None = None,
-        path: Path | str | None = None,
-        text: Mapping[str, Any] | None = None,
-        model: str | None = None,
-        folder: Path | str | None = None,
-        edits: Path | str | None = None,
+        run: RunFolder | None = None,
     ) -> None:
         super().__init__("Lexicon inspector", "tl-lexicon", state)
-        path = None if path is None else Path(path)
-        self.known = Whereabouts(Path(folder or (path.parent if path else runs_root())), path, text, model)
-        if edits is None and path is not None:
-            edits = self.known.folder / f"{path.stem}.edits.json"
-        self.edits = LexiconEdits(lexicon, edits)
+        self.align_run = run
+        self._own = None if run is None or run.recorded else run  # nothing is written next to a recorded run
+        self.edits = LexiconEdits(lexicon, None if self._own is None else self._own.path / "lexicon.edits.json")
         self.view = view or LexiconView(lexicon, Labels(lexicon, source, target))
         self._edited = {edit.target_id for edit in self.edits.done}  # rows that may differ from the recipe
         if self._edited or self.view.lexicon is not lexicon:
             self.view.change(apply_edits(lexicon, self.edits.current()), self._edited)
-        self._scores = scores
+        self._scores = {} if run is None else scores_of(run)
         self._slice = self.lab_state.selection
         self._explained = -1
         self._build((source_vectors, target_vectors))
@@ -119,27 +105,18 @@ class LexiconPanel(Panel):
             If there is no such run, or it has made no lexicon.
         """
         run, alignment = opened(run, alignment)
-        settings = run.info()["settings"]
-        scores = run.path / "scores.json"
-        kept = run.recorded  # edits then stay in memory, exports go to the user's runs, and scoring is impossible
-        panel = cls(
+        return cls(
             alignment.lexicon,
             *vocabularies_of(alignment.lexicon),
-            scores=json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else None,
             state=state,
             view=view,
             source_vectors=alignment.source_vectors,
             target_vectors=alignment.target_vectors,
-            path=None if kept else run.path / "alignment" / "lexicon.parquet",
-            text=None if kept else text_of(settings),
-            model=None if kept else settings.get("model") or settings["source"],
-            folder=runs_root() if kept else run.path,
+            run=run,
         )
-        panel.align_run = run
-        return panel
 
     def _build(self, vectors: tuple[TokenVectors | None, TokenVectors | None]) -> None:
-        view, state = self.view, self.lab_state
+        view, state, run = self.view, self.lab_state, self._own
         self.filters = LexiconFilters(view, state)
         self.histogram = Histogram()
         self.histogram.on_bar = self.guarded(self._on_bar)
@@ -154,10 +131,10 @@ class LexiconPanel(Panel):
         more = self.button("Select all found", self.select_found, words)
         self.paged = LexiconTable(view, self._on_row, self.sort_by, [more])
         self.table = self.paged.table
-        self.why = WhyBox(view, vectors, self.known.text)
+        self.why = WhyBox(view, vectors, None if run is None else text_of(run.info()["settings"]))
         self.editor = EditBox(view, self.edits, state, self._on_edit)
-        self.scoring = ScoreBox(view, self.edits, self.known, state, self._found, self._selected)
-        self.exporting = ExportBox(view, self._found, self.known.folder)
+        self.scoring = ScoreBox(view, self.edits, run, state, self._found, self._selected)
+        self.exporting = ExportBox(view, self._found, runs_root() if run is None else run.path)
         self._details = html()
         self.folds = Folds(
             {
@@ -248,14 +225,8 @@ class LexiconPanel(Panel):
     def _call(self) -> list[str]:
         if self.align_run is not None:
             return []
-        known = self.known
-        given = {
-            "path": known.path, "text": known.text, "model": known.model, "folder": known.path and known.folder,
-            "edits": self.edits.path,
-        }  # fmt: skip
-        plain = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
         both = [side for side, held in self.view.labels.vocabularies.items() if held is not None]
-        return ["lexicon", *(f"{side}={side}" for side in both), *(f"{k}={v!r}" for k, v in plain.items() if v)]
+        return ["lexicon", *(f"{side}={side}" for side in both)]
 
     def _prepare(self) -> None:
         self.view.prepare()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
@@ -25,6 +24,7 @@ from tokalign_lab.evaluation.row_findings import NOTHING_POOR, NOTHING_WARN
 from tokalign_lab.files import hash_of, write_json
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.queue import find_or_start
+from tokalign_lab.settings.kinds import text_of
 
 from ..common.job import RunBox
 from ..common.numbers import DIRECTIONS, MEANINGS, SCORES, Number, meanings, score_in, share
@@ -192,28 +192,9 @@ def _read(labels: Sequence[str]) -> str:
     return escape("".join(label or "∅" for label in labels)).replace("␣", " ").replace("↵", "↵\u200b")
 
 
-@dataclass(frozen=True)
-class Whereabouts:
-    """Where a lexicon is and what it was made from: what runs need to know.
-
-    Attributes
-    ----------
-    folder : where edits, edited lexicons and exports go
-    path : the lexicon's `.parquet`; None: there can be no runs
-    text : `text` (list), and optionally `max_bytes`, `seed` and `held_out_share`, as the align run had them; None:
-        nothing to score on
-    model : the source model's name or folder; None: nothing to apply edits to
-    """
-
-    folder: Path
-    path: Path | None
-    text: Mapping[str, Any] | None
-    model: str | None
-
-
-_NO_TEXT = (
-    "The text and the model of this lexicon are unknown, so it cannot be scored or applied. If you have them, open it "
-    "with path=, text= and model=."
+_NO_RUN = (
+    "The text and the model of this lexicon are unknown, so it cannot be scored or applied. Open a run of your own "
+    "with LexiconPanel.of_run."
 )
 
 
@@ -224,7 +205,7 @@ class ScoreBox(RunBox):
     ----------
     view : the lexicon with edits applied
     edits : the edits
-    known : its file, text and model; actions that need a missing one have no button
+    run : the align run that made it; without one there are no buttons
     state : shared view, for the panels of the runs
     found, chosen : return the target ids of the filter and of the selection
     """
@@ -233,13 +214,13 @@ class ScoreBox(RunBox):
         self,
         view: LexiconView,
         edits: LexiconEdits,
-        known: Whereabouts,
+        run: RunFolder | None,
         state: LabState,
         found: Callable[[], np.ndarray],
         chosen: Callable[[], np.ndarray],
     ) -> None:
         super().__init__(state)
-        self._view, self._edits, self._known = view, edits, known
+        self._view, self._edits, self._run = view, edits, run
         self._found, self._chosen = found, chosen
         self._scores: dict[str, Any] = {}
         self.score = self.button("Score these", self.score_these, "Score all tokens, filtered rows, and the selection")
@@ -255,11 +236,9 @@ class ScoreBox(RunBox):
         self.table, self.documents = html("tl-part-scores"), html()
         self.part = self.menu("Documents with", lambda _part: self._show_documents(), tooltip="The tokens they contain")
         shown(self.part, False)
-        buttons = [self.score, self.again] if known.path and known.text else []
-        buttons += [self.apply] if known.path and known.model else []
-        note = "" if buttons else f'<p class="tl-note">{_NO_TEXT}</p>'
-        options = [self.sentences] if self.score in buttons else []
-        self.children = (html("", note), bar(*buttons, *options), self.job, self.table, self.part, self.documents)
+        note = f'<p class="tl-note">{_NO_RUN}</p>' if run is None else ""
+        buttons = () if run is None else (self.score, self.again, self.apply, self.sentences)
+        self.children = (html("", note), bar(*buttons), self.job, self.table, self.part, self.documents)
         self.refresh()
 
     def refresh(self) -> None:
@@ -281,26 +260,25 @@ class ScoreBox(RunBox):
         """Start the run that makes the model from the edited lexicon."""
 
         def work() -> None:
-            run = find_or_start("rearrange", {"model": self._known.model, "lexicon": self._lexicon_file()})
+            run = find_or_start("rearrange", {"model": self._model, "lexicon": self._lexicon_file()})
             self.watch_run(run, "Applying the edited lexicon", f"the new model is in {run.path.resolve() / 'model'}")
 
         self.soon(work)
 
     def _score(self, parts: dict[str, list[int]], before: bool) -> None:
-        assert self._known.text is not None
         settings: dict[str, Any] = {
-            **{name: value for name, value in self._known.text.items() if value is not None},
+            **{name: value for name, value in text_of(self._settings).items() if value is not None},
             "lexicon": self._lexicon_file(),
             "encoder": "minilm" if self.sentences.value else None,
         }
         recipe = RECIPES.get(self._edits.lexicon.provenance["recipe"])
-        if recipe is not None and recipe.needs_model and self._known.model:
-            settings["model"] = self._known.model
+        if recipe is not None and recipe.needs_model:
+            settings["model"] = self._model
         if before:
             settings["before"] = str(self._path)
         if parts:
             key = hash_of([json.dumps(parts).encode()])[:10]
-            file = self._known.folder.resolve() / f"parts-{key}.json"
+            file = self._folder / f"parts-{key}.json"
             if not file.is_file():
                 write_json(file, parts)
             settings["parts"] = str(file)
@@ -308,16 +286,29 @@ class ScoreBox(RunBox):
         self.watch_run(run, "Scoring", "the scores are below", self._show)
 
     @property
+    def _folder(self) -> Path:
+        assert self._run is not None  # there are no buttons without one
+        return self._run.path.resolve()
+
+    @property
     def _path(self) -> Path:
-        assert self._known.path is not None
-        return self._known.path.resolve()
+        return self._folder / "alignment" / "lexicon.parquet"
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        assert self._run is not None
+        return dict(self._run.info()["settings"])
+
+    @property
+    def _model(self) -> str:
+        return str(self._settings.get("model") or self._settings["source"])
 
     def _lexicon_file(self) -> str:
         """Return the file of the lexicon; an edited lexicon is written next to the edits."""
         if not self._edits.current():
             return str(self._path)
         lexicon = apply_edits(self._edits.lexicon, self._edits.current())
-        file = self._known.folder.resolve() / f"edited-{lexicon.key[:10]}.parquet"
+        file = self._folder / f"edited-{lexicon.key[:10]}.parquet"
         if not file.is_file():
             lexicon.save(file)
         return str(file)

@@ -103,9 +103,9 @@ def project(
     return _load(cached_folder(folder, lay_out) / _FILE, spaces, method)
 
 
-def ship(folder: Path, spaces: Sequence[TokenVectors], method: str, progress: Progress = silent) -> None:
+def ship(folder: Path, spaces: Sequence[TokenVectors], method: str) -> None:
     """Write the shared layout of `spaces` to `folder`, to be found from their ids alone; coordinates are rounded."""
-    layouts = project(spaces, method, shared=True, progress=progress)
+    layouts = project(spaces, method, shared=True)
     xy = np.concatenate([layout.xy for layout in layouts])
     step = 2.0 ** (np.floor(np.log2(np.abs(xy).max())) - _SHIPPED_BITS)
     places = np.split(np.round(xy / step) * step, [len(layouts[0].ids)])

@@ -41,24 +41,24 @@ class DocumentBits:
     sizes: NDArray[np.int64]
     slices: NDArray[np.str_]
 
-    def per_byte(self, slice_name: str | None = None, seed: int = 0) -> Interval:
+    def per_byte(self, slice_name: str | None = None) -> Interval:
         """Bits per byte of all documents, or of one slice; n is the number of bytes."""
-        return self._ratio(self.bits, slice_name, seed)
+        return self._ratio(self.bits, slice_name)
 
-    def beside(self, other: DocumentBits, slice_name: str | None = None, seed: int = 0) -> Interval:
+    def beside(self, other: DocumentBits, slice_name: str | None = None) -> Interval:
         """Bits per byte minus another model's on the same documents; below 0, this model is better.
 
         Raises `InputError` if the two were measured on different documents.
         """
         if not (np.array_equal(self.sizes, other.sizes) and np.array_equal(self.slices, other.slices)):
             raise InputError("The two were measured on different documents; measure both models on the same text.")
-        return self._ratio(self.bits - other.bits, slice_name, seed)
+        return self._ratio(self.bits - other.bits, slice_name)
 
-    def _ratio(self, bits: NDArray[np.float64], slice_name: str | None, seed: int) -> Interval:
+    def _ratio(self, bits: NDArray[np.float64], slice_name: str | None) -> Interval:
         here = np.ones(len(bits), bool) if slice_name is None else self.slices == slice_name
         if not here.any():
             raise InputError(f"No document is in the slice '{slice_name}'; there are {', '.join(set(self.slices))}.")
-        return of_ratio(bits[here, None], self.sizes[here, None], seed)[0]
+        return of_ratio(bits[here, None], self.sizes[here, None])[0]
 
 
 def document_bits(

@@ -35,6 +35,7 @@ SORTS = {
     "id": "By token id",
 }
 WORST_MEANS = "tokens of the text without a score, then the lowest scores; copied and edited rows last"
+MOST_FOUND = 20  # source tokens that a search offers
 RANGES = ("length", "frequency", "score", "margin")
 _NEVER_WORST = ("identical", "role", "hole", "edited")
 
@@ -264,14 +265,14 @@ class LexiconView:
     def _source_search(self) -> TokenSearch:
         return TokenSearch((self.labels.of("source", i),) for i in range(self.labels.size("source")))
 
-    def find_sources(self, text: str, most: int = 20) -> list[int]:
-        """Find source tokens by id or by a part of their label: ids, the shortest labels first."""
+    def find_sources(self, text: str) -> list[int]:
+        """Find at most `MOST_FOUND` source tokens by id or by a part of their label: ids, the shortest labels first."""
         size = self.labels.size("source")
         wanted = text.strip()
         by_id = [int(wanted)] if wanted.isdecimal() and int(wanted) < size else []
         found = np.flatnonzero(self._source_search.matching(text, regex=False)).tolist() if text else []
         ranked: list[int] = sorted(found, key=lambda i: (len(self.labels.of("source", i)), i))
-        return list(dict.fromkeys([*by_id, *ranked]))[:most]
+        return list(dict.fromkeys([*by_id, *ranked]))[:MOST_FOUND]
 
     def _words(self, row: int) -> tuple[str, ...]:
         line = self.lexicon.table.iloc[row]

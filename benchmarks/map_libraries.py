@@ -1,11 +1,10 @@
 """Two linked maps of 262,144 and 49,152 points by plotly and by jupyter-scatter: opening, a box of 20,000, memory.
 
-    PYTHON benchmarks/map_libraries.py
+    python benchmarks/map_libraries.py
 
-PYTHON is a Python with jupyter-scatter, which the lab does not need, besides the packages for development. The points
-are random, and so is the lexicon of many target tokens to one source token. JupyterLab in Chromium draws by software. A
-time ends when points are drawn: on both maps after Run, highlighted on the other map after a box is released.
-docs/decisions/0018-maps-by-plotly.md has the figures.
+The points are random, and so is the lexicon of many target tokens to one source token. JupyterLab in Chromium draws by
+software. A time ends when points are drawn: on both maps after Run, highlighted on the other map after a box is
+released. docs/decisions/0018-maps-by-jupyter-scatter.md has the figures.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def test_cache_folder_follows_the_environment(
     assert cache_folder() == Path(expected)
 
 
-LAB_PACKAGES = ("anywidget", "ipywidgets", "jupyterlab", "plotly", "umap")
+LAB_PACKAGES = ("anywidget", "ipywidgets", "jscatter", "jupyterlab", "plotly", "umap")
 
 WITHOUT_LAB = """
 import sys

@@ -25,7 +25,7 @@ import importlib, pkgutil, sys
 
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("ipywidgets", "plotly", "anywidget", "jupyterlab", "IPython", "umap"):
+        if name.split(".")[0] in ("ipywidgets", "plotly", "anywidget", "jscatter", "jupyterlab", "IPython", "umap"):
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Block())
@@ -85,7 +85,8 @@ def test_constraints_pin_every_requirement_to_a_version_that_it_allows() -> None
 
 def test_engine_names_what_it_needs() -> None:
     names = {requirement.name for requirement in required()}
-    assert {"torch", "transformers", "tokenizers", "gguf", "jupyterlab", "ipywidgets", "plotly", "pytest"} <= names
+    assert {"torch", "transformers", "tokenizers", "gguf", "pytest"} <= names
+    assert {"jupyterlab", "ipywidgets", "plotly", "jupyter-scatter"} <= names
 
 
 def test_every_package_is_listed_for_installation() -> None:

@@ -326,7 +326,7 @@ class TestPanels:
         assert "spells it" not in panel.why.pair.value
         assert "vectors and the text are not stored" in panel.why.neighbours.value
         assert panel.why.contexts.value == ""
-        maps = lab.panels.maps(drawn=200)
+        maps = lab.panels.maps()
         assert "the vectors are not stored" in maps.neighbours.tables["target"].caption
         lab.lab_state.colour_by = "neighbours"
         assert "not stored with this run" in maps._error.value
@@ -336,7 +336,7 @@ class TestPanels:
 
         lab = Lab()
         lab.look_at_recorded()
-        for panel in (lab.panels.diagnosis(), lab.panels.maps(drawn=100), lab.panels.lexicon(), lab.panels.compare()):
+        for panel in (lab.panels.diagnosis(), lab.panels.maps(), lab.panels.lexicon(), lab.panels.compare()):
             made: dict[str, Any] = {}
             *lines, last = panel.to_code().splitlines()
             exec("\n".join([*lines, f"panel = {last}"]), made)

@@ -234,42 +234,34 @@ class TestMaps:
 
     def test_a_box_on_the_left_lights_partners_on_the_right(self, cache: Path) -> None:
         panel = self.panel()
-        cloud = panel.figure.data[0]
-        from plotly.callbacks import BoxSelector, Points
-
-        cloud._dispatch_on_selection(Points(point_inds=[0, 2]), BoxSelector())
+        panel._drawing.maps["source"].selection = np.array([0, 2], dtype=np.uint32)
         assert panel.lab_state.selection.ids == (0, 2)
-        assert len(panel.figure.data[2].x) == 2
-        assert panel.figure.data[3].customdata is not None
-        assert len(panel.figure.data[3].x) == 3  # targets 0 and 6 inherit from source 0, target 2 from source 2
+        # targets 0 and 6 inherit from source 0, target 2 from source 2
+        assert panel._drawing.maps["target"].selection.tolist() == [0, 2, 6]
         assert panel.selection["target_id"].tolist() == [0, 2, 6]
         assert len(panel.table.rows) == 3
 
-    def test_clearing_dims_nothing(self, cache: Path) -> None:
+    def test_clearing_highlights_nothing(self, cache: Path) -> None:
         panel = self.panel()
         panel.lab_state.select("target", [1])
-        assert panel.figure.data[0].marker.opacity < 0.5
+        assert panel._drawing.maps["target"].selection.tolist() == [1]
         panel.lab_state.clear_selection()
-        assert panel.figure.data[0].marker.opacity > 0.5
+        assert panel._drawing.maps["target"].selection.tolist() == []
         assert "Nothing is selected" in panel._notes.chosen.value
-
-    def test_hover_texts_are_escaped(self, cache: Path) -> None:
-        panel = self.panel()
-        assert "&lt;b&gt;" in panel.figure.data[1].text[2]
 
     @pytest.mark.parametrize("colour_by", ["score", "frequency", "origin"])
     def test_colours(self, cache: Path, colour_by: str) -> None:
         panel = self.panel()
         panel.lab_state.colour_by = colour_by
         assert panel._controls.colour.value == colour_by
-        assert len(panel.figure.data[1].marker.color) == 8
+        assert len(panel._drawing.shades.codes["target"]) == 8
         assert panel._error.value == ""
 
     def test_follows_the_theme(self, cache: Path) -> None:
         panel = self.panel()
         panel._probe.dark = True
         assert panel.lab_state.theme == "dark"
-        assert panel.figure.layout.template.layout.font.color == "#e8e8e8"
+        assert panel._drawing.layer.highlight == "#ffd84d"
 
 
 def make_run(folder: Path, steps: int, state: str = "finished", settings: int = 40) -> RunFolder:

@@ -20,8 +20,6 @@ import pytest
 pytest.importorskip("ipywidgets")
 
 from ipywidgets import VBox, Widget
-from plotly.basedatatypes import BaseFigure
-from plotly.callbacks import BoxSelector, Points
 from test_widgets import make_lexicon, make_vectors
 
 from tokalign_lab.alignment.search.neighbourhoods import Neighbourhoods
@@ -38,11 +36,12 @@ from tokalign_lab.widgets.common.background import inline
 from tokalign_lab.widgets.common.panel import Panel
 from tokalign_lab.widgets.common.state import COLOURINGS, Query
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
+from tokalign_lab.widgets.maps import colours
 from tokalign_lab.widgets.maps import panel as map_panel
 from tokalign_lab.widgets.maps.colours import NO_NUMBER, Colouring
 from tokalign_lab.widgets.maps.controls import job_words
-from tokalign_lab.widgets.maps.figure import MARKED, moved
-from tokalign_lab.widgets.maps.view import CELLS, GRID, WHOLE, MapView
+from tokalign_lab.widgets.maps.figure import GROUND, HIGHLIGHT, MOST_LINES, SIGNS, WHOLE
+from tokalign_lab.widgets.maps.view import EDGE, MapView
 from tokalign_lab.widgets.maps.words import MapWords
 
 MESSAGE_BYTES = 1_000_000
@@ -72,91 +71,84 @@ def make_colouring(n: int = 8, sources: int = 6) -> tuple[Colouring, dict[str, T
     return Colouring(view, vectors, {"source": None, "target": None}), vectors
 
 
-def zoom(panel: MapPanel, **ends: tuple[float, float]) -> None:
-    """What plotly's page sends when a person has zoomed."""
-    data = {f"{axis}.range[{i}]": end for axis, pair in ends.items() for i, end in enumerate(pair)}
-    panel.figure._js2py_relayout = {"relayout_data": data, "source_view_id": None}
+def box(panel: MapPanel, space: str, points: list[int]) -> None:
+    """What the page sends when a person has drawn a box around these points."""
+    panel._drawing.maps[space].selection = np.array(points, dtype=np.uint32)
 
 
-class TestSample:
-    def make(self, n: int = 400, drawn: int = 50) -> MapView:
+def hover(panel: MapPanel, space: str, point: int | None) -> None:
+    panel._drawing.maps[space].hovering = point
+
+
+def look_at(panel: MapPanel, **views: list[float]) -> None:
+    """What the page sends when a person has moved a map."""
+    panel._drawing.layer.views = panel._drawing.layer.views | views
+
+
+def press(panel: MapPanel, name: str) -> None:
+    (button,) = [child for child in panel._controls.children if getattr(child, "description", "") == name]
+    button.click()
+
+
+def highlighted(panel: MapPanel) -> dict[str, list[int]]:
+    return {space: plot.selection.tolist() for space, plot in panel._drawing.maps.items()}
+
+
+def signs(panel: MapPanel, kind: str) -> list[int]:
+    """Points of the target map that have this sign."""
+    return [point for point, sign in panel._drawing.layer.signs["target"] if sign == SIGNS[kind]]
+
+
+class TestPlaces:
+    def make(self, n: int = 400, shared: bool = True) -> MapView:
         lexicon = make_lexicon([f"w{i}" for i in range(n)], 100)
         vectors = make_vectors(100), make_vectors(n, 1)
-        view = MapView(LexiconView(lexicon, Labels(lexicon)), *vectors, drawn)
-        view.place(*project(vectors, "pca", shared=True), shared=True)
+        view = MapView(LexiconView(lexicon, Labels(lexicon)), *vectors)
+        view.place(*project(vectors, "pca", shared=shared), shared=shared)
         return view
 
-    nothing = {"source": np.zeros(0, np.int64), "target": np.zeros(0, np.int64)}  # noqa: RUF012
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_every_token_with_a_vector_has_a_place_within_its_map(self, shared: bool) -> None:
+        view = self.make(shared=shared)
+        assert {space: xy.shape for space, xy in view.xy.items()} == {"source": (100, 2), "target": (400, 2)}
+        together = [np.concatenate(list(view.xy.values()))] if shared else list(view.xy.values())
+        for xy in together:
+            assert xy.dtype == np.float32
+            assert xy.min(axis=0) == pytest.approx([-EDGE, -EDGE])
+            assert xy.max(axis=0) == pytest.approx([EDGE, EDGE])
 
-    def test_the_most_frequent_half_the_partners_and_what_must_be_seen(self) -> None:
-        view = self.make()
-        view.sample({"source": WHOLE, "target": WHOLE}, self.nothing | {"target": np.array([7])})
-        drawn = view.drawn["target"]
-        assert len(drawn) == 50
-        assert 7 in drawn
-        assert set(range(380, 400)) <= set(drawn.tolist())  # counts rise with the id
-        assert set((drawn % 100).tolist()) == set(view.drawn["source"].tolist()) or len(view.drawn["source"]) == 50
-
-    def test_a_closer_look_draws_what_is_inside_and_keeps_what_was_drawn(self) -> None:
-        view = self.make()
-        view.sample({"source": WHOLE, "target": WHOLE}, self.nothing)
-        before = view.drawn["target"]
-        x = view.places_of("target", view.vectors["target"].ids)[:, 0]
-        window = (float(np.quantile(x, 0.3)), float(np.quantile(x, 0.7)), *WHOLE[2:])
-        view.sample({"source": WHOLE, "target": window}, self.nothing)
-        inside = (x >= window[0]) & (x <= window[1])
-        assert view.inside["target"] == inside.sum()
-        assert inside[view.drawn["target"]].all()
-        assert len(view.drawn["target"]) == 50
-        kept = np.intersect1d(before, np.flatnonzero(inside))
-        assert np.isin(kept, view.drawn["target"]).mean() > 0.9
-
-    def test_density_counts_exactly_what_is_not_drawn(self) -> None:
-        view = self.make(drawn=399)
-        view.sample({"source": WHOLE, "target": WHOLE}, self.nothing)
-        (left,) = np.setdiff1d(np.arange(400), view.drawn["target"])
-        heights = view.density("target", WHOLE)
-        assert heights.shape == (CELLS, CELLS)
-        assert (heights > 0).sum() == 1
-        ((x, y),) = view.places_of("target", np.array([left]))
-        span = WHOLE[1] - WHOLE[0]
-        assert heights[int((y - WHOLE[2]) / span * CELLS), int((x - WHOLE[0]) / span * CELLS)] == 255
-
-    def test_places_are_whole_numbers_on_the_grid(self) -> None:
-        view = self.make()
-        both = np.concatenate([view.places_of(s, v.ids) for s, v in view.vectors.items()])
-        assert both.dtype == np.int64
-        assert (both.min(), both.max()) == (0, GRID)
-
-    def test_lines_leave_out_what_is_not_in_view_on_both_sides(self) -> None:
-        view = self.make()
-        pairs = np.array([[3, 3], [5, 105]])
-        whole = {"source": WHOLE, "target": WHOLE}
-        assert view.segments(whole, pairs).shape == (2, 2, 2)
-        ((x, y),) = view.places_of("target", np.array([3])).tolist()
-        near = {"source": WHOLE, "target": (x - 1.0, x + 1.0, y - 1.0, y + 1.0)}
-        assert np.allclose(view.segments(near, pairs)[:, 1], [[0.5, 0.5]])
+    def test_points_are_rows_of_the_vectors(self) -> None:
+        some = TokenVectors(np.array([3, 5, 9]), np.eye(3, dtype=np.float32), np.ones(3), "")
+        lexicon = make_lexicon([f"w{i}" for i in range(10)], 10)
+        view = MapView(LexiconView(lexicon, Labels(lexicon)), some, make_vectors(10, 1))
+        assert view.points_of("source", np.array([9, 4, 3, 9])).tolist() == [0, 2]
+        assert view.lines(np.array([[5, 7], [4, 1]])).tolist() == [[1, 7]]
 
 
 class TestColours:
     @pytest.mark.parametrize("by", COLOURINGS)
-    def test_every_drawn_token_is_counted_in_one_class(self, by: str) -> None:
+    def test_every_token_is_counted_in_one_class(self, by: str) -> None:
         colouring, vectors = make_colouring()
-        drawn = {space: some.ids for space, some in vectors.items()}
-        for part in colouring.unmeasured(by, drawn):
+        for part in colouring.unmeasured(by):
             colouring.measure(part)
-        shades = colouring.shades(by, drawn)
-        for space, ids in drawn.items():
-            assert len(shades.codes[space]) == len(ids) == sum(shades.counts[space])
-            assert shades.codes[space].min() >= np.ceil(shades.span[0])
-            assert shades.codes[space].max() <= shades.span[1]
-        assert (shades.bar is None) == (by in ("origin", "script"))
+        shades = colouring.shades(by)
+        for space, some in vectors.items():
+            assert len(shades.codes[space]) == len(some) == sum(shades.counts[space])
+            assert shades.codes[space].dtype == np.uint8
+            assert shades.codes[space].max() < len(shades.palette)
+            named = np.array([shades.palette.index(colour) for _, colour in shades.classes])
+            if by in ("origin", "script"):
+                assert [named.tolist().count(i) for i in range(len(named))] == [1] * len(named)
 
-    def test_scripts_by_name_and_all_others_together(self) -> None:
-        colouring, vectors = make_colouring()
-        shades = colouring.shades("script", {"source": vectors["source"].ids, "target": np.array([0, 3])})
+    def test_scripts_by_name_and_all_others_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        colouring, _ = make_colouring()
+        shades = colouring.shades("script")
         assert [name for name, _ in shades.classes] == ["Latin", "Han"]
-        assert shades.counts == {"source": [6, 0], "target": [1, 1]}
+        assert shades.counts == {"source": [6, 0], "target": [7, 1]}
+        monkeypatch.setattr(colours, "PALETTE", ("#3a8fd0",))
+        shades = colouring.shades("script")
+        assert shades.classes == [("Latin", "#3a8fd0"), ("other scripts", colours.NO_VALUE)]
+        assert shades.codes["target"].tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
 
     def test_hubness_is_how_many_targets_chose_the_source(self) -> None:
         colouring, _ = make_colouring()
@@ -172,10 +164,19 @@ class TestColours:
 
     def test_a_missing_value_is_shown_in_colour_and_words(self) -> None:
         colouring, _ = make_colouring()
-        shades = colouring.shades("neighbours", {"source": np.array([0]), "target": np.array([0, 1])})
-        assert shades.classes[-1][0] == NO_NUMBER
-        assert shades.counts["target"][-1] == 2  # not measured yet
-        assert shades.codes["target"].tolist() == [0, 0]
+        shades = colouring.shades("neighbours")
+        assert shades.classes[-1] == (NO_NUMBER, shades.palette[0])
+        assert shades.counts["target"][-1] == 8  # not measured yet
+        assert not shades.codes["target"].any()
+
+    def test_the_overlap_is_measured_of_the_most_frequent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(colours, "MEASURED", 3)
+        colouring, _ = make_colouring()
+        (part,) = colouring.unmeasured("neighbours")
+        assert part.tolist() == [7, 6, 5]  # counts rise with the id
+        colouring.measure(part)
+        assert colouring.unmeasured("neighbours") == []
+        assert colouring.unmeasured("score") == []
 
 
 class TestNeighbourhoods:
@@ -220,9 +221,9 @@ class TestWords:
         view = LexiconView(lexicon, Labels(lexicon))
         vectors = {"source": make_vectors(300), "target": make_vectors(400, 1)}
         vocabularies = {"source": smollm_vocabulary, "target": sp32k_vocabulary}
-        words = MapWords(view, vectors, vocabularies, Colouring(view, vectors, vocabularies))
+        words = MapWords(view, vocabularies, Colouring(view, vectors, vocabularies))
         token = 350
-        (hover,) = words.hovers("target", np.array([token]))
+        hover = words.hover("target", token)
         for told in ("w350", "id 350", "← s50", "aligned, score", "margin", "times in the text", "bytes "):
             assert told in hover
         card = words.card("target", token)
@@ -250,30 +251,19 @@ class TestWords:
         known = vectors["source"].counts[vectors["source"].positions_of([source_id])[0]]
         assert colouring.values("frequency", "source", np.array([source_id])).tolist() == [known]
 
-    def test_as_many_lines_as_fit(self) -> None:
-        colouring, vectors = make_colouring()
-        words = MapWords(colouring._view, vectors, {"source": None, "target": None}, colouring)
-        ids = np.arange(8)
-        short, long = words.hovers("target", ids, room=1), words.hovers("target", ids)
-        assert all(text.count("<br>") == 0 for text in short)
-        assert all("←" in text and "score" in text for text in long)
-
     def test_tokens_are_escaped_everywhere(self) -> None:
         panel = make_panel()
         panel.lab_state.select("target", [2])
-        shown = [
-            *panel.figure.data[1].text, *panel.figure.data[3].text, *panel.figure.data[3].customdata,
-            panel._notes.card.value, panel.neighbours._heading.value,
-        ]  # fmt: skip
+        hover(panel, "target", 2)
+        shown = [panel._drawing.layer.pointer["text"], panel._notes.card.value, panel.neighbours._heading.value]
         assert any("&lt;script&gt;" in text for text in shown)
         assert [text for text in shown if "<script" in text] == []
 
 
 class TestPanel:
-    def test_showing_it_copies_no_figure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_showing_it_copies_no_figure(self) -> None:
         panel, outer = make_panel(), Panel("tabs", "tl-tabs", None)
         outer._fill([VBox([panel])])
-        monkeypatch.setattr(BaseFigure, "to_dict", None)  # a thread may be drawing on the figure, and then that fails
         for shown in (panel, outer):
             assert shown._repr_mimebundle_()["text/plain"] == repr(shown)
         assert repr(panel) == "<MapPanel: Embedding maps>"
@@ -281,14 +271,14 @@ class TestPanel:
     def test_the_figure_goes_seconds_after_its_panel(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(panel_module, "FIGURE_S", 0.3)
         panel = make_panel()
-        table, figure = panel.table, panel.figure
+        table, parts = panel.table, [*panel._drawing.maps.values(), panel._drawing.layer]
         panel.close()
         assert (table.comm, panel.comm) == (None, None)
-        assert figure.comm is not None  # its page may still be drawing
+        assert None not in [part.comm for part in parts]  # the page may still be drawing
         deadline = time.monotonic() + 20
-        while figure.comm is not None and time.monotonic() < deadline:
+        while panel.figure.comm is not None and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert figure.comm is None
+        assert {part.comm for part in [*parts, panel.figure]} == {None}
 
     @pytest.mark.parametrize("around", ["", "outer = Panel('tabs', 'tl-tabs', None)\nouter._fill([panel])\n"])
     def test_a_process_ends_with_a_panel_open(self, around: str) -> None:
@@ -299,66 +289,65 @@ class TestPanel:
         )
         assert (said.returncode, said.stdout) == (0, "made\n")
 
-    def test_the_sides_of_a_box_are_joined_by_lines(self) -> None:
+    def test_a_box_highlights_partners_and_joins_them_by_lines(self) -> None:
         panel = make_panel()
-        panel.figure.data[0]._dispatch_on_selection(Points(point_inds=[0, 2]), BoxSelector())
+        box(panel, "source", [2, 0])
         assert panel.lab_state.selection.by == "maps"
-        (shape,) = panel.figure.layout.shapes
-        assert shape.path.count("M") == 3  # targets 0 and 6 of source 0, target 2 of source 2
-        left, right = shape.path[1:].split("M")[0].split("L")
-        assert float(left.split(",")[0]) < 0.5 < float(right.split(",")[0])
+        assert panel.lab_state.selection.ids == (2, 0)
+        assert highlighted(panel) == {"source": [2, 0], "target": [0, 2, 6]}  # 0 and 6 inherit from source 0
+        assert panel._drawing.layer.lines == [[0, 0], [2, 2], [0, 6]]
+        assert panel._drawing.layer.names["target"] == [[0, "the"], [2, "<script>alert(1)</script>"], [6, "ive"]]
         assert "3 pairs" in panel._notes.chosen.value
         panel.lab_state.clear_selection()
-        assert len(panel.figure.layout.shapes) == 0
+        assert highlighted(panel) == {"source": [], "target": []}
+        assert panel._drawing.layer.lines == panel._drawing.layer.names["target"] == []
 
-    def test_lines_follow_a_zoom_and_axes_stay(self) -> None:
-        panel = make_panel(shared=False)
-        panel.lab_state.select("target", [1])
-        before = panel.figure.layout.shapes[0].path
-        ((x, y),) = panel._map.places_of("target", np.array([1])).tolist()
-        zoom(panel, xaxis2=(x - 100.0, x + 300.0), yaxis2=(y - 200.0, y + 200.0))
-        assert panel.figure.layout.shapes[0].path != before
-        assert tuple(panel.figure.layout.xaxis2.range) == (x - 100.0, x + 300.0)
-        assert panel._drawing.windows["source"] == WHOLE
-        assert set(panel._map.drawn["target"].tolist()) == {1}
-        assert "1 in view" in panel._notes.status.value
+    def test_a_selection_that_the_page_clears_is_cleared_on_both_maps(self) -> None:
+        panel = make_panel()
+        box(panel, "source", [0])
+        box(panel, "target", [])
+        assert not panel.lab_state.selection
+        assert highlighted(panel) == {"source": [], "target": []}
 
-    def test_a_double_click_shows_everything_again_every_time(self) -> None:
-        panel = make_panel(n=40, sources=30)
-        for _ in range(2):
-            zoom(panel, xaxis=(0.0, 10.0), yaxis=(0.0, 10.0))
-            assert len(panel._map.drawn["target"]) < 40
-            whole = {f"{axis}.autorange": True for axis in ("xaxis", "yaxis")}
-            panel.figure._js2py_relayout = {"relayout_data": whole, "source_view_id": None}
-            assert len(panel._map.drawn["target"]) == 40
+    def test_lines_and_names_are_of_no_more_tokens_than_can_be_read(self) -> None:
+        panel = make_panel(n=400, sources=300)
+        panel.lab_state.select("target", range(400))
+        assert len(panel._drawing.layer.lines) == MOST_LINES
+        assert panel._drawing.layer.names == {"source": [], "target": []}
+        assert f"Lines join {MOST_LINES} of 400 pairs" in panel._notes.chosen.value
 
     def test_one_layout_is_one_frame(self) -> None:
-        windows = {"source": WHOLE, "target": WHOLE}
-        changes = {"xaxis2.range[0]": 5.0, "xaxis2.range[1]": 9.0}
-        assert moved(windows, changes, linked=True)["source"][:2] == (5.0, 9.0)
-        assert moved(windows, changes, linked=False)["source"] == WHOLE
-        assert moved(windows, {"xaxis.range": [7, 3]}, False)["source"][:2] == (3.0, 7.0)
-        assert moved(windows, {"selections": [], "dragmode": "pan", "xaxis.range[0]": 2}, True) == windows
+        linked, apart = make_panel(), make_panel(shared=False)
+        (frame,) = {plot.view_sync for plot in linked._drawing.maps.values()}
+        assert frame
+        assert {plot.view_sync for plot in apart._drawing.maps.values()} == {None}
+        assert linked._drawing.layer.views == {"source": list(WHOLE), "target": list(WHOLE)}
 
-    def test_found_pinned_and_worst_are_always_drawn_and_signed(self) -> None:
+    def test_whole_maps_are_shown_again_by_a_button(self) -> None:
+        panel = make_panel()
+        look_at(panel, source=[0.1, 0.2, 0.5])
+        assert panel.state["views"] is not None
+        press(panel, "Whole maps")
+        assert panel._drawing.layer.views == {"source": list(WHOLE), "target": list(WHOLE)}
+        assert panel.state["views"] is None
+
+    def test_found_pinned_and_worst_have_signs(self) -> None:
         state = LabState()
-        panel = make_panel(state, n=400, sources=300, drawn=20)
+        panel = make_panel(state, n=400, sources=300)
         state.pin("target", 3)
         state.query = Query(text="w11")
-        assert {3, 11, 110, 119} <= set(panel._map.drawn["target"].tolist())
-        symbols = list(panel.figure.data[MARKED[1]].marker.symbol)
-        assert (symbols.count("star-open"), symbols.count("circle-open")) == (1, 11)
+        assert signs(panel, "pinned") == [3]
+        assert signs(panel, "found") == [11, *range(110, 120)]
         panel._controls.worst.value = True
-        assert 399 in panel._map.drawn["target"]  # scores fall with the id
-        assert list(panel.figure.data[MARKED[1]].marker.symbol).count("x-thin-open") == 50
+        assert signs(panel, "worst") == list(range(350, 400))  # scores fall with the id
         assert "found (" in panel._notes.legend.value
         state.query = Query()
-        assert "circle-open" not in panel.figure.data[MARKED[1]].marker.symbol
+        assert signs(panel, "found") == []
 
     def test_the_worst_are_those_of_the_lowest_score_not_those_without_one(self) -> None:
         lexicon = make_lexicon([f"w{i}" for i in range(400)], 300)
         lexicon.table.loc[200:, "score"] = np.nan
-        panel = MapPanel(lexicon, make_vectors(300), make_vectors(400, 1), drawn=20, worst=True)
+        panel = MapPanel(lexicon, make_vectors(300), make_vectors(400, 1), worst=True)
         assert set(panel._marked["worst"]["target"].tolist()) == set(range(150, 200))
 
     def test_the_search_is_the_lab_s(self) -> None:
@@ -374,17 +363,27 @@ class TestPanel:
     def test_a_broken_search_does_not_keep_the_panel_shut(self) -> None:
         panel = make_panel(LabState(query=Query(text="(", regex=True)))
         assert "not a regular expression" in panel._error.value
-        assert len(panel.figure.data[1].x) == 8
+        assert len(panel._drawing.maps["target"].points) == 8
 
     @pytest.mark.parametrize("by", COLOURINGS)
     def test_all_colourings(self, by: str) -> None:
         panel = make_panel()
         panel.lab_state.colour_by = by
         assert panel._error.value == ""
-        marker = panel.figure.data[1].marker
-        assert len(marker.color) == 8
-        assert marker.showscale == (by not in ("origin", "script"))
-        assert panel._notes.classes.value.count("<tr>") == len(panel._drawing.shades.classes) + 2
+        shades = panel._drawing.shades
+        assert panel._drawing._codes == {space: codes.tobytes() for space, codes in shades.codes.items()}
+        for plot in panel._drawing.maps.values():
+            assert len(plot.color) == len(plot.color_selected) == len(plot.color_hover) == len(shades.palette)
+        assert panel._notes.classes.value.count("<tr>") == len(shades.classes) + 2
+
+    def test_new_colours_are_sent_as_a_byte_a_point(self) -> None:
+        panel = make_panel()
+        assert panel._drawing.layer.codes == {}
+        panel.lab_state.colour_by = "script"
+        assert list(panel._drawing.layer.codes["target"]) == [0, 0, 0, 1, 0, 0, 0, 0]
+        panel.lab_state.colour_by = "origin"
+        first = panel._drawing.maps["target"].points[:, 2].tolist()
+        assert list(panel._drawing.layer.codes["target"]) == first == [0, 0, 0, 1, 1, 1, 1, 1]
 
     def test_neighbours_of_the_primary_token_in_both_spaces(self) -> None:
         vectors = make_vectors(30)
@@ -407,22 +406,25 @@ class TestPanel:
         assert panel.neighbours.tables["target"].rows == []
         assert "no vector" in panel.neighbours.tables["target"].caption
 
-    def test_hovering_writes_the_card(self) -> None:
-        from plotly.callbacks import InputDeviceState
-
+    def test_hovering_writes_at_the_pointer_and_into_the_card(self) -> None:
         panel = make_panel()
-        panel.figure.data[1]._dispatch_on_hover(Points(point_inds=[3]), InputDeviceState())
+        hover(panel, "target", 3)
         assert "東京" in panel._notes.card.value
-        panel.lab_state.select("source", [5])
-        panel.figure.data[3]._dispatch_on_hover(Points(point_inds=[0]), InputDeviceState())
-        assert "na" in panel._notes.card.value  # target 5, the only lit one there
+        assert "東京" in panel._drawing.layer.pointer["text"]
+        assert (panel._drawing.layer.pointer["space"], panel._drawing.layer.pointer["index"]) == ("target", 3)
+        hover(panel, "target", None)
+        assert panel._drawing.layer.pointer == {}
+        assert "東京" in panel._notes.card.value
 
     def test_follows_the_theme(self) -> None:
-        panel = make_panel(n=400, sources=300, drawn=20)
-        panel.lab_state.select("target", [1])
-        light = panel.figure.layout.shapes[0].line.color, panel.figure.data[5].colorscale
+        panel = make_panel()
+        panel.lab_state.colour_by = "score"
+        light = panel._drawing.maps["source"].color
         panel._probe.dark = True
-        assert (panel.figure.layout.shapes[0].line.color, panel.figure.data[5].colorscale) != light
+        plot = panel._drawing.maps["source"]
+        assert plot.background_color == GROUND["dark"]
+        assert panel._drawing.layer.highlight == HIGHLIGHT["dark"]
+        assert plot.color != light
         assert panel._error.value == ""
 
     def test_closed_panels_hear_nothing(self) -> None:
@@ -432,7 +434,7 @@ class TestPanel:
         state.select("target", [1])
         state.colour_by = "score"
         state.query = Query(text="w")
-        assert len(panel.figure.data[3].x) == 0
+        assert highlighted(panel) == {"source": [], "target": []}
         assert panel._drawing.colour_by == "origin"
         panel.close()  # twice is no fault
 
@@ -440,7 +442,7 @@ class TestPanel:
         state = LabState(colour_by="hubness")
         panel = make_panel(state, n=40, sources=30, shared=False, worst=True)
         state.select("target", [3, 4])
-        zoom(panel, xaxis2=(-5.0, 90_000.0), yaxis2=(100.0, 80_000.0))
+        look_at(panel, target=[0.25, -0.5, 0.3])
         names = {
             "lexicon": panel.view.lexicon, "source_vectors": make_vectors(30), "target_vectors": make_vectors(40, 1),
         }  # fmt: skip
@@ -448,17 +450,16 @@ class TestPanel:
         exec("\n".join(before), names)
         again = eval(call, names)
         assert again.state == panel.state
-        assert np.array_equal(again._map.drawn["target"], panel._map.drawn["target"])
-        assert again.figure.data[1].x == panel.figure.data[1].x
-        assert tuple(again.figure.layout.xaxis2.range) == (-5.0, 90_000.0)
+        assert np.array_equal(again._drawing.maps["target"].points, panel._drawing.maps["target"].points)
+        assert again._drawing.layer.views == {"source": list(WHOLE), "target": [0.25, -0.5, 0.3]}
 
     def test_how_it_is_looked_at_is_kept_on_disk(self, tmp_path: Path) -> None:
         panel = make_panel(LabState(tmp_path / "lab.json"), n=40, sources=30, shared=False)
         panel._controls.worst.value = True
-        zoom(panel, xaxis2=(-5.0, 90_000.0), yaxis2=(100.0, 80_000.0))
+        look_at(panel, target=[0.25, -0.5, 0.3])
         again = LabState(tmp_path / "lab.json")
         opened = make_panel(again, n=40, sources=30, **again.looks["maps"])
-        assert opened.state["windows"] == panel.state["windows"] is not None
+        assert opened.state["views"] == panel.state["views"] is not None
         assert opened.state["worst"] is True
 
 
@@ -468,10 +469,13 @@ class TestJob:
         path = panel._job._path("umap", True)
         project([make_vectors(60), make_vectors(90, 1)], "umap", shared=True)
         assert path.is_dir()  # the panel and the engine speak of one layout
-        before = panel.figure.data[1].x
+        look_at(panel, source=[0.1, 0.2, 0.5])
         panel.lay_out("umap")
         assert panel.state["method"] == "umap"
-        assert panel.figure.data[1].x != before
+        sent = np.frombuffer(panel._drawing.layer.places["target"], dtype=np.float32).reshape(-1, 2)
+        assert np.array_equal(sent, panel._map.xy["target"])
+        assert not np.allclose(sent, panel._drawing.maps["target"].points[:, :2])
+        assert panel._drawing.layer.views["source"] == list(WHOLE)  # a part of one layout is no part of another's
         assert panel._controls.methods["umap"].disabled
 
     def test_progress_comes_from_umap_s_own_epochs(self) -> None:
@@ -525,7 +529,7 @@ def _bytes_of(message: dict[str, Any], buffers: Any) -> int:
 def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After the figure has been opened, no action on it sends a larger message."""
+    """After the maps have been opened, no action on them sends a larger message, but a new layout."""
     n, sources = 262_144, 49_152
     rng = np.random.default_rng(0)
     lexicon = make_lexicon([f"token{i}" for i in range(n)], sources)
@@ -535,7 +539,7 @@ def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(
         for m in (sources, n)
     ]  # fmt: skip
     began = time.perf_counter()
-    panel = MapPanel(lexicon, *vectors, drawn=20_000)
+    panel = MapPanel(lexicon, *vectors)
     created = time.perf_counter() - began
     sent: list[int] = []
     send = Widget._send
@@ -545,11 +549,11 @@ def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(
         send(self, msg, buffers)
 
     monkeypatch.setattr(Widget, "_send", counted)
-    assert len(panel.figure.data[0].x) == len(panel.figure.data[1].x) == 20_000
+    assert [len(plot.points) for plot in panel._drawing.maps.values()] == [sources, n]
     panel.lab_state.colour_by = "frequency"
-    zoom(panel, xaxis=(20_000.0, 80_000.0), yaxis=(20_000.0, 80_000.0))
+    look_at(panel, source=[0.1, 0.2, 0.5])
     panel.refresh()
-    panel.figure.data[1]._dispatch_on_selection(Points(point_inds=list(range(20_000))), BoxSelector())
+    box(panel, "target", list(range(20_000)))
     assert panel._error.value == ""
     assert len(panel.lab_state.selection.ids) == 20_000
     with capsys.disabled():

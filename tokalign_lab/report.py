@@ -209,7 +209,7 @@ def _maps(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> tuple
         most = np.argsort(-vectors.counts, kind="stable")[:_MAP_TOKENS]
         ids = projection.ids[most]
         labels = [escape(vocabulary.label(int(i))) for i in ids]  # plotly reads labels as HTML
-        points.append(MapPoints(ids, projection.xy[most], labels, [ORIGIN_COLOURS[origin[i]] for i in ids]))
+        points.append(MapPoints(projection.xy[most], labels, [ORIGIN_COLOURS[origin[i]] for i in ids]))
     return _plot(maps_figure(points[0], points[1], names=(source.name, target.name))), legend
 
 

@@ -20,6 +20,7 @@ That is why every cell can be run again at any time, and why a restarted kernel 
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,6 @@ import ipywidgets as w
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.errors import InputError
-from tokalign_lab.plots.maps import warm_up
 from tokalign_lab.report import write_run_report
 from tokalign_lab.runs.chain import STEPS, Chain
 from tokalign_lab.runs.folder import RunFolder
@@ -168,9 +168,9 @@ class Lab:
         """Inspect the lexicon of the last `align`."""
         return self._opened("lexicon", self.panels.lexicon())
 
-    def maps(self, drawn: int | None = None) -> MapPanel:
+    def maps(self) -> MapPanel:
         """See both embedding spaces of the last `align`."""
-        return self._opened("maps", self.panels.maps(drawn))
+        return self._opened("maps", self.panels.maps())
 
     def rearrange(self) -> JobPanel:
         """Give the source model its new rows by the last lexicon; a job, watched while the next cells run."""
@@ -228,8 +228,14 @@ class Lab:
         if former is not None:
             former.close()
         _open_panels[kind, self._place] = panel
-        later(warm_up, WARM_UP_S)
+        later(_warm_up, WARM_UP_S)
         return panel
+
+
+def _warm_up() -> None:
+    """Import what the first figures need, which takes three seconds."""
+    for module in ("plotly.graph_objs._figurewidget", "jscatter"):
+        importlib.import_module(module)
 
 
 def _wait(run: RunFolder, kind: str) -> None:

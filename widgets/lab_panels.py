@@ -79,7 +79,7 @@ class LabPanels:
         alignment, view = self.aligned()
         return LexiconPanel.of_run(self.align_run(), self.lab_state, view, alignment)
 
-    def maps(self, drawn: int | None = None) -> MapPanel:
+    def maps(self) -> MapPanel:
         """Make the maps of the last alignment.
 
         Raises
@@ -88,9 +88,10 @@ class LabPanels:
             When its recipe makes no vectors.
         """
         alignment, view = self.aligned()
-        sizes = {"drawn": 800, "fit_on": 500} if fast() else {}
-        sizes |= {} if drawn is None else {"drawn": drawn}
-        look = sizes | self.lab_state.looks.get("maps", {})
+        kept = self.lab_state.looks.get("maps", {})
+        look = {name: kept[name] for name in MapPanel.LOOK if name in kept}
+        if fast():
+            look["fit_on"] = 500
         return MapPanel.of_run(self.align_run(), self.lab_state, view, alignment, **look)
 
     def diagnosis(self) -> DiagnosisPanel:

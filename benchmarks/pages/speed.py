@@ -256,8 +256,8 @@ def ui(raw: Raw) -> Page:
     return Page(
         "Speed of the panels",
         "Are the panels fast with 262,144 and 49,152 tokens?",
-        f"Not everywhere: a box over 20,000 points takes {digits(box, 2)} s to highlight its partners (goal 0.5), and maps "
-        f"open in {digits(maps, 2)} s (goal 3), with a sample of 20,000 points each; searches and sorts take at most {slowest:.0f} ms.",
+        f"Not everywhere: with plotly's maps, since replaced, a box over 20,000 points took {digits(box, 2)} s (goal 0.5), and maps "
+        f"opened in {digits(maps, 2)} s (goal 3); searches and sorts take at most {slowest:.0f} ms.",
         partial(
             plots.dots,
             names=["search: one Han character" if "東" in name else name.split(": ^")[0] for name in chosen],
@@ -269,8 +269,8 @@ def ui(raw: Raw) -> Page:
         "Time in the kernel by action.",
         ["what", "measured", "goal"],
         [[name, value, goal] for name, value, goal in usual],
-        "Chromium draws in software on the same two cores, which takes most of a box's time "
-        "([decision 18](../decisions/0018-maps-by-plotly.md)). A thousand updates add 0.02 MB in the kernel, and 2 and 17 MB in the "
+        "Chromium draws in software on the same two cores. [Decision 18](../decisions/0018-maps-by-jupyter-scatter.md) measures "
+        "the new maps on a busy machine. A thousand updates add 0.02 MB in the kernel, and 2 and 17 MB in the "
         "page after two bursts: the page misses pings for 90 s and reconnects, and JupyterLab then keeps a second copy of the widget state.",
     )
 

@@ -29,6 +29,11 @@ EXPECTED = (
     "Failed to load resource",
 )
 
+MAPS = """((what) => Object.fromEntries(["source", "target"].map((space) => {
+    const canvas = [...document.querySelectorAll(`.tl-map-${space}`)].at(-1).querySelector("canvas");
+    return [space, canvas.parentElement.parentElement.api.get(what)];
+})))"""
+
 
 class LabPage:
     """One page of JupyterLab with one notebook."""
@@ -140,6 +145,16 @@ class LabPage:
         return self.page.locator(f".{hook} .js-plotly-plot").last.evaluate(
             "(figure) => figure.data.map((t) => ({name: t.name, n: t.x ? (t.x.length ?? 0) : 0}))"
         )
+
+    def maps(self, what: str) -> dict[str, Any]:
+        """A property of regl-scatterplot, for each space, of the last maps in the page, once they are drawn."""
+        self.page.locator(".tl-map-layer[data-ready]").last.wait_for(state="attached", timeout=LONG_MS)
+        return dict(self.page.evaluate(f"(what) => {MAPS}(what)", what))
+
+    def wait_for_selected(self, condition: str) -> None:
+        """Wait until the number `n` of highlighted points fulfils a condition on both maps."""
+        numbers = f"Object.values({MAPS}('selectedPoints')).map((points) => points.length)"
+        self.page.wait_for_function(f"() => {numbers}.every((n) => {condition})", timeout=SHORT_MS)
 
     def ink(self, hook: str) -> str:
         """Colour of the text in a panel's figure."""

@@ -77,7 +77,7 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
 
     maps = open_tab(lab, "Maps")
     marked(lab, maps)
-    expect(maps.locator(".js-plotly-plot")).to_be_visible(timeout=LONG_MS)
+    expect(maps.locator(".tl-map-layer[data-ready]")).to_be_attached(timeout=LONG_MS)
     expect(maps.locator(".tl-status")).to_contain_text("PCA", timeout=SHORT_MS)
     picture("maps")
 

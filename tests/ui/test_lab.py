@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from .lab_page import LONG_MS, SHORT_MS, LabPage, lab_in_a_cell, open_tab
+from .lab_page import LONG_MS, MAPS, SHORT_MS, LabPage, lab_in_a_cell, open_tab
 from .servers import Server
 
 TABS = ("Pair", "Lexicon", "Maps", "Diagnosis", "Model", "Recovery", "Export", "Compare", "Runs", "Report")
@@ -169,7 +169,9 @@ def test_a_finding_shows_its_tokens_in_the_inspector(lab: LabPage) -> None:
 
 def test_the_maps_show_both_spaces(lab: LabPage) -> None:
     maps = open_tab(lab, "Maps")
-    expect(maps.locator(".js-plotly-plot")).to_be_visible(timeout=LONG_MS)
+    expect(maps.locator(".tl-map-layer[data-ready]")).to_be_attached(timeout=LONG_MS)
+    for space in ("source", "target"):
+        expect(maps.locator(f".tl-map-{space} canvas").first).to_be_visible()
     for colouring in ("Script", "Origin"):
         maps.get_by_label("Colour by").select_option(label=colouring)
         expect(maps).to_contain_text("Latin" if colouring == "Script" else "identical", timeout=SHORT_MS)
@@ -177,7 +179,7 @@ def test_the_maps_show_both_spaces(lab: LabPage) -> None:
 
 def test_umap_is_arranged_by_a_job_and_then_shown(lab: LabPage, artefacts: Path) -> None:
     maps = lab.page.locator(".tl-tab-maps")
-    place = "() => [...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1).data[0].x.slice(0, 50).join()"
+    place = f"() => {MAPS}('points').source.slice(0, 50).join()"
     before = lab.page.evaluate(place)
     maps.get_by_role("button", name="Layout", exact=True).click()
     maps.get_by_role("button", name="Arrange by UMAP").click()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from .lab_page import LONG_MS, SHORT_MS, LabPage
+from .lab_page import LONG_MS, MAPS, SHORT_MS, LabPage
 
 
 def _text(lab: LabPage, selector: str) -> str:
@@ -40,27 +40,28 @@ def test_the_table_fills_and_sorts_worst_first(lab_page: LabPage) -> None:
 
 
 def test_a_click_on_a_row_explains_it_and_highlights_it_on_both_maps(lab_page: LabPage) -> None:
-    expect(lab_page.page.locator(".tl-maps .js-plotly-plot").first).to_be_attached(timeout=LONG_MS)
+    expect(lab_page.page.locator(".tl-map-layer[data-ready]")).to_be_attached(timeout=LONG_MS)
     lexicon = lab_page.panel("tl-lexicon")
     lexicon.get_by_label("Order").select_option(label="Most frequent first")
     expect(lexicon.locator(".tl-lexicon-table caption")).to_contain_text("most frequent", timeout=SHORT_MS)
     lexicon.locator(".tl-table tbody tr").nth(2).click()
     expect(lexicon.locator(".tl-why h4").first).to_be_visible(timeout=SHORT_MS)
     lab_page.panel("tl-maps")
-    lab_page.page.wait_for_function(
-        "() => [...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1).data.slice(2, 4)"
-        ".every((trace) => trace.x.length >= 1)",
-        timeout=SHORT_MS,
-    )
+    lab_page.wait_for_selected("n >= 1")
+
+
+def test_every_token_with_a_vector_is_drawn(lab_page: LabPage) -> None:
+    told = lab_page.panel("tl-maps").locator(".tl-status").inner_text()
+    drawn = {space: len(points) for space, points in lab_page.maps("points").items()}
+    assert min(drawn.values()) > 800  # where a sample of the fast mode would end
+    assert f"{drawn['source']:,} source and {drawn['target']:,} target tokens" in told
 
 
 def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> None:
     maps = lab_page.panel("tl-maps")
-    maps.locator(".js-plotly-plot").scroll_into_view_if_needed()
-    left = maps.locator(".nsewdrag").first
-    left.wait_for()
-    lab_page.page.wait_for_timeout(2000)  # plotly settles its layout after it comes into view
-    before = lab_page.traces("tl-maps")
+    left = maps.locator(".tl-map-source canvas").first
+    left.scroll_into_view_if_needed()
+    before = {space: len(points) for space, points in lab_page.maps("selectedPoints").items()}
     box = left.bounding_box()
     assert box is not None
     mouse = lab_page.page.mouse
@@ -70,22 +71,57 @@ def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> No
     mouse.move(box["x"] + box["width"] * 0.97, box["y"] + box["height"] * 0.97, steps=6)
     mouse.up()
     expect(maps.locator(".tl-chosen")).to_contain_text(re.compile(r"\d\d+ source tokens and \d+"), timeout=SHORT_MS)
-    lab_page.page.wait_for_function(
-        "() => [...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1).data.slice(2, 4)"
-        ".every((trace) => trace.x.length > 3)",
-        timeout=SHORT_MS,
-    )
-    assert before[2]["n"] == before[3]["n"] == 1
+    lab_page.wait_for_selected("n > 3")
+    assert before == {"source": 1, "target": 1}
     expect(maps.locator(".tl-selection-table tbody tr").first).to_be_visible()
 
 
-def test_clearing_the_selection_takes_the_box_away(lab_page: LabPage) -> None:
+def _layer(lab: LabPage) -> str:
+    """Picture of what lies over the maps."""
+    return str(lab.page.locator(".tl-map-layer > canvas").last.evaluate("(canvas) => canvas.toDataURL()"))
+
+
+def test_both_maps_zoom_together_and_lines_follow(lab_page: LabPage) -> None:
     maps = lab_page.panel("tl-maps")
-    boxes = "[...document.querySelectorAll('.tl-maps .js-plotly-plot')].at(-1)._fullLayout.selections.length"
-    assert lab_page.page.evaluate(boxes) == 1
+    lines = _layer(lab_page)
+    maps.locator(".tl-map-source").get_by_title("Activate pan & zoom").click()
+    left = maps.locator(".tl-map-source canvas").first
+    left.hover()
+    lab_page.page.mouse.wheel(0, -200)
+    distances = f"Object.values({MAPS}('cameraDistance'))"
+    close = f"{distances}.every((n, _, all) => n < 0.95 && Math.abs(n - all[0]) < 0.001)"
+    lab_page.page.wait_for_function(f"() => {close}", timeout=SHORT_MS)
+    assert _layer(lab_page) != lines
+    lab_page.page.wait_for_timeout(1000)  # the kernel learns where a map was moved once it has come to rest
+    maps.get_by_role("button", name="Whole maps").click()
+    lab_page.page.wait_for_function(f"() => {distances}.every((n) => Math.abs(n - 1) < 0.001)", timeout=SHORT_MS)
+    maps.locator(".tl-map-source").get_by_title("Activate lasso selection").click()
+
+
+def test_clearing_the_selection_highlights_nothing(lab_page: LabPage) -> None:
+    maps = lab_page.panel("tl-maps")
     maps.get_by_role("button", name="Clear selection").click()
-    lab_page.page.wait_for_function(f"() => {boxes} === 0", timeout=LONG_MS)
+    lab_page.wait_for_selected("n === 0")
     expect(maps.locator(".tl-chosen")).to_have_text(re.compile("Nothing is selected"), timeout=SHORT_MS)
+
+
+def test_a_point_explains_itself_and_is_selected_by_a_click(lab_page: LabPage) -> None:
+    maps = lab_page.panel("tl-maps")
+    right = maps.locator(".tl-map-target canvas").first
+    x, y = right.evaluate(
+        "(canvas) => { const api = canvas.parentElement.parentElement.api;"
+        " const far = api.get('points').map((p, i) => [p[0], i]).sort((a, b) => b[0] - a[0])[0][1];"
+        " return api.getScreenPosition(far); }"  # the rightmost point stands alone
+    )
+    right.hover(position={"x": x - 1, "y": y})
+    pointer = maps.locator(".tl-map-pointer")
+    expect(pointer).to_be_visible(timeout=SHORT_MS)
+    expect(pointer).to_contain_text("times in the text")
+    name = pointer.locator("b").inner_text()
+    expect(maps.locator(".tl-map-card .tl-token").first).to_have_text(name, timeout=SHORT_MS)
+    right.click(position={"x": x - 1, "y": y})
+    expect(maps.locator(".tl-chosen")).to_contain_text("and 1 target token", timeout=SHORT_MS)
+    lab_page.wait_for_selected("n >= 1")
 
 
 def _steps(lab: LabPage) -> int:
@@ -95,7 +131,7 @@ def _steps(lab: LabPage) -> int:
 def _wait_for_steps(lab: LabPage, n: int) -> None:
     lab.page.wait_for_function(
         "(n) => { const f = [...document.querySelectorAll('.tl-train .js-plotly-plot')].at(-1);"
-        " return f && f.data && f.data[0].x && f.data[0].x.length >= n; }",
+        " return f?.data?.[0]?.x?.length >= n; }",
         arg=n,
         timeout=LONG_MS,
     )
@@ -115,9 +151,9 @@ def test_figures_follow_the_theme(lab_page: LabPage, artefacts: Path, theme: str
         panel = lab_page.panel(hook)
         lab_page.page.wait_for_timeout(700)
         panel.screenshot(path=artefacts / f"{hook}-{word}.png")
-    for hook in ("tl-maps", "tl-train"):
-        red = int(lab_page.ink(hook)[1:3], 16)
-        assert (red > 128) == (word == "dark")
+    assert (int(lab_page.ink("tl-train")[1:3], 16) > 128) == (word == "dark")
+    lab_page.panel("tl-maps")
+    assert {ground[0] < 0.5 for ground in lab_page.maps("backgroundColor").values()} == {word == "dark"}
 
 
 def test_a_killed_kernel_loses_nothing(lab_page: LabPage) -> None:

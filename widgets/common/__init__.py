@@ -2,5 +2,6 @@
 
 from tokalign_lab.errors import require_extra
 
-for _package in ("ipywidgets", "anywidget", "plotly"):  # each module of the panels imports this package first
+# Each module of the panels imports this package first.
+for _package in ("ipywidgets", "anywidget", "plotly", "jscatter"):
     require_extra("lab", _package, "A panel")

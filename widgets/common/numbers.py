@@ -122,7 +122,7 @@ MEANINGS = {
     ),
     "passed": Meaning("passed", "Checks without a finding", HIGHER, "13 of 17 in the recorded run"),
     "concerned": Meaning("tokens concerned", "Target tokens that a warning or a critical finding is about", LOWER),
-    "drawn": Meaning("tokens drawn", "Points on both maps; large vocabularies are sampled, with density behind"),
+    "points": Meaning("tokens drawn", "Points on both maps: every token that has a vector"),
     "pairs": Meaning("pairs by vectors", "Target tokens that were matched by their vectors, not by their bytes"),
     "hub": Meaning(
         "targets on one source", "Largest number of target tokens with the same source token; if large, it is a hub",

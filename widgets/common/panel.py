@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from pprint import pformat
@@ -24,7 +25,7 @@ from .part import Bar, Folds, Part, html, shown
 from .state import LabState
 
 _HERE = Path(__file__).parent
-# After drawing, a page reports to plotly's model; if the model is gone, the page's console shows an error.
+# After drawing, a page reports to the model of a figure; if the model is gone, the page's console shows an error.
 FIGURE_S = 5.0
 
 
@@ -235,15 +236,16 @@ class Panel(Part, w.VBox):
         _close_all(self.children, self.figure)
         super().close()
         if self.figure is not None:
-            later(self.figure.close, FIGURE_S)
+            later(partial(_close_all, [self.figure]), FIGURE_S)
 
 
-def _close_all(children: Sequence[w.Widget], but: w.Widget | None) -> None:
+def _close_all(children: Sequence[w.Widget], but: w.Widget | None = None) -> None:
     for child in children:
+        if child is but:
+            continue
         if not isinstance(child, Panel):  # a panel closes its own children
             _close_all(getattr(child, "children", ()), but)
-        if child is not but:
-            child.close()
+        child.close()
 
 
 def mark_html(words: str) -> str:

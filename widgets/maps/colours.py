@@ -1,23 +1,22 @@
-"""Colours of the maps: a code for each point, a scale for the codes, and a legend in words.
+"""Colours of the maps: a code for each point, a palette for the codes, and a legend in words.
 
-Every colouring becomes small whole numbers with a scale of colours: 20,000 points cost 80 kB where 20,000 names of
-colours cost 200 kB, and a point without a value has a colour of its own in both themes. Categories use Okabe and Ito's
-palette, which people tell apart who see colours differently; quantities use Viridis without the end that the page's
-ground would swallow. Each class is counted, so that the legend is a table too. No widgets here.
+Every colouring becomes one byte per point and a palette, and a point without a value has a colour of its own in both
+themes. Categories use Okabe and Ito's palette, which people tell apart who see colours differently; quantities use
+Viridis without the end that the page's ground would swallow. Each class is counted, so that the legend is a table too.
+No widgets here.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from plotly.colors import sample_colorscale
 
-from tokalign_lab.alignment.search.neighbourhoods import NEIGHBOURS, Neighbourhoods
+from tokalign_lab.alignment.search.neighbourhoods import Neighbourhoods
 from tokalign_lab.plots.maps import NO_VALUE, ORIGIN_COLOURS
 from tokalign_lab.plots.theme import PALETTE
 from tokalign_lab.spelling import script_of
@@ -37,7 +36,8 @@ NO_NUMBER = "no value"
 CODES = 255  # of a quantity; 0 is a point without a value
 BANDS = 5  # classes that a quantity is counted in
 _LOGARITHMIC = ("hubness", "frequency")
-_CHUNK = 2000  # tokens whose overlap is measured between two looks at whether anyone still asks
+MEASURED = 20_000  # tokens whose neighbour overlap is measured, the most frequent: all would take minutes
+_CHUNK = 2000  # of them between two looks at whether anyone still asks
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,14 @@ class Shades:
 
     Attributes
     ----------
-    codes : for each space, int (n,), place of each point on the scale
-    scale : plotly colour scale from the lowest code to the highest
-    span : the lowest and the highest code
-    bar : the colour bar's title and ticks; None where a legend tells the colours
+    codes : for each space, uint8 (n,), place of each point's colour in the palette
+    palette : CSS colours
     classes : (name, colour) of each class, in the order of `counts`
     counts : for each space, how many points are in each class
     """
 
     codes: dict[str, np.ndarray]
-    scale: list[tuple[float, str]]
-    span: tuple[float, float]
-    bar: dict[str, Any] | None
+    palette: list[str]
     classes: list[tuple[str, str]]
     counts: dict[str, list[int]]
 
@@ -81,7 +77,7 @@ class Colouring:
         self._overlap = np.full(len(view.source_of), np.nan, dtype=np.float32)
         self._measured = np.zeros(len(view.source_of), dtype=bool)
         tables = {"source": view.lexicon.reverse, "target": view.lexicon.table}
-        self._origins = {space: table["origin"].tolist() for space, table in tables.items()}
+        self._origins = {space: table["origin"].to_numpy(object) for space, table in tables.items()}
         self._scripts: dict[str, dict[int, str]] = {space: {} for space in SPACES}
         highest = max(view.source_of.max(initial=-1), vectors["source"].ids.max(initial=-1))
         size = max(len(view.lexicon.reverse), int(highest) + 1)
@@ -90,12 +86,12 @@ class Colouring:
         self.best_target = _best_targets(view, size)
         self._counts = {"source": _source_counts(view, vectors["source"], size), "target": view.count.astype(float)}
 
-    def shades(self, by: str, drawn: Mapping[str, np.ndarray], theme: str = "light") -> Shades:
-        """Colour the drawn tokens of both maps on one scale."""
+    def shades(self, by: str, theme: str = "light") -> Shades:
+        """Colour all tokens that have a vector; both maps have one palette."""
+        ids = {space: some.ids for space, some in self._vectors.items()}
         if by in ("origin", "script"):
-            names = {space: self._names(by, space, ids) for space, ids in drawn.items()}
-            return _categories(by, names)
-        return _quantities(by, {space: self.values(by, space, ids) for space, ids in drawn.items()}, theme)
+            return _categories(by, {space: self._names(by, space, some) for space, some in ids.items()})
+        return _quantities(by, {space: self.values(by, space, some) for space, some in ids.items()}, theme)
 
     def values(self, by: str, space: str, ids: np.ndarray) -> np.ndarray:
         """Float (n,): the quantity of each token; nan where it has none. On the source side that of its best pair."""
@@ -109,13 +105,12 @@ class Colouring:
         targets = ids if space == "target" else self.best_target[ids]
         return np.where(targets >= 0, column[targets], np.nan).astype(np.float64)
 
-    def unmeasured(self, by: str, drawn: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Target tokens whose value has to be computed first, in parts that take about a second."""
+    def unmeasured(self, by: str) -> list[np.ndarray]:
+        """Target tokens whose value has to be computed first, in parts that take seconds."""
         if by != "neighbours":
             return []
-        asked = np.union1d(drawn["target"], self.best_target[drawn["source"]])
-        asked = asked[asked >= 0]
-        left = asked[~self._measured[asked]]
+        often = np.argsort(-self._view.count, kind="stable")[:MEASURED]
+        left = often[~self._measured[often]]
         return [left[start : start + _CHUNK] for start in range(0, len(left), _CHUNK)]
 
     def measure(self, target_ids: np.ndarray) -> None:
@@ -140,10 +135,12 @@ class Colouring:
         origins = self._origins[space]
         return origins[token_id] if token_id < len(origins) else "hole"
 
-    def _names(self, by: str, space: str, ids: np.ndarray) -> list[str]:
+    def _names(self, by: str, space: str, ids: np.ndarray) -> np.ndarray:
         if by == "script":
-            return [self.script(space, i) for i in ids.tolist()]
-        return [NOTHING if name == "hole" else name for name in (self.origin(space, i) for i in ids.tolist())]
+            return np.array([self.script(space, i) for i in ids.tolist()], dtype=object)
+        names = self._origins[space].take(ids, mode="clip")
+        names[(ids >= len(self._origins[space])) | (names == "hole")] = NOTHING
+        return names
 
 
 def _best_targets(view: LexiconView, size: int) -> np.ndarray:
@@ -156,22 +153,21 @@ def _best_targets(view: LexiconView, size: int) -> np.ndarray:
     return best
 
 
-def _categories(by: str, names: Mapping[str, list[str]]) -> Shades:
-    counted = Counter(name for some in names.values() for name in some)
+def _categories(by: str, names: Mapping[str, np.ndarray]) -> Shades:
+    numbers, found = pd.factorize(np.concatenate(list(names.values())))
     if by == "origin":
-        order = [name for name in (*ORIGIN_COLOURS, NOTHING) if counted[name]]
+        order = [name for name in (*ORIGIN_COLOURS, NOTHING) if name in found]
         colours = [ORIGIN_COLOURS.get(name, NO_VALUE) for name in order]
     else:
-        order = [name for name, _ in counted.most_common(len(PALETTE))]
+        order = found[np.argsort(-np.bincount(numbers), kind="stable")[: len(PALETTE)]].tolist()
         colours = list(PALETTE[: len(order)])
-        if len(counted) > len(order):
+        if len(found) > len(order):
             order, colours = [*order, "other scripts"], [*colours, NO_VALUE]
     code = {name: place for place, name in enumerate(order)}
-    codes = {space: np.array([code.get(n, len(order) - 1) for n in some], int) for space, some in names.items()}
-    n = max(len(order), 1)
-    scale = [(edge / n, colour) for i, colour in enumerate(colours) for edge in (i, i + 1)] or [(0, NO_VALUE)] * 2
-    counts = {space: np.bincount(some, minlength=n).tolist() for space, some in codes.items()}
-    return Shades(codes, scale, (-0.5, n - 0.5), None, list(zip(order, colours, strict=True)), counts)
+    coded = np.array([code.get(name, len(order) - 1) for name in found], dtype=np.uint8)[numbers]
+    codes = dict(zip(names, np.split(coded, [len(next(iter(names.values())))]), strict=True))
+    counts = {space: np.bincount(some, minlength=len(order)).tolist() for space, some in codes.items()}
+    return Shades(codes, colours, list(zip(order, colours, strict=True)), counts)
 
 
 def _quantities(by: str, values: Mapping[str, np.ndarray], theme: str) -> Shades:
@@ -182,24 +178,15 @@ def _quantities(by: str, values: Mapping[str, np.ndarray], theme: str) -> Shades
     low, high = _span(by, known)
     place = {space: (some - low) / (high - low) for space, some in scaled.items()}
     codes = {
-        space: np.where(np.isfinite(some), 1 + np.nan_to_num(some).clip(0, 1) * (CODES - 1), 0).round().astype(int)
+        space: np.where(np.isfinite(some), 1 + np.nan_to_num(some).clip(0, 1) * (CODES - 1), 0).round().astype(np.uint8)
         for space, some in place.items()
     }
-    ends = (0.12, 1.0) if theme == "dark" else (0.0, 0.92)
-    shades = sample_colorscale("Viridis", list(np.linspace(*ends, 9)))
-    edge = 0.5 / CODES
-    scale = [(0.0, NO_VALUE), (edge, NO_VALUE)]
-    scale += [(edge + (1 - edge) * i / 8, colour) for i, colour in enumerate(shades)]
-    ticks = _ticks(low, high, logarithmic)
-    bar = {
-        "title": {"text": _bar_title(by)}, "tickvals": [1 + (CODES - 1) * (t - low) / (high - low) for t, _ in ticks],
-        "ticktext": [text for _, text in ticks],
-    }  # fmt: skip
-    colours = sample_colorscale("Viridis", [ends[0] + (ends[1] - ends[0]) * (i + 0.5) / BANDS for i in range(BANDS)])
+    first, last = (0.12, 1.0) if theme == "dark" else (0.0, 0.92)
+    palette = [NO_VALUE, *sample_colorscale("Viridis", np.linspace(first, last, CODES).tolist())]
+    middles = [1 + round((CODES - 1) * (band + 0.5) / BANDS) for band in range(BANDS)]
     names = [*_band_names(by, low, high, logarithmic), NO_NUMBER]
     counts = {space: _banded(some) for space, some in codes.items()}
-    classes = list(zip(names, [*colours, NO_VALUE], strict=True))
-    return Shades(codes, scale, (0, CODES), bar, classes, counts)
+    return Shades(codes, palette, list(zip(names, [*(palette[i] for i in middles), NO_VALUE], strict=True)), counts)
 
 
 def _span(by: str, known: np.ndarray) -> tuple[float, float]:
@@ -211,12 +198,6 @@ def _span(by: str, known: np.ndarray) -> tuple[float, float]:
     return 0.0, max(0.01, float(np.quantile(known, 0.95))) if len(known) else 1.0
 
 
-def _ticks(low: float, high: float, logarithmic: bool) -> list[tuple[float, str]]:
-    if logarithmic:
-        return [(t, f"{10**t:,.0f}") for t in range(int(low), int(high) + 1)]
-    return [(t, f"{t:.2g}") for t in np.linspace(low, high, 6).tolist()]
-
-
 def _source_counts(view: LexiconView, vectors: TokenVectors, size: int) -> np.ndarray:
     """Occurrences of each source token in the text, float (size,); nan where neither lexicon nor vectors have them."""
     counts = np.full(size, np.nan)
@@ -224,12 +205,6 @@ def _source_counts(view: LexiconView, vectors: TokenVectors, size: int) -> np.nd
     counts[view.source_of[chosen]] = view.lexicon.table["source_count"].to_numpy()[chosen]
     counts[vectors.ids] = vectors.counts
     return counts
-
-
-def _bar_title(by: str) -> str:
-    return {
-        "hubness": "chosen<br>by", "frequency": "times in<br>the text", "neighbours": f"of {NEIGHBOURS}<br>neighbours",
-    }.get(by, by)  # fmt: skip
 
 
 def _band_names(by: str, low: float, high: float, logarithmic: bool) -> list[str]:
@@ -241,5 +216,5 @@ def _band_names(by: str, low: float, high: float, logarithmic: bool) -> list[str
 
 def _banded(codes: np.ndarray) -> list[int]:
     """Count the codes of each band from the lowest, and those without a value last."""
-    bands = np.minimum((codes[codes > 0] - 1) * BANDS // (CODES - 1), BANDS - 1)
+    bands = np.minimum((codes[codes > 0].astype(int) - 1) * BANDS // (CODES - 1), BANDS - 1)
     return [*np.bincount(bands, minlength=BANDS).tolist(), int((codes == 0).sum())]

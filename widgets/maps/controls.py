@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
-import plotly.graph_objects as go
 
 from tokalign_lab.files import cache_folder
 from tokalign_lab.projection import METHODS, cache_path, is_known
@@ -29,8 +28,6 @@ from ..common.job import RunBox
 from ..common.part import Bar, bar, shown
 from ..common.state import SPACES, LabState
 from .colours import WORDS
-from .figure import CLOUDS, SELECTED, MapFigure
-from .view import MapView
 
 
 class MapControls(Bar):
@@ -41,6 +38,7 @@ class MapControls(Bar):
     state : the shared view
     lay_out : called with a method's name
     on_layout, on_worst : called when the layout or the toggle for the worst tokens has changed
+    on_whole : called to show all of both maps
     one_space : whether one layout can hold both maps
     shared, worst : what they show at first
     """
@@ -51,6 +49,7 @@ class MapControls(Bar):
         lay_out: Callable[[str], None],
         on_layout: Callable[[], None],
         on_worst: Callable[[], None],
+        on_whole: Callable[[], None],
         one_space: bool,
         shared: bool,
         worst: bool,
@@ -80,8 +79,9 @@ class MapControls(Bar):
             for name in ("pca", "umap")
         }
         clear = self.button("Clear selection", state.clear_selection, "Highlight nothing")
+        whole = self.button("Whole maps", on_whole, "Show all of both maps again")
         self.layout_bar = bar(self.layouts, *self.methods.values())
-        super().__init__([self.colour, self.search, self.worst, clear])
+        super().__init__([self.colour, self.search, self.worst, clear, whole])
 
     def _on_search(self, text: str) -> None:
         if text != self._state.query.text:
@@ -97,61 +97,6 @@ class MapControls(Bar):
         """Disable the button of the current layout, and all of them while a layout is being fetched."""
         for name, control in self.methods.items():
             control.disabled = busy or (name == method and shared == self.layouts.value)
-
-
-class MapPointer:
-    """Translate plotly's events about points into events about tokens.
-
-    Parameters
-    ----------
-    points, drawing : what is drawn, in which order
-    on_point : called with space and token id
-    on_pick : called with space and token ids
-    """
-
-    def __init__(
-        self,
-        points: MapView,
-        drawing: MapFigure,
-        on_point: Callable[[str, int], None],
-        on_pick: Callable[[str, list[int]], None],
-    ) -> None:
-        self._points, self._drawing = points, drawing
-        self._on_point, self._on_pick = on_point, on_pick
-
-    def listen(
-        self,
-        figure: go.FigureWidget,
-        guarded: Callable[..., Any],
-        clear: Callable[[], None],
-        on_axes: Callable[..., None],
-    ) -> None:
-        """Follow a figure; `on_axes` is called with what its page reports of the axes."""
-        for places, lit in ((CLOUDS, False), (SELECTED, True)):
-            for place, space in zip(places, SPACES, strict=True):
-                trace = figure.data[place]
-                trace.on_hover(guarded(lambda _t, at, _s, space=space, lit=lit: self._hovered(space, at, lit)))
-                trace.on_click(guarded(lambda _t, at, _s, space=space, lit=lit: self._picked(space, at, lit)))
-        for place, space in zip(CLOUDS, SPACES, strict=True):
-            cloud = figure.data[place]
-            cloud.on_selection(guarded(lambda _t, at, _box, space=space: self._picked(space, at, False)))
-            cloud.on_deselect(guarded(lambda _trace, _points: clear()))
-        # plotly tells layout callbacks of a double click only once; what the browser sends tells of each
-        told = guarded(lambda change: on_axes((change["new"] or {}).get("relayout_data") or {}))
-        figure.observe(told, names="_js2py_relayout")
-
-    def _ids_at(self, space: str, points: Any, lit: bool) -> list[int]:
-        ids = self._drawing.lit[space] if lit else self._points.drawn[space]
-        return [int(ids[i]) for i in points.point_inds if i < len(ids)]
-
-    def _hovered(self, space: str, points: Any, lit: bool) -> None:
-        for token_id in self._ids_at(space, points, lit)[:1]:
-            self._on_point(space, token_id)
-
-    def _picked(self, space: str, points: Any, lit: bool) -> None:
-        ids = self._ids_at(space, points, lit)
-        if ids:
-            self._on_pick(space, ids)
 
 
 class LayoutJob(RunBox):

@@ -1,185 +1,86 @@
-"""The one figure of both maps: made once, changed ever after.
+"""Both maps, by jupyter-scatter, and a layer over them for what it does not draw.
 
-Drawing is asked for by callbacks and by threads, and plotly gathers changes in one place while it sends them; so one
-lock lets only one of them draw. A cloud is sent by itself, which keeps every message well below a megabyte.
+Drawing is asked for by callbacks and by threads; one lock lets only one of them draw.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from html import escape
+from pathlib import Path
 from typing import Any
 
+import anywidget
+import ipywidgets as w
 import numpy as np
-import plotly.graph_objects as go
+import traitlets as t
+from plotly.colors import convert_colors_to_same_type
 
-from tokalign_lab.plots.maps import HIGHLIGHT, MapPoints, coordinates, maps_figure
-from tokalign_lab.plots.theme import CONFIG, template
+from tokalign_lab.plots.maps import MAP_HEIGHT
 
+from ..common.part import html
 from ..common.state import SPACES
-from .colours import Colouring, Shades
-from .view import CELLS, WHOLE, MapView, Window
+from .colours import Colouring
+from .view import MapView
 from .words import MapWords
 
-CLOUDS, SELECTED, DENSITY, MARKED = (0, 1), (2, 3), (4, 5), (6, 7)  # traces: of the source, of the target
-MARKS = {"pinned": ("star-open", "☆"), "found": ("circle-open", "○"), "worst": ("x-thin-open", "✕")}
-INK = {"light": "#24292f", "dark": "#f0f0f0"}
-FAINT = {"light": "87, 96, 106", "dark": "166, 173, 182"}
+HIGHLIGHT = {"light": "#d0006f", "dark": "#ffd84d"}
+# Transparent: a map shows the ground of the page.
+GROUND = {"light": [1.0, 1.0, 1.0, 0.0], "dark": [0.1, 0.1, 0.1, 0.0]}
+SIGNS = {"pinned": "☆", "found": "○", "worst": "✕"}
 MOST_LINES = 200
-# A double click and the last button show the whole map, whatever part of it the panel was opened with.
-MAP_CONFIG: dict[str, Any] = CONFIG | {
-    "doubleClick": "autosize",
-    "modeBarButtons": [["zoom2d", "pan2d", "select2d", "lasso2d", "autoScale2d", "toImage"]],
-    "scrollZoom": False,
-}
-
-
-def layered_figure(
-    clouds: list[MapPoints], shades: Shades, names: tuple[str, str], windows: dict[str, Window], theme: str
-) -> go.Figure:
-    """`maps_figure` with density and marks; both axes of a map go from end to end of its window."""
-    figure = maps_figure(clouds[0], clouds[1], names, theme=theme)
-    for place, space in zip(CLOUDS, windows, strict=True):
-        figure.data[place].marker = cloud_marker(shades, space)
-    for column in (1, 2):
-        figure.add_trace(
-            go.Heatmap(z=[], showscale=False, hoverinfo="skip", zmin=0, zmax=255, name="density", zsmooth="fast"),
-            row=1, col=column,
-        )  # fmt: skip
-    draw = type(figure.data[0])  # as the points are: plotly draws WebGL over SVG, whatever the order of the traces
-    for column in (1, 2):
-        figure.add_trace(
-            draw(
-                x=[], y=[], mode="markers", hoverinfo="skip", showlegend=False, name="marked",
-                selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 1}},  # no box dims a sign
-            ),
-            row=1, col=column,
-        )  # fmt: skip
-    for axis, ends in axis_ranges(windows).items():
-        low, high = WHOLE[:2]
-        figure.layout[axis].update(
-            range=ends, minallowed=low, maxallowed=high, autorangeoptions={"minallowed": low, "maxallowed": high}
-        )
-    return figure
-
-
-def axis_ranges(windows: dict[str, Window]) -> dict[str, tuple[float, float]]:
-    """Range of each of the four axes."""
-    ranges = {}
-    for number, window in zip(("", "2"), windows.values(), strict=True):
-        ranges[f"xaxis{number}"], ranges[f"yaxis{number}"] = window[:2], window[2:]
-    return ranges
-
-
-def cloud_marker(shades: Shades, space: str) -> dict[str, Any]:
-    """Style of the points of one map; the colour bar is next to the target's."""
-    bar = {"thickness": 10, "outlinewidth": 0, **(shades.bar or {})}
-    return {
-        "size": 5, "color": shades.codes[space].tolist(), "opacity": 0.75, "line": {"width": 0},
-        "colorscale": shades.scale, "cmin": shades.span[0], "cmax": shades.span[1],
-        "showscale": shades.bar is not None and space == "target", "colorbar": bar,
-    }  # fmt: skip
-
-
-def density_layer(heights: np.ndarray, window: Window, theme: str) -> dict[str, Any]:
-    """One map's density, as updates of its trace."""
-    x0, x1, y0, y1 = window
-    dx, dy = (x1 - x0) / CELLS, (y1 - y0) / CELLS
-    return {
-        "z": heights.tolist() if heights.any() else [], "x0": x0 + dx / 2, "dx": dx, "y0": y0 + dy / 2, "dy": dy,
-        "colorscale": density_scale(theme),
-    }  # fmt: skip
-
-
-def density_scale(theme: str) -> list[tuple[float, str]]:
-    """From nothing to the page's faint ink; a single token can be seen already."""
-    faint = FAINT[theme]
-    return [(0.0, f"rgba({faint}, 0)"), (0.15, f"rgba({faint}, 0.3)"), (1.0, f"rgba({faint}, 0.75)")]
-
-
-def marks(places: dict[str, np.ndarray], theme: str) -> dict[str, Any]:
-    """Signs around the marked tokens of one map, as updates of its trace; `places` holds (n, 2) for each of `MARKS`."""
-    xy = np.concatenate([places[kind] for kind in MARKS])
-    symbols = [MARKS[kind][0] for kind in MARKS for _ in range(len(places[kind]))]
-    points = MapPoints(np.arange(len(xy)), xy, [], [])
-    return {
-        **coordinates(points),
-        "marker": {"symbol": symbols, "size": 11, "color": INK[theme], "line": {"width": 2, "color": INK[theme]}},
-    }
-
-
-def lines(segments: np.ndarray, figure: go.Figure, theme: str) -> list[dict[str, Any]]:
-    """Return the lines between partners as one shape.
-
-    Parameters
-    ----------
-    segments : float (n, 2, 2), from `MapView.segments`
-    figure : whose axes say where the two maps are
-    """
-    if not len(segments):
-        return []
-    layout = figure.layout
-    starts, ends = (
-        np.array([x.domain[0], y.domain[0]]) + segments[:, side] * (np.ptp(x.domain), np.ptp(y.domain))
-        for side, (x, y) in enumerate(((layout.xaxis, layout.yaxis), (layout.xaxis2, layout.yaxis2)))
-    )
-    path = "".join(
-        f"M{a:.4f},{b:.4f}L{c:.4f},{d:.4f}" for (a, b), (c, d) in zip(starts.tolist(), ends.tolist(), strict=True)
-    )
-    width = 1.5 if len(segments) <= 25 else 0.75
-    line = {"color": HIGHLIGHT[theme], "width": width}
-    return [{"type": "path", "path": path, "xref": "paper", "yref": "paper", "line": line, "opacity": 0.7}]
-
-
-def moved(windows: dict[str, Window], changes: dict[str, Any], linked: bool) -> dict[str, Window]:
-    """Windows after what the browser reports of its axes ("xaxis.range[0]", "yaxis2.autorange", ...).
-
-    Where both maps have one frame (`linked`), what moves one moves the other.
-    """
-    after = dict(windows)
-    for number, space in zip(("", "2"), windows, strict=True):
-        new = list(windows[space])
-        for letter, at in (("x", 0), ("y", 2)):
-            names = [f"{letter}axis{number}"]
-            if linked:
-                names.append(f"{letter}axis{'' if number else '2'}")
-            for axis in names:
-                ends = _ends(axis, changes, WHOLE[at : at + 2])
-                if ends is not None:
-                    new[at : at + 2] = ends
-                    break
-        after[space] = (new[0], new[1], new[2], new[3])
-    return after
-
-
-def _ends(axis: str, changes: dict[str, Any], whole: tuple[float, ...]) -> tuple[float, float] | None:
-    """Return the ends of one axis, where the changes speak of it."""
-    if changes.get(f"{axis}.autorange"):
-        return whole[0], whole[1]
-    given = changes.get(f"{axis}.range", [changes.get(f"{axis}.range[{i}]") for i in (0, 1)])
-    if given is None or None in list(given):
-        return None
-    low, high = sorted(float(end) for end in given)
-    return (low, high) if high > low else None
-
-
 MOST_NAMED = 25  # highlighted tokens that are written next to their points
-MOST_HOVERED = 2000  # highlighted tokens that have a hover text of their own; others have that of their cloud
-NOWHERE = {"x0": -1e6, "x1": -1e6, "y0": -1e6, "y1": -1e6}  # a box beyond the maps
+DIMMED = 0.25  # opacity of all others
+WHOLE = (0.0, 0.0, 1.0)  # view of a whole map: x and y in its middle, from -1 to 1, and the distance of the camera
+OPTIONS = {"deselectOnEscape": False, "pointOutlineWidth": 0, "pointSizeSelected": 0}  # Escape is JupyterLab's
+FEW_LARGER = 5  # pixels by which few highlighted points are larger than others
+# Not "reset": where a frame takes longer than the animation, it stops before the whole map is there.
+BUTTONS = ["lasso", "pan_zoom", "lasso_type", "divider", "download"]
 Ids = Mapping[str, np.ndarray]
+View = tuple[float, float, float]
+
+
+class MapLayer(anywidget.AnyWidget):
+    """Lies over both maps and follows their pan and zoom.
+
+    Attributes
+    ----------
+    lines : points of partners, [source, target] each
+    signs, names : for each space, [point, text] each
+    pointer : space, index and HTML of the point under the pointer; {} for none
+    codes, places : for each space, bytes: uint8 (n,) and float32 (n, 2); {} as long as they are as at first
+    views : for each space, as `WHOLE`
+    highlight : CSS colour of the lines
+    """
+
+    _esm = Path(__file__).parent / "layer.js"
+    lines: t.List[list[int]] = t.List().tag(sync=True)
+    signs: t.Dict[str, Any] = t.Dict().tag(sync=True)
+    names: t.Dict[str, Any] = t.Dict().tag(sync=True)
+    pointer: t.Dict[str, Any] = t.Dict().tag(sync=True)
+    codes: t.Dict[str, bytes] = t.Dict().tag(sync=True)
+    places: t.Dict[str, bytes] = t.Dict().tag(sync=True)
+    views: t.Dict[str, list[float]] = t.Dict().tag(sync=True)
+    highlight = t.Unicode("").tag(sync=True)
 
 
 class MapFigure:
-    """Draws what `MapView` chose.
+    """Draws all points of a `MapView`.
 
     Parameters
     ----------
     points, words, colouring : where, what to say, which colour
     titles : of the two maps
-    windows : part of each map that is in view
-    linked : whether both maps have one frame
+    views : part of each map that is in view
+    linked : whether both maps have one frame, so that a place means the same on both
     colour_by : a name of `COLOURINGS`
     theme : "light" or "dark"
+
+    Attributes
+    ----------
+    maps : jupyter-scatter's widget of each space
+    lit : for each space, the highlighted points, uint32 (n,)
     """
 
     def __init__(
@@ -188,130 +89,150 @@ class MapFigure:
         words: MapWords,
         colouring: Colouring,
         titles: tuple[str, str],
-        windows: dict[str, Window],
+        views: Mapping[str, View],
         linked: bool,
         colour_by: str,
         theme: str,
     ) -> None:
         self._points, self._words, self._colouring = points, words, colouring
         self._lock = threading.RLock()
-        self._theme = theme
-        self._marked: Mapping[str, Ids] = {}
-        self._segments = np.zeros((0, 2, 2))
-        self.windows, self.colour_by = windows, colour_by
-        self.lit = {space: np.zeros(0, dtype=np.int64) for space in SPACES}
-        self.shades = colouring.shades(colour_by, points.drawn, theme)
-        clouds = [self._cloud(space) for space in SPACES]
-        figure = layered_figure(clouds, self.shades, titles, windows, theme)
-        self._link(figure, linked)
-        for place, space in zip(DENSITY, SPACES, strict=True):
-            figure.data[place].update(density_layer(points.density(space, windows[space]), windows[space], theme))
-        self.widget = figure
+        self._theme, self.colour_by = theme, colour_by
+        self.lit: dict[str, np.ndarray] = {space: np.zeros(0, dtype=np.uint32) for space in SPACES}
+        self.shades = colouring.shades(colour_by, theme)
+        self._codes = self._coded()
+        self.maps = {space: self._map(space) for space in SPACES}
+        self.layer = MapLayer(highlight=HIGHLIGHT[theme])
+        self.layer.add_class("tl-map-layer")
+        self._colour()
+        self.look(views, linked)
+        headings = [html("", f"<h4>{escape(title)}</h4>") for title in titles]
+        sides = [w.VBox([heading, plot]) for heading, plot in zip(headings, self.maps.values(), strict=True)]
+        self.widget = w.Box([*sides, self.layer])
+        self.widget.add_class("tl-map-figure")
 
-    def to_widget(self) -> go.FigureWidget:
-        """Make the widget, once, of the figure as it has been drawn so far: the browser then draws it in one go."""
-        self.widget = go.FigureWidget(self.widget)
-        self.widget._config = self.widget._config | MAP_CONFIG
-        return self.widget
+    def _map(self, space: str) -> Any:
+        import jscatter  # takes a second, also of a lab that shows no maps
 
-    def _cloud(self, space: str) -> MapPoints:
-        ids = self._points.drawn[space]
-        return MapPoints(ids, self._points.places_of(space, ids), self._words.hovers(space, ids), [])
+        # of two points, for what jupyter-scatter works out of its data and our maps do not show, as histograms
+        made = jscatter.Scatter(
+            x=np.array([-1, 1]), y=np.array([-1, 1]), x_scale=(-1, 1), y_scale=(-1, 1), axes=False, reticle=False,
+            height=MAP_HEIGHT, mouse_mode="lasso", lasso_type="rectangle", lasso_on_long_press=False, size=3,
+            opacity_by="density", opacity_unselected=DIMMED,
+        ).widget  # fmt: skip
+        made.points = np.column_stack([self._points.xy[space], self.shades.codes[space]]).astype(np.float32)
+        made.color_by, made.color_scale, made.color_domain = "valueA", "categorical", {}
+        made.toolbar_buttons = BUTTONS
+        made.regl_scatterplot_options = OPTIONS
+        made.add_class(f"tl-map-{space}")
+        return made
 
-    def draw(self) -> None:
-        """Draw the clouds and what lies under them, as they are sampled now."""
-        shades = self._colouring.shades(self.colour_by, self._points.drawn, self._theme)
-        with self._lock:
-            self.shades = shades
-            for place, space in zip(CLOUDS, SPACES, strict=True):
-                cloud = self._cloud(space)
-                colours = cloud_marker(shades, space) | {"opacity": self.widget.data[place].marker.opacity}
-                self.widget.data[place].update(coordinates(cloud), text=list(cloud.hover), marker=colours)
-            for place, space in zip(DENSITY, SPACES, strict=True):
-                window = self.windows[space]
-                layer = density_layer(self._points.density(space, window), window, self._theme)
-                self.widget.data[place].update(layer)
+    def listen(
+        self,
+        on_pick: Callable[[str, list[int]], None],
+        on_point: Callable[[str, int], None],
+        on_views: Callable[[], None],
+        guarded: Callable[..., Any],
+    ) -> None:
+        """Report what a person does on the maps.
 
-    def recolour(self) -> None:
-        """Give the drawn tokens the colours they have now."""
-        shades = self._colouring.shades(self.colour_by, self._points.drawn, self._theme)
-        with self._lock:
-            self.shades = shades
-            for place, space in zip(CLOUDS, SPACES, strict=True):
-                opacity = self.widget.data[place].marker.opacity
-                self.widget.data[place].update(marker=cloud_marker(shades, space) | {"opacity": opacity})
+        Parameters
+        ----------
+        on_pick : called with space and token ids of a box, a lasso or a click; no ids where the selection was cleared
+        on_point : called with space and id of the token under the pointer
+        on_views : called when a map was moved
+        guarded : wraps each callback
+        """
+
+        def picked(space: str, rows: np.ndarray) -> None:
+            if rows is not self.lit[space]:  # else `light` selected them
+                on_pick(space, self._points.vectors[space].ids[rows].tolist())
+
+        def pointed(space: str, row: int | None) -> None:
+            if row is None:
+                self.layer.pointer = {}
+                return
+            token_id = int(self._points.vectors[space].ids[row])
+            self.layer.pointer = {"space": space, "index": row, "text": self._words.hover(space, token_id)}
+            on_point(space, token_id)
+
+        for space, plot in self.maps.items():
+            plot.observe(guarded(lambda change, space=space: picked(space, change["new"])), "selection")
+            plot.observe(guarded(lambda change, space=space: pointed(space, change["new"])), "hovering")
+        self.layer.observe(guarded(lambda _change: on_views()), "views")
 
     def light(self, ids: Ids) -> None:
-        """Draw these tokens on top, and dim the clouds under them."""
-        dimmed = any(len(some) for some in ids.values())
-        seen = {"marker": {"opacity": 0.2 if dimmed else 0.75}}
+        """Highlight these tokens, and dim all others."""
+        names = {}
         with self._lock:
-            with self.widget.batch_update():  # one drawing for all: each costs the page as much as the whole map
-                for place, cloud, space in zip(SELECTED, CLOUDS, SPACES, strict=True):
-                    lit = self.lit[space] = self._points.placed(space, ids[space])
-                    few = len(lit) <= MOST_HOVERED
-                    names = [self._words.label(space, i) for i in lit.tolist()] if len(lit) <= MOST_NAMED else None
-                    self.widget.data[place].update(
-                        coordinates(MapPoints(lit, self._points.places_of(space, lit), [], [])),
-                        text=names, customdata=self._words.hovers(space, lit) if few else None,
-                        hoverinfo="all" if few else "skip", marker={"size": 9 if names is not None else 6},
-                    )  # fmt: skip
-                    # a box makes plotly use the other two, so that all three have to say the same
-                    self.widget.data[cloud].update(seen | {"selected": seen, "unselected": seen})
-            if not dimmed:
-                self._wipe()
+            for space, plot in self.maps.items():
+                rows = self._points.points_of(space, ids[space]).astype(np.uint32)
+                self.lit[space] = rows
+                if not np.array_equal(np.sort(plot.selection), rows):  # else a person selected them on this map
+                    plot.selection = rows
+                few = len(rows) <= MOST_NAMED
+                plot.regl_scatterplot_options = OPTIONS | {"pointSizeSelected": FEW_LARGER * few}
+                token_ids = self._points.vectors[space].ids[rows].tolist() if few else []
+                names[space] = [
+                    [row, self._words.name(space, i)] for row, i in zip(rows.tolist(), token_ids, strict=few)
+                ]
+            self.layer.names = names
 
     def mark(self, marked: Mapping[str, Ids]) -> None:
-        """Put signs around tokens; `marked` holds ids by space for each name of `MARKS`."""
+        """Put signs on tokens; `marked` holds ids by space for each name of `SIGNS`."""
         with self._lock:
-            self._marked = marked
-            for place, space in zip(MARKED, SPACES, strict=True):
-                places = {
-                    kind: self._points.places_of(space, self._points.placed(space, ids[space]))
+            self.layer.signs = {
+                space: [
+                    [row, SIGNS[kind]]
                     for kind, ids in marked.items()
-                }
-                self.widget.data[place].update(marks(places, self._theme))
+                    for row in self._points.points_of(space, ids[space]).tolist()
+                ]
+                for space in SPACES
+            }
 
     def join(self, pairs: np.ndarray) -> int:
-        """Draw lines between partners, int (n, 2) source and target ids; returns how many are in view."""
+        """Draw lines between partners, int (n, 2) source and target ids; returns how many have one."""
         with self._lock:
-            self._segments = self._points.segments(self.windows, pairs)[:MOST_LINES]
-            self.widget.layout.shapes = lines(self._segments, self.widget, self._theme)
-            return len(self._segments)
+            self.layer.lines = self._points.lines(pairs)[:MOST_LINES].tolist()
+            return len(self.layer.lines)
 
-    def look(self, windows: dict[str, Window], linked: bool) -> None:
+    def look(self, views: Mapping[str, View], linked: bool) -> None:
         """Show this part of the maps."""
         with self._lock:
-            with self.widget.batch_update():
-                self.windows = windows
-                self._link(self.widget, linked)
-                for axis, ends in axis_ranges(windows).items():
-                    self.widget.layout[axis].range = ends
-            self._wipe()
+            self.layer.views = {space: list(view) for space, view in views.items()}
+            for plot in self.maps.values():
+                plot.view_sync = self.layer.model_id if linked else None
 
-    def _wipe(self) -> None:
-        """Take boxes and lassos away; the page does not tell of those it drew, so one is put there to be removed."""
-        if isinstance(self.widget, go.FigureWidget):
-            self.widget.layout.selections = [NOWHERE]
-            self.widget.layout.selections = ()
+    def move(self) -> None:
+        """Draw the points where the `MapView` has them now."""
+        with self._lock:
+            self.layer.places = {space: xy.tobytes() for space, xy in self._points.xy.items()}
+
+    def recolour(self) -> None:
+        """Give the points the colours they have now."""
+        shades = self._colouring.shades(self.colour_by, self._theme)
+        with self._lock:
+            self.shades = shades
+            self._colour()
+            if (codes := self._coded()) != self._codes:
+                self._codes = self.layer.codes = codes
+
+    def _coded(self) -> dict[str, bytes]:
+        return {space: codes.tobytes() for space, codes in self.shades.codes.items()}
+
+    def _colour(self) -> None:
+        palette = [[*colour, 1.0] for colour in convert_colors_to_same_type(self.shades.palette, colortype="tuple")[0]]
+        bright = convert_colors_to_same_type([HIGHLIGHT[self._theme]], colortype="tuple")[0][0]
+        for plot in self.maps.values():
+            with plot.hold_sync():
+                plot.background_color = GROUND[self._theme]
+                plot.lasso_color = [*bright, 1.0]
+                plot.color = palette
+                # one for each colour, or highlighted points keep theirs
+                plot.color_selected = plot.color_hover = [[*bright, 1.0]] * len(palette)
 
     def set_theme(self, theme: str) -> None:
         """Take the page's colours."""
         with self._lock:
             self._theme = theme
-            with self.widget.batch_update():
-                self.widget.layout.template = template(theme)
-                for place in SELECTED:
-                    self.widget.data[place].marker.color = HIGHLIGHT[theme]
-                for place in DENSITY:
-                    self.widget.data[place].colorscale = density_scale(theme)
-            self.widget.layout.shapes = lines(self._segments, self.widget, theme)
-            if self._marked:
-                self.mark(self._marked)
-            self.recolour()
-
-    @staticmethod
-    def _link(figure: Any, linked: bool) -> None:
-        """Give both maps one frame where they have one layout, so that a place means the same on both."""
-        figure.layout.xaxis2.matches = "x" if linked else None
-        figure.layout.yaxis2.matches = "y" if linked else None
+            self.layer.highlight = HIGHLIGHT[theme]
+        self.recolour()

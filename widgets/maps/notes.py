@@ -1,4 +1,4 @@
-"""What the maps show, as tables: the selected pairs, the primary token's neighbours, the drawn tokens by colour."""
+"""What the maps show, as tables: the selected pairs, the primary token's neighbours, the tokens by colour."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..common.state import SPACES, Selection
 from ..common.table import Column, RowTable
 from ..lexicon.view import LexiconView
 from .colours import WORDS, Colouring, Shades
-from .figure import MARKS, MOST_LINES
+from .figure import MOST_LINES, SIGNS
 from .view import MapView
 from .words import MapWords
 
@@ -135,14 +135,14 @@ def _yes(is_neighbour: bool, others: list[int]) -> str:
     return "–" if not len(others) else "yes" if is_neighbour else "no"
 
 
-def class_table(shades: Shades, drawn: dict[str, int], words: str) -> str:
-    """HTML of how many drawn tokens there are of each colour."""
+def class_table(shades: Shades, words: str) -> str:
+    """HTML of how many tokens there are of each colour."""
     told = zip(shades.classes, shades.counts["source"], shades.counts["target"], strict=True)
     rows = "".join(f"<tr><td>{_dot(colour)}{escape(name)}</td>{_numbers(a, b)}</tr>" for (name, colour), a, b in told)
     head = f'<th>{escape(words)}</th><th class="tl-number">source</th><th class="tl-number">target</th>'
-    foot = f"<td>all</td>{_numbers(drawn['source'], drawn['target'])}"
+    foot = f"<td>all</td>{_numbers(*(sum(counts) for counts in shades.counts.values()))}"
     return (
-        '<details class="tl-map-classes"><summary>Drawn tokens by colour, as a table</summary>'
+        '<details class="tl-map-classes"><summary>Tokens by colour, as a table</summary>'
         f'<table class="tl-ranking"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
         f"<tfoot><tr>{foot}</tr></tfoot></table></details>"
     )
@@ -150,14 +150,11 @@ def class_table(shades: Shades, drawn: dict[str, int], words: str) -> str:
 
 def legend(shades: Shades, signs: dict[str, tuple[str, int]]) -> str:
     """HTML of what colours and signs mean; `signs` holds the sign and how many there are, by name."""
-    named = shades.classes if shades.bar is None else [c for c in shades.classes[-1:] if _any_of(shades, -1)]
+    some = np.sum(list(shades.counts.values()), axis=0)
+    named = [one for one, n in zip(shades.classes, some, strict=True) if n]
     dots = "".join(f"<span>{_dot(colour)}{escape(name)}</span>" for name, colour in named)
     marks = "".join(f"<span><b>{sign}</b> {name} ({n:,})</span>" for name, (sign, n) in signs.items() if n)
     return f'<div class="tl-legend tl-map-legend">{dots}{marks}</div>'
-
-
-def _any_of(shades: Shades, place: int) -> bool:
-    return any(counts[place] for counts in shades.counts.values())
 
 
 def _numbers(*counts: int) -> str:
@@ -189,22 +186,16 @@ class MapNotes:
     def describe(self, shades: Shades, colour_by: str, marked: Mapping[str, Ids]) -> None:
         """Write what the colours and signs mean, and how many tokens have each."""
         signs = {
-            kind: (sign, sum(len(self._points.placed(space, marked[kind][space])) for space in SPACES))
-            for kind, (_, sign) in MARKS.items()
+            kind: (sign, sum(len(self._points.points_of(space, marked[kind][space])) for space in SPACES))
+            for kind, sign in SIGNS.items()
         }
         self.legend.value = legend(shades, signs)
-        drawn = {space: len(ids) for space, ids in self._points.drawn.items()}
-        self.classes.value = class_table(shades, drawn, WORDS[colour_by])
+        self.classes.value = class_table(shades, WORDS[colour_by])
 
     def say(self, method: str, doing: str = "") -> None:
         """Show the current work, else what the maps show."""
-        told = []
-        for space in SPACES:
-            inside, all_of = self._points.inside[space], len(self._points.vectors[space])
-            drawn = len(self._points.drawn[space])
-            of = f"{all_of:,} {space} tokens" + (f", {inside:,} in view" if inside < all_of else "")
-            told.append(f"{of}, {drawn:,} drawn" + (", the others as density" if drawn < inside else ""))
-        words = f"{method.upper()}: {METHODS[method]}. {'; '.join(told)} (sampled, seed 0)."
+        counted = " and ".join(f"{len(some):,} {space}" for space, some in self._points.vectors.items())
+        words = f"{method.upper()}: {METHODS[method]}. Every token with a vector is drawn: {counted} tokens."
         self.status.value = said(doing or words, "tl-note")
 
     def selected(self, ids: Ids, lit: Ids, pairs: int, joined: int) -> None:
@@ -214,7 +205,7 @@ class MapNotes:
         dark = f", of which {seen:,} have a vector and are highlighted" if seen < chosen else ""
         told = f"Selected with their partners: {counted[0]} and {counted[1]}{dark}."
         if pairs > 1:
-            why = f" (at most {MOST_LINES}, those in view)" if joined < pairs else ""
+            why = f" (at most {MOST_LINES})" if joined < pairs else ""
             told += f" Lines join {joined:,} of {pairs:,} pairs{why}."
             told += " All pairs are in <code>.selection</code>."
         words = told if chosen else "Nothing is selected."

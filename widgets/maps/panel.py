@@ -1,4 +1,4 @@
-"""Both embedding spaces side by side, in one figure, linked by the lexicon.
+"""Both embedding spaces side by side, linked by the lexicon.
 
 A box on one map selects its tokens, highlights their partners on the other and draws lines between. PCA is there at
 once; UMAP is a job in a process of its own, kept by content, so that the second time it is there at once too. What the
@@ -8,8 +8,7 @@ figure cannot tell everyone, tables below it do: the pairs, the neighbours in bo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +29,17 @@ from ..common.part import Folds, html
 from ..common.state import SPACES, LabState
 from ..lexicon.view import Labels, LexiconView, opened, vocabularies_of
 from .colours import Colouring
-from .controls import LayoutJob, MapControls, MapPointer
-from .figure import MapFigure, moved
+from .controls import LayoutJob, MapControls
+from .figure import WHOLE, MapFigure, View
 from .notes import MapNotes, NeighbourTables, PairTable
-from .view import WHOLE, MapView, Window, marked_tokens, pairs_of, with_partners
+from .view import MapView, marked_tokens, pairs_of, with_partners
 from .words import MapWords
 
-SETTLED_S = 0.3  # a map that has not moved for so long is drawn again
+SETTLED_S = 0.3  # what a search finds is marked when no key was pressed for so long
 HOW_TO = (
-    "<div class='tl-note'>Draw a box or a lasso on either map: its tokens and their partners on the other map are "
-    "highlighted, with lines between. Click a point for one token; double-click an empty place to clear, or, with zoom "
-    "or pan chosen, to see the whole map again.</div>"
+    "<div class='tl-note'>Draw a box on either map: its tokens and their partners on the other map are highlighted, "
+    "with lines between. Click a point for one token; double-click to clear. The buttons next to a map choose a lasso "
+    "instead of the box, or pan and zoom by dragging and by the wheel.</div>"
 )
 VERDICTS = {
     True: "Both maps are one space: a token and its partner should be at the same place.",
@@ -56,14 +55,15 @@ class MapPanel(Panel):
     lexicon : links the maps
     source_vectors, target_vectors : what is laid out
     source, target : vocabularies, for readable labels, bytes and scripts
-    drawn : points a map, at most 20,000
     fit_on : tokens that UMAP is fitted on
     view : a `LexiconView` that another panel has made already
     method : "pca" or "umap"
     shared : one layout for both maps; by default where their vectors are in one space
     worst : whether the pairs of the lowest score are marked
-    windows : for "source" and "target" what part of the map is in view, as in `state`
+    views : for "source" and "target" what part of the map is in view, as in `state`
     """
+
+    LOOK = ("method", "shared", "worst", "views")  # how the maps are looked at, as the lab keeps it
 
     def __init__(
         self,
@@ -73,27 +73,26 @@ class MapPanel(Panel):
         source: Vocabulary | None = None,
         target: Vocabulary | None = None,
         state: LabState | None = None,
-        drawn: int = 3000,
         fit_on: int = FIT_ON,
         view: LexiconView | None = None,
         method: str = "pca",
         shared: bool | None = None,
         worst: bool = False,
-        windows: dict[str, Any] | None = None,
+        views: Mapping[str, View] | None = None,
     ) -> None:
         super().__init__("Embedding maps", "tl-maps", state)
         self.view = view or LexiconView(lexicon, Labels(lexicon, source, target))
         self._vectors = [source_vectors, target_vectors]
         self._vocabularies = {"source": source, "target": target}
         self._fit_on, self._worst = fit_on, worst
-        self._map = MapView(self.view, source_vectors, target_vectors, drawn)
+        self._map = MapView(self.view, source_vectors, target_vectors)
         self._colouring = Colouring(self.view, self._map.vectors, self._vocabularies)
-        self._words = MapWords(self.view, self._map.vectors, self._vocabularies, self._colouring)
+        self._words = MapWords(self.view, self._vocabularies, self._colouring)
         self._job = LayoutJob(self._vectors, fit_on, self.lab_state, self._on_laid_out)
         self._marked = self._to_mark()
         one_space = share_a_space(source_vectors, target_vectors)
         self._shared = one_space if shared is None else shared
-        self._wanted = {space: tuple(windows[space]) for space in SPACES} if windows else None
+        self._wanted = views
         self._method = method if method == "pca" or self._job.cached(method, self._shared) else "pca"
         self._build(lexicon.provenance, one_space)
         self._watch(lambda _change: self._show_selection(), "selection")
@@ -116,7 +115,7 @@ class MapPanel(Panel):
         alignment: Alignment | None = None,
         **look: Any,
     ) -> MapPanel:
-        """See both embedding spaces of an align run; `look` has other arguments of the panel, from `drawn` on.
+        """See both embedding spaces of an align run; `look` has other arguments of the panel, from `fit_on` on.
 
         Raises `InputError` as `LexiconPanel.of_run` does, and when the recipe makes no vectors.
         """
@@ -132,25 +131,24 @@ class MapPanel(Panel):
         state = self.lab_state
         source, target = project(self._vectors, self._method, self._shared, self._fit_on)
         self._map.place(source, target, self._shared)
-        windows = self._taken_windows()
-        self._map.sample(windows, self._always())
         titles = (f"Source: {provenance['source']['name']}", f"Target: {provenance['target']['name']}")
         self._drawing = MapFigure(
-            self._map, self._words, self._colouring, titles, windows, self._shared, state.colour_by, state.theme
-        )
+            self._map, self._words, self._colouring, titles, self._taken_views(), self._shared, state.colour_by,
+            state.theme,
+        )  # fmt: skip
         self._drawing.mark(self._marked)
         ids = with_partners(self.view, state.selection)
         self._drawing.light(ids)
         self._drawing.join(pairs_of(self.view, ids["target"]))
-        self.figure = self._drawing.to_widget()
+        self.figure = self._drawing.widget
         self._controls = MapControls(
-            state, self.lay_out, lambda: self.lay_out(self._method), self._on_worst,
+            state, self.lay_out, lambda: self.lay_out(self._method), self._on_worst, self._show_all,
             one_space or self._shared, self._shared, self._worst,
         )  # fmt: skip
         self._notes = notes = MapNotes(self._map, self._words)
         self.table = PairTable(self.view)
         self.neighbours = NeighbourTables(self.view, self._colouring, lambda s, i: state.select(s, [i], by="maps"))
-        about = html("", HOW_TO + meanings(("drawn", "pairs", "hub", "selected")))
+        about = html("", HOW_TO + meanings(("points", "pairs", "hub", "selected")))
         folds = Folds(
             {
                 "Layout": ("how the maps are arranged", [self._controls.layout_bar]),
@@ -166,8 +164,7 @@ class MapPanel(Panel):
         )  # fmt: skip
         self._describe()
         self.mark(mark_html(provenance.get("recorded", "")))
-        pointer = MapPointer(self._map, self._drawing, notes.show_token, partial(state.select, by="maps"))
-        pointer.listen(self.figure, self.guarded, state.clear_selection, self._on_axes)
+        self._drawing.listen(self._on_pick, notes.show_token, self._on_views, self.guarded)
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -177,17 +174,17 @@ class MapPanel(Panel):
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, the layout of the maps, the visible window, and the marked tokens."""
+        """The shared view, the layout of the maps, what part of them is in view, and whether the worst are marked."""
         return super().state | self._own_state()
 
     def _own_state(self) -> dict[str, Any]:
-        windows = {space: list(window) for space, window in self._drawing.windows.items()}
-        own = {"method": self._method, "shared": self._shared, "worst": self._worst}
-        return own | {"windows": None if all(tuple(window) == WHOLE for window in windows.values()) else windows}
+        views = self._drawing.layer.views
+        whole = all(tuple(view) == WHOLE for view in views.values())
+        return dict(zip(self.LOOK, (self._method, self._shared, self._worst, None if whole else views), strict=True))
 
     def _call(self) -> list[str]:
         named = [f"{space}={space}" for space, vocabulary in self._vocabularies.items() if vocabulary is not None]
-        settings = {"drawn": self._map.at_most, "fit_on": self._fit_on, **self._own_state()}
+        settings = {"fit_on": self._fit_on, **self._own_state()}
         given = ["lexicon", "source_vectors", "target_vectors", *named] if self.align_run is None else []
         return [*given, *(f"{name}={value!r}" for name, value in settings.items())]
 
@@ -218,51 +215,34 @@ class MapPanel(Panel):
     def _place(self, found: list[Projection], method: str, shared: bool) -> None:
         self._method, self._shared = method, shared
         self._map.place(found[0], found[1], shared)
-        self._drawing.look(self._taken_windows(), shared)
+        self._drawing.move()
+        self._drawing.look(self._taken_views(), shared)
         self._keep_look("maps", self._own_state())
         self.clear_error()
         self.refresh()
 
-    def _taken_windows(self) -> dict[str, Window]:
-        """Windows that the panel was asked to open with, once that layout is there; else all of both maps."""
+    def _taken_views(self) -> Mapping[str, View]:
+        """Return the views that the panel was asked to open with, the first time; else all of both maps."""
         wanted, self._wanted = self._wanted, None
         return wanted or dict.fromkeys(SPACES, WHOLE)
 
     def refresh(self) -> None:
-        """Sample and draw everything again."""
-        self._redraw(0.0)
-
-    def _redraw(self, wait_s: float) -> None:
-        """Draw the visible window again, outside of the callback; earlier requests are dropped."""
-
-        def work(is_current: Callable[[], bool]) -> None:
-            time.sleep(wait_s)
-            if not is_current():
-                return
-            self._map.sample(self._drawing.windows, self._always())
-            self._drawing.draw()
-            self._drawing.mark(self._marked)
-            self._show_selection()
-            self._describe()
-            self._measure(is_current)
-
-        self.newest(work, about="points")
+        """Draw colours, signs and the selection again."""
+        self._show_colours()
+        self._show_marks()
+        self._show_selection()
 
     def _measure(self, is_current: Callable[[], bool]) -> None:
         """Work out what the colouring still needs, part by part, and colour again when it is there."""
-        by = self._drawing.colour_by
-        parts = self._colouring.unmeasured(by, self._map.drawn)
+        parts = self._colouring.unmeasured(self._drawing.colour_by)
         for done, ids in enumerate(parts):
             if not is_current():
                 return
-            self._say(f"Comparing the neighbours of the drawn tokens, {done / len(parts):.0%} done …", busy=False)
+            self._say(f"Comparing the neighbours of tokens, {done / len(parts):.0%} done …", busy=False)
             self._colouring.measure(ids)
         if parts and is_current():
             self._drawing.recolour()
             self._describe()
-
-    def _always(self) -> dict[str, np.ndarray]:
-        return {space: np.concatenate([ids[space] for ids in self._marked.values()]) for space in SPACES}
 
     def _remark(self) -> None:
         self._controls.follow_state()
@@ -270,14 +250,14 @@ class MapPanel(Panel):
         def work(is_current: Callable[[], bool]) -> None:
             time.sleep(SETTLED_S)
             if is_current():
-                self._mark()
+                self._show_marks()
 
-        self.newest(work, about="points")
+        self.newest(work, about="marks")
 
-    def _mark(self) -> None:
-        before, self._marked = self._marked, self._to_mark()
-        if any(not np.array_equal(before[k][s], ids[s]) for k, ids in self._marked.items() for s in SPACES):
-            self.refresh()
+    def _show_marks(self) -> None:
+        self._marked = self._to_mark()
+        self._drawing.mark(self._marked)
+        self._describe()
 
     def _to_mark(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the marked tokens; an invalid expression is shown as an error and marks nothing."""
@@ -296,7 +276,9 @@ class MapPanel(Panel):
     def _on_colours(self, change: Any) -> None:
         self._controls.follow_state()
         self._drawing.colour_by = change["new"]
+        self._show_colours()
 
+    def _show_colours(self) -> None:
         def work(is_current: Callable[[], bool]) -> None:
             self._drawing.recolour()
             self._describe()
@@ -311,26 +293,31 @@ class MapPanel(Panel):
 
         self.newest(work, about="theme")
 
-    def _on_axes(self, told: dict[str, Any]) -> None:
-        windows = moved(self._drawing.windows, told, self._shared)
-        if windows != self._drawing.windows:
-            self._drawing.windows = windows
-            self._keep_look("maps", self._own_state())
-            targets = with_partners(self.view, self.lab_state.selection)["target"]
-            self._drawing.join(pairs_of(self.view, targets))
-            self._redraw(SETTLED_S)
+    def _on_pick(self, space: str, ids: list[int]) -> None:
+        if ids:
+            self.lab_state.select(space, ids, by="maps")
+        else:
+            self.lab_state.clear_selection()
+
+    def _show_all(self) -> None:
+        self._drawing.look(dict.fromkeys(SPACES, WHOLE), self._shared)
+
+    def _on_views(self) -> None:
+        self._keep_look("maps", self._own_state())
 
     def _show_selection(self) -> None:
         """Highlight the selection and fill the tables; up to 20,000 tokens, so not in the callback."""
 
         def work(is_current: Callable[[], bool]) -> None:
+            if not is_current():
+                return
             chosen = self.lab_state.selection
             ids = with_partners(self.view, chosen)
             self._drawing.light(ids)
             pairs = pairs_of(self.view, ids["target"])
-            drawn = self._drawing.join(pairs)
+            joined = self._drawing.join(pairs)
             self.table.fill(ids["target"].tolist())
-            self._notes.selected(ids, self._drawing.lit, len(pairs), drawn)
+            self._notes.selected(ids, self._drawing.lit, len(pairs), joined)
             self._write_head()
             if chosen:
                 self._notes.show_token(chosen.space, chosen.ids[0])
@@ -353,7 +340,7 @@ class MapPanel(Panel):
         most = int(np.bincount(self.view.source_of[self.view.source_of >= 0]).max(initial=0))
         ids = with_partners(self.view, self.lab_state.selection)
         numbers = {
-            "drawn": sum(map(len, self._map.drawn.values())),
+            "points": sum(map(len, self._map.vectors.values())),
             "pairs": self.view.origin_counts.get("aligned", 0),
             "hub": most,
             "selected": sum(map(len, ids.values())),

@@ -1,8 +1,6 @@
 """Texts of the maps about a token: short at the pointer, complete below the maps. No widgets here.
 
-Hover texts travel with the points, and 20,000 long ones are more than a message should hold. So a text is built in
-lines, the most telling first, and as many lines are sent as fit; the card below the maps, written in the kernel for the
-one token under the pointer, always holds everything.
+The kernel writes both for the one token under the pointer.
 """
 
 from __future__ import annotations
@@ -14,13 +12,11 @@ import numpy as np
 
 from tokalign_lab.alignment.lexicon import ORIGINS
 from tokalign_lab.runs.words import fixed
-from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
 from ..lexicon.view import LexiconView
 from .colours import NOTHING, Colouring
 
-HOVER_BYTES = 300_000  # of all hover texts of one map
 PARTNERS_AT_POINTER = 3
 PARTNERS_IN_CARD = 12
 NONE = "none"  # for a figure that is not known
@@ -32,7 +28,6 @@ class MapWords:
     Parameters
     ----------
     view : the lexicon
-    vectors : token vectors of both spaces, for counts
     vocabularies : for bytes and the tokenizer's own strings; None leaves these out
     colouring : for script, margin, hubness and overlap
     """
@@ -40,66 +35,36 @@ class MapWords:
     def __init__(
         self,
         view: LexiconView,
-        vectors: Mapping[str, TokenVectors],
         vocabularies: Mapping[str, Vocabulary | None],
         colouring: Colouring,
     ) -> None:
-        self._view, self._vectors, self._vocabularies, self._colouring = view, vectors, vocabularies, colouring
-        self._labels: dict[tuple[str, int], str] = {}
+        self._view, self._vocabularies, self._colouring = view, vocabularies, colouring
+
+    def name(self, space: str, token_id: int) -> str:
+        """Return the token's name as text."""
+        return self._view.labels.of(space, token_id)
 
     def label(self, space: str, token_id: int) -> str:
         """Return the token's name, ready for HTML."""
-        key = space, token_id
-        if key not in self._labels:
-            self._labels[key] = escape(self._view.labels.of(space, token_id))
-        return self._labels[key]
+        return escape(self.name(space, token_id))
 
-    def hovers(self, space: str, ids: np.ndarray, room: int = HOVER_BYTES) -> list[str]:
-        """One text a token, of as many lines as fit into `room` bytes; the names always do."""
-        texts = [self.label(space, i) for i in ids.tolist()]
-        used = sum(map(_size, texts))
-        for write in (self._partner_lines, self._score_lines, self._count_lines, self._bytes_lines):
-            lines = write(space, ids)
-            used += sum(map(_size, lines))
-            if used > room:
-                break
-            texts = [f"{text}<br>{line}" if line else text for text, line in zip(texts, lines, strict=True)]
-        return texts
-
-    def _partner_lines(self, space: str, ids: np.ndarray) -> list[str]:
-        view = self._view
-        if space == "target":
-            sources = view.source_of[ids].tolist()
-            names = {i: self.label("source", i) for i in set(sources)}
-            return [f"← {names[i]}" if i >= 0 else "no single source token" for i in sources]
-        order, sources = view.targets_of
-        starts, ends = np.searchsorted(sources, ids), np.searchsorted(sources, ids, side="right")
-        lines = []
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            named = ", ".join(
-                self.label("target", i) for i in order[start : min(end, start + PARTNERS_AT_POINTER)].tolist()
-            )
-            more = end - start - PARTNERS_AT_POINTER
-            lines.append(f"→ {named}{f' and {more:,} more' if more > 0 else ''}" if named else NOTHING)
-        return lines
-
-    def _score_lines(self, space: str, ids: np.ndarray) -> list[str]:
-        told = zip(
-            (self._colouring.origin(space, i) for i in ids.tolist()),
-            self._colouring.values("score", space, ids).tolist(),
-            self._colouring.values("margin", space, ids).tolist(),
-            strict=True,
-        )
-        return [f"{o}, score {fixed(s, NONE)}, margin {fixed(m, NONE)}" if o != "hole" else "" for o, s, m in told]
-
-    def _count_lines(self, space: str, ids: np.ndarray) -> list[str]:
-        counts = self._colouring.values("frequency", space, ids).tolist()
-        told = zip(ids.tolist(), counts, (self._colouring.script(space, i) for i in ids.tolist()), strict=True)
-        return [f"id {i}{f', {n:,.0f} times in the text' if np.isfinite(n) else ''}, {script}" for i, n, script in told]
-
-    def _bytes_lines(self, space: str, ids: np.ndarray) -> list[str]:
-        spelled = [self._bytes(space, i) for i in ids.tolist()]
-        return [f"bytes {some}" if some else "" for some in spelled]
+    def hover(self, space: str, token_id: int) -> str:
+        """Return what a person needs to know at the pointer, as HTML."""
+        named, more = self._partners(space, token_id, PARTNERS_AT_POINTER)
+        nothing = "no single source token" if space == "target" else NOTHING
+        arrow = "←" if space == "target" else "→"
+        origin = self._colouring.origin(space, token_id)
+        score, margin, count = (self._figure(by, space, token_id) for by in ("score", "margin", "frequency"))
+        told = [
+            f"<b>{self.label(space, token_id)}</b>",
+            f"{arrow} {', '.join(named)}{f' and {more:,} more' if more else ''}" if named else nothing,
+            f"{origin}, score {score}, margin {margin}",
+            f"id {token_id}, times in the text: {count}, {escape(self._colouring.script(space, token_id))}",
+            f"bytes {self._bytes(space, token_id)}",
+        ]
+        if origin == "hole":
+            del told[2]
+        return "<br>".join(told[:-1] if self._vocabularies[space] is None else told)
 
     def card(self, space: str, token_id: int) -> str:
         """Everything that is known of one token, as HTML."""
@@ -144,8 +109,3 @@ class MapWords:
             return ""
         spelled = vocabulary.token_bytes[i]
         return "none (control token)" if spelled is None else spelled.hex(" ").upper()
-
-
-def _size(text: str) -> int:
-    """Bytes of a text in a message, with what JSON puts around it."""
-    return len(text.encode()) + 4

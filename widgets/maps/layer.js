@@ -1,0 +1,183 @@
+// What jupyter-scatter does not draw, over both of its maps: lines between partners, signs, names, the text at the
+// pointer. All of it follows pan and zoom within the frame that moves the points. New colours and places of the points
+// come through here too: one byte a point instead of the 16 that jupyter-scatter sends, and none while it still draws.
+
+const SPACES = ["source", "target"];
+const SETTLED_MS = 300;
+const round = (value) => Math.round(value * 1e4) / 1e4;
+
+function sizeOf(api) {
+  const { width, height } = api.get("canvas").getBoundingClientRect();
+  return { width, height, ratio: width / height };
+}
+
+function render({ model, el }) {
+  const canvas = el.appendChild(document.createElement("canvas"));
+  const pointer = el.appendChild(document.createElement("div"));
+  canvas.setAttribute("aria-hidden", "true");
+  pointer.className = "tl-map-pointer";
+  let maps; // regl-scatterplot's interface of each map, once both have drawn their points
+  let gone = false;
+  let settling;
+  let told = ""; // the views that this page reported last
+  let last = Promise.resolve();
+
+  // Where a point is in this layer; undefined outside of its map.
+  const placeOf = (space, index) => {
+    const at = maps[space].getScreenPosition(index);
+    const { width, height } = sizeOf(maps[space]);
+    if (!at || at[0] < 0 || at[1] < 0 || at[0] > width || at[1] > height) return undefined;
+    const [map, layer] = [maps[space].get("canvas"), el].map((node) => node.getBoundingClientRect());
+    return [at[0] + map.left - layer.left, at[1] + map.top - layer.top];
+  };
+
+  const drawLines = (context) => {
+    const lines = model.get("lines");
+    context.strokeStyle = model.get("highlight");
+    context.lineWidth = lines.length <= 25 ? 1.5 : 0.75;
+    context.globalAlpha = 0.7;
+    context.beginPath();
+    for (const [source, target] of lines) {
+      const [from, to] = [placeOf("source", source), placeOf("target", target)];
+      if (!from || !to) continue;
+      context.moveTo(...from);
+      context.lineTo(...to);
+    }
+    context.stroke();
+    context.globalAlpha = 1;
+  };
+
+  const write = (context, space, texts, size, raise) => {
+    const style = getComputedStyle(el);
+    context.font = `${size}px ${style.fontFamily}`;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.lineWidth = 3;
+    context.strokeStyle = style.getPropertyValue("--tl-ground");
+    context.fillStyle = style.getPropertyValue("--tl-ink");
+    for (const [index, text] of texts) {
+      const at = placeOf(space, index);
+      if (!at) continue;
+      const half = context.measureText(text).width / 2;
+      const x = Math.min(Math.max(at[0], half), el.clientWidth - half);
+      context.strokeText(text, x, at[1] - raise);
+      context.fillText(text, x, at[1] - raise);
+    }
+  };
+
+  const point = () => {
+    const { space, index, text } = model.get("pointer");
+    const at = space && placeOf(space, index);
+    pointer.hidden = !at;
+    if (!at) return;
+    pointer.innerHTML = text;
+    const left = Math.min(at[0] + 12, el.clientWidth - pointer.offsetWidth);
+    const above = at[1] + 12 + pointer.offsetHeight > el.clientHeight;
+    pointer.style.left = `${left}px`;
+    pointer.style.top = `${above ? at[1] - 12 - pointer.offsetHeight : at[1] + 12}px`;
+  };
+
+  const draw = () => {
+    if (gone || !maps || !SPACES.every((space) => maps[space].get("isPointsDrawn"))) return;
+    canvas.width = el.clientWidth * devicePixelRatio;
+    canvas.height = el.clientHeight * devicePixelRatio;
+    const context = canvas.getContext("2d");
+    context.scale(devicePixelRatio, devicePixelRatio);
+    drawLines(context);
+    for (const space of SPACES) {
+      write(context, space, model.get("signs")[space] ?? [], 15, 0);
+      write(context, space, model.get("names")[space] ?? [], 12, 13);
+    }
+    point();
+  };
+
+  // Colours and places that the kernel has changed since the maps were made.
+  const repaint = (moved) => {
+    last = last.then(() => Promise.all(SPACES.map((space) => {
+      const [codes, places] = [model.get("codes")[space], model.get("places")[space]];
+      if (gone || (!codes && !places)) return undefined;
+      const points = maps[space].get("points");
+      points.forEach((values, i) => {
+        if (places) [values[0], values[1]] = [places.getFloat32(8 * i, true), places.getFloat32(8 * i + 4, true)];
+        if (codes) values[2] = codes.getUint8(i);
+      });
+      return maps[space].draw(points, moved ? {} : { spatialIndex: maps[space].get("spatialIndex") });
+    })));
+  };
+
+  // A view is the place in the middle and how far away the camera is; a map fills its canvas whatever its shape.
+  const fit = () => {
+    for (const space of SPACES) {
+      const { ratio } = sizeOf(maps[space]);
+      const [x, y, distance] = model.get("views")[space];
+      if (ratio > 0) maps[space].set({ aspectRatio: ratio, cameraTarget: [x * ratio, y], cameraDistance: distance });
+    }
+  };
+
+  const tell = () => {
+    if (gone) return;
+    const views = {};
+    for (const space of SPACES) {
+      const [x, y] = maps[space].get("cameraTarget");
+      views[space] = [x / maps[space].get("aspectRatio"), y, maps[space].get("cameraDistance")].map(round);
+    }
+    if (JSON.stringify(views) === JSON.stringify(model.get("views"))) return;
+    told = JSON.stringify(views);
+    model.set("views", views);
+    model.save_changes();
+  };
+
+  const shape = new ResizeObserver(fit);
+  // In the mode that selects, the wheel scrolls the page; in the mode that pans, it zooms.
+  const wheel = (event) => {
+    const map = SPACES.find((space) => maps?.[space].get("canvas") === event.target);
+    if (map && maps[map].get("mouseMode") === "lasso") event.stopPropagation();
+  };
+
+  const begin = () => {
+    if (gone) return;
+    frame ??= el.closest(".tl-map-figure");
+    const found = SPACES.map((space) => frame?.querySelector(`.tl-map-${space} canvas`));
+    const apis = found.map((map) => map?.parentElement.parentElement.api);
+    if (!apis.every((api) => api?.get("isPointsDrawn") && !api.get("isDrawing"))) {
+      requestAnimationFrame(begin);
+      return;
+    }
+    maps = Object.fromEntries(SPACES.map((space, i) => [space, apis[i]]));
+    found.forEach((map, i) => {
+      map.setAttribute("role", "img");
+      map.setAttribute("aria-label", `Map of the ${SPACES[i]} tokens; tables below the maps hold what it shows`);
+      shape.observe(map);
+      apis[i].subscribe("drawing", draw);
+      apis[i].subscribe("view", () => {
+        clearTimeout(settling);
+        settling = setTimeout(tell, SETTLED_MS);
+      });
+    });
+    frame.addEventListener("wheel", wheel, { capture: true });
+    repaint(true);
+    fit();
+    el.dataset.ready = "true";
+  };
+
+  let frame;
+  const heard = {
+    codes: () => maps && repaint(false), places: () => maps && repaint(true),
+    views: () => {
+      if (!maps || JSON.stringify(model.get("views")) === told) return; // a person moves the map
+      told = "";
+      fit();
+    },
+    lines: draw, signs: draw, names: draw, highlight: draw, pointer: () => maps && point(),
+  };
+  for (const [name, listen] of Object.entries(heard)) model.on(`change:${name}`, listen);
+  begin();
+  return () => {
+    gone = true;
+    shape.disconnect();
+    frame?.removeEventListener("wheel", wheel, { capture: true });
+    for (const [name, listen] of Object.entries(heard)) model.off(`change:${name}`, listen);
+  };
+}
+
+export default { render };

@@ -301,13 +301,13 @@ def copy_of(work: Callable[[], Any], before: Callable[[], None] = lambda: None) 
     return child
 
 
-def watch_files(told: Callable[[int], Any]) -> None:
-    """From now on, call `told` with the number of each operation of this process on files: 1, 2, ..."""
+def watch_files(report: Callable[[int], Any]) -> None:
+    """From now on, call `report` with the number of each operation of this process on files: 1, 2, ..."""
     numbers = count(1)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event.startswith(_OPERATIONS):
-            told(next(numbers))
+            report(next(numbers))
 
     sys.addaudithook(watch)
 

@@ -68,8 +68,8 @@ class Results:
         self.lines.append({**line, "settings": self.settings})
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(self.lines[-1]) + "\n")
-        told = line.get("error") or f"{line['all']:.4f} bits per byte, {line['seconds']:.1f} s"
-        print(f"{line['source']} -> {line['target']}  {line['method']}  seed {line['seed']}: {told}", flush=True)
+        words = line.get("error") or f"{line['all']:.4f} bits per byte, {line['seconds']:.1f} s"
+        print(f"{line['source']} -> {line['target']}  {line['method']}  seed {line['seed']}: {words}", flush=True)
 
 
 def passages(held_out: list[Document], size: int, seed: int) -> list[Document]:
@@ -198,11 +198,11 @@ def printed(entries: list[dict[str, Any]], results: Results) -> list[Table]:
         known = [value for value in values.values() if value is not None]
         if known:
             apart = None if method in ("floor", "anchored") else difference(results, method, "anchored")
-            told = None
+            words = None
             if apart is not None:
                 bounds = f" [{apart.low:+.3f}, {apart.high:+.3f}]" if apart.n > 2 else ""
-                told = f"{apart.mean:+.3f}{bounds}, n = {apart.n}"
-            whole.append({"method": f"{method}: {what}", **values, "pairs": len(known), "minus anchored": told})
+                words = f"{apart.mean:+.3f}{bounds}, n = {apart.n}"
+            whole.append({"method": f"{method}: {what}", **values, "pairs": len(known), "minus anchored": words})
     shares = []
     for method in ("anchored", "anchored-calibrated"):
         found = {f"{s} → {t}": closed(results, s, t, method) for s, t in pairs}

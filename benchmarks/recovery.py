@@ -63,7 +63,7 @@ def table(by: dict[str, list[Result]], given: argparse.Namespace, name: str) -> 
                 "random rows": mean([line.get("ceiling", {}).get(name) for line in lines]),
                 "not calibrated": mean([line.get("not_calibrated", {}).get(name) for line in lines]),
                 **curve_columns(lines, given, name),
-                "against the control": told(against_control(by, given, model, name)),
+                "against the control": signed_share(against_control(by, given, model, name)),
             }
         )
     return f"Bits per byte: {tuning.TITLES.get(name, name)}", rows
@@ -77,7 +77,7 @@ def against_control(by: dict[str, list[Result]], given: argparse.Namespace, mode
     return None if end is None or not known else end / min(known) - 1
 
 
-def told(share: float | None) -> str:
+def signed_share(share: float | None) -> str:
     return "stopped" if share is None else f"{share:+.1%}"
 
 
@@ -95,10 +95,10 @@ def notes(by: dict[str, list[Result]], given: argparse.Namespace) -> list[str]:
             share = against_control(by, given, model, name)
             gain = by[model][0]["bytes_per_token"][name] / by["control"][0]["bytes_per_token"][name]
             if name == "prose":
-                verdicts.append(f"English {told(share)} (within {BAR:.0%}: {met(share, BAR)})")
+                verdicts.append(f"English {signed_share(share)} (within {BAR:.0%}: {met(share, BAR)})")
             elif name != "code" and gain > 1:
                 verdicts.append(
-                    f"{name}, {gain:.1f} times the bytes per token, {told(share)} (below: {met(share, 0.0)})"
+                    f"{name}, {gain:.1f} times the bytes per token, {signed_share(share)} (below: {met(share, 0.0)})"
                 )
         said.append(f"{model}: {'; '.join(verdicts)}.")
     return [*said, *(tuning.cost(model, lines) for model, lines in by.items())]

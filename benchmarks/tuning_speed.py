@@ -69,10 +69,10 @@ def ours(
             events.append,
             max_bytes=TEXT_BYTES,
         )
-    told = [event for event in events if event["kind"] == "step"]
+    step_events = [event for event in events if event["kind"] == "step"]
     return {
-        "losses": [event["loss"] for event in told],
-        "speeds": [event["tokens_per_second"] for event in told],
+        "losses": [event["loss"] for event in step_events],
+        "speeds": [event["tokens_per_second"] for event in step_events],
     }
 
 

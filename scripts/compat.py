@@ -70,8 +70,8 @@ def load(root: Path) -> int:
         problems = ["ids differ"] * (ids != expected["ids"]) + ["chat differs"] * (chat != expected["chat"])
         problems += ["logits differ"] * (difference > 1e-3 * scale)
         wrong += bool(problems)
-        told = ", ".join(problems) or "equal"
-        print(f"{path.name:12} {told:12} largest difference of logits {difference:.2g} of {scale:.3g}")
+        verdict = ", ".join(problems) or "equal"
+        print(f"{path.name:12} {verdict:12} largest difference of logits {difference:.2g} of {scale:.3g}")
     print(f"transformers {transformers.__version__}: {wrong} folders differ")
     return wrong
 

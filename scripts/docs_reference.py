@@ -42,8 +42,8 @@ def _command(name: str, command: Any) -> str:
     usage = " ".join(["tokalign-lab", name, *(word if one.required else f"[{word}]" for word, one in words.items())])
     rows = [(f"`{word}`", *_meaning(one.help)) for word, one in words.items()]
     rows += [(f"`{', '.join([*one.opts, *one.secondary_opts])}`", *_meaning(one.help)) for one in options]
-    told = f"## {name}\n\n{_cell(command.help)}\n\n```text\n{usage} [OPTIONS]\n```\n\n"
-    return told + _table(("option", "default", "meaning"), rows)
+    section = f"## {name}\n\n{_cell(command.help)}\n\n```text\n{usage} [OPTIONS]\n```\n\n"
+    return section + _table(("option", "default", "meaning"), rows)
 
 
 def _meaning(text: str | None) -> tuple[str, str]:

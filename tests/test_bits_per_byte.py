@@ -158,15 +158,15 @@ def test_input_that_cannot_be_scored_is_refused() -> None:
 
 
 def test_progress_reaches_the_end() -> None:
-    told: list[float] = []
+    reported: list[float] = []
     bits_per_byte(
         tiny_model("llama", VOCABULARY.size),
         VOCABULARY,
         DOCUMENTS,
         window=12,
         batch_tokens=24,
-        progress=lambda share, message: told.append(share),
+        progress=lambda share, message: reported.append(share),
     )
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    assert len(told) > 3
+    assert reported == sorted(reported)
+    assert reported[-1] == 1.0
+    assert len(reported) > 3

@@ -84,9 +84,9 @@ def test_an_own_text_is_aligned_and_scored_on_parts_that_share_nothing(work: Pat
     assert own.provenance["text_hash"] == of_run.provenance["text_hash"] == text_hash(train)
     # Nothing about the split is given here: it is the alignment's.
     scores = run_json("score", "own.parquet", "--text", "own.txt", cwd=work)
-    told = json.loads((aligned.path / "scores.json").read_text(encoding="utf-8"))["lexicon"]
+    reported = json.loads((aligned.path / "scores.json").read_text(encoding="utf-8"))["lexicon"]
     for measure in ("bleu1", "coverage_text", "documents", "intervals"):
-        assert scores[measure] == told[measure]
+        assert scores[measure] == reported[measure]
     whole = run_json("score", "own.parquet", "--text", "own.txt", "--max-bytes", str(10**6), cwd=work)
     assert whole["coverage_text"] != scores["coverage_text"], "what is given goes first"
 
@@ -244,13 +244,13 @@ def test_a_fault_of_ours_is_no_mistake_of_the_user(
     made.start()
     done = run("runs", "watch", made.path, "--json")
     assert done.returncode == code
-    told = json.loads(done.stdout.splitlines()[-1])
+    reported = json.loads(done.stdout.splitlines()[-1])
     if code == 1:
-        assert told["state"] == "failed"
+        assert reported["state"] == "failed"
         assert "ZeroDivisionError" in done.stderr
         assert str(made.path / "log.txt") in done.stderr
     else:
-        assert "The text is empty; give some." in told["error"]
+        assert "The text is empty; give some." in reported["error"]
 
 
 @pytest.mark.parametrize("state", ["cancelled", "lost", "paused"])

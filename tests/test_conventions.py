@@ -212,12 +212,12 @@ def test_a_run_reports_each_step_and_measurement_to_a_tracker(
     adapt(model, [text], settings, tmp_path / "run", emit=events.append, device="cpu")
 
     assert not (tmp_path / "run" / "checkpoints").exists()
-    told = [
+    reported = [
         (stage, *json.loads(line))
         for stage in (1, 2)
         for line in (tmp_path / "run" / "tensorboard" / f"stage{stage}" / "scalars.jsonl").read_text().splitlines()
     ]
-    losses = {(stage, step): value for stage, name, value, step in told if name == "train/loss"}
+    losses = {(stage, step): value for stage, name, value, step in reported if name == "train/loss"}
     steps = {
         (event["stage"], event["step"] - 2 * (event["stage"] - 1)): event["loss"]
         for event in events
@@ -225,7 +225,7 @@ def test_a_run_reports_each_step_and_measurement_to_a_tracker(
     }
     assert losses == steps
     assert len(losses) == 4
-    bits = [value for _, name, value, _ in told if name == "eval/bits_per_byte"]
+    bits = [value for _, name, value, _ in reported if name == "eval/bits_per_byte"]
     measured = [event["bits_per_byte"] for event in events if event["kind"] == "evaluation"]
     assert bits == measured[1:]  # the first is of the model before tuning
     assert len(bits) == 4

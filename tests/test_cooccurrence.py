@@ -142,12 +142,18 @@ def test_sums_that_would_not_fit_are_refused() -> None:
 
 def counted(corpus: Corpus, size: int, max_bytes: int | None = None, window: int = 15) -> tuple[TextCounts, int]:
     """Counts, and the number of parts that the text was cut into."""
-    told: list[str] = []
+    reported: list[str] = []
     options = {} if max_bytes is None else {"max_bytes": max_bytes}
     made = text_counts(
-        corpus, size, window, cached=False, device="cpu", progress=lambda _, message: told.append(message), **options
+        corpus,
+        size,
+        window,
+        cached=False,
+        device="cpu",
+        progress=lambda _, message: reported.append(message),
+        **options,
     )
-    return made, len(told)
+    return made, len(reported)
 
 
 def test_a_bound_of_memory_changes_no_bit() -> None:
@@ -288,14 +294,14 @@ def test_a_cluster_counts_the_same_bits(scheduler: str, tmp_path: Path, monkeypa
     monkeypatch.setattr("tokalign_lab.vectors.cluster.PART_TOKENS", 700)
     corpus = random_corpus(60, 50)
     expected = counted(corpus, 50)[0]
-    told: list[float] = []
+    reported: list[float] = []
     with Client(scheduler) as client:
         assert len(client.scheduler_info()["workers"]) == 2
-    made = cluster_counts(scheduler, corpus, 50, progress=lambda s, _: told.append(s))
+    made = cluster_counts(scheduler, corpus, 50, progress=lambda s, _: reported.append(s))
     assert bits(made.counts) == bits(expected.counts)
     assert made.ids.tolist() == expected.ids.tolist()
-    assert len(told) > 4
-    assert told[-1] == 1.0
+    assert len(reported) > 4
+    assert reported[-1] == 1.0
     # They are in the cache, where this process then finds them.
     monkeypatch.setattr("tokalign_lab.vectors.text_counts.keep_frequent", None)
     assert bits(text_counts(corpus, 50).counts) == bits(expected.counts)

@@ -30,15 +30,15 @@ def test_documents_add_up_to_the_text() -> None:
 def test_a_small_difference_shows_where_documents_differ_more() -> None:
     found = document_bits(tiny_model("llama", VOCABULARY.size), VOCABULARY, DOCUMENTS)
     better = type(found)(found.bits - 0.1 * found.sizes, found.sizes, found.slices)
-    beside = better.beside(found)
-    assert (beside.mean, beside.low, beside.high) == pytest.approx((-0.1, -0.1, -0.1))
+    change = better.minus(found)
+    assert (change.mean, change.low, change.high) == pytest.approx((-0.1, -0.1, -0.1))
     assert better.per_byte().high > found.per_byte().low  # the two intervals overlap all the same
 
 
 def test_other_documents_or_no_documents_are_refused() -> None:
     found = document_bits(tiny_model("llama", VOCABULARY.size), VOCABULARY, DOCUMENTS)
     with pytest.raises(InputError, match="different documents"):
-        found.beside(type(found)(found.bits[1:], found.sizes[1:], found.slices[1:]))
+        found.minus(type(found)(found.bits[1:], found.sizes[1:], found.slices[1:]))
     with pytest.raises(InputError, match="No document is in the slice 'ru'"):
         found.per_byte("ru")
     assert np.isfinite(found.bits).all()

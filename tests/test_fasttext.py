@@ -36,10 +36,10 @@ def test_fasttext_knows_the_frequent_tokens_of_a_real_text(
     small_pair: TokenizedPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus, vocabulary = small_pair.target_corpus, small_pair.target
-    told: list[str] = []
+    reported: list[str] = []
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "first"))
-    made = fasttext_vectors(corpus, vocabulary, FEW_BUCKETS, progress=lambda _, message: told.append(message))
-    assert told[-1] == "epoch 8 of 8"
+    made = fasttext_vectors(corpus, vocabulary, FEW_BUCKETS, progress=lambda _, message: reported.append(message))
+    assert reported[-1] == "epoch 8 of 8"
     counts = corpus.counts(vocabulary.size)
     assert made.ids.tolist() == np.flatnonzero(counts >= 5).tolist()
     assert made.counts.tolist() == counts[made.ids].tolist()

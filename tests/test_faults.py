@@ -206,8 +206,8 @@ def test_a_damaged_cache_is_made_again_with_the_same_result(
         damaged(file, fault)
         with caplog.at_level(logging.WARNING, "tokalign_lab"):
             assert make(cache) == whole, file
-        told = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
-        assert len(told) == 1, "one line reports it"
+        lines = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
+        assert len(lines) == 1, "one line reports it"
         assert make(cache) == whole
         file.unlink()
         assert make(cache) == whole

@@ -128,8 +128,8 @@ class TestPacking:
         info = RunFolder(packed / "recorded-align-anchored").info()
         assert (info["pid"], info["cwd"]) == (None, "..")
         words = gallery.recorded_words(info)
-        for told in ("Recorded run", info["created"][:10], record.COMMAND, "cores", "torch", "Not in it: the token v"):
-            assert told in words
+        for fact in ("Recorded run", info["created"][:10], record.COMMAND, "cores", "torch", "Not in it: the token v"):
+            assert fact in words
         assert gallery.recorded_words({**info, "recorded": None}) == ""
 
     def test_events_keep_their_times_and_few_heartbeats(self, packed: Path, work: Path, tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def test_a_run_finishes_in_its_own_process_and_session(tmp_path: Path) -> None:
     info = run.info()
     assert info["pid"] != os.getpid()
     assert os.getsid(info["pid"]) != os.getsid(0), "an interrupt of the notebook must not reach it"
-    told: list[float] = []
-    assert run.wait(lambda share, message: told.append(share), timeout=30) == "finished"
+    reported: list[float] = []
+    assert run.wait(lambda share, message: reported.append(share), timeout=30) == "finished"
     assert steps(run) == [1, 2, 3, 4]
     info = run.info()
     assert info["ended"]
@@ -388,13 +388,13 @@ def test_a_killed_worker_frees_the_lock(tmp_path: Path) -> None:
 def test_two_who_make_one_folder_get_one_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    told: list[object] = []
+    reported: list[object] = []
 
     def make() -> None:
         try:
-            told.append(RunFolder.create(folder, "count", {}))
+            reported.append(RunFolder.create(folder, "count", {}))
         except InputError as error:
-            told.append(str(error))
+            reported.append(str(error))
 
     with lock(folder / ".start.lock"):  # both have seen that there is no run yet
         makers = [threading.Thread(target=make) for _ in range(2)]
@@ -403,8 +403,8 @@ def test_two_who_make_one_folder_get_one_run(tmp_path: Path) -> None:
         time.sleep(0.3)
     for one in makers:
         one.join()
-    assert sorted(isinstance(one, RunFolder) for one in told) == [False, True]
-    assert "already holds a run" in " ".join(one for one in told if isinstance(one, str))
+    assert sorted(isinstance(one, RunFolder) for one in reported) == [False, True]
+    assert "already holds a run" in " ".join(one for one in reported if isinstance(one, str))
 
 
 # --- files ----------------------------------------------------------------------------------------------------

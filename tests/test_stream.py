@@ -191,14 +191,14 @@ def test_the_run_of_that_name_does_the_same(tmp_path: Path) -> None:
         named[side] = {**LEXICONS["same rows"].provenance[side], "name": str(tmp_path / side)}
     table, reverse = LEXICONS["same rows"].table, LEXICONS["same rows"].reverse
     Lexicon(table, reverse, {**LEXICONS["same rows"].provenance, **named}).save(tmp_path / "l.parquet")
-    told: list[str] = []
+    reported: list[str] = []
     context = SimpleNamespace(
-        folder=SimpleNamespace(path=tmp_path / "run"), progress=lambda share, message: told.append(message)
+        folder=SimpleNamespace(path=tmp_path / "run"), progress=lambda share, message: reported.append(message)
     )
     settings = {"model": str(folder), "lexicon": str(tmp_path / "l.parquet"), "pad_to_multiple_of": 64}
     rearrange_kind(RearrangeSettings.from_dict(settings), context)
     assert load_model(str(tmp_path / "run" / "model"), device="cpu").config.vocab_size == 320
-    assert told[-1] == "saved"
+    assert reported[-1] == "saved"
     with pytest.raises(InputError, match="exclude each other"):
         rearrange_kind(RearrangeSettings.from_dict({**settings, "calibrate": ["default"], "keep_tied": True}), context)
 

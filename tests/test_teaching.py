@@ -152,14 +152,15 @@ def held_out_divergence(student: Path, teacher: str, texts: list[str]) -> float:
     """KL(teacher || student) in nats per token, by the models' own logits, over the held-out text."""
     vocabulary = load_vocabulary(teacher)
     _, held_out = split_documents(read_documents(texts, seed=1), 0.2, 1)
-    told, learnt = load_model(teacher, device="cpu"), load_model(str(student), device="cpu")
+    teaching_model, learnt = load_model(teacher, device="cpu"), load_model(str(student), device="cpu")
     found = []
     with torch.no_grad():
         for ids in vocabulary.encode([document.text for document in held_out]):
             for start in range(0, len(ids) - 16, 16):
                 inputs = torch.from_numpy(ids[start : start + 16].astype(np.int64))[None]
                 log_t, log_s = (
-                    model(input_ids=inputs).logits[0, :, : vocabulary.size].log_softmax(-1) for model in (told, learnt)
+                    model(input_ids=inputs).logits[0, :, : vocabulary.size].log_softmax(-1)
+                    for model in (teaching_model, learnt)
                 )
                 found.append((log_t.exp() * (log_t - log_s)).sum(-1).mean().item())
     return float(np.mean(found))
@@ -170,11 +171,13 @@ def test_a_taught_student_is_nearer_to_its_teacher_on_held_out_text(
 ) -> None:
     long = {"steps": 40, "save_every": 100}
     run(teacher, texts, tmp_path / "read", long, {"steps": 60})  # the teacher has read such text, as teachers have
-    told = str(tmp_path / "read" / "model")
+    teaching_model = str(tmp_path / "read" / "model")
     run(student, texts, tmp_path / "direct", long)
-    run(student, texts, tmp_path / "taught", long, {"teacher": told})
-    before = held_out_divergence(Path(student), told, texts)
-    direct, taught = (held_out_divergence(tmp_path / name / "model", told, texts) for name in ("direct", "taught"))
+    run(student, texts, tmp_path / "taught", long, {"teacher": teaching_model})
+    before = held_out_divergence(Path(student), teaching_model, texts)
+    direct, taught = (
+        held_out_divergence(tmp_path / name / "model", teaching_model, texts) for name in ("direct", "taught")
+    )
     assert taught < direct < before
 
 
@@ -415,10 +418,12 @@ def test_a_teacher_is_computed_in_the_run_s_own_dtype(
 def test_a_text_that_a_teacher_wrote_is_measured_like_the_original(
     student: str, texts: list[str], tmp_path: Path
 ) -> None:
-    told, vocabulary = load_model(student, device="cpu"), load_vocabulary(student)
+    teaching_model, vocabulary = load_model(student, device="cpu"), load_vocabulary(student)
     parts = split_documents(read_documents(texts, seed=1), 0.2, 1)
     out = tmp_path / "written.jsonl"
-    write_text(told, vocabulary, *parts, WritingSettings(documents=4, prompt_tokens=8, new_tokens=20, seed=1), out)
+    write_text(
+        teaching_model, vocabulary, *parts, WritingSettings(documents=4, prompt_tokens=8, new_tokens=20, seed=1), out
+    )
     direct = run(student, texts, tmp_path / "direct").of("evaluation")
     written = run(student, [str(out)], tmp_path / "written").of("evaluation")
     for name in ("bits_per_byte", "bytes", "by_slice"):

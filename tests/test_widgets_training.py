@@ -311,8 +311,8 @@ class TestMonitor:
     def test_what_was_forgotten_and_learned_again_is_marked(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run")
         for step, lost in ((20, ["Bees make", "Two and two"]), (30, ["Two and two", NASTY])):
-            told = {"probes": 9, "probes_answered": 0.5, "probes_lost": lost}
-            run.emit({"kind": "evaluation", "step": step, "bits_per_byte": 1.4, **told})
+            reported = {"probes": 9, "probes_answered": 0.5, "probes_lost": lost}
+            run.emit({"kind": "evaluation", "step": step, "bits_per_byte": 1.4, **reported})
         panel = TrainingPanel(run)
         panel.samples._steps[0].value = 20
         shown = panel.samples.html

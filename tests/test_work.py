@@ -137,7 +137,7 @@ def test_notebooks_at_any_depth_keep_their_runs_in_one_place(tmp_path: Path, mon
 
 def test_the_next_thing_to_do_follows_the_steps(tmp_path: Path) -> None:
     states = dict.fromkeys(("pair", "lexicon", "model", "recovery", "export"), "to do")
-    told = []
+    reported = []
     for step, state in (
         ("pair", "done"), ("lexicon", "running"), ("lexicon", "done"), ("model", "stopped"), ("model", "done"),
         ("recovery", "done"),
@@ -145,8 +145,8 @@ def test_the_next_thing_to_do_follows_the_steps(tmp_path: Path) -> None:
         states[step] = state
         words = next_html(states, tmp_path, recorded=False)
         assert str(tmp_path) in words
-        told.append(words.partition("Next:</b> ")[2].partition(".</div>")[0])
-    assert [words.split(",")[0] for words in told] == [
+        reported.append(words.partition("Next:</b> ")[2].partition(".</div>")[0])
+    assert [words.split(",")[0] for words in reported] == [
         "choose a pair. Click Is it worth it? for a verdict in about a minute",
         "wait: the step Lexicon is running; the tab Pair shows its progress",
         "check the alignment on the tab Lexicon",

@@ -152,21 +152,21 @@ class Press(Box):
     def __init__(self, title: str, words: str, label: str, help: str, work: Callable[[], str]) -> None:
         self._work = work
         self._start = self.button(label, self.start, help, "primary")
-        self._told = html()
+        self._outcome = html()
         super().__init__(
-            [html("", f"<h3>{title}</h3><div class='tl-note'>{words}</div>"), bar(self._start, self._told)]
+            [html("", f"<h3>{title}</h3><div class='tl-note'>{words}</div>"), bar(self._start, self._outcome)]
         )
 
     def start(self) -> None:
         """Run the work in a thread."""
-        self._told.value = said("Working …")
+        self._outcome.value = said("Working …")
 
         def work() -> None:
-            told = ""
+            outcome = ""
             try:
-                told = f'<span role="status">{self._work()}</span>'
+                outcome = f'<span role="status">{self._work()}</span>'
             finally:
-                self._told.value = told
+                self._outcome.value = outcome
 
         self.soon(work, self._start)
 

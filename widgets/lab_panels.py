@@ -103,7 +103,7 @@ class LabPanels:
         run = self.align_run()
         if other is None:
             listed = [*list_runs(self.work.root), *(recorded_runs() if run.recorded else [])]
-            others = [one for one in listed if _is_beside(one, run)]
+            others = [one for one in listed if _same_pair(one, run)]
             other = others[0] if others else run
         return ComparePanel(run, other, state=self.lab_state, runs=self.work.root, on_align=self.work.align_also)
 
@@ -134,7 +134,7 @@ class LabPanels:
             self.work.rearrange()
 
 
-def _is_beside(other: RunFolder, run: RunFolder) -> bool:
+def _same_pair(other: RunFolder, run: RunFolder) -> bool:
     """Whether it is another finished alignment of the same pair."""
     one, two = other.info(), run.info()
     pair = [(info["settings"].get("source"), info["settings"].get("target")) for info in (one, two)]

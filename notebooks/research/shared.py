@@ -82,4 +82,4 @@ def by_seed(several: Sequence[DocumentBits], minus: Sequence[DocumentBits] | Non
     """Write bits per byte seed by seed, or the difference to others: "2.10 2.15"."""
     if minus is None:
         return " ".join(f"{one.per_byte().mean:.2f}" for one in several)
-    return " ".join(f"{one.beside(other).mean:+.2f}" for one, other in zip(several, minus, strict=True))
+    return " ".join(f"{one.minus(other).mean:+.2f}" for one, other in zip(several, minus, strict=True))

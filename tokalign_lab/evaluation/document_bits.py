@@ -45,7 +45,7 @@ class DocumentBits:
         """Bits per byte of all documents, or of one slice; n is the number of bytes."""
         return self._ratio(self.bits, slice_name)
 
-    def beside(self, other: DocumentBits, slice_name: str | None = None) -> Interval:
+    def minus(self, other: DocumentBits, slice_name: str | None = None) -> Interval:
         """Bits per byte minus another model's on the same documents; below 0, this model is better.
 
         Raises `InputError` if the two were measured on different documents.

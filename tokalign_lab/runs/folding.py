@@ -207,7 +207,7 @@ def _step_of(event: Event) -> int | None:
 def _take_step(view: RunView, event: Event) -> None:
     step = _step_of(event)
     if step is not None:
-        values = {name: number(event[told]) for name, told in STEP_FIELDS.items() if told in event}
+        values = {name: number(event[field]) for name, field in STEP_FIELDS.items() if field in event}
         view.trained.put(step, values | {"seconds": view.seconds})
 
 

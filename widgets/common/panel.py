@@ -205,9 +205,9 @@ class Panel(Part, w.VBox):
         self._probe.copy(self.to_code())
 
     def _show_code(self, copied: bool) -> None:
-        told = "Copied. Paste it into a cell." if copied else "Copying was blocked; select the code and copy it."
+        outcome = "Copied. Paste it into a cell." if copied else "Copying was blocked; select the code and copy it."
         self._code.value = (
-            f'<details{"" if copied else " open"}><summary><span role="status">{told}</span></summary>'
+            f'<details{"" if copied else " open"}><summary><span role="status">{outcome}</span></summary>'
             f'<pre tabindex="0">{escape(self.to_code())}</pre></details>'
         )
         shown(self._code, True)

@@ -32,7 +32,7 @@ COLUMNS = (
     Column("bleu1", "BLEU-1", "of held-out text, target to source: mean and 95 % interval"),
     Column("sentence", "Sentence score", "target to source, as BLEU-1"),
     Column("bert", "BERTScore", "target to source, as BLEU-1"),
-    Column("twins", "P@1", "Held-out shared tokens whose true partner is ranked first; needs vectors"),
+    Column("p_at_1", "P@1", "Held-out shared tokens whose true partner is ranked first; needs vectors"),
     Column("seconds", "Took"),
     Column("run", "Run"),
 )

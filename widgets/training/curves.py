@@ -148,8 +148,8 @@ class Samples(Box):
     def show(self, runs: Sequence[RunView]) -> None:
         """Show the samples of these runs, and the probes of the first."""
         self._runs = runs
-        told = {step for run in runs for texts in run.samples.values() for step in texts}
-        steps = sorted(told.union(*(run.lost for run in runs)))
+        sampled = {step for run in runs for texts in run.samples.values() for step in texts}
+        steps = sorted(sampled.union(*(run.lost for run in runs)))
         shown(self, bool(steps))
         shown(self._bar, len(steps) > 1)
         if not steps:

@@ -198,10 +198,10 @@ class TrainingPanel(Panel):
     def _call(self) -> list[str]:
         look, paths = self.looks.look, [str(run.path) for run in self.runs]
         plain = Look(smoothing=fitting_smoothing(self.view.total_steps))
-        told = {name: value for name, value in vars(look).items() if value != getattr(plain, name)}
+        changed = {name: value for name, value in vars(look).items() if value != getattr(plain, name)}
         given = self._reference.given
         reference = [] if given is None else [f"reference={given!r}"]
-        return [repr(paths if len(paths) > 1 else paths[0]), *reference, *(f"{n}={v!r}" for n, v in told.items())]
+        return [repr(paths if len(paths) > 1 else paths[0]), *reference, *(f"{n}={v!r}" for n, v in changed.items())]
 
     def _follow(self) -> None:
         """Watch until all runs have ended."""
@@ -265,14 +265,14 @@ class TrainingPanel(Panel):
             self._log.value = ""
 
     def _settings_html(self) -> str:
-        told = ", ".join(
+        settings = ", ".join(
             f"{name.replace('_', ' ')} {value if not isinstance(value, list) else ', '.join(map(str, value))}"
             for name, value in self._feeds[0].info["settings"].items() if name not in ("model", "prompts")
         )  # fmt: skip
         where = "It runs in a separate process: closing this page or restarting the kernel does not stop it."
         if self.run.recorded:
             where = "It is not running: the figures are recorded."
-        return f"<div class='tl-note'>Settings: {escape(told)}. {where}</div>"
+        return f"<div class='tl-note'>Settings: {escape(settings)}. {where}</div>"
 
     def _note_html(self) -> str:
         """Return which figures of the runs cannot be compared."""
@@ -286,8 +286,8 @@ class TrainingPanel(Panel):
     def _offer_runs(self) -> None:
         """Offer the other tuning runs of the folder as overlays."""
         shown = {feed.key for feed in self._feeds}
-        beside = list_runs(self.run.path.resolve().parent)
-        others = [run for run in beside + recorded_runs() * (not self.run.recorded) if run.info()["kind"] == "adapt"]
+        siblings = list_runs(self.run.path.resolve().parent)
+        others = [run for run in siblings + recorded_runs() * (not self.run.recorded) if run.info()["kind"] == "adapt"]
         free = [(run.title, str(run.path)) for run in others if str(run.path.resolve()) not in shown]
         self.offer(self._other, [_CHOOSE, *free], "")
         self._other.disabled = len(shown) >= MOST_RUNS or not free

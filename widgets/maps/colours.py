@@ -1,9 +1,9 @@
 """Colours of the maps: a code for each point, a palette for the codes, and a legend in words.
 
-Every colouring becomes one byte per point and a palette, and a point without a value has a colour of its own in both
-themes. Categories use Okabe and Ito's palette, which people tell apart who see colours differently; quantities use
-Viridis without the end that the page's ground would swallow. Each class is counted, so that the legend is a table too.
-No widgets here.
+Every colouring becomes one byte per point and a palette, and points without a value have a separate colour in both
+themes. Categories use Okabe and Ito's palette, which is distinct with colour-vision deficiency; quantities use Viridis
+without the end that the page's ground would swallow. Each class is counted, so that the legend is a table too. No
+widgets here.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ WORDS = {
     "hubness": "Hubness (tokens that chose the source)", "frequency": "Frequency in the text",
     "neighbours": "Neighbour overlap",
 }  # fmt: skip
-NOTHING = "nothing inherits from it"
+NOTHING = "no target token uses it"
 NO_NUMBER = "no value"
 CODES = 255  # of a quantity; 0 is a point without a value
 BANDS = 5  # classes that a quantity is counted in
 _LOGARITHMIC = ("hubness", "frequency")
 MEASURED = 20_000  # tokens whose neighbour overlap is measured, the most frequent: all would take minutes
-_CHUNK = 2000  # of them between two looks at whether anyone still asks
+_CHUNK = 2000  # of them between two checks whether the result is still wanted
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Colouring:
         return [left[start : start + _CHUNK] for start in range(0, len(left), _CHUNK)]
 
     def measure(self, target_ids: np.ndarray) -> None:
-        """Work out the neighbour overlap of these tokens, and keep it."""
+        """Compute the neighbour overlap of these tokens, and store it."""
         self._overlap[target_ids] = self.neighbourhoods.overlap(target_ids)
         self._measured[target_ids] = True
 

@@ -58,7 +58,7 @@ class MapControls(Bar):
         self.colour = self.menu(
             "Colour by", lambda by: setattr(state, "colour_by", by),
             options=[(name, key) for key, name in WORDS.items()], value=state.colour_by,
-            tooltip="What the colour of a point means",
+            tooltip="Meaning of the points' colours",
         )  # fmt: skip
         self.layouts = self.menu(
             "Layout", lambda _shared: on_layout(), value=shared,
@@ -67,18 +67,18 @@ class MapControls(Bar):
         )  # fmt: skip
         self.search = self.entry(
             "Search", self._on_search, value=state.query.text, continuous_update=False,
-            placeholder="a token, then Enter", tooltip="Mark the tokens that contain this", layout={"width": "300px"},
+            placeholder="a token, then Enter", tooltip="Mark tokens with this text", layout={"width": "300px"},
         )  # fmt: skip
         self.worst = self.control(
             w.ToggleButton, "Mark the worst", lambda _worst: on_worst(), value=worst,
-            tooltip="Mark the 50 pairs of the lowest score",
+            tooltip="Mark the 50 pairs with the lowest score",
         )  # fmt: skip
         self.worst.layout.width = "auto"
         self.methods = {
             name: self.button(f"Arrange by {name.upper()}", partial(lay_out, name), METHODS[name])
             for name in ("pca", "umap")
         }
-        clear = self.button("Clear selection", state.clear_selection, "Highlight nothing")
+        clear = self.button("Clear selection", state.clear_selection, "Remove all highlights")
         whole = self.button("Whole maps", on_whole, "Show all of both maps again")
         self.layout_bar = bar(self.layouts, *self.methods.values())
         super().__init__([self.colour, self.search, self.worst, clear, whole])
@@ -100,7 +100,7 @@ class MapControls(Bar):
 
 
 class LayoutJob(RunBox):
-    """The job that arranges the maps: how far it is, time left and Cancel; hidden while none runs.
+    """The job that arranges the maps: progress, remaining time and Cancel; hidden while none runs.
 
     Parameters
     ----------
@@ -133,7 +133,8 @@ class LayoutJob(RunBox):
         if not run.exists:
             run = start("project", self._settings(method, shared, path.name), run.path)
         elif run.state != "running":
-            (run.path / "events.jsonl").unlink(missing_ok=True)  # else the time left is reckoned from the former start
+            # otherwise the remaining time would be based on the former start
+            (run.path / "events.jsonl").unlink(missing_ok=True)
             with suppress(AlreadyRunning):
                 run.start()
         self._show(run, method, shared)
@@ -164,11 +165,11 @@ class LayoutJob(RunBox):
             return job_words(view.progress, time.time())
 
         shown(self, True)
-        title = f"Arranging by {method.upper()}, in a process of its own"
+        title = f"Arranging by {method.upper()}, in a separate process"
         self.watch_run(run, title, "", done, self.forget, doing=doing)
 
     def forget(self) -> None:
-        """Show and follow the job no longer; it goes on."""
+        """Stop showing and following the job; the job itself continues."""
         self.leave_run()
         shown(self, False)
 
@@ -183,5 +184,5 @@ def job_words(told: list[Event], now: float) -> str:
     if not told:
         return "starting"
     share, gone = float(told[-1]["share"]), now - told[0]["time"]
-    left = f", about {duration(gone / share * (1 - share))} left" if share > 0 else ", usually half a minute a map"
+    left = f", about {duration(gone / share * (1 - share))} left" if share > 0 else ", usually half a minute per map"
     return f"{told[-1].get('message', '')}{left}"

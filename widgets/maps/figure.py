@@ -133,7 +133,7 @@ class MapFigure:
         on_views: Callable[[], None],
         guarded: Callable[..., Any],
     ) -> None:
-        """Report what a person does on the maps.
+        """Report the user's actions on the maps.
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class MapFigure:
             for space, plot in self.maps.items():
                 rows = self._points.points_of(space, ids[space]).astype(np.uint32)
                 self.lit[space] = rows
-                if not np.array_equal(np.sort(plot.selection), rows):  # else a person selected them on this map
+                if not np.array_equal(np.sort(plot.selection), rows):  # otherwise the user selected them on this map
                     plot.selection = rows
                 few = len(rows) <= MOST_NAMED
                 plot.regl_scatterplot_options = OPTIONS | {"pointSizeSelected": FEW_LARGER * few}

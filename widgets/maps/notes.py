@@ -30,9 +30,9 @@ PAIR_COLUMNS = (
 )
 NEIGHBOUR_COLUMNS = (
     Column("token", "Token", kind="token"),
-    Column("cosine", "Cosine", "Similarity to the token in the heading, 1 at most", numeric=True),
-    Column("partner", "Its partner", "The other side's token that the lexicon links it with", kind="token"),
-    Column("match", "Partner is a neighbour too", "Whether the partner is in the table next to this one"),
+    Column("cosine", "Cosine", "Similarity to the token in the heading, at most 1", numeric=True),
+    Column("partner", "Its partner", "Its counterpart in the lexicon", kind="token"),
+    Column("match", "Partner is also a neighbour", "Whether its partner is in the other table"),
 )
 
 
@@ -181,7 +181,7 @@ class MapNotes:
         self._points, self._words = points, words
         self.legend, self.classes, self.card = html(), html(), html()
         self.status, self.chosen = html("tl-status"), html("tl-chosen")
-        self.card.value = '<div class="tl-note tl-map-card">Point at a token to read everything about it here.</div>'
+        self.card.value = '<div class="tl-note tl-map-card">Hover over a token to see its details here.</div>'
 
     def describe(self, shades: Shades, colour_by: str, marked: Mapping[str, Ids]) -> None:
         """Write what the colours and signs mean, and how many tokens have each."""

@@ -43,7 +43,7 @@ HOW_TO = (
 )
 VERDICTS = {
     True: "Both maps are one space: a token and its partner should be at the same place.",
-    False: "Each map has a layout of its own: compare neighbourhoods, not places.",
+    False: "Each map has its own layout: compare neighbourhoods, not places.",
 }
 
 
@@ -152,7 +152,7 @@ class MapPanel(Panel):
         folds = Folds(
             {
                 "Layout": ("how the maps are arranged", [self._controls.layout_bar]),
-                "Details": ("how to use the maps, tokens by colour, what the numbers mean", [about, notes.classes]),
+                "Details": ("usage of the maps, tokens by colour, meaning of the numbers", [about, notes.classes]),
             }
         )
         self._fill(
@@ -189,7 +189,7 @@ class MapPanel(Panel):
         return [*given, *(f"{name}={value!r}" for name, value in settings.items())]
 
     def lay_out(self, method: str) -> None:
-        """Arrange both maps by "pca" or "umap"; one that is not in the cache is computed in a process of its own."""
+        """Arrange both maps by "pca" or "umap"; one that is not in the cache is computed in a separate process."""
         shared = self._controls.layouts.value
         self._say(f"Arranging by {method.upper()} …")
 
@@ -233,7 +233,7 @@ class MapPanel(Panel):
         self._show_selection()
 
     def _measure(self, is_current: Callable[[], bool]) -> None:
-        """Work out what the colouring still needs, part by part, and colour again when it is there."""
+        """Compute the missing values of the colouring in parts, then recolour."""
         parts = self._colouring.unmeasured(self._drawing.colour_by)
         for done, ids in enumerate(parts):
             if not is_current():

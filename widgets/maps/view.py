@@ -37,7 +37,7 @@ class MapView:
         self.xy = {space: np.zeros((len(some), 2), dtype=np.float32) for space, some in self.vectors.items()}
 
     def place(self, source: Projection, target: Projection, shared: bool) -> None:
-        """Take new places; two separate layouts are turned to lie alike, and each fills its own map."""
+        """Take new places; two separate layouts are aligned by rotation, and each fills its own map."""
         if shared:
             both = np.concatenate([source.xy, target.xy])
             ends = {space: (both.min(axis=0), both.max(axis=0)) for space in SPACES}

@@ -49,7 +49,7 @@ class MapWords:
         return escape(self.name(space, token_id))
 
     def hover(self, space: str, token_id: int) -> str:
-        """Return what a person needs to know at the pointer, as HTML."""
+        """Return the text at the pointer, as HTML."""
         named, more = self._partners(space, token_id, PARTNERS_AT_POINTER)
         nothing = "no single source token" if space == "target" else NOTHING
         arrow = "←" if space == "target" else "→"
@@ -67,7 +67,7 @@ class MapWords:
         return "<br>".join(told[:-1] if self._vocabularies[space] is None else told)
 
     def card(self, space: str, token_id: int) -> str:
-        """Everything that is known of one token, as HTML."""
+        """Return all known facts about one token, as HTML."""
         named, more = self._partners(space, token_id, PARTNERS_IN_CARD)
         origin = self._colouring.origin(space, token_id)
         chips = " ".join(f'<span class="tl-token">{name}</span>' for name in named) or "none"

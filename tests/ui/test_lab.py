@@ -104,7 +104,7 @@ def test_run_aligns_the_pair(lab: LabPage) -> None:
     expect(job).to_be_visible(timeout=SHORT_MS)
     expect(job.locator(".tl-state")).to_have_text("finished", timeout=LONG_MS)
     expect(step).to_have_text("2 Lexicon: done", timeout=SHORT_MS)
-    expect(lab.page.locator(".tl-lab .tl-what-next")).to_contain_text("Next: see on the tab Lexicon")
+    expect(lab.page.locator(".tl-lab .tl-what-next")).to_contain_text("Next: check the alignment on the tab Lexicon")
 
 
 @pytest.mark.parametrize("width", [1024, 1400])

@@ -1,6 +1,6 @@
 // What jupyter-scatter does not draw, over both of its maps: lines between partners, signs, names, the text at the
 // pointer. All of it follows pan and zoom within the frame that moves the points. New colours and places of the points
-// come through here too: one byte a point instead of the 16 that jupyter-scatter sends, and none while it still draws.
+// come through here too: one byte a point instead of the 12 that jupyter-scatter sends, and none while it still draws.
 
 const SPACES = ["source", "target"];
 const SETTLED_MS = 300;

@@ -231,6 +231,7 @@ def test_settings_of_the_target_do_not_reach_prompts(tmp_path: Path) -> None:
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
     )
     tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.model.dropout = 0.9
     target = Vocabulary.from_tokenizer(tokenizer, "target")
     save_model(tiny_model("llama", target.size), target, tmp_path / "m")
     loaded = AutoTokenizer.from_pretrained(tmp_path / "m")
@@ -238,6 +239,7 @@ def test_settings_of_the_target_do_not_reach_prompts(tmp_path: Path) -> None:
     assert ids[0] == loaded.bos_token_id
     assert ids[-1] != loaded.eos_token_id
     assert loaded.decode(ids, skip_special_tokens=True) == "The quick brown fox jumps"
+    assert loaded.backend_tokenizer.model.dropout is None
     assert target.tokenizer("a")["input_ids"][-1] == target.roles["eos"], "the vocabulary's own is not touched"
 
 

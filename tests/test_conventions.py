@@ -162,6 +162,21 @@ def test_a_place_that_takes_no_folders_is_refused() -> None:
         pass
 
 
+def test_the_source_distribution_has_what_the_tests_need() -> None:
+    from setuptools._distutils.filelist import FileList
+
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a checkout")
+    files = FileList()
+    files.set_allfiles(listed.stdout.splitlines())
+    for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()[1:]:
+        files.process_template_line(line)
+    packaged = ("tokalign_lab/", "widgets/", "pyproject.toml", "LICENSE", "environment.yml")
+    missing = {name for name in files.allfiles if not name.startswith(packaged)} - set(files.files)
+    assert missing == {"MANIFEST.in"}, "setuptools adds it itself"
+
+
 # A writer with the interface of tensorboardX, which the trainer takes where TensorBoard is not installed.
 WRITER = """
 import json

@@ -44,13 +44,15 @@ _OF_A_TOKEN = ("content", "lstrip", "normalized", "rstrip", "single_word", "spec
 def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Copy a tokenizer for use with a language model, which continues the text that it gets.
 
-    The copy adds no special tokens after a text (encoders and translation models add eos), and has no truncation and
-    padding, which some files keep from the last use of the tokenizer.
+    The copy adds no special tokens after a text (encoders and translation models add eos), and has no truncation,
+    padding and BPE dropout, which some files keep from the last use of the tokenizer or from training.
     """
     made = copy.deepcopy(tokenizer)
     backend = made.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
+    if getattr(backend.model, "dropout", None) is not None:
+        backend.model.dropout = None
     state = json.loads(backend.to_str())
     if _drop_what_follows_a_text(state["post_processor"]):
         backend.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor

@@ -594,6 +594,7 @@ def test_a_configuration_that_refuses_none_gets_an_id_that_exists(tmp_path: Path
     moved = rearrange(model, finish(rows, BIG, TARGET), BIG, TARGET)
     for name in ("pad_token_id", "cls_token_id", "sep_token_id"):
         assert getattr(moved.config, name) == TARGET.roles["eos"]
+    assert not any("cls_token_id" in sentence for sentence in lost_ids(model, BIG, TARGET)), "no token had it"
     save_model(moved, TARGET, tmp_path / "m", source=BIG)
 
 

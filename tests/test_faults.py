@@ -791,6 +791,24 @@ def test_commands_on_a_full_disk_end_in_one_sentence_and_leave_nothing(cache: Pa
     assert not [path for path in tmp_path.rglob(".*-????????*") if "checksums" not in path.name]
 
 
+def test_report_and_prepared_tuning_on_a_full_disk(cache: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(WORDS * 200, encoding="utf-8")
+    recorded = Path(files.__file__).parent / "data" / "gallery" / "recorded-align-anchored"
+    options = ["--text", str(text), "--steps", "1", "--batch-size", "1", "--sequence-length", "32", "--prepare"]
+    runner, page, run = CliRunner(), tmp_path / "report.html", tmp_path / "run"
+    tune = ["adapt", str(save_tiny(tmp_path / "model")), *options, "--run", str(run)]
+    report = ["report", str(recorded), "--out", str(page)]
+    for command, most, out in ((report, 8_000, page), (tune, 0, run / "run.json")):
+        with small_disk(most):
+            ended = runner.invoke(app, command)
+        assert ended.exit_code == 2, ended.output
+        assert "The disk is full" in ended.output
+        assert {file.name for file in tmp_path.rglob("*") if out.name in file.name} == set()
+        assert runner.invoke(app, command).exit_code == 0
+        assert out.exists()
+
+
 def test_an_output_that_is_full_ends_in_one_sentence(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", "adapt", {})
     command = [sys.executable, "-m", "tokalign_lab", "runs", "list", "--root", str(tmp_path), "--json"]

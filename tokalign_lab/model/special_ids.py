@@ -167,7 +167,7 @@ class _Mover:
                 f"The model's {place}{name} is {value} ({self._said(gone[0])}), which {self._target.name} has no "
                 "token for; keep the source's special tokens."
             )
-        if moved is _GONE or any(old < self._source.size for old in gone):
+        if (moved is _GONE and not gone) or any(old < self._source.size for old in gone):
             what = ", ".join(self._said(old) for old in gone[:3]) + (", ..." if len(gone) > 3 else "")
             self.lost.append(f"{place}{name} ({what or 'in a form that cannot be moved'})")
         _put(config, name, None if moved is _GONE else moved, self._target)

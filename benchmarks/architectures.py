@@ -51,6 +51,16 @@ SMALL: dict[str, Any] = {
     "is_decoder": True,
     "attention_types": [[["global", "local"], 1]],
 }
+# what else an architecture checks: sizes that belong together, kinds of layers under another name
+OWN: dict[str, dict[str, Any]] = {
+    "mamba2": {"expand": 1, "n_groups": 1},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_hidden_layers": 4},
+    "zamba2": {"layers_block_type": ["linear_attention", "hybrid"], "n_mamba_heads": 8, "num_mem_blocks": 1},
+    "xmod": {"default_language": "en_XX"},
+    "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 8], "is_decoder": True},
+    "zaya": {"num_experts_per_tok": 1},
+}
 _IDS = {"bos_token_id": BIG.roles["bos"], "eos_token_id": BIG.roles["eos"], "pad_token_id": BIG.roles["pad"]}
 
 
@@ -95,28 +105,54 @@ def small_model(name: str) -> Any:
     if made is not None:
         return randomised(FURTHER[made]())
     kind = CONFIG_MAPPING[name]
-    config = kind(**sizes_for(kind()))
+    try:
+        return _random_model(kind(**sizes_for(kind()) | OWN.get(name, {})))
+    except Exception:  # a small configuration may break any architecture in its own way
+        return _random_model(kind(**sizes_for(kind(), also_unset=True) | OWN.get(name, {})))
+
+
+def _random_model(config: Any) -> Any:
     with torch.device("meta"):
         weights = AutoModelForCausalLM.from_config(config).num_parameters()
     if weights > MOST_WEIGHTS:
         raise ValueError(f"{weights:,} weights with the sizes that are known here")
-    return randomised(config)
+    model = randomised(config)
+    with torch.no_grad():
+        model(torch.tensor([[3, 4, 5]]), use_cache=False)
+    return model
 
 
-def sizes_for(config: Any) -> dict[str, Any]:
-    """Choose small values for the sizes that a configuration has, and for those of its parts."""
+def sizes_for(config: Any, also_unset: bool = False) -> dict[str, Any]:
+    """Choose small values for the sizes that a configuration has, and for those of its parts.
+
+    A size that is None by default is left so, unless `also_unset`.
+    """
     computed = {key for key in SMALL if isinstance(getattr(type(config), key, None), property)}
-    chosen = {key: SMALL[key] for key in SMALL.keys() - computed if getattr(config, key, None) is not None}
+    names = {
+        key for key in SMALL.keys() - computed if _size(config, key) is not None or (also_unset and key in vars(config))
+    }
+    chosen = {key: SMALL[key] for key in names}
     if "kv_lora_rank" in chosen:  # latent attention has no groups of heads
         chosen["num_key_value_heads"] = 4
     if "vocab_size" in vars(config):
         chosen |= {"vocab_size": BIG.size, **_IDS}
-        if isinstance(vars(config).get("layer_types"), list):
-            chosen["layer_types"] = list(config.layer_types)[:2]
+        layers = vars(config).get("layer_types")
+        if isinstance(layers, list):
+            chosen["layer_types"] = layers[:1] + layers[-1:] if also_unset else layers[:2]
+        elif also_unset and "layer_types" in vars(config):
+            chosen["layer_types"] = ["full_attention"] * 2
     for part in config.sub_configs:
         if getattr(config, part, None) is not None:
-            chosen[part] = sizes_for(getattr(config, part))
+            chosen[part] = sizes_for(getattr(config, part), also_unset)
     return chosen
+
+
+def _size(config: Any, name: str) -> Any:
+    """Return a size; None if the configuration has none, or one for each layer."""
+    try:
+        return getattr(config, name, None)
+    except Exception:  # transformers' own kind, which may differ between layers
+        return vars(config).get(name)
 
 
 def page_of(results: dict[str, str], seconds: float) -> str:

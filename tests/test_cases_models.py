@@ -32,6 +32,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3MoeConfig,
+    ReformerConfig,
     RobertaConfig,
 )
 
@@ -314,6 +315,20 @@ def test_further_tables_are_moved_in_memory_and_on_disk(kind: str, tmp_path: Pat
     assert same_logits(model, moved)
     save_model(moved, RENUMBERED, tmp_path / "memory")
     assert same_logits(model, load_model(str(tmp_path / "memory"), device="cpu"))
+    model.save_pretrained(tmp_path / "source")
+    rearrange_files(Shards.open(tmp_path / "source"), renumbering(), BIG, RENUMBERED, tmp_path / "files")
+    assert same_logits(model, load_model(str(tmp_path / "files"), device="cpu"))
+
+
+def test_a_bias_that_is_not_the_heads_own_is_moved(tmp_path: Path) -> None:
+    config = ReformerConfig(
+        **small(), is_decoder=True, axial_pos_embds_dim=[16, 16], axial_pos_shape=[8, 8], attention_head_size=8,
+        attn_layers=["local", "local"], feed_forward_size=64, local_attn_chunk_length=8,
+    )  # fmt: skip
+    model = randomised(config)
+    assert list(further_tables(model)) == ["lm_head.bias"]
+    moved = rearrange(model, renumbering(), BIG, RENUMBERED)
+    assert same_logits(model, moved)
     model.save_pretrained(tmp_path / "source")
     rearrange_files(Shards.open(tmp_path / "source"), renumbering(), BIG, RENUMBERED, tmp_path / "files")
     assert same_logits(model, load_model(str(tmp_path / "files"), device="cpu"))

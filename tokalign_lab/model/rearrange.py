@@ -79,16 +79,19 @@ class NewMatrices:
         self._input = plan_rows(lexicon, source, target, rows[0], self.size)
         self._output = plan_rows(lexicon, source, target, rows[1], self.size, side="output")
         self._tables = {
-            name: plan_rows(lexicon, source, target, len(table), self.size, beyond=0)  # as Gemma 3n reads them
+            # 0 beyond its rows, as Gemma 3n reads it; one number for each token is a bias of the output (Reformer)
+            name: plan_rows(
+                lexicon, source, target, len(table), self.size, "output" if table.dim() == 1 else "input", 0
+            )
             for name, table in further_tables(model).items()
         }
-
         self.further = list(self._tables)
 
     def part(self, name: str, old: torch.Tensor) -> torch.Tensor:
         """Make a part from the old one, (size, ...) in its dtype; it is named as in `Shards.names`."""
         if name in self._tables and old.is_floating_point():
-            return new_rows(old.flatten(1), self._tables[name], self._seed).reshape(self.size, *old.shape[1:])
+            rows = new_rows(old.reshape(len(old), -1), self._tables[name], self._seed)
+            return rows.reshape(self.size, *old.shape[1:])
         if name in self._tables:
             return picked_rows(old, self._lexicon, self.size, self._without)
         side = name.split()[0]

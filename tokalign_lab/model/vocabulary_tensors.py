@@ -80,8 +80,9 @@ def set_tensor(model: PreTrainedModel, name: str, value: torch.Tensor) -> None:
     place, _, last = name.rpartition(".")
     module = model.get_submodule(place)
     old = getattr(module, last)
-    trained = isinstance(old, torch.nn.Parameter)
-    setattr(module, last, torch.nn.Parameter(value, requires_grad=old.requires_grad) if trained else value)
+    is_parameter = last in module._parameters  # transformers may have set it to None when it resized the head
+    requires_grad = old is None or old.requires_grad
+    setattr(module, last, torch.nn.Parameter(value, requires_grad=requires_grad) if is_parameter else value)
     if isinstance(module, torch.nn.Embedding):
         module.num_embeddings = len(value)
 

@@ -5,7 +5,7 @@
 Nothing is run. All times are for the machine of the measurements, two cores of an AMD EPYC.
 
 - Text (growth.jsonl, 1 to 100 MB): a line through 10 and 100 MB. The line through 1 and 10 MB is compared with the
-measurement at 100 MB, to show its error. Tokenizing is the rate of `estimate.py`, measured at 3.8 MB.
+  measurement at 100 MB, to show its error. Tokenizing is the rate of `estimate.py`, measured at 3.8 MB.
 - Tuning (tuning_speed.jsonl, 0.12 and 0.26 billion multiplied weights, stage 2): 6 operations for each weight that is
   multiplied (all but the input rows) and token, at the mean measured rate.
 - Rearranging shard by shard: the rate per GB of `estimate.py`, at 2 bytes per weight.

@@ -189,8 +189,8 @@ def recovery_search(raw: Raw) -> Page:
         ["way", *list(OTHER.values())[:3], "CPU seconds"],
         [[name, *(row.get(key) for key in list(OTHER)[:3]), row.get("cpu")] for name, row in
          [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
-        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, `text` and `papers`: {seeds(raw)}, others one. "
-        f"The table shows the smallest budget; seeds differ by at most {digits(seed_range(raw), 2)} bits per byte in it. "
+        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, `text` and `papers`: {seeds(raw)}, others and qwen2 one. "
+        f"The table shows sp32k and the smallest budget; seeds differ by at most {digits(seed_range(raw), 2)} bits per byte in it. "
         "The control (one seed) and qwen2 ran on the machine below, the others on an Intel Xeon. Seconds are approximate: other work ran too.",
         command=f"python benchmarks/recovery_search.py --tokens {budgets[0]} --ways recover text papers --seeds 3",
     )  # fmt: skip

@@ -77,7 +77,7 @@ def chosen(change):
 maps["target"].widget.observe(chosen, "selection")
 ipywidgets.HBox([maps["target"].show(), maps["source"].show()])
 """
-WAYS = {  # the code, points a map at most, what is drawn into, and half the side of a box around 20,000 points
+WAYS = {  # the code, points per map at most, what is drawn into, and half the side of a box around 20,000 points
     "plotly, all points": (PLOTLY, 10**9, ".js-plotly-plot", 0.06),
     "plotly, 20,000 points": (PLOTLY, 20_000, ".js-plotly-plot", 0.24),
     "jupyter-scatter, all points": (SCATTER, 10**9, ".widget-hbox", 0.05),

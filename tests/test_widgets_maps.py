@@ -261,6 +261,16 @@ class TestWords:
 
 
 class TestPanel:
+    def test_lines_are_of_pairs_in_view(self) -> None:
+        panel = make_panel(shared=False)
+        panel.lab_state.select("target", [1])
+        assert len(panel._drawing.layer.lines) == 1
+        x, y = panel._map.xy["target"][1].tolist()
+        look_at(panel, target=[x + 1, y, 0.1])
+        assert panel._drawing.layer.lines == []
+        look_at(panel, target=[x, y, 0.1])
+        assert len(panel._drawing.layer.lines) == 1
+
     def test_showing_it_copies_no_figure(self) -> None:
         panel, outer = make_panel(), Panel("tabs", "tl-tabs", None)
         outer._fill([VBox([panel])])
@@ -376,7 +386,7 @@ class TestPanel:
             assert len(plot.color) == len(plot.color_selected) == len(plot.color_hover) == len(shades.palette)
         assert panel._notes.classes.value.count("<tr>") == len(shades.classes) + 2
 
-    def test_new_colours_are_sent_as_a_byte_a_point(self) -> None:
+    def test_new_colours_are_sent_as_one_byte_per_point(self) -> None:
         panel = make_panel()
         assert panel._drawing.layer.codes == {}
         panel.lab_state.colour_by = "script"
@@ -529,7 +539,7 @@ def _bytes_of(message: dict[str, Any], buffers: Any) -> int:
 def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After the maps have been opened, no action on them sends a larger message, but a new layout."""
+    """After the maps have been opened, no message is larger, but for a new layout or a box around all tokens."""
     n, sources = 262_144, 49_152
     rng = np.random.default_rng(0)
     lexicon = make_lexicon([f"token{i}" for i in range(n)], sources)

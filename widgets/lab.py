@@ -233,7 +233,7 @@ class Lab:
 
 
 def _warm_up() -> None:
-    """Import what the first figures need, which takes three seconds."""
+    """Import the modules of the first figures, which takes three seconds."""
     for module in ("plotly.graph_objs._figurewidget", "jscatter"):
         importlib.import_module(module)
 

@@ -270,7 +270,7 @@ def ui(raw: Raw) -> Page:
         ["what", "measured", "goal"],
         [[name, value, goal] for name, value, goal in usual],
         "Chromium draws in software on the same two cores. [Decision 18](../decisions/0018-maps-by-jupyter-scatter.md) measures "
-        "the new maps on a busy machine. A thousand updates add 0.02 MB in the kernel, and 2 and 17 MB in the "
+        "the new maps on a busy machine; callbacks, messages and memory here are of the former maps too. A thousand updates add 0.02 MB in the kernel, and 2 and 17 MB in the "
         "page after two bursts: the page misses pings for 90 s and reconnects, and JupyterLab then keeps a second copy of the widget state.",
     )
 

@@ -53,7 +53,6 @@ def test_a_click_on_a_row_explains_it_and_highlights_it_on_both_maps(lab_page: L
 def test_every_token_with_a_vector_is_drawn(lab_page: LabPage) -> None:
     told = lab_page.panel("tl-maps").locator(".tl-status").inner_text()
     drawn = {space: len(points) for space, points in lab_page.maps("points").items()}
-    assert min(drawn.values()) > 800  # where a sample of the fast mode would end
     assert f"{drawn['source']:,} source and {drawn['target']:,} target tokens" in told
 
 

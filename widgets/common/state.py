@@ -36,7 +36,7 @@ class Query:
     frequency : times the text uses the target token
     score, margin : of the best candidate
     selected : only the tokens that are selected
-    sort : a name of `lexicon_view.SORTS`
+    sort : a name of `lexicon.view.SORTS`
     reverse : the other way around
     """
 

@@ -46,7 +46,7 @@ class EditBox(Box):
         self.choose = self.button("Use this source", self._choose, "Copy the selected source token's row")
         self.reject = self.button("Reject the pair", self._reject, "Use the mean of the pieces that spell the token")
         self.restore = self.button("Restore the recipe's pair", self._restore, "Remove the edit of this token")
-        self.pin = self.button("Pin", self._pin, "Always draw and label this token on the maps")
+        self.pin = self.button("Pin", self._pin, "Mark this token with a star on the maps")
         self.undo = self.button("Undo", lambda: self._step(edits.undo), "Undo the last edit")
         self.redo = self.button("Redo", lambda: self._step(edits.redo), "Redo the last undone edit")
         self.status = html("tl-edit-status")

@@ -2,7 +2,7 @@
 
 Every colouring becomes one byte per point and a palette, and points without a value have a separate colour in both
 themes. Categories use Okabe and Ito's palette, which is distinct with colour-vision deficiency; quantities use Viridis
-without the end that the page's ground would swallow. Each class is counted, so that the legend is a table too. No
+without the end that is too close to the background. Each class is counted, so that the legend is a table too. No
 widgets here.
 """
 
@@ -26,17 +26,17 @@ from tokalign_lab.vocabulary import Vocabulary
 from ..common.state import SPACES
 from ..lexicon.view import LexiconView
 
+MEASURED = 20_000  # tokens whose neighbour overlap is measured, the most frequent: all would take minutes
 WORDS = {
     "origin": "Origin", "script": "Script", "score": "Score", "margin": "Margin",
     "hubness": "Hubness (tokens that chose the source)", "frequency": "Frequency in the text",
-    "neighbours": "Neighbour overlap",
+    "neighbours": f"Neighbour overlap ({MEASURED:,} most frequent target tokens)",
 }  # fmt: skip
 NOTHING = "no target token uses it"
 NO_NUMBER = "no value"
 CODES = 255  # of a quantity; 0 is a point without a value
 BANDS = 5  # classes that a quantity is counted in
 _LOGARITHMIC = ("hubness", "frequency")
-MEASURED = 20_000  # tokens whose neighbour overlap is measured, the most frequent: all would take minutes
 _CHUNK = 2000  # of them between two checks whether the result is still wanted
 
 

@@ -1,6 +1,6 @@
-"""Both maps, by jupyter-scatter, and a layer over them for what it does not draw.
+"""Both maps, drawn by jupyter-scatter, and a layer on top for what it cannot draw.
 
-Drawing is asked for by callbacks and by threads; one lock lets only one of them draw.
+Callbacks and threads both draw; a lock lets one draw at a time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MapLayer(anywidget.AnyWidget):
     lines : points of partners, [source, target] each
     signs, names : for each space, [point, text] each
     pointer : space, index and HTML of the point under the pointer; {} for none
-    codes, places : for each space, bytes: uint8 (n,) and float32 (n, 2); {} as long as they are as at first
+    codes, places : for each space, bytes: uint8 (n,) and float32 (n, 2); {} until they change
     views : for each space, as `WHOLE`
     highlight : CSS colour of the lines
     """
@@ -190,9 +190,14 @@ class MapFigure:
             }
 
     def join(self, pairs: np.ndarray) -> int:
-        """Draw lines between partners, int (n, 2) source and target ids; returns how many have one."""
+        """Draw lines between partners in view, int (n, 2) source and target ids; return how many are drawn."""
         with self._lock:
-            self.layer.lines = self._points.lines(pairs)[:MOST_LINES].tolist()
+            lines = self._points.lines(pairs)
+            for side, space in enumerate(SPACES):
+                x, y, distance = self.layer.views[space]
+                away = np.abs(self._points.xy[space][lines[:, side]] - (x, y)).max(axis=1)
+                lines = lines[away <= distance]
+            self.layer.lines = lines[:MOST_LINES].tolist()
             return len(self.layer.lines)
 
     def look(self, views: Mapping[str, View], linked: bool) -> None:
@@ -208,9 +213,12 @@ class MapFigure:
             self.layer.places = {space: xy.tobytes() for space, xy in self._points.xy.items()}
 
     def recolour(self) -> None:
-        """Give the points the colours they have now."""
-        shades = self._colouring.shades(self.colour_by, self._theme)
+        """Give the points their current colours; drop the result if the colouring or the theme changed meanwhile."""
+        wanted = self.colour_by, self._theme
+        shades = self._colouring.shades(*wanted)
         with self._lock:
+            if wanted != (self.colour_by, self._theme):
+                return  # whoever changed it calls this again
             self.shades = shades
             self._colour()
             if (codes := self._coded()) != self._codes:

@@ -1,6 +1,6 @@
-// What jupyter-scatter does not draw, over both of its maps: lines between partners, signs, names, the text at the
-// pointer. All of it follows pan and zoom within the frame that moves the points. New colours and places of the points
-// come through here too: one byte a point instead of the 12 that jupyter-scatter sends, and none while it still draws.
+// Draws on top of both maps what jupyter-scatter cannot: lines between partners, signs, names, the text at the pointer.
+// All of it follows pan and zoom in the same frame. New colours and positions arrive here too, in 1 and 8 bytes per
+// point instead of jupyter-scatter's 12; they wait until the previous drawing has finished.
 
 const SPACES = ["source", "target"];
 const SETTLED_MS = 300;
@@ -16,6 +16,7 @@ function render({ model, el }) {
   const pointer = el.appendChild(document.createElement("div"));
   canvas.setAttribute("aria-hidden", "true");
   pointer.className = "tl-map-pointer";
+  pointer.hidden = true;
   let maps; // regl-scatterplot's interface of each map, once both have drawn their points
   let gone = false;
   let settling;
@@ -93,7 +94,7 @@ function render({ model, el }) {
 
   // Colours and places that the kernel has changed since the maps were made.
   const repaint = (moved) => {
-    last = last.then(() => Promise.all(SPACES.map((space) => {
+    last = last.catch(() => {}).then(() => Promise.all(SPACES.map((space) => {
       const [codes, places] = [model.get("codes")[space], model.get("places")[space]];
       if (gone || (!codes && !places)) return undefined;
       const points = maps[space].get("points");

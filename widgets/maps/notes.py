@@ -17,7 +17,7 @@ from ..common.state import SPACES, Selection
 from ..common.table import Column, RowTable
 from ..lexicon.view import LexiconView
 from .colours import WORDS, Colouring, Shades
-from .figure import MOST_LINES, SIGNS
+from .figure import MOST_LINES, SIGNS, Ids
 from .view import MapView
 from .words import MapWords
 
@@ -165,9 +165,6 @@ def _dot(colour: str) -> str:
     return f'<i class="tl-dot" style="background:{colour}"></i>'
 
 
-Ids = Mapping[str, np.ndarray]
-
-
 class MapNotes:
     """Words around the figure.
 
@@ -205,8 +202,8 @@ class MapNotes:
         dark = f", of which {seen:,} have a vector and are highlighted" if seen < chosen else ""
         told = f"Selected with their partners: {counted[0]} and {counted[1]}{dark}."
         if pairs > 1:
-            why = f" (at most {MOST_LINES})" if joined < pairs else ""
-            told += f" Lines join {joined:,} of {pairs:,} pairs{why}."
+            why = f" (at most {MOST_LINES})" if joined == MOST_LINES < pairs else ""
+            told += f" Lines join {joined:,} of {pairs:,} pairs, where both tokens are in view{why}."
             told += " All pairs are in <code>.selection</code>."
         words = told if chosen else "Nothing is selected."
         self.chosen.value = f'<div role="status" aria-live="polite">{words}</div>'

@@ -1,12 +1,13 @@
 """Both embedding spaces side by side, linked by the lexicon.
 
-A box on one map selects its tokens, highlights their partners on the other and draws lines between. PCA is there at
-once; UMAP is a job in a process of its own, kept by content, so that the second time it is there at once too. What the
-figure cannot tell everyone, tables below it do: the pairs, the neighbours in both spaces, the tokens of each colour.
+A box on one map selects its tokens, highlights their partners on the other and draws lines between. PCA is shown
+immediately. UMAP runs in a separate process; its result is cached, so it opens immediately the next time. Tables below
+the maps list the selected pairs, the neighbours in both spaces and the tokens of each colour.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -85,6 +86,7 @@ class MapPanel(Panel):
         self._vectors = [source_vectors, target_vectors]
         self._vocabularies = {"source": source, "target": target}
         self._fit_on, self._worst = fit_on, worst
+        self._selecting = threading.Lock()  # held while a selection is shown, so that no two are mixed
         self._map = MapView(self.view, source_vectors, target_vectors)
         self._colouring = Colouring(self.view, self._map.vectors, self._vocabularies)
         self._words = MapWords(self.view, self._vocabularies, self._colouring)
@@ -304,27 +306,35 @@ class MapPanel(Panel):
 
     def _on_views(self) -> None:
         self._keep_look("maps", self._own_state())
+        self.newest(self._show_lines, about="lines")
 
     def _show_selection(self) -> None:
-        """Highlight the selection and fill the tables; up to 20,000 tokens, so not in the callback."""
+        """Highlight the selection and fill the tables in a thread: a box may contain every token."""
 
         def work(is_current: Callable[[], bool]) -> None:
-            if not is_current():
-                return
-            chosen = self.lab_state.selection
-            ids = with_partners(self.view, chosen)
-            self._drawing.light(ids)
-            pairs = pairs_of(self.view, ids["target"])
-            joined = self._drawing.join(pairs)
-            self.table.fill(ids["target"].tolist())
-            self._notes.selected(ids, self._drawing.lit, len(pairs), joined)
-            self._write_head()
-            if chosen:
-                self._notes.show_token(chosen.space, chosen.ids[0])
+            with self._selecting:  # a newer selection waits, and then replaces all of this
+                if not is_current():
+                    return
+                chosen = self.lab_state.selection
+                ids = with_partners(self.view, chosen)
+                self._drawing.light(ids)
+                self.table.fill(ids["target"].tolist())
+                self._write_head()
+                if chosen:
+                    self._notes.show_token(chosen.space, chosen.ids[0])
+            self._show_lines(is_current)
             if is_current():
                 self.neighbours.fill(chosen)
 
         self.newest(work, about="selection")
+
+    def _show_lines(self, is_current: Callable[[], bool]) -> None:
+        """Join the selected pairs that are in view."""
+        with self._selecting:
+            if is_current():
+                ids = with_partners(self.view, self.lab_state.selection)
+                pairs = pairs_of(self.view, ids["target"])
+                self._notes.selected(ids, self._drawing.lit, len(pairs), self._drawing.join(pairs))
 
     def _describe(self) -> None:
         """Write the legend, its table and the status line."""

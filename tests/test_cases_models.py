@@ -493,8 +493,11 @@ FREE = {
     "id_to_name": ({"12": "<image>"}, {str(A): "<image>"}), "parts": ([{"kind": "x", "pad_token_id": 2}], None),
     "image_marks": ({BIG.raw_token(12): 12, "rows": 12}, {BIG.raw_token(12): A, "rows": 12}),
     "image_ignore_id": (-200, -200), "audio_token_id": (9_000, 9_000), "task_labels": ({"a": 12}, {"a": 12}),
-    **{name: (12, 12) for name in ("context_tokens", "image_token_size", "attn_idx", "max_index", "early_stop")},
-    **{name: ([12, 13], [12, 13]) for name in ("layer_ids", "mrope_section", "head_idxs", "image_size")},
+    **{name: (12, 12) for name in ("context_tokens", "image_token_size", "attn_idx", "max_index", "early_stop",
+                                  "num_image_token")},
+    **{name: ([12, 13], [12, 13]) for name in ("layer_ids", "mrope_section", "head_idxs", "image_size",
+                                        "deepstack_visual_indexes", "out_indices")},
+    "logit_bias": ({"12": -100.0}, {str(A): -100.0}), "token_bias": ({12: 7}, {A: 7}),
     "lang2id": ({"en": 0, "fr": 1}, {"en": 0, "fr": 1}), "multi_token": (True, True), "token_rate": (0.5, 0.5),
 }  # fmt: skip
 FREE["parts"] = (FREE["parts"][0], [{"kind": "x", "pad_token_id": RENUMBERED.roles["pad"]}])
@@ -518,7 +521,7 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
     tokenizer = trained_tokenizer(specials=("<s>", "</s>", "<pad>", "<a>", "<b>"))
     model = tiny_model("llama", 320)
     model.config.stop_list = {"<a>": 3}
-    model.config.lang_map, model.config.draft_map_ids = {"7": 8}, [0, 3]
+    model.config.lang_map_ids, model.config.draft_map_ids = {"7": 8}, [0, 3]
     model.config.bias_ids = list(range(320))
     model.generation_config.stop_token_ids, model.generation_config.lang_to_id = [0, 3], {"a": 3, "<s>": 0}
     model.generation_config.forced_decoder_ids = [[1, None], [2, 0], [3, 4]]
@@ -531,11 +534,14 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
         str(tmp_path / "source"), finish(rows, source, TARGET), source, TARGET, tmp_path / "out"
     )
     (said,) = (sentence for sentence in result["lost"] if "ids of the configuration" in sentence)
-    assert said.startswith("tiny-280 has no token for these ids of the configuration, so they are left out: ")
+    assert said.startswith(
+        "tiny-280 has no token for these ids of the configuration, so they are left out (or replaced by "
+        "eos where one is required): "
+    )
     for named in (
         "generation_config.stop_token_ids (<a>)", "generation_config.lang_to_id (<a>)", "config.stop_list (<a>)",
         "generation_config.forced_decoder_ids (<b>)", "config.draft_map_ids (<a>)",
-        "config.bias_ids (in a form that cannot be moved)",
+        "config.bias_ids (in a form that cannot be moved)", "config.lang_map_ids (",
     ):  # fmt: skip
         assert named in said
     made = json.loads((tmp_path / "out" / "generation_config.json").read_text())
@@ -559,7 +565,7 @@ def test_files_of_the_source_that_the_new_folder_lacks(tmp_path: Path) -> None:
     config = json.loads((source / "config.json").read_text())
     write_json(source / "config.json", {**config, "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}})
     result = rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")
-    assert any("has no preprocessor_config.json, so it reads text only" in sentence for sentence in result["lost"])
+    assert any("lacks preprocessor_config.json and so reads text only" in sentence for sentence in result["lost"])
     assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text()), "its code is not there"
 
 
@@ -571,7 +577,7 @@ def test_a_number_that_may_be_an_id_is_named() -> None:
     model = AutoModelForCausalLM.from_config(LlamaConfig(**small()))
     model.config.thing, model.config.hidden_window = 300, 300
     (said,) = lost_ids(model, source, BIG)
-    assert said.startswith("config.thing is 300, the id of <pad>, and was kept, ")
+    assert said.startswith("config.thing has 300, the id of <pad>, which was kept, ")
     assert said.endswith("set it to 2.")
 
 

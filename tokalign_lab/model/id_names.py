@@ -17,10 +17,10 @@ _DECLARED = re.compile(
     r"(\w+_)?token_(id|index|idx)(s|es)?|"
     r"(\w+_)?(bos|eos|eod|pad|unk|mask|sep|cls)_(ids?|index|idx)|"
     r"(?!.*layer)(\w+_)?(start|end|newline|patch)_ids?|"
-    r"(\w+_)?(bos|eos|pad|unk|mask|sep|cls|image|video|audio|speech|start|end)_token|"
-    r"(begin_)?suppress_tokens|bad_words_ids|force_words_ids|forced_decoder_ids|sequence_bias"
+    r"(?!(n|num|max|min|no)_)(\w+_)?(bos|eos|pad|unk|mask|sep|cls|image|video|audio|speech|start|end)_token|"
+    r"(begin_)?suppress_tokens|bad_words_ids|force_words_ids|forced_decoder_ids|sequence_bias|logit_bias"
 )
-_NUMBERS = {"id", "ids", "idx", "idxs", "index", "indexes", "indices", "token", "tok"}
+_NUMBERS = {"id", "ids", "idx", "index", "token", "tok"}  # several indexes are of layers
 # one of these is a count, several are ids
 _SEVERAL = {"tokens", "toks", "vocab", "vocabulary", "stop", "stops", "terminators", "suppress", "banned"}
 _EDGE_OF_A_TEXT = re.compile("[be]o[acdimpstv]|unk")
@@ -33,7 +33,8 @@ _NO_TOKENS = {
     "position", "positions", "offset", "stride", "pattern", "period", "interval", "top", "topk", "bits",
     "layer", "layers", "head", "heads", "expert", "experts", "block", "blocks", "group", "groups", "channel",
     "channels", "stage", "stages", "feature", "features", "kernel", "conv", "attn", "attention", "hook", "label",
-    "labels", "codebook", "gpu", "device", "process", "epoch", "step", "steps", "seed", "version",
+    "labels", "out", "codebook", "embedding", "type", "types", "shift", "job", "run",
+    "gpu", "device", "process", "epoch", "step", "steps", "seed", "version",
 }  # fmt: skip
 _FIRST_OF_VALUES = 256  # a smaller number is too often something else
 

@@ -99,13 +99,18 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
         )
     if quantised:
         forget_if_plain(model)
-    _read_further_generation_settings(model, Path(folder) / "generation_config.json")
+    _read_further_generation_settings(model, folder)
     return model, report
 
 
-def _read_further_generation_settings(model: PreTrainedModel, file: Path) -> None:
+def _read_further_generation_settings(model: PreTrainedModel, folder: str) -> None:
     """Add what transformers leaves out of a file with `_from_model_config`: settings that it does not declare."""
-    if model.generation_config is not None and file.is_file():
+    from transformers.utils import cached_file
+
+    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found = cached_file(folder, "generation_config.json", **missing)
+    if model.generation_config is not None and found is not None:
+        file = Path(found)
         with plain_read_errors(lambda reason: f"{file} is damaged ({reason}); fetch it again."):
             settings = dict(json.loads(file.read_text(encoding="utf-8")))
         for name in settings.keys() - vars(model.generation_config):

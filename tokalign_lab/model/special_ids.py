@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _ROLE = re.compile(r"(bos|eos|pad)_(token_)?(id|index|idx)s?")
 _PLACEHOLDER = re.compile(r"image|video|vision|audio|speech|modal|(^|_)[be]o[aiv]_")
+_BIASES = {"bias", "biases"}
 _GONE = object()  # an id, or what holds it, without the same token in the target
 
 
@@ -53,8 +54,8 @@ def lost_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary) -> 
     if mover.lost:
         named = "; ".join(mover.lost)
         lost.append(
-            f"{target.name} has no token for these ids of the configuration, so they are left out: {named}; rearrange "
-            "with special_tokens='keep' to keep those of special tokens."
+            f"{target.name} has no token for these ids of the configuration, so they are left out (or replaced by eos "
+            f"where one is required): {named}; rearrange with special_tokens='keep' to keep those of special tokens."
         )
     return lost + mover.unsure
 
@@ -127,16 +128,19 @@ class _Mover:
             else:
                 for part in parts:
                     self.move(part, f"{place}{name}.")
-                if not foreign and may_be_an_id(config, name, value):
-                    self._mention(value, f"{place}{name}")
+                several = value if isinstance(value, list | tuple) else [value]
+                for one in () if foreign else several:
+                    if may_be_an_id(config, name, one):
+                        self._mention(one, f"{place}{name}")
 
     def _mention(self, value: int, place: str) -> None:
         new = self._moved(value)
         if self._is_mark(value) and new != value:
             token = self._source.raw_token(value)
+            wanted = f"if it is one, set it to {new}" if new is not None else f"{self._target.name} has no {token}"
             self.unsure.append(
-                f"{place} is {value}, the id of {token}, and was kept, since its name does not show that it is an id; "
-                + (f"if it is one, set it to {new}." if new is not None else f"{self._target.name} has no {token}.")
+                f"{place} has {value}, the id of {token}, which was kept, since its name does not show that it is an "
+                f"id; {wanted}."
             )
 
     def _names_its_id(self, config: Any, name: str, value: Any) -> bool:
@@ -184,8 +188,9 @@ class _Mover:
             whole = inner or "map" in words_of(name)  # a sequence of ids, or a list whose places have a meaning
             return _GONE if not kept or (whole and len(kept) < len(moved)) else kept
         if isinstance(value, dict):
+            is_bias = bool(words_of(name) & _BIASES)  # its keys are ids, its values are not
             entries = {
-                self._moved_key(key, held, name, gone): self._moved_value(held, name, gone)
+                self._moved_key(key, held, name, gone): held if is_bias else self._moved_value(held, name, gone)
                 for key, held in value.items()
             }
             return {key: held for key, held in entries.items() if _GONE not in (key, held)} or _GONE
@@ -202,8 +207,9 @@ class _Mover:
             return ids if ids is _GONE else tuple(ids)
         if not str(key).isdecimal():
             return key
-        if not isinstance(held, str):
-            return _GONE  # a number for an id: which of the two is an id of this vocabulary is not known
+        if not isinstance(held, str) and not words_of(name) & _BIASES:
+            gone.append(int(key))  # a number for an id: which of the two is an id of this vocabulary is not known
+            return _GONE
         new = self._moved_value(int(key), name, gone)
         return new if new is _GONE else type(key)(new)
 

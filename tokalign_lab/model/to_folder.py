@@ -132,8 +132,8 @@ def _left_behind(folder: Path) -> list[str]:
     if not files:
         return []
     return [
-        f"The new folder has no {files}, so it reads text only; copy it from the source and set the tokens and ids "
-        "that it names to the new tokenizer's."
+        f"The new folder lacks {files} and so reads text only; to use images or sounds, copy each file from the source "
+        "and set the tokens and ids in it to the new tokenizer's."
     ]
 
 

@@ -16,6 +16,10 @@ function render({ model, el }) {
   const pointer = el.appendChild(document.createElement("div"));
   canvas.setAttribute("aria-hidden", "true");
   pointer.className = "tl-map-pointer";
+  if (!document.createElement("canvas").getContext("webgl")) {
+    pointer.textContent = "The maps need WebGL, which this browser does not offer. The tables below list the pairs.";
+    return undefined;
+  }
   pointer.hidden = true;
   let maps; // regl-scatterplot's interface of each map, once both have drawn their points
   let gone = false;

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -544,6 +545,23 @@ def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:
     assert steps(run) == [1], "what came back is not in the trash"
     with pytest.raises(InputError, match="trash is empty"):
         trash.restore_run(root=tmp_path)
+
+
+def test_a_run_that_another_process_moves_while_it_is_written_ends_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.create(tmp_path / "run", "align", {})
+    made = tempfile.mkstemp
+
+    def moved(**options: Any) -> tuple[int, str]:
+        found = made(**options)
+        run.path.rename(tmp_path / "elsewhere")
+        return found
+
+    monkeypatch.setattr(tempfile, "mkstemp", moved)
+    with pytest.raises(InputError, match="another process has moved its folder"):
+        run.update(title="new")
+    assert not run.path.exists()
 
 
 def test_a_running_run_is_not_deleted(tmp_path: Path) -> None:

@@ -54,19 +54,21 @@ def atomic_file(path: Path) -> Iterator[Path]:
         _make_parent(path)
         try:
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+            os.close(handle)
+            temporary = Path(name)
+            try:
+                yield temporary
+                # mkstemp makes files private; a result gets the permissions of the user's umask.
+                temporary.chmod(0o666 & ~_umask())
+                _flush(temporary)
+                os.replace(temporary, path)
+                _flush(path.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
         except FileNotFoundError:
+            if path.parent.is_dir():
+                raise
             raise InputError(f"'{path}' cannot be written, because another process has moved its folder.") from None
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            # mkstemp makes files private; a result gets the permissions of the user's umask.
-            temporary.chmod(0o666 & ~_umask())
-            _flush(temporary)
-            os.replace(temporary, path)
-            _flush(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

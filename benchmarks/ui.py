@@ -260,13 +260,14 @@ def _drive(lab: Any, rows: dict[str, float]) -> None:
     run_cell(2)
     lab.maps("isPointsDrawn")  # returns when both maps are drawn
     rows["maps: from Run to both drawn, s"] = time.perf_counter() - started
-    points = lab.maps("points")["target"]
+    points = lab.maps("points")["source"]
     lab.page.wait_for_timeout(3000)
     rows["heap of the page, MB"] = heap()
     xy = np.array(points)[:, :2]
     centre = np.median(xy, axis=0)
-    reach = np.sort(np.abs(xy - centre).max(axis=1))[BOX]
-    canvas = lab.panel("tl-maps").locator(".tl-map-target canvas").first
+    nearest = min(BOX, len(xy) // 2)  # only tokens of the text have vectors
+    reach = np.sort(np.abs(xy - centre).max(axis=1))[nearest]
+    canvas = lab.panel("tl-maps").locator(".tl-map-source canvas").first
     canvas.scroll_into_view_if_needed()
     box, mouse = canvas.bounding_box(), lab.page.mouse
     ends = [

@@ -44,31 +44,25 @@ _fitting: dict[tuple[Path, bool], list[tuple[int, ...]]] = {}
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write; rename it to `path` when the block ends, remove it when the block fails.
 
-    Raises DiskError if the disk is full or read-only, InputError if a folder has that name or a file is in the place of
-    one of its folders; `path` is then unchanged.
+    Raises DiskError if the disk is full or read-only, InputError if a folder has that name or the parent folder cannot
+    be made or is moved during the block; `path` is then unchanged.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"'{path}' is a folder, so no file of that name can be written; choose another name.")
-    with plain_disk_errors(path):
-        _make_parent(path)
+    with _next_to(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         try:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-            os.close(handle)
-            temporary = Path(name)
-            try:
-                yield temporary
-                # mkstemp makes files private; a result gets the permissions of the user's umask.
-                temporary.chmod(0o666 & ~_umask())
-                _flush(temporary)
-                os.replace(temporary, path)
-                _flush(path.parent)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except FileNotFoundError:
-            if path.parent.is_dir():
-                raise
-            raise InputError(f"'{path}' cannot be written, because another process has moved its folder.") from None
+            yield temporary
+            # mkstemp makes files private; a result gets the permissions of the user's umask.
+            temporary.chmod(0o666 & ~_umask())
+            _flush(temporary)
+            os.replace(temporary, path)
+            _flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -77,12 +71,12 @@ def atomic_folder(path: Path, is_ours: Callable[[Path], bool] | None = None) -> 
 
     A link is followed. An existing folder is replaced only after the new one is complete, and only if
     `check_replaceable` allows it; it raises InputError before the block begins, or before the folder is replaced.
-    Raises DiskError if the disk is full or read-only; `path` is then unchanged.
+    Raises DiskError if the disk is full or read-only, InputError if the parent folder cannot be made or is moved during
+    the block; `path` is then unchanged.
     """
     path = Path(path).resolve()
     check_replaceable(path, is_ours)
-    with plain_disk_errors(path):
-        _make_parent(path)
+    with _next_to(path):
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
         try:
             yield temporary
@@ -287,13 +281,22 @@ def _checksum(file: Path, whole: bool) -> int:
     return found
 
 
-def _make_parent(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"'{path}' cannot be written, because a part of it is a file, not a folder.") from None
-    except FileNotFoundError:  # nobody can create folders in /proc and the like
-        raise InputError(f"'{path}' cannot be written, because no folder can be made there.") from None
+@contextmanager
+def _next_to(path: Path) -> Iterator[None]:
+    """Make the folder of `path` and write in it; all that can be wrong with it is one sentence."""
+    with plain_disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(f"'{path}' cannot be written, because a part of it is a file, not a folder.") from None
+        except FileNotFoundError:  # nobody can create folders in /proc and the like
+            raise InputError(f"'{path}' cannot be written, because no folder can be made there.") from None
+        try:
+            yield
+        except FileNotFoundError:
+            if path.parent.is_dir():
+                raise
+            raise InputError(f"'{path}' cannot be written, because another process has moved its folder.") from None
 
 
 def _flush(path: Path) -> None:

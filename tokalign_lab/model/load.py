@@ -107,9 +107,11 @@ def _read_further_generation_settings(model: PreTrainedModel, folder: str) -> No
     """Add what transformers leaves out of a file with `_from_model_config`: settings that it does not declare."""
     from transformers.utils import cached_file
 
+    if model.generation_config is None:
+        return
     missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     found = cached_file(folder, "generation_config.json", **missing)
-    if model.generation_config is not None and found is not None:
+    if found is not None:
         file = Path(found)
         with plain_read_errors(lambda reason: f"{file} is damaged ({reason}); fetch it again."):
             settings = dict(json.loads(file.read_text(encoding="utf-8")))

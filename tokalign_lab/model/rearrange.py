@@ -79,9 +79,15 @@ class NewMatrices:
         self._input = plan_rows(lexicon, source, target, rows[0], self.size)
         self._output = plan_rows(lexicon, source, target, rows[1], self.size, side="output")
         self._tables = {
-            # 0 beyond its rows, as Gemma 3n reads it; one number for each token is a bias of the output (Reformer)
+            # ids beyond its rows read row 0, as in Gemma 3n; one number per token is a bias of the output (Reformer)
             name: plan_rows(
-                lexicon, source, target, len(table), self.size, "output" if table.dim() == 1 else "input", 0
+                lexicon,
+                source,
+                target,
+                len(table),
+                self.size,
+                side="output" if table.dim() == 1 else "input",
+                beyond=0,
             )
             for name, table in further_tables(model).items()
         }

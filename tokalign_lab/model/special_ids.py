@@ -109,8 +109,8 @@ class _Mover:
         held = config if isinstance(config, dict) else vars(config)
         foreign = held.get("vocab_size") not in {None, *self._sizes}  # these are ids of another vocabulary
         for name, value in ((str(name), value) for name, value in list(held.items())):
-            parts = value if isinstance(value, list | tuple) else [value]
-            parts = [part for part in parts if isinstance(part, dict | PretrainedConfig)]
+            several = value if isinstance(value, list | tuple) else [value]
+            parts = [part for part in several if isinstance(part, dict | PretrainedConfig)]
             if foreign:
                 parts = [part for part in parts if _get(part, "vocab_size") in self._sizes]
             if name == "vocab_offset":
@@ -128,7 +128,6 @@ class _Mover:
             else:
                 for part in parts:
                     self.move(part, f"{place}{name}.")
-                several = value if isinstance(value, list | tuple) else [value]
                 for one in () if foreign else several:
                     if may_be_an_id(config, name, one):
                         self._mention(one, f"{place}{name}")
@@ -189,10 +188,10 @@ class _Mover:
             return _GONE if not kept or (whole and len(kept) < len(moved)) else kept
         if isinstance(value, dict):
             is_bias = bool(words_of(name) & _BIASES)  # its keys are ids, its values are not
-            entries = {
-                self._moved_key(key, held, name, gone): held if is_bias else self._moved_value(held, name, gone)
-                for key, held in value.items()
-            }
+            entries = {}
+            for key, held in value.items():
+                new_key = self._moved_key(key, name, gone, certain=is_bias or isinstance(held, str))
+                entries[new_key] = held if is_bias else self._moved_value(held, name, gone)
             return {key: held for key, held in entries.items() if _GONE not in (key, held)} or _GONE
         if type(value) is not int or value < 0:
             return value
@@ -201,13 +200,14 @@ class _Mover:
             gone.append(value)
         return _GONE if new is None else new
 
-    def _moved_key(self, key: Any, held: Any, name: str, gone: list[int]) -> Any:
+    def _moved_key(self, key: Any, name: str, gone: list[int], certain: bool) -> Any:
+        """Move the key of an entry; `certain` if the value is no id, so that a number in the key is one."""
         if isinstance(key, tuple):  # of a sequence_bias
             ids = self._moved_value(key, name, gone, inner=True)
             return ids if ids is _GONE else tuple(ids)
         if not str(key).isdecimal():
             return key
-        if not isinstance(held, str) and not words_of(name) & _BIASES:
+        if not certain:
             gone.append(int(key))  # a number for an id: which of the two is an id of this vocabulary is not known
             return _GONE
         new = self._moved_value(int(key), name, gone)

@@ -110,7 +110,7 @@ def test_a_point_explains_itself_and_is_selected_by_a_click(lab_page: LabPage) -
     x, y = right.evaluate(
         "(canvas) => { const api = canvas.parentElement.parentElement.api;"
         " const far = api.get('points').map((p, i) => [p[0], i]).sort((a, b) => b[0] - a[0])[0][1];"
-        " return api.getScreenPosition(far); }"  # the rightmost point stands alone
+        " return api.getScreenPosition(far); }"  # no other point is near the rightmost one
     )
     right.hover(position={"x": x - 1, "y": y})
     pointer = maps.locator(".tl-map-pointer")

@@ -24,7 +24,7 @@ function render({ model, el }) {
   let maps; // regl-scatterplot's interface of each map, once both have drawn their points
   let gone = false;
   let settling;
-  let told = ""; // the views that this page reported last
+  let reported = ""; // the views that this page sent last
   let last = Promise.resolve();
 
   // Where a point is in this layer; undefined outside of its map.
@@ -119,7 +119,7 @@ function render({ model, el }) {
     }
   };
 
-  const tell = () => {
+  const report = () => {
     if (gone) return;
     const views = {};
     for (const space of SPACES) {
@@ -127,7 +127,7 @@ function render({ model, el }) {
       views[space] = [x / maps[space].get("aspectRatio"), y, maps[space].get("cameraDistance")].map(round);
     }
     if (JSON.stringify(views) === JSON.stringify(model.get("views"))) return;
-    told = JSON.stringify(views);
+    reported = JSON.stringify(views);
     model.set("views", views);
     model.save_changes();
   };
@@ -156,7 +156,7 @@ function render({ model, el }) {
       apis[i].subscribe("drawing", draw);
       apis[i].subscribe("view", () => {
         clearTimeout(settling);
-        settling = setTimeout(tell, SETTLED_MS);
+        settling = setTimeout(report, SETTLED_MS);
       });
     });
     frame.addEventListener("wheel", wheel, { capture: true });
@@ -166,22 +166,22 @@ function render({ model, el }) {
   };
 
   let frame;
-  const heard = {
+  const listeners = {
     codes: () => maps && repaint(false), places: () => maps && repaint(true),
     views: () => {
-      if (!maps || JSON.stringify(model.get("views")) === told) return; // a person moves the map
-      told = "";
+      if (!maps || JSON.stringify(model.get("views")) === reported) return; // the user moves the map
+      reported = "";
       fit();
     },
     lines: draw, signs: draw, names: draw, highlight: draw, pointer: () => maps && point(),
   };
-  for (const [name, listen] of Object.entries(heard)) model.on(`change:${name}`, listen);
+  for (const [name, listen] of Object.entries(listeners)) model.on(`change:${name}`, listen);
   begin();
   return () => {
     gone = true;
     shape.disconnect();
     frame?.removeEventListener("wheel", wheel, { capture: true });
-    for (const [name, listen] of Object.entries(heard)) model.off(`change:${name}`, listen);
+    for (const [name, listen] of Object.entries(listeners)) model.off(`change:${name}`, listen);
   };
 }
 

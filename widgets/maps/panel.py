@@ -31,7 +31,7 @@ from ..common.state import SPACES, LabState
 from ..lexicon.view import Labels, LexiconView, opened, vocabularies_of
 from .colours import Colouring
 from .controls import LayoutJob, MapControls
-from .figure import WHOLE, MapFigure, View
+from .figure import WHOLE, Ids, MapFigure, View
 from .notes import MapNotes, NeighbourTables, PairTable
 from .view import MapView, marked_tokens, pairs_of, with_partners
 from .words import MapWords
@@ -306,7 +306,13 @@ class MapPanel(Panel):
 
     def _on_views(self) -> None:
         self._keep_look("maps", self._own_state())
-        self.newest(self._show_lines, about="lines")
+
+        def work(is_current: Callable[[], bool]) -> None:
+            with self._selecting:
+                if is_current():
+                    self._join(with_partners(self.view, self.lab_state.selection))
+
+        self.newest(work, about="lines")
 
     def _show_selection(self) -> None:
         """Highlight the selection and fill the tables in a thread: a box may contain every token."""
@@ -318,23 +324,20 @@ class MapPanel(Panel):
                 chosen = self.lab_state.selection
                 ids = with_partners(self.view, chosen)
                 self._drawing.light(ids)
+                self._join(ids)
                 self.table.fill(ids["target"].tolist())
                 self._write_head()
                 if chosen:
                     self._notes.show_token(chosen.space, chosen.ids[0])
-            self._show_lines(is_current)
             if is_current():
                 self.neighbours.fill(chosen)
 
         self.newest(work, about="selection")
 
-    def _show_lines(self, is_current: Callable[[], bool]) -> None:
-        """Join the selected pairs that are in view."""
-        with self._selecting:
-            if is_current():
-                ids = with_partners(self.view, self.lab_state.selection)
-                pairs = pairs_of(self.view, ids["target"])
-                self._notes.selected(ids, self._drawing.lit, len(pairs), self._drawing.join(pairs))
+    def _join(self, ids: Ids) -> None:
+        """Draw lines between the selected pairs that are in view, and write how many."""
+        pairs = pairs_of(self.view, ids["target"])
+        self._notes.selected(ids, self._drawing.lit, len(pairs), self._drawing.join(pairs))
 
     def _describe(self) -> None:
         """Write the legend, its table and the status line."""

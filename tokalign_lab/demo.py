@@ -192,7 +192,8 @@ def _tune(
         write_jsonl(rows, temporary)
     sizes = {name: getattr(size, name) for name in ("steps", "batch_size", "sequence_length")}
     files = {"model": str((out / "rearranged").resolve()), "text": [str(text.resolve())]}
-    # All rows of the table are measured on the same text; between the ends it would take a third of the time.
+    # All rows of the table are measured on the same text. A measurement takes as long as several steps, so
+    # there is none during tuning.
     measuring = {"evaluate_bytes": 10 * size.measure_bytes, "evaluate_every": 0}
     if RunFolder(out / "run").exists:
         RunFolder(out / "run").cancel()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean
 
 import moves
 import recovery
@@ -87,15 +86,9 @@ def papers() -> list[Claim]:
     ends = recovery.stage_ends(Raw.read("stages"))
     taught = recovery.taught(Raw.read("distillation"))
     saved = Raw.read("compression").row("Tokens for the same text", slice="all")
-    starts = {
-        method: [
-            line["all"]
-            for line in Raw.read("quality").measured
-            if (line["source"], line["target"], line["method"]) == ("smollm2-135m", "sp32k", method) and "all" in line
-        ]
-        for method in ("mean", "random")
-    }
-    focus, pairs = moves.focus_lower(Raw.read("quality"))
+    quality = Raw.read("quality")
+    means, randoms = (moves.spread(quality, "smollm2-135m → sp32k", method) for method in ("mean", "random"))
+    focus, pairs = moves.focus_lower(quality)
     bytes_only = percent(Raw.read("extreme").row("Recovered", model="bytes")["end"])
     return [
         ("not met", "Two stages are better than one (v1, ++)",
@@ -126,8 +119,7 @@ def papers() -> list[Claim]:
          f"{digits(loss['hidden states, last, CSLS'])} against {digits(vecmap)} nats", "faithfulness.md"),
         ("met", "Shuffling more of a lexicon increases the first loss (v1)",
          f"from {digits(vecmap)} to {digits(shuffled)} nats", "faithfulness.md"),
-        ("met", "Mean rows are better than random rows (v1)", f"{digits(mean(starts['mean']))} against {digits(mean(starts['random']))} "
-         "bits per byte, before tuning", "quality.md"),
+        ("met", "Mean rows are better than random rows (v1)", f"{digits(means[0])} against {digits(randoms[0])} bits per byte, before tuning", "quality.md"),
         ("met", "BLEU-1 predicts the first-step loss (++)", f"r² {digits(r2, 2)}; theirs 0.93", "faithfulness.md"),
         ("met", "Fewer tokens after the move (v1, ++)",
          f"{saved['qwen2']} (Qwen2) and {saved['gemma3']} (Gemma 3) from SmolLM2; English and code become slower on a CPU",
@@ -182,7 +174,7 @@ def failures() -> str:
             f"in English and {span(behind['ru'].values())} in Russian ([recovery](recovery.md)).",
             f"- **Recovery on little text closes only part of the gap.** {closed[0].upper()}{closed[1:]} ([more](recovery_search.md), {recovery.seeds(search)}).",
             "- **Two stages lose to one** at small budgets ([stages](stages.md)).",
-            "- **Distillation with default settings gains almost nothing** over tuning on the same text ([distillation](distillation.md)).",
+            "- **Distillation with plain settings gains almost nothing** over tuning on the same text ([distillation](distillation.md)).",
             f"- **1,000 steps on little text make the model forget.** The recorded run goes from {digits(start['bits_per_byte'])} to "
             f"{digits(tuned['bits_per_byte'])} bits per byte, but no longer continues *The capital of France is* with *Paris*; its English prose "
             f"stays behind the untuned source ({digits(tuned['by_slice']['prose'])} against {digits(source['by_slice']['prose'])}) "

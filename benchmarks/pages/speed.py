@@ -241,7 +241,7 @@ def slowest_action(raw: Raw) -> float:
 def ui(raw: Raw) -> Page:
     kernel = raw.by("In the kernel", "what")
     page = {name: row["value"] for name, row in raw.by("In the page", "what").items()}
-    box = page["box over half of the source points: from release to the partners highlighted, s"]
+    box = page["box around half of the source points, to the partners highlighted, s"]
     maps, slowest = maps_seconds(raw), slowest_action(raw)
     usual = [
         ("lexicon: first rows after Run, s", page["lexicon: from Run to a table with rows, s"], "3"),
@@ -249,14 +249,14 @@ def ui(raw: Raw) -> Page:
         ("slowest search, filter or sort, ms", slowest, "150"),
         ("longest callback, ms", max(row["worst ms"] for row in raw.table("In callbacks")), "50"),
         ("largest message, kB", max(row["largest kB"] for row in kernel.values()), "1,000"),
-        ("box over half of the source points, s", box, "0.5"),
+        ("box around half of the source points, s", box, "0.5"),
     ]
     chosen = [name for name in kernel if not name.startswith("open")]
 
     return Page(
         "Speed of the panels",
         "Are the panels fast with 262,144 and 49,152 tokens?",
-        f"Not everywhere: a box over half of the source points takes {digits(box, 2)} s (goal 0.5); maps open in {digits(maps, 2)} s "
+        f"Not everywhere: a box around half of the source points takes {digits(box, 2)} s (goal 0.5); maps open in {digits(maps, 2)} s "
         f"(goal 3), and searches and sorts take at most {slowest:.0f} ms.",
         partial(
             plots.dots,

@@ -241,7 +241,7 @@ def _take_source(view: RunView, event: Event) -> None:
 
 
 def _take_resumed(view: RunView, event: Event) -> None:
-    """Drop the steps after the checkpoint: it is done again."""
+    """Drop what was recorded after the checkpoint: these steps are repeated."""
     step = _step_of(event)
     if step is not None:
         for rows in (view.trained, view.measured, view.answered):

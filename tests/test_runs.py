@@ -380,10 +380,10 @@ def test_a_killed_worker_frees_the_lock(tmp_path: Path) -> None:
     run = start(tmp_path / "run", "count", steps=5, seconds=0.2, until_killed=4)
     assert works(run)
     assert run.wait(timeout=60) == "lost"
-    assert not works(run, wait=5)  # a killed process is a zombie some milliseconds before its last thread has ended
+    assert not works(run, wait=60)  # a killed process is a zombie some milliseconds before its last thread has ended
     run.resume()
     assert run.wait(timeout=60) == "finished"
-    assert not works(run)
+    assert not works(run, wait=60)  # a worker records that the run is finished, then ends
 
 
 def test_two_who_make_one_folder_get_one_run(tmp_path: Path) -> None:

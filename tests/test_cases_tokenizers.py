@@ -28,7 +28,7 @@ from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.document_bits import document_bits
 from tokalign_lab.evaluation.spelled import unspelled_bytes
 from tokalign_lab.model.tokenizer_checks import unreachable_tokens
-from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 
 TEXTS = [WORDS * 5, "short", "a\n\n  b </s> café 你好", ""]
 DOCUMENTS = [Document(text, str(n), str(n), "code" if n else "prose") for n, text in enumerate(TEXTS)]
@@ -132,6 +132,21 @@ def test_runs_of_the_space_mark_are_runs_of_spaces(normalized: bool) -> None:
     assert b"".join(source.token_bytes[i] for i in eight) == b" " * 8
 
 
+@pytest.mark.parametrize("pre", [pre_tokenizers.Metaspace(prepend_scheme="never"), None])
+def test_byte_tokens_that_a_trainer_took_as_special_ones_spell_bytes(pre) -> None:
+    backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    if pre:
+        backend.pre_tokenizer = pre
+    byte_tokens = [f"<0x{number:02X}>" for number in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<unk>", *byte_tokens], show_progress=False)
+    backend.train_from_iterator([WORDS], trainer)
+    vocabulary = view(backend, unk_token="<unk>")
+    (ids,) = vocabulary.encode(["cat\n你"])
+    assert b"".join(vocabulary.token_bytes[i] for i in ids) == "cat\n你".encode()
+    assert vocabulary.is_byte_fallback.sum() == 256
+    assert not unspelled_bytes(vocabulary, "cat\n你", ids)
+
+
 def test_the_mark_for_a_space_is_the_tokenizer_s_own() -> None:
     backend = Tokenizer(models.Unigram([("<unk>", 0.0), ("_a", -1.0), ("b", -2.0)], 0))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="_")
@@ -211,6 +226,9 @@ def test_the_mark_of_a_words_end_is_no_part_of_its_bytes(pre, text, word, spelle
     listed = Vocabulary.from_tokens(tmp_path / "tokens", "listed")
     assert listed.token_bytes == vocabulary.token_bytes
     assert listed.id_of_bytes(b"x") == vocabulary.id_of_bytes(b"x")
+    alike = shared_tokens(vocabulary, listed)
+    assert (alike.source_ids == alike.target_ids).all(), "the same tokenizer: `x` is `x`, and `x</w>` is `x</w>`"
+    assert len(alike) == vocabulary.size - len(vocabulary.roles)
 
 
 def test_the_mark_of_a_words_continuation_is_no_part_of_its_bytes(tmp_path: Path) -> None:

@@ -150,8 +150,15 @@ def test_a_sentencepiece_model_is_copied_or_built_and_gives_the_same_ids(tmp_pat
     assert (said["add_bos_token"], said["add_eos_token"]) == (True, False), "the converter would guess"
 
 
-def test_other_tokenizers_have_no_sentencepiece_model(folder: Path) -> None:
+def test_other_tokenizers_have_no_sentencepiece_model(folder: Path, tmp_path: Path) -> None:
     assert built_model(load_vocabulary(str(folder))) is None
+    target = load_vocabulary(str(sentencepiece_target(tmp_path)))
+    target.tokenizer.save_pretrained(tmp_path / "json")
+    state = json.loads((tmp_path / "json" / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = state["model"]["vocab"]
+    vocabulary["<0xff>"] = vocabulary.pop("<0xFF>")  # the library finds 255 byte tokens only
+    (tmp_path / "json" / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    assert built_model(load_vocabulary(str(tmp_path / "json"))) is None
 
 
 @pytest.mark.skipif(

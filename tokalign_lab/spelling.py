@@ -53,13 +53,13 @@ class Spelling:
         replaced = [(part["pattern"].get("String"), part["content"]) for part in before if part["type"] == "Replace"]
         replaced += [(part["content"], part["pattern"].get("String")) for part in after if part["type"] == "Replace"]
         spaces += [mark for space, mark in replaced if mark == "▁" or (space == " " and mark and not mark.isspace())]
+        fallback = bool(model.get("byte_fallback")) or "ByteFallback" in types
         if spaces:
-            fallback = bool(model.get("byte_fallback")) or "ByteFallback" in types
             return cls("sentencepiece", fallback, prefix, suffix, spaces[0])
         if model.get("type") == "WordPiece":
             return cls("wordpiece", prefix=prefix)
         drops_spaces = not _DROP_SPACES.isdisjoint(part.get("type") for part in cuts)
-        return cls("wordpiece" if prefix and drops_spaces else "plain", False, prefix, suffix)
+        return cls("wordpiece" if prefix and drops_spaces else "plain", fallback, prefix, suffix)
 
     def is_byte_fallback(self, token: str) -> bool:
         """Whether a token is SentencePiece's `<0xNN>`."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("bos", "eos", "unk", "pad")
-VERSION = 4  # raise it when the same tokenizer is read differently, or the file changes
+VERSION = 5  # raise it when the same tokenizer is read differently, or the file changes
 MOST_HOLES = 1_000_000
 """How many ids may have no token: no model has so many unused rows."""
 _PROBES = (
@@ -77,9 +77,7 @@ class TokenTable:
     @cached_property
     def is_byte_fallback(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Shape (size,), bool: SentencePiece's `<0xNN>` tokens."""
-        read, kept = self.spelling.is_byte_fallback, self._kept_as_written
-        pairs = zip(self.raw, self.token_bytes, strict=True)
-        return np.array([b is not None and i not in kept and read(r or "") for i, (r, b) in enumerate(pairs)])
+        return np.array([token is not None and self.spelling.is_byte_fallback(token) for token in self.raw])
 
     @cached_property
     def token_bytes(self) -> tuple[bytes | None, ...]:
@@ -113,15 +111,18 @@ class TokenTable:
         added = tokenizer.added_tokens_decoder
         special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         special.discard(None)  # of a role whose token does not exist, such as bos_token ""
-        control = tuple(sorted(token_id for token_id in special if token_id < size))
+        spelling = Spelling.of(json.loads(tokenizer.backend_tokenizer.to_str()))
+        # trainers of tokenizers take byte tokens as special tokens, but the model writes text with them
+        byte_tokens = {i for i, token in enumerate(raw) if token and spelling.is_byte_fallback(token)}
+        control = tuple(sorted(i for i in special - byte_tokens if i < size))
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
         probe_ids = np.concatenate([*encode_plainly(tokenizer, _PROBES), np.zeros(0, np.int32)])
         is_control = np.isin(np.arange(size), control)
         return cls(
             raw=tuple(raw),
             control=control,
-            literal=frozenset(added),
-            spelling=Spelling.of(json.loads(tokenizer.backend_tokenizer.to_str())),
+            literal=frozenset(added) - byte_tokens,
+            spelling=spelling,
             roles={role: int(held) for role, held in by_role.items() if held is not None and held < size},
             algorithm=type(tokenizer.backend_tokenizer.model).__name__,
             fingerprint=hash_of(

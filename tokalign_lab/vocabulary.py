@@ -252,10 +252,22 @@ def shared_tokens(source: Vocabulary, target: Vocabulary, by: str = "bytes") -> 
         holes = target.is_hole.tolist()
         found = (None if hole else source.id_of_raw(target.raw_token(i)) for i, hole in enumerate(holes))
     elif by == "bytes":
-        found = (None if token is None else source.id_of_bytes(token) for token in target.token_bytes)
+        found = (_equal_token(source, target, target_id) for target_id in range(target.size))
     pairs = [(target_id, source_id) for target_id, source_id in enumerate(found) if source_id is not None]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return SharedTokens(source_ids=table[:, 1].copy(), target_ids=table[:, 0].copy())
+
+
+def _equal_token(source: Vocabulary, target: Vocabulary, target_id: int) -> int | None:
+    """Find the source's token with the same bytes; between several, the one with the same marks (`the`, `the</w>`)."""
+    spelled = target.token_bytes[target_id]
+    if spelled is None:
+        return None
+    if source._table.spelling == target._table.spelling:
+        alike = source.id_of_raw(target.raw_token(target_id))
+        if alike is not None and source.token_bytes[alike] == spelled:
+            return alike
+    return source.id_of_bytes(spelled)
 
 
 def shared_roles(source: Vocabulary, target: Vocabulary) -> dict[int, int]:

@@ -48,10 +48,10 @@ def built_model(vocabulary: Vocabulary) -> bytes | None:
             kind = NORMAL
             if piece == model["unk_token"]:
                 kind = UNKNOWN
-            elif piece in special:
-                kind = CONTROL if special[piece] else USER_DEFINED
             elif vocabulary.is_byte_fallback[token_id]:
                 kind = BYTE
+            elif piece in special:
+                kind = CONTROL if special[piece] else USER_DEFINED
             proto.pieces.add(piece=piece, score=-float(rank.get(piece, len(rank))), type=kind)
         trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
         trainer.model_type, trainer.vocab_size, trainer.byte_fallback = _BPE, len(pieces), True
@@ -59,8 +59,11 @@ def built_model(vocabulary: Vocabulary) -> bytes | None:
         normalizer.name, normalizer.add_dummy_prefix = "identity", adds_space
         normalizer.remove_extra_whitespaces, normalizer.escape_whitespaces = False, True
         content: bytes = proto.SerializeToString()
-        if SentencePieceProcessor(model_proto=content).encode(texts) == wanted:
-            return content
+        try:
+            if SentencePieceProcessor(model_proto=content).encode(texts) == wanted:
+                return content
+        except RuntimeError:  # the library refuses such a vocabulary, for example one without 256 byte tokens
+            return None
     return None
 
 

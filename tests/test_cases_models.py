@@ -553,10 +553,15 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
     assert config.get("draft_map_ids") is config.get("bias_ids") is None
 
 
-def test_an_adapter_next_to_the_weights_is_refused(tmp_path: Path) -> None:
-    write_json(save_tiny(tmp_path / "source") / "adapter_config.json", {"base_model_name_or_path": "other/model"})
+@pytest.mark.parametrize("hub", [False, True])
+def test_an_adapter_next_to_the_weights_is_refused(hub: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny(tmp_path / "models--some--adapter" / "snapshots" / "abc")
+    write_json(folder / "adapter_config.json", {"base_model_name_or_path": "other/model"})
+    (tmp_path / "models--some--adapter" / "refs").mkdir()
+    (tmp_path / "models--some--adapter" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # no test asks a hub
     with pytest.raises(InputError, match=r"has a PEFT adapter \(adapter_config.json\), which is not applied here"):
-        load_model(str(tmp_path / "source"), device="cpu")
+        load_model("some/adapter" if hub else str(folder), device="cpu")
 
 
 def test_files_of_the_source_that_the_new_folder_lacks(tmp_path: Path) -> None:

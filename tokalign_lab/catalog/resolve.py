@@ -119,6 +119,17 @@ def tokenizer_folder(name: str) -> Path | None:
     return path if path.is_dir() else None
 
 
+ADAPTER = "adapter_config.json"  # where PEFT is installed, transformers loads the base model that this file names
+
+
+def adapter_error(place: Path | str) -> InputError:
+    """Return the error for a folder or hub id with a PEFT adapter."""
+    return InputError(
+        f"{place} has a PEFT adapter ({ADAPTER}), which is not applied here; merge it into its model "
+        "(merge_and_unload) and save that into a folder of its own."
+    )
+
+
 def model_folder(name: str) -> Path | str:
     """Return a folder, or a hub id, that `AutoModelForCausalLM.from_pretrained` reads.
 
@@ -134,11 +145,8 @@ def model_folder(name: str) -> Path | str:
         return _catalogue_folder(name, "model")
     path = Path(name).expanduser()
     if path.is_dir():
-        if (path / "adapter_config.json").is_file():  # transformers loads its base model where PEFT is installed
-            raise InputError(
-                f"{path} has a PEFT adapter (adapter_config.json), which is not applied here; merge it into its model "
-                "(merge_and_unload) and save that into a folder of its own."
-            )
+        if (path / ADAPTER).is_file():
+            raise adapter_error(path)
         if not (path / "config.json").is_file():
             raise InputError(f"{path} has no config.json, so it is not a model's folder; name one that has.")
         return path

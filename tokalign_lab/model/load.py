@@ -89,9 +89,12 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
     from transformers.utils import logging
 
     from tokalign_lab.catalog import model_folder
+    from tokalign_lab.catalog.resolve import ADAPTER, adapter_error
 
     logging.disable_progress_bar()  # the engine itself prints nothing
     folder = str(model_folder(str(name)))
+    if _find(folder, ADAPTER) is not None:
+        raise adapter_error(folder)
     quantised = quantization_of(Path(folder)) is not None
     with plain_read_errors(lambda reason: f"The model {name!r} cannot be loaded: {reason}."):
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -105,18 +108,21 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
 
 def _read_further_generation_settings(model: PreTrainedModel, folder: str) -> None:
     """Add what transformers leaves out of a file with `_from_model_config`: settings that it does not declare."""
-    from transformers.utils import cached_file
-
-    if model.generation_config is None:
-        return
-    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    found = cached_file(folder, "generation_config.json", **missing)
-    if found is not None:
-        file = Path(found)
+    file = None if model.generation_config is None else _find(folder, "generation_config.json")
+    if file is not None:
         with plain_read_errors(lambda reason: f"{file} is damaged ({reason}); fetch it again."):
             settings = dict(json.loads(file.read_text(encoding="utf-8")))
         for name in settings.keys() - vars(model.generation_config):
             setattr(model.generation_config, name, settings[name])
+
+
+def _find(place: str, file_name: str) -> Path | None:
+    """Return a file of a folder or hub id, which is fetched if needed; None if there is none."""
+    from transformers.utils import cached_file
+
+    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found = cached_file(place, file_name, **missing)
+    return None if found is None else Path(found)
 
 
 def files_of(name: str) -> Path:

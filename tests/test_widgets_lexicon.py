@@ -53,7 +53,7 @@ def _at_once() -> Iterator[None]:
 
 
 class TestSearch:
-    ROWS = (("the", "the", "cat"), ("a\nb",), ("", "Straße"), ("x", "", "the end"))
+    ROWS = (("the", "the", "cat"), ("a\nb", "", ""), ("", "Straße", ""), ("x", "", "the end"))
 
     @pytest.mark.parametrize(
         ("text", "regex", "found"),
@@ -76,7 +76,7 @@ class TestSearch:
     )
     def test_finds_within_a_word(self, text: str, regex: bool, found: list[int]) -> None:
         rows = [[word.replace(" ", "␣") for word in row] for row in self.ROWS]
-        hits = np.flatnonzero(TokenSearch(rows).matching(text, regex)).tolist()
+        hits = np.flatnonzero(TokenSearch(*zip(*rows, strict=True)).matching(text, regex)).tolist()
         assert hits == found
 
     @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ class TestSearch:
         rows = [["".join(rng.choice(list("abctxz-1 "), 5)) for _ in range(3)] for _ in range(400)]
         expected = [any(re.search(pattern, word.replace(" ", "␣")) for word in row) for row in rows]
         shown = [[word.replace(" ", "␣") for word in row] for row in rows]
-        assert TokenSearch(shown).matching(pattern, regex=True).tolist() == expected
+        assert TokenSearch(*zip(*shown, strict=True)).matching(pattern, regex=True).tolist() == expected
 
     def test_a_changed_row_is_found_by_its_new_words_only(self) -> None:
-        search = TokenSearch(self.ROWS)
+        search = TokenSearch(*zip(*self.ROWS, strict=True))
         search.change(0, ("the", "dog"))
         assert np.flatnonzero(search.matching("cat", False)).tolist() == []
         assert np.flatnonzero(search.matching("^dog$", True)).tolist() == [0]

@@ -1,16 +1,16 @@
 """Search in the labels and raw strings of a quarter of a million rows.
 
-All words of all rows form one long string, with one word per line and an empty line after each row, composed (NFC) and
-case-folded. One regular expression scans it and skips to the next row after each hit, so that a row costs at most one
-Python step. If a hit crosses the end of its line, as `[^a]` may, the words of that row are searched one by one.
+The words of all rows, each once, are one long string, a word per line, composed (NFC) and case-folded. One regular
+expression scans it and skips to the next line after each hit. If a hit crosses the end of its line, as `[^a]` may, the
+words that it touches are searched one by one.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -25,18 +25,20 @@ class TokenSearch:
 
     Parameters
     ----------
-    rows : the words of each row; line ends in them are written as ↵
+    columns : words of all rows, one per row and column; line ends in them are written as ↵
     """
 
-    def __init__(self, rows: Iterable[Sequence[str]]) -> None:
-        # folded all at once; no letter composes or folds across a line end, so that rows stay where they are
-        self._text = folded("".join(_lines(words) for words in rows))
-        self._ends = [match.end() for match in re.finditer("\n\n", self._text)]
+    def __init__(self, *columns: Iterable[str]) -> None:
+        place = {"": 0}
+        places = [[place.setdefault(word, len(place)) for word in words] for words in columns]
+        self._places = np.array(places, dtype=np.int32)
+        self._text = _lines(place)
+        self._ends = np.cumsum([len(word) + 1 for word in self._text.split("\n")])
         self._changed: dict[int, str] = {}
 
     def change(self, row: int, words: Sequence[str]) -> None:
         """Replace the words of a row."""
-        self._changed[row] = folded(_lines(words))
+        self._changed[row] = _lines(words)
 
     def matching(self, text: str, regex: bool) -> np.ndarray:
         """Which rows have a word with this text, or one that the regular expression finds; bool (rows,).
@@ -46,20 +48,26 @@ class TokenSearch:
         InputError
             For a regular expression that cannot be read.
         """
-        find = _finder(text, regex)
+        pattern = _compiled(text, regex)
         found = np.zeros(len(self._ends), dtype=bool)
         if regex and _LOOKS_BEYOND.search(text):
-            found[:] = [_in_words(find, words) for words in self._text.split("\n\n")[:-1]]
+            singly = [(0, len(found))]
         else:
-            at = 0
-            while (hit := find(self._text, at)) and hit.start() < len(self._text):
-                row = bisect_right(self._ends, hit.start())
-                start, at = self._ends[row - 1] if row else 0, self._ends[row]
-                in_one_word = hit.end() <= at - 2 and "\n" not in hit[0]
-                found[row] = in_one_word or _in_words(find, self._text[start:at])
-        for row, words in self._changed.items():
-            found[row] = _in_words(find, words)
-        return found
+            line = re.compile(rf"(?:{pattern.pattern}).*\n?", pattern.flags)
+            spans = np.fromiter(chain.from_iterable(hit.span() for hit in line.finditer(self._text)), dtype=np.int64)
+            first = np.searchsorted(self._ends, spans[::2], side="right")
+            last = np.searchsorted(self._ends, spans[1::2])
+            found[first] = True
+            across = last > first
+            singly = list(zip(first[across], last[across] + 1, strict=True))
+        words = self._text.split("\n") if singly else []
+        for start, end in singly:
+            found[start:end] = [pattern.search(word) is not None for word in words[start:end]]
+        found[0] = False  # the empty word is none
+        rows = np.asarray(found[self._places].any(axis=0))
+        for row, changed in self._changed.items():
+            rows[row] = any(map(pattern.search, filter(None, changed.split("\n"))))
+        return rows
 
 
 def folded(text: str) -> str:
@@ -67,21 +75,17 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
 
-def _lines(words: Sequence[str]) -> str:
-    kept = dict.fromkeys(word.replace("\n", "↵") for word in words if word)  # a label is often the raw string too
-    return "\n".join(kept) + "\n\n"
+def _lines(words: Iterable[str]) -> str:
+    # folded all at once; no letter composes or folds across a line end, so that each word keeps its line
+    return folded("\n".join(word.replace("\n", "↵") for word in words))
 
 
-def _finder(text: str, regex: bool) -> Callable[..., re.Match[str] | None]:
-    """Return what finds the text, or the expression, from a place in a string on; a space finds the sign for it."""
+def _compiled(text: str, regex: bool) -> re.Pattern[str]:
+    """Return the text, or the expression, as a pattern; a space stands for the sign that shows it."""
     spaced = text.replace(" ", "␣")
     if not regex:
-        return re.compile(re.escape(folded(spaced))).search
+        return re.compile(re.escape(folded(spaced)))
     try:
-        return re.compile(unicodedata.normalize("NFC", spaced), re.IGNORECASE | re.MULTILINE).search
+        return re.compile(unicodedata.normalize("NFC", spaced), re.IGNORECASE | re.MULTILINE)
     except re.error as error:
         raise InputError(f"'{text}' is not a regular expression: {error}.") from error
-
-
-def _in_words(find: Callable[[str], object], words: str) -> bool:
-    return any(map(find, filter(None, words.split("\n"))))

@@ -255,15 +255,16 @@ class LexiconView:
         table, labels = self.lexicon.table, self.labels
         sources = self.source_of.tolist()
         source_labels = {i: labels.of("source", i) for i in set(sources)}
-        raw = zip(table["target_token"].tolist(), table["source_token"].tolist(), strict=True)
         return TokenSearch(
-            (labels.of("target", row), target_token, source_labels[sources[row]], source_token)
-            for row, (target_token, source_token) in enumerate(raw)
+            (labels.of("target", row) for row in range(len(table))),
+            table["target_token"].tolist(),
+            (source_labels[i] for i in sources),
+            table["source_token"].tolist(),
         )
 
     @cached_property
     def _source_search(self) -> TokenSearch:
-        return TokenSearch((self.labels.of("source", i),) for i in range(self.labels.size("source")))
+        return TokenSearch(self.labels.of("source", i) for i in range(self.labels.size("source")))
 
     def find_sources(self, text: str) -> list[int]:
         """Find at most `MOST_FOUND` source tokens by id or by a part of their label: ids, the shortest labels first."""

@@ -76,12 +76,12 @@ class LexiconPanel(Panel):
         self._scores = {} if run is None else scores_of(run)
         self._slice = self.lab_state.selection
         self._explained = -1
+        self._prepared = False
         self._build((source_vectors, target_vectors))
         self._watch(self._on_selection, "selection")
         self._watch(lambda _change: self.editor.refresh(), "pins")
         self._watch(self._on_query, "query")
         self.refresh()
-        self.soon(self._prepare)  # so the first search is fast
 
     @classmethod
     def of_run(
@@ -206,6 +206,7 @@ class LexiconPanel(Panel):
             self.histogram.show(measure, values, others, getattr(query, measure))
             self.paged.show_rows(rows, query, page)
             self._explain(again)
+            self._prepare()
 
         self.newest(work, show)
 
@@ -229,6 +230,10 @@ class LexiconPanel(Panel):
         return ["lexicon", *(f"{side}={side}" for side in both)]
 
     def _prepare(self) -> None:
+        """Prepare for searches, once, when the first rows are on the screen."""
+        if self._prepared:
+            return
+        self._prepared = True
         self.view.prepare()
         if not self.closed:
             self.view.change(self.view.lexicon, self._edited)  # search edited rows by their new labels

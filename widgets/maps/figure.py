@@ -167,10 +167,11 @@ class MapFigure:
             for space, plot in self.maps.items():
                 rows = self._points.points_of(space, ids[space]).astype(np.uint32)
                 self.lit[space] = rows
-                if not np.array_equal(np.sort(plot.selection), rows):  # otherwise the user selected them on this map
-                    plot.selection = rows
                 few = len(rows) <= MOST_NAMED
-                plot.regl_scatterplot_options = OPTIONS | {"pointSizeSelected": FEW_LARGER * few}
+                with plot.hold_sync():  # one message, so that the page draws once
+                    if not np.array_equal(np.sort(plot.selection), rows):  # else the user selected them on this map
+                        plot.selection = rows
+                    plot.regl_scatterplot_options = OPTIONS | {"pointSizeSelected": FEW_LARGER * few}
                 token_ids = self._points.vectors[space].ids[rows].tolist() if few else []
                 names[space] = [
                     [row, self._words.name(space, i)] for row, i in zip(rows.tolist(), token_ids, strict=few)

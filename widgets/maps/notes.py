@@ -43,11 +43,11 @@ class PairTable(RowTable):
         super().__init__(PAIR_COLUMNS, "tl-selection-table", caption="Selected pairs")
         self._view = view
 
-    def fill(self, target_ids: list[int]) -> None:
+    def fill(self, target_ids: np.ndarray) -> None:
         """Show these target tokens with what they inherit from."""
         view = self._view
-        rows = [i for i in target_ids if i < len(view.score)]
-        first = rows[:TABLE_ROWS]
+        rows = target_ids[target_ids < len(view.score)]
+        first = rows[:TABLE_ROWS].tolist()
         cells = [
             [
                 view.labels.of("target", i), view.labels.of("source", int(view.source_of[i])) or "–",
@@ -57,7 +57,7 @@ class PairTable(RowTable):
         ]  # fmt: skip
         self.caption = f"Selected pairs: {len(first)} of {len(rows):,}"
         self.show(first, cells)
-        shown(self, bool(rows))
+        shown(self, len(rows) > 0)
 
 
 class NeighbourTables(Box):

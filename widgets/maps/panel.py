@@ -325,7 +325,7 @@ class MapPanel(Panel):
                 ids = with_partners(self.view, chosen)
                 self._drawing.light(ids)
                 self._join(ids)
-                self.table.fill(ids["target"].tolist())
+                self.table.fill(ids["target"])
                 self._write_head()
                 if chosen:
                     self._notes.show_token(chosen.space, chosen.ids[0])

@@ -52,8 +52,10 @@ class MapView:
 
     def points_of(self, space: str, ids: np.ndarray) -> np.ndarray:
         """Points of those of the tokens that have a vector, each once, ascending, int64 (n,)."""
-        points = self.vectors[space].positions_of(np.unique(np.asarray(ids, dtype=np.int64)))
-        return points[points >= 0].astype(np.int64)
+        points = self.vectors[space].positions_of(np.asarray(ids, dtype=np.int64))
+        chosen = np.zeros(len(self.vectors[space]), dtype=bool)
+        chosen[points[points >= 0]] = True
+        return np.flatnonzero(chosen)
 
     def lines(self, pairs: np.ndarray) -> np.ndarray:
         """Points of the pairs (source and target ids, int (n, 2)) that have one on both maps, int64 (m, 2)."""

@@ -26,9 +26,16 @@ def content_hash(table: pa.Table, reverse: bytes, provenance: bytes) -> str:
 
 
 def check_values(
-    table: pd.DataFrame, reverse: pd.DataFrame, provenance: Mapping[str, Any], origins: Mapping[str, str]
+    table: pd.DataFrame,
+    lists: pa.Table,
+    reverse: pd.DataFrame,
+    provenance: Mapping[str, Any],
+    origins: Mapping[str, str],
 ) -> None:
-    """Raise ValueError for a value that no recipe makes; KeyError or TypeError for a missing column or fact."""
+    """Raise ValueError for a value that no recipe makes; KeyError or TypeError for a missing column or fact.
+
+    `lists` is the same table as Arrow holds it: a list column there is two arrays, not an array per row.
+    """
     sides = provenance["source"], provenance["target"]
     n_source, n_target = (int(side["size"]) for side in sides)
     if not all(isinstance(side[key], str) for side in sides for key in ("name", "fingerprint")):
@@ -47,22 +54,25 @@ def check_values(
         if not np.array_equal(frame[f"{own}_id"].to_numpy(), np.arange(len(frame))):
             raise ValueError(f"its {own} ids do not go from 0 upwards")
         _check_ids(frame[f"{other}_id"].to_numpy(), f"{other}_id", size, lowest=NO_TOKEN)
-    unknown = set(table["origin"]) - set(origins)
+    unknown = set(table["origin"].unique()) - set(origins)
     if unknown:
         raise ValueError(f"it has rows of the unknown origin {sorted(map(str, unknown))[0]!r}")
-    _check_lists(table, "candidate_ids", "candidate_scores", n_source)
+    _check_lists(lists, "candidate_ids", "candidate_scores", n_source)
     for start in ("", "output_") if "output_sources" in table else ("",):
-        _check_finite(_check_lists(table, f"{start}sources", f"{start}weights", n_source), f"{start}weights")
+        _check_finite(_check_lists(lists, f"{start}sources", f"{start}weights", n_source), f"{start}weights")
         _check_finite(table[f"{start}mean_weight"].to_numpy(np.float64), f"{start}mean_weight")
 
 
-def _check_lists(table: pd.DataFrame, ids: str, values: str, size: int) -> NDArray[np.float64]:
+def _check_lists(table: pa.Table, ids: str, values: str, size: int) -> NDArray[np.float64]:
     """Check that ids exist and that each has a value; return all values as one array."""
-    if [len(row) for row in table[ids]] != [len(row) for row in table[values]]:
+    columns = [table.column(name).combine_chunks() for name in (ids, values)]
+    if any(column.null_count for column in columns) or not columns[0].value_lengths().equals(
+        columns[1].value_lengths()
+    ):
         raise ValueError(f"{ids} and {values} are not of the same length")
-    nothing = [np.zeros(0)]
-    _check_ids(np.concatenate([*table[ids], *nothing]), ids, size)
-    return np.concatenate([*table[values], *nothing]).astype(np.float64)
+    held, given = (column.flatten().to_numpy(zero_copy_only=False) for column in columns)
+    _check_ids(held, ids, size)
+    return given.astype(np.float64)
 
 
 def _check_ids(ids: NDArray[Any], name: str, size: int, lowest: int = 0) -> None:

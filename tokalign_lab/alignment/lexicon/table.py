@@ -167,7 +167,7 @@ class Lexicon:
             raise InputError(f"'{path}' is not a readable Parquet file ({reason}); align the pair again.") from error
         try:
             lexicon = cls._of(table, path)
-            check_values(lexicon.table, lexicon.reverse, lexicon.provenance, ORIGINS)
+            check_values(lexicon.table, table, lexicon.reverse, lexicon.provenance, ORIGINS)
         except InputError:
             raise
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:

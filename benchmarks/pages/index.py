@@ -56,7 +56,7 @@ def goals() -> list[Claim]:
         goal(maps <= 3, "Both maps drawn within 3 s at 262,144 tokens", f"{digits(maps, 2)} s; only tokens of the text are drawn", "ui.md"),
         ("not tested", "English within 2 % of the tuned source after 1,000 steps of the papers' size",
          f"{budget} of that budget was run: {span(behind.values())} behind", "recovery.md"),
-        ("not tested", "Recovery with three seeds and more than one target", f"{recovery.seeds(search)}, sp32k",
+        ("not tested", "Recovery with three seeds and more than one target", f"{recovery.seeds(search, 10_000)} with sp32k, one with qwen2 and gemma3",
          "../decisions/0016-recovery-defaults.md"),
         ("not tested", "Every CUDA path on a real GPU", "`make gpu-check` has run with `--device cpu` only", "../scale.md"),
         goal(min(lead) > 0, "`anchored` lowest of the methods that need only text, on every pair",
@@ -172,7 +172,7 @@ def failures() -> str:
         [
             f"- **A moved model is far behind its source.** After 40 steps it is {span(behind['prose'].values())} behind the tuned source "
             f"in English and {span(behind['ru'].values())} in Russian ([recovery](recovery.md)).",
-            f"- **Recovery on little text closes only part of the gap.** {closed[0].upper()}{closed[1:]} ([more](recovery_search.md), {recovery.seeds(search)}).",
+            f"- **Recovery on little text closes only part of the gap.** {closed[0].upper()}{closed[1:]} ([more](recovery_search.md), {recovery.seeds(search, recovery.closed_gap(search)[0])}).",
             "- **Two stages lose to one** at small budgets ([stages](stages.md)).",
             "- **Distillation with plain settings gains almost nothing** over tuning on the same text ([distillation](distillation.md)).",
             f"- **1,000 steps on little text make the model forget.** The recorded run goes from {digits(start['bits_per_byte'])} to "

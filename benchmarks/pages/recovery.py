@@ -113,9 +113,10 @@ def closed_by_target(raw: Raw) -> dict[str, tuple[float, float]]:
     return {target: closed(ways, default_way(ways)) for target, ways in least.items() if "control" in ways}
 
 
-def seeds(raw: Raw) -> str:
-    """Return how many seeds the default recipe was measured with, in words."""
-    found = {line.get("seed", 0) for ways in search_lines(raw).values() for line in ways[default_way(ways)]}
+def seeds(raw: Raw, tokens: int) -> str:
+    """Return how many seeds the default recipe was measured with at a budget, in words."""
+    ways = search_lines(raw)[tokens]
+    found = {line.get("seed", 0) for line in ways[default_way(ways)]}
     return "one seed" if len(found) == 1 else f"{len(found)} seeds"
 
 
@@ -189,9 +190,9 @@ def recovery_search(raw: Raw) -> Page:
         ["way", *list(OTHER.values())[:3], "CPU seconds"],
         [[name, *(row.get(key) for key in list(OTHER)[:3]), row.get("cpu")] for name, row in
          [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
-        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, `text` and `papers`: {seeds(raw)}, others and qwen2 one. "
+        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, `text` and `papers` with sp32k and the smallest budget: {seeds(raw, budgets[0])}, all others one. "
         f"The table shows sp32k and the smallest budget; seeds differ by at most {digits(seed_range(raw), 2)} bits per byte in it. "
-        "The control (one seed) and qwen2 ran on the machine below, the others on an Intel Xeon. Seconds are approximate: other work ran too.",
+        "The control, Token Distillation, qwen2 and gemma3 ran on the machine below, the others on an Intel Xeon. Seconds are approximate: other work ran too.",
         command=f"python benchmarks/recovery_search.py --tokens {budgets[0]} --ways recover text papers --seeds 3",
     )  # fmt: skip
 

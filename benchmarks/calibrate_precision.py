@@ -5,19 +5,20 @@
     python benchmarks/calibrate_precision.py sp32k --out benchmarks/results/calibrate_precision.jsonl
 
 Fits the shifts of a rearranged model on the first tokens of a text, as `calibrate` does, and measures bits per byte of
-other text with each fit. Seconds are CPU seconds of one thread. The states are computed once; their time is given in
-proportion to the tokens read.
+other text with each fit. Seconds are CPU seconds. The states are computed once; their time is given in proportion to
+the tokens read. Each fit is a line of the file `--out`; a stopped run continues with the next.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from harness import report
+from harness import Kept, Result, limit_threads, parser, report
 
 from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.documents import excerpts, read_parts
@@ -26,54 +27,91 @@ from tokalign_lab.model.calibrate import MAX_TOKENS, fitted_shift, nats_per_toke
 from tokalign_lab.model.load import load_model
 from tokalign_lab.settings.kinds import TextSettings
 
-HELD_OUT_TOKENS = 4000
+HELD_OUT_TOKENS, QUICK_HELD_OUT_TOKENS = 4000, 300
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    options = parser(__doc__)
+    options.set_defaults(threads=1)
     options.add_argument("models", nargs="+", help="folders that `rearrange` wrote, without --calibrate")
     options.add_argument(
         "--tokens", default="2500,5000,10000,20000", help="how many are read; the loss is against the last"
     )
-    options.add_argument("--out", type=Path)
     given = options.parse_args()
-    torch.set_num_threads(1)
-    sizes = [int(size) for size in given.tokens.split(",")]
-    tables = [(Path(name).name, rows_of(name, sizes)) for name in given.models]
+    limit_threads(given.threads)
+    torch.set_num_threads(given.threads)
+    sizes = [150, 300] if given.quick else [int(size) for size in given.tokens.split(",")]
+    held_out = QUICK_HELD_OUT_TOKENS if given.quick else HELD_OUT_TOKENS
+    kept = Kept(given, read=sizes[-1], held_out=held_out)
+    tables = []
+    for name in given.models:
+        fits = [
+            kept(partial(measure, name, size, sizes[-1], held_out), model=Path(name).name, tokens=size)
+            for size in (0, *sizes)
+        ]
+        tables.append((Path(name).name, [row_of(fit, fits[-1]) for fit in fits]))
     notes = [
-        f"`calibrate` reads {MAX_TOKENS:,} tokens. Bits per byte are of {HELD_OUT_TOKENS:,} held-out tokens of the "
-        "text `default`; the loss is against the last row.",
-        "Seconds are CPU seconds of one thread: reading the text with the model, and fitting.",
+        f"`calibrate` reads {MAX_TOKENS:,} tokens. Bits per byte are of {held_out:,} held-out tokens of the text "
+        "`default`; the loss is against the last row.",
+        f"Seconds are CPU seconds with {given.threads} thread(s): reading the text with the model, and fitting.",
     ]
     report("How much text calibration needs", tables, notes, given.out)
 
 
-def rows_of(name: str, sizes: list[int]) -> list[dict[str, object]]:
-    """Measure one model, uncalibrated and with each number of tokens."""
-    vocabulary, model = load_vocabulary(name), load_model(name, "cpu", "auto")
-    train, held_out = read_parts(TextSettings.from_dict({"text": ["default"], "max_bytes": 6_000_000}))
-    begin = time.process_time()
-    states, ids = head_inputs(model, vocabulary, excerpts(train, 8 * sizes[-1], seed=0), sizes[-1])
-    reading = (time.process_time() - begin) / len(ids)
-    others, other_ids = head_inputs(model, vocabulary, excerpts(held_out, 8 * HELD_OUT_TOKENS, seed=0), HELD_OUT_TOKENS)
-    n_bytes = sum(len(vocabulary.token_bytes[token_id] or b"") for token_id in other_ids.tolist())
-    weight = model.get_output_embeddings().weight.detach().float()
-    none, free = torch.zeros(len(weight)), torch.ones(len(weight), dtype=torch.bool)
-    free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control)
+def row_of(fit: Result, last: Result) -> dict[str, Any]:
+    return {
+        "tokens_read": fit["tokens"],
+        "bits_per_byte": fit["bits_per_byte"],
+        "reading_(s)": round(fit["reading"]),
+        "fitting_(s)": round(fit["fitting"]),
+        "lost": round(fit["bits_per_byte"] - last["bits_per_byte"], 4),
+    }
 
-    def bits(matrix: torch.Tensor) -> float:
-        return nats_per_token(others, other_ids, matrix, none) * len(other_ids) / math.log(2) / n_bytes
 
-    rows: list[dict[str, object]] = [{"tokens read": 0, "bits per byte": bits(weight)}]
-    for size in sizes:
+class Reading:
+    """What a model makes of the text to fit on, and of other text.
+
+    Parameters
+    ----------
+    name
+        As for `load_model`.
+    most, held_out
+        Tokens to fit on and to measure.
+    """
+
+    def __init__(self, name: str, most: int, held_out: int) -> None:
+        vocabulary, model = load_vocabulary(name), load_model(name, "cpu", "auto")
+        train, others = read_parts(TextSettings.from_dict({"text": ["default"], "max_bytes": 6_000_000}))
         begin = time.process_time()
-        direction, _ = steady_direction(states[:size])
-        shift = fitted_shift(states[:size], ids[:size], weight, none, free)
-        fitting = time.process_time() - begin
-        row = {"tokens read": size, "bits per byte": bits(weight + shift[:, None] * direction)}
-        rows.append({**row, "reading (s)": round(reading * size), "fitting (s)": round(fitting)})
-    reference = float(rows[-1]["bits per byte"])  # type: ignore[arg-type]
-    return [{**row, "lost": round(float(row["bits per byte"]) - reference, 4)} for row in rows]  # type: ignore[arg-type]
+        self.states, self.ids = head_inputs(model, vocabulary, excerpts(train, 8 * most, seed=0), most)
+        self.seconds_per_token = (time.process_time() - begin) / len(self.ids)
+        self._others, self._other_ids = head_inputs(model, vocabulary, excerpts(others, 8 * held_out, seed=0), held_out)
+        self._bytes = sum(len(vocabulary.token_bytes[token_id] or b"") for token_id in self._other_ids.tolist())
+        self.weight = model.get_output_embeddings().weight.detach().float()
+        self.none = torch.zeros(len(self.weight))
+        self.free = torch.ones(len(self.weight), dtype=torch.bool)
+        self.free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control)
+
+    def bits(self, matrix: torch.Tensor) -> float:
+        """Bits per byte of the other text with this head."""
+        nats = nats_per_token(self._others, self._other_ids, matrix, self.none)
+        return nats * len(self._other_ids) / math.log(2) / self._bytes
+
+
+reading_of = lru_cache(maxsize=1)(Reading)
+
+
+def measure(name: str, size: int, most: int, held_out: int) -> Result:
+    """Measure one model with a fit on so many tokens; 0 for no fit."""
+    read = reading_of(name, most, held_out)
+    if not size:
+        return {"bits_per_byte": read.bits(read.weight), "reading": 0.0, "fitting": 0.0}
+    begin = time.process_time()
+    direction, _ = steady_direction(read.states[:size])
+    shift = fitted_shift(read.states[:size], read.ids[:size], read.weight, read.none, read.free)
+    fitting = time.process_time() - begin
+    bits = read.bits(read.weight + shift[:, None] * direction)
+    return {"bits_per_byte": bits, "reading": read.seconds_per_token * size, "fitting": fitting}
 
 
 if __name__ == "__main__":

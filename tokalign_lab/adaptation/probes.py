@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokalign_lab.evaluation.head import evaluation_mode
+from tokalign_lab.evaluation.head import Head, evaluation_mode
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_LOGITS = 1 << 25  # numbers at a time, 128 MB of float32
+_PROBES = 16  # at a time; without `Head.in_chunks`, their logits over 262k tokens are 0.3 GB
 
 
 @dataclass(frozen=True)
@@ -56,33 +56,45 @@ def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe])
     probes
         The probes.
     """
-    with evaluation_mode(model):
-        return [one for batch in _batches(probes, model) for one in _ask(model, vocabulary, batch)]
-
-
-def _batches(probes: Sequence[Probe], model: PreTrainedModel) -> list[Sequence[Probe]]:
-    size = max(1, _LOGITS // (int(model.get_output_embeddings().weight.shape[0]) * 32))
-    return [probes[start : start + size] for start in range(0, len(probes), size)]
-
-
-def _ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]) -> list[bool]:
     bos = vocabulary.roles.get("bos", vocabulary.roles.get("eos"))
     before = [] if bos is None else [bos]
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
     prompts = [[*before, *ids.tolist()][:most] for ids in vocabulary.encode([one.prompt for one in probes])]
-    whole = [[*before, *ids.tolist()][:most] for ids in vocabulary.encode([one.prompt + one.answer for one in probes])]
-    longest = max(len(ids) for ids in whole)
-    device = model.get_input_embeddings().weight.device
-    padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in whole], device=device)
-    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in whole], device=device)
-    logits = model(input_ids=padded, attention_mask=mask, use_cache=False).logits
-    found = []
-    for row, (prompt, ids) in enumerate(zip(prompts, whole, strict=True)):
-        # the answer may change how the prompt's end is cut, so the first token that differs is the first asked for
-        start = next(
-            (i for i, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b), min(len(prompt), len(ids))
-        )
-        start = max(1, min(start, len(ids) - 1))
-        wanted = torch.tensor(ids[start:], device=device)
-        found.append(bool((logits[row, start - 1 : len(ids) - 1].argmax(dim=1) == wanted).all()))
+    wholes = [[*before, *ids.tolist()][:most] for ids in vocabulary.encode([one.prompt + one.answer for one in probes])]
+    found = [False] * len(probes)
+    order = sorted(range(len(probes)), key=lambda place: len(wholes[place]))  # probes of one length need no padding
+    with evaluation_mode(model):
+        head = Head(model)
+        for first in range(0, len(order), _PROBES):
+            batch = order[first : first + _PROBES]
+            starts = [_start(prompts[place], wholes[place]) for place in batch]
+            for place, right in zip(batch, _right(head, [wholes[place] for place in batch], starts), strict=True):
+                found[place] = right
     return found
+
+
+def _start(prompt: list[int], whole: list[int]) -> int:
+    """Return the place of the first token that is asked for."""
+    # the answer may change how the prompt's end is cut, so it is the first token that differs
+    start = next(
+        (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), min(len(prompt), len(whole))
+    )
+    return max(1, min(start, len(whole) - 1))
+
+
+def _right(head: Head, wholes: Sequence[list[int]], starts: Sequence[int]) -> list[bool]:
+    """Return whether each token from the start on is the most likely one."""
+    longest = max(len(ids) for ids in wholes)
+    padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in wholes], device=head.device)
+    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in wholes], device=head.device)
+    asked = [
+        (row, i) for row, (ids, start) in enumerate(zip(wholes, starts, strict=True)) for i in range(start, len(ids))
+    ]
+    rows, places = torch.tensor(asked, device=head.device).T
+    if head.in_chunks:  # most of the work is the head's where a vocabulary is large
+        likely = head.at(padded, mask, lambda hidden: head.logits(hidden[rows, places - 1]).argmax(dim=1))
+    else:
+        logits = head.model(input_ids=padded, attention_mask=mask, use_cache=False).logits
+        likely = logits[rows, places - 1].argmax(dim=1)
+    wrong = set(rows[likely != padded[rows, places]].tolist())
+    return [row not in wrong for row in range(len(wholes))]

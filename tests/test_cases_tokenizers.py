@@ -277,7 +277,7 @@ def layouts() -> dict[str, Vocabulary]:
     return made
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     text=st.lists(
         st.one_of(st.sampled_from(["the fox", " ", "  ", "\n", "\t", "</s>", "<0x0A>"]), st.characters(codec="utf-8")),
@@ -421,7 +421,7 @@ _tiktoken_text = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(text=_tiktoken_text)
 def test_tiktoken_files_read_as_the_tiktoken_library(ranks, tmp_path_factory, text: str) -> None:
     for vocabulary, library in _of_every_pattern(ranks, tmp_path_factory):
@@ -457,11 +457,11 @@ def _of_every_pattern(ranks, tmp_path_factory) -> list:
 )
 def test_ranks_of_no_vocabulary_are_one_sentence(ranks, change, match: str, tmp_path: Path) -> None:
     path = written(ranks | change, tmp_path / "bad.tiktoken")
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InputError, match=match) as caught:
         catalog.load_vocabulary(str(path))
     assert "bad.tiktoken" in str(caught.value)
-    assert time.monotonic() - began < 10, "a loop over the ids takes minutes"
+    assert time.process_time() - began < 10, "a loop over the ids takes minutes"
 
 
 def test_a_line_that_is_no_rank_is_named(ranks, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def as_dict(counts: csr_array, ids: np.ndarray) -> dict[tuple[int, int], float]:
 documents_of_ids = st.lists(st.lists(st.integers(0, 7), max_size=30), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(documents_of_ids, st.integers(1, 4), st.integers(1, 16))
 def test_cooccurrence_is_what_brute_force_counts(documents: list[list[int]], min_count: int, window: int) -> None:
     corpus = corpus_of(documents)
@@ -108,7 +108,7 @@ def dense_sums(stream: object, n: int, window: int) -> np.ndarray:
     return rows.block(0, n, np.int64).toarray()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(documents_of_ids, st.integers(1, 3), st.integers(1, 9), st.integers(1, 40))
 def test_sums_of_parts_add_up_to_the_sums_of_the_text(
     documents: list[list[int]], min_count: int, window: int, size: int

@@ -158,7 +158,7 @@ def pips_in_turn(project: Path) -> list[str]:
 
 def test_two_setups_at_once_work_one_after_the_other(project: Path) -> None:
     both = [set_up(project, "dev"), set_up(project, "dev")]
-    printed = sorted((process.communicate(timeout=60)[0] for process in both), key=len)
+    printed = sorted((process.communicate(timeout=300)[0] for process in both), key=len)
     assert [process.returncode for process in both] == [0, 0], printed
     assert printed[0].splitlines() == [
         "Another process is making .venv; waiting for it.",
@@ -174,8 +174,9 @@ def test_a_setup_after_a_killed_one_waits_for_its_pip_and_mends_the_environment(
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)  # not its pip
     first.wait()
+    begun = (project / "record").read_text().count("begin")
     (project / ".venv" / "pip").unlink()
     second = set_up(project)
-    assert "is ready" in second.communicate(timeout=60)[0]
+    assert "is ready" in second.communicate(timeout=300)[0]
     assert "ensurepip" in (project / "record").read_text()
-    assert len(pips_in_turn(project)) == 4
+    assert len(pips_in_turn(project)) == begun + 3

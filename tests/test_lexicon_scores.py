@@ -319,7 +319,7 @@ def tiny_pair() -> TokenizedPair:
     return tokenize_pair(tiny_vocabulary(320), tiny_vocabulary(290), documents)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_scores_of_any_lexicon_are_in_range(data: st.DataObject, tiny_pair: TokenizedPair) -> None:
     source, target = tiny_pair.source, tiny_pair.target

@@ -120,7 +120,7 @@ def test_the_command_refuses_before_a_run_is_made(tmp_path: Path) -> None:
     assert done.returncode == 0
     prepared = RunFolder(tmp_path / "run")
     assert prepared.info()["settings"]["memory"] == 20
-    prepared.start(timeout=120)
-    assert prepared.wait(timeout=120) == "failed"
+    prepared.start(timeout=300)
+    assert prepared.wait(timeout=300) == "failed"
     assert prepared.info()["bad_input"]
     assert "the bound is 20 GB" in prepared.info()["error"]

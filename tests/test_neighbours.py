@@ -58,7 +58,7 @@ def ranked(scores: np.ndarray, k: int) -> np.ndarray:
 sizes = st.integers(1, 150)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes, sizes, st.integers(1, 12), st.one_of(st.none(), st.integers(1, 160)), st.integers(0, 5), st.booleans())
 def test_blocks_give_what_the_whole_matrix_gives(
     n: int, m: int, k: int, block: int | None, seed: int, tied: bool
@@ -83,7 +83,7 @@ def test_blocks_give_what_the_whole_matrix_gives(
     np.testing.assert_array_equal(csls_scores, expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes, sizes, st.integers(1, 12), st.integers(1, 160), st.integers(0, 5), st.booleans())
 def test_the_gpu_search_finds_the_same(n: int, m: int, k: int, block: int, seed: int, tied: bool) -> None:
     """On the device "cpu": the same code, and the same answers as the search in blocks, ties and all."""

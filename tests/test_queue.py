@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tokalign_lab.cli import app
+from tokalign_lab.runs import queue
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.process import start_time
 from tokalign_lab.runs.queue import go_on, locked, start_after, start_ready
@@ -174,7 +175,8 @@ def test_a_cancelled_run_is_not_started_and_begins_again_only_when_asked(tmp_pat
     run.request_cancel()
     before.update(state="finished")
     start_after(run, before)
-    wait_for(lambda: is_free(tmp_path / ".queue.watcher"))
+    for process in queue._spawned:
+        process.wait(WAIT_S)
     assert (run.state, starts(run)) == ("cancelled", 0)
     start_after(run, before, again=True)
     wait_for(lambda: run.state == "failed")

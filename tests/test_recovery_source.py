@@ -61,7 +61,7 @@ def test_documents_are_laid_out_as_the_source_lays_them_out(
     assert found.pairs[-1].tolist() == [len(mine) - 1, len(yours) - 1], "the last separator is behind both"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=3), start=st.integers(0, 12), end=st.integers(0, 12))
 def test_any_cut_of_any_text_is_paired_soundly(
     vocabularies: dict[str, Vocabulary], texts: list[str], start: int, end: int

@@ -100,7 +100,7 @@ _characters = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(text=st.lists(_characters, max_size=30).map("".join))
 def test_any_text_reads_as_the_library(models, text: str) -> None:
     for vocabulary, library in models:

@@ -5,7 +5,7 @@ import lzma
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -145,7 +145,6 @@ def test_no_special_tokens_are_added(sp32k_vocabulary: Vocabulary) -> None:
     assert len(ids) == 0
 
 
-@settings(deadline=None)  # the first call builds the table of bytes
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_spans_tile_any_text(gpt2: Vocabulary, text: str) -> None:
     spans = gpt2.spans(text)

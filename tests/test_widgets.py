@@ -436,13 +436,21 @@ class TestPart:
 
 class TestWatcher:
     def test_one_thread_and_the_last_of_a_name(self) -> None:
-        watcher, seen = Watcher(tick_s=0.01), []
-        watcher.watch("a", lambda: bool(seen.append("old")) or True)
+        watcher, seen, called, replaced = Watcher(tick_s=0.01), [], threading.Event(), threading.Event()
+
+        def old() -> bool:
+            seen.append("old")
+            called.set()
+            return replaced.wait(60)
+
+        watcher.watch("a", old)
+        assert called.wait(60)
         watcher.watch("a", lambda: bool(seen.append("new")))  # answers False: once is enough
-        deadline = time.monotonic() + 5
+        replaced.set()
+        deadline = time.monotonic() + 60
         while watcher.names() and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert seen == ["new"]
+        assert seen == ["old", "new"]
 
 
 class TestPair:

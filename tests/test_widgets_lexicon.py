@@ -354,7 +354,7 @@ def test_a_click_does_not_wait_for_the_tokenizer(align_run: RunFolder, monkeypat
 
     def slow(view: LexiconView, target_id: int) -> dict[str, Any]:
         asked.set()
-        assert loaded.wait(20)
+        assert loaded.wait(60)
         return pieces_of(view, target_id)
 
     monkeypatch.setattr(LexiconView, "pieces_of", slow)
@@ -363,9 +363,9 @@ def test_a_click_does_not_wait_for_the_tokenizer(align_run: RunFolder, monkeypat
     panel.lab_state.select("target", [spelled_token(panel.lexicon)], by="lexicon")
     assert "Its bytes are" in panel.why.pair.value
     assert "spells it" not in panel.why.pair.value
-    assert asked.wait(20)
+    assert asked.wait(60)
     loaded.set()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while "The source spells it" not in panel.why.pair.value and time.monotonic() < deadline:
         time.sleep(0.01)
     assert "The source spells it" in panel.why.pair.value

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from tokalign_lab.vectors.token_vectors import TokenVectors, unit_rows
 from tokalign_lab.vocabulary import Vocabulary
 from tokalign_lab.widgets import LabState, MapPanel
 from tokalign_lab.widgets.common import panel as panel_module
-from tokalign_lab.widgets.common.background import inline
+from tokalign_lab.widgets.common.background import inline, later
 from tokalign_lab.widgets.common.panel import Panel
 from tokalign_lab.widgets.common.state import COLOURINGS, Query
 from tokalign_lab.widgets.lexicon.view import Labels, LexiconView
@@ -279,13 +279,17 @@ class TestPanel:
         assert repr(panel) == "<MapPanel: Embedding maps>"
 
     def test_the_figure_goes_seconds_after_its_panel(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(panel_module, "FIGURE_S", 0.3)
+        asked: list[tuple[Callable[[], None], float]] = []
+        monkeypatch.setattr(panel_module, "later", lambda *given: asked.append(given))
         panel = make_panel()
         table, parts = panel.table, [*panel._drawing.maps.values(), panel._drawing.layer]
         panel.close()
         assert (table.comm, panel.comm) == (None, None)
         assert None not in [part.comm for part in parts]  # the page may still be drawing
-        deadline = time.monotonic() + 20
+        ((close, seconds),) = asked
+        assert seconds == panel_module.FIGURE_S
+        later(close, 0.01)
+        deadline = time.monotonic() + 60
         while panel.figure.comm is not None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert {part.comm for part in [*parts, panel.figure]} == {None}
@@ -500,7 +504,7 @@ class TestJob:
         panel.lay_out("umap")
         assert panel._job.layout.display == ""
         panel._job.job.children[0]._cancel.click()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while panel._job.layout.display == "" and time.monotonic() < deadline:
             time.sleep(0.1)
         (run,) = [RunFolder(file.parent) for file in runs_root().glob("*/run.json")]

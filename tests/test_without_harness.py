@@ -18,7 +18,7 @@ except InputError as error:
 
 
 def test_without_the_harness_the_modules_import_and_a_sentence_names_the_extra() -> None:
-    done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "pip install 'tokalign-lab[tasks]'" in done.stdout
     assert len(done.stdout.splitlines()) == 1

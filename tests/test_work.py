@@ -117,7 +117,7 @@ def test_a_tab_is_made_by_one_thread_at_a_time_and_shows_the_last(
     tabs._makers["recovery"] = make
     for step in range(6):
         lab.lab_state.work = {"adapt": f"adapt-{step}"}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and "adapt-5" not in str([box.value for box in tabs._boxes["recovery"].children]):
         time.sleep(0.02)
     (shown,) = tabs._boxes["recovery"].children

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,19 @@ def test_a_damaged_character_map_is_one_sentence(damage: str, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"m\.model") as caught:
         catalog.load_tokenizer(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_is_read_with_an_older_protobuf_than_the_library_asks_for(tmp_path: Path) -> None:
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES * 5), model_prefix=str(tmp_path / "m"), vocab_size=400, byte_fallback=True,
+        model_type="bpe", normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+    )  # fmt: skip
+    code = (
+        "import sys; sys.modules['sentencepiece.sentencepiece_model_pb2'] = None\n"  # its import fails
+        "from tokalign_lab import catalog\n"
+        "from tokalign_lab.model.sentencepiece_model import built_model\n"
+        f"found = catalog.load_vocabulary({str(tmp_path / 'm.model')!r})\n"
+        "print(found.size, built_model(found) is not None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["400", "True"], done.stderr

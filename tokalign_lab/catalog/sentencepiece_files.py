@@ -75,10 +75,17 @@ def sentencepiece_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _read(path: Path) -> Any:
-    from sentencepiece import sentencepiece_model_pb2
+def empty_model() -> Any:
+    """Return an empty message of SentencePiece's file format (`sentencepiece_model.proto`)."""
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+    except Exception:  # the library's classes refuse an older protobuf; those of transformers read the same format
+        from transformers.utils import sentencepiece_model_pb2_new as sentencepiece_model_pb2
+    return sentencepiece_model_pb2.ModelProto()
 
-    proto = sentencepiece_model_pb2.ModelProto()
+
+def _read(path: Path) -> Any:
+    proto = empty_model()
     try:
         proto.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError is not importable in every version of it

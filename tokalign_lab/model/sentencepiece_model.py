@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokalign_lab.catalog.sentencepiece_files import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from tokalign_lab.catalog.sentencepiece_files import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, empty_model
 from tokalign_lab.model.hard_texts import hard_texts
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -29,7 +29,7 @@ def write_sentencepiece_model(vocabulary: Vocabulary, folder: Path) -> None:
 
 def built_model(vocabulary: Vocabulary) -> bytes | None:
     """Build a SentencePiece model of a vocabulary; None where it would not give the tokenizer's ids."""
-    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+    from sentencepiece import SentencePieceProcessor
 
     state = json.loads(vocabulary.tokenizer.backend_tokenizer.to_str())
     model = state["model"]
@@ -43,7 +43,7 @@ def built_model(vocabulary: Vocabulary) -> bytes | None:
     texts = hard_texts(())
     wanted = [ids.tolist() for ids in vocabulary.encode(texts)]
     for adds_space in (True, False):
-        proto = sentencepiece_model_pb2.ModelProto()
+        proto = empty_model()
         for token_id, piece in enumerate(pieces):
             kind = NORMAL
             if piece == model["unk_token"]:

@@ -148,9 +148,9 @@ def test_a_model_in_pieces_is_tuned_as_a_whole_one(
 def test_a_model_in_pieces_goes_on_after_kills(
     settings: dict[str, Any], sharded: dict[str, Any], tmp_path: Path
 ) -> None:
-    settings |= {"steps": 40, "save_every": 3, **sharded}
-    whole = control.start("adapt", settings, tmp_path / "whole")
-    assert whole.wait(timeout=WAIT_S) == "finished", whole.log_tail(60)
+    settings |= {"steps": 40, "save_every": 3}
+    whole = tuned_here(settings, tmp_path / "whole")
+    settings |= sharded
     run = control.start("adapt", settings, tmp_path / "run")
     wait_for_step(run, 8)
     first = psutil.Process(run.info()["pid"])

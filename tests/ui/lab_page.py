@@ -13,8 +13,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from .servers import Server
 
-START_MS = 60_000
-SHORT_MS = 30_000  # an answer of the kernel
+START_MS = 120_000
+SHORT_MS = 60_000  # an answer of the kernel in a loaded two-core machine; what no other time is given for waits so long
 LONG_MS = 300_000  # align and rearrange in a loaded two-core machine
 # Messages of JupyterLab itself, not ours, when a test kills a kernel or loses a page: saved outputs name widgets that
 # no longer exist.
@@ -29,6 +29,8 @@ EXPECTED = (
     "Failed to load resource",
 )
 
+expect.set_options(timeout=SHORT_MS)
+
 MAPS = """((what) => Object.fromEntries(["source", "target"].map((space) => {
     const canvas = [...document.querySelectorAll(`.tl-map-${space}`)].at(-1).querySelector("canvas");
     return [space, canvas.parentElement.parentElement.api.get(what)];
@@ -40,6 +42,7 @@ class LabPage:
 
     def __init__(self, page: Page, url: str, token: str) -> None:
         self.page = page
+        page.set_default_timeout(SHORT_MS)
         self._url, self._token = url, token
         self.errors: list[str] = []
         self._deaf = False
@@ -87,16 +90,21 @@ class LabPage:
     def kill_kernel(self) -> None:
         """Restart the kernel: a new process without any variables."""
         self._deaf = True
-        self.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
-        # The old status stays until the new kernel speaks, and what is asked before that is dropped.
-        self.page.wait_for_timeout(4000)
+        # The old status stays until the new kernel answers, and what is asked before that is dropped.
+        self.page.evaluate(
+            "async () => { const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;"
+            " await kernel.restart();"
+            " const ask = () => kernel.requestKernelInfo().catch(() => undefined);"
+            " const wait = () => new Promise((resolve) => setTimeout(resolve, 2000));"
+            " while (!(await Promise.race([ask(), wait()]))); }"
+        )
         self.wait_for_kernel()
 
     def theme(self, name: str) -> None:
         """Switch JupyterLab's theme."""
         self.command("apputils:change-theme", theme=name)
         expect(self.page.locator("body")).to_have_attribute(
-            "data-jp-theme-light", "false" if "Dark" in name else "true", timeout=10_000
+            "data-jp-theme-light", "false" if "Dark" in name else "true"
         )
         self.page.wait_for_timeout(1500)  # colours come from the kernel and back
 
@@ -154,11 +162,15 @@ class LabPage:
     def wait_for_selected(self, condition: str) -> None:
         """Wait until the number `n` of highlighted points fulfils a condition on both maps."""
         numbers = f"Object.values({MAPS}('selectedPoints')).map((points) => points.length)"
-        self.page.wait_for_function(f"() => {numbers}.every((n) => {condition})", timeout=SHORT_MS)
+        self.page.wait_for_function(f"() => {numbers}.every((n) => {condition})")
 
-    def ink(self, hook: str) -> str:
-        """Colour of the text in a panel's figure."""
-        return str(self.page.locator(f".{hook} .js-plotly-plot").last.evaluate("(f) => f._fullLayout.font.color"))
+    def wait_for_ink(self, hook: str, dark: bool) -> None:
+        """Wait until the text in a panel's figure is light on a dark ground, or dark on a light one."""
+        self.page.wait_for_function(
+            "([figure, dark]) => { const all = [...document.querySelectorAll(figure)];"
+            " return (parseInt(all.at(-1)._fullLayout.font.color.slice(1, 3), 16) > 128) === dark; }",
+            arg=[f".{hook} .js-plotly-plot", dark],
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from .conftest import FAST
-from .lab_page import LONG_MS, SHORT_MS, LabPage, lab_in_a_cell, open_tab
+from .lab_page import LONG_MS, LabPage, lab_in_a_cell, open_tab
 from .servers import Server, jupyter_lab
 
 
@@ -32,7 +32,7 @@ def lab(bare: Server, browser: Any) -> Iterator[LabPage]:
 def marked(lab: LabPage, box: Locator) -> None:
     """The notice that a run is recorded is shown once, above the tabs."""
     notice = lab.page.locator(".tl-recorded:visible")
-    expect(notice).to_have_count(1, timeout=SHORT_MS)
+    expect(notice).to_have_count(1)
     expect(notice).to_contain_text("Recorded run, not one of yours")
     expect(box).to_be_visible()
 
@@ -42,7 +42,7 @@ def test_an_empty_lab_offers_a_recorded_run(lab: LabPage, artefacts: Path) -> No
     expect(bar).to_contain_text("You have no runs here yet")
     lab.page.locator(".tl-lab").screenshot(path=artefacts / "gallery-offer-light.png")
     bar.get_by_role("button", name="Look at a recorded run").click()
-    expect(bar).to_contain_text("Recorded run, not one of yours", timeout=SHORT_MS)
+    expect(bar).to_contain_text("Recorded run, not one of yours")
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
@@ -72,13 +72,13 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
     rows = lexicon.locator(".tl-lexicon-table tbody tr")
     expect(rows).to_have_count(15, timeout=LONG_MS)
     rows.nth(3).click()
-    expect(lexicon.locator(".tl-why h4").first).to_be_visible(timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-why h4").first).to_be_visible()
     picture("lexicon")
 
     maps = open_tab(lab, "Maps")
     marked(lab, maps)
     expect(maps.locator(".tl-map-layer[data-ready]")).to_be_attached(timeout=LONG_MS)
-    expect(maps.locator(".tl-status")).to_contain_text("PCA", timeout=SHORT_MS)
+    expect(maps.locator(".tl-status")).to_contain_text("PCA")
     picture("maps")
 
 
@@ -86,7 +86,7 @@ def test_a_panel_is_copied_as_code(lab: LabPage) -> None:
     lab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     lexicon = open_tab(lab, "Lexicon")
     lexicon.locator(".tl-lexicon .tl-copy-code").first.click()
-    expect(lexicon.locator(".tl-lexicon > .tl-code")).to_contain_text("Copied", timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-lexicon > .tl-code")).to_contain_text("Copied")
     code = lab.page.evaluate("navigator.clipboard.readText()")
     assert code.splitlines()[-1].startswith("LexiconPanel.of_run(")
 
@@ -95,12 +95,12 @@ def test_a_button_that_needs_the_model_explains_it(lab: LabPage) -> None:
     training = open_tab(lab, "Recovery")
     training.get_by_role("button", name="Start again", exact=True).click()
     training.get_by_role("button", name="Start the new run").click()
-    expect(training.locator(".tl-train .tl-error")).to_contain_text("recorded run", timeout=SHORT_MS)
+    expect(training.locator(".tl-train .tl-error")).to_contain_text("recorded run")
 
 
 def test_back_to_ones_own_runs(lab: LabPage, bare: Server) -> None:
     lab.page.get_by_role("button", name="Back to your own runs").click()
-    expect(lab.page.locator(".tl-recorded-bar")).to_contain_text("You have no runs here yet", timeout=SHORT_MS)
+    expect(lab.page.locator(".tl-recorded-bar")).to_contain_text("You have no runs here yet")
     assert [path.name for path in (bare.folder / "runs").iterdir()] == ["lab.json"]  # nothing was started or copied
     assert not (bare.folder.parent / "cache").exists()  # and nothing fetched
 

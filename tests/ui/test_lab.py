@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from .lab_page import LONG_MS, MAPS, SHORT_MS, LabPage, lab_in_a_cell, open_tab
+from .lab_page import LONG_MS, MAPS, LabPage, lab_in_a_cell, open_tab
 from .servers import Server
 
 TABS = ("Pair", "Lexicon", "Maps", "Diagnosis", "Model", "Recovery", "Export", "Compare", "Runs", "Report")
@@ -77,14 +77,14 @@ def test_a_typed_text_is_cut_and_a_pressed_token_shows_its_merges(lab: LabPage) 
     pair = lab.page.locator(".tl-tab-pair")
     pair.get_by_label("Your text").fill("<b>Tokenizers</b> disagree: naïve café, 東京, def f(x): return x**2")
     blocks = pair.locator(".tl-blocks")
-    expect(blocks).to_contain_text("</", timeout=SHORT_MS)
+    expect(blocks).to_contain_text("</")
     assert blocks.locator("b").count() == 0  # typed markup stays text
     pair.locator(".tl-chip").first.click()
     history = pair.locator(".tl-history")
-    expect(history).to_contain_text("How smollm2-135m builds <", timeout=SHORT_MS)
+    expect(history).to_contain_text("How smollm2-135m builds <")
     for key in ("ArrowRight", "Enter"):
         lab.page.keyboard.press(key)
-    expect(history).not_to_contain_text("builds <", timeout=SHORT_MS)
+    expect(history).not_to_contain_text("builds <")
 
 
 def test_tabs_say_what_they_wait_for(lab: LabPage) -> None:
@@ -99,11 +99,11 @@ def test_run_aligns_the_pair(lab: LabPage) -> None:
     pair.get_by_label("Amount of text").select_option(label="0.3 MB")
     pair.get_by_role("button", name="Run alignment", exact=True).click()
     step = lab.page.get_by_role("button", name=re.compile("2 Lexicon"))
-    expect(step).to_have_text(re.compile("running|waiting"), timeout=SHORT_MS)
+    expect(step).to_have_text(re.compile("running|waiting"))
     job = pair.locator(".tl-job")
-    expect(job).to_be_visible(timeout=SHORT_MS)
+    expect(job).to_be_visible()
     expect(job.locator(".tl-state")).to_have_text("finished", timeout=LONG_MS)
-    expect(step).to_have_text("2 Lexicon: done", timeout=SHORT_MS)
+    expect(step).to_have_text("2 Lexicon: done")
     expect(lab.page.locator(".tl-lab .tl-what-next")).to_contain_text("Next: check the alignment on the tab Lexicon")
 
 
@@ -126,7 +126,7 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     rows = lexicon.locator(".tl-lexicon-table tbody tr")
     expect(rows).to_have_count(15, timeout=LONG_MS)
     lexicon.get_by_label("Order").select_option(label="Worst first")
-    expect(lexicon.locator(".tl-lexicon-table caption")).to_contain_text("worst first", timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-lexicon-table caption")).to_contain_text("worst first")
     top = lexicon.locator(".tl-lexicon-table").bounding_box()
     panel = lexicon.bounding_box()
     assert top is not None
@@ -134,12 +134,12 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     assert top["y"] - panel["y"] < 400  # the table begins above the fold
     rows.first.click()
     lexicon.get_by_role("button", name="Edit", exact=True).click()
-    expect(lexicon.locator(".tl-why h4").first).to_be_visible(timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-why h4").first).to_be_visible()
     lexicon.get_by_label("Find source token").fill("the")
     choose = lexicon.get_by_role("button", name="Use this source")
-    expect(choose).to_be_enabled(timeout=SHORT_MS)
+    expect(choose).to_be_enabled()
     choose.click()
-    expect(lexicon.locator(".tl-edit-status")).to_contain_text("1 token edited", timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-edit-status")).to_contain_text("1 token edited")
     (file,) = runs.glob("align-*/*.edits.json")
     assert "choose" in file.read_text(encoding="utf-8")  # on disk at once
 
@@ -150,9 +150,9 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     expect(lexicon.locator(".tl-part-scores")).to_contain_text("BLEU-1")
 
     lexicon.get_by_role("button", name="Undo", exact=True).click()
-    expect(lexicon.locator(".tl-edit-status")).to_contain_text("Nothing is edited", timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-edit-status")).to_contain_text("Nothing is edited")
     lexicon.get_by_role("button", name="Redo", exact=True).click()
-    expect(lexicon.locator(".tl-edit-status")).to_contain_text("1 token edited", timeout=SHORT_MS)
+    expect(lexicon.locator(".tl-edit-status")).to_contain_text("1 token edited")
 
 
 def test_a_finding_shows_its_tokens_in_the_inspector(lab: LabPage) -> None:
@@ -162,9 +162,9 @@ def test_a_finding_shows_its_tokens_in_the_inspector(lab: LabPage) -> None:
     shows.last.click()
     lexicon = open_tab(lab, "Lexicon")
     lexicon.get_by_role("button", name="Filters", exact=True).click()
-    expect(lexicon.get_by_label("Only selected tokens")).to_be_checked(timeout=SHORT_MS)
+    expect(lexicon.get_by_label("Only selected tokens")).to_be_checked()
     lexicon.get_by_role("button", name="Clear filters").click()
-    expect(lexicon.get_by_label("Only selected tokens")).not_to_be_checked(timeout=SHORT_MS)
+    expect(lexicon.get_by_label("Only selected tokens")).not_to_be_checked()
 
 
 def test_the_maps_show_both_spaces(lab: LabPage) -> None:
@@ -174,7 +174,7 @@ def test_the_maps_show_both_spaces(lab: LabPage) -> None:
         expect(maps.locator(f".tl-map-{space} canvas").first).to_be_visible()
     for colouring in ("Script", "Origin"):
         maps.get_by_label("Colour by").select_option(label=colouring)
-        expect(maps).to_contain_text("Latin" if colouring == "Script" else "identical", timeout=SHORT_MS)
+        expect(maps).to_contain_text("Latin" if colouring == "Script" else "identical")
 
 
 def test_umap_is_arranged_by_a_job_and_then_shown(lab: LabPage, artefacts: Path) -> None:
@@ -185,8 +185,8 @@ def test_umap_is_arranged_by_a_job_and_then_shown(lab: LabPage, artefacts: Path)
     maps.get_by_role("button", name="Arrange by UMAP").click()
     expect(maps.locator(".tl-map-job")).to_be_visible(timeout=LONG_MS)
     expect(maps.get_by_text(re.compile("^UMAP: neighbours stay close together"))).to_be_visible(timeout=LONG_MS)
-    expect(maps.locator(".tl-map-job")).to_be_hidden(timeout=SHORT_MS)
-    lab.page.wait_for_function(f"(was) => ({place})() !== was", arg=before, timeout=SHORT_MS)
+    expect(maps.locator(".tl-map-job")).to_be_hidden()
+    lab.page.wait_for_function(f"(was) => ({place})() !== was", arg=before)
     lab.page.screenshot(path=artefacts / "umap.png")
 
 
@@ -229,8 +229,7 @@ def test_every_tab_in_both_themes(lab: LabPage, artefacts: Path, theme: str) -> 
         lab.page.wait_for_timeout(1200)
         lab.page.locator(".tl-lab").screenshot(path=artefacts / f"lab-{name.lower()}-{word}.png")
         if box.locator(".js-plotly-plot").count():
-            red = int(str(box.locator(".js-plotly-plot").last.evaluate("(f) => f._fullLayout.font.color"))[1:3], 16)
-            assert (red > 128) == (word == "dark"), name
+            lab.wait_for_ink(f"tl-tab-{name.lower()}", dark=word == "dark")
 
 
 def test_cancel_by_keyboard_alone(lab: LabPage, runs: Path) -> None:
@@ -245,7 +244,7 @@ def test_cancel_by_keyboard_alone(lab: LabPage, runs: Path) -> None:
     training = lab.page.locator(".tl-tab-recovery")
     expect(training.locator(".tl-train")).to_be_visible(timeout=LONG_MS)
     cancel = training.locator(".tl-train").get_by_role("button", name="Cancel")
-    expect(cancel).to_be_enabled(timeout=SHORT_MS)
+    expect(cancel).to_be_enabled()
     for _ in range(60):
         keyboard.press("Tab")
         if cancel.evaluate("(button) => button === document.activeElement"):
@@ -254,7 +253,7 @@ def test_cancel_by_keyboard_alone(lab: LabPage, runs: Path) -> None:
         pytest.fail("Tab does not reach Cancel")
     assert cancel.evaluate("(button) => getComputedStyle(button).outlineStyle") != "none"  # focus can be seen
     keyboard.press("Enter")
-    expect(training.locator(".tl-train .tl-run-state .tl-state").first).to_have_text("cancelled", timeout=60_000)
+    expect(training.locator(".tl-train .tl-run-state .tl-state").first).to_have_text("cancelled")
     (file,) = runs.glob("adapt-*/run.json")
     assert json.loads(file.read_text())["state"] == "cancelled"
 

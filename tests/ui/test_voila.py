@@ -29,7 +29,7 @@ def test_the_app_shows_the_lab_behind_a_token(browser: Any, artefacts: Path, tmp
     command = ["-m", "voila", str(page_file), *app.options(port, app.LOOPBACK, browser=False)]
     write_json(tmp_path / "voila.json", app.configuration(TOKEN))  # read from the folder that Voila is started in
     with serving(tmp_path, command, {"TOKALIGN_FAST": "1"}, url, TOKEN, "/login"):
-        with urllib.request.urlopen(url, timeout=10) as without_token:
+        with urllib.request.urlopen(url, timeout=60) as without_token:
             assert "/login" in without_token.url
             assert "tokalign" not in without_token.read().decode()
         page = browser.new_page(viewport={"width": 1280, "height": 1100})

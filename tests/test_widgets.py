@@ -378,7 +378,7 @@ class TestCode:
 class TestTable:
     def test_what_the_code_marks_is_no_click(self) -> None:
         pressed: list[int] = []
-        table = RowTable([Column("a", "A")], on_row=pressed.append)
+        table = RowTable([Column("a", "A", "")], on_row=pressed.append)
         table.chosen = 3
         assert pressed == []
         table._handle_custom_msg({"row": 5}, [])
@@ -399,7 +399,7 @@ class TestTable:
 class TestPart:
     def test_what_code_sets_is_not_reported_but_what_another_thread_chooses_meanwhile_is(self) -> None:
         part, heard = Box(), []
-        field = part.entry("Name", heard.append)
+        field = part.entry("Name", heard.append, tooltip="A name")
         with part.quiet():
             field.value = "by code"
             thread = threading.Thread(target=lambda: setattr(field, "value", "by a person"))
@@ -409,7 +409,7 @@ class TestPart:
 
     def test_an_error_deep_inside_is_shown_in_the_panel(self) -> None:
         part, panel = Box(), Panel("p", "tl-p", None)
-        press = part.button("Divide", lambda: 1 / 0)
+        press = part.button("Divide", lambda: 1 / 0, "Fail")
         with pytest.raises(ZeroDivisionError):
             part.guarded(lambda: 1 / 0)()  # no panel yet: it must not vanish
         panel._fill([Box([Box([part])])])
@@ -482,7 +482,7 @@ class TestPair:
         monkeypatch.setattr(picker_module, "vocabulary_of", load)
         picker = PairPicker("smollm2-135m", "sp32k")
         assert "49,152" in picker._card.value
-        assert "68.4%" in picker._card.value
+        assert "68\u00a0%" in picker._card.value
         picker._choices["target"].value = "nonsense"
         assert "is &lt;no&gt; tokenizer" in picker._error.value
         picker._choices["target"].value = "sp32k"

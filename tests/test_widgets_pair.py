@@ -65,7 +65,7 @@ class TestCard:
         html = languages_html(("a", "b"), [{"en": 4.0, "ja": 1.0}, {"en": 4.0, "ja": 2.0}], ["en", "ja"])
         assert "1.00" in html
         assert "as long" in html
-        assert "50% shorter" in html
+        assert "50\u00a0% shorter" in html
 
     def test_scripts_count_tokens(self, load: Callable[[str], Vocabulary]) -> None:
         html = scripts_html(load("<b>"), load("<b>"))
@@ -281,7 +281,7 @@ class TestPlayground:
         picker.playground._others[0].value = "<b>"
         assert picker.playground.cuts.html.count("bytes per token") == 3
         most = len(load("<b>").spans(state.sentence))
-        assert f"4 to {most} tokens: the most are {most / 4 - 1:.0%} more" in picker.playground.cuts.html
+        assert f"4 to {most} tokens: the most are {100 * (most / 4 - 1):.0f}\u00a0% more" in picker.playground.cuts.html
         assert picker._numbers["text_change"] == "4 → 5"  # of the pair
         assert PairPicker(state=state).playground.others == ["<b>"]
         picker.playground._others[0].value = "org/never-heard-of"

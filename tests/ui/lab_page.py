@@ -36,6 +36,51 @@ MAPS = """((what) => Object.fromEntries(["source", "target"].map((space) => {
     return [space, canvas.parentElement.parentElement.api.get(what)];
 })))"""
 
+# Text whose contrast with what is behind it is below WCAG AA: 4.5, or 3 for large text. Disabled controls are exempt.
+FAINT = """(root) => {
+    const parts = (colour) => (colour.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+    const alpha = (colour) => parts(colour)[3] ?? 1;
+    const over = (top, bottom, share) => bottom.map((value, i) => share * top[i] + (1 - share) * value);
+    const luminance = (colour) => [0.2126, 0.7152, 0.0722].reduce((sum, weight, i) => {
+        const value = colour[i] / 255;
+        return sum + weight * (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+    }, 0);
+    const behind = (element) => {
+        if (!element) return [255, 255, 255];
+        const colour = getComputedStyle(element).backgroundColor;
+        return alpha(colour) === 1 ? parts(colour) : over(parts(colour), behind(element.parentElement), alpha(colour));
+    };
+    const opacity = (element) => element ? getComputedStyle(element).opacity * opacity(element.parentElement) : 1;
+    const found = [];
+    const check = (element, text, style) => {
+        if (!text.trim() || element.closest(":disabled, option, style, script, .tl-hidden")) return;
+        if (!element.checkVisibility({ opacityProperty: true })) return;
+        const ground = behind(element);
+        const ink = element instanceof SVGElement ? style.fill : style.color;
+        const seen = over(parts(ink), ground, alpha(ink) * opacity(element));
+        const [dark, bright] = [luminance(seen), luminance(ground)].sort((a, b) => a - b);
+        const size = parseFloat(style.fontSize);
+        const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+        const ratio = (bright + 0.05) / (dark + 0.05);
+        if (ratio < (large ? 3 : 4.5)) found.push(`${ratio.toFixed(2)}, ${ink} on ${ground.map(Math.round)}: ${text}`);
+    };
+    const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const element = walker.currentNode.parentElement;
+        check(element, walker.currentNode.data, getComputedStyle(element));
+    }
+    for (const control of root.querySelectorAll("input, select, textarea")) {
+        check(control, control.value || "", getComputedStyle(control));
+        if (!control.value) check(control, control.placeholder || "", getComputedStyle(control, "::placeholder"));
+    }
+    return [...new Set(found)];
+}"""
+# Controls and numbers without a tooltip under the pointer.
+UNEXPLAINED = """(root) => [...root.querySelectorAll("button, input, select, textarea, .tl-card")]
+    .filter((one) => one.dispatchEvent(new Event("pointerover", { bubbles: true })))
+    .filter((one) => !one.closest("[title]:not([title='']), [data-title]"))
+    .map((one) => `${one.tagName} ${one.className} ${one.ariaLabel ?? one.textContent}`)"""
+
 
 class LabPage:
     """One page of JupyterLab with one notebook."""
@@ -171,6 +216,14 @@ class LabPage:
             " return (parseInt(all.at(-1)._fullLayout.font.color.slice(1, 3), 16) > 128) === dark; }",
             arg=[f".{hook} .js-plotly-plot", dark],
         )
+
+    def faint_text(self, hook: str) -> list[str]:
+        """Texts in a part of the page whose contrast is too low: ratio, colours and words of each."""
+        return list(self.page.locator(f".{hook}").last.evaluate(FAINT))
+
+    def unexplained(self, hook: str) -> list[str]:
+        """Controls and numbers in a part of the page that have no tooltip."""
+        return list(self.page.locator(f".{hook}").last.evaluate(UNEXPLAINED))
 
 
 @contextmanager

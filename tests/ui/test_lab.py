@@ -222,12 +222,20 @@ def test_a_lost_page_loses_nothing(lab: LabPage) -> None:
 
 @pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
 def test_every_tab_in_both_themes(lab: LabPage, artefacts: Path, theme: str) -> None:
+    """Each can be read (WCAG AA) and explains itself, with all that can be opened; the picture has it closed."""
     lab.theme(theme)
     word = "dark" if "Dark" in theme else "light"
+    turn = "(buttons) => buttons.forEach((button) => button.click())"
     for name in TABS:
         box = open_tab(lab, name)
         lab.page.wait_for_timeout(1200)
         lab.page.locator(".tl-lab").screenshot(path=artefacts / f"lab-{name.lower()}-{word}.png")
+        folds = box.locator(".tl-closed:visible")
+        folds.evaluate_all(turn)
+        expect(folds).to_have_count(0, timeout=SHORT_MS)
+        assert lab.faint_text("tl-lab") == [], name
+        assert lab.unexplained("tl-lab") == [], name
+        box.locator(".tl-open:visible").evaluate_all(turn)
         if box.locator(".js-plotly-plot").count():
             lab.wait_for_ink(f"tl-tab-{name.lower()}", dark=word == "dark")
 

@@ -147,7 +147,7 @@ def update_curves(
     )
     figure.data[-2].update(_points(*drawn), visible=control is not None)
     part = "" if look.part == ALL_TEXT else f", {escape(look.part)}"
-    titles = (f"Bits per byte, held-out text{part}", "Gap closed (0 %: step 0, 100 %: reference)", VALUES[look.value])
+    titles = (f"Bits per byte, held-out text{part}", "Gap closed (100 %: reference)", VALUES[look.value])
     for note, text in zip(figure.layout.annotations, titles, strict=False):
         note.text = text
     shapes, notes = _stage_bands(first, look.axis)

@@ -14,6 +14,7 @@ import anywidget
 import ipywidgets as w
 import pandas as pd
 import traitlets as t
+from ipywidgets.widgets.widget_description import DescriptionWidget
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
@@ -21,7 +22,7 @@ from tokalign_lab.runs.gallery import recorded_words
 
 from .background import later
 from .numbers import Number, cards
-from .part import Bar, Folds, Part, html, shown
+from .part import Bar, Folds, Part, help_class, html, shown
 from .state import LabState
 
 _HERE = Path(__file__).parent
@@ -35,6 +36,7 @@ class ThemeProbe(anywidget.AnyWidget):
     Attributes
     ----------
     on_copied : called with whether the page could put a text on the clipboard
+    help : tooltips by `help_class`, because ipywidgets shows no tooltip of a control that has a label
     """
 
     _esm = _HERE / "theme.js"
@@ -42,6 +44,7 @@ class ThemeProbe(anywidget.AnyWidget):
     dark = t.Bool(False).tag(sync=True)
     seen = t.Bool(False).tag(sync=True)  # False until a page has answered
     label = t.Unicode("").tag(sync=True)
+    help: t.Dict[str, str] = t.Dict().tag(sync=True)
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
@@ -132,12 +135,15 @@ class Panel(Part, w.VBox):
 
     def adopt(self, children: Iterable[w.Widget]) -> None:
         """Become the panel of these parts and their children."""
-        for child in children:
-            if isinstance(child, Panel):
-                continue
-            if isinstance(child, Part):
-                child.panel = self
-            self.adopt(getattr(child, "children", ()))
+        with self._probe.hold_sync():
+            for child in children:
+                if isinstance(child, Panel):
+                    continue
+                if isinstance(child, Part):
+                    child.panel = self
+                if isinstance(child, DescriptionWidget) and child.tooltip:
+                    self._probe.help = {**self._probe.help, help_class(child.tooltip): child.tooltip}
+                self.adopt(getattr(child, "children", ()))
 
     def _on_theme(self, _change: object) -> None:
         self.lab_state.theme = "dark" if self._probe.dark else "light"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
+from zlib import crc32
 
 import ipywidgets as w
 
@@ -166,17 +167,19 @@ class Part:
                 control.options = options
             control.value = value
 
-    def button(self, label: str, action: Callable[[], Any], help: str = "", style: str = "") -> w.Button:
+    def button(self, label: str, action: Callable[[], Any], help: str, style: str = "") -> w.Button:
         """Make a button with a label; `action` takes no arguments."""
-        made = w.Button(description=label, tooltip=help or label, button_style=style)
+        made = w.Button(description=label, tooltip=help, button_style=style)
         made.layout.width = "auto"
         safe = self.guarded(action)
         made.on_click(lambda _button: safe())
         return made
 
-    def control(self, kind: Any, label: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
+    def control(
+        self, kind: Any, label: str, action: Callable[[Any], Any] | None = None, *, tooltip: str, **more: Any
+    ) -> Any:
         """Make any control that has a value: its class of ipywidgets, words, and what a change calls."""
-        made = kind(description=label, **more)
+        made = kind(description=label, tooltip=tooltip, _dom_classes=[help_class(tooltip)], **more)
         if action is not None:
             self.on_value(made, action)
         return made
@@ -255,6 +258,11 @@ class Folds(Box):
         shown(self.bodies[name], yes)
         self.buttons[name].remove_class("tl-closed" if yes else "tl-open")
         self.buttons[name].add_class("tl-open" if yes else "tl-closed")
+
+
+def help_class(tooltip: str) -> str:
+    """Return the CSS class by which the page finds the tooltip of a control (see `ThemeProbe.help`)."""
+    return f"tl-help-{crc32(tooltip.encode())}"
 
 
 def html(hook: str = "", value: str = "") -> w.HTML:

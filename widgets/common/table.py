@@ -29,7 +29,7 @@ class Column:
 
     key: str
     label: str
-    help: str = ""
+    help: str
     numeric: bool = False
     sortable: bool = False
     kind: str = ""

@@ -13,7 +13,7 @@ from typing import Any
 import ipywidgets as w
 import pandas as pd
 
-from tokalign_lab.alignment.lexicon import Lexicon
+from tokalign_lab.alignment.lexicon import ORIGINS, Lexicon
 from tokalign_lab.evaluation.comparison import LexiconComparison, compare_lexicons
 from tokalign_lab.evaluation.finding import MOST_IDS
 from tokalign_lab.runs.results import measured_otherwise
@@ -39,12 +39,12 @@ COLUMNS = (
     Column("id", "Id", "id in the target vocabulary", numeric=True),
     Column("token", "Target token", "␣ is a space, ↵ a line end, <E4 BD> a part of a character", kind="token"),
     Column("change", "What changed", "The partner is the best source token of the row"),
-    Column("a", "Partner in A", kind="token"),
-    Column("b", "Partner in B", kind="token"),
+    Column("a", "Partner in A", "The best source token of the row in A", kind="token"),
+    Column("b", "Partner in B", "The best source token of the row in B", kind="token"),
     Column("score_a", "Score in A", "Recipes score differently; compare the order", True),
     Column("score_b", "Score in B", "Recipes score differently; compare the order", True),
-    Column("origin_a", "Origin in A", kind="origin"),
-    Column("origin_b", "Origin in B", kind="origin"),
+    Column("origin_a", "Origin in A", "How A made the row; hover over a word", kind="origin", titles=ORIGINS),
+    Column("origin_b", "Origin in B", "How B made the row; hover over a word", kind="origin", titles=ORIGINS),
     Column("frequency", "Times in text", "occurrences of the target token in the text", True),
 )
 
@@ -203,7 +203,7 @@ class ComparePanel(Panel):
             numbers.append(("difference", f"{pair.difference.mean:+.3f}"))
         elif before is not None and after is not None:
             numbers.append(("difference", f"{after['mean'] - before['mean']:+.3f}"))
-        judged = "not measured yet; measure the difference under Scores" if pair is None else pair.verdict
+        judged = "its interval is not measured yet, see Scores" if pair is None else pair.verdict
         self.headline(
             title, f"B gives {numbers[0][1]} of the tokens another partner. BLEU-1: {escape(judged)}.", numbers
         )

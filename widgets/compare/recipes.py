@@ -27,14 +27,14 @@ from .scores import score_words
 COLUMNS = (
     Column("recipe", "Recipe", "alignment recipe"),
     Column("as", "Shown", "Its side in the comparison"),
-    Column("state", "State"),
+    Column("state", "State", "State of the recipe's newest run for this pair"),
     Column("text", "Text", "text of the alignment; figures on different text cannot be compared"),
     Column("bleu1", "BLEU-1", "of held-out text, target to source: mean and 95 % interval"),
     Column("sentence", "Sentence score", "target to source, as BLEU-1"),
     Column("bert", "BERTScore", "target to source, as BLEU-1"),
     Column("p_at_1", "P@1", "Held-out shared tokens whose true partner is ranked first; needs vectors"),
-    Column("seconds", "Took"),
-    Column("run", "Run"),
+    Column("seconds", "Took", "Duration of the alignment; lower is better"),
+    Column("run", "Run", "Name of the run"),
 )
 
 

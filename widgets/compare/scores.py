@@ -20,7 +20,7 @@ from tokalign_lab.runs.results import last_evaluation, lexicon_path, measured_ot
 from tokalign_lab.settings.kinds import text_of
 
 from ..common.job import RunBox
-from ..common.numbers import DIRECTIONS, MEANINGS, SCORES, card, score_in
+from ..common.numbers import DIRECTIONS, MEANINGS, SCORES, card, score_in, share
 from ..common.part import bar, html, said, shown
 from ..common.state import LabState
 
@@ -82,8 +82,8 @@ def summary_html(found: LexiconComparison) -> str:
     total = sum(found.counts.values()) or 1
     boxes = []
     for change, n in found.counts.items():
-        text = "" if found.text_shares is None else f", {found.text_shares[change]:.1%} of the text"
-        words = f"{CHANGE_NAMES[change]}: {n / total:.1%} of the tokens{text}"
+        text = "" if found.text_shares is None else f", {share(found.text_shares[change])} of the text"
+        words = f"{CHANGE_NAMES[change]}: {share(n / total)} of the tokens{text}"
         boxes.append(card(f"{n:,}", words, CHANGES[change], f"tl-change-{change}"))
     return f'<div class="tl-cards">{"".join(boxes)}</div>'
 
@@ -107,7 +107,7 @@ def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
     return (
         '<table class="tl-plain"><caption>Scores, with 95 % intervals and n</caption>'
         f"<thead><tr><th scope='col'>Score</th><th scope='col'>A</th><th scope='col'>B</th>"
-        f"<th scope='col'>B minus A, document by document</th></tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        f"<th scope='col'>B minus A</th></tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
 
 

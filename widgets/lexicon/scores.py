@@ -106,7 +106,7 @@ def origins_html(counts: Mapping[str, int]) -> str:
     )
     words = "".join(
         f'<li title="{escape(ORIGINS[name])}"><span class="tl-origin tl-origin-{name}">{name}</span> '
-        f"{n:,} <small>({n / total:.1%})</small></li>"
+        f"{n:,} <small>({share(n / total)})</small></li>"
         for name, n in ordered
     )
     return f'<div class="tl-stack" aria-hidden="true">{stack}</div><ul class="tl-origins">{words}</ul>'

@@ -17,7 +17,11 @@ function render({ model, el }) {
   canvas.setAttribute("aria-hidden", "true");
   pointer.className = "tl-map-pointer";
   if (!document.createElement("canvas").getContext("webgl")) {
-    pointer.textContent = "The maps need WebGL, which this browser does not offer. The tables below list the pairs.";
+    el.replaceChildren(pointer);
+    el.classList.add("tl-no-webgl");
+    pointer.className = "tl-empty";
+    pointer.textContent = "The maps need WebGL, which this browser does not offer. Select tokens in the lexicon: " +
+      "the tables below then list their partners and neighbours.";
     return undefined;
   }
   pointer.hidden = true;

@@ -9,6 +9,7 @@ from html import escape
 import ipywidgets as w
 import numpy as np
 
+from tokalign_lab.alignment.lexicon import ORIGINS
 from tokalign_lab.projection import METHODS
 from tokalign_lab.runs.words import fixed
 
@@ -23,13 +24,13 @@ from .words import MapWords
 
 TABLE_ROWS = 12
 PAIR_COLUMNS = (
-    Column("target", "Target token", kind="token"),
-    Column("source", "Best source token", kind="token"),
-    Column("score", "Score", numeric=True),
-    Column("origin", "Origin", kind="origin"),
+    Column("target", "Target token", "␣ is a space, ↵ a line end", kind="token"),
+    Column("source", "Best source token", "The source token with the largest weight in this row", kind="token"),
+    Column("score", "Score", "Similarity of the two tokens: 1 for a copy; higher is better", numeric=True),
+    Column("origin", "Origin", "How the row was made; hover over a word", kind="origin", titles=ORIGINS),
 )
 NEIGHBOUR_COLUMNS = (
-    Column("token", "Token", kind="token"),
+    Column("token", "Token", "A token near the one in the heading", kind="token"),
     Column("cosine", "Cosine", "Similarity to the token in the heading, at most 1", numeric=True),
     Column("partner", "Its partner", "Its counterpart in the lexicon", kind="token"),
     Column("match", "Partner is also a neighbour", "Whether its partner is in the other table"),
@@ -111,6 +112,7 @@ class NeighbourTables(Box):
             "source": [i in inherited for i in ids["source"]],
             "target": [p in set(ids["source"]) for p in partners["target"]],
         }
+        why = "it has no vector" if self._colouring.has_vectors else "the vectors are not stored with this run"
         for space, table in self.tables.items():
             other = "target" if space == "source" else "source"
             cells = [
@@ -118,14 +120,16 @@ class NeighbourTables(Box):
                 for (i, cosine), p, v in zip(found[space], partners[space], vouched[space], strict=True)
             ]
             name = view.labels.of(space, primary[space])
-            why = "it has no vector" if self._colouring.has_vectors else "the vectors are not stored with this run"
             told = f"no {space} token" if not name else name if ids[space] else f"{name} ({why})"
             table.caption = f"{space.title()} space, nearest to {told}"
             table.chosen = -1
             table.show(ids[space], cells)
+            shown(table, any(ids.values()))
         n, of = sum(vouched["target"]), len(vouched["target"])
         names = " and ".join(token(view.labels.of(s, i)) for s, i in primary.items() if i >= 0)
-        share = f" {n} of {of} neighbours in the target space have their partner in the other table." if of else ""
+        share = f"{n} of {of} neighbours in the target space have their partner in the other table." if of else ""
+        if not any(ids.values()):
+            share = f"No neighbours: {why}."
         self._heading.value = f"<h4>Nearest neighbours of {names}</h4><div class='tl-note'>{share}</div>"
         shown(self, True)
 

@@ -14,6 +14,8 @@ from tokalign_lab.evaluation.compression import LANGUAGES
 from tokalign_lab.spelling import WITHOUT_LETTERS
 from tokalign_lab.vocabulary import Overlap, Vocabulary
 
+from ..common.numbers import share
+
 ROLE_WORDS = {"bos": "begins a text", "eos": "ends a text", "pad": "padding", "unk": "unknown"}
 TOP_SCRIPTS = 8
 SAME_LENGTH = 0.02  # changes below this are not mentioned
@@ -29,8 +31,8 @@ def card_html(source: Vocabulary, target: Vocabulary, shared: Overlap) -> str:
     rows = [
         (
             "Shared",
-            f"{shared.bytes_share:.1%} of the target by bytes ({shared.bytes_count:,})",
-            f"{shared.raw_share:.1%} by string ({shared.raw_count:,}); Ġthe and ▁the are the same bytes",
+            f"{share(shared.bytes_share)} of the target by bytes ({shared.bytes_count:,})",
+            f"{share(shared.raw_share)} by string ({shared.raw_count:,}); Ġthe and ▁the are the same bytes",
         ),
         ("Tokens", *(f"{int((~v.is_hole).sum()):,}" for v in (source, target))),
         ("Algorithm", *(escape(_algorithm(v)) for v in (source, target))),
@@ -143,13 +145,13 @@ def _length_words(ratio: float) -> str:
     change = ratio - 1
     if abs(change) < SAME_LENGTH:
         return "as long"
-    return f"{abs(change):.0%} {'longer' if change > 0 else 'shorter'}"
+    return f"{100 * abs(change):.0f}\u00a0% {'longer' if change > 0 else 'shorter'}"
 
 
-def _meter(figure: str, share: float) -> str:
+def _meter(figure: str, part: float) -> str:
     return (
         f'<td class="tl-number">{figure}</td><td class="tl-meter" aria-hidden="true">'
-        f'<span style="width:{min(1.0, share):.1%}"></span></td>'
+        f'<span style="width:{min(1.0, part):.1%}"></span></td>'
     )
 
 

@@ -17,10 +17,10 @@ _CAPTION = "Models and tokenizers that can be chosen"
 COLUMNS = (
     Column("name", "Name", "the name to type in the fields above", kind="token"),
     Column("kind", "Kind", "a model has a tokenizer; a tokenizer alone cannot be rearranged"),
-    Column("what", "Description"),
-    Column("where", "Origin"),
-    Column("here", "On this machine"),
-    Column("licence", "Licence"),
+    Column("what", "Description", "what it is, and the size of its vocabulary"),
+    Column("where", "Origin", "where it comes from"),
+    Column("here", "On this machine", "whether it works without a download"),
+    Column("licence", "Licence", "terms of use"),
 )
 
 

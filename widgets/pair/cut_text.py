@@ -108,7 +108,7 @@ def _spread(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     if low == high:
         return f"Each needs {low} token{'s' * (low != 1)}."
-    return f"{low} to {high} tokens: the most are {high / max(low, 1) - 1:.0%} more than the fewest."
+    return f"{low} to {high} tokens: the most are {100 * (high / max(low, 1) - 1):.0f}\u00a0% more than the fewest."
 
 
 def _aloud(vocabularies: Sequence[Vocabulary], block: Block) -> str:

@@ -89,7 +89,13 @@ class TrainingPanel(Panel):
         self._log, self._settings = html(), html()
         self._state_line, self._cards = html("tl-run-state"), html("tl-run-cards")
         self._table, self._note = html(), html("tl-curves-note")
-        self._progress = w.FloatProgress(min=0.0, max=1.0, description="Progress", layout=w.Layout(width="100%"))
+        self._progress = w.FloatProgress(
+            min=0.0,
+            max=1.0,
+            description="Progress",
+            tooltip="Share of the steps that are done",
+            layout=w.Layout(width="100%"),
+        )
         self.controls = RunControls(lambda: self.run, self._follow)
         self.again = AgainForm(self._on_started)
         self.looks = LookBar(look, self._on_look)

@@ -230,14 +230,14 @@ def test_every_tab_in_both_themes(lab: LabPage, artefacts: Path, theme: str) -> 
         box = open_tab(lab, name)
         lab.page.wait_for_timeout(1200)
         lab.page.locator(".tl-lab").screenshot(path=artefacts / f"lab-{name.lower()}-{word}.png")
+        if box.locator(".js-plotly-plot").count():
+            lab.wait_for_ink(f"tl-tab-{name.lower()}", dark=word == "dark")
         folds = box.locator(".tl-closed:visible")
         folds.evaluate_all(turn)
-        expect(folds).to_have_count(0, timeout=SHORT_MS)
+        expect(folds).to_have_count(0)
         assert lab.faint_text("tl-lab") == [], name
         assert lab.unexplained("tl-lab") == [], name
         box.locator(".tl-open:visible").evaluate_all(turn)
-        if box.locator(".js-plotly-plot").count():
-            lab.wait_for_ink(f"tl-tab-{name.lower()}", dark=word == "dark")
 
 
 def test_cancel_by_keyboard_alone(lab: LabPage, runs: Path) -> None:

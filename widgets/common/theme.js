@@ -46,16 +46,16 @@ function render({ model, el }) {
     panel.setAttribute("role", "region");
     panel.setAttribute("aria-label", model.get("label"));
     follow.observe(panel);
-    for (const event of ["pointerover", "focusin"]) panel.addEventListener(event, explain);
   });
   const explain = ({ target }) => {
-    const control = target.closest("[class*=tl-help-]");
+    const control = target.closest?.("[class*=tl-help-]");
     const text = control && model.get("help")[control.className.match(/tl-help-\d+/)[0]];
     if (text) for (const one of [control, ...control.querySelectorAll("[title]")]) one.title = text;
   };
   // plotly measures its place once, before the cell has its width, and then listens to the window only
   const follow = new ResizeObserver(() => window.dispatchEvent(new Event("resize")));
   const unwatch = watch(model);
+  for (const event of ["pointerover", "focusin"]) document.addEventListener(event, explain);
   const copy = async (message) => {
     if (message.copy !== undefined) model.send({ copied: await copied(message.copy) });
   };
@@ -64,6 +64,7 @@ function render({ model, el }) {
     model.off("msg:custom", copy);
     follow.disconnect();
     unwatch();
+    for (const event of ["pointerover", "focusin"]) document.removeEventListener(event, explain);
   };
 }
 

@@ -46,8 +46,7 @@ def main() -> None:
     tables = []
     for name in given.models:
         fits = [
-            kept(partial(measure, name, size, sizes[-1], held_out), model=Path(name).name, tokens=size)
-            for size in (0, *sizes)
+            kept(partial(measure, name, size, sizes[-1], held_out), model=name, tokens=size) for size in (0, *sizes)
         ]
         tables.append((Path(name).name, [row_of(fit, fits[-1]) for fit in fits]))
     notes = [
@@ -69,7 +68,7 @@ def row_of(fit: Result, last: Result) -> dict[str, Any]:
 
 
 class Reading:
-    """What a model makes of the text to fit on, and of other text.
+    """The head's inputs for the text to fit on and for held-out text.
 
     Parameters
     ----------

@@ -564,6 +564,15 @@ def test_an_adapter_next_to_the_weights_is_refused(hub: bool, tmp_path: Path, mo
         load_model("some/adapter" if hub else str(folder), device="cpu")
 
 
+def test_a_hub_model_that_does_not_exist_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: str, **options: bool) -> None:
+        raise OSError("no/model is not a valid model identifier")
+
+    monkeypatch.setattr("transformers.utils.cached_file", refuse)
+    with pytest.raises(InputError, match="The model 'no/model' cannot be loaded: no/model is not a valid"):
+        load_model("no/model", device="cpu")
+
+
 def test_files_of_the_source_that_the_new_folder_lacks(tmp_path: Path) -> None:
     source = save_tiny(tmp_path / "source")
     write_json(source / "preprocessor_config.json", {"image_token_id": 12})

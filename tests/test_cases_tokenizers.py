@@ -138,11 +138,13 @@ def test_byte_tokens_that_a_trainer_took_as_special_ones_spell_bytes(pre) -> Non
     if pre:
         backend.pre_tokenizer = pre
     byte_tokens = [f"<0x{number:02X}>" for number in range(256)]
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<unk>", *byte_tokens], show_progress=False)
     backend.train_from_iterator([WORDS], trainer)
     vocabulary = view(backend, unk_token="<unk>")
     (ids,) = vocabulary.encode(["cat\n你"])
     assert b"".join(vocabulary.token_bytes[i] for i in ids) == "cat\n你".encode()
+    assert vocabulary.decode(ids) == "cat\n你"
     assert vocabulary.is_byte_fallback.sum() == 256
     assert not unspelled_bytes(vocabulary, "cat\n你", ids)
 

@@ -113,8 +113,8 @@ def test_two_processes_stop_together_and_resume(settings: dict[str, Any], tmp_pa
     run.resume()
     wait_for_step(run, reached + 4)
     assert [event["step"] for event in run.events()[0] if event["kind"] == "resumed"] == [reached]
-    os.kill(run.info()["pid"], signal.SIGKILL)
-    assert run.wait(timeout=WAIT_S) == "lost"
+    run.request_cancel()
+    assert run.wait(timeout=WAIT_S) == "cancelled", run.log_tail()
 
 
 @pytest.fixture

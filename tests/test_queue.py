@@ -169,14 +169,16 @@ def test_settings_that_cannot_be_started_end_the_run(tmp_path: Path) -> None:
     assert "must be a whole number" in run.info()["error"]
 
 
-def test_a_cancelled_run_is_not_started_and_begins_again_only_when_asked(tmp_path: Path) -> None:
+def test_a_cancelled_run_is_not_started_and_begins_again_only_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_spawned", [])  # those of this test
     before, run = running(tmp_path, "before"), make(tmp_path, "run")
     start_after(run, before)
     run.request_cancel()
     before.update(state="finished")
     start_after(run, before)
-    for process in queue._spawned:
-        process.wait(WAIT_S)
+    assert [process.wait(WAIT_S) for process in queue._spawned] == [0]
     assert (run.state, starts(run)) == ("cancelled", 0)
     start_after(run, before, again=True)
     wait_for(lambda: run.state == "failed")

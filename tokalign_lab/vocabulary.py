@@ -168,7 +168,8 @@ class Vocabulary:
 
     def decode(self, ids: Sequence[int] | np.ndarray[Any, Any]) -> str:
         """Convert ids to text, without control tokens."""
-        return str(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
+        control = frozenset(self._table.control)  # without byte tokens, which the tokenizer may call special
+        return str(self.tokenizer.decode([i for i in map(int, ids) if i not in control], skip_special_tokens=False))
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:
         """Tokenise one text and return (id, start, end) of each token: positions in `text.encode()`, in order.
@@ -252,18 +253,19 @@ def shared_tokens(source: Vocabulary, target: Vocabulary, by: str = "bytes") -> 
         holes = target.is_hole.tolist()
         found = (None if hole else source.id_of_raw(target.raw_token(i)) for i, hole in enumerate(holes))
     elif by == "bytes":
-        found = (_equal_token(source, target, target_id) for target_id in range(target.size))
+        same_marks = source._table.spelling == target._table.spelling
+        found = (_equal_token(source, target, target_id, same_marks) for target_id in range(target.size))
     pairs = [(target_id, source_id) for target_id, source_id in enumerate(found) if source_id is not None]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return SharedTokens(source_ids=table[:, 1].copy(), target_ids=table[:, 0].copy())
 
 
-def _equal_token(source: Vocabulary, target: Vocabulary, target_id: int) -> int | None:
-    """Find the source's token with the same bytes; between several, the one with the same marks (`the`, `the</w>`)."""
+def _equal_token(source: Vocabulary, target: Vocabulary, target_id: int, same_marks: bool) -> int | None:
+    """Find the source's token with the same bytes, and with the same string if both write marks alike (`the</w>`)."""
     spelled = target.token_bytes[target_id]
     if spelled is None:
         return None
-    if source._table.spelling == target._table.spelling:
+    if same_marks:
         alike = source.id_of_raw(target.raw_token(target_id))
         if alike is not None and source.token_bytes[alike] == spelled:
             return alike

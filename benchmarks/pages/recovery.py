@@ -113,9 +113,16 @@ def closed_by_target(raw: Raw) -> dict[str, tuple[float, float]]:
     return {target: closed(ways, default_way(ways)) for target, ways in least.items() if "control" in ways}
 
 
-def seeds(raw: Raw, tokens: int) -> str:
+def seeds_by_target(raw: Raw) -> str:
+    """Return `seeds` at the smallest budget of each target."""
+    return ", ".join(
+        f"{seeds(raw, min(search_lines(raw, target)), target)} ({target})" for target in closed_by_target(raw)
+    )
+
+
+def seeds(raw: Raw, tokens: int, target: str = "sp32k") -> str:
     """Return how many seeds the default recipe was measured with at a budget, in words."""
-    ways = search_lines(raw)[tokens]
+    ways = search_lines(raw, target)[tokens]
     found = {line.get("seed", 0) for line in ways[default_way(ways)]}
     return "one seed" if len(found) == 1 else f"{len(found)} seeds"
 
@@ -170,11 +177,12 @@ def recovery_search(raw: Raw) -> Page:
     ways = [way for way in least if way not in ("step 0", "control")]
     ours = default_way({way: least[way] for way in ways})
     shares = [f"{percent(a)} and {percent(b)} ({target})" for target, (a, b) in closed_by_target(raw).items()]
-    answer = (
-        f"A small part: on Wikipedia and on C++ `{ours}` closes {', '.join(shares)}"
-        if shares
-        else "The control was not measured"
-    )
+    answer = "The control was not measured"
+    if shares:
+        most, *most_shares = closed_gap(raw)
+        answer = f"A small part: on Wikipedia and on C++ `{ours}` closes {', '.join(shares)}"
+        if most > budgets[0]:
+            answer += f"; with {most:,} tokens {' and '.join(map(percent, most_shares))} (sp32k)"
     order = sorted(ways, key=lambda way: least[way]["o_en"])
     shown = list(dict.fromkeys([*order[:4], ours, "papers" if "papers" in ways else order[-1]]))[:5]
     measured = {way: [by[tokens][way] for tokens in budgets if "cpu" in by[tokens].get(way, ())] for way in shown[:3]}
@@ -190,7 +198,7 @@ def recovery_search(raw: Raw) -> Page:
         ["way", *list(OTHER.values())[:3], "CPU seconds"],
         [[name, *(row.get(key) for key in list(OTHER)[:3]), row.get("cpu")] for name, row in
          [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
-        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, `text` and `papers` with sp32k and the smallest budget: {seeds(raw, budgets[0])}, all others one. "
+        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, smallest budget: {seeds_by_target(raw)}; `text` and `papers` as many; others one. "
         f"The table shows sp32k and the smallest budget; seeds differ by at most {digits(seed_range(raw), 2)} bits per byte in it. "
         "The control, Token Distillation, qwen2 and gemma3 ran on the machine below, the others on an Intel Xeon. Seconds are approximate: other work ran too.",
         command=f"python benchmarks/recovery_search.py --tokens {budgets[0]} --ways recover text papers --seeds 3",

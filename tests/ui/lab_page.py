@@ -75,10 +75,13 @@ FAINT = """(root) => {
     }
     return [...new Set(found)];
 }"""
-# Controls and numbers without a tooltip under the pointer.
-UNEXPLAINED = """(root) => [...root.querySelectorAll("button, input, select, textarea, .tl-card")]
+# Controls and numbers without a tooltip under the pointer. ipywidgets gives a check box its label as a title.
+UNEXPLAINED = """(root) => [...root.querySelectorAll("button, input, select, textarea, .tl-card, .widget-hprogress")]
     .filter((one) => one.dispatchEvent(new Event("pointerover", { bubbles: true })))
-    .filter((one) => !one.closest("[title]:not([title='']), [data-title]"))
+    .filter((one) => {
+        const owner = one.closest("[title]:not([title='']), [data-title]");
+        return !owner || (one.type === "checkbox" && owner.title === one.parentElement.textContent.trim());
+    })
     .map((one) => `${one.tagName} ${one.className} ${one.ariaLabel ?? one.textContent}`)"""
 
 
@@ -218,12 +221,21 @@ class LabPage:
         )
 
     def faint_text(self, hook: str) -> list[str]:
-        """Texts in a part of the page whose contrast is too low: ratio, colours and words of each."""
-        return list(self.page.locator(f".{hook}").last.evaluate(FAINT))
+        """Texts in a part of the page whose contrast stays too low: ratio, colours and words of each."""
+        return self._left(hook, FAINT)
 
     def unexplained(self, hook: str) -> list[str]:
-        """Controls and numbers in a part of the page that have no tooltip."""
-        return list(self.page.locator(f".{hook}").last.evaluate(UNEXPLAINED))
+        """Controls and numbers in a part of the page that get no tooltip."""
+        return self._left(hook, UNEXPLAINED)
+
+    def _left(self, hook: str, script: str) -> list[str]:
+        """Ask until nothing is found, as what was opened just now still changes; return what is found at the end."""
+        deadline = time.monotonic() + SHORT_MS / 1000
+        while found := list(self.page.locator(f".{hook}").last.evaluate(script)):
+            if time.monotonic() > deadline:
+                break
+            self.page.wait_for_timeout(500)
+        return found
 
 
 @contextmanager

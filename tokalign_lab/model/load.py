@@ -93,10 +93,10 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
 
     logging.disable_progress_bar()  # the engine itself prints nothing
     folder = str(model_folder(str(name)))
-    if _find(folder, ADAPTER) is not None:
-        raise adapter_error(folder)
     quantised = quantization_of(Path(folder)) is not None
     with plain_read_errors(lambda reason: f"The model {name!r} cannot be loaded: {reason}."):
+        if _find(folder, ADAPTER) is not None:
+            raise adapter_error(folder)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=False, output_loading_info=True, **options
         )
@@ -120,8 +120,8 @@ def _find(place: str, file_name: str) -> Path | None:
     """Return a file of a folder or hub id, which is fetched if needed; None if there is none."""
     from transformers.utils import cached_file
 
-    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    found = cached_file(place, file_name, **missing)
+    kinds = ("gated_repo", "missing_entries", "connection_errors")
+    found = cached_file(place, file_name, **{f"_raise_exceptions_for_{kind}": False for kind in kinds})
     return None if found is None else Path(found)
 
 

@@ -287,7 +287,10 @@ class RunFolder:
             self.update(state=how, ended=now())
 
     def cancel(self, grace: float = 8.0) -> str:
-        """Stop the run: request it, terminate after `grace` seconds, kill after `grace` more. Returns the state."""
+        """Stop the run: request it, terminate after `grace` seconds, kill after `grace` more. Returns the state.
+
+        It waits up to `LEAVE_SECONDS` for a killed process to end.
+        """
         self.request_cancel()
         for signal_number in (None, signal.SIGTERM, signal.SIGKILL):
             info = self.reconcile()

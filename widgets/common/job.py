@@ -42,9 +42,8 @@ class JobPanel(Panel):
         self.run = self._progress.run
         self._title, self._result, self._doing = title, result, doing
         self._line = html()
-        self._bar = w.FloatProgress(
-            min=0.0, max=1.0, tooltip="Share of the work that is done", layout=w.Layout(width="100%")
-        )
+        tooltip = "Share of the work that is done"
+        self._bar = self.control(w.FloatProgress, "", tooltip=tooltip, min=0.0, max=1.0, layout=w.Layout(width="100%"))
         self._cancel = self.button("Cancel", self.run.request_cancel, "Stop within seconds")
         self.headline(title, "")
         line = bar(self._line, self._cancel)

@@ -112,7 +112,7 @@ class NeighbourTables(Box):
             "source": [i in inherited for i in ids["source"]],
             "target": [p in set(ids["source"]) for p in partners["target"]],
         }
-        why = "it has no vector" if self._colouring.has_vectors else "the vectors are not stored with this run"
+        why = "no vector" if self._colouring.has_vectors else "the vectors are not stored with this run"
         for space, table in self.tables.items():
             other = "target" if space == "source" else "source"
             cells = [
@@ -129,7 +129,7 @@ class NeighbourTables(Box):
         names = " and ".join(token(view.labels.of(s, i)) for s, i in primary.items() if i >= 0)
         share = f"{n} of {of} neighbours in the target space have their partner in the other table." if of else ""
         if not any(ids.values()):
-            share = f"No neighbours: {why}."
+            share = f"No neighbours ({why})."
         self._heading.value = f"<h4>Nearest neighbours of {names}</h4><div class='tl-note'>{share}</div>"
         shown(self, True)
 

@@ -89,13 +89,8 @@ class TrainingPanel(Panel):
         self._log, self._settings = html(), html()
         self._state_line, self._cards = html("tl-run-state"), html("tl-run-cards")
         self._table, self._note = html(), html("tl-curves-note")
-        self._progress = w.FloatProgress(
-            min=0.0,
-            max=1.0,
-            description="Progress",
-            tooltip="Share of the steps that are done",
-            layout=w.Layout(width="100%"),
-        )
+        tooltip, wide = "Share of the steps that are done", w.Layout(width="100%")
+        self._progress = self.control(w.FloatProgress, "Progress", tooltip=tooltip, min=0.0, max=1.0, layout=wide)
         self.controls = RunControls(lambda: self.run, self._follow)
         self.again = AgainForm(self._on_started)
         self.looks = LookBar(look, self._on_look)

@@ -162,18 +162,29 @@ def test_a_place_that_takes_no_folders_is_refused() -> None:
         pass
 
 
-def test_the_source_distribution_has_what_the_tests_need() -> None:
-    from setuptools._distutils.filelist import FileList
+# In a separate process: setuptools refuses to be imported after the standard library's distutils.
+MATCH = """
+import json, sys
+from setuptools._distutils.filelist import FileList
 
+names, lines = json.load(sys.stdin)
+files = FileList()
+files.set_allfiles(names)
+for line in lines:
+    files.process_template_line(line)
+print(json.dumps(files.files))
+"""
+
+
+def test_the_source_distribution_has_what_the_tests_need() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a checkout")
-    files = FileList()
-    files.set_allfiles(listed.stdout.splitlines())
-    for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()[1:]:
-        files.process_template_line(line)
+    names = listed.stdout.splitlines()
+    given = json.dumps([names, (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()[1:]])
+    done = subprocess.run([sys.executable, "-c", MATCH], input=given, capture_output=True, text=True, check=True)
     packaged = ("tokalign_lab/", "widgets/", "pyproject.toml", "LICENSE", "environment.yml")
-    missing = {name for name in files.allfiles if not name.startswith(packaged)} - set(files.files)
+    missing = {name for name in names if not name.startswith(packaged)} - set(json.loads(done.stdout))
     assert missing == {"MANIFEST.in"}, "setuptools adds it itself"
 
 

@@ -36,6 +36,8 @@ def check_values(
 
     `lists` is the same table as Arrow holds it: a list column there is two arrays, not an array per row.
     """
+    if list(table) != lists.column_names:  # pandas takes the names from its own metadata
+        raise ValueError("its columns have two names each")
     sides = provenance["source"], provenance["target"]
     n_source, n_target = (int(side["size"]) for side in sides)
     if not all(isinstance(side[key], str) for side in sides for key in ("name", "fingerprint")):

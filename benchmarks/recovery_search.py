@@ -80,6 +80,7 @@ WAYS = {
     "text, rows 1e-3": Way(rows=1e-3),
     "text, batch 4": Way(rows=6e-4, body=2e-4, batch=4),
     "recover": Way(losses=RECOVER),
+    "recover, half the rates": Way(rows=1.5e-4, body=5e-5, losses=RECOVER),
     "recover, batch 4": Way(rows=6e-4, body=2e-4, batch=4, losses=RECOVER),
     "prefix alone": Way(losses={"prefix": 1.0}),
     "branches alone": Way(losses={"branches": 1.0}),

@@ -589,6 +589,14 @@ def test_the_papers_recipe_is_the_papers_way() -> None:
         AdaptSettings.from_dict({"recipe": "best"})
 
 
+def test_rates_follow_the_tokens_of_a_step_and_of_a_run() -> None:
+    few = {"sequence_length": 128, "batch_size": 1}
+    assert AdaptSettings(**few, steps=100).rates() == pytest.approx((3e-4, 1e-4))
+    assert AdaptSettings(**few, steps=50, gradient_accumulation_steps=2).rates(2) == pytest.approx((6e-4, 2e-4))
+    assert AdaptSettings(**few, steps=4 * 30_000 // 128).rates() == pytest.approx((1.5e-4, 5e-5), rel=1e-3)
+    assert AdaptSettings(**few, steps=10_000, learning_rate_stage2=8e-5).rates() == (8e-5, 8e-5)
+
+
 def test_rows_move_at_a_rate_of_their_own(model_folder: Path, text: str, tmp_path: Path) -> None:
     settings = {"steps": 1, "batch_size": 2, "sequence_length": 16, "evaluate_bytes": 200, "held_out_share": 0.2}
     settings |= {"learning_rate_stage2": 1e-4, "learning_rate_rows": 1e-2, "warmup_ratio": 0.0, "prompts": []}

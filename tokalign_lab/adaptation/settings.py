@@ -22,7 +22,8 @@ from tokalign_lab.settings.kinds import MeasuredSettings, MeasuredTextSettings
 Direction = Literal["forward", "reverse"]
 # What the Hugging Face trainer calls its trackers, and the packages of which each needs one.
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
-RATE_ROWS, RATE_BODY = 3e-4, 1e-4  # peaks for 128 tokens per step
+RATE_ROWS, RATE_BODY = 3e-4, 1e-4  # peaks for 128 tokens per step, and for up to so many tokens in a run:
+RATE_TOKENS = 30_000
 SOURCE_LOSSES = (
     "likelihood",
     "shared",
@@ -78,7 +79,8 @@ class AdaptSettings(MeasuredSettings):
     learning_rate_stage1: float = option(6.4e-4, "Peak learning rate of stage 1, on a cosine schedule.", above=0)
     learning_rate_stage2: float | None = option(
         None,
-        "Peak learning rate of stage 2 (cosine schedule); by default 1e-4 times the root of tokens per step / 128.",
+        "Peak learning rate of stage 2 (cosine schedule); by default 1e-4 times the root of tokens per step / 128, "
+        "and less for runs of more than 30,000 tokens.",
         above=0,
     )
     learning_rate_rows: float | None = option(
@@ -185,11 +187,14 @@ class AdaptSettings(MeasuredSettings):
         """Return the peak learning rates of stage 2: of embeddings and head, and of the body.
 
         Without rates of their own they grow with the root of the tokens per step, since Adam's steps grow less noisy so
-        (Malladi et al. 2022). Measured with 128 and 512 tokens per step (docs/decisions/0016-recovery-defaults.md).
+        (Malladi et al. 2022), and fall with the root of the run's tokens beyond `RATE_TOKENS`, since more text at the
+        same rates makes the model forget. Measured with 128 and 512 tokens per step, and with 10,000 to 100,000 tokens
+        (docs/decisions/0016-recovery-defaults.md).
         """
-        root = math.sqrt(self.sequences(processes) * self.sequence_length / 128)
-        body = self.learning_rate_stage2 or RATE_BODY * root
-        return self.learning_rate_rows or self.learning_rate_stage2 or RATE_ROWS * root, body
+        per_step = self.sequences(processes) * self.sequence_length
+        scale = math.sqrt(per_step / 128 * min(1.0, RATE_TOKENS / (per_step * self.steps)))
+        body = self.learning_rate_stage2 or RATE_BODY * scale
+        return self.learning_rate_rows or self.learning_rate_stage2 or RATE_ROWS * scale, body
 
     @property
     def source_losses(self) -> dict[str, float]:

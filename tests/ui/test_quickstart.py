@@ -167,7 +167,7 @@ def test_a_killed_kernel_loses_nothing(lab_page: LabPage) -> None:
 def test_cancel_stops_the_run(lab_page: LabPage, jupyter) -> None:
     train = lab_page.panel("tl-train")
     train.get_by_role("button", name="Cancel").click()
-    expect(train.locator(".tl-run-state .tl-state")).to_have_text("cancelled")
+    expect(train.locator(".tl-run-state .tl-state")).to_have_text("cancelled", timeout=30_000)
     expect(train.get_by_role("button", name="Resume")).to_be_enabled()
     (file,) = (jupyter.folder / "runs").glob("adapt-*/run.json")
     assert json.loads(file.read_text())["state"] == "cancelled"

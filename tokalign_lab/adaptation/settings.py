@@ -22,7 +22,7 @@ from tokalign_lab.settings.kinds import MeasuredSettings, MeasuredTextSettings
 Direction = Literal["forward", "reverse"]
 # What the Hugging Face trainer calls its trackers, and the packages of which each needs one.
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
-RATE_ROWS, RATE_BODY = 3e-4, 1e-4  # peaks for 128 tokens per step, and for up to so many tokens in a run:
+RATE_ROWS, RATE_BODY = 3e-4, 1e-4  # peaks for 128 tokens per step and at most `RATE_TOKENS` tokens in a run
 RATE_TOKENS = 30_000
 SOURCE_LOSSES = (
     "likelihood",

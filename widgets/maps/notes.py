@@ -112,6 +112,7 @@ class NeighbourTables(Box):
             "source": [i in inherited for i in ids["source"]],
             "target": [p in set(ids["source"]) for p in partners["target"]],
         }
+        has_neighbours = any(ids.values())
         why = "no vector" if self._colouring.has_vectors else "the vectors are not stored with this run"
         for space, table in self.tables.items():
             other = "target" if space == "source" else "source"
@@ -124,11 +125,11 @@ class NeighbourTables(Box):
             table.caption = f"{space.title()} space, nearest to {told}"
             table.chosen = -1
             table.show(ids[space], cells)
-            shown(table, any(ids.values()))
+            shown(table, has_neighbours)
         n, of = sum(vouched["target"]), len(vouched["target"])
         names = " and ".join(token(view.labels.of(s, i)) for s, i in primary.items() if i >= 0)
         share = f"{n} of {of} neighbours in the target space have their partner in the other table." if of else ""
-        if not any(ids.values()):
+        if not has_neighbours:
             share = f"No neighbours ({why})."
         self._heading.value = f"<h4>Nearest neighbours of {names}</h4><div class='tl-note'>{share}</div>"
         shown(self, True)

@@ -39,6 +39,7 @@ from tokalign_lab.adaptation.recovery.objective import Objective
 from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
 from tokalign_lab.adaptation.recovery.source import Retokenizer, SourceTeacher
 from tokalign_lab.adaptation.recovery.states import state_loss
+from tokalign_lab.adaptation.settings import RATE_TOKENS
 from tokalign_lab.documents import Document, excerpts
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.head import Head
@@ -56,7 +57,11 @@ ROWS_LAYER, ROWS_RATE = 8, 0.1  # of Token Distillation; the rate as a share of 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to tune; rates are peaks of a cosine schedule. `states_first`: Token Distillation of new rows first."""
+    """One way to tune; rates are peaks of a cosine schedule.
+
+    `falls`: rates fall with the tokens of the run, as those of `adapt`. `states_first`: Token Distillation of new rows
+    first.
+    """
 
     rows: float = 3e-4
     body: float = 1e-4
@@ -67,6 +72,7 @@ class Way:
     warmup: float = 0.1
     clip: float = 1.0
     source: bool = False
+    falls: bool = False
     states_first: bool = False
     losses: dict[str, float] = field(default_factory=dict)
 
@@ -80,6 +86,7 @@ WAYS = {
     "text, rows 1e-3": Way(rows=1e-3),
     "text, batch 4": Way(rows=6e-4, body=2e-4, batch=4),
     "recover": Way(losses=RECOVER),
+    "recover, falling rates": Way(losses=RECOVER, falls=True),
     "recover, half the rates": Way(rows=1.5e-4, body=5e-5, losses=RECOVER),
     "recover, batch 4": Way(rows=6e-4, body=2e-4, batch=4, losses=RECOVER),
     "prefix alone": Way(losses={"prefix": 1.0}),
@@ -243,6 +250,7 @@ def tuned(way: Way, tokens: int, seed: int = 0, target: str = "sp32k") -> tuple[
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
     rows = [embedding] if head is embedding else [embedding, head]
     body = [weight for weight in model.parameters() if all(weight is not one for one in rows)]
+    scale = math.sqrt(min(1.0, RATE_TOKENS / read.numel())) if way.falls else 1.0
     groups = [{"params": body, "lr": way.body}, {"params": rows, "lr": way.rows}]
     options: dict[str, Any] = {"weight_decay": 0.0, "fused": True}
     used = torch.unique(read)
@@ -265,7 +273,7 @@ def tuned(way: Way, tokens: int, seed: int = 0, target: str = "sp32k") -> tuple[
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), way.clip)
         alone = step < first
-        share = _schedule(*((step, first) if alone else (step - first, steps - first)), way.warmup)
+        share = scale * _schedule(*((step, first) if alone else (step - first, steps - first)), way.warmup)
         optimizer.param_groups[0]["lr"] = way.body * share
         optimizer.param_groups[1]["lr"] = (way.stage1_rows if alone else way.rows) * share
         if alone:

@@ -79,8 +79,7 @@ class AdaptSettings(MeasuredSettings):
     learning_rate_stage1: float = option(6.4e-4, "Peak learning rate of stage 1, on a cosine schedule.", above=0)
     learning_rate_stage2: float | None = option(
         None,
-        "Peak learning rate of stage 2 (cosine schedule); by default 1e-4 times the root of tokens per step / 128, "
-        "and less for runs of more than 30,000 tokens.",
+        "Peak rate of stage 2, on a cosine; by default 1e-4 times root(tokens per step / 128), less for long runs.",
         above=0,
     )
     learning_rate_rows: float | None = option(

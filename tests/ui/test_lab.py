@@ -232,8 +232,11 @@ def test_every_tab_in_both_themes(lab: LabPage, artefacts: Path, theme: str) -> 
         lab.page.locator(".tl-lab").screenshot(path=artefacts / f"lab-{name.lower()}-{word}.png")
         if box.locator(".js-plotly-plot").count():
             lab.wait_for_ink(f"tl-tab-{name.lower()}", dark=word == "dark")
-        box.locator(".tl-closed:visible").evaluate_all(turn)
-        lab.page.wait_for_timeout(1500)
+        closed = box.locator(".tl-closed:visible")
+        folds = closed.element_handles()
+        closed.evaluate_all(turn)
+        for fold in folds:
+            lab.page.wait_for_function("(fold) => fold.classList.contains('tl-open')", arg=fold)
         assert lab.faint_text("tl-lab") == [], name
         assert lab.unexplained("tl-lab") == [], name
         box.locator(".tl-open:visible").evaluate_all(turn)

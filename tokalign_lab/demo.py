@@ -55,14 +55,10 @@ class DemoSize(NamedTuple):
 
     Attributes
     ----------
-    align_bytes : int
-        UTF-8 bytes of the text that is aligned on.
-    measure_bytes : int
-        Of the held-out text that bits per byte are measured on.
-    steps : int
-        Optimiser steps.
-    batch_size, sequence_length : int
-        Sequences per step, tokens per sequence.
+    align_bytes : UTF-8 bytes of the text that is aligned on
+    measure_bytes : of the held-out text that bits per byte are measured on
+    steps : optimiser steps
+    batch_size, sequence_length : sequences per step, tokens per sequence
     """
 
     align_bytes: int

@@ -24,12 +24,9 @@ def measure_draft(
 
     Parameters
     ----------
-    settings
-        Of the command.
-    out
-        Folder for the lexicon and for the moved models, "moved" and "calibrated"; None where nothing has to be moved.
-    progress
-        Called at each step with the share that is done.
+    settings : of the command
+    out : folder for the lexicon and for the moved models, "moved" and "calibrated"; None where nothing has to be moved
+    progress : called at each step with the share that is done
     """
     from tokalign_lab.device import pick_device
     from tokalign_lab.evaluation.drafting import Drafting

@@ -76,16 +76,11 @@ def estimate(
 
     Parameters
     ----------
-    recipe
-        A name of `RECIPES`.
-    sizes
-        Tokens of source and target.
-    text_bytes
-        UTF-8 bytes of the text, the held-out part included.
-    model_bytes
-        Size of the source model's files, if it is to be rearranged as well.
-    downloads
-        Names of catalogue assets to fetch.
+    recipe : a name of `RECIPES`
+    sizes : tokens of source and target
+    text_bytes : UTF-8 bytes of the text, the held-out part included
+    model_bytes : size of the source model's files, if it is to be rearranged as well
+    downloads : names of catalogue assets to fetch
     """
     method = check_recipe(recipe)
     megabytes, tokens = text_bytes / 1e6, sum(sizes)

@@ -30,10 +30,8 @@ class History:
 
     Attributes
     ----------
-    merges : tuple[Merge, ...]
-        In the order in which the tokenizer applies them; () where there are none.
-    reason : str
-        Why there are none, or why they do not end in the token, in a sentence; else "".
+    merges : in the order in which the tokenizer applies them; () where there are none
+    reason : why there are none, or why they do not end in the token, in a sentence; else ""
     """
 
     merges: tuple[Merge, ...]

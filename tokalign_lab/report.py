@@ -44,14 +44,10 @@ def write_report(
 
     Parameters
     ----------
-    out
-        The demo's folder, with its `run`.
-    result
-        What `run_demo` returns: "pair", "lexicons", "models", "seconds", "settings".
-    alignment
-        Its lexicon and vectors are shown.
-    source, target
-        Its vocabularies, for readable labels.
+    out : the demo's folder, with its `run`
+    result : what `run_demo` returns: "pair", "lexicons", "models", "seconds", "settings"
+    alignment : its lexicon and vectors are shown
+    source, target : its vocabularies, for readable labels
     """
     reference = result["models"][0]["bits_per_byte"]
     return _write(
@@ -78,14 +74,10 @@ def write_run_report(
 
     Parameters
     ----------
-    path
-        The HTML file; it is returned.
-    align_run
-        An "align" run that has finished.
-    tuned
-        "adapt" runs of models that were made from it.
-    reference
-        A "measure" run of the source model, the reference of the curves.
+    path : the HTML file; it is returned
+    align_run : an "align" run that has finished
+    tuned : "adapt" runs of models that were made from it
+    reference : a "measure" run of the source model, the reference of the curves
     """
     require_extra("lab", "plotly", "The report")
     info = align_run.reconcile()

@@ -22,16 +22,11 @@ class Spelling:
 
     Attributes
     ----------
-    kind : str
-        "byte-level", "sentencepiece", "wordpiece" (a token without `prefix` begins a word) or "plain".
-    byte_fallback : bool
-        Whether `<0xNN>` is a byte.
-    prefix : str
-        Mark of a token that continues a word (`##`); "" for none.
-    suffix : str
-        Mark of a token that ends a word (`</w>`); "" for none.
-    space : str
-        How SentencePiece writes a space.
+    kind : "byte-level", "sentencepiece", "wordpiece" (a token without `prefix` begins a word) or "plain"
+    byte_fallback : whether `<0xNN>` is a byte
+    prefix : mark of a token that continues a word (`##`); "" for none
+    suffix : mark of a token that ends a word (`</w>`); "" for none
+    space : how SentencePiece writes a space
     """
 
     kind: str

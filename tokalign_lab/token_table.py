@@ -42,21 +42,14 @@ class TokenTable:
 
     Attributes
     ----------
-    raw : tuple[str | None, ...]
-        Shape (size,): the tokenizer's own string; None for an id that no token has.
-    control : tuple[int, ...]
-        Ids of special tokens, ascending.
-    literal : frozenset[int]
-        Ids of added tokens, which are matched in the text as they are written. SentencePiece still writes their
+    raw : shape (size,): the tokenizer's own string; None for an id that no token has
+    control : ids of special tokens, ascending
+    literal : ids of added tokens, which are matched in the text as they are written. SentencePiece still writes their
         spaces as `▁` (Gemma's runs of it).
-    spelling : Spelling
-        How the tokenizer writes bytes.
-    roles : dict[str, int]
-        Role -> id.
-    algorithm : str
-        "BPE", "Unigram", "WordPiece" or "WordLevel".
-    fingerprint : str
-        See `Vocabulary.fingerprint`.
+    spelling : how the tokenizer writes bytes
+    roles : role -> id
+    algorithm : "BPE", "Unigram", "WordPiece" or "WordLevel"
+    fingerprint : see `Vocabulary.fingerprint`
     """
 
     raw: tuple[str | None, ...]

@@ -45,12 +45,9 @@ def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> Pr
 
     Parameters
     ----------
-    texts
-        What to train on.
-    size
-        Tokens of the new vocabulary, special tokens included.
-    like
-        Tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are taken. Without it:
+    texts : what to train on
+    size : tokens of the new vocabulary, special tokens included
+    like : tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are taken. Without it:
         byte-level BPE with the pretokeniser of o200k and one special token, `END_OF_TEXT`.
     """
     if like is None:
@@ -88,12 +85,9 @@ def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrained
 
     Parameters
     ----------
-    vocabulary
-        The tokenizer; it is not changed.
-    texts
-        What to train on.
-    add
-        Number of new tokens.
+    vocabulary : the tokenizer; it is not changed
+    texts : what to train on
+    add : number of new tokens
     """
     if add <= 0:
         raise InputError(f"--add is {add}; give a positive number of tokens.")

@@ -115,14 +115,11 @@ class Lab:
     def look_at_recorded(self, chain: dict[str, RunFolder] | None = None) -> None:
         """Look at a recorded run instead of your own; nothing is computed, and your own runs do not change.
 
+        Raises `InputError` when the package has none.
+
         Parameters
         ----------
         chain : the runs to look at, one of `runs.gallery.recorded_chains()`; the first of them when not given
-
-        Raises
-        ------
-        InputError
-            When the package has none.
         """
         chain = chain or next(iter(recorded_chains()), None)
         if chain is None:
@@ -148,16 +145,13 @@ class Lab:
     ) -> Alignment:
         """Learn the lexicon from a text tokenised both ways; waits, with a bar, for its job.
 
+        Raises `InputError` when the job cannot do what was asked; its own sentence.
+
         Parameters
         ----------
         text : "default", or paths, folders, `hub:` names
         recipe : a name of `tokalign_lab.alignment.recipes.RECIPES`
         max_bytes : use only so much of the text
-
-        Raises
-        ------
-        InputError
-            When the job cannot do what was asked; its own sentence.
         """
         texts = [text] if isinstance(text, str) else list(text)
         run = self.work.align(text=texts, recipe=recipe, max_bytes=max_bytes, seed=seed)
@@ -241,10 +235,7 @@ def _warm_up() -> None:
 def _wait(run: RunFolder, kind: str) -> None:
     """Wait for a run to finish, with a progress bar; an interrupt of the cell leaves the run going.
 
-    Raises
-    ------
-    InputError
-        When it ended otherwise; its own sentence.
+    Raises `InputError` when it ended otherwise; its own sentence.
     """
     from IPython.display import display
 

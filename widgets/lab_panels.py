@@ -46,26 +46,14 @@ class LabPanels:
         self._loading = threading.Lock()
 
     def align_run(self) -> RunFolder:
-        """Return the alignment that the lab looks at.
-
-        Raises
-        ------
-        InputError
-            When there is none that has finished.
-        """
+        """Return the alignment that the lab looks at. Raises `InputError` when there is none that has finished."""
         run = self.work.finished("align")
         if run is None:
             raise InputError("There is no alignment yet; run lab.align(), or click Run alignment on the tab Pair.")
         return run
 
     def aligned(self) -> tuple[Alignment, LexiconView]:
-        """Load that alignment, once.
-
-        Raises
-        ------
-        InputError
-            When there is none that has finished.
-        """
+        """Load that alignment, once. Raises `InputError` when there is none that has finished."""
         run = self.align_run()
         with self._loading:  # tabs are built in threads, so two may call this at once
             if self._loaded is None or self._loaded[0] != run.name:
@@ -80,13 +68,7 @@ class LabPanels:
         return LexiconPanel.of_run(self.align_run(), self.lab_state, view, alignment)
 
     def maps(self) -> MapPanel:
-        """Make the maps of the last alignment.
-
-        Raises
-        ------
-        InputError
-            When its recipe makes no vectors.
-        """
+        """Make the maps of the last alignment. Raises `InputError` when its recipe makes no vectors."""
         alignment, view = self.aligned()
         kept = self.lab_state.looks.get("maps", {})
         look = {name: kept[name] for name in MapPanel.LOOK if name in kept}

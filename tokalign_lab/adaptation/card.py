@@ -23,16 +23,11 @@ def card_of(
 
     Parameters
     ----------
-    model_name
-        The model that was tuned.
-    settings
-        Of the run.
-    train
-        The text.
-    guard
-        Has the measurements of the run.
-    processes
-        How many shared the work.
+    model_name : the model that was tuned
+    settings : of the run
+    train : the text
+    guard : has the measurements of the run
+    processes : how many shared the work
     """
     earlier, best = read_record(files_of(model_name)), guard.best
     meaningless = set() if settings.teacher else {"teacher", *settings.of_distillation()}

@@ -30,14 +30,10 @@ def coverage(
 
     Parameters
     ----------
-    read
-        int64 (n,): the ids that occur in the blocks that the run reads.
-    vocabulary
-        The model's.
-    held_out
-        Held-out text.
-    source
-        The vocabulary that the model had before, where it is known.
+    read : int64 (n,): the ids that occur in the blocks that the run reads
+    vocabulary : the model's
+    held_out : held-out text
+    source : the vocabulary that the model had before, where it is known
     """
     trained = np.zeros(vocabulary.size, dtype=bool)
     trained[read] = True

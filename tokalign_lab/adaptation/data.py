@@ -38,14 +38,10 @@ class PackedBlocks:
 
     Parameters
     ----------
-    corpus
-        Token ids of the documents.
-    vocabulary
-        The vocabulary of those ids; gives bos and eos.
-    length
-        Tokens per block; a shorter last block is dropped.
-    documents
-        Which documents, in order; all when not given.
+    corpus : token ids of the documents
+    vocabulary : the vocabulary of those ids; gives bos and eos
+    length : tokens per block; a shorter last block is dropped
+    documents : which documents, in order; all when not given
     """
 
     def __init__(self, corpus: Corpus, vocabulary: Vocabulary, length: int, documents: Ints | None = None) -> None:
@@ -94,12 +90,9 @@ class Mix:
 
     Parameters
     ----------
-    streams
-        The blocks of each slice.
-    shares
-        How often each is drawn, summing to 1.
-    seed
-        Of the draw, and of the order within each slice.
+    streams : the blocks of each slice
+    shares : how often each is drawn, summing to 1
+    seed : of the draw, and of the order within each slice
     """
 
     def __init__(self, streams: Sequence[PackedBlocks], shares: Sequence[float], seed: int) -> None:
@@ -158,18 +151,12 @@ def mixed(
 
     Parameters
     ----------
-    corpus
-        The documents' ids.
-    documents
-        The documents themselves, for their slices.
-    vocabulary, length
-        As for `PackedBlocks`.
-    seed
-        Of the order.
-    weights
-        A factor by slice; a slice that is not named has 1, a factor of 0 leaves it out.
-    temperature
-        1 keeps the slices' proportions, more makes them more alike.
+    corpus : the documents' ids
+    documents : the documents themselves, for their slices
+    vocabulary, length : as for `PackedBlocks`
+    seed : of the order
+    weights : a factor by slice; a slice that is not named has 1, a factor of 0 leaves it out
+    temperature : 1 keeps the slices' proportions, more makes them more alike
     """
     if not weights and temperature == 1.0:
         return Mix([PackedBlocks(corpus, vocabulary, length)], [1.0], seed)
@@ -201,15 +188,11 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
 
     Attributes
     ----------
-    mix
-        The text.
-    start, count
-        Which stretch of the order.
-    apart
-        Keep the documents of a block apart: `position_ids` begin again with each, by which transformers keeps
-        attention inside it, and its first token is not predicted from the document before.
-    taught
-        Returns whether the teacher is used for the sequence at a position of the order. With it, items also have
+    mix : the text
+    start, count : which stretch of the order
+    apart : keep the documents of a block apart: `position_ids` begin again with each, by which transformers keeps
+        attention inside it, and its first token is not predicted from the document before
+    taught : returns whether the teacher is used for the sequence at a position of the order. With it, items also have
         `taught`, int64 (): the block's number in the mix, or -1 without a teacher.
     """
 
@@ -268,14 +251,10 @@ def check_sequences(model: PreTrainedModel, length: int, apart: bool, who: str =
 
     Parameters
     ----------
-    model
-        The model.
-    length
-        Tokens per sequence.
-    apart
-        Whether the documents of a sequence are kept apart.
-    who
-        What the error calls the model.
+    model : the model
+    length : tokens per sequence
+    apart : whether the documents of a sequence are kept apart
+    who : what the error calls the model
     """
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and length > limit:

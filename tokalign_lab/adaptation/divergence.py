@@ -26,8 +26,7 @@ class LossWatch:
 
     Parameters
     ----------
-    vocab_size
-        How many tokens a guess chooses from.
+    vocab_size : how many tokens a guess chooses from
     """
 
     def __init__(self, vocab_size: int) -> None:

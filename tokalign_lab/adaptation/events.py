@@ -45,28 +45,17 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
 
     Attributes
     ----------
-    stage
-        The stage that runs.
-    settings
-        Sizes, for counting tokens and knowing when to evaluate.
-    watch
-        Judges the losses.
-    emit
-        Takes the events.
-    interrupt
-        Called when a step has ended; it may raise to stop the run, which then writes a checkpoint first.
-    evaluate
-        Called with the step when it is time to measure.
-    bytes_of
-        Returns the bytes of text that a step of this stage reads.
-    parts
-        Gives the parts of the loss of the step that has ended, by name; none on the text alone.
-    enough
-        Returns after a measurement whether to end the stage.
-    processes
-        Those that share the work.
-    stop
-        Why the run is to end.
+    stage : the stage that runs
+    settings : sizes, for counting tokens and knowing when to evaluate
+    watch : judges the losses
+    emit : takes the events
+    interrupt : called when a step has ended; it may raise to stop the run, which then writes a checkpoint first
+    evaluate : called with the step when it is time to measure
+    bytes_of : returns the bytes of text that a step of this stage reads
+    parts : gives the parts of the loss of the step that has ended, by name; none on the text alone
+    enough : returns after a measurement whether to end the stage
+    processes : those that share the work
+    stop : why the run is to end
     """
 
     stage: Stage

@@ -27,12 +27,9 @@ class Measured:
 
     Attributes
     ----------
-    step : int
-        Steps done.
-    bits_per_byte : float
-        Of held-out text.
-    answered : float
-        Share of the probes that are answered; nan where there are none.
+    step : steps done
+    bits_per_byte : of held-out text
+    answered : share of the probes that are answered; nan where there are none
     """
 
     step: int
@@ -45,12 +42,9 @@ class Guard:
 
     Parameters
     ----------
-    folder
-        Gets `measured.json`, and from the caller the weights of the best step.
-    patience
-        Measurements without an improvement before the run stops; 0 never stops it and keeps the last step.
-    step
-        Steps that are done already; later measurements in the file are dropped, because they will be repeated.
+    folder : gets `measured.json`, and from the caller the weights of the best step
+    patience : measurements without an improvement before the run stops; 0 never stops it and keeps the last step
+    step : steps that are done already; later measurements in the file are dropped, because they will be repeated
     """
 
     def __init__(self, folder: Path, patience: int, step: int = 0) -> None:

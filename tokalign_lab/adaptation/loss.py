@@ -36,10 +36,8 @@ class Term(Protocol):
 
         Parameters
         ----------
-        logits
-            float32 (float64 where the states are), (positions of the chunk, vocab_size): the model's logits.
-        rows
-            Which of all positions these are.
+        logits : float32 (float64 where the states are), (positions of the chunk, vocab_size): the model's logits
+        rows : which of all positions these are
         """
         ...
 

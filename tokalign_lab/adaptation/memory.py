@@ -37,12 +37,10 @@ class ModelSize:
 
     Attributes
     ----------
-    weights : int
-        Numbers in all weights; tied matrices count once.
-    row_weights : int
-        Those of the input embedding and the output head.
-    layers, hidden, inner : int
-        Layers, hidden size, and the size inside the feed-forward part (of all experts that read a token).
+    weights : numbers in all weights; tied matrices count once
+    row_weights : those of the input embedding and the output head
+    layers, hidden, inner : layers, hidden size, and the size inside the feed-forward part (of all experts that read a
+        token)
     """
 
     weights: int
@@ -59,8 +57,7 @@ class ModelSize:
 
         Parameters
         ----------
-        name
-            As for `model.load.load_model`.
+        name : as for `model.load.load_model`
         """
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -94,13 +91,10 @@ class TuningMemory:
 
     Attributes
     ----------
-    fixed : float
-        What does not grow with the batch: the process, weights, gradients, optimiser, source or teacher, a chunk of
-        logits.
-    per_sequence : float
-        Activations of one sequence.
-    batch : int
-        Sequences that go through the model at once.
+    fixed : what does not grow with the batch: the process, weights, gradients, optimiser, source or teacher, a chunk of
+        logits
+    per_sequence : activations of one sequence
+    batch : sequences that go through the model at once
     """
 
     fixed: float
@@ -125,18 +119,12 @@ def tuning_memory(
 
     Parameters
     ----------
-    size
-        Of the model to tune.
-    settings
-        Of tuning; those of the batch, stages and checkpointing are read.
-    device
-        "cpu" or "cuda"; on "cuda" what the process holds outside the GPU does not count.
-    helper_weights
-        Numbers in the weights of a teacher or of the source, where one computes along.
-    sharded
-        Whether weights, gradients and optimiser may be spread over processes; they do not count then.
-    bf16
-        Whether the model computes in bfloat16.
+    size : of the model to tune
+    settings : of tuning; those of the batch, stages and checkpointing are read
+    device : "cpu" or "cuda"; on "cuda" what the process holds outside the GPU does not count
+    helper_weights : numbers in the weights of a teacher or of the source, where one computes along
+    sharded : whether weights, gradients and optimiser may be spread over processes; they do not count then
+    bf16 : whether the model computes in bfloat16
     """
     trained = size.row_weights if settings.stage1_share == 1 else size.weights
     number = 2 if bf16 else 4
@@ -172,18 +160,12 @@ def check_memory(
 
     Parameters
     ----------
-    model
-        As for `model.load.load_model`.
-    settings
-        Of tuning.
-    device
-        Where it computes.
-    limit
-        Gigabytes (1e9 bytes) that the run may take on the device; all of its memory when not given.
-    processes
-        How many processes share the memory (on GPUs, each has its own).
-    sharded
-        As for `tuning_memory`.
+    model : as for `model.load.load_model`
+    settings : of tuning
+    device : where it computes
+    limit : gigabytes (1e9 bytes) that the run may take on the device; all of its memory when not given
+    processes : how many processes share the memory (on GPUs, each has its own)
+    sharded : as for `tuning_memory`
     """
     from tokalign_lab.adaptation.recovery.branches import SHARE
     from tokalign_lab.adaptation.recovery.source import source_name

@@ -25,14 +25,10 @@ class FlooredAdamW(torch.optim.AdamW):
 
     Parameters
     ----------
-    groups
-        Parameter groups, as for `torch.optim.AdamW`.
-    head
-        The matrix that has a row per token; it is among the parameters.
-    used
-        int64, the rows that the text uses; the bound is the median of their mean second moments.
-    options
-        Of `torch.optim.AdamW`.
+    groups : parameter groups, as for `torch.optim.AdamW`
+    head : the matrix that has a row per token; it is among the parameters
+    used : int64, the rows that the text uses; the bound is the median of their mean second moments
+    options : of `torch.optim.AdamW`
     """
 
     def __init__(self, groups: Any, head: torch.nn.Parameter, used: torch.Tensor, **options: Any) -> None:

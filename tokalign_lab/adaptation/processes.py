@@ -23,8 +23,7 @@ class Processes:
 
     Parameters
     ----------
-    device
-        What the run computes on.
+    device : what the run computes on
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -17,12 +17,9 @@ class Recipe:
 
     Attributes
     ----------
-    title : str
-        What it does, in one sentence.
-    settings : dict
-        Where it differs from the defaults of `AdaptSettings`.
-    losses : dict of str to float
-        Losses from the source model and their weights, where the settings name none.
+    title : what it does, in one sentence
+    settings : where it differs from the defaults of `AdaptSettings`
+    losses : losses from the source model and their weights, where the settings name none
     """
 
     title: str
@@ -66,13 +63,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def settings_of(recipe: str) -> dict[str, Any]:
-    """Return what a recipe sets, its name included.
-
-    Raises
-    ------
-    InputError
-        When there is no such recipe.
-    """
+    """Return what a recipe sets, its name included. Raises `InputError` when there is no such recipe."""
     if recipe not in RECIPES:
         raise InputError(f"There is no recovery recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
     return {"recipe": recipe, **RECIPES[recipe].settings}

@@ -45,12 +45,9 @@ class Teacher:
 
     Parameters
     ----------
-    model
-        The teacher; its weights are not changed.
-    vocabulary
-        Its tokenizer.
-    student
-        The student's tokenizer.
+    model : the teacher; its weights are not changed
+    vocabulary : its tokenizer
+    student : the student's tokenizer
     """
 
     def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, student: Vocabulary) -> None:
@@ -83,10 +80,9 @@ class Teacher:
 
         Parameters
         ----------
-        input_ids
-            int64 (batch, length): the student's own input, whole sequences without padding.
-        position_ids
-            int64 (batch, length), where the student's documents are kept apart: the teacher keeps them apart too.
+        input_ids : int64 (batch, length): the student's own input, whole sequences without padding
+        position_ids : int64 (batch, length), where the student's documents are kept apart: the teacher keeps them apart
+            too
         """
         head = self._head.module
         states = self._states(input_ids, position_ids)

@@ -54,14 +54,10 @@ class TeacherCache:
 
     Attributes
     ----------
-    k : int
-        Tokens kept at each position.
-    temperature : float
-        The temperature that the mass of the others was summed for.
-    length : int
-        Tokens of a block; it has one prediction fewer.
-    numbers : np.ndarray
-        int64 (blocks,), ascending: which blocks of the text it holds.
+    k : tokens kept at each position
+    temperature : the temperature that the mass of the others was summed for
+    length : tokens of a block; it has one prediction fewer
+    numbers : int64 (blocks,), ascending: which blocks of the text it holds
     """
 
     def __init__(self, folder: Path) -> None:
@@ -109,22 +105,14 @@ def keep_predictions(
 
     Parameters
     ----------
-    teacher
-        The teacher.
-    blocks
-        The training text.
-    numbers
-        Which blocks; all of them when not given. A short run needs only those that it trains on.
-    k
-        Tokens to keep at each position.
-    temperature
-        The temperature that the student is going to be trained with.
-    apart
-        Keep the documents of a block apart.
-    progress
-        Called with the share of the blocks that are read.
-    interrupt
-        Called between batches; its exceptions end the work, which the next call continues.
+    teacher : the teacher
+    blocks : the training text
+    numbers : which blocks; all of them when not given. A short run needs only those that it trains on.
+    k : tokens to keep at each position
+    temperature : the temperature that the student is going to be trained with
+    apart : keep the documents of a block apart
+    progress : called with the share of the blocks that are read
+    interrupt : called between batches; its exceptions end the work, which the next call continues
     """
     if not 1 <= k < teacher.vocabulary.size:
         raise InputError(f"k is {k}; keep at least 1 token and fewer than the {teacher.vocabulary.size} there are.")

@@ -47,12 +47,9 @@ class Teaching:
 
     Parameters
     ----------
-    settings
-        The run's settings.
-    vocab_size
-        Ids that both models share.
-    source
-        The teacher itself, or its stored predictions; None where no sequence of the run is distilled.
+    settings : the run's settings
+    vocab_size : ids that both models share
+    source : the teacher itself, or its stored predictions; None where no sequence of the run is distilled
     """
 
     def __init__(self, settings: AdaptSettings, vocab_size: int, source: Teacher | TeacherCache | None) -> None:
@@ -73,10 +70,8 @@ class Teaching:
 
         Parameters
         ----------
-        inputs
-            input_ids, int64 (batch, length), and position_ids where documents are apart.
-        taught
-            int64 (batch,): each sequence's block, or -1 if the teacher is not used.
+        inputs : input_ids, int64 (batch, length), and position_ids where documents are apart
+        taught : int64 (batch,): each sequence's block, or -1 if the teacher is not used
         """
         asked = taught >= 0
         if self._source is None or not asked.any():
@@ -103,16 +98,11 @@ def prepare_teaching(
 
     Parameters
     ----------
-    settings
-        The run's settings; they name a teacher.
-    vocabulary, student
-        The teacher's tokenizer and the student's.
-    mix
-        The training text.
-    processes
-        Those that share the work. The first one keeps, the others wait and find what it kept.
-    emit, interrupt
-        As for `adapt`.
+    settings : the run's settings; they name a teacher
+    vocabulary, student : the teacher's tokenizer and the student's
+    mix : the training text
+    processes : those that share the work. The first one keeps, the others wait and find what it kept.
+    emit, interrupt : as for `adapt`
     """
     teacher = Teacher(load_model(settings.teacher, device="cpu"), vocabulary, student)
     check_sequences(teacher.model, settings.sequence_length, not settings.cross_documents, "teacher")
@@ -159,12 +149,9 @@ class DistilledLoss(ChunkedLoss):
 
     Parameters
     ----------
-    model, head
-        As for `ChunkedLoss`.
-    teaching
-        The teacher.
-    processes
-        Those that share the work.
+    model, head : as for `ChunkedLoss`
+    teaching : the teacher
+    processes : those that share the work
     """
 
     def __init__(self, model: PreTrainedModel, head: Head, teaching: Teaching, processes: Processes) -> None:

@@ -29,10 +29,8 @@ def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
 
     Parameters
     ----------
-    names
-        Of `settings.TRACKERS`.
-    folder
-        Where TensorBoard's files go, unless $TENSORBOARD_LOGGING_DIR names another place. The trainer's default is
+    names : of `settings.TRACKERS`
+    folder : where TensorBoard's files go, unless $TENSORBOARD_LOGGING_DIR names another place. The trainer's default is
         inside the folder of checkpoints, which is removed when a run ends.
     """
     from transformers.integrations import TensorBoardCallback

@@ -84,25 +84,17 @@ def adapt(
 
     Parameters
     ----------
-    model_name
-        A model folder with its tokenizer (or catalogue name, or hub id).
-    text
-        What `read_documents` takes; a part of it is held out and measured.
-    settings
-        The run's settings.
-    folder
-        Gets `checkpoints/` while the run works and `model/` at its end; also `tensorboard/` if the settings report
-        to it.
-    emit
-        Takes the events (see `adaptation.events`).
-    interrupt
-        Called at every step boundary; what it raises ends the run. A step that was done is kept in a checkpoint.
-    resume
-        Continue from the last complete checkpoint in `folder`; without one, begin.
-    max_bytes
-        Use at most this many bytes of the text.
-    device
-        "cpu" or "cuda"; the best one when not given.
+    model_name : a model folder with its tokenizer (or catalogue name, or hub id)
+    text : what `read_documents` takes; a part of it is held out and measured
+    settings : the run's settings
+    folder : gets `checkpoints/` while the run works and `model/` at its end; also `tensorboard/` if the settings report
+        to it
+    emit : takes the events (see `adaptation.events`)
+    interrupt : called at every step boundary; what it raises ends the run. A step that was done is kept in a
+        checkpoint.
+    resume : continue from the last complete checkpoint in `folder`; without one, begin
+    max_bytes : use at most this many bytes of the text
+    device : "cpu" or "cuda"; the best one when not given
     """
     from tokalign_lab.catalog import load_vocabulary
 

@@ -29,12 +29,9 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]  # mypy does not read trans
 
     Attributes
     ----------
-    used_rows : UsedRows or None
-        Set when the model's input embedding holds some rows only.
-    rows_rate : float or None
-        Peak learning rate of embeddings and head, where it differs from that of the other weights.
-    head_rows : torch.Tensor or None
-        int64, the rows of the head that the text uses, where the others are to move little (`optimizer`).
+    used_rows : set when the model's input embedding holds some rows only
+    rows_rate : peak learning rate of embeddings and head, where it differs from that of the other weights
+    head_rows : int64, the rows of the head that the text uses, where the others are to move little (`optimizer`)
     """
 
     used_rows: UsedRows | None = None
@@ -93,18 +90,12 @@ def trainer_of(
 
     Parameters
     ----------
-    model
-        The model, with the weights that train.
-    stage, settings, processes
-        Of the run.
-    root
-        Gets the checkpoints.
-    data
-        What the stage reads.
-    vocab_size
-        Ids of the model's tokenizer.
-    callbacks
-        In the order in which they are called.
+    model : the model, with the weights that train
+    stage, settings, processes : of the run
+    root : gets the checkpoints
+    data : what the stage reads
+    vocab_size : ids of the model's tokenizer
+    callbacks : in the order in which they are called
     """
     arguments = arguments_of(stage, settings, root, processes.device)
     cached = model.config.use_cache  # the trainer would switch it off permanently, in the saved model too

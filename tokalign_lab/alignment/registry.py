@@ -29,23 +29,17 @@ class Recipe:
 
     Attributes
     ----------
-    description : str
-        One line for lists and help.
-    fill : callable
-        Makes the rows that are open after copies and candidates, and returns parameters for the provenance.
-    space : callable, optional
-        Makes the vectors by which tokens are compared (`methods.spaces`); None compares none.
-    mix : callable, optional
-        Makes rows of several candidates; None copies the row of the best one.
-    two_way : bool
-        Whether `fill` can make the source-to-target direction too; otherwise that direction is derived from the rows.
-    overlap : str
-        How shared tokens, which are copied, are found by default: "bytes", "raw" (by string, as in the papers) or
-        "none".
-    trains : str
-        Which vectors are trained on the text: "anchored", "glove", "fasttext", or "" for none. It decides the cost.
-    needs_model, needs_donor : bool
-        Whether the source model, or a donor model with the target tokenizer, is required.
+    description : one line for lists and help
+    fill : makes the rows that are open after copies and candidates, and returns parameters for the provenance
+    space : makes the vectors by which tokens are compared (`methods.spaces`); None compares none
+    mix : makes rows of several candidates; None copies the row of the best one
+    two_way : whether `fill` can make the source-to-target direction too; otherwise that direction is derived from the
+        rows
+    overlap : how shared tokens, which are copied, are found by default: "bytes", "raw" (by string, as in the papers) or
+        "none"
+    trains : which vectors are trained on the text: "anchored", "glove", "fasttext", or "" for none. It decides the
+        cost.
+    needs_model, needs_donor : whether the source model, or a donor model with the target tokenizer, is required
     """
 
     description: str

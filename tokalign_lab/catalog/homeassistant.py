@@ -34,10 +34,8 @@ def documents(wheel: Path, progress: Progress = silent) -> list[dict[str, str]]:
 
     Parameters
     ----------
-    wheel : Path
-        The homeassistant wheel.
-    progress : Progress, optional
-        Called with each language.
+    wheel : the homeassistant wheel
+    progress : called with each language
     """
     found: list[dict[str, str]] = []
     with zipfile.ZipFile(wheel) as archive:

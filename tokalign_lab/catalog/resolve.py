@@ -55,12 +55,9 @@ def get(name: str, progress: Progress = silent, whole: bool = False) -> Path:
 
     Parameters
     ----------
-    name : str
-        A name of the catalogue.
-    progress : Progress, optional
-        Called while it is fetched and converted.
-    whole : bool
-        Check every byte of what is in the cache; see `files.damage`.
+    name : a name of the catalogue
+    progress : called while it is fetched and converted
+    whole : check every byte of what is in the cache; see `files.damage`
 
     Raises
     ------
@@ -137,9 +134,8 @@ def model_folder(name: str) -> Path | str:
 
     Parameters
     ----------
-    name : str
-        A model of the catalogue, a folder with a `config.json`, a `.gguf` file (converted once into the cache, by its
-        hash), or a hub id.
+    name : a model of the catalogue, a folder with a `config.json`, a `.gguf` file (converted once into the cache, by
+        its hash), or a hub id
     """
     if is_known(name):
         return _catalogue_folder(name, "model")

@@ -80,14 +80,10 @@ def byte_level_tokenizer(
 
     Parameters
     ----------
-    ranks : mapping of bytes to int
-        Token -> rank; a lower rank merges earlier.
-    pattern : str
-        Regular expression that splits text into words.
-    specials : mapping of str to int
-        Control tokens and their ids.
-    offset : int
-        Added to a rank to give the id.
+    ranks : token -> rank; a lower rank merges earlier
+    pattern : regular expression that splits text into words
+    specials : control tokens and their ids
+    offset : added to a rank to give the id
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 

@@ -14,14 +14,10 @@ class Wheel:
 
     Attributes
     ----------
-    package, version : str
-        Requirement given to pip, as ``package==version``.
-    filename : str
-        The file that pip must download.
-    size_bytes : int
-        Size of that file.
-    sha256 : str
-        Lower-case hex hash of that file; other files are refused.
+    package, version : requirement given to pip, as ``package==version``
+    filename : the file that pip must download
+    size_bytes : size of that file
+    sha256 : lower-case hex hash of that file; other files are refused
     """
 
     package: str

@@ -70,14 +70,10 @@ class TextCounts:
 
     Attributes
     ----------
-    slices : tuple of SliceCounts
-        By number of bytes, most first.
-    of_target : np.ndarray
-        int64 (slices, target size): uses of each target token in each slice.
-    is_new : np.ndarray
-        bool (target size,): text tokens that no source token spells.
-    is_text : np.ndarray
-        bool (target size,): tokens of text, not special tokens.
+    slices : by number of bytes, most first
+    of_target : int64 (slices, target size): uses of each target token in each slice
+    is_new : bool (target size,): text tokens that no source token spells
+    is_text : bool (target size,): tokens of text, not special tokens
     """
 
     slices: tuple[SliceCounts, ...]
@@ -109,16 +105,11 @@ class SliceAdvice:
 
     Attributes
     ----------
-    counts : SliceCounts
-        Bytes and tokens.
-    source_speed, target_speed : float
-        Bytes per second of generation, batch size 1.
-    faster : tuple of float
-        Low, middle and high estimate of bytes per second after the swap over before.
-    context_gained : int or None
-        Bytes by which the model's longest context grows; None if the model has no limit.
-    right_after, recovered : ExpectedLoss
-        Bits per byte over the untuned source, and over the source tuned on the same bytes.
+    counts : bytes and tokens
+    source_speed, target_speed : bytes per second of generation, batch size 1
+    faster : low, middle and high estimate of bytes per second after the swap over before
+    context_gained : bytes by which the model's longest context grows; None if the model has no limit
+    right_after, recovered : bits per byte over the untuned source, and over the source tuned on the same bytes
     """
 
     counts: SliceCounts
@@ -238,16 +229,11 @@ def advise(source: str, target: str, text: TextCounts, step: StepTime, sizes: Si
 
     Parameters
     ----------
-    source, target
-        Names of the model and of the target tokenizer, to find measured runs.
-    text
-        From `count_text`.
-    step
-        From `time_step`, for a head with the target's rows.
-    sizes
-        Weights before and after.
-    context
-        Number of positions of the model; None if it has no limit.
+    source, target : names of the model and of the target tokenizer, to find measured runs
+    text : from `count_text`
+    step : from `time_step`, for a head with the target's rows
+    sizes : weights before and after
+    context : number of positions of the model; None if it has no limit
     """
 
     def judge(counts: SliceCounts) -> SliceAdvice:

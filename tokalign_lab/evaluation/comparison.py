@@ -46,14 +46,11 @@ class LexiconComparison:
 
     Attributes
     ----------
-    table : pandas.DataFrame
-        One row per target token, most used first: `target_id`, `token` (the tokenizer's string), `change` (see
+    table : one row per target token, most used first: `target_id`, `token` (the tokenizer's string), `change` (see
         `CHANGES`), `partner_a`, `partner_b` (source ids, -1: none), `score_a`, `score_b`, `origin_a`, `origin_b`,
         `frequency` (uses in the text of A, or of B if A has no counts). Holes are left out.
-    counts : dict of str to int
-        Tokens by change, in the order of `CHANGES`.
-    text_shares : dict of str to float or None
-        The same as shares of the text; None if neither lexicon has counts.
+    counts : tokens by change, in the order of `CHANGES`
+    text_shares : the same as shares of the text; None if neither lexicon has counts
     """
 
     table: pd.DataFrame
@@ -138,10 +135,9 @@ def paired_scores(
 
     Parameters
     ----------
-    a, b
-        Lexicons of one pair.
-    held_out, encoder, seed, progress
-        As for `score_lexicon`; without an encoder sentence score and BERTScore are left out.
+    a, b : lexicons of one pair
+    held_out, encoder, seed, progress : as for `score_lexicon`; without an encoder sentence score and BERTScore are left
+        out
     """
     check_same_pair(a, b)
     a.check(held_out.source, held_out.target)

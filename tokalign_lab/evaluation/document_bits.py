@@ -29,12 +29,9 @@ class DocumentBits:
 
     Attributes
     ----------
-    bits : np.ndarray
-        float64 (n,).
-    sizes : np.ndarray
-        int64 (n,), UTF-8 bytes.
-    slices : np.ndarray
-        str (n,).
+    bits : float64 (n,)
+    sizes : int64 (n,), UTF-8 bytes
+    slices : str (n,)
     """
 
     bits: NDArray[np.float64]

@@ -36,16 +36,11 @@ class DraftScore:
 
     Attributes
     ----------
-    slice : str
-        Of the text that the prompts are from.
-    decoding : str
-        "greedy", or "sampled" (temperature 1, from all tokens).
-    tokens, steps : int
-        Tokens that were generated, and forward passes of the large model for them.
-    proposed : int
-        Tokens that the draft model proposed, in its own vocabulary.
-    seconds, plain_seconds : float
-        Time of a token on this machine, with the draft model and by the large model alone (greedy).
+    slice : of the text that the prompts are from
+    decoding : "greedy", or "sampled" (temperature 1, from all tokens)
+    tokens, steps : tokens that were generated, and forward passes of the large model for them
+    proposed : tokens that the draft model proposed, in its own vocabulary
+    seconds, plain_seconds : time of a token on this machine, with the draft model and by the large model alone (greedy)
     """
 
     slice: str
@@ -89,16 +84,11 @@ class Drafting:
 
     Parameters
     ----------
-    large
-        The large model, in evaluation mode.
-    vocabulary
-        Its tokenizer.
-    documents
-        Held-out text.
-    prompts
-        Prompts per slice: the first `PROMPT_TOKENS` tokens of passages drawn by `seed`.
-    new_tokens
-        Tokens to generate for each prompt.
+    large : the large model, in evaluation mode
+    vocabulary : its tokenizer
+    documents : held-out text
+    prompts : prompts per slice: the first `PROMPT_TOKENS` tokens of passages drawn by `seed`
+    new_tokens : tokens to generate for each prompt
     """
 
     def __init__(
@@ -134,10 +124,8 @@ class Drafting:
 
         Parameters
         ----------
-        draft
-            It has the large model's vocabulary and as many rows, unless `own` is given.
-        own
-            Another tokenizer that it reads. transformers then passes the text back and forth; greedy decoding only.
+        draft : it has the large model's vocabulary and as many rows, unless `own` is given
+        own : another tokenizer that it reads. transformers then passes the text back and forth; greedy decoding only.
         """
         draft.generation_config.stop_strings = None
         draft.generation_config.num_assistant_tokens = AHEAD

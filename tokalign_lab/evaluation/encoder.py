@@ -37,10 +37,8 @@ class Encoded:
 
     Attributes
     ----------
-    sentence
-        float32 (d,), of length 1.
-    tokens
-        float32 (n, d), rows of length 1, in the order of the text, without special tokens.
+    sentence : float32 (d,), of length 1
+    tokens : float32 (n, d), rows of length 1, in the order of the text, without special tokens
     """
 
     sentence: NDArray[np.float32]
@@ -90,8 +88,7 @@ def bert_score(candidate: NDArray[np.float32], reference: NDArray[np.float32]) -
 
     Parameters
     ----------
-    candidate, reference
-        float32 (m, d) and (n, d), rows of length 1.
+    candidate, reference : float32 (m, d) and (n, d), rows of length 1
     """
     if not len(candidate) or not len(reference):
         return BertScore(0.0, 0.0, 0.0)

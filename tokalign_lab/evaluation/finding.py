@@ -33,21 +33,14 @@ class Finding:
 
     Attributes
     ----------
-    name : str
-        Name of the check.
-    severity : str
-        "ok", "warn", "poor" (critical; of lexicons), "fail" (broken; of model folders) or "not verified" (not tried; of
-        model folders).
-    evidence : str
-        One sentence with the numbers.
-    advice : str
-        What to do; emptied if the severity is "ok".
-    values : dict
-        The numbers by name.
-    examples : list of str
-        Readable tokens that show it.
-    target_ids : list of int
-        Target tokens that show it, most telling first, at most `MOST_IDS`.
+    name : name of the check
+    severity : "ok", "warn", "poor" (critical; of lexicons), "fail" (broken; of model folders) or "not verified" (not
+        tried; of model folders)
+    evidence : one sentence with the numbers
+    advice : what to do; emptied if the severity is "ok"
+    values : the numbers by name
+    examples : readable tokens that show it
+    target_ids : target tokens that show it, most telling first, at most `MOST_IDS`
     """
 
     name: str
@@ -95,14 +88,10 @@ class Case:
 
     Attributes
     ----------
-    source_of : np.ndarray
-        int64, best source id, -1 for none.
-    origin : np.ndarray
-        str, origin of each row.
-    counts : np.ndarray
-        int64, uses of each target token in the aligned text; all zero if no text is known.
-    is_token : np.ndarray
-        bool, ids that are not holes.
+    source_of : int64, best source id, -1 for none
+    origin : str, origin of each row
+    counts : int64, uses of each target token in the aligned text; all zero if no text is known
+    is_token : bool, ids that are not holes
     """
 
     def __init__(self, lexicon: Lexicon, source: Vocabulary, target: Vocabulary) -> None:

@@ -44,12 +44,9 @@ def harness_model(
 
     Parameters
     ----------
-    model, tokenizer
-        The model and its tokenizer, which is copied because the harness gives it a pad token.
-    batch_tokens
-        About how many tokens go through the model at once.
-    progress, message
-        Called with the share of inputs scored, and this message.
+    model, tokenizer : the model and its tokenizer, which is copied because the harness gives it a pad token
+    batch_tokens : about how many tokens go through the model at once
+    progress, message : called with the share of inputs scored, and this message
     """
     check_harness()
     from lm_eval.models.huggingface import HFLM

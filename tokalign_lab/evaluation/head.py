@@ -37,17 +37,13 @@ class Head:
 
     Parameters
     ----------
-    model
-        A causal language model in any float dtype.
+    model : a causal language model in any float dtype
 
     Attributes
     ----------
-    module : torch.nn.Module
-        The output embeddings, with `weight` (vocab_size, d) and perhaps `bias` (vocab_size,).
-    cap : float or None
-        The model's soft-cap: its logits are cap * tanh(logits / cap).
-    in_chunks : bool
-        Whether `logits(hidden(...))` are the model's logits.
+    module : torch.nn.Module; the output embeddings, with `weight` (vocab_size, d) and perhaps `bias` (vocab_size,)
+    cap : the model's soft-cap: its logits are cap * tanh(logits / cap)
+    in_chunks : bool; whether `logits(hidden(...))` are the model's logits
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -112,12 +108,9 @@ def capped_logits(
 
     Parameters
     ----------
-    states
-        Float (..., d).
-    weight, bias
-        Float (rows, d) and (rows,).
-    cap
-        The soft-cap; None for models without one.
+    states : float (..., d)
+    weight, bias : float (rows, d) and (rows,)
+    cap : the soft-cap; None for models without one
     """
     on_cpu = states.device.type == "cpu" and states.dtype == torch.float32
     logits: torch.Tensor

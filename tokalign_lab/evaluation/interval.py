@@ -59,10 +59,9 @@ def of_ratio(hits: NDArray[Any], of: NDArray[Any], seed: int = 0) -> list[Interv
 
     Parameters
     ----------
-    hits, of
-        float (units, groups): what each unit adds to numerator and denominator; `sum(of)` is positive in each group.
-    seed
-        Seed of the draws.
+    hits, of : float (units, groups): what each unit adds to numerator and denominator; `sum(of)` is positive in each
+        group
+    seed : seed of the draws
     """
     hits, of = np.asarray(hits, np.float64), np.asarray(of, np.float64)
     units = len(hits)

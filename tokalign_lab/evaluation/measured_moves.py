@@ -20,18 +20,12 @@ class MeasuredMove:
 
     Attributes
     ----------
-    run, page : str
-        Description of the run, and the page with its figures.
-    source, target : str
-        Catalogue names of the source model and of the target tokenizer.
-    slice : str
-        "prose", "code", a language code, or another group of text.
-    tokens : int
-        Tokens read in recovery; 0 without recovery.
-    untuned, start : float or None
-        The source model, and the moved model before recovery.
-    control, end : float or None
-        The source model tuned on the same bytes, and the moved model after recovery.
+    run, page : description of the run, and the page with its figures
+    source, target : catalogue names of the source model and of the target tokenizer
+    slice : "prose", "code", a language code, or another group of text
+    tokens : tokens read in recovery; 0 without recovery
+    untuned, start : the source model, and the moved model before recovery
+    control, end : the source model tuned on the same bytes, and the moved model after recovery
     """
 
     run: str
@@ -62,18 +56,12 @@ class ExpectedLoss:
 
     Attributes
     ----------
-    low, high : float
-        Smallest and largest factor; 1.2 means 20 % more bits per byte.
-    basis : str
-        Which runs: of this pair or of other pairs, on this slice or on other slices.
-    this_pair : bool
-        Whether the pair itself was measured.
-    n : int
-        Number of figures; a range of one figure shows nothing about its error.
-    tokens : tuple of int
-        Fewest and most tokens read in recovery.
-    runs : tuple of str
-        The runs, with their pages.
+    low, high : smallest and largest factor; 1.2 means 20 % more bits per byte
+    basis : which runs: of this pair or of other pairs, on this slice or on other slices
+    this_pair : whether the pair itself was measured
+    n : number of figures; a range of one figure shows nothing about its error
+    tokens : fewest and most tokens read in recovery
+    runs : the runs, with their pages
     """
 
     low: float
@@ -102,14 +90,10 @@ def expected_loss(
 
     Parameters
     ----------
-    source, target
-        Names of the model and of the tokenizer; only equal names are the same pair.
-    slice
-        Slice of the text.
-    recovered
-        After recovery, or right after the swap.
-    moves
-        `all_moves` by default.
+    source, target : names of the model and of the tokenizer; only equal names are the same pair
+    slice : slice of the text
+    recovered : after recovery, or right after the swap
+    moves : `all_moves` by default
     """
     losses = [
         (move, loss)

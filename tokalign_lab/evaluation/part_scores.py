@@ -46,13 +46,10 @@ class PartScores:
 
     Attributes
     ----------
-    parts
-        By part and measure; a measure without tokens or documents is left out.
-    before, changes
-        The same for the lexicon before the edits, and the changes; empty without that lexicon.
-    documents
-        By part, the documents with the lowest BLEU-1, worst first: `document` (number), `name`, `slice`, `bleu1`, and
-        `original` and `mapped`, the first source tokens as labels ("" for a lost token).
+    parts : by part and measure; a measure without tokens or documents is left out
+    before, changes : the same for the lexicon before the edits, and the changes; empty without that lexicon
+    documents : by part, the documents with the lowest BLEU-1, worst first: `document` (number), `name`, `slice`,
+        `bleu1`, and `original` and `mapped`, the first source tokens as labels ("" for a lost token)
     """
 
     parts: dict[str, Intervals]
@@ -89,14 +86,10 @@ def score_parts(
 
     Parameters
     ----------
-    lexicon, held_out, encoder, seed, progress
-        As for `score_lexicon`.
-    parts
-        By name, target ids, int64 (n,); None for all tokens.
-    before
-        The lexicon before the edits, to compare with.
-    hidden
-        From `held_out_precision`, for P@1; None leaves it out.
+    lexicon, held_out, encoder, seed, progress : as for `score_lexicon`
+    parts : by name, target ids, int64 (n,); None for all tokens
+    before : the lexicon before the edits, to compare with
+    hidden : from `held_out_precision`, for P@1; None leaves it out
     """
     lexicon.check(held_out.source, held_out.target)
     chosen = {name: _documents_with(held_out, ids) for name, ids in parts.items()}

@@ -147,10 +147,8 @@ def untrained_rows(source: Vocabulary, matrix: torch.Tensor) -> NDArray[np.bool_
 
     Parameters
     ----------
-    source
-        The tokenizer of the model.
-    matrix
-        (rows, d), the output rows, or the tied ones.
+    source : the tokenizer of the model
+    matrix : (rows, d), the output rows, or the tied ones
     """
     rows = len(matrix)
     unused = [*range(source.size, rows), *np.flatnonzero(source.is_hole).tolist()]

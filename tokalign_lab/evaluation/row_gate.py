@@ -60,16 +60,11 @@ def row_gate(
 
     Parameters
     ----------
-    model
-        A causal language model that reads `vocabulary`, such as a moved one.
-    vocabulary
-        Its tokenizer.
-    documents
-        Held-out text.
-    new_ids
-        int (n,), ids of the new rows; all text tokens by default.
-    contexts
-        About how many tokens of the text are predicted.
+    model : a causal language model that reads `vocabulary`, such as a moved one
+    vocabulary : its tokenizer
+    documents : held-out text
+    new_ids : int (n,), ids of the new rows; all text tokens by default
+    contexts : about how many tokens of the text are predicted
     """
     is_text = ~(vocabulary.is_hole | vocabulary.is_control)[: len(model.get_output_embeddings().weight)]
     new = is_text if new_ids is None else np.isin(np.arange(len(is_text)), new_ids) & is_text

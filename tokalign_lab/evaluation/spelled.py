@@ -22,12 +22,9 @@ def unspelled_bytes(vocabulary: Vocabulary, text: str, ids: Iterable[int]) -> in
 
     Parameters
     ----------
-    vocabulary
-        A vocabulary with its tokenizer.
-    text
-        Valid Unicode, without lone surrogates.
-    ids
-        From `Vocabulary.encode`.
+    vocabulary : a vocabulary with its tokenizer
+    text : valid Unicode, without lone surrogates
+    ids : from `Vocabulary.encode`
     """
     data = text.encode()
     joined = b"".join(vocabulary.token_bytes[i] or b"" for i in ids)

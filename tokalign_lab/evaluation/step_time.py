@@ -31,14 +31,10 @@ class StepTime:
 
     Attributes
     ----------
-    body, source_head, target_head : float
-        Medians of the parts.
-    source, target : tuple of float
-        First quartile, median and third quartile of body and head together.
-    steps : int
-        Number of timed steps.
-    device, dtype : str
-        Of the model.
+    body, source_head, target_head : medians of the parts
+    source, target : first quartile, median and third quartile of body and head together
+    steps : number of timed steps
+    device, dtype : of the model
     """
 
     body: float
@@ -57,12 +53,9 @@ def time_step(model: PreTrainedModel, rows: int, steps: int = 24) -> StepTime:
 
     Parameters
     ----------
-    model
-        A causal language model in evaluation mode.
-    rows
-        Rows of the other head: ids of the target tokenizer.
-    steps
-        Number of timed steps, at least 2, after three to warm up.
+    model : a causal language model in evaluation mode
+    rows : rows of the other head: ids of the target tokenizer
+    steps : number of timed steps, at least 2, after three to warm up
     """
     old = model.get_output_embeddings().weight
     new = old[torch.arange(rows, device=old.device) % len(old)]

@@ -57,16 +57,12 @@ class TaskScore:
 
     Attributes
     ----------
-    task, shots
-        Name in the catalogue, and examples in the prompt.
-    acc, acc_stderr
-        Share of right answers, 0 to 1, and its standard error.
-    acc_norm, acc_norm_stderr
-        The same by log-likelihood per character; None if the harness does not report it (BoolQ, WinoGrande).
-    guess
-        Expected `acc` of a random guess on these questions.
-    n, n_all
-        Questions scored, and questions in the task.
+    task, shots : name in the catalogue, and examples in the prompt
+    acc, acc_stderr : share of right answers, 0 to 1, and its standard error
+    acc_norm, acc_norm_stderr : the same by log-likelihood per character; None if the harness does not report it (BoolQ,
+        WinoGrande)
+    guess : expected `acc` of a random guess on these questions
+    n, n_all : questions scored, and questions in the task
     """
 
     task: str

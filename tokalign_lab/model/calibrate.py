@@ -85,6 +85,9 @@ def calibrate(
 ) -> Calibration:
     """Shift the logits of a rearranged model so that it expects tokens as often as they come; changes the model.
 
+    Raises `InputError` if there is no text, it does not fit the model, or the model's states have no direction to shift
+    along.
+
     Parameters
     ----------
     model
@@ -98,11 +101,6 @@ def calibrate(
         How many of its tokens are read, by windows.
     progress
         Called with each window and each block of logits.
-
-    Raises
-    ------
-    InputError
-        If there is no text, it does not fit the model, or the model's states have no direction to shift along.
     """
     states, input_ids = head_inputs(model, vocabulary, documents, max_tokens, progress=part(progress, 0.0, 0.5))
     head = model.get_output_embeddings()
@@ -137,12 +135,7 @@ def calibrate_on(
     """Calibrate on passages drawn from the train part of a text, given as for `documents.read_documents`.
 
     `split` is how the text was split when it was aligned ("split" of a lexicon's provenance), so that its held-out part
-    is not read.
-
-    Raises
-    ------
-    InputError
-        As `calibrate`, or if the text cannot be read.
+    is not read. Raises `InputError` as `calibrate`, or if the text cannot be read.
     """
     chosen = {"max_bytes": _READ_BYTES, "seed": seed, **(split or {}), "text": list(text)}
     documents, _ = read_parts(TextSettings.from_dict(chosen), needed=("train",))
@@ -222,10 +215,7 @@ def _log_probabilities(
 def steady_direction(states: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Find v, float32 (d,), with h . v as near to 1 as possible over all states, and the standard deviation of h . v.
 
-    Raises
-    ------
-    InputError
-        If the deviation is too large for a shift along v to be a shift of the logits.
+    Raises `InputError` if the deviation is too large for a shift along v to be a shift of the logits.
     """
     states = states.double()
     squares = states.T @ states / len(states)

@@ -45,26 +45,18 @@ _FROM_LLAMA_CPP = (CONVERTER, "conversion/", "gguf-py/")  # what the converter n
 def export_gguf(model: str, out: Path, converter: str | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Write a model as a GGUF file and compare it with the model in transformers.
 
-    Raises `InputError` when there is no such model or no converter, or the converter fails.
+    Raises `InputError` when there is no such model or no converter, or the converter fails. Returns `gguf` (the file),
+    `verdict`, `evidence` and `advice` (as of `verify_gguf`), and the numbers behind them. The verdict is "ok" only if
+    llama.cpp gave the same ids for every text and the same continuations, "not verified" without a runtime, and "fail"
+    where something differs.
 
     Parameters
     ----------
-    model
-        Model folder, catalogue name or hub id.
-    out
-        The file to write.
-    converter
-        llama.cpp's `convert_hf_to_gguf.py`, a folder of llama.cpp's source, or the source archive (`.tar.gz`) of
-        llama-cpp-python. By default the script is looked for on the PATH.
-    progress
-        Called with each step.
-
-    Returns
-    -------
-    dict
-        `gguf` (the file), `verdict`, `evidence` and `advice` (as of `verify_gguf`), and the numbers behind them. The
-        verdict is "ok" only if llama.cpp gave the same ids for every text and the same continuations, "not verified"
-        without a runtime, and "fail" where something differs.
+    model : model folder, catalogue name or hub id
+    out : the file to write
+    converter : llama.cpp's `convert_hf_to_gguf.py`, a folder of llama.cpp's source, or the source archive (`.tar.gz`)
+        of llama-cpp-python. By default the script is looked for on the PATH.
+    progress : called with each step
     """
     folder = files_of(model)
     with _script(converter) as script, atomic_file(out) as temporary:
@@ -127,10 +119,8 @@ def verify_gguf(folder: Path, gguf: Path) -> Finding:
 
     Parameters
     ----------
-    folder
-        The model's folder.
-    gguf
-        Its GGUF file.
+    folder : the model's folder
+    gguf : its GGUF file
     """
     from transformers import AutoTokenizer
 

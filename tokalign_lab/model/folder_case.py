@@ -22,21 +22,17 @@ class FolderCase:
 
     Parameters
     ----------
-    name
-        Model folder, catalogue name, GGUF file or hub id.
+    name : model folder, catalogue name, GGUF file or hub id
 
     Attributes
     ----------
-    folder : Path
-        Where it is.
-    vocabulary, tokenizer_error
-        The tokenizer, or why it could not be loaded; one of them is None.
-    model, model_error
-        The same of the model; on the CPU, in the dtype of its files.
+    folder : where it is
+    vocabulary, tokenizer_error : the tokenizer, or why it could not be loaded; one of them is None
+    model, model_error : the same of the model; on the CPU, in the dtype of its files
     missing, unexpected : set of str
         Weights that the files lack, and tensors that no weight uses.
-    misfits : dict
-        Weights whose tensor in the files has another shape: name -> (shape in the files, shape in the model).
+    misfits : weights whose tensor in the files has another shape: name -> (shape in the files, shape in the
+        model)
     """
 
     def __init__(self, name: str) -> None:

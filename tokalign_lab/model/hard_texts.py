@@ -31,8 +31,7 @@ def hard_texts(special_tokens: Sequence[str]) -> list[str]:
 
     Parameters
     ----------
-    special_tokens
-        The tokenizer's own, which some of the texts spell.
+    special_tokens : the tokenizer's own, which some of the texts spell
     """
     texts = [*TEXTS, *(f"{token}a {token}\n {token}" for token in special_tokens[:20])]
     pieces = [*chain(*(text.split(" ") for text in texts)), " ", "  ", "\n", "\t", *special_tokens]

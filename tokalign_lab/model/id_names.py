@@ -53,10 +53,8 @@ def holds_ids(config: Any, name: str, value: Any) -> bool:
 
     Parameters
     ----------
-    config
-        A configuration of transformers, or a plain mapping inside of one.
-    name, value
-        The entry.
+    config : a configuration of transformers, or a plain mapping inside of one
+    name, value : the entry
     """
     if not isinstance(value, int | list | tuple | dict) or isinstance(value, bool):
         return False

@@ -24,12 +24,9 @@ class Answer:
 
     Attributes
     ----------
-    runtime : str
-        Package, its version, and the build of llama.cpp in it.
-    ids : list of list of int
-        Token ids of each text, with the special tokens that llama.cpp adds.
-    chosen : list of list of int
-        For each sequence: the most likely id after the prompt, and after each further id but the last.
+    runtime : package, its version, and the build of llama.cpp in it
+    ids : token ids of each text, with the special tokens that llama.cpp adds
+    chosen : for each sequence: the most likely id after the prompt, and after each further id but the last
     """
 
     runtime: str
@@ -53,12 +50,9 @@ def ask(gguf: Path, texts: Sequence[str], sequences: Sequence[tuple[list[int], l
 
     Parameters
     ----------
-    gguf
-        The model's file.
-    texts
-        Special tokens that a text spells are read as special tokens.
-    sequences
-        Ids of a prompt, and the ids that follow it.
+    gguf : the model's file
+    texts : special tokens that a text spells are read as special tokens
+    sequences : ids of a prompt, and the ids that follow it
     """
     question = {"gguf": str(gguf), "texts": list(texts), "sequences": list(sequences)}
     with tempfile.TemporaryDirectory() as folder:

@@ -71,19 +71,13 @@ def load_outline(name: str) -> PreTrainedModel:
 def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Load a model with transformers, even if weights are missing.
 
-    Raises `InputError` when there is no such model or it is not a causal language model.
+    Returns the model and a report with `missing_keys`, `unexpected_keys` and `mismatched_keys`. Raises `InputError`
+    when there is no such model or it is not a causal language model.
 
     Parameters
     ----------
-    name
-        As for `load_model`.
-    options
-        Of `from_pretrained`.
-
-    Returns
-    -------
-    model, report
-        The report has `missing_keys`, `unexpected_keys` and `mismatched_keys`.
+    name : as for `load_model`
+    options : of `from_pretrained`
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging

@@ -118,12 +118,9 @@ def check_rows_are_plain(names: dict[str, list[str]], dtypes: dict[str, str], me
 
     Parameters
     ----------
-    names
-        As `Shards.names`.
-    dtypes
-        Name of each tensor in the files -> its dtype there, as safetensors writes it.
-    method
-        For the error.
+    names : as `Shards.names`
+    dtypes : name of each tensor in the files -> its dtype there, as safetensors writes it
+    method : for the error
     """
     for part, held in names.items():
         places = {name.rpartition(".")[0] for name in held}

@@ -37,22 +37,15 @@ class RowPlan:
 
     Attributes
     ----------
-    size : int
-        Rows of the new matrix, with padding.
-    copies : tuple of np.ndarray
-        (target ids, source ids), int64: rows that are copied bit for bit.
-    mixes : tuple of np.ndarray
-        (target ids, source ids, weights): entries of the sparse product.
-    mean_weight : np.ndarray
-        float32 (size,), weight of the mean row in each row that is neither copied nor random; 1 for rows without
-        sources.
-    random, multivariate : np.ndarray
-        Target ids drawn from a normal distribution of the source rows, dimension by dimension or with their full
-        covariance.
-    real : np.ndarray
-        Source ids of real tokens; mean and covariance are taken over these.
-    unused : np.ndarray
-        bool (size,), rows that no target token has: holes and padding.
+    size : rows of the new matrix, with padding
+    copies : (target ids, source ids), int64: rows that are copied bit for bit
+    mixes : (target ids, source ids, weights): entries of the sparse product
+    mean_weight : float32 (size,), weight of the mean row in each row that is neither copied nor random; 1 for rows
+        without sources
+    random, multivariate : target ids drawn from a normal distribution of the source rows, dimension by dimension or
+        with their full covariance
+    real : source ids of real tokens; mean and covariance are taken over these
+    unused : bool (size,), rows that no target token has: holes and padding
     """
 
     size: int
@@ -93,16 +86,11 @@ def plan_rows(
 
     Parameters
     ----------
-    lexicon, source, target
-        As for `rearrange`.
-    rows
-        Rows of the old matrix.
-    size
-        Rows of the new one, at least `target.size`.
-    side
-        "input" or "output"; both give the same unless the lexicon has separate output rows.
-    beyond
-        The row to use for source ids without one; None for the mean row.
+    lexicon, source, target : as for `rearrange`
+    rows : rows of the old matrix
+    size : rows of the new one, at least `target.size`
+    side : "input" or "output"; both give the same unless the lexicon has separate output rows
+    beyond : the row to use for source ids without one; None for the mean row
     """
     table = lexicon.table
     if len(table) != target.size:
@@ -156,14 +144,10 @@ def picked_rows(table: torch.Tensor, lexicon: Lexicon, size: int, without: int) 
 
     Parameters
     ----------
-    table
-        Shape (rows, ...), any dtype.
-    lexicon
-        Names the best sources.
-    size
-        Rows of the new table, at least one for each target id.
-    without
-        The source id whose row is used for tokens without a source and for padding.
+    table : shape (rows, ...), any dtype
+    lexicon : names the best sources
+    size : rows of the new table, at least one for each target id
+    without : the source id whose row is used for tokens without a source and for padding
     """
     best = np.full(size, without, np.int64)
     found = lexicon.source_of()

@@ -138,12 +138,9 @@ def save_other_files(
 
     Parameters
     ----------
-    folder
-        Where to write; it has the model's `config.json` already.
-    name
-        The model's name in the model card.
-    vocabulary, card, source
-        As for `save_model`.
+    folder : where to write; it has the model's `config.json` already
+    name : the model's name in the model card
+    vocabulary, card, source : as for `save_model`
     """
     add_older_names(folder)
     tokenizer = for_prompts(vocabulary.tokenizer)

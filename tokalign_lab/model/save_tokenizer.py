@@ -66,10 +66,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
     Parameters
     ----------
-    tokenizer
-        A fast tokenizer, as it should be read back; see `for_prompts`.
-    folder
-        The folder.
+    tokenizer : a fast tokenizer, as it should be read back; see `for_prompts`
+    folder : the folder
     """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"

@@ -46,19 +46,14 @@ class Shards:
 
     Attributes
     ----------
-    folder : Path
-        Where they are.
-    file_of : dict
-        Tensor name -> name of its file.
-    outline : PreTrainedModel
-        The model on the meta device, tied as the loaded model would be.
-    names : dict
-        "input", "output", "bias" (if the head has one) and the name of each of the `further_tables` -> names of the
+    folder : where they are
+    file_of : tensor name -> name of its file
+    outline : the model on the meta device, tied as the loaded model would be
+    names : "input", "output", "bias" (if the head has one) and the name of each of the `further_tables` -> names of the
         tensors that fill it, at least one each; tied matrices have the same ones. A matrix of the files that has one
-        row per token and fills nothing (of a head that predicts further tokens, for example) is "input NAME" or
-        "output NAME", after the matrix that it is made like.
-    quantization : dict or None
-        The entry in `config.json`; `outline` is then the same model with plain weights.
+        row per token and fills nothing (of a head that predicts further tokens, for example) is "input NAME" or "output
+        NAME", after the matrix that it is made like.
+    quantization : the entry in `config.json`; `outline` is then the same model with plain weights
     """
 
     folder: Path

@@ -21,11 +21,9 @@ def weights_and_bytes(model: PreTrainedModel, rows: int | None = None) -> tuple[
 
     Parameters
     ----------
-    model
-        It may be on the meta device.
-    rows
-        Count the model that `rearrange` makes for so many tokens: every matrix with one row per token gets this size,
-        and the head has its own matrix. None counts the model as it is.
+    model : it may be on the meta device
+    rows : count the model that `rearrange` makes for so many tokens: every matrix with one row per token gets this
+        size, and the head has its own matrix. None counts the model as it is.
     """
     held = list(model.parameters())
     weights, size = sum(one.numel() for one in held), sum(one.numel() * one.element_size() for one in held)
@@ -48,14 +46,10 @@ def check_memory(name: str, model: PreTrainedModel, rows: int, device: torch.dev
 
     Parameters
     ----------
-    name
-        Of the model, for the sentence.
-    model
-        It may be on the meta device.
-    rows
-        Of the other head.
-    device
-        Where both are to be.
+    name : of the model, for the sentence
+    model : it may be on the meta device
+    rows : of the other head
+    device : where both are to be
     """
     head = model.get_output_embeddings()
     if head is None:

@@ -41,22 +41,15 @@ def choose(special_tokens: str | None, source: Vocabulary) -> str:
 def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary) -> tuple[Lexicon, Vocabulary]:
     """Add the source's control tokens to a target vocabulary, and their rows to its lexicon.
 
-    Raises `InputError` when the target's tokenizer cannot take further tokens without changing the ids it has.
+    Raises `InputError` when the target's tokenizer cannot take further tokens without changing the ids it has. The
+    returned target has all control tokens of the source, and those of its added tokens that its chat template writes;
+    bos, eos, unk and pad are the source's where it has them, there is no bos if the source has none, and a text begins
+    as with the source. Ids that the target had are the same. In the lexicon each of these tokens copies its own row.
 
     Parameters
     ----------
-    lexicon
-        Made for these two.
-    source, target
-        The two vocabularies; they are not changed.
-
-    Returns
-    -------
-    lexicon, target
-        The target has all control tokens of the source, and those of its added tokens that its chat template writes;
-        bos, eos, unk and pad are the source's where it has them, there is no bos if the source has none, and a text
-        begins as with the source. Ids that the target had are the same. In the lexicon each of these tokens copies its
-        own row.
+    lexicon : made for these two
+    source, target : the two vocabularies; they are not changed
     """
     kept = _kept_ids(source)
     tokenizer = copy.deepcopy(target.tokenizer)
@@ -88,12 +81,9 @@ def lost_with(source: Vocabulary, target: Vocabulary, template: str | dict[str, 
 
     Parameters
     ----------
-    source
-        The vocabulary the model had.
-    target
-        The one it has now.
-    template
-        The chat template it has now, or several by name.
+    source : the vocabulary the model had
+    target : the one it has now
+    template : the chat template it has now, or several by name
     """
     advice = "; rearrange with special_tokens='keep' to keep it"
     lost = []

@@ -52,16 +52,11 @@ def rearrange_files(
 
     Parameters
     ----------
-    shards
-        The source model's files.
-    lexicon, source, target, seed, keep_tied, pad_to_multiple_of
-        As for `rearrange`.
-    out
-        The new folder; see `save_model`.
-    card
-        As for `save_model`.
-    progress
-        Called with each shard.
+    shards : the source model's files
+    lexicon, source, target, seed, keep_tied, pad_to_multiple_of : as for `rearrange`
+    out : the new folder; see `save_model`
+    card : as for `save_model`
+    progress : called with each shard
     """
     folder, outline = shards.folder, shards.outline
     made = NewMatrices(outline, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)

@@ -61,33 +61,22 @@ def rearrange_to_folder(
 ) -> dict[str, Any]:
     """Give a saved model the lexicon's target vocabulary and save it for transformers.
 
-    Raises `InputError` as `rearrange`, `load_model`, `save_model`, `calibrate` and `keep_special_tokens`.
+    Raises `InputError` as `rearrange`, `load_model`, `save_model`, `calibrate` and `keep_special_tokens`. Returns
+    `vocab_size` (rows of the matrices), `streamed` (true if the model was never in memory), `special_tokens` ("keep" or
+    "target"), `added_tokens` (how many were added to the target), `lost` (what the source had and the folder lacks, one
+    sentence each) and, if it was asked for, `calibration`.
 
     Parameters
     ----------
-    model
-        Catalogue name, model folder, GGUF file or hub id.
-    lexicon, source, target, seed, keep_tied, pad_to_multiple_of
-        As for `rearrange`.
-    out
-        The new folder; see `save_model`.
-    calibrate
-        Texts to calibrate the output on; without any it is not changed.
-    progress
-        Called with each step.
-    dequantize
-        Turn a quantised model into one with plain weights. Otherwise its body is not changed, and calibration is
-        refused.
-    special_tokens
-        "keep": add the source's control tokens to the target, with their rows, so that chat template, eos and pad do
-        not change. "target": only the target's own. The default is "keep" for a model with a chat template.
-
-    Returns
-    -------
-    dict
-        `vocab_size` (rows of the matrices), `streamed` (true if the model was never in memory), `special_tokens`
-        ("keep" or "target"), `added_tokens` (how many were added to the target), `lost` (what the source had and the
-        folder lacks, one sentence each) and, if it was asked for, `calibration`.
+    model : catalogue name, model folder, GGUF file or hub id
+    lexicon, source, target, seed, keep_tied, pad_to_multiple_of : as for `rearrange`
+    out : the new folder; see `save_model`
+    calibrate : texts to calibrate the output on; without any it is not changed
+    progress : called with each step
+    dequantize : turn a quantised model into one with plain weights. Otherwise its body is not changed, and calibration
+        is refused.
+    special_tokens : "keep": add the source's control tokens to the target, with their rows, so that chat template, eos
+        and pad do not change. "target": only the target's own. The default is "keep" for a model with a chat template.
     """
     check_choices(calibrate, keep_tied, pad_to_multiple_of)
     check_replaceable(out, is_saved_model)

@@ -41,8 +41,7 @@ def further_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
     Parameters
     ----------
-    model
-        It may be on the meta device.
+    model : it may be on the meta device
     """
     known = {id(parameter) for parameter in vocabulary_parameters(model).values()}
     grown = {name: tensor.shape for name, tensor in _tensors(_with_more_tokens(model))}

@@ -37,12 +37,9 @@ def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None)
 
     Parameters
     ----------
-    kind
-        A name from `runs.kinds.KINDS`.
-    settings
-        Plain JSON values, those of the kind's settings class.
-    folder
-        The run's folder; a new name in `runs_root()` when not given.
+    kind : a name from `runs.kinds.KINDS`
+    settings : plain JSON values, those of the kind's settings class
+    folder : the run's folder; a new name in `runs_root()` when not given
     """
     from tokalign_lab.runs.kinds import check_kind
     from tokalign_lab.runs.process import launcher
@@ -125,12 +122,9 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
 
     Parameters
     ----------
-    run
-        The tuning run whose settings are taken; it is not changed.
-    changes
-        Fields of `adaptation.settings.AdaptRunSettings`.
-    title
-        Title of the new run; its folder's name when empty.
+    run : the tuning run whose settings are taken; it is not changed
+    changes : fields of `adaptation.settings.AdaptRunSettings`
+    title : title of the new run; its folder's name when empty
     """
     from tokalign_lab.adaptation.settings import AdaptRunSettings
 

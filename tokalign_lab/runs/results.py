@@ -85,21 +85,15 @@ def recipes_table(
 ) -> list[dict[str, Any]]:
     """List every recipe with what align runs of this pair found.
 
+    Returns, in the order of `RECIPES`, for each of its runs (the newest first) `recipe`, `run` (its path), `name`,
+    `state`, `text`, `max_bytes`, `seed`, `seconds`, and `scores` (`scores.json`). A recipe without a run has one row
+    with `run` None and the state "not aligned".
+
     Parameters
     ----------
-    source, target
-        Names as in the runs' settings.
-    root
-        The folder of runs, as for `list_runs`.
-    recorded
-        Whether recorded runs are listed too, after the others.
-
-    Returns
-    -------
-    list of dict
-        In the order of `RECIPES`, for each of its runs (the newest first) `recipe`, `run` (its path), `name`, `state`,
-        `text`, `max_bytes`, `seed`, `seconds`, and `scores` (`scores.json`). A recipe without a run has one row with
-        `run` None and the state "not aligned".
+    source, target : names as in the runs' settings
+    root : the folder of runs, as for `list_runs`
+    recorded : whether recorded runs are listed too, after the others
     """
     empty: dict[str, Any] = {"run": None, "name": "", "state": "not aligned", "text": [], "scores": {}}
     empty |= dict.fromkeys(("max_bytes", "seed", "seconds"))

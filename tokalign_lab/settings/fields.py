@@ -32,16 +32,11 @@ def option(
 
     Parameters
     ----------
-    default
-        Its value when it is not given; a dict is copied for each object.
-    help
-        One sentence for `--help`, forms and documentation.
-    least, most, above, below
-        Bounds, inclusive and exclusive; of a dict, bounds of each value.
-    flag
-        Its spelling on the command line, if that is not `--name-with-hyphens`.
-    path
-        Whether the value may be a path, which a run's process must find from any folder.
+    default : its value when it is not given; a dict is copied for each object
+    help : one sentence for `--help`, forms and documentation
+    least, most, above, below : bounds, inclusive and exclusive; of a dict, bounds of each value
+    flag : its spelling on the command line, if that is not `--name-with-hyphens`
+    path : whether the value may be a path, which a run's process must find from any folder
     """
     bounds = {"least": least, "most": most, "above": above, "below": below}
     metadata = {"help": help, "bounds": bounds, "flag": flag, "path": path}
@@ -98,8 +93,7 @@ class Settings:
 
     Attributes
     ----------
-    subject : str
-        Begins the sentences about a setting that is unknown or missing.
+    subject : begins the sentences about a setting that is unknown or missing
     """
 
     subject: ClassVar[str] = "This"

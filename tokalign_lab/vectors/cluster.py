@@ -45,6 +45,9 @@ def cluster_counts(
 ) -> TextCounts:
     """Count which tokens of a text meet, on the workers of a Dask cluster.
 
+    Raises `InputError` if Dask is not installed, no scheduler answers, no token occurs `min_count` times, or every
+    worker that was given one of the parts was killed.
+
     Parameters
     ----------
     address
@@ -53,12 +56,6 @@ def cluster_counts(
         As in `text_counts.text_counts`.
     progress
         Called after every part.
-
-    Raises
-    ------
-    InputError
-        If Dask is not installed, no scheduler answers, no token occurs `min_count` times, or every worker that was
-        given one of the parts was killed.
     """
     client = _connect(address)
 

@@ -24,12 +24,9 @@ class Kept:
 
     Parameters
     ----------
-    ids
-        int64 (n,), the token id of each number, ascending.
-    counts
-        int64 (n,), occurrences of each in the text.
-    number_of
-        int32 (vocabulary size,), the number of each id; -1 for a token that is too rare.
+    ids : int64 (n,), the token id of each number, ascending
+    counts : int64 (n,), occurrences of each in the text
+    number_of : int32 (vocabulary size,), the number of each id; -1 for a token that is too rare
     """
 
     ids: NDArray[np.int64]
@@ -43,13 +40,11 @@ class Stream:
 
     Parameters
     ----------
-    ids, counts
-        As in `Kept`; `counts` are of the whole text.
-    tokens
-        int32 (m,), the numbers in the order of the text; -1 before, between and after documents. A part begins and
+    ids, counts : as in `Kept`; `counts` are of the whole text
+    tokens : int32 (m,), the numbers in the order of the text; -1 before, between and after documents. A part begins and
         ends with the neighbours of its outermost tokens.
-    starts, places
-        Inverted index of the part itself: token i is at `places[starts[i] : starts[i + 1]]` of `tokens`; int64.
+    starts, places : inverted index of the part itself: token i is at `places[starts[i] : starts[i + 1]]` of `tokens`;
+        int64
     """
 
     ids: NDArray[np.int64]

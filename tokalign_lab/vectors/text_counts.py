@@ -50,12 +50,9 @@ class TextCounts:
 
     Parameters
     ----------
-    ids
-        int64 (n,), the tokens that occur often enough, ascending.
-    occurrences
-        int64 (n,), how often each occurs.
-    counts
-        float32 (n, n), symmetric.
+    ids : int64 (n,), the tokens that occur often enough, ascending
+    occurrences : int64 (n,), how often each occurs
+    counts : float32 (n, n), symmetric
     """
 
     ids: NDArray[np.int64]
@@ -80,17 +77,13 @@ def text_counts(
 
     Parameters
     ----------
-    corpus, vocabulary_size, cached
-        As in `glove.glove_vectors`.
-    window, min_count
-        Farthest distance that counts, in tokens to either side; least number of occurrences of a token that is kept.
-    max_bytes
-        Memory that counting may use at once; more is faster, and the result is the same. The tokenised text is
+    corpus, vocabulary_size, cached : as in `glove.glove_vectors`
+    window, min_count : farthest distance that counts, in tokens to either side; least number of occurrences of a token
+        that is kept
+    max_bytes : memory that counting may use at once; more is faster, and the result is the same. The tokenised text is
         memory-mapped and does not count.
-    progress
-        Called after every part of the text.
-    device
-        "cpu", or a GPU such as "cuda", on which each part is counted; a GPU if there is one when None.
+    progress : called after every part of the text
+    device : "cpu", or a GPU such as "cuda", on which each part is counted; a GPU if there is one when None
     """
 
     def count(folder: Path) -> None:

@@ -26,16 +26,11 @@ class TokenVectors:
 
     Parameters
     ----------
-    ids
-        int64 (n,), token ids, strictly ascending.
-    rows
-        float32 (n, d), one finite vector per token, in the order of `ids`; d is 0 if the vectors are not stored.
-    counts
-        int64 (n,), how often each token occurs in the text.
-    vocabulary_fingerprint
-        `Vocabulary.fingerprint` of the tokenizer that the ids belong to.
-    provenance
-        Method, settings, seed, text hash; anything that JSON can hold.
+    ids : int64 (n,), token ids, strictly ascending
+    rows : float32 (n, d), one finite vector per token, in the order of `ids`; d is 0 if the vectors are not stored
+    counts : int64 (n,), how often each token occurs in the text
+    vocabulary_fingerprint : `Vocabulary.fingerprint` of the tokenizer that the ids belong to
+    provenance : method, settings, seed, text hash; anything that JSON can hold
     """
 
     ids: NDArray[np.int64]

@@ -65,10 +65,7 @@ class Query:
     def from_dict(cls, values: dict[str, Any]) -> Query:
         """Take over plain values; names that are not known are passed over, so that an old view can be read.
 
-        Raises
-        ------
-        TypeError, ValueError
-            For a range that is not one.
+        Raises `TypeError` or `ValueError` for a range that is not one.
         """
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         for name in ("length", "frequency", "score", "margin"):

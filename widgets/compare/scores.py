@@ -50,10 +50,7 @@ class Side:
     def of(cls, given: Comparable, code: str) -> Side:
         """Load a side from a lexicon, its file, or a run.
 
-        Raises
-        ------
-        InputError
-            If a path is neither, or the file is no lexicon.
+        Raises `InputError` if a path is neither, or the file is no lexicon.
         """
         if isinstance(given, Lexicon):
             return cls(_recipe(given), code, given, scores=_from_provenance(given))

@@ -93,16 +93,13 @@ class LexiconPanel(Panel):
     ) -> LexiconPanel:
         """Inspect the lexicon of an align run: with vectors, scores, text and model, and edits kept in its folder.
 
+        Raises `InputError` if there is no such run, or it has made no lexicon.
+
         Parameters
         ----------
         run : the run, its folder, or its name in the runs' folder
         state, view : as for the panel
         alignment : the run's, where it has been loaded already
-
-        Raises
-        ------
-        InputError
-            If there is no such run, or it has made no lexicon.
         """
         run, alignment = opened(run, alignment)
         return cls(

@@ -43,10 +43,7 @@ class TokenSearch:
     def matching(self, text: str, regex: bool) -> np.ndarray:
         """Which rows have a word with this text, or one that the regular expression finds; bool (rows,).
 
-        Raises
-        ------
-        InputError
-            For a regular expression that cannot be read.
+        Raises `InputError` for a regular expression that cannot be read.
         """
         pattern = _compiled(text, regex)
         found = np.zeros(len(self._ends), dtype=bool)

@@ -97,10 +97,7 @@ def vocabularies_of(lexicon: Lexicon) -> tuple[Vocabulary, Vocabulary]:
 def vocabulary_of(name: str) -> Vocabulary:
     """Load the tokenizer called `name` (see `catalog.load_tokenizer`); safe from any thread.
 
-    Raises
-    ------
-    InputError
-        If nothing of that name exists or it cannot be read.
+    Raises `InputError` if nothing of that name exists or it cannot be read.
     """
     with _lock:
         if name in _loaded:
@@ -116,10 +113,9 @@ class LexiconView:
 
     Attributes
     ----------
-    lexicon : Lexicon
-        With edits applied.
-    source_of, score, margin, count, origin, length : arrays of shape (target size,)
-        Columns of the lexicon, and bytes of each target token.
+    lexicon : with edits applied
+    source_of, score, margin, count, origin, length : arrays of shape (target size,); columns of the lexicon, and bytes
+        of each target token
     """
 
     def __init__(self, lexicon: Lexicon, labels: Labels) -> None:
@@ -214,10 +210,7 @@ class LexiconView:
     def rows(self, query: Query, chosen: Selection | None = None) -> np.ndarray:
         """Target ids of the query's result, in its order; `chosen` are the ids for `query.selected`.
 
-        Raises
-        ------
-        InputError
-            For a regular expression that cannot be read.
+        Raises `InputError` for a regular expression that cannot be read.
         """
         return self.ordered(query, self.matching(query, chosen))
 

@@ -71,16 +71,13 @@ WORST = 50
 def marked_tokens(view: LexiconView, state: LabState, worst: bool) -> dict[str, dict[str, np.ndarray]]:
     """Ids by space, int64 (n,), for each of "pinned", "found" and "worst"; found and worst pairs on both maps.
 
+    Raises `InputError` for a regular expression that cannot be read.
+
     Parameters
     ----------
     view : the lexicon
     state : has the pins, and the query; nothing is found while no filter is set
     worst : whether the pairs of the lowest score are asked for
-
-    Raises
-    ------
-    InputError
-        For a regular expression that cannot be read.
     """
     targets = {name: np.zeros(0, dtype=np.int64) for name in ("found", "worst")}
     asked = replace(state.query, selected=False, sort="frequency", reverse=False)

@@ -44,6 +44,8 @@ Run = RunFolder | Path | str
 class TrainingPanel(Panel):
     """Watch tuning runs; pause, cancel and resume one, or start it again with other settings.
 
+    Raises `InputError` when a folder holds no run, or there are none or too many.
+
     Parameters
     ----------
     run : run folder or its path, or several of them, at most `curves.MOST_RUNS`
@@ -53,11 +55,6 @@ class TrainingPanel(Panel):
     value, axis, smoothing, part : initial settings of the curves, see `curves.Look`; by default smoothing fits the
         length of the first run
     watched_by : a name for the owner of the panel; a new panel on the same run stops a former one of that name
-
-    Raises
-    ------
-    InputError
-        When a folder holds no run, or there are none or too many.
     """
 
     figure: go.FigureWidget
@@ -167,10 +164,7 @@ class TrainingPanel(Panel):
     def show_runs(self, runs: Sequence[Run]) -> None:
         """Show these runs in place of those shown; one that stays is not read again.
 
-        Raises
-        ------
-        InputError
-            When a folder holds no run, or there are none or too many.
+        Raises `InputError` when a folder holds no run, or there are none or too many.
         """
         feeds = _feeds_of(runs, self._feeds)
         with self._lock:

@@ -34,14 +34,11 @@ def export_rows(
 
     Parameters
     ----------
-    lexicon
-        The lexicon.
-    path
-        The file, written atomically.
-    rows
-        int64 (n,), target ids in the order of the file; None for all.
-    source, target
-        The vocabularies; with them, CSV has the columns `target_label` and `source_label` with readable tokens.
+    lexicon : the lexicon
+    path : the file, written atomically
+    rows : int64 (n,), target ids in the order of the file; None for all
+    source, target : the vocabularies; with them, CSV has the columns `target_label` and `source_label` with readable
+        tokens
     """
     path = Path(path)
     if path.suffix not in FORMATS:

@@ -22,18 +22,12 @@ class Inputs:
 
     Attributes
     ----------
-    pair : TokenizedPair
-        The text in both tokenizations.
-    seed : int
-        For everything that is drawn.
-    progress : callable, optional
-        Called with the share that is done.
-    model : PreTrainedModel, optional
-        The source model, for the recipes that read it.
-    donor : tuple of PreTrainedModel and Vocabulary, optional
-        A model whose tokenizer is the target, and that tokenizer, for `omp`.
-    vectors : tuple of TokenVectors, optional
-        Of source and target, used instead of training GloVe.
+    pair : the text in both tokenizations
+    seed : for everything that is drawn
+    progress : called with the share that is done
+    model : the source model, for the recipes that read it
+    donor : a model whose tokenizer is the target, and that tokenizer, for `omp`
+    vectors : of source and target, used instead of training GloVe
     """
 
     pair: TokenizedPair

@@ -86,14 +86,10 @@ def pursue(
 
     Parameters
     ----------
-    vectors
-        float32 (n, d), to be described.
-    atoms
-        float32 (m, d), to describe them by.
-    k
-        Atoms per vector; fewer if fewer explain it completely.
-    progress
-        Called with the share of the vectors that are done.
+    vectors : float32 (n, d), to be described
+    atoms : float32 (m, d), to describe them by
+    k : atoms per vector; fewer if fewer explain it completely
+    progress : called with the share of the vectors that are done
 
     Returns
     -------

@@ -32,12 +32,9 @@ def best(queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, of_key
 
     Parameters
     ----------
-    queries, keys
-        float32 (n, d) and (m, d).
-    k
-        Answers per query; m if there are fewer keys.
-    of_keys
-        Find the columns' largest as well.
+    queries, keys : float32 (n, d) and (m, d)
+    k : answers per query; m if there are fewer keys
+    of_keys : find the columns' largest as well
 
     Returns
     -------

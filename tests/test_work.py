@@ -15,7 +15,7 @@ import ipywidgets as w
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.errors import InputError
 from tokalign_lab.runs import queue
-from tokalign_lab.runs.chain import Chain
+from tokalign_lab.runs.chain import Chain, rearrange_settings
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.widgets import Lab
@@ -62,6 +62,20 @@ def test_what_came_from_another_alignment_is_not_looked_at(work: Chain) -> None:
     work.align(text=["default"], recipe="pieces")
     assert work.find("rearrange") is None
     assert work.find("adapt") is None
+
+
+def test_the_model_is_calibrated_on_the_text_that_was_aligned(work: Chain) -> None:
+    run = finish(work.align(text=["a", "b"]))
+    made = work.rearrange()
+    assert made.info()["settings"]["calibrate"] == ["a", "b"]
+    assert "calibrate" not in work.rearrange(calibrate=False).info()["settings"]
+    lexicon = run.path / "alignment" / "lexicon.parquet"
+    assert rearrange_settings("smollm2-135m", lexicon, ["a", "b"]) == made.info()["settings"]
+
+
+def test_a_quantised_model_is_rearranged_without_calibration(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
+    assert "calibrate" not in rearrange_settings(str(tmp_path), tmp_path / "lexicon.parquet", ["a"])
 
 
 def test_tuning_reads_the_text_that_was_aligned(work: Chain) -> None:

@@ -166,9 +166,13 @@ class Lab:
         """See both embedding spaces of the last `align`."""
         return self._opened("maps", self.panels.maps())
 
-    def rearrange(self) -> JobPanel:
-        """Give the source model its new rows by the last lexicon; a job, watched while the next cells run."""
-        return self._opened("rearrange", self.panels.rearranging(self.work.rearrange()))
+    def rearrange(self, calibrate: bool = True) -> JobPanel:
+        """Give the source model its new rows by the last lexicon; a job, watched while the next cells run.
+
+        `calibrate`: also shift its logits until it expects tokens as often as they occur in the aligned text. This
+        takes about a minute and regains much without training. Quantised models are not calibrated.
+        """
+        return self._opened("rearrange", self.panels.rearranging(self.work.rearrange(calibrate)))
 
     def tune(self, steps: int = 200, restart: bool = False, **settings: Any) -> TrainingPanel:
         """Tune the rearranged model, and watch; returns immediately.

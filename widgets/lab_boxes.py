@@ -191,7 +191,10 @@ def model_box(work: Chain) -> Press:
     def start() -> str:
         return f"Started: {escape(work.rearrange().name)}"
 
-    words = "The model keeps its layers. Each target token gets an embedding row, computed as the lexicon specifies."
+    words = (
+        "The model keeps its layers. Each target token gets an embedding row, computed as the lexicon specifies. Then "
+        "the output is calibrated: the model expects each token as often as it occurs in the text of the alignment."
+    )
     return Press("Make the model", words, "Make the model", "Make the model in a separate process", start)
 
 

@@ -6,12 +6,14 @@ which runs are shown, so a restarted kernel continues with them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from tokalign_lab.alignment.registry import RECIPES
+from tokalign_lab.catalog import cached_path, is_known
 from tokalign_lab.errors import InputError
+from tokalign_lab.model.quantised import quantization_of
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.runs.gallery import recorded_run
@@ -89,16 +91,16 @@ class Chain:
         reads = {"model": method.needs_model and settings["source"], "donor": method.needs_donor and settings["target"]}
         return find_or_start("align", {**named, "recipe": recipe, **{k: v for k, v in reads.items() if v}}, self.root)
 
-    def rearrange(self) -> RunFolder:
-        """Rearrange the source model as soon as the alignment has finished.
+    def rearrange(self, calibrate: bool = True) -> RunFolder:
+        """Rearrange the source model as soon as the alignment has finished, and calibrate it on the aligned text.
 
         Raises `InputError` when nothing has been aligned, or what was aligned is a recorded run.
         """
         before = self._aligned()
         if before.recorded:
             raise InputError(NO_MODEL)
-        lexicon = before.path / "alignment" / "lexicon.parquet"
-        settings = {"model": before.info()["settings"]["source"], "lexicon": str(lexicon.resolve())}
+        lexicon, model = before.path / "alignment" / "lexicon.parquet", before.info()["settings"]["source"]
+        settings = rearrange_settings(model, lexicon, self._text()["text"] if calibrate else ())
         return self._look_at("rearrange", self._after(before, "rearrange", settings))
 
     def tune(self, steps: int, restart: bool = False, **settings: Any) -> RunFolder:
@@ -157,6 +159,14 @@ class Chain:
                 RunFolder.create(run.path, kind, settings)
         start_after(run, before, again=restart)
         return run
+
+
+def rearrange_settings(model: str, lexicon: Path, text: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a "rearrange" run; the text calibrates the model, unless it is quantised."""
+    folder = cached_path(model) if is_known(model) else Path(model).expanduser()
+    quantised = folder is not None and folder.is_dir() and quantization_of(folder) is not None
+    calibrate = {} if quantised or not text else {"calibrate": list(text)}
+    return {"model": model, "lexicon": str(lexicon.resolve()), **calibrate}
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tokalign_lab.evaluation.finding import WITHOUT_EVIDENCE
 from tokalign_lab.evaluation.part_scores import MEASURES
 from tokalign_lab.evaluation.row_findings import NOTHING_POOR, NOTHING_WARN
 from tokalign_lab.files import hash_of, write_json
+from tokalign_lab.runs.chain import rearrange_settings
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.queue import find_or_start
 from tokalign_lab.settings.kinds import text_of
@@ -260,7 +261,10 @@ class ScoreBox(RunBox):
         """Start the run that makes the model from the edited lexicon."""
 
         def work() -> None:
-            run = find_or_start("rearrange", {"model": self._model, "lexicon": self._lexicon_file()})
+            settings = rearrange_settings(
+                self._model, Path(self._lexicon_file()), text_of(self._settings)["text"] or ()
+            )
+            run = find_or_start("rearrange", settings)
             self.watch_run(run, "Applying the edited lexicon", f"the new model is in {run.path.resolve() / 'model'}")
 
         self.soon(work)

@@ -166,7 +166,7 @@ def page_of(results: dict[str, str], seconds: float) -> str:
     lines = [
         "# Architectures",
         "",
-        "For each causal language model of transformers, a small random model was moved to the same tokenizer with",
+        "For each causal language model of transformers, a small random model was converted to the same tokenizer with",
         "its ids renumbered at random. Its logits for 30 tokens must be equal, or `rearrange` must refuse it.",
         "",
         "```sh",

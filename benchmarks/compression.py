@@ -54,7 +54,7 @@ def main() -> None:
         f"Timed: {given.repeats} repeats of {given.new_tokens} new tokens after a prompt, batch 1, and of scoring "
         f"{given.timed_bytes:,} bytes per slice, float32, after one repeat that is not counted. Device: "
         f"{tuning.device_of(given)}. Tokens per second are those of English prose.",
-        "Moved models are those of `anchored`, not tuned; their head is untied, the source's is tied.",
+        "Converted models are those of `anchored`, not tuned; their head is untied, the source's is tied.",
     ]
     found = {name: bytes_per_token(catalog.load_vocabulary(name), sample(given.bytes)) for name in names(given)}
     sizes, lengths = [], []

@@ -1,4 +1,4 @@
-"""Is a teacher worth more than its text? SmolLM2-135M moved to Gemma 3's vocabulary, taught by Gemma-3-270M.
+"""Is a teacher worth more than its text? SmolLM2-135M converted to Gemma 3's vocabulary, taught by Gemma-3-270M.
 
     python benchmarks/distillation.py --out benchmarks/results/distillation.jsonl [--ablate] [--limit 200] [--seeds 3]
 
@@ -250,7 +250,7 @@ def notes(results: Results, options: argparse.Namespace, tokens: int) -> list[st
     said = [
         f"{tokens:,} tokens a run: {options.steps} steps (half of them embeddings and head only) of "
         f"{options.batch_size} sequences of {options.sequence_length} tokens. Means over seeds (of the text, its order "
-        "and what is drawn; one moved model); lower is better.",
+        "and what is drawn; one converted model); lower is better.",
         "token: forward KL, temperature 1, weight 1, every sequence, the teacher run live; the other rows of that "
         "name change one of these. minus direct: compared with the direct run of the same seed.",
         f"sentence: the teacher continues {PROMPT_TOKENS} tokens of the text by up to {NEW_TOKENS}, sampled at "

@@ -14,8 +14,8 @@ bytes. A target token is of one kind:
 
 A second table separates the input side from the output side, over the target tokens that begin where a token of the
 source begins: what the source model paid for their bytes; what the new head pays when it is given the *source's* states
-at these places (the rows of the head alone are to blame); and what the moved model pays, which has also read new rows
-and unfamiliar sequences.
+at these places (the rows of the head alone are to blame); and what the converted model pays, which has also read new
+rows and unfamiliar sequences.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def reading_and_writing(
             strict=True,
         ):
             found.append(("shared" if shared[token] else "new", paid, written, both))
-    names = ["token", "source paid", "new head, source's states", "moved model"]
+    names = ["token", "source paid", "new head, source's states", "converted model"]
     table = pd.DataFrame(found, columns=names)
     table = pd.concat([table, table.assign(token="all")])
     means = table.groupby("token", sort=False)[names[1:]].mean()

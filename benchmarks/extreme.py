@@ -61,7 +61,7 @@ def main() -> None:
     losses = [{"model": model, **losses_by(lines, POINTS)} for model, lines in by.items()]
     tables.append(("Mean training loss by eighth of the run, nats per token", losses))
     notes = [tuning.budget(given, by["control"][0]), *(reached(row, given) for row in recovered(tables[1][1]))]
-    notes += ["Step 0 of the control is the untuned source; of the others, the moved model, calibrated."]
+    notes += ["Step 0 of the control is the untuned source; of the others, the converted model, calibrated."]
     report("Extreme divergence", tables, [*notes, *(tuning.cost(*item) for item in by.items())], given.out)
 
 

@@ -1,4 +1,4 @@
-"""Collect what benchmarks/results reports of moved models, for `tokalign-lab advise`; nothing is run.
+"""Collect what benchmarks/results reports of converted models, for `tokalign-lab advise`; nothing is run.
 
     python benchmarks/measured_moves.py --out tokalign_lab/data/measured_moves.jsonl
 
@@ -48,7 +48,7 @@ def collect() -> list[dict[str, Any]]:
 
 
 def _line(run: str, page: str, source: str, target: str, slice: str, tokens: int, **bits: float) -> dict[str, Any]:
-    """Make a line; `untuned` and `start` compare right after the move, `control` and `end` after recovery."""
+    """Make a line; `untuned` and `start` compare right after the swap, `control` and `end` after recovery."""
     rounded = {name: round(bits[name], 4) if name in bits else None for name in ("untuned", "start", "control", "end")}
     return {"run": run, "page": page, "source": source, "target": target, "slice": slice, "tokens": tokens, **rounded}
 

@@ -2,7 +2,7 @@
 
     python benchmarks/recovery.py --out benchmarks/results/recovery.jsonl
 
-SmolLM2-135M is moved to each target by `anchored`, calibrated, and tuned in two stages. The control is the source
+SmolLM2-135M is converted to each target by `anchored`, calibrated, and tuned in two stages. The control is the source
 model with its own tokenizer, tuned on the same bytes of text in as many steps, since tuning also teaches what this
 text is like: once with the same two stages, once with the whole model from the start, and the control that ends lower
 is the one to compare with. The same bytes and not the same tokens, see `tuning.py`.
@@ -85,7 +85,7 @@ def notes(by: dict[str, list[Result]], given: argparse.Namespace) -> list[str]:
     most = max(line["tokens"] for lines in by.values() for line in lines)
     said = [
         tuning.budget(given, by["control"][0]),
-        "Step 0 of the controls is the untuned source; of the others, the moved model as `make demo` begins "
+        "Step 0 of the controls is the untuned source; of the others, the converted model as `make demo` begins "
         "with it. Against the control: the end against the lower end of the two controls.",
         f"Tokens: at most {most:,}, {most / PAPERS_TOKENS:.2%} of the papers' 1,000 steps scaled to this model.",
     ]

@@ -1,12 +1,12 @@
-"""How to tune a moved model on little text: rates, batch, stages and optimiser, compared on text of other domains.
+"""How to tune a converted model on little text: rates, batch, stages and optimiser, compared on text of other domains.
 
     python benchmarks/recovery_search.py --tokens 10000 --out benchmarks/results/recovery_search.jsonl
 
-SmolLM2-135M is moved to the target by `anchored` and calibrated. Each way tunes it on the same number of tokens of the
-default text (equal parts prose, code, ru, ja). Measured are held-out prose of the same kind, and three texts of other
-domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interface texts. The control is the source
-model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW (fused) or `FlooredAdamW`, one
-thread, float32; the engine's own loop is `adaptation.train`.
+SmolLM2-135M is converted to the target by `anchored` and calibrated. Each way tunes it on the same number of tokens
+of the default text (equal parts prose, code, ru, ja). It measures held-out prose of the same kind, and three texts of
+other domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interface texts. The control is the
+source model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW (fused) or
+`FlooredAdamW`, one thread, float32; the engine's own loop is `adaptation.train`.
 
 A stopped program continues: results are kept line by line in the file `--out`.
 """
@@ -103,7 +103,7 @@ WAYS = {
 def main() -> None:
     options = parser(__doc__)
     options.set_defaults(threads=1)
-    options.add_argument("--tokens", type=int, default=10_000, help="of text, by the moved model's tokenizer")
+    options.add_argument("--tokens", type=int, default=10_000, help="of text, by the converted model's tokenizer")
     options.add_argument("--target", default="sp32k", help="a tokenizer of the catalogue")
     options.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     options.add_argument("--seeds", type=int, default=1)
@@ -131,7 +131,7 @@ def main() -> None:
         "Share of the gap closed: (step 0 - x) / (step 0 - control), on text of other domains.",
         "Branches are tokens that are not of the text; the seconds count them.",
     ]
-    report("How to tune a moved model on little text", [("Bits per byte", rows)], notes, given.out)
+    report("How to tune a converted model on little text", [("Bits per byte", rows)], notes, given.out)
 
 
 def mean(lines: list[dict[str, Any]]) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""Where a move loses: bits per byte of the source and of the moved model on the same stretches of text.
+"""Where a swap loses: bits per byte of the source and of the converted model on the same stretches of text.
 
     python benchmarks/split_words.py --out benchmarks/results/split_words.jsonl
 
-SmolLM2-135M is moved to sp32k by `anchored` and calibrated, and tuned by `recover` on 10,000 tokens (as in
-`recovery_search.py`). The source and the moved model, before and after tuning, read the texts of that program. A
+SmolLM2-135M is converted to sp32k by `anchored` and calibrated, and tuned by `recover` on 10,000 tokens (as in
+`recovery_search.py`). The source and the converted model, before and after tuning, read the texts of that program. A
 stretch ends where both have read the same bytes. Stretches are grouped by the tokens that write them: one on each side,
 one of the source that the student writes with several ("split words"), and the others. For split words, nats per word
 are set against what the source itself expects of the first and of the second piece (`adaptation.recovery.pieces`).
@@ -57,7 +57,7 @@ def main() -> None:
     ]
     of_words = [{**name, "words": line["words"], "piece": part, **line[part]} for name, line in named for part in PARTS]
     tables = [("Bits per byte of the whole text", by_kind), ("Nats per split word", of_words)]
-    report("Where a move loses", tables, ["One seed."], given.out)
+    report("Where a swap loses", tables, ["One seed."], given.out)
 
 
 @cache
@@ -106,7 +106,7 @@ def measure(key: str, name: str, quick: bool) -> dict[str, Any]:
 def _stretches(
     ids: torch.Tensor, model: Any, teacher: SourceTeacher, pieces: Pieces
 ) -> Iterator[tuple[str, float, list[float] | None, list[float]]]:
-    """Yield kind, nats of the source, nats that it expects of each piece, and nats of the moved model by token."""
+    """Yield kind, nats of the source, nats that it expects of each piece, and nats of the converted model by token."""
     reading = teacher.read(ids, predicts=True)
     assert reading.hidden is not None
     theirs = torch.log_softmax(teacher.head.logits(reading.hidden), dim=1)

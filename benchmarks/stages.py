@@ -47,7 +47,7 @@ def main() -> None:
     first = next(iter(by.values()))[0]
     notes = [
         tuning.budget(given, first),
-        f"Step 0: the moved model, calibrated. Random rows: {mean([x['all'] for x in ceilings]):.3f}.",
+        f"Step 0: the converted model, calibrated. Random rows: {mean([x['all'] for x in ceilings]):.3f}.",
         *(best(ends, rate) for rate in RATES),
         "Same steps and same text, not the same seconds: a step of stage 1 takes less than one of stage 2.",
     ]

@@ -265,7 +265,7 @@ class Bench:
         }
 
     def move_and_tune(self, title: str, target: Vocabulary) -> Result:
-        """Tune a moved model; the result also has bits of random rows and, as "not_calibrated", before calibration."""
+        """Tune a converted model; the result also has the bits of random rows and those before calibration."""
         ceiling = self.ceiling(target)
         place, before = self.start(target)
         return {**self.tune(title, place, target), "ceiling": ceiling, "not_calibrated": before}

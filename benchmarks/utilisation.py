@@ -13,7 +13,7 @@ Work that gradient checkpointing does twice is not counted, so it lowers the sha
 large square matrices on the same device in the same process, in the format that the run computes in, measured before
 and after: the better one of both counts.
 
-The default model is SmolLM2-135M moved to Gemma 3's vocabulary, as `tuning_speed.py` makes it. `--model` takes any
+The default model is SmolLM2-135M converted to Gemma 3's vocabulary, as `tuning_speed.py` makes it. `--model` takes any
 folder with model and tokenizer: the values of its weights make no difference here.
 """
 

@@ -672,11 +672,11 @@ def test_the_source_teaches_with_its_own_tokenizer(recipe: str, part: str, text:
         assert AdaptSettings.from_dict(taught).source_losses == {}
         (source_event,) = run(moved, text, tmp_path / "other", AdaptSettings.from_dict(settings)).of("source")
         assert source_event["losses"] == {}
-        assert "does not name the model that was moved" in source_event["reason"]
+        assert "does not name the model that was converted" in source_event["reason"]
         return
     with pytest.raises(InputError, match="Losses from the source and a teacher do not go together"):
         AdaptSettings.from_dict(taught)
-    with pytest.raises(InputError, match="does not name the model that was moved"):
+    with pytest.raises(InputError, match="does not name the model that was converted"):
         run(moved, text, tmp_path / "other", AdaptSettings.from_dict(settings))
 
 

@@ -110,9 +110,9 @@ def test_the_command_moves_and_measures(work: Path) -> None:
     [
         (("nobody", "--for", "large"), "nobody"),
         (("small", "--for", "nobody"), "nobody"),
-        (("small", "--for", "large", "--recovered", "small"), "'small' has not the vocabulary of 'large'"),
+        (("small", "--for", "large", "--recovered", "small"), "'small' does not have the vocabulary of 'large'"),
         (("small", "--for", "large", "--prompts", "0"), "prompts is 0"),
-        (("small", "--for", "large"), "'small' has to be moved first; give --out"),
+        (("small", "--for", "large"), "'small' has to be converted first; give --out"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str, work: Path) -> None:

@@ -240,7 +240,7 @@ def _model(path: Path) -> Any:
 
 
 def _card(path: Path) -> Any:
-    """What is asked of the record of a moved model."""
+    """What is asked of the record of a converted model."""
     carried_over(cast(FolderCase, SimpleNamespace(folder=path.parent)))  # it asks for nothing else
     record = {**read_record(path.parent), "tokenizer": {"name": "n", "size": 1}, "versions": {}}
     assert "with tokalign-lab" in card_text("name", record, tiny_tokenizer(280))

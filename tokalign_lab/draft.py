@@ -1,4 +1,4 @@
-"""A small model as draft model of a large one: moved to its vocabulary by the pipeline, then measured."""
+"""A small model as draft model of a large one: converted to its vocabulary by the pipeline, then measured."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tokalign_lab.settings.kinds import AlignSettings, DraftSettings, RearrangeS
 def measure_draft(
     settings: DraftSettings, out: Path | None, progress: Progress = silent
 ) -> dict[str, list[dict[str, Any]]]:
-    """Move a small model to a large one's vocabulary and measure it as a draft model, on held-out text.
+    """Convert a small model to a large one's vocabulary and measure it as a draft model, on held-out text.
 
     Returns, for each draft model, `DraftScore.to_dict` by slice and decoding: "own tokenizer" (the small model as it
     is), "moved", "calibrated" and "recovered"; "as given" for a small model that has the large one's vocabulary
-    already. Raises `InputError` if a model or the text cannot be used, there is no folder for the moved models, or the
-    recovered model has another vocabulary than the large one.
+    already. Raises `InputError` if a model or the text cannot be used, there is no folder for the converted models, or
+    the recovered model has another vocabulary than the large one.
 
     Parameters
     ----------
     settings : of the command
-    out : folder for the lexicon and for the moved models, "moved" and "calibrated"; None where nothing has to be moved
+    out : folder for the lexicon and the converted models, "moved" and "calibrated"; None if nothing has to be converted
     progress : called at each step with the share that is done
     """
     from tokalign_lab.device import pick_device
@@ -40,13 +40,15 @@ def measure_draft(
     for name in given.values():
         if load_vocabulary(name).fingerprint != large.fingerprint or _rows(name) != rows:
             raise InputError(
-                f"'{name}' has not the vocabulary of '{settings.large}' ({rows:,} rows), so it cannot draft for it; "
-                "name a model that `draft` or `rearrange --special-tokens target` moved to it."
+                f"'{name}' does not have the vocabulary of '{settings.large}' ({rows:,} rows), so it cannot draft "
+                "for it; name a model that `draft` or `rearrange --special-tokens target` converted to it."
             )
     text = pipeline.PairText(small, large, settings)
     if not shares:
         if out is None:
-            raise InputError(f"'{settings.model}' has to be moved first; give --out, a folder for the moved models.")
+            raise InputError(
+                f"'{settings.model}' has to be converted first; give --out, a folder for the converted models."
+            )
         chosen = text_of(settings.to_dict())
         aligning = AlignSettings.from_dict({**chosen, "source": settings.model, "target": settings.large})
         lexicon = pipeline.align_text(text, aligning, part(progress, 0.0, 0.3)).lexicon

@@ -1,4 +1,4 @@
-"""Pages about the model right after the move, before any tuning."""
+"""Pages about the model right after the swap, before any tuning."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def quality(raw: Raw) -> Page:
     titles = {name: title for name, title in METHODS.items() if name != "anchored-calibrated"}
 
     return Page(
-        "Quality right after the move",
-        "How close is a moved model to its source before any tuning, compared with other methods?",
+        "Quality right after the swap",
+        "How close is a converted model to its source before any tuning, compared with other methods?",
         f"Far from it: {digits(whole['anchored'])} bits per byte for `anchored`, averaged over nine pairs; the source has "
         f"{digits(whole['floor'])}; but without calibration no other method that needs only text is lower on any pair (`pieces`: {digits(whole['pieces'])}).",
         partial(
@@ -123,8 +123,8 @@ def excess(raw: Raw) -> Page:
     }
 
     return Page(
-        "Where the loss of a move comes from",
-        "Which tokens cost a moved model more bits than its source?",
+        "Where the loss of a swap comes from",
+        "Which tokens cost a converted model more bits than its source?",
         f"Of {digits(whole, 2)} excess bits per byte, {digits(interface, 2)} are in interface texts, mostly languages other than English; "
         f"in prose and code, shared tokens where the source splits differently cost {digits(other, 2)}.",
         partial(
@@ -194,7 +194,7 @@ def anchored_settings(raw: Raw) -> Page:
             for name in shown
         ],
         "P@1: share of held-out shared tokens whose counterpart is ranked first. Three pairs, two seeds, 3 MB of text. One pass instead "
-        "of three finds more in less time, but does not change bits per byte after the move, so the default stays.",
+        "of three finds more in less time, but does not change bits per byte after the swap, so the default stays.",
     )
 
 
@@ -271,8 +271,7 @@ def focus_and_tokalign(raw: Raw) -> Page:
 
     return Page(
         "FOCUS or TokAlign before tuning",
-        "The papers report that FOCUS is far worse than TokAlign before tuning; a user of ZNLP/TokAlign (issue 2) measured the "
-        "opposite. Who is right?",
+        "Is FOCUS far worse than TokAlign before tuning, as the papers report, or better, as a user measured (ZNLP/TokAlign issue 2)?",
         f"Neither in general: FOCUS as shipped starts lower than TokAlign's script on {lower} of {whole} pairs, and both "
         "are worse than the mean of a token's pieces, which needs no vectors.",
         partial(

@@ -128,7 +128,7 @@ def write(name: str, raw: Raw, make: Callable[[Raw], Page]) -> str:
     about = raw.about
     lines = [
         f"# {page.title}",
-        "<!-- Built by `make results`; do not edit. -->",
+        "<!-- Built by `make results`. -->",
         f"**Question.** {page.question}",
         f"**Answer.** {page.answer}",
         f"![{page.title}](plots/{name}.svg)",

@@ -25,7 +25,7 @@ def end(line: Row, slice: str = "all") -> float:
 
 
 def behind(raw: Raw) -> dict[str, dict[str, float]]:
-    """Return by slice and target how far each moved model ends behind the better control, as a share of its bits."""
+    """Return by slice and target how far each converted model ends behind the better control, as a share of its bits."""
     by = {line["model"]: line for line in raw.measured}
     best = {slice: min(end(by[name], slice) for name in CONTROLS) for slice in SLICES}
     targets = [name for name in by if name not in CONTROLS]
@@ -45,7 +45,7 @@ def recovery(raw: Raw) -> Page:
 
     return Page(
         "Recovery with the papers' recipe",
-        "Does a moved model catch up with its source when both are tuned on the same text?",
+        "Does a converted model catch up with its source when both are tuned on the same text?",
         f"No, not with 40 steps: it ends {span(over['prose'].values())} behind the tuned source "
         f"in English and {span(over['ru'].values())} behind in Russian.",
         partial(
@@ -54,7 +54,7 @@ def recovery(raw: Raw) -> Page:
             x="step",
             y="bits per byte of English prose",
         ),
-        "Bits per byte of English prose during tuning: three moved models and the source (control). The table shows how far each ends behind it.",
+        "Bits per byte of English prose during tuning: three converted models and the source (control). The table shows how far each ends behind it.",
         ["target", *SLICES.values()],
         [[name, *(f"{100 * over[slice][name]:+.0f} %" for slice in SLICES)] for name in over["prose"]],
         "SmolLM2-135M, two stages as in the papers, 64 kB of text in equal parts, at most 24,000 tokens: "
@@ -150,7 +150,7 @@ def split_words(raw: Raw) -> Page:
 
     return Page(
         "Loss by kind of word",
-        "On which words does a moved model lose, before and after tuning?",
+        "On which words does a converted model lose, before and after tuning?",
         f"On words that the new tokenizer splits: they carry {percent(share[0])} of the loss on Wikipedia before tuning and "
         f"{percent(share[-1])} after 10,000 tokens of `{models[-1]}`.",
         partial(
@@ -190,12 +190,12 @@ def recovery_search(raw: Raw) -> Page:
     levels = {"step 0": start["o_en"]} | ({"tuned source": control["o_en"]} if control else {})
 
     return Page(
-        "How to tune a moved model on little text",
+        "How to tune a converted model on little text",
         f"How much of the gap to the tuned source does the default recipe close with {budgets[0]:,} tokens, on text of other domains?",
         f"{answer}.",
         partial(plots.lines, series=series, x="CPU seconds", y="bits per byte of Wikipedia", levels=levels),
         "Bits per byte of Wikipedia against CPU seconds, one marker per budget.",
-        ["way", *list(OTHER.values())[:3], "CPU seconds"],
+        ["recipe", *list(OTHER.values())[:3], "CPU seconds"],
         [[name, *(row.get(key) for key in list(OTHER)[:3]), row.get("cpu")] for name, row in
          [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
         f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, smallest budget: {seeds_by_target(raw)}; `text` and `papers` as many; others one. "
@@ -222,7 +222,7 @@ def stages(raw: Raw) -> Page:
     return Page(
         "Two stages or one",
         "Is it better to train the new rows first, as the papers do, or everything from the start?",
-        f"Two stages lose at this budget: everything from the start ends at {digits(by[rates[0], 0.0])} bits per byte, half and half at "
+        f"At this budget, everything from the start: it ends at {digits(by[rates[0], 0.0])} bits per byte, half and half at "
         f"{digits(by[rates[0], 0.5])}, and the papers' pair of rates at {digits(papers)}.",
         partial(
             plots.lines,
@@ -247,12 +247,12 @@ def extreme(raw: Raw) -> Page:
 
     return Page(
         "Vocabularies with nothing in common",
-        "Does a move still work when the target shares no string with the source?",
-        f"Not at this budget: a model moved to single bytes goes from {digits(curve(moved)[1][0])} to {digits(end(moved))} bits per byte in 120 steps, "
+        "Does a swap still work when the target shares no string with the source?",
+        f"Not at this budget: a model converted to single bytes goes from {digits(curve(moved)[1][0])} to {digits(end(moved))} bits per byte in 120 steps, "
         f"{percent(last['end'])} of the way to the tuned source ({digits(end(control))}).",
         partial(
             plots.lines,
-            series={"moved to single bytes": curve(moved), "source (control)": curve(control)},
+            series={"converted to single bytes": curve(moved), "source (control)": curve(control)},
             x="step",
             y="bits per byte of held-out text",
         ),
@@ -325,7 +325,7 @@ def distillation(raw: Raw) -> Page:
     points = [(mean(values[name]), min(values[name]), max(values[name])) for name in tuned]
     token, direct, hot = rows["token"], rows["direct"], rows["token, temperature 2"]
     return Page(
-        "Distillation after the move",
+        "Distillation after the swap",
         "Does a teacher with the same tokenizer teach more than the text alone?",
         f"Almost nothing with default settings: {digits(token['all'], 4)} bits per byte against {digits(direct['all'], 4)} without a "
         f"teacher; temperature 2 reaches {digits(hot['all'], 4)}.",
@@ -337,14 +337,14 @@ def distillation(raw: Raw) -> Page:
             at=0,
         ),
         "Difference to direct tuning of the same seed, by setting.",
-        ["way", "seeds", "bits per byte", "minus direct", "seconds"],
+        ["method", "seeds", "bits per byte", "minus direct", "seconds"],
         [
             [name, rows[name]["seeds"], rows[name]["all"], *_minus(values.get(name)), rows[name]["seconds"]]
             for name in ("direct", "token", "token, temperature 2", "sentence", "own", "gold")
         ],
-        "Student: SmolLM2-135M moved to Gemma 3's vocabulary; teacher: Gemma-3-270M; 12,288 tokens; two seeds for five ways, one for the "
+        "Student: SmolLM2-135M converted to Gemma 3's vocabulary; teacher: Gemma-3-270M; 12,288 tokens; two seeds for five methods, one for the "
         "others. `own` and `gold` (TRL's GOLD) keep the source's tokenizer; `own` has no teacher, so GOLD's gain may not come from the "
-        "teacher. Six tasks with 40 questions each cannot separate the methods. Seconds are from a busy machine.",
+        "teacher. Six tasks with 40 questions each cannot separate the methods. The machine was busy.",
     )
 
 
@@ -357,8 +357,8 @@ def row_moves(raw: Raw) -> Page:
     rows, output = raw.by("Input rows", "rows"), raw.by("Output rows", "rows")
 
     return Page(
-        "Which rows tuning moves",
-        "Do identical tokens, and tokens with equal suffixes, move least during tuning, as TokAlign++ reports?",
+        "Which rows tuning changes most",
+        "Do rows of identical tokens, and of tokens with equal suffixes, change least during tuning, as TokAlign++ reports?",
         "Identical tokens do, in every frequency band; an equal suffix makes no visible difference.",
         partial(
             plots.dots,
@@ -366,7 +366,7 @@ def row_moves(raw: Raw) -> Page:
             series={name: [interval(row[band]) for band in bands] for name, row in rows.items()},
             label="change of an input row, % of its length, with 95 % interval",
         ),
-        "Movement of input rows by origin and frequency.",
+        "Change of rows by origin and frequency, % of their length.",
         ["rows", *bands],
         [[f"{kind}, {name}", *(number(row[band]) for band in bands)] for kind, table in (("input", rows), ("output", output))
          for name, row in table.items()],
@@ -397,7 +397,7 @@ def demo(raw: Raw) -> Page:
     return Page(
         "The demo",
         "What does the whole pipeline achieve on one pair?",
-        f"Not the source's quality: {digits(after)} bits per byte after tuning, {digits(before)} before; the source has {digits(source)}.",
+        f"It does not reach the source's quality: {digits(after)} bits per byte after tuning, {digits(before)} before; the source has {digits(source)}.",
         partial(
             plots.dots,
             names=[titles[name] for name in chosen],
@@ -410,8 +410,8 @@ def demo(raw: Raw) -> Page:
             [title, *(rows[name][key] for key in ("all", "prose", "code", "interface texts"))]
             for name, title in names.items()
         ],
-        f"SmolLM2-135M-Instruct → sp32k, one seed, 23,045 held-out bytes: differences below 0.02 are noise. It took {seconds:.0f} seconds. The source tuned on the same "
-        "bytes, the fair control, is in [recovery](recovery.md), not here.",
+        f"SmolLM2-135M-Instruct → sp32k, one seed, 23,045 held-out bytes: differences below 0.02 are noise. It took {seconds:.0f} seconds. The fair control, "
+        "a source tuned on the same bytes, is in [recovery](recovery.md).",
     )
 
 

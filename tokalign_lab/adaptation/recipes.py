@@ -13,7 +13,7 @@ from tokalign_lab.errors import InputError
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to recover a moved model.
+    """One way to recover a converted model.
 
     Attributes
     ----------

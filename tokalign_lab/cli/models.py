@@ -73,7 +73,7 @@ def export(settings: ExportSettings) -> Any:
 @command(app, "draft")
 def draft(
     settings: DraftSettings,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the lexicon and the moved models.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the lexicon and the converted models.")] = None,
 ) -> Any:
     """Measure a small model as the draft model of a large one: acceptance and tokens per step, by slice."""
     from tokalign_lab.draft import measure_draft

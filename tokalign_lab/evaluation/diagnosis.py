@@ -1,9 +1,9 @@
 """Is a lexicon good, and if not, why? A verdict with its evidence.
 
 Scores show how much is lost; a diagnosis shows where. It needs the lexicon and its tokenizers. The token vectors that
-the lexicon was made from, the source model and the moved model add findings. Each finding is a sentence with numbers
-and tokens. The bounds are named constants of `mapping_findings`, `row_findings`, `text_findings` and `row_gate`, with
-their origin.
+the lexicon was made from, the source model and the converted model add findings. Each finding is a sentence with
+numbers and tokens. The bounds are named constants of `mapping_findings`, `row_findings`, `text_findings` and
+`row_gate`, with their origin.
 
 The verdict is "poor" if any finding is, "usable" if any is a warning, and "good" otherwise. A pair of real tokenizers
 that split text differently is usable at best: it loses something that only tuning recovers.

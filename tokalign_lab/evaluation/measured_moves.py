@@ -1,8 +1,8 @@
-"""Measured quality of moved models: right after the swap of the tokenizer, and after recovery.
+"""Measured quality of converted models: right after the swap of the tokenizer, and after recovery.
 
 `benchmarks/measured_moves.py` makes `data/measured_moves.jsonl` from the results pages and decision 16. A loss is a
-factor: bits per byte of the moved model over bits per byte of a reference. Right after the swap the reference is the
-untuned source model, after recovery the source model tuned on the same bytes.
+factor: bits per byte of the converted model over bits per byte of a reference. Right after the swap the reference is
+the untuned source model, after recovery the source model tuned on the same bytes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class MeasuredMove:
     source, target : catalogue names of the source model and of the target tokenizer
     slice : "prose", "code", a language code, or another group of text
     tokens : tokens read in recovery; 0 without recovery
-    untuned, start : the source model, and the moved model before recovery
-    control, end : the source model tuned on the same bytes, and the moved model after recovery
+    untuned, start : the source model, and the converted model before recovery
+    control, end : the source model tuned on the same bytes, and the converted model after recovery
     """
 
     run: str

@@ -1,4 +1,4 @@
-"""Row safety: whether the new rows of a moved model behave like trained rows on held-out text.
+"""Row safety: whether the new rows of a converted model behave like trained rows on held-out text.
 
 A mean over a text hides single bad rows. Three faults are checked for in the new rows; the rows that were copied (or
 all rows, where it is not known which are new) are the reference.
@@ -60,7 +60,7 @@ def row_gate(
 
     Parameters
     ----------
-    model : a causal language model that reads `vocabulary`, such as a moved one
+    model : a causal language model that reads `vocabulary`, such as a converted one
     vocabulary : its tokenizer
     documents : held-out text
     new_ids : int (n,), ids of the new rows; all text tokens by default

@@ -209,7 +209,7 @@ class ExtendTokenizerSettings(TextSettings):
 
 
 class DraftSettings(TextSettings):
-    """Move a small model to a large one's vocabulary and measure it as the large one's draft model."""
+    """Convert a small model to a large one's vocabulary and measure it as the large one's draft model."""
 
     subject = "Measuring a draft model"
 

@@ -1,6 +1,6 @@
 """Branches: the second piece of words that the source holds possible, in the contexts of the text.
 
-Most of what a move costs is lost on tokens of the source that the student writes with several tokens: the source never
+Most of what a swap costs is lost on tokens of the source that the student writes with several tokens: the source never
 wrote their pieces one by one (docs/decisions/0016-recovery-defaults.md has the figures). A text has few of them, and
 each teaches one word. But at each place the source's prediction holds many such tokens possible. One of them is drawn,
 and its first piece is put behind the text as a branch: a token that sees the text up to this place and itself, and that

@@ -41,15 +41,15 @@ _NOT_UTF8 = re.compile("[\udc80-\udcff]+")
 
 
 def source_name(moved: str) -> str:
-    """Return the name of the model that a moved (or tuned) model was made from; "" where its folder names none.
+    """Return the name of the model that a converted (or tuned) model was made from; "" where its folder names none.
 
-    Raises InputError when there is no moved model of that name.
+    Raises InputError when there is no converted model of that name.
     """
     return str(read_record(files_of(moved)).get("model", ""))
 
 
 def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, Vocabulary]:
-    """Load the model that a moved (or tuned) model was made from, in float32, and its tokenizer.
+    """Load the model that a converted (or tuned) model was made from, in float32, and its tokenizer.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrai
     name = source_name(moved)
     if not name:
         raise InputError(
-            f"{Path(moved) / 'tokalign.json'} does not name the model that was moved, so there is no source to learn "
-            "from; write the folder with `tokalign-lab rearrange`, or train on the next token alone."
+            f"{Path(moved) / 'tokalign.json'} does not name the model that was converted, so there is no source to "
+            "learn from; write the folder with `tokalign-lab rearrange`, or train on the next token alone."
         )
     return load_model(name, device), load_vocabulary(name)
 

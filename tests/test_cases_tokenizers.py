@@ -15,11 +15,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import WORDS, tiny_model, tiny_tokenizer, tiny_vocabulary
+from tiny import WORDS, renumbered, tiny_model, tiny_tokenizer, tiny_vocabulary
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tokalign_lab import catalog
+from tokalign_lab.adaptation.recovery.pieces import Pieces
 from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.catalog.tokenizer_formats import PATTERNS
 from tokalign_lab.documents import Document
@@ -27,7 +28,9 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.document_bits import document_bits
 from tokalign_lab.evaluation.spelled import unspelled_bytes
+from tokalign_lab.model.special_ids import move_special_ids
 from tokalign_lab.model.tokenizer_checks import unreachable_tokens
+from tokalign_lab.vectors.hidden_states import hidden_state_vectors
 from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 
 TEXTS = [WORDS * 5, "short", "a\n\n  b </s> café 你好", ""]
@@ -231,6 +234,28 @@ def test_the_mark_of_a_words_end_is_no_part_of_its_bytes(pre, text, word, spelle
     alike = shared_tokens(vocabulary, listed)
     assert (alike.source_ids == alike.target_ids).all(), "the same tokenizer: `x` is `x`, and `x</w>` is `x</w>`"
     assert len(alike) == vocabulary.size - len(vocabulary.roles)
+
+
+def test_a_token_keeps_its_marks_wherever_it_is_looked_up_in_another_vocabulary() -> None:
+    source = trained(pre_tokenizers.BertPreTokenizer(), decoders.BPEDecoder(suffix="</w>"), end_of_word_suffix="</w>")
+    new_id = np.random.default_rng(0).permutation(source.size)
+    target = renumbered(source, new_id)
+    text = [i for i, token in enumerate(source.token_bytes) if token]
+    assert source.id_of_bytes(b"x") != source.id_of_raw("x"), "bytes alone do not tell the two apart"
+
+    pieces = Pieces(target, source)
+    assert pieces.first[text].tolist() == new_id[text].tolist()
+    assert set(pieces.count[text].tolist()) == {1}
+
+    model = tiny_model("llama", source.size)
+    counts = np.zeros(source.size, np.int64)
+    ours, theirs = (hidden_state_vectors(model, source, of, counts, spell=spell) for of in (source, target))
+    rows = ours.rows_for(np.array(text)), theirs.rows_for(new_id[text])
+    np.testing.assert_allclose(*rows, rtol=1e-4, atol=1e-5)
+
+    model.generation_config.suppress_tokens = text
+    move_special_ids(model, source, target, source.size)
+    assert model.generation_config.suppress_tokens == new_id[text].tolist()
 
 
 def test_the_mark_of_a_words_continuation_is_no_part_of_its_bytes(tmp_path: Path) -> None:

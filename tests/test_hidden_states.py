@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,12 +25,9 @@ def model(smollm_folder: Path) -> PreTrainedModel:
 def some_of(vocabulary: Vocabulary, tokens: list[bytes]) -> Vocabulary:
     """The vocabulary as if it had only these tokens."""
     kept = {vocabulary.id_of_bytes(token) for token in tokens}
-    return SimpleNamespace(
-        size=vocabulary.size,
-        name=vocabulary.name,
-        fingerprint=vocabulary.fingerprint,
-        token_bytes=tuple(token if i in kept else None for i, token in enumerate(vocabulary.token_bytes)),
-    )
+    fewer = copy(vocabulary)
+    fewer.token_bytes = tuple(token if i in kept else None for i, token in enumerate(vocabulary.token_bytes))
+    return fewer
 
 
 def read(model: PreTrainedModel, source: Vocabulary, of: Vocabulary) -> object:

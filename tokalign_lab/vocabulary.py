@@ -154,6 +154,20 @@ class Vocabulary:
         """Return the id that spells exactly these bytes (whole words first, byte-fallback ids last), or None."""
         return self._id_of_bytes.get(token)
 
+    def id_of_token(self, other: Vocabulary, token_id: int) -> int | None:
+        """Return the id of the same token as one of `other`: same bytes, and same marks if both write them alike.
+
+        So `the` is `the` and not `the</w>`. None for a control token, a hole, and a token that this vocabulary lacks.
+        """
+        spelled = other.token_bytes[token_id]
+        if spelled is None:
+            return None
+        if self._table.spelling == other._table.spelling:
+            alike = self.id_of_raw(other.raw_token(token_id))
+            if alike is not None and self.token_bytes[alike] == spelled:
+                return alike
+        return self.id_of_bytes(spelled)
+
     def encode(self, texts: Sequence[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
         """Tokenise texts in parallel, without special tokens; return one int32 array of ids for each text.
 
@@ -253,23 +267,10 @@ def shared_tokens(source: Vocabulary, target: Vocabulary, by: str = "bytes") -> 
         holes = target.is_hole.tolist()
         found = (None if hole else source.id_of_raw(target.raw_token(i)) for i, hole in enumerate(holes))
     elif by == "bytes":
-        same_marks = source._table.spelling == target._table.spelling
-        found = (_equal_token(source, target, target_id, same_marks) for target_id in range(target.size))
+        found = (source.id_of_token(target, target_id) for target_id in range(target.size))
     pairs = [(target_id, source_id) for target_id, source_id in enumerate(found) if source_id is not None]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return SharedTokens(source_ids=table[:, 1].copy(), target_ids=table[:, 0].copy())
-
-
-def _equal_token(source: Vocabulary, target: Vocabulary, target_id: int, same_marks: bool) -> int | None:
-    """Find the source's token with the same bytes, and with the same string if both write marks alike (`the</w>`)."""
-    spelled = target.token_bytes[target_id]
-    if spelled is None:
-        return None
-    if same_marks:
-        alike = source.id_of_raw(target.raw_token(target_id))
-        if alike is not None and source.token_bytes[alike] == spelled:
-            return alike
-    return source.id_of_bytes(spelled)
 
 
 def shared_roles(source: Vocabulary, target: Vocabulary) -> dict[int, int]:

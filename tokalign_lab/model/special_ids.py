@@ -230,12 +230,11 @@ class _Mover:
         )
 
     def _alike(self, old: int) -> int | None:
-        """Return the target's control token of the same string, or its token of the same bytes."""
+        """Return the target's control token of the same string, or its same token of text."""
         if not 0 <= old < self._source.size:
             return None
-        spelled = self._source.token_bytes[old]
-        if spelled is not None:
-            return self._target.id_of_bytes(spelled)
+        if self._source.token_bytes[old] is not None:
+            return self._target.id_of_token(self._source, old)
         found = self._target.id_of_raw(self._source.raw_token(old))
         return found if found is not None and self._target.is_control[found] else None
 

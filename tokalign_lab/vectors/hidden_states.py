@@ -95,7 +95,7 @@ def _what_to_read(source: Vocabulary, of: Vocabulary, spell: Spell) -> tuple[dic
         read = {i: [i] for i in tokens}
     else:
         # A shared token is read as one token, even if the source would cut its text.
-        read = {i: [found] for i, token in tokens.items() if (found := source.id_of_bytes(token)) is not None}
+        read = {i: [found] for i in tokens if (found := source.id_of_token(of, i)) is not None}
         others = [i for i in tokens if i not in read]
         spelled = spell(source, [tokens[i] for i in others])
         read |= {i: pieces for i, pieces in zip(others, spelled, strict=True) if pieces}

@@ -40,7 +40,7 @@ class Pieces:
         table[2] = 0
         texts: dict[int, str] = {}
         for yours, token in enumerate(source.token_bytes):
-            mine = student.id_of_bytes(token) if token else None
+            mine = student.id_of_token(source, yours) if token else None
             if mine is not None:
                 table[0, yours], table[2, yours] = mine, 1
             elif token:

@@ -324,11 +324,12 @@ def test_the_tokens_bytes_are_the_text_in_every_layout(layouts, text: str) -> No
 
 def test_both_marks_at_once_and_a_token_that_is_nothing_but_a_mark() -> None:
     marks = {"continuing_subword_prefix": "##", "end_of_word_suffix": "</w>"}
-    tokens = ["<unk>", "a", "##b</w>", "a</w>", "##"]
+    tokens = ["<unk>", "a", "##b</w>", "a</w>", "##", "</w>"]
     backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, [], unk_token="<unk>", **marks))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     vocabulary = view(backend, unk_token="<unk>")
-    assert vocabulary.token_bytes == (None, b" a", b"b", b" a", b"##")
+    assert vocabulary.token_bytes == (None, b" a", b"b", b" a", b"##", b"")
+    assert vocabulary.label(5) == "</w>", "it has no bytes, but an empty label is no token"
 
 
 def test_parts_of_words_are_found_reachable() -> None:

@@ -126,9 +126,9 @@ class Vocabulary:
         return self._table.spelling.ends_word(self.raw_token(token_id))
 
     def label(self, token_id: int) -> str:
-        """Return a readable form: `␣the`, `↵`, `⇥`, `<E4 BD>` for part of a character."""
+        """Return a readable form: `␣the`, `↵`, `⇥`, `<E4 BD>` for part of a character; "" for a hole only."""
         token = self.token_bytes[token_id]
-        return self.raw_token(token_id) if token is None else visible(token)
+        return visible(token) if token else self.raw_token(token_id)
 
     @cached_property
     def _id_of_bytes(self) -> dict[bytes, int]:

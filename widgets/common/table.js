@@ -35,9 +35,9 @@ function row(item, columns, model) {
   item.cells.forEach((value, index) => {
     const column = columns[index];
     const cell = text("td", undefined, column.numeric ? "tl-number" : "");
-    if (column.kind === "token" && value !== "–") cell.append(text("span", value, "tl-token"));
+    if (column.kind === "token" && value) cell.append(text("span", value, "tl-token"));
     else if (column.kind === "origin") cell.append(text("span", value, `tl-origin tl-origin-${value}`));
-    else cell.textContent = value;
+    else cell.textContent = column.kind === "token" ? "–" : value; // the token – has a frame
     if (column.titles?.[value]) cell.title = column.titles[value];
     line.append(cell);
   });

@@ -24,7 +24,8 @@ _HERE = Path(__file__).parent
 class Column:
     """A column: its key in the data, its heading, what it means, how a cell looks ("", "token", "origin").
 
-    `titles` holds the tooltip of each value that has one.
+    A cell of a "token" column is a label, drawn with a frame; "", drawn as – without a frame, is no token. `titles`
+    holds the tooltip of each value that has one.
     """
 
     key: str

@@ -333,7 +333,7 @@ class LexiconTable(Pages):
         return [
             str(i),
             view.labels.of("target", i),
-            view.labels.of("source", int(view.source_of[i])) or "–",
+            view.labels.of("source", int(view.source_of[i])),
             fixed(view.score[i]),
             fixed(view.margin[i]),
             str(view.origin.iat[i]),

@@ -51,7 +51,7 @@ class PairTable(RowTable):
         first = rows[:TABLE_ROWS].tolist()
         cells = [
             [
-                view.labels.of("target", i), view.labels.of("source", int(view.source_of[i])) or "–",
+                view.labels.of("target", i), view.labels.of("source", int(view.source_of[i])),
                 fixed(view.score[i]), str(view.origin.iat[i]),
             ]
             for i in first
@@ -117,7 +117,7 @@ class NeighbourTables(Box):
         for space, table in self.tables.items():
             other = "target" if space == "source" else "source"
             cells = [
-                [view.labels.of(space, i), f"{cosine:.3f}", view.labels.of(other, p) or "–", _yes(v, ids[other])]
+                [view.labels.of(space, i), f"{cosine:.3f}", view.labels.of(other, p), _yes(v, ids[other])]
                 for (i, cosine), p, v in zip(found[space], partners[space], vouched[space], strict=True)
             ]
             name = view.labels.of(space, primary[space])

@@ -185,6 +185,27 @@ def test_a_cancelled_run_is_not_started_and_begins_again_only_when_asked(
     assert starts(run) == 1
 
 
+@pytest.mark.parametrize("look", ["_why_never", "_start"])
+def test_a_run_that_is_cancelled_while_the_queue_looks_at_it_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    make(tmp_path, "before", state="finished")
+    run = make(tmp_path, "run", after="before")
+    place = queue if look == "_why_never" else RunFolder
+    original = getattr(place, look)
+
+    def cancel_first(*arguments: Any) -> Any:
+        monkeypatch.setattr(place, look, original)
+        run.request_cancel()
+        return original(*arguments)
+
+    monkeypatch.setattr(place, look, cancel_first)
+    with locked(tmp_path):
+        assert not start_ready(tmp_path)
+    wait_for(lambda: run.state not in ("queued", "running"))
+    assert run.state == "cancelled"
+
+
 def test_an_empty_queue_starts_no_process_and_writes_nothing(tmp_path: Path) -> None:
     go_on(tmp_path)
     go_on(tmp_path / "none")

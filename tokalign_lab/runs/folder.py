@@ -214,18 +214,19 @@ class RunFolder:
             self.update(state="lost", ended=now(), error=error)
         return self.info()
 
-    def start(self, resume: bool = False, timeout: float = 60.0) -> None:
+    def start(self, resume: bool = False, timeout: float = 60.0, queued: bool = False) -> None:
         """Start the worker and wait until it has reported itself in `run.json`.
 
-        Raises `AlreadyRunning` when the run is running, or another process has started it meanwhile. Raises
-        `InputError` when the run is to be resumed and has finished, or is read-only.
+        With `queued` the run starts only if it is still queued. Raises `AlreadyRunning` when the run is running, or
+        another process has started or cancelled it meanwhile. Raises `InputError` when the run is to be resumed and has
+        finished, or is read-only.
         """
         self.check_own("start it: what it works on is not kept")
         with self._starting() as waited:
             state = self.state
             if state == "running":
                 raise AlreadyRunning(f"The run {self.name} is already running.")
-            if waited and state != "queued":
+            if (waited or queued) and state != "queued":
                 raise AlreadyRunning(f"The run {self.name} was just started by another process; it is {state} now.")
             if resume and state == "finished":
                 raise InputError(f"The run {self.name} has finished; there is nothing to resume.")
@@ -234,6 +235,8 @@ class RunFolder:
                     pass
             except Busy:
                 raise AlreadyRunning(f"Another process still works on the run {self.name}.") from None
+            if state != "queued":
+                self.cancel_file.unlink(missing_ok=True)  # of a former start; one from now on stops the new worker
             self._start(resume, timeout)
 
     def _starting(self) -> AbstractContextManager[bool]:
@@ -241,7 +244,6 @@ class RunFolder:
         return lock(self.path / ".start.lock")
 
     def _start(self, resume: bool, timeout: float) -> None:
-        self.cancel_file.unlink(missing_ok=True)
         self.update(state="queued", pid=None, pid_started=None, ended=None, error=None)
         info = self.info()
         arguments = [str(self.path.resolve()), *(["--resume"] if resume else [])]

@@ -67,6 +67,7 @@ def start_after(run: RunFolder, before: RunFolder, again: bool = False) -> None:
         begins_again = again and run.state in ENDED
         if begins_again:
             (run.path / "events.jsonl").unlink(missing_ok=True)
+            run.cancel_file.unlink(missing_ok=True)
         if begins_again or run.state == "queued":
             run.update(state="queued", after=before.name, ended=None, error=None)
             if before.state == "finished":
@@ -107,8 +108,8 @@ def start_ready(root: Path) -> bool:
 
 def _start(run: RunFolder) -> None:
     try:
-        run.start()
-    except AlreadyRunning:  # the user has resumed it meanwhile
+        run.start(queued=True)
+    except AlreadyRunning:  # the user has resumed or cancelled it meanwhile
         return
     except InputError as error:  # its settings cannot be started; nobody waits here for the error
         run.update(state="failed", ended=now(), error=str(error))

@@ -387,6 +387,18 @@ def test_a_killed_worker_frees_the_lock(tmp_path: Path) -> None:
     assert not works(run, wait=WAIT_S)  # a worker records that the run is finished, then ends
 
 
+@pytest.mark.usefixtures("test_kinds")
+def test_a_worker_whose_folder_is_deleted_ends_with_a_message(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", "sit")
+    info = run.info()
+    wait_for(lambda: run.events()[0])
+    with open(run.path / "log.txt", encoding="utf-8") as log:
+        shutil.rmtree(run.path, ignore_errors=True)  # a heartbeat may come in between
+        wait_for(lambda: not process.is_alive(info["pid"], info["pid_started"]))
+        assert log.read() == f"The run folder {run.path} was deleted or moved, so its process ends.\n"
+    assert not run.exists
+
+
 def test_two_who_make_one_folder_get_one_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

@@ -3,7 +3,7 @@
 It reports its id in `run.json` before it imports torch, and writes a heartbeat every two seconds to show that it does
 not hang. It stops when the file `cancel` appears: at the next step boundary, or, if none comes within the grace period,
 by interrupting itself. A pause has no grace period: it waits for the boundary, so that no work is lost. Every end is
-recorded: finished, failed, cancelled, paused.
+recorded: finished, failed, cancelled, paused. If its folder is deleted it ends at once, with a message.
 
 A launcher (`accelerate launch`, torchrun) may start several processes for one folder. The first one is the run; the
 others compute with it and report nothing. The run holds the lock of the folder while it works: a second worker on the
@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -139,10 +140,18 @@ def _assist(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
 
 
 def _end(run: RunFolder, state: str, error: str | None, bad_input: bool = False) -> int:
+    _exit_if_deleted(run)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the writing of the end
     run.emit({"kind": "ended", "state": state, "error": error})
     run.update(state=state, ended=provenance.now(), error=error, bad_input=bad_input)
     return 0 if state == "finished" else 1
+
+
+def _exit_if_deleted(run: RunFolder) -> None:
+    """End the process if its folder is gone: nothing can be recorded, and a checkpoint would make the folder again."""
+    if not run.exists:
+        print(f"The run folder {run.path} was deleted or moved, so its process ends.", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def _raise_cancelled(signal_number: int, frame: FrameType | None) -> None:
@@ -155,10 +164,12 @@ def _watch(run: RunFolder) -> None:
     terminated = False
     last_beat = 0.0
     while True:
+        _exit_if_deleted(run)
         now = time.monotonic()
         if now - last_beat >= HEARTBEAT_SECONDS:
             last_beat = now
-            run.emit({"kind": "heartbeat"})
+            with suppress(FileNotFoundError):  # deleted just now
+                run.emit({"kind": "heartbeat"})
         if run.asked == "cancelled":
             asked = now if asked is None else asked
             if not terminated and now - asked > CANCEL_GRACE_SECONDS:

@@ -232,13 +232,13 @@ class TestWords:
             "bytes",
             "script",
             "times in the text",
-            "inherits from",
+            "row built from",
             "origin",
             "score, margin",
             "hubness",
         ):
             assert told in card
-        assert "chosen by" in words.card("source", 50)
+        assert "partner of" in words.card("source", 50)
 
     def test_a_token_too_rare_for_a_vector_has_the_lexicons_count(self) -> None:
         lexicon = make_lexicon([f"w{i}" for i in range(40)], 30)

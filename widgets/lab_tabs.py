@@ -153,7 +153,7 @@ class LabTabs(Panel):
                 try:
                     self._put(tab, self._makers[tab]())
                 except Exception as error:
-                    again = self.button("Try again", self.refresh, "Make this tab again")
+                    again = self.button("Try again", self.refresh, "Load this tab again")
                     self._put(tab, [_words("This tab could not be shown."), again])
                     self.show_error(error)
 

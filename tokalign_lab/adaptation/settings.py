@@ -79,12 +79,12 @@ class AdaptSettings(MeasuredSettings):
     learning_rate_stage1: float = option(6.4e-4, "Peak learning rate of stage 1, on a cosine schedule.", above=0)
     learning_rate_stage2: float | None = option(
         None,
-        "Peak rate of stage 2, on a cosine; by default 1e-4 times root(tokens per step / 128), less for long runs.",
+        "Peak learning rate of stage 2. Default: 1e-4 * sqrt(tokens per step / 128), lower above 30,000 tokens in all.",
         above=0,
     )
     learning_rate_rows: float | None = option(
         None,
-        "Peak rate of embeddings and head in stage 2; by default three times its default, or learning_rate_stage2.",
+        "Peak rate of embeddings and head in stage 2. Default: learning_rate_stage2, else 3 times its default.",
         above=0,
     )
     head_floor: bool = option(
@@ -92,23 +92,25 @@ class AdaptSettings(MeasuredSettings):
         "In stage 2, give small updates to head rows of tokens that the text rarely predicts. Not in a sharded model.",
         flag="--head-floor/--no-head-floor",
     )
-    warmup_ratio: float = option(0.1, "Share of each stage's steps in which the rate rises.", least=0, most=1)
+    warmup_ratio: float = option(
+        0.1, "Warm-up: share of each stage's steps in which the learning rate rises.", least=0, most=1
+    )
     batch_size: int = option(1, "Sequences per batch, on each process.", least=1)
     gradient_accumulation_steps: int = option(1, "Batches per step, on each process.", least=1)
     sequence_length: int = option(128, "Tokens per sequence.", least=2)
     cross_documents: bool = option(
         True,
-        "Let attention and loss cross the documents of a sequence, as in the papers.",
+        "Let attention and loss cross document boundaries in a sequence, as in the papers.",
         flag="--cross-documents/--documents-apart",
     )
     mix: dict[str, float] = option(
-        {}, "A slice and a sampling factor, as de=2; 0 omits the slice. May be repeated.", least=0
+        {}, "Sampling factor of a slice of the text, such as de=2; 0 omits the slice. May be repeated.", least=0
     )
     temperature: float = option(
-        1.0, "Above 1, small slices are sampled more: a share is the size to the power of 1 / temperature.", least=1
+        1.0, "Above 1, small slices are sampled more often: shares are proportional to size^(1 / temperature).", least=1
     )
     gradient_clip: float = option(1.0, "Maximum gradient norm (clipping).", above=0)
-    weight_decay: float = option(0.0, "AdamW's; frozen weights are never decayed.", least=0)
+    weight_decay: float = option(0.0, "Weight decay of AdamW; frozen weights are never decayed.", least=0)
     bf16: bool | None = option(
         None, "Compute in bfloat16 (weights and optimiser stay float32); by default if the GPU supports it."
     )
@@ -120,7 +122,7 @@ class AdaptSettings(MeasuredSettings):
     )
     patience: int = option(
         4,
-        "Stop after this many measurements without gain, or on forgetting; keep the best step. 0: keep the last step.",
+        "Stop after so many measurements without gain, or if the model forgets; keep the best step. 0: keep the last.",
         least=0,
     )
     prompts: tuple[str, ...] = option(
@@ -129,19 +131,21 @@ class AdaptSettings(MeasuredSettings):
     )
     sample_tokens: int = option(24, "Tokens of each continuation.", least=1)
     save_every: int = option(200, "Steps between checkpoints; each stage also ends with one.", least=1)
-    report_to: str = option(
-        "", "Also report to these trackers: tensorboard, wandb or trackio; several with commas between them."
-    )
+    report_to: str = option("", "Also report to tensorboard, wandb or trackio; separate several by commas.")
     teacher: str = option(
-        "", "Distil from this model; it must have the same tokenizer (else see `generate`).", path=True
+        "", "Teacher to distil from; it must have the same tokenizer (otherwise, see `generate`).", path=True
     )
     losses: dict[str, float] = option(
         {},
-        "A loss from the source model with its weight, as states=1; also likelihood, shared, prefix, branches, values.",
+        "Loss from the source model and its weight, as states=1; also likelihood, shared, prefix, branches, values.",
         least=0,
     )
-    distillation_weight: float = option(1.0, "Weight of the divergence from the teacher; the next-token loss has 1.")
-    distillation_temperature: float = option(1.0, "Softens both distributions.")
+    distillation_weight: float = option(
+        1.0, "Weight of the divergence from the teacher; the weight of the next-token loss is 1."
+    )
+    distillation_temperature: float = option(
+        1.0, "Divides the logits of both models; above 1, both distributions are softer."
+    )
     distillation_direction: Direction = option(
         "forward", "forward: KL(teacher || student); reverse: KL(student || teacher)."
     )
@@ -149,7 +153,9 @@ class AdaptSettings(MeasuredSettings):
         1.0, "Share of the sequences with the distillation loss, chosen by the seed.", least=0, most=1
     )
     distillation_top_k: int = option(
-        0, "Store this many of the teacher's best tokens before step 1; 0: run the teacher at each step.", least=0
+        0,
+        "Store this many of the teacher's best tokens per position before step 1; 0: run the teacher at each step.",
+        least=0,
     )
 
     def __post_init__(self) -> None:
@@ -236,7 +242,9 @@ class AdaptRunSettings(AdaptSettings, MeasuredTextSettings):
     model: str = required("The rearranged model: a folder, a name or a hub id.", path=True)
     device: str | None = option(None, "cpu or cuda; the best one here by default.")
     memory: float | None = option(
-        None, "Limit in GB: the run does not start if its estimate is higher; by default the available memory.", above=0
+        None,
+        "Memory limit in GB; a run that is estimated to need more does not start. Default: the available memory.",
+        above=0,
     )
     processes: int | None = option(None, "Processes on this machine, one per GPU.", least=1)
     accelerate_config: str | None = option(

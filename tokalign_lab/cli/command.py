@@ -113,7 +113,7 @@ def command(
             read_config(context, path, tuple(classes.values()))
             return path
 
-        words = "A YAML file of options by their names, or a run's run.json; an option given here goes first."
+        words = "A YAML file of options, or the run.json of a run; options on the command line override it."
         config = Annotated[Path | None, typer.Option("--config", is_eager=True, callback=load, help=words)]
         signature = [*map(_parameter, options.values()), *own]
         signature.sort(key=lambda one: one.default is not inspect.Parameter.empty)  # required options first

@@ -27,7 +27,7 @@ def follow(folder: RunFolder, detach: bool) -> Any:
                 folder.wait(progress=progress)
         except KeyboardInterrupt:
             console.stderr.print(
-                f"The run goes on; `tokalign-lab runs watch {folder.path}` follows it, `runs cancel` stops it."
+                f"The run continues; `tokalign-lab runs watch {folder.path}` follows it, `runs cancel` stops it."
             )
             raise
     result, show = summary(folder)

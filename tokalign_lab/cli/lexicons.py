@@ -76,7 +76,7 @@ def advise(settings: AdviseSettings) -> Any:
         left_out = ", ".join(one.counts.slice for one in advice.slices if one not in judged)
         if left_out:
             console.stdout.print(f"Too little text in {left_out}.", soft_wrap=True)
-        console.print_table(losses, title="Bits per byte, times the source's (number of measured figures)")
+        console.print_table(losses, title="Bits per byte relative to the source's (number of measurements)")
         sizes, step = advice.sizes, advice.step
         facts = {
             "million weights": f"{sizes.source_weights / 1e6:,.0f} -> {sizes.target_weights / 1e6:,.0f}",
@@ -94,7 +94,7 @@ def advise(settings: AdviseSettings) -> Any:
         for run in dict.fromkeys(run for one in judged for run in (*one.right_after.runs, *one.recovered.runs)):
             console.stdout.print(f"  {run}", soft_wrap=True)
         if not advice.total.recovered.this_pair:
-            console.stdout.print("Recovery of this pair was never measured; the ranges are of other pairs.")
+            console.stdout.print("Recovery of this pair was never measured; the ranges are from other pairs.")
 
     return result, show
 
@@ -174,15 +174,17 @@ def score(settings: ScoreSettings) -> Any:
 
 @command(app, "diagnose")
 def diagnose(
-    lexicon: Annotated[Path, typer.Argument(help="A lexicon that `align` wrote.")],
+    lexicon: Annotated[Path, typer.Argument(help="A lexicon written by `align`.")],
     model: Annotated[
         str | None, typer.Option("--model", help="The source model, to find rows built from zero or untrained rows.")
     ] = None,
     moved: Annotated[
         str | None,
-        typer.Option("--moved", help="A model made from this lexicon, to find new rows unlike trained ones."),
+        typer.Option("--moved", help="A model made from this lexicon, to find new rows that differ from trained ones."),
     ] = None,
-    text: Annotated[list[str] | None, typer.Option("--text", help="With --moved: text for its held-out part.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="With --moved: the text; its held-out part is read.")
+    ] = None,
 ) -> Any:
     """Check a lexicon and list its problems, with evidence and advice."""
     from tokalign_lab.documents import read_parts
@@ -253,7 +255,7 @@ def compare(
         console.print_table(rows, title=f"A {left}, B {right}")
         keys = ("token", "change", "partner_a", "partner_b", "frequency")
         lines = [{key: escape(str(row[key])) for key in keys} for row in moved]  # tokens look like markup: [/INST]
-        console.print_table(lines, title="Moved, most used first")
+        console.print_table(lines, title="Tokens with another partner, most frequent first")
         for measure, by_direction in result.get("scores", {}).items():
             for direction, score in by_direction.items():
                 facts = {part: score[part] for part in ("a", "b", "difference")}

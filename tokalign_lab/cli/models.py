@@ -108,7 +108,7 @@ def evaluate(
     text: Annotated[
         list[str] | None, typer.Option("--text", help="Also measure bits per byte of this text's held-out part.")
     ] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Take a sample of about this many bytes.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Use a sample of about this many bytes of the text.")] = None,
     seed: Seed = 0,
 ) -> Any:
     """Score models in the papers' six tasks (lm-evaluation-harness, validation sets), side by side."""

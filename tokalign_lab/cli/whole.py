@@ -104,7 +104,7 @@ def doctor(
         with console.progress_bar("verify") as progress:
             result["cached"] = checks.verify(progress)
         damaged = [row["folder"] for row in result["cached"] if row["state"] != "whole"]
-        result["missing"] += [f"{folder} is damaged; it is made again when it is next used." for folder in damaged]
+        result["missing"] += [f"{folder} is damaged; it will be rebuilt when it is next used." for folder in damaged]
     if clean:
         result["removed"] = checks.clean()
 

@@ -27,7 +27,7 @@ class TextSettings(SplitSettings):
     text: tuple[str, ...] = required(
         "A text: 'default', a file, a folder, or hub:org/name. May be repeated.", flag="--text", path=True
     )
-    max_bytes: int | None = option(None, "Take a sample of about this many bytes.", least=1)
+    max_bytes: int | None = option(None, "Use a sample of about this many bytes of the text.", least=1)
 
 
 class MeasuredSettings(SplitSettings):
@@ -63,7 +63,9 @@ class AlignSettings(TextSettings):
     vectors: tuple[str, ...] | None = option(
         None, "Vectors instead of GloVe: a file for the source, one for the target (.npz, .npy, word2vec).", path=True
     )
-    cluster: str | None = option(None, "Address of a Dask scheduler to count the text for GloVe, as tcp://host:8786.")
+    cluster: str | None = option(
+        None, "Address of a Dask scheduler that counts the text for GloVe, such as tcp://host:8786."
+    )
 
 
 class AdviseSettings(Settings):
@@ -74,11 +76,11 @@ class AdviseSettings(Settings):
     model: str = required("The source model: a name, a folder or a hub id.", path=True)
     target: str = required("The model's new tokenizer.", path=True)
     text: tuple[str, ...] = required(
-        "Text like the model's use: 'default', a file, a folder, or hub:org/name. May be repeated.",
+        "Text like what the model will read: 'default', a file, a folder, or hub:org/name. May be repeated.",
         flag="--text",
         path=True,
     )
-    max_bytes: int | None = option(2_000_000, "Take a sample of about this many bytes.", least=1)
+    max_bytes: int | None = option(2_000_000, "Use a sample of about this many bytes of the text.", least=1)
     seed: int = option(0, "Seed of the sample.", least=0)
     device: str | None = option(None, "cpu or cuda; the best one here by default.")
 
@@ -89,18 +91,20 @@ class RearrangeSettings(Settings):
     subject = "A run of kind 'rearrange'"
 
     model: str = required("The model whose rows are rearranged.", path=True)
-    lexicon: str = required("A lexicon that `align` wrote.", path=True)
+    lexicon: str = required("A lexicon written by `align`.", path=True)
     target: str | None = option(None, "The target tokenizer, if its path has changed.", path=True)
     calibrate: tuple[str, ...] | None = option(
         None,
         "Calibrate on this text: the model then predicts tokens as often as they occur. May be repeated.",
         path=True,
     )
-    keep_tied: bool = option(False, "Keep tied matrices tied (input rows for both), with a higher loss.")
+    keep_tied: bool = option(
+        False, "Keep tied matrices tied: input rows are also output rows, which gives a higher loss."
+    )
     pad_to_multiple_of: int | None = option(None, "Pad the number of rows to a multiple of this, such as 64.")
     special_tokens: str | None = option(
         None,
-        "keep: add the source's control tokens; target: only the target's own. Default: keep for a chat model.",
+        "keep: add the source's control tokens; target: only the target's own. Default: keep for chat models.",
     )
     dequantize: bool = option(False, "Dequantise a quantised model.")
     seed: int = option(0, "Random seed.", least=0)
@@ -152,8 +156,8 @@ class ScoreSettings(TextSettings):
 
     subject = "A run of kind 'score'"
 
-    lexicon: str = required("A lexicon that `align` wrote.", path=True)
-    encoder: str | None = option("minilm", "Sentence encoder: a name, a folder or a hub id; none without one.")
+    lexicon: str = required("A lexicon written by `align`.", path=True)
+    encoder: str | None = option("minilm", "Sentence encoder: a name, a folder or a hub id.")
     twins: bool = option(False, "Also hide shared tokens, align again and count how many are found (P@1, P@10).")
     model: str | None = option(None, "The source model, for P@1 of recipes that read it.", path=True)
 
@@ -162,7 +166,7 @@ class PartScoreSettings(ScoreSettings):
     """Score a lexicon and parts of it."""
 
     twins: bool = option(True, "Also hide shared tokens, align again and count how many are found (P@1, P@10).")
-    before: str | None = option(None, "The lexicon without the edits, to compare with.", path=True)
+    before: str | None = option(None, "The lexicon before the edits, for comparison.", path=True)
     parts: str | None = option(None, "A JSON file {name: target ids} of the parts.", path=True)
 
 
@@ -171,9 +175,9 @@ class CompareSettings(TextSettings):
 
     subject = "A run of kind 'compare'"
 
-    left: str = required("A: a lexicon that `align` wrote.", path=True)
+    left: str = required("A: a lexicon written by `align`.", path=True)
     right: str = required("B: another of the same pair.", path=True)
-    encoder: str | None = option("minilm", "Sentence encoder: a name, a folder or a hub id; none without one.")
+    encoder: str | None = option("minilm", "Sentence encoder: a name, a folder or a hub id.")
 
 
 class ProjectSettings(Settings):
@@ -213,7 +217,9 @@ class DraftSettings(TextSettings):
 
     subject = "Measuring a draft model"
 
-    model: str = required("The small model; one that has the large model's vocabulary is measured as it is.", path=True)
+    model: str = required(
+        "The small model. If it already has the large model's vocabulary, it is measured as it is.", path=True
+    )
     large: str = required("The large model.", flag="--for", path=True)
     recovered: str | None = option(None, "Folder of the small model after recovery, to measure too.", path=True)
     prompts: int = option(2, "Prompts per slice of the held-out text.", least=1)

@@ -65,7 +65,7 @@ MEANINGS = {
         "71 % to 94 % (docs/results)",
     ),
     "p_at_10": Meaning(
-        "P@10, held-out shared tokens", "The same, with the true partner among the first ten", HIGHER
+        "P@10, held-out shared tokens", "Share whose true partner is among the first ten", HIGHER
     ),
     "bleu1": Meaning(
         "BLEU-1", "Unigram overlap of held-out text with the same text in the other tokenizer, each token replaced by "
@@ -82,8 +82,8 @@ MEANINGS = {
         "0.82 in the recorded run",
     ),
     "match": Meaning(
-        "Match at these tokens", "BLEU-1 precision at these tokens only: the share of their occurrences whose source "
-        "token also occurs in the document in the source's tokens, each counted at most as often as it occurs there",
+        "Match at these tokens", "BLEU-1 precision of these tokens only: mapped to source tokens, the share of their "
+        "occurrences that the source's own tokens of the document also contain (clipped counts)",
         HIGHER,
     ),
     "bits": Meaning(
@@ -92,7 +92,7 @@ MEANINGS = {
         "1.1 to 1.5 for SmolLM2 itself, 1.6 to 2.2 right after a swap",
     ),
     "gap": Meaning(
-        "of the gap is closed", "How far tuning has come from the swapped model (0 %) to the source model with its own "
+        "of the gap is closed", "How far tuning has come from the untuned model (0 %) to the source model with its own "
         "tokenizer (100 %), in bits per byte", HIGHER, "41 % to 65 % after 120 steps on single bytes (docs/results)",
     ),
     "better": Meaning(
@@ -107,11 +107,14 @@ MEANINGS = {
     ),
     "probes": Meaning(
         "of the probes right",
-        "Facts, phrases, arithmetic and code that the source model completes correctly, and this model too", HIGHER,
+        "Share of the facts, phrases, sums and code that the source model completes that this model completes too",
+        HIGHER,
     ),
     "loss": Meaning("loss, nats per token", "Training loss; compare it within one run only", LOWER),
-    "divergence": Meaning("divergence from the teacher", "Nats per token by which its predictions differ", LOWER),
-    "learning_rate": Meaning("learning rate", "Step size of the optimiser at the last step"),
+    "divergence": Meaning(
+        "divergence from the teacher", "KL divergence from the teacher's predictions, nats per token", LOWER
+    ),
+    "learning_rate": Meaning("learning rate", "Learning rate at the last step"),
     "grad_norm": Meaning("gradient norm", "Norm of the gradient before clipping; sudden jumps are a warning"),
     "bytes_per_second": Meaning("bytes of text per second", "UTF-8 bytes of training text per second", HIGHER),
     "tokens": Meaning("tokens read", "Tokens of training text up to the last step"),
@@ -129,22 +132,23 @@ MEANINGS = {
         LOWER,
     ),
     "selected": Meaning("tokens selected", "Tokens of the selection and their partners on the other map"),
-    "moved": Meaning("of the tokens moved", "Target tokens whose partner differs between A and B"),
-    "moved_text": Meaning("of the text moved", "The same, weighted by occurrences in the text"),
+    "moved": Meaning("of the tokens changed partner", "Target tokens whose partner differs between A and B"),
+    "moved_text": Meaning("of the text changed partner", "The same share, weighted by occurrences in the text"),
     "difference": Meaning("BLEU-1, B minus A", "Difference of the means on held-out text", "Above 0, B is better"),
     "running": Meaning("running or waiting", "Runs that have not ended"),
     "finished": Meaning("finished", "Runs that completed their work"),
     "failed": Meaning("failed, lost or damaged", "Runs whose log shows the error", LOWER, "0"),
     "on_disk": Meaning("runs", "Runs in this folder"),
     "saved": Meaning(
-        "tokens saved", "Share by which the target needs fewer tokens for the text than the source", HIGHER
+        "tokens saved", "How many fewer tokens than the source the target needs for the text", HIGHER
     ),
-    "faster": Meaning("times the speed", "Bytes of text generated per second after the swap, over before", HIGHER),
+    "faster": Meaning("times the speed", "Bytes of text per second in generation, after / before the swap", HIGHER),
     "recovered": Meaning(
-        "times the bits after recovery", "Bits per byte after the swap and a short recovery, over the source "
-        "tuned in the same way; from measured runs", LOWER, "1.2 to 2.0 after small budgets (docs/results/recovery.md)",
+        "times the bits after recovery", "Bits per byte after the swap and a short recovery, divided by those "
+        "of the source tuned in the same way; from measured runs",
+        LOWER, "1.2 to 2.0 after small budgets (docs/results/recovery.md)",
     ),
-    "context": Meaning("bytes of context gained", "Growth of the model's longest context, in bytes of text", HIGHER),
+    "context": Meaning("bytes of context gained", "How many more bytes of text the longest context holds", HIGHER),
 }  # fmt: skip
 
 DIRECTIONS = {"target_to_source": "target → source", "source_to_target": "source → target"}  # of a lexicon's scores

@@ -1,5 +1,5 @@
 // A page of table rows. The kernel sorts, filters and pages; this draws what it is given, and says which row and
-// which column heading was pressed. Cells are set as text, never as HTML.
+// which column heading was clicked. Cells are set as text, never as HTML.
 
 function text(tag, content, className) {
   const node = document.createElement(tag);

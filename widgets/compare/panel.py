@@ -91,7 +91,7 @@ class ComparePanel(Panel):
         self._summary, self._scores, self._slices, self._same = (html() for _ in range(4))
         self._which = self.menu(
             "Show", lambda _which: self._filter(), value=show,
-            options=[("All that moved", "moved"), *((words, change) for change, words in CHANGE_NAMES.items())],
+            options=[("All changed partners", "moved"), *((words, change) for change, words in CHANGE_NAMES.items())],
             tooltip="Tokens in the list",
         )  # fmt: skip
         self.table = RowTable(COLUMNS, on_row=self.guarded(self._on_row))
@@ -203,7 +203,7 @@ class ComparePanel(Panel):
             numbers.append(("difference", f"{pair.difference.mean:+.3f}"))
         elif before is not None and after is not None:
             numbers.append(("difference", f"{after['mean'] - before['mean']:+.3f}"))
-        missing = "the interval of the difference is" if numbers[-1][0] == "difference" else "it is"
+        missing = "interval of the difference" if numbers[-1][0] == "difference" else "difference"
         judged = f"{missing} not measured yet, see Scores" if pair is None else pair.verdict
         self.headline(
             title, f"B gives {numbers[0][1]} of the tokens another partner. BLEU-1: {escape(judged)}.", numbers

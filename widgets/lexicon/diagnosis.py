@@ -121,7 +121,7 @@ class DiagnosisPanel(Panel):
         def work(wanted: Callable[[], bool]) -> Diagnosis:
             def tell(_share: float, words: str) -> None:
                 if wanted():
-                    self._say(f"Looking at {len(self.lexicon):,} rows: {words} …")
+                    self._say(f"Checking {len(self.lexicon):,} rows: {words} …")
 
             return self._found or self._look(tell)
 

@@ -1,5 +1,5 @@
-// Bars of a histogram as buttons. The kernel counts; this draws, and says which bar was pressed. The same counts stand
-// in a table for those who would rather read them.
+// Bars of a histogram as buttons. The kernel counts; this draws, and reports which bar was clicked. A table has the same
+// counts.
 
 function node(tag, content, className) {
   const made = document.createElement(tag);
@@ -13,7 +13,7 @@ function bars(model) {
   const tallest = Math.max(1, ...items.map((item) => Math.sqrt(item.n)));
   const row = node("div", undefined, "tl-hist-bars");
   row.setAttribute("role", "group");
-  row.setAttribute("aria-label", `${model.get("name")}: press a bar to filter`);
+  row.setAttribute("aria-label", `${model.get("name")}: click a bar to filter`);
   items.forEach((item, index) => {
     const button = node("button", undefined, "tl-hist-bar");
     button.type = "button";

@@ -73,11 +73,11 @@ class MapWords:
         chips = " ".join(f'<span class="tl-token">{name}</span>' for name in named) or "none"
         told = {
             "id": f"{token_id:,}",
-            "own form": self._raw(space, token_id),
+            "as written": self._raw(space, token_id),
             "bytes": self._bytes(space, token_id),
             "script": escape(self._colouring.script(space, token_id)),
             "times in the text": self._figure("frequency", space, token_id),
-            "inherits from" if space == "target" else "chosen by": chips + (f" and {more:,} more" if more else ""),
+            "row built from" if space == "target" else "partner of": chips + (f" and {more:,} more" if more else ""),
             "origin": f"{origin}: {escape(ORIGINS[origin])}" if origin != "hole" else NOTHING,
             "score, margin": f"{self._figure('score', space, token_id)}, {self._figure('margin', space, token_id)}",
             "hubness": f"{self._figure('hubness', space, token_id)} target tokens chose this source",

@@ -81,7 +81,7 @@ _GROUPS = {
     "queued": "running", "running": "running", "finished": "finished", "paused": "stopped", "cancelled": "stopped",
 }  # fmt: skip
 COLUMNS = (
-    Column("shown", "Curves", "Its number in the plots below"),
+    Column("shown", "Curves", "Number of the run in the plots below"),
     Column("title", "Name", "name of the run", sortable=True),
     Column("kind", "Kind", "kind of run", sortable=True),
     Column("state", "Status", "state of the run", sortable=True),

@@ -99,7 +99,7 @@ class LookBar(Bar):
             "part",
             "Held-out text",
             options=[(part_words(look.part), look.part)],
-            tooltip="The slice for bits per byte and the gap",
+            tooltip="Slice of the held-out text that bits per byte and the gap are measured on",
         )
         super().__init__([self._value, self._axis, self._smoothing, self._part])
 

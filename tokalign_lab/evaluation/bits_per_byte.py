@@ -34,6 +34,7 @@ from tokalign_lab.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_BATCH_TOKENS = 1024  # go through the model at once
 _LOGITS_BYTES = 64_000_000  # of one block of float32 logits
 _CONTEXT_SHARE = 0.25
 ESCAPE_BITS = 8
@@ -97,7 +98,7 @@ def bits_per_byte(
     vocabulary: Vocabulary,
     documents: Sequence[Document],
     window: int = 512,
-    batch_tokens: int = 1024,
+    batch_tokens: int = _BATCH_TOKENS,
     progress: Progress = silent,
 ) -> BitsPerByte:
     """Score documents.
@@ -184,22 +185,21 @@ def head_inputs(
         raise InputError("There is no text to read: every document is empty.")
     order = np.random.default_rng(0).permutation(len(windows))  # neighbours are of one kind of text
     scored = np.cumsum([windows[place].scored for place in order])
-    kept = order[: np.searchsorted(scored, max_tokens) + 1]
-    states, targets = [], []
+    kept = [windows[place] for place in order[: np.searchsorted(scored, max_tokens) + 1]]
+    states: dict[int, torch.Tensor] = {}  # by window, because batches are in another order
     with scoring(model) as score:
         if not score.head.in_chunks:
             raise InputError(
                 f"A model of type {model.config.model_type!r} changes its logits after the head, so its predictions "
                 "cannot be computed from the head's input; measure it by bits_per_byte."
             )
-        for n, place in zip(scored, kept, strict=False):
-            part = windows[place]
-            whole = torch.from_numpy(part.ids).unsqueeze(0).to(score.head.device)
-            hidden = score.head.hidden(whole, torch.ones_like(whole))[0]
-            states.append(hidden[-part.scored - 1 : -1].float().cpu())
-            targets.append(torch.from_numpy(part.ids[-part.scored :]))
-            progress(n / scored[len(kept) - 1], "reading text")
-    return torch.cat(states), torch.cat(targets)
+        for batch in batches(kept, _BATCH_TOKENS):
+            hidden = score.head.hidden(*score.padded([part.ids for part in batch]))
+            for part, row in zip(batch, hidden, strict=True):
+                states[id(part)] = row[len(part.ids) - part.scored - 1 : len(part.ids) - 1].float().cpu()
+            progress(len(states) / len(kept), "reading text")
+    targets = [torch.from_numpy(part.ids[-part.scored :]) for part in kept]
+    return torch.cat([states[id(part)] for part in kept]), torch.cat(targets)
 
 
 def _clean(text: str) -> str:
@@ -260,21 +260,25 @@ class Scorer:
 
     def __call__(self, batch: Sequence[Input]) -> list[list[float]]:
         """Return, for each input, the nats of each of its answers."""
-        longest = max(len(read) for read, _ in batch)
-        ids = torch.zeros((len(batch), longest), dtype=torch.long)
-        mask = torch.zeros_like(ids)
         rows, columns, targets = [], [], []
-        for place, (read, answers) in enumerate(batch):
-            ids[place, : len(read)] = torch.as_tensor(read)
-            mask[place, : len(read)] = 1
+        for place, (_, answers) in enumerate(batch):
             for before, tokens in answers:
                 rows.append(torch.full((len(tokens),), place))
                 columns.append(torch.arange(before, before + len(tokens)))
                 targets.append(torch.as_tensor(tokens, dtype=torch.long))
         at = [torch.cat(parts).to(self.head.device) for parts in (rows, columns, targets)]
-        nats = self._nats(ids.to(self.head.device), mask.to(self.head.device), *at).double().cpu()
+        nats = self._nats(*self.padded([read for read, _ in batch]), *at).double().cpu()
         sums = iter([float(part.sum()) for part in torch.split(nats, [len(tokens) for tokens in targets])])
         return [[next(sums) for _ in answers] for _, answers in batch]
+
+    def padded(self, inputs: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ids and attention mask of a batch, int64 (batch, longest)."""
+        ids = torch.zeros((len(inputs), max(map(len, inputs))), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for place, read in enumerate(inputs):
+            ids[place, : len(read)] = torch.as_tensor(read)
+            mask[place, : len(read)] = 1
+        return ids.to(self.head.device), mask.to(self.head.device)
 
     def _nats(
         self, ids: torch.Tensor, mask: torch.Tensor, row: torch.Tensor, column: torch.Tensor, targets: torch.Tensor

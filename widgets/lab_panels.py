@@ -32,13 +32,7 @@ def fast() -> bool:
 
 
 class LabPanels:
-    """Builds the panels of one lab.
-
-    Parameters
-    ----------
-    work : the lab's runs
-    lab_state : its view
-    """
+    """Builds the panels of one lab."""
 
     def __init__(self, work: Chain, lab_state: LabState) -> None:
         self.work, self.lab_state = work, lab_state

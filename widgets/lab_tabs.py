@@ -43,12 +43,7 @@ _OF_THE_LEXICON = ("lexicon", "maps", "diagnosis", "compare", "report")
 
 
 class LabTabs(Panel):
-    """All panels of a lab, as tabs.
-
-    Parameters
-    ----------
-    lab : the lab
-    """
+    """All panels of a lab, as tabs."""
 
     def __init__(self, lab: Lab) -> None:
         super().__init__("tokalign lab", "tl-lab", lab.lab_state)

@@ -54,10 +54,6 @@ class ModelSize:
         """Read the size of a model from its configuration; no weight is read or fetched.
 
         Raises `InputError` when there is no such model, or it is not a causal language model.
-
-        Parameters
-        ----------
-        name : as for `model.load.load_model`
         """
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM

@@ -19,12 +19,7 @@ class StoppedTogether(BaseException):
 
 
 class Processes:
-    """The processes of this run; one, when it was started alone.
-
-    Parameters
-    ----------
-    device : what the run computes on
-    """
+    """The processes of this run; one, when it was started alone."""
 
     def __init__(self, device: torch.device) -> None:
         self._state = PartialState(cpu=device.type == "cpu")

@@ -146,12 +146,6 @@ class DistilledLoss(ChunkedLoss):
     """Makes a model compute the next-token loss and its divergence from a teacher, while the block lasts.
 
     Batches carry `taught` (see `OrderedBlocks`) in addition to ids and labels.
-
-    Parameters
-    ----------
-    model, head : as for `ChunkedLoss`
-    teaching : the teacher
-    processes : those that share the work
     """
 
     def __init__(self, model: PreTrainedModel, head: Head, teaching: Teaching, processes: Processes) -> None:

@@ -31,11 +31,6 @@ def documents(wheel: Path, progress: Progress = silent) -> list[dict[str, str]]:
     """Read the documents, in order of language and component.
 
     Returns dicts of text, name, group ("homeassistant/<component>"), slice (language code), split.
-
-    Parameters
-    ----------
-    wheel : the homeassistant wheel
-    progress : called with each language
     """
     found: list[dict[str, str]] = []
     with zipfile.ZipFile(wheel) as archive:

@@ -116,11 +116,6 @@ def verify_gguf(folder: Path, gguf: Path) -> Finding:
 
     Returns a finding that is "ok", "fail" or "not verified". Its values count the texts and the tokens that were
     compared and that differ.
-
-    Parameters
-    ----------
-    folder : the model's folder
-    gguf : its GGUF file
     """
     from transformers import AutoTokenizer
 

@@ -73,11 +73,6 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
 
     Returns the model and a report with `missing_keys`, `unexpected_keys` and `mismatched_keys`. Raises `InputError`
     when there is no such model or it is not a causal language model.
-
-    Parameters
-    ----------
-    name : as for `load_model`
-    options : of `from_pretrained`
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging

@@ -47,13 +47,7 @@ class View(Protocol):
 
 
 class Chain:
-    """Find or start the runs of one pair.
-
-    Parameters
-    ----------
-    root : folder of the runs
-    view : the chosen pair, and the runs that are shown
-    """
+    """Find or start the runs of one pair."""
 
     def __init__(self, root: Path, view: View) -> None:
         self.root = root

@@ -171,13 +171,7 @@ def _dot(colour: str) -> str:
 
 
 class MapNotes:
-    """Words around the figure.
-
-    Parameters
-    ----------
-    points : what is drawn
-    words : texts about single tokens
-    """
+    """Words around the figure."""
 
     def __init__(self, points: MapView, words: MapWords) -> None:
         self._points, self._words = points, words

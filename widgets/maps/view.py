@@ -21,11 +21,6 @@ EDGE = 0.97  # places go from -EDGE to EDGE; the canvas from -1 to 1
 class MapView:
     """Points of both maps.
 
-    Parameters
-    ----------
-    view : the lexicon, ready to query
-    source, target : token vectors of both sides
-
     Attributes
     ----------
     xy : for each space, float32 (n, 2), the place of each token that has a vector

@@ -166,7 +166,7 @@ def leftovers(root: Path) -> list[Path]:
         for name in [*folders, *files]:
             path = Path(folder, name)
             with suppress(OSError):
-                if _UNFINISHED.fullmatch(name) and _newest(path) < old:
+                if _UNFINISHED.fullmatch(name) and all(x.lstat().st_mtime < old for x in [path, *path.rglob("*")]):
                     found.append(path)
         folders[:] = [name for name in folders if not _UNFINISHED.fullmatch(name)]
     return sorted(found)
@@ -260,11 +260,6 @@ def _files_of(folder: Path) -> list[Path]:
 def _state(file: Path) -> tuple[int, ...]:
     status = file.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _newest(path: Path) -> float:
-    """Time of the last change of a file, or of anything in a folder."""
-    return max(entry.lstat().st_mtime for entry in [path, *path.rglob("*")])
 
 
 def _checksum(file: Path, whole: bool) -> int:

@@ -76,14 +76,11 @@ class TokenTable:
     def token_bytes(self) -> tuple[bytes | None, ...]:
         """Shape (size,): the bytes of each token in running text; None for a special token and a hole."""
         control, read = frozenset(self.control), self.spelling.bytes_of
+        as_written = frozenset() if self.spelling.kind == "sentencepiece" else self.literal
         return tuple(
-            None if token is None or i in control else token.encode() if i in self._kept_as_written else read(token)
+            None if token is None or i in control else token.encode() if i in as_written else read(token)
             for i, token in enumerate(self.raw)
         )
-
-    @property
-    def _kept_as_written(self) -> frozenset[int]:
-        return frozenset() if self.spelling.kind == "sentencepiece" else self.literal
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, name: str) -> TokenTable:

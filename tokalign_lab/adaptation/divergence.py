@@ -22,12 +22,7 @@ class Diverged(RuntimeError):
 
 
 class LossWatch:
-    """Follows the losses of one stage.
-
-    Parameters
-    ----------
-    vocab_size : how many tokens a guess chooses from
-    """
+    """Follows the losses of one stage."""
 
     def __init__(self, vocab_size: int) -> None:
         self._nothing = math.log(vocab_size)
@@ -46,18 +41,15 @@ class LossWatch:
             return "is not a number"
         if not self._before:
             self._first = loss
-        if not self._before or loss <= self._limit():
+        usual = self._usual() if self._before else loss
+        if loss <= usual + max(_LEAST_RISE, (self._nothing - usual) / 2):
             self._before.append(loss)
             self._high.clear()
             return None
         self._high.append(loss)
         if len(self._high) < _PATIENCE:
             return None
-        return f"has exploded, from {self._usual():.2f} to {statistics.median(self._high):.2f} for {_PATIENCE} steps,"
+        return f"has exploded, from {usual:.2f} to {statistics.median(self._high):.2f} for {_PATIENCE} steps,"
 
     def _usual(self) -> float:
         return min(self._first, statistics.median(self._before))
-
-    def _limit(self) -> float:
-        usual = self._usual()
-        return usual + max(_LEAST_RISE, (self._nothing - usual) / 2)

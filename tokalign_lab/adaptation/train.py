@@ -100,7 +100,8 @@ def adapt(
 
     check_trackers(settings.trackers)
     processes = Processes(pick_device(device))
-    emit, interrupt = _voice(processes, emit, interrupt)
+    if not processes.is_first:  # only the first one reports and is interrupted
+        emit, interrupt = lambda event: None, lambda: None
     root = folder / "checkpoints"
     stages = plan_stages(settings, processes.count)
     tuned = folder / "model"
@@ -167,11 +168,6 @@ def adapt(
         remove_all(root)
     processes.wait()
     return tuned
-
-
-def _voice(processes: Processes, emit: Emit, interrupt: Interrupt) -> tuple[Emit, Interrupt]:
-    """Let only the first process emit events and be interrupted."""
-    return (emit, interrupt) if processes.is_first else (lambda event: None, lambda: None)
 
 
 def _load(name: str, processes: Processes) -> PreTrainedModel:

@@ -119,7 +119,8 @@ def arguments_of(stage: Stage, settings: AdaptSettings, root: Path, device: torc
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=stage.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=_warmup(stage, settings),
+        # the trainer would round up, and spend the first step of a short run at a rate of 0
+        warmup_steps=math.floor(stage.steps * settings.warmup_ratio),
         adam_beta1=0.9,
         adam_beta2=0.999,
         weight_decay=settings.weight_decay,
@@ -138,8 +139,3 @@ def arguments_of(stage: Stage, settings: AdaptSettings, root: Path, device: torc
         disable_tqdm=True,
         remove_unused_columns=False,
     )
-
-
-def _warmup(stage: Stage, settings: AdaptSettings) -> int:
-    # rounded down: the trainer would round up, and spend the first step of a short run at a rate of 0
-    return math.floor(stage.steps * settings.warmup_ratio)

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokalign_lab.catalog.tokenizer_formats import merges_of
 from tokalign_lab.errors import InputError, plain_read_errors
 
 if TYPE_CHECKING:
@@ -131,26 +132,16 @@ def _model(proto: Any, has_symbols: bool) -> Any:
     if proto.trainer_spec.model_type == _UNIGRAM:
         return models.Unigram([(piece.piece, piece.score) for piece in proto.pieces], unk, fallback)
     vocab = {piece.piece: index for index, piece in enumerate(proto.pieces)}
+    # sentencepiece merges the adjacent pair with the highest score first, whatever its id; sorting is stable
+    merged = sorted((piece for piece in proto.pieces if piece.type == NORMAL), key=lambda piece: -piece.score)
     return models.BPE(
         vocab=vocab,
-        merges=_merges_by_score(proto.pieces, vocab),
+        merges=merges_of([piece.piece for piece in merged], vocab),
         unk_token=proto.pieces[unk].piece,
         fuse_unk=True,
         byte_fallback=fallback,
         ignore_merges=has_symbols,  # a symbol is split off whole, and no merges make it
     )
-
-
-def _merges_by_score(pieces: Any, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
-    # sentencepiece merges the adjacent pair with the highest score first, whatever its id.
-    normal = [index for index, piece in enumerate(pieces) if piece.type == NORMAL]
-    merges: list[tuple[str, str]] = []
-    for index in sorted(normal, key=lambda i: (-pieces[i].score, i)):
-        piece = pieces[index].piece
-        halves = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
-        known = [pair for pair in halves if pair[0] in vocab and pair[1] in vocab]
-        merges += sorted(known, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
-    return merges
 
 
 def _normalizer(proto: Any, symbols: Sequence[str]) -> Any:

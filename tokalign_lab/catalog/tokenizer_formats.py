@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.spelling import BYTE_LETTERS
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
+T = TypeVar("T", str, bytes)
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PATTERNS: dict[str, str] = {
@@ -71,6 +72,16 @@ def pattern_for(path: Path) -> str:
     return next((pattern for part, pattern in _PATTERN_OF_NAME.items() if part in name), "cl100k")
 
 
+def merges_of(tokens: Iterable[T], ids: Mapping[T, int]) -> list[tuple[T, T]]:
+    """Return the pairs of known tokens that make each token, in the order of the tokens and, for one, of the ids."""
+    merges: list[tuple[T, T]] = []
+    for token in tokens:
+        halves = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
+        known = [pair for pair in halves if pair[0] in ids and pair[1] in ids]
+        merges += sorted(known, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+    return merges
+
+
 def byte_level_tokenizer(
     ranks: Mapping[bytes, int], pattern: str, specials: Mapping[str, int], offset: int = 0
 ) -> Tokenizer:
@@ -88,12 +99,8 @@ def byte_level_tokenizer(
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     spelled = {token: "".join(BYTE_LETTERS[byte] for byte in token) for token in ranks}
-    merges: list[tuple[str, str]] = []
-    for token in sorted(ranks, key=ranks.__getitem__):
-        halves = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
-        known = [pair for pair in halves if pair[0] in ranks and pair[1] in ranks]
-        known.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-        merges += [(spelled[left], spelled[right]) for left, right in known]
+    pairs = merges_of(sorted(ranks, key=ranks.__getitem__), ranks)
+    merges = [(spelled[left], spelled[right]) for left, right in pairs]
     vocab = {spelled[token]: rank + offset for token, rank in ranks.items() if token}
     vocab |= specials
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))

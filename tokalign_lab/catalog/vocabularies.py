@@ -59,13 +59,10 @@ def _tokenizer_of(name: str, folder: Path, key: str) -> PreTrainedTokenizerBase:
     return load_tokenizer(name)
 
 
-def _may_matter(file: Path) -> bool:
-    return file.is_file() and file.suffix not in _WEIGHTS and file.name != CHECKSUMS
-
-
 def _key(folder: Path) -> str:
     """Hash of the files that a tokenizer may be read from, and of the versions of what reads them."""
-    files = sorted(file for file in folder.iterdir() if _may_matter(file))
+    found = (file for file in folder.iterdir() if file.is_file())
+    files = sorted(file for file in found if file.suffix not in _WEIGHTS and file.name != CHECKSUMS)
     parts = [f"{package} {version(package)}" for package in ("transformers", "tokenizers")]
     parts += [f"table {VERSION}", *(f"{file.name} {sha256_of(file)}" for file in files)]
     return hash_of(part.encode() for part in parts)

@@ -77,7 +77,8 @@ def command(
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:
         parameters = inspect.signature(function, eval_str=True).parameters
-        classes = {one.name: one.annotation for one in parameters.values() if _is_settings(one.annotation)}
+        kinds = {one.name: one.annotation for one in parameters.values() if inspect.isclass(one.annotation)}
+        classes = {name: kind for name, kind in kinds.items() if issubclass(kind, Settings)}
         own = [one.replace(kind=one.KEYWORD_ONLY) for one in parameters.values() if one.name not in classes]
         taken = {one.name for one in own}
         options = {  # by name; two classes may share some
@@ -126,10 +127,6 @@ def command(
         return run
 
     return register
-
-
-def _is_settings(annotation: Any) -> bool:
-    return inspect.isclass(annotation) and issubclass(annotation, Settings)
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

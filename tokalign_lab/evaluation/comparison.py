@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.corpus import TokenizedPair
@@ -94,6 +93,8 @@ def compare_lexicons(a: Lexicon, b: Lexicon) -> LexiconComparison:
     check_same_pair(a, b)
     origins = [one.table["origin"].to_numpy(dtype=str) for one in (a, b)]
     partners = [np.where(np.isin(o, WITH_PARTNER), one.source_of(), -1) for o, one in zip(origins, (a, b), strict=True)]
+    without = [ids < 0 for ids in partners]
+    cases = [without[0] & without[1], partners[0] == partners[1], *without]
     counts = a.table["target_count"].to_numpy(np.int64)
     if not counts.any():
         counts = b.table["target_count"].to_numpy(np.int64)
@@ -101,7 +102,7 @@ def compare_lexicons(a: Lexicon, b: Lexicon) -> LexiconComparison:
         {
             "target_id": a.table["target_id"],
             "token": a.table["target_token"],
-            "change": _changes(*partners),
+            "change": np.select(cases, ["neither", "same", "gained", "lost"], "changed"),
             "partner_a": partners[0],
             "partner_b": partners[1],
             "score_a": a.table["score"],
@@ -175,8 +176,3 @@ def check_same_pair(a: Lexicon, b: Lexicon) -> None:
                 f"These lexicons are of different pairs: the {side} tokenizer is '{one['name']}' ({one['size']:,} "
                 f"tokens) in the one and '{two['name']}' ({two['size']:,} tokens) in the other; choose two of one pair."
             )
-
-
-def _changes(a: NDArray[np.int32], b: NDArray[np.int32]) -> NDArray[np.str_]:
-    cases = [(a < 0) & (b < 0), a == b, a < 0, b < 0]
-    return np.select(cases, ["neither", "same", "gained", "lost"], "changed")

@@ -80,7 +80,8 @@ def check_folder(name: str, progress: Progress = silent) -> Check:
     findings["loads"] = loads(case)
     for number, (check, look, rests_on) in enumerate(_CHECKS):
         progress(number / len(_CHECKS), check)
-        broken = [other for other in rests_on if other in left_out or _stops(findings[other])]
+        stopped = {other for other, one in findings.items() if one.severity == "fail" or "unread" in one.values}
+        broken = [other for other in rests_on if other in left_out or other in stopped]
         if broken or (not rests_on and case.vocabulary is None):
             left_out[check] = (broken or ["loads"])[0]
         else:
@@ -90,10 +91,6 @@ def check_folder(name: str, progress: Progress = silent) -> Check:
                 findings[check] = Finding(check, "fail", str(error), "Correct the folder and check again.")
     progress(1.0, "checked")
     return Check(list(findings.values()), left_out)
-
-
-def _stops(finding: Finding) -> bool:
-    return finding.severity == "fail" or "unread" in finding.values
 
 
 def loads(case: FolderCase) -> Finding:

@@ -61,7 +61,7 @@ def special_ids(case: FolderCase) -> Finding:
     for place, config in (("config", model.config.get_text_config()), ("generation_config", model.generation_config)):
         for name, value in sorted(vars(config).items()) if config is not None else ():
             if name.endswith("_token_id") and value is not None:
-                held = _as_list(value)
+                held = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
                 named[f"{place}.{name}"] = held
                 problems += [
                     ("fail", f"{place}.{name} {i} has no row")
@@ -124,7 +124,3 @@ def tied_head(case: FolderCase) -> Finding:
         return Finding("tied head", "warn", evidence, "The second copy only takes space; save the model again.", values)
     names = " and ".join(dict.fromkeys(case.shards.names["input"] + case.shards.names["output"]))
     return Finding("tied head", "ok", f"{'Tied' if tied else 'Untied'}, as configured: {names}.", values=values)
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple | np.ndarray) else [value]

@@ -199,7 +199,9 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
         model.generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or ()), *unused] or None
         # transformers saves published contradictions (a temperature without sampling), unless the file was changed.
         model.generation_config._original_object_hash = hash(model.generation_config)
-    _move_padding_index(model, target)
+    embedding = model.get_input_embeddings()
+    if getattr(embedding, "padding_idx", None) is not None:  # the row that is never trained
+        embedding.padding_idx = target.roles.get("pad")
 
 
 def untie(model: PreTrainedModel) -> None:
@@ -213,10 +215,3 @@ def untie(model: PreTrainedModel) -> None:
 def say_untied(config: PretrainedConfig) -> None:
     """Set `tie_word_embeddings` to false in a configuration and in that of its text part."""
     config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
-
-
-def _move_padding_index(model: PreTrainedModel, target: Vocabulary) -> None:
-    """Set `padding_idx`, whose row is never trained, to the new pad token, or to None without one."""
-    embedding = model.get_input_embeddings()
-    if getattr(embedding, "padding_idx", None) is not None:
-        embedding.padding_idx = target.roles.get("pad")

@@ -186,7 +186,10 @@ def _without_draws(old: torch.Tensor, plan: RowPlan, mixes: tuple[torch.Tensor, 
 def _draw(new: torch.Tensor, real: torch.Tensor, plan: RowPlan, seed: int) -> None:
     """Draw the random rows, in place."""
     mean = real.mean(dim=0)
-    for ids, spread in ((plan.random, _diagonal), (plan.multivariate, _root_of_covariance)):
+    for ids, spread in (
+        (plan.random, lambda rows: torch.diag(rows.std(dim=0))),
+        (plan.multivariate, _root_of_covariance),
+    ):
         if len(ids):
             noise = np.random.default_rng(seed).standard_normal((len(ids), real.shape[1])).astype(np.float32)
             drawn = mean + torch.from_numpy(noise).to(real.device) @ spread(real)
@@ -202,10 +205,6 @@ def _blocks(matrix: torch.Tensor) -> Iterator[slice]:
 
 def _on(matrix: torch.Tensor, values: np.ndarray[Any, Any]) -> torch.Tensor:
     return torch.from_numpy(values).to(matrix.device)
-
-
-def _diagonal(real: torch.Tensor) -> torch.Tensor:
-    return torch.diag(real.std(dim=0))
 
 
 def _root_of_covariance(real: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from tokalign_lab.alignment.lexicon.rows import LexiconRows
 from tokalign_lab.alignment.methods.copies import open_ids
@@ -47,7 +48,7 @@ def add_mixtures(rows: LexiconRows, inputs: Inputs, found: Candidates) -> dict[s
     for target_id, pieces in zip(left.tolist(), spelled, strict=True):
         place = place_of.get(target_id)
         ids = found.candidate_ids[place].tolist() if place is not None else []
-        weights = _softmax(found.scores[place] / TEMPERATURE) if place is not None else np.zeros(0)
+        weights = softmax((found.scores[place] / TEMPERATURE).astype(np.float64)) if place is not None else np.zeros(0)
         if not ids and not pieces:
             continue
         share = (PIECES_SHARE if ids else 1.0) if pieces else 0.0
@@ -88,8 +89,3 @@ def output_parts(
     values += [shares["first piece"]] * len(pieces[:1])
     missing = 1 - sum(values)
     return sources, values, missing if missing > 1e-9 else 0.0
-
-
-def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    powers = np.exp(scores.astype(np.float64) - float(scores.max()))
-    return powers / powers.sum()

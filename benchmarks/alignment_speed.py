@@ -2,7 +2,7 @@
 
     python benchmarks/alignment_speed.py --out benchmarks/results/alignment_speed.jsonl
 
-First 262k target x 152k source vectors of 300 dimensions, top 10 by CSLS, in a process of its own. The algorithm needs
+First 262k target x 152k source vectors of 300 dimensions, top 10 by CSLS, in a separate process. The algorithm needs
 two products of that shape: one for the density of both sides, one for the neighbours. The same process makes the two
 bare products with numpy, in blocks that are thrown away, one before and one after the search. Vectors are made up
 (groups of twenty around common centres): time hardly depends on them.

@@ -43,7 +43,7 @@ def main() -> None:
     options.add_argument("--timed-bytes", type=int, default=4_000, help="text a slice and repeat, for scoring")
     options.add_argument("--new-tokens", type=int, default=64)
     options.add_argument("--repeats", type=int, default=5)
-    options.add_argument("--device", help="cpu or cuda; cuda where there is one")
+    options.add_argument("--device", help="cpu or cuda; cuda if there is one")
     given = tuning.placed(options)
     if given.quick:
         given.targets, given.bytes, given.timed_bytes, given.new_tokens, given.repeats = ["sp32k"], 2_000, 500, 8, 2

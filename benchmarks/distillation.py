@@ -136,7 +136,7 @@ class Bench:
         return folder
 
     def tuned(self, name: str, seed: int, text: str = "default", model: str | None = None, **more: Any) -> Path:
-        """Tune a model, the moved one where none is named, going on where it was stopped."""
+        """Tune a model, the moved one where none is named, continuing where it was stopped."""
         options, folder = self.options, self._folder(name, seed)
         settings = AdaptSettings.from_dict(
             {
@@ -248,7 +248,7 @@ def tables(results: Results, options: argparse.Namespace) -> list[tuple[str, lis
 def notes(results: Results, options: argparse.Namespace, tokens: int) -> list[str]:
     """Return notes for readers of the tables."""
     said = [
-        f"{tokens:,} tokens a run: {options.steps} steps (half of them embeddings and head only) of "
+        f"{tokens:,} tokens per run: {options.steps} steps (half of them embeddings and head only) of "
         f"{options.batch_size} sequences of {options.sequence_length} tokens. Means over seeds (of the text, its order "
         "and what is drawn; one converted model); lower is better.",
         "token: forward KL, temperature 1, weight 1, every sequence, the teacher run live; the other rows of that "

@@ -165,5 +165,5 @@ def report(title: str, tables: Sequence[Table], notes: Sequence[str], out: Path 
 
 
 def read_lines(path: Path) -> list[Result]:
-    """Read a file of raw data; nothing where there is none."""
+    """Read a file of raw data; nothing if there is none."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

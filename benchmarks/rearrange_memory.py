@@ -4,7 +4,7 @@
 
 A LLaMA of random bfloat16 weights with LLaMA 7B's widths, as many layers as make `--gigabytes`, is written in about
 `--shards` safetensors files and given another vocabulary (SmolLM2's 49,152 tokens to a 32,000-token SentencePiece one;
-shared tokens copied, every other row a mix of two, output rows apart), once by each way, in a process of its own. Peak
+shared tokens copied, every other row a mix of two, output rows apart), once by each way, in a separate process. Peak
 memory is the process's; `of which before` is what libraries, vocabularies and lexicon had taken by then. Both folders
 must be equal, tensor by tensor.
 """

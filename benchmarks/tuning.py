@@ -7,7 +7,7 @@ only the number of tokens that a sequence takes follows from the vocabulary. Tok
 
 Tuning is `adaptation.train.adapt`, in a separate process as in a run. The text itself defines its held-out part.
 Results are kept in the file `--out`, so that a stopped program continues where it was. With `--runs FOLDER` every
-tuning is a run there too, which the lab (`Lab(runs=FOLDER)`) shows while it goes on and afterwards.
+tuning is a run there too, which the lab (`Lab(runs=FOLDER)`) shows while it continues and afterwards.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def options(description: str | None, steps: int, cuda: dict[str, int] | None = N
     found.add_argument("--batch-size", type=int)
     found.add_argument("--bytes", type=int, default=5_000, help="held-out text measured, a slice")
     found.add_argument("--seeds", type=int, default=1)
-    found.add_argument("--device", help="cpu or cuda; cuda where there is one")
+    found.add_argument("--device", help="cpu or cuda; cuda if there is one")
     found.add_argument("--runs", type=Path, help="keep each tuning here as a run, for the lab; without weights")
     return found
 

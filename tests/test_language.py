@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 AVOID = {
     r"\btwins?\b": "shared token; held-out shared token",
     r"\b(bits|nats|bytes|tokens|sequences) an? (byte|token|second|step|slice|position)\b": "bits per byte",
+    r"\b(columns?|rows?|tokens) an? (name|run|token)\b": "one column per run",
     r"\b(floors?|ceilings?)\b": "source model (reference); random rows",
     r"\bbeside\b": "compared with; next to",
     r"\banew\b": "again; rebuild",
@@ -35,6 +36,12 @@ AVOID = {
     r"\b(is|are) lit\b|\blights? up\b": "is highlighted",
     r"\bspelled alike\b": "shared tokens",
     r"\bthe house\b|\brooms?\b": "the codebase; a package",
+    r"\bright after the move\b": "right after the swap",
+    r"\b(process|environment|page|folder)s? of (its|their|your) own\b": "a separate process",
+    r"\bpress(es|ed|ing)? (a|the) (bar|button|row|token|point|heading)\b|\ba pressed\b": "click a bar",
+    r"\bwhere there (is|are) (one|none)\b": "if there is one; None if there is none",
+    r"\b(goes|went|going) on\b|\bworks? no more\b|\bworked no more\b": "continues; no longer works",
+    r"\bas it came\b|\bpassed over\b|\bmade again\b": "before tuning; skipped; rebuilt",
 }
 # Honest uses of these words, and why.
 HONEST = {

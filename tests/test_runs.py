@@ -230,7 +230,7 @@ def test_a_helper_that_ends_early_fails_with_the_reason(
 
     monkeypatch.setattr(kinds, "run_kind", refuse)
     later = time.time() + 3600
-    os.utime(helped.path / "events.jsonl", (later, later))  # the first process goes on reporting
+    os.utime(helped.path / "events.jsonl", (later, later))  # the first process continues reporting
     assert worker.main([str(helped.path)]) == 1, "its launcher ends the first process then, which waits for it"
     assert capsys.readouterr().err == "Process 1 of the run has ended alone: There is no model here.\n"
 

@@ -158,7 +158,7 @@ class TestView:
         monkeypatch.setattr(panel.run, "events", lambda offset=0: offsets.append(offset) or read(offset))
         write_steps(run, [2001])
         panel._look()
-        assert offsets[0] > 2000 * 100, "the panel goes on where it had read to"
+        assert offsets[0] > 2000 * 100, "the panel continues where it had read to"
         assert panel.view.steps[-1] == 2001
 
     def test_every_state_has_a_word(self) -> None:

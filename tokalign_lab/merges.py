@@ -30,7 +30,7 @@ class History:
 
     Attributes
     ----------
-    merges : in the order in which the tokenizer applies them; () where there are none
+    merges : in the order in which the tokenizer applies them; () if there are none
     reason : why there are none, or why they do not end in the token, in a sentence; else ""
     """
 

@@ -133,7 +133,7 @@ class Lab:
         self.lab_state.look_afresh(self.lab_state.own_work, tab="pair")
 
     def pair_picker(self) -> PairPicker:
-        """Choose the pair and compare both tokenizers on a text of your own."""
+        """Choose the pair and compare both tokenizers on your own text."""
         return self._opened("pair", self.panels.pair())
 
     def align(

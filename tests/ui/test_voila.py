@@ -1,4 +1,4 @@
-"""The lab as a page of its own: behind a token, the same tabs, without a notebook."""
+"""The lab as a separate page: behind a token, the same tabs, without a notebook."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def card_of(
     """Describe a tuned model, and where the model it was made from came from.
 
     Returns the card for `save_model`. Its `scores` are those of the step that is kept, and under names that end with
-    "before" those of the model as it came.
+    "before" those of the model before tuning.
 
     Parameters
     ----------

@@ -169,7 +169,7 @@ class DistillationTerm:
     labels
         int64 (positions,), each a token id.
     teacher
-        Its predictions at the distilled positions, in order; None where there are none.
+        Its predictions at the distilled positions, in order; None if there are none.
     settings
         Weight, temperature, direction.
     vocab_size

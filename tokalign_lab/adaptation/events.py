@@ -1,10 +1,13 @@
 """Events of a tuning run.
 
-`step` events carry step, stage, loss, learning_rate, grad_norm, tokens, tokens_per_second, bytes_per_second (UTF-8
-bytes of the text read), memory_bytes (the most the GPU held, or what the process holds) and seconds_left, and the
-parts of the loss where it has several (`ChunkedLoss.means`); `evaluation` events bits_per_byte (and by slice) of
-held-out text, and of the probes (`probes`) the share that is answered and those that are not; `sample` events a prompt
-and its continuation. Steps are counted over both stages: 1 to `steps`; an evaluation at step 0 is the model as it came.
+- `step`: step, stage, loss, learning_rate, grad_norm, tokens, tokens_per_second, bytes_per_second (UTF-8 bytes of the
+  text read), memory_bytes (peak memory of the GPU, or current memory of the process), seconds_left, and the parts of
+  the loss if it has several (`ChunkedLoss.means`).
+- `evaluation`: bits_per_byte of held-out text, in all and by slice; the share of probes (`probes`) that are answered,
+  and those that are not.
+- `sample`: a prompt and its continuation.
+
+Steps are counted over both stages, 1 to `steps`. The evaluation at step 0 is that of the model before tuning.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Measured:
     ----------
     step : steps done
     bits_per_byte : of held-out text
-    answered : share of the probes that are answered; nan where there are none
+    answered : share of the probes that are answered; nan if there are none
     """
 
     step: int

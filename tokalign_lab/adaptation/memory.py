@@ -191,7 +191,7 @@ def check_memory(
 
 
 def _what_fits(settings: AdaptSettings, need: Any, bound: float) -> str:
-    """Name the settings that take the same steps within the bound or, where there are none, what would help."""
+    """Name the settings that take the same steps within the bound or, if there are none, what would help."""
     for changed in _smaller(settings):
         found = need(changed)
         if found.bytes <= bound:

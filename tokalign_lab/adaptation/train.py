@@ -1,11 +1,11 @@
-"""Tune a rearranged model back.
+"""Tune a rearranged model to recover its quality.
 
-Read top to bottom, this is TokAlign's step 5: prepare the text, measure the model as it came, train embeddings and head
-where the recipe has such a stage, train everything, save the step that is kept (`guard`). Each stage is a run of the
-Hugging Face trainer (`trainer`); the data continue where the previous stage stopped. The run can be killed at any
-moment and resumed from its last checkpoint; on a processor the resumed losses equal the uninterrupted ones. Started by
-`accelerate launch` it works on several processes, sharded where the configuration sets that (docs/scale.md). With a
-teacher both stages learn from its predictions too (`teaching`).
+This is TokAlign's step 5, top to bottom: prepare the text, measure the model before tuning, train embeddings and head
+if the recipe has such a stage, train everything, save the step that is kept (`guard`). Each stage is a run of the
+Hugging Face trainer (`trainer`); its data continue where the previous stage stopped. A run can be killed at any moment
+and resumed from its last checkpoint; on a CPU the resumed losses equal the uninterrupted ones. With `accelerate launch`
+it uses several processes, sharded if the configuration asks for it (docs/scale.md). With a teacher, both stages also
+learn from its predictions (`teaching`).
 """
 
 from __future__ import annotations
@@ -321,7 +321,7 @@ def _recovery(
     reason: str,
     emit: Emit,
 ) -> tuple[SourceTeacher, Objective] | None:
-    """Choose the losses from the source that can be computed; None where there are none.
+    """Choose the losses from the source that can be computed; None if there are none.
 
     An event names the losses in use (`losses`), and why some of the default recipe are not (`reason`). Raises
     `InputError` if a loss that was asked for cannot be computed.

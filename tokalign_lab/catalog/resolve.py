@@ -122,7 +122,7 @@ def adapter_error(place: Path | str) -> InputError:
     """Return the error for a folder or hub id with a PEFT adapter."""
     return InputError(
         f"{place} has a PEFT adapter ({ADAPTER}), which is not applied here; merge it into its model "
-        "(merge_and_unload) and save that into a folder of its own."
+        "(merge_and_unload) and save that into another folder."
     )
 
 

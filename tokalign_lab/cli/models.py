@@ -141,7 +141,7 @@ def evaluate(
 
 
 def _show_tasks(models: list[dict[str, Any]]) -> None:
-    """Print a line per task and a column per model: acc with its standard error, and acc_norm where there is one."""
+    """Print a line per task and a column per model: acc with its standard error, and acc_norm if there is one."""
     lines = []
     for place, row in enumerate(models[0]["rows"]):
         line: dict[str, Any] = {key: row[key] for key in ("task", "shots", "n", "guess")}

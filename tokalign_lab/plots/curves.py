@@ -1,6 +1,6 @@
 """The curves of tuning runs: one figure of three plots, which is updated in place.
 
-From left to right: bits per byte of held-out text with the source model as reference and, where there is one, the
+From left to right: bits per byte of held-out text with the source model as reference and, if there is one, the
 control; the share of the gap to the reference that is closed; one value of each step, tokens per second by default.
 Each run has a place in the figure with its own colour, line and mark: raw values are faint, smoothed ones strong,
 measurements have marks. A line is thinned to what a plot can show before it is sent.

@@ -78,7 +78,7 @@ def new_folder(kind: str, root: Path | str | None = None) -> Path:
 
 
 def list_runs(root: Path | str | None = None) -> list[RunFolder]:
-    """Every run in the root, newest first, damaged ones too; folders without a `run.json` are passed over."""
+    """Every run in the root, newest first, damaged ones too; folders without a `run.json` are skipped."""
     found = []
     for run in run_folders(runs_root(root)):
         try:

@@ -54,7 +54,7 @@ def checked_title(title: str) -> str:
 
 
 def run_folders(root: Path) -> list[RunFolder]:
-    """Every run in a folder of runs, by name, damaged ones too; folders without a `run.json` are passed over."""
+    """Every run in a folder of runs, by name, damaged ones too; folders without a `run.json` are skipped."""
     return [RunFolder(file.parent) for file in sorted(root.glob("*/run.json"))]
 
 

@@ -28,7 +28,7 @@ STEP_FIELDS = {
 
 
 class Rows:
-    """Numbers by step, one column a name, in the order of steps; nan where there is none."""
+    """Numbers by step, one column per name, in the order of steps; nan if there is none."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []

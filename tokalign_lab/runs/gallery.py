@@ -25,7 +25,7 @@ def recorded_runs() -> list[RunFolder]:
 
 
 def recorded_run(name: str) -> RunFolder | None:
-    """Return the recorded run whose folder has this name, None where there is none."""
+    """Return the recorded run whose folder has this name, None if there is none."""
     run = RunFolder(gallery_root() / name)
     return run if name and run.exists else None
 

@@ -21,7 +21,7 @@ from tokalign_lab.settings.kinds import MeasuredTextSettings, text_of
 
 
 def lexicon_path(run: RunFolder) -> Path | None:
-    """Return the file of the lexicon that a run made or used; None where there is none (any more)."""
+    """Return the file of the lexicon that a run made or used; None if there is none (any more)."""
     info = run.info()
     settings = info["settings"]
     if info["kind"] == "align":
@@ -50,7 +50,7 @@ def align_run_of(run: RunFolder) -> RunFolder | None:
 
 
 def diagnosis_of(run: RunFolder) -> Diagnosis | None:
-    """Return the diagnosis that is stored with a run; None where there is none, so that it has to be made."""
+    """Return the diagnosis that is stored with a run; None if it has to be made."""
     try:
         stored = json.loads((run.path / "diagnosis.json").read_text(encoding="utf-8"))
         return Diagnosis([Finding(**finding) for finding in stored["findings"]])
@@ -59,7 +59,7 @@ def diagnosis_of(run: RunFolder) -> Diagnosis | None:
 
 
 def scores_of(run: RunFolder) -> dict[str, Any]:
-    """Return an align run's `scores.json`; empty where there is none, or one that is damaged."""
+    """Return an align run's `scores.json`; empty if there is none, or one that is damaged."""
     try:
         scores = dict(json.loads((run.path / "scores.json").read_text(encoding="utf-8")))
         sum(scores.get("seconds", {}).values())

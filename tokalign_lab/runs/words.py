@@ -45,14 +45,14 @@ def size(n: float) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """Return a number to so many significant digits, – where there is none."""
+    """Return a number to so many significant digits, – if there is none."""
     if value is None or value != value:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
 
 
 def fixed(value: float | None, none: str = "–") -> str:
-    """Return a number to three places, `none` where there is none."""
+    """Return a number to three places, `none` if there is none."""
     return none if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 

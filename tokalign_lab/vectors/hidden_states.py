@@ -49,7 +49,7 @@ def hidden_state_vectors(
 ) -> TokenVectors:
     """Compute the last layer's states of the source model for every token of a vocabulary.
 
-    Returns one row a token that has bytes, as wide as the model. Raises `InputError` for a model that has fewer rows
+    Returns one row per token that has bytes, as wide as the model. Raises `InputError` for a model that has fewer rows
     than `source` has ids, or states that are not finite.
 
     Parameters

@@ -157,7 +157,7 @@ Number = tuple[str, str]  # a key of MEANINGS, and the value as text
 
 
 def cards(numbers: Sequence[Number]) -> str:
-    """Return numbers with their names as HTML, with a tooltip each; nothing where there are none."""
+    """Return numbers with their names as HTML, with a tooltip each; nothing if there are none."""
     made = "".join(card(escape(value), escape(MEANINGS[key].name), MEANINGS[key].words) for key, value in numbers)
     return f'<div class="tl-cards">{made}</div>' if made else ""
 

@@ -120,7 +120,7 @@ class Panel(Part, w.VBox):
         Parameters
         ----------
         title, note : text; the note is small print behind the title
-        verdict : the sentence, as HTML; one that ends in "…" means that work goes on
+        verdict : the sentence, as HTML; one that ends in "…" means that work continues
         numbers : keys of `numbers.MEANINGS`, with their values
         """
         about = f" <small>{escape(note)}</small>" if note else ""

@@ -63,7 +63,7 @@ class Query:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Query:
-        """Take over plain values; names that are not known are passed over, so that an old view can be read.
+        """Take over plain values; names that are not known are skipped, so that an old view can be read.
 
         Raises `TypeError` or `ValueError` for a range that is not one.
         """

@@ -36,7 +36,7 @@ Paired = Mapping[str, Mapping[str, PairedScore]]  # by measure and direction
 class Side:
     """One side of the comparison, with what is stored on disk.
 
-    `lexicon`, `scores` and `evaluation` are None or empty where there are none; `code` makes it again.
+    `lexicon`, `scores` and `evaluation` are None or empty if there are none; `code` makes it again.
     """
 
     name: str

@@ -275,7 +275,7 @@ COLUMNS = (
     Column(
         "best",
         "Score",
-        "Similarity of the two tokens: 1 for a copy, – where there is none; higher is better",
+        "Similarity of the two tokens: 1 for a copy, – if there is none; higher is better",
         True,
         True,
     ),

@@ -194,7 +194,7 @@ def _read(labels: Sequence[str]) -> str:
 
 
 _NO_RUN = (
-    "The text and the model of this lexicon are unknown, so it cannot be scored or applied. Open a run of your own "
+    "The text and the model of this lexicon are unknown, so it cannot be scored or applied. Open your own run "
     "with LexiconPanel.of_run."
 )
 

@@ -139,7 +139,7 @@ class WhyBox(Box):
     Parameters
     ----------
     view : the lexicon
-    vectors : of source and target, None where there are none
+    vectors : of source and target, None if there are none
     text : how the alignment's text was read: `text`, and optionally `max_bytes` and `seed`; None: no contexts
     """
 

@@ -83,7 +83,7 @@ class NeighbourTables(Box):
         shown(self, False)
 
     def primary(self, selection: Selection) -> dict[str, int]:
-        """Return the primary token and its partner, by space; -1 where there is none."""
+        """Return the primary token and its partner, by space; -1 if there is none."""
         if not selection:
             return {}
         first = selection.ids[0]

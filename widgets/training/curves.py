@@ -32,7 +32,7 @@ def shown_steps(runs: Sequence[RunView]) -> list[int]:
 
 
 def curves_table(runs: Mapping[int, RunView], look: Look) -> str:
-    """Return the figures at some steps, two columns a run: the value of the last plot, bits per byte."""
+    """Return the figures at some steps, two columns per run: the value of the last plot, bits per byte."""
     part = "all text" if look.part == ALL_TEXT else look.part
     columns = []
     for run in runs.values():

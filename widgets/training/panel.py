@@ -50,7 +50,7 @@ class TrainingPanel(Panel):
     ----------
     run : run folder or its path, or several of them, at most `curves.MOST_RUNS`
     reference : bits per byte of the first run's source model with its own tokenizer; by default those of the "measure"
-        run in the same folder, where there is one
+        run in the same folder, if there is one
     state : shared view
     value, axis, smoothing, part : initial settings of the curves, see `curves.Look`; by default smoothing fits the
         length of the first run

@@ -11,7 +11,7 @@ the loss is the binary cross entropy of the softened probabilities, summed over 
 It is smallest, and its gradient zero, where lS = lT.
 
 A chunk fixes its bytes, but the next token could continue the same word on one side only. Debiasing adds the
-log probability that the text goes on with a white-space byte or a special token after the chunk, on both sides. Where
+log probability that the text continues with a white-space byte or a special token after the chunk, on both sides. Where
 the source's probability of that is below 0.1, the chunk is merged into the next.
 
 `ChunkLikelihood` is a `loss.Term`: it is given a slice of the logits at a time. The gradient of a chunk's loss in its

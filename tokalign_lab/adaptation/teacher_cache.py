@@ -32,6 +32,7 @@ from tokalign_lab.adaptation.data import Mix, PackedBlocks
 from tokalign_lab.adaptation.distillation import KeptPredictions
 from tokalign_lab.adaptation.teacher import Teacher
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import longest_input
 from tokalign_lab.files import cache_folder, damage, hash_of, seal, write_json
 from tokalign_lab.locks import Busy, lock
 from tokalign_lab.progress import Progress, silent
@@ -122,7 +123,7 @@ def keep_predictions(
     if not len(chosen) or chosen[0] < 0 or chosen[-1] >= len(blocks):
         raise InputError(f"Blocks {list(chosen[:1])} to {list(chosen[-1:])} were requested, of {len(blocks)}.")
     length = len(blocks.block(int(chosen[0]))[0])
-    limit = getattr(teacher.model.config.get_text_config(), "max_position_embeddings", None)
+    limit = longest_input(teacher.model)
     if limit is not None and length > limit:
         raise InputError(f"The blocks have {length} tokens, but the teacher reads at most {limit}.")
     about = {

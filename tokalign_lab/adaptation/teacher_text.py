@@ -26,6 +26,7 @@ import torch
 
 from tokalign_lab.documents import Document, excerpts, n_bytes, text_hash
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import longest_input
 from tokalign_lab.files import write_json
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.settings.kinds import WritingSettings
@@ -78,7 +79,7 @@ def write_text(
     interrupt
         Called between batches.
     """
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = longest_input(model)
     if limit is not None and settings.prompt_tokens + settings.new_tokens + 1 > limit:
         raise InputError(f"The teacher reads at most {limit} tokens; ask for shorter prompts or fewer new tokens.")
     prompts = _prompts(vocabulary, train, settings)

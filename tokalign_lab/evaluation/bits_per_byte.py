@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import Head, evaluation_mode
+from tokalign_lab.evaluation.head import Head, check_causal, evaluation_mode, longest_input
 from tokalign_lab.evaluation.spelled import unspelled_bytes
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
@@ -103,7 +103,8 @@ def bits_per_byte(
 ) -> BitsPerByte:
     """Score documents.
 
-    Raises `InputError` if there is no text, the window is shorter than two tokens, or the ids do not fit the model.
+    Raises `InputError` if there is no text, the window is shorter than two tokens, the ids do not fit the model, or the
+    model is not causal.
 
     Parameters
     ----------
@@ -221,7 +222,7 @@ def _all_windows(
             f"The tokenizer {vocabulary.name} gives id {max(highest, start)}, but the model has {rows} rows; "
             "they do not belong together."
         )
-    longest = min(window, getattr(model.config.get_text_config(), "max_position_embeddings", None) or window)
+    longest = min(window, longest_input(model) or window)
     return [part for number, ids in enumerate(encoded) for part in _windows(number, ids, start, longest)]
 
 
@@ -247,7 +248,8 @@ def batches(inputs: Iterable[Any], batch_tokens: int) -> Iterator[list[Any]]:
 
 @contextmanager
 def scoring(model: PreTrainedModel) -> Iterator[Scorer]:
-    """Yield a `Scorer` of the model in evaluation mode, without gradients."""
+    """Yield a `Scorer` of the model in evaluation mode, without gradients. Raises `InputError` as `check_causal`."""
+    check_causal(model)
     with evaluation_mode(model), torch.inference_mode():
         yield Scorer(model)
 

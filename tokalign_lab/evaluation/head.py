@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from tokalign_lab.errors import InputError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _PROBE_TOKENS = 8
+_LEAK = 1e-3  # of the largest logit
+# what configurations call the longest input; MPT and Whisper have their own names
+_LONGEST = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 Made = TypeVar("Made")
 
 
@@ -30,6 +35,38 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
+
+
+def longest_input(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model can read at once; None where its configuration sets no limit."""
+    config = model.config.get_text_config()
+    limits = (getattr(config, name, None) for name in _LONGEST)
+    limit = next((held for held in limits if isinstance(held, int) and held > 0), None)
+    if limit is not None:
+        for name, module in model.named_modules():  # RoBERTa's first token has the position after pad's id
+            padding = getattr(module, "padding_idx", None)
+            if padding is not None and "position" in name.rpartition(".")[2] and len(module.weight) == limit:
+                return limit - int(padding) - 1
+    return limit
+
+
+@torch.no_grad()
+def check_causal(model: PreTrainedModel) -> None:
+    """Refuse a model whose predictions depend on later tokens: it would see what it has to predict.
+
+    BERT is such a model unless `is_decoder` is set, and so is XLM unless `causal` is. Raises `InputError`.
+    """
+    embedding = model.get_input_embeddings().weight
+    ids = torch.arange(_PROBE_TOKENS, device=embedding.device).unsqueeze(0) % len(embedding)
+    other = ids.clone()
+    other[0, -1] = 0
+    with evaluation_mode(model):
+        one, two = (model(input_ids=read, use_cache=False).logits[0, :-1].float() for read in (ids, other))
+    if float((one - two).abs().max()) > _LEAK * float(one.abs().max()):
+        raise InputError(
+            f"The model of type {model.config.model_type!r} reads the tokens that it is to predict, so it is no causal "
+            "language model; use another model, or set is_decoder or causal in its config.json if it was trained so."
+        )
 
 
 class Head:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tokalign_lab.evaluation.finding import Finding
+from tokalign_lab.evaluation.head import check_causal
 from tokalign_lab.model.folder_case import FolderCase
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ _STOP_AT = 3
 
 
 def generation(case: FolderCase) -> Finding:
-    """Whether the model generates text and stops at eos."""
+    """Whether the model generates text and stops at eos; raises `InputError` if it is not causal."""
     vocabulary, model = case.vocabulary, case.model
+    check_causal(model)
     input_ids = torch.tensor([vocabulary.tokenizer(PROMPT)["input_ids"]])
     if int(input_ids.max()) >= case.rows:
         evidence = f"The prompt has id {int(input_ids.max())}, which has no row."

@@ -29,7 +29,7 @@ from tokalign_lab.adaptation.recovery.byte_alignment import (
 from tokalign_lab.adaptation.recovery.layers import layer_outputs, states_after
 from tokalign_lab.adaptation.recovery.tensor_table import TensorTable
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import Head
+from tokalign_lab.evaluation.head import Head, longest_input
 from tokalign_lab.model.load import files_of, load_model
 from tokalign_lab.model.save import read_record
 from tokalign_lab.vocabulary import Vocabulary
@@ -302,7 +302,7 @@ class SourceTeacher:
         written = [self._write(row) for row in input_ids.cpu().numpy().astype(np.int64)]
         n_rows, length = input_ids.shape
         own = max(1, max(len(other) for _, other in written))
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = longest_input(self.model)
         if limit is not None and own > limit:
             raise InputError(
                 f"A sequence of {length} tokens takes {own} of the source's, but the source reads at most {limit}; "

@@ -89,6 +89,15 @@ def test_settings_stored_in_a_tokenizers_file_do_not_act_on_a_text(store, tmp_pa
     assert json.loads(vocabulary.tokenizer.backend_tokenizer.to_str()) == json.loads(stored), "reading changed it"
 
 
+def test_a_unigram_model_that_draws_its_tokens_does_not_draw_them() -> None:
+    tokens = [("<unk>", 0.0), *((token, -1.0) for token in ("a", "b", "c", "ab", "bc", "abc"))]
+    backend = Tokenizer(models.Unigram(tokens, 0, False))
+    backend.model.alpha, backend.model.nbest_size = 0.1, 8
+    vocabulary = view(backend)
+    assert len({tuple(vocabulary.encode(["abcabcabc"])[0].tolist()) for _ in range(20)}) == 1
+    assert backend.model.alpha == pytest.approx(0.1)
+
+
 def test_a_template_acts_on_spans_by_offsets_neither() -> None:
     tokenizer = tiny_tokenizer(300)
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
@@ -510,6 +519,27 @@ def test_a_tokenizer_json_with_an_id_far_beyond_its_tokens_is_one_sentence(folde
         (tmp_path / "tokenizer.json").rename(tmp_path / "bare.json")
     with pytest.raises(InputError, match="most ids have no token"):
         catalog.load_vocabulary(str(tmp_path if folder else tmp_path / "bare.json"))
+
+
+@pytest.mark.parametrize("model", [models.WordPiece({"a": 0}, unk_token="[UNK]"), models.Unigram([("a", 0.0)])])
+def test_a_tokenizer_without_its_unknown_token_is_one_sentence(model) -> None:
+    with pytest.raises(InputError, match=r"cannot read every text .*; correct its unknown token"):
+        view(Tokenizer(model))
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "PreTrainedTokenizerFast"])
+def test_a_class_that_reads_another_tokenizer_than_the_file_is_named(name: str, tmp_path: Path, caplog) -> None:
+    """The class of SmolLM2's folder, of GPT-2, drops the file's pre-tokenizer, which splits numbers into digits."""
+    tokenizer = tiny_tokenizer(300)
+    tokenizer.backend_tokenizer.train_from_iterator(
+        ["12,345 12,345 12,345 "], trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    )
+    digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])
+    tokenizer.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    catalog.load_tokenizer(str(tmp_path))
+    assert ("cuts text unlike its tokenizer.json" in caplog.text) == (name == "GPT2Tokenizer")
 
 
 def test_an_unknown_name_offers_what_has_a_tokenizer() -> None:

@@ -35,6 +35,7 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
     [
         ("a.txt", b"", "is empty"),
         ("a.txt", b"caf\xe9", "not UTF-8"),
+        ("a.txt", "UTF-16".encode("utf-16-le"), "not UTF-8"),
         ("a.jsonl", b"{", "line 1 is no JSON"),
         ("a.jsonl", b'{"content": "x"}', "no field 'text'"),
         ("a.parquet", b"PAR1", "not a readable Parquet"),
@@ -45,6 +46,12 @@ def test_bad_text_ends_in_a_sentence(tmp_path: Path, name: str, content: bytes, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=said):
         read_documents([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.txt", b"one"), ("a.jsonl", b'{"text": "one"}')])
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content)
+    assert [document.text for document in read_documents([tmp_path])] == ["one"]
 
 
 def test_a_missing_text_ends_in_a_sentence(tmp_path: Path) -> None:

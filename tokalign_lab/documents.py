@@ -30,6 +30,7 @@ HUB_BYTES = 50_000_000
 """Read of a hub data set if no other number is given: a streamed one may be endless."""
 _FEW_GROUPS = 20  # with fewer, whole groups would be far more than the held-out share
 _SHORT_CHARACTERS = 200
+_NULS = 0.25  # share of NUL characters in UTF-16 read as UTF-8
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,11 @@ def _read_file(path: Path, name: str) -> Iterator[Document]:
         yield from _read_parquet(path, name)
     else:
         try:
-            text = path.read_bytes().decode("utf-8")  # read_text would turn CRLF into LF
+            text = path.read_bytes().decode("utf-8-sig")  # read_text would turn CRLF into LF
         except UnicodeDecodeError as error:
             raise InputError(f"'{path}' is not UTF-8 text (byte {error.start}); convert it first.") from error
+        if text.count("\0") > _NULS * len(text):
+            raise InputError(f"'{path}' is not UTF-8 text: too many of its characters are NUL; convert it first.")
         yield Document(text, name, group=name, slice="code" if suffix in CODE_SUFFIXES else "prose")
 
 
@@ -219,7 +222,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
             if not line.strip():
                 continue
             try:
-                fields = json.loads(line.decode("utf-8"))
+                fields = json.loads(line.decode("utf-8-sig"))
                 json.dumps(fields, ensure_ascii=False).encode("utf-8")
             except (UnicodeDecodeError, UnicodeEncodeError) as error:  # or half of a surrogate pair
                 raise InputError(

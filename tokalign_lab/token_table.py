@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import InputError, plain_read_errors
 from tokalign_lab.files import atomic_file, hash_of
 from tokalign_lab.spelling import Spelling
 
@@ -154,6 +154,13 @@ def check_ids(tokens: Mapping[Any, int], name: str) -> None:
         )
 
 
+def same_reading(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers give the same ids for two probe texts in many scripts."""
+    pairs = zip(encode_plainly(one, _PROBES), encode_plainly(other, _PROBES), strict=True)
+    return all(np.array_equal(here, there) for here, there in pairs)
+
+
+_DRAWS = ("dropout", "alpha")  # settings of BPE and of Unigram that make a model cut a text at random
 _reading = threading.RLock()  # two threads may use one tokenizer, whose settings change while it reads
 
 
@@ -161,38 +168,47 @@ _reading = threading.RLock()  # two threads may use one tokenizer, whose setting
 def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Iterator[Any]:
     """Yield the backend of a fast tokenizer with everything switched off that acts on more than the text.
 
-    A tokenizer's file may store truncation, padding, BPE dropout and a post-processor, made for batches of prompts or
-    for training. None of them may act when a text is read or scored. Special tokens that a text spells are read as
-    text: "</s>" in a text is text about tokenizers, not the end of a document. The settings are restored at the end.
+    A tokenizer may have truncation, padding, BPE dropout, sampling of Unigram and a post-processor, made for batches of
+    prompts or for training. None of them may act when a text is read or scored. Special tokens that a text spells are
+    read as text: "</s>" in a text is text about tokenizers, not the end of a document. The settings are restored at the
+    end.
     """
     backend: Any = tokenizer.backend_tokenizer
     model = backend.model
     with _reading:
         truncation, padding, post_processor = backend.truncation, backend.padding, backend.post_processor
-        special, dropout = backend.encode_special_tokens, getattr(model, "dropout", None)
+        special = backend.encode_special_tokens
+        drawn = {name: held for name in _DRAWS if (held := getattr(model, name, None)) is not None}
         backend.no_truncation()
         backend.no_padding()
         backend.post_processor = None
         backend.encode_special_tokens = True
-        if dropout is not None:
-            model.dropout = None
+        for name in drawn:
+            setattr(model, name, None)
         try:
             yield backend
         finally:
             backend.encode_special_tokens = special
             backend.post_processor = post_processor
-            if dropout is not None:
-                model.dropout = dropout
+            for name, held in drawn.items():
+                setattr(model, name, held)
             if truncation is not None:
                 backend.enable_truncation(**truncation)
             if padding is not None:
                 backend.enable_padding(**padding)
 
 
+def _refusal(reason: str) -> str:
+    return f"The tokenizer cannot read every text ({reason}); correct its unknown token, or use another tokenizer."
+
+
 def encode_plainly(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
-    """Tokenise texts in parallel, int32 ids, by `plain_backend`."""
-    with plain_backend(tokenizer) as backend:
+    """Tokenise texts in parallel, int32 ids, by `plain_backend`.
+
+    Raises `InputError` if the tokenizer refuses a text, as a WordPiece model does whose unknown token does not exist.
+    """
+    with plain_backend(tokenizer) as backend, plain_read_errors(_refusal):
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]

@@ -7,6 +7,7 @@ from the hub is never run (`trust_remote_code=False`).
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -30,7 +31,7 @@ from tokalign_lab.catalog.tokenizer_formats import (
 from tokalign_lab.errors import DiskError, InputError, plain_read_errors
 from tokalign_lab.files import CHECKSUMS, cache_folder, cached_folder, seal, sha256_of
 from tokalign_lab.progress import Progress, part, silent
-from tokalign_lab.token_table import check_ids
+from tokalign_lab.token_table import check_ids, same_reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -196,10 +197,24 @@ def _hub_id(name: str, what: str) -> str:
 
 def _from_folder(source: str) -> PreTrainedTokenizerBase:
     """Load from a folder in Hugging Face's layout or from the hub."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    file, of_processor = Path(source) / "tokenizer.json", Path(source) / "chat_template.json"
     with plain_read_errors(lambda reason: f"The tokenizer {source!r} cannot be loaded: {reason}."):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        own_class = tokenizer.is_fast and type(tokenizer) is not PreTrainedTokenizerFast  # it may build another
+        if own_class and file.is_file():
+            written = PreTrainedTokenizerFast(tokenizer_file=str(file))
+            if not same_reading(tokenizer, written):
+                _log.warning(
+                    "%s: transformers reads this folder as a %s, which cuts text unlike its tokenizer.json; to use "
+                    "the file, copy it into a folder of its own and name that",
+                    source,
+                    type(tokenizer).__name__,
+                )
+        if not tokenizer.chat_template and of_processor.is_file():  # which only a class for images reads
+            tokenizer.chat_template = json.loads(of_processor.read_text(encoding="utf-8"))["chat_template"]
+    return tokenizer
 
 
 def _from_directory(path: Path) -> PreTrainedTokenizerBase:

@@ -34,6 +34,7 @@ from transformers import (
     Qwen3MoeConfig,
     ReformerConfig,
     RobertaConfig,
+    XLMConfig,
 )
 
 from tokalign_lab.alignment.lexicon import Lexicon
@@ -525,6 +526,7 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
     model.config.bias_ids = list(range(320))
     model.generation_config.stop_token_ids, model.generation_config.lang_to_id = [0, 3], {"a": 3, "<s>": 0}
     model.generation_config.forced_decoder_ids = [[1, None], [2, 0], [3, 4]]
+    model.generation_config.eos_token_id = [1, 4]
     tokenizer.save_pretrained(tmp_path / "source")
     model.save_pretrained(tmp_path / "source")
     source = load_vocabulary(str(tmp_path / "source"))
@@ -541,6 +543,7 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
     for named in (
         "generation_config.stop_token_ids (<a>)", "generation_config.lang_to_id (<a>)", "config.stop_list (<a>)",
         "generation_config.forced_decoder_ids (<b>)", "config.draft_map_ids (<a>)",
+        "generation_config.eos_token_id (<b>)",
         "config.bias_ids (in a form that cannot be moved)", "config.lang_map_ids (",
     ):  # fmt: skip
         assert named in said
@@ -601,6 +604,18 @@ def test_ids_of_images_that_begin_at_an_offset_are_not_overrun() -> None:
     with pytest.raises(InputError, match=r"config.vision.vocab_offset is 310, .* renumbered has 320 ids"):
         rearrange(model, renumbering(), BIG, RENUMBERED)
     assert lost_ids(model, BIG, BIG) == []
+
+
+def test_ids_that_modules_keep_are_moved_too() -> None:
+    """XLM finds the padding of an input by an id that its module copied from the configuration."""
+    config = XLMConfig(
+        n_words=BIG.size, emb_dim=32, n_layers=2, n_heads=4, max_position_embeddings=64, causal=True,
+        bos_index=BIG.roles["bos"], eos_index=BIG.roles["eos"], pad_index=BIG.roles["pad"],
+    )  # fmt: skip
+    model = randomised(config)
+    moved, ids = rearrange(model, renumbering(), BIG, RENUMBERED), torch.tensor([[5, BIG.roles["pad"], 9, 30]])
+    order = torch.from_numpy(ORDER)
+    assert torch.allclose(model(ids).logits, moved(order[ids]).logits[..., order], atol=1e-4)
 
 
 def test_positions_counted_from_pad_need_the_same_pad() -> None:
@@ -868,6 +883,26 @@ def moved_chat(tokenizer: PreTrainedTokenizerFast, place: Path, **generation: ob
     return rearrange_to_folder(str(place / "source"), aligned(source, target), source, target, place / "out"), place
 
 
+def test_a_template_in_the_file_of_a_processor_is_kept(tmp_path: Path) -> None:
+    folder = chat_model(tmp_path / "chat")
+    (folder / "chat_template.jinja").unlink()
+    write_json(folder / "chat_template.json", {"chat_template": CHAT})
+    source, target = load_vocabulary(str(folder)), tiny_vocabulary(280)
+    result = rearrange_to_folder(str(folder), aligned(source, target), source, target, tmp_path / "out")
+    assert result["special_tokens"] == "keep"
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == CHAT
+
+
+def test_a_target_that_splits_special_tokens_does_not_split_the_marks(tmp_path: Path) -> None:
+    folder, other = chat_model(tmp_path / "chat"), tiny_tokenizer(280)
+    other.split_special_tokens = True
+    source, target = load_vocabulary(str(folder)), Vocabulary.from_tokenizer(other, "other")
+    rearrange_to_folder(str(folder), aligned(source, target), source, target, tmp_path / "out")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
+    ids = loaded.apply_chat_template([{"role": "user", "content": "a"}], return_dict=False)
+    assert ids[0] == loaded.convert_tokens_to_ids("<|im_start|>")
+
+
 def test_marks_that_a_template_puts_together_and_that_are_not_special(tmp_path: Path) -> None:
     template = "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m['content'] }}<stop>{% endfor %}"
     tokenizer = tiny_tokenizer(300, template=template)
@@ -906,10 +941,12 @@ def test_what_a_chat_model_loses_is_reported(tmp_path: Path) -> None:
     result = rearrange_to_folder(str(folder), lexicon, source, target, tmp_path / "out", special_tokens="target")
     assert result["vocab_size"] == target.size
     assert [sentence.split(":")[0].split(",")[0] for sentence in result["lost"]] == [
+        "tiny-280 has no token for these ids of the configuration",
         "The chat template is lost",
         "There is no pad token any more",
     ]
-    assert "<|im_end|>" in result["lost"][0]
+    assert "generation_config.eos_token_id (<|pad|>)" in result["lost"][0]
+    assert "<|im_end|>" in result["lost"][1]
     finding = check_folder(str(tmp_path / "out")).finding("carried over")
     assert finding.severity == "warn"
     assert "chat template is lost" in finding.evidence

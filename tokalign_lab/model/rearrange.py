@@ -8,7 +8,7 @@ separate output rows. Nothing else in the model changes. `rearrange` works on a 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -185,7 +185,7 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
     if not tied:
         untie(model)
     text = model.config.get_text_config()
-    sizes, old_rows = vocabulary_sizes(text), text.vocab_size
+    sizes, old_rows, before = vocabulary_sizes(text), text.vocab_size, dict(vars(text))
     with torch.random.fork_rng(devices=[]):  # resizing initialises rows that are overwritten later
         model.resize_token_embeddings(size, mean_resizing=False)
     model.get_output_embeddings().out_features = size
@@ -202,6 +202,7 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
     embedding = model.get_input_embeddings()
     if getattr(embedding, "padding_idx", None) is not None:  # the row that is never trained
         embedding.padding_idx = target.roles.get("pad")
+    _tell_modules(model, before)
 
 
 def untie(model: PreTrainedModel) -> None:
@@ -215,3 +216,17 @@ def untie(model: PreTrainedModel) -> None:
 def say_untied(config: PretrainedConfig) -> None:
     """Set `tie_word_embeddings` to false in a configuration and in that of its text part."""
     config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
+
+
+def _tell_modules(model: PreTrainedModel, before: dict[str, Any]) -> None:
+    """Set the modules' copies of numbers that have changed in the text configuration since `before`.
+
+    XLM finds the padding of an input by such a copy, `pad_index`.
+    """
+    text = model.config.get_text_config()
+    now, other_names = vars(text), text.attribute_map
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            held = other_names.get(name, name)
+            if type(value) is int and before.get(held) == value and type(now.get(held)) is int:
+                setattr(module, name, now[held])

@@ -122,6 +122,8 @@ class _Mover:
                 )
             elif not foreign and (role := _ROLE.fullmatch(name)):
                 unique = list(dict.fromkeys(self._role(role[1], value)))
+                if role[1] == "eos" and isinstance(value, list):
+                    self._mention_ends(value, f"{place}{name}")
                 _put(config, name, None if not unique else unique[0] if len(unique) == 1 else unique, self._target)
             elif not foreign and (holds_ids(config, name, value) or self._names_its_id(config, name, value)):
                 self._move_entry(config, name, value, place)
@@ -131,6 +133,13 @@ class _Mover:
                 for one in () if foreign else several:
                     if may_be_an_id(config, name, one):
                         self._mention(one, f"{place}{name}")
+
+    def _mention_ends(self, ends: list[int], place: str) -> None:
+        """Report the ends of a turn that the target has no token for."""
+        others = (old for old in ends if self._is_mark(old) and old != self._source.roles.get("eos"))
+        gone = [old for old in others if not self._end(old)]
+        if gone:
+            self.lost.append(f"{place} ({', '.join(map(self._said, gone))})")
 
     def _mention(self, value: int, place: str) -> None:
         new = self._moved(value)
@@ -219,9 +228,13 @@ class _Mover:
         if role == "bos" and not ids and target.start_id is not None:
             ids = [target.start_id]  # Qwen's own configurations name their eos here: texts begin with it
         if role == "eos":  # a chat model also ends at its end-of-turn token
-            ends = [self._controls.get(old, self._alike(old)) for old in _ids_in(value) if self._is_mark(old)]
-            ids += [end for end in ends if end is not None]
+            ids += [end for old in _ids_in(value) for end in self._end(old)]
         return ids
+
+    def _end(self, old: int) -> list[int]:
+        """Return the target's token for an end of a text or turn, at most one."""
+        new = self._controls.get(old, self._alike(old)) if self._is_mark(old) else None
+        return [] if new is None else [new]
 
     def _is_mark(self, old: int) -> bool:
         """Whether an id is a special or an added token of the source: no text ends at an ordinary one."""

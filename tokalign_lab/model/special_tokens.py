@@ -60,6 +60,7 @@ def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary
         special = bool(source.is_control[old])
         token = AddedToken(source.raw_token(old), normalized=False, special=special, **options)
         tokenizer.add_tokens([token], special_tokens=special)
+    tokenizer.split_special_tokens = getattr(source.tokenizer, "split_special_tokens", False)
     if "bos" not in source.roles:
         tokenizer.bos_token = None  # a template that writes it would begin otherwise
     for role, old in source.roles.items():

@@ -83,8 +83,12 @@ _SMALL = {"vocab_size": VOCABULARY.size, "hidden_size": 32, "intermediate_size":
 
 
 def bert(kind: type[PretrainedConfig], is_decoder: bool) -> PreTrainedModel:
+    torch.manual_seed(0)
     config = kind(**_SMALL, num_attention_heads=4, max_position_embeddings=40, is_decoder=is_decoder)
-    return AutoModelForCausalLM.from_config(config).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return model
 
 
 def test_a_model_that_reads_what_it_predicts_is_refused(tmp_path: Path) -> None:

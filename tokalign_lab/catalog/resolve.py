@@ -208,7 +208,7 @@ def _from_folder(source: str) -> PreTrainedTokenizerBase:
             if not same_reading(tokenizer, written):
                 _log.warning(
                     "%s: transformers reads this folder as a %s, which cuts text unlike its tokenizer.json; to use "
-                    "the file, copy it into a folder of its own and name that",
+                    "the file, copy it into another folder and name that",
                     source,
                     type(tokenizer).__name__,
                 )

@@ -34,7 +34,7 @@ FEWEST = 10  # rows of a class, to be reported
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     options.add_argument("--runs", type=Path, required=True, help="a folder that `gallery record` worked in")
-    options.add_argument("--tuned", default="recorded-adapt-long", help="which of its tunings")
+    options.add_argument("--tuned", default="recorded-adapt-papers", help="which of its tunings")
     options.add_argument("--out", type=Path)
     given = options.parse_args()
     lexicon = Lexicon.load(given.runs / "recorded-align-anchored" / "alignment" / "lexicon.parquet")
@@ -47,7 +47,8 @@ def main() -> None:
     tables = []
     for name, matrix in (("Input rows", "get_input_embeddings"), ("Output rows", "get_output_embeddings")):
         before, after = (getattr(model, matrix)().weight.detach() for model in models)
-        tables.append((name, rows_of(moves(before, after), classes, counts)))
+        moved = moves(before, after)[: len(classes)]  # without the control tokens of the source
+        tables.append((name, rows_of(moved, classes, counts)))
     notes = [
         f"{given.tuned} compared with recorded-rearrange-anchored: SmolLM2-135M to sp32k by `anchored`.",
         "The move of a row is the length of its change over its length before, in per cent: mean with 95 % interval, "

@@ -88,6 +88,21 @@ def test_states_without_a_common_direction_are_refused_and_the_model_is_left_alo
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "opt", "phi"])
+def test_states_of_documents_read_together_are_those_of_each_alone(kind: str) -> None:
+    vocabulary = tiny_vocabulary(300)
+    model = tiny_model(kind, vocabulary.size)
+    documents = [
+        Document(text, f"{i}", f"{i}") for i, text in enumerate(("a cat", "the dog and the cat sat", "b", "and so on"))
+    ]
+    states, ids = head_inputs(model, vocabulary, documents, max_tokens=10_000)
+    alone = [head_inputs(model, vocabulary, [document], max_tokens=10_000) for document in documents]
+    wanted, theirs = torch.cat([one[0] for one in alone]), torch.cat([one[1] for one in alone])
+    assert sorted(ids.tolist()) == sorted(theirs.tolist())
+    for state, token in zip(states, ids, strict=True):
+        assert (wanted[theirs == token] - state).abs().max(dim=1).values.min() < 1e-5
+
+
 def test_no_text_is_refused() -> None:
     vocabulary = tiny_vocabulary(300)
     with pytest.raises(InputError, match="no text to read"):

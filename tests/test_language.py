@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # What not to write, as a pattern, and what to write.
 AVOID = {
+    r"\bmoved models?\b": "converted model",
     r"\btwins?\b": "shared token; held-out shared token",
     r"\b(bits|nats|bytes|tokens|sequences) an? (byte|token|second|step|slice|position)\b": "bits per byte",
     r"\b(columns?|rows?|tokens) an? (name|run|token)\b": "one column per run",

@@ -54,8 +54,16 @@ def read_all(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-@pytest.mark.parametrize(("rows", "multiple"), [("rows apart", None), ("same rows", 64)])
-@pytest.mark.parametrize("kind", sorted(CONFIGS))
+PAIRED = [(kind, *choice) for kind in sorted(CONFIGS) for choice in (("rows apart", None), ("same rows", 64))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "multiple"),
+    [
+        *PAIRED,
+        *((kind, *choice) for kind in ("gpt2", "llama_tied") for choice in (("rows apart", 64), ("same rows", None))),
+    ],
+)
 def test_streaming_equals_memory_bit_for_bit(kind: str, rows: str, multiple: int | None, tmp_path: Path) -> None:
     folder = in_shards(kind, tmp_path / "source")
     assert (folder / "model.safetensors.index.json").is_file()
@@ -191,13 +199,21 @@ def test_the_run_of_that_name_does_the_same(tmp_path: Path) -> None:
     table, reverse = LEXICONS["same rows"].table, LEXICONS["same rows"].reverse
     Lexicon(table, reverse, {**LEXICONS["same rows"].provenance, **named}).save(tmp_path / "l.parquet")
     reported: list[str] = []
+    events: list[dict[str, str]] = []
     context = SimpleNamespace(
-        folder=SimpleNamespace(path=tmp_path / "run"), progress=lambda share, message: reported.append(message)
+        folder=SimpleNamespace(path=tmp_path / "run"),
+        progress=lambda share, message: reported.append(message),
+        emit=events.append,
     )
     settings = {"model": str(folder), "lexicon": str(tmp_path / "l.parquet"), "pad_to_multiple_of": 64}
     rearrange_kind(RearrangeSettings.from_dict(settings), context)
     assert load_model(str(tmp_path / "run" / "model"), device="cpu").config.vocab_size == 320
     assert reported[-1] == "saved"
+    assert events == []
+    calibrated = {**settings, "calibrate": ["default"], "out": str(tmp_path / "random states have no direction")}
+    rearrange_kind(RearrangeSettings.from_dict(calibrated), context)
+    assert events[0]["text"].startswith("The model is not calibrated: The states before this model's head have no")
+    assert load_model(calibrated["out"], device="cpu").config.vocab_size == 320
     with pytest.raises(InputError, match="exclude each other"):
         rearrange_kind(RearrangeSettings.from_dict({**settings, "calibrate": ["default"], "keep_tied": True}), context)
 

@@ -29,7 +29,7 @@ from tokalign_lab.widgets.lab_tabs import LabTabs
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """Create runs without starting them; processes are tested in test_runs."""
     monkeypatch.setattr(queue, "start", lambda kind, settings, path: RunFolder.create(path, kind, settings))
-    monkeypatch.setattr(RunFolder, "start", lambda self, resume=False: None)
+    monkeypatch.setattr(RunFolder, "start", lambda self, resume=False, queued=False: None)
     monkeypatch.setattr(queue, "go_on", lambda root: None)
     return Chain(tmp_path, LabState(tmp_path / "lab.json"))
 
@@ -71,11 +71,6 @@ def test_the_model_is_calibrated_on_the_text_that_was_aligned(work: Chain) -> No
     assert "calibrate" not in work.rearrange(calibrate=False).info()["settings"]
     lexicon = run.path / "alignment" / "lexicon.parquet"
     assert rearrange_settings("smollm2-135m", lexicon, ["a", "b"]) == made.info()["settings"]
-
-
-def test_a_quantised_model_is_rearranged_without_calibration(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
-    assert "calibrate" not in rearrange_settings(str(tmp_path), tmp_path / "lexicon.parquet", ["a"])
 
 
 def test_tuning_reads_the_text_that_was_aligned(work: Chain) -> None:

@@ -1,10 +1,10 @@
 """Record the gallery: real runs of the default pair, packed into small run folders that ship with the package.
 
 SmolLM2-135M-Instruct gets the 32,000-token SentencePiece vocabulary. The pair is aligned by our recipe and, to compare,
-by spelling alone. The model is rearranged by our lexicon and tuned three times: in two stages and in one, to compare
-them, and for as many steps as TokAlign++ takes. Each run has its own process, as a user's run does. Then the files for
-the panels are copied, the token vectors are projected to two maps, and everything is written together. Each run lists
-what was left out (see `runs.gallery` and docs/decisions/0012-recorded-runs-are-run-folders.md).
+by spelling alone. The model is rearranged by our lexicon, calibrated, and tuned twice on the same number of tokens: by
+the default recipe and by the papers'. Each run has its own process, as a user's run does. Then the files for the panels
+are copied, the token vectors are projected to two maps, and everything is written together. Each run lists what was
+left out (see `runs.gallery` and docs/decisions/0012-recorded-runs-are-run-folders.md).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LEFT_OUT = {
     "adapt": "the model, its checkpoints, the text",
 }
 _TEXT = {"text": ["default"], "max_bytes": 6_000_000, "seed": 0}  # as much as `make demo` takes
-MEASURED_BYTES = 6_000  # of held-out text: a measurement may not take longer than the tuning itself
+PAPERS_BATCH = 4  # sequences per step of the papers' recipe; the default recipe reads one
 ALIVE_S = 10  # seconds between two heartbeats that are kept
 _KEPT_EVENTS = ("device", "stage", "step", "evaluation", "sample", "scores", "ended")
 _WHILE_RUNNING = {"share", "message", "seconds_left"}
@@ -62,44 +62,38 @@ class Recorded(NamedTuple):
     settings: dict[str, Any]
 
 
-def plan(steps: int, long: int) -> list[Recorded]:
+def plan(steps: int) -> list[Recorded]:
     """Return the runs in the order in which they are made; paths in their settings start at the gallery's folder.
 
     Parameters
     ----------
     steps
-        Optimiser steps of each of the two tunings that are compared.
-    long
-        Optimiser steps of the long one.
+        Optimiser steps of the default recipe; the papers' recipe reads as many tokens in a quarter of them.
     """
 
-    def tuning(n: int, **more: Any) -> dict[str, Any]:
+    def tuning(recipe: str, n: int, batch_size: int) -> dict[str, Any]:
         return {
-            "recipe": "papers", "model": "recorded-rearrange-anchored/model", **_TEXT, "steps": n, "batch_size": 4,
-            "sequence_length": 64, "evaluate_every": max(12, n // 8), "evaluate_bytes": MEASURED_BYTES,
-            "save_every": n, **more,
+            "model": "recorded-rearrange-anchored/model", **_TEXT, "recipe": recipe, "steps": n,
+            "batch_size": batch_size, "sequence_length": 128, "evaluate_every": max(1, n // 10), "save_every": n,
         }  # fmt: skip
 
     pair = {"source": SOURCE, "target": TARGET, **_TEXT}
-    rows = {"model": SOURCE, "lexicon": "recorded-align-anchored/alignment/lexicon.parquet"}
-    reference = {"model": SOURCE, **_TEXT, "evaluate_bytes": MEASURED_BYTES}
+    rows = {"model": SOURCE, "lexicon": "recorded-align-anchored/alignment/lexicon.parquet", "calibrate": ["default"]}
+    papers = tuning("papers", max(1, steps // PAPERS_BATCH), PAPERS_BATCH)
     return [
         Recorded(f"recorded-{name}", f"Recorded: {title}", kind, settings)
         for name, title, kind, settings in (
             ("align-anchored", "aligned by anchored", "align", {**pair, "recipe": "anchored"}),
-            ("rearrange-anchored", "rearranged", "rearrange", rows),
-            ("adapt-two-stages", "tuned in two stages", "adapt", tuning(steps)),
-            ("adapt-one-stage", "tuned in one stage", "adapt", tuning(steps, stage1_share=0.0)),
-            ("adapt-long", f"tuned in two stages, {long:,} steps", "adapt", tuning(long)),
-            ("measure-source", "the source model (reference)", "measure", reference),
+            ("rearrange-anchored", "rearranged and calibrated", "rearrange", rows),
+            ("adapt-recover", "tuned by the default recipe", "adapt", tuning("recover", steps, 1)),
+            ("adapt-papers", "tuned by the papers' recipe", "adapt", papers),
+            ("measure-source", "the source model (reference)", "measure", {"model": SOURCE, **_TEXT}),
             ("align-pieces", "aligned by pieces", "align", {**pair, "recipe": "pieces"}),
         )
     ]
 
 
-def record_gallery(
-    out: Path, work: Path, steps: int = 200, long: int = 1000, progress: Progress = silent
-) -> dict[str, Any]:
+def record_gallery(out: Path, work: Path, steps: int = 1000, progress: Progress = silent) -> dict[str, Any]:
     """Make the gallery's runs and pack them.
 
     Returns "gallery" (its path), "bytes", "runs" (name to seconds). Raises `InputError` when a folder of that name in
@@ -113,18 +107,18 @@ def record_gallery(
     work
         Folder for the runs themselves, about 2 GB. Finished runs in it are used again, so that an interrupted
         recording continues.
-    steps, long
+    steps
         As for `plan`.
     progress
         Called with the share that is done.
     """
-    planned = plan(steps, long)
+    planned = plan(steps)
     check_replaceable(out, _is_gallery)
     seconds = {}
     for number, one in enumerate(planned):
         made = part(progress, 0.9 * number / len(planned), 0.9 * (number + 1) / len(planned))
         seconds[one.name] = _made(one, work, made)
-    pack_gallery(out, work, planned, f"{COMMAND} --steps {steps} --long {long}", part(progress, 0.9, 1.0))
+    pack_gallery(out, work, planned, f"{COMMAND} --steps {steps}", part(progress, 0.9, 1.0))
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return {"gallery": str(out), "bytes": size, "runs": seconds}
 
@@ -179,14 +173,19 @@ def machine_words() -> str:
 
 
 def _pack_events(run: RunFolder, packed: Path) -> None:
-    """Keep the measurements and a heartbeat every `ALIVE_S`; drop events that matter only during a run."""
+    """Keep the measurements, with five digits, and a heartbeat every `ALIVE_S`; drop what matters only during a run."""
     kept: list[dict[str, Any]] = []
     for event in run.events()[0]:
         alive = event.get("kind") == "heartbeat" and (not kept or event["time"] - kept[-1]["time"] > ALIVE_S)
         if alive or event.get("kind") in _KEPT_EVENTS:
-            kept.append({name: value for name, value in event.items() if name not in _WHILE_RUNNING})
+            kept.append({name: _short(name, value) for name, value in event.items() if name not in _WHILE_RUNNING})
     lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
     (packed / "events.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _short(name: str, value: Any) -> Any:
+    """Round a number of an event to five digits; its time is kept."""
+    return float(f"{value:.5g}") if isinstance(value, float) and name != "time" else value
 
 
 def _pack_alignment(run: RunFolder, packed: Path, words: str) -> None:

@@ -170,7 +170,7 @@ class Lab:
         """Give the source model its new rows by the last lexicon; a job, watched while the next cells run.
 
         `calibrate`: also shift its logits until it expects tokens as often as they occur in the aligned text. This
-        takes about a minute and regains much without training. Quantised models are not calibrated.
+        takes about a minute and regains much without training. A model that cannot be calibrated is made without it.
         """
         return self._opened("rearrange", self.panels.rearranging(self.work.rearrange(calibrate)))
 

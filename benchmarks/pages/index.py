@@ -162,23 +162,38 @@ def recorded(run: str, kind: str) -> list[Row]:
     return [event for event in map(json.loads, events.splitlines()) if event["kind"] == kind]
 
 
+def remembered() -> str:
+    """Say how many probes the recorded tunings answer at the beginning and at the end."""
+    words = []
+    for recipe in ("recover", "papers"):
+        measured = recorded(f"recorded-adapt-{recipe}", "evaluation")
+        first, last = (one["probes_answered"] for one in (measured[0], measured[-1]))
+        words.append(f"from {percent(first)} to {percent(last)} (`{recipe}`)")
+    return (
+        f"Of {measured[0]['probes']} probes that the source answers, the share answered goes {words[0]} and {words[1]}."
+    )
+
+
 def failures() -> str:
     """List what a user should know first."""
     behind, search = recovery.behind(Raw.read("recovery")), Raw.read("recovery_search")
     closed = gap_closed(search)
-    source, tuned = (recorded(run, "evaluation")[-1] for run in ("recorded-measure-source", "recorded-adapt-long"))
-    start = recorded("recorded-adapt-long", "evaluation")[0]
+    ends = {recipe: recorded(f"recorded-adapt-{recipe}", "evaluation") for recipe in ("recover", "papers")}
+    start, source = ends["recover"][0]["bits_per_byte"], recorded("recorded-measure-source", "evaluation")[-1]
+    bits = {recipe: min(one["bits_per_byte"] for one in measured) for recipe, measured in ends.items()}
+    prose = {recipe: measured[-1]["by_slice"]["prose"] for recipe, measured in ends.items()}
     return "\n".join(
         [
-            f"- **A moved model is far behind its source.** After 40 steps it is {span(behind['prose'].values())} behind the tuned source "
+            f"- **A converted model is far behind its source.** After 40 steps of the papers' recipe it is {span(behind['prose'].values())} behind the tuned source "
             f"in English and {span(behind['ru'].values())} in Russian ([recovery](recovery.md)).",
             f"- **Recovery on little text closes only part of the gap.** {closed[0].upper()}{closed[1:]} ([more](recovery_search.md), {recovery.seeds(search, recovery.closed_gap(search)[0])}).",
             "- **Two stages lose to one** at small budgets ([stages](stages.md)).",
             "- **Distillation with plain settings gains almost nothing** over tuning on the same text ([distillation](distillation.md)).",
-            f"- **1,000 steps on little text make the model forget.** The recorded run goes from {digits(start['bits_per_byte'])} to "
-            f"{digits(tuned['bits_per_byte'])} bits per byte, but no longer continues *The capital of France is* with *Paris*; its English prose "
-            f"stays behind the untuned source ({digits(tuned['by_slice']['prose'])} against {digits(source['by_slice']['prose'])}) "
-            "(`tokalign-lab report recorded-align-anchored --tuned recorded-adapt-long`).",
+            f"- **With the papers' recipe a model forgets on little text.** The recorded runs of 128,000 tokens start at {digits(start)} bits per "
+            f"byte and reach {digits(bits['recover'])} (`recover`) and {digits(bits['papers'])} (`papers`); the untuned source has "
+            f"{digits(source['bits_per_byte'])} on this text. {remembered()} Only `recover` still continues *The capital of France is* with *Paris*. English prose ends at {digits(prose['recover'])} and "
+            f"{digits(prose['papers'])}; the source has {digits(source['by_slice']['prose'])} "
+            "(`tokalign-lab report recorded-align-anchored --tuned recorded-adapt-recover`).",
             "- **Fewer tokens do not save time** in English and code on a small model ([compression](compression.md)).",
         ]
     )

@@ -370,7 +370,7 @@ def row_moves(raw: Raw) -> Page:
         ["rows", *bands],
         [[f"{kind}, {name}", *(number(row[band]) for band in bands)] for kind, table in (("input", rows), ("output", output))
          for name, row in table.items()],
-        "The recorded run of 1,000 steps of 256 tokens, SmolLM2-135M → sp32k. Bands are uses in the text of the lexicon. First record the "
+        "The recorded run of the papers' recipe, 250 steps of 512 tokens, SmolLM2-135M → sp32k. Bands are uses in the text of the lexicon. First record the "
         "runs: `tokalign-lab gallery record --work gallery-runs --out gallery`.",
     )  # fmt: skip
 

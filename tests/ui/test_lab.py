@@ -237,6 +237,7 @@ def test_every_tab_in_both_themes(lab: LabPage, artefacts: Path, theme: str) -> 
         closed.evaluate_all(turn)
         for fold in folds:
             lab.page.wait_for_function("(fold) => fold.classList.contains('tl-open')", arg=fold)
+        lab.page.wait_for_timeout(1500)  # what was opened is drawn
         assert lab.faint_text("tl-lab") == [], name
         assert lab.unexplained("tl-lab") == [], name
         box.locator(".tl-open:visible").evaluate_all(turn)

@@ -73,14 +73,13 @@ def gallery_record(
     work: Annotated[
         Path, typer.Option("--work", help="Folder for the runs themselves, 2 GB; an interrupted recording continues.")
     ] = Path("gallery-runs"),
-    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of the two tunings to compare.")] = 200,
-    long: Annotated[int, typer.Option("--long", help="Optimiser steps of the long tuning.")] = 1000,
+    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of the default recipe.")] = 1000,
 ) -> Any:
     """Record the gallery again: align, rearrange and tune the default pair, and pack the files that panels show."""
     from tokalign_lab.record import record_gallery
 
     with console.progress_bar("record") as progress:
-        result = record_gallery(out, work, steps, long, progress)
+        result = record_gallery(out, work, steps, progress)
     return result, lambda: console.print_facts(result)
 
 

@@ -20,6 +20,7 @@ the logit. The head is untied first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,19 @@ _READ_BYTES = 6_000_000  # passages are drawn from this much of a text
 _BLOCK_NUMBERS = 1 << 24  # logits at a time, 64 MB
 _RIDGE = 0.01  # of the states' mean square, so that v does not follow directions in which the states hardly vary
 _MOST_SPREAD = 0.25  # of h . v about 1; beyond it a shift would be noise
+
+
+class CannotCalibrate(InputError):
+    """The model or the text does not allow a calibration; without one the model can be made."""
+
+
+@contextmanager
+def plain_calibration_errors() -> Iterator[None]:
+    """Turn what stops a calibration into `CannotCalibrate`."""
+    try:
+        yield
+    except InputError as error:
+        raise CannotCalibrate(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -100,7 +114,7 @@ def calibrate(
     max_tokens
         How many of its tokens are read, by windows.
     progress
-        Called with each window and each block of logits.
+        Called with each batch of windows and each block of logits.
     """
     states, input_ids = head_inputs(model, vocabulary, documents, max_tokens, progress=part(progress, 0.0, 0.5))
     head = model.get_output_embeddings()

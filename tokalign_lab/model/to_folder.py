@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from tokalign_lab.documents import check_sources
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import check_replaceable
-from tokalign_lab.model.calibrate import calibrate_on
+from tokalign_lab.model.calibrate import CannotCalibrate, calibrate_on, plain_calibration_errors
 from tokalign_lab.model.load import files_of, load_dequantized, load_model
 from tokalign_lab.model.quantised import method_of, quantization_of
 from tokalign_lab.model.rearrange import rearrange
@@ -89,11 +92,15 @@ def rearrange_to_folder(
     folder = files_of(model)
     quantised = quantization_of(folder)
     if quantised is not None and calibrate and not dequantize:
-        raise InputError(f"The model is quantised ({method_of(quantised)}); to calibrate it, also dequantize it.")
+        raise CannotCalibrate(f"The model is quantised ({method_of(quantised)}); to calibrate it, also dequantize it.")
+    weights = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    if calibrate and weights > psutil.virtual_memory().available:
+        raise CannotCalibrate(f"To calibrate it, its weights of {weights / 1e9:.1f} GB would have to fit in memory.")
     in_memory = bool(calibrate) or (dequantize and quantised is not None)
     shards = None if in_memory else Shards.open(folder)
     if shards is None:
-        check_further_heads(folder, "rearrange it without calibrate and dequantize, from safetensors files")
+        with plain_calibration_errors() if calibrate and not dequantize else nullcontext():
+            check_further_heads(folder, "rearrange it without calibrate and dequantize, from safetensors files")
     if shards is not None:
         card["lost"] = _left_behind(folder) + lost_ids(shards.outline, source, target)
         choices = (seed, keep_tied, pad_to_multiple_of)
@@ -107,7 +114,8 @@ def rearrange_to_folder(
     del whole
     if calibrate:
         split = lexicon.provenance.get("split")
-        done = calibrate_on(moved, target, calibrate, seed, part(progress, 0.5, 0.9), split)
+        with plain_calibration_errors():
+            done = calibrate_on(moved, target, calibrate, seed, part(progress, 0.5, 0.9), split)
         card["calibration"] = {"text": list(calibrate), **done.to_dict()}
     save_model(moved, target, out, card=card, source=source)
     progress(1.0, "saved")

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tokalign_lab.alignment.registry import RECIPES
-from tokalign_lab.catalog import cached_path, is_known
 from tokalign_lab.errors import InputError
-from tokalign_lab.model.quantised import quantization_of
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.runs.gallery import recorded_run
@@ -156,11 +154,8 @@ class Chain:
 
 
 def rearrange_settings(model: str, lexicon: Path, text: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a "rearrange" run; the text calibrates the model, unless it is quantised."""
-    folder = cached_path(model) if is_known(model) else Path(model).expanduser()
-    quantised = folder is not None and folder.is_dir() and quantization_of(folder) is not None
-    calibrate = {} if quantised or not text else {"calibrate": list(text)}
-    return {"model": model, "lexicon": str(lexicon.resolve()), **calibrate}
+    """Return the settings of a "rearrange" run that calibrates on the text; without text it does not calibrate."""
+    return _given({"model": model, "lexicon": str(lexicon.resolve()), "calibrate": list(text) or None})
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

@@ -227,7 +227,7 @@ class RunFolder:
             if state == "running":
                 raise AlreadyRunning(f"The run {self.name} is already running.")
             if (waited or queued) and state != "queued":
-                raise AlreadyRunning(f"The run {self.name} was just started by another process; it is {state} now.")
+                raise AlreadyRunning(f"The run {self.name} is no longer queued; it is {state} now.")
             if resume and state == "finished":
                 raise InputError(f"The run {self.name} has finished; there is nothing to resume.")
             try:

@@ -88,6 +88,7 @@ class RunView:
     lost : step to the prompts of the probes not answered at the measurement of that step
     control : the view of the run that tuned the source model on the same text; None without one
     kept : why a step before the last one is kept; empty where the last one is
+    note : what the run did otherwise than its settings ask, in a sentence; empty if nothing
     source_note : why the run does not learn from the source model as its recipe would; empty where it does
     progress : the first and the last event that report progress before and between steps
     seconds : worked so far, without gaps of more than `LATE_S` between two events
@@ -105,6 +106,7 @@ class RunView:
     lost: dict[int, tuple[str, ...]] = field(default_factory=dict)
     control: RunView | None = None
     kept: str = ""
+    note: str = ""
     source_note: str = ""
     progress: list[Event] = field(default_factory=list)
     device: str = ""
@@ -261,6 +263,7 @@ _TAKERS: dict[str, Callable[[RunView, Event], None]] = {
     "resumed": _take_resumed, "source": _take_source, "progress": _take_progress,
     "device": lambda view, event: setattr(view, "device", str(event.get("device", ""))),
     "kept": lambda view, event: setattr(view, "kept", str(event.get("reason", ""))),
+    "note": lambda view, event: setattr(view, "note", str(event.get("text", ""))),
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,8 +60,18 @@ def align_kind(settings: AlignSettings, context: RunContext) -> None:
 
 
 def rearrange_kind(settings: RearrangeSettings, context: RunContext) -> None:
-    """Give a model the lexicon's target vocabulary; writes a model folder, `model/` unless `out` names another."""
-    pipeline.rearrange(settings, Path(settings.out or context.folder.path / "model"), context.progress)
+    """Give a model the lexicon's target vocabulary; writes a model folder, `model/` unless `out` names another.
+
+    A model that cannot be calibrated is made without calibration, and the event "note" gives the reason.
+    """
+    from tokalign_lab.model.calibrate import CannotCalibrate
+
+    out = Path(settings.out or context.folder.path / "model")
+    try:
+        pipeline.rearrange(settings, out, context.progress)
+    except CannotCalibrate as error:
+        context.emit({"kind": "note", "text": f"The model is not calibrated: {error}"})
+        pipeline.rearrange(replace(settings, calibrate=None), out, context.progress)
 
 
 def adapt_kind(settings: AdaptRunSettings, context: RunContext) -> None:

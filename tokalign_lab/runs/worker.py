@@ -148,7 +148,14 @@ def _end(run: RunFolder, state: str, error: str | None, bad_input: bool = False)
 
 
 def _exit_if_deleted(run: RunFolder) -> None:
-    """End the process if its folder is gone: nothing can be recorded, and a checkpoint would make the folder again."""
+    """End the process if its folder is gone: nothing can be recorded, and a checkpoint would make the folder again.
+
+    It is looked for three times, because shared disks may hide a file for a moment.
+    """
+    for _ in range(3):
+        if run.exists:
+            return
+        time.sleep(0.25)
     if not run.exists:
         print(f"The run folder {run.path} was deleted or moved, so its process ends.", file=sys.stderr, flush=True)
         os._exit(1)

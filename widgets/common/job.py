@@ -68,7 +68,11 @@ class JobPanel(Panel):
         self._progress.look()
         ended, info, view = self._progress.ended, self._progress.info, self._progress.view
         state = info["state"]
-        messages = {"finished": self._result, "failed": info["error"], "lost": info["error"]}
+        messages = {
+            "finished": " · ".join(filter(None, (self._result, view.note))),
+            "failed": info["error"],
+            "lost": info["error"],
+        }
         message = messages.get(state, self._doing(view) or "starting in a separate process")
         self._line.value = state_html(state, more=str(message or ""), recorded=bool(info.get("recorded")))
         self._bar.value = 1.0 if state == "finished" else view.share

@@ -7,13 +7,22 @@ import numpy as np
 import pytest
 import torch
 from tiny import CONFIGS, WORDS, tiny_model, tiny_vocabulary
-from transformers import AutoModelForCausalLM, BertConfig, MptConfig, PretrainedConfig, PreTrainedModel, RobertaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    MptConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    XGLMConfig,
+    XLMConfig,
+)
 
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation import bits_per_byte as module
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
-from tokalign_lab.evaluation.head import Head, longest_input
+from tokalign_lab.evaluation.head import Head, check_causal, longest_input
 from tokalign_lab.model.check import check_folder
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -110,6 +119,19 @@ def test_a_limit_of_the_input_under_another_name_is_kept(kind: str) -> None:
         model = bert(RobertaConfig, is_decoder=True)
     assert longest_input(model) == 38
     assert bits_per_byte(model, VOCABULARY, DOCUMENTS, window=512) == bits_per_byte(model, VOCABULARY, DOCUMENTS, 38)
+
+
+def test_a_table_of_computed_positions_has_no_weight_to_measure() -> None:
+    config = XGLMConfig(
+        vocab_size=VOCABULARY.size, d_model=32, ffn_dim=64, num_layers=2, attention_heads=4, max_position_embeddings=40
+    )
+    assert longest_input(AutoModelForCausalLM.from_config(config)) == 40
+
+
+def test_a_causal_model_that_counts_pads_is_no_other_for_that() -> None:
+    """XLM finds the length of an input by its pads, here of id 0."""
+    config = XLMConfig(vocab_size=VOCABULARY.size, emb_dim=32, n_layers=2, n_heads=4, causal=True, pad_index=0)
+    check_causal(AutoModelForCausalLM.from_config(config))
 
 
 def test_a_window_is_no_longer_than_the_model_has_positions() -> None:

@@ -36,6 +36,7 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
         ("a.txt", b"", "is empty"),
         ("a.txt", b"caf\xe9", "not UTF-8"),
         ("a.txt", "UTF-16".encode("utf-16-le"), "not UTF-8"),
+        ("a.txt", "Это русский текст без метки. ".encode("utf-16-le"), "not UTF-8"),
         ("a.jsonl", b"{", "line 1 is no JSON"),
         ("a.jsonl", b'{"content": "x"}', "no field 'text'"),
         ("a.parquet", b"PAR1", "not a readable Parquet"),

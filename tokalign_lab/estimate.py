@@ -99,7 +99,7 @@ def estimate(
     if model_bytes:
         steps["rearranging"] = REARRANGE_S + REARRANGE_S_PER_GB * model_bytes / 1e9
         steps["calibrating"] = CALIBRATE_S_PER_TOKEN * tokens + CALIBRATE_S_PER_GB * model_bytes / 1e9
-    memory = MEMORY_BYTES + ENCODER_BYTES + MEMORY_PER_TOKEN * tokens + MEMORY_PER_MB * megabytes + model_bytes
+    memory = MEMORY_BYTES + ENCODER_BYTES + MEMORY_PER_TOKEN * tokens + MEMORY_PER_MB * megabytes + 2.3 * model_bytes
     note = UNMEASURED.get(recipe, "")
     return Estimate(
         {name: seconds for name, seconds in steps.items() if seconds},

@@ -47,7 +47,7 @@ LEFT_OUT = {
 _TEXT = {"text": ["default"], "max_bytes": 6_000_000, "seed": 0}  # as much as `make demo` takes
 PAPERS_BATCH = 4  # sequences per step of the papers' recipe; the default recipe reads one
 ALIVE_S = 10  # seconds between two heartbeats that are kept
-_KEPT_EVENTS = ("device", "stage", "step", "evaluation", "sample", "scores", "ended")
+_KEPT_EVENTS = ("device", "source", "stage", "step", "evaluation", "sample", "scores", "kept", "note", "ended")
 _WHILE_RUNNING = {"share", "message", "seconds_left"}
 _ROUNDED = {"margin", "candidate_scores", "weights", "mean_weight", "output_weights", "output_mean_weight"}
 _KEPT_BITS = 11  # of the 23 of a float32's fraction: an error of at most 1 in 4,000
@@ -144,13 +144,12 @@ def pack_gallery(out: Path, work: Path, planned: Sequence[Recorded], command: st
 
     `out`, the gallery's folder, appears whole or not at all.
     """
-    recorded = {"command": command, "machine": machine_words()}
     with atomic_folder(out, _is_gallery) as folder:
         for number, one in enumerate(planned):
             progress(number / len(planned), f"packing {one.name}")
             run, packed = RunFolder(work / one.name), folder / one.name
             packed.mkdir()
-            mark = {**recorded, "left_out": LEFT_OUT[one.kind]}
+            mark = {"command": command, "machine": machine_words(run), "left_out": LEFT_OUT[one.kind]}
             info = {**run.info(), "pid": None, "pid_started": None, "cwd": "..", "recorded": mark}
             write_json(packed / "run.json", info)
             (packed / "title.txt").write_text(one.title, encoding="utf-8")
@@ -165,11 +164,11 @@ def _is_gallery(folder: Path) -> bool:
     return holds_only(folder, "recorded-align-anchored", r"recorded-[\w-]+|tokens-[0-9a-f]+\.json\.xz|layouts")
 
 
-def machine_words() -> str:
-    """Describe this machine and its load, which decide what the speeds in a run mean."""
+def machine_words(run: RunFolder) -> str:
+    """Describe this machine, and the device that a run used; they decide what its speeds mean."""
     memory = psutil.virtual_memory().total / 2**30
-    cores = f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {describe_device()}"
-    return f"{cores}, a load of {os.getloadavg()[2]:.1f} on them" if hasattr(os, "getloadavg") else cores
+    used = next((event["device"] for event in run.events()[0] if event.get("kind") == "device"), describe_device())
+    return f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {used}"
 
 
 def _pack_events(run: RunFolder, packed: Path) -> None:
@@ -184,7 +183,9 @@ def _pack_events(run: RunFolder, packed: Path) -> None:
 
 
 def _short(name: str, value: Any) -> Any:
-    """Round a number of an event to five digits; its time is kept."""
+    """Round the numbers of an event to five digits; its time is kept."""
+    if isinstance(value, dict):
+        return {key: _short(key, one) for key, one in value.items()}
     return float(f"{value:.5g}") if isinstance(value, float) and name != "time" else value
 
 

@@ -193,7 +193,7 @@ def failures() -> str:
             f"byte and reach {digits(bits['recover'])} (`recover`) and {digits(bits['papers'])} (`papers`); the untuned source has "
             f"{digits(source['bits_per_byte'])} on this text. {remembered()} Only `recover` still continues *The capital of France is* with *Paris*. English prose ends at {digits(prose['recover'])} and "
             f"{digits(prose['papers'])}; the source has {digits(source['by_slice']['prose'])} "
-            "(`tokalign-lab report recorded-align-anchored --tuned recorded-adapt-recover`).",
+            "(`tokalign-lab report recorded-align-anchored --tuned recorded-adapt-recover`, one seed, no control).",
             "- **Fewer tokens do not save time** in English and code on a small model ([compression](compression.md)).",
         ]
     )

@@ -359,14 +359,15 @@ def row_moves(raw: Raw) -> Page:
     return Page(
         "Which rows tuning changes most",
         "Do rows of identical tokens, and of tokens with equal suffixes, change least during tuning, as TokAlign++ reports?",
-        "Identical tokens do, in every frequency band; an equal suffix makes no visible difference.",
+        "Identical tokens do, by the mean of every frequency band; an equal suffix does not help: input rows differ little, and output "
+        "rows change more with it.",
         partial(
             plots.dots,
             names=bands,
             series={name: [interval(row[band]) for band in bands] for name, row in rows.items()},
             label="change of an input row, % of its length, with 95 % interval",
         ),
-        "Change of rows by origin and frequency, % of their length.",
+        "Change of input rows by origin and frequency, % of their length; the table also has output rows.",
         ["rows", *bands],
         [[f"{kind}, {name}", *(number(row[band]) for band in bands)] for kind, table in (("input", rows), ("output", output))
          for name, row in table.items()],

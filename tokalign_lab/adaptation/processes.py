@@ -1,7 +1,7 @@
 """Several processes that tune one model together, as `accelerate launch` starts them.
 
 Each has the environment variables that torch's launcher sets. Only the first one reports; all of them must stop at the
-same step, or the others would wait for ever.
+same step, or the others would wait forever.
 """
 
 from __future__ import annotations

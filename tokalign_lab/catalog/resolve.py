@@ -202,18 +202,17 @@ def _from_folder(source: str) -> PreTrainedTokenizerBase:
     file, of_processor = Path(source) / "tokenizer.json", Path(source) / "chat_template.json"
     with plain_read_errors(lambda reason: f"The tokenizer {source!r} cannot be loaded: {reason}."):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        own_class = tokenizer.is_fast and type(tokenizer) is not PreTrainedTokenizerFast  # it may build another
-        if own_class and file.is_file():
-            written = PreTrainedTokenizerFast(tokenizer_file=str(file))
-            if not same_reading(tokenizer, written):
+        if not tokenizer.chat_template and of_processor.is_file():  # which only a class for images reads
+            tokenizer.chat_template = json.loads(of_processor.read_text(encoding="utf-8")).get("chat_template")
+    if tokenizer.is_fast and type(tokenizer) is not PreTrainedTokenizerFast and file.is_file():  # it may build another
+        with suppress(Exception):  # a file that only the class can read is no reason to refuse the folder
+            if not same_reading(tokenizer, PreTrainedTokenizerFast(tokenizer_file=str(file))):
                 _log.warning(
                     "%s: transformers reads this folder as a %s, which cuts text unlike its tokenizer.json; to use "
                     "the file, copy it into another folder and name that",
                     source,
                     type(tokenizer).__name__,
                 )
-        if not tokenizer.chat_template and of_processor.is_file():  # which only a class for images reads
-            tokenizer.chat_template = json.loads(of_processor.read_text(encoding="utf-8"))["chat_template"]
     return tokenizer
 
 

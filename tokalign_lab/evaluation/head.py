@@ -44,8 +44,10 @@ def longest_input(model: PreTrainedModel) -> int | None:
     limit = next((held for held in limits if isinstance(held, int) and held > 0), None)
     if limit is not None:
         for name, module in model.named_modules():  # RoBERTa's first token has the position after pad's id
-            padding = getattr(module, "padding_idx", None)
-            if padding is not None and "position" in name.rpartition(".")[2] and len(module.weight) == limit:
+            padding, weight = getattr(module, "padding_idx", None), getattr(module, "weight", None)
+            if padding is None or weight is None or "position" not in name.rpartition(".")[2]:
+                continue
+            if len(weight) == limit:
                 return limit - int(padding) - 1
     return limit
 
@@ -59,7 +61,7 @@ def check_causal(model: PreTrainedModel) -> None:
     embedding = model.get_input_embeddings().weight
     ids = torch.arange(_PROBE_TOKENS, device=embedding.device).unsqueeze(0) % len(embedding)
     other = ids.clone()
-    other[0, -1] = 0
+    other[0, -1] = _PROBE_TOKENS % len(embedding)  # not among `ids`, so that a padding id is in both or in none
     with evaluation_mode(model):
         one, two = (model(input_ids=read, use_cache=False).logits[0, :-1].float() for read in (ids, other))
     least = _LEAK if embedding.dtype in (torch.float32, torch.float64) else _LEAK_OF_HALVES

@@ -226,6 +226,8 @@ def _tell_modules(model: PreTrainedModel, before: dict[str, Any]) -> None:
     text = model.config.get_text_config()
     now, other_names = vars(text), text.attribute_map
     for module in model.modules():
+        if getattr(module, "config", text) not in (text, model.config):  # such as the part for images
+            continue
         for name, value in list(vars(module).items()):
             held = other_names.get(name, name)
             if type(value) is int and before.get(held) == value and type(now.get(held)) is int:

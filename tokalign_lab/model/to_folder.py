@@ -31,6 +31,8 @@ from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import Vocabulary
 
+IN_MEMORY = 2.3  # times the size of its files, for a model that is rearranged in memory (results/rearrange_memory.md)
+
 if TYPE_CHECKING:
     from tokalign_lab.alignment.lexicon import Lexicon
 
@@ -93,9 +95,10 @@ def rearrange_to_folder(
     quantised = quantization_of(folder)
     if quantised is not None and calibrate and not dequantize:
         raise CannotCalibrate(f"The model is quantised ({method_of(quantised)}); to calibrate it, also dequantize it.")
-    weights = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
-    if calibrate and weights > psutil.virtual_memory().available:
-        raise CannotCalibrate(f"To calibrate it, its weights of {weights / 1e9:.1f} GB would have to fit in memory.")
+    files = list(folder.glob("*.safetensors")) or list(folder.glob("pytorch_model*.bin"))
+    needed = IN_MEMORY * sum(file.stat().st_size for file in files)
+    if calibrate and needed > psutil.virtual_memory().available:
+        raise CannotCalibrate(f"It needs the whole model in memory, about {needed / 1e9:.1f} GB, which are not free.")
     in_memory = bool(calibrate) or (dequantize and quantised is not None)
     shards = None if in_memory else Shards.open(folder)
     if shards is None:

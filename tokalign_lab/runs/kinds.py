@@ -69,9 +69,10 @@ def rearrange_kind(settings: RearrangeSettings, context: RunContext) -> None:
     out = Path(settings.out or context.folder.path / "model")
     try:
         pipeline.rearrange(settings, out, context.progress)
-    except CannotCalibrate as error:
+        return
+    except CannotCalibrate as error:  # its traceback holds the model, so the second try is outside
         context.emit({"kind": "note", "text": f"The model is not calibrated: {error}"})
-        pipeline.rearrange(replace(settings, calibrate=None), out, context.progress)
+    pipeline.rearrange(replace(settings, calibrate=None), out, context.progress)
 
 
 def adapt_kind(settings: AdaptRunSettings, context: RunContext) -> None:

@@ -85,4 +85,6 @@ def status_words(info: dict[str, Any], view: RunView, now: float | None = None) 
         parts.append(f"{answered:.0%} of the probes right")
     if view.kept:
         parts.append(view.kept)
+    if view.note:
+        parts.append(view.note)
     return " · ".join(parts)

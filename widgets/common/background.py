@@ -33,7 +33,7 @@ def submit(work: Callable[[], None]) -> None:
 def later(work: Callable[[], None], seconds: float) -> None:
     """Run `work` after `seconds` in a daemon thread, unless the process has ended.
 
-    At interpreter shutdown, when widgets are closed too, run it immediately: shutdown would wait for ever for a thread
+    At interpreter shutdown, when widgets are closed too, run it immediately: shutdown would wait forever for a thread
     that is started then.
     """
     if sys.is_finalizing():

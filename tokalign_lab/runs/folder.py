@@ -98,7 +98,7 @@ class RunFolder:
                 raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
             if any(run.path.glob("[!.]*")):  # empty if another process has moved the folder
                 raise InputError(f"{run.path} holds files that are not a run's; choose an empty or a new folder.")
-            run.update(
+            info = dict(
                 name=run.path.name,
                 kind=kind,
                 state="queued",
@@ -111,6 +111,7 @@ class RunFolder:
                 ended=None,
                 error=None,
             )
+            write_json(run.path / "run.json", info)
         return run
 
     def __repr__(self) -> str:
@@ -129,8 +130,8 @@ class RunFolder:
         return read_info(self.path / "run.json")
 
     def update(self, **changes: Any) -> None:
-        """Change fields of `run.json`, by rename."""
-        current = self.info() if (self.path / "run.json").exists() else {}
+        """Change fields of `run.json`, by rename. Raises `InputError` when the folder holds no run (any more)."""
+        current = self.info()
         if current.get("recorded"):
             self.check_own("change it")
         if current.get("state") == DAMAGED:

@@ -168,10 +168,8 @@ def remembered() -> str:
     for recipe in ("recover", "papers"):
         measured = recorded(f"recorded-adapt-{recipe}", "evaluation")
         first, last = (one["probes_answered"] for one in (measured[0], measured[-1]))
-        words.append(f"from {percent(first)} to {percent(last)} (`{recipe}`)")
-    return (
-        f"Of {measured[0]['probes']} probes that the source answers, the share answered goes {words[0]} and {words[1]}."
-    )
+        words.append(f"{percent(first)} before and {percent(last)} after `{recipe}`")
+    return f"Of {measured[0]['probes']} probes of the source it answers {', '.join(words)}."
 
 
 def failures() -> str:
@@ -181,7 +179,6 @@ def failures() -> str:
     ends = {recipe: recorded(f"recorded-adapt-{recipe}", "evaluation") for recipe in ("recover", "papers")}
     start, source = ends["recover"][0]["bits_per_byte"], recorded("recorded-measure-source", "evaluation")[-1]
     bits = {recipe: min(one["bits_per_byte"] for one in measured) for recipe, measured in ends.items()}
-    prose = {recipe: measured[-1]["by_slice"]["prose"] for recipe, measured in ends.items()}
     return "\n".join(
         [
             f"- **A converted model is far behind its source.** After 40 steps of the papers' recipe it is {span(behind['prose'].values())} behind the tuned source "
@@ -191,8 +188,7 @@ def failures() -> str:
             "- **Distillation with plain settings gains almost nothing** over tuning on the same text ([distillation](distillation.md)).",
             f"- **With the papers' recipe a model forgets on little text.** The recorded runs of 128,000 tokens start at {digits(start)} bits per "
             f"byte and reach {digits(bits['recover'])} (`recover`) and {digits(bits['papers'])} (`papers`); the untuned source has "
-            f"{digits(source['bits_per_byte'])} on this text. {remembered()} Only `recover` still continues *The capital of France is* with *Paris*. English prose ends at {digits(prose['recover'])} and "
-            f"{digits(prose['papers'])}; the source has {digits(source['by_slice']['prose'])} "
+            f"{digits(source['bits_per_byte'])} on this text. {remembered()} Only `recover` still continues *The capital of France is* with *Paris* "
             "(`tokalign-lab report recorded-align-anchored --tuned recorded-adapt-recover`, one seed, no control).",
             "- **Fewer tokens do not save time** in English and code on a small model ([compression](compression.md)).",
         ]

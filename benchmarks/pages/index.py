@@ -164,12 +164,10 @@ def recorded(run: str, kind: str) -> list[Row]:
 
 def remembered() -> str:
     """Say how many probes the recorded tunings answer at the beginning and at the end."""
-    words = []
-    for recipe in ("recover", "papers"):
-        measured = recorded(f"recorded-adapt-{recipe}", "evaluation")
-        first, last = (one["probes_answered"] for one in (measured[0], measured[-1]))
-        words.append(f"{percent(first)} before and {percent(last)} after `{recipe}`")
-    return f"Of {measured[0]['probes']} probes of the source it answers {', '.join(words)}."
+    ends = {recipe: recorded(f"recorded-adapt-{recipe}", "evaluation") for recipe in ("recover", "papers")}
+    first = ends["recover"][0]
+    after = " and ".join(f"{percent(ends[recipe][-1]['probes_answered'])} after `{recipe}`" for recipe in ends)
+    return f"Of {first['probes']} probes of the source {percent(first['probes_answered'])} are right before, {after}."
 
 
 def failures() -> str:
@@ -186,9 +184,9 @@ def failures() -> str:
             f"- **Recovery on little text closes only part of the gap.** {closed[0].upper()}{closed[1:]} ([more](recovery_search.md), {recovery.seeds(search, recovery.closed_gap(search)[0])}).",
             "- **Two stages lose to one** at small budgets ([stages](stages.md)).",
             "- **Distillation with plain settings gains almost nothing** over tuning on the same text ([distillation](distillation.md)).",
-            f"- **With the papers' recipe a model forgets on little text.** The recorded runs of 128,000 tokens start at {digits(start)} bits per "
+            f"- **With the papers' recipe a model forgets.** The recorded runs of 128,000 tokens start at {digits(start)} bits per "
             f"byte and reach {digits(bits['recover'])} (`recover`) and {digits(bits['papers'])} (`papers`); the untuned source has "
-            f"{digits(source['bits_per_byte'])} on this text. {remembered()} Only `recover` still continues *The capital of France is* with *Paris* "
+            f"{digits(source['bits_per_byte'])}. {remembered()} Only `recover` still continues *The capital of France is* with *Paris* "
             "(`tokalign-lab report recorded-align-anchored --tuned recorded-adapt-recover`, one seed, no control).",
             "- **Fewer tokens do not save time** in English and code on a small model ([compression](compression.md)).",
         ]

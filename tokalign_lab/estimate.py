@@ -15,6 +15,7 @@ from tokalign_lab import catalog
 from tokalign_lab.alignment.registry import check_recipe
 from tokalign_lab.catalog.choices import where_from
 from tokalign_lab.documents import HUB_BYTES
+from tokalign_lab.model.sizes import IN_MEMORY, bytes_of_files
 
 MACHINE = "AMD EPYC, 2 cores, 24 GiB, torch 2.13.0+cpu, November 2026"
 START_S = 6.0
@@ -99,7 +100,9 @@ def estimate(
     if model_bytes:
         steps["rearranging"] = REARRANGE_S + REARRANGE_S_PER_GB * model_bytes / 1e9
         steps["calibrating"] = CALIBRATE_S_PER_TOKEN * tokens + CALIBRATE_S_PER_GB * model_bytes / 1e9
-    memory = MEMORY_BYTES + ENCODER_BYTES + MEMORY_PER_TOKEN * tokens + MEMORY_PER_MB * megabytes + 2.3 * model_bytes
+    memory = (
+        MEMORY_BYTES + ENCODER_BYTES + MEMORY_PER_TOKEN * tokens + MEMORY_PER_MB * megabytes + IN_MEMORY * model_bytes
+    )
     note = UNMEASURED.get(recipe, "")
     return Estimate(
         {name: seconds for name, seconds in steps.items() if seconds},
@@ -132,10 +135,7 @@ def size_of_texts(sources: Sequence[str], max_bytes: int | None = None) -> int:
 def size_of_model(name: str) -> int:
     """Bytes of a model's files; 0 if it is not on this machine."""
     path = catalog.cached_path(name) if catalog.is_known(name) else Path(name).expanduser()
-    if path is None or not path.exists():
-        return 0
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in (".safetensors", ".bin")]
-    return sum(file.stat().st_size for file in files)
+    return 0 if path is None else bytes_of_files(path)
 
 
 def to_download(names: Sequence[str]) -> list[str]:

@@ -1,17 +1,29 @@
-"""How many weights a model has, and how many it has with another number of tokens."""
+"""How large a model is: its files, its weights, and its weights with another number of tokens.
+
+torch is imported where it is used, because the panels ask for the size of files at their start.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-import torch
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.model.vocabulary_tensors import further_tables, vocabulary_parameters
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
+
+IN_MEMORY = 2.3
+"""Memory of rearranging a whole model, as a multiple of the bytes of its files (docs/results/rearrange_memory.md)."""
+
+
+def bytes_of_files(path: Path) -> int:
+    """Return the bytes of a model's weights on the disk: a file, or a folder with safetensors or else PyTorch files."""
+    files = [path] if path.is_file() else list(path.glob("*.safetensors")) or list(path.glob("pytorch_model*.bin"))
+    return sum(file.stat().st_size for file in files)
 
 
 def weights_and_bytes(model: PreTrainedModel, rows: int | None = None) -> tuple[int, int]:
@@ -25,6 +37,10 @@ def weights_and_bytes(model: PreTrainedModel, rows: int | None = None) -> tuple[
     rows : count the model that `rearrange` makes for so many tokens: every matrix with one row per token gets this
         size, and the head has its own matrix. None counts the model as it is.
     """
+    import torch
+
+    from tokalign_lab.model.vocabulary_tensors import further_tables, vocabulary_parameters
+
     held = list(model.parameters())
     weights, size = sum(one.numel() for one in held), sum(one.numel() * one.element_size() for one in held)
     if rows is None:
@@ -51,6 +67,8 @@ def check_memory(name: str, model: PreTrainedModel, rows: int, device: torch.dev
     rows : of the other head
     device : where both are to be
     """
+    import torch
+
     head = model.get_output_embeddings()
     if head is None:
         raise InputError(f"The model {name!r} has no output head; use a causal language model.")

@@ -25,13 +25,12 @@ from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.rows import padded_size
 from tokalign_lab.model.save import is_saved_model, save_model
 from tokalign_lab.model.shards import Shards, check_further_heads
+from tokalign_lab.model.sizes import IN_MEMORY, bytes_of_files
 from tokalign_lab.model.special_ids import lost_ids
 from tokalign_lab.model.special_tokens import choose, keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.vocabulary import Vocabulary
-
-IN_MEMORY = 2.3  # times the size of its files, for a model that is rearranged in memory (results/rearrange_memory.md)
 
 if TYPE_CHECKING:
     from tokalign_lab.alignment.lexicon import Lexicon
@@ -95,8 +94,7 @@ def rearrange_to_folder(
     quantised = quantization_of(folder)
     if quantised is not None and calibrate and not dequantize:
         raise CannotCalibrate(f"The model is quantised ({method_of(quantised)}); to calibrate it, also dequantize it.")
-    files = list(folder.glob("*.safetensors")) or list(folder.glob("pytorch_model*.bin"))
-    needed = IN_MEMORY * sum(file.stat().st_size for file in files)
+    needed = IN_MEMORY * bytes_of_files(folder)
     if calibrate and needed > psutil.virtual_memory().available:
         raise CannotCalibrate(f"It needs the whole model in memory, about {needed / 1e9:.1f} GB, which are not free.")
     in_memory = bool(calibrate) or (dequantize and quantised is not None)

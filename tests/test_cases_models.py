@@ -893,6 +893,16 @@ def test_a_template_in_the_file_of_a_processor_is_kept(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == CHAT
 
 
+def test_a_template_in_the_file_of_a_processor_is_read_of_a_hub_id(tmp_path: Path, monkeypatch) -> None:
+    folder = chat_model(tmp_path / "models--some--chat" / "snapshots" / "abc")
+    (folder / "chat_template.jinja").unlink()
+    write_json(folder / "chat_template.json", {"chat_template": CHAT})
+    (tmp_path / "models--some--chat" / "refs").mkdir()
+    (tmp_path / "models--some--chat" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # no test asks a hub
+    assert load_vocabulary("some/chat").tokenizer.chat_template == CHAT
+
+
 def test_a_target_that_splits_special_tokens_does_not_split_the_marks(tmp_path: Path) -> None:
     folder, other = chat_model(tmp_path / "chat"), tiny_tokenizer(280)
     other.split_special_tokens = True

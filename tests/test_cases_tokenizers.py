@@ -186,6 +186,65 @@ def test_any_mark_may_stand_for_a_space(normalizer, decoder) -> None:
     assert view(backend, unk_token="<unk>").token_bytes == (None, b" a", b" ", b"a")
 
 
+def rewriting(normalizer, decoder, pre=None, added: tuple[str, ...] = ()) -> Vocabulary:
+    """A BPE whose normalizer writes some text in another way, and whose decoder writes it back."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.normalizer, backend.decoder = normalizer, decoder
+    if pre is not None:
+        backend.pre_tokenizer = pre
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if pre is not None else []
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<unk>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator([WORDS, "one\ntwo\n\n\tx  y"] * 3, trainer)
+    backend.add_tokens(_added([*added], normalized=True))
+    return view(backend, "rewriting", unk_token="<unk>")
+
+
+_LINE, _BACK = normalizers.Replace("\n", "<n>"), decoders.Replace("<n>", "\n")
+_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "decoder", "pre", "added"),
+    [
+        (_LINE, _BACK, None, ("<n>",)),
+        (_LINE, decoders.Sequence([decoders.Fuse(), _BACK]), None, ("<n>",)),
+        (_LINE, decoders.Sequence([decoders.Replace(Regex("<n>"), "\n"), decoders.Fuse()]), None, ()),
+        (_LINE, decoders.Sequence([decoders.ByteLevel(), _BACK]), _BYTES, ("<n>",)),
+        (normalizers.Replace("\n", "¶"), decoders.Replace("¶", "\n"), None, ()),
+        (normalizers.Replace("\t", "▁"), decoders.Replace("▁", "\t"), None, ()),
+        (
+            normalizers.Sequence([normalizers.Replace("  ", "<2>"), normalizers.Replace(" ", "▁")]),
+            decoders.Sequence([decoders.Replace("<2>", "  "), decoders.Replace("▁", " "), decoders.Fuse()]),
+            None,
+            ("<2>",),
+        ),
+        (normalizers.Replace(" ", "|"), decoders.CTC(), None, ()),
+    ],
+)
+def test_bytes_are_what_the_decoder_writes_back(normalizer, decoder, pre, added, tmp_path: Path) -> None:
+    vocabulary = rewriting(normalizer, decoder, pre, added)
+    for text in ("one\ntwo", "\tx  y\n\n", "The quick brown fox"):
+        (ids,) = vocabulary.encode([text])
+        assert b"".join(vocabulary.token_bytes[i] for i in ids) == text.encode()
+        assert unspelled_bytes(vocabulary, text, ids) == 0
+    vocabulary.save_tokens(tmp_path / "tokens")
+    assert Vocabulary.from_tokens(tmp_path / "tokens", "listed").token_bytes == vocabulary.token_bytes
+
+
+def test_a_character_that_only_the_decoder_joins_is_refused() -> None:
+    with pytest.raises(InputError, match=r"writes '\\n' as several tokens that only its decoder joins \('<n>'\)"):
+        rewriting(_LINE, decoders.Sequence([decoders.ByteLevel(), _BACK]), _BYTES)
+
+
+def test_each_token_of_whole_words_begins_a_word() -> None:
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "fox": 1, ",": 2, "<n>": 3}, unk_token="<unk>"))
+    backend.normalizer, backend.decoder = normalizers.Replace("\n", " <n> "), _BACK
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    assert view(backend, unk_token="<unk>").token_bytes == (None, b" fox", b",", b"\n")
+
+
 @pytest.mark.parametrize(
     ("pre", "mark"),
     [(pre_tokenizers.ByteLevel(add_prefix_space=False), "Ġ"), (pre_tokenizers.Metaspace(), "▁")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_cli import run, run_json
 from test_rearrange import SOURCE, mixed_lexicon
-from tiny import CONFIGS, tiny_model, tiny_tokenizer
+from tiny import CONFIGS, save_tiny, tiny_model, tiny_tokenizer
 
 from tokalign_lab.alignment.recipes import Alignment
 from tokalign_lab.corpus import TokenizedPair
@@ -171,7 +172,8 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "said to be untied": ("tied", config(tie_word_embeddings=False), "tied head", "fail"),
     "tied rows twice": ("tied", lambda f: edit_weights(f, second_copy), "tied head", "warn"),
     "a template that fails": ("untied", template("{{ raise_exception('no') }}"), "chat template", "fail"),
-    "a template of another": ("untied", template(TEMPLATE.replace("turn", "im_start")), "chat template", "fail"),
+    "a template of another": ("untied", template(TEMPLATE.replace("turn", "im_start")), "chat template", "warn"),
+    "answers without eos": ("untied", template(TEMPLATE.replace("{{ eos_token }}", "<|e|>")), "chat template", "fail"),
 }  # fmt: skip
 
 
@@ -192,6 +194,17 @@ def test_each_breakage_is_found_by_its_own_check_and_no_other(
     assert finding.advice
     done = run("check", folder, "--json")
     assert done.returncode == (1 if severity == "fail" else 0)
+
+
+def test_marks_that_are_ordinary_text_are_no_fault(tmp_path: Path) -> None:
+    """Zephyr's `<|user|>` was never a token; its answers end in `</s>`."""
+    folder = save_tiny(tmp_path)
+    template("{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}")(folder)
+    config(eos_token_id=0)(folder)
+    generation(eos_token_id=0)(folder)
+    found = check_folder(str(folder)).finding("chat template")
+    assert found.severity == "ok"
+    assert re.search(r"writes <\|assistant\|> .* as ordinary text, and an answer ends in eos", found.evidence)
 
 
 def test_a_lower_case_tokenizer_is_distinguished_from_one_that_loses_text(untied: Path, tmp_path: Path) -> None:

@@ -54,7 +54,22 @@ class Spelling:
         if model.get("type") == "WordPiece":
             return cls("wordpiece", prefix=prefix)
         drops_spaces = not _DROP_SPACES.isdisjoint(part.get("type") for part in cuts)
-        return cls("wordpiece" if prefix and drops_spaces else "plain", fallback, prefix, suffix)
+        by_words = drops_spaces and (prefix or model.get("type") == "WordLevel")
+        return cls("wordpiece" if by_words else "plain", fallback, prefix, suffix)
+
+    def replaced(self, state: dict[str, Any]) -> list[str]:
+        """List the texts that the decoder of a parsed tokenizer.json replaces, both sides, but for the mark of spaces.
+
+        A token that has one of them is not the bytes that `bytes_of` gives.
+        """
+        found: list[str] = []
+        for part in _flatten(state.get("decoder")):
+            if part["type"] == "Replace":
+                pair = [*part["pattern"].values(), part["content"]]
+                found += pair if pair != [self.space, " "] else []
+            elif part["type"] in ("CTC", "Strip") and part.get("content") != " ":
+                found.append(part.get("word_delimiter_token") or part["content"])
+        return found
 
     def is_byte_fallback(self, token: str) -> bool:
         """Whether a token is SentencePiece's `<0xNN>`."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import lzma
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,13 @@ import numpy as np
 
 from tokalign_lab.errors import InputError, plain_read_errors
 from tokalign_lab.files import atomic_file, hash_of
-from tokalign_lab.spelling import Spelling
+from tokalign_lab.spelling import BYTE_LETTERS, Spelling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("bos", "eos", "unk", "pad")
-VERSION = 5  # raise it when the same tokenizer is read differently, or the file changes
+VERSION = 6  # raise it when the same tokenizer is read differently, or the file changes
 MOST_HOLES = 1_000_000
 """How many ids may have no token: no model has so many unused rows."""
 _PROBES = (
@@ -50,6 +50,7 @@ class TokenTable:
     roles : role -> id
     algorithm : "BPE", "Unigram", "WordPiece" or "WordLevel"
     fingerprint : see `Vocabulary.fingerprint`
+    decoded : id -> text, of tokens that the decoder writes unlike `spelling`, as a `<n>` that it replaces by a line end
     """
 
     raw: tuple[str | None, ...]
@@ -59,6 +60,7 @@ class TokenTable:
     roles: dict[str, int]
     algorithm: str
     fingerprint: str
+    decoded: dict[int, str] = field(default_factory=dict)
 
     @cached_property
     def is_control(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -75,12 +77,8 @@ class TokenTable:
     @cached_property
     def token_bytes(self) -> tuple[bytes | None, ...]:
         """Shape (size,): the bytes of each token in running text; None for a special token and a hole."""
-        control, read = frozenset(self.control), self.spelling.bytes_of
-        as_written = frozenset() if self.spelling.kind == "sentencepiece" else self.literal
-        return tuple(
-            None if token is None or i in control else token.encode() if i in as_written else read(token)
-            for i, token in enumerate(self.raw)
-        )
+        spelled = _spelled(self.raw, frozenset(self.control), self.literal, self.spelling)
+        return tuple(self.decoded[i].encode() if i in self.decoded else token for i, token in enumerate(spelled))
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, name: str) -> TokenTable:
@@ -101,17 +99,22 @@ class TokenTable:
         added = tokenizer.added_tokens_decoder
         special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         special.discard(None)  # of a role whose token does not exist, such as bos_token ""
-        spelling = Spelling.of(json.loads(tokenizer.backend_tokenizer.to_str()))
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        spelling = Spelling.of(state)
         # trainers of tokenizers take byte tokens as special tokens, but the model writes text with them
         byte_tokens = {i for i, token in enumerate(raw) if token and spelling.is_byte_fallback(token)}
         control = tuple(sorted(i for i in special - byte_tokens if i < size))
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
         probe_ids = np.concatenate([*encode_plainly(tokenizer, _PROBES), np.zeros(0, np.int32)])
         is_control = np.isin(np.arange(size), control)
-        return cls(
+        literal = frozenset(added) - byte_tokens
+        spelled = _spelled(raw, frozenset(control), literal, spelling)
+        replaced = spelling.replaced(state)
+        decoded = _decoded(tokenizer, raw, spelled, literal, spelling) if replaced else {}
+        made = cls(
             raw=tuple(raw),
             control=control,
-            literal=frozenset(added) - byte_tokens,
+            literal=literal,
             spelling=spelling,
             roles={role: int(held) for role, held in by_role.items() if held is not None and held < size},
             algorithm=type(tokenizer.backend_tokenizer.model).__name__,
@@ -122,7 +125,10 @@ class TokenTable:
                     probe_ids.astype("<i4").tobytes(),
                 ]
             ),
+            decoded=decoded,
         )
+        _check_bytes(tokenizer, made.token_bytes, replaced, name)
+        return made
 
     def save(self, path: Path) -> None:
         """Write one file, JSON compressed by xz, atomically."""
@@ -139,9 +145,77 @@ class TokenTable:
                 values = json.load(file)
             raw, control, literal = tuple(values["raw"]), tuple(values["control"]), frozenset(values["literal"])
             spelling = Spelling(**values["spelling"])
-            return cls(**values | {"raw": raw, "control": control, "literal": literal, "spelling": spelling})
+            decoded = {int(token_id): text for token_id, text in values.get("decoded", {}).items()}
+            read = {"raw": raw, "control": control, "literal": literal, "spelling": spelling, "decoded": decoded}
+            return cls(**values | read)
         except (OSError, EOFError, ValueError, KeyError, TypeError, lzma.LZMAError):
             return None
+
+
+def _spelled(
+    raw: Sequence[str | None], control: Collection[int], literal: Collection[int], spelling: Spelling
+) -> list[bytes | None]:
+    """Return the bytes of each token by its string alone; None for a special token and a hole."""
+    as_written = () if spelling.kind == "sentencepiece" else literal
+    return [
+        None if token is None or i in control else token.encode() if i in as_written else spelling.bytes_of(token)
+        for i, token in enumerate(raw)
+    ]
+
+
+_AROUND = "\ue000"  # no token: a decoder may treat the first and the last token of a text in another way
+
+
+def _decoded(
+    tokenizer: PreTrainedTokenizerBase,
+    raw: Sequence[str | None],
+    spelled: Sequence[bytes | None],
+    literal: Collection[int],
+    spelling: Spelling,
+) -> dict[int, str]:
+    """Return the texts that the decoder gives for tokens inside a text, where they are not the bytes of their strings.
+
+    Spaces at the ends do not count: some decoders put one between all tokens.
+    """
+    decoder = tokenizer.backend_tokenizer.decoder
+    keeps_spaces = spelling.kind != "wordpiece" and not spelling.prefix and not spelling.suffix
+    found = {}
+    for token_id, (token, ours) in enumerate(zip(raw, spelled, strict=True)):
+        if token is None or ours is None or spelling.is_byte_fallback(token):
+            continue
+        if token_id in literal and spelling.kind == "byte-level":
+            token = "".join(BYTE_LETTERS[byte] for byte in token.encode())
+        text = decoder.decode([_AROUND, token, _AROUND])
+        if text[:1] != _AROUND or text[-1:] != _AROUND or "\ufffd" in text:
+            continue  # it is part of a character, or the decoder does not go token by token
+        inner = text[1:-1]
+        if inner.strip(" ").encode() != ours.strip(b" "):
+            found[token_id] = inner if keeps_spaces else " " * ours.startswith(b" ") + inner.strip(" ")
+    return found
+
+
+def _check_bytes(
+    tokenizer: PreTrainedTokenizerBase, token_bytes: Sequence[bytes | None], replaced: Iterable[str], name: str
+) -> None:
+    """Raise InputError if a short text comes back from its ids, but is not the bytes of its tokens one after another.
+
+    The decoder then makes one character of several tokens, so a token alone is no text. `replaced` are the texts that
+    normalizer and decoder replace.
+    """
+    probes = [f"a{text}b" for text in (*map(chr, range(9, 127)), *replaced)]
+    for probe, ids in zip(probes, encode_plainly(tokenizer, probes), strict=True):
+        of_text = [int(i) for i in ids if token_bytes[i] is not None]
+        joined = b"".join(token_bytes[i] or b"" for i in of_text).decode("utf-8", "replace")
+        back = tokenizer.backend_tokenizer.decode(of_text, skip_special_tokens=False)
+        if _letters(joined) != _letters(probe) == _letters(back):
+            raise InputError(
+                f"The tokenizer '{name}' writes {probe[1:-1]!r} as several tokens that only its decoder joins "
+                f"({joined[1:-1]!r}), so its tokens are not bytes of the text; use another tokenizer."
+            )
+
+
+def _letters(text: str) -> str:
+    return text.replace(" ", "").casefold()
 
 
 def check_ids(tokens: Mapping[Any, int], name: str) -> None:

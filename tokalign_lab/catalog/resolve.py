@@ -195,15 +195,26 @@ def _hub_id(name: str, what: str) -> str:
     raise InputError(f"{name!r} is no {what} in the catalogue, no path that exists and no hub id{near}.")
 
 
+def file_of(source: str, file_name: str) -> Path | None:
+    """Return a file of a folder or hub id, which is fetched if needed; None if there is none."""
+    from transformers.utils import cached_file
+
+    kinds = ("gated_repo", "missing_entries", "connection_errors")
+    found = cached_file(source, file_name, **{f"_raise_exceptions_for_{kind}": False for kind in kinds})
+    return None if found is None else Path(found)
+
+
 def _from_folder(source: str) -> PreTrainedTokenizerBase:
     """Load from a folder in Hugging Face's layout or from the hub."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    file, of_processor = Path(source) / "tokenizer.json", Path(source) / "chat_template.json"
+    file = Path(source) / "tokenizer.json"
     with plain_read_errors(lambda reason: f"The tokenizer {source!r} cannot be loaded: {reason}."):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        if not tokenizer.chat_template and of_processor.is_file():  # which only a class for images reads
-            tokenizer.chat_template = json.loads(of_processor.read_text(encoding="utf-8")).get("chat_template")
+        if not tokenizer.chat_template:  # only a class for images reads this file
+            of_processor = file_of(source, "chat_template.json")
+            if of_processor is not None:
+                tokenizer.chat_template = json.loads(of_processor.read_text(encoding="utf-8")).get("chat_template")
     if tokenizer.is_fast and type(tokenizer) is not PreTrainedTokenizerFast and file.is_file():  # it may build another
         with suppress(Exception):  # a file that only the class can read is no reason to refuse the folder
             if not same_reading(tokenizer, PreTrainedTokenizerFast(tokenizer_file=str(file))):

@@ -78,13 +78,13 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
     from transformers.utils import logging
 
     from tokalign_lab.catalog import model_folder
-    from tokalign_lab.catalog.resolve import ADAPTER, adapter_error
+    from tokalign_lab.catalog.resolve import ADAPTER, adapter_error, file_of
 
     logging.disable_progress_bar()  # the engine itself prints nothing
     folder = str(model_folder(str(name)))
     quantised = quantization_of(Path(folder)) is not None
     with plain_read_errors(lambda reason: f"The model {name!r} cannot be loaded: {reason}."):
-        if _find(folder, ADAPTER) is not None:
+        if file_of(folder, ADAPTER) is not None:
             raise adapter_error(folder)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=False, output_loading_info=True, **options
@@ -97,21 +97,14 @@ def read_model(name: str, **options: Any) -> tuple[PreTrainedModel, dict[str, An
 
 def _read_further_generation_settings(model: PreTrainedModel, folder: str) -> None:
     """Add what transformers leaves out of a file with `_from_model_config`: settings that it does not declare."""
-    file = None if model.generation_config is None else _find(folder, "generation_config.json")
+    from tokalign_lab.catalog.resolve import file_of
+
+    file = None if model.generation_config is None else file_of(folder, "generation_config.json")
     if file is not None:
         with plain_read_errors(lambda reason: f"{file} is damaged ({reason}); fetch it again."):
             settings = dict(json.loads(file.read_text(encoding="utf-8")))
         for name in settings.keys() - vars(model.generation_config):
             setattr(model.generation_config, name, settings[name])
-
-
-def _find(place: str, file_name: str) -> Path | None:
-    """Return a file of a folder or hub id, which is fetched if needed; None if there is none."""
-    from transformers.utils import cached_file
-
-    kinds = ("gated_repo", "missing_entries", "connection_errors")
-    found = cached_file(place, file_name, **{f"_raise_exceptions_for_{kind}": False for kind in kinds})
-    return None if found is None else Path(found)
 
 
 def files_of(name: str) -> Path:

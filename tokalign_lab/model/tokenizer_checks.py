@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import numpy as np
+
 from tokalign_lab.evaluation.finding import Finding, percent, several
 from tokalign_lab.model.conversations import rendered
 from tokalign_lab.model.folder_case import FolderCase
@@ -126,29 +128,44 @@ def _merges_make(vocabulary: Vocabulary, token_id: int) -> bool:
 
 
 def chat_template(case: FolderCase) -> Finding:
-    """Whether the chat template renders, and each mark that it writes is one id."""
+    """Whether the chat template renders, and suits the tokenizer.
+
+    Marks that are ordinary text are no fault by themselves (Zephyr's `<|user|>`), unless no token ends an answer. They
+    are suspect if the tokenizer has marks of its own which the template does not write.
+    """
     vocabulary = case.vocabulary
-    if not vocabulary.tokenizer.chat_template:
+    tokenizer = vocabulary.tokenizer
+    if not tokenizer.chat_template:
         return Finding("chat template", "ok", "There is none.")
-    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Goodbye"}]
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Goodbye"}] * 2
     try:
-        text = vocabulary.tokenizer.apply_chat_template(turns, tokenize=False)
-        prompt = vocabulary.tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        prompt = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program: it may fail in any way
         evidence = f"It does not render: {type(error).__name__}: {str(error)[:200]}."
         return Finding("chat template", "fail", evidence, "Remove it, or use one for this tokenizer.")
     marks = sorted(set(_MARK.findall(text + prompt)))
-    pieces = {mark: len(vocabulary.tokenizer.encode(mark, add_special_tokens=False)) for mark in marks}
+    pieces = {mark: len(tokenizer.encode(mark, add_special_tokens=False)) for mark in marks}
     split = [mark for mark, n in pieces.items() if n != 1]
     values = {"marks": pieces}
     if "Hello" not in text or "Goodbye" not in text:
         evidence = "It renders, but leaves out a message."
         return Finding("chat template", "fail", evidence, "Use a template for this tokenizer.", values)
-    if split:
-        evidence = f"It writes {', '.join(f'{mark} ({pieces[mark]} tokens)' for mark in split[:5])}: not one id each."
-        advice = "Add them to the tokenizer as special tokens, or use a template that it has the marks for."
-        return Finding("chat template", "fail", evidence, advice, values)
     about_marks = f"its marks are single ids: {' '.join(marks)}" if marks else "it writes no marks"
+    if split:
+        evidence = f"It writes {', '.join(f'{mark} ({pieces[mark]} tokens)' for mark in split[:5])} as ordinary text"
+        advice = "Add them to the tokenizer as special tokens, or use a template that it has the marks for."
+        named = np.atleast_1d([] if (eos := case.model.generation_config.eos_token_id) is None else eos)
+        ends = {*named.tolist(), vocabulary.roles.get("eos")}
+        if ends.isdisjoint(tokenizer.encode(text.partition("Goodbye")[2], add_special_tokens=False)):
+            return Finding("chat template", "fail", f"{evidence}, and no eos after an answer.", advice, values)
+        control = {vocabulary.raw_token(int(i)) for i in np.flatnonzero(vocabulary.is_control)}
+        of_roles = {vocabulary.raw_token(i) for i in vocabulary.roles.values()}
+        unused = sorted(mark for mark in control - of_roles if _MARK.fullmatch(mark) and mark not in text + prompt)
+        if unused:
+            evidence = f"{evidence}, but not the tokenizer's own {', '.join(unused[:5])}."
+            return Finding("chat template", "warn", evidence, advice, values)
+        about_marks = f"{evidence.removeprefix('It ')}, and an answer ends in eos"
     lacks = [name for name, words in _WRITTEN.items() if words not in (rendered(vocabulary, name) or "")]
     about_lacks = f" It does not write {' or '.join(lacks)}." if lacks else ""
     return Finding("chat template", "ok", f"It renders; {about_marks}.{about_lacks}", values=values)

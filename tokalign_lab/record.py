@@ -67,8 +67,7 @@ def plan(steps: int) -> list[Recorded]:
 
     Parameters
     ----------
-    steps
-        Optimiser steps of the default recipe; the papers' recipe reads as many tokens in a quarter of them.
+    steps : optimiser steps of the default recipe; the papers' recipe reads as many tokens in a quarter of them
     """
 
     def tuning(recipe: str, n: int, batch_size: int) -> dict[str, Any]:
@@ -102,15 +101,11 @@ def record_gallery(out: Path, work: Path, steps: int = 1000, progress: Progress 
 
     Parameters
     ----------
-    out
-        Folder of the gallery; replaced when the new one is complete.
-    work
-        Folder for the runs themselves, about 2 GB. Finished runs in it are used again, so that an interrupted
+    out : folder of the gallery; replaced when the new one is complete
+    work : folder for the runs themselves, about 2 GB. Finished runs in it are used again, so that an interrupted
         recording continues.
-    steps
-        As for `plan`.
-    progress
-        Called with the share that is done.
+    steps : as for `plan`
+    progress : called with the share that is done
     """
     planned = plan(steps)
     check_replaceable(out, _is_gallery)

@@ -49,12 +49,9 @@ def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe])
 
     Parameters
     ----------
-    model
-        A causal language model that reads `vocabulary`.
-    vocabulary
-        Its tokenizer.
-    probes
-        The probes.
+    model : a causal language model that reads `vocabulary`
+    vocabulary : its tokenizer
+    probes : the probes
     """
     bos = vocabulary.roles.get("bos", vocabulary.roles.get("eos"))
     before = [] if bos is None else [bos]

@@ -29,10 +29,8 @@ class FolderCase:
     folder : where it is
     vocabulary, tokenizer_error : the tokenizer, or why it could not be loaded; one of them is None
     model, model_error : the same of the model; on the CPU, in the dtype of its files
-    missing, unexpected : set of str
-        Weights that the files lack, and tensors that no weight uses.
-    misfits : weights whose tensor in the files has another shape: name -> (shape in the files, shape in the
-        model)
+    missing, unexpected : weights that the files lack, and tensors that no weight uses
+    misfits : model)
     """
 
     def __init__(self, name: str) -> None:

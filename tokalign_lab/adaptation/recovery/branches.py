@@ -33,17 +33,12 @@ class Branches(TensorTable):
 
     Attributes
     ----------
-    row, column : torch.Tensor
-        int64 (n,), ascending rows: the sequence, and the token that the branch follows.
-    token : torch.Tensor
-        int64 (n,): the student's id.
-    second : torch.Tensor
-        int64 (n, k): ids that may follow.
-    probs : torch.Tensor
-        Float (n, k): how likely each is; sums to 1. An id may come several times.
-    weight : torch.Tensor
-        Float (n,), 0 to 1: probability that a token with this beginning continues with a second piece. For one that
-        ends here, the source has made no prediction of what follows.
+    row, column : int64 (n,), ascending rows: the sequence, and the token that the branch follows
+    token : int64 (n,): the student's id
+    second : int64 (n, k): ids that may follow
+    probs : float (n, k): how likely each is; sums to 1. An id may come several times.
+    weight : float (n,), 0 to 1: probability that a token with this beginning continues with a second piece. For one
+        that ends here, the source has made no prediction of what follows.
     """
 
     row: torch.Tensor
@@ -59,14 +54,10 @@ class Branches(TensorTable):
 
         Parameters
         ----------
-        predictions
-            Of the source, at the places `at`.
-        at
-            int64 (places,), ascending: tokens of the student, row * length + column.
-        length
-            Tokens per sequence.
-        seed
-            Of the draw.
+        predictions : of the source, at the places `at`
+        at : int64 (places,), ascending: tokens of the student, row * length + column
+        length : tokens per sequence
+        seed : of the draw
         """
         generator = torch.Generator().manual_seed(seed)
         row, column = at // length, at % length

@@ -33,15 +33,11 @@ class Tokens:
 
     Attributes
     ----------
-    ids : np.ndarray
-        int64 (n,).
-    starts, ends : np.ndarray
-        int64 (n,), ascending: places in the text, in bytes (plus one for each special token before). A token starts
-        after the end of the one before it where the tokenizer dropped something.
-    faithful : np.ndarray
-        Bool (n,): whether the token writes exactly what is between its start and its end.
-    length : int
-        Where the text ends. The last token may end before it, where a tokenizer drops characters.
+    ids : int64 (n,)
+    starts, ends : int64 (n,), ascending: places in the text, in bytes (plus one for each special token before). A token
+        starts after the end of the one before it where the tokenizer dropped something.
+    faithful : bool (n,): whether the token writes exactly what is between its start and its end
+    length : where the text ends. The last token may end before it, where a tokenizer drops characters.
     """
 
     ids: Ints
@@ -79,11 +75,9 @@ class ByteAlignment:
 
     Attributes
     ----------
-    pairs : np.ndarray
-        int64 (n, 2): a token of the first and a token of the second that end at the same byte.
-    exact : np.ndarray
-        Bool (n,): whether the tokens of both between the pair before (or the beginning) and this one, the chunk of
-        this pair, write the same bytes.
+    pairs : int64 (n, 2): a token of the first and a token of the second that end at the same byte
+    exact : bool (n,): whether the tokens of both between the pair before (or the beginning) and this one, the chunk of
+        this pair, write the same bytes
     """
 
     pairs: Ints
@@ -105,8 +99,7 @@ def align(first: Tokens, second: Tokens) -> ByteAlignment:
 
     Parameters
     ----------
-    first, second
-        Two tokenizations of one text.
+    first, second : two tokenizations of one text
 
     Returns
     -------
@@ -137,10 +130,8 @@ def tokenize(text: str, vocabulary: Vocabulary) -> Tokens:
 
     Parameters
     ----------
-    text
-        Valid Unicode, without lone surrogates.
-    vocabulary
-        The tokenizer.
+    text : valid Unicode, without lone surrogates
+    vocabulary : the tokenizer
 
     Returns
     -------

@@ -24,14 +24,10 @@ class Part:
 
     Attributes
     ----------
-    name : str
-        Of the loss.
-    term : Term
-        What is summed.
-    count : torch.Tensor
-        Integer scalar, at least 1: of how many the sum is.
-    weight : float
-        Of the mean in the whole loss.
+    name : of the loss
+    term : what is summed
+    count : integer scalar, at least 1: of how many the sum is
+    weight : of the mean in the whole loss
     """
 
     name: str
@@ -56,16 +52,11 @@ def fixed_sum(
 
     Parameters
     ----------
-    states
-        Float (n, d): the head's input.
-    head, chunk_bytes
-        As for `head_loss`.
-    parts
-        What is added.
-    n
-        Integer scalar: the number of states.
-    share
-        A factor on the whole.
+    states : float (n, d): the head's input
+    head, chunk_bytes : as for `head_loss`
+    parts : what is added
+    n : integer scalar: the number of states
+    share : a factor on the whole
     """
     if not parts:
         return states.sum() * 0.0, {}
@@ -85,10 +76,8 @@ def balanced_sum(
 
     Parameters
     ----------
-    states, head, share, chunk_bytes
-        As for `fixed_sum`.
-    parts
-        What is added, at least one; the first has its own weight.
+    states, head, share, chunk_bytes : as for `fixed_sum`
+    parts : what is added, at least one; the first has its own weight
     """
     given = [states, head.module.weight, getattr(head.module, "bias", None)]
     means: dict[str, torch.Tensor] = {}

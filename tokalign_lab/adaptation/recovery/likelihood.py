@@ -52,10 +52,8 @@ class Chunks(TensorTable):
 
     Attributes
     ----------
-    first, last : torch.Tensor
-        int64 (n,): the student's first and last token of each, counted through the batch.
-    log_probs : torch.Tensor
-        float64 (n,): lT, at most 0.
+    first, last : int64 (n,): the student's first and last token of each, counted through the batch
+    log_probs : float64 (n,): lT, at most 0
     """
 
     first: torch.Tensor
@@ -69,13 +67,10 @@ def chunks_of(reading: Reading, head: Head, opening: torch.Tensor | None = None)
 
     Parameters
     ----------
-    reading
-        With `hidden`.
-    head
-        The source's.
-    opening
-        The source's `opens_word` where chunks are debiased; then a chunk at the end of a sequence, behind which nothing
-        is predicted, is left out.
+    reading : with `hidden`
+    head : the source's
+    opening : the source's `opens_word` where chunks are debiased; then a chunk at the end of a sequence, behind which
+        nothing is predicted, is left out
 
     Returns
     -------
@@ -140,10 +135,8 @@ def softened_cross_entropy(log_t: torch.Tensor, log_s: torch.Tensor, tau: float)
 
     Parameters
     ----------
-    log_t, log_s
-        float64 (n,): log probabilities of source and student, at most 0.
-    tau
-        Softens both.
+    log_t, log_s : float64 (n,): log probabilities of source and student, at most 0
+    tau : softens both
     """
     a, b = log_t / tau - _OFFSET, log_s.clamp(max=0.0) / tau - _OFFSET
     rest = torch.log(-torch.expm1(b))  # log(1 - e^b)
@@ -156,19 +149,13 @@ class ChunkLikelihood:
 
     Parameters
     ----------
-    labels
-        int64 (rows,): the token that each row predicts.
-    first, last
-        int64 (n,), ascending: the rows that predict the first and the last token of each chunk.
-    log_probs
-        float64 (n,): the source's.
-    tau
-        The temperature.
-    ahead
-        Computes the logits of a slice of the rows, float (n, vocab_size).
-    opening
-        The student's `opens_word` where chunks are debiased; then the row after `last` must be the state of the
-        chunk's last token.
+    labels : int64 (rows,): the token that each row predicts
+    first, last : int64 (n,), ascending: the rows that predict the first and the last token of each chunk
+    log_probs : float64 (n,): the source's
+    tau : the temperature
+    ahead : computes the logits of a slice of the rows, float (n, vocab_size)
+    opening : the student's `opens_word` where chunks are debiased; then the row after `last` must be the state of the
+        chunk's last token
     """
 
     def __init__(

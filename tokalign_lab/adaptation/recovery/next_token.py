@@ -31,10 +31,8 @@ class Compared(Protocol):
 
         Parameters
         ----------
-        logits
-            Float (n, vocab_size): the student's at the chosen places.
-        chosen
-            int64 (n,): which places these are.
+        logits : float (n, vocab_size): the student's at the chosen places
+        chosen : int64 (n,): which places these are
 
         Returns
         -------
@@ -69,14 +67,10 @@ class SharedTokens:
 
     Parameters
     ----------
-    hidden
-        Float (places, d): what the source's head sees at the places.
-    head
-        The source's.
-    ids
-        See `shared_ids`.
-    settings
-        Temperature and direction.
+    hidden : float (places, d): what the source's head sees at the places
+    head : the source's
+    ids : see `shared_ids`
+    settings : temperature and direction
     """
 
     def __init__(
@@ -107,12 +101,9 @@ class Expected:
 
     Parameters
     ----------
-    ids
-        int64 (places, k): the student's tokens. A token may come several times; its probabilities are added up.
-    probs
-        Float (places, k), sums to 1 at each place.
-    weight
-        Float (places,): weight of each place.
+    ids : int64 (places, k): the student's tokens. A token may come several times; its probabilities are added up.
+    probs : float (places, k), sums to 1 at each place
+    weight : float (places,): weight of each place
     """
 
     def __init__(self, ids: torch.Tensor, probs: torch.Tensor, weight: torch.Tensor) -> None:
@@ -132,10 +123,8 @@ class ComparedNext:
 
     Parameters
     ----------
-    rows
-        int64 (places,), ascending: the rows of the logits that are compared.
-    compared
-        The source's predictions at these places.
+    rows : int64 (places,), ascending: the rows of the logits that are compared
+    compared : the source's predictions at these places
     """
 
     def __init__(self, rows: torch.Tensor, compared: Compared) -> None:

@@ -20,23 +20,15 @@ class Objective:
 
     Attributes
     ----------
-    next_token : float
-        Of the text itself.
-    likelihood : float
-        ALM (see `likelihood`), with temperature `tau`, and debiased where `debias` is set.
-    shared : float
-        KL at strict 1:1 positions, with `kl`'s temperature and direction.
-    prefix : float
-        KL of predictions moved to the student's tokens (`next_token.Expected`), per predicted position.
-    branches : float
-        KL of second pieces (`branches`), per predicted position.
-    states : float
-        Squared difference of the states after each of `state_layers`, mean over these layers; where balanced, each
-        layer has this weight.
-    values : float
-        MATT's loss in `value_layer`.
-    balanced : bool
-        Weights are relative to the gradient of the next-token loss.
+    next_token : of the text itself
+    likelihood : ALM (see `likelihood`), with temperature `tau`, and debiased where `debias` is set
+    shared : KL at strict 1:1 positions, with `kl`'s temperature and direction
+    prefix : KL of predictions moved to the student's tokens (`next_token.Expected`), per predicted position
+    branches : KL of second pieces (`branches`), per predicted position
+    states : squared difference of the states after each of `state_layers`, mean over these layers; where balanced, each
+        layer has this weight
+    values : MATT's loss in `value_layer`
+    balanced : weights are relative to the gradient of the next-token loss
     """
 
     next_token: float = 1.0
@@ -61,10 +53,8 @@ class Objective:
 
         Parameters
         ----------
-        losses
-            Their weights, by name (`SOURCE_LOSSES`).
-        n_layers
-            Of the model; states and values are compared after a third of them (as MATT does).
+        losses : their weights, by name (`SOURCE_LOSSES`)
+        n_layers : of the model; states and values are compared after a third of them (as MATT does)
         """
         third = max(1, round(n_layers / 3))
         balanced = not losses.keys() <= {"shared", "prefix", "branches"}

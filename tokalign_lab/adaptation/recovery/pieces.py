@@ -24,15 +24,12 @@ class Pieces:
 
     Parameters
     ----------
-    student, source
-        The two tokenizers.
+    student, source : the two tokenizers
 
     Attributes
     ----------
-    first, second : torch.Tensor
-        int64 (source.size,): the student's ids; -1 if there is none.
-    count : torch.Tensor
-        int64 (source.size,): how many of the student's tokens write the token; 0 where that is not known.
+    first, second : int64 (source.size,): the student's ids; -1 if there is none
+    count : int64 (source.size,): how many of the student's tokens write the token; 0 where that is not known
     """
 
     def __init__(self, student: Vocabulary, source: Vocabulary) -> None:
@@ -83,10 +80,8 @@ class Predictions(TensorTable):
 
     Attributes
     ----------
-    probs : torch.Tensor
-        Float (places, k): probability; 0 for tokens whose student pieces are unknown.
-    first, second, count : torch.Tensor
-        int64 (places, k): see `Pieces`; -1 became 0.
+    probs : float (places, k): probability; 0 for tokens whose student pieces are unknown
+    first, second, count : int64 (places, k): see `Pieces`; -1 became 0
     """
 
     probs: torch.Tensor

@@ -48,16 +48,11 @@ class RecoveryLoss(ChunkedLoss):
 
     Parameters
     ----------
-    model, head
-        As for `ChunkedLoss`: the student.
-    teacher
-        The source model.
-    student
-        The student's tokenizer.
-    objective
-        What is computed.
-    processes
-        Those that share the work.
+    model, head : as for `ChunkedLoss`: the student
+    teacher : the source model
+    student : the student's tokenizer
+    objective : what is computed
+    processes : those that share the work
 
     Raises
     ------

@@ -53,10 +53,8 @@ def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrai
 
     Parameters
     ----------
-    moved
-        The folder that `rearrange` or `adapt` wrote.
-    device
-        Where to put the model.
+    moved : the folder that `rearrange` or `adapt` wrote
+    device : where to put the model
 
     Raises
     ------
@@ -79,8 +77,7 @@ class Retokenizer:
 
     Parameters
     ----------
-    student, source
-        The two tokenizers.
+    student, source : the two tokenizers
     """
 
     def __init__(self, student: Vocabulary, source: Vocabulary) -> None:
@@ -104,8 +101,7 @@ class Retokenizer:
 
         Parameters
         ----------
-        input_ids
-            int64 (n,), ids of the student.
+        input_ids : int64 (n,), ids of the student
 
         Returns
         -------
@@ -194,16 +190,12 @@ class Places(TensorTable):
 
     Attributes
     ----------
-    student, source : torch.Tensor
-        int64 (n, 2): first and last token of each place's chunk; the last is the one that ends at the place.
-    row : torch.Tensor
-        int64 (n,): which sequence of the batch.
-    exact : torch.Tensor
-        Bool (n,): whether the chunk writes the same bytes on both sides.
-    first : torch.Tensor
-        Bool (n,): the chunk begins with the first token of the sequence, which nothing predicts.
-    special : torch.Tensor
-        Bool (n,): the place is behind a special token.
+    student, source : int64 (n, 2): first and last token of each place's chunk; the last is the one that ends at the
+        place
+    row : int64 (n,): which sequence of the batch
+    exact : bool (n,): whether the chunk writes the same bytes on both sides
+    first : bool (n,): the chunk begins with the first token of the sequence, which nothing predicts
+    special : bool (n,): the place is behind a special token
     """
 
     student: torch.Tensor
@@ -226,16 +218,11 @@ class Reading:
 
     Attributes
     ----------
-    input_ids : torch.Tensor
-        int64 (batch, length): the source's ids, filled up at the end of rows.
-    length : int
-        The length of the student's sequences.
-    places : Places
-        Where both have read the same bytes.
-    layers : dict of int to torch.Tensor
-        Float (batch * length, d): the states after the requested layers.
-    hidden : torch.Tensor or None
-        Float (batch * length, d): what the source's head sees.
+    input_ids : int64 (batch, length): the source's ids, filled up at the end of rows
+    length : the length of the student's sequences
+    places : where both have read the same bytes
+    layers : float (batch * length, d): the states after the requested layers
+    hidden : float (batch * length, d): what the source's head sees
     """
 
     input_ids: torch.Tensor
@@ -250,12 +237,9 @@ class SourceTeacher:
 
     Parameters
     ----------
-    model
-        The source model; its weights are not changed.
-    vocabulary
-        Its tokenizer.
-    student
-        The student's tokenizer.
+    model : the source model; its weights are not changed
+    vocabulary : its tokenizer
+    student : the student's tokenizer
 
     Raises
     ------
@@ -287,12 +271,9 @@ class SourceTeacher:
 
         Parameters
         ----------
-        input_ids
-            int64 (batch, length), the student's ids.
-        layers
-            Keep the states after these layers, counted from 1.
-        predicts
-            Keep what the head sees. Otherwise the source runs only up to the last of `layers`.
+        input_ids : int64 (batch, length), the student's ids
+        layers : keep the states after these layers, counted from 1
+        predicts : keep what the head sees. Otherwise the source runs only up to the last of `layers`.
 
         Raises
         ------

@@ -38,8 +38,7 @@ def state_loss(student: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
 
     Parameters
     ----------
-    student, source
-        Float (places, d). No gradient flows into the second.
+    student, source : float (places, d). No gradient flows into the second.
 
     Returns
     -------
@@ -59,12 +58,9 @@ class Attention:
 
     Attributes
     ----------
-    query, key, value : torch.Tensor
-        Float (batch, heads, length, head_dim), positions rotated in; key and value may have fewer heads.
-    mask : torch.Tensor or None
-        As given to the attention: bool (True is seen) or added to the scores; None for causal attention.
-    scaling : float
-        Of the scores.
+    query, key, value : float (batch, heads, length, head_dim), positions rotated in; key and value may have fewer heads
+    mask : as given to the attention: bool (True is seen) or added to the scores; None for causal attention
+    scaling : of the scores
     """
 
     query: torch.Tensor
@@ -80,12 +76,9 @@ def attention_of(layer: torch.nn.Module, model: PreTrainedModel, work: Callable[
 
     Parameters
     ----------
-    layer
-        A decoder layer of `model`.
-    model
-        Its attention must be transformers' "sdpa".
-    work
-        May return a query, key and value to replace the given ones.
+    layer : a decoder layer of `model`
+    model : its attention must be transformers' "sdpa"
+    work : may return a query, key and value to replace the given ones
 
     Raises
     ------
@@ -131,14 +124,10 @@ def weighted_values(attention: Attention, row: int, ends: torch.Tensor, starts: 
 
     Parameters
     ----------
-    attention
-        Of a batch.
-    row
-        Which sequence.
-    ends
-        int64 (n,), ascending: the last token of each segment; it asks.
-    starts
-        int64 (n,): the first token of each segment.
+    attention : of a batch
+    row : which sequence
+    ends : int64 (n,), ascending: the last token of each segment; it asks
+    starts : int64 (n,): the first token of each segment
 
     Returns
     -------
@@ -174,12 +163,9 @@ def value_loss(student: Attention, source: Attention, places: Places, length: in
 
     Parameters
     ----------
-    student, source
-        Of one layer, of the same number of heads.
-    places
-        Exact chunks are the segments.
-    length, own
-        Tokens of the student's sequences and of the source's.
+    student, source : of one layer, of the same number of heads
+    places : exact chunks are the segments
+    length, own : tokens of the student's sequences and of the source's
     """
     apart: list[torch.Tensor] = []
     spread: list[torch.Tensor] = []

@@ -52,8 +52,10 @@ def required() -> list[Requirement]:
 def test_nothing_needs_a_home_folder_that_can_be_written_to(tmp_path: Path) -> None:
     package = tmp_path / "tokalign_lab"
     shutil.copytree(ROOT / "tokalign_lab", package, ignore=shutil.ignore_patterns("__pycache__", "data", "notebooks"))
-    (package / "vectors" / "__pycache__").touch()  # not even root can write into a folder that is a file
-    code = "from tokalign_lab.vectors import compiled, stream; print(compiled.__file__, compiled.IS_KEPT)"
+    for folder in ("vectors", "alignment/search", "alignment/methods"):
+        (package / folder / "__pycache__").touch()  # not even root can write into a folder that is a file
+    code = "import tokalign_lab.alignment.methods.induction\n"
+    code += "from tokalign_lab.vectors import compiled, stream; print(compiled.__file__, compiled.IS_KEPT)"
     for cache, kept in (tmp_path / "cache", True), (Path("/dev/null/cache"), False):
         environment = {**os.environ, "HOME": "/dev/null", "PYTHONPATH": str(tmp_path), "TOKALIGN_CACHE": str(cache)}
         environment.pop("XDG_CACHE_HOME", None)

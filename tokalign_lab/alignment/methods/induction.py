@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokalign_lab.alignment.search.neighbours import density
+from tokalign_lab.vectors.compiled import njit
 from tokalign_lab.vectors.strips import product as multiply
 
 _BLOCK_NUMBERS = 1 << 25  # 128 MB of float32 similarities at a time
@@ -53,13 +54,13 @@ def induce(source: NDArray[np.float32], target: NDArray[np.float32], keep: float
     )
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@njit()
 def _rounded(value: Any) -> Any:
     """To 2^-20, so that the order of addition changes no choice."""
     return np.float32(np.rint(value * 1048576.0) / 1048576.0)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@njit()
 def _kept(row: Any, column: Any, seed: Any, bar: Any) -> Any:
     """Whether a similarity is kept: a hash of its place (Steele et al. 2014, SplitMix64) below the bar."""
     mixed = (np.uint64(row) << np.uint64(32)) + np.uint64(column) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
@@ -68,7 +69,7 @@ def _kept(row: Any, column: Any, seed: Any, bar: Any) -> Any:
     return (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(32) < bar
 
 
-@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True)
 def _choose_by_row(product: Any, penalty: Any, keep: Any, seed: Any, first_row: Any, choice: Any, score: Any) -> None:
     bar = np.uint64(keep * 4294967296.0)
     for row in numba.prange(len(product)):
@@ -81,7 +82,7 @@ def _choose_by_row(product: Any, penalty: Any, keep: Any, seed: Any, first_row: 
         choice[row], score[row] = where, best
 
 
-@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True)
 def _choose_by_column(
     product: Any, penalty: Any, keep: Any, seed: Any, first_row: Any, choice: Any, score: Any
 ) -> None:

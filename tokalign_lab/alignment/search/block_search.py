@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tokalign_lab.vectors.compiled import njit
 from tokalign_lab.vectors.strips import in_strips
 
 BLOCK = (256, 1024)
@@ -88,7 +89,7 @@ def error_bound(queries: NDArray[np.float32], keys: NDArray[np.float32]) -> np.f
     return np.float32(1.01 * queries.shape[1] * 2.0**-24 * longest[0] * longest[1] + 2.0**-21)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(nogil=True, fastmath={"reassoc", "contract"})
 def _dot(one, other):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(len(one)):
@@ -96,12 +97,12 @@ def _dot(one, other):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _score(query, key):  # type: ignore[no-untyped-def]
     return np.float32(np.rint(_dot(query, key) * GRID) / GRID)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _insert(score, position, scores, positions):  # type: ignore[no-untyped-def]
     # Positions come in rising order and go behind equal scores, so that ties keep the lowest first.
     place = len(scores) - 1
@@ -113,7 +114,7 @@ def _insert(score, position, scores, positions):  # type: ignore[no-untyped-def]
     scores[place], positions[place] = score, position
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _offer_to_rows(product, queries, keys, first, slack, positions, scores):  # type: ignore[no-untyped-def]
     k = scores.shape[1]
     for row in range(len(product)):
@@ -132,7 +133,7 @@ def _offer_to_rows(product, queries, keys, first, slack, positions, scores):  # 
                     _insert(_score(queries[row], keys[key]), key, scores[row], positions[row])
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _offer_to_columns(product, queries, keys, first, slack, best):  # type: ignore[no-untyped-def]
     k = len(best)
     nowhere = np.zeros(k, dtype=np.int64)
@@ -151,7 +152,7 @@ def _offer_to_columns(product, queries, keys, first, slack, best):  # type: igno
                     _insert(_score(queries[row], keys[column]), 0, best[:, column], nowhere)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _settle(queries, keys, found, positions, scores):  # type: ignore[no-untyped-def]
     for row in range(len(queries)):
         for key in found[row]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -24,6 +25,7 @@ _LEAK, _LEAK_OF_HALVES = 1e-4, 1e-2  # of the largest logit; experts are compute
 # what configurations call the longest input; MPT and Whisper have their own names
 _LONGEST = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 Made = TypeVar("Made")
+_causal: WeakSet[torch.nn.Module] = WeakSet()  # models that were checked: a run measures the same one again and again
 
 
 @contextmanager
@@ -58,6 +60,8 @@ def check_causal(model: PreTrainedModel) -> None:
 
     BERT is such a model unless `is_decoder` is set, and so is XLM unless `causal` is. Raises `InputError`.
     """
+    if model in _causal:
+        return
     embedding = model.get_input_embeddings().weight
     ids = torch.arange(_PROBE_TOKENS, device=embedding.device).unsqueeze(0) % len(embedding)
     other = ids.clone()
@@ -70,6 +74,7 @@ def check_causal(model: PreTrainedModel) -> None:
             f"The model of type {model.config.model_type!r} reads the tokens that it is to predict, so it is no causal "
             "language model; use another model, or set is_decoder or causal in its config.json if it was trained so."
         )
+    _causal.add(model)
 
 
 class Head:

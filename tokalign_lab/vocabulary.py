@@ -117,6 +117,13 @@ class Vocabulary:
         """The special token before a text: bos; eos if there is no bos (Qwen); pad or unk; None."""
         return next((self.roles[role] for role in ("bos", "eos", "pad", "unk") if role in self.roles), None)
 
+    def check_rows(self, rows: int, role: str = "model", advice: str = "they do not belong together") -> None:
+        """Raise `InputError` if a model with this number of rows has none for some ids; the sentence names its role."""
+        if rows < self.size:
+            raise InputError(
+                f"The {role} has {rows} rows, but its tokenizer '{self.name}' has ids up to {self.size - 1}; {advice}."
+            )
+
     def raw_token(self, token_id: int) -> str:
         """Return the tokenizer's own string for an id, "" for a hole."""
         return self._table.raw[token_id] or ""

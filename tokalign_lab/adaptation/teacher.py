@@ -37,6 +37,20 @@ def check_same_tokenizer(teacher: Vocabulary, student: Vocabulary) -> None:
         )
 
 
+def head_to_learn_from(model: PreTrainedModel, vocabulary: Vocabulary, role: str) -> Head:
+    """Return the head of a model whose predictions another one learns from.
+
+    Raises `InputError`, which names the model by its `role`, if it has fewer rows than its tokenizer has ids, or does
+    more to its logits than its head does.
+    """
+    head = Head(model)
+    if not head.in_chunks:
+        kind = model.config.model_type
+        raise InputError(f"A {role} of type {kind!r} changes its logits after the head; it cannot be used.")
+    vocabulary.check_rows(len(head.module.weight), role)
+    return head
+
+
 class Teacher:
     """A model whose predictions a student learns from.
 
@@ -54,17 +68,7 @@ class Teacher:
         check_same_tokenizer(vocabulary, student)
         self.vocabulary = vocabulary
         self.model = model.eval()
-        self._head = Head(model)
-        if not self._head.in_chunks:
-            raise InputError(
-                f"A teacher of type {model.config.model_type!r} changes its logits after the head; it cannot be used."
-            )
-        head = self._head.module
-        if len(head.weight) < vocabulary.size:
-            raise InputError(
-                f"The teacher has {len(head.weight)} rows, but its tokenizer has ids up to {vocabulary.size - 1}; "
-                "they do not belong together."
-            )
+        self._head = head_to_learn_from(model, vocabulary, "teacher")
 
     @property
     def device(self) -> torch.device:

@@ -350,12 +350,7 @@ def _recovery(
 
 
 def _check_fit(model: PreTrainedModel, vocabulary: Vocabulary, settings: AdaptSettings) -> None:
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    if rows < vocabulary.size:
-        raise InputError(
-            f"The model has {rows} rows, but its tokenizer ids up to {vocabulary.size - 1}; "
-            "rearrange it for that tokenizer first."
-        )
+    vocabulary.check_rows(len(model.get_input_embeddings().weight), advice="rearrange it for that tokenizer first")
     check_sequences(model, settings.sequence_length, not settings.cross_documents)
     if settings.teacher:
         check_student(model)

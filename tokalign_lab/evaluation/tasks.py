@@ -144,12 +144,7 @@ def score_tasks(
         raise InputError("Give numbers of shots of at least 0, such as 0 and 5.")
     if limit is not None and limit < 2:
         raise InputError(f"The limit is {limit}; score at least 2 questions, since one has no standard error.")
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    if rows < vocabulary.size:
-        raise InputError(
-            f"The model has {rows} rows, but the tokenizer {vocabulary.name} has ids up to {vocabulary.size - 1}; "
-            "they do not belong together."
-        )
+    vocabulary.check_rows(len(model.get_input_embeddings().weight))
     check_harness()
     files = {name: catalog.get(name) for name in names}
     from tokalign_lab.evaluation.harness import harness_model

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.spelling import text_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
@@ -67,11 +66,7 @@ def hidden_state_vectors(
     spell
         Writes the target's tokens as source ids.
     """
-    if model.get_input_embeddings().num_embeddings < source.size:
-        raise InputError(
-            f"The model has {model.get_input_embeddings().num_embeddings} rows and '{source.name}' has {source.size} "
-            "ids; give the model's own tokenizer."
-        )
+    source.check_rows(len(model.get_input_embeddings().weight), advice="give the model's own tokenizer")
     read, partial = _what_to_read(source, of, spell)
     prefix = next(([source.roles[role]] for role in ("bos", "eos") if role in source.roles), [])
     ids = np.array(sorted(read), dtype=np.int64)

@@ -28,8 +28,9 @@ from tokalign_lab.adaptation.recovery.byte_alignment import (
 )
 from tokalign_lab.adaptation.recovery.layers import layer_outputs, states_after
 from tokalign_lab.adaptation.recovery.tensor_table import TensorTable
+from tokalign_lab.adaptation.teacher import head_to_learn_from
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import Head, longest_input
+from tokalign_lab.evaluation.head import longest_input
 from tokalign_lab.model.load import files_of, load_model
 from tokalign_lab.model.save import read_record
 from tokalign_lab.vocabulary import Vocabulary
@@ -250,18 +251,7 @@ class SourceTeacher:
     def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, student: Vocabulary) -> None:
         self.model = model.eval()
         self.vocabulary = vocabulary
-        self.head = Head(model)
-        if not self.head.in_chunks:
-            raise InputError(
-                f"A source of type {model.config.model_type!r} changes its logits after the head; "
-                "it cannot be a teacher."
-            )
-        rows = int(model.get_input_embeddings().weight.shape[0])
-        if rows < vocabulary.size:
-            raise InputError(
-                f"The source has {rows} rows, but its tokenizer has ids up to {vocabulary.size - 1}; "
-                "they do not belong together."
-            )
+        self.head = head_to_learn_from(model, vocabulary, "source")
         self._write = Retokenizer(student, vocabulary)
         self._filler = vocabulary.start_id or 0
 

@@ -82,9 +82,11 @@ class Reading:
         vocabulary, model = load_vocabulary(name), load_model(name, "cpu", "auto")
         train, others = read_parts(TextSettings.from_dict({"text": ["default"], "max_bytes": 6_000_000}))
         begin = time.process_time()
-        self.states, self.ids = head_inputs(model, vocabulary, excerpts(train, 8 * most, seed=0), most)
+        self.states, self.ids, _ = head_inputs(model, vocabulary, excerpts(train, 8 * most, seed=0), most)
         self.seconds_per_token = (time.process_time() - begin) / len(self.ids)
-        self._others, self._other_ids = head_inputs(model, vocabulary, excerpts(others, 8 * held_out, seed=0), held_out)
+        self._others, self._other_ids, _ = head_inputs(
+            model, vocabulary, excerpts(others, 8 * held_out, seed=0), held_out
+        )
         self._bytes = sum(len(vocabulary.token_bytes[token_id] or b"") for token_id in self._other_ids.tolist())
         self.weight = model.get_output_embeddings().weight.detach().float()
         self.none = torch.zeros(len(self.weight))
@@ -107,7 +109,8 @@ def measure(name: str, size: int, most: int, held_out: int) -> Result:
         return {"bits_per_byte": read.bits(read.weight), "reading": 0.0, "fitting": 0.0}
     begin = time.process_time()
     direction, _ = steady_direction(read.states[:size])
-    shift = fitted_shift(read.states[:size], read.ids[:size], read.weight, read.none, read.free)
+    seen = torch.bincount(read.ids[:size], minlength=len(read.weight)).float()
+    shift = fitted_shift(read.states[:size], seen, read.weight, read.none, read.free)
     fitting = time.process_time() - begin
     bits = read.bits(read.weight + shift[:, None] * direction)
     return {"bits_per_byte": bits, "reading": read.seconds_per_token * size, "fitting": fitting}

@@ -81,7 +81,7 @@ class Reading:
 @torch.inference_mode()
 def read(model: Any, vocabulary: Vocabulary, document: Document) -> Reading:
     size = len(document.text.encode())
-    states, ids = head_inputs(model, vocabulary, [document], max_tokens=1 << 30, window=2048)
+    states, ids, _ = head_inputs(model, vocabulary, [document], max_tokens=1 << 30, window=2048)
     ends = np.cumsum([len(vocabulary.token_bytes[i] or b"") for i in ids.tolist()])
     ends -= ends[-1] - size  # a dummy space in front has no bytes
     return Reading(ends, states, ids, bits_of(model, states, ids))

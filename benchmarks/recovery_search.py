@@ -2,10 +2,11 @@
 
     python benchmarks/recovery_search.py --tokens 10000 --out benchmarks/results/recovery_search.jsonl
 
-SmolLM2-135M is converted to the target by `anchored` and calibrated. Each way tunes it on the same number of tokens
-of the default text (equal parts prose, code, ru, ja). It measures held-out prose of the same kind, and three texts of
-other domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interface texts. The control is the
-source model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW (fused) or
+SmolLM2-135M is converted to the target by `anchored` and calibrated by how often tokens come in a text. Ways whose
+names say so are calibrated by the source's predictions too, as `rearrange --calibrate` does. Each way tunes on the same
+number of tokens of the default text (equal parts prose, code, ru, ja). Measured are held-out prose of the same kind and
+three texts of other domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interface texts. The
+control is the source model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW (fused) or
 `FlooredAdamW`, one thread, float32; the engine's own loop is `adaptation.train`.
 
 A stopped program continues: results are kept line by line in the file `--out`.
@@ -34,12 +35,12 @@ from tokalign_lab import catalog
 from tokalign_lab.adaptation.coverage import new_tokens
 from tokalign_lab.adaptation.optimizer import FlooredAdamW
 from tokalign_lab.adaptation.processes import Processes
-from tokalign_lab.adaptation.recovery.layers import states_after
 from tokalign_lab.adaptation.recovery.objective import Objective
 from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
-from tokalign_lab.adaptation.recovery.source import Retokenizer, SourceTeacher
 from tokalign_lab.adaptation.recovery.states import state_loss
 from tokalign_lab.adaptation.settings import RATE_TOKENS
+from tokalign_lab.cross_tokenizer.layers import states_after
+from tokalign_lab.cross_tokenizer.source import Retokenizer, SourceTeacher
 from tokalign_lab.documents import Document, excerpts
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.evaluation.head import Head
@@ -59,8 +60,8 @@ ROWS_LAYER, ROWS_RATE = 8, 0.1  # of Token Distillation; the rate as a share of 
 class Way:
     """One way to tune; rates are peaks of a cosine schedule.
 
-    `falls`: rates fall with the tokens of the run, as those of `adapt`. `states_first`: Token Distillation of new rows
-    first.
+    `by_source`: the start is calibrated by the source's predictions too. `falls`: rates fall with the tokens of the
+    run, as those of `adapt`. `states_first`: Token Distillation of new rows first.
     """
 
     rows: float = 3e-4
@@ -72,6 +73,7 @@ class Way:
     warmup: float = 0.1
     clip: float = 1.0
     source: bool = False
+    by_source: bool = False
     falls: bool = False
     states_first: bool = False
     losses: dict[str, float] = field(default_factory=dict)
@@ -86,6 +88,8 @@ WAYS = {
     "text, rows 1e-3": Way(rows=1e-3),
     "text, batch 4": Way(rows=6e-4, body=2e-4, batch=4),
     "recover": Way(losses=RECOVER),
+    "step 0, calibrated by the source": Way(by_source=True),
+    "recover, calibrated by the source": Way(by_source=True, losses=RECOVER),
     "recover, falling rates": Way(losses=RECOVER, falls=True),
     "recover, half the rates": Way(rows=1.5e-4, body=5e-5, losses=RECOVER),
     "recover, batch 4": Way(rows=6e-4, body=2e-4, batch=4, losses=RECOVER),
@@ -116,7 +120,7 @@ def main() -> None:
     start = kept(lambda: measure(*moved(given.target)), way="step 0")
     lines = {
         way: [
-            kept(lambda way=way, seed=seed: tune(WAYS[way], given.tokens, seed, given.target), way=way, seed=seed)
+            kept(lambda way=way, seed=seed: tune(way, given.tokens, seed, given.target), way=way, seed=seed)
             for seed in range(given.seeds)
         ]
         for way in given.ways
@@ -190,16 +194,17 @@ def _until(texts: Any, size: int) -> list[str]:
     return taken
 
 
-def moved(target: str = "sp32k") -> tuple[Any, Vocabulary]:
+def moved(target: str = "sp32k", by_source: bool = False) -> tuple[Any, Vocabulary]:
     """Return a copy of the source model, moved to a tokenizer and calibrated."""
-    return copy.deepcopy(_moved_once(target)), catalog.load_vocabulary(target)
+    return copy.deepcopy(_moved_once(target, by_source)), catalog.load_vocabulary(target)
 
 
 @cache
-def _moved_once(name: str) -> Any:
+def _moved_once(name: str, by_source: bool) -> Any:
     target = catalog.load_vocabulary(name)
     model, _ = tuning.moved(target, 0, "cpu")
-    calibrate(model, target, excerpts(tuning.align_text(), 100_000, 2_000, 0), tuning.CALIBRATE_TOKENS)
+    text = excerpts(tuning.align_text(), 100_000, 2_000, 0)
+    calibrate(model, target, text, tuning.CALIBRATE_TOKENS, source=tuning.source("cpu") if by_source else None)
     return model
 
 
@@ -229,8 +234,11 @@ def as_source(read: torch.Tensor, target: Vocabulary, source: Vocabulary) -> tor
     return torch.from_numpy(ids[: n * LENGTH].reshape(n, LENGTH))
 
 
-def tune(way: Way, tokens: int, seed: int, target: str) -> dict[str, Any]:
-    """Tune once and measure."""
+def tune(name: str, tokens: int, seed: int, target: str) -> dict[str, Any]:
+    """Tune once by one of `WAYS`, and measure."""
+    way = WAYS[name]
+    if name.startswith("step 0"):
+        return {**measure(*moved(target, way.by_source)), "cpu": 0}
     model, vocabulary, work = tuned(way, tokens, seed, target)
     return {**measure(model, vocabulary), **work}
 
@@ -245,7 +253,7 @@ def tuned(way: Way, tokens: int, seed: int = 0, target: str = "sp32k") -> tuple[
     if way.source:
         model, vocabulary, read = load_model(tuning.SOURCE, device="cpu"), source, as_source(read, own, source)
     else:
-        model, vocabulary = moved(target)
+        model, vocabulary = moved(target, way.by_source)
     model.train()
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
     rows = [embedding] if head is embedding else [embedding, head]

@@ -6,7 +6,7 @@ SmolLM2-135M is converted to sp32k by `anchored` and calibrated, and tuned by `r
 `recovery_search.py`). The source and the converted model, before and after tuning, read the texts of that program. A
 stretch ends where both have read the same bytes. Stretches are grouped by the tokens that write them: one on each side,
 one of the source that the student writes with several ("split words"), and the others. For split words, nats per word
-are set against what the source itself expects of the first and of the second piece (`adaptation.recovery.pieces`).
+are set against what the source itself expects of the first and of the second piece (`cross_tokenizer.pieces`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import tuning
 from harness import Kept, limit_threads, parser, report
 
 from tokalign_lab import catalog
-from tokalign_lab.adaptation.recovery.pieces import Pieces
-from tokalign_lab.adaptation.recovery.source import SourceTeacher
+from tokalign_lab.cross_tokenizer.pieces import Pieces
+from tokalign_lab.cross_tokenizer.source import SourceTeacher
 from tokalign_lab.documents import n_bytes
 from tokalign_lab.model.load import load_model
 from tokalign_lab.vocabulary import Vocabulary

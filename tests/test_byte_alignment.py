@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tokalign_lab import catalog
-from tokalign_lab.adaptation.recovery.byte_alignment import (
+from tokalign_lab.cross_tokenizer.byte_alignment import (
     ByteAlignment,
     Tokens,
     align,

@@ -12,7 +12,7 @@ from tokalign_lab.corpus import TokenizedPair
 from tokalign_lab.documents import Document, excerpts, read_documents, split_documents
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte, head_inputs
-from tokalign_lab.model.calibrate import calibrate
+from tokalign_lab.model.calibrate import calibrate, expected_counts
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 
@@ -21,7 +21,7 @@ TEXT = [Document(WORDS * 4, "words", "words")]
 
 def shares(model, vocabulary) -> tuple[np.ndarray, np.ndarray]:
     """Mean probability of each token, and its share of the text."""
-    states, ids = head_inputs(model, vocabulary, TEXT, 10_000)
+    states, ids, _ = head_inputs(model, vocabulary, TEXT, 10_000)
     with torch.inference_mode():
         expected = torch.softmax(model.get_output_embeddings()(states).float(), dim=1).mean(dim=0)
     return expected.numpy(), (torch.bincount(ids, minlength=len(expected)) / len(ids)).numpy()
@@ -81,7 +81,9 @@ def test_states_without_a_common_direction_are_refused_and_the_model_is_left_alo
     before = model.get_input_embeddings().weight.detach().clone()
     states = torch.randn(400, 32, generator=torch.Generator().manual_seed(0))
     both_ways = torch.cat([states, -states])
-    monkeypatch.setattr("tokalign_lab.model.calibrate.head_inputs", lambda *a, **k: (both_ways, torch.full((800,), 7)))
+    monkeypatch.setattr(
+        "tokalign_lab.model.calibrate.head_inputs", lambda *a, **k: (both_ways, torch.full((800,), 7), [])
+    )
     with pytest.raises(InputError, match="no common direction"):
         calibrate(model, vocabulary, TEXT)
     assert torch.equal(model.get_output_embeddings().weight, before)
@@ -95,12 +97,27 @@ def test_states_of_documents_read_together_are_those_of_each_alone(kind: str) ->
     documents = [
         Document(text, f"{i}", f"{i}") for i, text in enumerate(("a cat", "the dog and the cat sat", "b", "and so on"))
     ]
-    states, ids = head_inputs(model, vocabulary, documents, max_tokens=10_000)
+    states, ids, _ = head_inputs(model, vocabulary, documents, max_tokens=10_000)
     alone = [head_inputs(model, vocabulary, [document], max_tokens=10_000) for document in documents]
     wanted, theirs = torch.cat([one[0] for one in alone]), torch.cat([one[1] for one in alone])
     assert sorted(ids.tolist()) == sorted(theirs.tolist())
     for state, token in zip(states, ids, strict=True):
         assert (wanted[theirs == token] - state).abs().max(dim=1).values.min() < 1e-5
+
+
+def test_expected_counts_of_a_model_with_one_tokenizer_are_its_own_probabilities() -> None:
+    vocabulary = tiny_vocabulary(300)
+    model = tiny_model("llama", vocabulary.size)
+    states, ids, windows = head_inputs(model, vocabulary, TEXT, max_tokens=10_000, window=40)
+    assert len(windows) > 3, "later windows have context, which does not count"
+    counts = expected_counts(model, vocabulary, vocabulary, windows, vocabulary.size + 5)
+    with torch.no_grad():
+        predicted = torch.softmax(model.get_output_embeddings()(states).float(), dim=1)
+    begins = np.cumsum([0] + [window.scored for window in windows[:-1]])
+    first = [place for place, window in zip(begins, windows, strict=True) if len(window.ids) == window.scored + 1]
+    predicted[first] = torch.nn.functional.one_hot(ids[first], vocabulary.size).float()  # after bos the text counts
+    assert counts[: vocabulary.size].numpy() == pytest.approx(predicted.sum(dim=0).numpy(), abs=1e-3)
+    assert counts.sum() == pytest.approx(len(ids), rel=1e-5)
 
 
 def test_no_text_is_refused() -> None:
@@ -124,9 +141,13 @@ def test_real_rows_apart_beat_tied_ones_and_calibration_beats_both(
     assert apart.config.tie_word_embeddings is False
     inputs = apart.get_input_embeddings().weight.detach().clone()
     figures = [bits_per_byte(one, target, passages).bits_per_byte for one in (tied, apart)]
-    result = calibrate(apart, target, excerpts(train, 6_000, seed=1), max_tokens=2_000)
-    figures.append(bits_per_byte(apart, target, passages).bits_per_byte)
+    by_source = rearrange(model, lexicon, source, target)
+    reading = excerpts(train, 6_000, seed=1)
+    result = calibrate(apart, target, reading, max_tokens=2_000)
+    calibrate(by_source, target, reading, max_tokens=2_000, source=(model, source))
+    figures += [bits_per_byte(one, target, passages).bits_per_byte for one in (apart, by_source)]
 
     assert figures[0] - 0.02 > figures[1] > figures[2] + 0.05, figures
+    assert figures[2] > figures[3], figures
     assert torch.equal(apart.get_input_embeddings().weight, inputs)
     assert result.spread < 0.1, "a real model's states share a direction"

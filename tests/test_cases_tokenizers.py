@@ -20,9 +20,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from tokalign_lab import catalog
-from tokalign_lab.adaptation.recovery.pieces import Pieces
 from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.catalog.tokenizer_formats import PATTERNS
+from tokalign_lab.cross_tokenizer.pieces import Pieces
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte

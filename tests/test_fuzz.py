@@ -38,7 +38,6 @@ from typer.testing import CliRunner
 from tokalign_lab import catalog
 from tokalign_lab.adaptation import teacher_cache
 from tokalign_lab.adaptation.data import PackedBlocks
-from tokalign_lab.adaptation.recovery.source import source_name
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.edits import LexiconEdits, apply_edits
 from tokalign_lab.cli import app
@@ -50,6 +49,7 @@ from tokalign_lab.model.card import card_text
 from tokalign_lab.model.folder_case import FolderCase
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.save import read_record
+from tokalign_lab.model.source import source_name
 from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.model.tokenizer_checks import carried_over
 from tokalign_lab.runs import control, results, trash

@@ -19,6 +19,7 @@ LAYERS = [
     {"vectors"},
     {"alignment", "projection"},
     {"evaluation"},
+    {"cross_tokenizer"},
     {"model"},
     {"adaptation"},
     {"pipeline"},

@@ -18,11 +18,11 @@ from tokalign_lab.adaptation.recovery.combining import Injection
 from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of, opens_word, softened_cross_entropy
 from tokalign_lab.adaptation.recovery.next_token import ComparedNext, Expected, SharedTokens, shared_ids
 from tokalign_lab.adaptation.recovery.objective import Objective
-from tokalign_lab.adaptation.recovery.pieces import Pieces, Predictions
 from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
-from tokalign_lab.adaptation.recovery.source import SourceTeacher
 from tokalign_lab.adaptation.recovery.states import Attention, state_loss, weighted_values
 from tokalign_lab.adaptation.settings import DistillationSettings
+from tokalign_lab.cross_tokenizer.pieces import Pieces, Predictions
+from tokalign_lab.cross_tokenizer.source import SourceTeacher
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 

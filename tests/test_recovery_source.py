@@ -15,13 +15,14 @@ from tiny import CONFIGS, save_tiny, tiny_model, tiny_vocabulary
 
 from tokalign_lab import catalog
 from tokalign_lab.adaptation.data import PackedBlocks
-from tokalign_lab.adaptation.recovery.byte_alignment import align
-from tokalign_lab.adaptation.recovery.layers import decoder_layers, ended_after, layer, states_after
-from tokalign_lab.adaptation.recovery.source import Retokenizer, SourceTeacher, load_source, source_name
 from tokalign_lab.corpus import Corpus
+from tokalign_lab.cross_tokenizer.byte_alignment import align
+from tokalign_lab.cross_tokenizer.layers import decoder_layers, ended_after, layer, states_after
+from tokalign_lab.cross_tokenizer.source import Retokenizer, SourceTeacher
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.save import read_record
+from tokalign_lab.model.source import load_source, source_name
 from tokalign_lab.vocabulary import Vocabulary
 
 DOCUMENTS = ["The café — naïve?\n\tok", " leading", "你好,世界。", "x", "鿃 end"]

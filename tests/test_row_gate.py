@@ -38,7 +38,7 @@ def test_trained_rows_pass(model: PreTrainedModel, smollm_vocabulary: Vocabulary
 def test_planted_rows_are_found(model: PreTrainedModel, smollm_vocabulary: Vocabulary, text: list[Document]) -> None:
     untie(model)
     weight = model.get_output_embeddings().weight.data
-    states, _ = head_inputs(model, smollm_vocabulary, text, CONTEXTS)
+    states, *_ = head_inputs(model, smollm_vocabulary, text, CONTEXTS)
     length = weight.float().norm(dim=1).median()
     breaker, short = 20_000, 20_001
     weight[breaker] = (torch.nn.functional.normalize(states.mean(dim=0), dim=0) * 3 * length).to(weight.dtype)

@@ -106,7 +106,8 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress = 
     with clock.stage("calibrate", 0.6) as report:
         best = alignments["anchored"].lexicon
         moved = rearrange(model, best, source, target, seed=seed)
-        calibration = calibrate(moved, target, excerpts(train, CALIBRATE_BYTES, seed=seed), progress=report)
+        passages = excerpts(train, CALIBRATE_BYTES, seed=seed)
+        calibration = calibrate(moved, target, passages, progress=report, source=(model, source))
         row = bits_per_byte(moved, target, measured).to_dict()
         model_rows.append(_model_row("rearranged by anchored, calibrated", row))
         card = {"model": SOURCE, "lexicon": best.provenance, "calibration": calibration.to_dict()}

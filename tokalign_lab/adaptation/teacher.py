@@ -16,7 +16,7 @@ import torch
 
 from tokalign_lab.adaptation.distillation import LivePredictions
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import Head, capped_logits
+from tokalign_lab.evaluation.head import capped_logits, head_to_learn_from
 from tokalign_lab.files import hash_of
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -35,20 +35,6 @@ def check_same_tokenizer(teacher: Vocabulary, student: Vocabulary) -> None:
             f"{student.size} ids), but token-level distillation needs one vocabulary; rearrange the student to the "
             "teacher's first (with --special-tokens target), or let it learn from text that the teacher writes."
         )
-
-
-def head_to_learn_from(model: PreTrainedModel, vocabulary: Vocabulary, role: str) -> Head:
-    """Return the head of a model whose predictions another one learns from.
-
-    Raises `InputError`, which names the model by its `role`, if it has fewer rows than its tokenizer has ids, or does
-    more to its logits than its head does.
-    """
-    head = Head(model)
-    if not head.in_chunks:
-        kind = model.config.model_type
-        raise InputError(f"A {role} of type {kind!r} changes its logits after the head; it cannot be used.")
-    vocabulary.check_rows(len(head.module.weight), role)
-    return head
 
 
 class Teacher:

@@ -42,7 +42,6 @@ from tokalign_lab.adaptation.processes import Processes, is_sharded
 from tokalign_lab.adaptation.recovery.branches import reads_branches
 from tokalign_lab.adaptation.recovery.objective import Objective
 from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
-from tokalign_lab.adaptation.recovery.source import SourceTeacher, load_source
 from tokalign_lab.adaptation.rows import UsedRows, can_use_rows
 from tokalign_lab.adaptation.settings import AdaptSettings
 from tokalign_lab.adaptation.stages import Stage, plan_stages, set_trainable
@@ -51,6 +50,7 @@ from tokalign_lab.adaptation.teaching import DistilledLoss, Teaching, check_stud
 from tokalign_lab.adaptation.trackers import check_trackers, trackers
 from tokalign_lab.adaptation.trainer import trainer_of, without_cache
 from tokalign_lab.corpus import Corpus
+from tokalign_lab.cross_tokenizer.source import SourceTeacher
 from tokalign_lab.device import describe_device, pick_device
 from tokalign_lab.documents import excerpts, read_documents, split_documents
 from tokalign_lab.errors import InputError
@@ -59,6 +59,7 @@ from tokalign_lab.files import atomic_folder
 from tokalign_lab.model.load import files_of, load_model
 from tokalign_lab.model.save import save_model
 from tokalign_lab.model.shards import check_further_heads
+from tokalign_lab.model.source import load_source
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

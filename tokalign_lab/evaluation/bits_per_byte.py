@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -83,13 +83,26 @@ Input = tuple[Ids, Sequence[tuple[int, Ids]]]
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
+    """A part of a document that a model reads at once.
+
+    Attributes
+    ----------
+    document : int
+        Its number.
+    ids : np.ndarray
+        int64 (n,): bos, context, then the tokens to score.
+    scored : int
+        Number of tokens to score, at the end.
+    """
+
     document: int
-    ids: np.ndarray[Any, Any]  # bos, context, then the tokens to score
-    scored: int  # number of tokens to score, at the end
+    ids: np.ndarray[Any, Any]
+    scored: int
 
     @property
     def input(self) -> Input:
+        """The ids, and the answer to score: the window's last tokens."""
         return self.ids, [(len(self.ids) - self.scored - 1, self.ids[-self.scored :])]
 
 
@@ -153,6 +166,24 @@ def bits_per_byte(
     )
 
 
+class HeadInputs(NamedTuple):
+    """What a model's head sees before each token of a text.
+
+    Attributes
+    ----------
+    states : torch.Tensor
+        float32 (n, d), on the CPU.
+    input_ids : torch.Tensor
+        int64 (n,), the token that follows each state.
+    windows : list of Window
+        The windows that were read; their scored tokens are `input_ids`.
+    """
+
+    states: torch.Tensor
+    input_ids: torch.Tensor
+    windows: list[Window]
+
+
 def head_inputs(
     model: PreTrainedModel,
     vocabulary: Vocabulary,
@@ -160,7 +191,7 @@ def head_inputs(
     max_tokens: int,
     window: int = 512,
     progress: Progress = silent,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> HeadInputs:
     """Read documents; return the head's input before each token, and the token.
 
     Raises `InputError` if there is no text, the ids do not fit the model, or the model changes its logits after the
@@ -172,13 +203,6 @@ def head_inputs(
         As for `bits_per_byte`.
     max_tokens
         Windows are read until they hold this many tokens. They are drawn from all documents with a fixed seed.
-
-    Returns
-    -------
-    states
-        float32 (n, d), on the CPU.
-    input_ids
-        int64 (n,), the token that follows each state.
     """
     encoded = vocabulary.encode([_clean(document.text) for document in documents])
     windows = _all_windows(model, vocabulary, encoded, window)
@@ -200,7 +224,7 @@ def head_inputs(
                 states[id(part)] = row[len(part.ids) - part.scored - 1 : len(part.ids) - 1].float().cpu()
             progress(len(states) / len(kept), "reading text")
     targets = [torch.from_numpy(part.ids[-part.scored :]) for part in kept]
-    return torch.cat([states[id(part)] for part in kept]), torch.cat(targets)
+    return HeadInputs(torch.cat([states[id(part)] for part in kept]), torch.cat(targets), kept)
 
 
 def _clean(text: str) -> str:
@@ -210,7 +234,7 @@ def _clean(text: str) -> str:
 
 def _all_windows(
     model: PreTrainedModel, vocabulary: Vocabulary, encoded: Sequence[np.ndarray[Any, Any]], window: int
-) -> list[_Window]:
+) -> list[Window]:
     """Check ids against the model, and split documents into windows."""
     start = vocabulary.start_id
     if start is None:
@@ -226,14 +250,14 @@ def _all_windows(
     return [part for number, ids in enumerate(encoded) for part in _windows(number, ids, start, longest)]
 
 
-def _windows(document: int, ids: np.ndarray[Any, Any], prefix: int, window: int) -> Iterator[_Window]:
+def _windows(document: int, ids: np.ndarray[Any, Any], prefix: int, window: int) -> Iterator[Window]:
     """Split a document so that each token is scored once and, after the first window, has context."""
     context = int((window - 1) * _CONTEXT_SHARE)
     start = 0
     while start < len(ids):
         seen_from = max(0, start - context)
         end = min(len(ids), seen_from + window - 1)
-        yield _Window(document, np.concatenate([[prefix], ids[seen_from:end]]).astype(np.int64), end - start)
+        yield Window(document, np.concatenate([[prefix], ids[seen_from:end]]).astype(np.int64), end - start)
         start = end
 
 

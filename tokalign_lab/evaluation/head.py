@@ -20,6 +20,8 @@ from tokalign_lab.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from tokalign_lab.vocabulary import Vocabulary
+
 _PROBE_TOKENS = 8
 _LEAK, _LEAK_OF_HALVES = 1e-4, 1e-2  # of the largest logit; experts are computed in groups, which rounds
 # what configurations call the longest input; MPT and Whisper have their own names
@@ -141,6 +143,20 @@ class Head:
             own = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             made = self.at(ids, mask, self.logits)
         return made.shape == own.shape and torch.allclose(own.to(made.dtype), made, rtol=1e-3, atol=1e-3)
+
+
+def head_to_learn_from(model: PreTrainedModel, vocabulary: Vocabulary, role: str) -> Head:
+    """Return the head of a model whose predictions another one learns from.
+
+    Raises `InputError`, which names the model by its `role`, if it has fewer rows than its tokenizer has ids, or does
+    more to its logits than its head does.
+    """
+    head = Head(model)
+    if not head.in_chunks:
+        kind = model.config.model_type
+        raise InputError(f"A {role} of type {kind!r} changes its logits after the head; it cannot be used.")
+    vocabulary.check_rows(len(head.module.weight), role)
+    return head
 
 
 @torch.no_grad()

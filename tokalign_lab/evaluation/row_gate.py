@@ -69,7 +69,7 @@ def row_gate(
     is_text = ~(vocabulary.is_hole | vocabulary.is_control)[: len(model.get_output_embeddings().weight)]
     new = is_text if new_ids is None else np.isin(np.arange(len(is_text)), new_ids) & is_text
     reference = is_text & ~new if new_ids is not None and (is_text & ~new).any() else is_text
-    states, following = head_inputs(model, vocabulary, documents, contexts)
+    states, following, _ = head_inputs(model, vocabulary, documents, contexts)
     mean_logit, wrong = (found[: len(is_text)] for found in _predict(model, states, following))
     uses = np.bincount(following.numpy(), minlength=len(is_text))[: len(is_text)]
     middle = np.median(mean_logit[reference])

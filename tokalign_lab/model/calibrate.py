@@ -2,8 +2,8 @@
 
 Rearranging gives every new token a row, and in many places several of these rows are plausible: tokens that share a
 source piece, the piece itself, longer and shorter spellings of the same word. Together they take probability from the
-right one. But how often each token comes in a text is known without any training. So each logit is shifted by a
-constant, until the mean probability that the model gives a token equals its share of the text:
+right one. But how often each token should come is known without any training. So each logit is shifted by a constant,
+until the mean probability that the model gives a token equals its share of the text:
 
     shift(t)  +=  log (n(t) + a) / (sum over positions of p(t | text before it) + a)
 
@@ -11,6 +11,11 @@ a few times, with a = 1 against noise; nothing changes for a token that is neith
 maximum-likelihood fit of a head bias (the condition is its gradient set to zero) by iterative scaling (Darroch and
 Ratcliff 1972; approximately so for a model that caps its logits), on states that are computed once. It takes no
 gradient and changes nothing inside the model.
+
+A text of 20,000 tokens shows few of the words that a vocabulary can write. The source model knows how likely the others
+are. So n(t) is the mean of two counts: how often the token comes, and how often the source expects it. Where both
+models have read the same bytes, the source's prediction is moved to the first target token of each source token;
+elsewhere the text's own token counts (docs/decisions/0019-calibration-reads-the-source.md).
 
 Most models have no head bias. But the states that enter the head share a direction, because of the final norm: the
 least-squares solution v of h . v = 1 over the text's states holds within a few percent, so `row += shift * v` shifts
@@ -20,16 +25,18 @@ the logit. The head is untied first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokalign_lab.cross_tokenizer.pieces import Pieces, Predictions
+from tokalign_lab.cross_tokenizer.source import SourceTeacher
 from tokalign_lab.device import pick_device
 from tokalign_lab.documents import Document, excerpts, read_parts
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.bits_per_byte import head_inputs
+from tokalign_lab.evaluation.bits_per_byte import Window, head_inputs
 from tokalign_lab.evaluation.head import capped_logits
 from tokalign_lab.model.rearrange import untie
 from tokalign_lab.progress import Progress, part, silent
@@ -96,6 +103,7 @@ def calibrate(
     documents: Sequence[Document],
     max_tokens: int = MAX_TOKENS,
     progress: Progress = silent,
+    source: tuple[PreTrainedModel, Vocabulary] | None = None,
 ) -> Calibration:
     """Shift the logits of a rearranged model so that it expects tokens as often as they come; changes the model.
 
@@ -115,9 +123,17 @@ def calibrate(
         How many of its tokens are read, by windows.
     progress
         Called with each batch of windows and each block of logits.
+    source
+        The source model and its tokenizer, whose predictions count too; without it only the text's tokens count.
     """
-    states, input_ids = head_inputs(model, vocabulary, documents, max_tokens, progress=part(progress, 0.0, 0.5))
+    share = 0.5 if source is None else 0.3  # of the time
+    states, input_ids, windows = head_inputs(
+        model, vocabulary, documents, max_tokens, progress=part(progress, 0.0, share)
+    )
     head = model.get_output_embeddings()
+    seen = torch.bincount(input_ids, minlength=len(head.weight)).float()
+    if source is not None:
+        seen = (seen + expected_counts(*source, vocabulary, windows, len(seen), part(progress, share, 0.5))) / 2
     weight, bias = head.weight.detach().float().cpu(), getattr(head, "bias", None)
     direction, spread = (None, 0.0) if bias is not None else steady_direction(states)
     # a copy: on the CPU in float32 it would be the head's own bias, which is overwritten below
@@ -126,7 +142,7 @@ def calibrate(
     free = torch.ones(len(weight), dtype=torch.bool)
     free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control)
     before = nats_per_token(states[:_SCORED], input_ids[:_SCORED], weight, start, cap)
-    shift = fitted_shift(states, input_ids, weight, start, free, cap, part(progress, 0.5, 1.0))
+    shift = fitted_shift(states, seen, weight, start, free, cap, part(progress, 0.5, 1.0))
     if direction is None:
         head.bias.data.copy_(shift)
         fitted = head.bias.detach().float().cpu()
@@ -145,6 +161,7 @@ def calibrate_on(
     seed: int = 0,
     progress: Progress = silent,
     split: Mapping[str, Any] | None = None,
+    source: tuple[PreTrainedModel, Vocabulary] | None = None,
 ) -> Calibration:
     """Calibrate on passages drawn from the train part of a text, given as for `documents.read_documents`.
 
@@ -153,27 +170,86 @@ def calibrate_on(
     """
     chosen = {"max_bytes": _READ_BYTES, "seed": seed, **(split or {}), "text": list(text)}
     documents, _ = read_parts(TextSettings.from_dict(chosen), needed=("train",))
-    return calibrate(model, vocabulary, excerpts(documents, 8 * MAX_TOKENS, seed=seed), MAX_TOKENS, progress)
+    passages = excerpts(documents, 8 * MAX_TOKENS, seed=seed)
+    return calibrate(model, vocabulary, passages, MAX_TOKENS, progress, source)
+
+
+@torch.inference_mode()
+def expected_counts(
+    model: PreTrainedModel,
+    own: Vocabulary,
+    vocabulary: Vocabulary,
+    windows: Sequence[Window],
+    size: int,
+    progress: Progress = silent,
+) -> torch.Tensor:
+    """Count how often the source model expects each token of another vocabulary in a text.
+
+    Where the source's prediction cannot be moved to these tokens (inside its own tokens, after a special token, or
+    because it cannot read so long a window), the token of the text counts.
+
+    Parameters
+    ----------
+    model, own
+        The source model and its tokenizer.
+    vocabulary
+        The tokenizer of the windows' ids.
+    windows
+        The text.
+    size
+        How many counts to return, at least `vocabulary.size`.
+    progress
+        Called with each window.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 (size,); its sum is the number of scored tokens of all windows.
+
+    Raises
+    ------
+    InputError
+        As `SourceTeacher`.
+    """
+    teacher, pieces = SourceTeacher(model, own, vocabulary), Pieces(vocabulary, own)
+    counts = torch.zeros(size)
+    for number, window in enumerate(windows, 1):
+        ids = torch.from_numpy(window.ids)
+        by_text = torch.arange(len(ids)) >= len(ids) - window.scored
+        with suppress(InputError):  # the source cannot read so many tokens at once
+            reading = teacher.read(ids[None], predicts=True)
+            places = reading.places[~reading.places.special]
+            following, yours = places.student[:, 1] + 1, places.source[:, 1]
+            here = (following < len(ids)) & (following >= len(ids) - window.scored)
+            assert reading.hidden is not None
+            hidden = reading.hidden[yours[here].to(reading.hidden.device)]
+            found = Predictions.of(hidden, teacher.head, pieces).on(torch.device("cpu"))
+            by_text[following[here][found.whole]] = False
+            found = found[found.whole]
+            counts.index_add_(0, found.first.flatten(), found.first_probs.flatten())
+        counts += torch.bincount(ids[by_text], minlength=size)
+        progress(number / len(windows), "reading what the source model expects")
+    return counts
 
 
 @torch.inference_mode()
 def fitted_shift(
     states: torch.Tensor,
-    input_ids: torch.Tensor,
+    seen: torch.Tensor,
     weight: torch.Tensor,
     start: torch.Tensor,
     free: torch.Tensor,
     cap: float | None = None,
     progress: Progress = silent,
 ) -> torch.Tensor:
-    """Fit a bias of the head to how often tokens come.
+    """Fit a bias of the head to how often tokens should come.
 
     Parameters
     ----------
     states
         float32 (n, d), what the head sees.
-    input_ids
-        int64 (n,), the token that follows each state.
+    seen
+        float32 (vocab_size,), how often each token should follow one of the states.
     weight, start
         float32 (vocab_size, d) and (vocab_size,), the head's matrix and the bias to begin with.
     free
@@ -189,7 +265,6 @@ def fitted_shift(
         float32 (vocab_size,), the bias.
     """
     shift = start.clone()
-    seen = torch.bincount(input_ids, minlength=len(weight)).float()
     for iteration in range(ITERATIONS):
         expected = torch.zeros_like(shift)
         for done, log_p in _log_probabilities(states, weight, shift, cap):
@@ -203,7 +278,7 @@ def fitted_shift(
 def nats_per_token(
     states: torch.Tensor, input_ids: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, cap: float | None = None
 ) -> float:
-    """Mean nats per token of a text; the arguments are as for `fitted_shift`."""
+    """Mean nats per token of a text: `input_ids`, int64 (n,), follow the states; see `fitted_shift`."""
     parts = [log_p.cpu() for _, log_p in _log_probabilities(states, weight, bias, cap, input_ids)]
     return -float(torch.cat(parts).mean())
 

@@ -112,12 +112,12 @@ def rearrange_to_folder(
     progress(0.3, "moving the rows")
     card["lost"] = _left_behind(folder) + lost_ids(whole, source, target)
     moved = rearrange(whole, lexicon, source, target, seed, keep_tied, pad_to_multiple_of)
-    del whole
     if calibrate:
         split = lexicon.provenance.get("split")
         with plain_calibration_errors():
-            done = calibrate_on(moved, target, calibrate, seed, part(progress, 0.5, 0.9), split)
+            done = calibrate_on(moved, target, calibrate, seed, part(progress, 0.5, 0.9), split, (whole, source))
         card["calibration"] = {"text": list(calibrate), **done.to_dict()}
+    del whole
     save_model(moved, target, out, card=card, source=source)
     progress(1.0, "saved")
     made = {"vocab_size": int(moved.get_input_embeddings().weight.shape[0]), "streamed": False, **result}

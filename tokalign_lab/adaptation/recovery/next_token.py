@@ -19,6 +19,7 @@ import torch
 
 from tokalign_lab.adaptation.distillation import LivePredictions
 from tokalign_lab.adaptation.settings import DistillationSettings
+from tokalign_lab.cross_tokenizer.pieces import separators
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 
@@ -51,15 +52,6 @@ def shared_ids(student: Vocabulary, source: Vocabulary) -> tuple[torch.Tensor, t
     pairs = sorted((mine, yours) for yours, mine in mine_of.items())
     mine, yours = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
     return mine, yours
-
-
-def separators(student: Vocabulary, source: Vocabulary) -> list[tuple[int, int]]:
-    """Pair the ids of bos with bos and eos with eos (student, source), each token once; eos where one token is both."""
-    mine_of: dict[int, int] = {}
-    for role in ("eos", "bos"):
-        if role in student.roles and role in source.roles and student.roles[role] not in mine_of.values():
-            mine_of.setdefault(source.roles[role], student.roles[role])
-    return [(mine, yours) for yours, mine in mine_of.items()]
 
 
 class SharedTokens:

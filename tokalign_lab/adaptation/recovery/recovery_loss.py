@@ -23,22 +23,19 @@ from tokalign_lab.adaptation.loss import IGNORED, ChunkedLoss, NextToken, head_l
 from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.recovery.branches import Branches
 from tokalign_lab.adaptation.recovery.combining import Injection, Part, balanced_sum, fixed_sum
-from tokalign_lab.adaptation.recovery.layers import ended_after, layer, states_of, with_states
 from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of, logits_ahead, opens_word
 from tokalign_lab.adaptation.recovery.next_token import ComparedNext, Expected, SharedTokens, shared_ids
 from tokalign_lab.adaptation.recovery.objective import WEIGHTS, Objective
-from tokalign_lab.adaptation.recovery.pieces import Pieces, Predictions
-from tokalign_lab.adaptation.recovery.source import Reading, SourceTeacher
 from tokalign_lab.adaptation.recovery.states import Attention, attention_of, state_loss, value_loss
+from tokalign_lab.cross_tokenizer.layers import ended_after, layer, states_of, with_states
+from tokalign_lab.cross_tokenizer.pieces import Pieces, Predictions
+from tokalign_lab.cross_tokenizer.source import Reading, SourceTeacher
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-LEAST_SPELLED = 0.9  # of the source's probability, at a place where its prediction is moved to the student's tokens
 
 
 class RecoveryLoss(ChunkedLoss):
@@ -211,10 +208,9 @@ class RecoveryLoss(ChunkedLoss):
         if objective.prefix:
             assert self._predictions is not None
             rows = row_of[reading.places.student[:, 1]]
-            spelled = self._predictions.probs.sum(dim=1)
-            chosen = (rows >= 0) & (spelled > LEAST_SPELLED)
-            here, spelled = self._predictions[chosen], spelled[chosen]
-            prefix = Expected(here.first, here.probs / spelled[:, None], torch.ones_like(spelled))
+            chosen = (rows >= 0) & self._predictions.whole
+            here = self._predictions[chosen]
+            prefix = Expected(here.first, here.first_probs, torch.ones(len(here), device=rows.device))
             yield Part("prefix", ComparedNext(rows[chosen], prefix), n, objective.prefix)
 
     def _of_branches(

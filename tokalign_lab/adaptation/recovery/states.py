@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokalign_lab.adaptation.recovery.source import Places
+from tokalign_lab.cross_tokenizer.source import Places
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from tokalign_lab.adaptation.recovery.byte_alignment import (
+from tokalign_lab.cross_tokenizer.byte_alignment import (
     Bools,
     Ints,
     Tokens,
@@ -26,51 +25,16 @@ from tokalign_lab.adaptation.recovery.byte_alignment import (
     tokenize,
     writes_space_first,
 )
-from tokalign_lab.adaptation.recovery.layers import layer_outputs, states_after
-from tokalign_lab.adaptation.recovery.tensor_table import TensorTable
-from tokalign_lab.adaptation.teacher import head_to_learn_from
+from tokalign_lab.cross_tokenizer.layers import layer_outputs, states_after
+from tokalign_lab.cross_tokenizer.tensor_table import TensorTable
 from tokalign_lab.errors import InputError
-from tokalign_lab.evaluation.head import longest_input
-from tokalign_lab.model.load import files_of, load_model
-from tokalign_lab.model.save import read_record
+from tokalign_lab.evaluation.head import head_to_learn_from, longest_input
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _NOT_UTF8 = re.compile("[\udc80-\udcff]+")
-
-
-def source_name(moved: str) -> str:
-    """Return the name of the model that a converted (or tuned) model was made from; "" where its folder names none.
-
-    Raises InputError when there is no converted model of that name.
-    """
-    return str(read_record(files_of(moved)).get("model", ""))
-
-
-def load_source(moved: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, Vocabulary]:
-    """Load the model that a converted (or tuned) model was made from, in float32, and its tokenizer.
-
-    Parameters
-    ----------
-    moved : the folder that `rearrange` or `adapt` wrote
-    device : where to put the model
-
-    Raises
-    ------
-    InputError
-        If the folder does not name the source, or the source cannot be loaded.
-    """
-    from tokalign_lab.catalog import load_vocabulary
-
-    name = source_name(moved)
-    if not name:
-        raise InputError(
-            f"{Path(moved) / 'tokalign.json'} does not name the model that was converted, so there is no source to "
-            "learn from; write the folder with `tokalign-lab rearrange`, or train on the next token alone."
-        )
-    return load_model(name, device), load_vocabulary(name)
 
 
 class Retokenizer:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tokalign_lab.adaptation.recovery.next_token import separators
-from tokalign_lab.adaptation.recovery.tensor_table import TensorTable
+from tokalign_lab.cross_tokenizer.tensor_table import TensorTable
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.vocabulary import Vocabulary
 
 TOP = 512  # most likely tokens of the source that are kept at a place
+LEAST_SPELLED = 0.9  # of the source's probability, at a place where its prediction is used for all tokens
 
 
 class Pieces:
@@ -58,6 +58,15 @@ class Pieces:
         return torch.unique(self.first[self.count > 1])
 
 
+def separators(student: Vocabulary, source: Vocabulary) -> list[tuple[int, int]]:
+    """Pair the ids of bos with bos and eos with eos (student, source), each token once; eos where one token is both."""
+    mine_of: dict[int, int] = {}
+    for role in ("eos", "bos"):
+        if role in student.roles and role in source.roles and student.roles[role] not in mine_of.values():
+            mine_of.setdefault(source.roles[role], student.roles[role])
+    return [(mine, yours) for yours, mine in mine_of.items()]
+
+
 def _written(texts: list[str], student: Vocabulary) -> list[list[int]]:
     """Tokenize fragments as if within a text; an empty list where that is not certain.
 
@@ -97,3 +106,13 @@ class Predictions(TensorTable):
         tokens = tokens.cpu()
         first, second, count = (part[tokens].to(hidden.device) for part in (pieces.first, pieces.second, pieces.count))
         return cls(probs * (count > 0), first.clamp(min=0), second.clamp(min=0), count)
+
+    @property
+    def whole(self) -> torch.Tensor:
+        """Bool (places,): nearly all of the source's probability is on tokens whose student pieces are known."""
+        return self.probs.sum(dim=1) > LEAST_SPELLED
+
+    @property
+    def first_probs(self) -> torch.Tensor:
+        """Float (places, k): probability of each of `first` to come next; sums to 1. An id may come several times."""
+        return self.probs / self.probs.sum(dim=1, keepdim=True)

@@ -1,0 +1,1 @@
+"""Reads one text with two tokenizers: what a source model predicts, in the tokens of another vocabulary."""

@@ -167,7 +167,7 @@ def test_a_tokenizer_that_lowers_strips_and_knows_not_all() -> None:
     assert tokens.ids.tolist() == [1, 2, 0, 3]
     assert tokens.ends.tolist() == [3, 7, 11, 17]
     assert tokens.faithful.tolist() == [True, False, False, True]
-    assert tokens.whole.tolist() == [True, False, False, False], "spaces were dropped"
+    assert tokens.whole.tolist() == [True, False, False, True], "each word's token writes the space before it"
     letters = laid(np.arange(17), np.ones(17, dtype=np.int64))
     found = align(tokens, letters)
     assert found.pairs.tolist() == [[0, 2], [3, 16]]

@@ -180,8 +180,15 @@ def _by_offsets(text: str, ids: Ints, spelled: Sequence[bytes | None], vocabular
     byte_of = np.cumsum([0] + [len(character.encode()) for character in text]).tolist()
     starts, ends, faithful, place = [], [], [], 0
     for piece, (first, last) in zip(spelled, offsets, strict=True):
-        end = max(place, byte_of[last])
+        end, before = max(place, byte_of[last]), place
         place = min(max(place, byte_of[first]), end)
+        # offsets of words leave out the space that the token writes before its word
+        if (
+            piece is not None
+            and place > before
+            and data[place - 1 : place] == b" " == piece[:1] != data[place : place + 1]
+        ):
+            place -= 1
         if piece is not None and not place and piece[:1] == b" " and data[:1] != b" ":
             piece = piece[1:]
         # a token may end inside a character, where offsets say only which character

@@ -204,7 +204,7 @@ def printed(entries: list[dict[str, Any]], results: Results) -> list[Table]:
                 words = f"{apart.mean:+.3f}{bounds}, n = {apart.n}"
             whole.append({"method": f"{method}: {what}", **values, "pairs": len(known), "minus anchored": words})
     shares = []
-    for method in ("anchored", "anchored-calibrated"):
+    for method in ("anchored", "anchored-calibrated", "anchored-by-source"):
         found = {f"{s} → {t}": closed(results, s, t, method) for s, t in pairs}
         shares.append({"method": method, **{n: None if one is None else f"{one:.0%}" for n, one in found.items()}})
     tables: list[Table] = [("All pairs", whole), ("Share of the way from `pieces` to the source", shares)]

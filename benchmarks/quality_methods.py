@@ -52,6 +52,7 @@ METHODS = {
     "pieces-calibrated": "pieces, then calibrated on train text (no gradient, see model/calibrate.py)",
     "anchored": "ours",
     "anchored-calibrated": "ours, then calibrated on train text",
+    "anchored-by-source": "ours, then calibrated on train text and by what the source expects of it (the default)",
 }
 PEERS = ("focus-shipped", "focus-repaired", "wechsel-shipped", "omp-shipped")
 # What a seed changes nothing in is made once and read with each seed's passages.
@@ -100,9 +101,11 @@ class Bench:
             return self._rearranged(align(self.pair, "random", seed, overlap="raw").lexicon, seed, started)
         if method == "anchored-tied":
             return self._rearranged(align(self.pair, "anchored", seed).lexicon, seed, started, keep_tied=True)
-        if method.endswith("-calibrated"):
-            made = self.make(method.removesuffix("-calibrated"), seed)
-            calibrate(made.model, self.target, excerpts(self.train, CALIBRATE_BYTES, seed=seed), CALIBRATE_TOKENS)
+        if method.endswith(("-calibrated", "-by-source")):
+            made = self.make(method.removesuffix("-calibrated").removesuffix("-by-source"), seed)
+            text = excerpts(self.train, CALIBRATE_BYTES, seed=seed)
+            source = (self.model, self.source) if method.endswith("-by-source") else None
+            calibrate(made.model, self.target, text, CALIBRATE_TOKENS, source=source)
             return replace(made, seconds=time.perf_counter() - started)
         if method == "omp":
             name = DONORS[self.source_name, self.target_name]

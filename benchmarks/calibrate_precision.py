@@ -1,8 +1,8 @@
 """How much calibration loses by reading less text, and how long it takes.
 
     tokalign-lab align smollm2-135m sp32k --text default --max-bytes 1000000 --out sp32k.parquet
-    tokalign-lab rearrange smollm2-135m sp32k.parquet --out sp32k
-    python benchmarks/calibrate_precision.py sp32k --out benchmarks/results/calibrate_precision.jsonl
+    tokalign-lab rearrange smollm2-135m sp32k.parquet --out converted
+    python benchmarks/calibrate_precision.py converted --out benchmarks/results/calibrate_precision.jsonl
 
 Fits the shifts of a rearranged model on the first tokens of a text, as `calibrate` does, and measures bits per byte of
 other text with each fit. Seconds are CPU seconds. The states are computed once; their time is given in proportion to

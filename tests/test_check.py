@@ -173,6 +173,7 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "tied rows twice": ("tied", lambda f: edit_weights(f, second_copy), "tied head", "warn"),
     "a template that fails": ("untied", template("{{ raise_exception('no') }}"), "chat template", "fail"),
     "a template of another": ("untied", template(TEMPLATE.replace("turn", "im_start")), "chat template", "warn"),
+    "beams that need words": ("untied", generation(force_words_ids=[[5]], num_beams=2), "generation", "fail"),
     "answers without eos": ("untied", template(TEMPLATE.replace("{{ eos_token }}", "<|e|>")), "chat template", "fail"),
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
 from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
+from tokalign_lab.model.rows import padded_size
 from tokalign_lab.model.save import save_model, template_fits
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -368,12 +369,6 @@ def test_holes_are_padding_too() -> None:
     assert again.generation_config.suppress_tokens == unused[:7], "the next target has its own"
 
 
-def test_a_multiple_that_is_none_is_refused() -> None:
-    for multiple in (0, -8):
-        with pytest.raises(InputError, match="positive number"):
-            rearrange(tiny_model("llama", SOURCE.size), identity(SOURCE), SOURCE, SOURCE, pad_to_multiple_of=multiple)
-
-
 def test_larger_targets_and_exact_multiples_get_the_rows_they_need() -> None:
     model = tiny_model("phi", TARGET.size)
     rows = LexiconRows(SOURCE.size)
@@ -482,3 +477,9 @@ def permute(vocabulary: Vocabulary) -> tuple[Vocabulary, np.ndarray]:
         eos_token=vocabulary.tokenizer.eos_token,
     )
     return Vocabulary.from_tokenizer(tokenizer, "permuted"), order
+
+
+@pytest.mark.parametrize("multiple", [0, -8, 10**11])
+def test_a_multiple_that_no_vocabulary_has_is_one_sentence(multiple: int) -> None:
+    with pytest.raises(InputError, match=f"padded to a multiple of {multiple}; use a number from 1 to 1,000,000"):
+        padded_size(300, multiple)

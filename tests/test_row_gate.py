@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import WORDS, tiny_model, tiny_vocabulary
 from transformers import PreTrainedModel
 
 from tokalign_lab.documents import Document, excerpts, read_documents, split_documents
@@ -48,3 +49,11 @@ def test_planted_rows_are_found(model: PreTrainedModel, smollm_vocabulary: Vocab
     assert [one.severity for one in (lengths, wrong, breakers)] == ["warn"] * 3
     assert lengths.target_ids == [short]
     assert wrong.target_ids == breakers.target_ids == [breaker]
+
+
+def test_a_vocabulary_without_new_rows_passes() -> None:
+    vocabulary = tiny_vocabulary(300)
+    text = [Document(WORDS * 3, "a", "a")]
+    found = row_gate(tiny_model("llama", vocabulary.size), vocabulary, text, np.array([], np.int64), CONTEXTS)
+    assert [one.values["new"] for one in found] == [0] * 3
+    assert [one.severity for one in found] == ["ok"] * 3

@@ -177,6 +177,14 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_more_tokens_than_memory_holds_are_as_many_as_the_text_has() -> None:
+    """The trainers reserve memory for what they are asked for, and end the process without it."""
+    made, base = train([UDHR["en"]], 10**12), tiny_vocabulary(300)
+    assert END_OF_TEXT in made.get_vocab()
+    assert 300 < len(made) < 257 + len(UDHR["en"].encode())
+    assert base.size < len(extend(base, [UDHR["en"]], 10**12)) < base.size + len(UDHR["en"].encode())
+
+
 def test_text_without_repetition_is_refused(smollm_vocabulary: Vocabulary) -> None:
     with pytest.raises(InputError, match="No pair of tokens occurs 5 times"):
         extend(smollm_vocabulary, ["Only once."], 10)

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array, random_array
 from texts import KILOBYTE, byte_corpus, cooccurrence, corpus_of, random_corpus
 from threadpoolctl import threadpool_limits
 
+from tokalign_lab.device import pick_device
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import silent
 from tokalign_lab.vectors import torch_backend
@@ -141,6 +142,21 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(InputError, match="no CUDA device"):
         glove_vectors(byte_corpus(), 256, cached=False, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("mps", "'mps' is not a device that can be used here; use cpu or cuda"),
+        ("zz", "'zz' is not a device that can be used here; use cpu or cuda"),
+        ("cuda:3", "cuda:3 was requested, but torch finds only 2 CUDA devices here"),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_one_sentence(name, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(InputError, match=sentence):
+        pick_device(name)
 
 
 def test_trained_vectors_are_remembered_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

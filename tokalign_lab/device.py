@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def pick_device(name: str | None = None) -> torch.device:
     """Return the device called `name` ("cpu", "cuda", "cuda:1"), or the default one.
 
-    Raises InputError if the name is not a device, or there is no CUDA device.
+    Raises InputError if the name is not such a device, or there is no CUDA device, or none of that number.
     """
     import torch  # takes a second, and not every panel needs it
 
@@ -21,10 +21,14 @@ def pick_device(name: str | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"{name!r} is not a device; use cpu or cuda.") from error
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"{name!r} is not a device that can be used here; use cpu or cuda.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("CUDA was requested, but torch finds no CUDA device here; use cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"{name} was requested, but torch finds only {torch.cuda.device_count()} CUDA devices here.")
     return device
 
 

@@ -39,8 +39,9 @@ def require_extra(extra: str, package: str, what: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of another library's error, to be used inside a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """Return the first line of another library's error, to be used inside a sentence; two if the first ends in ":"."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".:")
 
 
 @contextmanager

@@ -66,6 +66,7 @@ def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> Pr
     least = special + 256 * (like is None or like.kind == "byte-level")
     if size <= least:
         raise InputError(f"--size is {size:,}, but special tokens and single bytes take {least:,}; give a larger one.")
+    size = min(size, least + _n_bytes(texts))  # the trainers reserve memory for the size they are given
     options = {} if base.backend_tokenizer.model.__class__.__name__ == "Unigram" else {"min_frequency": FEWEST_USES}
     try:
         made = base.train_new_from_iterator(_batches(texts), size, show_progress=False, **options)
@@ -97,6 +98,7 @@ def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrained
         raise InputError(
             f"{vocabulary.name} is no plain BPE tokenizer, so it cannot be extended; use `tokenizer train`."
         )
+    add = min(add, _n_bytes(texts))  # the trainer reserves memory for the number it is given
     words, characters = _segment(vocabulary, texts)
     new = [one for one, uses in characters.most_common(add) if uses >= FEWEST_USES]
     old = {token: token_id for token_id in range(vocabulary.size) if (token := vocabulary.raw_token(token_id))}
@@ -109,6 +111,10 @@ def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrained
     if not old.items() <= made.get_vocab().items():
         raise InputError(f"{vocabulary.name} cannot be extended, because its special tokens would get other ids.")
     return made
+
+
+def _n_bytes(texts: Iterable[str]) -> int:
+    return sum(len(text.encode()) for text in texts)
 
 
 def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:

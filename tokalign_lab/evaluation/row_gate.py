@@ -79,13 +79,14 @@ def row_gate(
 
     def finding(name: str, bad: NDArray[np.bool_], worst: NDArray[Any], what: str, advice: str) -> Finding:
         ids = np.flatnonzero(bad & new)
+        most = float(worst[new].max(initial=0.0))
         ids = ids[np.argsort(-worst[ids], kind="stable")]
         return Finding(
             name,
             "warn" if len(ids) else "ok",
             f"Of {several(int(new.sum()), 'new row')}, {len(ids):,} {what}.",
             advice,
-            {"rows": len(ids), "new": int(new.sum()), "contexts": len(following), "most": float(worst[new].max())},
+            {"rows": len(ids), "new": int(new.sum()), "contexts": len(following), "most": most},
             [vocabulary.label(int(i)) for i in ids[:_EXAMPLES]],
             first_ids(ids),
         )
@@ -111,7 +112,7 @@ def row_gate(
             z > OUTLIER,
             z,
             f"have a high logit whatever the text is (z-score above {OUTLIER:g}; the largest is "
-            f"{float(z[new].max()):.1f})",
+            f"{float(z[new].max(initial=0.0)):.1f})",
             f"Give these rows other sources, or {_CALIBRATE}.",
         ),
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tokalign_lab.errors import first_line
 from tokalign_lab.evaluation.finding import Finding
 from tokalign_lab.evaluation.head import check_causal
 from tokalign_lab.model.folder_case import FolderCase
@@ -28,7 +29,11 @@ def generation(case: FolderCase) -> Finding:
         evidence = f"The prompt has id {int(input_ids.max())}, which has no row."
         return Finding("generation", "fail", evidence, "See the check `ids`.")
     tokenizer = vocabulary.tokenizer  # for a generation_config with stop_strings
-    made = _generate(model, input_ids, tokenizer=tokenizer, output_logits=True)
+    try:
+        made = _generate(model, input_ids, tokenizer=tokenizer, output_logits=True)
+    except Exception as error:  # transformers refuses settings in many ways
+        evidence = f"transformers cannot generate with the folder's settings: {first_line(error)}."
+        return Finding("generation", "fail", evidence, "Look at generation_config.")
     written = made.sequences[0, input_ids.shape[1] :].tolist()
     text = vocabulary.tokenizer.decode(written)
     values: dict[str, Any] = {"prompt": PROMPT, "ids": written, "text": text}

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from tokalign_lab.errors import InputError
+from tokalign_lab.token_table import MOST_HOLES
 from tokalign_lab.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -61,12 +62,14 @@ class RowPlan:
 def padded_size(size: int, multiple: int | None) -> int:
     """Round a number of rows up to a multiple; None does not round.
 
-    Raises `InputError` when the multiple is not a positive number.
+    Raises `InputError` when the multiple is not a positive number, or larger than any vocabulary.
     """
     if multiple is None:
         return size
-    if multiple < 1:
-        raise InputError(f"Rows cannot be padded to a multiple of {multiple}; use a positive number such as 64.")
+    if not 1 <= multiple <= MOST_HOLES:
+        raise InputError(
+            f"Rows cannot be padded to a multiple of {multiple}; use a number from 1 to {MOST_HOLES:,}, such as 64."
+        )
     return -(-size // multiple) * multiple
 
 

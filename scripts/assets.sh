@@ -3,6 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for name in smollm2-135m sp32k minilm default "$@"; do
-    .venv/bin/tokalign-lab assets get "$name"
-done
+.venv/bin/tokalign-lab assets get smollm2-135m sp32k minilm default "$@"

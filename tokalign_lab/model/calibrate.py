@@ -131,14 +131,14 @@ def calibrate(
         model, vocabulary, documents, max_tokens, progress=part(progress, 0.0, share)
     )
     head = model.get_output_embeddings()
-    seen = torch.bincount(input_ids, minlength=len(head.weight)).float()
-    if source is not None:
-        seen = (seen + expected_counts(*source, vocabulary, windows, len(seen), part(progress, share, 0.5))) / 2
     weight, bias = head.weight.detach().float().cpu(), getattr(head, "bias", None)
     direction, spread = (None, 0.0) if bias is not None else steady_direction(states)
     # a copy: on the CPU in float32 it would be the head's own bias, which is overwritten below
     start = torch.zeros(len(weight)) if bias is None else bias.detach().float().cpu().clone()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    seen = torch.bincount(input_ids, minlength=len(weight)).float()
+    if source is not None:
+        seen = (seen + expected_counts(*source, vocabulary, windows, len(seen), part(progress, share, 0.5))) / 2
     free = torch.ones(len(weight), dtype=torch.bool)
     free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control)
     before = nats_per_token(states[:_SCORED], input_ids[:_SCORED], weight, start, cap)

@@ -257,8 +257,7 @@ def test_the_gradient_of_each_loss_is_what_the_loss_does(name: str) -> None:
 def drawn(pair: Pair) -> tuple[Branches, Predictions]:
     reading = pair.teacher.read(pair.ids, predicts=True)
     assert reading.hidden is not None
-    hidden = reading.hidden[reading.places.source[:, 1]]
-    predictions = Predictions.of(hidden, pair.teacher.head, Pieces(pair.student, pair.source))
+    predictions = Predictions.of(reading, pair.ids, pair.teacher.head, Pieces(pair.student, pair.source))
     return Branches.draw(predictions, reading.places.student[:, 1], reading.length, seed=3), predictions
 
 

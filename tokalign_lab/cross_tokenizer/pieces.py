@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tokalign_lab.cross_tokenizer.source import Reading
 from tokalign_lab.cross_tokenizer.tensor_table import TensorTable
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.vocabulary import Vocabulary
@@ -99,12 +100,41 @@ class Predictions(TensorTable):
     count: torch.Tensor
 
     @classmethod
-    def of(cls, hidden: torch.Tensor, head: Head, pieces: Pieces) -> Predictions:
-        """Make predictions of what the source's head sees, float (places, d)."""
+    def of(
+        cls,
+        reading: Reading,
+        input_ids: torch.Tensor,
+        head: Head,
+        pieces: Pieces,
+        chosen: torch.Tensor | None = None,
+    ) -> Predictions:
+        """Return what the source predicts at the places of a reading.
+
+        The probability of the source's token that follows in the text goes to the student's token that follows: where
+        the student joins what the source splits, that is a longer token than `pieces` knows. Other tokens are written
+        as in `pieces`.
+
+        Parameters
+        ----------
+        reading : the batch as the source reads it
+        input_ids : int64 (batch, length), the batch as the student reads it
+        head : the source's
+        pieces : how the student writes each token of the source
+        chosen : bool (places,); only these places, all where not given
+        """
+        assert reading.hidden is not None
+        yours, mine = _following(reading, input_ids)
+        at = reading.places.source[:, 1]
+        if chosen is not None:
+            yours, mine, at = yours[chosen], mine[chosen], at[chosen]
+        hidden = reading.hidden[at.to(reading.hidden.device)]
         size = len(pieces.first)
         probs, tokens = torch.softmax(head.logits(hidden)[:, :size], dim=1).topk(min(TOP, size), dim=1)
-        tokens = tokens.cpu()
-        first, second, count = (part[tokens].to(hidden.device) for part in (pieces.first, pieces.second, pieces.count))
+        probs, tokens = probs.to(input_ids.device), tokens.cpu()
+        first, second, count = (part[tokens].to(probs.device) for part in (pieces.first, pieces.second, pieces.count))
+        mine = mine[:, None].expand_as(first)
+        otherwise = (tokens.to(probs.device) == yours[:, None]) & (mine != first)
+        first, count = torch.where(otherwise, mine, first), torch.where(otherwise, 1, count)
         return cls(probs * (count > 0), first.clamp(min=0), second.clamp(min=0), count)
 
     @property
@@ -116,3 +146,14 @@ class Predictions(TensorTable):
     def first_probs(self) -> torch.Tensor:
         """Float (places, k): probability of each of `first` to come next; sums to 1. An id may come several times."""
         return self.probs / self.probs.sum(dim=1, keepdim=True)
+
+
+def _following(reading: Reading, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the source's and the student's token after each place, int64 (places,); -1 where both are not known."""
+    places = reading.places
+    following = torch.full((2, len(places)), -1, device=input_ids.device)
+    known = torch.nonzero((places.row[1:] == places.row[:-1]) & places.exact[1:])[:, 0]
+    source_ids = reading.input_ids.to(input_ids.device).flatten()
+    following[0, known] = source_ids[places.source[known + 1, 0]]
+    following[1, known] = input_ids.flatten()[places.student[known + 1, 0]]
+    return following[0], following[1]

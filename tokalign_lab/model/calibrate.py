@@ -218,12 +218,9 @@ def expected_counts(
         by_text = torch.arange(len(ids)) >= len(ids) - window.scored
         with suppress(InputError):  # the source cannot read so many tokens at once
             reading = teacher.read(ids[None], predicts=True)
-            places = reading.places[~reading.places.special]
-            following, yours = places.student[:, 1] + 1, places.source[:, 1]
-            here = (following < len(ids)) & (following >= len(ids) - window.scored)
-            assert reading.hidden is not None
-            hidden = reading.hidden[yours[here].to(reading.hidden.device)]
-            found = Predictions.of(hidden, teacher.head, pieces).on(torch.device("cpu"))
+            following = reading.places.student[:, 1] + 1
+            here = (following < len(ids)) & (following >= len(ids) - window.scored) & ~reading.places.special
+            found = Predictions.of(reading, ids[None], teacher.head, pieces, here)
             by_text[following[here][found.whole]] = False
             found = found[found.whole]
             counts.index_add_(0, found.first.flatten(), found.first_probs.flatten())

@@ -131,8 +131,7 @@ class RecoveryLoss(ChunkedLoss):
         reading, ids = self._reading, inputs["input_ids"]
         assert reading is not None
         assert reading.hidden is not None
-        hidden = reading.hidden[reading.places.source[:, 1].to(reading.hidden.device)]
-        self._predictions = Predictions.of(hidden, self._teacher.head, pieces).on(ids.device)
+        self._predictions = Predictions.of(reading, ids, self._teacher.head, pieces)
         if self._objective.branches:
             at = reading.places.student[:, 1]
             self._branches = Branches.draw(self._predictions, at, reading.length, seed=int(ids.sum()))

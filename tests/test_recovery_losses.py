@@ -256,7 +256,6 @@ def test_the_gradient_of_each_loss_is_what_the_loss_does(name: str) -> None:
 
 def drawn(pair: Pair) -> tuple[Branches, Predictions]:
     reading = pair.teacher.read(pair.ids, predicts=True)
-    assert reading.hidden is not None
     predictions = Predictions.of(reading, pair.ids, pair.teacher.head, Pieces(pair.student, pair.source))
     return Branches.draw(predictions, reading.places.student[:, 1], reading.length, seed=3), predictions
 
@@ -292,6 +291,25 @@ def test_branches_follow_what_the_source_expects() -> None:
         found = torch.zeros(pair.student.size).index_add_(0, branches.second[n], branches.probs[n])
         wanted = torch.zeros(pair.student.size).index_add_(0, pieces.second[goes_on], p[goes_on] / p[goes_on].sum())
         assert torch.allclose(found, wanted, atol=1e-4)
+
+
+def test_a_longer_token_of_the_text_gets_the_probability_of_what_the_source_reads_there() -> None:
+    pair = Pair()  # the student joins more
+    _, predictions = drawn(pair)
+    pieces = Pieces(pair.student, pair.source)
+    reading = pair.teacher.read(pair.ids, predicts=True)
+    theirs = torch.softmax(pair.teacher.model(input_ids=reading.input_ids).logits.detach().flatten(0, 1), dim=1)
+    places, longer = reading.places, 0
+    for n in range(len(places) - 1):
+        mine = int(pair.ids.flatten()[places.student[n + 1, 0]])
+        yours = int(reading.input_ids.flatten()[places.source[n + 1, 0]])
+        if places.row[n] != places.row[n + 1] or not places.exact[n + 1] or int(pieces.first[yours]) == mine:
+            continue
+        longer += 1
+        p = theirs[places.source[n, 1]][: pair.source.size]
+        wanted = float(p[(pieces.first == mine) & (pieces.count > 0)].sum() + p[yours])
+        assert float(predictions.probs[n][predictions.first[n] == mine].sum()) == pytest.approx(wanted, rel=1e-4)
+    assert longer > 2
 
 
 def test_only_models_that_read_branches_get_them() -> None:

@@ -130,7 +130,6 @@ class RecoveryLoss(ChunkedLoss):
         """Move the source's predictions to the student's tokens; put branches behind the batch."""
         reading, ids = self._reading, inputs["input_ids"]
         assert reading is not None
-        assert reading.hidden is not None
         self._predictions = Predictions.of(reading, ids, self._teacher.head, pieces)
         if self._objective.branches:
             at = reading.places.student[:, 1]

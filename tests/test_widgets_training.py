@@ -283,6 +283,8 @@ class TestCurves:
         panel.looks._axis.value = "minutes"
         assert panel.figure.layout.xaxis.autorange
         assert panel.figure.data[0].x[-1] == pytest.approx(11 / 60, rel=1e-3)
+        assert not [x for trace in panel.figure.data if trace.xaxis == "x2" for x in trace.x]
+        assert panel.figure.layout.xaxis2.autorange is False, "plotly would show an empty plot from -1 to 6"
 
     @pytest.mark.parametrize("axis", list(AXES))
     def test_plots_without_a_curve_have_axes_from_0_to_1(self, axis: str) -> None:
@@ -594,7 +596,7 @@ class TestRuns:
         assert damaged[3].startswith("damaged")
         assert failed[2:4] == ["align", "failed"]
         assert failed[5:] == ["2 h 30 min", NASTY]  # cells are set as text
-        assert tuned[6] == "step 12 of 40, 4.880 loss, 1.500 bits per byte"
+        assert tuned[6] == "step 12 of 40, loss 4.880, 1.500 bits per byte"
         assert list(panel.selection["name"]) == names
         panel.close()
 
@@ -731,7 +733,7 @@ class TestRuns:
 
     def test_an_empty_root_opens(self, tmp_path: Path) -> None:
         panel = RunsPanel(tmp_path / "none")
-        assert "No runs here yet" in panel.pages.where.value
+        assert "You have no runs here yet" in panel._head.value
         assert panel.trash.empty_button.disabled
         panel.close()
         assert not any(str(tmp_path) in name for name in WATCHER.names())

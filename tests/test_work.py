@@ -156,11 +156,11 @@ def test_the_next_thing_to_do_follows_the_steps(tmp_path: Path) -> None:
         assert str(tmp_path) in words
         reported.append(words.partition("Next:</b> ")[2].partition(".</div>")[0])
     assert [words.split(",")[0] for words in reported] == [
-        "choose a pair. Click Is it worth it? for a verdict in about a minute",
+        "choose a pair. Click “Is it worth it?” for a verdict in about a minute",
         "wait: the step Lexicon is running; the tab Pair shows its progress",
         "check the alignment on the tab Lexicon",
         "the step Model is stopped; see why on the tab Runs",
-        "click Rearrange and tune on the tab Recovery: before tuning",
+        "click “Rearrange and tune” on the tab Recovery: before tuning",
         "use the model; the tab Export shows its folder and how to load it",
     ]  # fmt: skip
     assert "Back to your own runs" in next_html(states, tmp_path, recorded=True)

@@ -35,12 +35,12 @@ def step_states(work: Chain) -> dict[str, str]:
 
 # What to do for a step that is "to do" or "ready", and the tab that shows its progress.
 _TO_DO = {
-    "lexicon": ("choose a pair. Click Is it worth it? for a verdict in about a minute, or Run alignment", "Pair"),
-    "model": ("check the alignment on the tab Lexicon, then click Make the model on the tab Model", "Model"),
-    "recovery": ("click Rearrange and tune on the tab Recovery: before tuning, the model is much worse", "Recovery"),
+    "lexicon": ("choose a pair. Click “Is it worth it?” for a verdict in about a minute, or “Run alignment”", "Pair"),
+    "model": ("check the alignment on the tab Lexicon, then click “Make the model” on the tab Model", "Model"),
+    "recovery": ("click “Rearrange and tune” on the tab Recovery: before tuning, the model is much worse", "Recovery"),
     "export": ("use the model; the tab Export shows its folder and how to load it", "Export"),
 }
-_RECORDED = "explore the tabs, then click Back to your own runs and choose a pair"
+_RECORDED = "explore the tabs, then click “Back to your own runs” and choose a pair"
 
 
 def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:

@@ -200,7 +200,7 @@ def _words(text: str) -> w.HTML:
 
 def _why_not(run: RunFolder | None) -> str:
     if run is None:
-        return "There is no alignment yet: choose a pair on the tab Pair and click Run alignment."
+        return "There is no alignment yet: choose a pair on the tab Pair and click “Run alignment”."
     state = run.state
     if state in ("queued", "running"):
         return "The pair is being aligned; this tab fills when that has finished. The tab Pair shows how far it is."

@@ -41,6 +41,7 @@ def goals() -> list[Claim]:
     anchored, stanford = vectors["anchored"], vectors["Stanford's GloVe"]
     times, memory = speed.search_cost(Raw.read("alignment_speed"))
     minutes = [row["minutes"] for row in Raw.read("notebooks").table("From top")]
+    untimed = speed.untimed(Raw.read("notebooks"))
     maps, slowest = speed.maps_seconds(box), speed.slowest_action(box)
     _, wikipedia, code = recovery.closed_gap(search)
     bytes_only = Raw.read("extreme").row("Recovered", model="bytes")["end"]
@@ -68,7 +69,8 @@ def goals() -> list[Claim]:
         goal(times <= 1.5 and memory <= 3, "Exact CSLS search within 1.5 times bare products and 3 GB",
              f"{digits(times)} times, {digits(memory, 2)} GB", "alignment_speed.md"),
         goal(slowest <= 150, "Searches and sorts within 150 ms at 262,144 tokens", f"{slowest:.0f} ms", "ui.md"),
-        goal(max(minutes) <= 15, "Every notebook within 15 minutes", f"{len(minutes)} notebooks, at most {max(minutes):.0f} minutes", "notebooks.md"),
+        ("not tested" if untimed else "met" if max(minutes) <= 15 else "not met", "Every notebook within 15 minutes",
+         f"{len(minutes)} of {len(minutes) + len(untimed)} measured: at most {max(minutes):.0f} minutes", "notebooks.md"),
     ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import plots
-from page import Page, Raw, Row, digits, number, percent
+from page import ROOT, Page, Raw, Row, digits, number, percent
 
 
 def vectors_speed(raw: Raw) -> Page:
@@ -275,14 +275,23 @@ def ui(raw: Raw) -> Page:
     )
 
 
+def untimed(raw: Raw) -> list[str]:
+    """Name the notebooks that were not measured."""
+    measured = {row["notebook"] for row in raw.table("From top to bottom")}
+    folder = ROOT / "notebooks"
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*.ipynb"))
+    return sorted(set(names) - measured)
+
+
 def notebooks(raw: Raw) -> Page:
     rows = raw.table("From top to bottom")
+    missing = "".join(f" {name} was not measured." for name in untimed(raw))
     slow = sorted(rows, key=lambda row: -row["minutes"])
 
     return Page(
         "Time of the notebooks",
         "Does every notebook run from top to bottom within 15 minutes?",
-        f"Yes: the slowest takes {digits(slow[0]['minutes'])} minutes, and no cell fails.",
+        f"{'The' if missing else 'Yes: the'} slowest takes {digits(slow[0]['minutes'])} minutes, and no cell fails.{missing}",
         partial(
             plots.dots,
             names=[row["notebook"].removesuffix(".ipynb") for row in rows],

@@ -64,7 +64,7 @@ def test_the_first_screen_answers_what_a_newcomer_asks(lab: LabPage) -> None:
     for place, words in (
         (first, "replaces the tokenizer of a language model"),
         (pair.locator(".tl-verdict").first, "needs fewer tokens than"),
-        (first, "Next: choose a pair. Click Is it worth it?"),
+        (first, "Next: choose a pair. Click “Is it worth it?”"),
         (pair.locator(".tl-cost"), "About"),
         (first, "tab-runs"),
     ):

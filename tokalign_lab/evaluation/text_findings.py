@@ -105,8 +105,8 @@ def whitespace(case: Case) -> Finding:
         alone,
         "white space",
         "ok" if len(ours) == len(theirs) else "warn",
-        f"The target splits an indented line into {' '.join(ours)}, the source into {' '.join(theirs)}; of "
-        f"{n:,} target tokens that are runs of white space {n_alone:,} are not in the source.",
+        f"The target splits an indented line into {' '.join(ours)}, the source into {' '.join(theirs)}; the source "
+        f"lacks {n_alone:,} of {n:,} target tokens that are runs of white space.",
         f"Indented code loses some quality; {_TUNE}.",
         {"target_tokens": len(ours), "source_tokens": len(theirs), "runs": n, "alone": n_alone},
     )

@@ -202,11 +202,15 @@ def _reach(runs: Iterable[RunView], axis: str) -> float:
 def _axes(figure: go.Figure, runs: Iterable[RunView], look: Look) -> None:
     known = _reach(runs, look.axis)
     reach = known or 1.0  # nothing to draw yet
-    # In time the end is not known: plotly follows the curve, and a new point does not undo a zoom.
-    ends = {"autorange": True, "range": None} if look.axis == "minutes" and known else {
-        "autorange": False, "range": [-0.02 * reach, 1.02 * reach],
-    }  # fmt: skip
-    figure.update_xaxes(title_text=AXES[look.axis], **ends)
+    for which in _AXES_OF:
+        # In time the end is not known: plotly follows the curve, and a new point does not undo a zoom. It would give
+        # a plot without a curve the range -1 to 6.
+        drawn = any(trace.visible and trace.xaxis == f"x{which}" and len(trace.x or ()) for trace in figure.data)
+        follows = look.axis == "minutes" and known and drawn
+        ends = {"autorange": True, "range": None} if follows else {
+            "autorange": False, "range": [-0.02 * reach, 1.02 * reach],
+        }  # fmt: skip
+        figure.layout[f"xaxis{which}"].update(title_text=AXES[look.axis], **ends)
     figure.update_yaxes(exponentformat="e")
     # no bits or value are below 0, so the axis of a run that has just begun must not go there
     figure.layout.yaxis.autorangeoptions.clipmin = figure.layout.yaxis3.autorangeoptions.clipmin = 0

@@ -20,7 +20,7 @@ from tokalign_lab.runs.queue import find_or_start, go_on, locked, run_of, start_
 STEPS = ("align", "rearrange", "adapt")
 NO_MODEL = (
     "This is a recorded run without its model, so nothing can be tuned or exported. To make your "
-    "own, choose the pair on the tab Pair and click Run alignment."
+    "own, choose the pair on the tab Pair and click “Run alignment”."
 )
 _OF_THE_TEXT = ("text", "max_bytes", "seed")
 

@@ -50,9 +50,9 @@ class RunRow(Follower):
         view, parts, total = self.view, [], self.info["settings"].get("steps")
         if view.steps:
             parts.append(f"step {view.steps[-1]:,}" + (f" of {total:,}" if isinstance(total, int) else ""))
-        for value, words in ((view.trained.last("loss"), "loss"), (view.measured.last(ALL_TEXT), "bits per byte")):
-            if value is not None:
-                parts.append(f"{figure(value, 4)} {words}")
+        loss, bits = view.trained.last("loss"), view.measured.last(ALL_TEXT)
+        parts += [] if loss is None else [f"loss {figure(loss, 4)}"]
+        parts += [] if bits is None else [f"{figure(bits, 4)} bits per byte"]
         return ", ".join(parts) or view.message
 
     def cells(self) -> list[str]:

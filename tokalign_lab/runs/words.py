@@ -82,7 +82,7 @@ def status_words(info: dict[str, Any], view: RunView, now: float | None = None) 
         parts.append(f"worked {duration(view.seconds)}")
     answered = view.answered.last("probes")
     if answered is not None:
-        parts.append(f"{answered:.0%} of the probes right")
+        parts.append(f"{100 * answered:.0f}\u00a0% of the probes right")
     if view.kept:
         parts.append(view.kept)
     if view.note:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -260,8 +261,9 @@ def mark_html(words: str) -> str:
         return ""
     made, _, rest = words.partition(". ")
     what, _, how = made.partition(": ")
+    how = re.sub("`(.*?)`", r"<code>\1</code>", escape(how))
     return (
-        f'<div class="tl-recorded" role="note"><details><summary><b>{escape(what)}</b>: {escape(how)}.</summary>'
+        f'<div class="tl-recorded" role="note"><details><summary><b>{escape(what)}</b>: {how}.</summary>'
         f"{escape(rest)}</details></div>"
     )
 

@@ -35,6 +35,8 @@ from .view import Labels, LexiconView, opened, vocabularies_of, within
 from .why import WhyBox
 
 MOST_SELECTED = 2000  # rows that one click sends to the maps
+# The first explanation loads a tokenizer, which takes seconds; a box on the maps is drawn before.
+MAPS_DRAWN_S = 0.5
 
 
 class LexiconPanel(Panel):
@@ -282,5 +284,5 @@ class LexiconPanel(Panel):
         self.table.chosen = chosen
         if again or chosen != self._explained:
             self._explained = chosen
-            self.why.show(chosen)
+            self.why.show(chosen, MAPS_DRAWN_S if self.lab_state.selection.by == "maps" else 0.0)
             self.editor.show(chosen)

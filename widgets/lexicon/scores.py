@@ -64,8 +64,8 @@ def verdict_html(view: LexiconView) -> str:
     )
     copied, matched, spelled = map(share, others)
     return (
-        f'<span class="tl-state tl-severity-mark-{severity}">{word}</span> By tokens of the text, {copied} are shared '
-        f"(rows copied), {matched} were matched by vectors, {spelled} are built from pieces, and "
+        f'<span class="tl-state tl-severity-mark-{severity}">{word}</span> Of the tokens in the text, {copied} are '
+        f"shared (rows copied), {matched} were matched by vectors, {spelled} are built from pieces, and "
         f"{share(nothing)} have no source."
     )
 
@@ -82,7 +82,7 @@ def score_table(scores: Mapping[str, Any] | None) -> str:
         return ""
     heads = "".join(f'<th scope="col" class="tl-number">{arrow}</th>' for arrow in DIRECTIONS.values())
     return (
-        '<table class="tl-plain"><caption>Scores on held-out text</caption><thead><tr><th scope="col">Score</th>'
+        '<table class="tl-plain tl-fit"><caption>Scores on held-out text</caption><thead><tr><th scope="col">Score</th>'
         f"{heads}</tr></thead><tbody>{lines}</tbody></table>"
     )
 
@@ -197,6 +197,7 @@ _NO_RUN = (
     "The text and the model of this lexicon are unknown, so it cannot be scored or applied. Open your own run "
     "with LexiconPanel.of_run."
 )
+_RECORDED = "This is a recorded run without its text and its model, so it cannot be scored or applied."
 
 
 class ScoreBox(RunBox):
@@ -237,7 +238,8 @@ class ScoreBox(RunBox):
         self.table, self.documents = html("tl-part-scores"), html()
         self.part = self.menu("Documents with", lambda _part: self._show_documents(), tooltip="The tokens they contain")
         shown(self.part, False)
-        note = f'<p class="tl-note">{_NO_RUN}</p>' if run is None else ""
+        why = _RECORDED if view.lexicon.provenance.get("recorded") else _NO_RUN
+        note = f'<p class="tl-note">{why}</p>' if run is None else ""
         buttons = () if run is None else (self.score, self.again, self.apply, self.sentences)
         self.children = (html("", note), bar(*buttons), self.job, self.table, self.part, self.documents)
         self.refresh()

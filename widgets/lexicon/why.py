@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,15 +156,15 @@ class WhyBox(Box):
         super().__init__([self.pair, self.neighbours, self.contexts])
         self.add_class("tl-why")
 
-    def show(self, target_id: int) -> None:
-        """Explain this token, -1 for none; a thread adds spelling, neighbours and contexts."""
+    def show(self, target_id: int, wait_s: float = 0.0) -> None:
+        """Explain this token, -1 for none; after `wait_s` a thread adds spelling, neighbours and contexts."""
         self.pair.value = why_html(self._view.details(target_id)) if target_id >= 0 else EMPTY
         self.neighbours.value = ""
         looking = target_id >= 0 and self._can_read
         self.contexts.value = '<p class="tl-note">Searching for both tokens in the text …</p>' if looking else ""
         if target_id >= 0:
             self.newest(
-                lambda is_current: self._add(target_id, is_current),
+                lambda is_current: self._add(target_id, wait_s, is_current),
                 lambda found: setattr(self.contexts, "value", found),
                 failed=lambda: setattr(self.contexts, "value", ""),
             )
@@ -172,8 +173,11 @@ class WhyBox(Box):
     def _can_read(self) -> bool:
         return self._text is not None and all(self._view.labels.vocabularies.values())
 
-    def _add(self, target_id: int, is_current: Callable[[], bool]) -> str:
+    def _add(self, target_id: int, wait_s: float, is_current: Callable[[], bool]) -> str:
         """Show the token's spelling and neighbours; returns its contexts."""
+        time.sleep(wait_s)
+        if not is_current():
+            return ""
         explained = why_html(self._view.details(target_id) | self._view.pieces_of(target_id))
         if is_current():
             self.pair.value = explained

@@ -46,7 +46,7 @@ def card_html(source: Vocabulary, target: Vocabulary, shared: Overlap) -> str:
 
 
 def shorter_words(names: tuple[str, str], rates: Sequence[Mapping[str, float]]) -> tuple[int, str]:
-    """Return in words how many common languages get shorter, with the best one and English.
+    """Return in words how many common languages need fewer tokens, with the best one and English.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def shorter_words(names: tuple[str, str], rates: Sequence[Mapping[str, float]]) 
     shorter = sum(value < 1 - SAME_LENGTH for value in ratio.values())
     best = min(ratio, key=lambda code: ratio[code])
     words = f"{names[1]} needs fewer tokens than {names[0]} in {shorter} of {COMMON} common languages"
-    words += f" (most in {LANGUAGES[best]}: texts become {_length_words(ratio[best])})" * (shorter > 0)
-    return shorter, f"{words}; English texts become {_length_words(ratio['en'])}."
+    words += f" (most in {LANGUAGES[best]}: {_length_words(ratio[best])})" * (shorter > 0)
+    return shorter, f"{words}. English: {_length_words(ratio['en'])}."
 
 
 def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
@@ -90,7 +90,7 @@ def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
 def languages_html(
     names: tuple[str, str], rates: Sequence[Mapping[str, float]], codes: Sequence[str] | None = None
 ) -> str:
-    """Return bytes per token by language, and how the length of a text changes, as HTML.
+    """Return bytes per token by language, and how the number of tokens changes, as HTML.
 
     Parameters
     ----------
@@ -109,8 +109,8 @@ def languages_html(
     heads = "".join(f'<th scope="col" colspan="2">{escape(name)}</th>' for name in names)
     return (
         '<table class="tl-plain tl-languages"><caption>Bytes per token by language, on the declaration of human '
-        f'rights; higher is better</caption><thead><tr><th scope="col">Language</th>{heads}<th scope="col">With the '
-        f"target, texts become</th></tr></thead><tbody>{lines}</tbody></table>"
+        f'rights; higher is better</caption><thead><tr><th scope="col">Language</th>{heads}<th scope="col">Tokens with '
+        f"the target</th></tr></thead><tbody>{lines}</tbody></table>"
     )
 
 
@@ -144,8 +144,8 @@ def _length_words(ratio: float) -> str:
     """Return how the number of tokens changes, in words: bytes per token before over bytes per token after."""
     change = ratio - 1
     if abs(change) < SAME_LENGTH:
-        return "as long"
-    return f"{100 * abs(change):.0f}\u00a0% {'longer' if change > 0 else 'shorter'}"
+        return "about the same"
+    return f"{100 * abs(change):.0f}\u00a0% {'more' if change > 0 else 'fewer'}"
 
 
 def _meter(figure: str, part: float) -> str:

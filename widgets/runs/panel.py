@@ -85,7 +85,7 @@ COLUMNS = (
     Column("title", "Name", "name of the run", sortable=True),
     Column("kind", "Kind", "kind of run", sortable=True),
     Column("state", "Status", "state of the run", sortable=True),
-    Column("created", "Made", "in local time", sortable=True),
+    Column("created", "Created", "in local time", sortable=True),
     Column("worked", "Duration", "From creation to end", numeric=True, sortable=True),
     Column("latest", "Latest", "The last figures or message it reported"),
 )
@@ -252,6 +252,9 @@ class RunsPanel(Panel):
         counts = {"on_disk": len(self._list.rows), **{name: states[name] for name in ("running", "finished", "failed")}}
         ended = f"; {states['stopped']} were stopped and can be resumed" if states["stopped"] else ""
         verdict = f"{counts['running']} running, {counts['failed']} with errors{ended}. Select a row to act on it."
+        if self._list.only_recorded:
+            listed = "; the list shows those that come with the package" if self._list.rows else ""
+            verdict = f"You have no runs here yet{listed}."
         numbers = [(key, str(n)) for key, n in counts.items()]
         self.headline("Runs", verdict, numbers, f"all runs in {self.root}")
         self.go_to(self.pages.page)
@@ -269,9 +272,8 @@ class RunsPanel(Panel):
         return [("All kinds", ""), *((kind, kind) for kind in kinds if kind)]
 
     def _where(self, first: int, last: int, n: int) -> str:
-        none = "No runs here yet"
         if self._list.only_recorded:
-            return f"{none}; {first} to {last} of {n} recorded ones" if n else f"{none}."
+            return f"{first} to {last} of {n} recorded runs" if n else "No runs here yet."
         return f"{first} to {last} of {n} runs" if n else "No runs of this kind."
 
     def _cells(self, row: RunRow) -> list[str]:

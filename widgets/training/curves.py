@@ -280,4 +280,4 @@ def more_numbers(view: RunView) -> list[Number]:
 
 def _figure_of(view: RunView, name: str) -> str | None:
     value = view.trained.last(name)
-    return None if value is None else figure(value, 4)
+    return None if value is None else figure(value, 3 if name.endswith("per_second") else 4)

@@ -27,6 +27,7 @@ FIELDS = {
 }
 
 
+_RATES = ("learning_rate_rows", "learning_rate_stage2")
 _HELP = {option.name: option.help for option in AdaptSettings.options()}
 
 
@@ -77,7 +78,7 @@ def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
         settings = AdaptSettings.from_dict({})
     return (
         settings.to_dict()
-        | dict(zip(("learning_rate_rows", "learning_rate_stage2"), settings.rates(), strict=True))
+        | {name: float(f"{rate:.3g}") for name, rate in zip(_RATES, settings.rates(), strict=True)}  # fit their fields
         | {name: value for name, value in given.items() if value is not None}
     )
 

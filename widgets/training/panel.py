@@ -235,7 +235,7 @@ class TrainingPanel(Panel):
         self.samples.show(views)
         numbers, more = numbers_of(self.view), more_numbers(self.view)
         self._cards.value = cards(more) + meanings(list(dict(numbers + more)))
-        self.headline(f"Recovery: {self.view.name}", verdict_html(self.view), numbers)
+        self.headline(f"Recovery: {self.view.name.removeprefix('Recorded: ')}", verdict_html(self.view), numbers)
         self._settings.value = self._settings_html()
         self.mark(mark_of(*self.runs))
         self._note.value = self._note_html()

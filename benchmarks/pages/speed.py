@@ -285,13 +285,13 @@ def untimed(raw: Raw) -> list[str]:
 
 def notebooks(raw: Raw) -> Page:
     rows = raw.table("From top to bottom")
-    missing = "".join(f" {name} was not measured." for name in untimed(raw))
+    missing = "".join(f"; {name} was not measured" for name in untimed(raw))
     slow = sorted(rows, key=lambda row: -row["minutes"])
 
     return Page(
         "Time of the notebooks",
         "Does every notebook run from top to bottom within 15 minutes?",
-        f"{'The' if missing else 'Yes: the'} slowest takes {digits(slow[0]['minutes'])} minutes, and no cell fails.{missing}",
+        f"{'The' if missing else 'Yes: the'} slowest takes {digits(slow[0]['minutes'])} minutes, and no cell fails{missing}.",
         partial(
             plots.dots,
             names=[row["notebook"].removesuffix(".ipynb") for row in rows],

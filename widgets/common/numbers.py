@@ -128,7 +128,8 @@ MEANINGS = {
     "points": Meaning("tokens drawn", "Points on both maps: every token that has a vector"),
     "pairs": Meaning("pairs by vectors", "Target tokens that were matched by their vectors, not by their bytes"),
     "hub": Meaning(
-        "most targets on one source", "Largest number of target tokens with the same source token; if large, it is a hub",
+        "most targets on one source",
+        "Largest number of target tokens with the same source token; if large, it is a hub",
         LOWER,
     ),
     "selected": Meaning("tokens selected", "Tokens of the selection and their partners on the other map"),
@@ -197,4 +198,5 @@ def score_in(
 def share(value: float) -> str:
     """Return a share in percent, with one decimal below 10 % and above 90 % unless it is exactly 0 or 100 %."""
     percent = 100 * value
-    return f"{percent:.{0 if 10 <= abs(percent) <= 90 or percent in (0, 100) else 1}f}\u00a0%"  # the sign stays with its number
+    places = 0 if 10 <= abs(percent) <= 90 or percent in (0, 100) else 1
+    return f"{percent:.{places}f}\u00a0%"  # the sign stays with its number

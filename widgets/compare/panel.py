@@ -203,10 +203,10 @@ class ComparePanel(Panel):
             numbers.append(("difference", f"{pair.difference.mean:+.3f}"))
         elif before is not None and after is not None:
             numbers.append(("difference", f"{after['mean'] - before['mean']:+.3f}"))
-        missing = "interval of the difference" if numbers[-1][0] == "difference" else "difference"
-        judged = f"{missing} not measured yet, see Scores" if pair is None else pair.verdict
+        missing = "the interval of the difference" if numbers[-1][0] == "difference" else "the difference"
+        judged = f"{missing} is not measured yet; see Scores" if pair is None else pair.verdict
         self.headline(
-            title, f"B gives {numbers[0][1]} of the tokens another partner. BLEU-1: {escape(judged)}.", numbers
+            title, f"B changes the partner of {numbers[0][1]} of the tokens. BLEU-1: {escape(judged)}.", numbers
         )
 
     def _draw(self) -> None:

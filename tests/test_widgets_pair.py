@@ -281,7 +281,7 @@ class TestPlayground:
         picker.playground._others[0].value = "<b>"
         assert picker.playground.cuts.html.count("bytes per token") == 3
         most = len(load("<b>").spans(state.sentence))
-        assert f"4 to {most} tokens: the most are {100 * (most / 4 - 1):.0f}\u00a0% more" in picker.playground.cuts.html
+        assert f"From 4 to {most} tokens, {100 * (most / 4 - 1):.0f}\u00a0% more." in picker.playground.cuts.html
         assert picker._numbers["text_change"] == "4 → 5"  # of the pair
         assert PairPicker(state=state).playground.others == ["<b>"]
         picker.playground._others[0].value = "org/never-heard-of"

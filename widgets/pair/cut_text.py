@@ -71,7 +71,7 @@ def cut_html(vocabularies: Sequence[Vocabulary], text: str) -> str:
     return (
         f'<div class="tl-pair"><div class="tl-pair-names">{names}</div><div class="tl-blocks" role="list" '
         f'aria-label="The text, segmented by {len(cuts)} tokenizers">{"".join(columns)}</div></div>'
-        f'<div class="tl-note">{_spread([len(spans) for spans in cuts])} In {agreed} of {len(blocks)} columns each '
+        f'<div class="tl-note">{_spread([len(spans) for spans in cuts])} In {agreed} of {len(blocks)} columns, each '
         f"tokenizer needs one token. Outlined tokens have boundaries that no other tokenizer shares. Click a token to "
         f"see how it was built.{notice}</div>"
     )
@@ -108,7 +108,7 @@ def _spread(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     if low == high:
         return f"Each needs {low} token{'s' * (low != 1)}."
-    return f"{low} to {high} tokens: the most are {100 * (high / max(low, 1) - 1):.0f}\u00a0% more than the fewest."
+    return f"From {low} to {high} tokens, {100 * (high / max(low, 1) - 1):.0f}\u00a0% more."
 
 
 def _aloud(vocabularies: Sequence[Vocabulary], block: Block) -> str:

@@ -15,7 +15,7 @@ BROWSER ?= yes
 export PYTHON TORCH_INDEX_URL JOBS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lab app test demo lint notebooks bench results docs gpu-check compat screenshots clean
+.PHONY: help setup setup-dev lab app test demo lint notebooks bench results docs gpu-check compat clean-install screenshots clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ gpu-check: setup  ## compare every CUDA path with the CPU; at most 8 minutes [AR
 
 compat: setup-dev  ## load saved folders in transformers 4.57, in a separate environment
 	@scripts/compat.sh
+
+clean-install: setup-dev  ## run every command of the wheel in clean environments, with and without extras (several GB)
+	@scripts/clean_install.sh
 
 docs: setup-dev  ## build the documentation into site/; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # Install the wheel in clean environments, without extras and with `[lab]`, and run every command in each.
-# Also let pytest find all tests of the source distribution, and run a few.
 # Usage: scripts/clean_install.sh [FOLDER]; FOLDER keeps the environments for the next time.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)

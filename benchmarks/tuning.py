@@ -199,7 +199,7 @@ class Bench:
         return self.untuned(moved(target, self.seed, self.given.device, "random", "none")[0], target)
 
     def start(self, target: Vocabulary) -> tuple[str, dict[str, float]]:
-        """Move the source model and calibrate it on train text, as `make demo`; return its folder, and bits before."""
+        """Move the source model and calibrate it by counts of train text; return its folder, and bits before."""
         model, _ = moved(target, self.seed, self.given.device)
         before = self.untuned(model, target)
         calibrate(model, target, self.train, CALIBRATE_TOKENS)

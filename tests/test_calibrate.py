@@ -120,6 +120,20 @@ def test_expected_counts_of_a_model_with_one_tokenizer_are_its_own_probabilities
     assert counts.sum() == pytest.approx(len(ids), rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_source_counts_in_its_own_precision_and_by_the_text_where_it_cannot_read(dtype: torch.dtype) -> None:
+    own, vocabulary = tiny_vocabulary(280), tiny_vocabulary(300)
+    student, source = tiny_model("llama", vocabulary.size), tiny_model("llama", own.size).to(dtype).train()
+    _, ids, windows = head_inputs(student, vocabulary, TEXT, max_tokens=10_000, window=60)
+    counts = expected_counts(source, own, vocabulary, windows, vocabulary.size)
+    assert source.training, "the source is left as it was"
+    assert counts.sum() == pytest.approx(len(ids), rel=1e-3)
+    seen = torch.bincount(ids, minlength=vocabulary.size).float()
+    assert (counts - seen).abs().max() > 1, "a random source expects other tokens than the text has"
+    source.config.max_position_embeddings = 8
+    assert torch.equal(expected_counts(source, own, vocabulary, windows, vocabulary.size), seen)
+
+
 def test_no_text_is_refused() -> None:
     vocabulary = tiny_vocabulary(300)
     with pytest.raises(InputError, match="no text to read"):

@@ -28,7 +28,7 @@ def pick_device(name: str | None = None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("CUDA was requested, but torch finds no CUDA device here; use cpu.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"{name} was requested, but torch finds only {torch.cuda.device_count()} CUDA devices here.")
+        raise InputError(f"{name} was requested, but the number of CUDA devices here is {torch.cuda.device_count()}.")
     return device
 
 

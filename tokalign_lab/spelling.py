@@ -53,7 +53,7 @@ class Spelling:
             return cls("sentencepiece", fallback, prefix, suffix, spaces[0])
         if model.get("type") == "WordPiece":
             return cls("wordpiece", prefix=prefix)
-        drops_spaces = not _DROP_SPACES.isdisjoint(part.get("type") for part in cuts)
+        drops_spaces = any(part["type"] in _DROP_SPACES and part.get("delimiter", " ") == " " for part in cuts)
         by_words = drops_spaces and (prefix or model.get("type") == "WordLevel")
         return cls("wordpiece" if by_words else "plain", fallback, prefix, suffix)
 

@@ -123,6 +123,7 @@ class TokenTable:
                     json.dumps(raw, ensure_ascii=False).encode("utf-8", "surrogatepass"),
                     is_control.tobytes(),
                     probe_ids.astype("<i4").tobytes(),
+                    *([json.dumps(decoded).encode()] if decoded else []),
                 ]
             ),
             decoded=decoded,

@@ -120,21 +120,22 @@ class Predictions(TensorTable):
         input_ids : int64 (batch, length), the batch as the student reads it
         head : the source's
         pieces : how the student writes each token of the source
-        chosen : bool (places,); only these places, all where not given
+        chosen : bool (places,) or int64 (n,): only these places, all where not given
         """
         assert reading.hidden is not None
-        yours, mine = _following(reading, input_ids)
-        at = reading.places.source[:, 1]
+        text, at = _following(reading, input_ids), reading.places.source[:, 1]
         if chosen is not None:
-            yours, mine, at = yours[chosen], mine[chosen], at[chosen]
+            text, at = text[chosen], at[chosen]
         hidden = reading.hidden[at.to(reading.hidden.device)]
         size = len(pieces.first)
         probs, tokens = torch.softmax(head.logits(hidden)[:, :size], dim=1).topk(min(TOP, size), dim=1)
         probs, tokens = probs.to(input_ids.device), tokens.cpu()
         first, second, count = (part[tokens].to(probs.device) for part in (pieces.first, pieces.second, pieces.count))
-        mine = mine[:, None].expand_as(first)
-        otherwise = (tokens.to(probs.device) == yours[:, None]) & (mine != first)
-        first, count = torch.where(otherwise, mine, first), torch.where(otherwise, 1, count)
+        yours, *mine = (column[:, None].expand_as(first) for column in text.unbind(1))
+        otherwise = (tokens.to(probs.device) == yours) & (mine[0] != first)
+        first, second, count = (
+            torch.where(otherwise, *both) for both in zip(mine, (first, second, count), strict=True)
+        )
         return cls(probs * (count > 0), first.clamp(min=0), second.clamp(min=0), count)
 
     @property
@@ -148,12 +149,20 @@ class Predictions(TensorTable):
         return self.probs / self.probs.sum(dim=1, keepdim=True)
 
 
-def _following(reading: Reading, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the source's and the student's token after each place, int64 (places,); -1 where both are not known."""
+def _following(reading: Reading, input_ids: torch.Tensor) -> torch.Tensor:
+    """Return what follows each place in the text, int64 (places, 4).
+
+    The columns are the source's token, the student's token and the one after it, and how many tokens of the student
+    write the source's: 1 where they also write more. They are -1 where the two tokenizers write other bytes there.
+    """
     places = reading.places
-    following = torch.full((2, len(places)), -1, device=input_ids.device)
+    following = torch.full((len(places), 4), -1, device=input_ids.device)
     known = torch.nonzero((places.row[1:] == places.row[:-1]) & places.exact[1:])[:, 0]
-    source_ids = reading.input_ids.to(input_ids.device).flatten()
-    following[0, known] = source_ids[places.source[known + 1, 0]]
-    following[1, known] = input_ids.flatten()[places.student[known + 1, 0]]
-    return following[0], following[1]
+    (mine, last), (yours, last_of_yours) = places.student[known + 1].unbind(1), places.source[known + 1].unbind(1)
+    split = (yours == last_of_yours) & (mine < last)
+    ids = input_ids.flatten()
+    following[known, 0] = reading.input_ids.to(ids.device).flatten()[yours]
+    following[known, 1] = ids[mine]
+    following[known, 2] = torch.where(split, ids[torch.minimum(mine + 1, last)], -1)
+    following[known, 3] = torch.where(split, last - mine + 1, 1)
+    return following

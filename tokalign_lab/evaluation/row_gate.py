@@ -76,10 +76,11 @@ def row_gate(
     z = (mean_logit - middle) / max(1.4826 * float(np.median(np.abs(mean_logit[reference] - middle))), 1e-12)
     too_often = (wrong > WRONG_SHARE * len(following)) & (wrong > WRONG_TIMES * (uses + FEW))
     ratio = _length_ratio(model, reference)
+    largest = float(z[new].max()) if new.any() else 0.0
 
     def finding(name: str, bad: NDArray[np.bool_], worst: NDArray[Any], what: str, advice: str) -> Finding:
         ids = np.flatnonzero(bad & new)
-        most = float(worst[new].max(initial=0.0))
+        most = float(worst[new].max()) if new.any() else 0.0
         ids = ids[np.argsort(-worst[ids], kind="stable")]
         return Finding(
             name,
@@ -111,8 +112,7 @@ def row_gate(
             "breaker tokens",
             z > OUTLIER,
             z,
-            f"have a high logit whatever the text is (z-score above {OUTLIER:g}; the largest is "
-            f"{float(z[new].max(initial=0.0)):.1f})",
+            f"have a high logit whatever the text is (z-score above {OUTLIER:g}; the largest is {largest:.1f})",
             f"Give these rows other sources, or {_CALIBRATE}.",
         ),
     ]

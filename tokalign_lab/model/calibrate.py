@@ -1,9 +1,9 @@
-"""Calibration of the output: the model expects each token as often as it comes.
+"""Calibration of the output: the model expects each token as often as it should come.
 
 Rearranging gives every new token a row, and in many places several of these rows are plausible: tokens that share a
 source piece, the piece itself, longer and shorter spellings of the same word. Together they take probability from the
 right one. But how often each token should come is known without any training. So each logit is shifted by a constant,
-until the mean probability that the model gives a token equals its share of the text:
+until the mean probability that the model gives a token is the share that it should have:
 
     shift(t)  +=  log (n(t) + a) / (sum over positions of p(t | text before it) + a)
 
@@ -37,7 +37,7 @@ from tokalign_lab.device import pick_device
 from tokalign_lab.documents import Document, excerpts, read_parts
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.bits_per_byte import Window, head_inputs
-from tokalign_lab.evaluation.head import capped_logits
+from tokalign_lab.evaluation.head import capped_logits, evaluation_mode
 from tokalign_lab.model.rearrange import untie
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.settings.kinds import TextSettings
@@ -105,7 +105,7 @@ def calibrate(
     progress: Progress = silent,
     source: tuple[PreTrainedModel, Vocabulary] | None = None,
 ) -> Calibration:
-    """Shift the logits of a rearranged model so that it expects tokens as often as they come; changes the model.
+    """Shift the logits of a rearranged model so that it expects tokens as often as they should come; changes the model.
 
     Raises `InputError` if there is no text, it does not fit the model, or the model's states have no direction to shift
     along.
@@ -211,8 +211,16 @@ def expected_counts(
     InputError
         As `SourceTeacher`.
     """
-    teacher, pieces = SourceTeacher(model, own, vocabulary), Pieces(vocabulary, own)
+    with evaluation_mode(model):
+        teacher, pieces = SourceTeacher(model, own, vocabulary), Pieces(vocabulary, own)
+        return _expected_counts(teacher, pieces, windows, size, progress)
+
+
+def _expected_counts(
+    teacher: SourceTeacher, pieces: Pieces, windows: Sequence[Window], size: int, progress: Progress
+) -> torch.Tensor:
     counts = torch.zeros(size)
+    block = max(1, _BLOCK_NUMBERS // len(pieces.first))
     for number, window in enumerate(windows, 1):
         ids = torch.from_numpy(window.ids)
         by_text = torch.arange(len(ids)) >= len(ids) - window.scored
@@ -220,10 +228,11 @@ def expected_counts(
             reading = teacher.read(ids[None], predicts=True)
             following = reading.places.student[:, 1] + 1
             here = (following < len(ids)) & (following >= len(ids) - window.scored) & ~reading.places.special
-            found = Predictions.of(reading, ids[None], teacher.head, pieces, here)
-            by_text[following[here][found.whole]] = False
-            found = found[found.whole]
-            counts.index_add_(0, found.first.flatten(), found.first_probs.flatten())
+            for chosen in torch.split(torch.nonzero(here)[:, 0], block):
+                found = Predictions.of(reading, ids[None], teacher.head, pieces, chosen)
+                by_text[following[chosen][found.whole]] = False
+                found = found[found.whole]
+                counts.index_add_(0, found.first.flatten(), found.first_probs.flatten().to(counts.dtype))
         counts += torch.bincount(ids[by_text], minlength=size)
         progress(number / len(windows), "reading what the source model expects")
     return counts

@@ -30,7 +30,7 @@ class FolderCase:
     vocabulary, tokenizer_error : the tokenizer, or why it could not be loaded; one of them is None
     model, model_error : the same of the model; on the CPU, in the dtype of its files
     missing, unexpected : weights that the files lack, and tensors that no weight uses
-    misfits : model)
+    misfits : weights whose tensor in the files has another shape: name -> (shape in the files, shape in the model)
     """
 
     def __init__(self, name: str) -> None:

@@ -155,9 +155,12 @@ def chat_template(case: FolderCase) -> Finding:
     if split:
         evidence = f"It writes {', '.join(f'{mark} ({pieces[mark]} tokens)' for mark in split[:5])} as ordinary text"
         advice = "Add them to the tokenizer as special tokens, or use a template that it has the marks for."
-        named = np.atleast_1d([] if (eos := case.model.generation_config.eos_token_id) is None else eos)
+        eos = getattr(case.model.generation_config, "eos_token_id", None)
+        named = np.atleast_1d([] if eos is None else eos)
         ends = {*named.tolist(), vocabulary.roles.get("eos")}
-        if ends.isdisjoint(tokenizer.encode(text.partition("Goodbye")[2], add_special_tokens=False)):
+        if ends.isdisjoint(
+            tokenizer.encode(text.partition("Goodbye")[2].partition("Hello")[0], add_special_tokens=False)
+        ):
             return Finding("chat template", "fail", f"{evidence}, and no eos after an answer.", advice, values)
         control = {vocabulary.raw_token(int(i)) for i in np.flatnonzero(vocabulary.is_control)}
         of_roles = {vocabulary.raw_token(i) for i in vocabulary.roles.values()}

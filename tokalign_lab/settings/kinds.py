@@ -95,7 +95,7 @@ class RearrangeSettings(Settings):
     target: str | None = option(None, "The target tokenizer, if its path has changed.", path=True)
     calibrate: tuple[str, ...] | None = option(
         None,
-        "Calibrate on this text: the model then predicts tokens as often as they occur. May be repeated.",
+        "Calibrate on this text: tokens are then predicted as often as text and source expect. May be repeated.",
         path=True,
     )
     keep_tied: bool = option(

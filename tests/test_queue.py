@@ -185,11 +185,13 @@ def test_a_cancelled_run_is_not_started_and_begins_again_only_when_asked(
     assert starts(run) == 1
 
 
-@pytest.mark.parametrize("look", ["_why_never", "_start"])
-def test_a_run_that_is_cancelled_while_the_queue_looks_at_it_is_not_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str
+@pytest.mark.parametrize(
+    ("look", "before"), [("_why_never", "finished"), ("_start", "finished"), ("_why_never", "failed")]
+)
+def test_a_run_that_is_cancelled_while_the_queue_looks_at_it_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, before: str
 ) -> None:
-    make(tmp_path, "before", state="finished")
+    make(tmp_path, "before", state=before)
     run = make(tmp_path, "run", after="before")
     place = queue if look == "_why_never" else RunFolder
     original = getattr(place, look)
@@ -203,7 +205,7 @@ def test_a_run_that_is_cancelled_while_the_queue_looks_at_it_is_not_started(
     with locked(tmp_path):
         assert not start_ready(tmp_path)
     wait_for(lambda: run.state not in ("queued", "running"))
-    assert run.state == "cancelled"
+    assert (run.state, run.info()["error"]) == ("cancelled", None)
 
 
 def test_an_empty_queue_starts_no_process_and_writes_nothing(tmp_path: Path) -> None:

@@ -255,10 +255,15 @@ class RunFolder:
         while self.info()["state"] == "queued":
             if child.poll() is not None or time.monotonic() > deadline:
                 if self.info()["state"] == "queued":
-                    reason = self.log_tail(1) or "the worker did not start"
-                    self.update(state="failed", ended=now(), error=f"The run could not start: {reason}")
+                    self.give_up(f"The run could not start: {self.log_tail(1) or 'the worker did not start'}")
                 return
             time.sleep(0.02)
+
+    def give_up(self, error: str) -> None:
+        """Record that a queued run never starts; if a request to stop it came in the meantime, record that instead."""
+        self.update(state="failed", ended=now(), error=error)
+        if self.asked:  # written before the state is changed: either this sees it, or the state is changed after this
+            self.update(state=self.asked, error=None)
 
     def resume(self) -> None:
         """Continue from the last checkpoint, or from the beginning if there is none; raises as `start`."""
@@ -287,7 +292,7 @@ class RunFolder:
         with atomic_file(self.cancel_file) as temporary:
             temporary.write_text(how, encoding="utf-8")
         if state == "queued":  # never started
-            self.update(state=how, ended=now())
+            self.update(state=how, ended=now(), error=None)
 
     def cancel(self, grace: float = 8.0) -> str:
         """Stop the run: request it, terminate after `grace` seconds, kill after `grace` more. Returns the state.

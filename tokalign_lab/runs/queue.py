@@ -20,7 +20,6 @@ from typing import Any
 from tokalign_lab.errors import InputError
 from tokalign_lab.files import hash_of
 from tokalign_lab.locks import Busy, lock
-from tokalign_lab.provenance import now
 from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.folder import ENDED, AlreadyRunning, RunFolder, run_folders
 from tokalign_lab.runs.schema import kept_settings
@@ -96,7 +95,7 @@ def start_ready(root: Path) -> bool:
             before = RunFolder(root / run.info()["after"])
             why = _why_never(before)
             if why:
-                run.update(state="failed", ended=now(), error=f"The run it needs, {before.name}, {why}")
+                run.give_up(f"The run it needs, {before.name}, {why}")
             elif before.state == "finished":
                 _start(run)
             else:
@@ -112,7 +111,7 @@ def _start(run: RunFolder) -> None:
     except AlreadyRunning:  # the user has resumed or cancelled it meanwhile
         return
     except InputError as error:  # its settings cannot be started; nobody waits here for the error
-        run.update(state="failed", ended=now(), error=str(error))
+        run.give_up(str(error))
 
 
 def _waits(run: RunFolder) -> bool:

@@ -188,7 +188,7 @@ class Shared:
         if kind == "align":
             return Lexicon.load(run.path / "alignment" / "lexicon.parquet").table.to_json().encode()
         if kind == "measure":
-            return repr([event["bits_per_byte"] for event in run.events()[0] if event["kind"] == "evaluation"]).encode()
+            return repr([event["bits_per_byte"] for event in run.curve("evaluation")]).encode()
         return (run.path / "model" / "model.safetensors").read_bytes()
 
     def _corpus(self, folder: Path) -> bytes:

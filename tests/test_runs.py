@@ -10,6 +10,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,26 @@ def wait_for_begun(run: RunFolder, step: int) -> None:
     wait_for(lambda: ("begun", step) in [(event["kind"], event.get("step")) for event in run.events()[0]])
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB; skipped for a user who cannot mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a disk")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave not one byte free; returns the file to remove."""
+    with open(disk / "ballast", "wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return disk / "ballast"
+
+
 # --- real processes -------------------------------------------------------------------------------------------
 
 
@@ -85,6 +107,48 @@ def test_heartbeats_come_while_no_step_ends(tmp_path: Path) -> None:
     run = start(tmp_path / "run", "sit")
     wait_for(lambda: sum(event["kind"] == "heartbeat" for event in run.events()[0]) >= 2)
     run.cancel()
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_heartbeats_come_again_after_the_disk_was_full(small_disk: Path) -> None:
+    run = start(small_disk / "run", "sit")
+    wait_for(lambda: run.events()[0])
+    ballast = fill(small_disk)
+    time.sleep(2.5)  # one heartbeat finds no space
+    before = len(run.events()[0])
+    ballast.unlink()
+    wait_for(lambda: len(run.events()[0]) > before)
+    run.request_cancel()
+    assert run.wait(timeout=WAIT_S) == "cancelled", "the same thread ends the run"
+
+
+@pytest.mark.usefixtures("test_kinds")
+def test_a_run_whose_disk_becomes_full_fails_in_a_sentence_and_resumes(small_disk: Path) -> None:
+    run = start(small_disk / "run", "count", steps=100_000, seconds=0.01, save_each=True)
+    wait_for(lambda: len(steps(run)) >= 2)
+    ballast = fill(small_disk)
+    assert run.wait(timeout=WAIT_S) == "failed"
+    assert run.info()["error"].startswith("The disk is full")
+    ballast.unlink()
+    done = steps(run)[-1]
+    run.resume()
+    wait_for(lambda: len(steps(run)) > done)
+    assert run.cancel() == "cancelled"
+    assert steps(run) == list(range(1, len(steps(run)) + 1)), "no event is lost or torn"
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_disk_that_cannot_be_written_to_hides_no_run(small_disk: Path, read_only: bool) -> None:
+    run = RunFolder.create(small_disk / "run", "count", {})
+    run.update(state="running", pid=2**22 + 1, pid_started=1.0)
+    if read_only:
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    else:
+        fill(small_disk)
+    listed = CliRunner().invoke(app, ["runs", "list", "--root", str(small_disk), "--json"])
+    (row,) = json.loads(listed.stdout)["runs"]
+    assert (row["state"], row["error"][:25]) == ("lost", "The run's process is gone")
+    assert run.info()["state"] == "running", "it could not be recorded"
 
 
 @pytest.mark.usefixtures("test_kinds")

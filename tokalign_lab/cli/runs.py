@@ -34,8 +34,9 @@ def runs_list(
     found = recorded_runs() if recorded else list_runs(root)
     keys = ("name", "kind", "state", "pid", "created", "ended", "error")
     rows = [
-        {**{key: run.info()[key] for key in keys}, "title": run.title, "recorded": run.recorded, "path": str(run.path)}
+        {**{key: info[key] for key in keys}, "title": run.title, "recorded": run.recorded, "path": str(run.path)}
         for run in found
+        for info in (run.reconcile(),)
     ]
     shown = [{"name": row["name"], "title": row["title"], **{k: row[k] for k in keys[1:]}} for row in rows]
 

@@ -7,6 +7,7 @@ the next writer and skipped by readers.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -29,14 +30,20 @@ class EventLog:
         self._mended = False
 
     def append(self, event: Event) -> None:
-        """Add one event, with its `time` (seconds since 1970). Numbers that JSON cannot hold become null."""
+        """Add one event, with its `time` (seconds since 1970). Numbers that JSON cannot hold become null.
+
+        Raises OSError if the disk is full; a later event may find space again.
+        """
         line = json.dumps({"time": round(time.time(), 3), **plain(event)}, ensure_ascii=False) + "\n"
         with self._lock:
             if not self._mended:
                 self._close_torn_line()
                 self._mended = True
+            content = line.encode("utf-8", errors="replace")
             with open(self.path, "ab", buffering=0) as file:
-                file.write(line.encode("utf-8", errors="replace"))
+                if file.write(content) < len(content):  # the disk is full now
+                    self._mended = False
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
         """Return the events after byte `offset`, and the offset for the next call.

@@ -20,11 +20,11 @@ import os
 import platform
 import signal
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from tokalign_lab.errors import InputError
+from tokalign_lab.errors import DiskError, InputError
 from tokalign_lab.files import atomic_file, write_json
 from tokalign_lab.locks import Busy, lock
 from tokalign_lab.progress import Progress, silent
@@ -207,13 +207,11 @@ class RunFolder:
             info = self.info()
             if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]):
                 return info
-        asked = self.asked
-        if asked:
-            self.update(state=asked, ended=now())
-        else:
-            error = "The run's process is gone without a word (killed, out of memory, or the machine restarted)."
-            self.update(state="lost", ended=now(), error=error)
-        return self.info()
+        gone = "The run's process is gone without a word (killed, out of memory, or the machine restarted)."
+        found = {"state": self.asked or "lost", "ended": now(), "error": None if self.asked else gone}
+        with suppress(DiskError):  # a full or read-only disk hides no run
+            self.update(**found)
+        return {**info, **found}
 
     def start(self, resume: bool = False, timeout: float = 60.0, queued: bool = False) -> None:
         """Start the worker and wait until it has reported itself in `run.json`.

@@ -32,6 +32,7 @@ from tokalign_lab.runs.process import start_time
 
 HEARTBEAT_SECONDS = 2.0
 CANCEL_GRACE_SECONDS = 5.0
+_RESERVED_BYTES = 65_536  # kept in the lock's file: room on a full disk to record how the run ended
 SILENT_SECONDS = 60.0  # how long processes wait for each other's files; shared disks are slow to show them
 
 
@@ -84,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _work(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
     """Do the work as the only worker of the folder; returns the process's exit code."""
     signal.signal(signal.SIGTERM, _raise_cancelled)
+    run.worker_lock.write_bytes(bytes(_RESERVED_BYTES))
     run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
     threading.Thread(target=_watch, args=(run,), daemon=True).start()
     try:
@@ -142,7 +144,9 @@ def _assist(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
 def _end(run: RunFolder, state: str, error: str | None, bad_input: bool = False) -> int:
     _exit_if_deleted(run)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the writing of the end
-    run.emit({"kind": "ended", "state": state, "error": error})
+    with suppress(OSError):  # the disk may be full; the state matters more than the event
+        os.truncate(run.worker_lock, 0)
+        run.emit({"kind": "ended", "state": state, "error": error})
     run.update(state=state, ended=provenance.now(), error=error, bad_input=bad_input)
     return 0 if state == "finished" else 1
 
@@ -175,7 +179,7 @@ def _watch(run: RunFolder) -> None:
         now = time.monotonic()
         if now - last_beat >= HEARTBEAT_SECONDS:
             last_beat = now
-            with suppress(FileNotFoundError):  # deleted just now
+            with suppress(OSError):  # deleted just now, or the disk is full
                 run.emit({"kind": "heartbeat"})
         if run.asked == "cancelled":
             asked = now if asked is None else asked
@@ -189,9 +193,11 @@ def _watch(run: RunFolder) -> None:
 
 def _end_from_thread(run: RunFolder) -> None:
     """Record the end and exit, because the main thread is in native code that no signal reaches."""
-    if run.info()["state"] == "running":
-        run.update(state="cancelled", ended=provenance.now())
-    os._exit(1)
+    try:
+        if run.info()["state"] == "running":
+            run.update(state="cancelled", ended=provenance.now())
+    finally:
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ results: setup-dev  ## build the pages of docs/results and their plots from the 
 gpu-check: setup  ## compare every CUDA path with the CPU; at most 8 minutes [ARGS="--device cpu --quick"]
 	@$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
-compat: setup-dev  ## load saved folders in transformers 4.57, in a separate environment
+compat: setup-dev  ## try the lowest and the newest versions, and an older transformers, in fresh environments (several GB)
 	@scripts/compat.sh
 
 clean-install: setup-dev  ## run every command of the wheel in clean environments, with and without extras (several GB)

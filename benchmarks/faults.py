@@ -65,6 +65,7 @@ from tokalign_lab.runs.worker import RunContext
 from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
+from tokalign_lab.widgets.common.state import LabState
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tiny import tiny_model
@@ -138,13 +139,14 @@ class Shared:
             tokenizer.train_from_iterator([_TEXT], trainer)
             fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
             fast.save_pretrained(folder / str(size))
-            self.vocabularies.append(Vocabulary.from_tokenizer(fast, str(size)))
+            self.vocabularies.append(Vocabulary.from_tokenizer(fast, str(folder / str(size))))
         write_json(folder / "map.json", {str(i): i for i in range(0, 270, 2)})
         self.lexicon = Lexicon.from_json(folder / "map.json", *self.vocabularies)
         self.corpus = Corpus.build([Document(_TEXT * 20, "a", "a")], self.vocabularies[0])
         rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
         self.vectors = TokenVectors(np.arange(40), rows, np.ones(40, np.int64), "x")
         self.lexicon.save(folder / "lexicon.parquet")
+        self.vectors.save(folder / "vectors.npz")
         tiny_model("llama", self.vocabularies[0].size).save_pretrained(folder / "280")
         (folder / "text.txt").write_text("".join(f"{number}. {_TEXT}" for number in range(40)), encoding="utf-8")
 
@@ -164,18 +166,28 @@ class Shared:
             "rearrange run": Artefact(partial(self._run, "rearrange"), "", share=0.05),
             "adapt run": Artefact(partial(self._run, "adapt"), "", share=0.05),
             "measure run": Artefact(partial(self._run, "measure"), "", share=0.05),
+            "score run": Artefact(partial(self._run, "score"), "", share=0.05),
+            "compare run": Artefact(partial(self._run, "compare"), "", share=0.05),
+            "project run": Artefact(partial(self._run, "project"), "", share=0.05),
+            "advise run": Artefact(partial(self._run, "advise"), "", share=0.05),
+            "lab state": Artefact(self._lab_state, "lab.json"),
         }
 
     def _run(self, kind: str, folder: Path) -> bytes:
         """Do the work of a run as its worker does, or find it finished; its result."""
         source, target, text = str(self.folder / "280"), str(self.folder / "300"), [str(self.folder / "text.txt")]
+        lexicon = str(self.folder / "lexicon.parquet")
         read = {"text": text, "held_out_share": 0.2}
         settings: dict[str, dict[str, Any]] = {
             "align": {"source": source, "target": target, "recipe": "pieces", **read},
-            "rearrange": {"model": source, "lexicon": str(self.folder / "lexicon.parquet"), "target": target},
+            "rearrange": {"model": source, "lexicon": lexicon},
             "adapt": {"model": source, **read, "steps": 4, "sequence_length": 16, "batch_size": 1, "save_every": 1,
                       "gradient_accumulation_steps": 1, "evaluate_bytes": 200, "prompts": [], "device": "cpu"},
             "measure": {"model": source, **read, "evaluate_bytes": 200, "device": "cpu"},
+            "score": {"lexicon": lexicon, **read, "encoder": "", "twins": False},
+            "compare": {"left": lexicon, "right": lexicon, **read, "encoder": ""},
+            "project": {"vectors": [str(self.folder / "vectors.npz")], "method": "pca"},
+            "advise": {"model": source, "target": target, "text": text, "device": "cpu"},
         }  # fmt: skip
         run = RunFolder(folder / kind)
         with plain_disk_errors(run.path):
@@ -189,6 +201,12 @@ class Shared:
             return Lexicon.load(run.path / "alignment" / "lexicon.parquet").table.to_json().encode()
         if kind == "measure":
             return repr([event["bits_per_byte"] for event in run.curve("evaluation")]).encode()
+        if kind in ("score", "compare"):
+            return (run.path / "scores.json").read_bytes()
+        if kind == "advise":  # without the time that a step of generation takes
+            return repr(json.loads((run.path / "advice.json").read_text(encoding="utf-8"))["rows"]).encode()
+        if kind == "project":
+            return project([self.vectors], "pca")[0].xy.tobytes()
         return (run.path / "model" / "model.safetensors").read_bytes()
 
     def _corpus(self, folder: Path) -> bytes:
@@ -234,6 +252,13 @@ class Shared:
         if not edits.done:
             edits.choose(4, 6)
         return repr([(edit.target_id, edit.action, edit.source_id, edit.pieces) for edit in edits.done]).encode()
+
+    def _lab_state(self, folder: Path) -> bytes:
+        """Open a lab's view, whatever its file holds, change it and open it again."""
+        state = LabState(folder / "lab.json")
+        state.source, state.sentence, state.pins = "a", "One sentence.", (("source", 1), ("target", 2))
+        again = LabState(folder / "lab.json")
+        return repr((again.source, again.sentence, again.pins)).encode()
 
     def _runs(self, folder: Path) -> bytes:
         """Make a run, end it, delete it and take it back; what a list of runs shows."""
@@ -452,7 +477,7 @@ def run(injections: int, seed: int, kept: Kept, quick: bool) -> tuple[list[dict[
                 failures += failed
                 done = {"injected": len(wanted), "survived": len(wanted) - len(failed), "failed": len(failed)}
                 rows += [{"kind": kind, "of": of, **done}] if wanted else []
-    os.environ.pop("TOKALIGN_CACHE") if before is None else os.environ.update(TOKALIGN_CACHE=before)
+    os.environ.pop("TOKALIGN_CACHE", None) if before is None else os.environ.update(TOKALIGN_CACHE=before)
     return rows, failures
 
 

@@ -27,7 +27,7 @@ from harness import limit_threads, parser, report
 
 EVENTS, CONNECTIONS = 50_000, 60
 SETTINGS = {"model": "moved", "text": ["default"], "steps": EVENTS, "batch_size": 2, "sequence_length": 8}
-SETTLE_S = 5.0
+SETTLE_S = 60.0
 
 
 def event_of(number: int) -> dict[str, Any]:
@@ -98,8 +98,11 @@ def soak(folder: Path, events: int, seconds: float) -> tuple[list[dict[str, Any]
         )
         print(json.dumps(rows[-1]), flush=True)
     writer.join()
-    time.sleep(SETTLE_S)
     written = [[event_of(number)["step"] for number in range(events // 2) if number % 10 < 6]] * 2
+    following = [(panel.views[0], written[0]) for panel in panels[:2]]
+    waited = time.monotonic() + SETTLE_S
+    while time.monotonic() < waited and any(view.steps != wanted for view, wanted in following):
+        time.sleep(0.5)
     problems = [
         f"A panel shows {len(view.steps):,} steps of {run.name}, and {len(wanted):,} were written."
         for panel, shown in zip(panels[:3], ([0], [1], [0, 1]), strict=True)

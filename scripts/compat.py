@@ -1,4 +1,4 @@
-"""Both halves of `compat.sh`: save models with their ids, logits and chats, and compare the loaded models with them."""
+"""The parts of `compat.sh` that are Python; each is named by its first argument."""
 
 from __future__ import annotations
 
@@ -76,6 +76,40 @@ def load(root: Path) -> int:
     return wrong
 
 
+def use(root: Path) -> int:
+    """Open the lab in a kernel, with every step and panel; returns how many runs have not finished."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    from tokalign_lab.runs.control import list_runs
+    from tokalign_lab.runs.results import last_evaluation
+
+    here = str(Path(__file__).parent)
+    cell = f"import sys; sys.path.insert(0, {here!r}); import compat; compat.in_kernel({str(root)!r})"
+    NotebookClient(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), timeout=1200).execute()
+    states = {run.name: run.wait() for run in list_runs(root)}
+    for run in list_runs(root):
+        measured = last_evaluation(run) or {}
+        print(f"{run.name:24} {states[run.name]:9} {measured.get('bits_per_byte', '')}", run.info()["error"] or "")
+    return sum(state != "finished" for state in states.values())
+
+
+def in_kernel(root: str) -> None:
+    """Swap a tokenizer as the quick start does, in small sizes; open every panel, and write the report."""
+    from tokalign_lab.widgets import Lab
+
+    lab = Lab("smollm2-135m", "sp32k", root)
+    lab.pair_picker()
+    lab.align(max_bytes=200_000)
+    for panel in (lab.lexicon_panel, lab.maps, lab.diagnosis, lab.compare, lab.rearrange):
+        panel()
+    lab.tune(steps=2, sequence_length=32, batch_size=1, evaluate_bytes=2_000)
+    lab.runs_panel()
+    lab.tabs()
+    lab.report()
+
+
+PARTS = {"save": save, "load": load, "use": use}
+
 if __name__ == "__main__":
-    what, place = sys.argv[1:]
-    sys.exit(save(Path(place)) if what == "save" else load(Path(place)))
+    sys.exit(PARTS[sys.argv[1]](Path(sys.argv[2])))

@@ -1,21 +1,50 @@
 #!/usr/bin/env bash
-# Save models here and load them with an older transformers in a separate environment: ids and logits must be equal.
-# Usage: scripts/compat.sh [FOLDER] [VERSION]; FOLDER keeps the environment for the next time.
+# Try other versions than those of .venv, in fresh environments:
+# - Models that were saved here load in an older transformers with equal ids and logits.
+# - Pipeline and panels work with the lowest versions that pyproject.toml promises, and with the newest.
+#
+#   scripts/compat.sh [FOLDER]   FOLDER keeps the environments for the next time; each takes 6 GB with PyPI's torch
+#   PYTHON_LOWEST=3.11 PYTHON_NEWEST=3.13   versions or paths of Python
+#   UV_TORCH_BACKEND=cpu         a torch without CUDA, from PyTorch's own index
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$(mktemp -d)}
-version=${2:-4.57.3}
 python=$root/.venv/bin/python
-old=$work/transformers-$version
+readonly OLDER=4.57.3
 mkdir -p "$work"
-if [ ! -f "$old/ready" ]; then
-    "$python" -m venv --without-pip "$old"
-    # torch is several GB, so the older transformers takes that of .venv; what pip installs comes first on the path.
-    "$python" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" \
-        >"$("$old/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth"
-    "$python" -m pip --python "$old/bin/python" install --quiet "transformers==$version"
-    touch "$old/ready"
-fi
-rm -rf "$work/models"
-"$python" "$root/scripts/compat.py" save "$work/models"
-"$old/bin/python" "$root/scripts/compat.py" load "$work/models"
+cd "$work" # so that the installed package is tried, not the one of this clone
+work=$PWD
+
+load_in_older_transformers() {
+    local old=$work/transformers-$OLDER
+    if [ ! -f "$old/ready" ]; then
+        "$python" -m venv --without-pip "$old"
+        # torch is several GB, so this one takes that of .venv; what pip installs comes first on the path.
+        "$python" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" \
+            >"$("$old/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth"
+        "$python" -m pip --python "$old/bin/python" install --quiet "transformers==$OLDER"
+        touch "$old/ready"
+    fi
+    rm -rf "$work/models"
+    "$python" "$root/scripts/compat.py" save "$work/models"
+    "$old/bin/python" "$root/scripts/compat.py" load "$work/models"
+}
+
+# use_lab NAME PYTHON RESOLUTION: what the lab needs is fetched and made again, so that nothing comes from another version.
+use_lab() {
+    local new=$work/$1
+    rm -rf "$new/source" "$new/cache" "$new/runs"
+    [ -f "$new/bin/python" ] || "$uv" venv --quiet --seed --python "$2" "$new"
+    mkdir "$new/source"
+    (cd "$root" && cp -rL pyproject.toml README.md LICENSE tokalign_lab widgets "$new/source")
+    "$uv" pip install --quiet --python "$new/bin/python" --resolution "$3" --reinstall-package tokalign-lab "$new/source[lab]"
+    echo "$1 versions:" $("$uv" pip list --quiet --python "$new/bin/python" | grep -E '^(torch|transformers|numpy|jupyterlab|ipywidgets|plotly) ')
+    TOKALIGN_CACHE=$new/cache "$new/bin/python" "$root/scripts/compat.py" use "$new/runs"
+}
+
+load_in_older_transformers
+# uv finds the lowest versions that fit together; pip can only find the newest.
+[ -x "$work/uv/bin/uv" ] || { "$python" -m venv "$work/uv" && "$work/uv/bin/python" -m pip install --quiet uv; }
+uv=$work/uv/bin/uv
+use_lab lowest "${PYTHON_LOWEST:-3.11}" lowest-direct
+use_lab newest "${PYTHON_NEWEST:-3.13}" highest

@@ -495,6 +495,15 @@ def test_damaged_events_and_scores_are_passed_over(tmp_path: Path) -> None:
         assert results.diagnosis_of(run) is None
 
 
+@pytest.mark.parametrize("name", ["title.txt", "events.jsonl"])
+def test_a_pipe_in_a_run_folder_stops_no_list(tmp_path: Path, name: str) -> None:
+    run = RunFolder.create(tmp_path / "run", "align", {"source": "a", "target": "b"})
+    run.update(state="finished")
+    os.mkfifo(run.path / name)
+    command = [sys.executable, "-m", "tokalign_lab", "runs", "watch", str(run.path)]
+    assert subprocess.run(command, capture_output=True, check=False, timeout=120).returncode == 0
+
+
 @pytest.mark.parametrize("was", ["../../outside", "/tmp/outside", "..", ".trash", "a/b", ""])
 def test_nothing_is_restored_outside_the_root(tmp_path: Path, was: str) -> None:
     root = tmp_path / "deep" / "runs"
@@ -753,11 +762,27 @@ def test_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_run_is_not_made_among_other_files(tmp_path: Path) -> None:
-    (tmp_path / "notes.md").write_text("mine")
+@pytest.mark.parametrize("name", ["notes.md", ".git"])
+def test_a_run_is_not_made_among_other_files(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
     with pytest.raises(InputError, match="holds files that are not a run's"):
         RunFolder.create(tmp_path, "adapt", {})
-    assert {file.name for file in tmp_path.iterdir()} - {".start.lock"} == {"notes.md"}
+    assert {file.name for file in tmp_path.iterdir()} - {".start.lock"} == {name}
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.parquet"), "loop", "loop/a.parquet"])
+def test_a_name_that_no_result_can_have_is_one_sentence(lexicon: Lexicon, tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.iterdir())
+    for make in (lexicon.save, files.atomic_folder, lambda path: RunFolder.create(path, "adapt", {})):
+        with pytest.raises(InputError) as caught, make(tmp_path / name) or nullcontext():
+            pass
+        assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+    command = ["align", "nothing", "nobody", "--text", "t", "--out", str(tmp_path / name)]
+    ended = CliRunner().invoke(app, command)
+    assert ended.exit_code == 2, "before the work"
+    assert "not UTF-8" in ended.output or "link that leads to itself" in ended.output or ".parquet" in ended.output
 
 
 def test_a_librarys_own_words_for_a_full_disk_are_understood(tmp_path: Path) -> None:

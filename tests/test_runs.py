@@ -152,6 +152,16 @@ def test_a_disk_that_cannot_be_written_to_hides_no_run(small_disk: Path, read_on
 
 
 @pytest.mark.usefixtures("test_kinds")
+def test_a_run_is_not_lost_when_the_clock_is_changed(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", "sit")
+    info = run.info()
+    run.update(pid_started=info["pid_started"] - 3600)  # the system derives it from the clock
+    assert run.state == "running"
+    os.kill(info["pid"], signal.SIGKILL)
+    wait_for(lambda: run.state == "lost")
+
+
+@pytest.mark.usefixtures("test_kinds")
 def test_cancel_stops_at_the_next_step_boundary(tmp_path: Path) -> None:
     run = start(tmp_path / "run", "count", steps=1_000, seconds=0.05)
     wait_for(lambda: len(steps(run)) >= 2)

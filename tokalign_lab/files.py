@@ -74,7 +74,7 @@ def atomic_folder(path: Path, is_ours: Callable[[Path], bool] | None = None) -> 
     Raises DiskError if the disk is full or read-only, InputError if the parent folder cannot be made or is moved during
     the block; `path` is then unchanged.
     """
-    path = Path(path).resolve()
+    path = resolved(path)
     check_replaceable(path, is_ours)
     with _next_to(path):
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
@@ -189,18 +189,32 @@ def check_replaceable(path: Path, is_ours: Callable[[Path], bool] | None = None)
     made by the caller and holds nothing else; without it, no such folder may be replaced. Raises InputError if there is
     a file, or a folder with other content.
     """
-    path = Path(path).resolve()
+    path = resolved(path)
     if path.is_dir():
         if not any(path.iterdir()) or path.is_relative_to(cache_folder().resolve()):
             return
         if is_ours is not None and is_ours(path):
             return
-    elif not path.exists():
+    elif not path.exists() and not path.is_symlink():
         return
     raise InputError(
         f"'{path}' exists already and holds files that are not from an earlier result of this kind; "
         "choose another place or remove it."
     )
+
+
+def resolved(path: Path | str) -> Path:
+    """Return the absolute path of a file or folder that will be written, links followed.
+
+    Raises InputError if its links lead in a circle, or its name is not UTF-8, which JSON and other libraries need.
+    """
+    try:
+        str(path).encode()
+        return Path(path).resolve()
+    except UnicodeEncodeError:
+        raise InputError(f"The name {os.fsencode(path)!r} is not UTF-8; choose another name.") from None
+    except (RuntimeError, OSError):
+        raise InputError(f"'{path}' cannot be written, because it is a link that leads to itself.") from None
 
 
 def holds_only(folder: Path, mark: str, names: str) -> bool:
@@ -279,6 +293,7 @@ def _checksum(file: Path, whole: bool) -> int:
 @contextmanager
 def _next_to(path: Path) -> Iterator[None]:
     """Make the folder of `path` and write in it; all that can be wrong with it is one sentence."""
+    resolved(path)
     with plain_disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import typer
 from tokalign_lab import console
 from tokalign_lab.cli.config import read_config
 from tokalign_lab.errors import InputError, plain_disk_errors
+from tokalign_lab.files import resolved
 from tokalign_lab.runs.control import RunEnded
 from tokalign_lab.settings.fields import Option, Settings
 
@@ -179,6 +180,7 @@ def _numbers(flag: str, given: list[str]) -> dict[str, float]:
 
 def check_out(out: Path, suffix: str = "") -> None:
     """Raise `InputError`, before the work, if its result could not be written."""
+    resolved(out)
     if suffix and out.suffix != suffix:
         raise InputError(f"--out is '{out}', but the result is a {suffix} file; name it so.")
     if not suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -51,6 +51,8 @@ class EventLog:
         A line without its newline is left for the next call; a line that is not JSON is skipped. A file that is now
         shorter than `offset` was started again: it is read from its beginning.
         """
+        if not self.path.is_file():  # opening a pipe would wait for ever
+            return [], 0
         try:
             with open(self.path, "rb") as file:
                 if file.seek(0, os.SEEK_END) < offset:

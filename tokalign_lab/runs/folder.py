@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tokalign_lab.errors import DiskError, InputError
-from tokalign_lab.files import atomic_file, write_json
+from tokalign_lab.files import atomic_file, resolved, write_json
 from tokalign_lab.locks import Busy, lock
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.provenance import installed_versions, now
@@ -90,13 +90,14 @@ class RunFolder:
         except (TypeError, ValueError) as error:
             raise InputError(f"The settings of a run must be plain JSON values ({error}).") from error
         try:
-            run.path.mkdir(parents=True, exist_ok=True)
+            resolved(run.path).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"The run folder {run.path} cannot be made ({error.strerror}).") from error
         with run._starting():
             if run.exists:
                 raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
-            if any(run.path.glob("[!.]*")):  # empty if another process has moved the folder
+            # The folder is missing if another process has moved it.
+            if any(file.name != run._start_lock.name for file in run.path.glob("*")):
                 raise InputError(f"{run.path} holds files that are not a run's; choose an empty or a new folder.")
             info = dict(
                 name=run.path.name,
@@ -186,8 +187,9 @@ class RunFolder:
     @property
     def title(self) -> str:
         """The run's display name: the one it was given, else the folder's."""
+        file = self.path / "title.txt"
         try:
-            given = (self.path / "title.txt").read_text(encoding="utf-8", errors="replace").strip()
+            given = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""  # no pipe
         except OSError:
             return self.name
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in given[:80]) or self.name
@@ -205,13 +207,23 @@ class RunFolder:
         """Return `run.json`, corrected if its state is "running" and the process is gone."""
         for _ in range(2):  # the worker may have ended properly between the two reads
             info = self.info()
-            if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]):
+            if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]) or self._has_worker():
                 return info
         gone = "The run's process is gone without a word (killed, out of memory, or the machine restarted)."
         found = {"state": self.asked or "lost", "ended": now(), "error": None if self.asked else gone}
         with suppress(DiskError):  # a full or read-only disk hides no run
             self.update(**found)
         return {**info, **found}
+
+    def _has_worker(self) -> bool:
+        """Whether a worker holds the lock; unlike its id, this is right after a change of the clock too."""
+        try:
+            with lock(self.worker_lock, wait=0):
+                return False
+        except Busy:
+            return True
+        except OSError:  # read-only
+            return False
 
     def start(self, resume: bool = False, timeout: float = 60.0, queued: bool = False) -> None:
         """Start the worker and wait until it has reported itself in `run.json`.
@@ -240,7 +252,11 @@ class RunFolder:
 
     def _starting(self) -> AbstractContextManager[bool]:
         """Hold the lock of those who start the run; yields whether another process held it first."""
-        return lock(self.path / ".start.lock")
+        return lock(self._start_lock)
+
+    @property
+    def _start_lock(self) -> Path:
+        return self.path / ".start.lock"
 
     def _start(self, resume: bool, timeout: float) -> None:
         self.update(state="queued", pid=None, pid_started=None, ended=None, error=None)

@@ -32,7 +32,7 @@ from tokalign_lab.runs.process import start_time
 
 HEARTBEAT_SECONDS = 2.0
 CANCEL_GRACE_SECONDS = 5.0
-_RESERVED_BYTES = 65_536  # kept in the lock's file: room on a full disk to record how the run ended
+_RESERVED_BYTES = 65_536  # of the lock file: freed on a full disk to record how the run ended
 SILENT_SECONDS = 60.0  # how long processes wait for each other's files; shared disks are slow to show them
 
 

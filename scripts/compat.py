@@ -101,8 +101,9 @@ def in_kernel(root: str) -> None:
     lab = Lab("smollm2-135m", "sp32k", root)
     lab.pair_picker()
     lab.align(max_bytes=200_000)
-    for panel in (lab.lexicon_panel, lab.maps, lab.diagnosis, lab.compare, lab.rearrange):
+    for panel in (lab.lexicon_panel, lab.maps, lab.diagnosis, lab.compare):
         panel()
+    lab.rearrange(calibrate=False)
     lab.tune(steps=2, sequence_length=32, batch_size=1, evaluate_bytes=2_000)
     lab.runs_panel()
     lab.tabs()

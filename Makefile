@@ -18,7 +18,7 @@ export PYTHON TORCH_INDEX_URL JOBS
 .PHONY: help setup setup-dev lab app test demo lint notebooks bench results docs gpu-check compat clean-install screenshots clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## make the environment in .venv
 	@scripts/setup.sh

@@ -4,8 +4,8 @@
     python benchmarks/faults.py --injections 100 --seed 7
 
 Every artefact is made by a small piece of work: a tokenised corpus, counts, vectors, a tokenizer's table and a layout
-in the cache, a lexicon, edits, run folders, a checkpoint; and by four kinds of runs, on a tiny model: align, rearrange,
-adapt, measure. For each, up to five kinds of fault are injected:
+in the cache, a lexicon, edits, run folders, a checkpoint; a lab's view; and by runs of all
+eight kinds, on a tiny model. For each, up to five kinds of fault are injected:
 
 - damage: a file is torn, emptied, zeroed, made longer, or has a bit flipped or some bytes replaced; then the work is
   done again. A cache and a checkpoint must give the undisturbed result; files that users keep may be refused instead.

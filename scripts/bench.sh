@@ -56,7 +56,8 @@ run benchmarks/recovery.py --out benchmarks/results/recovery.jsonl
 run benchmarks/stages.py --out benchmarks/results/stages.jsonl
 run benchmarks/corpus_size.py --out benchmarks/results/corpus_size.jsonl
 run benchmarks/extreme.py --out benchmarks/results/extreme.jsonl
-run benchmarks/faults.py --out benchmarks/results/faults.jsonl
-run benchmarks/soak.py --out benchmarks/results/soak.jsonl
 run benchmarks/quality.py ${PEERS_PYTHON:+--peers-python "$PEERS_PYTHON"}
 run benchmarks/pages
+run benchmarks/soak.py --out benchmarks/results/soak.jsonl
+rm -f benchmarks/results/faults.jsonl # else it would continue, and inject nothing
+run benchmarks/faults.py --out benchmarks/results/faults.jsonl

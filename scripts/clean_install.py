@@ -9,7 +9,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from socket import socket
+from urllib.error import URLError
+from urllib.request import urlopen
 
 SOURCE, TARGET = "smollm2-135m", "sp32k"
 TEXT = ("--text", "default", "--max-bytes", "150000")
@@ -94,7 +98,28 @@ def main(folder: Path, extras: str) -> int:
     left = [name for name in listed.stdout.split("\n") if name and f"{name} " not in began_with]
     print("not run:", ", ".join(left))
     wrong += len(set(left) - NOT_RUN)
+    wrong += extras == "lab" and not serves(bin_folder, folder)
     return int(wrong > 0)
+
+
+def serves(bin_folder: Path, folder: Path) -> bool:
+    """Start JupyterLab from the environment and ask for its page."""
+    with socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [bin_folder / "jupyter", "lab", "--no-browser", f"--port={port}", "--allow-root", "--ServerApp.token="]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(60):
+            time.sleep(1)
+            with suppress(URLError), urlopen(f"http://localhost:{port}/lab") as page:
+                print("ok       JupyterLab answers", page.status)
+                return True
+        print("WRONG    JupyterLab does not answer")
+        return False
+    finally:
+        server.terminate()
+        server.wait()
 
 
 if __name__ == "__main__":

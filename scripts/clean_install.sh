@@ -4,10 +4,12 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$(mktemp -d)}
+rm -rf "$work/clean" "$work/wheel"
 mkdir -p "$work/clean"
-git -C "$root" archive HEAD | tar x -C "$work/clean" # no build folder and no untracked file
-"$root/.venv/bin/python" -m pip wheel --quiet --no-deps -w "$work" "$work/clean"
-wheel=$(ls -t "$work"/*.whl | head -1)
+work=$(cd "$work" && pwd)
+git -C "$root" archive HEAD | tar x -C "$work/clean" # no untracked file, and no build folder of an earlier wheel
+"$root/.venv/bin/python" -m pip wheel --quiet --no-deps -w "$work/wheel" "$work/clean"
+wheel=$(ls "$work"/wheel/*.whl)
 for extras in light lab; do
     environment=$work/$extras
     [ -d "$environment" ] || "$root/.venv/bin/python" -m venv "$environment"

@@ -279,8 +279,8 @@ def untimed(raw: Raw) -> list[str]:
     """Name the notebooks that were not measured."""
     measured = {row["notebook"] for row in raw.table("From top to bottom")}
     folder = ROOT / "notebooks"
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*.ipynb"))
-    return sorted(set(names) - measured)
+    paths = (path.relative_to(folder) for path in folder.rglob("*.ipynb"))
+    return sorted({path.as_posix() for path in paths if ".ipynb_checkpoints" not in path.parts} - measured)
 
 
 def notebooks(raw: Raw) -> Page:

@@ -21,6 +21,7 @@ import platform
 import signal
 import time
 from contextlib import AbstractContextManager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,10 @@ class RunFolder:
             if run.exists:
                 raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
             # The folder is missing if another process has moved it.
-            if any(file.name != run._start_lock.name for file in run.path.glob("*")):
+            if any(
+                file.name != run._start_lock.name and not fnmatch(file.name, ".run-*.json")  # a killed start left it
+                for file in run.path.glob("*")
+            ):
                 raise InputError(f"{run.path} holds files that are not a run's; choose an empty or a new folder.")
             info = dict(
                 name=run.path.name,

@@ -770,6 +770,18 @@ def test_a_run_is_not_made_among_other_files(tmp_path: Path, name: str) -> None:
     assert {file.name for file in tmp_path.iterdir()} - {".start.lock"} == {name}
 
 
+def test_a_folder_that_another_process_moves_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Path.mkdir
+
+    def moved(self: Path, *arguments: Any, **options: Any) -> None:
+        made(self, *arguments, **options)
+        self.rename(tmp_path / "trash")
+
+    monkeypatch.setattr(Path, "mkdir", moved)
+    with pytest.raises(InputError, match="Another process has just moved"):
+        RunFolder.create(tmp_path / "run", "align", {"source": "a", "target": "b"})
+
+
 def test_a_start_that_was_killed_leaves_a_folder_that_can_be_used(tmp_path: Path) -> None:
     with files.atomic_file(tmp_path / "run.json") as temporary:
         temporary.write_text("{")

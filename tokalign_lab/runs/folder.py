@@ -20,7 +20,8 @@ import os
 import platform
 import signal
 import time
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ class RunFolder:
             resolved(run.path).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"The run folder {run.path} cannot be made ({error.strerror}).") from error
-        with run._starting():
+        with run._unmoved(), run._starting():
             if run.exists:
                 raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
             # The folder is missing if another process has moved it.
@@ -253,6 +254,14 @@ class RunFolder:
             if state != "queued":
                 self.cancel_file.unlink(missing_ok=True)  # of a former start; one from now on stops the new worker
             self._start(resume, timeout)
+
+    @contextmanager
+    def _unmoved(self) -> Iterator[None]:
+        """Raise `InputError` if another process moves the folder meanwhile."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise InputError(f"Another process has just moved {self.path}; try again.") from None
 
     def _starting(self) -> AbstractContextManager[bool]:
         """Hold the lock of those who start the run; yields whether another process held it first."""

@@ -9,6 +9,7 @@ The page is one cell, `Lab()`, over a folder of runs; several pages and notebook
 
 from __future__ import annotations
 
+import ctypes
 import secrets
 import signal
 import socket
@@ -29,6 +30,7 @@ NOTHING_FROM_OUTSIDE = (
     "frame-ancestors 'self'"
 )
 _END_SECONDS = 10.0
+_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
 
 
 def serve(
@@ -56,7 +58,7 @@ def serve(
         write_json(Path(folder) / "voila.json", configuration(token))  # read from the folder that Voila is started in
         say(f"The lab: http://{ip}:{port}/?token={token}  (Ctrl-C ends the server; runs go on)")
         command = [sys.executable, "-m", "voila", str(page), *options(port, ip, browser)]
-        voila = subprocess.Popen(command, cwd=folder)
+        voila = subprocess.Popen(command, cwd=folder, preexec_fn=_end_with_parent)
         before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
         try:
             return voila.wait()
@@ -83,6 +85,12 @@ def configuration(token: str) -> dict[str, Any]:
     """Return what Voila reads from its `voila.json`."""
     headers = {"Content-Security-Policy": NOTHING_FROM_OUTSIDE}
     return {"Voila": {"token": token, "tornado_settings": {"headers": headers}}}
+
+
+def _end_with_parent() -> None:
+    """Let this process get SIGTERM when its parent ends, even if that is killed; on Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -149,7 +149,7 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
     [
         ("mps", "'mps' is not a device that can be used here; use cpu or cuda"),
         ("zz", "'zz' is not a device that can be used here; use cpu or cuda"),
-        ("cuda:3", "cuda:3 was requested, but torch finds only 2 CUDA devices here"),
+        ("cuda:3", "cuda:3 was requested, but the number of CUDA devices here is 2"),
     ],
 )
 def test_a_device_that_cannot_be_used_is_one_sentence(name, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -770,6 +770,23 @@ def test_a_run_is_not_made_among_other_files(tmp_path: Path, name: str) -> None:
     assert {file.name for file in tmp_path.iterdir()} - {".start.lock"} == {name}
 
 
+def test_a_folder_of_the_cache_may_appear_at_any_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, looked = cache / "vectors" / "a", Path.is_dir
+
+    def then_another_makes_it(self: Path) -> bool:
+        found = looked(self)
+        if self == place and not found:
+            place.mkdir(parents=True)
+            (place / "made by another").touch()
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", then_another_makes_it)
+    files.check_replaceable(place)
+    with files.atomic_folder(place, lambda found: True) as temporary:
+        (temporary / "mine").touch()
+    assert [file.name for file in place.iterdir()] == ["mine"]
+
+
 def test_a_folder_that_another_process_moves_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Path.mkdir
 

@@ -190,13 +190,16 @@ def check_replaceable(path: Path, is_ours: Callable[[Path], bool] | None = None)
     a file, or a folder with other content.
     """
     path = resolved(path)
-    if path.is_dir():
+    try:  # one look, since another process may put its folder there at any time
         if not any(path.iterdir()) or path.is_relative_to(cache_folder().resolve()):
             return
         if is_ours is not None and is_ours(path):
             return
-    elif not path.exists() and not path.is_symlink():
+    except FileNotFoundError:
         return
+    except NotADirectoryError:
+        if not os.path.lexists(path):  # a file is in the place of a folder above, which writing refuses
+            return
     raise InputError(
         f"'{path}' exists already and holds files that are not from an earlier result of this kind; "
         "choose another place or remove it."

@@ -39,9 +39,9 @@ MOST_SCORED, FEWEST_SCORED, SCORED_PER_MB = 200, 30, 42
 """The packaged text has 54 such documents at 0.5 MB, 120 at 2 MB, 192 at 4 MB; 200 are the most that are read."""
 REARRANGE_S, REARRANGE_S_PER_GB = 4.0, 3.0
 """docs/results/rearrange_memory.md: a model of 4 GB in 12 s."""
-CALIBRATE_S_PER_TOKEN, CALIBRATE_S_PER_GB = 2.5e-4, 255.0
-"""`make demo`: 50 s at 81,000 tokens of both sides and 0.27 GB, two fifths of it for the output, before the source read
-too. Its reading takes 1.3 times as long as the converted model's (3,400 tokens, one thread)."""
+CALIBRATE_S_PER_TOKEN, CALIBRATE_S_PER_GB = 2.5e-4, 150.0
+"""`rearrange smollm2-135m LEXICON --calibrate default` to sp32k on two cores: 60 of 68 s, at 81,000 tokens of
+both sides and 0.27 GB; a third of it goes to the output."""
 MEMORY_BYTES, MEMORY_PER_TOKEN, MEMORY_PER_MB = 700_000_000, 2_000, 20_000_000
 """0.9 GB with 4 MB of text and sp32k; docs/results/growth.md: 1.0 GB at 32,000 and 1.8 GB at 262,000 target tokens with
 10 MB, 2.5 GB with 100 MB."""

@@ -34,10 +34,6 @@ def lab(jupyter: Server, browser: Any, runs: Path) -> Iterator[LabPage]:
         yield made
 
 
-def state_of(lab: LabPage) -> str:
-    return lab.page.locator(".tl-train .tl-run-state .tl-state").first.inner_text()
-
-
 def steps(lab: LabPage) -> list[float]:
     """Steps of the drawn curve, of whichever trace has the most."""
     return list(
@@ -210,7 +206,7 @@ def test_tuning_starts_by_a_button_and_its_curve_grows(lab: LabPage) -> None:
 
 def test_a_lost_page_loses_nothing(lab: LabPage) -> None:
     """The page is reloaded without saving in the middle of tuning; one cell brings everything back."""
-    assert state_of(lab) == "running"
+    expect(lab.page.locator(".tl-train .tl-run-state .tl-state")).to_have_text("running", timeout=LONG_MS)
     with lab.losing_the_page():
         lab.run_all()
         lab.page.wait_for_selector(".tl-tab-recovery .tl-train", timeout=LONG_MS)  # the tab that was open

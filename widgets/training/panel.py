@@ -211,9 +211,9 @@ class TrainingPanel(Panel):
                 self._draw()
             changed = [feed.place for feed in self._feeds if feed.look()]
             found = self._reference.tell(self._feeds[0])
+            self._show_state()  # before the curve, which takes the page longer to draw
             if changed or found:
                 self._draw(None if found else changed)
-            self._show_state()
             return self._reference.awaited or any(feed.info["state"] not in ENDED for feed in self._feeds)
 
     def _on_look(self) -> None:
@@ -223,6 +223,7 @@ class TrainingPanel(Panel):
     def _redraw(self) -> None:
         with self._lock:
             self._reference.tell(self._feeds[0])
+            self._show_state()
             self._draw()
 
     def _draw(self, changed: Sequence[int] | None = None) -> None:
@@ -240,7 +241,6 @@ class TrainingPanel(Panel):
         self.mark(mark_of(*self.runs))
         self._note.value = self._note_html()
         self.again.of(self.run, self._feeds[0].info["settings"])
-        self._show_state()
 
     def _show_state(self) -> None:
         info, asked = self._feeds[0].info, self.run.asked

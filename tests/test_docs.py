@@ -97,6 +97,16 @@ def test_every_make_target_that_is_named_exists(path: Path) -> None:
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", read(path), flags=re.MULTILINE)) <= targets
 
 
+def test_an_answer_of_the_faq_has_at_most_three_sentences() -> None:
+    long = []
+    for block in re.split(r"^### ", read(DOCS / "faq.md"), flags=re.MULTILINE)[1:]:
+        question, answer = block.split("\n", 1)
+        prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|^## .*", "", answer, flags=re.DOTALL | re.MULTILINE)
+        if len(re.findall(r"[.!?](?=\s|\))", prose)) > 3 or not question.endswith("?"):
+            long.append(question)
+    assert long == []
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=name_of)
 def test_every_page_of_figures_names_the_command_that_prints_them(path: Path) -> None:
     command = r"`(make demo|python benchmarks/(\w+\.py)[^`]*)`"

@@ -412,7 +412,7 @@ def demo(raw: Raw) -> Page:
             for name, title in names.items()
         ],
         f"SmolLM2-135M-Instruct → sp32k, one seed, 23,045 held-out bytes: differences below 0.02 are noise. It took {seconds:.0f} seconds. The fair control, "
-        "a source tuned on the same bytes, is in [recovery](recovery.md). Calibrated before [decision 19](../decisions/0019-calibration-reads-the-source.md).",
+        "a source tuned on the same bytes, is in [recovery](recovery.md).",
     )
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -218,11 +218,14 @@ def test_a_worker_that_reaches_no_boundary_ends_itself_after_the_grace_period(tm
 
 
 @pytest.mark.usefixtures("test_kinds")
-def test_a_worker_that_hangs_altogether_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clock", [0, 3600])
+def test_a_worker_that_hangs_altogether_is_killed(tmp_path: Path, clock: float) -> None:
     run = start(tmp_path / "run", "sit")
-    os.kill(run.info()["pid"], signal.SIGSTOP)
+    info = run.info()
+    run.update(pid_started=info["pid_started"] - clock)  # as after a change of the clock
+    os.kill(info["pid"], signal.SIGSTOP)
     assert run.cancel(grace=0.3) == "cancelled"
-    assert not process.is_alive(run.info()["pid"], run.info()["pid_started"])
+    assert not process.is_alive(info["pid"], info["pid_started"])
 
 
 @pytest.mark.usefixtures("test_kinds")
@@ -577,8 +580,17 @@ def test_a_reused_process_id_is_not_taken_for_the_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     assert run.state == "running"
     run.update(pid_started=process.start_time(os.getpid()) - 3600)
-    process.send(run.info()["pid"], run.info()["pid_started"], signal.SIGTERM)  # would end this test
-    assert run.state == "lost"
+    holder = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", holder, str(run.worker_lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert run.cancel(grace=0.1) == "running", "the worker is on another machine, and a signal would end this test"
+        other.kill()
+    assert run.state == "cancelled"
+    run.update(state="running")
+    run.cancel_file.unlink()
+    assert run.cancel(grace=0.1) == "lost"
 
 
 def test_an_ended_child_that_nobody_waited_for_counts_as_gone() -> None:
@@ -649,6 +661,34 @@ def test_a_run_that_another_process_moves_while_it_is_written_ends_in_a_sentence
     with pytest.raises(InputError, match="another process has moved its folder"):
         run.update(title="new")
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda run: (run.info(), run.emit({"kind": "heartbeat"})),
+        lambda run: run.update(error="new"),
+        lambda run: run.entitle("new"),
+        RunFolder.request_cancel,
+        RunFolder.start,
+    ],
+    ids=["emit", "update", "entitle", "cancel", "start"],
+)
+def test_a_run_that_another_process_moves_before_it_is_written_ends_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[RunFolder], Any]
+) -> None:
+    run, read = RunFolder.create(tmp_path / "run", "align", {}), folder_module.read_info
+
+    def moved(file: Path) -> dict[str, Any]:
+        found = read(file)
+        run.path.rename(tmp_path / "elsewhere")
+        return found
+
+    monkeypatch.setattr(folder_module, "read_info", moved)
+    with pytest.raises(InputError, match="nother process has") as caught:
+        write(run)
+    assert "\n" not in str(caught.value)
+    assert not run.path.exists(), "the folder stays moved"
 
 
 def test_a_running_run_is_not_deleted(tmp_path: Path) -> None:

@@ -41,16 +41,16 @@ _fitting: dict[tuple[Path, bool], list[tuple[int, ...]]] = {}
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, make_folder: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write; rename it to `path` when the block ends, remove it when the block fails.
 
     Raises DiskError if the disk is full or read-only, InputError if a folder has that name or the parent folder cannot
-    be made or is moved during the block; `path` is then unchanged.
+    be made or is moved during the block; `path` is then unchanged. Without `make_folder` the parent folder must exist.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"'{path}' is a folder, so no file of that name can be written; choose another name.")
-    with _next_to(path):
+    with _next_to(path, make_folder):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -226,9 +226,9 @@ def holds_only(folder: Path, mark: str, names: str) -> bool:
     return mark in entries and all(re.fullmatch(names, entry) for entry in entries)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON, atomically."""
-    with atomic_file(path) as temporary:
+def write_json(path: Path, value: Any, make_folder: bool = True) -> None:
+    """Write `value` as indented UTF-8 JSON, as `atomic_file` does."""
+    with atomic_file(path, make_folder) as temporary:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -294,20 +294,24 @@ def _checksum(file: Path, whole: bool) -> int:
 
 
 @contextmanager
-def _next_to(path: Path) -> Iterator[None]:
+def _next_to(path: Path, make_folder: bool = True) -> Iterator[None]:
     """Make the folder of `path` and write in it; all that can be wrong with it is one sentence."""
     resolved(path)
     with plain_disk_errors(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if make_folder:
+                path.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"'{path}' cannot be written, because a part of it is a file, not a folder.") from None
         except FileNotFoundError:  # nobody can create folders in /proc and the like
             raise InputError(f"'{path}' cannot be written, because no folder can be made there.") from None
         try:
             yield
-        except FileNotFoundError:
-            if path.parent.is_dir():
+        except FileNotFoundError as error:
+            # The folder may be back by now, or another one in its place: then it or a temporary file was missing.
+            missing = str(error.filename)
+            ours = missing == str(path.parent) or f"{os.sep}.{path.stem}-" in missing
+            if path.parent.is_dir() and not ours:
                 raise
             raise InputError(f"'{path}' cannot be written, because another process has moved its folder.") from None
 

@@ -70,14 +70,14 @@ class RunFolder:
 
     Attributes
     ----------
-    emit, events
-        `append` and `read` of its `EventLog`.
+    events
+        `read` of its `EventLog`.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        log = EventLog(self.path / "events.jsonl")
-        self.emit, self.events = log.append, log.read
+        self._log = EventLog(self.path / "events.jsonl")
+        self.events = self._log.read
 
     @classmethod
     def create(cls, path: Path | str, kind: str, settings: dict[str, Any]) -> RunFolder:
@@ -117,7 +117,7 @@ class RunFolder:
                 ended=None,
                 error=None,
             )
-            write_json(run.path / "run.json", info)
+            write_json(run.path / "run.json", info, make_folder=False)
         return run
 
     def __repr__(self) -> str:
@@ -142,7 +142,12 @@ class RunFolder:
             self.check_own("change it")
         if current.get("state") == DAMAGED:
             raise InputError(f"The run {self.name} cannot be changed: {current['error']}")
-        write_json(self.path / "run.json", {**current, **changes})
+        write_json(self.path / "run.json", {**current, **changes}, make_folder=False)  # it may be in the trash now
+
+    def emit(self, event: Event) -> None:
+        """Add an event to the log, as `EventLog.append`; raises `InputError` if another process moves the folder."""
+        with self._unmoved():
+            self._log.append(event)
 
     @property
     def name(self) -> str:
@@ -205,14 +210,15 @@ class RunFolder:
         Raises `InputError` for a title that is not one line of 1 to 80 characters.
         """
         self.check_own("rename it")
-        with atomic_file(self.path / "title.txt") as temporary:  # separate from run.json, which the worker writes
+        # Separate from run.json, which the worker writes.
+        with atomic_file(self.path / "title.txt", make_folder=False) as temporary:
             temporary.write_text(checked_title(title), encoding="utf-8")
 
     def reconcile(self) -> dict[str, Any]:
         """Return `run.json`, corrected if its state is "running" and the process is gone."""
         for _ in range(2):  # the worker may have ended properly between the two reads
             info = self.info()
-            if info["state"] != "running" or process.is_alive(info["pid"], info["pid_started"]) or self._has_worker():
+            if info["state"] != "running" or self._worker(info) is not None:
                 return info
         gone = "The run's process is gone without a word (killed, out of memory, or the machine restarted)."
         found = {"state": self.asked or "lost", "ended": now(), "error": None if self.asked else gone}
@@ -220,15 +226,21 @@ class RunFolder:
             self.update(**found)
         return {**info, **found}
 
-    def _has_worker(self) -> bool:
-        """Whether a worker holds the lock; unlike its id, this is right after a change of the clock too."""
+    def _worker(self, info: dict[str, Any]) -> int | None:
+        """Return the id of the process that works on the run: None if there is none, 0 if it is on another machine.
+
+        The system derives a process's start time from the clock. After a change of the clock, the worker is the process
+        of that id which has the locked file open.
+        """
+        if process.is_alive(info["pid"], info["pid_started"]):
+            return int(info["pid"])
         try:
             with lock(self.worker_lock, wait=0):
-                return False
+                return None
         except Busy:
-            return True
+            return info["pid"] if process.has_open(info["pid"], self.worker_lock) else 0
         except OSError:  # read-only
-            return False
+            return None
 
     def start(self, resume: bool = False, timeout: float = 60.0, queued: bool = False) -> None:
         """Start the worker and wait until it has reported itself in `run.json`.
@@ -238,7 +250,7 @@ class RunFolder:
         finished, or is read-only.
         """
         self.check_own("start it: what it works on is not kept")
-        with self._starting() as waited:
+        with self._unmoved(), self._starting() as waited:
             state = self.state
             if state == "running":
                 raise AlreadyRunning(f"The run {self.name} is already running.")
@@ -316,7 +328,7 @@ class RunFolder:
         state = self.state
         if state in ENDED:
             return
-        with atomic_file(self.cancel_file) as temporary:
+        with atomic_file(self.cancel_file, make_folder=False) as temporary:
             temporary.write_text(how, encoding="utf-8")
         if state == "queued":  # never started
             self.update(state=how, ended=now(), error=None)
@@ -329,8 +341,8 @@ class RunFolder:
         self.request_cancel()
         for signal_number in (None, signal.SIGTERM, signal.SIGKILL):
             info = self.reconcile()
-            if signal_number is not None and info["state"] == "running":
-                process.send(info["pid"], info["pid_started"], signal_number)
+            if signal_number is not None and info["state"] == "running" and (worker := self._worker(info)):
+                process.send(worker, signal_number)
             # a killed process needs no grace, but a busy machine takes a moment to end it
             deadline = time.monotonic() + (max(grace, LEAVE_SECONDS) if signal_number == signal.SIGKILL else grace)
             while self.state == "running" and time.monotonic() < deadline:

@@ -93,11 +93,17 @@ def spawn(
     return process
 
 
-def send(pid: int | None, started: float | None, signal_number: signal.Signals) -> None:
-    """Send a signal to this process; nothing happens if it has ended."""
-    if pid is None or not is_alive(pid, started):
-        return
-    with contextlib.suppress(ProcessLookupError):  # it ended between the question and the signal
+def has_open(pid: int | None, file: Path) -> bool:
+    """Whether the process `pid` has that file open."""
+    try:
+        return pid is not None and any(os.path.samefile(one.path, file) for one in psutil.Process(pid).open_files())
+    except (psutil.Error, OSError):
+        return False
+
+
+def send(pid: int, signal_number: signal.Signals) -> None:
+    """Send a signal to a process; nothing happens if it has ended."""
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal_number)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from tokalign_lab.errors import InputError
@@ -80,8 +81,12 @@ def restore_run(name: str | None = None, root: Path | str | None = None) -> RunF
 
 def trash_bytes(root: Path | str | None = None) -> int:
     """Return the bytes that the trash holds."""
-    files = (runs_root(root) / TRASH).rglob("*")
-    return sum(file.lstat().st_size for file in files if file.is_file() or file.is_symlink())
+    found = 0
+    for folder, _, names in os.walk(runs_root(root) / TRASH):
+        for name in names:
+            with suppress(FileNotFoundError):  # another process has moved it in the meantime
+                found += os.lstat(os.path.join(folder, name)).st_size
+    return found
 
 
 def empty_trash(root: Path | str | None = None) -> int:

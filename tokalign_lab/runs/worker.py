@@ -144,7 +144,7 @@ def _assist(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
 def _end(run: RunFolder, state: str, error: str | None, bad_input: bool = False) -> int:
     _exit_if_deleted(run)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the writing of the end
-    with suppress(OSError):  # the disk may be full; the state matters more than the event
+    with suppress(OSError, InputError):  # the disk may be full; the state matters more than the event
         os.truncate(run.worker_lock, 0)
         run.emit({"kind": "ended", "state": state, "error": error})
     run.update(state=state, ended=provenance.now(), error=error, bad_input=bad_input)
@@ -179,7 +179,7 @@ def _watch(run: RunFolder) -> None:
         now = time.monotonic()
         if now - last_beat >= HEARTBEAT_SECONDS:
             last_beat = now
-            with suppress(OSError):  # deleted just now, or the disk is full
+            with suppress(OSError, InputError):  # deleted just now, or the disk is full
                 run.emit({"kind": "heartbeat"})
         if run.asked == "cancelled":
             asked = now if asked is None else asked

@@ -723,6 +723,30 @@ def test_a_long_text_is_tokenised_in_passages(monkeypatch: pytest.MonkeyPatch) -
     assert max(longest) <= 250_001
 
 
+MEMORY = """
+import sys
+from tokalign_lab.catalog import load_vocabulary
+from tokalign_lab.corpus import Corpus
+from tokalign_lab.documents import read_documents
+def most():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1e3
+vocabulary, before = load_vocabulary(sys.argv[1]), most()
+print(len(Corpus.build(read_documents([sys.argv[2]]), vocabulary).ids), most() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+def test_the_memory_for_a_long_text_is_that_of_a_passage(cache: Path, tmp_path: Path) -> None:
+    """Encoded as a whole, each of its million tokens takes 300 bytes at once."""
+    tiny_tokenizer(300).save_pretrained(tmp_path / "tokenizer")
+    lines = WORDS * 6_000
+    (tmp_path / "text.txt").write_text(lines + lines.replace("\n", " "), encoding="utf-8")
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "tokenizer"), str(tmp_path / "text.txt")]
+    tokens, megabytes = map(float, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+    assert tokens > 1_000_000
+    assert megabytes < 200
+
+
 # --- disks
 
 

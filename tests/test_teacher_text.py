@@ -56,6 +56,16 @@ def test_the_held_out_part_goes_along_unchanged(model, tmp_path: Path) -> None:
     assert len(train) == 20
 
 
+def test_two_processes_do_not_write_one_file(model, tmp_path: Path) -> None:
+    def second(share: float, message: str) -> None:
+        if share < 1:
+            with pytest.raises(InputError, match="Another process writes"):
+                write_text(model, VOCABULARY, TRAIN, HELD_OUT, SMALL, tmp_path / "t.jsonl")
+
+    assert len(write(model, tmp_path / "t.jsonl", progress=second)) == 21
+    assert [file.name for file in tmp_path.iterdir()] == ["t.jsonl"]
+
+
 def test_greedy_text_is_what_the_model_finds_most_likely(model, tmp_path: Path) -> None:
     greedy = WritingSettings(documents=9, prompt_tokens=6, new_tokens=3, temperature=0)
     first = write(model, tmp_path / "t.jsonl", greedy)[0]

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from tokalign_lab.documents import Document, excerpts, n_bytes, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import longest_input
 from tokalign_lab.files import write_json
+from tokalign_lab.locks import Busy, lock
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.settings.kinds import WritingSettings
 from tokalign_lab.vocabulary import Vocabulary
@@ -87,25 +89,41 @@ def write_text(
     about = {"teacher": vocabulary.name, **settings.to_dict()}
     work = {**about, "text": text_hash(train), "held_out": text_hash(held_out), "batch": size}
     unfinished = out.with_name(f".{out.name}.part")
-    lines = _go_on(unfinished, work, size)
-    with open(unfinished, "a", encoding="utf-8") as file:
-        for start in range(lines, len(prompts), size):
-            interrupt()
-            progress(start / len(prompts), f"{vocabulary.name} writes")
-            batch = prompts[start : start + size]
-            texts = _continue(model, vocabulary, [prompt.ids for prompt in batch], settings, start // size)
-            for number, (prompt, text) in enumerate(zip(batch, texts, strict=True), start=start):
-                made = Document(text, f"{prompt.document.name}#{number}", prompt.document.group, prompt.document.slice)
-                file.write(_line(made, "train", {**about, "prompt": prompt.document.name}))
+    with _alone(unfinished, out):
+        lines = _go_on(unfinished, work, size)
+        with open(unfinished, "a", encoding="utf-8") as file:
+            for start in range(lines, len(prompts), size):
+                interrupt()
+                progress(start / len(prompts), f"{vocabulary.name} writes")
+                batch = prompts[start : start + size]
+                texts = _continue(model, vocabulary, [prompt.ids for prompt in batch], settings, start // size)
+                for number, (prompt, text) in enumerate(zip(batch, texts, strict=True), start=start):
+                    made = Document(
+                        text, f"{prompt.document.name}#{number}", prompt.document.group, prompt.document.slice
+                    )
+                    file.write(_line(made, "train", {**about, "prompt": prompt.document.name}))
+                file.flush()
+                os.fsync(file.fileno())
+            written = _written(unfinished)
+            for document in held_out:
+                file.write(_line(document, "held_out", None))
             file.flush()
             os.fsync(file.fileno())
-        written = _written(unfinished)
-        for document in held_out:
-            file.write(_line(document, "held_out", None))
-    os.replace(unfinished, out)
-    _note(unfinished).unlink()
+        os.replace(unfinished, out)
+        _note(unfinished).unlink()
     progress(1.0, "written")
     return written
+
+
+@contextmanager
+def _alone(unfinished: Path, out: Path) -> Iterator[None]:
+    """Hold the lock of the unfinished file, so that one process at a time writes to it."""
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock(unfinished, wait=0):
+            yield
+    except Busy:
+        raise InputError(f"Another process writes '{out}'; wait until it has ended or choose another file.") from None
 
 
 def _prompts(vocabulary: Vocabulary, train: Sequence[Document], settings: WritingSettings) -> list[_Prompt]:
@@ -174,7 +192,6 @@ def _go_on(unfinished: Path, work: dict[str, Any], batch: int) -> int:
             lines = [line for line in file if line.endswith("\n") and json.loads(line)["split"] == "train"]
         # the last batch of a finished text may be a short one
         lines = lines if len(lines) == work["documents"] else lines[: len(lines) // batch * batch]
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
     unfinished.write_text("".join(lines), encoding="utf-8", newline="\n")
     write_json(note, work)
     return len(lines)

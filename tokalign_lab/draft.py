@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ def measure_draft(
         with quiet():  # transformers calls its own model in a way that it deprecates
             scores[name] = [one.to_dict() for one in drafting.score(load_model(folder, device), own, measuring)]
     return scores
+
+
+def was_interrupted(out: Path) -> bool:
+    """Whether a folder holds only what an interrupted `measure_draft` left, which another one completes."""
+    left = r"lexicon\.parquet|moved|\..*-\w{8}(\.parquet)?"
+    return out.is_dir() and all(re.fullmatch(left, file.name) for file in out.iterdir())
 
 
 def _rows(name: str) -> int:

@@ -76,9 +76,9 @@ def draft(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the lexicon and the converted models.")] = None,
 ) -> Any:
     """Measure a small model as the draft model of a large one: acceptance and tokens per step, by slice."""
-    from tokalign_lab.draft import measure_draft
+    from tokalign_lab.draft import measure_draft, was_interrupted
 
-    if out is not None:
+    if out is not None and not was_interrupted(out):
         check_out(out)
     with console.progress_bar("draft") as progress:
         scores = measure_draft(settings, out, progress)

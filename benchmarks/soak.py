@@ -98,16 +98,16 @@ def soak(folder: Path, events: int, seconds: float) -> tuple[list[dict[str, Any]
         )
         print(json.dumps(rows[-1]), flush=True)
     writer.join()
-    written = [[event_of(number)["step"] for number in range(events // 2) if number % 10 < 6]] * 2
-    following = [(panel.views[0], written[0]) for panel in panels[:2]]
+    written = [event_of(number)["step"] for number in range(events // 2) if number % 10 < 6]  # to each run
+    following = [view for panel in panels[:3] for view in panel.views]
     waited = time.monotonic() + SETTLE_S
-    while time.monotonic() < waited and any(view.steps != wanted for view, wanted in following):
+    while time.monotonic() < waited and any(view.steps != written for view in following):
         time.sleep(0.5)
+    names = [runs[i].name for i in (0, 1, 0, 1)]  # of two panels with one run, and one with both
     problems = [
-        f"A panel shows {len(view.steps):,} steps of {run.name}, and {len(wanted):,} were written."
-        for panel, shown in zip(panels[:3], ([0], [1], [0, 1]), strict=True)
-        for view, run, wanted in zip(panel.views, [runs[i] for i in shown], [written[i] for i in shown], strict=True)
-        if view.steps != wanted
+        f"A panel shows {len(view.steps):,} steps of {name}, and {len(written):,} were written."
+        for view, name in zip(following, names, strict=True)
+        if view.steps != written
     ]
     return rows, problems + ([] if writer.exitcode == 0 else ["The writer ended in an error."])
 

@@ -3,12 +3,14 @@
 # - Models that were saved here load in an older transformers with equal ids and logits.
 # - Pipeline and panels work with the lowest versions that pyproject.toml promises, and with the newest.
 #
-#   scripts/compat.sh [FOLDER]   FOLDER keeps the environments for the next time; each takes 6 GB with PyPI's torch
+#   scripts/compat.sh [FOLDER]   FOLDER keeps the environments for the next time; each takes 6 GB with PyPI's torch.
+#                                Without it they are in a temporary folder, which is removed at the end.
 #   PYTHON_LOWEST=3.11 PYTHON_NEWEST=3.13   versions or paths of Python
 #   UV_TORCH_BACKEND=cpu         a torch without CUDA, from PyTorch's own index
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$(mktemp -d)}
+[ $# -gt 0 ] || trap 'rm -rf "$work"' EXIT
 python=$root/.venv/bin/python
 readonly OLDER=4.57.3
 mkdir -p "$work"

@@ -1,7 +1,8 @@
 """Run every command of an installed tokalign-lab on packaged tokenizers and text and a small random model.
 
 Usage: PYTHON scripts/clean_install.py FOLDER EXTRAS; PYTHON is that of the environment, EXTRAS "light" or "lab".
-Prints a line for each command; the exit code is 1 if one ends in another way than expected.
+Prints a line for each command; the exit code is 1 if one ends in another way than expected. Commands that ended as
+expected are listed in FOLDER/done.txt, and the next call goes on with the others.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ TEXT = ("--text", "default", "--max-bytes", "150000")
 TUNE = (*TEXT, "--steps", "2", "--sequence-length", "64", "--batch-size", "1", "--evaluate-bytes", "2000")
 # words of a command -> exit code; the order is that of the work
 COMMANDS: list[tuple[str, int]] = [
+    ("--version", 0),
     ("doctor", 0),
     ("assets list", 0),
     (f"assets get {TARGET}", 0),
@@ -82,17 +84,25 @@ def main(folder: Path, extras: str) -> int:
     """Run the commands in a folder; returns 1 if one ends in another way than expected."""
     folder.mkdir(parents=True, exist_ok=True)
     bin_folder = Path(sys.executable).parent
-    subprocess.run([sys.executable, "-c", SMALL], cwd=folder, check=True)
+    listing = folder / "done.txt"
+    done_before = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
+    if not done_before:
+        subprocess.run([sys.executable, "-c", SMALL], cwd=folder, check=True)
     wrong = 0
     for words, expected in [*COMMANDS, *((words, 0 if extras == "lab" else 2) for words in OF_LAB)]:
+        if words in done_before:
+            continue
         began = time.monotonic()
         done = subprocess.run([bin_folder / "tokalign-lab", *words.split()], cwd=folder, capture_output=True, text=True)
         right = done.returncode == expected and "Traceback" not in done.stderr
         wrong += not right
+        if right:
+            with listing.open("a", encoding="utf-8") as file:
+                file.write(f"{words}\n")
         last = (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1:] or [""]
-        print(f"{EXPECTED[expected] if right else 'WRONG':8} {time.monotonic() - began:5.0f} s  {words}")
+        print(f"{EXPECTED[expected] if right else 'WRONG':8} {time.monotonic() - began:5.0f} s  {words}", flush=True)
         if not right or expected:
-            print(f"         exit code {done.returncode}: {last[0][:200]}")
+            print(f"         exit code {done.returncode}: {last[0][:200]}", flush=True)
     listed = subprocess.run([sys.executable, "-c", LISTED], capture_output=True, text=True, check=True)
     began_with = " ".join(f"{words} " for words in [*(words for words, _ in COMMANDS), *OF_LAB])
     left = [name for name in listed.stdout.split("\n") if name and f"{name} " not in began_with]

@@ -110,7 +110,8 @@ def test_expected_counts_of_a_model_with_one_tokenizer_are_its_own_probabilities
     model = tiny_model("llama", vocabulary.size)
     states, ids, windows = head_inputs(model, vocabulary, TEXT, max_tokens=10_000, window=40)
     assert len(windows) > 3, "later windows have context, which does not count"
-    counts = expected_counts(model, vocabulary, vocabulary, windows, vocabulary.size + 5)
+    counts, unread = expected_counts(model, vocabulary, vocabulary, windows, vocabulary.size + 5)
+    assert unread == 0
     with torch.no_grad():
         predicted = torch.softmax(model.get_output_embeddings()(states).float(), dim=1)
     begins = np.cumsum([0] + [window.scored for window in windows[:-1]])
@@ -125,13 +126,16 @@ def test_the_source_counts_in_its_own_precision_and_by_the_text_where_it_cannot_
     own, vocabulary = tiny_vocabulary(280), tiny_vocabulary(300)
     student, source = tiny_model("llama", vocabulary.size), tiny_model("llama", own.size).to(dtype).train()
     _, ids, windows = head_inputs(student, vocabulary, TEXT, max_tokens=10_000, window=60)
-    counts = expected_counts(source, own, vocabulary, windows, vocabulary.size)
+    counts, unread = expected_counts(source, own, vocabulary, windows, vocabulary.size)
+    assert unread == 0
     assert source.training, "the source is left as it was"
     assert counts.sum() == pytest.approx(len(ids), rel=1e-3)
     seen = torch.bincount(ids, minlength=vocabulary.size).float()
     assert (counts - seen).abs().max() > 1, "a random source expects other tokens than the text has"
     source.config.max_position_embeddings = 8
-    assert torch.equal(expected_counts(source, own, vocabulary, windows, vocabulary.size), seen)
+    counts, unread = expected_counts(source, own, vocabulary, windows, vocabulary.size)
+    assert torch.equal(counts, seen)
+    assert unread == len(ids)
 
 
 def test_no_text_is_refused() -> None:

@@ -51,7 +51,8 @@ from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.model.save import save_model
 from tokalign_lab.model.save_tokenizer import CODE_FILE
 from tokalign_lab.model.shards import Shards
-from tokalign_lab.model.special_ids import lost_ids
+from tokalign_lab.model.special_ids import lost_ids, move_special_ids
+from tokalign_lab.model.special_tokens import keep_special_tokens
 from tokalign_lab.model.stream import rearrange_files
 from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.model.vocabulary_tensors import further_tables
@@ -554,6 +555,33 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
     assert made["lang_to_id"] == {"<s>": start}
     assert made["forced_decoder_ids"] == [[1, None], [2, start]]
     assert config.get("draft_map_ids") is config.get("bias_ids") is None
+
+
+def test_a_forced_token_is_kept_or_named() -> None:
+    model = tiny_model("llama", BIG.size)
+    given = model.generation_config
+    given.forced_bos_token_id, given.suppress_tokens = 12, [int(ORDER[12])]  # suppressed before the move, not after
+    moved = rearrange(model, renumbering(), BIG, RENUMBERED).generation_config
+    assert (moved.forced_bos_token_id, moved.suppress_tokens) == (A, [int(ORDER[ORDER[12]])])
+    given.forced_bos_token_id, given.suppress_tokens = BIG.roles["bos"], [BIG.roles["eos"]]
+    both = tiny_vocabulary(280, eos="<s>")  # one token is bos and eos
+    both.roles["bos"] = both.roles["eos"]
+    (said,) = lost_ids(model, BIG, both)
+    assert "generation_config.forced_bos_token_id (it is also suppressed)" in said
+
+
+def test_a_role_that_only_the_configuration_names_is_kept_or_named() -> None:
+    tokenizer = trained_tokenizer(specials=("<s>", "</s>", "<pad>", "<fill>"))
+    tokenizer.pad_token = None
+    source = Vocabulary.from_tokenizer(tokenizer, "source")
+    model = tiny_model("llama", source.size)
+    model.config.pad_token_id = model.generation_config.pad_token_id = 3
+    (said,) = lost_ids(model, source, TARGET)
+    assert "generation_config.pad_token_id (<fill>); config.pad_token_id (<fill>)" in said
+    _, kept = keep_special_tokens(aligned(source, TARGET), source, TARGET)
+    assert lost_ids(model, source, kept) == []
+    move_special_ids(model, source, kept, source.size)
+    assert model.config.pad_token_id == model.generation_config.pad_token_id == kept.id_of_raw("<fill>")
 
 
 @pytest.mark.parametrize("hub", [False, True])

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from tokalign_lab import catalog
 from tokalign_lab.alignment.methods.pieces import spell
 from tokalign_lab.catalog.tokenizer_formats import PATTERNS
+from tokalign_lab.cross_tokenizer.byte_alignment import tokenize
 from tokalign_lab.cross_tokenizer.pieces import Pieces
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError
@@ -108,6 +109,9 @@ def test_a_template_acts_on_spans_by_offsets_neither() -> None:
     spans = vocabulary.spans(text)
     assert spans[-1][2] == len(text.encode())
     assert not any(vocabulary.is_control[i] for i, _, _ in spans)
+    tokens = tokenize(text, vocabulary)
+    assert tokens.ends[-1] == len(text.encode())
+    assert tokens.ids.tolist() == vocabulary.encode([text])[0].tolist()
 
 
 # Marks in tokens (h06, h07)

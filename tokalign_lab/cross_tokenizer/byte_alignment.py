@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from tokalign_lab.token_table import plain_backend
 from tokalign_lab.vocabulary import Vocabulary
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -169,13 +170,8 @@ def writes_space_first(vocabulary: Vocabulary) -> bool:
 
 def _by_offsets(text: str, ids: Ints, spelled: Sequence[bytes | None], vocabulary: Vocabulary) -> Tokens:
     """Follow a tokenizer that changed the text, by the character offsets that it gives."""
-    backend = vocabulary.tokenizer.backend_tokenizer
-    before = backend.encode_special_tokens
-    backend.encode_special_tokens = True  # as `Vocabulary.encode`
-    try:
+    with plain_backend(vocabulary.tokenizer) as backend:
         offsets = backend.encode(text, add_special_tokens=False).offsets
-    finally:
-        backend.encode_special_tokens = before
     data = text.encode()
     byte_of = np.cumsum([0] + [len(character.encode()) for character in text]).tolist()
     starts, ends, faithful, place = [], [], [], 0

@@ -25,7 +25,7 @@ the logit. The head is untied first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,8 @@ class Calibration:
         Standard deviation of h . v about 1; 0 for a model with a head bias.
     largest : float
         The largest shift, in nats.
+    unread_tokens : int
+        Tokens in windows that the source model cannot read at once; only the text's own counts are used there.
     """
 
     tokens: int
@@ -91,6 +93,7 @@ class Calibration:
     nats_after: float
     spread: float
     largest: float
+    unread_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -137,8 +140,10 @@ def calibrate(
     start = torch.zeros(len(weight)) if bias is None else bias.detach().float().cpu().clone()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     seen = torch.bincount(input_ids, minlength=len(weight)).float()
+    unread = 0
     if source is not None:
-        seen = (seen + expected_counts(*source, vocabulary, windows, len(seen), part(progress, share, 0.5))) / 2
+        counts, unread = expected_counts(*source, vocabulary, windows, len(seen), part(progress, share, 0.5))
+        seen = (seen + counts) / 2
     free = torch.ones(len(weight), dtype=torch.bool)
     free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control)
     before = nats_per_token(states[:_SCORED], input_ids[:_SCORED], weight, start, cap)
@@ -151,7 +156,7 @@ def calibrate(
         head.weight.data.copy_((weight + shift[:, None] * direction).to(head.weight.dtype))
         weight, fitted = head.weight.detach().float().cpu(), start
     after = nats_per_token(states[:_SCORED], input_ids[:_SCORED], weight, fitted, cap)
-    return Calibration(len(input_ids), before, after, spread, float((shift - start).abs().max()))
+    return Calibration(len(input_ids), before, after, spread, float((shift - start).abs().max()), unread)
 
 
 def calibrate_on(
@@ -182,7 +187,7 @@ def expected_counts(
     windows: Sequence[Window],
     size: int,
     progress: Progress = silent,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, int]:
     """Count how often the source model expects each token of another vocabulary in a text.
 
     Where the source's prediction cannot be moved to these tokens (inside its own tokens, after a special token, or
@@ -205,6 +210,8 @@ def expected_counts(
     -------
     torch.Tensor
         float32 (size,); its sum is the number of scored tokens of all windows.
+    int
+        How many of them are in windows that the source cannot read.
 
     Raises
     ------
@@ -218,14 +225,17 @@ def expected_counts(
 
 def _expected_counts(
     teacher: SourceTeacher, pieces: Pieces, windows: Sequence[Window], size: int, progress: Progress
-) -> torch.Tensor:
-    counts = torch.zeros(size)
+) -> tuple[torch.Tensor, int]:
+    counts, unread = torch.zeros(size), 0
     block = max(1, _BLOCK_NUMBERS // len(pieces.first))
     for number, window in enumerate(windows, 1):
         ids = torch.from_numpy(window.ids)
         by_text = torch.arange(len(ids)) >= len(ids) - window.scored
-        with suppress(InputError):  # the source cannot read so many tokens at once
+        try:
             reading = teacher.read(ids[None], predicts=True)
+        except InputError:  # the source cannot read so many tokens at once
+            unread += window.scored
+        else:
             following = reading.places.student[:, 1] + 1
             here = (following < len(ids)) & (following >= len(ids) - window.scored) & ~reading.places.special
             for chosen in torch.split(torch.nonzero(here)[:, 0], block):
@@ -235,7 +245,7 @@ def _expected_counts(
                 counts.index_add_(0, found.first.flatten(), found.first_probs.flatten().to(counts.dtype))
         counts += torch.bincount(ids[by_text], minlength=size)
         progress(number / len(windows), "reading what the source model expects")
-    return counts
+    return counts, unread
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import GenerationConfig, PretrainedConfig
 
 from tokalign_lab.errors import InputError
 from tokalign_lab.model.id_names import holds_ids, is_declared, may_be_an_id, words_of
@@ -64,6 +64,7 @@ def _move_all(config: Any, generation: Any, source: Vocabulary, target: Vocabula
     mover = _Mover(source, target, {old_rows, config.get_text_config().vocab_size})
     if generation is not None:
         mover.move(generation, "generation_config.")
+        mover.drop_forced(generation)
     mover.move(config, "config.")
     return mover
 
@@ -124,6 +125,8 @@ class _Mover:
                 unique = list(dict.fromkeys(self._role(role[1], value)))
                 if role[1] == "eos" and isinstance(value, list):
                     self._mention_ends(value, f"{place}{name}")
+                elif not unique and role[1] not in self._source.roles and any(map(self._is_mark, _ids_in(value))):
+                    self.lost.append(f"{place}{name} ({', '.join(map(self._said, _ids_in(value)))})")
                 _put(config, name, None if not unique else unique[0] if len(unique) == 1 else unique, self._target)
             elif not foreign and (holds_ids(config, name, value) or self._names_its_id(config, name, value)):
                 self._move_entry(config, name, value, place)
@@ -133,6 +136,15 @@ class _Mover:
                 for one in () if foreign else several:
                     if may_be_an_id(config, name, one):
                         self._mention(one, f"{place}{name}")
+
+    def drop_forced(self, generation: Any) -> None:
+        """Drop a forced first or last token that the target would also suppress, which transformers refuses."""
+        suppressed = set(generation.suppress_tokens or ())
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            forced = set(_ids_in(getattr(generation, name)))
+            if forced and forced <= suppressed:
+                self.lost.append(f"generation_config.{name} (it is also suppressed)")
+                setattr(generation, name, None)
 
     def _mention_ends(self, ends: list[int], place: str) -> None:
         """Report the ends of a turn that the target has no token for."""
@@ -225,6 +237,8 @@ class _Mover:
     def _role(self, role: str, value: int | list[int] | None) -> list[int]:
         target = self._target
         ids = [target.roles[role]] if role in target.roles else []
+        if not ids and role not in self._source.roles:  # the tokenizer does not say so, but the model has one (Llama 3)
+            ids = [same for old in _ids_in(value) for same in self._end(old)]
         if role == "bos" and not ids and target.start_id is not None:
             ids = [target.start_id]  # Qwen's own configurations name their eos here: texts begin with it
         if role == "eos":  # a chat model also ends at its end-of-turn token
@@ -265,6 +279,9 @@ def _put(config: Any, name: str, value: Any, target: Vocabulary) -> None:
     """Set an id; if a configuration requires one and there is none, use the token that separates texts."""
     if isinstance(config, dict):
         config[name] = value
+        return
+    if isinstance(config, GenerationConfig):  # it compares entries with one another, and some have not been moved yet
+        setattr(config, name, value)
         return
     options = [value] if value is not None else [None, target.roles.get("eos"), target.start_id]
     for option in options:

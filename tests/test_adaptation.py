@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_cases_models import BIG, multimodal
 from tiny import CONFIGS, WORDS, save_tiny, tiny_model, tiny_vocabulary
 from transformers import LlamaForCausalLM
 
@@ -32,6 +33,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.files import seal
 from tokalign_lab.model.load import load_model
+from tokalign_lab.model.save import save_model
 from tokalign_lab.vocabulary import Vocabulary
 
 SMALL = AdaptSettings.from_dict(
@@ -388,6 +390,15 @@ def test_accumulated_batches_equal_one_large_batch(kind: str, text: str, tmp_pat
     for name in ("loss", "grad_norm", "tokens"):
         expected = [event[name] for event in large.of("step")]
         assert [event[name] for event in small.of("step")] == pytest.approx(expected, rel=1e-4), name
+
+
+def test_a_model_with_a_part_for_images_is_tuned_on_text(text: str, tmp_path: Path) -> None:
+    """Its configuration has no `use_cache`, which the trainer sets; only that of its text part has."""
+    save_model(multimodal(), BIG, tmp_path / "model")
+    run(tmp_path / "model", text, tmp_path / "run", AdaptSettings(**{**SMALL.to_dict(), "steps": 2}))
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert "use_cache" not in config
+    assert config["text_config"]["use_cache"]
 
 
 def test_a_head_that_is_not_understood_is_tuned_with_the_models_own_loss(

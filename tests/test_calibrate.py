@@ -125,7 +125,7 @@ def test_expected_counts_of_a_model_with_one_tokenizer_are_its_own_probabilities
 def test_the_source_counts_in_its_own_precision_and_by_the_text_where_it_cannot_read(dtype: torch.dtype) -> None:
     own, vocabulary = tiny_vocabulary(280), tiny_vocabulary(300)
     student, source = tiny_model("llama", vocabulary.size), tiny_model("llama", own.size).to(dtype).train()
-    _, ids, windows = head_inputs(student, vocabulary, TEXT, max_tokens=10_000, window=60)
+    _, ids, windows = head_inputs(student, vocabulary, TEXT, max_tokens=10_000, window=40)
     counts, unread = expected_counts(source, own, vocabulary, windows, vocabulary.size)
     assert unread == 0
     assert source.training, "the source is left as it was"

@@ -568,6 +568,10 @@ def test_a_forced_token_is_kept_or_named() -> None:
     both.roles["bos"] = both.roles["eos"]
     (said,) = lost_ids(model, BIG, both)
     assert "generation_config.forced_bos_token_id (it is also suppressed)" in said
+    given.forced_bos_token_id, model.config.pad_token_id = BIG.size + 4, BIG.size + 5  # rows that no token has
+    (said,) = lost_ids(model, tiny_vocabulary(300), TARGET)
+    for name in ("generation_config.forced_bos_token_id", "config.pad_token_id"):
+        assert f"{name} (a row without a token)" in said
 
 
 def test_a_role_that_only_the_configuration_names_is_kept_or_named() -> None:

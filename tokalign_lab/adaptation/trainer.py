@@ -98,9 +98,14 @@ def trainer_of(
     callbacks : in the order in which they are called
     """
     arguments = arguments_of(stage, settings, root, processes.device)
-    cached = model.config.use_cache  # the trainer would switch it off permanently, in the saved model too
+    cached = getattr(
+        model.config, "use_cache", None
+    )  # the trainer would switch it off permanently, in the saved model too
     trainer = OrderedTrainer(model=model, args=arguments, train_dataset=data, callbacks=callbacks)
-    model.config.use_cache = cached
+    if cached is None:  # as in models of images, whose text part has it
+        vars(model.config).pop("use_cache", None)
+    else:
+        model.config.use_cache = cached
     trainer.remove_callback(PrinterCallback)
     rows_rate, body_rate = settings.rates(processes.count)
     if stage.number == 2 and rows_rate != body_rate:

@@ -125,8 +125,10 @@ class _Mover:
                 unique = list(dict.fromkeys(self._role(role[1], value)))
                 if role[1] == "eos" and isinstance(value, list):
                     self._mention_ends(value, f"{place}{name}")
-                elif not unique and role[1] not in self._source.roles and any(map(self._is_mark, _ids_in(value))):
-                    self.lost.append(f"{place}{name} ({', '.join(map(self._said, _ids_in(value)))})")
+                elif (
+                    not unique and role[1] not in self._source.roles
+                ):  # else the tokenizer has lost it, which is reported
+                    self._mention_gone(config, name, value, [old for old in _ids_in(value) if old >= 0], place)
                 _put(config, name, None if not unique else unique[0] if len(unique) == 1 else unique, self._target)
             elif not foreign and (holds_ids(config, name, value) or self._names_its_id(config, name, value)):
                 self._move_entry(config, name, value, place)
@@ -152,6 +154,13 @@ class _Mover:
         gone = [old for old in others if not self._end(old)]
         if gone:
             self.lost.append(f"{place} ({', '.join(map(self._said, gone))})")
+
+    def _mention_gone(self, config: Any, name: str, value: Any, gone: list[int], place: str) -> None:
+        """Report ids without the same token in the target, but for a default that no token of the source had."""
+        is_default = value == getattr(type(config), name, None)
+        if any(old < self._source.size or not is_default for old in gone):
+            what = ", ".join(self._said(old) for old in gone[:3]) + (", ..." if len(gone) > 3 else "")
+            self.lost.append(f"{place}{name} ({what})")
 
     def _mention(self, value: int, place: str) -> None:
         new = self._moved(value)
@@ -191,9 +200,9 @@ class _Mover:
                 f"The model's {place}{name} is {value} ({self._said(gone[0])}), which {self._target.name} has no "
                 "token for; keep the source's special tokens."
             )
-        if (moved is _GONE and not gone) or any(old < self._source.size for old in gone):
-            what = ", ".join(self._said(old) for old in gone[:3]) + (", ..." if len(gone) > 3 else "")
-            self.lost.append(f"{place}{name} ({what or 'in a form that cannot be moved'})")
+        if moved is _GONE and not gone:
+            self.lost.append(f"{place}{name} (in a form that cannot be moved)")
+        self._mention_gone(config, name, value, gone, place)
         _put(config, name, None if moved is _GONE else moved, self._target)
 
     def _moved_value(self, value: Any, name: str, gone: list[int], inner: bool = False) -> Any:

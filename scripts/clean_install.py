@@ -40,12 +40,12 @@ COMMANDS: list[tuple[str, int]] = [
     ("runs watch runs/one", 0),
     ("runs again runs/one --name two", 0),
     ("runs rename runs/one first", 0),
-    ("runs delete runs/first", 0),
+    ("runs delete first", 0),
     ("runs trash --root runs", 0),
     ("runs restore --root runs", 0),
-    ("runs pause runs/first", 2),  # it has ended
-    ("runs cancel runs/first", 2),
-    ("runs resume runs/first", 2),
+    ("runs pause first", 0),  # it has ended already
+    ("runs cancel first", 0),
+    ("runs resume first", 2),
     (f"generate small {' '.join(TEXT)} --documents 2 --prompt-tokens 8 --new-tokens 8 --out generated.jsonl", 0),
     (f"draft converted --for converted {' '.join(TEXT)} --prompts 1 --new-tokens 8", 0),
     (f"tokenizer train --size 500 {' '.join(TEXT)} --out trained", 0),
@@ -56,7 +56,7 @@ COMMANDS: list[tuple[str, int]] = [
     ("gallery list", 0),
     ("app --no-browser", 2),  # the extra `app` is not installed
 ]
-OF_LAB = ["report runs/first --out report.html", "demo --fast --out demo"]
+OF_LAB = ["report first --out report.html", "demo --fast --out demo"]
 NOT_RUN = {"gallery record"}  # it makes the package's own data, for an hour
 EXPECTED = {0: "ok", 2: "refused"}
 

@@ -615,6 +615,9 @@ def test_files_of_the_source_that_the_new_folder_lacks(tmp_path: Path) -> None:
     write_json(source / "config.json", {**config, "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}})
     result = rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")
     assert any("lacks preprocessor_config.json and so reads text only" in sentence for sentence in result["lost"])
+    assert any(
+        "names code of its own (auto_map), which is never run: it was read as 'llama'" in s for s in result["lost"]
+    )
     assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text()), "its code is not there"
 
 

@@ -125,14 +125,20 @@ def rearrange_to_folder(
 
 
 def _left_behind(folder: Path) -> list[str]:
-    """Return one sentence about the files for images and sounds, which are not copied; empty if there are none."""
-    files = ", ".join(sorted(file.name for file in folder.glob("*processor_config.json")))
-    if not files:
-        return []
-    return [
-        f"The new folder lacks {files} and so reads text only; to use images or sounds, copy each file from the source "
-        "and set the tokens and ids in it to the new tokenizer's."
-    ]
+    """Return what is not copied, one sentence each: files for images and sounds, and code in the folder."""
+    left = []
+    if files := ", ".join(sorted(file.name for file in folder.glob("*processor_config.json"))):
+        left.append(
+            f"The new folder lacks {files} and so reads text only; to use images or sounds, copy each file from the "
+            "source and set the tokens and ids in it to the new tokenizer's."
+        )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "auto_map" in config:
+        left.append(
+            f"The model names code of its own (auto_map), which is never run: it was read as {config['model_type']!r} "
+            "of transformers, which may compute something else; compare the two before you use it."
+        )
+    return left
 
 
 def _lost(out: Path) -> list[str]:

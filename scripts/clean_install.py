@@ -2,7 +2,7 @@
 
 Usage: PYTHON scripts/clean_install.py FOLDER EXTRAS; PYTHON is that of the environment, EXTRAS "light" or "lab".
 Prints a line for each command; the exit code is 1 if one ends in another way than expected. Commands that ended as
-expected are listed in FOLDER/done.txt, and the next call goes on with the others.
+expected are listed in FOLDER/done.txt, and the next call continues with the others.
 """
 
 from __future__ import annotations

@@ -460,7 +460,7 @@ def _timed(work: Callable[[Side], Found], side: Side) -> Found:
     return {**found, "seconds": time.perf_counter() - started}
 
 
-def _one_side(checks: Sequence[Check], side: Side, until: float, tell: Callable[[Check, Found], None]) -> None:
+def _one_side(checks: Sequence[Check], side: Side, until: float, report: Callable[[Check, Found], None]) -> None:
     """Do all checks of one side, one after another, each in the same process until one fails."""
     pool: ProcessPoolExecutor | None = None
     for check in checks:
@@ -474,7 +474,7 @@ def _one_side(checks: Sequence[Check], side: Side, until: float, tell: Callable[
         if "error" in found:
             pool.shutdown(wait=False, cancel_futures=True)
             pool = None  # after an error of CUDA every later call in that process fails too
-        tell(check, found)
+        report(check, found)
     if pool is not None:
         pool.shutdown()
 
@@ -485,7 +485,7 @@ def run(checks: Sequence[Check], sides: Sequence[Side], until: float) -> list[di
     rows: dict[str, dict[str, Any]] = {}
     lock = threading.Lock()
 
-    def tell(reference: bool, check: Check, result: Found) -> None:
+    def report(reference: bool, check: Check, result: Found) -> None:
         with lock:
             found[check.name][reference] = result
             if len(found[check.name]) == 2:
@@ -493,7 +493,7 @@ def run(checks: Sequence[Check], sides: Sequence[Side], until: float) -> list[di
                 print(json.dumps(row), file=sys.stderr, flush=True)
 
     threads = [
-        threading.Thread(target=_one_side, args=(checks, side, until, functools.partial(tell, side.reference)))
+        threading.Thread(target=_one_side, args=(checks, side, until, functools.partial(report, side.reference)))
         for side in sides
     ]
     for thread in threads:

@@ -14,7 +14,7 @@ from tokalign_lab.cross_tokenizer.byte_alignment import (
     ByteAlignment,
     Tokens,
     align,
-    laid,
+    consecutive,
     special,
     tokenize,
     writes_space_first,
@@ -168,14 +168,14 @@ def test_a_tokenizer_that_lowers_strips_and_knows_not_all() -> None:
     assert tokens.ends.tolist() == [3, 7, 11, 17]
     assert tokens.faithful.tolist() == [True, False, False, True]
     assert tokens.whole.tolist() == [True, False, False, True], "each word's token writes the space before it"
-    letters = laid(np.arange(17), np.ones(17, dtype=np.int64))
+    letters = consecutive(np.arange(17), np.ones(17, dtype=np.int64))
     found = align(tokens, letters)
     assert found.pairs.tolist() == [[0, 2], [3, 16]]
     assert found.exact.tolist() == [True, False]
 
 
 def test_special_tokens_are_places_of_their_own() -> None:
-    text = laid(np.array([5, 6]), np.array([2, 2]))
+    text = consecutive(np.array([5, 6]), np.array([2, 2]))
     one = Tokens.joined([special(1, 1), text, special(2, 1), special(1, 1), text])
     both = Tokens.joined([special(9, 1), text, special(9, 2), text])  # one token is eos and bos
     assert one.ends.tolist() == [1, 3, 5, 6, 7, 9, 11]

@@ -280,9 +280,9 @@ class TestPanels:
         tabs = lab.tabs()
         offer = tabs._recorded
         assert "You have no runs here yet" in offer._words.value
-        offer._look.click()
+        offer._show.click()
         assert "Recorded run, not one of yours" in offer._words.value
-        assert lab.work.looks_at_recorded
+        assert lab.work.shows_recorded
         for name in ("model", "recovery", "lexicon", "maps", "diagnosis", "compare", "runs", "report", "pair"):
             lab.lab_state.tab = name
             assert tabs._error.layout.display == "none", (name, tabs._error.value)
@@ -291,7 +291,7 @@ class TestPanels:
                     assert "Recorded run" in panel._badge.value, name
                     assert panel._error.layout.display == "none", (name, panel._error.value)
         offer._leave.click()
-        assert not lab.work.looks_at_recorded
+        assert not lab.work.shows_recorded
         lab.close()
         assert sorted(path.name for path in bare.iterdir()) == ["lab.json"]  # nothing was started or copied
 

@@ -21,7 +21,7 @@ from tokalign_lab.cli import app
 from tokalign_lab.runs import queue
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.process import start_time
-from tokalign_lab.runs.queue import go_on, locked, start_after, start_ready
+from tokalign_lab.runs.queue import locked, start_after, start_ready, start_waiting
 
 WAIT_S = 120  # of a busy machine
 
@@ -209,6 +209,6 @@ def test_a_run_that_is_cancelled_while_the_queue_looks_at_it_is_cancelled(
 
 
 def test_an_empty_queue_starts_no_process_and_writes_nothing(tmp_path: Path) -> None:
-    go_on(tmp_path)
-    go_on(tmp_path / "none")
+    start_waiting(tmp_path)
+    start_waiting(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []

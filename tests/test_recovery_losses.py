@@ -267,7 +267,7 @@ def test_a_branch_is_read_as_the_text_up_to_it_and_its_token(kind: str) -> None:
     assert len(branches) > 10
     assert branches.row.unique().tolist() == [0, 1]
     inputs = {"input_ids": pair.ids}
-    branches.put_behind(inputs, torch.float32)
+    branches.append_to(inputs, torch.float32)
     logits = pair.model(**inputs).logits
     assert torch.allclose(logits[:, :24], pair.model(input_ids=pair.ids).logits, atol=1e-4)
     for row, column, token, slot in zip(branches.row, branches.column, branches.token, branches.slot, strict=True):

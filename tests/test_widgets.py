@@ -299,7 +299,7 @@ class TestTraining:
         add_steps(run, 6, 9)
         with open(run.path / "events.jsonl", "a") as file:
             file.write('{"kind": "step", "step": 10, "lo')  # a line that is being written
-        panel._look()
+        panel._poll()
         assert list(panel.figure.data[0].x) == list(range(1, 10))
 
     def test_a_resumed_run_has_each_step_once(self, tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ class TestRecipes:
         watched = panel.recipes._watched
         assert watched in WATCHER.names()
         b.update(state="failed")
-        panel.recipes._look()
+        panel.recipes._poll()
         assert next(row["state"] for row in panel.recipes.rows if row["recipe"] == "pieces") == "failed"
         panel.close()
         assert watched not in WATCHER.names()

@@ -187,7 +187,7 @@ class TestHistogram:
     def test_rows_without_a_score_are_explained(self) -> None:
         lexicon = make_lexicon()
         lexicon.table["score"] = np.where(np.arange(8) == 7, np.nan, 0.5).astype(np.float32)
-        assert "1 unknown" in LexiconPanel(lexicon).histogram.said
+        assert "1 unknown" in LexiconPanel(lexicon).histogram.caption
 
 
 class TestWhy:

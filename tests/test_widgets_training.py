@@ -124,14 +124,14 @@ class TestView:
         assert list(panel.figure.data[0].x) == [1, 2, 3]
         assert panel._error.value == ""
         for axis in ("tokens", "minutes", "step"):
-            panel.looks._axis.value = axis
+            panel.curve_bar._axis.value = axis
         assert panel._error.value == ""
 
     def test_an_empty_run_opens(self, tmp_path: Path) -> None:
         run = RunFolder.create(tmp_path / "run", "adapt", {"model": "m", "text": []})
         panel = TrainingPanel(run)
         for axis in ("tokens", "minutes"):
-            panel.looks._axis.value = axis
+            panel.curve_bar._axis.value = axis
         assert panel._error.value == ""
         assert "waiting to start" in panel._state_line.value
         panel.close()
@@ -167,7 +167,7 @@ class TestView:
         read = panel.run.events
         monkeypatch.setattr(panel.run, "events", lambda offset=0: offsets.append(offset) or read(offset))
         write_steps(run, [2001])
-        panel._look()
+        panel._poll()
         assert offsets[0] > 2000 * 100, "the panel continues where it had read to"
         assert panel.view.steps[-1] == 2001
 
@@ -215,12 +215,12 @@ class TestCurves:
         assert all(len(trace.x) <= MOST_CURVE_POINTS for trace in panel.figure.data)
         sent.clear()
         write_steps(run, [10_001])
-        panel._look()
+        panel._poll()
         assert panel.figure.data[0].x[-1] == 10_001
         assert 1_000 < sum(sent) < 100_000
         sent.clear()
         run.emit({"kind": "heartbeat"})
-        panel._look()
+        panel._poll()
         assert sum(sent) < 2_000, "a sign of life alone draws nothing"
 
     def test_one_figure_is_changed_and_never_made_again(self, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ class TestCurves:
         panel = TrainingPanel(one)
         figure = panel.figure
         panel.show_runs([two, one])
-        panel.looks._value.value = "grad_norm"
+        panel.curve_bar._value.value = "grad_norm"
         assert panel.figure is figure
         assert list(figure.data[3].x) == [1, 2, 3, 4, 5]  # who was there keeps its place, and so its colour
         assert len(figure.data[0].x) == 12
@@ -242,22 +242,22 @@ class TestCurves:
     def test_every_figure_of_a_step_and_every_slice_can_be_drawn(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run")
         panel = TrainingPanel(run)
-        values = [value for _, value in panel.looks._value.options]
+        values = [value for _, value in panel.curve_bar._value.options]
         assert values == ["loss", "learning_rate", "grad_norm", "tokens_per_second", "bytes_per_second", "memory"]
-        assert [value for _, value in panel.looks._part.options] == ["", "code", "de"]
-        panel.looks._part.value = "de"
+        assert [value for _, value in panel.curve_bar._part.options] == ["", "code", "de"]
+        panel.curve_bar._part.value = "de"
         assert list(panel.figure.data[2].y) == [3.0, 1.8]
         assert "1.800" in panel._table.value
-        panel.looks._value.value = "memory"
+        panel.curve_bar._value.value = "memory"
         assert panel.figure.data[0].y[0] == 2.0  # GB
 
     def test_a_distillation_has_two_more(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", state="running")
         panel = TrainingPanel(run)
         write_steps(run, [13], next_token=2.0, divergence=0.25)
-        panel._look()
-        assert {"next_token", "divergence"} <= {value for _, value in panel.looks._value.options}
-        panel.looks._value.value = "divergence"
+        panel._poll()
+        assert {"next_token", "divergence"} <= {value for _, value in panel.curve_bar._value.options}
+        panel.curve_bar._value.value = "divergence"
         assert list(panel.figure.data[0].y) == [0.25]
         assert "divergence from the teacher" in panel._cards.value
         panel.close()
@@ -272,15 +272,15 @@ class TestCurves:
 
     @pytest.mark.parametrize(("steps", "weight"), [(0, 0.6), (60, 0.6), (500, 0.9), (10_000, 0.99)])
     def test_smoothing_fits_the_length_of_the_run(self, tmp_path: Path, steps: int, weight: float) -> None:
-        assert TrainingPanel(make_run(tmp_path / "run", steps=steps)).looks.look.smoothing == weight
+        assert TrainingPanel(make_run(tmp_path / "run", steps=steps)).curve_bar.options.smoothing == weight
 
     def test_axes(self, tmp_path: Path) -> None:
         panel = TrainingPanel(make_run(tmp_path / "run"))
-        panel.looks._axis.value = "tokens"
+        panel.curve_bar._axis.value = "tokens"
         assert list(panel.figure.data[0].x) == [step * 16 for step in range(1, 13)]
         assert list(panel.figure.data[2].x) == [0, 12 * 16]
         assert panel.figure.layout.shapes[0].x1 == 20 * 16  # the stage is planned to end at step 20
-        panel.looks._axis.value = "minutes"
+        panel.curve_bar._axis.value = "minutes"
         assert panel.figure.layout.xaxis.autorange
         assert panel.figure.data[0].x[-1] == pytest.approx(11 / 60, rel=1e-3)
         assert not [x for trace in panel.figure.data if trace.xaxis == "x2" for x in trace.x]
@@ -296,10 +296,10 @@ class TestCurves:
     def test_smoothing_keeps_the_raw_curve(self, tmp_path: Path) -> None:
         panel = TrainingPanel(make_run(tmp_path / "run"), value="loss")
         raw = list(panel.figure.data[0].y)
-        panel.looks._smoothing.value = 0.95
+        panel.curve_bar._smoothing.value = 0.95
         assert list(panel.figure.data[0].y) == raw
         assert list(panel.figure.data[1].y) != raw
-        panel.looks._smoothing.value = 0
+        panel.curve_bar._smoothing.value = 0
         assert list(panel.figure.data[1].y) == raw
 
     def test_names_and_texts_are_escaped(self, tmp_path: Path) -> None:
@@ -319,11 +319,11 @@ class TestMonitor:
         assert "Continued at step 0" in panel.samples.html
         assert "Continued at step 12" in panel.samples.html
         run.emit({"kind": "sample", "step": 20, "prompt": "One", "text": "three"})
-        panel._look()
+        panel._poll()
         assert "Continued at step 20" in panel.samples.html
         panel.samples._steps[1].value = 12
         run.emit({"kind": "sample", "step": 30, "prompt": "One", "text": "four"})
-        panel._look()
+        panel._poll()
         assert "Continued at step 12" in panel.samples.html
         panel.close()
 
@@ -340,7 +340,7 @@ class TestMonitor:
         assert "<script" not in shown
         assert "of the probes right" in panel._head.value
         run.emit({"kind": "resumed", "step": 20})
-        panel._look()
+        panel._poll()
         assert list(panel.view.lost) == [20]
 
     def test_gap_and_control(self, tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ class TestMonitor:
         run = make_run(tmp_path / "run")
         panel = TrainingPanel(run, reference=0.5)
         run.emit({"kind": "evaluation", "step": 13, "bits_per_byte": 2.7})
-        panel._look()
+        panel._poll()
         assert panel.figure.data[3 * MOST_RUNS].y[-1] == pytest.approx(-0.1)
         assert not [name for name in sent if name.startswith("yaxis2.autorangeoptions")]
 
@@ -422,7 +422,7 @@ class TestMonitor:
         other = make_run(tmp_path / "other", model=model, seed=7)
         panel = TrainingPanel(one)
         assert list(panel.figure.data[-1].y) == [1.1, 1.1]
-        panel.looks._part.value = "de"
+        panel.curve_bar._part.value = "de"
         assert list(panel.figure.data[-1].y) == [1.3, 1.3]
         panel.show_runs([one, other])
         assert "Not comparable (other held-out text): bits per byte of “other”" in panel._note.value
@@ -514,7 +514,7 @@ class TestMonitor:
         one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two")
         panel = TrainingPanel([one, two])
         delete_run(two)
-        panel._look()
+        panel._poll()
         assert [view.name for view in panel.views] == ["one"]
         delete_run(one)
         panel._follow()
@@ -523,8 +523,12 @@ class TestMonitor:
     def test_code_shows_the_same_view(self, tmp_path: Path) -> None:
         runs = [make_run(tmp_path / "one"), make_run(tmp_path / "it's two")]
         panel = TrainingPanel(runs, reference=1.04)
-        panel.looks._axis.value, panel.looks._value.value, panel.looks._part.value = "tokens", "grad_norm", "de"
-        panel.looks._smoothing.value = 0.5
+        panel.curve_bar._axis.value, panel.curve_bar._value.value, panel.curve_bar._part.value = (
+            "tokens",
+            "grad_norm",
+            "de",
+        )
+        panel.curve_bar._smoothing.value = 0.5
         again = run_code(panel.to_code())
         assert again.state == panel.state
         assert [list(t.y) for t in again.figure.data] == [list(t.y) for t in panel.figure.data]
@@ -548,14 +552,14 @@ class TestMonitor:
 def test_a_watcher_that_raises_does_not_stop_the_others() -> None:
     watcher, seen, done = Watcher(tick_s=0.01), [], threading.Event()
 
-    def look() -> bool:
+    def poll() -> bool:
         seen.append(1)
         if len(seen) == 3:
             done.set()
         return len(seen) < 3
 
     watcher.watch("broken", lambda: 1 / 0 > 0)
-    watcher.watch("whole", look)
+    watcher.watch("whole", poll)
     assert done.wait(60)
     assert "broken" not in watcher.names()
 
@@ -645,7 +649,7 @@ class TestRuns:
         assert NASTY in [row[1] for row in self.rows(panel)]
         assert "<script" not in panel._details.value
         panel._rename.value = "half typed"
-        panel._look()
+        panel._poll()
         assert panel._rename.value == "half typed"
         panel._delete.click()
         assert panel._rename.value == ""
@@ -657,7 +661,7 @@ class TestRuns:
         again.trash.undo_button.click()
         assert NASTY in [row[1] for row in self.rows(again)]
         assert again.trash.undo_button.disabled
-        panel._look()
+        panel._poll()
         assert len(panel.table.rows) == 5
         panel.close()
         again.close()
@@ -689,7 +693,7 @@ class TestRuns:
         run.update(state="failed", error="out of memory")
         run.emit({"kind": "step", "step": 13, "loss": 4.0})
         make_run(root / "from-a-shell")
-        panel._look()
+        panel._poll()
         assert "out of memory" in panel._details.value
         assert "from-a-shell" in [row[1] for row in self.rows(panel)]
         panel.close()
@@ -706,7 +710,7 @@ class TestRuns:
         assert panel.pages.later.disabled
         assert "111 to 120 of 120" in panel.pages.where.value
         sent.clear()
-        panel._look()
+        panel._poll()
         assert sum(sent) == 0, "nothing has happened"
         panel.close()
 
@@ -742,6 +746,6 @@ class TestRuns:
 def test_how_it_is_looked_at_is_kept_on_disk(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", steps=30)
     panel = TrainingPanel(run, state=LabState(tmp_path / "lab.json"))
-    panel.looks._axis.value = "tokens"
+    panel.curve_bar._axis.value = "tokens"
     again = LabState(tmp_path / "lab.json")
-    assert TrainingPanel(run, state=again, **again.looks["training"]).looks.look == panel.looks.look
+    assert TrainingPanel(run, state=again, **again.looks["training"]).curve_bar.options == panel.curve_bar.options

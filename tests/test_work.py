@@ -30,7 +30,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """Create runs without starting them; processes are tested in test_runs."""
     monkeypatch.setattr(queue, "start", lambda kind, settings, path: RunFolder.create(path, kind, settings))
     monkeypatch.setattr(RunFolder, "start", lambda self, resume=False, queued=False: None)
-    monkeypatch.setattr(queue, "go_on", lambda root: None)
+    monkeypatch.setattr(queue, "start_waiting", lambda root: None)
     return Chain(tmp_path, LabState(tmp_path / "lab.json"))
 
 

@@ -34,11 +34,11 @@ _PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
 
 
 def serve(
-    runs: Path, port: int = 8866, ip: str = LOOPBACK, browser: bool = True, say: Callable[[str], None] = print
+    runs: Path, port: int = 8866, ip: str = LOOPBACK, browser: bool = True, show: Callable[[str], None] = print
 ) -> int:
     """Serve the lab over the folder `runs` until it is interrupted; returns the server's exit code.
 
-    Only this machine reaches the default `ip`. `say` is called with the address of the page. Raises `InputError` when
+    Only this machine reaches the default `ip`. `show` is called with the address of the page. Raises `InputError` when
     Voila is not installed, or the port is taken.
     """
     require_extra("app", "voila", "The app")
@@ -56,7 +56,7 @@ def serve(
         page = Path(folder) / "lab.ipynb"
         write_page(page, runs.resolve())
         write_json(Path(folder) / "voila.json", configuration(token))  # read from the folder that Voila is started in
-        say(f"The lab: http://{ip}:{port}/?token={token}  (Ctrl-C ends the server; runs go on)")
+        show(f"The lab: http://{ip}:{port}/?token={token}  (Ctrl-C ends the server; runs go on)")
         command = [sys.executable, "-m", "voila", str(page), *options(port, ip, browser)]
         voila = subprocess.Popen(command, cwd=folder, preexec_fn=_end_with_parent)
         before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}

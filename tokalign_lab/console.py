@@ -89,13 +89,13 @@ def progress_bar(label: str) -> Iterator[Report]:
     if not stderr.is_terminal:
         last = ""
 
-        def tell(share: float, message: str) -> None:
+        def report(share: float, message: str) -> None:
             nonlocal last
             if message != last:
                 last = message
                 stderr.print(f"{label}: {message} ({share:.0%})", soft_wrap=True)
 
-        yield tell
+        yield report
         return
     columns = (
         TextColumn("{task.description}", markup=False),

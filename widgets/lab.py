@@ -124,13 +124,13 @@ class Lab:
         chain = chain or next(iter(recorded_chains()), None)
         if chain is None:
             raise InputError("This installation has no recorded runs.")
-        if not self.work.looks_at_recorded:
+        if not self.work.shows_recorded:
             self.lab_state.own_work = self.lab_state.work
-        self.lab_state.look_afresh({step: chain[step].name for step in STEPS}, tab="recovery")
+        self.lab_state.reset_view({step: chain[step].name for step in STEPS}, tab="recovery")
 
     def look_at_own(self) -> None:
         """Look at your own runs again."""
-        self.lab_state.look_afresh(self.lab_state.own_work, tab="pair")
+        self.lab_state.reset_view(self.lab_state.own_work, tab="pair")
 
     def pair_picker(self) -> PairPicker:
         """Choose the pair and compare both tokenizers on your own text."""

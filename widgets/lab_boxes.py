@@ -12,7 +12,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.gallery import recorded_chains
 
 from .common.panel import mark_of
-from .common.part import Bar, Box, bar, html, said, shown
+from .common.part import Bar, Box, bar, html, shown, status_html
 
 STEPS = {
     "pair": ("Pair", "Choose the model and its new tokenizer"),
@@ -29,7 +29,7 @@ def step_states(work: Chain) -> dict[str, str]:
     """Return the state of each step: "to do", "waiting", "running", "paused", "done", "ready" or "stopped"."""
     runs = {step: work.find(kind) for step, kind in _RUN_OF.items()}
     states = {step: "to do" if run is None else _WORDS.get(run.state, "stopped") for step, run in runs.items()}
-    made = any(states[step] == "done" for step in ("model", "recovery")) and not work.looks_at_recorded
+    made = any(states[step] == "done" for step in ("model", "recovery")) and not work.shows_recorded
     return {"pair": "to do" if runs["lexicon"] is None else "done", **states, "export": "ready" if made else "to do"}
 
 
@@ -78,11 +78,11 @@ class RecordedBar(Box):
 
     Parameters
     ----------
-    look : called with the runs to show, by kind
+    show : called with the runs to show, by kind
     leave : called to go back to the user's own runs
     """
 
-    def __init__(self, look: Callable[[dict[str, RunFolder]], None], leave: Callable[[], None]) -> None:
+    def __init__(self, show: Callable[[dict[str, RunFolder]], None], leave: Callable[[], None]) -> None:
         self._chains = {chain["adapt"].name: chain for chain in recorded_chains()}
         self._words = html()
         self._wanted = False
@@ -91,12 +91,12 @@ class RecordedBar(Box):
             "Recorded run", options=options, tooltip="The recorded run to show", layout={"width": "380px"}
         )
         self.open_button = self.button("Recorded runs", self._turn, "Show or hide the runs that come with the package")
-        self._look = self.button(
-            "Look at a recorded run", lambda: look(self._chains[self.choice.value]),
+        self._show = self.button(
+            "Look at a recorded run", lambda: show(self._chains[self.choice.value]),
             "Show it in all tabs; your own runs do not change",
         )  # fmt: skip
         self._leave = self.button("Back to your own runs", leave, "Show your own runs in all tabs again")
-        super().__init__([self._words, bar(self.choice, self._look, self._leave)])
+        super().__init__([self._words, bar(self.choice, self._show, self._leave)])
         self.add_class("tl-recorded-bar")
 
     def show(self, run: RunFolder | None) -> None:
@@ -107,7 +107,7 @@ class RecordedBar(Box):
         words = _OFFER if run is None else mark_of(run) or _OFFER_MORE
         self._words.value = f'<div role="status">{words}</div>'
         shown(self._leave, looking)
-        self._look.button_style = "primary" if run is None else ""
+        self._show.button_style = "primary" if run is None else ""
 
     def _turn(self) -> None:
         self._wanted = not self._wanted
@@ -159,7 +159,7 @@ class Press(Box):
 
     def start(self) -> None:
         """Run the work in a thread."""
-        self._outcome.value = said("Working …")
+        self._outcome.value = status_html("Working …")
 
         def work() -> None:
             outcome = ""

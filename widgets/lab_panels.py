@@ -65,10 +65,10 @@ class LabPanels:
         """Make the maps of the last alignment. Raises `InputError` when its recipe makes no vectors."""
         alignment, view = self.aligned()
         kept = self.lab_state.looks.get("maps", {})
-        look = {name: kept[name] for name in MapPanel.LOOK if name in kept}
+        options = {name: kept[name] for name in MapPanel.VIEW_OPTIONS if name in kept}
         if fast():
-            look["fit_on"] = 500
-        return MapPanel.of_run(self.align_run(), self.lab_state, view, alignment, **look)
+            options["fit_on"] = 500
+        return MapPanel.of_run(self.align_run(), self.lab_state, view, alignment, **options)
 
     def diagnosis(self) -> DiagnosisPanel:
         """Make the diagnosis of the last alignment."""
@@ -94,9 +94,9 @@ class LabPanels:
 
     def training(self, run: RunFolder) -> TrainingPanel:
         """Make the monitor of an "adapt" run, with the reference."""
-        look = self.lab_state.looks.get("training", {})
+        options = self.lab_state.looks.get("training", {})
         self.work.reference(run)  # measures the reference if it is missing; the panel finds the run
-        return TrainingPanel(run, state=self.lab_state, **look)
+        return TrainingPanel(run, state=self.lab_state, **options)
 
     def pair(self) -> PairPicker:
         """Build the pair picker, whose Run button starts the alignment."""

@@ -79,7 +79,7 @@ class LabTabs(Panel):
         self._fill([row, self._next, self._recorded, self._tabs], row)
         self._watch(lambda _change: self._follow(), "work")
         self._watch(self._on_state_tab, "tab")
-        lab.work.go_on()
+        lab.work.start_waiting()
         self._follow()
 
     @property
@@ -106,9 +106,9 @@ class LabTabs(Panel):
 
     def _follow(self) -> None:
         """Watch the runs: their results are shown as soon as they exist."""
-        self.follow(f"lab:{self.lab.runs.resolve()}", self._look)
+        self.follow(f"lab:{self.lab.runs.resolve()}", self._poll)
 
-    def _look(self) -> bool:
+    def _poll(self) -> bool:
         self._show()
         return True  # a run may be started or resumed at any time, in any panel or shell
 

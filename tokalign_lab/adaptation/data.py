@@ -73,9 +73,9 @@ class PackedBlocks:
         document = int(np.searchsorted(self._starts, start, side="right")) - 1
         pieces = []
         while document < len(self._documents) and self._starts[document] < end:
-            laid = np.concatenate([self._before, self._corpus[int(self._documents[document])], self._after])
+            ids = np.concatenate([self._before, self._corpus[int(self._documents[document])], self._after])
             first = self._starts[document]
-            pieces.append(laid[max(0, start - first) : end - first])
+            pieces.append(ids[max(0, start - first) : end - first])
             document += 1
         positions = np.concatenate([np.arange(len(piece)) for piece in pieces])
         return np.concatenate(pieces).astype(np.int64), positions

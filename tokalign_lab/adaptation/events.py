@@ -81,7 +81,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
     ) -> None:
         """Start the clock; stop where there is nothing to save."""
         if not self._recent:
-            self._look()
+            self._check_stop()
         if self.stop is not None:
             raise self.stop
         self._started = time.perf_counter()
@@ -92,7 +92,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
             torch.cuda.synchronize()
         self._seconds = time.perf_counter() - self._started
         self._recent.append(self._seconds)
-        self._look(control)
+        self._check_stop(control)
 
     def on_log(
         self,
@@ -131,14 +131,14 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
                 self.stop = stop
             if self.enough():
                 control.should_training_stop = control.should_save = True
-        self._look(control)
+        self._check_stop(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop if requested, now that a checkpoint is written."""
         if self.stop is not None:
             raise self.stop
 
-    def _look(self, control: TrainerControl | None = None) -> None:
+    def _check_stop(self, control: TrainerControl | None = None) -> None:
         """Find out whether any process is to stop."""
         try:
             self.interrupt()

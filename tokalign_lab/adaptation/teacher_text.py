@@ -90,7 +90,7 @@ def write_text(
     work = {**about, "text": text_hash(train), "held_out": text_hash(held_out), "batch": size}
     unfinished = out.with_name(f".{out.name}.part")
     with _alone(unfinished, out):
-        lines = _go_on(unfinished, work, size)
+        lines = _resume_at(unfinished, work, size)
         with open(unfinished, "a", encoding="utf-8") as file:
             for start in range(lines, len(prompts), size):
                 interrupt()
@@ -183,7 +183,7 @@ def _line(document: Document, split: str, provenance: dict[str, Any] | None) -> 
     return json.dumps(fields) + "\n"
 
 
-def _go_on(unfinished: Path, work: dict[str, Any], batch: int) -> int:
+def _resume_at(unfinished: Path, work: dict[str, Any], batch: int) -> int:
     """Return the number of lines of the same work in the file, in whole batches; drop later ones."""
     note = _note(unfinished)
     lines: list[str] = []

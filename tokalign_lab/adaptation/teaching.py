@@ -201,10 +201,10 @@ def _in_percent(emit: Emit) -> Progress:
     """Report progress of what comes before the first step, a hundred times at most."""
     last = -1
 
-    def tell(share: float, message: str) -> None:
+    def report(share: float, message: str) -> None:
         nonlocal last
         if int(100 * share) > last:
             last = int(100 * share)
             emit({"kind": "progress", "share": 0.0, "message": f"{message} ({last} %)"})
 
-    return tell
+    return report

@@ -85,7 +85,7 @@ def serve_app(
     """Serve the lab as a web page without notebooks, protected by a token."""
     from tokalign_lab.app import serve
 
-    code = serve(runs, port, ip, browser=not no_browser, say=partial(console.stderr.print, soft_wrap=True))
+    code = serve(runs, port, ip, browser=not no_browser, show=partial(console.stderr.print, soft_wrap=True))
     return {"exit_code": code}, lambda: None
 
 

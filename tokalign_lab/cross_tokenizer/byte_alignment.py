@@ -149,14 +149,14 @@ def tokenize(text: str, vocabulary: Vocabulary) -> Tokens:
     joined = b"".join(token or b"" for token in spelled)
     known = all(token is not None for token in spelled)
     if known and joined == data:
-        return laid(ids.astype(np.int64), lengths)
+        return consecutive(ids.astype(np.int64), lengths)
     if known and joined == b" " + data:  # SentencePiece puts a space before the text
         lengths[0] -= 1
-        return laid(ids.astype(np.int64), lengths)
+        return consecutive(ids.astype(np.int64), lengths)
     return _by_offsets(text, ids.astype(np.int64), spelled, vocabulary)
 
 
-def laid(ids: Ints, lengths: Ints) -> Tokens:
+def consecutive(ids: Ints, lengths: Ints) -> Tokens:
     """Concatenate tokens with these numbers of bytes; int64 (n,) both."""
     ends = np.cumsum(lengths)
     return Tokens(ids, ends - lengths, ends, np.ones(len(ids), dtype=bool), int(ends[-1]) if len(ends) else 0)

@@ -20,7 +20,7 @@ from tokalign_lab.cross_tokenizer.byte_alignment import (
     Ints,
     Tokens,
     align,
-    laid,
+    consecutive,
     special,
     tokenize,
     writes_space_first,
@@ -103,7 +103,7 @@ class Retokenizer:
             parts += [tokenize(written[place : broken.start()], self.source), _nothing(len(broken.group()))]
             place = broken.end()
         parts.append(tokenize(written[place:], self.source))
-        return laid(run, lengths), Tokens.joined(parts)
+        return consecutive(run, lengths), Tokens.joined(parts)
 
     def _separators(self, run: Sequence[int]) -> tuple[Tokens, Tokens]:
         """Write special tokens by what they do: a document's end, a beginning, or a token that both call the same."""

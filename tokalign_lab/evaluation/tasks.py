@@ -155,8 +155,8 @@ def score_tasks(
         batch_tokens = _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS["cpu"])
         parts = [(n, name) for n in dict.fromkeys(shots) for name in names]
         for place, (n, name) in enumerate(parts):
-            tell = part(progress, place / len(parts), (place + 1) / len(parts))
-            reader = harness_model(model, vocabulary.tokenizer, batch_tokens, tell, f"{name}, {n}-shot")
+            report = part(progress, place / len(parts), (place + 1) / len(parts))
+            reader = harness_model(model, vocabulary.tokenizer, batch_tokens, report, f"{name}, {n}-shot")
             scored.append(_score_one(reader, name, loaded[name], n, limit, seed))
     return TaskScores(tuple(scored))
 

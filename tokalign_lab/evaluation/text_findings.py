@@ -137,12 +137,13 @@ def special_tokens(case: Case) -> Finding:
     template = str(getattr(case.target.tokenizer, "chat_template", None) or "")
     names = [case.target.raw_token(i) for i in np.flatnonzero(unmatched).tolist()]
     chat = [name for name in names if name in template]
-    said = f"; roles: {', '.join(roles)}" * bool(roles) + f"; in the chat template: {' '.join(chat[:5])}" * bool(chat)
+    details = f"; roles: {', '.join(roles)}" * bool(roles)
+    details += f"; in the chat template: {' '.join(chat[:5])}" * bool(chat)
     return case.about(
         unmatched,
         "special tokens",
         "warn" if roles or chat else "ok",
-        f"{len(names):,} of {int(special.sum()):,} special tokens of the target have no counterpart{said}.",
+        f"{len(names):,} of {int(special.sum()):,} special tokens of the target have no counterpart{details}.",
         "For chats, tune on text that contains these tokens.",
         {"unmatched": len(names), "roles": roles, "chat": chat},
         examples=names[:5],

@@ -202,7 +202,7 @@ def fit_model(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, si
     embedding = model.get_input_embeddings()
     if getattr(embedding, "padding_idx", None) is not None:  # the row that is never trained
         embedding.padding_idx = target.roles.get("pad")
-    _tell_modules(model, before)
+    _update_module_copies(model, before)
 
 
 def untie(model: PreTrainedModel) -> None:
@@ -210,15 +210,15 @@ def untie(model: PreTrainedModel) -> None:
     head = model.get_output_embeddings()
     if head.weight is model.get_input_embeddings().weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
-    say_untied(model.config)
+    mark_untied(model.config)
 
 
-def say_untied(config: PretrainedConfig) -> None:
+def mark_untied(config: PretrainedConfig) -> None:
     """Set `tie_word_embeddings` to false in a configuration and in that of its text part."""
     config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
 
 
-def _tell_modules(model: PreTrainedModel, before: dict[str, Any]) -> None:
+def _update_module_copies(model: PreTrainedModel, before: dict[str, Any]) -> None:
     """Set the modules' copies of numbers that have changed in the text configuration since `before`.
 
     XLM finds the padding of an input by such a copy, `pad_index`.

@@ -33,7 +33,7 @@ from tokalign_lab.model.quantised import (
     quantization_of,
     scales_among,
 )
-from tokalign_lab.model.rearrange import say_untied
+from tokalign_lab.model.rearrange import mark_untied
 from tokalign_lab.model.vocabulary_tensors import further_tables, names_in_model, vocabulary_parameters
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _filled_by(outline: PreTrainedModel, name: str, shape: tuple[int, ...]) -> s
     """Names of the parameters that a tensor of this name in a file fills; its own one only, tied or not."""
     options: dict[str, Any] = {"device_map": "meta", "output_loading_info": True}
     config = copy.deepcopy(outline.config)
-    say_untied(config)
+    mark_untied(config)
     tensors = {name: torch.empty(shape, device="meta")}
     with quiet():  # without warnings about the missing ones
         model, report = type(outline).from_pretrained(None, config=config, state_dict=tensors, **options)

@@ -153,13 +153,13 @@ class _Mover:
         others = (old for old in ends if self._is_mark(old) and old != self._source.roles.get("eos"))
         gone = [old for old in others if not self._end(old)]
         if gone:
-            self.lost.append(f"{place} ({', '.join(map(self._said, gone))})")
+            self.lost.append(f"{place} ({', '.join(map(self._label, gone))})")
 
     def _mention_gone(self, config: Any, name: str, value: Any, gone: list[int], place: str) -> None:
         """Report ids without the same token in the target, but for a default that no token of the source had."""
         is_default = value == getattr(type(config), name, None)
         if any(old < self._source.size or not is_default for old in gone):
-            what = ", ".join(self._said(old) for old in gone[:3]) + (", ..." if len(gone) > 3 else "")
+            what = ", ".join(self._label(old) for old in gone[:3]) + (", ..." if len(gone) > 3 else "")
             self.lost.append(f"{place}{name} ({what})")
 
     def _mention(self, value: int, place: str) -> None:
@@ -197,7 +197,7 @@ class _Mover:
         moved = _GONE if per_token else self._moved_value(value, name, gone)
         if gone and marks_a_place:
             raise InputError(
-                f"The model's {place}{name} is {value} ({self._said(gone[0])}), which {self._target.name} has no "
+                f"The model's {place}{name} is {value} ({self._label(gone[0])}), which {self._target.name} has no "
                 "token for; keep the source's special tokens."
             )
         if moved is _GONE and not gone:
@@ -280,7 +280,7 @@ class _Mover:
                 return self._target.roles[role]
         return self._same_role.get(old, self._controls.get(old, self._alike(old)))
 
-    def _said(self, old: int) -> str:
+    def _label(self, old: int) -> str:
         return self._source.raw_token(old) if 0 <= old < self._source.size else "a row without a token"
 
 

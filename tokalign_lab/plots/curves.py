@@ -53,7 +53,7 @@ _AXES_OF = ("", "2", "3")
 
 
 @dataclass(frozen=True)
-class Look:
+class CurveOptions:
     """How curves are shown.
 
     Attributes
@@ -71,7 +71,7 @@ class Look:
 
 
 def curves_figure(
-    runs: Sequence[RunView], look: Look | None = None, theme: str = "light", places: int = 0
+    runs: Sequence[RunView], options: CurveOptions | None = None, theme: str = "light", places: int = 0
 ) -> go.Figure:
     """Make the figure of some runs.
 
@@ -80,10 +80,10 @@ def curves_figure(
 
     Parameters
     ----------
-    look : how they are shown; by default over steps, smoothed by `fitting_smoothing`
+    options : how they are shown; by default over steps, smoothed by `fitting_smoothing`
     places : how many runs the figure can show; as many as there are by default
     """
-    look = look or Look(smoothing=fitting_smoothing(runs[0].total_steps if runs else 0))
+    options = options or CurveOptions(smoothing=fitting_smoothing(runs[0].total_steps if runs else 0))
     figure = make_subplots(rows=1, cols=3, horizontal_spacing=0.07, subplot_titles=["bits", "gap", "value"])
     n = max(places, len(runs), 1)
     hover = "%{fullData.name}: %{y:.5g} at %{x:,.6~g}<extra></extra>"
@@ -114,12 +114,12 @@ def curves_figure(
         template=template(theme), height=CURVE_HEIGHT, margin={"l": 8, "r": 8, "t": 36, "b": 8}, autosize=True,
         hovermode="closest", legend={"orientation": "h", "y": -0.3},
     )  # fmt: skip
-    update_curves(figure, dict(enumerate(runs)), look)
+    update_curves(figure, dict(enumerate(runs)), options)
     return figure
 
 
 def update_curves(
-    figure: go.Figure, runs: Mapping[int, RunView], look: Look, changed: Iterable[int] | None = None
+    figure: go.Figure, runs: Mapping[int, RunView], options: CurveOptions, changed: Iterable[int] | None = None
 ) -> None:
     """Put the runs' curves, and stage bands and reference of the first one, into a figure made by `curves_figure`.
 
@@ -130,7 +130,7 @@ def update_curves(
     """
     n = (len(figure.data) - 2) // (_PER_RUN + 1)
     for place in runs if changed is None else changed:
-        _draw_run(_traces(figure, place), runs[place], look)
+        _draw_run(_traces(figure, place), runs[place], options)
     if changed is None:
         for place in range(n):
             traces = _traces(figure, place)
@@ -138,24 +138,26 @@ def update_curves(
             for trace in traces if place not in runs else ():
                 trace.update(visible=False, x=[], y=[])
     first = next(iter(runs.values()), RunView())
-    reference = first.references.get(look.part)
-    ends = [] if reference is None else [0.0, _reach(runs.values(), look.axis)]
+    reference = first.references.get(options.part)
+    ends = [] if reference is None else [0.0, _reach(runs.values(), options.axis)]
     line = _points(np.array(ends), np.repeat(reference or 0.0, len(ends)))
     figure.data[-1].update(line, visible=reference is not None)
     control = first.control
     drawn = (
-        (np.zeros(0), np.zeros(0)) if control is None else _measured(control, look, control.measured.column(look.part))
+        (np.zeros(0), np.zeros(0))
+        if control is None
+        else _measured(control, options, control.measured.column(options.part))
     )
     figure.data[-2].update(_points(*drawn), visible=control is not None)
-    part = "" if look.part == ALL_TEXT else f", {escape(look.part)}"
-    titles = (f"Bits per byte, held-out text{part}", "Gap closed (100 %: reference)", VALUES[look.value])
+    part = "" if options.part == ALL_TEXT else f", {escape(options.part)}"
+    titles = (f"Bits per byte, held-out text{part}", "Gap closed (100 %: reference)", VALUES[options.value])
     for note, text in zip(figure.layout.annotations, titles, strict=False):
         note.text = text
-    shapes, notes = _stage_bands(first, look.axis)
+    shapes, notes = _stage_bands(first, options.axis)
     figure.layout.shapes = shapes
     figure.layout.annotations = (*figure.layout.annotations[:3], *notes)
-    figure.layout.uirevision = f"{look.axis} {look.value} {look.part}"  # a zoom stays until the axes change
-    _axes(figure, runs.values(), look)
+    figure.layout.uirevision = f"{options.axis} {options.value} {options.part}"  # a zoom stays until the axes change
+    _axes(figure, runs.values(), options)
 
 
 def _traces(figure: go.Figure, place: int) -> Sequence[Any]:
@@ -163,24 +165,26 @@ def _traces(figure: go.Figure, place: int) -> Sequence[Any]:
     return (*figure.data[_PER_RUN * place : _PER_RUN * (place + 1)], figure.data[_PER_RUN * n + place])
 
 
-def _measured(run: RunView, look: Look, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _measured(run: RunView, options: CurveOptions, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of the measurements on the axis, and their values, without those that are not numbers."""
-    at = run.x_of(look.axis, run.measured.steps)
+    at = run.x_of(options.axis, run.measured.steps)
     there = np.isfinite(at) & np.isfinite(values)
     return at[there], values[there]
 
 
-def trained_curve(run: RunView, look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def trained_curve(run: RunView, options: CurveOptions) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return steps, positions on the axis, values and smoothed values where all are numbers, float64 (n,) each."""
-    x, y = run.x(look.axis), run.trained.column(look.value) / _UNITS.get(look.value, 1)
+    x, y = run.x(options.axis), run.trained.column(options.value) / _UNITS.get(options.value, 1)
     there = np.isfinite(x) & np.isfinite(y)
-    smooth = y[there] if look.value in EXACT else smoothed(y[there], look.smoothing)
+    smooth = y[there] if options.value in EXACT else smoothed(y[there], options.smoothing)
     return run.x("step")[there], x[there], y[there], smooth
 
 
-def _draw_run(traces: Sequence[Any], run: RunView, look: Look) -> None:
-    _, x, y, smooth = trained_curve(run, look)
-    bits, gap = (_measured(run, look, one) for one in (run.measured.column(look.part), run.gap_closed(look.part)))
+def _draw_run(traces: Sequence[Any], run: RunView, options: CurveOptions) -> None:
+    _, x, y, smooth = trained_curve(run, options)
+    bits, gap = (
+        _measured(run, options, one) for one in (run.measured.column(options.part), run.gap_closed(options.part))
+    )
     for trace, drawn in zip(traces, ((x, y), (x, smooth), bits, gap), strict=True):
         trace.update(_points(*thinned(*drawn)), name=escape(run.name), visible=True)
 
@@ -199,18 +203,18 @@ def _reach(runs: Iterable[RunView], axis: str) -> float:
     return max(ends)
 
 
-def _axes(figure: go.Figure, runs: Iterable[RunView], look: Look) -> None:
-    known = _reach(runs, look.axis)
+def _axes(figure: go.Figure, runs: Iterable[RunView], options: CurveOptions) -> None:
+    known = _reach(runs, options.axis)
     reach = known or 1.0  # nothing to draw yet
     for which in _AXES_OF:
         # In time the end is not known: plotly follows the curve, and a new point does not undo a zoom. It would give
         # a plot without a curve the range -1 to 6.
         drawn = any(trace.visible and trace.xaxis == f"x{which}" and len(trace.x or ()) for trace in figure.data)
-        follows = look.axis == "minutes" and known and drawn
+        follows = options.axis == "minutes" and known and drawn
         ends = {"autorange": True, "range": None} if follows else {
             "autorange": False, "range": [-0.02 * reach, 1.02 * reach],
         }  # fmt: skip
-        figure.layout[f"xaxis{which}"].update(title_text=AXES[look.axis], **ends)
+        figure.layout[f"xaxis{which}"].update(title_text=AXES[options.axis], **ends)
     figure.update_yaxes(exponentformat="e")
     # no bits or value are below 0, so the axis of a run that has just begun must not go there
     figure.layout.yaxis.autorangeoptions.clipmin = figure.layout.yaxis3.autorangeoptions.clipmin = 0

@@ -15,7 +15,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.following import run_of_the_source
 from tokalign_lab.runs.gallery import recorded_run
-from tokalign_lab.runs.queue import find_or_start, go_on, locked, run_of, start_after
+from tokalign_lab.runs.queue import find_or_start, locked, run_of, start_after, start_waiting
 
 STEPS = ("align", "rearrange", "adapt")
 NO_MODEL = (
@@ -40,7 +40,7 @@ class View(Protocol):
     def work(self) -> Mapping[str, str]:
         """Step, of `STEPS`, to the name of its run."""
 
-    def look_at(self, work: dict[str, str]) -> None:
+    def show_runs(self, work: dict[str, str]) -> None:
         """Show these runs from now on."""
 
 
@@ -60,7 +60,7 @@ class Chain:
         return run if run.exists else recorded_run(name)
 
     @property
-    def looks_at_recorded(self) -> bool:
+    def shows_recorded(self) -> bool:
         """Whether a recorded run is shown."""
         run = self.find("align")
         return run is not None and run.recorded
@@ -73,7 +73,7 @@ class Chain:
     def align(self, **settings: Any) -> RunFolder:
         """Align the chosen pair; `settings` are those of an "align" run, without the pair."""
         pair = {"source": self._view.source, "target": self._view.target}
-        return self._look_at("align", find_or_start("align", _given({**pair, **settings}), self.root))
+        return self._show("align", find_or_start("align", _given({**pair, **settings}), self.root))
 
     def align_also(self, recipe: str) -> RunFolder:
         """Align the same pair on the same text by another recipe; the lab's alignment stays."""
@@ -93,7 +93,7 @@ class Chain:
             raise InputError(NO_MODEL)
         lexicon, model = before.path / "alignment" / "lexicon.parquet", before.info()["settings"]["source"]
         settings = rearrange_settings(model, lexicon, self._text()["text"] if calibrate else ())
-        return self._look_at("rearrange", self._after(before, "rearrange", settings))
+        return self._show("rearrange", self._after(before, "rearrange", settings))
 
     def tune(self, steps: int, restart: bool = False, **settings: Any) -> RunFolder:
         """Tune the rearranged model on the text that was aligned; begins when rearranging has finished."""
@@ -105,11 +105,11 @@ class Chain:
             "model": str((before.path / "model").resolve()), **self._text(), "steps": steps,
             "evaluate_every": every, "save_every": every, **settings,
         }  # fmt: skip
-        return self._look_at("adapt", self._after(before, "adapt", chosen, restart))
+        return self._show("adapt", self._after(before, "adapt", chosen, restart))
 
-    def go_on(self) -> None:
+    def start_waiting(self) -> None:
         """Start what waits for another run; needed after the machine was restarted."""
-        go_on(self.root)
+        start_waiting(self.root)
 
     def reference(self, tuned: RunFolder) -> RunFolder | None:
         """Return the run that measures the source model with its own tokenizer on what `tuned` holds out.
@@ -134,12 +134,12 @@ class Chain:
         settings = self._aligned().info()["settings"]
         return {name: settings.get(name) for name in _OF_THE_TEXT}
 
-    def _look_at(self, step: str, run: RunFolder) -> RunFolder:
+    def _show(self, step: str, run: RunFolder) -> RunFolder:
         """Show this run for its step, and drop the runs based on a former one."""
         work = self._view.work
         if work.get(step) != run.name:
             earlier = STEPS[: STEPS.index(step)]
-            self._view.look_at({name: work[name] for name in earlier if name in work} | {step: run.name})
+            self._view.show_runs({name: work[name] for name in earlier if name in work} | {step: run.name})
         return run
 
     def _after(self, before: RunFolder, kind: str, settings: dict[str, Any], restart: bool = False) -> RunFolder:

@@ -57,7 +57,7 @@ class RunFeed(Follower):
     def __init__(self, run: RunFolder | Path | str, place: int = 0) -> None:
         super().__init__(run)
         self.place = place
-        self.look()
+        self.poll()
 
     @property
     def key(self) -> str:
@@ -69,7 +69,7 @@ class RunFeed(Follower):
         """Whether the run had ended when it was last read."""
         return self.info["state"] in ENDED
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Read what is new; returns whether any of it is more than a heartbeat.
 
         Raises `InputError` when the folder holds no run (any more).
@@ -84,7 +84,7 @@ class RunFeed(Follower):
     def again(self) -> None:
         """Read the folder from its beginning."""
         self._offset, self.view = 0, RunView(references=self.view.references)
-        self.look()
+        self.poll()
 
 
 class Reference:
@@ -99,9 +99,9 @@ class Reference:
     def __init__(self, given: float | None, first: RunFeed) -> None:
         self.given = given
         self._text = measured_text(first.info)
-        self.look_for(first)
+        self.find_for(first)
 
-    def look_for(self, feed: RunFeed) -> None:
+    def find_for(self, feed: RunFeed) -> None:
         """Decide where the reference of this run comes from: what was given for its text, else a run next to it."""
         given = self.given if measured_text(feed.info) == self._text else None
         self._found = {} if given is None else {ALL_TEXT: float(given)}
@@ -109,7 +109,7 @@ class Reference:
         control = run_of_the_source(feed.run, "adapt")
         self._control = None if control is None else RunFeed(control)
 
-    def tell(self, feed: RunFeed) -> bool:
+    def update_view(self, feed: RunFeed) -> bool:
         """Put the reference, by slice, into the run's view; returns whether that is new."""
         if not self._found and self._run is not None:
             try:
@@ -119,7 +119,7 @@ class Reference:
             self._found = {part: bits for part, bits in bits_by_part(measured or {}).items() if bits == bits}
         new = feed.view.references != self._found
         feed.view.references = self._found
-        if self._control is not None and (self._control.look() or feed.view.control is None):
+        if self._control is not None and (self._control.poll() or feed.view.control is None):
             feed.view.control, new = self._control.view, True
         return new
 

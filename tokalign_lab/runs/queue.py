@@ -24,7 +24,7 @@ from tokalign_lab.runs.control import runs_root, start
 from tokalign_lab.runs.folder import ENDED, AlreadyRunning, RunFolder, run_folders
 from tokalign_lab.runs.schema import kept_settings
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _START_SECONDS = 90.0  # `RunFolder.start` gives up after 60
 _spawned: list[subprocess.Popen[bytes]] = []  # kept so that ended ones are reaped
 
@@ -71,10 +71,10 @@ def start_after(run: RunFolder, before: RunFolder, again: bool = False) -> None:
             run.update(state="queued", after=before.name, ended=None, error=None)
             if before.state == "finished":
                 _start(run)
-    go_on(root)
+    start_waiting(root)
 
 
-def go_on(root: Path) -> None:
+def start_waiting(root: Path) -> None:
     """Start the process that starts what waits in this folder; needed after the machine was restarted."""
     if any(_waits(run) for run in run_folders(root)):
         _spawned[:] = [process for process in _spawned if process.poll() is None]
@@ -151,7 +151,7 @@ def await_start(run: RunFolder) -> None:
                 f"The run {run.name} was never started: it was only prepared, or its starter was killed; start it with "
                 f"`tokalign-lab runs resume {run.path}`."
             )
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def main(root: Path) -> None:
@@ -166,7 +166,7 @@ def main(root: Path) -> None:
                 if not start_ready(root):
                     mine.close()  # under the other lock: whoever queues a run now starts another process
                     return
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
 
 if __name__ == "__main__":

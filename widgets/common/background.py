@@ -64,18 +64,18 @@ class Watcher:
         self._watching: dict[str, Callable[[], bool]] = {}
         self._thread: threading.Thread | None = None
 
-    def watch(self, name: str, look: Callable[[], bool]) -> None:
-        """Call `look` at every tick while it returns True; replaces an earlier watcher of this name."""
+    def watch(self, name: str, poll: Callable[[], bool]) -> None:
+        """Call `poll` at every tick while it returns True; replaces an earlier watcher of this name."""
         with self._lock:
-            self._watching[name] = look
+            self._watching[name] = poll
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="tokalign-watcher", daemon=True)
                 self._thread.start()
 
-    def stop(self, name: str, look: Callable[[], bool]) -> None:
+    def stop(self, name: str, poll: Callable[[], bool]) -> None:
         """Stop this watcher; a later one of the same name continues."""
         with self._lock:
-            if self._watching.get(name) == look:
+            if self._watching.get(name) == poll:
                 del self._watching[name]
 
     def names(self) -> list[str]:
@@ -91,13 +91,13 @@ class Watcher:
                     self._thread = None
                     return
                 now = list(self._watching.items())
-            for name, look in now:
+            for name, poll in now:
                 try:
-                    goes_on = look()
+                    continues = poll()
                 except Exception:  # watchers show their own errors; one that fails to must not stop the others
-                    goes_on = False
-                if not goes_on:
-                    self.stop(name, look)
+                    continues = False
+                if not continues:
+                    self.stop(name, poll)
 
 
 WATCHER = Watcher()

@@ -58,14 +58,14 @@ class JobPanel(Panel):
 
     def refresh(self) -> None:
         """Show the state of the run, and follow it to its end."""
-        self.follow(f"job:{self.run.path.resolve()}", self._look)
+        self.follow(f"job:{self.run.path.resolve()}", self._poll)
 
     def _call(self) -> list[str]:
         return [repr(str(self.run.path)), repr(self._title), *([repr(self._result)] if self._result else [])]
 
-    def _look(self) -> bool:
+    def _poll(self) -> bool:
         """Show the state of the run; returns whether it continues."""
-        self._progress.look()
+        self._progress.poll()
         ended, info, view = self._progress.ended, self._progress.info, self._progress.view
         state = info["state"]
         messages = {
@@ -109,7 +109,7 @@ class RunBox(Box):
         self.leave_run()
         self.job.children = (JobPanel(run, title, result, self._state, **more),)
 
-        def look() -> bool:
+        def poll() -> bool:
             state = run.state
             if state == "finished" and then is not None:
                 then(run)
@@ -117,7 +117,7 @@ class RunBox(Box):
                 cancelled()
             return state not in ENDED
 
-        self.follow(f"inner:{id(self)}", look)
+        self.follow(f"inner:{id(self)}", poll)
 
     def leave_run(self) -> None:
         """Stop showing and following the run; the run itself continues."""

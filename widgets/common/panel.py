@@ -161,7 +161,7 @@ class Panel(Part, w.VBox):
         self.lab_state.observe(safe, names=list(names))
         self._observed.append((safe, list(names)))
 
-    def _keep_look(self, name: str, values: dict[str, Any]) -> None:
+    def _store_view(self, name: str, values: dict[str, Any]) -> None:
         """Store this panel's view in the shared state, so that it opens in the same way next time."""
         if self.lab_state.looks.get(name) != values:
             self.lab_state.looks = {**self.lab_state.looks, name: values}

@@ -115,21 +115,21 @@ class Part:
         """Discard the result of the current request with this `about`."""
         self._asked[about] = object()
 
-    def follow(self, name: str, look: Callable[[], bool]) -> None:
-        """Look now, and then twice a second while `look` returns True and the panel is open.
+    def follow(self, name: str, poll: Callable[[], bool]) -> None:
+        """Poll now, and then twice a second while `poll` returns True and the panel is open.
 
-        Who follows something under the same name later takes it over.
+        A later call with the same name replaces this one.
         """
 
         def tick() -> bool:
-            goes_on = False
+            continues = False
 
             def ask() -> None:
-                nonlocal goes_on
-                goes_on = look()
+                nonlocal continues
+                continues = poll()
 
             self.guarded(ask)()
-            return goes_on
+            return continues
 
         if tick():
             WATCHER.watch(name, tick)
@@ -273,7 +273,7 @@ def html(hook: str = "", value: str = "") -> w.HTML:
     return made
 
 
-def said(words: str, kind: str = "") -> str:
+def status_html(words: str, kind: str = "") -> str:
     """Return text as HTML that a screen reader announces; `kind` is a CSS class."""
     style = f' class="{kind}"' if kind else ""
     return f'<div{style} role="status" aria-live="polite">{escape(words)}</div>'

@@ -152,14 +152,14 @@ class LabState(t.HasTraits):
         pinned = (space, int(token_id))
         self.pins = tuple(p for p in self.pins if p != pinned) if pinned in self.pins else (*self.pins, pinned)
 
-    def look_at(self, work: dict[str, str]) -> None:
+    def show_runs(self, work: dict[str, str]) -> None:
         """Look at these runs, step to name; the view of the maps of another alignment is dropped."""
         with self.hold_trait_notifications():
             if work.get("align") != self.work.get("align"):
                 self.looks = {}  # a part of one map is no part of another's
             self.work = work
 
-    def look_afresh(self, work: dict[str, str], tab: str) -> None:
+    def reset_view(self, work: dict[str, str], tab: str) -> None:
         """Look at the runs of another pair: nothing of the former view fits them."""
         with self.hold_trait_notifications():
             self.selection, self.looks, self.tab, self.work = Selection(), {}, tab, work

@@ -127,9 +127,9 @@ class RecipesView(Box):
             words.append("All recipes that can be started here have a run.")
         self._note.value = f'<div class="tl-note">{escape(" ".join(filter(None, words)))}</div>'
         self._allow()
-        self.follow(self._watched, self._look)
+        self.follow(self._watched, self._poll)
 
-    def _look(self) -> bool:
+    def _poll(self) -> bool:
         """Reload when a run has ended."""
         going = [row for row in self.rows if row["run"] is not None and row["state"] not in ENDED]
         if any(_state(row["run"]) != row["state"] for row in going):

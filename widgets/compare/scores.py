@@ -21,7 +21,7 @@ from tokalign_lab.settings.kinds import text_of
 
 from ..common.job import RunBox
 from ..common.numbers import DIRECTIONS, MEANINGS, SCORES, card, score_in, share
-from ..common.part import bar, html, said, shown
+from ..common.part import bar, html, shown, status_html
 from ..common.state import LabState
 
 CHANGE_NAMES = {
@@ -198,7 +198,7 @@ class DifferenceBox(RunBox):
         self._pair = (a, b, runs[0]) if ready else None
         self.measure.disabled = self.sentences.disabled = not ready
         shown(self, len(lexicons) == 2)
-        self.note.value = said(_warning(runs) if stored else _NO_TOKENIZERS, "tl-note")
+        self.note.value = status_html(_warning(runs) if stored else _NO_TOKENIZERS, "tl-note")
 
     def ask(self) -> None:
         """Start the run, or find a former run with the same settings."""

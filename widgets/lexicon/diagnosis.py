@@ -115,15 +115,15 @@ class DiagnosisPanel(Panel):
 
     def refresh(self) -> None:
         """Run all checks again."""
-        self._say("Loading both tokenizers …")
+        self._show_status("Loading both tokenizers …")
         self._again.disabled = True
 
         def work(wanted: Callable[[], bool]) -> Diagnosis:
-            def tell(_share: float, words: str) -> None:
+            def report(_share: float, words: str) -> None:
                 if wanted():
-                    self._say(f"Checking {len(self.lexicon):,} rows: {words} …")
+                    self._show_status(f"Checking {len(self.lexicon):,} rows: {words} …")
 
-            return self._found or self._look(tell)
+            return self._found or self._diagnose(report)
 
         def show(found: Diagnosis) -> None:
             self.clear_error()
@@ -136,9 +136,9 @@ class DiagnosisPanel(Panel):
 
         self.newest(work, show, failed)
 
-    def _look(self, tell: Progress) -> Diagnosis:
+    def _diagnose(self, report: Progress) -> Diagnosis:
         source, target = (given or vocabularies_of(self.lexicon)[side] for side, given in enumerate(self._given))
-        return diagnose(self.lexicon, source, target, self._vectors, self._model, progress=tell)
+        return diagnose(self.lexicon, source, target, self._vectors, self._model, progress=report)
 
     def show_tokens(self, name: str) -> None:
         """Select the tokens of a finding, and filter the inspector by them."""
@@ -149,7 +149,7 @@ class DiagnosisPanel(Panel):
             self.lab_state.select("target", found.target_ids, by="diagnosis")
             self.lab_state.query = Query(selected=True, sort="worst")
 
-    def _say(self, words: str) -> None:
+    def _show_status(self, words: str) -> None:
         self.headline(self._title, escape(words))
 
     def _draw(self) -> None:

@@ -13,7 +13,7 @@ from tokalign_lab.alignment.lexicon.export import FORMATS, export_rows
 from tokalign_lab.errors import InputError
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.part import Box, bar, html, said, token
+from ..common.part import Box, bar, html, status_html, token
 from ..common.state import LabState
 from .view import LexiconView
 
@@ -78,7 +78,7 @@ class EditBox(Box):
         self.pin.description = "Unpin" if pinned else "Pin"
         where = f", stored in {self._edits.path}" if self._edits.path else ", kept in memory only"
         summary = f"{len(current)} token{'s' * (len(current) != 1)} edited{where}." if current else "Nothing is edited."
-        self.status.value = said(summary, "tl-note") + self._history()
+        self.status.value = status_html(summary, "tl-note") + self._history()
 
     def _offer_candidates(self) -> None:
         if self._target_id < 0:
@@ -184,7 +184,7 @@ class ExportBox(Box):
         """Write the file, and show its path."""
         rows = self._found() if self.rows.value == "found" else None
         path = self._folder / f"lexicon-{self.rows.value}{self.format.value}"
-        self.status.value = said(f"Writing {path.name} …")
+        self.status.value = status_html(f"Writing {path.name} …")
 
         def work() -> None:
             try:
@@ -194,6 +194,6 @@ class ExportBox(Box):
                 self.status.value = ""
                 raise
             n = len(self._view.lexicon) if rows is None else len(rows)
-            self.status.value = said(f"{n:,} rows written to {path.resolve()}")
+            self.status.value = status_html(f"{n:,} rows written to {path.resolve()}")
 
         self.soon(work)

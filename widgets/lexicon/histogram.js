@@ -60,12 +60,12 @@ function render({ model, el }) {
     const focused = box.contains(document.activeElement) ? document.activeElement.dataset.index : undefined;
     const ends = node("div", undefined, "tl-hist-ends");
     const items = model.get("bars");
-    ends.append(node("span", items[0]?.label ?? ""), node("span", model.get("said")), node("span", items.at(-1)?.label ?? ""));
+    ends.append(node("span", items[0]?.label ?? ""), node("span", model.get("caption")), node("span", items.at(-1)?.label ?? ""));
     box.replaceChildren(bars(model), ends, table(model));
     if (focused !== undefined) box.querySelector(`[data-index="${focused}"]`)?.focus({ preventScroll: true });
   };
   draw();
-  for (const name of ["bars", "name", "said"]) model.on(`change:${name}`, draw);
+  for (const name of ["bars", "name", "caption"]) model.on(`change:${name}`, draw);
 }
 
 export default { render };

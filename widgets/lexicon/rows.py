@@ -186,7 +186,7 @@ class Histogram(anywidget.AnyWidget):
     ----------
     bars : list of {"label": str, "n": int, "on": bool}
     name : what is counted over
-    said : a sentence under the bars
+    caption : a sentence under the bars
     unfolded : whether the table is open
     on_bar : called with the range of the clicked bar, `EVERYTHING` if it was selected already
     """
@@ -194,7 +194,7 @@ class Histogram(anywidget.AnyWidget):
     _esm = Path(__file__).parent / "histogram.js"
     bars: t.List[dict[str, Any]] = t.List().tag(sync=True)
     name = t.Unicode("").tag(sync=True)
-    said = t.Unicode("").tag(sync=True)
+    caption = t.Unicode("").tag(sync=True)
     unfolded = t.Bool(False).tag(sync=True)
 
     def __init__(self) -> None:
@@ -230,7 +230,9 @@ class Histogram(anywidget.AnyWidget):
                 {"label": _bar_label(measure, *ends), "n": int(n), "on": chosen != EVERYTHING and _inside(ends, chosen)}
                 for ends, n in zip(ranges, counts, strict=True)
             ]
-            self.said = f"{len(values):,} tokens, heights by square root" + (f"; {unknown:,} unknown" * (unknown > 0))
+            self.caption = f"{len(values):,} tokens, heights by square root" + (
+                f"; {unknown:,} unknown" * (unknown > 0)
+            )
 
 
 def ranges_of(measure: str, values: np.ndarray) -> list[tuple[float, float]]:

@@ -17,7 +17,7 @@ import numpy as np
 from tokalign_lab.errors import InputError
 
 # What may find nothing in the long string although it finds a word: lookarounds, flags, the ends of the text.
-_LOOKS_BEYOND = re.compile(r"\(\?(?!:)|\\[AZ]|[*+?}]\+")
+_SLOW_SYNTAX = re.compile(r"\(\?(?!:)|\\[AZ]|[*+?}]\+")
 
 
 class TokenSearch:
@@ -47,7 +47,7 @@ class TokenSearch:
         """
         pattern = _compiled(text, regex)
         found = np.zeros(len(self._ends), dtype=bool)
-        if regex and _LOOKS_BEYOND.search(text):
+        if regex and _SLOW_SYNTAX.search(text):
             singly = [(0, len(found))]
         else:
             line = re.compile(rf"(?:{pattern.pattern}).*\n?", pattern.flags)

@@ -94,14 +94,14 @@ def neighbours_html(target: Sequence[Neighbour], source: Sequence[Neighbour]) ->
     if not target and not source:
         return '<p class="tl-note">Neither token has a vector, so there are no neighbours to show.</p>'
     met = sum(neighbour.met for neighbour in target)
-    said = f"{met} of {len(target)} target neighbours have their source among the neighbours on the right (✓)."
+    summary = f"{met} of {len(target)} target neighbours have their source among the neighbours on the right (✓)."
     sides = "".join(
         f'<table class="tl-ranking"><caption>{title}</caption><thead class="tl-hidden"><tr><th>token</th>'
         "<th>cosine</th><th>has its partner on the other side</th></tr></thead>"
         f"<tbody>{_lines(found)}</tbody></table>"
         for title, found in (("Nearest to the target token", target), ("Nearest to its source token", source))
     )
-    return f'<h4>Neighbours</h4><div class="tl-two">{sides}</div><p class="tl-note">{said}</p>'
+    return f'<h4>Neighbours</h4><div class="tl-two">{sides}</div><p class="tl-note">{summary}</p>'
 
 
 def _lines(found: Sequence[Neighbour]) -> str:
@@ -122,8 +122,8 @@ def contexts_html(target: tuple[list[Context], int], source: tuple[list[Context]
             f"<li><span>{escape(one.before)}</span><mark>{escape(one.token)}</mark><span>{escape(one.behind)}</span></li>"
             for one in found
         )
-        said = f"{len(found)} of {total:,} occurrences" if found else "not in the text"
-        sides += f"<p><b>The {title} in the text</b> <small>({said})</small></p><ul class='tl-contexts'>{lines}</ul>"
+        summary = f"{len(found)} of {total:,} occurrences" if found else "not in the text"
+        sides += f"<p><b>The {title} in the text</b> <small>({summary})</small></p><ul class='tl-contexts'>{lines}</ul>"
     return f"<h4>Contexts</h4>{sides}"
 
 

@@ -179,10 +179,10 @@ def _run_of(method: str, path: Path) -> RunFolder:
     return RunFolder(runs_root() / f"project-{method}-{path.stem[:10]}")
 
 
-def job_words(told: list[Event], now: float) -> str:
+def job_words(events: list[Event], now: float) -> str:
     """Return what the job does and about how long it will take, from its progress events."""
-    if not told:
+    if not events:
         return "starting"
-    share, gone = float(told[-1]["share"]), now - told[0]["time"]
+    share, gone = float(events[-1]["share"]), now - events[0]["time"]
     left = f", about {duration(gone / share * (1 - share))} left" if share > 0 else ", usually half a minute per map"
-    return f"{told[-1].get('message', '')}{left}"
+    return f"{events[-1].get('message', '')}{left}"

@@ -104,7 +104,7 @@ class MapFigure:
         self.layer = MapLayer(highlight=HIGHLIGHT[theme])
         self.layer.add_class("tl-map-layer")
         self._colour()
-        self.look(views, linked)
+        self.show_views(views, linked)
         headings = [html("", f"<h4>{escape(title)}</h4>") for title in titles]
         sides = [w.VBox([heading, plot]) for heading, plot in zip(headings, self.maps.values(), strict=True)]
         self.widget = w.Box([*sides, self.layer])
@@ -201,7 +201,7 @@ class MapFigure:
             self.layer.lines = lines[:MOST_LINES].tolist()
             return len(self.layer.lines)
 
-    def look(self, views: Mapping[str, View], linked: bool) -> None:
+    def show_views(self, views: Mapping[str, View], linked: bool) -> None:
         """Show this part of the maps."""
         with self._lock:
             self.layer.views = {space: list(view) for space, view in views.items()}

@@ -13,7 +13,7 @@ from tokalign_lab.alignment.lexicon import ORIGINS
 from tokalign_lab.projection import METHODS
 from tokalign_lab.runs.words import fixed
 
-from ..common.part import Box, html, said, shown, token
+from ..common.part import Box, html, shown, status_html, token
 from ..common.state import SPACES, Selection
 from ..common.table import Column, RowTable
 from ..lexicon.view import LexiconView
@@ -188,11 +188,11 @@ class MapNotes:
         self.legend.value = legend(shades, signs)
         self.classes.value = class_table(shades, WORDS[colour_by])
 
-    def say(self, method: str, doing: str = "") -> None:
+    def show_status(self, method: str, doing: str = "") -> None:
         """Show the current work, else what the maps show."""
         counted = " and ".join(f"{len(some):,} {space}" for space, some in self._points.vectors.items())
         words = f"{method.upper()}: {METHODS[method]}. Every token with a vector is drawn: {counted} tokens."
-        self.status.value = said(doing or words, "tl-note")
+        self.status.value = status_html(doing or words, "tl-note")
 
     def selected(self, ids: Ids, lit: Ids, pairs: int, joined: int) -> None:
         """Show the selection and how much of it is drawn; `joined` of `pairs` pairs have a line."""

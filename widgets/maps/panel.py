@@ -64,7 +64,7 @@ class MapPanel(Panel):
     views : for "source" and "target" what part of the map is in view, as in `state`
     """
 
-    LOOK = ("method", "shared", "worst", "views")  # how the maps are looked at, as the lab keeps it
+    VIEW_OPTIONS = ("method", "shared", "worst", "views")  # stored with the lab's view
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class MapPanel(Panel):
         state: LabState | None = None,
         view: LexiconView | None = None,
         alignment: Alignment | None = None,
-        **look: Any,
+        **options: Any,
     ) -> MapPanel:
-        """See both embedding spaces of an align run; `look` has other arguments of the panel, from `fit_on` on.
+        """See both embedding spaces of an align run; `options` has other arguments of the panel, from `fit_on` on.
 
         Raises `InputError` as `LexiconPanel.of_run` does, and when the recipe makes no vectors.
         """
@@ -125,7 +125,7 @@ class MapPanel(Panel):
         vectors, lexicon = (alignment.source_vectors, alignment.target_vectors), alignment.lexicon
         if vectors[0] is None or vectors[1] is None:
             raise InputError("This recipe makes no vectors to draw; align with 'anchored' or 'tokalign++'.")
-        panel = cls(lexicon, vectors[0], vectors[1], *vocabularies_of(lexicon), state=state, view=view, **look)
+        panel = cls(lexicon, vectors[0], vectors[1], *vocabularies_of(lexicon), state=state, view=view, **options)
         panel.align_run = run
         return panel
 
@@ -182,7 +182,9 @@ class MapPanel(Panel):
     def _own_state(self) -> dict[str, Any]:
         views = self._drawing.layer.views
         whole = all(tuple(view) == WHOLE for view in views.values())
-        return dict(zip(self.LOOK, (self._method, self._shared, self._worst, None if whole else views), strict=True))
+        return dict(
+            zip(self.VIEW_OPTIONS, (self._method, self._shared, self._worst, None if whole else views), strict=True)
+        )
 
     def _call(self) -> list[str]:
         named = [f"{space}={space}" for space, vocabulary in self._vocabularies.items() if vocabulary is not None]
@@ -193,12 +195,12 @@ class MapPanel(Panel):
     def lay_out(self, method: str) -> None:
         """Arrange both maps by "pca" or "umap"; one that is not in the cache is computed in a separate process."""
         shared = self._controls.layouts.value
-        self._say(f"Arranging by {method.upper()} …")
+        self._show_status(f"Arranging by {method.upper()} …")
 
         def work(_wanted: object) -> list[Projection] | None:
             if method != "pca" and not self._job.cached(method, shared):
                 self._job.begin(method, shared)
-                self._say()
+                self._show_status()
                 return None
             return project(self._vectors, method, shared, self._fit_on)
 
@@ -207,7 +209,7 @@ class MapPanel(Panel):
                 self._job.forget()
                 self._place(found, method, shared)
 
-        self.newest(work, show, self._say, about="layout")
+        self.newest(work, show, self._show_status, about="layout")
 
     def _on_laid_out(self, method: str, shared: bool) -> None:
         if not self.closed:
@@ -218,8 +220,8 @@ class MapPanel(Panel):
         self._method, self._shared = method, shared
         self._map.place(found[0], found[1], shared)
         self._drawing.move()
-        self._drawing.look(self._taken_views(), shared)
-        self._keep_look("maps", self._own_state())
+        self._drawing.show_views(self._taken_views(), shared)
+        self._store_view("maps", self._own_state())
         self.clear_error()
         self.refresh()
 
@@ -240,7 +242,7 @@ class MapPanel(Panel):
         for done, ids in enumerate(parts):
             if not is_current():
                 return
-            self._say(f"Comparing the neighbours of tokens, {done / len(parts):.0%} done …", busy=False)
+            self._show_status(f"Comparing the neighbours of tokens, {done / len(parts):.0%} done …", busy=False)
             self._colouring.measure(ids)
         if parts and is_current():
             self._drawing.recolour()
@@ -272,7 +274,7 @@ class MapPanel(Panel):
 
     def _on_worst(self) -> None:
         self._worst = self._controls.worst.value
-        self._keep_look("maps", self._own_state())
+        self._store_view("maps", self._own_state())
         self._remark()
 
     def _on_colours(self, change: Any) -> None:
@@ -302,10 +304,10 @@ class MapPanel(Panel):
             self.lab_state.clear_selection()
 
     def _show_all(self) -> None:
-        self._drawing.look(dict.fromkeys(SPACES, WHOLE), self._shared)
+        self._drawing.show_views(dict.fromkeys(SPACES, WHOLE), self._shared)
 
     def _on_views(self) -> None:
-        self._keep_look("maps", self._own_state())
+        self._store_view("maps", self._own_state())
 
         def work(is_current: Callable[[], bool]) -> None:
             with self._selecting:
@@ -342,10 +344,10 @@ class MapPanel(Panel):
     def _describe(self) -> None:
         """Write the legend, its table and the status line."""
         self._notes.describe(self._drawing.shades, self._drawing.colour_by, self._marked)
-        self._say()
+        self._show_status()
 
-    def _say(self, doing: str = "", busy: bool = True) -> None:
-        self._notes.say(self._method, doing)
+    def _show_status(self, doing: str = "", busy: bool = True) -> None:
+        self._notes.show_status(self._method, doing)
         self._controls.arranged(self._method, self._shared, bool(doing) and busy)
         self._write_head()
 

@@ -55,7 +55,7 @@ class MapWords:
         arrow = "←" if space == "target" else "→"
         origin = self._colouring.origin(space, token_id)
         score, margin, count = (self._figure(by, space, token_id) for by in ("score", "margin", "frequency"))
-        told = [
+        facts = [
             f"<b>{self.label(space, token_id)}</b>",
             f"{arrow} {', '.join(named)}{f' and {more:,} more' if more else ''}" if named else nothing,
             f"{origin}, score {score}, margin {margin}",
@@ -63,15 +63,15 @@ class MapWords:
             f"bytes {self._bytes(space, token_id)}",
         ]
         if origin == "hole":
-            del told[2]
-        return "<br>".join(told[:-1] if self._vocabularies[space] is None else told)
+            del facts[2]
+        return "<br>".join(facts[:-1] if self._vocabularies[space] is None else facts)
 
     def card(self, space: str, token_id: int) -> str:
         """Return all known facts about one token, as HTML."""
         named, more = self._partners(space, token_id, PARTNERS_IN_CARD)
         origin = self._colouring.origin(space, token_id)
         chips = " ".join(f'<span class="tl-token">{name}</span>' for name in named) or "none"
-        told = {
+        facts = {
             "id": f"{token_id:,}",
             "as written": self._raw(space, token_id),
             "bytes": self._bytes(space, token_id),
@@ -83,9 +83,9 @@ class MapWords:
             "hubness": f"{self._figure('hubness', space, token_id)} target tokens chose this source",
             "neighbour overlap": self._figure("neighbours", space, token_id),
         }
-        if told["neighbour overlap"] == NONE:
-            del told["neighbour overlap"]  # not measured: only that colouring does
-        rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in told.items() if value)
+        if facts["neighbour overlap"] == NONE:
+            del facts["neighbour overlap"]  # not measured: only that colouring does
+        rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items() if value)
         name = f'<span class="tl-token">{self.label(space, token_id)}</span>'
         return f'<div class="tl-map-card"><b>{space.title()} token {name}</b><dl>{rows}</dl></div>'
 

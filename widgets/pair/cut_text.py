@@ -118,7 +118,7 @@ def _aloud(vocabularies: Sequence[Vocabulary], block: Block) -> str:
     ]
     if len(set(words)) == 1:
         return f"all {words[0]}"
-    return ", ".join(f"{one.name} {said}" for one, said in zip(vocabularies, words, strict=True))
+    return ", ".join(f"{one.name} {word}" for one, word in zip(vocabularies, words, strict=True))
 
 
 def _explain(vocabulary: Vocabulary, token_id: int, n_bytes: int) -> str:

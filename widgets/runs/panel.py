@@ -123,7 +123,7 @@ class RunsPanel(Panel):
         self.monitor: TrainingPanel | None = None
         self._build(kind)
         self.refresh()
-        self.follow(f"runs:{self.root.resolve()}", self._look)
+        self.follow(f"runs:{self.root.resolve()}", self._poll)
 
     def _build(self, kind: str) -> None:
         self._kind = self.menu(
@@ -228,7 +228,7 @@ class RunsPanel(Panel):
         self.soon(self._read_page)
         self.soon(self._show_curves)
 
-    def _look(self) -> bool:
+    def _poll(self) -> bool:
         """Read the folder once; it is watched while the list is open, because any process may start runs."""
         with self._lock:
             self._list.read()

@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 
-from tokalign_lab.plots.curves import AXES, LINE_WORDS, MARK_WORDS, VALUES, Look, trained_curve
+from tokalign_lab.plots.curves import AXES, LINE_WORDS, MARK_WORDS, VALUES, CurveOptions, trained_curve
 from tokalign_lab.runs.folding import ALL_TEXT, RunView
 from tokalign_lab.runs.words import figure, size
 
@@ -31,13 +31,13 @@ def shown_steps(runs: Sequence[RunView]) -> list[int]:
     return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, TABLE_ROWS).round().astype(int))]
 
 
-def curves_table(runs: Mapping[int, RunView], look: Look) -> str:
+def curves_table(runs: Mapping[int, RunView], options: CurveOptions) -> str:
     """Return the figures at some steps, two columns per run: the value of the last plot, bits per byte."""
-    part = "all text" if look.part == ALL_TEXT else look.part
+    part = "all text" if options.part == ALL_TEXT else options.part
     columns = []
     for run in runs.values():
-        at, _, _, smooth = trained_curve(run, look)
-        bits = dict(zip(run.measured.steps, run.measured.column(look.part).tolist(), strict=True))
+        at, _, _, smooth = trained_curve(run, options)
+        bits = dict(zip(run.measured.steps, run.measured.column(options.part).tolist(), strict=True))
         columns.append((at, smooth, bits))
     lines = []
     for step in shown_steps(list(runs.values())):
@@ -56,7 +56,7 @@ def curves_table(runs: Mapping[int, RunView], look: Look) -> str:
     )
     kinds = "".join(
         f"<th scope='col' class='tl-number'>{escape(words)}</th>"
-        for words in (VALUES[look.value], f"Bits per byte, {part}")
+        for words in (VALUES[options.value], f"Bits per byte, {part}")
     )
     return (
         "<div class='tl-table-scroll'><table class='tl-table tl-figures'><caption>The curves in figures; values "
@@ -74,49 +74,52 @@ def _at(step: int, steps: np.ndarray, values: np.ndarray) -> float | None:
 _AXIS_WORDS = {"step": "Steps", "tokens": "Tokens read", "minutes": "Minutes"}
 
 
-class LookBar(Bar):
-    """Four controls and the `Look` that they set.
+class OptionsBar(Bar):
+    """Four controls and the `CurveOptions` that they set.
 
     Parameters
     ----------
-    look : initial values
+    options : initial values
     on_change : called when the user changes one of them
     """
 
-    def __init__(self, look: Look, on_change: Callable[[], None]) -> None:
-        self.look = look
+    def __init__(self, options: CurveOptions, on_change: Callable[[], None]) -> None:
+        self.options = options
         self._on_change = on_change
         self._value = self._choice(
-            "value", "Last plot", options=[(VALUES[look.value], look.value)], tooltip="The value shown in the last plot"
+            "value",
+            "Last plot",
+            options=[(VALUES[options.value], options.value)],
+            tooltip="The value shown in the last plot",
         )
         axes = [(_AXIS_WORDS[axis], axis) for axis in AXES]
-        self._axis = self._choice("axis", "X axis", options=axes, value=look.axis, tooltip="Unit of the X axis")
+        self._axis = self._choice("axis", "X axis", options=axes, value=options.axis, tooltip="Unit of the X axis")
         self._smoothing = self._choice(
-            "smoothing", "Smoothing", w.FloatSlider, value=look.smoothing, min=0, max=0.99, step=0.01,
+            "smoothing", "Smoothing", w.FloatSlider, value=options.smoothing, min=0, max=0.99, step=0.01,
             continuous_update=False, readout_format=".2f", tooltip="Weight of earlier steps; 0: no smoothing",
         )  # fmt: skip
         self._part = self._choice(
             "part",
             "Held-out text",
-            options=[(part_words(look.part), look.part)],
+            options=[(part_words(options.part), options.part)],
             tooltip="Slice of the held-out text that bits per byte and the gap are measured on",
         )
         super().__init__([self._value, self._axis, self._smoothing, self._part])
 
     def _choice(self, name: str, words: str, kind: Any = w.Dropdown, **more: Any) -> Any:
         def changed(value: Any) -> None:
-            self.look = replace(self.look, **{name: value})
+            self.options = replace(self.options, **{name: value})
             self._on_change()
 
         return self.control(kind, words, changed, **more)
 
     def offer_reported(self, runs: Sequence[RunView]) -> None:
         """Offer the values and slices that any of the runs has reported, and the current choice."""
-        reported = {name for run in runs for name in run.trained.names()} | {"loss", self.look.value}
-        parts = {part for run in runs for part in run.measured.names()} | {ALL_TEXT, self.look.part}
+        reported = {name for run in runs for name in run.trained.names()} | {"loss", self.options.value}
+        parts = {part for run in runs for part in run.measured.names()} | {ALL_TEXT, self.options.part}
         values = [(words, name) for name, words in VALUES.items() if name in reported]
-        self.offer(self._value, values, self.look.value)
-        self.offer(self._part, [(part_words(part), part) for part in sorted(parts)], self.look.part)
+        self.offer(self._value, values, self.options.value)
+        self.offer(self._part, [(part_words(part), part) for part in sorted(parts)], self.options.part)
 
 
 def part_words(part: str) -> str:
@@ -132,8 +135,8 @@ class Samples(Box):
         self._chosen: dict[str, int | None] = {"left": None, "right": None}
         words = {"left": "Samples at step", "right": "compared with step"}
         self._steps = [
-            self.menu(said, partial(self._on_choice, place), options=[], tooltip="A step with measurements")
-            for place, said in words.items()
+            self.menu(word, partial(self._on_choice, place), options=[], tooltip="A step with measurements")
+            for place, word in words.items()
         ]
         self._table = html("tl-samples")
         self._bar = bar(*self._steps)

@@ -13,7 +13,7 @@ from tokalign_lab.runs.chain import NO_MODEL
 from tokalign_lab.runs.control import start_again
 from tokalign_lab.runs.folder import RunFolder
 
-from ..common.part import Bar, Box, Folds, bar, html, said
+from ..common.part import Bar, Box, Folds, bar, html, status_html
 
 FIELDS = {
     "steps": "Steps",
@@ -152,7 +152,7 @@ class TuneForm(Box):
         """Check the settings, and start the run in a thread."""
         settings = self._given | self.settings.changed  # unset rates follow the batch size
         AdaptSettings.from_dict(settings)
-        self.status.value = said("Starting …", "tl-note")
+        self.status.value = status_html("Starting …", "tl-note")
 
         def work() -> None:
             try:

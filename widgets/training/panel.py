@@ -19,7 +19,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tokalign_lab.errors import InputError
-from tokalign_lab.plots.curves import MOST_RUNS, Look, curves_figure, fitting_smoothing, update_curves
+from tokalign_lab.plots.curves import MOST_RUNS, CurveOptions, curves_figure, fitting_smoothing, update_curves
 from tokalign_lab.plots.theme import CONFIG, template
 from tokalign_lab.runs.control import list_runs
 from tokalign_lab.runs.folder import ENDED, RunFolder
@@ -33,7 +33,7 @@ from ..common.numbers import cards, meanings
 from ..common.panel import Panel, mark_of
 from ..common.part import Folds, bar, html, shown, state_html
 from ..common.state import LabState
-from .curves import LookBar, Samples, curves_table, more_numbers, numbers_of, verdict_html
+from .curves import OptionsBar, Samples, curves_table, more_numbers, numbers_of, verdict_html
 from .forms import AgainForm
 
 LOG_LINES = 15
@@ -52,7 +52,7 @@ class TrainingPanel(Panel):
     reference : bits per byte of the first run's source model with its own tokenizer; by default those of the "measure"
         run in the same folder, if there is one
     state : shared view
-    value, axis, smoothing, part : initial settings of the curves, see `curves.Look`; by default smoothing fits the
+    value, axis, smoothing, part : initial settings of the curves, see `CurveOptions`; by default smoothing fits the
         length of the first run
     watched_by : a name for the owner of the panel; a new panel on the same run stops a former one of that name
     """
@@ -64,7 +64,7 @@ class TrainingPanel(Panel):
         run: Run | Sequence[Run],
         reference: float | None = None,
         state: LabState | None = None,
-        value: str = Look.value,
+        value: str = CurveOptions.value,
         axis: str = "step",
         smoothing: float | None = None,
         part: str = ALL_TEXT,
@@ -76,13 +76,13 @@ class TrainingPanel(Panel):
         self._feeds = _feeds_of([run] if isinstance(run, (RunFolder, Path, str)) else run)
         self._reference = Reference(reference, self._feeds[0])
         fitting = fitting_smoothing(self.view.total_steps)
-        self._build(Look(value, axis, fitting if smoothing is None else smoothing, part))
+        self._build(CurveOptions(value, axis, fitting if smoothing is None else smoothing, part))
         self._name = f"run{watched_by}:{self._feeds[0].key}"
         self._watch(self._on_new_theme, "theme")
         self._redraw()
         self._follow()
 
-    def _build(self, look: Look) -> None:
+    def _build(self, options: CurveOptions) -> None:
         self._log, self._settings = html(), html()
         self._state_line, self._cards = html("tl-run-state"), html("tl-run-cards")
         self._table, self._note = html(), html("tl-curves-note")
@@ -90,20 +90,20 @@ class TrainingPanel(Panel):
         self._progress = self.control(w.FloatProgress, "Progress", tooltip=tooltip, min=0.0, max=1.0, layout=wide)
         self.controls = RunControls(lambda: self.run, self._follow)
         self.again = AgainForm(self._on_started)
-        self.looks = LookBar(look, self._on_look)
+        self.curve_bar = OptionsBar(options, self._on_options)
         self.samples = Samples()
         self._other = self.menu(
             "Overlay run", self._on_other, options=[_CHOOSE], tooltip="Draw another run in the same plots"
         )
         self._alone = self.button("Clear overlays", self._only_first, "Draw only the first run")
-        self.figure = go.FigureWidget(curves_figure(self.views, look, self.lab_state.theme, places=MOST_RUNS))
+        self.figure = go.FigureWidget(curves_figure(self.views, options, self.lab_state.theme, places=MOST_RUNS))
         self.figure._config = self.figure._config | CONFIG
         self._offer_runs()
         self.folds = Folds(
             {
                 "Curves": (
                     "axes, smoothing, and other runs to overlay",
-                    [bar(self._other, self._alone), self.looks],
+                    [bar(self._other, self._alone), self.curve_bar],
                 ),
                 "Details": (
                     "more numbers, the curves as a table, the settings",
@@ -154,11 +154,11 @@ class TrainingPanel(Panel):
     @property
     def state(self) -> dict[str, Any]:
         """The shared view, the runs, the state of the first run, and the settings of the curves."""
-        look = self.looks.look
+        options = self.curve_bar.options
         return super().state | {
             "run": str(self.run.path), "runs": [str(run.path) for run in self.runs],
             "run_state": self.run.state, "share": self.view.share,
-            "value": look.value, "axis": look.axis, "smoothing": look.smoothing, "part": look.part,
+            "value": options.value, "axis": options.axis, "smoothing": options.smoothing, "part": options.part,
         }  # fmt: skip
 
     def show_runs(self, runs: Sequence[Run]) -> None:
@@ -185,54 +185,54 @@ class TrainingPanel(Panel):
     def _renew(self) -> None:
         """Look for the reference of the runs that are shown now, draw them, and follow them."""
         with self._lock:
-            self._reference.look_for(self._feeds[0])
+            self._reference.find_for(self._feeds[0])
         self._offer_runs()
         self._redraw()
         self._follow()
 
     def _call(self) -> list[str]:
-        look, paths = self.looks.look, [str(run.path) for run in self.runs]
-        plain = Look(smoothing=fitting_smoothing(self.view.total_steps))
-        changed = {name: value for name, value in vars(look).items() if value != getattr(plain, name)}
+        options, paths = self.curve_bar.options, [str(run.path) for run in self.runs]
+        plain = CurveOptions(smoothing=fitting_smoothing(self.view.total_steps))
+        changed = {name: value for name, value in vars(options).items() if value != getattr(plain, name)}
         given = self._reference.given
         reference = [] if given is None else [f"reference={given!r}"]
         return [repr(paths if len(paths) > 1 else paths[0]), *reference, *(f"{n}={v!r}" for n, v in changed.items())]
 
     def _follow(self) -> None:
         """Watch until all runs have ended."""
-        self.follow(self._name, self._look)
+        self.follow(self._name, self._poll)
 
-    def _look(self) -> bool:
+    def _poll(self) -> bool:
         """Read new events and repaint what changed; returns whether any run continues."""
         with self._lock:
             left = [feed for feed in self._feeds if feed is self._feeds[0] or (feed.run.path / "run.json").exists()]
             if len(left) < len(self._feeds):  # an overlaid run was deleted
                 self._feeds = left
                 self._draw()
-            changed = [feed.place for feed in self._feeds if feed.look()]
-            found = self._reference.tell(self._feeds[0])
+            changed = [feed.place for feed in self._feeds if feed.poll()]
+            found = self._reference.update_view(self._feeds[0])
             self._show_state()  # before the curve, which takes the page longer to draw
             if changed or found:
                 self._draw(None if found else changed)
             return self._reference.awaited or any(feed.info["state"] not in ENDED for feed in self._feeds)
 
-    def _on_look(self) -> None:
-        self._keep_look("training", dict(vars(self.looks.look)))
+    def _on_options(self) -> None:
+        self._store_view("training", dict(vars(self.curve_bar.options)))
         self._redraw()
 
     def _redraw(self) -> None:
         with self._lock:
-            self._reference.tell(self._feeds[0])
+            self._reference.update_view(self._feeds[0])
             self._show_state()
             self._draw()
 
     def _draw(self, changed: Sequence[int] | None = None) -> None:
-        views, look = self.views, self.looks.look
+        views, options = self.views, self.curve_bar.options
         placed = {feed.place: feed.view for feed in self._feeds}
-        self.looks.offer_reported(views)
+        self.curve_bar.offer_reported(views)
         with self.figure.batch_update():
-            update_curves(self.figure, placed, look, changed)
-        self._table.value = curves_table(placed, look)
+            update_curves(self.figure, placed, options, changed)
+        self._table.value = curves_table(placed, options)
         self.samples.show(views)
         numbers, more = numbers_of(self.view), more_numbers(self.view)
         self._cards.value = cards(more) + meanings(list(dict(numbers + more)))

@@ -73,8 +73,8 @@ class Branches(TensorTable):
         found = predictions[here]
         token = found.first.gather(1, drawn)
         probs = found.probs * (found.first == token)
-        goes_on = probs * (found.count > 1)
-        known = goes_on.sum(dim=1)
+        continued = probs * (found.count > 1)
+        known = continued.sum(dim=1)
         weight = known / probs.sum(dim=1)
         kept = weight >= LEAST_KNOWN
         return cls(
@@ -82,7 +82,7 @@ class Branches(TensorTable):
             column[here][kept],
             token[kept][:, 0],
             found.second[kept],
-            (goes_on / known[:, None])[kept],
+            (continued / known[:, None])[kept],
             weight[kept],
         )
 
@@ -91,7 +91,7 @@ class Branches(TensorTable):
         """int64 (n,): which branch of its row each is."""
         return _number_in(self.row)
 
-    def put_behind(self, inputs: dict[str, Any], dtype: torch.dtype) -> None:
+    def append_to(self, inputs: dict[str, Any], dtype: torch.dtype) -> None:
         """Lengthen the sequences of a batch by their branches: ids, positions and an attention mask of four dimensions.
 
         Rows with fewer branches than others are filled up with tokens that nothing sees and nothing is learnt from.
@@ -135,7 +135,7 @@ def reads_branches(model: PreTrainedModel, length: int) -> bool:
     empty = torch.zeros(1, 0, device=device)
     branch = Branches(one, one + 5, ids[0, 10:11], empty.long(), empty, empty.sum(dim=1))
     inputs = {"input_ids": ids}
-    branch.put_behind(inputs, model.dtype)
+    branch.append_to(inputs, model.dtype)
     try:
         with evaluation_mode(model):
             plain = model(input_ids=torch.cat([ids[:, :6], ids[:, 10:11]], dim=1), use_cache=False).logits[0, -1]

@@ -134,7 +134,7 @@ class RecoveryLoss(ChunkedLoss):
         if self._objective.branches:
             at = reading.places.student[:, 1]
             self._branches = Branches.draw(self._predictions, at, reading.length, seed=int(ids.sum()))
-            self._branches.put_behind(inputs, self._model.dtype)
+            self._branches.append_to(inputs, self._model.dtype)
 
     @property
     def further_ids(self) -> torch.Tensor:

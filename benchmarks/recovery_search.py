@@ -304,7 +304,7 @@ def distil_new_rows(model: Any, teacher: SourceTeacher, vocabulary: Vocabulary, 
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
     for batch in batches:
         reading = teacher.read(batch, [ROWS_LAYER])
-        here = reading.places[~reading.places.special & ~reading.places.first]
+        here = reading.positions[~reading.positions.special & ~reading.positions.first]
         mine = states_after(model, batch, [ROWS_LAYER])[ROWS_LAYER].flatten(0, 1)[here.student[:, 1]]
         state_loss(mine, reading.layers[ROWS_LAYER][here.source[:, 1]]).backward()
         rows.grad *= is_new  # without weight decay, a gradient of 0 moves nothing

@@ -112,9 +112,9 @@ def _stretches(
     theirs = torch.log_softmax(teacher.head.logits(reading.hidden), dim=1)
     mine = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0].float(), dim=1)
     yours = reading.input_ids.flatten().tolist()
-    places = reading.places
+    positions = reading.positions
     for student, source in zip(
-        places.student[~places.first].tolist(), places.source[~places.first].tolist(), strict=True
+        positions.student[~positions.first].tolist(), positions.source[~positions.first].tolist(), strict=True
     ):
         made = [-float(mine[i - 1, ids[0, i]]) for i in range(student[0], student[1] + 1)]
         own = sum(-float(theirs[i - 1, yours[i]]) for i in range(source[0], source[1] + 1))

@@ -257,7 +257,7 @@ def test_the_gradient_of_each_loss_is_what_the_loss_does(name: str) -> None:
 def drawn(pair: Pair) -> tuple[Branches, Predictions]:
     reading = pair.teacher.read(pair.ids, predicts=True)
     predictions = Predictions.of(reading, pair.ids, pair.teacher.head, Pieces(pair.student, pair.source))
-    return Branches.draw(predictions, reading.places.student[:, 1], reading.length, seed=3), predictions
+    return Branches.draw(predictions, reading.positions.student[:, 1], reading.length, seed=3), predictions
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "gpt_neox", "gpt2"])
@@ -280,11 +280,11 @@ def test_branches_follow_what_the_source_expects() -> None:
     branches, _ = drawn(pair)
     pieces = Pieces(pair.student, pair.source)
     reading = pair.teacher.read(pair.ids, predicts=True)
-    place_of = {int(at): n for n, at in enumerate(reading.places.student[:, 1])}
+    place_of = {int(at): n for n, at in enumerate(reading.positions.student[:, 1])}
     theirs = torch.softmax(pair.teacher.model(input_ids=reading.input_ids).logits.detach().flatten(0, 1), dim=1)
     for n in range(len(branches)):
         place = place_of[int(branches.row[n]) * 24 + int(branches.column[n])]
-        p = theirs[reading.places.source[place, 1]][: pair.source.size]
+        p = theirs[reading.positions.source[place, 1]][: pair.source.size]
         begins = pieces.first == branches.token[n]
         goes_on = begins & (pieces.count > 1)
         assert float(branches.weight[n]) == pytest.approx(float(p[goes_on].sum() / p[begins].sum()), rel=1e-3)
@@ -299,14 +299,14 @@ def test_a_longer_token_of_the_text_gets_the_probability_of_what_the_source_read
     pieces = Pieces(pair.student, pair.source)
     reading = pair.teacher.read(pair.ids, predicts=True)
     theirs = torch.softmax(pair.teacher.model(input_ids=reading.input_ids).logits.detach().flatten(0, 1), dim=1)
-    places, longer = reading.places, 0
-    for n in range(len(places) - 1):
-        mine = int(pair.ids.flatten()[places.student[n + 1, 0]])
-        yours = int(reading.input_ids.flatten()[places.source[n + 1, 0]])
-        if places.row[n] != places.row[n + 1] or not places.exact[n + 1] or int(pieces.first[yours]) == mine:
+    positions, longer = reading.positions, 0
+    for n in range(len(positions) - 1):
+        mine = int(pair.ids.flatten()[positions.student[n + 1, 0]])
+        yours = int(reading.input_ids.flatten()[positions.source[n + 1, 0]])
+        if positions.row[n] != positions.row[n + 1] or not positions.exact[n + 1] or int(pieces.first[yours]) == mine:
             continue
         longer += 1
-        p = theirs[places.source[n, 1]][: pair.source.size]
+        p = theirs[positions.source[n, 1]][: pair.source.size]
         wanted = float(p[(pieces.first == mine) & (pieces.count > 0)].sum() + p[yours])
         assert float(predictions.probs[n][predictions.first[n] == mine].sum()) == pytest.approx(wanted, rel=1e-4)
     assert longer > 2
@@ -451,7 +451,7 @@ def test_debiased_chunks_close_where_the_source_expects_a_new_word() -> None:
     opening = opens_word(pair.source, pair.source.size)
     merged = chunks_of(reading, pair.teacher.head, opening)
     assert 0 < len(merged) < len(plain)
-    places, own = reading.places, reading.input_ids.shape[1]
+    positions, own = reading.positions, reading.input_ids.shape[1]
     logits = pair.teacher.model(input_ids=reading.input_ids).logits.flatten(0, 1)
     log_probs = torch.log_softmax(logits, dim=1)
     opens = torch.logsumexp(log_probs[:, opening], dim=1)
@@ -459,17 +459,17 @@ def test_debiased_chunks_close_where_the_source_expects_a_new_word() -> None:
     expected = []
     begun: int | None = None
     row = -1
-    for i in range(len(places)):
-        if int(places.row[i]) != row:
-            row, begun = int(places.row[i]), None
+    for i in range(len(positions)):
+        if int(positions.row[i]) != row:
+            row, begun = int(positions.row[i]), None
         begun = i if begun is None else begun
-        end = int(places.source[i, 1])
+        end = int(positions.source[i, 1])
         if float(opens[end].exp()) >= 0.1:
-            start, member = int(places.source[begun, 0]), slice(begun, i + 1)
-            whole = bool(places.exact[member].all()) and not bool(places.first[member].any())
-            if whole and end % own != own - 1 and int(places.student[i, 1]) % 24 != 23:
+            start, member = int(positions.source[begun, 0]), slice(begun, i + 1)
+            whole = bool(positions.exact[member].all()) and not bool(positions.first[member].any())
+            if whole and end % own != own - 1 and int(positions.student[i, 1]) % 24 != 23:
                 lt = sum(float(log_probs[k - 1, flat[k]]) for k in range(start, end + 1)) + float(opens[end])
-                expected.append((int(places.student[begun, 0]), int(places.student[i, 1]), lt))
+                expected.append((int(positions.student[begun, 0]), int(positions.student[i, 1]), lt))
             begun = None
     assert [(int(f), int(e)) for f, e in zip(merged.first, merged.last, strict=True)] == [e[:2] for e in expected]
     assert merged.log_probs.tolist() == pytest.approx([e[2] for e in expected], rel=1e-4)

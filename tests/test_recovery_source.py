@@ -161,7 +161,7 @@ def test_the_source_is_found_and_reads_along(moved: str) -> None:
         assert reading.hidden is not None
         made = teacher.head.logits(reading.hidden.view(n, own, -1)[row, :k])
         assert torch.allclose(made, out.logits[0], rtol=1e-4, atol=1e-4)
-        here = reading.places[reading.places.row == row]
+        here = reading.positions[reading.positions.row == row]
         pairs = align(mine, yours).pairs
         assert (here.student[:, 1] - row * batch.shape[1]).tolist() == pairs[:, 0].tolist()
         assert (here.source[:, 1] - row * own).tolist() == pairs[:, 1].tolist()

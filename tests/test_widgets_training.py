@@ -30,7 +30,7 @@ from tokalign_lab.plots.curves import (
     MARKS,
     MOST_CURVE_POINTS,
     MOST_RUNS,
-    Look,
+    CurveOptions,
     curves_figure,
     smoothed,
 )
@@ -288,7 +288,7 @@ class TestCurves:
 
     @pytest.mark.parametrize("axis", list(AXES))
     def test_plots_without_a_curve_have_axes_from_0_to_1(self, axis: str) -> None:
-        figure = curves_figure([RunView()], Look(axis=axis))
+        figure = curves_figure([RunView()], CurveOptions(axis=axis))
         assert [y.range for y in figure.select_yaxes()] == [(0, 1)] * 3, "plotly's own begin at -1"
         assert [x.range for x in figure.select_xaxes()] == [(-0.02, 1.02)] * 3
         assert all(y.autorange for y in figure.select_yaxes()), "the first curve changes them"

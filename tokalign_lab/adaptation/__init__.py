@@ -1,1 +1,1 @@
-"""Tuning a rearranged model back: settings, data in order, stages, events."""
+"""Tuning a converted model: settings, the order of the data, stages, events."""

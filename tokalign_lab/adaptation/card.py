@@ -16,10 +16,10 @@ from tokalign_lab.model.save import read_record
 def card_of(
     model_name: str, settings: AdaptSettings, train: Sequence[Document], guard: Guard, processes: int
 ) -> dict[str, Any]:
-    """Describe a tuned model, and where the model it was made from came from.
+    """Describe a tuned model and the origin of the model that was tuned.
 
-    Returns the card for `save_model`. Its `scores` are those of the step that is kept, and under names that end with
-    "before" those of the model before tuning.
+    Returns the card for `save_model`. Its `scores` are those of the kept step; names that end in "before" have those of
+    the model before tuning.
 
     Parameters
     ----------

@@ -1,13 +1,12 @@
-"""Checkpoints that are whole or not there.
+"""Checkpoints that are either complete or absent.
 
-The trainer writes a checkpoint's files one after the other. A checkpoint counts only when it carries the size and the
-checksum of each of its files (`files.seal`), which are written last, and all of them fit; older ones are removed only
-after that. So whenever the process is killed, there is either the old whole checkpoint or the new one. A damaged one is
-not used.
+The trainer writes the files of a checkpoint one by one. The size and checksum of each file are written last
+(`files.seal`). A checkpoint is valid only if they are present and match; older checkpoints are removed only after that.
+So after a kill at any time, either the old or the new checkpoint is complete. A damaged checkpoint is not used.
 
-The checkpoints of a finished run are removed in one step: their folder gets another name, and is removed under that.
-So a tuned model without a folder of checkpoints is a finished run, wherever a kill came between. A file in the folder
-marks it as made by a run; a folder without that file, or with foreign files, is refused and never removed.
+The checkpoints of a finished run are removed in one step: their folder is renamed, then deleted. So a tuned model
+without a folder of checkpoints is a finished run, even if the process was killed in between. A marker file shows that a
+run made the folder; a folder without that file, or with foreign files, is refused and never removed.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _log = logging.getLogger("tokalign_lab")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint: after `step` steps of stage number `stage`."""
+    """A complete checkpoint: after `step` steps of stage number `stage`."""
 
     path: Path
     stage: int
@@ -43,12 +42,12 @@ class Checkpoint:
 
 
 def stage_folder(root: Path, stage: int) -> Path:
-    """Where the checkpoints of a stage go."""
+    """Return the folder for the checkpoints of a stage."""
     return root / f"stage{stage}"
 
 
 def latest_checkpoint(root: Path, stages: Sequence[Stage]) -> Checkpoint | None:
-    """Return the last complete checkpoint under `root`, or None; remove incomplete ones, with a line in the log."""
+    """Return the last complete checkpoint under `root`, or None; remove incomplete ones and log that."""
     found: list[Checkpoint] = []
     for stage in stages:
         for path in stage_folder(root, stage.number).glob("checkpoint-*"):
@@ -62,14 +61,14 @@ def latest_checkpoint(root: Path, stages: Sequence[Stage]) -> Checkpoint | None:
 
 
 def steps_done(checkpoint: Checkpoint | None, stages: Sequence[Stage]) -> int:
-    """Return the steps of a run that are in a checkpoint; 0 without one."""
+    """Return the number of steps in the last checkpoint of a run; 0 without a checkpoint."""
     if checkpoint is None:
         return 0
     return next(stage.first_step for stage in stages if stage.number == checkpoint.stage) + checkpoint.step
 
 
 def check_folder(root: Path) -> None:
-    """Raise InputError if `root` holds anything that is not from a tuning run."""
+    """Raise InputError if `root` has a file that is not from a tuning run."""
     check_replaceable(root, _is_ours)
 
 
@@ -82,14 +81,14 @@ def begin(root: Path, resume: bool) -> None:
 
 
 def is_finished(root: Path, tuned: Path) -> bool:
-    """Whether a run has saved its model and removed its checkpoints, or begun to."""
+    """Whether a run has saved its model, and has removed its checkpoints or begun to remove them."""
     return tuned.is_dir() and not root.exists()
 
 
 def remove_all(root: Path) -> None:
-    """Remove the checkpoints of a finished run; in a run that `is_finished`, what a kill has left of them.
+    """Remove the checkpoints of a finished run, also those that a killed removal left behind.
 
-    If the folder has foreign files, all are kept, with a line in the log.
+    If the folder has foreign files, all files are kept, and a line in the log reports this.
     """
     removed = root.with_name(_REMOVED)
     shutil.rmtree(removed, ignore_errors=True)
@@ -102,7 +101,7 @@ def remove_all(root: Path) -> None:
 
 
 def _is_ours(root: Path) -> bool:
-    """Whether a tuning run made `root` and no other file was added. Earlier versions marked only whole checkpoints."""
+    """Whether a tuning run made `root` and nothing was added. Earlier versions marked only complete checkpoints."""
     if holds_only(root, _MARK, _NAMES):
         return True
     whole = any(root.glob(f"stage*/checkpoint-*/{CHECKSUMS}"))
@@ -110,14 +109,14 @@ def _is_ours(root: Path) -> bool:
 
 
 class KeepOneWhole(TrainerCallback):  # type: ignore[misc]  # mypy does not read transformers
-    """Marks each checkpoint when it is whole, then removes the ones before it, of earlier stages too."""
+    """Marks each checkpoint when it is complete, then removes the earlier ones, also those of earlier stages."""
 
     def __init__(self, root: Path, processes: Processes) -> None:
         self._root = root
         self._processes = processes
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark what the trainer has just written, and clean up."""
+        """Mark the checkpoint that the trainer has just written, and remove earlier ones."""
         self._processes.wait()  # each process writes a part
         if not self._processes.is_first:
             return

@@ -13,7 +13,7 @@ from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 
 
 def new_tokens(student: Vocabulary, source: Vocabulary) -> Ints:
-    """Return the student's text tokens that the source has no token of the same bytes for, int64 ascending."""
+    """Return the student's text tokens whose bytes equal those of no source token, int64 ascending."""
     shared = np.zeros(student.size, dtype=bool)
     shared[shared_tokens(source, student).target_ids] = True
     is_text = np.array([bool(token) for token in student.token_bytes])
@@ -25,15 +25,15 @@ def coverage(
 ) -> dict[str, Any]:
     """Count the tokens that a run reads.
 
-    Returns `rows` (of the vocabulary), `rows_trained` (that are read), `held_out_trained` (share of held-out tokens
-    that are among them, 0 to 1), and where the source is known `new_tokens` and `new_tokens_trained`.
+    Returns `rows` (of the vocabulary), `rows_trained` (rows whose token the run reads), `held_out_trained` (share of
+    held-out tokens with such a row, 0 to 1), and if the source is known `new_tokens` and `new_tokens_trained`.
 
     Parameters
     ----------
     read : int64 (n,): the ids that occur in the blocks that the run reads
     vocabulary : the model's
     held_out : held-out text
-    source : the vocabulary that the model had before, where it is known
+    source : the model's former vocabulary, if it is known
     """
     trained = np.zeros(vocabulary.size, dtype=bool)
     trained[read] = True
@@ -50,7 +50,7 @@ def coverage(
 
 
 def in_words(found: dict[str, Any]) -> str:
-    """Say how many tokens the text lacks, of those that are new to the model where they are known."""
+    """Report how many tokens the text lacks: of the new tokens if they are known, else of all."""
     if "new_tokens" in found:
         lacks, of = found["new_tokens"] - found["new_tokens_trained"], f"{found['new_tokens']:,} new tokens"
     else:

@@ -1,12 +1,12 @@
-"""The training text as fixed-length blocks in a continuing order.
+"""The training text as blocks of fixed length, in an endless seeded order.
 
 Documents are concatenated, each between the vocabulary's bos and eos if it has them, and split into blocks of equal
-length. Nothing is copied: a block is read from the memory-mapped corpus when it is wanted. The order is a permutation
-drawn from the seed, a new one each time the text is used up, and a position in that order is all there is to remember:
-stage 2 and a resumed run continue from the same position.
+length. Nothing is copied: a block is read from the memory-mapped corpus on demand. Each epoch has its own permutation
+of the blocks, drawn from the seed. The state of the order is one number, the position: stage 2 and a resumed run
+continue from it.
 
-A mix (language-adaptive tuning, LAT, in the papers) concatenates each slice separately and draws for each position
-which slice gives the next block: slice i with a share proportional to weight_i * size_i^(1/temperature).
+A mix (language-adaptive tuning, LAT, in the papers) concatenates each slice separately. For each position, it samples
+the slice of the next block: slice i has a share proportional to weight_i * size_i^(1/temperature).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 class PackedBlocks:
     """Documents of a corpus as blocks of `length` tokens.
 
-    Raises `InputError` when the text is shorter than one block.
+    Raises `InputError` if the text is shorter than one block.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class PackedBlocks:
         self._length = length
         self._documents = np.arange(len(corpus)) if documents is None else documents
         bos, eos = vocabulary.roles.get("bos"), vocabulary.roles.get("eos")
-        # where one token does both jobs it stands once between documents
+        # if one token is both bos and eos, it occurs once between documents
         self._before = np.array([] if bos is None or bos == eos else [bos], dtype=np.int64)
         self._after = np.array([] if eos is None else [eos], dtype=np.int64)
         lengths = np.diff(np.asarray(corpus.offsets, dtype=np.int64))[self._documents]
@@ -87,13 +87,13 @@ class PackedBlocks:
 
 
 class Mix:
-    """Blocks of several slices, and which slice each position of the order takes its block from.
+    """Blocks of several slices, and the slice of each position of the order.
 
     Parameters
     ----------
     streams : the blocks of each slice
-    shares : how often each is drawn, summing to 1
-    seed : of the draw, and of the order within each slice
+    shares : sampling probability of each slice, summing to 1
+    seed : of the sampling, and of the order within each slice
     """
 
     def __init__(self, streams: Sequence[PackedBlocks], shares: Sequence[float], seed: int) -> None:
@@ -116,11 +116,11 @@ class Mix:
         raise IndexError(number)
 
     def number(self, stream: int, block: int) -> int:
-        """Return the number of a stream's block among all: those of earlier streams come first."""
+        """Return the number of a stream's block among all blocks; blocks of earlier streams come first."""
         return sum(len(before) for before in self.streams[:stream]) + block
 
     def at(self, position: int) -> tuple[int, int]:
-        """Return the stream at a position of the endless order, and how many blocks it has given before."""
+        """Return the stream at a position of the endless order, and the number of its earlier blocks."""
         if len(self.streams) == 1:
             return 0, position
         if position >= len(self._picks):
@@ -128,7 +128,7 @@ class Mix:
         return int(self._picks[position]), int(self._turns[position])
 
     def _draw(self, n: int) -> None:
-        # `random` gives the same beginning for every n, so a longer draw changes nothing that went before
+        # `random` begins with the same numbers for every n, so a longer draw keeps the earlier ones
         drawn = np.random.default_rng([self.seed, 1]).random(n)
         self._picks = np.searchsorted(np.cumsum(self.shares)[:-1], drawn, side="right").astype(np.int16)
         self._turns = np.zeros(n, dtype=np.int64)
@@ -148,7 +148,8 @@ def mixed(
 ) -> Mix:
     """Prepare a text for tuning.
 
-    Raises `InputError` when a slice is named that the text lacks, none is left, or one is shorter than one block.
+    Raises `InputError` if the text lacks a named slice, no slice has a weight above 0, or one is shorter than one
+    block.
 
     Parameters
     ----------
@@ -156,8 +157,8 @@ def mixed(
     documents : the documents themselves, for their slices
     vocabulary, length : as for `PackedBlocks`
     seed : of the order
-    weights : a factor by slice; a slice that is not named has 1, a factor of 0 leaves it out
-    temperature : 1 keeps the slices' proportions, more makes them more alike
+    weights : a factor for each slice; 1 if it is not named, and 0 excludes it
+    temperature : 1 keeps the proportions of the slices; a higher one makes them more equal
     """
     if not weights and temperature == 1.0:
         return Mix([PackedBlocks(corpus, vocabulary, length)], [1.0], seed)
@@ -191,9 +192,9 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
     ----------
     mix : the text
     start, count : which stretch of the order
-    apart : keep the documents of a block apart: `position_ids` begin again with each, by which transformers keeps
-        attention inside it, and its first token is not predicted from the document before
-    taught : returns whether the teacher is used for the sequence at a position of the order. With it, items also have
+    apart : separate the documents of a block: `position_ids` restart with each document, so that transformers limits
+        attention to it, and its first token is not predicted from the document before
+    taught : returns whether the teacher is used for the sequence at a position of the order. If given, items also have
         `taught`, int64 (): the block's number in the mix, or -1 without a teacher.
     """
 
@@ -240,23 +241,23 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
         return np.flatnonzero(seen)
 
     def n_bytes(self, first: int, count: int, byte_lengths: Ints) -> int:
-        """UTF-8 bytes of the text in `count` blocks from place `first` on; `byte_lengths` are those of each token."""
+        """UTF-8 bytes in `count` blocks from position `first` on; `byte_lengths` has those of each token."""
         places = (self.block_at(index) for index in range(first, first + count))
         return sum(int(byte_lengths[self.mix.streams[stream][block]].sum()) for stream, block in places)
 
 
 def check_sequences(model: PreTrainedModel, length: int, apart: bool, who: str = "model") -> None:
-    """Make sure that a model reads the sequences of a run.
+    """Make sure that a model can read the sequences of a run.
 
-    Raises `InputError` when sequences are longer than the model reads, it is not causal, or it cannot keep documents
-    apart.
+    Raises `InputError` if sequences exceed the model's maximum length, it is not causal, or it cannot separate
+    documents.
 
     Parameters
     ----------
     model : the model
     length : tokens per sequence
-    apart : whether the documents of a sequence are kept apart
-    who : what the error calls the model
+    apart : whether the documents of a sequence are separated
+    who : the name of the model in the error
     """
     limit = longest_input(model)
     if limit is not None and length > limit:
@@ -267,9 +268,9 @@ def check_sequences(model: PreTrainedModel, length: int, apart: bool, who: str =
 
 
 def check_apart(model: PreTrainedModel) -> None:
-    """Make sure that a model keeps the documents of a row apart when their positions restart.
+    """Make sure that a model separates the documents of a row if their positions restart.
 
-    Raises `InputError` when the second of two documents in a row is not read as if it stood alone.
+    Raises `InputError` if the output for the second of two documents depends on the first.
     """
     device = model.get_input_embeddings().weight.device
     rows = int(model.get_input_embeddings().weight.shape[0])

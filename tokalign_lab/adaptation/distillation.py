@@ -1,4 +1,4 @@
-"""Token-level distillation: the next token, and the teacher's whole distribution over it.
+"""Token-level distillation: the student learns the next token and the teacher's full distribution.
 
 TokAlign section 4.3: once teacher and student share a vocabulary, the student learns from the text and from the
 teacher's prediction at every position (Hinton et al. 2015):
@@ -7,20 +7,19 @@ teacher's prediction at every position (Hinton et al. 2015):
 
 t_T and s_T are the softmax of the teacher's and the student's logits divided by the temperature T; T^2 keeps the size
 of the gradient when T changes. "forward" is KL(t || s), "reverse" KL(s || t). The papers state neither direction, nor
-weight, nor temperature; the defaults here are the plain ones (forward, 1, 1). Where only a share of the samples is
-distilled, the others keep their first term.
+weight, nor temperature; the defaults here are forward, 1 and 1. If only a share of the sequences is distilled, the
+others have only the first term.
 
-The teacher comes live (its states and head) or from a cache of its k best tokens (`teacher`). The cache gives k + 1
-outcomes, the k tokens and one for all others. The error of that is known exactly, by the chain rule of KL:
+The teacher runs live (its states and head), or its k best tokens are read from a cache (`teacher_cache`). The cache has
+k + 1 outcomes: the k tokens and one for all others. By the chain rule of KL, the error of this is known exactly:
 
     KL(t || s) = KL over k + 1 outcomes + t(others) KL(t given others || s given others)
 
-so the cached KL is never above the true one, and below it by at most the mass of the others times the divergence
-among them. It is zero where the student equals the teacher, and so is its gradient.
+so the cached KL is never above the true one, and is lower by the probability of the others times the divergence among
+them. If the student equals the teacher, the KL and its gradient are zero.
 
-No tensor of all logits exists: `DistillationTerm` is a `loss.Term`, which is given a chunk of the student's logits at a
-time and turns it into the gradient by the formulas below. With u = logits / T and o(j)
-the outcome that token j belongs to:
+No tensor of all logits exists: `DistillationTerm` is a `loss.Term`. It gets the student's logits in chunks and replaces
+each chunk by its gradient. With u = logits / T and o(j) the outcome that token j belongs to:
 
     forward:  dKL/du_j = s_j - t_o s_j / s_o        reverse:  dKL/du_j = s_j (log s_o - log t_o - KL)
 """
@@ -39,7 +38,7 @@ from tokalign_lab.evaluation.head import capped_logits
 
 @dataclass(frozen=True, eq=False)
 class LivePredictions:
-    """All of the teacher's predictions, from what its head sees.
+    """The teacher's full predictions, computed from the input of its head.
 
     Attributes
     ----------
@@ -59,13 +58,13 @@ class LivePredictions:
     cap: float | None = None
 
     def __getitem__(self, positions: torch.Tensor) -> LivePredictions:
-        """Return those at some positions, given as a mask or as indices."""
+        """Return the predictions at some positions, given as a mask or as indices."""
         return replace(self, states=self.states[positions])
 
     def divergence(
         self, log_s: torch.Tensor, rows: slice, settings: DistillationSettings
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compare a chunk.
+        """Compare a chunk of the student with the teacher.
 
         Parameters
         ----------
@@ -81,7 +80,7 @@ class LivePredictions:
         kl
             Float (n,), nats.
         gradient
-            Float (n, vocab_size), of each position's KL in the student's logits over the temperature.
+            Float (n, vocab_size): gradient of each position's KL with respect to the student's logits / temperature.
         """
         n = log_s.shape[1]
         if len(self.weight) < n:
@@ -100,18 +99,18 @@ class LivePredictions:
 
 @dataclass(frozen=True, eq=False)
 class KeptPredictions:
-    """The teacher's k best tokens at each position, and the mass of all others as one more outcome.
+    """The teacher's k best tokens at each position, and the probability of all others as one more outcome.
 
     Attributes
     ----------
     input_ids
-        int64 (positions, k): the tokens kept, all different.
+        int64 (positions, k): the k best tokens, all different.
     log_probs
         Float (positions, k): their log probabilities, at temperature 1.
     log_rest
         Float (positions,): log of the sum over all other tokens of p^(1 / temperature).
     temperature
-        The temperature that `log_rest` was summed for.
+        The temperature of `log_rest`.
     """
 
     input_ids: torch.Tensor
@@ -120,7 +119,7 @@ class KeptPredictions:
     temperature: float
 
     def __getitem__(self, positions: torch.Tensor) -> KeptPredictions:
-        """Return those at some positions, given as a mask or as indices."""
+        """Return the predictions at some positions, given as a mask or as indices."""
         return replace(
             self,
             input_ids=self.input_ids[positions],
@@ -160,16 +159,16 @@ Predictions = LivePredictions | KeptPredictions
 
 @dataclass(eq=False)
 class DistillationTerm:
-    """The sum over positions of the next-token loss and of the divergence from the teacher.
+    """The next-token loss plus the divergence from the teacher, summed over positions.
 
-    `next_token` and `divergence` are float64 scalars: the two sums so far, in nats, the second without weight and T^2.
+    `next_token` and `divergence` are float64 scalars: the two sums so far in nats, the second without weight and T^2.
 
     Attributes
     ----------
     labels
         int64 (positions,), each a token id.
     teacher
-        Its predictions at the distilled positions, in order; None if there are none.
+        The teacher's predictions at the distilled positions, in order; None if there are none.
     settings
         Weight, temperature, direction.
     vocab_size
@@ -189,7 +188,7 @@ class DistillationTerm:
         self.divergence = torch.zeros_like(self.next_token)
 
     def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
-        """Return the sum of the loss over a chunk, and overwrite the chunk's logits by its gradient."""
+        """Return the sum of the loss over a chunk, and overwrite the chunk's logits with the gradient."""
         settings = self.settings
         scale = settings.weight * settings.temperature**2
         here = self.distilled[rows].nonzero()[:, 0]  # of this chunk

@@ -1,9 +1,9 @@
-"""When a run is lost: the loss is not finite, or it has risen and does not recover.
+"""When a run has diverged: the loss is not finite, or it has risen and does not recover.
 
-A spike is not the end: the papers show runs that spike and recover. What counts as lost is a loss that stays, for ten
-steps on end, more than half of the way from where it was to that of a model that knows nothing, ln(vocab_size); and at
-least one nat above where it was. Where it was is the median of the fifty steps before, or the stage's first loss where
-that is lower: a rate that is much too high loses a run from its second step on.
+A spike is no divergence: the papers show runs that spike and recover. The reference is the median loss of the fifty
+steps before, or the first loss of the stage if that is lower (a rate that is much too high makes a run diverge from its
+second step on). A run has diverged if its loss stays too high for ten steps in a row. Too high means: at least one nat
+above the reference, and more than half of the way from it to the loss of a uniform model, ln(vocab_size).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LossWatch:
         return bool(self._high)
 
     def add(self, loss: float) -> str | None:
-        """Take the loss of a step, in nats; returns what is wrong, in words, once the run is lost."""
+        """Add the loss of a step, in nats; returns a description of the problem once the run has diverged."""
         if not math.isfinite(loss):
             return "is not a number"
         if not self._before:

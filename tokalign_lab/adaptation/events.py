@@ -3,11 +3,11 @@
 - `step`: step, stage, loss, learning_rate, grad_norm, tokens, tokens_per_second, bytes_per_second (UTF-8 bytes of the
   text read), memory_bytes (peak memory of the GPU, or current memory of the process), seconds_left, and the parts of
   the loss if it has several (`ChunkedLoss.means`).
-- `evaluation`: bits_per_byte of held-out text, in all and by slice; the share of probes (`probes`) that are answered,
-  and those that are not.
+- `evaluation`: bits_per_byte of held-out text, in total and by slice; the share of `probes` that the model answers, and
+  the probes that it does not answer.
 - `sample`: a prompt and its continuation.
 
-Steps are counted over both stages, 1 to `steps`. The evaluation at step 0 is that of the model before tuning.
+Steps are counted over both stages, from 1 to `steps`. The evaluation at step 0 is of the model before tuning.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ Interrupt = Callable[[], None]
 
 @dataclass(eq=False)
 class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read transformers
-    """Turns the trainer's life into events, and stops it.
+    """Turns the trainer's callbacks into events, and stops the trainer.
 
     Attributes
     ----------
-    stage : the stage that runs
-    settings : sizes, for counting tokens and knowing when to evaluate
-    watch : judges the losses
-    emit : takes the events
+    stage : the current stage
+    settings : sizes, to count tokens and to decide when to evaluate
+    watch : detects divergence
+    emit : receives the events
     interrupt : called when a step has ended; it may raise to stop the run, which then writes a checkpoint first
-    evaluate : called with the step when it is time to measure
+    evaluate : called with the step when a measurement is due
     bytes_of : returns the bytes of text that a step of this stage reads
-    parts : gives the parts of the loss of the step that has ended, by name; none on the text alone
+    parts : returns the parts of the loss of the last step, by name; empty if there is only the next-token loss
     enough : returns after a measurement whether to end the stage
-    processes : those that share the work
-    stop : why the run is to end
+    processes : the processes that share the work
+    stop : the reason to end the run
     """
 
     stage: Stage
@@ -79,7 +79,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock; stop where there is nothing to save."""
+        """Start the clock; stop now if there is nothing to save."""
         if not self._recent:
             self._check_stop()
         if self.stop is not None:
@@ -87,7 +87,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         self._started = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop the clock; when the run is to stop, have a checkpoint written."""
+        """Stop the clock; if the run is to stop, request a checkpoint."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._seconds = time.perf_counter() - self._started
@@ -102,7 +102,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Report the step that has ended; raise when the run has diverged."""
+        """Report the last step; raise if the run has diverged."""
         if not logs or "loss" not in logs:
             return
         step = self.stage.first_step + state.global_step
@@ -139,7 +139,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # mypy does not read tra
             raise self.stop
 
     def _check_stop(self, control: TrainerControl | None = None) -> None:
-        """Find out whether any process is to stop."""
+        """Check whether any process is to stop."""
         try:
             self.interrupt()
         except Exception:
@@ -179,7 +179,7 @@ def _memory() -> int:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Measures held-out text and probes, continues the prompts, and leaves the random numbers of training alone."""
+    """Measures held-out text and probes, and continues the prompts; the random state of training does not change."""
 
     vocabulary: Vocabulary
     documents: Sequence[Document]
@@ -189,7 +189,7 @@ class Evaluator:
     interrupt: Interrupt
 
     def __call__(self, model: PreTrainedModel, step: int, stage: int) -> Measured:
-        """Emit one `evaluation` event, and a `sample` event for each prompt; return the measurement."""
+        """Emit one `evaluation` event and a `sample` event for each prompt; return the measurement."""
         result = bits_per_byte(model, self.vocabulary, self.documents, progress=lambda share, message: self.interrupt())
         right = ask(model, self.vocabulary, self.probes)
         share = sum(right) / len(right) if right else math.nan

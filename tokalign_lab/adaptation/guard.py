@@ -1,10 +1,10 @@
 """Which step of a run is kept, and when a run stops before its last step.
 
 With little text, more steps keep lowering the bits per byte of that kind of text while the model forgets other things.
-So each measurement has two numbers: bits per byte of held-out text, and the share of probes that are answered
-(`probes`). The step that is kept has the lowest bits per byte among those that answer nearly as many probes as the best
-step before it. A run stops when held-out text no longer improves, or when two measurements in a row have lost more
-probes than `MOST_LOST`.
+So each measurement has two numbers: bits per byte of held-out text, and the share of probes that the model answers
+(`probes`). The kept step has the lowest bits per byte among the steps that answer nearly as many probes as the best
+earlier step. A run stops when held-out text no longer improves, or when two measurements in a row have lost more probes
+than `MOST_LOST`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from tokalign_lab.files import write_json
 
 MOST_LOST = 0.05  # share of the probes; about one standard error of the share with 100 probes
-LEAST_GAIN = 0.002  # relative improvement of bits per byte that counts as one
+LEAST_GAIN = 0.002  # smallest relative decrease of bits per byte that counts as an improvement
 _FILE = "measured.json"
 
 
@@ -38,7 +38,7 @@ class Measured:
 
 
 class Guard:
-    """Follows the measurements of a run; they are kept in `folder`, so that a resumed run decides alike.
+    """Follows the measurements of a run; they are stored in `folder`, so that a resumed run decides in the same way.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Guard:
         self.measured = [one for one in (Measured(**values) for values in kept) if one.step <= step]
 
     def add(self, one: Measured) -> bool:
-        """Take a measurement; returns whether its step is now the one to keep."""
+        """Add a measurement; returns whether its step is now the one to keep."""
         self.measured = [before for before in self.measured if before.step < one.step] + [one]
         write_json(self.folder / _FILE, [asdict(before) for before in self.measured])
         return self.best == one
@@ -74,7 +74,7 @@ class Guard:
 
     @property
     def reason(self) -> str:
-        """Why the run should stop now, as a sentence; empty if it should continue."""
+        """The reason to stop the run now, as a sentence; empty if it should continue."""
         if not self._patience or len(self.measured) < 2:
             return ""
         last, before = self.measured[-1], self.measured[-2]

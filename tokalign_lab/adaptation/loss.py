@@ -1,13 +1,13 @@
-"""The loss over a large vocabulary without its logits: a chunk of positions at a time, gradients with it.
+"""The loss over a large vocabulary without the full logits: one chunk of positions at a time, with its gradients.
 
-A thousand positions over 262k tokens are a gigabyte of logits, and the usual cross entropy holds four such tensors.
-Here a chunk of logits is made, turned into the gradient of the loss in its own place, multiplied into the gradients of
-the states and of the head, and overwritten by the next chunk. Both matrix products of the backward pass are done then,
-in the forward pass, so that no logits are made twice (the order of Hsu et al. 2024, Liger Kernel, fused linear cross
-entropy). Logits are float32 whatever the weights are (float64 where states are).
+The logits of a thousand positions over 262k tokens take a gigabyte, and the usual cross entropy holds four such
+tensors. Here, a chunk of logits is computed, replaced in place by the gradient of the loss, multiplied into the
+gradients of the states and of the head, and overwritten by the next chunk. Both matrix products of the backward pass
+are done in the forward pass, so that no logits are computed twice (as in Hsu et al. 2024, Liger Kernel, fused linear
+cross entropy). Logits are float32 for any dtype of the weights (float64 if the states are float64).
 
-A `Term` defines the summands: `NextToken` is the cross entropy. Another term (a divergence from a teacher, say) takes
-the same logits and gives its own gradient.
+A `Term` defines the summands: `NextToken` is the cross entropy. Another term, such as a divergence from a teacher,
+takes the same logits and computes its own gradient.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokalign_lab.evaluation.head import Head, capped_logits
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-IGNORED = -100  # the label of a position that is not predicted, as everywhere in transformers
+IGNORED = -100  # the label of a position without a loss, as in transformers
 _CHUNK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}  # of float32 logits
 
 
@@ -30,7 +30,7 @@ class Term(Protocol):
     """A loss over next tokens, as a sum over positions."""
 
     def __call__(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
-        """Return the sum of the loss over a chunk, and overwrite the chunk by its gradient.
+        """Return the sum of the loss over a chunk, and overwrite the chunk with its gradient.
 
         Returns a scalar of the logits' dtype; no autograd graph is kept.
 
@@ -43,7 +43,7 @@ class Term(Protocol):
 
 
 class NextToken:
-    """Cross entropy: the negative log probability of the token that comes.
+    """Cross entropy: the negative log probability of the next token.
 
     Parameters
     ----------
@@ -84,11 +84,11 @@ def head_loss(
     head
         The model's head.
     term
-        What is summed.
+        The loss term to sum.
     divisor
-        Usually how many positions there are in all.
+        Usually the number of all positions.
     chunk_bytes
-        Of a chunk of float32 logits; 128 MiB on a processor and 1 GiB on a GPU when not given.
+        Size of a chunk of float32 logits; by default 128 MiB on a CPU and 1 GiB on a GPU.
     """
     bias = getattr(head.module, "bias", None)
     return term_loss(hidden, head.module.weight, bias, head.cap, term, divisor, chunk_bytes)
@@ -151,7 +151,7 @@ def _chunks(
     chunk: int,
     needed: tuple[bool, ...],
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """Return the loss and its gradients in hidden, weight and bias, each where it is needed."""
+    """Return the loss and its gradients in hidden, weight and bias; None for a gradient that is not needed."""
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     loss = torch.zeros((), dtype=wide, device=hidden.device)
     d_hidden = torch.empty_like(hidden) if needed[0] else None
@@ -184,11 +184,11 @@ def _chunks(
 
 
 class ChunkedLoss:
-    """Makes a model compute its loss by `head_loss`, while the block lasts; nothing else about the model changes.
+    """Within the block, a model computes its loss by `head_loss`; nothing else about the model changes.
 
-    Where the model is called with labels, its logits are those of the first position only and its `loss` is the one
-    computed here: the sum over all labelled positions, divided by `num_items_in_batch` (or by their number). The work
-    is done at the place of the head in the forward pass, so that wrappers which gather weights (DDP, FSDP) have them.
+    If the model is called with labels, its logits are those of the first position only, and its `loss` is computed
+    here: the sum over all labelled positions, divided by `num_items_in_batch` (or by their number). The loss runs in
+    place of the head in the forward pass, so that wrappers which gather weights (DDP, FSDP) have them.
 
     Parameters
     ----------
@@ -224,13 +224,13 @@ class ChunkedLoss:
             hook.remove()
 
     def take(self, inputs: dict[str, Any]) -> None:
-        """Take out of a batch what the loss alone needs."""
+        """Remove from a batch the entries that only the loss needs."""
         self._labels = inputs.pop("labels", None)
         self._divisor = inputs.pop("num_items_in_batch", None)
 
     @property
     def further_ids(self) -> torch.Tensor:
-        """int64: ids that the loss puts into batches, whether the text has them or not."""
+        """int64: ids that the loss adds to batches, even if the text does not contain them."""
         return torch.zeros(0, dtype=torch.int64)
 
     def means(self) -> dict[str, float]:
@@ -238,14 +238,14 @@ class ChunkedLoss:
         return {}
 
     def term(self, labels: torch.Tensor, predicted: torch.Tensor) -> Term:
-        """Return the summands for the positions whose next tokens are `labels`.
+        """Return the loss term for the positions whose next tokens are `labels`.
 
         Parameters
         ----------
         labels
             int64 (positions,).
         predicted
-            Bool (batch, length - 1): which of all positions these are, row by row.
+            Bool (batch, length - 1): selects these positions, row by row.
         """
         return NextToken(labels)
 

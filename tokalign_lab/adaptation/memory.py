@@ -1,9 +1,10 @@
 """Memory of tuning, estimated from the model's configuration before its weights are read.
 
-Every term is a count of numbers times their size. Activations are those that a layer of a decoder keeps for its
-backward pass: about 16 vectors of the hidden size (inputs and results of norms, queries, keys, values, residuals) and
-4 of the feed-forward size. On a CPU the estimate is 12 to 19 % above what `benchmarks/tuning_memory.py` measured with
-smollm2-135m, and 7 % below with gradient checkpointing, where one layer's values and gradients are held at a time.
+Every term is a number of values times their size. Activations are the values that a decoder layer keeps for its
+backward pass: about 16 vectors of the hidden size (inputs and results of norms, queries, keys, values, residuals) and 4
+of the feed-forward size. With smollm2-135m on a CPU, the estimate is 12 to 19 % above what
+`benchmarks/tuning_memory.py` measured. With gradient checkpointing, which keeps the values and gradients of one layer
+at a time, it is 7 % below.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The sizes of a causal language model that decide its memory.
+    """The sizes of a causal language model that determine its memory.
 
     Attributes
     ----------
-    weights : numbers in all weights; tied matrices count once
-    row_weights : those of the input embedding and the output head
+    weights : number of all weights; tied matrices count once
+    row_weights : number of weights in the input embedding and the output head
     layers, hidden, inner : layers, hidden size, and the size inside the feed-forward part (of all experts that read a
         token)
     """
@@ -53,7 +54,7 @@ class ModelSize:
     def of(cls, name: str) -> ModelSize:
         """Read the size of a model from its configuration; no weight is read or fetched.
 
-        Raises `InputError` when there is no such model, or it is not a causal language model.
+        Raises `InputError` if there is no such model, or it is not a causal language model.
         """
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -83,12 +84,11 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class TuningMemory:
-    """Bytes that one process of a tuning run holds at its peak, on the device where it computes.
+    """Peak memory of one process of a tuning run in bytes, on the device where it computes.
 
     Attributes
     ----------
-    fixed : what does not grow with the batch: the process, weights, gradients, optimiser, source or teacher, a chunk of
-        logits
+    fixed : independent of the batch: the process, weights, gradients, optimiser, source or teacher, a chunk of logits
     per_sequence : activations of one sequence
     batch : sequences that go through the model at once
     """
@@ -111,14 +111,14 @@ def tuning_memory(
     sharded: bool = False,
     bf16: bool = False,
 ) -> TuningMemory:
-    """Estimate what tuning takes.
+    """Estimate the memory of tuning.
 
     Parameters
     ----------
     size : of the model to tune
-    settings : of tuning; those of the batch, stages and checkpointing are read
-    device : "cpu" or "cuda"; on "cuda" what the process holds outside the GPU does not count
-    helper_weights : numbers in the weights of a teacher or of the source, where one computes along
+    settings : of tuning; the settings of batch, stages and checkpointing are read
+    device : "cpu" or "cuda"; on "cuda", memory outside the GPU does not count
+    helper_weights : number of weights of a teacher or of the source, if the run uses one
     sharded : whether weights, gradients and optimiser may be spread over processes; they do not count then
     bf16 : whether the model computes in bfloat16
     """
@@ -134,7 +134,7 @@ def tuning_memory(
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes of memory of a device: of a GPU its own, else the machine's, or the limit of the container."""
+    """Memory of a device in bytes: that of the GPU, else that of the machine, or the limit of the container."""
     if device.type == "cuda":
         import torch
 
@@ -152,14 +152,14 @@ def check_memory(
 ) -> None:
     """Make sure that tuning fits in memory, before anything is read.
 
-    Raises `InputError` when it does not fit; the sentence names settings that do.
+    Raises `InputError` if it does not fit; the message names settings that do.
 
     Parameters
     ----------
     model : as for `model.load.load_model`
     settings : of tuning
     device : where it computes
-    limit : gigabytes (1e9 bytes) that the run may take on the device; all of its memory when not given
+    limit : gigabytes (1e9 bytes) that the run may take on the device; by default all of its memory
     processes : how many processes share the memory (on GPUs, each has its own)
     sharded : as for `tuning_memory`
     """
@@ -191,7 +191,7 @@ def check_memory(
 
 
 def _what_fits(settings: AdaptSettings, need: Any, bound: float) -> str:
-    """Name the settings that take the same steps within the bound or, if there are none, what would help."""
+    """Name settings with the same steps that fit within the limit or, if there are none, what would help."""
     for changed in _smaller(settings):
         found = need(changed)
         if found.bytes <= bound:
@@ -226,7 +226,7 @@ def _smaller(settings: AdaptSettings) -> Iterator[AdaptSettings]:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Limits on memory of the control groups that this process is in, in bytes; both versions of them."""
+    """Memory limits of this process's control groups in bytes; cgroup versions 1 and 2."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:  # not Linux

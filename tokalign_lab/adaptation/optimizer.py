@@ -1,13 +1,13 @@
 """AdamW with small updates for head rows of tokens that the text rarely predicts.
 
-The softmax gives every row of the head a gradient at every step, and that of a token which does not come is tiny and
-always points the same way: down. Adam divides each gradient by its own size, so such a row moves at the full rate, and
-a model that is tuned on one kind of text unlearns to write the others. Here the second moment of a row of the head is
-at least that of a typical row in use, so that a row moves by how large its gradient is among the rows.
+The softmax gives every row of the head a gradient at every step. The gradient of a token that does not occur is tiny
+and always lowers its logit. Adam divides each gradient by its own size, so such a row changes at the full rate, and a
+model that is tuned on one kind of text unlearns to write other kinds. Here, the second moment of each row of the head
+is at least that of a typical row in use. So a row with a small gradient, compared with other rows, changes little.
 
-On 10k tokens (a step for each 128 tokens; rows 3e-4, body 1e-4; one seed) bits per byte fell from 1.181 to 1.155 on C++
-headers, from 2.264 to 2.209 on German and from 1.228 to 1.226 on Wikipedia, none of which was trained on, and from
-1.278 to 1.264 on the text's own kind (docs/decisions/0016-recovery-defaults.md).
+On 10k tokens (128 tokens per step; rows 3e-4, body 1e-4; one seed), this lowered bits per byte from 1.181 to 1.155 on
+C++ headers, from 2.264 to 2.209 on German and from 1.228 to 1.226 on Wikipedia, none of which was trained on, and from
+1.278 to 1.264 on the kind of text that was (docs/decisions/0016-recovery-defaults.md).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _CHUNK = 8192  # rows at a time, so that no copy of the matrix is made
 
 
 class FlooredAdamW(torch.optim.AdamW):
-    """AdamW with a lower bound on the second moment of one matrix.
+    """AdamW with a lower bound for the second moment of one matrix.
 
     Parameters
     ----------
     groups : parameter groups, as for `torch.optim.AdamW`
-    head : the matrix that has a row per token; it is among the parameters
+    head : the matrix with a row per token; it is among the parameters
     used : int64, the rows that the text uses; the bound is the median of their mean second moments
     options : of `torch.optim.AdamW`
     """
@@ -38,7 +38,7 @@ class FlooredAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Do a step of AdamW, the head's by its own rule."""
+        """Do a step of AdamW, with the lower bound for the head."""
         gradient, self._head.grad = self._head.grad, None
         loss = super().step(closure)
         self._head.grad = gradient

@@ -1,8 +1,8 @@
 """Probes: short prompts with one right continuation, which show what a model forgets while it is tuned.
 
-`data/probes.jsonl` holds facts, fixed phrases, arithmetic and lines of code, each a prompt and its continuation. A
-probe is answered when each token of the continuation is the model's most likely one. Only probes that the source model
-answers with its own tokenizer are used (`answered`), so the swap or tuning must have lost a lost probe.
+`data/probes.jsonl` has facts, fixed phrases, arithmetic and lines of code, each a prompt with its continuation. The
+model answers a probe if each token of the continuation is its most likely one. Only probes that the source model
+answers with its own tokenizer are used (`answered`). So if a probe is lost, the swap or tuning has lost it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def answered(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Pr
 
 
 def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe]) -> list[bool]:
-    """Return whether a model answers each probe; its mode (training or evaluation) is not changed.
+    """Return whether a model answers each probe; its mode (training or evaluation) stays the same.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ def ask(model: PreTrainedModel, vocabulary: Vocabulary, probes: Sequence[Probe])
 
 
 def _start(prompt: list[int], whole: list[int]) -> int:
-    """Return the place of the first token that is asked for."""
-    # the answer may change how the prompt's end is cut, so it is the first token that differs
+    """Return the position of the first token of the answer."""
+    # the answer may change how the end of the prompt is tokenized, so the first different token counts
     start = next(
         (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), min(len(prompt), len(whole))
     )
@@ -86,7 +86,7 @@ def _right(score: Scorer, wholes: Sequence[list[int]], starts: Sequence[int]) ->
         (row, i) for row, (ids, start) in enumerate(zip(wholes, starts, strict=True)) for i in range(start, len(ids))
     ]
     rows, places = torch.tensor(asked, device=head.device).T
-    if head.in_chunks:  # most of the work is the head's where a vocabulary is large
+    if head.in_chunks:  # with a large vocabulary, the head does most of the work
         likely = head.at(padded, mask, lambda hidden: head.logits(hidden[rows, places - 1]).argmax(dim=1))
     else:
         logits = head.model(input_ids=padded, attention_mask=mask, use_cache=False).logits

@@ -19,7 +19,7 @@ class StoppedTogether(BaseException):
 
 
 class Processes:
-    """The processes of this run; one, when it was started alone."""
+    """The processes of this run; one, if it was started without a launcher."""
 
     def __init__(self, device: torch.device) -> None:
         self._state = PartialState(cpu=device.type == "cpu")
@@ -36,7 +36,7 @@ class Processes:
         return self._state.main_process_first()
 
     def agree(self, stop: BaseException | None) -> BaseException | None:
-        """Return a reason to stop where any process has one: its own here, `StoppedTogether` for another's."""
+        """Return a reason to stop if any process has one: this process's own reason, else `StoppedTogether`."""
         if self.count == 1:
             return stop
         flag = torch.tensor([stop is not None], dtype=torch.int32, device=self.device)

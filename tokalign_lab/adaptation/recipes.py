@@ -1,6 +1,6 @@
-"""Recovery recipes: named settings for what is trained, at which rates and in which stages.
+"""Recovery recipes: named settings of what is trained, at which rates and in which stages.
 
-The defaults of `AdaptSettings` are those of `recover`; a recipe names what it changes.
+The defaults of `AdaptSettings` are those of `recover`; a recipe has only the settings that differ.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Recipe:
     Attributes
     ----------
     title : what it does, in one sentence
-    settings : where it differs from the defaults of `AdaptSettings`
-    losses : losses from the source model and their weights, where the settings name none
+    settings : settings that differ from the defaults of `AdaptSettings`
+    losses : losses from the source model and their weights, if the settings name none
     """
 
     title: str
@@ -63,7 +63,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def settings_of(recipe: str) -> dict[str, Any]:
-    """Return what a recipe sets, its name included. Raises `InputError` when there is no such recipe."""
+    """Return the settings of a recipe, including its name. Raises `InputError` if there is no such recipe."""
     if recipe not in RECIPES:
         raise InputError(f"There is no recovery recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
     return {"recipe": recipe, **RECIPES[recipe].settings}

@@ -1,9 +1,10 @@
-"""Only the input rows that a text uses: the others cannot move, so nothing is computed for them.
+"""Train only the input rows that a text uses: the others cannot change, so nothing is computed for them.
 
-A row of the input embedding whose token never comes gets a gradient of zero, keeps both moments of Adam at zero, and
-without weight decay an update of 0 / (sqrt(0) + eps) = 0. So training the rows of the tokens that do occur, as a small
-matrix, gives the very numbers that training the whole matrix gives, without a gradient, two moments and an update for
-a quarter of a million rows. It holds for an embedding that the head does not share (the softmax reaches every row).
+If a token never occurs, its row of the input embedding has a gradient of zero, and both moments of Adam stay zero.
+Without weight decay, its update is 0 / (sqrt(0) + eps) = 0. So training only the rows of occurring tokens, as a small
+matrix, gives exactly the same numbers as training the whole matrix. It saves a gradient, two moments and an update for
+a quarter of a million rows. This requires an embedding that is not shared with the head (the softmax gives every row a
+gradient).
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ def can_use_rows(model: PreTrainedModel, weight_decay: float) -> bool:
 
 
 class UsedRows:
-    """Makes a model's input embedding hold the used rows only.
+    """Replaces a model's input embedding by its used rows.
 
-    Until `close`, the embedding's weight is a parameter of shape (used, d) and ids are translated on their way in.
-    An id that is not among the used ones raises `IndexError` then.
+    Until `close`, the embedding's weight is a parameter of shape (used, d), and input ids are translated to its rows.
+    An id that is not among the used ones raises `IndexError`.
 
     Parameters
     ----------
     model
         A model for which `can_use_rows` holds.
     ids
-        int64, every id that training will meet, each once.
+        int64, every id that occurs in training, each once.
     """
 
     def __init__(self, model: PreTrainedModel, ids: torch.Tensor) -> None:
@@ -52,7 +53,7 @@ class UsedRows:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Put the whole matrix back, trained rows in it, for as long as the block lasts: to measure or to save."""
+        """Within the block, restore the whole matrix with the trained rows: to measure or to save."""
         self.close()
         try:
             yield

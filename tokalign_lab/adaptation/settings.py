@@ -2,9 +2,9 @@
 
 Defaults are those of the recipe `recover` (docs/decisions/0016-recovery-defaults.md). The recipe `papers` sets the
 papers': two stages of equal length, learning rates 6.4e-4 and 5e-5 (TokAlign's released code), warm-up 3 %, gradients
-clipped at 0.3, no weight decay (upstream passes one but never uses it). Batch and sequence are sized for a processor;
-on a GPU take more. Of distillation the papers state neither direction, nor weight, nor
-temperature, nor share; the defaults are the plain ones (forward, 1, 1, all).
+clipped at 0.3, no weight decay (the papers' code passes one but never uses it). Batch and sequence are sized for a CPU;
+use larger ones on a GPU. For distillation, the papers state neither direction, nor weight, nor temperature, nor share;
+the defaults are forward, 1, 1 and all sequences.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tokalign_lab.settings.fields import option, required
 from tokalign_lab.settings.kinds import MeasuredSettings, MeasuredTextSettings
 
 Direction = Literal["forward", "reverse"]
-# What the Hugging Face trainer calls its trackers, and the packages of which each needs one.
+# The Hugging Face trainer's names of trackers, and for each the packages of which it needs one.
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 RATE_ROWS, RATE_BODY = 3e-4, 1e-4  # peaks for 128 tokens per step and at most `RATE_TOKENS` tokens in a run
 RATE_TOKENS = 30_000
@@ -36,17 +36,17 @@ SOURCE_LOSSES = (
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """Share of the teacher in the loss, and how it is compared.
+    """The teacher's part of the loss.
 
     Attributes
     ----------
     weight : float
-        Of the divergence, relative to the next-token loss, at least 0.
+        Weight of the divergence, relative to the next-token loss, at least 0.
     temperature : float
-        Both distributions are softened by it, above 0.
+        Temperature of both distributions, above 0.
     direction : {"forward", "reverse"}
-        KL(teacher || student): cover all that the teacher considers possible; or KL(student || teacher): avoid what
-        the teacher holds impossible.
+        KL(teacher || student), which covers everything that the teacher considers possible; or KL(student || teacher),
+        which avoids what the teacher considers impossible.
     """
 
     weight: float = 1.0
@@ -168,9 +168,9 @@ class AdaptSettings(MeasuredSettings):
         unknown = [name for name in self.trackers if name not in TRACKERS]
         if unknown:
             raise InputError(f"There is no tracker {unknown[0]!r} to report to; choose of {', '.join(TRACKERS)}.")
-        if self.asks_source and self.teacher:
+        if self.needs_source and self.teacher:
             raise InputError("Losses from the source and a teacher do not go together; leave one out.")
-        if self.asks_source and not self.cross_documents:
+        if self.needs_source and not self.cross_documents:
             raise InputError("Losses from the source need sequences that cross documents; leave cross_documents on.")
         _ = self.distillation  # refuses what makes no sense
         for one in self.options():
@@ -182,19 +182,19 @@ class AdaptSettings(MeasuredSettings):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make settings from plain JSON values; missing ones have the recipe's value, else the default.
+        """Make settings from plain JSON values; a missing setting has the recipe's value, else the default.
 
-        Raises `InputError` for an unknown name or recipe, a value of the wrong type, or one out of range.
+        Raises `InputError` for an unknown name or recipe, and for a value of the wrong type or out of range.
         """
         return super().from_dict({**settings_of(values.get("recipe", DEFAULT)), **values})
 
     def rates(self, processes: int = 1) -> tuple[float, float]:
         """Return the peak learning rates of stage 2: of embeddings and head, and of the body.
 
-        Without rates of their own they grow with the root of the tokens per step, since Adam's steps grow less noisy so
-        (Malladi et al. 2022), and fall with the root of the run's tokens beyond `RATE_TOKENS`, since more text at the
-        same rates makes the model forget. Measured with 128 and 512 tokens per step, and with 10,000 to 100,000 tokens
-        (docs/decisions/0016-recovery-defaults.md).
+        Unless they are set, they grow with the square root of the tokens per step, because Adam's steps then have less
+        noise (Malladi et al. 2022). Above `RATE_TOKENS` tokens in a run, they fall with the square root of the run's
+        tokens, because the model forgets more when it reads more text at the same rates. Measured with 128 and 512
+        tokens per step, and with 10,000 to 100,000 tokens (docs/decisions/0016-recovery-defaults.md).
         """
         per_step = self.sequences(processes) * self.sequence_length
         scale = math.sqrt(per_step / 128 * min(1.0, RATE_TOKENS / (per_step * self.steps)))
@@ -203,19 +203,19 @@ class AdaptSettings(MeasuredSettings):
 
     @property
     def source_losses(self) -> dict[str, float]:
-        """Losses from the source model and their weights: those that are set, or else the recipe's."""
+        """Losses from the source model and their weights: the given ones, else the recipe's."""
         if self.losses or self.teacher or not self.cross_documents:
             return self.losses
         return RECIPES[self.recipe].losses
 
     @property
-    def asks_source(self) -> bool:
-        """Whether losses from the source were requested; the default recipe drops them where it has to."""
+    def needs_source(self) -> bool:
+        """Whether losses from the source were requested; the default recipe drops those that cannot be computed."""
         return bool(self.losses or (self.recipe != DEFAULT and RECIPES[self.recipe].losses))
 
     @property
     def distillation(self) -> DistillationSettings:
-        """How the teacher's predictions enter the loss."""
+        """Settings of the teacher's part of the loss."""
         return DistillationSettings(
             self.distillation_weight, self.distillation_temperature, self.distillation_direction
         )
@@ -226,7 +226,7 @@ class AdaptSettings(MeasuredSettings):
         return tuple(dict.fromkeys(name.strip() for name in self.report_to.split(",") if name.strip()))
 
     def of_distillation(self) -> dict[str, Any]:
-        """Return the settings that have no meaning without a teacher."""
+        """Return the settings that are used only with a teacher."""
         return {name: value for name, value in vars(self).items() if name.startswith("distillation_")}
 
     def sequences(self, processes: int = 1) -> int:
@@ -235,7 +235,7 @@ class AdaptSettings(MeasuredSettings):
 
 
 class AdaptRunSettings(AdaptSettings, MeasuredTextSettings):
-    """Settings of a tuning run: those of tuning, which model and text, and where it runs."""
+    """Settings of a tuning run: those of tuning, the model, the text, and the machine."""
 
     subject = "Tuning"
 

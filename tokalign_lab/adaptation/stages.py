@@ -1,8 +1,8 @@
-"""The stages of a run: the rows of the new vocabulary first where the recipe has that stage, then the whole model.
+"""The stages of a run: first the rows of the new vocabulary (if the recipe has this stage), then the whole model.
 
-TokAlign step 5. What stage 1 trains is found by module (input embedding and output head), not by name: upstream
-filters for "embed" in the name and so leaves LLaMA's `lm_head` frozen. Frozen weights have `requires_grad` False,
-so that no gradient is computed for them and no weight decay reaches them.
+TokAlign step 5. The weights of stage 1 are selected by module (input embedding and output head), not by name: the
+papers' code selects names that contain "embed", so LLaMA's `lm_head` stays frozen. Frozen weights have `requires_grad`
+False, so no gradient is computed for them, and weight decay does not change them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Stage:
 
 
 def plan_stages(settings: AdaptSettings, processes: int = 1) -> list[Stage]:
-    """List the stages that have any steps, in order; `processes` share the work."""
+    """List the stages that have steps, in order; `processes` share the work."""
     first = round(settings.steps * settings.stage1_share)
     stages = [
         Stage(1, 0, first, settings.learning_rate_stage1),
@@ -55,7 +55,7 @@ def row_modules(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 
 def set_trainable(model: PreTrainedModel, stage: int) -> list[str]:
-    """Freeze and free the model's weights for a stage; returns the names of those that train.
+    """Freeze or unfreeze the model's weights for a stage; returns the names of the trained weights.
 
     Tied matrices are one weight and have one name.
     """

@@ -1,8 +1,8 @@
-"""A teacher of token-level distillation: a model with the student's tokenizer, and what it predicts.
+"""The teacher of token-level distillation: a model with the student's tokenizer, and its predictions.
 
-The teacher reads the very blocks of ids that the student is trained on, with their bos and eos, so that both
-see the same tokens whatever their tokenizers would put in front by themselves. That requires one vocabulary: a teacher
-with another tokenizer is refused. `teacher_cache` keeps its predictions on disk.
+The teacher reads the same blocks of ids as the student, with their bos and eos. So both read the same tokens, even if
+their tokenizers add different special tokens. This requires one vocabulary: a teacher with another tokenizer is
+refused. `teacher_cache` stores the predictions on disk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _LOGITS_BYTES = {"cpu": 1 << 26, "cuda": 1 << 29}  # of one chunk of float32 logits; about three are held
-_PASSING = ("_name_or_path", "transformers_version")  # of a configuration: do not affect predictions
+_PASSING = ("_name_or_path", "transformers_version")  # entries of a configuration that do not affect predictions
 
 
 def check_same_tokenizer(teacher: Vocabulary, student: Vocabulary) -> None:
@@ -40,8 +40,8 @@ def check_same_tokenizer(teacher: Vocabulary, student: Vocabulary) -> None:
 class Teacher:
     """A model whose predictions a student learns from.
 
-    Raises `InputError` if the tokenizers differ, the teacher has fewer rows than its tokenizer has ids, or it does more
-    to its logits than its head does.
+    Raises `InputError` if the tokenizers differ, the teacher has fewer rows than its tokenizer has ids, or its logits
+    cannot be computed from its head alone.
 
     Parameters
     ----------
@@ -58,21 +58,20 @@ class Teacher:
 
     @property
     def device(self) -> torch.device:
-        """Where it works."""
+        """The teacher's device."""
         return self._head.module.weight.device
 
     @torch.no_grad()
     def predictions(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> LivePredictions:
-        """Read sequences and keep what the head sees.
+        """Run the teacher on sequences and keep the input of its head.
 
-        Returns the predictions at batch * (length - 1) positions, row by row: each sequence's tokens but its last
-        predict the next.
+        Returns the predictions at batch * (length - 1) positions, row by row: the last token of each sequence predicts
+        nothing.
 
         Parameters
         ----------
-        input_ids : int64 (batch, length): the student's own input, whole sequences without padding
-        position_ids : int64 (batch, length), where the student's documents are kept apart: the teacher keeps them apart
-            too
+        input_ids : int64 (batch, length): the student's input, whole sequences without padding
+        position_ids : int64 (batch, length), if the student's documents are separated: the teacher separates them too
         """
         head = self._head.module
         states = self._states(input_ids, position_ids)
@@ -82,7 +81,7 @@ class Teacher:
     def best(
         self, input_ids: torch.Tensor, k: int, temperature: float, position_ids: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the k best tokens after each position, and the mass of the others; as `KeptPredictions`."""
+        """Return the k best tokens after each position, and the probability of the others; as `KeptPredictions`."""
         states = self._states(input_ids, position_ids)
         head, n = self._head.module, self.vocabulary.size
         weight = head.weight[:n]
@@ -99,11 +98,11 @@ class Teacher:
         return ids, values, rest
 
     def _states(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None) -> torch.Tensor:
-        """Return what the head sees at all positions but each sequence's last, (batch * (length - 1), d)."""
+        """Return the head's input at all positions except the last of each sequence, (batch * (length - 1), d)."""
         input_ids = input_ids.to(self.device)
         if position_ids is None:
             return self._head.hidden(input_ids, torch.ones_like(input_ids))[:, :-1].flatten(0, 1)
-        # with a mask, transformers does not look at the positions for where documents begin
+        # with a mask, transformers does not derive the beginnings of documents from the positions
         return self._head.hidden(input_ids, None, position_ids.to(self.device))[:, :-1].flatten(0, 1)
 
     def fingerprint(self) -> str:

@@ -1,15 +1,15 @@
-"""A teacher's predictions over the training text, kept on disk once and read by every run.
+"""A teacher's predictions for the training text, stored on disk once and read by every run.
 
-Each position has its k best tokens (int32), their log probabilities (float16) and the mass of all the others
-(float32, as a log): with k = 64 it is 388 bytes, where the whole prediction over 262k tokens would be a megabyte. The
-log probabilities are the raw ones. The mass of the others is summed for one temperature T, because the sum of p^(1/T)
-over tokens that were not kept cannot be had from the sum of p; so T is part of the key, while weight and direction are
-free. float16 rounds a log probability by at most one part in 2048.
+Each position has its k best tokens (int32), their log probabilities (float16) and the log of the probability of all
+others (float32). With k = 64 these are 388 bytes; the full prediction over 262k tokens would take a megabyte. The log
+probabilities are at temperature 1. The probability of the others is summed for one temperature T, because the sum of
+p^(1/T) over tokens that are not stored cannot be computed from the sum of p. So T is part of the key; weight and
+direction are not. float16 rounds a log probability by at most one part in 2048.
 
-The folder is named by what went in: the teacher's weights and settings, the ids and positions of the blocks, whether
-documents are apart, k and T. It is written under another name, block by block, and renamed when it is complete. After a
-kill, writing continues from the last complete batch if the checksums up to there match; if they do not, it starts
-again.
+The name of the folder is a hash of the inputs: the teacher's weights and settings, the ids and positions of the blocks,
+whether documents are separated, k and T. It is written under another name, block by block, and renamed when it is
+complete. After a kill, writing continues from the last complete batch if the checksums up to there match; else it
+starts again.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class TeacherCache:
     Attributes
     ----------
     k : tokens kept at each position
-    temperature : the temperature that the mass of the others was summed for
-    length : tokens of a block; it has one prediction fewer
-    numbers : int64 (blocks,), ascending: which blocks of the text it holds
+    temperature : the temperature of the summed probability of the others
+    length : tokens per block; a block has one prediction fewer
+    numbers : int64 (blocks,), ascending: the stored blocks of the text
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,7 +76,7 @@ class TeacherCache:
     def predictions(self, blocks: Sequence[int], device: torch.device | str = "cpu") -> KeptPredictions:
         """Return the stored predictions of some blocks: len(blocks) * (length - 1) positions, block by block.
 
-        Raises `InputError` for a block that is not held.
+        Raises `InputError` for a block that is not stored.
         """
         wanted = np.asarray(blocks, dtype=np.int64)
         places = np.searchsorted(self.numbers, wanted).clip(max=len(self.numbers) - 1)
@@ -99,21 +99,21 @@ def keep_predictions(
     progress: Progress = silent,
     interrupt: Callable[[], None] = lambda: None,
 ) -> TeacherCache:
-    """Let a teacher read the training text, and keep its predictions; stored predictions are reused.
+    """Run a teacher on the training text and store its predictions; stored predictions are reused.
 
-    Raises `InputError` if k does not fit the vocabulary, the temperature is not a number above 0, a block is asked for
-    that does not exist, the blocks are longer than the teacher reads, or another process writes the same predictions.
+    Raises `InputError` if k does not fit the vocabulary, the temperature is not a number above 0, a block does not
+    exist, the blocks exceed the teacher's maximum length, or another process writes the same predictions.
 
     Parameters
     ----------
     teacher : the teacher
     blocks : the training text
-    numbers : which blocks; all of them when not given. A short run needs only those that it trains on.
-    k : tokens to keep at each position
-    temperature : the temperature that the student is going to be trained with
-    apart : keep the documents of a block apart
-    progress : called with the share of the blocks that are read
-    interrupt : called between batches; its exceptions end the work, which the next call continues
+    numbers : the blocks; all by default. A short run needs only those that it trains on.
+    k : tokens to store at each position
+    temperature : the temperature of the student's training
+    apart : separate the documents of a block
+    progress : called with the share of blocks that were read
+    interrupt : called between batches; its exceptions stop the work, and the next call continues it
     """
     if not 1 <= k < teacher.vocabulary.size:
         raise InputError(f"k is {k}; keep at least 1 token and fewer than the {teacher.vocabulary.size} there are.")
@@ -143,7 +143,7 @@ def keep_predictions(
         unfinished = folder.with_name(f".{folder.name}.part")
         unfinished.mkdir(parents=True, exist_ok=True)
         with _alone(unfinished):
-            if not folder.is_dir():  # it may have been finished while we were looking
+            if not folder.is_dir():  # another process may have finished it in the meantime
                 _write(teacher, blocks, chosen, k, temperature, apart, unfinished, progress, interrupt)
                 np.save(unfinished / "numbers.npy", chosen)
                 teacher_name = {"teacher": teacher.vocabulary.name, "tokenizer": teacher.vocabulary.fingerprint}
@@ -167,7 +167,7 @@ def _write(
     progress: Progress,
     interrupt: Callable[[], None],
 ) -> None:
-    """Write the files of `folder`, from the last whole batch on."""
+    """Write the files of `folder`, beginning after the last complete batch."""
     length = len(blocks.block(int(chosen[0]))[0])
     batch = max(1, _BATCH_TOKENS.get(teacher.device.type, _BATCH_TOKENS["cpu"]) // length)
     done, sums = _done(folder, length, k)
@@ -196,7 +196,7 @@ def _write(
 
 
 def _done(folder: Path, length: int, k: int) -> tuple[int, dict[str, int]]:
-    """Return how many whole blocks an unfinished folder has, and the CRC-32 of each file up to there."""
+    """Return the number of complete blocks in an unfinished folder, and the CRC-32 of each file up to there."""
     nothing = 0, dict.fromkeys(_FILES, 0)
     state = folder / "done.json"
     if not state.exists():
@@ -233,7 +233,7 @@ def _opened(path: Path, size: int) -> IO[bytes]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the hold ends with the process, however it ends."""
+    """Lock a folder for this process; the lock ends with the process, also if it is killed."""
     with ExitStack() as held:
         try:
             held.enter_context(lock(folder / "lock", wait=0))

@@ -1,15 +1,15 @@
-"""Text that a teacher writes: sentence-level distillation, the baseline of the papers' token-level one.
+"""Text that a teacher writes: sentence-level distillation, the papers' baseline for token-level distillation.
 
-TokAlign's table 3 compares with sentence-level distillation: the student is tuned, as on any text, on what the teacher
-writes (Kim and Rush 2016). No shared vocabulary is needed, so the teacher may have any tokenizer. The prompts are the
-beginnings of passages of the text's train part; each document is a prompt with its continuation, up to the teacher's
-eos. The held-out part goes along unchanged and marked as such, so that a run on this text is measured on exactly what
-a run on the original is measured on.
+In sentence-level distillation (TokAlign, table 3; Kim and Rush 2016), the student is tuned on text that the teacher
+generates. This needs no shared vocabulary, so the teacher may have any tokenizer. The prompts are the beginnings of
+passages of the text's train part; each document is a prompt with its continuation, up to the teacher's eos. The
+held-out part is copied unchanged and marked, so that runs on this text and on the original are measured on the same
+text.
 
-Sampling (temperature 1) writes what the teacher's distribution is; greedy writing is its most likely guess and tends to
-repeat itself. Every line records who wrote it and how. Lines are written in batches under another name, and the file is
-renamed when it is whole; a batch's random numbers depend on the seed and the batch's number only, so that interrupted
-work ends in the same file.
+Sampling at temperature 1 draws from the teacher's distribution; greedy decoding takes the most likely tokens and tends
+to repeat itself. Every line records the teacher and the settings. Lines are written in batches under another name, and
+the file is renamed when it is complete. The random numbers of a batch depend only on the seed and the batch's number,
+so interrupted work ends in the same file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _BATCH = {"cpu": 8, "cuda": 64}
 
 @dataclass(frozen=True)
 class _Prompt:
-    """The beginning of a passage: bos where the teacher has one, then `prompt_tokens` ids."""
+    """The beginning of a passage: bos if the teacher has one, then `prompt_tokens` ids."""
 
     document: Document
     ids: list[int]
@@ -60,8 +60,8 @@ def write_text(
 ) -> int:
     """Let a teacher continue prompts from a text, and write the results as JSONL.
 
-    Returns the number of UTF-8 bytes written, prompts included. Raises `InputError` if the text has too few passages
-    that are long enough, or they are longer than the teacher reads.
+    Returns the number of UTF-8 bytes written, including prompts. Raises `InputError` if the text has too few passages
+    that are long enough, or they exceed the teacher's maximum length.
 
     Parameters
     ----------
@@ -70,14 +70,14 @@ def write_text(
     train
         The documents for the prompts.
     held_out
-        Goes along as the file's held-out part; may be empty.
+        Copied as the held-out part of the file; may be empty.
     settings
-        How it writes.
+        Settings of generation.
     out
-        The file, one document a line: text, name, group, slice, split and, for what was written, its provenance.
+        The file, with one document per line: text, name, group, slice, split and, for generated text, its provenance.
         Interrupted work is continued if the settings are the same.
     progress
-        Called with the share of the documents that are written.
+        Called with the share of documents that are written.
     interrupt
         Called between batches.
     """
@@ -127,7 +127,7 @@ def _alone(unfinished: Path, out: Path) -> Iterator[None]:
 
 
 def _prompts(vocabulary: Vocabulary, train: Sequence[Document], settings: WritingSettings) -> list[_Prompt]:
-    """Draw passages and keep the beginnings of those that are long enough."""
+    """Sample passages and keep the beginnings of those that are long enough."""
     passages = excerpts(train, max(1, n_bytes(train)))  # all of them
     bos = vocabulary.roles.get("bos")
     found: list[_Prompt] = []
@@ -151,7 +151,7 @@ def _continue(
     """Continue prompts of one length, and return each with its continuation as text."""
     eos = vocabulary.roles.get("eos")
     ids = torch.tensor(prompts, device=model.get_input_embeddings().weight.device)
-    # plain sampling: a model's own generation_config may cut the distribution (top_k, top_p) or punish repetition
+    # plain sampling: a model's generation_config may cut the distribution (top_k, top_p) or penalise repetition
     sampling: dict[str, Any] = {"do_sample": False}
     if settings.temperature > 0:
         sampling = {"do_sample": True, "temperature": settings.temperature, "top_k": 0, "top_p": 1.0}
@@ -171,7 +171,7 @@ def _continue(
     for row in made.tolist():
         new = row[len(prompts[0]) :]
         new = new[: new.index(eos)] if eos in new else new
-        # what the limit cut through the middle of a character is left out
+        # drop a character that the limit cut in the middle
         texts.append(vocabulary.decode([*row[: len(prompts[0])], *new]).rstrip("\ufffd"))
     return texts
 
@@ -184,7 +184,7 @@ def _line(document: Document, split: str, provenance: dict[str, Any] | None) -> 
 
 
 def _resume_at(unfinished: Path, work: dict[str, Any], batch: int) -> int:
-    """Return the number of lines of the same work in the file, in whole batches; drop later ones."""
+    """Return the number of lines in an unfinished file of the same work, in complete batches; drop later lines."""
     note = _note(unfinished)
     lines: list[str] = []
     if note.is_file() and unfinished.is_file() and json.loads(note.read_text(encoding="utf-8")) == work:

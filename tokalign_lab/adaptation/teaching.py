@@ -1,12 +1,12 @@
-"""A teacher in a tuning run: which sequences it is used for, and its predictions.
+"""The teacher in a tuning run: the sequences that it is used for, and its predictions.
 
-Token-level distillation (TokAlign section 4.3) goes through both stages. Whether a sequence is distilled is drawn from
-the seed and its position in the endless order of the data, so that stages, resumed runs and any number of processes
-draw alike. The teacher reads along, each batch just before the student reads it; or it reads the sequences of the run
-once, before the first step, keeps its best tokens (`teacher.keep_predictions`), and need not be in memory afterwards.
+Token-level distillation (TokAlign section 4.3) is used in both stages. Whether a sequence is distilled depends on the
+seed and its position in the endless order of the data, so stages, resumed runs and any number of processes choose the
+same sequences. The teacher runs live, on each batch just before the student. Or it reads the sequences of the run once,
+before the first step, stores its best tokens (`teacher_cache.keep_predictions`), and is then freed.
 
-`DistilledLoss` is the loss in chunks with a `DistillationTerm`. A teacher is held by it and not by the model, so that
-no wrapper of the model (DDP, FSDP) sees it: each process has its own teacher.
+`DistilledLoss` is the loss in chunks with a `DistillationTerm`. It, not the model, holds the teacher, so that no
+wrapper of the model (DDP, FSDP) affects it: each process has its own teacher.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def is_distilled(position: int, share: float, seed: int) -> bool:
 
 
 class Teaching:
-    """A teacher and how it is used.
+    """A teacher and its use in a run.
 
     Parameters
     ----------
     settings : the run's settings
     vocab_size : ids that both models share
-    source : the teacher itself, or its stored predictions; None where no sequence of the run is distilled
+    source : the teacher, or its stored predictions; None if no sequence of the run is distilled
     """
 
     def __init__(self, settings: AdaptSettings, vocab_size: int, source: Teacher | TeacherCache | None) -> None:
@@ -58,7 +58,7 @@ class Teaching:
         self._share, self._seed = settings.distillation_share, settings.seed
         self._source = source
 
-    def asks(self, position: int) -> bool:
+    def uses_teacher(self, position: int) -> bool:
         """Return whether the sequence at a position of the order is distilled."""
         return is_distilled(position, self._share, self._seed)
 
@@ -70,7 +70,7 @@ class Teaching:
 
         Parameters
         ----------
-        inputs : input_ids, int64 (batch, length), and position_ids where documents are apart
+        inputs : input_ids, int64 (batch, length), and position_ids if documents are separated
         taught : int64 (batch,): each sequence's block, or -1 if the teacher is not used
         """
         asked = taught >= 0
@@ -91,17 +91,17 @@ def prepare_teaching(
     emit: Emit,
     interrupt: Interrupt,
 ) -> Teaching:
-    """Load the teacher of a run, and let it read where its predictions are to be kept.
+    """Load the teacher of a run; if its predictions are to be stored, compute them.
 
-    Raises `InputError` when the teacher cannot be loaded, has another tokenizer, does more to its logits than its head
-    does, reads fewer tokens than a sequence has, or cannot keep documents apart where that is asked for.
+    Raises `InputError` if the teacher cannot be loaded, has another tokenizer, has logits that cannot be computed from
+    its head alone, cannot read sequences of this length, or is to separate documents but cannot.
 
     Parameters
     ----------
     settings : the run's settings; they name a teacher
     vocabulary, student : the teacher's tokenizer and the student's
     mix : the training text
-    processes : those that share the work. The first one keeps, the others wait and find what it kept.
+    processes : the processes that share the work. The first one stores the predictions; the others wait and read them.
     emit, interrupt : as for `adapt`
     """
     teacher = Teacher(load_model(settings.teacher, device="cpu"), vocabulary, student)
@@ -131,9 +131,9 @@ def prepare_teaching(
 
 
 def check_student(model: PreTrainedModel) -> None:
-    """Make sure that a model's loss can be computed from what its head sees.
+    """Make sure that a model's loss can be computed from the input of its head.
 
-    Raises `InputError` when the model does more to its logits than its head does.
+    Raises `InputError` if the model's logits cannot be computed from its head alone.
     """
     if not Head(model).in_chunks:
         raise InputError(
@@ -143,7 +143,7 @@ def check_student(model: PreTrainedModel) -> None:
 
 
 class DistilledLoss(ChunkedLoss):
-    """Makes a model compute the next-token loss and its divergence from a teacher, while the block lasts.
+    """Within the block, a model computes the next-token loss and its divergence from a teacher.
 
     Batches carry `taught` (see `OrderedBlocks`) in addition to ids and labels.
     """
@@ -180,8 +180,8 @@ class DistilledLoss(ChunkedLoss):
     def means(self) -> dict[str, float]:
         """Return the sums since the last call over all processes; every process must call this.
 
-        Returns next_token and divergence, nats, means over all predicted positions: the loss is their sum, the second
-        times weight and the squared temperature. A sequence that is not distilled has a divergence of 0.
+        Returns next_token and divergence in nats, means over all predicted positions. The loss is next_token + weight *
+        temperature^2 * divergence. A sequence that is not distilled has a divergence of 0.
         """
         self._collect()
         next_token, divergence, n = self._processes.total(self._sums).tolist()
@@ -189,7 +189,7 @@ class DistilledLoss(ChunkedLoss):
         return {"next_token": next_token / max(n, 1), "divergence": divergence / max(n, 1)}
 
     def _collect(self) -> None:
-        """Add up what the last batch came to, and let its predictions go."""
+        """Add the sums of the last batch, and free its predictions."""
         if self._term is None:
             return
         sums = torch.stack([self._term.next_token, self._term.divergence]).cpu()
@@ -198,7 +198,7 @@ class DistilledLoss(ChunkedLoss):
 
 
 def _in_percent(emit: Emit) -> Progress:
-    """Report progress of what comes before the first step, a hundred times at most."""
+    """Report the progress of the work before the first step, at most a hundred times."""
     last = -1
 
     def report(share: float, message: str) -> None:

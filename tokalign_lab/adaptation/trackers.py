@@ -1,6 +1,6 @@
 """Experiment trackers next to the events: TensorBoard, Weights & Biases, Trackio.
 
-They show what the trainer logs and the bits per byte. They are views only: `events.jsonl` decides what a run is.
+They show the trainer's logs and the bits per byte. They only receive values: the record of a run is `events.jsonl`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
-    """Return the trainer's own callback of each tracker, which `check_trackers` has found.
+    """Return the trainer's callback for each tracker; `check_trackers` has checked that it is installed.
 
     Parameters
     ----------
     names : of `settings.TRACKERS`
-    folder : where TensorBoard's files go, unless $TENSORBOARD_LOGGING_DIR names another place. The trainer's default is
+    folder : the folder for TensorBoard's files, unless $TENSORBOARD_LOGGING_DIR names another. The trainer's default is
         inside the folder of checkpoints, which is removed when a run ends.
     """
     from transformers.integrations import TensorBoardCallback

@@ -1,11 +1,11 @@
 """Tune a rearranged model to recover its quality.
 
-This is TokAlign's step 5, top to bottom: prepare the text, measure the model before tuning, train embeddings and head
-if the recipe has such a stage, train everything, save the step that is kept (`guard`). Each stage is a run of the
-Hugging Face trainer (`trainer`); its data continue where the previous stage stopped. A run can be killed at any moment
-and resumed from its last checkpoint; on a CPU the resumed losses equal the uninterrupted ones. With `accelerate launch`
-it uses several processes, sharded if the configuration asks for it (docs/scale.md). With a teacher, both stages also
-learn from its predictions (`teaching`).
+This is TokAlign's step 5: prepare the text, measure the model before tuning, train embeddings and head if the recipe
+has such a stage, train everything, and save the kept step (`guard`). Each stage is a run of the Hugging Face trainer
+(`trainer`), whose data continue where the previous stage stopped. A run can be killed at any time and resumed from its
+last checkpoint; on a CPU, the losses equal those of an uninterrupted run. With `accelerate launch` it uses several
+processes, sharded if the configuration requests it (docs/scale.md). With a teacher, both stages also learn from its
+predictions (`teaching`).
 """
 
 from __future__ import annotations
@@ -80,22 +80,21 @@ def adapt(
     """Tune a model on a text.
 
     Returns the folder of the tuned model. Raises `InputError` for a model, text or teacher that cannot be used, a model
-    with heads that predict further tokens, a tracker that is not installed, or a folder `checkpoints` that holds files
-    of somebody else. Raises `Diverged` when the loss is no longer a number, or has exploded and stays there.
+    with heads that predict further tokens, a tracker that is not installed, or a folder `checkpoints` with foreign
+    files. Raises `Diverged` if the loss is not finite, or has risen and does not recover.
 
     Parameters
     ----------
     model_name : a model folder with its tokenizer (or catalogue name, or hub id)
-    text : what `read_documents` takes; a part of it is held out and measured
+    text : as for `read_documents`; a part of it is held out and measured
     settings : the run's settings
-    folder : gets `checkpoints/` while the run works and `model/` at its end; also `tensorboard/` if the settings report
-        to it
-    emit : takes the events (see `adaptation.events`)
-    interrupt : called at every step boundary; what it raises ends the run. A step that was done is kept in a
-        checkpoint.
-    resume : continue from the last complete checkpoint in `folder`; without one, begin
+    folder : gets `checkpoints/` during the run and `model/` at its end; also `tensorboard/` if the settings report to
+        it
+    emit : receives the events (see `adaptation.events`)
+    interrupt : called at every step boundary; an exception ends the run, after a checkpoint of the completed steps
+    resume : continue from the last complete checkpoint in `folder`, if there is one
     max_bytes : use at most this many bytes of the text
-    device : "cpu" or "cuda"; the best one when not given
+    device : "cpu" or "cuda"; by default the best one
     """
     from tokalign_lab.catalog import load_vocabulary
 
@@ -132,7 +131,7 @@ def adapt(
     done = steps_done(checkpoint, stages)
     guard = Guard(root / "best", settings.patience, done)
     learns = bool(settings.source_losses) and done < settings.steps
-    source, reason = _source_of(model_name, learns and settings.asks_source, processes.device)
+    source, reason = _source_of(model_name, learns and settings.needs_source, processes.device)
     probes = answered(*source, all_probes()) if source else all_probes()
     source_vocabulary = source[1] if source else None
     source = source if learns else None  # not kept in memory for the probes alone
@@ -160,7 +159,7 @@ def adapt(
         if done < stage.first_step + stage.steps and not guard.reason:
             here = checkpoint if checkpoint is not None and checkpoint.stage == stage.number else None
             model = run.stage(model, stage, stages, here)
-    if not guard.measured:  # resumed from the very last checkpoint of a run of an older version
+    if not guard.measured:  # resumed from the last checkpoint of a run of an older version
         run.measure(model, settings.steps, stages[-1])
     model = run.kept(model, model_name)
     if processes.is_first:
@@ -172,13 +171,13 @@ def adapt(
 
 
 def _load(name: str, processes: Processes) -> PreTrainedModel:
-    """Load a model to train; one that will be sharded waits outside the GPU."""
+    """Load a model to train; one that will be sharded stays in CPU memory for now."""
     return load_model(name, torch.device("cpu") if is_sharded() else processes.device)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What both stages share."""
+    """State shared by both stages."""
 
     settings: AdaptSettings
     mix: Mix
@@ -193,17 +192,17 @@ class _Run:
     interrupt: Interrupt
 
     def measure(self, model: PreTrainedModel, step: int, stage: Stage) -> None:
-        """Measure the model and keep its weights where they are the best so far."""
+        """Measure the model and keep its weights if they are the best so far."""
         found = self.evaluator(model, step, stage.number)
         if self.guard.add(found) and step and self.settings.patience and not is_sharded() and self.processes.is_first:
             with atomic_folder(self.guard.folder / "model", lambda kept: (kept / "config.json").is_file()) as folder:
                 model.save_pretrained(folder)
 
     def kept(self, model: PreTrainedModel, name: str) -> PreTrainedModel:
-        """Return the model of the step that is kept; `model` is the one of the last step."""
+        """Return the model of the kept step; `model` is the one of the last step."""
         best, last = self.guard.best, self.guard.measured[-1]
         stopped = self.guard.reason if last.step < self.settings.steps else ""
-        if best != last and not is_sharded():  # weights in pieces are not kept at each measurement
+        if best != last and not is_sharded():  # sharded weights are not saved at each measurement
             model = _load(str(self.guard.folder / "model") if best.step else name, self.processes)
             stopped = stopped or f"Step {best.step} of {last.step} is kept: it is better on held-out text."
         if stopped:
@@ -234,14 +233,14 @@ class _Run:
             self._train(model, stage, checkpoint, data, used, dict if loss is None else loss.means)
         if not is_sharded():
             return model
-        last = latest_checkpoint(self.root, stages)  # the model in hand is in pieces
+        last = latest_checkpoint(self.root, stages)  # the model in memory is sharded
         assert last is not None  # a stage ends with a checkpoint
         model = _load(str(last.path), self.processes)
         self.processes.wait()  # the first process removes the checkpoints when all is done
         return model
 
     def loss(self, model: PreTrainedModel) -> ChunkedLoss | None:
-        """Return what computes the model's loss in training; None where that is the model itself."""
+        """Return the object that computes the model's loss in training; None if the model itself does."""
         head = Head(model)
         if self.teaching is not None:
             return DistilledLoss(model, head, self.teaching, self.processes)
@@ -281,31 +280,31 @@ class _Run:
             self.processes,
         )
         followers = trackers(settings.trackers, self.root.parent / "tensorboard" / f"stage{stage.number}")
-        whole = KeepOneWhole(self.root, self.processes)  # a checkpoint is whole before a run stops
+        whole = KeepOneWhole(self.root, self.processes)  # a checkpoint is complete before a run stops
         callbacks = [*followers, whole, reporter]
         trainer = trainer_of(model, stage, settings, self.root, self.processes, data, self.vocabulary.size, callbacks)
         trainer.used_rows = used
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
-        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # its forward pass was made to compute in bf16
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # undo the bf16 wrapper of its forward pass
         if reporter.stop is not None:  # requested in a step without a checkpoint
             raise reporter.stop
 
     def data(self, stage: Stage) -> OrderedBlocks:
-        """Return the blocks that the stage reads, all processes together."""
+        """Return the blocks that all processes of the stage read together."""
         per_step = self.settings.sequences(self.processes.count)
         return OrderedBlocks(
             self.mix,
             stage.first_step * per_step,
             stage.steps * per_step,
             apart=not self.settings.cross_documents,
-            taught=None if self.teaching is None else self.teaching.asks,
+            taught=None if self.teaching is None else self.teaching.uses_teacher,
         )
 
 
 def _source_of(
     model_name: str, needed: bool, device: torch.device
 ) -> tuple[tuple[PreTrainedModel, Vocabulary] | None, str]:
-    """Load the source model and its tokenizer; where that is impossible and not needed, return why."""
+    """Load the source model and its tokenizer; if that is impossible and not required, return the reason."""
     try:
         return load_source(model_name, device), ""
     except InputError as error:
@@ -324,14 +323,14 @@ def _recovery(
 ) -> tuple[SourceTeacher, Objective] | None:
     """Choose the losses from the source that can be computed; None if there are none.
 
-    An event names the losses in use (`losses`), and why some of the default recipe are not (`reason`). Raises
-    `InputError` if a loss that was asked for cannot be computed.
+    An event names the losses in use (`losses`), and why some losses of the default recipe are not used (`reason`).
+    Raises `InputError` if a requested loss cannot be computed.
     """
     losses, teacher = dict(settings.source_losses), None
     try:
         teacher = SourceTeacher(*source, vocabulary) if source else None
     except InputError as error:
-        if settings.asks_source:
+        if settings.needs_source:
             raise
         reason = str(error)
     if teacher is None:

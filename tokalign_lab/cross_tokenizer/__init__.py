@@ -1,1 +1,1 @@
-"""Reads one text with two tokenizers: what a source model predicts, in the tokens of another vocabulary."""
+"""One text read with two tokenizers: a source model's predictions, mapped to the tokens of another vocabulary."""

@@ -1,15 +1,15 @@
-"""Where two tokenizations of one text end at the same byte.
+"""Positions where tokens of two tokenizations of one text end at the same byte.
 
-Two tokenizers split a text in different places, but after some tokens both have read exactly the same bytes. At these
-places the states and predictions of two models can be compared. `Tokens` has the end of each token of one
-tokenization; `align` finds the places that two of them share.
+Two tokenizers split a text at different positions, but after some tokens both have read exactly the same bytes. At
+these positions, the states and predictions of two models can be compared. `Tokens` has the end of each token of one
+tokenization; `align` finds the positions that two tokenizations share.
 
-Positions are counted in bytes of the text. A special token that both sides have (bos, eos) counts as one unit, so that
-the last token of a document and the eos behind it are two places. Tokens that write nothing have no place: the `▁` that
-SentencePiece puts before a text, and special tokens that the other side does not have.
+Positions are counted in bytes of the text. A special token that both sides have (bos, eos) counts as one unit, so the
+last token of a document and the eos after it have different positions. Tokens that write nothing have no position: the
+`▁` that SentencePiece puts before a text, and special tokens that the other side does not have.
 
-A tokenizer may change the text that it reads (NFC, lower case, runs of spaces). A token whose bytes are not those of
-the text is not faithful. No place is claimed at the end of such a token, and a chunk that contains one is not exact.
+A tokenizer may change the text that it reads (NFC, lower case, runs of spaces). A token is faithful if its bytes are
+those of the text. The end of an unfaithful token is not a shared position, and a chunk that contains one is not exact.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Tokens:
     Attributes
     ----------
     ids : int64 (n,)
-    starts, ends : int64 (n,), ascending: places in the text, in bytes (plus one for each special token before). A token
-        starts after the end of the one before it where the tokenizer dropped something.
-    faithful : bool (n,): whether the token writes exactly what is between its start and its end
-    length : where the text ends. The last token may end before it, where a tokenizer drops characters.
+    starts, ends : int64 (n,), ascending: positions in the text, in bytes (plus one for each earlier special token). If
+        the tokenizer dropped part of the text, there is a gap between the end of a token and the start of the next.
+    faithful : bool (n,): whether the token writes exactly the bytes from its start to its end
+    length : the end of the text. If the tokenizer drops characters, the last token may end earlier.
     """
 
     ids: Ints
@@ -52,7 +52,7 @@ class Tokens:
 
     @classmethod
     def joined(cls, parts: Sequence[Tokens]) -> Tokens:
-        """Put tokenizations of consecutive parts of a text together."""
+        """Concatenate the tokenizations of consecutive parts of a text."""
         shifts = np.cumsum([0, *(part.length for part in parts)])
         moved = list(zip(parts, shifts.tolist(), strict=False))
         none = np.zeros(0, np.int64)
@@ -72,7 +72,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class ByteAlignment:
-    """The places that two tokenizations share, in order.
+    """The shared positions of two tokenizations, in order.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class ByteAlignment:
 
 
 def align(first: Tokens, second: Tokens) -> ByteAlignment:
-    """Find the places where tokens of both sides end.
+    """Find the positions where a token of each side ends.
 
     Parameters
     ----------
@@ -107,12 +107,12 @@ def align(first: Tokens, second: Tokens) -> ByteAlignment:
     ByteAlignment
         Its pairs ascend in both columns.
     """
-    places = [np.flatnonzero((side.ends > side.starts) & side.faithful) for side in (first, second)]
+    positions = [np.flatnonzero((side.ends > side.starts) & side.faithful) for side in (first, second)]
     _, one, other = np.intersect1d(
-        first.ends[places[0]], second.ends[places[1]], assume_unique=True, return_indices=True
+        first.ends[positions[0]], second.ends[positions[1]], assume_unique=True, return_indices=True
     )
-    pairs = np.stack([places[0][one], places[1][other]], axis=1).astype(np.int64)
-    # flaws up to and including each token; a chunk is exact where neither side has one in it
+    pairs = np.stack([positions[0][one], positions[1][other]], axis=1).astype(np.int64)
+    # unfaithful tokens up to and including each token; an exact chunk has none on either side
     exact = np.ones(len(pairs), dtype=bool)
     for column, side in enumerate((first, second)):
         so_far = np.cumsum(~side.whole)[pairs[:, column]]
@@ -121,7 +121,7 @@ def align(first: Tokens, second: Tokens) -> ByteAlignment:
 
 
 def special(token_id: int, units: int) -> Tokens:
-    """Return one special token of this many units; 0 where the other side has no such token."""
+    """Return one special token of this many units; 0 if the other side has no such token."""
     place = np.zeros(1, np.int64)
     return Tokens(place + token_id, place, place + units, np.ones(1, dtype=bool), units)
 
@@ -137,8 +137,8 @@ def tokenize(text: str, vocabulary: Vocabulary) -> Tokens:
     Returns
     -------
     Tokens
-        Where the tokens spell the text, all are faithful. Where the tokenizer changed the text, its own character
-        offsets say which part of the text a token stands for; faithful are those that spell that part.
+        If the tokens spell the text, all are faithful. If the tokenizer changed the text, its character offsets give
+        the part of the text for each token, and the tokens that spell this part are faithful.
     """
     if not text:
         return Tokens.joined([])
@@ -187,7 +187,7 @@ def _by_offsets(text: str, ids: Ints, spelled: Sequence[bytes | None], vocabular
             place -= 1
         if piece is not None and not place and piece[:1] == b" " and data[:1] != b" ":
             piece = piece[1:]
-        # a token may end inside a character, where offsets say only which character
+        # if a token ends inside a character, its offset is only the character
         fits = piece is not None and place + len(piece) <= end and data.startswith(piece, place)
         starts.append(place)
         place = place + len(piece) if fits and piece is not None else end

@@ -1,7 +1,7 @@
-"""The decoder layers of a model: what comes out of them, and a forward pass that ends after one of them.
+"""The decoder layers of a model: their outputs, and a forward pass that ends after one of them.
 
-A layer is counted from 1: the state after layer k is the output of the first k layers, before any final norm. A
-forward pass that ends there needs no head, which with 262k tokens is more than half of the work.
+Layers are counted from 1: the state after layer k is the output of the first k layers, before any final norm. A forward
+pass that ends there needs no head, which with 262k tokens is more than half of the work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
     Raises
     ------
     InputError
-        If none of the model's lists of modules has as many members as its configuration has layers.
+        If no list of modules in the model has as many members as its configuration has layers.
     """
     return _found(model)[2]
 
@@ -45,7 +45,7 @@ def layer(model: PreTrainedModel, number: int) -> torch.nn.Module:
 
 @contextmanager
 def ended_after(model: PreTrainedModel, number: int) -> Iterator[None]:
-    """Let the model's body have its first `number` layers only, while the block lasts."""
+    """Within the block, the model's body has only its first `number` layers."""
     layer(model, number)  # refuses a number that is out of range
     parent, name, layers = _found(model)
     setattr(parent, name, torch.nn.ModuleList(list(layers[:number])))
@@ -57,7 +57,7 @@ def ended_after(model: PreTrainedModel, number: int) -> Iterator[None]:
 
 @contextmanager
 def layer_outputs(model: PreTrainedModel, numbers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
-    """Collect the states after some layers, (batch, length, d) each, from forward passes while the block lasts."""
+    """Within the block, collect the states after some layers from forward passes, (batch, length, d) each."""
     found: dict[int, torch.Tensor] = {}
     with ExitStack() as stack:
         for number in numbers:
@@ -79,7 +79,7 @@ def states_after(
 
 
 def states_of(output: Any) -> torch.Tensor:
-    """Return the states that a decoder layer's output holds, which is a tuple in some architectures."""
+    """Return the states in a decoder layer's output, which is a tuple in some architectures."""
     return output if isinstance(output, torch.Tensor) else output[0]
 
 

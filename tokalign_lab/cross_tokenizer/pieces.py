@@ -1,7 +1,7 @@
-"""How the student spells each token of the source, and the source's predictions in the student's tokens.
+"""How the student writes each source token, and the source's predictions in the student's tokens.
 
-The source predicts how likely each of its tokens is next. The student writes such a token with one or several tokens.
-So the source's prediction also gives the probability of each *first piece*, and after that piece of each *second*.
+The source predicts the probability of each of its tokens. The student writes such a token with one or several tokens.
+So the source's prediction also gives the probability of each *first piece*, and after it of each *second piece*.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tokalign_lab.cross_tokenizer.tensor_table import TensorTable
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.vocabulary import Vocabulary
 
-TOP = 512  # most likely tokens of the source that are kept at a place
-LEAST_SPELLED = 0.9  # of the source's probability, at a place where its prediction is used for all tokens
+TOP = 512  # most likely source tokens that are kept at a position
+LEAST_SPELLED = 0.9  # least share of the probability on known pieces, where the whole prediction is used
 
 
 class Pieces:
-    """The student's tokens that write each token of the source, in the middle of a text.
+    """The student's tokens that write each source token in the middle of a text.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Pieces:
     Attributes
     ----------
     first, second : int64 (source.size,): the student's ids; -1 if there is none
-    count : int64 (source.size,): how many of the student's tokens write the token; 0 where that is not known
+    count : int64 (source.size,): the number of student tokens that write the token; 0 if unknown
     """
 
     def __init__(self, student: Vocabulary, source: Vocabulary) -> None:
@@ -55,12 +55,12 @@ class Pieces:
 
     @property
     def openings(self) -> torch.Tensor:
-        """int64, ascending: the student's tokens that begin a token of the source written with several."""
+        """int64, ascending: first pieces of the source tokens that the student writes with several tokens."""
         return torch.unique(self.first[self.count > 1])
 
 
 def separators(student: Vocabulary, source: Vocabulary) -> list[tuple[int, int]]:
-    """Pair the ids of bos with bos and eos with eos (student, source), each token once; eos where one token is both."""
+    """Pair the ids of bos and of eos (student, source), each token once; a token that is both counts as eos."""
     mine_of: dict[int, int] = {}
     for role in ("eos", "bos"):
         if role in student.roles and role in source.roles and student.roles[role] not in mine_of.values():
@@ -69,9 +69,9 @@ def separators(student: Vocabulary, source: Vocabulary) -> list[tuple[int, int]]
 
 
 def _written(texts: list[str], student: Vocabulary) -> list[list[int]]:
-    """Tokenize fragments as if within a text; an empty list where that is not certain.
+    """Tokenize fragments as if within a text; an empty list if the result is not certain.
 
-    A character stands before each fragment, one that the tokenizer does not join with it.
+    Each fragment is tokenized after a character that the tokenizer does not merge with it.
     """
     found: list[list[int]] = [[] for _ in texts]
     for before in ("a", "\n", "."):
@@ -86,12 +86,12 @@ def _written(texts: list[str], student: Vocabulary) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Predictions(TensorTable):
-    """Predictions of the source at some positions: its most likely tokens, as the student spells them.
+    """The source's predictions at some positions: its most likely tokens, as the student writes them.
 
     Attributes
     ----------
-    probs : float (places, k): probability; 0 for tokens whose student pieces are unknown
-    first, second, count : int64 (places, k): see `Pieces`; -1 became 0
+    probs : float (positions, k): probability; 0 for tokens whose student pieces are unknown
+    first, second, count : int64 (positions, k): see `Pieces`; -1 became 0
     """
 
     probs: torch.Tensor
@@ -108,11 +108,10 @@ class Predictions(TensorTable):
         pieces: Pieces,
         chosen: torch.Tensor | None = None,
     ) -> Predictions:
-        """Return what the source predicts at the places of a reading.
+        """Return the source's predictions at the positions of a reading.
 
-        The probability of the source's token that follows in the text goes to the student's token that follows: where
-        the student joins what the source splits, that is a longer token than `pieces` knows. Other tokens are written
-        as in `pieces`.
+        The probability of the source token that follows in the text is given to the student token that follows, even if
+        this token is longer. Other source tokens are written as in `pieces`.
 
         Parameters
         ----------
@@ -120,10 +119,10 @@ class Predictions(TensorTable):
         input_ids : int64 (batch, length), the batch as the student reads it
         head : the source's
         pieces : how the student writes each token of the source
-        chosen : bool (places,) or int64 (n,): only these places, all where not given
+        chosen : bool (positions,) or int64 (n,): only these positions; all by default
         """
         assert reading.hidden is not None
-        text, at = _following(reading, input_ids), reading.places.source[:, 1]
+        text, at = _following(reading, input_ids), reading.positions.source[:, 1]
         if chosen is not None:
             text, at = text[chosen], at[chosen]
         hidden = reading.hidden[at.to(reading.hidden.device)]
@@ -140,25 +139,25 @@ class Predictions(TensorTable):
 
     @property
     def whole(self) -> torch.Tensor:
-        """Bool (places,): nearly all of the source's probability is on tokens whose student pieces are known."""
+        """Bool (positions,): nearly all of the source's probability is on tokens whose student pieces are known."""
         return self.probs.sum(dim=1) > LEAST_SPELLED
 
     @property
     def first_probs(self) -> torch.Tensor:
-        """Float (places, k): probability of each of `first` to come next; sums to 1. An id may come several times."""
+        """Float (positions, k): probability of each of `first` as next token; sums to 1. An id may occur repeatedly."""
         return self.probs / self.probs.sum(dim=1, keepdim=True)
 
 
 def _following(reading: Reading, input_ids: torch.Tensor) -> torch.Tensor:
-    """Return what follows each place in the text, int64 (places, 4).
+    """Return the tokens that follow each position in the text, int64 (positions, 4).
 
-    The columns are the source's token, the student's token and the one after it, and how many tokens of the student
-    write the source's: 1 where they also write more. They are -1 where the two tokenizers write other bytes there.
+    The columns are the source token, the student token, the next student token, and the number of student tokens that
+    write the source token (1 if the student token is longer). All are -1 if the bytes of both tokenizers differ there.
     """
-    places = reading.places
-    following = torch.full((len(places), 4), -1, device=input_ids.device)
-    known = torch.nonzero((places.row[1:] == places.row[:-1]) & places.exact[1:])[:, 0]
-    (mine, last), (yours, last_of_yours) = places.student[known + 1].unbind(1), places.source[known + 1].unbind(1)
+    positions = reading.positions
+    following = torch.full((len(positions), 4), -1, device=input_ids.device)
+    known = torch.nonzero((positions.row[1:] == positions.row[:-1]) & positions.exact[1:])[:, 0]
+    (mine, last), (yours, last_of_yours) = positions.student[known + 1].unbind(1), positions.source[known + 1].unbind(1)
     split = (yours == last_of_yours) & (mine < last)
     ids = input_ids.flatten()
     following[known, 0] = reading.input_ids.to(ids.device).flatten()[yours]

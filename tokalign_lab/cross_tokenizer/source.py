@@ -1,8 +1,8 @@
 """The source model as teacher: it reads the student's text with its own tokenizer.
 
-A block of training text is ids of the student: documents end to end between bos and eos. `Retokenizer` writes the same
-text with the source's tokenizer and records the bytes of each token of both. Documents are separated as the
-source separates them. `SourceTeacher` runs the source on that, without gradients.
+A block of training text has ids of the student: concatenated documents, each between bos and eos. `Retokenizer` encodes
+the same text with the source's tokenizer and records the bytes of each token of both. It separates documents as the
+source does. `SourceTeacher` runs the source on the result, without gradients.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOT_UTF8 = re.compile("[\udc80-\udcff]+")
 
 
 class Retokenizer:
-    """Writes a student's ids as the source's.
+    """Converts ids of the student to ids of the source.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Retokenizer:
         self._lengths = np.array([len(token or b"") for token in student.token_bytes], dtype=np.int64)
         self._is_text = np.array([token is not None for token in student.token_bytes])
         bos, eos = student.roles.get("bos"), student.roles.get("eos")
-        # what each separator of the student does: end a document, begin one, or both
+        # the function of each separator of the student: end a document, begin one, or both
         if eos is not None and bos in (None, eos):
             self._does = {eos: "EB"}
         else:
@@ -62,7 +62,7 @@ class Retokenizer:
         return ~self._is_text[input_ids]
 
     def __call__(self, input_ids: Ints) -> tuple[Tokens, Tokens]:
-        """Write a block with the source's tokenizer.
+        """Encode a block with the source's tokenizer.
 
         Parameters
         ----------
@@ -89,14 +89,14 @@ class Retokenizer:
         return Tokens.joined(mine), Tokens.joined(yours)
 
     def _text(self, run: Ints, begins: bool) -> tuple[Tokens, Tokens]:
-        """Write text; at the beginning of a document the student's tokenizer may add a space."""
+        """Encode text; at the beginning of a document, the student's tokenizer may add a space."""
         data = b"".join(self.student.token_bytes[i] or b"" for i in run.tolist())
         lengths = self._lengths[run].copy()
         if begins and self._space_first and data[:1] == b" ":
             first = int(np.flatnonzero(lengths)[0])
             lengths[first] -= 1
             data = data[1:]
-        # a block may begin or end inside a character, which is no text that the source can read
+        # a block may begin or end inside a character, which the source cannot read as text
         parts, place = [], 0
         written = data.decode("utf-8", "surrogateescape")
         for broken in _NOT_UTF8.finditer(written):
@@ -106,10 +106,10 @@ class Retokenizer:
         return consecutive(run, lengths), Tokens.joined(parts)
 
     def _separators(self, run: Sequence[int]) -> tuple[Tokens, Tokens]:
-        """Write special tokens by what they do: a document's end, a beginning, or a token that both call the same."""
+        """Convert special tokens by function: end or beginning of a document, or a token of the same name."""
         mine: list[Tokens] = []
         yours: list[Tokens] = []
-        pending = ""  # what separators do, one letter a unit
+        pending = ""  # the function of each separator, one letter per unit
 
         def close() -> None:
             nonlocal pending
@@ -138,7 +138,7 @@ class Retokenizer:
         return "eos" in roles if part == "E" else "bos" in roles or "eos" in roles
 
     def _as_source(self, pending: str) -> Tokens:
-        """Write the source's separators; a token that both ends and begins documents occurs once between two."""
+        """Return the source's separators; a token that both ends and begins documents occurs once between two."""
         eos = self.source.roles.get("eos")
         bos = self.source.roles.get("bos", eos)
         if bos != eos:
@@ -148,19 +148,18 @@ class Retokenizer:
 
 
 @dataclass(frozen=True)
-class Places(TensorTable):
-    """Places of a batch where student and source have read the same bytes, in order.
+class SharedPositions(TensorTable):
+    """The positions of a batch where student and source have read the same bytes, in order.
 
-    A token is counted through the batch: row * length + column, with the length of its own side.
+    Tokens are numbered through the batch: row * length + column, with the length of their side.
 
     Attributes
     ----------
-    student, source : int64 (n, 2): first and last token of each place's chunk; the last is the one that ends at the
-        place
-    row : int64 (n,): which sequence of the batch
+    student, source : int64 (n, 2): first and last token of each position's chunk; the last one ends at the position
+    row : int64 (n,): the sequence of the batch
     exact : bool (n,): whether the chunk writes the same bytes on both sides
     first : bool (n,): the chunk begins with the first token of the sequence, which nothing predicts
-    special : bool (n,): the place is behind a special token
+    special : bool (n,): the position follows a special token
     """
 
     student: torch.Tensor
@@ -179,26 +178,26 @@ class Places(TensorTable):
 
 @dataclass(frozen=True)
 class Reading:
-    """A batch as the source reads it, with its own tokenizer.
+    """A batch in the source's tokens, with its states.
 
     Attributes
     ----------
-    input_ids : int64 (batch, length): the source's ids, filled up at the end of rows
+    input_ids : int64 (batch, length): the source's ids, padded at the end of rows
     length : the length of the student's sequences
-    places : where both have read the same bytes
+    positions : the positions where both have read the same bytes
     layers : float (batch * length, d): the states after the requested layers
-    hidden : float (batch * length, d): what the source's head sees
+    hidden : float (batch * length, d): the input of the source's head
     """
 
     input_ids: torch.Tensor
     length: int
-    places: Places
+    positions: SharedPositions
     layers: dict[int, torch.Tensor]
     hidden: torch.Tensor | None
 
 
 class SourceTeacher:
-    """The source model, which reads along with the student.
+    """The source model, which reads the batches of the student.
 
     Parameters
     ----------
@@ -209,7 +208,7 @@ class SourceTeacher:
     Raises
     ------
     InputError
-        If the model has fewer rows than its tokenizer has ids, or does more to its logits than its head does.
+        If the model has fewer rows than its tokenizer has ids, or its logits cannot be computed from its head alone.
     """
 
     def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, student: Vocabulary) -> None:
@@ -221,18 +220,18 @@ class SourceTeacher:
 
     @torch.no_grad()
     def read(self, input_ids: torch.Tensor, layers: Sequence[int] = (), predicts: bool = False) -> Reading:
-        """Read a batch of the student's.
+        """Read a batch of the student.
 
         Parameters
         ----------
         input_ids : int64 (batch, length), the student's ids
         layers : keep the states after these layers, counted from 1
-        predicts : keep what the head sees. Otherwise the source runs only up to the last of `layers`.
+        predicts : keep the input of the head. Otherwise the source runs only up to the last of `layers`.
 
         Raises
         ------
         InputError
-            If the source would have to read longer sequences than it can.
+            If a sequence exceeds the source's maximum length.
         """
         written = [self._write(row) for row in input_ids.cpu().numpy().astype(np.int64)]
         n_rows, length = input_ids.shape
@@ -248,18 +247,18 @@ class SourceTeacher:
             row[: len(other)] = other.ids
         device = self.head.device
         here = torch.from_numpy(ids).to(device)
-        places = self._places(written, length, own).on(input_ids.device)
+        positions = self._positions(written, length, own).on(input_ids.device)
         kept: dict[int, torch.Tensor] = {}
         hidden = None
-        # rows are filled up at their ends, where a causal model does not look: no mask is needed
+        # rows are padded at their ends, which a causal model does not attend to, so no mask is needed
         if predicts:
             with layer_outputs(self.model, layers) as kept:
                 hidden = self.head.hidden(here).flatten(0, 1)
         elif layers:
             kept = states_after(self.model, here, layers)
-        return Reading(here, length, places, {k: states.flatten(0, 1) for k, states in kept.items()}, hidden)
+        return Reading(here, length, positions, {k: states.flatten(0, 1) for k, states in kept.items()}, hidden)
 
-    def _places(self, written: Sequence[tuple[Tokens, Tokens]], length: int, own: int) -> Places:
+    def _positions(self, written: Sequence[tuple[Tokens, Tokens]], length: int, own: int) -> SharedPositions:
         rows, student, source, exact, first, special_ = [], [], [], [], [], []
         for row, (mine, yours) in enumerate(written):
             found = align(mine, yours)
@@ -272,10 +271,10 @@ class SourceTeacher:
             first.append((chunks[:, :, 0] == 0).any(axis=1))
             special_.append(self._write.is_special(mine.ids[found.pairs[:, 0]]))
         parts = (student, source, rows, exact, first, special_)
-        return Places(*(torch.from_numpy(np.concatenate(part)) for part in parts))
+        return SharedPositions(*(torch.from_numpy(np.concatenate(part)) for part in parts))
 
 
 def _nothing(length: int) -> Tokens:
-    """Return a stretch of text that has no tokens."""
+    """Return a part of a text without tokens."""
     none = np.zeros(0, np.int64)
     return Tokens(none, none, none, none.astype(bool), length)

@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True)
 class TensorTable:
-    """A base of data classes whose fields are all tensors of n rows."""
+    """Base of dataclasses whose fields are all tensors of n rows."""
 
     def __len__(self) -> int:
         return len(next(iter(vars(self).values())))

@@ -1,25 +1,25 @@
-"""Calibration of the output: the model expects each token as often as it should come.
+"""Calibration of the output: shift logits until the model expects each token with the right frequency.
 
-Rearranging gives every new token a row, and in many places several of these rows are plausible: tokens that share a
-source piece, the piece itself, longer and shorter spellings of the same word. Together they take probability from the
-right one. But how often each token should come is known without any training. So each logit is shifted by a constant,
-until the mean probability that the model gives a token is the share that it should have:
+A rearranged model has a row for every new token, and at many positions several of these rows are plausible: tokens that
+share a source piece, the piece itself, longer and shorter spellings of the same word. Together they take probability
+from the right token. But how often each token should occur is known without training. So each logit is shifted by a
+constant, until the mean probability of a token equals its share of the counts n:
 
     shift(t)  +=  log (n(t) + a) / (sum over positions of p(t | text before it) + a)
 
-a few times, with a = 1 against noise; nothing changes for a token that is neither seen nor expected. This is the
-maximum-likelihood fit of a head bias (the condition is its gradient set to zero) by iterative scaling (Darroch and
-Ratcliff 1972; approximately so for a model that caps its logits), on states that are computed once. It takes no
-gradient and changes nothing inside the model.
+This is repeated a few times, with a = 1 against noise; the logit of a token that is neither seen nor expected does not
+change. It is the maximum-likelihood fit of a head bias (its gradient is zero at the solution) by iterative scaling
+(Darroch and Ratcliff 1972; an approximation for a model that caps its logits), on states that are computed once. It
+needs no gradient and changes nothing inside the model.
 
 A text of 20,000 tokens shows few of the words that a vocabulary can write. The source model knows how likely the others
-are. So n(t) is the mean of two counts: how often the token comes, and how often the source expects it. Where both
-models have read the same bytes, the source's prediction is moved to the first target token of each source token;
-elsewhere the text's own token counts (docs/decisions/0019-calibration-reads-the-source.md).
+are. So n(t) is the mean of two counts: how often the token occurs, and how often the source expects it. Where both
+models have read the same bytes, the probability of each source token is added to its first target token; elsewhere the
+token of the text counts (docs/decisions/0019-calibration-reads-the-source.md).
 
-Most models have no head bias. But the states that enter the head share a direction, because of the final norm: the
-least-squares solution v of h . v = 1 over the text's states holds within a few percent, so `row += shift * v` shifts
-the logit. The head is untied first.
+Most models have no head bias. But the states that enter the head share a direction, because of the final norm. There is
+a v, found by least squares over the text's states, for which h . v is 1 within a few percent. So `row += shift * v`
+shifts the logit. The head is untied first.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ITERATIONS = 3
 SMOOTHING = 1.0  # tokens added to both counts
 MAX_TOKENS = 20_000
 """`benchmarks/calibrate_precision.py` measures what other numbers cost in bits per byte and in time."""
-_SCORED = 1000  # states that `nats_before` and `nats_after` are taken over
+_SCORED = 1000  # number of states for `nats_before` and `nats_after`
 _READ_BYTES = 6_000_000  # passages are drawn from this much of a text
 _BLOCK_NUMBERS = 1 << 24  # logits at a time, 64 MB
 _RIDGE = 0.01  # of the states' mean square, so that v does not follow directions in which the states hardly vary
@@ -58,12 +58,12 @@ _MOST_SPREAD = 0.25  # of h . v about 1; beyond it a shift would be noise
 
 
 class CannotCalibrate(InputError):
-    """The model or the text does not allow a calibration; without one the model can be made."""
+    """The model or the text does not allow calibration; the model can be made without it."""
 
 
 @contextmanager
 def plain_calibration_errors() -> Iterator[None]:
-    """Turn what stops a calibration into `CannotCalibrate`."""
+    """Convert errors of a calibration to `CannotCalibrate`."""
     try:
         yield
     except InputError as error:
@@ -77,9 +77,10 @@ class Calibration:
     Attributes
     ----------
     tokens : int
-        Tokens of text that were read.
+        Number of tokens of text.
     nats_before, nats_after : float
-        Mean nats per token of the first of these tokens. They were fitted, so this is no measure of quality.
+        Mean nats per token of the first of these tokens. The shift was fitted to them, so this does not measure
+        quality.
     spread : float
         Standard deviation of h . v about 1; 0 for a model with a head bias.
     largest : float
@@ -108,7 +109,7 @@ def calibrate(
     progress: Progress = silent,
     source: tuple[PreTrainedModel, Vocabulary] | None = None,
 ) -> Calibration:
-    """Shift the logits of a rearranged model so that it expects tokens as often as they should come; changes the model.
+    """Shift the logits of a rearranged model until it expects each token with the right frequency; changes the model.
 
     Raises `InputError` if there is no text, it does not fit the model, or the model's states have no direction to shift
     along.
@@ -118,12 +119,12 @@ def calibrate(
     model
         A causal language model that reads `vocabulary`. Its head is untied unless it has a bias.
     vocabulary
-        Its tokenizer. Special tokens keep their logits: a text does not show their use. Rows that no token has (holes
-        in its ids, padding) never come in a text, so they only go down.
+        Its tokenizer. Special tokens keep their logits, because a text does not show their use. Ids without a token
+        (holes, padding) never occur in a text, so their logits can only fall.
     documents
-        Text that nothing will be measured on.
+        Text that will not be used for measurements.
     max_tokens
-        How many of its tokens are read, by windows.
+        Number of tokens to read, in windows.
     progress
         Called with each batch of windows and each block of logits.
     source
@@ -168,10 +169,10 @@ def calibrate_on(
     split: Mapping[str, Any] | None = None,
     source: tuple[PreTrainedModel, Vocabulary] | None = None,
 ) -> Calibration:
-    """Calibrate on passages drawn from the train part of a text, given as for `documents.read_documents`.
+    """Calibrate on passages sampled from the train part of a text, given as for `documents.read_documents`.
 
-    `split` is how the text was split when it was aligned ("split" of a lexicon's provenance), so that its held-out part
-    is not read. Raises `InputError` as `calibrate`, or if the text cannot be read.
+    `split` has the settings of the alignment's split ("split" in a lexicon's provenance), so that its held-out part is
+    not read. Raises `InputError` as `calibrate`, or if the text cannot be read.
     """
     chosen = {"max_bytes": _READ_BYTES, "seed": seed, **(split or {}), "text": list(text)}
     documents, _ = read_parts(TextSettings.from_dict(chosen), needed=("train",))
@@ -190,8 +191,8 @@ def expected_counts(
 ) -> tuple[torch.Tensor, int]:
     """Count how often the source model expects each token of another vocabulary in a text.
 
-    Where the source's prediction cannot be moved to these tokens (inside its own tokens, after a special token, or
-    because it cannot read so long a window), the token of the text counts.
+    If the source's prediction cannot be mapped to these tokens (inside its own tokens, after a special token, or
+    because the window is too long for it), the token of the text counts.
 
     Parameters
     ----------
@@ -258,12 +259,12 @@ def fitted_shift(
     cap: float | None = None,
     progress: Progress = silent,
 ) -> torch.Tensor:
-    """Fit a bias of the head to how often tokens should come.
+    """Fit a bias of the head to the frequencies of tokens.
 
     Parameters
     ----------
     states
-        float32 (n, d), what the head sees.
+        float32 (n, d), inputs of the head.
     seen
         float32 (vocab_size,), how often each token should follow one of the states.
     weight, start
@@ -318,9 +319,9 @@ def _log_probabilities(
 
 
 def steady_direction(states: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Find v, float32 (d,), with h . v as near to 1 as possible over all states, and the standard deviation of h . v.
+    """Find v, float32 (d,), with h . v as close to 1 as possible over all states, and the standard deviation of h . v.
 
-    Raises `InputError` if the deviation is too large for a shift along v to be a shift of the logits.
+    Raises `InputError` if the deviation is so large that a shift along v would not shift the logits.
     """
     states = states.double()
     squares = states.T @ states / len(states)

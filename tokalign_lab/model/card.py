@@ -1,4 +1,4 @@
-"""The model card: what a hub shows of a model, and a table of how it was made."""
+"""The model card: metadata for a hub, and a table of how the model was made."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _CARRIED = ("license", "license_name", "license_link", "language", "datasets")
 
 
 def card_data(provenance: dict[str, Any]) -> ModelCardData:
-    """Return a hub's metadata: base model, licence, languages, data sets.
+    """Return metadata for a hub: base model, licence, languages, datasets.
 
-    They are read from the card in the source model's folder. Of a hub id only the name is used, without a network.
+    They are read from the card in the source model's folder. For a hub id, only the name is used, without a network.
     """
     origin = str(provenance.get("model", ""))
     metadata: dict[str, Any] = {"base_model": origin} if is_hub_id(origin) and not os.path.exists(origin) else {}
@@ -71,7 +71,7 @@ def card_text(name: str, provenance: dict[str, Any], tokenizer: PreTrainedTokeni
 
 
 def _lexicon_rows(lexicon: dict[str, Any]) -> dict[str, str]:
-    """Return rows about the lexicon that a model was made with; none without one."""
+    """Return rows about the model's lexicon; empty without one."""
     if not lexicon:
         return {}
     return {

@@ -1,10 +1,10 @@
-"""Check a model's folder: try everything that a user relies on.
+"""Check a model's folder: test everything that a user relies on.
 
 A converted model can load and still be wrong: it never stops because its eos is the source's, its last ids have no
-rows, its head was replaced by random numbers, half of its tokens cannot come out of its tokenizer. The checks come from
-the folders that the papers' code converts, and from what users report of other tools (transplants, padded vocabularies,
-GGUF conversion). They work for any folder. Each check gives a `Finding`. A check that depends on a broken one is listed
-as left out.
+rows, its head was replaced by random numbers, or its tokenizer can never produce half of the tokens. The checks cover
+faults in folders that the papers' code converts, and faults that users report of other tools (transplants, padded
+vocabularies, GGUF conversion). They work for any folder. Each check gives a `Finding`. A check that depends on a failed
+one is listed as left out.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def check_folder(name: str, progress: Progress = silent) -> Check:
 
 
 def loads(case: FolderCase) -> Finding:
-    """Whether transformers loads tokenizer and model, with every weight in its place."""
+    """Whether transformers loads tokenizer and model, with all weights."""
     advice = "Save the whole model again."
     scales, settings = scales_among(case.unexpected), quantization_of(case.folder)
     if settings is not None and case.tokenizer_error is None and (case.model_error or scales):

@@ -1,8 +1,8 @@
-"""Convert a model's folder to GGUF with llama.cpp's own converter, and try the result in llama.cpp.
+"""Convert a model's folder to GGUF with llama.cpp's own converter, and test the result in llama.cpp.
 
 A conversion that ends without an error may still tokenize differently: the converter recognises tokenizers by
-architecture, file names and hashes, and llama.cpp has its own code for each kind. So the token ids of texts and greedy
-continuations are compared with transformers' before the result is called good.
+architecture, file names and hashes, and llama.cpp has its own code for each kind. So the verdict is "ok" only after the
+token ids of texts and greedy continuations were compared with those of transformers.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ _FROM_LLAMA_CPP = (CONVERTER, "conversion/", "gguf-py/")  # what the converter n
 def export_gguf(model: str, out: Path, converter: str | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Write a model as a GGUF file and compare it with the model in transformers.
 
-    Raises `InputError` when there is no such model or no converter, or the converter fails. Returns `gguf` (the file),
+    Raises `InputError` if there is no such model or no converter, or the converter fails. Returns `gguf` (the file),
     `verdict`, `evidence` and `advice` (as of `verify_gguf`), and the numbers behind them. The verdict is "ok" only if
     llama.cpp gave the same ids for every text and the same continuations, "not verified" without a runtime, and "fail"
-    where something differs.
+    if something differs.
 
     Parameters
     ----------
     model : model folder, catalogue name or hub id
     out : the file to write
     converter : llama.cpp's `convert_hf_to_gguf.py`, a folder of llama.cpp's source, or the source archive (`.tar.gz`)
-        of llama-cpp-python. By default the script is looked for on the PATH.
+        of llama-cpp-python. By default the script is searched on the PATH.
     progress : called with each step
     """
     folder = files_of(model)
@@ -114,8 +114,8 @@ def _convert(script: Path, folder: Path, out: Path) -> None:
 def verify_gguf(folder: Path, gguf: Path) -> Finding:
     """Compare the ids of texts and greedy continuations in llama.cpp with those in transformers.
 
-    Returns a finding that is "ok", "fail" or "not verified". Its values count the texts and the tokens that were
-    compared and that differ.
+    Returns a finding that is "ok", "fail" or "not verified". Its values are the numbers of texts and tokens that were
+    compared, and of those that differ.
     """
     from transformers import AutoTokenizer
 
@@ -176,7 +176,7 @@ def verify_gguf(folder: Path, gguf: Path) -> Finding:
 
 
 def _paragraphs() -> Iterator[str]:
-    """Yield paragraphs of the declaration of human rights, one language after another, again and again."""
+    """Yield paragraphs of the declaration of human rights, cycling through the languages without end."""
     long = [[line for line in made["text"].split("\n") if len(line) > 100] for made in udhr_documents()]
     for number in range(max(map(len, long))):
         yield from (lines[number] for lines in long if number < len(lines))
@@ -184,7 +184,7 @@ def _paragraphs() -> Iterator[str]:
 
 @torch.inference_mode()
 def _greedy_logits(model: PreTrainedModel, prompt: list[int]) -> torch.Tensor:
-    """Continue a prompt by its most likely tokens: float32 (NEW_TOKENS, vocab_size), the logits they were chosen by."""
+    """Continue a prompt greedily; returns the logits of the new tokens, float32 (NEW_TOKENS, vocab_size)."""
     rows, ids, cache = [], prompt, None
     for _ in range(NEW_TOKENS):
         made = model(torch.tensor([ids], device=model.device), past_key_values=cache, use_cache=True)

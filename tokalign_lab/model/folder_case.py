@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class FolderCase:
-    """One folder.
+    """One model folder.
 
     Raises `InputError` when there is no such model.
 
@@ -26,9 +26,9 @@ class FolderCase:
 
     Attributes
     ----------
-    folder : where it is
+    folder : its path
     vocabulary, tokenizer_error : the tokenizer, or why it could not be loaded; one of them is None
-    model, model_error : the same of the model; on the CPU, in the dtype of its files
+    model, model_error : the same for the model; on the CPU, in the dtype of its files
     missing, unexpected : weights that the files lack, and tensors that no weight uses
     misfits : weights whose tensor in the files has another shape: name -> (shape in the files, shape in the model)
     """

@@ -1,9 +1,9 @@
-"""Whether llama.cpp's converter will probably accept a folder, judged by the installed `gguf` package.
+"""Check with the installed `gguf` package whether llama.cpp's converter will probably accept a folder.
 
-The package knows the architectures with the names of their tensors, and reads vocabularies. It does not hold the
-converter's list of pre-tokenizers, which the converter recognises by a hash: a new byte-level tokenizer needs an entry
-there. Ids must be below `vocab_size` (llama.cpp asserts it; mergekit #428), and holes are best avoided. Only a
-conversion proves that the ids are the same (`export`), so a folder without problems is "not verified" here.
+The package has the architectures with the names of their tensors, and reads vocabularies. It lacks the converter's list
+of pre-tokenizers, which the converter recognises by a hash: a new byte-level tokenizer needs an entry there. Ids must
+be below `vocab_size` (llama.cpp asserts it; mergekit #428), and holes are best avoided. Only a conversion proves that
+the ids are the same (`export`), so a folder without problems is "not verified" here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SUFFIXES = (".weight", ".bias")
 
 
 def gguf_readiness(case: FolderCase) -> Finding:
-    """Whether architecture, tensors, ids and tokenizer are of kinds that can be converted."""
+    """Whether architecture, tensors, ids and tokenizer can be converted."""
     problems: list[str] = []
     architecture = _architecture(case)
     if architecture is None:
@@ -74,7 +74,7 @@ def _unknown_tensors(case: FolderCase, architecture: str) -> list[str]:
 
 
 def _tokenizer(case: FolderCase) -> tuple[str, str]:
-    """Return gguf's word for the kind of tokenizer, and the problem with it."""
+    """Return gguf's name for the kind of tokenizer, and the problem with it."""
     from gguf.vocab import SpecialVocab
 
     kind = case.vocabulary.kind

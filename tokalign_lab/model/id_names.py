@@ -1,8 +1,9 @@
-"""Which entries of a configuration hold token ids.
+"""Find the entries of a configuration that contain token ids.
 
-transformers declares the entries of each type of configuration, and names those that hold ids by a pattern; a test
-with renumbered ids (`benchmarks/architectures.py`) shows that none is missed. A configuration may hold any other entry
-too: of an older version, of custom code, of a server. There the words of the name and the value decide.
+transformers declares the entries of each type of configuration, and the names of those with ids follow a pattern; a
+test with renumbered ids (`benchmarks/architectures.py`) shows that none is missed. A configuration may also have
+undeclared entries, from an older version, custom code or a server. For these, the words of the name and the value
+decide.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _SEVERAL = {"tokens", "toks", "vocab", "vocabulary", "stop", "stops", "terminato
 _EDGE_OF_A_TEXT = re.compile("[be]o[acdimpstv]|unk")
 _MARKS = {"start", "begin", "end", "stop", "pad", "newline", "sep", "separator", "break", "placeholder"}
 _MARKED = {"im", "image", "img", "vision", "visual", "video", "audio", "speech", "sound", "tool", "think", "turn"}
-# words of sizes and counts, and of what is numbered in a model but is no token
+# words of sizes and counts, and of numbered parts of a model that are not tokens
 _NO_TOKENS = {
     "n", "num", "number", "count", "min", "max", "size", "sizes", "len", "length", "lengths", "per", "dim", "dims",
     "width", "height", "depth", "ratio", "rate", "scale", "factor", "multiple", "limit", "budget", "window",
@@ -40,7 +41,7 @@ _FIRST_OF_VALUES = 256  # a smaller number is too often something else
 
 
 def is_declared(config: Any, name: str) -> bool:
-    """Whether transformers declares an entry of a configuration; its name then decides whether it holds ids."""
+    """Whether transformers declares an entry of a configuration; its name then decides whether it contains ids."""
     if isinstance(config, GenerationConfig):
         return name in vars(GenerationConfig())
     return name.startswith("_") or (
@@ -49,11 +50,11 @@ def is_declared(config: Any, name: str) -> bool:
 
 
 def holds_ids(config: Any, name: str, value: Any) -> bool:
-    """Whether an entry holds token ids, in whatever form (an int, a list, a mapping); see the module.
+    """Whether an entry contains token ids in any form (an int, a list, a mapping); see the docstring of this module.
 
     Parameters
     ----------
-    config : a configuration of transformers, or a plain mapping inside of one
+    config : a configuration of transformers, or a plain mapping inside one
     name, value : the entry
     """
     if not isinstance(value, int | list | tuple | dict) or isinstance(value, bool):

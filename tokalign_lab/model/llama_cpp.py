@@ -1,7 +1,7 @@
 """Tokenize and continue text with llama.cpp, in a separate process.
 
 llama.cpp ends its process when one of its assertions fails. So `ask` starts this module as a program, which reads a
-question from one file and writes the answer to another. The runtime is the package `cyllama` (extra `gguf`).
+request from one file and writes the answer to another. The runtime is the package `cyllama` (extra `gguf`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Answer:
     ----------
     runtime : package, its version, and the build of llama.cpp in it
     ids : token ids of each text, with the special tokens that llama.cpp adds
-    chosen : for each sequence: the most likely id after the prompt, and after each further id but the last
+    chosen : for each sequence, the most likely id after the prompt and after each later id except the last
     """
 
     runtime: str
@@ -44,14 +44,14 @@ def is_installed() -> bool:
 
 
 def ask(gguf: Path, texts: Sequence[str], sequences: Sequence[tuple[list[int], list[int]]]) -> Answer:
-    """Let llama.cpp tokenize texts, and choose the most likely next id at each place of some sequences.
+    """Let llama.cpp tokenize texts, and choose the most likely next id at each position of some sequences.
 
     Raises `LlamaCppError` when llama.cpp fails.
 
     Parameters
     ----------
     gguf : the model's file
-    texts : special tokens that a text spells are read as special tokens
+    texts : the texts; special tokens spelled in a text are read as special tokens
     sequences : ids of a prompt, and the ids that follow it
     """
     question = {"gguf": str(gguf), "texts": list(texts), "sequences": list(sequences)}

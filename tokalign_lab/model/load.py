@@ -30,15 +30,15 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a model in evaluation mode.
 
-    Raises `InputError` when there is no such model, it is not a causal language model, weights are missing or have
-    another shape than the configuration gives them, or it is quantised by a method that transformers does not apply.
+    Raises `InputError` if there is no such model, it is not a causal language model, weights are missing or have
+    another shape than in the configuration, or it is quantised by a method that transformers does not apply.
 
     Parameters
     ----------
     name
         Catalogue name, model folder, GGUF file or hub id. Code in a repository is never run.
     device
-        Where to put it; by default the best device of this machine.
+        The device to load it on; by default the best one of this machine.
     dtype
         A torch dtype, or "auto" for the one the weights were saved in.
     """
@@ -47,7 +47,7 @@ def load_model(
 
 
 def load_dequantized(name: str) -> PreTrainedModel:
-    """Load a quantised model with plain weights, in bfloat16 on the CPU; another model as it is.
+    """Load a quantised model with plain weights, in bfloat16 on the CPU; other models are loaded unchanged.
 
     Raises `InputError` as `load_model`, or when dequantizing needs the method's own package and a GPU.
     """

@@ -29,7 +29,7 @@ _WIDENED = ("fp8", "mxfp4")  # methods that transformers turns back into plain w
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """Return what a model folder's `config.json` holds; empty if it cannot be read, which loading the model reports."""
+    """Return a folder's `config.json`; empty if it cannot be read, which loading the model reports."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -53,9 +53,9 @@ def _settings_in(file: Path) -> dict[str, Any]:
 
 
 def keep_settings(old: Path, new: Path, plain_head: str | None) -> None:
-    """Give a new model folder the quantization settings of the old one, where the old one has them.
+    """Copy the quantization settings of the old model folder to the new one, in the file where the old one has them.
 
-    `plain_head` names a head that was tied and is not any more; it is added to the modules that are not quantised.
+    `plain_head` names a head that was untied; it is added to the modules that are not quantised.
     """
     before, config = config_of(old), config_of(new)
     for place, part in {"": before, **before}.items():
@@ -134,7 +134,7 @@ def check_rows_are_plain(names: dict[str, list[str]], dtypes: dict[str, str], me
 
 
 def forget_if_plain(model: Any) -> None:
-    """Make a model that was dequantized during loading be saved with plain weights.
+    """Make sure that a model that was dequantized during loading is saved with plain weights.
 
     transformers 5 records how the weights were read and reverses it when it saves: it writes FP8 and scales again,
     but without their configuration, so a model loaded from that is wrong by the scales.

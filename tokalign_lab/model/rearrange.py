@@ -79,7 +79,7 @@ class NewMatrices:
         self._input = plan_rows(lexicon, source, target, rows[0], self.size)
         self._output = plan_rows(lexicon, source, target, rows[1], self.size, side="output")
         self._tables = {
-            # ids beyond its rows read row 0, as in Gemma 3n; one number per token is a bias of the output (Reformer)
+            # ids without a row read row 0, as in Gemma 3n; one number per token is a bias of the output (Reformer)
             name: plan_rows(
                 lexicon,
                 source,
@@ -119,9 +119,9 @@ def rearrange(
 ) -> PreTrainedModel:
     """Make a new model that reads and writes the target vocabulary.
 
-    Raises `InputError` when the lexicon belongs to other tokenizers, the model has no output head, the source tokenizer
-    is not the model's, the multiple is not positive, or something of the model cannot follow another vocabulary: see
-    `further_tables`, `check_positions` and `move_special_ids`.
+    Raises `InputError` if the lexicon belongs to other tokenizers, the model has no output head, the source tokenizer
+    is not the model's, the multiple is not positive, or a part of the model cannot be converted to another vocabulary:
+    see `further_tables`, `check_positions` and `move_special_ids`.
 
     Parameters
     ----------
@@ -132,10 +132,10 @@ def rearrange(
     source, target
         The two vocabularies.
     seed
-        Seed of the random rows, where the lexicon asks for any.
+        Seed of random rows, if the lexicon has any.
     keep_tied
         Leave tied matrices tied even if the lexicon has separate output rows: its input rows are used for both. A model
-        with a large vocabulary stays much smaller, and begins with a larger loss.
+        with a large vocabulary is then much smaller, but its initial loss is larger.
     pad_to_multiple_of
         Add rows until their number is a multiple of this, which some hardware needs. Padding never has the largest
         logit (see `rows`), and `generation_config.suppress_tokens` keeps transformers from sampling it.
@@ -219,7 +219,7 @@ def mark_untied(config: PretrainedConfig) -> None:
 
 
 def _update_module_copies(model: PreTrainedModel, before: dict[str, Any]) -> None:
-    """Set the modules' copies of numbers that have changed in the text configuration since `before`.
+    """Update the modules' copies of numbers that have changed in the text configuration since `before`.
 
     XLM finds the padding of an input by such a copy, `pad_index`.
     """

@@ -90,7 +90,7 @@ def breaker_tokens(case: FolderCase) -> Finding:
 
 
 def _matrices(case: FolderCase) -> list[tuple[str, NDArray[np.float32], NDArray[np.bool_]]]:
-    """Of each matrix (one, where they are tied): part, length of its rows, and which belong to a token."""
+    """Return for each matrix (one if they are tied): part, length of its rows, and which rows belong to a token."""
     vocabulary = case.vocabulary
     real = np.zeros(case.rows, bool)
     known = ~vocabulary.is_hole[: case.rows]

@@ -45,7 +45,7 @@ class RowPlan:
         without sources
     random, multivariate : target ids drawn from a normal distribution of the source rows, dimension by dimension or
         with their full covariance
-    real : source ids of real tokens; mean and covariance are taken over these
+    real : source ids of real tokens, for mean and covariance
     unused : bool (size,), rows that no target token has: holes and padding
     """
 
@@ -172,7 +172,7 @@ def _product(plan: RowPlan, old: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
 
 def _without_draws(old: torch.Tensor, plan: RowPlan, mixes: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Build some columns of all rows but the random ones."""
+    """Build some columns of all rows except the random ones."""
     wide = old.float()
     mean = wide[_on(old, plan.real)].mean(dim=0)
     new = mean.to(old.dtype).repeat(plan.size, 1)

@@ -1,7 +1,7 @@
 """Save a rearranged or tuned model as a folder that anyone can load.
 
 `AutoModelForCausalLM` and `AutoTokenizer` of transformers 4.57 and 5 read the folder. `README.md` (for readers) and
-`tokalign.json` (for programs) record its origin. The folder is written as a whole or not at all, and only after it was
+`tokalign.json` (for programs) record its origin. The folder is written completely or not at all, and only after it was
 loaded again and gave the right ids and logits.
 """
 
@@ -56,8 +56,7 @@ def save_model(
 ) -> Path:
     """Write model, tokenizer, model card and provenance into `folder`.
 
-    Raises `InputError` when the folder holds anything else, or what was written cannot be loaded or gives other ids or
-    logits.
+    Raises `InputError` if the folder has other files, or if the result cannot be loaded or gives other ids or logits.
 
     Parameters
     ----------
@@ -68,12 +67,12 @@ def save_model(
     folder
         Where to write. A model folder that this package wrote before is replaced as a whole.
     card
-        What to record, as plain JSON values: `model` (what it was made from), `lexicon` (the lexicon's provenance),
+        The record, as plain JSON values: `model` (the model it was made from), `lexicon` (the lexicon's provenance),
         `training`, `scores`.
     source
-        The vocabulary the model had before. Its chat template, which the model was trained with, is kept if all of
-        its control strings are control tokens of the new vocabulary (see `keep_special_tokens`). Otherwise the new
-        tokenizer keeps its own, and `tokalign.json` lists under `lost` what is gone.
+        The model's former vocabulary. Its chat template, which the model was trained with, is kept if all of its
+        control strings are control tokens of the new vocabulary (see `keep_special_tokens`). Otherwise the new
+        tokenizer keeps its own template, and `tokalign.json` lists the losses under `lost`.
 
     Returns
     -------
@@ -131,10 +130,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 def save_other_files(
     folder: Path, name: str, vocabulary: Vocabulary, card: dict[str, Any] | None, source: Vocabulary | None
 ) -> list[str]:
-    """Write everything but the weights and `config.json`: tokenizer, model card, provenance.
+    """Write everything except the weights and `config.json`: tokenizer, model card, provenance.
 
-    Returns what the source's tokenizer had and this one lacks, one sentence each. Raises `InputError` when the folder
-    would be loaded with another tokenizer.
+    Returns what the new tokenizer lacks of the source's, one sentence each. Raises `InputError` if the folder would be
+    loaded with another tokenizer.
 
     Parameters
     ----------

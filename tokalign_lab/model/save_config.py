@@ -14,7 +14,7 @@ from typing import Any
 
 from tokalign_lab.files import write_json
 
-# type of model -> what transformers 4.57 calls the base of each kind of layer, and the share of each head that turns
+# type of model -> name in transformers 4.57 of the base of each kind of layer, and of the rotated share of each head
 _BASES = {
     "gemma3": {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"},
     "modernbert": {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"},

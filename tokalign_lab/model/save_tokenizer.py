@@ -1,4 +1,4 @@
-"""Write a tokenizer so that everyone who loads the folder gets the same ids, and check that.
+"""Write a tokenizer so that everyone who loads the folder gets the same ids, and check this.
 
 `AutoTokenizer` depends on the model's type as well as on the tokenizer's files. For some types (Qwen2) transformers 5
 builds that type's own tokenizer from the vocabulary and the merges, with its own pre-tokenizer: a SentencePiece
@@ -42,7 +42,7 @@ _OF_A_TOKEN = ("content", "lstrip", "normalized", "rstrip", "single_word", "spec
 
 
 def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Copy a tokenizer for use with a language model, which continues the text that it gets.
+    """Copy a tokenizer for use with a language model, which continues a text.
 
     The copy adds no special tokens after a text (encoders and translation models add eos), and has no truncation,
     padding and BPE dropout, which some files keep from the last use of the tokenizer or from training.
@@ -62,7 +62,7 @@ def for_prompts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a tokenizer into a model's folder, which has its `config.json` already.
 
-    Raises `InputError` when `AutoTokenizer` reads another tokenizer from the folder, whatever is written.
+    Raises `InputError` if `AutoTokenizer` still reads another tokenizer from the folder.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A model's safetensors files, and which of their tensors have one row per token.
+"""A model's safetensors files, and their tensors with one row per token.
 
 The names in the files are not always the names in the model: GPT-2's files leave out `transformer.`, GPT-NeoX's
 `embed_out` is called `lm_head` today, and tied rows are stored under either name or both. Only transformers knows all
@@ -51,8 +51,8 @@ class Shards:
     outline : the model on the meta device, tied as the loaded model would be
     names : "input", "output", "bias" (if the head has one) and the name of each of the `further_tables` -> names of the
         tensors that fill it, at least one each; tied matrices have the same ones. A matrix of the files that has one
-        row per token and fills nothing (of a head that predicts further tokens, for example) is "input NAME" or "output
-        NAME", after the matrix that it is made like.
+        row per token and fills no parameter (of a head that predicts further tokens, for example) is "input NAME" or
+        "output NAME", depending on the matrix whose recipe it gets.
     quantization : the entry in `config.json`; `outline` is then the same model with plain weights
     """
 
@@ -64,7 +64,7 @@ class Shards:
 
     @classmethod
     def open(cls, folder: Path) -> Shards | None:
-        """Read which tensors a folder has; None if its weights are not safetensors.
+        """Read the names of a folder's tensors; None if its weights are not safetensors.
 
         Raises `InputError` as `load_outline`, `further_tables` and `check_rows_are_plain`, or when the files hold a
         tensor of unknown use with the size of the vocabulary.
@@ -163,7 +163,7 @@ def _names_in_pickles(folder: Path) -> list[str]:
 
 
 def check_further_heads(folder: Path, advice: str) -> None:
-    """Refuse a model with `further_heads`, which would be lost; `advice` is what to do instead.
+    """Refuse a model with `further_heads`, which would be lost; `advice` names an alternative.
 
     Raises `InputError` if it has any.
     """
@@ -201,7 +201,7 @@ def _names_in_files(outline: PreTrainedModel, shapes: dict[str, tuple[int, ...]]
 
 
 def _side_of(name: str, shape: tuple[int, ...], rows: set[int]) -> str:
-    """Return the matrix that a tensor which transformers does not use is made like ("input" or "output")."""
+    """Return the matrix ("input" or "output") whose recipe is used for a tensor that transformers does not use."""
     for part, words in (("output", ("head",)), ("input", ("embed", "wte"))):
         if len(shape) == 2 and shape[0] in rows and any(word in name for word in words):
             return part
@@ -212,7 +212,7 @@ def _side_of(name: str, shape: tuple[int, ...], rows: set[int]) -> str:
 
 
 def _filled_by(outline: PreTrainedModel, name: str, shape: tuple[int, ...]) -> set[str]:
-    """Names of the parameters that a tensor of this name in a file fills; its own one only, tied or not."""
+    """Names of the parameters that a tensor of this name in a file fills, without those tied to them."""
     options: dict[str, Any] = {"device_map": "meta", "output_loading_info": True}
     config = copy.deepcopy(outline.config)
     mark_untied(config)

@@ -1,12 +1,12 @@
-"""Move the ids in a model's configuration to the new vocabulary.
+"""Convert the ids in a model's configuration to the new vocabulary.
 
-A model that keeps its source's `eos_token_id` never stops, or stops at "!": the Pythia that the papers' code converts
-does. `config` and `generation_config` each name bos, eos and pad, eos may be a list, and some models name more: the
-token in place of an image, the one that begins it. Each becomes the target's id of the same role, of the same control
-string or of the same bytes, or is dropped, which `lost_ids` reports. `id_names` decides which entries hold ids.
+A model that keeps its source's `eos_token_id` never stops, or stops at "!", as a Pythia does that the papers' code
+converts. `config` and `generation_config` each name bos, eos and pad, and eos may be a list. Some models name more ids,
+such as the token that stands for an image. Each id becomes the target's id of the same role, control string or bytes.
+If there is none, it is dropped, and `lost_ids` reports it. `id_names` decides which entries contain ids.
 
-Dropping an id must not change what the model computes. Dropping the id in place of an image would, and so would pad if
-positions are counted from it. Without the same token in the target such a model is refused.
+Dropping an id must not change the model's output. Dropping the id that stands for an image would change it, and so
+would dropping pad if positions are counted from it. If the target lacks this token, the model is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _ROLE = re.compile(r"(bos|eos|pad)_(token_)?(id|index|idx)s?")
 _PLACEHOLDER = re.compile(r"image|video|vision|audio|speech|modal|(^|_)[be]o[aiv]_")
 _BIASES = {"bias", "biases"}
-_GONE = object()  # an id, or what holds it, without the same token in the target
+_GONE = object()  # an id that the target lacks, or a value with one
 
 
 def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary, old_rows: int) -> None:
@@ -44,7 +44,7 @@ def move_special_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabul
 
 
 def lost_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary) -> list[str]:
-    """List the ids that `move_special_ids` will leave out, and those it cannot be sure of: one sentence each.
+    """List the ids that `move_special_ids` will drop, and those it is unsure about: one sentence each.
 
     The model has its old vocabulary, and is not changed. Raises `InputError` as `move_special_ids`.
     """
@@ -93,7 +93,7 @@ def _is_sinusoidal(module: nn.Module) -> bool:
 
 
 class _Mover:
-    """Moves ids from one vocabulary to another; `lost` and `unsure` collect what `lost_ids` reports."""
+    """Converts ids from one vocabulary to another; `lost` and `unsure` collect what `lost_ids` reports."""
 
     def __init__(self, source: Vocabulary, target: Vocabulary, sizes: set[int]) -> None:
         self._source, self._target, self._sizes = source, target, sizes
@@ -149,7 +149,7 @@ class _Mover:
                 setattr(generation, name, None)
 
     def _mention_ends(self, ends: list[int], place: str) -> None:
-        """Report the ends of a turn that the target has no token for."""
+        """Report the end-of-turn tokens that the target lacks."""
         others = (old for old in ends if self._is_mark(old) and old != self._source.roles.get("eos"))
         gone = [old for old in others if not self._end(old)]
         if gone:
@@ -173,11 +173,11 @@ class _Mover:
             )
 
     def _names_its_id(self, config: Any, name: str, value: Any) -> bool:
-        """Whether an entry of a mapping gives a token of the source with the id that it has there."""
+        """Whether an entry of a mapping has a token of the source and its id there."""
         return isinstance(config, dict) and type(value) is int and self._source.id_of_raw(name) == value
 
     def _check_offset(self, first: Any, place: str) -> None:
-        """Refuse a target that has ids where those of images or sounds begin (Gemma 3n), unless they do not change."""
+        """Refuse a target with ids above the first id of images or sounds (Gemma 3n), unless these do not change."""
         source, target = self._source, self._target
         changed = range(first, target.size) if isinstance(first, int) else ()
         if any(i >= source.size or source.raw_token(i) != target.raw_token(i) for i in changed):
@@ -191,7 +191,7 @@ class _Mover:
         marks_a_place = bool(_PLACEHOLDER.search(name)) and not place.startswith("generation_config.")
         free = marks_a_place or not is_declared(config, name)
         if not ids or max(ids) < 0 or (free and min(ids) >= max(*self._sizes, self._target.size)):
-            return  # ids that no text has, before and after
+            return  # ids that never occur in text, before and after
         per_token = isinstance(value, dict | list | tuple) and len(value) in self._sizes
         gone: list[int] = []
         moved = _GONE if per_token else self._moved_value(value, name, gone)
@@ -206,7 +206,7 @@ class _Mover:
         _put(config, name, None if moved is _GONE else moved, self._target)
 
     def _moved_value(self, value: Any, name: str, gone: list[int], inner: bool = False) -> Any:
-        """Move every id in a value; what holds one without the same token is left out of the list that it is in.
+        """Convert every id in a value; an item of a list with an id that the target lacks is removed from the list.
 
         `gone` gets the ids without one.
         """
@@ -231,7 +231,7 @@ class _Mover:
         return _GONE if new is None else new
 
     def _moved_key(self, key: Any, name: str, gone: list[int], certain: bool) -> Any:
-        """Move the key of an entry; `certain` if the value is no id, so that a number in the key is one."""
+        """Convert the key of an entry; `certain` if the value is no id, so that a number in the key is one."""
         if isinstance(key, tuple):  # of a sequence_bias
             ids = self._moved_value(key, name, gone, inner=True)
             return ids if ids is _GONE else tuple(ids)

@@ -1,8 +1,8 @@
 """Keep a chat model usable for chat: add its control tokens to the new vocabulary, with their rows.
 
 A chat model was trained on its template's control tokens (`<|im_start|>`), ends its turns with one of them, and is
-served with the template. A target tokenizer has other control tokens or none. So the source's are added to the target,
-each with its own row, and bos, eos and pad do not change.
+served with the template. A target tokenizer has other control tokens or none. So the source's control tokens are added
+to the target, each with its own row, and bos, eos and pad do not change.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ def choose(special_tokens: str | None, source: Vocabulary) -> str:
 def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary) -> tuple[Lexicon, Vocabulary]:
     """Add the source's control tokens to a target vocabulary, and their rows to its lexicon.
 
-    Raises `InputError` when the target's tokenizer cannot take further tokens without changing the ids it has. The
-    returned target has all control tokens of the source, and those of its added tokens that its chat template writes;
-    bos, eos, unk and pad are the source's where it has them, there is no bos if the source has none, and a text begins
-    as with the source. Ids that the target had are the same. In the lexicon each of these tokens copies its own row.
+    Raises `InputError` if the target's tokenizer cannot take further tokens without changing its ids. The returned
+    target has all control tokens of the source, and those of its added tokens that its chat template writes. bos, eos,
+    unk and pad are the source's if it has them; there is no bos if the source has none, and a text begins with the same
+    special tokens as with the source. The target's own ids do not change. In the lexicon, each added token copies its
+    own row.
 
     Parameters
     ----------
@@ -78,13 +79,13 @@ def keep_special_tokens(lexicon: Lexicon, source: Vocabulary, target: Vocabulary
 
 
 def lost_with(source: Vocabulary, target: Vocabulary, template: str | dict[str, str] | None) -> list[str]:
-    """List what the source's tokenizer had and a saved one lacks: one sentence each, with advice.
+    """List what a saved tokenizer lacks of the source's: one sentence each, with advice.
 
     Parameters
     ----------
-    source : the vocabulary the model had
-    target : the one it has now
-    template : the chat template it has now, or several by name
+    source : the model's former vocabulary
+    target : its new vocabulary
+    template : its new chat template, or several by name
     """
     advice = "; rearrange with special_tokens='keep' to keep it"
     lost = []
@@ -115,7 +116,7 @@ def _kept_ids(source: Vocabulary) -> list[int]:
 
 
 def _begin_as(tokenizer: PreTrainedTokenizerBase, source: Vocabulary) -> None:
-    """Make a tokenizer put the special tokens of the source's before a text, and nothing after it."""
+    """Make a tokenizer add the special tokens of the source before a text, and none after it."""
     backend = tokenizer.backend_tokenizer
     plain, called = (source.tokenizer("a", add_special_tokens=add)["input_ids"] for add in (False, True))
     number = next((n for n in range(len(called)) if called[n : n + len(plain)] == plain), 0)

@@ -1,9 +1,9 @@
 """Rearrange a model's files shard by shard, without loading the model.
 
 Only the tensors with one row per token change (two in most models), so a 7B model does not have to fit into memory. A
-shard (a safetensors file) without such a tensor is copied. A shard with one is written again, its other tensors bit for
-bit. A process holds at most one shard and the matrices. `shards` finds these tensors. mergekit's tokensurgeon is as
-lazy; the papers' `convert.py` loads the whole model.
+shard (a safetensors file) without such a tensor is copied. A shard with one is rewritten, with its other tensors copied
+bit for bit. A process holds at most one shard and the matrices. `shards` finds these tensors. mergekit's tokensurgeon
+also reads lazily; the papers' `convert.py` loads the whole model.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def rearrange_files(
     card: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> int:
-    """Write what `rearrange` and `save_model` would, from the source's folder straight into the new one.
+    """Write the same folder as `rearrange` and `save_model`, directly from the source's folder.
 
     Returns the number of rows of the new matrices. Raises `InputError` as `rearrange` and `save_model`.
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def check_choices(calibrate: Sequence[str] | None, keep_tied: bool, pad_to_multiple_of: int | None) -> None:
-    """Check before any work that the choices are compatible.
+    """Check before the work begins that the choices are compatible.
 
     Raises `InputError` if a text cannot be found, calibration is to leave the head tied, or the multiple is not
     positive.

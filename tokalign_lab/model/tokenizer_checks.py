@@ -1,9 +1,9 @@
-"""Checks of a tokenizer: round trips of text, tokens that no text gives, the chat template, what the source had.
+"""Checks of a tokenizer: round trips of text, unreachable tokens, the chat template, what is lost from the source.
 
-A token is unreachable if no text gives it (Land and Bartolo 2024, "Fishing for Magikarp", section 2): its row is never
-read and never trained. There are two causes: the merges cannot make it, or normalizer and pre-tokenizer split the text
-before the merges. Parts of characters are not text and are tested with the merges alone. SentencePiece's byte tokens,
-and bytes that no UTF-8 text contains, are expected to be unreachable.
+A token is unreachable if encoding never yields it (Land and Bartolo 2024, "Fishing for Magikarp", section 2): its row
+is never read and never trained. There are two causes: the merges cannot make it, or normalizer and pre-tokenizer split
+the text before the merges. Parts of characters are not text and are tested with the merges alone. SentencePiece's byte
+tokens, and bytes that no UTF-8 text contains, are expected to be unreachable.
 
 Measured on packaged tokenizers: none in SmolLM2's, GPT-2's, Llama 3's, Tekken and Mistral's; 4 in Gemma 3's (0.002 %),
 221 in Pythia's (0.4 %, white space that added tokens match), 1,909 in Qwen2's (1.3 %, letters that NFC decomposes).
@@ -78,7 +78,7 @@ def _letters(text: str) -> str:
 
 
 def unreachable_tokens(case: FolderCase) -> Finding:
-    """Tokens that no text gives."""
+    """Find tokens that encoding never yields."""
     vocabulary = case.vocabulary
     texts, fragments = _spelled(vocabulary)
     left = _never_seen(vocabulary, texts)
@@ -113,7 +113,7 @@ def _spelled(vocabulary: Vocabulary) -> tuple[dict[int, str], list[int]]:
 
 
 def _never_seen(vocabulary: Vocabulary, texts: dict[int, str]) -> list[int]:
-    """Tokens that the tokenizer gives for their own text in no context."""
+    """Find tokens that encoding their own text yields in no context."""
     left = list(texts)
     for before, after in _CONTEXTS:
         encoded = vocabulary.encode([before + texts[i] + after for i in left])
@@ -122,7 +122,7 @@ def _never_seen(vocabulary: Vocabulary, texts: dict[int, str]) -> list[int]:
 
 
 def _merges_make(vocabulary: Vocabulary, token_id: int) -> bool:
-    """Whether the tokenizer's model, without normaliser and pre-tokenizer, gives the token for its own string."""
+    """Whether the tokenizer's model, without normalizer and pre-tokenizer, encodes the token's string as this token."""
     made = vocabulary.tokenizer.backend_tokenizer.model.tokenize(vocabulary.raw_token(token_id))
     return [token.id for token in made] == [token_id]
 
@@ -130,8 +130,8 @@ def _merges_make(vocabulary: Vocabulary, token_id: int) -> bool:
 def chat_template(case: FolderCase) -> Finding:
     """Whether the chat template renders, and suits the tokenizer.
 
-    Marks that are ordinary text are no fault by themselves (Zephyr's `<|user|>`), unless no token ends an answer. They
-    are suspect if the tokenizer has marks of its own which the template does not write.
+    Marks that are ordinary text (Zephyr's `<|user|>`) are a fault only if no token ends an answer. They are suspect if
+    the tokenizer has its own marks, which the template does not write.
     """
     vocabulary = case.vocabulary
     tokenizer = vocabulary.tokenizer

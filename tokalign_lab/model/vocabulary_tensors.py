@@ -34,9 +34,9 @@ def vocabulary_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Paramete
 
 
 def further_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Return by name the parameters and buffers with one row per token that `vocabulary_parameters` does not name.
+    """Return by name the parameters and buffers with one row per token that `vocabulary_parameters` does not return.
 
-    Each has the shape (rows, ...); rows may be fewer than the input embedding's.
+    Each has the shape (rows, ...); it may have fewer rows than the input embedding.
     Raises `InputError` when a tensor depends on the vocabulary's size in another dimension than its first.
 
     Parameters

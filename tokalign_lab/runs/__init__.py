@@ -1,1 +1,1 @@
-"""Jobs in separate processes, and the folders that are their only record."""
+"""Runs: jobs in separate processes, each with a folder as its only record."""

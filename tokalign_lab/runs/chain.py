@@ -1,7 +1,7 @@
 """The chain of runs from a pair to a tuned model, each based on the previous one: align, rearrange, tune, measure.
 
-A run is named by its settings, so a repeated request finds the former run, running or done. The caller (`View`) stores
-which runs are shown, so a restarted kernel continues with them.
+A run is named by its settings, so a repeated request finds the former run, whether it is running or done. The caller
+(`View`) stores the shown runs, so a restarted kernel continues with them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Chain:
         self._view = view
 
     def find(self, step: str) -> RunFolder | None:
-        """Return the shown run of this step, None if there is none (any more)."""
+        """Return the shown run of this step; None if it does not exist (any more)."""
         name = self._view.work.get(step)
         if name is None:
             return None
@@ -86,7 +86,7 @@ class Chain:
     def rearrange(self, calibrate: bool = True) -> RunFolder:
         """Rearrange the source model as soon as the alignment has finished, and calibrate it on the aligned text.
 
-        Raises `InputError` when nothing has been aligned, or what was aligned is a recorded run.
+        Raises `InputError` if there is no alignment, or it is a recorded run.
         """
         before = self._aligned()
         if before.recorded:
@@ -96,7 +96,7 @@ class Chain:
         return self._show("rearrange", self._after(before, "rearrange", settings))
 
     def tune(self, steps: int, restart: bool = False, **settings: Any) -> RunFolder:
-        """Tune the rearranged model on the text that was aligned; begins when rearranging has finished."""
+        """Tune the rearranged model on the aligned text; starts when rearranging has finished."""
         before = self.find("rearrange") or self.rearrange()
         if before.recorded:
             raise InputError(NO_MODEL)
@@ -108,13 +108,13 @@ class Chain:
         return self._show("adapt", self._after(before, "adapt", chosen, restart))
 
     def start_waiting(self) -> None:
-        """Start what waits for another run; needed after the machine was restarted."""
+        """Start the process that starts queued runs; needed after the machine was restarted."""
         start_waiting(self.root)
 
     def reference(self, tuned: RunFolder) -> RunFolder | None:
-        """Return the run that measures the source model with its own tokenizer on what `tuned` holds out.
+        """Return the run that measures the source model with its own tokenizer on the held-out text of `tuned`.
 
-        For a recorded run it was recorded too, or there is none.
+        For a recorded run, this is a recorded run too, or None.
         """
         if tuned.recorded:
             return run_of_the_source(tuned, "measure")
@@ -135,7 +135,7 @@ class Chain:
         return {name: settings.get(name) for name in _OF_THE_TEXT}
 
     def _show(self, step: str, run: RunFolder) -> RunFolder:
-        """Show this run for its step, and drop the runs based on a former one."""
+        """Show this run for its step, and hide the runs based on an earlier one."""
         work = self._view.work
         if work.get(step) != run.name:
             earlier = STEPS[: STEPS.index(step)]
@@ -143,7 +143,7 @@ class Chain:
         return run
 
     def _after(self, before: RunFolder, kind: str, settings: dict[str, Any], restart: bool = False) -> RunFolder:
-        """Return the run of these settings; it starts when `before` has finished."""
+        """Return the run with these settings; it starts when `before` has finished."""
         settings = _given(settings)
         run = run_of(kind, settings, self.root)
         with locked(self.root):
@@ -159,5 +159,5 @@ def rearrange_settings(model: str, lexicon: Path, text: Sequence[str]) -> dict[s
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that are not None: not given and None name the same run."""
+    """Return the settings that are not None, since a missing setting and None mean the same run."""
     return {name: value for name, value in settings.items() if value is not None}

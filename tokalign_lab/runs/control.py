@@ -1,4 +1,4 @@
-"""Start runs and find them again.
+"""Start runs and find them later.
 
 Runs are stored in one root folder ($TOKALIGN_RUNS, else `./runs`), each in a folder named by its kind and time.
 Nothing about a run is kept in memory: every process that opens the root sees all of them.
@@ -16,7 +16,7 @@ from tokalign_lab.runs.folder import RunFolder, checked_title, run_folders
 
 
 class RunEnded(Exception):
-    """A run has ended without finishing, and not because of what it was given."""
+    """A run has ended without finishing, for a reason other than bad input."""
 
 
 def runs_root(root: Path | str | None = None) -> Path:
@@ -32,14 +32,14 @@ def gallery_root() -> Path:
 def start(kind: str, settings: dict[str, Any], folder: Path | str | None = None) -> RunFolder:
     """Make a run folder and start its worker.
 
-    Raises `InputError` for an unknown kind, settings that it does not take, no way to start that many processes, or a
-    folder that already holds a run.
+    Raises `InputError` for an unknown kind, settings that it does not take, a number of processes that cannot be
+    started, or a folder that already has a run.
 
     Parameters
     ----------
     kind : a name from `runs.kinds.KINDS`
     settings : plain JSON values, those of the kind's settings class
-    folder : the run's folder; a new name in `runs_root()` when not given
+    folder : the run's folder; by default a new one in `runs_root()`
     """
     from tokalign_lab.runs.kinds import check_kind
     from tokalign_lab.runs.process import launcher
@@ -67,7 +67,7 @@ def check_finished(run: RunFolder) -> None:
 
 
 def new_folder(kind: str, root: Path | str | None = None) -> Path:
-    """Return a path in the root that no run has yet, such as `adapt-20260131-090500`."""
+    """Return an unused path in the root, such as `adapt-20260131-090500`."""
     stem = f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
     path = runs_root(root) / stem
     number = 2
@@ -78,7 +78,7 @@ def new_folder(kind: str, root: Path | str | None = None) -> Path:
 
 
 def list_runs(root: Path | str | None = None) -> list[RunFolder]:
-    """Every run in the root, newest first, damaged ones too; folders without a `run.json` are skipped."""
+    """List every run in the root, also damaged ones, newest first; folders without a `run.json` are skipped."""
     found = []
     for run in run_folders(runs_root(root)):
         try:
@@ -89,11 +89,9 @@ def list_runs(root: Path | str | None = None) -> list[RunFolder]:
 
 
 def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
-    """Find the run with that name (its folder's, or the one it was given) in the root, or at that path.
+    """Find a run by the name of its folder, by its title, or by its path.
 
-    A recorded run is found by its name too, where none of the root has it.
-
-    Raises `InputError` when there is none.
+    If no run in the root has this name, recorded runs are searched too. Raises `InputError` if there is none.
     """
     for path in (Path(name), runs_root(root) / name):
         if RunFolder(path).exists:
@@ -108,7 +106,8 @@ def find_run(name: Path | str, root: Path | str | None = None) -> RunFolder:
 def rename_run(run: RunFolder, title: str) -> None:
     """Give a run another title.
 
-    Raises `InputError` for a name that is not one line of 1 to 80 characters, or that another run next to it has.
+    Raises `InputError` for a name that is not one line of 1 to 80 characters, or that another run in the same folder
+    has.
     """
     _check_free(checked_title(title), run.path.resolve().parent, but=run.name)
     run.entitle(title)
@@ -118,7 +117,7 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
     """Start a new tuning run, next to `run`, with its settings and some `changes`.
 
     Raises `InputError` for a run of another kind, a setting that tuning does not have or that is out of range, or a
-    title that is taken; nothing is made then.
+    title that is in use; then no run is made.
 
     Parameters
     ----------
@@ -137,7 +136,7 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
     if title.strip():
         _check_free(checked_title(title), root)
     new = RunFolder.create(new_folder("adapt", root), "adapt", info["settings"] | changes)
-    new.update(cwd=info.get("cwd"))  # relative paths in the settings mean what they meant
+    new.update(cwd=info.get("cwd"))  # so that relative paths in the settings keep their meaning
     if title.strip():
         new.entitle(title)
     new.start()
@@ -145,7 +144,7 @@ def start_again(run: RunFolder, changes: dict[str, Any], title: str = "") -> Run
 
 
 def _check_free(title: str, root: Path, but: str = "") -> None:
-    """Raise `InputError` when a run in `root`, other than the one in folder `but`, goes by that name."""
+    """Raise `InputError` if a run in `root`, other than the one in folder `but`, has that name."""
     for other in run_folders(root):
         if other.name != but and title in (other.name, other.title):
             raise InputError(f"There is a run named {title!r} already; choose another name.")

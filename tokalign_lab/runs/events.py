@@ -1,8 +1,8 @@
-"""What a run reports while it works: one JSON object per line, append-only.
+"""The events of a run: one JSON object per line, append-only.
 
-A writer adds a whole line with a single call. A reader stores the byte offset it has read to and stops at the last
-newline, so any number of readers can follow a run that may be killed at any time. A line torn by `kill -9` is closed by
-the next writer and skipped by readers.
+A writer appends a whole line with a single call. A reader stores the byte offset up to which it has read and stops at
+the last newline, so any number of readers can follow a run that may be killed at any time. If `kill -9` leaves an
+incomplete line, the next writer ends it with a newline, and readers skip it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class EventLog:
     def append(self, event: Event) -> None:
         """Add one event, with its `time` (seconds since 1970). Numbers that JSON cannot hold become null.
 
-        Raises OSError if the disk is full; a later event may find space again.
+        Raises OSError if the disk is full; later events may succeed.
         """
         line = json.dumps({"time": round(time.time(), 3), **plain(event)}, ensure_ascii=False) + "\n"
         with self._lock:
@@ -49,9 +49,9 @@ class EventLog:
         """Return the events after byte `offset`, and the offset for the next call.
 
         A line without its newline is left for the next call; a line that is not JSON is skipped. A file that is now
-        shorter than `offset` was started again: it is read from its beginning.
+        shorter than `offset` was replaced, so it is read from its beginning.
         """
-        if not self.path.is_file():  # opening a pipe would wait for ever
+        if not self.path.is_file():  # opening a pipe would block
             return [], 0
         try:
             with open(self.path, "rb") as file:
@@ -67,7 +67,7 @@ class EventLog:
             try:
                 event = json.loads(line)
             except (ValueError, RecursionError):
-                continue  # torn by a crash
+                continue  # incomplete, from a crash
             if isinstance(event, dict):
                 events.append(event)
         return events, offset + end

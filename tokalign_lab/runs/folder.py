@@ -5,12 +5,13 @@
 nothing. States: queued, running, finished, failed, cancelled, paused, lost (it was running and its process is gone),
 damaged (its `run.json` cannot be used).
 
-One worker at a time works on a folder. It holds the lock `.worker.lock`, which the operating system frees when the
-process ends. A process holds `.start.lock` while it starts a run, so of two simultaneous starts the second gets
-`AlreadyRunning` and follows the first.
+Only one worker at a time works on a folder. It holds the lock `.worker.lock`, which the operating system releases when
+the process ends. A process holds `.start.lock` while it starts a run. So if two processes start a run at once, the
+second gets `AlreadyRunning` and follows the first.
 
-The file `cancel` requests a run to stop. With "paused" in it, the process finishes the current step, saves a checkpoint
-and ends; with "cancelled" it waits a few seconds only. `resume` continues from the last checkpoint after both.
+The file `cancel` requests a run to stop. If it contains "paused", the process finishes the current step, saves a
+checkpoint and ends. If it contains "cancelled", the process has only a few seconds for that. After both, `resume`
+continues from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def checked_title(title: str) -> str:
 
 
 def run_folders(root: Path) -> list[RunFolder]:
-    """Every run in a folder of runs, by name, damaged ones too; folders without a `run.json` are skipped."""
+    """List every run in a folder of runs by name, also damaged ones; folders without a `run.json` are skipped."""
     return [RunFolder(file.parent) for file in sorted(root.glob("*/run.json"))]
 
 
@@ -100,7 +101,7 @@ class RunFolder:
                 raise InputError(f"{run.path} already holds a run; resume it or choose another folder.")
             # The folder is missing if another process has moved it.
             if any(
-                file.name != run._start_lock.name and not fnmatch(file.name, ".run-*.json")  # a killed start left it
+                file.name != run._start_lock.name and not fnmatch(file.name, ".run-*.json")  # left by a killed start
                 for file in run.path.glob("*")
             ):
                 raise InputError(f"{run.path} holds files that are not a run's; choose an empty or a new folder.")
@@ -136,7 +137,7 @@ class RunFolder:
         return read_info(self.path / "run.json")
 
     def update(self, **changes: Any) -> None:
-        """Change fields of `run.json`, by rename. Raises `InputError` when the folder holds no run (any more)."""
+        """Change fields of `run.json` atomically. Raises `InputError` if the folder has no run (any more)."""
         current = self.info()
         if current.get("recorded"):
             self.check_own("change it")
@@ -170,7 +171,7 @@ class RunFolder:
             raise InputError(f"'{self.title}' is a recorded run and read-only; one cannot {what}.")
 
     def place(self, path: Path | str) -> Path:
-        """Resolve a path of the run's settings; a relative one starts at the folder in which the run was made."""
+        """Resolve a path of the run's settings; relative paths start at the run's working folder."""
         made_in = self.info().get("cwd")
         return Path(path) if made_in is None else Path(os.path.normpath(self.path / made_in / path))
 
@@ -186,7 +187,7 @@ class RunFolder:
 
     @property
     def asked(self) -> str:
-        """The requested way to stop: "cancelled", "paused", or "" when it was not."""
+        """The requested stop: "cancelled", "paused", or "" for none."""
         try:
             return "paused" if self.cancel_file.read_bytes() == b"paused" else "cancelled"
         except FileNotFoundError:
@@ -196,7 +197,7 @@ class RunFolder:
 
     @property
     def title(self) -> str:
-        """The run's display name: the one it was given, else the folder's."""
+        """The run's display name: the title that the user gave it, else the name of its folder."""
         file = self.path / "title.txt"
         try:
             given = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""  # no pipe
@@ -205,7 +206,7 @@ class RunFolder:
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in given[:80]) or self.name
 
     def entitle(self, title: str) -> None:
-        """Give the run another title; the folder keeps its name, because other runs' settings refer to it.
+        """Give the run another title; the folder keeps its name, because settings of other runs refer to it.
 
         Raises `InputError` for a title that is not one line of 1 to 80 characters.
         """
@@ -215,14 +216,14 @@ class RunFolder:
             temporary.write_text(checked_title(title), encoding="utf-8")
 
     def reconcile(self) -> dict[str, Any]:
-        """Return `run.json`, corrected if its state is "running" and the process is gone."""
-        for _ in range(2):  # the worker may have ended properly between the two reads
+        """Return `run.json`; if its state is "running" but the process is gone, set the state to "lost"."""
+        for _ in range(2):  # the worker may have ended normally between the two reads
             info = self.info()
             if info["state"] != "running" or self._worker(info) is not None:
                 return info
         gone = "The run's process is gone without a word (killed, out of memory, or the machine restarted)."
         found = {"state": self.asked or "lost", "ended": now(), "error": None if self.asked else gone}
-        with suppress(DiskError):  # a full or read-only disk hides no run
+        with suppress(DiskError):  # show the run even on a full or read-only disk
             self.update(**found)
         return {**info, **found}
 
@@ -245,9 +246,9 @@ class RunFolder:
     def start(self, resume: bool = False, timeout: float = 60.0, queued: bool = False) -> None:
         """Start the worker and wait until it has reported itself in `run.json`.
 
-        With `queued` the run starts only if it is still queued. Raises `AlreadyRunning` when the run is running, or
-        another process has started or cancelled it meanwhile. Raises `InputError` when the run is to be resumed and has
-        finished, or is read-only.
+        With `queued`, the run starts only if it is still queued. Raises `AlreadyRunning` if the run is running, or
+        another process has started or cancelled it in the meantime. Raises `InputError` if the run is read-only, or is
+        to be resumed but has finished.
         """
         self.check_own("start it: what it works on is not kept")
         with self._unmoved(), self._starting() as waited:
@@ -264,19 +265,19 @@ class RunFolder:
             except Busy:
                 raise AlreadyRunning(f"Another process still works on the run {self.name}.") from None
             if state != "queued":
-                self.cancel_file.unlink(missing_ok=True)  # of a former start; one from now on stops the new worker
+                self.cancel_file.unlink(missing_ok=True)  # left from an earlier start; a later one stops the new worker
             self._start(resume, timeout)
 
     @contextmanager
     def _unmoved(self) -> Iterator[None]:
-        """Raise `InputError` if another process moves the folder meanwhile."""
+        """Raise `InputError` if another process moves the folder in the meantime."""
         try:
             yield
         except FileNotFoundError:
             raise InputError(f"Another process has just moved {self.path}; try again.") from None
 
     def _starting(self) -> AbstractContextManager[bool]:
-        """Hold the lock of those who start the run; yields whether another process held it first."""
+        """Hold the start lock; yields whether another process held it first."""
         return lock(self._start_lock)
 
     @property
@@ -299,9 +300,9 @@ class RunFolder:
             time.sleep(0.02)
 
     def give_up(self, error: str) -> None:
-        """Record that a queued run never starts; if a request to stop it came in the meantime, record that instead."""
+        """Mark a queued run that can never start as failed, or as cancelled if a request came in the meantime."""
         self.update(state="failed", ended=now(), error=error)
-        if self.asked:  # written before the state is changed: either this sees it, or the state is changed after this
+        if self.asked:  # a request is written before the state changes, so it is not missed
             self.update(state=self.asked, error=None)
 
     def resume(self) -> None:
@@ -312,15 +313,15 @@ class RunFolder:
     def request_cancel(self) -> None:
         """Request the worker to stop, and return immediately.
 
-        The worker checks at each step boundary. If it has not stopped after its grace period it interrupts itself, so
-        this is enough for a button.
+        The worker checks at each step boundary. If it has not stopped after its grace period, it interrupts itself, so
+        a button needs only this call.
         """
         self._ask("cancelled")
 
     def request_pause(self) -> None:
-        """Ask the worker to finish the current step, save a checkpoint and stop; returns at once.
+        """Ask the worker to finish the current step, save a checkpoint and stop; returns immediately.
 
-        Nothing interrupts that step, however long it takes; a cancellation may follow.
+        The step is not interrupted, even if it takes long; a cancellation may follow.
         """
         self._ask("paused")
 
@@ -334,7 +335,7 @@ class RunFolder:
             self.update(state=how, ended=now(), error=None)
 
     def cancel(self, grace: float = 8.0) -> str:
-        """Stop the run: request it, terminate after `grace` seconds, kill after `grace` more. Returns the state.
+        """Stop the run: send a request, terminate after `grace` seconds, kill after `grace` more. Returns the state.
 
         It waits up to `LEAVE_SECONDS` for a killed process to end.
         """
@@ -352,7 +353,7 @@ class RunFolder:
     def wait(self, progress: Progress = silent, timeout: float | None = None) -> str:
         """Wait until the run has ended, or `timeout` seconds; returns the state.
 
-        `progress` gets the latest share and message that the run has reported.
+        `progress` receives the latest share and message of the run.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         offset = 0

@@ -1,7 +1,7 @@
-"""A run folder's events, folded into curves, stages, speed and time left.
+"""The events of a run, collected into curves, stages, speed and time left.
 
-The fold continues where it stopped, so reading a run of ten thousand events again costs only the new ones. Whatever is
-missing, torn or not a number becomes a gap, never an error: an old run must open.
+Reading continues where it stopped, so only new events take time. Missing, incomplete or non-numeric values become gaps,
+never errors, so that old runs can be opened.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from tokalign_lab.runs.events import Event
 
 STAGE_WORDS = {1: "stage 1: embeddings and head", 2: "stage 2: the whole model"}
-LATE_S = 20.0  # a heartbeat comes every two seconds; after this long something is wrong
+LATE_S = 20.0  # heartbeats come every two seconds; after this time something is wrong
 ALL_TEXT = ""  # the name of the whole held-out text among its slices
 # Fields of a step event, by the name that the curves use.
 STEP_FIELDS = {
@@ -28,14 +28,14 @@ STEP_FIELDS = {
 
 
 class Rows:
-    """Numbers by step, one column per name, in the order of steps; nan if there is none."""
+    """Numbers by step, one column per name, in the order of steps; nan for missing ones."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
         self._columns: dict[str, list[float]] = {}
 
     def put(self, step: int, values: dict[str, float]) -> None:
-        """Add a row; one that is not after the last removes the rows from its step on."""
+        """Add a row; if it is not after the last, the rows from its step on are removed first."""
         self.cut(step - 1)
         for name in values.keys() - self._columns.keys():
             self._columns[name] = [math.nan] * len(self.steps)
@@ -44,7 +44,7 @@ class Rows:
             column.append(values.get(name, math.nan))
 
     def cut(self, last: int) -> None:
-        """Forget the rows after step `last`."""
+        """Remove the rows after step `last`."""
         if self.steps and self.steps[-1] > last:
             keep = bisect_right(self.steps, last)
             del self.steps[keep:]
@@ -76,7 +76,7 @@ class Stage:
 
 @dataclass
 class RunView:
-    """A tuning run as its events so far describe it.
+    """A tuning run, as described by its events so far.
 
     Attributes
     ----------
@@ -87,11 +87,11 @@ class RunView:
     answered : share of the probes answered at each measurement, 0 to 1
     lost : step to the prompts of the probes not answered at the measurement of that step
     control : the view of the run that tuned the source model on the same text; None without one
-    kept : why a step before the last one is kept; empty where the last one is
-    note : what the run did otherwise than its settings ask, in a sentence; empty if nothing
-    source_note : why the run does not learn from the source model as its recipe would; empty where it does
+    kept : why an earlier step than the last one is kept; empty if the last one is kept
+    note : how the run deviates from its settings, as a sentence; empty if it does not
+    source_note : why the run does not learn from the source model as in its recipe; empty if it does
     progress : the first and the last event that report progress before and between steps
-    seconds : worked so far, without gaps of more than `LATE_S` between two events
+    seconds : working time so far, without gaps of more than `LATE_S` between two events
     last_sign : time of the last event, seconds since 1970
     """
 
@@ -125,7 +125,7 @@ class RunView:
 
     @property
     def share(self) -> float:
-        """Done, 0 to 1: by steps, before the first step by the last report of progress."""
+        """Share done, 0 to 1: by steps; before the first step by the last progress report."""
         if self.steps and self.total_steps:
             return min(1.0, self.steps[-1] / self.total_steps)
         return number(self.progress[-1].get("share")) if self.progress else 0.0
@@ -147,20 +147,21 @@ class RunView:
 
     @property
     def forgotten(self) -> tuple[str, ...]:
-        """Probes that the last look found not answered."""
+        """Probes that the model did not answer at the last measurement."""
         return self.lost[max(self.lost)] if self.lost else ()
 
     def gap_closed(self, part: str = ALL_TEXT) -> np.ndarray:
-        """Return the share of the way from the first look to the source model, at each look; float64 (n,).
+        """Return the share of the gap to the source model that is closed at each measurement, float64 (n,).
 
-        1 is the source model with its own tokenizer on the same text; all nan where that is not known.
+        0 is the first measurement, 1 the source model with its own tokenizer on the same text; all nan if that is
+        unknown.
         """
         bits, reference = self.measured.column(part), self.references.get(part, math.nan)
         gap = bits[0] - reference if len(bits) else math.nan
         return (bits[0] - bits) / gap if gap > 0 else np.full(len(bits), math.nan)
 
     def add(self, events: Iterable[Event]) -> None:
-        """Fold in the events that are new (see `tokalign_lab.adaptation.events`)."""
+        """Add new events (see `tokalign_lab.adaptation.events`)."""
         for event in events:
             self._keep_time(event.get("time"))
             take = _TAKERS.get(str(event.get("kind")))
@@ -174,7 +175,7 @@ class RunView:
         return self.trained.column("seconds") / 60 if axis == "minutes" else self.trained.column("tokens")
 
     def x_of(self, axis: str, steps: Sequence[float]) -> np.ndarray:
-        """Return the positions of any steps on an axis, between and, for tokens, beyond the reported ones."""
+        """Return the positions of any steps on an axis, interpolated and, for tokens, extrapolated."""
         wanted = np.asarray(steps, dtype=np.float64)
         if axis == "step":
             return wanted
@@ -277,11 +278,11 @@ def bits_by_part(event: Event) -> dict[str, float]:
 def view_of(
     events: Iterable[Event], total_steps: int = 0, reference: float | None = None, name: str = "this run"
 ) -> RunView:
-    """Fold all events of an adapt run.
+    """Collect all events of an adapt run.
 
     Parameters
     ----------
-    total_steps : steps the run was asked for
+    total_steps : number of steps in the run's settings
     reference : bits per byte of the source model with its own tokenizer on the same text
     name : its title
     """

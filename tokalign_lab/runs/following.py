@@ -27,7 +27,7 @@ def steps_of(settings: Mapping[str, Any]) -> int:
 
 
 class Follower:
-    """A run, and the view of its events that grows.
+    """A run and the growing view of its events.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Follower:
         self._offset = 0
 
     def fold(self) -> list[Event]:
-        """Add the new events to the view, which starts again if the run did; returns them."""
+        """Add the new events to the view and return them; if the run was restarted, the view starts again."""
         events, offset = self.run.events(self._offset)
         if offset < self._offset:
             self.view = RunView()
@@ -52,7 +52,7 @@ class Follower:
 
 
 class RunFeed(Follower):
-    """A run that is followed; `place` is where in the figure it is drawn."""
+    """A followed run; `place` is its index in the figure."""
 
     def __init__(self, run: RunFolder | Path | str, place: int = 0) -> None:
         super().__init__(run)
@@ -70,7 +70,7 @@ class RunFeed(Follower):
         return self.info["state"] in ENDED
 
     def poll(self) -> bool:
-        """Read what is new; returns whether any of it is more than a heartbeat.
+        """Read new events; returns whether any of them is not a heartbeat.
 
         Raises `InputError` when the folder holds no run (any more).
         """
@@ -88,12 +88,12 @@ class RunFeed(Follower):
 
 
 class Reference:
-    """Bits per byte of the source model, and of the control, for the run that is shown; both may still be measured.
+    """Bits per byte of the source model and of the control, for the shown run; both measurements may still be running.
 
     Parameters
     ----------
     given : the source model's bits per byte; None to look for a "measure" run next to the run
-    first : the run it was given for; a run of another text has another reference
+    first : the run that it belongs to; a run of another text has another reference
     """
 
     def __init__(self, given: float | None, first: RunFeed) -> None:
@@ -102,7 +102,7 @@ class Reference:
         self.find_for(first)
 
     def find_for(self, feed: RunFeed) -> None:
-        """Decide where the reference of this run comes from: what was given for its text, else a run next to it."""
+        """Find the reference of a run: the given one if the text is the same, else a run in the same folder."""
         given = self.given if measured_text(feed.info) == self._text else None
         self._found = {} if given is None else {ALL_TEXT: float(given)}
         self._run = run_of_the_source(feed.run, "measure") if given is None else None
@@ -110,7 +110,7 @@ class Reference:
         self._control = None if control is None else RunFeed(control)
 
     def update_view(self, feed: RunFeed) -> bool:
-        """Put the reference, by slice, into the run's view; returns whether that is new."""
+        """Add the reference, by slice, to the run's view; returns whether it is new."""
         if not self._found and self._run is not None:
             try:
                 measured = last_evaluation(self._run)
@@ -125,20 +125,20 @@ class Reference:
 
     @property
     def awaited(self) -> bool:
-        """Whether it is not known yet and can still come."""
+        """Whether the reference is not yet known but a run is measuring it."""
         return self._run is not None and not self._found and self._run.state not in ENDED
 
 
 def measured_text(info: dict[str, Any]) -> tuple[str, ...]:
-    """Return what identifies the held-out text of a run."""
+    """Return the settings that identify the held-out text of a run."""
     return tuple(str(value) for value in text_of(info["settings"], MeasuredTextSettings).values())
 
 
 def run_of_the_source(run: RunFolder, kind: str) -> RunFolder | None:
     """Find the run in the same folder that measured ("measure") or tuned ("adapt") the source model on the same text.
 
-    The source model is the one that the model's "rearrange" run was given; a model from elsewhere has none. A finished
-    run comes first, then one that has not ended; among these the newest.
+    The source model is that of the model's "rearrange" run; other models have none. Finished runs have priority over
+    running ones, and newer over older ones.
     """
     before = made_by(run)
     if before is None:

@@ -1,7 +1,7 @@
 """The gallery: recorded runs that ship with the package, so that every panel can show real figures immediately.
 
 A recorded run is an ordinary run folder in the package, written by `tokalign-lab gallery record`. The entry "recorded"
-in its `run.json` makes it read-only and names the command and the machine that made it, and what was left out of it.
+in its `run.json` makes it read-only, and names the command, the machine and the omitted files.
 Titles begin with "Recorded: ", folders with "recorded-".
 """
 
@@ -18,7 +18,7 @@ _PACKAGES = ("tokalign-lab", "torch", "transformers")
 
 
 def recorded_runs() -> list[RunFolder]:
-    """Every recorded run of the package, in the order of the work: align, rearrange, measure, tune, longest first."""
+    """List the recorded runs of the package in the order align, rearrange, measure, tune (longest first)."""
     runs = [(run, run.info()) for run in list_runs(gallery_root())]
     runs.sort(key=lambda one: (_ORDER.index(one[1]["kind"]), -one[1]["settings"].get("steps", 0), one[1]["created"]))
     return [run for run, _ in runs]
@@ -31,7 +31,7 @@ def recorded_run(name: str) -> RunFolder | None:
 
 
 def recorded_chains() -> list[dict[str, RunFolder]]:
-    """For each recorded tuning the runs from a pair to its tuned model, by kind."""
+    """List for each recorded tuning run the runs from the pair to its tuned model, by kind."""
     chains = []
     for run in recorded_runs():
         before = made_by(run) if run.info()["kind"] == "adapt" else None

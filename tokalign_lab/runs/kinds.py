@@ -36,9 +36,9 @@ class Kind(NamedTuple):
 
     Attributes
     ----------
-    settings : the class of its settings
-    work : does its work in the run's folder
-    result : the option that the command of that name takes for its result; empty where there is no such command
+    settings : its settings class
+    work : the function that does its work in the run's folder
+    result : the option for the result in the command of the same name; empty if there is no such command
     """
 
     settings: type[Settings]
@@ -62,7 +62,7 @@ def align_kind(settings: AlignSettings, context: RunContext) -> None:
 def rearrange_kind(settings: RearrangeSettings, context: RunContext) -> None:
     """Give a model the lexicon's target vocabulary; writes a model folder, `model/` unless `out` names another.
 
-    A model that cannot be calibrated is made without calibration, and the event "note" gives the reason.
+    If the model cannot be calibrated, it is made without calibration, and the event "note" gives the reason.
     """
     from tokalign_lab.model.calibrate import CannotCalibrate
 
@@ -70,7 +70,7 @@ def rearrange_kind(settings: RearrangeSettings, context: RunContext) -> None:
     try:
         pipeline.rearrange(settings, out, context.progress)
         return
-    except CannotCalibrate as error:  # its traceback holds the model, so the second try is outside
+    except CannotCalibrate as error:  # the traceback refers to the model, so the second try is outside
         context.emit({"kind": "note", "text": f"The model is not calibrated: {error}"})
     pipeline.rearrange(replace(settings, calibrate=None), out, context.progress)
 
@@ -94,7 +94,7 @@ def adapt_kind(settings: AdaptRunSettings, context: RunContext) -> None:
 
 
 def project_kind(settings: ProjectSettings, context: RunContext) -> None:
-    """Project saved token vectors to two dimensions; the result goes to the cache of `tokalign_lab.projection`."""
+    """Project saved token vectors to two dimensions; the result is stored in the cache of `tokalign_lab.projection`."""
     from tokalign_lab.projection import FIT_ON, project
     from tokalign_lab.vectors.token_vectors import TokenVectors
 
@@ -107,7 +107,7 @@ def project_kind(settings: ProjectSettings, context: RunContext) -> None:
 def measure_kind(settings: MeasureSettings, context: RunContext) -> None:
     """Measure a model with its own tokenizer; emits one `evaluation` event.
 
-    The source model's figure is the reference that tuning is compared with.
+    The result for the source model is the reference for tuning.
     """
     found = pipeline.measure(settings, context.progress)
     figures = {"bits_per_byte": found.bits_per_byte, "by_slice": found.by_slice, "bytes": found.bytes}
@@ -115,7 +115,7 @@ def measure_kind(settings: MeasureSettings, context: RunContext) -> None:
 
 
 def score_kind(settings: PartScoreSettings, context: RunContext) -> None:
-    """Score a lexicon, and parts of it, on the text that its align run held out; writes `scores.json`."""
+    """Score a lexicon and parts of it on the held-out text of its align run; writes `scores.json`."""
     scores = pipeline.score_parts(settings, context.progress)
     write_json(context.folder.path / "scores.json", asdict(scores))
     context.progress(1.0, "scored")
@@ -130,7 +130,7 @@ def compare_kind(settings: CompareSettings, context: RunContext) -> None:
 
 
 def advise_kind(settings: AdviseSettings, context: RunContext) -> None:
-    """Judge whether a swap is worth it; writes `advice.json`."""
+    """Estimate whether a swap is worth it; writes `advice.json`."""
     write_json(context.folder.path / "advice.json", pipeline.advise(settings, context.progress).to_dict())
     context.progress(1.0, "judged")
 
@@ -148,7 +148,7 @@ KINDS: dict[str, Kind] = {
 
 
 def check_kind(kind: str, settings: Mapping[str, Any]) -> None:
-    """Raise `InputError` when there is no such kind of run, or it does not take these settings."""
+    """Raise `InputError` if there is no such kind of run, or it does not take these settings."""
     kind_of(kind).settings.from_dict(settings)
 
 
@@ -168,7 +168,7 @@ def kind_of(name: str) -> Kind:
 def command_of(info: Mapping[str, Any]) -> str:
     """Return the shell command that repeats a run, from what `RunFolder.info` returns.
 
-    For a kind without a command it is a line of Python that starts such a run.
+    For a kind without a command, it is a line of Python that starts such a run.
     """
     kind, settings = info["kind"], dict(info["settings"])
     found = kind_of(kind)

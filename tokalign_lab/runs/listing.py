@@ -1,4 +1,4 @@
-"""The runs of a folder as rows: read when they have changed, sorted, and described in words."""
+"""The runs of a folder as rows of a table: read when they have changed, and sorted."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tokalign_lab.runs.following import Follower
 from tokalign_lab.runs.gallery import recorded_runs
 from tokalign_lab.runs.words import duration, figure, state_word
 
-_FALLING = ("created", "worked")  # orders that begin with the largest
+_FALLING = ("created", "worked")  # columns that are sorted in descending order first
 
 
 class RunRow(Follower):
-    """One run: its `run.json`, and the latest figures that it reported."""
+    """One run: its `run.json` and its latest figures."""
 
     def __init__(self, run: RunFolder) -> None:
         super().__init__(run)
@@ -27,7 +27,7 @@ class RunRow(Follower):
         self._seen: tuple[int, ...] = ()
 
     def read(self) -> None:
-        """Read `run.json` and the name, where they have changed or the process may have gone.
+        """Read `run.json` and the name if they have changed or the process may have ended.
 
         Raises `InputError` when the folder holds no run (any more).
         """
@@ -37,7 +37,7 @@ class RunRow(Follower):
 
     @property
     def worked(self) -> float:
-        """Seconds from its creation to its end, or to now; nan where that is not known."""
+        """Seconds from its creation to its end, or to now; nan if unknown."""
         begun, ended = _time(self.info.get("created")), _time(self.info.get("ended"))
         if begun is None:
             return float("nan")
@@ -73,7 +73,7 @@ class RunList:
 
     def __init__(self, root: Path, kind: str = "") -> None:
         self.root, self.kind = root, kind
-        self.recorded = False  # whether the recorded runs of the package are listed too
+        self.recorded = False  # whether recorded runs of the package are listed too
         self.sort: tuple[str, str] = ("created", "down")
         self.rows: list[RunRow] = []
         self.kinds: list[str] = []
@@ -81,7 +81,7 @@ class RunList:
         self._keys: dict[str, int] = {}
 
     def read(self) -> None:
-        """Read the folder again; what holds no run is skipped."""
+        """Read the folder again; folders without a run are skipped."""
         found = {}
         runs = run_folders(self.root)
         if self.recorded:
@@ -101,7 +101,7 @@ class RunList:
         self._order()
 
     def sort_by(self, key: str) -> None:
-        """Sort by a column; by the same column again, in the other direction."""
+        """Sort by a column; a second call with the same column reverses the order."""
         at, direction = self.sort
         first = "down" if key in _FALLING else "up"
         self.sort = (key, first if key != at else ("up" if direction == "down" else "down"))
@@ -117,7 +117,7 @@ class RunList:
         return all(row.info.get("recorded") for row in self._all.values())
 
     def run(self, name: str) -> RunFolder | None:
-        """Return the listed run whose folder has this name, whatever kinds are shown."""
+        """Return the run whose folder has this name, even if its kind is not shown."""
         row = self._all.get(name)
         return None if row is None else row.run
 

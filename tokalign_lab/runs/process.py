@@ -1,7 +1,7 @@
-"""The process of a run: how it is started, recognised and ended.
+"""The process of a run: start, identify and signal it.
 
-A job has its own session (`start_new_session`), so that interrupting or restarting a notebook's kernel does not reach
-it. A process is identified by its id *and* its start time, because the system uses ids again.
+A job has its own session (`start_new_session`), so that interrupting or restarting a notebook's kernel does not affect
+it. A process is identified by its id *and* its start time, because the system reuses ids.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ WORKER: tuple[str, ...] = ("-m", "tokalign_lab.runs.worker")
 _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "TOKENIZERS_PARALLELISM": "true",
-    # Waiting threads sleep: spinning ones take the cores from the notebook, or from a second run.
+    # Waiting threads sleep, because spinning threads take CPU time from the notebook or from a second run.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # Large tensors are allocated at every step. In pages of 4 KiB, that costs more than filling them: torch's cross
-    # entropy of 512 positions over 262k tokens took 0.94 s, and 0.32 s in huge pages.
+    # Large tensors are allocated at every step. With pages of 4 KiB, that takes longer than filling them: torch's cross
+    # entropy of 512 positions over 262k tokens took 0.94 s, and 0.32 s with huge pages.
     "THP_MEM_ALLOC_ENABLE": "1",
 }
-_CLOCK_SLACK = 1.5  # seconds; the start time is derived from a boot time that clock corrections move a little
+_CLOCK_SLACK = 1.5  # seconds; the start time is derived from the boot time, which clock corrections change slightly
 _children: dict[int, subprocess.Popen[bytes]] = {}  # kept so that ended children are reaped
 
 
@@ -59,7 +59,7 @@ def launcher(settings: Mapping[str, Any]) -> list[str]:
 
     `accelerate_config` names a configuration for `accelerate launch`; `processes` is their number on this machine.
 
-    Raises `InputError` when the number of processes is none, or the configuration is not there.
+    Raises `InputError` if the number of processes is below 1, or the configuration does not exist.
     """
     processes, config = settings.get("processes"), settings.get("accelerate_config")
     if processes is not None and (type(processes) is not int or processes < 1):
@@ -78,7 +78,7 @@ def launcher(settings: Mapping[str, Any]) -> list[str]:
 def spawn(
     arguments: Sequence[str], log: Path, cwd: str | None = None, launcher: Sequence[str] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a worker in its own session working in `cwd`, with its output and errors appended to `log`."""
+    """Start a worker in its own session and in the folder `cwd`; its output and errors are appended to `log`."""
     with open(log, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, *launcher, *WORKER, *arguments],
@@ -108,7 +108,7 @@ def send(pid: int, signal_number: signal.Signals) -> None:
 
 
 def _thread_limits() -> dict[str, str]:
-    """Leave one core to the notebook if there are more than two; the user's own settings win."""
+    """Limit threads to leave one core to the notebook if there are more than two, unless the user has set limits."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores <= 2:
         return {}

@@ -1,9 +1,9 @@
-"""Runs that are found by their settings, runs that wait for another run, and the process that starts those.
+"""Find runs by their settings, queue runs that depend on another run, and start queued runs.
 
-A run with given settings has its own folder, so that former results are found again. A run that needs what another one
-makes is "queued" and names it in its `run.json` ("after"). A separate process watches the folder of runs, starts each
-run when the one before it has finished, and ends when none waits; the kernel or shell that requested it may be gone. A
-lock of the operating system, which ends with its process, makes sure that a run is started once.
+The folder of a run is named by its settings, so that earlier results are found. A run that needs the result of another
+one is "queued" and names it in its `run.json` ("after"). A separate process watches the folder of runs, starts each run
+when the run before it has finished, and ends when no run is queued. It does not depend on the kernel or shell that
+started it. A lock of the operating system, which is released when its process ends, ensures that a run is started once.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from tokalign_lab.runs.schema import kept_settings
 
 _POLL_SECONDS = 0.5
 _START_SECONDS = 90.0  # `RunFolder.start` gives up after 60
-_spawned: list[subprocess.Popen[bytes]] = []  # kept so that ended ones are reaped
+_spawned: list[subprocess.Popen[bytes]] = []  # stored so that ended children are reaped
 
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold the lock of a folder of runs; waits for whoever holds it."""
+    """Hold the lock of a folder of runs; waits until it is free."""
     root.mkdir(parents=True, exist_ok=True)
     with lock(root / ".queue.lock"):
         yield
 
 
 def run_of(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
-    """Return the run of these settings, whether it exists or not."""
+    """Return the run with these settings; it may not exist."""
     key = hash_of([json.dumps(kept_settings(kind, settings), sort_keys=True).encode()])[:10]
     return RunFolder(runs_root(root) / f"{kind}-{key}")
 
 
 def find_or_start(kind: str, settings: dict[str, Any], root: Path | str | None = None) -> RunFolder:
-    """Return the run of these settings, started unless it is running or finished; two processes start it once."""
+    """Return the run with these settings; unless it is running or finished, start it (once for two processes)."""
     run = run_of(kind, settings, root)
     with locked(run.path.parent):
         if not run.exists:
@@ -58,8 +58,8 @@ def find_or_start(kind: str, settings: dict[str, Any], root: Path | str | None =
 def start_after(run: RunFolder, before: RunFolder, again: bool = False) -> None:
     """Queue a run that has not started: it starts when `before`, in the same folder, has finished.
 
-    If `before` ends in another way, the run fails with a sentence. A run that has started is left alone, unless it has
-    ended and is to begin `again`.
+    If `before` does not finish, the run fails with a sentence. A run that has started is not changed, unless it has
+    ended and `again` is true.
     """
     root = run.path.resolve().parent
     with locked(root):
@@ -75,7 +75,7 @@ def start_after(run: RunFolder, before: RunFolder, again: bool = False) -> None:
 
 
 def start_waiting(root: Path) -> None:
-    """Start the process that starts what waits in this folder; needed after the machine was restarted."""
+    """Start the process that starts the queued runs of a folder; needed after the machine was restarted."""
     if any(_waits(run) for run in run_folders(root)):
         _spawned[:] = [process for process in _spawned if process.poll() is None]
         command = [sys.executable, "-m", "tokalign_lab.runs.queue", str(root.resolve())]
@@ -86,7 +86,7 @@ def start_waiting(root: Path) -> None:
 
 
 def start_ready(root: Path) -> bool:
-    """Start what can start, fail what never can; returns whether any run still waits. Call it under `locked` only."""
+    """Start queued runs that can start, and fail those that never can; returns whether any is left. Needs `locked`."""
     waiting = False
     for run in run_folders(root):
         try:
@@ -101,16 +101,16 @@ def start_ready(root: Path) -> bool:
             else:
                 waiting = True
         except (InputError, OSError):
-            continue  # it was deleted or cancelled between two looks
+            continue  # it was deleted or cancelled in the meantime
     return waiting
 
 
 def _start(run: RunFolder) -> None:
     try:
         run.start(queued=True)
-    except AlreadyRunning:  # the user has resumed or cancelled it meanwhile
+    except AlreadyRunning:  # the user has resumed or cancelled it in the meantime
         return
-    except InputError as error:  # its settings cannot be started; nobody waits here for the error
+    except InputError as error:  # its settings cannot be started; the error is in its `run.json`
         run.give_up(str(error))
 
 
@@ -123,7 +123,7 @@ def _waits(run: RunFolder) -> bool:
 
 
 def _why_never(before: RunFolder) -> str:
-    """Return why a run that needs this one can never start; "" where it can."""
+    """Return why a run that depends on this one can never start; "" if it can."""
     try:
         info = before.reconcile()
     except InputError:
@@ -134,7 +134,7 @@ def _why_never(before: RunFolder) -> str:
 
 
 def was_never_started(run: RunFolder) -> bool:
-    """Whether a run that waits for no other one was queued longer ago than a start takes; its starter has ended."""
+    """Whether a run without a dependency has been queued for longer than a start takes, so its starter has ended."""
     try:
         changed = (run.path / "run.json").stat().st_mtime
     except FileNotFoundError:  # another process has moved it, which `info` reports
@@ -144,7 +144,7 @@ def was_never_started(run: RunFolder) -> bool:
 
 
 def await_start(run: RunFolder) -> None:
-    """Wait until a run that waits for no other one has started; raises InputError if nobody starts it."""
+    """Wait until a queued run without a dependency has started; raises InputError if no process starts it."""
     while run.info()["state"] == "queued" and not run.info().get("after"):
         if was_never_started(run):
             raise InputError(
@@ -155,7 +155,7 @@ def await_start(run: RunFolder) -> None:
 
 
 def main(root: Path) -> None:
-    """Start what waits in a folder until nothing does; ends at once if another process does that already."""
+    """Start the queued runs of a folder until none is left; ends immediately if another process does this already."""
     with ExitStack() as mine:
         try:
             mine.enter_context(lock(root / ".queue.watcher", wait=0))
@@ -164,7 +164,7 @@ def main(root: Path) -> None:
         while root.is_dir():
             with locked(root):
                 if not start_ready(root):
-                    mine.close()  # under the other lock: whoever queues a run now starts another process
+                    mine.close()  # under the other lock, so that a process that queues a run now starts another starter
                     return
             time.sleep(_POLL_SECONDS)
 

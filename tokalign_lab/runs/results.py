@@ -1,7 +1,7 @@
 """Results of runs, read from their folders: the lexicon of a run, its scores, its last measurement.
 
-An align run makes a lexicon, a rearrange run names it, and an adapt run names the model that was rearranged by it. Two
-runs are compared by the lexicons at the start of these chains.
+An align run makes a lexicon, a rearrange run names the lexicon, and an adapt run names the rearranged model. Two runs
+are compared by the lexicons at the start of these chains.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tokalign_lab.settings.kinds import MeasuredTextSettings, text_of
 
 
 def lexicon_path(run: RunFolder) -> Path | None:
-    """Return the file of the lexicon that a run made or used; None if there is none (any more)."""
+    """Return the file of the lexicon that a run made or used; None if it does not exist (any more)."""
     info = run.info()
     settings = info["settings"]
     if info["kind"] == "align":
@@ -37,20 +37,20 @@ def lexicon_path(run: RunFolder) -> Path | None:
 
 
 def made_by(run: RunFolder) -> RunFolder | None:
-    """Return the run that made the model which a run tuned; None where no run did (or it is gone)."""
+    """Return the run that made the model which a run tuned; None if there is no such run (any more)."""
     before = RunFolder(run.place(run.info()["settings"].get("model") or "").parent)
     return before if before.exists else None
 
 
 def align_run_of(run: RunFolder) -> RunFolder | None:
-    """Return the align run whose lexicon a run made or used; None where it is not the lexicon of a run."""
+    """Return the align run of the lexicon that a run made or used; None if the lexicon is not from a run."""
     file = lexicon_path(run)
     first = None if file is None else RunFolder(file.parent.parent)
     return first if first is not None and first.exists else None
 
 
 def diagnosis_of(run: RunFolder) -> Diagnosis | None:
-    """Return the diagnosis that is stored with a run; None if it has to be made."""
+    """Return the diagnosis stored with a run; None if there is none."""
     try:
         stored = json.loads((run.path / "diagnosis.json").read_text(encoding="utf-8"))
         return Diagnosis([Finding(**finding) for finding in stored["findings"]])
@@ -59,7 +59,7 @@ def diagnosis_of(run: RunFolder) -> Diagnosis | None:
 
 
 def scores_of(run: RunFolder) -> dict[str, Any]:
-    """Return an align run's `scores.json`; empty if there is none, or one that is damaged."""
+    """Return an align run's `scores.json`; empty if it is missing or damaged."""
     try:
         scores = dict(json.loads((run.path / "scores.json").read_text(encoding="utf-8")))
         sum(scores.get("seconds", {}).values())
@@ -75,7 +75,7 @@ def last_evaluation(run: RunFolder) -> Event | None:
 
 
 def measured_otherwise(a: RunFolder, b: RunFolder) -> list[str]:
-    """Name the settings by which two runs measure on different text; empty where they measure on the same."""
+    """Name the settings that make two runs measure on different text; empty if the text is the same."""
     one, two = (text_of(run.info()["settings"], MeasuredTextSettings) for run in (a, b))
     return [name for name in one if one[name] != two[name]]
 
@@ -83,7 +83,7 @@ def measured_otherwise(a: RunFolder, b: RunFolder) -> list[str]:
 def recipes_table(
     source: str, target: str, root: Path | str | None = None, recorded: bool = False
 ) -> list[dict[str, Any]]:
-    """List every recipe with what align runs of this pair found.
+    """List every recipe with the results of align runs of this pair.
 
     Returns, in the order of `RECIPES`, for each of its runs (the newest first) `recipe`, `run` (its path), `name`,
     `state`, `text`, `max_bytes`, `seed`, `seconds`, and `scores` (`scores.json`). A recipe without a run has one row
@@ -112,7 +112,7 @@ def recipes_table(
 
 
 def lexicon_file(given: RunFolder | Path | str) -> Path:
-    """Return the file of a lexicon: that of a run, or the one that is named. Raises `InputError` if there is none."""
+    """Return the lexicon file of a run, or the file itself. Raises `InputError` if there is none."""
     found = resolve(given)
     file = found if isinstance(found, Path) else lexicon_path(found)
     if file is None:

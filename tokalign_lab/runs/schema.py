@@ -1,4 +1,4 @@
-"""The schema of `run.json`, and how a run is shown that breaks it."""
+"""The schema of `run.json`, and the description of a run that violates it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPTIONAL: dict[str, type] = {
     "name": str, "pid": int, "pid_started": float, "cwd": str, "versions": dict, "ended": str, "error": str,
     "deleted": str, "was": str,
 }  # fmt: skip
-# Settings of these kinds that readers of runs use; the kind checks the others when it starts.
+# Settings that readers of runs use, by kind; a kind checks the others when it starts.
 _KINDS = ("align", "rearrange", "adapt", "measure", "score")
 _SETTINGS: dict[str, type] = {
     "source": str, "target": str, "model": str, "donor": str, "lexicon": str, "recipe": str, "teacher": str,
@@ -30,7 +30,7 @@ _SETTINGS: dict[str, type] = {
 
 
 def kept_settings(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as `run.json` keeps them: a tuning run stays the same run when a default changes."""
+    """Return settings as stored in `run.json`, so that a later change of a default does not change a tuning run."""
     if kind != "adapt":
         return dict(settings)
     usual = AdaptSettings.from_dict({name: settings[name] for name in ("recipe",) if name in settings})
@@ -41,8 +41,8 @@ def kept_settings(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 def read_info(file: Path) -> dict[str, Any]:
     """Read a `run.json`; raises `InputError` when there is no such file.
 
-    If the content is damaged, a description replaces it with the state `DAMAGED`, no settings, and the reason as
-    "error", so that one damaged run is a row among the others.
+    If the content is damaged, it is replaced by a description with the state `DAMAGED`, no settings, and the reason as
+    "error", so that a damaged run is listed like the others.
     """
     missing = InputError(f"{file.parent} is not a run folder (no readable run.json in it).")
     if not file.is_file():
@@ -57,7 +57,7 @@ def read_info(file: Path) -> dict[str, Any]:
         if content["kind"] == "adapt":
             content["settings"].setdefault("recipe", "papers")  # runs made before there were recipes
         return {"name": name, **empty, **content}
-    except FileNotFoundError:  # another process has moved the run in the meantime
+    except FileNotFoundError:  # another process moved the run in the meantime
         raise missing from None
     except (OSError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)

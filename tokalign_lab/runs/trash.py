@@ -21,9 +21,9 @@ TRASH = ".trash"
 
 
 def delete_run(run: RunFolder) -> RunFolder:
-    """Move a run into the trash of its folder; returns it at its new place.
+    """Move a run into the trash of its folder; returns the moved run.
 
-    Raises `InputError` when it is running or a recorded one, or cannot be moved.
+    Raises `InputError` if it is running or recorded, or cannot be moved.
     """
     run.check_own("delete it")
     state = run.state
@@ -35,7 +35,7 @@ def delete_run(run: RunFolder) -> RunFolder:
     while (trash / name).exists():
         name, number = f"{path.name}.{number}", number + 1
     if state not in ENDED:
-        run.update(state="cancelled", ended=now())  # what waits to start it looks at its state
+        run.update(state="cancelled", ended=now())  # the process that would start it checks its state
     if state != DAMAGED:
         run.update(deleted=now(), was=path.name)
     try:
@@ -47,7 +47,7 @@ def delete_run(run: RunFolder) -> RunFolder:
 
 
 def deleted_runs(root: Path | str | None = None) -> list[RunFolder]:
-    """Return the runs in the trash of a root, the last deleted first; folders that hold no run are skipped."""
+    """Return the runs in the trash of a root, the last deleted first; folders without a run are skipped."""
     found = []
     for run in run_folders(runs_root(root) / TRASH):
         try:
@@ -60,7 +60,7 @@ def deleted_runs(root: Path | str | None = None) -> list[RunFolder]:
 def restore_run(name: str | None = None, root: Path | str | None = None) -> RunFolder:
     """Move a run, given by its folder's name or its title, out of the trash; the last deleted one by default.
 
-    Raises `InputError` when there is no such run in the trash, or another run has taken its place.
+    Raises `InputError` if there is no such run in the trash, or another run has its name now.
     """
     for run in deleted_runs(root):
         was = str(run.info().get("was") or "")
@@ -90,7 +90,7 @@ def trash_bytes(root: Path | str | None = None) -> int:
 
 
 def empty_trash(root: Path | str | None = None) -> int:
-    """Delete everything in the trash; returns the bytes that were freed."""
+    """Delete everything in the trash; returns the number of freed bytes."""
     freed = trash_bytes(root)
     shutil.rmtree(runs_root(root) / TRASH, ignore_errors=True)
     return freed

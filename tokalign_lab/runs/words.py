@@ -1,4 +1,4 @@
-"""A run in words and figures: its state, durations, sizes, numbers."""
+"""Text for a run's state, durations, sizes and numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASKED_WORDS = {"cancelled": "cancelling", "paused": "pausing"}
 
 
 def state_word(state: str, asked: str = "", recorded: bool = False) -> str:
-    """Return the state in words; `asked` is how the run was asked to end (`RunFolder.asked`)."""
+    """Return the state in words; `asked` is the requested stop (`RunFolder.asked`)."""
     if recorded:
         return "recorded"
     return ASKED_WORDS[asked] if asked and state == "running" else STATE_WORDS.get(state, state)
@@ -45,14 +45,14 @@ def size(n: float) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """Return a number to so many significant digits, – if there is none."""
+    """Return a number with this many significant digits; – if there is none."""
     if value is None or value != value:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
 
 
 def fixed(value: float | None, none: str = "–") -> str:
-    """Return a number to three places, `none` if there is none."""
+    """Return a number with three decimal places; `none` if there is none."""
     return none if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 

@@ -1,9 +1,9 @@
 """The process that does a run's work: `python -m tokalign_lab.runs.worker FOLDER [--resume]`.
 
 It reports its id in `run.json` before it imports torch, and writes a heartbeat every two seconds to show that it does
-not hang. It stops when the file `cancel` appears: at the next step boundary, or, if none comes within the grace period,
-by interrupting itself. A pause has no grace period: it waits for the boundary, so that no work is lost. Every end is
-recorded: finished, failed, cancelled, paused. If its folder is deleted it ends at once, with a message.
+not hang. It stops when the file `cancel` appears: at the next step boundary or, if there is none within the grace
+period, by interrupting itself. A pause has no grace period: it waits for the boundary, so that no work is lost. Every
+end is recorded: finished, failed, cancelled or paused. If its folder is deleted, it ends immediately with a message.
 
 A launcher (`accelerate launch`, torchrun) may start several processes for one folder. The first one is the run; the
 others compute with it and report nothing. The run holds the lock of the folder while it works: a second worker on the
@@ -32,12 +32,12 @@ from tokalign_lab.runs.process import start_time
 
 HEARTBEAT_SECONDS = 2.0
 CANCEL_GRACE_SECONDS = 5.0
-_RESERVED_BYTES = 65_536  # of the lock file: freed on a full disk to record how the run ended
+_RESERVED_BYTES = 65_536  # size of the lock file, which is freed on a full disk to record how the run ended
 SILENT_SECONDS = 60.0  # how long processes wait for each other's files; shared disks are slow to show them
 
 
 class Cancelled(BaseException):
-    """Ends a run that the user cancelled or paused; no `Exception`, so that no ordinary handler catches it."""
+    """Ends a run that the user cancelled or paused; it is no `Exception`, so that ordinary handlers do not catch it."""
 
 
 class RunContext:
@@ -53,7 +53,7 @@ class RunContext:
         self.folder.emit(event)
 
     def interrupt(self) -> None:
-        """Raise `Cancelled` if the run is to stop; called at every step boundary."""
+        """Raise `Cancelled` if a stop was requested; called at every step boundary."""
         if self.folder.cancel_file.exists():
             raise Cancelled
 
@@ -108,7 +108,7 @@ def _work(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
 
 
 class _SilentContext(RunContext):
-    """For a process that only helps: the first process reports and checks for a cancellation."""
+    """Context of a process other than the first, which reports and checks for cancellation."""
 
     def emit(self, event: dict[str, object]) -> None:
         """Do nothing."""
@@ -120,9 +120,9 @@ class _SilentContext(RunContext):
 def _assist(run: RunFolder, info: dict[str, Any], resume: bool) -> int:
     """Compute with the first process; returns the exit code.
 
-    An error that ends all processes ends this one without a message: a launcher that saw it fail would kill the first
-    process before that has recorded the reason. So it exits after the first one. If only this one has failed, it logs
-    why and fails, because the first one would wait for it.
+    An error that ends all processes ends this one without a message, after the first one: if a launcher saw it fail, it
+    would kill the first process before that has recorded the reason. If only this process has failed, it logs the
+    reason and fails, because the first one would wait for it.
     """
     from tokalign_lab.adaptation.processes import StoppedTogether
     from tokalign_lab.runs.kinds import run_kind
@@ -152,9 +152,9 @@ def _end(run: RunFolder, state: str, error: str | None, bad_input: bool = False)
 
 
 def _exit_if_deleted(run: RunFolder) -> None:
-    """End the process if its folder is gone: nothing can be recorded, and a checkpoint would make the folder again.
+    """End the process if its folder was deleted: nothing can be recorded, and a checkpoint would recreate the folder.
 
-    It is looked for three times, because shared disks may hide a file for a moment.
+    The check is repeated three times, because shared disks may hide a file for a moment.
     """
     for _ in range(3):
         if run.exists:
@@ -170,7 +170,7 @@ def _raise_cancelled(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _watch(run: RunFolder) -> None:
-    """Write heartbeats; if asked to stop and no boundary comes, interrupt the main thread, then end the process."""
+    """Write heartbeats; if a requested stop reaches no boundary, interrupt the main thread, then end the process."""
     asked: float | None = None
     terminated = False
     last_beat = 0.0
@@ -192,7 +192,7 @@ def _watch(run: RunFolder) -> None:
 
 
 def _end_from_thread(run: RunFolder) -> None:
-    """Record the end and exit, because the main thread is in native code that no signal reaches."""
+    """Record the end and exit, because the main thread is in native code, which a signal cannot interrupt."""
     try:
         if run.info()["state"] == "running":
             run.update(state="cancelled", ended=provenance.now())

@@ -1,1 +1,1 @@
-"""Recovery: losses that bring a converted model back, taught by the source model with its own tokenizer."""
+"""Recovery: losses that teach a converted model from the source model, which reads with its own tokenizer."""

@@ -1,11 +1,11 @@
-"""Branches: the second piece of words that the source holds possible, in the contexts of the text.
+"""Branches: the second pieces of words that the source model predicts, in the contexts of the text.
 
-Most of what a swap costs is lost on tokens of the source that the student writes with several tokens: the source never
-wrote their pieces one by one (docs/decisions/0016-recovery-defaults.md has the figures). A text has few of them, and
-each teaches one word. But at each place the source's prediction holds many such tokens possible. One of them is drawn,
-and its first piece is put behind the text as a branch: a token that sees the text up to this place and itself, and that
-nothing else sees. The student learns there what the source expects of the second piece. One forward pass serves a
-sequence and all its branches, and a branch costs as much as one more token.
+Most of the loss of a swap is on source tokens that the student writes with several tokens: the source never wrote their
+pieces one by one (docs/decisions/0016-recovery-defaults.md has the figures). A text has few such tokens, and each of
+them teaches one word. But at each position, the source gives probability to many of them. One is sampled, and its first
+piece is appended to the text as a branch. A branch is a token that attends to the text up to this position and to
+itself; no other token attends to it. There, the student learns the source's distribution of the second piece. One
+forward pass covers a sequence and all its branches, and a branch costs as much as one more token.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tokalign_lab.evaluation.head import evaluation_mode
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SHARE = 0.5  # of a sequence's tokens: maximum number of branches
-LEAST_SPLIT = 0.003  # probability, at a place, of all tokens that the student writes with several
-LEAST_KNOWN = 0.5  # of the tokens that begin with the branch's piece, by probability: do not end with it
+SHARE = 0.5  # maximum number of branches, as a share of a sequence's tokens
+LEAST_SPLIT = 0.003  # least probability, at a position, of all tokens that the student writes with several
+LEAST_KNOWN = 0.5  # least share, by probability, of tokens with this first piece that have a second
 
 
 @dataclass(frozen=True)
 class Branches(TensorTable):
-    """First pieces put behind a text, and what should follow each.
+    """First pieces that are appended to a text, and the distribution of the piece after each.
 
     Attributes
     ----------
@@ -37,8 +37,8 @@ class Branches(TensorTable):
     token : int64 (n,): the student's id
     second : int64 (n, k): ids that may follow
     probs : float (n, k): how likely each is; sums to 1. An id may come several times.
-    weight : float (n,), 0 to 1: probability that a token with this beginning continues with a second piece. For one
-        that ends here, the source has made no prediction of what follows.
+    weight : float (n,), 0 to 1: probability that a token with this first piece has a second piece. For a token without
+        one, the source has no prediction of what follows.
     """
 
     row: torch.Tensor
@@ -50,14 +50,14 @@ class Branches(TensorTable):
 
     @classmethod
     def draw(cls, predictions: Predictions, at: torch.Tensor, length: int, seed: int) -> Branches:
-        """Draw branches for a batch.
+        """Sample branches for a batch.
 
         Parameters
         ----------
-        predictions : of the source, at the places `at`
-        at : int64 (places,), ascending: tokens of the student, row * length + column
+        predictions : of the source, at the positions `at`
+        at : int64 (positions,), ascending: tokens of the student, row * length + column
         length : tokens per sequence
-        seed : of the draw
+        seed : of the sampling
         """
         generator = torch.Generator().manual_seed(seed)
         row, column = at // length, at % length
@@ -88,13 +88,13 @@ class Branches(TensorTable):
 
     @property
     def slot(self) -> torch.Tensor:
-        """int64 (n,): which branch of its row each is."""
+        """int64 (n,): number of each branch in its row."""
         return _number_in(self.row)
 
     def append_to(self, inputs: dict[str, Any], dtype: torch.dtype) -> None:
-        """Lengthen the sequences of a batch by their branches: ids, positions and an attention mask of four dimensions.
+        """Append the branches to the sequences of a batch: ids, positions and an attention mask of four dimensions.
 
-        Rows with fewer branches than others are filled up with tokens that nothing sees and nothing is learnt from.
+        Rows with fewer branches are padded with tokens that no other token attends to and that have no loss.
         """
         ids = inputs["input_ids"]
         n_rows, length = ids.shape
@@ -123,8 +123,8 @@ def _number_in(row: torch.Tensor) -> torch.Tensor:
 def reads_branches(model: PreTrainedModel, length: int) -> bool:
     """Return whether a model reads a branch like the text followed by the branch's token; tests it on a few tokens.
 
-    Not so are models that do not attend (state spaces), whose layers see a window shorter than `length` tokens, or
-    whose attention takes no mask of four dimensions.
+    It does not if it has no attention (state-space models), if a layer has a window shorter than `length` tokens, or if
+    its attention takes no mask of four dimensions.
     """
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     if window is not None and window < length:

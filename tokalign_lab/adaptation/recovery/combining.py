@@ -1,7 +1,7 @@
-"""Add losses up: with fixed weights, or so that their gradients have one size.
+"""Add losses: with fixed weights, or scaled so that their gradients have equal norms.
 
-Losses on logits are `Part`s. `fixed_sum` adds them in one pass over the logits. `balanced_sum` takes a pass for each,
-because it needs the norm of each gradient. Losses on states add their gradient by `Injection`, where they act.
+Losses on logits are `Part`s. `fixed_sum` adds them in one pass over the logits. `balanced_sum` needs one pass for each,
+because it needs the norm of each gradient. Losses on states add their gradient by `Injection`, at their layer.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Part:
     Attributes
     ----------
     name : of the loss
-    term : what is summed
-    count : integer scalar, at least 1: of how many the sum is
-    weight : of the mean in the whole loss
+    term : the term to sum
+    count : integer scalar, at least 1: number of summands
+    weight : weight of the mean in the total loss
     """
 
     name: str
@@ -48,15 +48,15 @@ def fixed_sum(
     share: torch.Tensor | float,
     chunk_bytes: int | None = None,
 ) -> Combined:
-    """Add up losses with their weights.
+    """Add losses with their weights.
 
     Parameters
     ----------
     states : float (n, d): the head's input
     head, chunk_bytes : as for `head_loss`
-    parts : what is added
+    parts : the losses to add
     n : integer scalar: the number of states
-    share : a factor on the whole
+    share : a factor for the total
     """
     if not parts:
         return states.sum() * 0.0, {}
@@ -72,12 +72,12 @@ def balanced_sum(
     share: torch.Tensor | float,
     chunk_bytes: int | None = None,
 ) -> Combined:
-    """Add up losses so that the gradient of each in the states is its weight times as large as that of the first.
+    """Add losses so that the norm of each loss's gradient in the states is its weight times that of the first loss.
 
     Parameters
     ----------
     states, head, share, chunk_bytes : as for `fixed_sum`
-    parts : what is added, at least one; the first has its own weight
+    parts : the losses to add, at least one; the first has its own weight
     """
     given = [states, head.module.weight, getattr(head.module, "bias", None)]
     means: dict[str, torch.Tensor] = {}
@@ -89,7 +89,7 @@ def balanced_sum(
         hidden, weight, bias = leaves
         assert hidden is not None
         assert weight is not None
-        hidden.requires_grad_(True)  # its norm is the measure, also where only the head is trained
+        hidden.requires_grad_(True)  # its norm is the reference, even if only the head is trained
         with torch.enable_grad():
             loss = term_loss(hidden, weight, bias, head.cap, part.term, part.count, chunk_bytes)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -155,15 +155,15 @@ class _Given(torch.autograd.Function):
 
 
 class Injection(torch.autograd.Function):
-    """Passes tensors on, and adds given gradients to theirs in the backward pass.
+    """Returns tensors unchanged, and adds given gradients to theirs in the backward pass.
 
-    `apply(weight, balanced, n, *tensors, *gradients)`: n tensors and a gradient of each. Added is weight times the
-    gradient; where balanced, it is scaled first to the norm of the gradient that comes from above.
+    `apply(weight, balanced, n, *tensors, *gradients)`: n tensors and a gradient for each. The backward pass adds weight
+    times the given gradient; if balanced, this is first scaled to the norm of the incoming gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, weight: float, balanced: bool, n: int, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Pass the tensors on."""
+        """Return the tensors."""
         ctx.weight, ctx.balanced, ctx.n = weight, balanced, n
         ctx.save_for_backward(*given[n:])
         return tuple(tensor.view_as(tensor) for tensor in given[:n])

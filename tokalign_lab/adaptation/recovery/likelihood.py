@@ -1,6 +1,6 @@
-"""ALM: the source's probability of a stretch of text against the student's (arXiv 2503.20083).
+"""ALM: approximate likelihood matching of the source and the student on chunks of text (arXiv 2503.20083).
 
-A chunk is the tokens of both sides between two places where both have read the same bytes. With
+A chunk has the tokens of both sides between two positions where both have read the same bytes. With
 
     a = lT / tau - 1e-6     b = lS / tau - 1e-6     lT, lS: sums of the log probabilities of a chunk's tokens
 
@@ -8,14 +8,14 @@ the loss is the binary cross entropy of the softened probabilities, summed over 
 
     - [ e^a b + (1 - e^a) log(1 - e^b) ]
 
-It is smallest, and its gradient zero, where lS = lT.
+It is smallest, with a gradient of zero, at lS = lT.
 
-A chunk fixes its bytes, but the next token could continue the same word on one side only. Debiasing adds the
-log probability that the text continues with a white-space byte or a special token after the chunk, on both sides. Where
-the source's probability of that is below 0.1, the chunk is merged into the next.
+Both sides of a chunk have the same bytes, but on one side the next token could continue the same word. Debiasing adds
+the log probability that the text continues with a white-space byte or a special token after the chunk, on both sides.
+If the source's probability of that is below 0.1, the chunk is merged into the next.
 
-`ChunkLikelihood` is a `loss.Term`: it is given a slice of the logits at a time. The gradient of a chunk's loss in its
-logits depends on all of the chunk's tokens. The few that are in the next slice are computed ahead.
+`ChunkLikelihood` is a `loss.Term`: it gets one slice of the logits at a time. The gradient of a chunk's loss in its
+logits depends on all tokens of the chunk. The few tokens that are in the next slice are computed ahead.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LOGITS_BYTES = {"cpu": 1 << 26, "cuda": 1 << 29}
 
 
 def opens_word(vocabulary: Vocabulary, rows: int) -> torch.Tensor:
-    """Return the ids that begin with white space or are special tokens, int64 (n,), below `rows`."""
+    """Return the ids below `rows` that begin with white space or are special tokens, int64 (n,)."""
     ids = [
         i
         for i, token in enumerate(vocabulary.token_bytes[:rows])
@@ -63,37 +63,37 @@ class Chunks(TensorTable):
 
 @torch.no_grad()
 def chunks_of(reading: Reading, head: Head, opening: torch.Tensor | None = None) -> Chunks:
-    """Let the source judge the chunks of a batch.
+    """Compute the source's log probability of each chunk of a batch.
 
     Parameters
     ----------
     reading : with `hidden`
     head : the source's
-    opening : the source's `opens_word` where chunks are debiased; then a chunk at the end of a sequence, behind which
-        nothing is predicted, is left out
+    opening : the source's `opens_word` if chunks are debiased; chunks at the end of a sequence, after which nothing is
+        predicted, are then excluded
 
     Returns
     -------
     Chunks
-        Exact chunks whose tokens are all predicted on both sides.
+        Exact chunks whose tokens both sides predict.
     """
     assert reading.hidden is not None
     own = reading.input_ids.shape[1]
-    labels = reading.input_ids.flatten().roll(-1)  # what follows each place; wrong at the ends of rows, never used
+    labels = reading.input_ids.flatten().roll(-1)  # the next token; wrong at the ends of rows, where it is not used
     tokens, opens = _log_probs(reading.hidden, head, labels, opening)
-    places = reading.places
-    first, last = places.student[:, 0].clone(), places.student[:, 1]
-    begin, end = places.source[:, 0].clone(), places.source[:, 1]
-    keep = places.exact & ~places.first
+    positions = reading.positions
+    first, last = positions.student[:, 0].clone(), positions.student[:, 1]
+    begin, end = positions.source[:, 0].clone(), positions.source[:, 1]
+    keep = positions.exact & ~positions.first
     if opening is not None:
-        first, begin, keep = _merged(places.row, first, begin, keep, opens[end].exp() >= _CLOSED)
+        first, begin, keep = _merged(positions.row, first, begin, keep, opens[end].exp() >= _CLOSED)
         keep &= (end % own != own - 1) & (last % reading.length != reading.length - 1)
     sums = torch.cat([tokens.new_zeros(1), tokens.cumsum(0)])
-    # the token at place p is predicted at p - 1
+    # the token at position p is predicted at p - 1
     log_probs = sums[end] - sums[(begin - 1).clamp(min=0)]
     if opening is not None:
         log_probs = log_probs + opens[end]
-    device = places.row.device
+    device = positions.row.device
     return Chunks(first[keep], last[keep], log_probs.to(device)[keep].clamp(max=0.0))
 
 
@@ -136,7 +136,7 @@ def softened_cross_entropy(log_t: torch.Tensor, log_s: torch.Tensor, tau: float)
     Parameters
     ----------
     log_t, log_s : float64 (n,): log probabilities of source and student, at most 0
-    tau : softens both
+    tau : the temperature
     """
     a, b = log_t / tau - _OFFSET, log_s.clamp(max=0.0) / tau - _OFFSET
     rest = torch.log(-torch.expm1(b))  # log(1 - e^b)
@@ -154,7 +154,7 @@ class ChunkLikelihood:
     log_probs : float64 (n,): the source's
     tau : the temperature
     ahead : computes the logits of a slice of the rows, float (n, vocab_size)
-    opening : the student's `opens_word` where chunks are debiased; then the row after `last` must be the state of the
+    opening : the student's `opens_word` if chunks are debiased; then the row after `last` must be the state of the
         chunk's last token
     """
 
@@ -170,7 +170,7 @@ class ChunkLikelihood:
     ) -> None:
         self._labels = labels
         self._first, self._last = first, last
-        self._end = last + 1 if opening is None else last + 2  # one past the last row that matters
+        self._end = last + 1 if opening is None else last + 2  # one past the last row that is used
         self._log_t = log_probs
         self._tau = tau
         self._ahead = ahead
@@ -200,7 +200,7 @@ class ChunkLikelihood:
         begun = first >= rows.start  # the others were counted in the slice before
         total = loss[begun].sum()
 
-        # of each row: the slope of the chunk whose token it predicts, and of the chunk that it closes
+        # for each row: the slope of the chunk whose token it predicts, and of the chunk that ends before it
         steps = torch.zeros(need + 2, dtype=torch.float64, device=logits.device)
         steps.index_add_(0, first, slope)
         steps.index_add_(0, last + 1, -slope)
@@ -218,7 +218,7 @@ class ChunkLikelihood:
         return total.to(logits.dtype)
 
     def _measure(self, logits: torch.Tensor, rows: slice) -> torch.Tensor | None:
-        """Note the log probabilities of rows; returns the shares of the opening tokens among themselves."""
+        """Store the log probabilities of rows; returns the distribution among the opening tokens."""
         whole = torch.logsumexp(logits, dim=1)
         self._tokens[rows] = (logits.gather(1, self._labels[rows, None])[:, 0] - whole).double()
         if self._opening is None:

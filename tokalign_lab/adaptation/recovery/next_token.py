@@ -1,14 +1,15 @@
-"""The source's prediction of the next token, where it can be compared with the student's.
+"""The source's prediction of the next token, compared with the student's at positions where this is possible.
 
-Both have read the same bytes before and predict over different vocabularies. Two comparisons are made:
+At these positions both models have read the same bytes, but they predict over different vocabularies. There are two
+comparisons:
 
-- `SharedTokens`: at places where the next token of both is the same bytes, over the tokens that both have, each side
+- `SharedTokens`: at positions where the next token of both has the same bytes, over the shared tokens, with both sides
   renormalised to them ("strict 1:1 positions", arXiv 2610.08448).
-- `Expected`: the probability of each of the source's tokens goes to the student's token that its bytes begin with when
-  the student writes them (see `pieces`; arXiv 2607.22334 takes the longest token that is a prefix). This is not exact
-  where the student has a longer token that begins with the source's.
+- `Expected`: the student writes a source token with one or several tokens, and the first of them gets the source
+  token's probability (see `pieces`; arXiv 2607.22334 takes the longest token that is a prefix). This is not exact if
+  the student has a longer token that begins with the source's.
 
-Both are used by `ComparedNext`, a `loss.Term`.
+`ComparedNext`, a `loss.Term`, uses both.
 """
 
 from __future__ import annotations
@@ -25,26 +26,26 @@ from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 
 
 class Compared(Protocol):
-    """Predictions of a source that a student is compared with."""
+    """Predictions of the source that the student is compared with."""
 
     def __call__(self, logits: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return KL and its gradient.
 
         Parameters
         ----------
-        logits : float (n, vocab_size): the student's at the chosen places
-        chosen : int64 (n,): which places these are
+        logits : float (n, vocab_size): the student's logits at the chosen positions
+        chosen : int64 (n,): indices of these positions
 
         Returns
         -------
         kl, gradient
-            Float (n,), nats, and float (n, vocab_size), in the logits.
+            Float (n,) in nats, and float (n, vocab_size): its gradient in the logits.
         """
         ...
 
 
 def shared_ids(student: Vocabulary, source: Vocabulary) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the ids of tokens that both have, by bytes or by role, each once: student, source, int64 (n,)."""
+    """Return the ids of shared tokens, by bytes or by role, each once: student, source, int64 (n,)."""
     found = shared_tokens(source, student)
     mine_of = {yours: mine for mine, yours in separators(student, source)}
     for mine, yours in zip(found.target_ids.tolist(), found.source_ids.tolist(), strict=True):
@@ -55,11 +56,11 @@ def shared_ids(student: Vocabulary, source: Vocabulary) -> tuple[torch.Tensor, t
 
 
 class SharedTokens:
-    """Predictions over the tokens that both have.
+    """Predictions over the shared tokens.
 
     Parameters
     ----------
-    hidden : float (places, d): what the source's head sees at the places
+    hidden : float (positions, d): input of the source's head at the positions
     head : the source's
     ids : see `shared_ids`
     settings : temperature and direction
@@ -93,9 +94,9 @@ class Expected:
 
     Parameters
     ----------
-    ids : int64 (places, k): the student's tokens. A token may come several times; its probabilities are added up.
-    probs : float (places, k), sums to 1 at each place
-    weight : float (places,): weight of each place
+    ids : int64 (positions, k): the student's tokens. A token may occur several times; its probabilities are added.
+    probs : float (positions, k), sums to 1 at each position
+    weight : float (positions,): weight of each position
     """
 
     def __init__(self, ids: torch.Tensor, probs: torch.Tensor, weight: torch.Tensor) -> None:
@@ -111,12 +112,12 @@ class Expected:
 
 
 class ComparedNext:
-    """A divergence of next-token predictions, summed over places; a `loss.Term`.
+    """A divergence of next-token predictions, summed over positions; a `loss.Term`.
 
     Parameters
     ----------
-    rows : int64 (places,), ascending: the rows of the logits that are compared
-    compared : the source's predictions at these places
+    rows : int64 (positions,), ascending: the rows of the logits that are compared
+    compared : the source's predictions at these positions
     """
 
     def __init__(self, rows: torch.Tensor, compared: Compared) -> None:

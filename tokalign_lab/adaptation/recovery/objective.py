@@ -1,4 +1,4 @@
-"""Which losses a recovery run adds: the next-token loss, and losses from the source's predictions on the same text."""
+"""The losses of a recovery run: the next-token loss, and losses from the source's predictions on the same text."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ WEIGHTS = ("next_token", *SOURCE_LOSSES)
 
 @dataclass(frozen=True)
 class Objective:
-    """Which losses are added, with which weights; 0 leaves one out.
+    """The losses and their weights; 0 excludes a loss.
 
     Attributes
     ----------
     next_token : of the text itself
-    likelihood : ALM (see `likelihood`), with temperature `tau`, and debiased where `debias` is set
+    likelihood : ALM (see `likelihood`), with temperature `tau`, and debiased if `debias` is set
     shared : KL at strict 1:1 positions, with `kl`'s temperature and direction
-    prefix : KL of predictions moved to the student's tokens (`next_token.Expected`), per predicted position
+    prefix : KL of predictions mapped to the student's tokens (`next_token.Expected`), per predicted position
     branches : KL of second pieces (`branches`), per predicted position
-    states : squared difference of the states after each of `state_layers`, mean over these layers; where balanced, each
+    states : squared difference of the states after each of `state_layers`, mean over these layers; if balanced, each
         layer has this weight
     values : MATT's loss in `value_layer`
     balanced : weights are relative to the gradient of the next-token loss
@@ -47,14 +47,15 @@ class Objective:
 
     @classmethod
     def of(cls, losses: Mapping[str, float], n_layers: int) -> Objective:
-        """Add losses from the source to that of the next token.
+        """Add losses from the source to the next-token loss.
 
-        Losses in nats per predicted token are added unscaled. Others have different units, so all are balanced.
+        If all losses are in nats per predicted token, they are added unscaled. Else the units differ, and all losses
+        are balanced.
 
         Parameters
         ----------
-        losses : their weights, by name (`SOURCE_LOSSES`)
-        n_layers : of the model; states and values are compared after a third of them (as MATT does)
+        losses : weights by name (`SOURCE_LOSSES`)
+        n_layers : layers of the model; states and values are compared after a third of them (as MATT does)
         """
         third = max(1, round(n_layers / 3))
         balanced = not losses.keys() <= {"shared", "prefix", "branches"}
@@ -62,7 +63,7 @@ class Objective:
         return cls(**options | dict(losses))
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense, in one sentence."""
+        """Raise `InputError` for invalid values."""
         weights = {name: getattr(self, name) for name in WEIGHTS}
         for name, weight in weights.items():
             if not (math.isfinite(weight) and weight >= 0):
@@ -79,7 +80,7 @@ class Objective:
             raise InputError("Values are to be compared, but value_layer names no layer.")
 
     @property
-    def asks_head(self) -> bool:
+    def needs_head(self) -> bool:
         """Whether the source's predictions are needed."""
         return bool(self.likelihood or self.shared or self.prefix or self.branches)
 
@@ -90,5 +91,5 @@ class Objective:
 
     @property
     def source_layers(self) -> tuple[int, ...]:
-        """Layers up to which the source is read, ascending."""
+        """Layers of the source whose outputs are needed, ascending."""
         return tuple(sorted({*self.layers, *([self.value_layer] if self.values else [])}))

@@ -1,13 +1,13 @@
-"""The losses of a recovery run together: the next token, and the source's predictions on the same text.
+"""The total loss of a recovery run: the next-token loss, and losses from the source's predictions on the same text.
 
-`RecoveryLoss` makes a model compute them, as `ChunkedLoss` makes it compute the next-token loss. Before each forward
-pass of the student the source reads the batch. Losses on logits are terms at the head. Losses on states and values work
-at their layer, on the student's own forward pass, and add their gradient there.
+`RecoveryLoss` makes a model compute it, as `ChunkedLoss` makes it compute the next-token loss. Before each forward pass
+of the student, the source reads the batch. Losses on logits are terms at the head. Losses on states and values are
+computed at their layer in the student's forward pass and add their gradient there.
 
-With `balanced`, each loss gets the weight that makes its gradient as large as that of the next-token loss, times its
-own weight (inverse gradient norm; no gradient flows through the scale). Norms are taken where a loss acts: at the
-head's input for losses on logits, at the layer's output for states, at query, key and value for values. Without it,
-losses are added with their weights. Both use this step's gradients alone, so a resumed run continues identically.
+With `balanced`, each loss is scaled until the norm of its gradient equals that of the next-token loss, then multiplied
+by its weight (inverse gradient norm; no gradient flows through the scale). The norm is taken at the head's input for
+losses on logits, at the layer's output for states, and at query, key and value for values. Without `balanced`, losses
+are added with their weights. Both use only the gradients of the current step, so a resumed run continues identically.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ if TYPE_CHECKING:
 
 
 class RecoveryLoss(ChunkedLoss):
-    """Makes a model compute an `Objective`, while the block lasts.
+    """Within the block, a model computes an `Objective`.
 
-    Batches carry ids and labels, as for `ChunkedLoss`; documents may not be kept apart by `position_ids`.
+    Batches have ids and labels, as for `ChunkedLoss`; documents may not be separated by `position_ids`.
 
     Parameters
     ----------
     model, head : as for `ChunkedLoss`: the student
     teacher : the source model
     student : the student's tokenizer
-    objective : what is computed
-    processes : those that share the work
+    objective : the losses
+    processes : the processes that share the work
 
     Raises
     ------
     InputError
-        If a layer does not exist, or the two models are not of one shape where states or values are compared.
+        If a layer does not exist, or states or values are compared and their shapes differ between the models.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class RecoveryLoss(ChunkedLoss):
         self._cut.close()
 
     def take(self, inputs: dict[str, Any]) -> None:
-        """Take out what the loss needs, and let the source read the batch."""
+        """Remove from the batch the entries that only the loss needs, and let the source read the batch."""
         super().take(inputs)
         self._collect()
         if self._labels is None:
@@ -119,26 +119,26 @@ class RecoveryLoss(ChunkedLoss):
         if "position_ids" in inputs:
             raise InputError("The source reads across the documents of a sequence; leave cross_documents on.")
         objective = self._objective
-        self._reading = self._teacher.read(inputs["input_ids"], objective.source_layers, objective.asks_head)
+        self._reading = self._teacher.read(inputs["input_ids"], objective.source_layers, objective.needs_head)
         if self._pieces is not None:
             self._predict(inputs, self._pieces)
-        if not (objective.next_token or objective.asks_head):
+        if not (objective.next_token or objective.needs_head):
             # later layers do not enter the loss
             self._cut.enter_context(ended_after(self._model, max(objective.source_layers)))
 
     def _predict(self, inputs: dict[str, Any], pieces: Pieces) -> None:
-        """Move the source's predictions to the student's tokens; put branches behind the batch."""
+        """Map the source's predictions to the student's tokens, and append branches to the batch."""
         reading, ids = self._reading, inputs["input_ids"]
         assert reading is not None
         self._predictions = Predictions.of(reading, ids, self._teacher.head, pieces)
         if self._objective.branches:
-            at = reading.places.student[:, 1]
+            at = reading.positions.student[:, 1]
             self._branches = Branches.draw(self._predictions, at, reading.length, seed=int(ids.sum()))
             self._branches.append_to(inputs, self._model.dtype)
 
     @property
     def further_ids(self) -> torch.Tensor:
-        """int64: the student's tokens that branches begin with, whether the text has them or not."""
+        """int64: the student's tokens that branches can add, even if the text does not contain them."""
         return self._pieces.openings if self._pieces and self._objective.branches else super().further_ids
 
     def means(self) -> dict[str, float]:
@@ -147,8 +147,8 @@ class RecoveryLoss(ChunkedLoss):
         Returns
         -------
         dict of str to float
-            Each loss that has a weight, without its weight: the mean over predicted positions (next_token), chunks
-            (likelihood) or compared places; weighted by the positions of each batch.
+            Each loss with a weight, without this weight: the mean over predicted positions (next_token), chunks
+            (likelihood) or compared positions, weighted by the positions of each batch.
         """
         self._collect()
         *sums, n = self._processes.total(self._sums).tolist()
@@ -182,20 +182,20 @@ class RecoveryLoss(ChunkedLoss):
         others = [
             self._weight(name) * self._means[name] * share for name in ("states", "values") if name in self._means
         ]
-        self._loss = loss + sum(others)  # their gradients are added where they act
+        self._loss = loss + sum(others)  # their gradients are added at their layers
         return (hidden[:, :1],)
 
     def _on_logits(
         self, states: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, n: torch.Tensor
     ) -> Iterator[Part]:
-        """Yield the losses on logits; `labels`, int64 (n,), are where `predicted`, bool (batch, length - 1), is."""
+        """Yield the losses on logits; `labels`, int64 (n,), are at `predicted`, bool (batch, length - 1)."""
         objective, reading = self._objective, self._reading
         assert reading is not None
         if objective.next_token:
             yield Part("next_token", NextToken(labels), n, objective.next_token)
-        if not objective.asks_head:
+        if not objective.needs_head:
             return
-        # the row of the state at each token of the batch, -1 where it predicts nothing
+        # the row of the state at each token of the batch, -1 if it predicts nothing
         row_of = torch.full((len(predicted), reading.length), -1, device=labels.device)
         row_of[:, :-1][predicted] = torch.arange(len(labels), device=labels.device)
         row_of = row_of.flatten()
@@ -205,7 +205,7 @@ class RecoveryLoss(ChunkedLoss):
             yield self._shared(reading, self._shared_ids, row_of)
         if objective.prefix:
             assert self._predictions is not None
-            rows = row_of[reading.places.student[:, 1]]
+            rows = row_of[reading.positions.student[:, 1]]
             chosen = (rows >= 0) & self._predictions.whole
             here = self._predictions[chosen]
             prefix = Expected(here.first, here.first_probs, torch.ones(len(here), device=rows.device))
@@ -214,7 +214,7 @@ class RecoveryLoss(ChunkedLoss):
     def _of_branches(
         self, behind: torch.Tensor, branches: Branches, n: torch.Tensor, share: torch.Tensor | float
     ) -> torch.Tensor:
-        """Return the loss of the branches; `behind`, float (batch, branches, d), are the states after the text's."""
+        """Return the loss of the branches; `behind`, float (batch, branches, d), has their states."""
         states = behind[branches.row, branches.slot]
         rows = torch.arange(len(branches), device=states.device)
         term = ComparedNext(rows, Expected(branches.second, branches.probs, branches.weight))
@@ -225,10 +225,10 @@ class RecoveryLoss(ChunkedLoss):
 
     def _shared(self, reading: Reading, ids: tuple[torch.Tensor, torch.Tensor], row_of: torch.Tensor) -> Part:
         assert reading.hidden is not None
-        places = reading.places[reading.places.one_to_one & ~reading.places.first]
-        rows = row_of[places.student[:, 0] - 1]
+        positions = reading.positions[reading.positions.one_to_one & ~reading.positions.first]
+        rows = row_of[positions.student[:, 0] - 1]
         known = rows >= 0
-        rows, yours = rows[known], places.source[known, 0] - 1
+        rows, yours = rows[known], positions.source[known, 0] - 1
         hidden = reading.hidden[yours.to(reading.hidden.device)].to(rows.device)
         shared = SharedTokens(hidden, self._teacher.head, ids, self._objective.kl)
         count = torch.tensor(max(1, len(rows)), device=rows.device)
@@ -257,13 +257,13 @@ class RecoveryLoss(ChunkedLoss):
         states = states_of(output)
         if self._labels is None or self._reading is None:
             return output
-        # the state at a text's beginning is an outlier of a hundred times the norm, which would be all of the loss
-        here = self._reading.places[~self._reading.places.special & ~self._reading.places.first]
+        # the first state of a text has about a hundred times the usual norm and would dominate the loss
+        here = self._reading.positions[~self._reading.positions.special & ~self._reading.positions.first]
         source = self._reading.layers[number]
         source = source[here.source[:, 1].to(source.device)].to(states.device)
         with torch.enable_grad():
             leaf = states.detach().requires_grad_(True)
-            text = leaf[:, : self._reading.length]  # branches are behind it
+            text = leaf[:, : self._reading.length]  # without the branches
             loss = state_loss(text.flatten(0, 1)[here.student[:, 1]], source) / len(self._objective.layers)
             (gradient,) = torch.autograd.grad(loss, leaf)
         before = self._means.get("states") if number != self._objective.layers[0] else None
@@ -283,7 +283,7 @@ class RecoveryLoss(ChunkedLoss):
             query, key, value = leaves
             mine = Attention(query, key, value, attention.mask, attention.scaling)
             own = self._reading.input_ids.shape[1]
-            loss = value_loss(mine, self._source_attention, self._reading.places, self._reading.length, own)
+            loss = value_loss(mine, self._source_attention, self._reading.positions, self._reading.length, own)
             gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
         self._means["values"] = loss.detach()
         filled = [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, gradients, strict=True)]
@@ -302,7 +302,7 @@ class RecoveryLoss(ChunkedLoss):
         return float(getattr(self._objective, name))
 
     def _collect(self) -> None:
-        """Add up what the last batch came to, and let the source's reading go."""
+        """Add the sums of the last batch, and free the source's reading."""
         n = self._means.pop("positions", None)
         if n is not None:
             for place, name in enumerate(WEIGHTS):

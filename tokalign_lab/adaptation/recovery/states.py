@@ -1,17 +1,18 @@
-"""Hidden states and attention-weighted values: what happens inside, compared where both have read the same bytes.
+"""Losses on hidden states and attention-weighted values, at positions where both models have read the same bytes.
 
 `state_loss` compares states after one layer:
 
-    sum over places of |student - source|^2  /  sum over places of |source - mean of source|^2
+    sum over positions of |student - source|^2  /  sum over positions of |source - mean of source|^2
 
-`value_loss` is MATT (arXiv 2510.21954). The chunks between shared places are segments. For each head, the segment q as
-query (its last token) and each segment s up to q,
+`value_loss` is MATT (arXiv 2510.21954). The chunks between shared positions are segments. For each head, the segment q
+as query (its last token) and each segment s up to q,
 
     A(q, s) = sum over tokens k in s of attention[last(q), k] V[k]
 
-is what s adds to the head's output at q. The loss is the squared difference over all q and s, normalised as above.
+is the contribution of s to the attention head's output at q. The loss is the squared difference over all q and s,
+normalised as above.
 
-Both give a scalar with a graph.
+Both functions return a scalar with an autograd graph.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokalign_lab.cross_tokenizer.source import Places
+from tokalign_lab.cross_tokenizer.source import SharedPositions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,17 +35,17 @@ _TINY = 1e-12
 
 
 def state_loss(student: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    """Compare states at the same places.
+    """Compare states at the same positions.
 
     Parameters
     ----------
-    student, source : float (places, d). No gradient flows into the second.
+    student, source : float (positions, d). No gradient flows into the second.
 
     Returns
     -------
     torch.Tensor
-        float32 scalar (float64 where the states are): 0 where both are equal, 1 where the student's are all the mean of
-        the source's.
+        float32 scalar (float64 if the states are): 0 if both are equal, 1 if all of the student's states are the mean
+        of the source's.
     """
     wide = torch.float64 if student.dtype == torch.float64 else torch.float32
     source = source.detach().to(wide)
@@ -58,8 +59,9 @@ class Attention:
 
     Attributes
     ----------
-    query, key, value : float (batch, heads, length, head_dim), positions rotated in; key and value may have fewer heads
-    mask : as given to the attention: bool (True is seen) or added to the scores; None for causal attention
+    query, key, value : float (batch, heads, length, head_dim), after the rotary embedding; key and value may have fewer
+        heads
+    mask : as given to the attention: bool (True: attended to) or added to the scores; None for causal attention
     scaling : of the scores
     """
 
@@ -72,7 +74,7 @@ class Attention:
 
 @contextmanager
 def attention_of(layer: torch.nn.Module, model: PreTrainedModel, work: Callable[[Attention], Any]) -> Iterator[None]:
-    """Within the block, call `work` with the inputs of a decoder layer's attention.
+    """Within the block, call `work` with the attention inputs of a decoder layer.
 
     Parameters
     ----------
@@ -83,7 +85,7 @@ def attention_of(layer: torch.nn.Module, model: PreTrainedModel, work: Callable[
     Raises
     ------
     InputError
-        If the model's attention is another.
+        If the model uses another attention.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -126,7 +128,7 @@ def weighted_values(attention: Attention, row: int, ends: torch.Tensor, starts: 
     ----------
     attention : of a batch
     row : which sequence
-    ends : int64 (n,), ascending: the last token of each segment; it asks
+    ends : int64 (n,), ascending: the last token of each segment, which is the query
     starts : int64 (n,): the first token of each segment
 
     Returns
@@ -146,7 +148,7 @@ def weighted_values(attention: Attention, row: int, ends: torch.Tensor, starts: 
         mask = attention.mask[row if len(attention.mask) > 1 else 0][:, ends]
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     weights = torch.softmax(scores.float(), dim=2).to(value.dtype)
-    # the segment of each token; one past the last for tokens in none
+    # the segment of each token; one past the last for tokens outside all segments
     place = torch.arange(length, device=ends.device)
     segment = torch.searchsorted(ends, place)
     inside = (segment < len(ends)) & (place >= starts[segment.clamp(max=len(ends) - 1)])
@@ -158,19 +160,21 @@ def weighted_values(attention: Attention, row: int, ends: torch.Tensor, starts: 
     return torch.stack(sums)
 
 
-def value_loss(student: Attention, source: Attention, places: Places, length: int, own: int) -> torch.Tensor:
-    """Compare attention-weighted values, see the module's description.
+def value_loss(
+    student: Attention, source: Attention, positions: SharedPositions, length: int, own: int
+) -> torch.Tensor:
+    """Compare attention-weighted values; see the docstring of this module.
 
     Parameters
     ----------
-    student, source : of one layer, of the same number of heads
-    places : exact chunks are the segments
+    student, source : attention of one layer, with the same number of heads
+    positions : their exact chunks are the segments
     length, own : tokens of the student's sequences and of the source's
     """
     apart: list[torch.Tensor] = []
     spread: list[torch.Tensor] = []
     for row in range(student.query.shape[0]):
-        here = places[(places.row == row) & places.exact]
+        here = positions[(positions.row == row) & positions.exact]
         if not len(here):
             continue
         mine = weighted_values(student, row, here.student[:, 1] - row * length, here.student[:, 0] - row * length)

@@ -245,7 +245,7 @@ def _wait(run: RunFolder, kind: str) -> None:
 
     if run.state != "finished":
         bar = w.FloatProgress(min=0.0, max=1.0, description=kind, layout=w.Layout(width="60%"))
-        words = w.Label(value="starting in its own process …")
+        words = w.Label(value="starting in a separate process …")
         box = w.HBox([bar, words])
         display(box)  # type: ignore[no-untyped-call]
 

@@ -193,7 +193,8 @@ def model_box(work: Chain) -> Press:
 
     words = (
         "The model keeps its layers. Each target token gets an embedding row, computed as the lexicon specifies. Then "
-        "the output is calibrated: the model expects each token as often as it occurs in the text of the alignment."
+        "the output is calibrated to the token frequencies in the text of the alignment and in the source model's "
+        "predictions."
     )
     return Press("Make the model", words, "Make the model", "Make the model in a separate process", start)
 

@@ -203,5 +203,5 @@ def _why_not(run: RunFolder | None) -> str:
         return "There is no alignment yet: choose a pair on the tab Pair and click “Run alignment”."
     state = run.state
     if state in ("queued", "running"):
-        return "The pair is being aligned; this tab fills when that has finished. The tab Pair shows how far it is."
+        return "The pair is being aligned; this tab shows the result afterwards. The tab Pair shows the progress."
     return f"Aligning was {state}: {run.info()['error'] or 'see the tab Pair'}"

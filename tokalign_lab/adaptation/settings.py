@@ -122,7 +122,8 @@ class AdaptSettings(MeasuredSettings):
     )
     patience: int = option(
         4,
-        "Stop after so many measurements without gain, or if the model forgets; keep the best step. 0: keep the last.",
+        "Stop after this many measurements without improvement, or if the model forgets; keep the best step. "
+        "0: keep the last.",
         least=0,
     )
     prompts: tuple[str, ...] = option(

@@ -61,7 +61,7 @@ def rearrange(
 def export(settings: ExportSettings) -> Any:
     """Write a model as a GGUF file, and compare it with transformers in a llama.cpp runtime.
 
-    Ends in exit code 1 where token ids or greedy continuations differ.
+    The exit code is 1 if token ids or greedy continuations differ.
     """
     from tokalign_lab.model.export import export_gguf
 

@@ -40,7 +40,7 @@ def generate(
 @command(app, "adapt", failed=ended_badly)
 def adapt(
     settings: AdaptRunSettings,
-    run: Annotated[Path, typer.Option("--run", help="The run folder; it must not hold another run.")],
+    run: Annotated[Path, typer.Option("--run", help="The run folder; it must not contain another run.")],
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Only make the run folder; start it yourself (docs/scale.md).")
     ] = False,

@@ -77,7 +77,7 @@ def report(
 
 @command(app, "app")
 def serve_app(
-    runs: Annotated[Path, typer.Option("--runs", help="Folder of the runs and of the view.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of the runs and of the lab's view.")] = Path("runs"),
     port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 8866,
     ip: Annotated[str, typer.Option("--ip", help="Address to listen on; by default this machine only.")] = "127.0.0.1",
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,

@@ -95,7 +95,8 @@ class RearrangeSettings(Settings):
     target: str | None = option(None, "The target tokenizer, if its path has changed.", path=True)
     calibrate: tuple[str, ...] | None = option(
         None,
-        "Calibrate on this text: tokens are then predicted as often as text and source expect. May be repeated.",
+        "Calibrate on this text: match the token frequencies of the text and of the source's predictions. "
+        "May be repeated.",
         path=True,
     )
     keep_tied: bool = option(
@@ -120,8 +121,8 @@ class ExportSettings(Settings):
     gguf: str = required("The GGUF file to write.", flag="--gguf", path=True)
     converter: str | None = option(
         None,
-        "llama.cpp's convert_hf_to_gguf.py, a folder of llama.cpp's source, or the source archive of "
-        "llama-cpp-python. Default: the script on the PATH.",
+        "llama.cpp's convert_hf_to_gguf.py or source folder, or llama-cpp-python's source archive. "
+        "Default: search the PATH.",
         path=True,
     )
 

@@ -26,7 +26,7 @@ from .scores import score_words
 
 COLUMNS = (
     Column("recipe", "Recipe", "alignment recipe"),
-    Column("as", "Shown", "Its side in the comparison"),
+    Column("as", "Shown", "A or B: its side of the comparison"),
     Column("state", "State", "State of the recipe's newest run for this pair"),
     Column("text", "Text", "text of the alignment; figures on different text cannot be compared"),
     Column("bleu1", "BLEU-1", "of held-out text, target to source: mean and 95 % interval"),

@@ -100,7 +100,7 @@ class PairText:
 
 
 def advise(settings: AdviseSettings, progress: Progress = silent) -> Advice:
-    """Judge whether a swap is worth it on a text: count tokens, time a step of generation, apply the rules.
+    """Estimate whether a swap is worth it on a text: count tokens, time a step of generation, apply the rules.
 
     Raises `InputError` if the model, the tokenizer or the text cannot be used, or the model and the new head do not
     fit in the memory that is free.
@@ -379,7 +379,7 @@ def measure(settings: BitsSettings, progress: Progress = silent) -> BitsPerByte:
 def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
     """Check model, text, teacher and device before a run is made; `here` also checks the memory of this machine.
 
-    Raises `InputError` if one is not there, the teacher has another tokenizer, or tuning does not fit in memory.
+    Raises `InputError` if one does not exist, the teacher has another tokenizer, or tuning does not fit in memory.
     """
     if settings.trackers:
         from tokalign_lab.adaptation.trackers import check_trackers

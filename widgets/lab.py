@@ -1,10 +1,10 @@
 """The lab: every panel over one view and one folder of runs.
 
-As tabs, with everything done by hand:
+As tabs, where you start each step yourself:
 
     Lab()
 
-or step by step, one panel a cell, in the order of the work:
+or step by step, one panel per cell, in the order of the work:
 
     lab = Lab()
     lab.pair_picker()
@@ -14,8 +14,8 @@ or step by step, one panel a cell, in the order of the work:
     lab.rearrange()
     lab.tune()
 
-Each step's work is a run: named by its settings, done in a separate process, and found again when requested again.
-That is why every cell can be run again at any time, and why a restarted kernel finds everything where it was.
+Each step is a run in a separate process. A run is named by its settings, so the same request finds it again. So every
+cell can be run again at any time, and a restarted kernel finds all earlier results.
 """
 
 from __future__ import annotations
@@ -169,16 +169,17 @@ class Lab:
     def rearrange(self, calibrate: bool = True) -> JobPanel:
         """Give the source model its new rows by the last lexicon; a job, watched while the next cells run.
 
-        `calibrate`: also shift its logits until it expects tokens as often as they occur in the aligned text. This
-        takes about a minute and regains much without training. A model that cannot be calibrated is made without it.
+        `calibrate`: also shift its logits to match the token frequencies in the aligned text and in the source model's
+        predictions. This takes about a minute and recovers much without training. If the model cannot be calibrated, it
+        is made without calibration.
         """
         return self._opened("rearrange", self.panels.rearranging(self.work.rearrange(calibrate)))
 
     def tune(self, steps: int = 200, restart: bool = False, **settings: Any) -> TrainingPanel:
         """Tune the rearranged model, and watch; returns immediately.
 
-        The same settings find the same run again, running or done. A cancelled or failed run can be resumed in the
-        panel, or restarted with `restart=True`.
+        The same settings find the same run, whether it is running or done. A cancelled or failed run can be resumed in
+        the panel, or restarted with `restart=True`.
 
         Parameters
         ----------
@@ -221,7 +222,7 @@ class Lab:
         return str(self.runs.resolve())
 
     def _opened(self, kind: str, panel: P) -> P:
-        """Close the panel from a former run of this cell, so that there is one of each kind."""
+        """Close the panel from an earlier run of this cell, so that only one panel of each kind is open."""
         former = _open_panels.pop((kind, self._place), None)
         if former is not None:
             former.close()

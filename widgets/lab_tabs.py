@@ -88,7 +88,7 @@ class LabTabs(Panel):
         return self.lab_state.tab if self.lab_state.tab in TABS else "pair"
 
     def refresh(self) -> None:
-        """Make the open tab again."""
+        """Rebuild the open tab."""
         self._made_of.pop(self.tab, None)
         self.clear_error()
         self._show()

@@ -1,1 +1,1 @@
-"""Two vocabularies with vectors become a lexicon: neighbours, relative representations, recipes."""
+"""Make a lexicon from two vocabularies with vectors: neighbours, relative representations, recipes."""

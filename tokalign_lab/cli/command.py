@@ -67,13 +67,13 @@ def command(
     failed: Callable[[dict[str, Any]], bool] = lambda result: False,
     make: Callable[[Mapping[str, Any]], Settings] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Register a function that returns `(result, show)`: a dict, printed with `--json`, and what prints it for people.
+    """Register a function that returns `(result, show)`: a dict for `--json`, and a function that prints it as text.
 
     Bad input becomes one sentence on stderr and exit code 2. A run that did not finish, or a result for which `failed`
     is true, ends in exit code 1.
 
-    A parameter whose type is a settings class becomes the options of that class, except those that the function has
-    itself. The function gets the settings object, which `make` (by default `from_dict`) makes from the given options.
+    A parameter whose type is a settings class becomes the options of that class, except options that are parameters of
+    the function. The function gets the settings object, which `make` (by default `from_dict`) makes from the options.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., None]:

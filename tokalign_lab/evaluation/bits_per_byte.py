@@ -167,7 +167,7 @@ def bits_per_byte(
 
 
 class HeadInputs(NamedTuple):
-    """What a model's head sees before each token of a text.
+    """Inputs of a model's head before each token of a text.
 
     Attributes
     ----------

@@ -163,7 +163,7 @@ def untrained_rows(source: Vocabulary, matrix: torch.Tensor) -> NDArray[np.bool_
 
 
 def _made_of(case: Case, name: str, useless: NDArray[np.bool_], what: str) -> Finding:
-    """Find targets with at least half of their weight on useless source rows; ids beyond `useless` count as such."""
+    """Find targets with at least half of their weight on useless source rows; ids beyond `useless` count as useless."""
     table = case.lexicon.table
     counts = np.array([len(ids) for ids in table["sources"]])
     empty = np.zeros(0)

@@ -2,8 +2,8 @@
 
 From left to right: bits per byte of held-out text with the source model as reference and, if there is one, the
 control; the share of the gap to the reference that is closed; one value of each step, tokens per second by default.
-Each run has a place in the figure with its own colour, line and mark: raw values are faint, smoothed ones strong,
-measurements have marks. A line is thinned to what a plot can show before it is sent.
+Each run has an index in the figure, with a separate colour, line and marker: raw values are faint, smoothed ones
+strong, measurements have markers. A line is thinned to the resolution of a plot before it is sent.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ def curves_figure(
 ) -> go.Figure:
     """Make the figure of some runs.
 
-    Traces 3i to 3i + 2 belong to the run at place i of n (raw, smoothed, measured), trace 3n + i is its gap; then come
-    the control and, last, the reference.
+    Traces 3i to 3i + 2 belong to the run with index i of n (raw, smoothed, measured), and trace 3n + i is its gap. The
+    last two traces are the control and the reference.
 
     Parameters
     ----------
     options : how they are shown; by default over steps, smoothed by `fitting_smoothing`
-    places : how many runs the figure can show; as many as there are by default
+    places : number of runs that the figure can show; by default the number of `runs`
     """
     options = options or CurveOptions(smoothing=fitting_smoothing(runs[0].total_steps if runs else 0))
     figure = make_subplots(rows=1, cols=3, horizontal_spacing=0.07, subplot_titles=["bits", "gap", "value"])
@@ -121,12 +121,12 @@ def curves_figure(
 def update_curves(
     figure: go.Figure, runs: Mapping[int, RunView], options: CurveOptions, changed: Iterable[int] | None = None
 ) -> None:
-    """Put the runs' curves, and stage bands and reference of the first one, into a figure made by `curves_figure`.
+    """Draw the runs' curves, and stage bands and reference of the first run, in a figure made by `curves_figure`.
 
     Parameters
     ----------
-    runs : place in the figure to run; a run that keeps its place keeps its colour
-    changed : places of the runs that have something new; all by default
+    runs : index in the figure -> run; a run that keeps its index keeps its colour
+    changed : indices of the runs with new values; all by default
     """
     n = (len(figure.data) - 2) // (_PER_RUN + 1)
     for place in runs if changed is None else changed:
@@ -190,7 +190,7 @@ def _draw_run(traces: Sequence[Any], run: RunView, options: CurveOptions) -> Non
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
-    """Return points as plain lists, with only the digits that can be seen, to send little."""
+    """Return points as plain lists, rounded to visible digits, to keep messages small."""
     return {"x": [float(f"{v:.7g}") for v in x], "y": [float(f"{v:.5g}") for v in y]}
 
 
@@ -239,7 +239,7 @@ def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[di
 
 
 def thinned(x: ArrayLike, y: ArrayLike, most: int = MOST_CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most `most` points of a curve: the lowest and highest of each stretch, so that spikes stay visible."""
+    """Return at most `most` points of a curve: the lowest and highest of each section, so that spikes stay visible."""
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(xs) <= most:
         return xs, ys

@@ -1,7 +1,7 @@
 """The settings of each kind of run and of the commands of the same name; those of tuning are in `adaptation.settings`.
 
-`TextSettings` decide which text a run reads and which part of it is held out, `MeasuredTextSettings` also how much of
-that part a model is measured on.
+`TextSettings` determine the text of a run and its held-out part. `MeasuredTextSettings` also determine the number of
+held-out bytes for measurements.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class MeasuredTextSettings(MeasuredSettings, TextSettings):
 
 
 def text_of(settings: Mapping[str, Any], kind: type[SplitSettings] = TextSettings) -> dict[str, Any]:
-    """Return those settings of a run, as in `run.json`, that decide its text, with defaults for what was not given.
+    """Return the settings of a run, as in `run.json`, that determine its text; missing ones have their defaults.
 
-    `kind` is `TextSettings` for the text and its parts, `MeasuredTextSettings` for what bits per byte are measured on.
+    `kind` is `TextSettings` for the text and its parts, `MeasuredTextSettings` for the text of measurements.
     """
     return {one.name: settings.get(one.name, one.default) for one in kind.options()}
 
@@ -153,7 +153,7 @@ class MeasureSettings(BitsSettings, MeasuredTextSettings):
 
 
 class ScoreSettings(TextSettings):
-    """Score a lexicon on held-out text; with the align run's text settings, on what that run held out."""
+    """Score a lexicon on held-out text; with the text settings of the align run, on the same held-out part."""
 
     subject = "A run of kind 'score'"
 

@@ -1,8 +1,8 @@
-"""`njit`: numba's decorator, with compiled functions kept on the disk for the next process where that is possible.
+"""`njit`: numba's decorator, with compiled functions cached on disk if possible.
 
-numba keeps them next to the source or below the home folder. In a container that runs as another user, neither may be
-writable, and numba ends in a RuntimeError when a module is imported. Then the cache of this package is used; if that
-is not writable either, each process compiles again, which takes seconds.
+numba caches them next to the source or below the home folder. In a container that runs as another user, neither may be
+writable, and numba raises a RuntimeError when a module is imported. Then the cache of this package is used. If that is
+not writable either, each process compiles again, which takes seconds.
 """
 
 from __future__ import annotations

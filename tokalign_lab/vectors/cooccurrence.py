@@ -3,11 +3,11 @@
 A pair of tokens d places apart, with d up to the window, adds 1/d (Pennington et al. 2014, section 4.2). Windows end
 where a document ends. `stream.py` removes rare tokens before distances are counted.
 
-Stanford's program adds up floating-point numbers in the order of its sorted runs. Here 1/d is a whole number of units
-of 2^-32 (for a window of 15 the rounding error is below 2^-28). Whole numbers add up to the same bits in any order:
-over threads, over parts of the text (`text_counts.py`), over machines (`cluster.py`) and on a GPU (`torch_backend.py`).
-Sums are rounded to float32 once, at the end. An inverted index lists the occurrences of each token, and one thread
-adds up a row. Memory is 12 bytes for a token of text and 8 for a non-zero count; nothing is V x V.
+Stanford's program sums floating-point numbers in the order of its sorted runs. Here, 1/d is an integer in units of
+2^-32 (for a window of 15 the rounding error is below 2^-28). Integer sums have the same bits in any order: over
+threads, over parts of the text (`text_counts.py`), over machines (`cluster.py`) and on a GPU (`torch_backend.py`). Sums
+are rounded to float32 once, at the end. An inverted index lists the occurrences of each token, and one thread sums a
+row. Memory is 12 bytes per token of text and 8 per non-zero count; no V x V matrix is allocated.
 """
 
 from __future__ import annotations

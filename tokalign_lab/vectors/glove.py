@@ -138,7 +138,7 @@ def train_glove(
 
 
 def _deal_tokens(counts: csr_array, n_blocks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Block of each token, assigned in turn by falling number of pairs; and its row, with blocks one after another."""
+    """Assign tokens to blocks in turn, by descending number of pairs; returns block and row of each token."""
     n = counts.shape[0]
     by_pairs = np.argsort(-np.diff(counts.indptr), kind="stable")
     block = np.empty(n, dtype=np.int64)

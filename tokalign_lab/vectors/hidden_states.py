@@ -100,7 +100,7 @@ def _what_to_read(source: Vocabulary, of: Vocabulary, spell: Spell) -> tuple[dic
 def _states(
     model: PreTrainedModel, texts: list[list[int]], prefix: list[int], progress: Progress
 ) -> NDArray[np.float32]:
-    """Last states of token lists, float32 (n, width); lists of one length share a batch, so nothing is padded."""
+    """Return the last states of token lists, float32 (n, width); lists of equal length share an unpadded batch."""
     import torch
 
     by_length: dict[int, list[int]] = defaultdict(list)

@@ -87,7 +87,7 @@ class RunBox(Box):
 
     Attributes
     ----------
-    job : where the run's line is
+    job : the box with the run's line
     """
 
     def __init__(self, state: LabState) -> None:

@@ -130,7 +130,7 @@ class Pages(Box):
         return self.items[self.page * self._size : (self.page + 1) * self._size]
 
     def go_to(self, page: int) -> None:
-        """Show this page, counted from 0; beyond the end, the last. Nothing is sent that has not changed."""
+        """Show this page, counted from 0, or the last page if it is beyond the end; only changes are sent."""
         last = max(0, (len(self.items) - 1) // self._size)
         self.page = min(max(page, 0), last)
         first, shown = self.page * self._size, self.shown

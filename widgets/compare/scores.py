@@ -36,7 +36,7 @@ Paired = Mapping[str, Mapping[str, PairedScore]]  # by measure and direction
 class Side:
     """One side of the comparison, with what is stored on disk.
 
-    `lexicon`, `scores` and `evaluation` are None or empty if there are none; `code` makes it again.
+    `lexicon`, `scores` and `evaluation` are None or empty if there are none; `code` recreates the side.
     """
 
     name: str
@@ -171,7 +171,7 @@ class DifferenceBox(RunBox):
     ----------
     state : shared view, for the panel of the run
     show : called with the scores
-    root : folder of the runs; the default one when not given
+    root : folder of the runs; by default `runs_root()`
     """
 
     def __init__(self, state: LabState, show: Callable[[Paired], None], root: Path | str | None) -> None:

@@ -27,7 +27,7 @@ class EditBox(Box):
     Parameters
     ----------
     view : the lexicon as it is shown
-    edits : where edits go
+    edits : receives the edits
     state : holds the pins
     on_edit : called with the token whose edit has changed
     """

@@ -215,7 +215,7 @@ class Histogram(anywidget.AnyWidget):
     def show(self, measure: str, everything: np.ndarray, kept: np.ndarray, chosen: Range) -> None:
         """Draw `everything[kept]` in bars over the range of `everything`; bars inside `chosen` are on.
 
-        `kept` are the rows that pass all other filters, so that bars next to a selected one stay clickable.
+        `kept` has the rows that pass all other filters, so that bars next to a selected one stay clickable.
         """
         ranges = ranges_of(measure, everything)
         values = everything[kept & np.isfinite(everything)]

@@ -186,7 +186,7 @@ class LexiconView:
         return np.sort(np.concatenate([order[a:b] for a, b in zip(starts, ends, strict=True)] or [order[:0]]))
 
     def targets(self, chosen: Selection) -> np.ndarray:
-        """Target ids of a selection, whichever side it was made on; in its order where that was the target's."""
+        """Return the target ids of a selection on either side; a target selection keeps its order."""
         ids = np.asarray(chosen.ids, dtype=np.int64)
         rows = ids if chosen.space == "target" else self.partners("source", ids)
         return rows[(rows >= 0) & (rows < len(self.source_of))]

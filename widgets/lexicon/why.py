@@ -141,7 +141,7 @@ class WhyBox(Box):
     ----------
     view : the lexicon
     vectors : of source and target, None if there are none
-    text : how the alignment's text was read: `text`, and optionally `max_bytes` and `seed`; None: no contexts
+    text : settings of the alignment's text: `text`, and optionally `max_bytes` and `seed`; None: no contexts
     """
 
     def __init__(

@@ -144,7 +144,7 @@ class Colouring:
 
 
 def _best_targets(view: LexiconView, size: int) -> np.ndarray:
-    """Of the targets that chose each source the one of the highest score, int64 (size,); -1 for none."""
+    """Return for each source the best-scored target among those that chose it, int64 (size,); -1 for none."""
     best = np.full(size, -1, dtype=np.int64)
     chosen = np.flatnonzero(view.source_of >= 0)
     order = np.lexsort((-chosen, np.nan_to_num(view.score[chosen], nan=-np.inf)))

@@ -94,7 +94,7 @@ class MapControls(Bar):
             self.search.value = self._state.query.text
 
     def arranged(self, method: str, shared: bool, busy: bool) -> None:
-        """Disable the button of the current layout, and all of them while a layout is being fetched."""
+        """Disable the button of the current layout, or all layout buttons while a layout is being computed."""
         for name, control in self.methods.items():
             control.disabled = busy or (name == method and shared == self.layouts.value)
 
@@ -127,7 +127,7 @@ class LayoutJob(RunBox):
         return cache_path(self._vectors, method, shared, self._fit_on, 0)
 
     def begin(self, method: str, shared: bool) -> None:
-        """Start the job that makes a layout, or find it running, and follow it."""
+        """Start the job that makes a layout, or find the running one, and follow it."""
         path = self._path(method, shared)
         run = _run_of(method, path)
         if not run.exists:

@@ -137,7 +137,7 @@ class MapFigure:
 
         Parameters
         ----------
-        on_pick : called with space and token ids of a box, a lasso or a click; no ids where the selection was cleared
+        on_pick : called with space and token ids of a box, a lasso or a click; no ids if the selection was cleared
         on_point : called with space and id of the token under the pointer
         on_views : called when a map was moved
         guarded : wraps each callback

@@ -117,9 +117,9 @@ class MapPanel(Panel):
         alignment: Alignment | None = None,
         **options: Any,
     ) -> MapPanel:
-        """See both embedding spaces of an align run; `options` has other arguments of the panel, from `fit_on` on.
+        """Open the maps of an align run; `options` has other arguments of the panel, from `fit_on` on.
 
-        Raises `InputError` as `LexiconPanel.of_run` does, and when the recipe makes no vectors.
+        Raises `InputError` as `LexiconPanel.of_run` does, and if the recipe makes no vectors.
         """
         run, alignment = opened(run, alignment)
         vectors, lexicon = (alignment.source_vectors, alignment.target_vectors), alignment.lexicon

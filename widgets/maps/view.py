@@ -23,7 +23,7 @@ class MapView:
 
     Attributes
     ----------
-    xy : for each space, float32 (n, 2), the place of each token that has a vector
+    xy : for each space, float32 (n, 2), the position of each token with a vector
     """
 
     def __init__(self, view: LexiconView, source: TokenVectors, target: TokenVectors) -> None:

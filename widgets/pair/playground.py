@@ -44,7 +44,7 @@ class Playground(Box):
     others : names of the third and the fourth tokenizer
     offered : names to choose them from
     on_others : called when the user changes them
-    load : returns the vocabulary called a name
+    load : returns the vocabulary with a given name
     """
 
     def __init__(

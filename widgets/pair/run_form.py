@@ -35,7 +35,7 @@ class RunForm(Box):
     Parameters
     ----------
     pair : returns the names of source and target, and their sizes once both are loaded (else None)
-    on_run : called with the settings; None switches the button off
+    on_run : called with the settings; None disables the button
     settings : initial values; see `DEFAULTS`
     """
 

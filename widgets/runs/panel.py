@@ -327,7 +327,7 @@ class RunsPanel(Panel):
                 self.monitor.show_runs(runs)
 
     def _on_runs(self, runs: Sequence[RunFolder]) -> None:
-        """Tick the runs that the monitor shows now, including new ones."""
+        """Tick the runs that the monitor shows, including new ones."""
         here = {self.root.resolve(), gallery_root().resolve()}
         self._shown = [run.name for run in runs if run.path.resolve().parent in here]
         with self._lock:

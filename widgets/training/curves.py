@@ -22,7 +22,7 @@ TABLE_ROWS = 10
 
 
 def shown_steps(runs: Sequence[RunView]) -> list[int]:
-    """At most `TABLE_ROWS` steps, first and last among them: those at which held-out text was measured, if any."""
+    """Return at most `TABLE_ROWS` steps, including first and last; steps with measurements, if there are any."""
     steps = sorted({step for run in runs for step in run.measured.steps})
     if len(steps) < 2:
         steps = sorted({*steps, *(step for run in runs for step in run.steps)})
@@ -66,7 +66,7 @@ def curves_table(runs: Mapping[int, RunView], options: CurveOptions) -> str:
 
 
 def _at(step: int, steps: np.ndarray, values: np.ndarray) -> float | None:
-    """Return the value at a step, or at the last one before it; none before the first step or after the last."""
+    """Return the value at a step or at the last one before it; None before the first step or after the last."""
     place = int(np.searchsorted(steps, step, side="right")) - 1
     return float(values[place]) if place >= 0 and step <= steps[-1] else None
 

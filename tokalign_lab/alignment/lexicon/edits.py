@@ -115,7 +115,7 @@ class LexiconEdits:
         return self._move(self.done, self.undone)
 
     def redo(self) -> Edit | None:
-        """Redo the action that was undone last; returns it, None if there is none."""
+        """Redo the action that was undone last; returns it, or None if there is none."""
         return self._move(self.undone, self.done)
 
     def current(self) -> dict[int, Edit]:

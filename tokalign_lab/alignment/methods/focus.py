@@ -2,13 +2,13 @@
 
     w = sparsemax(cos(v, v_1), ..., cos(v, v_n)),    row = sum_i w_i * source row of shared token i
 
-v are FastText vectors of the *target* tokens only (`vectors/fasttext.py`), so no two spaces have to be made comparable:
-shared tokens, whose rows are copied, connect the vocabularies. Sparsemax (Martins and Astudillo 2016) is the point of
-the simplex nearest to the cosines; unlike softmax it gives most tokens a weight of exactly zero. A token without a
+v are FastText vectors of the *target* tokens only (`vectors/fasttext.py`), so no mapping between two spaces is needed:
+shared tokens, whose rows are copied, connect the vocabularies. Sparsemax (Martins and Astudillo 2016) returns the point
+of the simplex nearest to the cosines; unlike softmax, it gives most tokens a weight of exactly zero. A token without a
 vector gets a random row.
 
-Shared tokens are found by bytes. The authors' package compares decoded text without its leading white space, and so
-copies the row of one run of spaces or line ends to another; that fault is not repeated.
+Shared tokens are found by bytes. The authors' package compares decoded text without leading white space. So it copies
+the row of one run of spaces or line ends to another; this implementation does not.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def _self_learn(
     settings: VecMapSettings,
     progress: Progress,
 ) -> tuple[Dictionary, int]:
-    """Improve the dictionary until nothing improves it; returns it in rows of x and z, and the number of turns."""
+    """Improve the dictionary until it no longer improves; returns it as rows of x and z, and the iterations."""
     offset = int(np.random.default_rng(seed).integers(1 << 40))
     keep, turns, waited, best = _FIRST_KEEP, 0, 0, -np.inf
     while True:

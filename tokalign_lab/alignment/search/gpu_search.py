@@ -1,9 +1,10 @@
 """The search of `block_search.py` on a GPU, with the same result to the last bit.
 
-A GPU takes the largest few of each row and column at once (torch.topk), which is faster than keeping lists while
-scanning a block. It does not define which of equal products it takes, and adds up in its own order. So it takes a few
-more than k; the processor adds these up in float64 and ranks them. All other products must be worse than the last of
-them; a row for which that is not certain, because too many are equal, is searched on the processor.
+A GPU selects the largest few products of each row and column at once (torch.topk), which is faster than keeping lists
+while scanning a block. But its choice among equal products is undefined, and so is its order of summation. So it
+selects a few more than k, and the CPU recomputes these in float64 and ranks them. All discarded products must be worse
+than the last of the k. If that is not certain for a row, because too many products are equal, the CPU searches this
+row.
 """
 
 from __future__ import annotations

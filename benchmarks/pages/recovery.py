@@ -159,7 +159,7 @@ def split_words(raw: Raw) -> Page:
             series={kind: [lost[text, model, kind] for text in texts for model in models] for kind in kinds},
             label="bits per byte lost",
         ),
-        "Bits per byte lost, by how both tokenizers split a stretch of text.",
+        "Bits per byte lost, by how both tokenizers split a chunk of text.",
         ["text and model", *kinds, "second piece, nats above expected"],
         [[f"{text}, {model}", *(lost[text, model, kind] for kind in kinds),
           nats[text, model]["moved"] - nats[text, model]["expected"]]

@@ -191,7 +191,7 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
     Attributes
     ----------
     mix : the text
-    start, count : which stretch of the order
+    start, count : the range of the order
     apart : separate the documents of a block: `position_ids` restart with each document, so that transformers limits
         attention to it, and its first token is not predicted from the document before
     taught : returns whether the teacher is used for the sequence at a position of the order. If given, items also have
@@ -224,7 +224,7 @@ class OrderedBlocks(Dataset[dict[str, torch.Tensor]]):
         return item
 
     def block_at(self, index: int) -> tuple[int, int]:
-        """Return the stream and its block at position `index` of this stretch."""
+        """Return the stream and its block at position `index` of this range."""
         stream, turn = self.mix.at(self.start + index)
         n = len(self.mix.streams[stream])
         epoch, place = divmod(turn, n)

@@ -35,19 +35,19 @@ def main() -> None:
     kept, target = Kept(given, target=given.target), catalog.load_vocabulary(given.target)
     by: dict[str, list[Result]] = {}
     for bench in tuning.benches(given):
-        by.setdefault("floor", []).append(kept(bench.floor, text_share="floor", **bench.key))
-        by.setdefault("ceiling", []).append(kept(partial(bench.ceiling, target), text_share="ceiling", **bench.key))
+        by.setdefault("floor", []).append(kept(bench.source_bits, text_share="floor", **bench.key))
+        by.setdefault("ceiling", []).append(kept(partial(bench.random_bits, target), text_share="ceiling", **bench.key))
         for share in SHARES[-2:] if given.quick else (0.0, *SHARES):
             name = f"{share:.0%}" if share else NO_TEXT
             by.setdefault(name, []).append(kept(partial(run, bench, target, share), text_share=name, **bench.key))
     runs = {name: lines for name, lines in by.items() if name not in ("floor", "ceiling")}
     rows = [row(name, lines, given) for name, lines in runs.items()]
-    floor, ceiling = (mean([line["all"] for line in by[name]]) for name in ("floor", "ceiling"))
+    reference, random_rows = (mean([line["all"] for line in by[name]]) for name in ("floor", "ceiling"))
     notes = [
-        f"{tuning.SOURCE} to {given.target}. Untuned source: {floor:.3f} bits per byte; every row random: "
-        f"{ceiling:.3f}. The source tuned in the same way is not measured here, see recovery.py.",
+        f"{tuning.SOURCE} to {given.target}. Untuned source: {reference:.3f} bits per byte; every row random: "
+        f"{random_rows:.3f}. The source tuned in the same way is not measured here, see recovery.py.",
         tuning.budget(given, next(iter(runs.values()))[0]),
-        *(smallest(rows, column, floor or 0.0) for column in ("step 0", "end")),
+        *(smallest(rows, column, reference or 0.0) for column in ("step 0", "end")),
         *(tuning.cost(name, lines) for name, lines in list(runs.items())[-1:]),
     ]
     report("How much text the vectors need", [("Bits per byte of held-out text", rows)], notes, given.out)
@@ -76,13 +76,15 @@ def row(name: str, lines: list[Result], given: argparse.Namespace) -> dict[str, 
     }
 
 
-def smallest(rows: list[dict[str, Any]], column: str, floor: float) -> str:
+def smallest(rows: list[dict[str, Any]], column: str, reference: float) -> str:
     """Return the smallest share of the text within 10 % of all of it, in bits per byte and in bits above the source."""
     known = [row for row in rows if row["text"] != NO_TEXT and row[column] is not None]
     best = known[-1][column]
     plain = next(row["text"] for row in known if row[column] <= best * (1 + WITHIN))
     above = next(
-        row["text"] for row in known if row[column] - floor <= max((best - floor) * (1 + WITHIN), best - floor)
+        row["text"]
+        for row in known
+        if row[column] - reference <= max((best - reference) * (1 + WITHIN), best - reference)
     )
     return f"{column}: smallest text within {WITHIN:.0%} of all of it: {plain}; by bits above the source: {above}."
 

@@ -60,12 +60,12 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def _quality() -> Iterator[dict[str, Any]]:
     rows = _read(QUALITY)
-    floors = {(row["source"], row["seed"]): row for row in rows if row["method"] == "floor"}
+    sources = {(row["source"], row["seed"]): row for row in rows if row["method"] == "floor"}
     for row in rows:
         if row["method"] == "anchored-calibrated":
-            floor, run = floors[row["source"], row["seed"]], f"anchored-calibrated, seed {row['seed']}"
+            reference, run = sources[row["source"], row["seed"]], f"anchored-calibrated, seed {row['seed']}"
             for name in GROUPS:
-                bits = {"untuned": floor[name], "start": row[name]}
+                bits = {"untuned": reference[name], "start": row[name]}
                 yield _line(run, "docs/results/quality.md", row["source"], row["target"], name, 0, **bits)
 
 

@@ -53,8 +53,8 @@ def main() -> None:
     train, held_out = split_documents(read_documents(["default"], max_bytes=options.train_bytes))
     pair, model = tokenize_pair(source, target, train), load_model("smollm2-135m")
     passages, reading = excerpts(held_out, options.bytes), excerpts(train, 6 * options.calibrate_tokens, seed=1)
-    floor = bits_per_byte(model, source, passages).bits_per_byte
-    rows: list[dict[str, Any]] = [{"row": "source, own tokenizer", "bits_per_byte": floor, "calibrated": None}]
+    reference = bits_per_byte(model, source, passages).bits_per_byte
+    rows: list[dict[str, Any]] = [{"row": "source, own tokenizer", "bits_per_byte": reference, "calibrated": None}]
     for name, share, output in VARIANTS:
         mixture.PIECES_SHARE = share
         mixture.OUTPUT_SHARES = dict(zip(mixture.OUTPUT_SHARES, output or THIRDS, strict=True))

@@ -184,8 +184,8 @@ def closed(results: Results, source: str, target: str, method: str) -> float | N
     seeds = set.intersection(*(set(values) for values in found.values()))
     if not seeds:
         return None
-    floor, pieces, ours = (np.mean([values[seed] for seed in seeds]) for values in found.values())
-    return float((pieces - ours) / (pieces - floor))
+    reference, pieces, ours = (np.mean([values[seed] for seed in seeds]) for values in found.values())
+    return float((pieces - ours) / (pieces - reference))
 
 
 def printed(entries: list[dict[str, Any]], results: Results) -> list[Table]:

@@ -190,11 +190,11 @@ class Bench:
         nats = found.bits_per_byte * found.bytes * math.log(2) / found.tokens
         return {"all": found.bits_per_byte, **found.by_slice, "nats_per_token": nats}
 
-    def floor(self) -> dict[str, float]:
+    def source_bits(self) -> dict[str, float]:
         """Bits of the source model."""
         return self.untuned(*source(self.given.device))
 
-    def ceiling(self, target: Vocabulary) -> dict[str, float]:
+    def random_bits(self, target: Vocabulary) -> dict[str, float]:
         """Bits of a model whose every row is random."""
         return self.untuned(moved(target, self.seed, self.given.device, "random", "none")[0], target)
 
@@ -266,9 +266,9 @@ class Bench:
 
     def move_and_tune(self, title: str, target: Vocabulary) -> Result:
         """Tune a converted model; the result also has the bits of random rows and those before calibration."""
-        ceiling = self.ceiling(target)
+        random_rows = self.random_bits(target)
         place, before = self.start(target)
-        return {**self.tune(title, place, target), "ceiling": ceiling, "not_calibrated": before}
+        return {**self.tune(title, place, target), "ceiling": random_rows, "not_calibrated": before}
 
 
 def benches(given: argparse.Namespace) -> Iterator[Bench]:

@@ -50,10 +50,10 @@ def test_fasttext_knows_the_frequent_tokens_of_a_real_text(
         [(i, place[b" " + word]) for i, word in enumerate(words) if len(word) > 4 and b" " + word in place]
     )
     unit = unit_rows(made.rows - made.rows.mean(axis=0))
-    twins = np.einsum("ij,ij->i", unit[pairs[:, 0]], unit[pairs[:, 1]])
+    partners = np.einsum("ij,ij->i", unit[pairs[:, 0]], unit[pairs[:, 1]])
     strangers = np.einsum("ij,ij->i", unit[pairs[:, 0]], unit[np.roll(pairs[:, 1], 1)])
     assert len(pairs) > 50
-    assert twins.mean() > strangers.mean() + 0.3
+    assert partners.mean() > strangers.mean() + 0.3
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "second"))
     again = fasttext_vectors(corpus, vocabulary, FEW_BUCKETS)
     assert again.rows.tobytes() == made.rows.tobytes()

@@ -159,11 +159,11 @@ def test_csls_takes_a_hub_down() -> None:
     middle, own, noise = (unit_rows(random_vectors(n, 100, seed)) for n, seed in ((1, 1), (80, 2), (80, 3)))
     keys = np.concatenate([middle, middle + own])
     queries = middle + 0.35 * own + 0.5 * noise
-    twin = np.arange(1, 81)
+    partner = np.arange(1, 81)
     by_cosine, by_csls = (search(queries, keys, 1)[0][:, 0] for search in (nearest, nearest_csls))
     assert (by_cosine == 0).mean() > 0.5
     assert (by_csls == 0).mean() < 0.1
-    assert (by_csls == twin).mean() > 2 * (by_cosine == twin).mean()
+    assert (by_csls == partner).mean() > 2 * (by_cosine == partner).mean()
 
 
 def test_density_is_measured_over_the_whole_space() -> None:

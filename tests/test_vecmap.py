@@ -50,9 +50,9 @@ def turned(real: tuple[TokenVectors, TokenVectors]) -> tuple[TokenVectors, Token
     return one, TokenVectors(np.arange(len(one)), rows, one.counts[order], "other"), new
 
 
-def share_found(source: TokenVectors, target: TokenVectors, twin: np.ndarray) -> float:
+def share_found(source: TokenVectors, target: TokenVectors, partner: np.ndarray) -> float:
     """Share of target tokens, in order, whose best source token by CSLS is the right one."""
-    return float((nearest_csls(target.rows, source.rows, 1)[0][:, 0] == twin).mean())
+    return float((nearest_csls(target.rows, source.rows, 1)[0][:, 0] == partner).mean())
 
 
 # --- common axes
@@ -125,12 +125,12 @@ def test_a_rotated_real_space_is_found_from_few_pairs_and_from_none(
     turned: tuple[TokenVectors, TokenVectors, np.ndarray],
 ) -> None:
     one, other, new = turned
-    twin = np.argsort(new)
-    assert share_found(one, other, twin) < 0.01
+    partner = np.argsort(new)
+    assert share_found(one, other, partner) < 0.01
     few = np.argsort(-one.counts)[:40]
     for pairs in ((one.ids[few], new[few]), None):
         source, target = vecmap(one, other, pairs, settings=QUICK)
-        assert share_found(source, target, twin) > 0.95
+        assert share_found(source, target, partner) > 0.95
         assert source.provenance["start"] == ("unsupervised" if pairs is None else "identical tokens")
         assert source.ids.tolist() == one.ids.tolist()
         assert target.counts.tolist() == other.counts.tolist()

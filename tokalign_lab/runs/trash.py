@@ -80,7 +80,7 @@ def restore_run(name: str | None = None, root: Path | str | None = None) -> RunF
 
 
 def trash_bytes(root: Path | str | None = None) -> int:
-    """Return the bytes that the trash holds."""
+    """Return the size of the trash in bytes."""
     found = 0
     for folder, _, names in os.walk(runs_root(root) / TRASH):
         for name in names:

@@ -169,7 +169,7 @@ def writes_space_first(vocabulary: Vocabulary) -> bool:
 
 
 def _by_offsets(text: str, ids: Ints, spelled: Sequence[bytes | None], vocabulary: Vocabulary) -> Tokens:
-    """Follow a tokenizer that changed the text, by the character offsets that it gives."""
+    """Locate the tokens of a tokenizer that changed the text by its character offsets."""
     with plain_backend(vocabulary.tokenizer) as backend:
         offsets = backend.encode(text, add_special_tokens=False).offsets
     data = text.encode()

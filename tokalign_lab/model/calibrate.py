@@ -237,8 +237,8 @@ def _expected_counts(
         except InputError:  # the source cannot read so many tokens at once
             unread += window.scored
         else:
-            following = reading.places.student[:, 1] + 1
-            here = (following < len(ids)) & (following >= len(ids) - window.scored) & ~reading.places.special
+            following = reading.positions.student[:, 1] + 1
+            here = (following < len(ids)) & (following >= len(ids) - window.scored) & ~reading.positions.special
             for chosen in torch.split(torch.nonzero(here)[:, 0], block):
                 found = Predictions.of(reading, ids[None], teacher.head, pieces, chosen)
                 by_text[following[chosen][found.whole]] = False

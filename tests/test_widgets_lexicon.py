@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -369,6 +370,22 @@ def test_a_click_does_not_wait_for_the_tokenizer(align_run: RunFolder, monkeypat
     while "The source spells it" not in panel.why.pair.value and time.monotonic() < deadline:
         time.sleep(0.01)
     assert "The source spells it" in panel.why.pair.value
+
+
+def test_a_search_is_prepared_after_the_page_has_drawn_the_rows(
+    align_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: list[tuple[Any, float]] = []
+    monkeypatch.setattr(background, "_inline", False)
+    monkeypatch.setattr(background, "later", lambda work, seconds: waiting.append((work, seconds)))
+    monkeypatch.setattr(background, "_pool", SimpleNamespace(submit=lambda work: work()))
+    panel = LexiconPanel.of_run(align_run)
+    assert panel.table.rows
+    ((prepare, seconds),) = waiting
+    assert seconds > 0
+    assert "_search" not in panel.view.__dict__
+    prepare()
+    assert "_search" in panel.view.__dict__
 
 
 def test_a_run_knows_all_that_the_panel_needs(align_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -81,16 +80,18 @@ class Spelling:
 
     def bytes_of(self, token: str) -> bytes:
         """Return the bytes of a token (not a control token) in running text, without any marks."""
-        if self.is_byte_fallback(token):
+        if token.startswith("<0x") and self.is_byte_fallback(token):
             return bytes([int(token[3:5], 16)])
-        begins_word = not (self.prefix and token.startswith(self.prefix) and token != self.prefix)
-        if not begins_word:
-            token = token[len(self.prefix) :]
-        if self.ends_word(token):
+        begins_word = True
+        if self.prefix and token.startswith(self.prefix) and token != self.prefix:
+            begins_word, token = False, token[len(self.prefix) :]
+        if self.suffix and token.endswith(self.suffix):
             token = token[: -len(self.suffix)]
         if self.kind == "byte-level":
-            with suppress(UnicodeEncodeError):  # a character that stands for no byte
+            try:
                 return token.translate(_BYTE_OF_LETTER).encode("latin-1")
+            except UnicodeEncodeError:  # a character that stands for no byte
+                return token.encode()
         if self.kind == "sentencepiece":
             return token.replace(self.space, " ").encode()
         # BERT splits before every punctuation mark and CJK character, with or without a space there.

@@ -72,7 +72,8 @@ class TokenTable:
     @cached_property
     def is_byte_fallback(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Shape (size,), bool: SentencePiece's `<0xNN>` tokens."""
-        return np.array([token is not None and self.spelling.is_byte_fallback(token) for token in self.raw])
+        is_byte = self.spelling.is_byte_fallback
+        return np.array([token is not None and token.startswith("<0x") and is_byte(token) for token in self.raw])
 
     @cached_property
     def token_bytes(self) -> tuple[bytes | None, ...]:

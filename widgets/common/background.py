@@ -22,10 +22,12 @@ _pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokalign-panel")
 _inline = False
 
 
-def submit(work: Callable[[], None]) -> None:
-    """Run `work` soon in a thread, so that the calling callback returns at once."""
+def submit(work: Callable[[], None], after_s: float = 0.0) -> None:
+    """Run `work` in a thread, after this many seconds, so that the calling callback returns at once."""
     if _inline:
         work()
+    elif after_s:
+        later(work, after_s)
     else:
         _pool.submit(work)
 

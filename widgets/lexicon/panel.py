@@ -24,6 +24,7 @@ from tokalign_lab.settings.kinds import text_of
 from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.vocabulary import Vocabulary
 
+from ..common.background import submit
 from ..common.numbers import meanings
 from ..common.panel import Panel, mark_html
 from ..common.part import Folds, html
@@ -37,6 +38,7 @@ from .why import WhyBox
 MOST_SELECTED = 2000  # rows that one click sends to the maps
 # The first explanation loads a tokenizer, which takes seconds; a box on the maps is drawn before.
 MAPS_DRAWN_S = 0.5
+ROWS_DRAWN_S = 0.5  # the page draws the first rows before the search is prepared
 
 
 class LexiconPanel(Panel):
@@ -205,7 +207,9 @@ class LexiconPanel(Panel):
             self.histogram.show(measure, values, others, getattr(query, measure))
             self.paged.show_rows(rows, query, page)
             self._explain(again)
-            self._prepare()
+            if not self._prepared:
+                self._prepared = True
+                submit(self.guarded(self._prepare), ROWS_DRAWN_S)
 
         self.newest(work, show)
 
@@ -229,10 +233,7 @@ class LexiconPanel(Panel):
         return ["lexicon", *(f"{side}={side}" for side in both)]
 
     def _prepare(self) -> None:
-        """Prepare for searches, once, when the first rows are on the screen."""
-        if self._prepared:
-            return
-        self._prepared = True
+        """Prepare for searches, which takes seconds, when the first rows are on the screen."""
         self.view.prepare()
         if not self.closed:
             self.view.change(self.view.lexicon, self._edited)  # search edited rows by their new labels

@@ -36,6 +36,15 @@ MAPS = """((what) => Object.fromEntries(["source", "target"].map((space) => {
     return [space, canvas.parentElement.parentElement.api.get(what)];
 })))"""
 
+STILL = """() => new Promise((done) => {
+    let quiet;
+    const end = () => { watcher.disconnect(); clearTimeout(quiet); done(); };
+    const watcher = new MutationObserver(() => { clearTimeout(quiet); quiet = setTimeout(end, 400); });
+    watcher.observe(document.body, { attributes: true, characterData: true, childList: true, subtree: true });
+    quiet = setTimeout(end, 400);
+    setTimeout(end, 2000);
+})"""
+
 # Text whose contrast with what is behind it is below WCAG AA: 4.5, or 3 for large text. Disabled controls are exempt.
 FAINT = """(root) => {
     const parts = (colour) => (colour.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
@@ -154,7 +163,11 @@ class LabPage:
         expect(self.page.locator("body")).to_have_attribute(
             "data-jp-theme-light", "false" if "Dark" in name else "true"
         )
-        self.page.wait_for_timeout(1500)  # colours come from the kernel and back
+        self.settle()  # colours come from the kernel and back
+
+    def settle(self) -> None:
+        """Wait until nothing in the page has changed for 0.4 s, at most 2 s: for pictures, not for what is asserted."""
+        self.page.evaluate(STILL)
 
     def panel(self, hook: str) -> Locator:
         """A panel by its class, scrolled into view; cells far away are not even in the page."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 from .lab_page import LONG_MS, MAPS, LabPage
+from .servers import ROOT
 
 
 def _text(lab: LabPage, selector: str) -> str:
@@ -50,9 +52,9 @@ def test_a_click_on_a_row_explains_it_and_highlights_it_on_both_maps(lab_page: L
 
 
 def test_every_token_with_a_vector_is_drawn(lab_page: LabPage) -> None:
-    told = lab_page.panel("tl-maps").locator(".tl-status").inner_text()
     drawn = {space: len(points) for space, points in lab_page.maps("points").items()}
-    assert f"{drawn['source']:,} source and {drawn['target']:,} target tokens" in told
+    told = f"{drawn['source']:,} source and {drawn['target']:,} target tokens"
+    expect(lab_page.panel("tl-maps").locator(".tl-status")).to_contain_text(told)
 
 
 def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> None:
@@ -62,6 +64,7 @@ def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> No
     before = {space: len(points) for space, points in lab_page.maps("selectedPoints").items()}
     box = left.bounding_box()
     assert box is not None
+    lab_page.page.evaluate("() => addEventListener('resize', () => { window.resized = true; })")
     mouse = lab_page.page.mouse
     mouse.move(box["x"] + box["width"] * 0.03, box["y"] + box["height"] * 0.4)
     mouse.down()
@@ -72,6 +75,23 @@ def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> No
     lab_page.wait_for_selected("n > 3")
     assert before == {"source": 1, "target": 1}
     expect(maps.locator(".tl-selection-table tbody tr").first).to_be_visible()
+    assert lab_page.page.evaluate("window.resized") is None  # a longer table draws no figure again
+    # What jupyter-scatter draws on is as large as a map, not as the window.
+    hidden, drawn = "jupyterScatter.renderer.canvas", "document.querySelector('.tl-map-source canvas')"
+    sizes = f"[{hidden}, {drawn}].map((one) => [one.width, one.height].join())"
+    lab_page.page.wait_for_function(f"() => new Set({sizes}).size === 1")
+
+
+def test_anywidget_waits_for_a_widget_that_starts_slowly(browser: Any) -> None:
+    page = browser.new_page()
+    code = (ROOT / "widgets" / "common" / "theme.js").read_text(encoding="utf-8")
+    given_up = """([code, name]) => import(`data:text/javascript,${encodeURIComponent(code)}`).then(() => {
+        const signal = eval(`AbortSignal.timeout(1)\n//# sourceURL=${name}`);
+        return new Promise((done) => setTimeout(() => done(signal.aborted), 200));
+    })"""
+    assert page.evaluate(given_up, [code, "extensions/other/x.js"])
+    assert not page.evaluate(given_up, [code, "extensions/anywidget/x.js"])
+    page.close()
 
 
 def test_both_maps_zoom_together_and_lines_follow(lab_page: LabPage) -> None:
@@ -143,7 +163,7 @@ def test_figures_follow_the_theme(lab_page: LabPage, artefacts: Path, theme: str
     word = "dark" if "Dark" in theme else "light"
     for hook in ("tl-picker", "tl-lexicon", "tl-maps", "tl-train"):
         panel = lab_page.panel(hook)
-        lab_page.page.wait_for_timeout(700)
+        lab_page.settle()
         panel.screenshot(path=artefacts / f"{hook}-{word}.png")
     lab_page.wait_for_ink("tl-train", dark=word == "dark")
     lab_page.panel("tl-maps")

@@ -1,6 +1,15 @@
 // Tells Python whether JupyterLab is light or dark, now and whenever it changes, and names the panel it sits in
 // for screen readers; puts text on the clipboard. Works without JupyterLab too: then the page's own background decides.
 
+// anywidget gives a widget two seconds to start, and one that takes longer gets no message of its kernel. A figure's 5 MB
+// of code take longer while a model is being tuned on the same machine, so anywidget waits for a minute.
+const { timeout } = AbortSignal;
+if (!timeout.patient) {
+  const isPatient = () => new Error().stack.includes("/anywidget/");
+  AbortSignal.timeout = (ms) => timeout.call(AbortSignal, isPatient() ? Math.max(ms, 60_000) : ms);
+  AbortSignal.timeout.patient = true;
+}
+
 function isDark() {
   const stated = document.body.dataset.jpThemeLight;
   if (stated !== undefined) return stated === "false";
@@ -53,7 +62,11 @@ function render({ model, el }) {
     if (text) for (const one of [control, ...control.querySelectorAll("[title]")]) one.title = text;
   };
   // plotly measures its place once, before the cell has its width, and then listens to the window only
-  const follow = new ResizeObserver(() => window.dispatchEvent(new Event("resize")));
+  let width;
+  const follow = new ResizeObserver(([{ contentRect }]) => {
+    if (contentRect.width !== width) window.dispatchEvent(new Event("resize"));
+    width = contentRect.width; // a table that grows moves nothing sideways, and every figure would be drawn again
+  });
   const unwatch = watch(model);
   for (const event of ["pointerover", "focusin"]) document.addEventListener(event, explain);
   const copy = async (message) => {

@@ -167,7 +167,7 @@ class MapFigure:
             for space, plot in self.maps.items():
                 rows = self._points.points_of(space, ids[space]).astype(np.uint32)
                 self.lit[space] = rows
-                few = len(rows) <= MOST_NAMED
+                few = 0 < len(rows) <= MOST_NAMED
                 with plot.hold_sync():  # one message, so that the page draws once
                     if not np.array_equal(np.sort(plot.selection), rows):  # else the user selected them on this map
                         plot.selection = rows

@@ -6,6 +6,22 @@ const SPACES = ["source", "target"];
 const SETTLED_MS = 300;
 const round = (value) => Math.round(value * 1e4) / 1e4;
 
+// jupyter-scatter draws each map on one hidden canvas as large as the window and copies the map from it. Without a GPU,
+// most of that time is for pixels that no map shows, so the hidden canvas gets the size of the map before each drawing.
+function trim(renderer) {
+  if (!renderer || renderer.trimmed) return;
+  const { render } = renderer;
+  renderer.trimmed = true;
+  renderer.render = (draw, map) => {
+    const { width, height } = map;
+    if (width && height && (renderer.canvas.width !== width || renderer.canvas.height !== height)) {
+      renderer.resize((width + 0.5) / devicePixelRatio, (height + 0.5) / devicePixelRatio); // it rounds down
+      renderer.refresh();
+    }
+    render(draw, map);
+  };
+}
+
 function sizeOf(api) {
   const { width, height } = api.get("canvas").getBoundingClientRect();
   return { width, height, ratio: width / height };
@@ -31,16 +47,19 @@ function render({ model, el }) {
   let reported = ""; // the views that this page sent last
   let last = Promise.resolve();
 
-  // Where a point is in this layer; undefined outside of its map.
-  const placeOf = (space, index) => {
-    const at = maps[space].getScreenPosition(index);
-    const { width, height } = sizeOf(maps[space]);
-    if (!at || at[0] < 0 || at[1] < 0 || at[0] > width || at[1] > height) return undefined;
-    const [map, layer] = [maps[space].get("canvas"), el].map((node) => node.getBoundingClientRect());
-    return [at[0] + map.left - layer.left, at[1] + map.top - layer.top];
+  // Returns a function that gives the place of a point in this layer; undefined outside of its map.
+  const places = () => {
+    const layer = el.getBoundingClientRect();
+    const frames = Object.fromEntries(SPACES.map((space) => [space, maps[space].get("canvas").getBoundingClientRect()]));
+    return (space, index) => {
+      const at = maps[space].getScreenPosition(index);
+      const { width, height, left, top } = frames[space];
+      if (!at || at[0] < 0 || at[1] < 0 || at[0] > width || at[1] > height) return undefined;
+      return [at[0] + left - layer.left, at[1] + top - layer.top];
+    };
   };
 
-  const drawLines = (context) => {
+  const drawLines = (context, placeOf) => {
     const lines = model.get("lines");
     context.strokeStyle = model.get("highlight");
     context.lineWidth = lines.length <= 25 ? 1.5 : 0.75;
@@ -56,7 +75,7 @@ function render({ model, el }) {
     context.globalAlpha = 1;
   };
 
-  const write = (context, space, texts, size, raise) => {
+  const write = (context, placeOf, space, texts, size, raise) => {
     const style = getComputedStyle(el);
     context.font = `${size}px ${style.fontFamily}`;
     context.textAlign = "center";
@@ -76,7 +95,7 @@ function render({ model, el }) {
 
   const point = () => {
     const { space, index, text } = model.get("pointer");
-    const at = space && placeOf(space, index);
+    const at = space && places()(space, index);
     pointer.hidden = !at;
     if (!at) return;
     pointer.innerHTML = text;
@@ -92,10 +111,11 @@ function render({ model, el }) {
     canvas.height = el.clientHeight * devicePixelRatio;
     const context = canvas.getContext("2d");
     context.scale(devicePixelRatio, devicePixelRatio);
-    drawLines(context);
+    const placeOf = places();
+    drawLines(context, placeOf);
     for (const space of SPACES) {
-      write(context, space, model.get("signs")[space] ?? [], 15, 0);
-      write(context, space, model.get("names")[space] ?? [], 12, 13);
+      write(context, placeOf, space, model.get("signs")[space] ?? [], 15, 0);
+      write(context, placeOf, space, model.get("names")[space] ?? [], 12, 13);
     }
     point();
   };
@@ -153,6 +173,7 @@ function render({ model, el }) {
       return;
     }
     maps = Object.fromEntries(SPACES.map((space, i) => [space, apis[i]]));
+    trim(window.jupyterScatter?.renderer);
     found.forEach((map, i) => {
       map.setAttribute("role", "img");
       map.setAttribute("aria-label", `Map of the ${SPACES[i]} tokens; tables below the maps hold what it shows`);

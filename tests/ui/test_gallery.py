@@ -51,7 +51,7 @@ def test_curve_lexicon_and_maps_are_shown_and_marked(lab: LabPage, artefacts: Pa
     word = "dark" if "Dark" in theme else "light"
 
     def picture(name: str) -> None:
-        lab.page.wait_for_timeout(1200)
+        lab.settle()
         lab.page.locator(".tl-lab").screenshot(path=artefacts / f"gallery-{name}-{word}.png")
 
     training = open_tab(lab, "Recovery")
@@ -101,7 +101,8 @@ def test_a_button_that_needs_the_model_explains_it(lab: LabPage) -> None:
 def test_back_to_ones_own_runs(lab: LabPage, bare: Server) -> None:
     lab.page.get_by_role("button", name="Back to your own runs").click()
     expect(lab.page.locator(".tl-recorded-bar")).to_contain_text("You have no runs here yet")
-    assert [path.name for path in (bare.folder / "runs").iterdir()] == ["lab.json"]  # nothing was started or copied
+    # Nothing was started or copied; the view may be written just now, in a file of another name first.
+    assert {path.name for path in (bare.folder / "runs").iterdir() if path.name[0] != "."} == {"lab.json"}
     assert not (bare.folder.parent / "cache").exists()  # and nothing fetched
 
 

@@ -64,7 +64,6 @@ def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> No
     before = {space: len(points) for space, points in lab_page.maps("selectedPoints").items()}
     box = left.bounding_box()
     assert box is not None
-    lab_page.page.evaluate("() => addEventListener('resize', () => { window.resized = true; })")
     mouse = lab_page.page.mouse
     mouse.move(box["x"] + box["width"] * 0.03, box["y"] + box["height"] * 0.4)
     mouse.down()
@@ -75,22 +74,46 @@ def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> No
     lab_page.wait_for_selected("n > 3")
     assert before == {"source": 1, "target": 1}
     expect(maps.locator(".tl-selection-table tbody tr").first).to_be_visible()
-    assert lab_page.page.evaluate("window.resized") is None  # a longer table draws no figure again
     # What jupyter-scatter draws on is as large as a map, not as the window.
     hidden, drawn = "jupyterScatter.renderer.canvas", "document.querySelector('.tl-map-source canvas')"
     sizes = f"[{hidden}, {drawn}].map((one) => [one.width, one.height].join())"
     lab_page.page.wait_for_function(f"() => new Set({sizes}).size === 1")
 
 
+THEME = (ROOT / "widgets" / "common" / "theme.js").read_text(encoding="utf-8")
+LOAD = "import(`data:text/javascript,${encodeURIComponent(code)}`)"
+
+
 def test_anywidget_waits_for_a_widget_that_starts_slowly(browser: Any) -> None:
     page = browser.new_page()
-    code = (ROOT / "widgets" / "common" / "theme.js").read_text(encoding="utf-8")
-    given_up = """([code, name]) => import(`data:text/javascript,${encodeURIComponent(code)}`).then(() => {
-        const signal = eval(`AbortSignal.timeout(1)\n//# sourceURL=${name}`);
+    given_up = f"""([code, name]) => {LOAD}.then(() => {{
+        const signal = eval(`AbortSignal.timeout(1)\n//# sourceURL=${{name}}`);
         return new Promise((done) => setTimeout(() => done(signal.aborted), 200));
-    })"""
-    assert page.evaluate(given_up, [code, "extensions/other/x.js"])
-    assert not page.evaluate(given_up, [code, "extensions/anywidget/x.js"])
+    }})"""
+    assert page.evaluate(given_up, [THEME, "extensions/other/x.js"])
+    assert not page.evaluate(given_up, [THEME, "extensions/anywidget/x.js"])
+    page.close()
+
+
+def test_figures_are_drawn_again_for_a_wider_panel_not_for_a_taller_one(browser: Any) -> None:
+    page = browser.new_page()
+    resized = f"""(code) => {LOAD}.then(async ({{ default: widget }}) => {{
+        const panel = document.body.appendChild(document.createElement("div"));
+        const el = panel.appendChild(document.createElement("div"));
+        panel.className = "tl-panel";
+        let n = 0;
+        addEventListener("resize", () => {{ n += 1; }});
+        const nothing = () => undefined;
+        widget.render({{ el, model: {{ get: nothing, set: nothing, save_changes: nothing, on: nothing }} }});
+        const counts = [];
+        for (const size of ["width: 300px", "width: 300px; height: 500px", "width: 400px; height: 500px"]) {{
+            panel.style = size;
+            for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+            counts.push(n);
+        }}
+        return counts;
+    }})"""
+    assert page.evaluate(resized, THEME) == [1, 1, 2]
     page.close()
 
 

@@ -77,7 +77,8 @@ def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> No
     # What jupyter-scatter draws on is as large as a map, not as the window.
     hidden, drawn = "jupyterScatter.renderer.canvas", "document.querySelector('.tl-map-source canvas')"
     sizes = f"[{hidden}, {drawn}].map((one) => [one.width, one.height].join())"
-    lab_page.page.wait_for_function(f"() => new Set({sizes}).size === 1")
+    again = f"{drawn}.parentElement.parentElement.api.redraw()"  # a new panel may have resized it since
+    lab_page.page.wait_for_function(f"() => {{ {again}; return new Set({sizes}).size === 1; }}")
 
 
 THEME = (ROOT / "widgets" / "common" / "theme.js").read_text(encoding="utf-8")

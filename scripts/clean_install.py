@@ -56,7 +56,7 @@ COMMANDS: list[tuple[str, int]] = [
     ("gallery list", 0),
     ("app --no-browser", 2),  # the extra `app` is not installed
 ]
-OF_LAB = ["report first --out report.html", "demo --fast --out demo"]
+OF_LAB = ["report recorded-align-pieces --out report.html", "demo --fast --out demo"]
 NOT_RUN = {"gallery record"}  # it makes the package's own data, for an hour
 EXPECTED = {0: "ok", 2: "refused"}
 

@@ -86,7 +86,7 @@ def use(root: Path) -> int:
 
     here = str(Path(__file__).parent)
     cell = f"import sys; sys.path.insert(0, {here!r}); import compat; compat.in_kernel({str(root)!r})"
-    NotebookClient(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), timeout=1200).execute()
+    NotebookClient(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), timeout=3600).execute()
     states = {run.name: run.wait() for run in list_runs(root)}
     for run in list_runs(root):
         measured = last_evaluation(run) or {}

@@ -4,8 +4,8 @@
     python benchmarks/faults.py --injections 100 --seed 7
 
 Every artefact is made by a small piece of work: a tokenised corpus, counts, vectors, a tokenizer's table and a layout
-in the cache, a lexicon, edits, run folders, a checkpoint; a lab's view; and by runs of all
-eight kinds, on a tiny model. For each, up to five kinds of fault are injected:
+in the cache, a lexicon, edits, run folders, a checkpoint; a lab's view; by runs of all eight kinds, on a tiny model;
+and by every command that writes files without being a run. For each, up to five kinds of fault are injected:
 
 - damage: a file is torn, emptied, zeroed, made longer, or has a bit flipped or some bytes replaced; then the work is
   done again. A cache and a checkpoint must give the undisturbed result; files that users keep may be refused instead.
@@ -15,8 +15,11 @@ eight kinds, on a tiny model. For each, up to five kinds of fault are injected:
 - no permission: the folder may not be written to; one sentence, nothing behind. Injected where the bench runs as root.
 
 Kills and disks happen in a copy of the process, so that an injection takes milliseconds. What is neither the right
-result nor one `InputError` counts as failed, and is printed with its number. With `--out`, a stopped program continues
-from the last 25 injections.
+result nor one `InputError` counts as failed, and is printed with its number; so does what takes more than two minutes
+or 4 GiB. With `--out`, a stopped program continues from the last 25 injections.
+
+Not among the commands are `demo` and `gallery record`, which do the same steps for minutes or an hour, `app`, which
+serves, and those that write to the cache only.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -45,19 +49,23 @@ os.environ["NUMBA_NUM_THREADS"] = "1"  # before numba is imported: it refuses an
 
 import numpy as np
 from harness import Kept, limit_threads, parser, report
+from typer.testing import CliRunner
 
 from tokalign_lab.adaptation.checkpoints import latest_checkpoint
 from tokalign_lab.adaptation.stages import Stage
 from tokalign_lab.alignment.lexicon import Lexicon
 from tokalign_lab.alignment.lexicon.edits import LexiconEdits
 from tokalign_lab.catalog import load_vocabulary
+from tokalign_lab.cli import app
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
 from tokalign_lab.errors import InputError, plain_disk_errors
 from tokalign_lab.files import seal, write_json
 from tokalign_lab.locks import lock
+from tokalign_lab.model import llama_cpp
 from tokalign_lab.projection import project
-from tokalign_lab.runs.control import list_runs
+from tokalign_lab.runs import process
+from tokalign_lab.runs.control import gallery_root, list_runs
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.kinds import run_kind
 from tokalign_lab.runs.trash import delete_run, restore_run
@@ -72,8 +80,12 @@ from tiny import tiny_model
 
 KINDS = ("damage", "kill", "two at once", "full disk", "no permission")
 _BLOCK = 25  # injections of a line of `--out`
+_MOST_SECONDS, _MOST_BYTES = 120, 4 * 2**30  # of time and memory that an injection may take
 _FULL_BYTES = 64  # how large a file may become on the full disk
 _NOBODY = 65_534
+_SHARES = {"align": 0.1, "export": 0.083, "rearrange": 0.04, "generate": 0.02, "draft": 0.01, "report": 0.01}
+# What is written last, by commands that complete what an earlier call left in their folder.
+_LAST = {"draft": "calibrated", "prepare": "run.json", "notebooks": "always again"}
 _TEXT = "The quick brown fox jumps over the lazy dog; seventeen small birds sing about rain, bread and quiet rivers.\n"
 _KILLED, _SAID, _FAILED = -signal.SIGKILL, 3, 4
 # Names of Python's audit events for file operations.
@@ -147,8 +159,16 @@ class Shared:
         self.vectors = TokenVectors(np.arange(40), rows, np.ones(40, np.int64), "x")
         self.lexicon.save(folder / "lexicon.parquet")
         self.vectors.save(folder / "vectors.npz")
-        tiny_model("llama", self.vocabularies[0].size).save_pretrained(folder / "280")
-        (folder / "text.txt").write_text("".join(f"{number}. {_TEXT}" for number in range(40)), encoding="utf-8")
+        for vocabulary in self.vocabularies:
+            tiny_model("llama", vocabulary.size).save_pretrained(vocabulary.name)
+        shutil.copytree(folder / "280", folder / "small")
+        tiny_model("gpt_neox", self.vocabularies[0].size).save_pretrained(folder / "small")  # it can be calibrated
+        # In place of llama.cpp's converter.
+        program = "import shutil, sys\nshutil.copyfile(sys.argv[1] + '/model.safetensors', sys.argv[3])\n"
+        (folder / "convert_hf_to_gguf.py").write_text(program, encoding="utf-8")
+        llama_cpp.is_installed = lambda: False
+        for name, lines in (("text.txt", 40), ("long.txt", 400)):
+            (folder / name).write_text("".join(f"{number}. {_TEXT}" for number in range(lines)), encoding="utf-8")
 
     def artefacts(self) -> dict[str, Artefact]:
         """Every artefact by its name."""
@@ -171,7 +191,96 @@ class Shared:
             "project run": Artefact(partial(self._run, "project"), "", share=0.05),
             "advise run": Artefact(partial(self._run, "advise"), "", share=0.05),
             "lab state": Artefact(self._lab_state, "lab.json"),
+            **{
+                f"{name} command": Artefact(partial(self._command, name), "", share=_SHARES.get(name, 0.042))
+                for name in self._commands()
+            },
+            "score command": Artefact(self._score_command, "", share=0.042),
+            "doctor command": Artefact(self._doctor_command, "", share=0.042),
+            "runs commands": Artefact(self._runs_commands, "", share=0.01),
+            "resume command": Artefact(self._resume_command, "", share=0.01),
+            "assets command": Artefact(self._assets_command, "", share=0.01),
         }
+
+    def _commands(self) -> dict[str, tuple[str, str]]:
+        """Return the commands that write one result: its name with the option for it, and the other words."""
+        source, target, lexicon = f"{self.folder}/280", f"{self.folder}/300", f"{self.folder}/lexicon.parquet"
+        text, writing = f"--text {self.folder}/text.txt", "--documents 20 --prompt-tokens 8 --new-tokens 4"
+        return {
+            "align": ("a.parquet --out", f"align {source} {target} {text} --recipe pieces"),
+            "rearrange": ("moved --out", f"rearrange {source} {lexicon}"),
+            "export": ("model.gguf --gguf", f"export {source} --converter {self.folder}"),
+            "train": ("trained --out", f"tokenizer train {text} --size 270"),
+            "extend": ("extended --out", f"tokenizer extend {source} {text} --add 5"),
+            "prepare": ("run --run", f"adapt {source} {text} --prepare --steps 1 --batch-size 1 --sequence-length 16"),
+            "notebooks": ("lessons", "notebooks"),
+            "generate": ("written.jsonl --out", f"generate {source} --text {self.folder}/long.txt {writing}"),
+            "draft": ("drafts --out", f"draft {self.folder}/small --for {target} {text} --prompts 1 --new-tokens 4"),
+            "report": ("report.html --out", f"report {gallery_root() / 'recorded-align-anchored'}"),
+        }
+
+    def _command(self, name: str, folder: Path) -> bytes:
+        """Let a command write its result, unless it is there; its content, without the times in it."""
+        result, words = self._commands()[name]
+        file, _, option = result.partition(" ")
+        if not (folder / file / _LAST.get(name, "")).exists():
+            call(*words.split(), *option.split(), folder / file)
+        return content_of(folder / file)
+
+    def _score_command(self, folder: Path) -> bytes:
+        lexicon = folder / "lexicon.parquet"
+        if not lexicon.exists():
+            self.lexicon.save(lexicon)
+        call("score", lexicon, "--text", self.folder / "text.txt", "--encoder", "")
+        return content_of(lexicon)
+
+    def _assets_command(self, folder: Path) -> bytes:
+        call("assets", "get", "default")
+        return content_of(folder / "assets")
+
+    def _doctor_command(self, folder: Path) -> bytes:
+        """Sweep what killed processes left in the cache; the files that are there afterwards."""
+        os.environ["TOKALIGN_RUNS"] = str(folder / "runs")
+        if not (folder / "swept").exists():
+            with plain_disk_errors(folder):
+                for name in ("corpora/.a-12345678/ids", "corpora/b/ids", ".c-12345678.json"):
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).touch()
+                    for path in (folder / name, (folder / name).parent):
+                        os.utime(path, (0, 0))
+                (folder / "swept").touch()
+        call("doctor", "--clean")
+        return repr(sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))).encode()
+
+    def _runs_commands(self, folder: Path) -> bytes:
+        """Rename a run, delete it and take it back; make another, and delete it for ever."""
+        root = folder / "runs"
+        for name in ("one", "two"):
+            if name == "two" and not (root / "one").exists():
+                call("runs", "restore", "one", "--root", root)
+            if not any((place / name / "run.json").exists() for place in (root, root / ".trash")):
+                RunFolder.create(root / name, "align", {"source": "a", "target": "b"}).update(state="finished")
+            if (root / name).exists():
+                call("runs", "rename", root / name, f"run {name}")
+                call("runs", "delete", root / name)
+        call("runs", "trash", "--empty", "--root", root)
+        return repr([(run.name, run.title, run.state) for run in list_runs(root)]).encode()
+
+    def _resume_command(self, folder: Path) -> bytes:
+        """Start a run that its own process does, and follow it to its end."""
+        process.WORKER = (str(Path(__file__).parents[1] / "tests" / "runs_worker.py"),)
+        run = RunFolder(folder / "run")
+        if not run.exists:
+            RunFolder.create(run.path, "count", {"steps": 3})
+        try:
+            if run.state != "finished":
+                call("runs", "resume", run.path)
+        except InputError:
+            if run.state != "finished":  # its worker, which a killed command started, has just ended
+                raise
+        with lock(run.worker_lock):  # until the worker has left the folder
+            pass
+        return repr([(event["step"], event["loss"]) for event in run.curve()]).encode()
 
     def _run(self, kind: str, folder: Path) -> bytes:
         """Do the work of a run as its worker does, or find it finished; its result."""
@@ -275,8 +384,35 @@ class Shared:
             run.entitle("the first one")
             delete_run(run)
         restore_run("one", root)
-        (run,) = list_runs(root)
-        return repr((run.name, run.title, run.state)).encode()
+        runs = list_runs(root)
+        if not runs:
+            raise InputError("Another process has just deleted the run.")
+        return repr([(run.name, run.title, run.state) for run in runs]).encode()
+
+
+def call(*words: object) -> None:
+    """Do a command of the command line; what it refuses raises `InputError` with its sentence."""
+    ended = CliRunner().invoke(app, [*map(str, words), "--json"], catch_exceptions=False)
+    logging.getLogger("tokalign_lab").handlers.clear()  # its output is closed
+    if ended.exit_code == 2:
+        raise InputError(json.loads(ended.stdout.splitlines()[-1])["error"])
+    if ended.exit_code:
+        raise AssertionError(f"exit code {ended.exit_code}: {ended.output}")
+
+
+def content_of(path: Path) -> bytes:
+    """Read a file or folder without unfinished files, and without what differs each time: times, random names."""
+    if path.suffix == ".parquet":
+        found = Lexicon.load(path)
+        return found.table.to_json().encode() + repr(sorted(found.provenance.get("scores", {}).items())).encode()
+    if path.name == "run.json":
+        return repr(RunFolder(path.parent).info()["settings"]).encode()
+    if path.suffix == ".html":  # plotly names each plot at random
+        return re.sub(rb"\w{8}(-\w{4}){3}-\w{12}", b"", path.read_bytes())
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")]
+        return b"".join(file.name.encode() + content_of(file) for file in files)
+    return b"" if path.name in ("README.md", "tokalign.json") else path.read_bytes()
 
 
 # --- faults
@@ -312,6 +448,7 @@ def copy_of(work: Callable[[], Any], before: Callable[[], None] = lambda: None) 
     child = os.fork()
     if not child:
         code = _FAILED
+        signal.alarm(_MOST_SECONDS)
         try:
             before()
             work()
@@ -417,11 +554,14 @@ def inject(kind: str, case: Case, draw: np.random.Generator) -> str:
             return _judge(artefact, folder, expected, not artefact.again, f"{file.name} {way}")
     if kind == "kill":
         operation = int(draw.integers(1, case.operations + 1))
-        with _fresh(work) as folder:
-            code = in_a_copy(partial(artefact.make, folder), partial(kill_at, operation))
-            if code != _KILLED:
+        while True:
+            with _fresh(work) as folder:
+                code = in_a_copy(partial(artefact.make, folder), partial(kill_at, operation))
+                if code == _KILLED:
+                    return _judge(artefact, folder, expected, False, f"killed at operation {operation}")
+            if code or operation == 1:
                 return f"to be killed at operation {operation}: exit code {code}"
-            return _judge(artefact, folder, expected, False, f"killed at operation {operation}")
+            operation = int(draw.integers(1, operation))  # what waits for another process takes fewer at times
     if kind == "two at once":
         with _fresh(work) as folder:
             codes = [ended(child) for child in [copy_of(partial(artefact.make, folder)) for _ in range(2)]]
@@ -431,7 +571,8 @@ def inject(kind: str, case: Case, draw: np.random.Generator) -> str:
     with _fresh(work) as folder:
         folder.chmod(0o755)
         code = in_a_copy(partial(artefact.make, folder), fill_disk if kind == "full disk" else take_permission)
-        half = [str(path.relative_to(folder)) for path in folder.rglob(".*-????????*")]
+        names = (str(path.relative_to(folder)) for path in folder.rglob(".*"))
+        half = [name for name in names if re.fullmatch(r"\..*-\w{8}(\.\w+)?", Path(name).name)]
         if code not in (0, _SAID):
             return f"exit code {code}"
         if half:
@@ -459,6 +600,7 @@ def run(injections: int, seed: int, kept: Kept, quick: bool) -> tuple[list[dict[
         What was injected, survived and failed by kind and artefact; a sentence for each failure.
     """
     logging.getLogger("tokalign_lab").setLevel(logging.ERROR)
+    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     rows, failures = [], []
     before = os.environ.get("TOKALIGN_CACHE")
     with tempfile.TemporaryDirectory(prefix="tokalign-faults-") as name:

@@ -16,7 +16,14 @@ from tokalign_lab.adaptation.processes import Processes
 from tokalign_lab.adaptation.recovery.branches import Branches, reads_branches
 from tokalign_lab.adaptation.recovery.combining import Injection
 from tokalign_lab.adaptation.recovery.likelihood import ChunkLikelihood, chunks_of, opens_word, softened_cross_entropy
-from tokalign_lab.adaptation.recovery.next_token import ComparedNext, Expected, SharedTokens, shared_ids
+from tokalign_lab.adaptation.recovery.next_token import (
+    SOFT_WEIGHT,
+    TEMPERATURE,
+    ComparedNext,
+    Expected,
+    SharedTokens,
+    shared_ids,
+)
 from tokalign_lab.adaptation.recovery.objective import Objective
 from tokalign_lab.adaptation.recovery.recovery_loss import RecoveryLoss
 from tokalign_lab.adaptation.recovery.states import Attention, state_loss, weighted_values
@@ -118,8 +125,13 @@ def test_expected_tokens_have_autograds_gradient() -> None:
     t = torch.zeros(4, V, dtype=torch.float64).scatter_add_(1, ids, probs)
 
     def plain(logits: torch.Tensor) -> torch.Tensor:
-        log_s = torch.log_softmax(logits[rows], dim=1)
-        return (weight * (torch.xlogy(t, t) - t * log_s).sum(dim=1)).sum()
+        kl = torch.nn.functional.kl_div(torch.log_softmax(logits[rows], dim=1), t, reduction="none").sum(dim=1)
+        for place, (row, some) in enumerate(zip(rows, ids, strict=True)):
+            some = some.unique()
+            soft = torch.softmax(t[place, some].log() / TEMPERATURE, dim=0)
+            log_s = torch.log_softmax(logits[row, some] / TEMPERATURE, dim=0)
+            kl[place] += SOFT_WEIGHT * TEMPERATURE**2 * (soft * (soft.log() - log_s)).sum()
+        return (weight * kl).sum()
 
     assert check_gradient(lambda: ComparedNext(rows, Expected(ids, probs, weight)), plain) > 0
 

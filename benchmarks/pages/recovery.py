@@ -87,9 +87,12 @@ def search_means(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, Row]]:
     }
 
 
+DEFAULT = "recover, calibrated by the source"
+
+
 def default_way(ways: Mapping[str, object]) -> str:
-    """Name the way that is the default of `adapt`: the first one called `recover`."""
-    return next(way for way in ways if "recover" in way)
+    """Name the way that is the default of `adapt`, or was before decision 19."""
+    return next(way for way in (DEFAULT, *ways) if way in ways and "recover" in way)
 
 
 def closed_gap(raw: Raw) -> tuple[int, float, float]:
@@ -180,7 +183,7 @@ def recovery_search(raw: Raw) -> Page:
     answer = "The control was not measured"
     if shares:
         most, *most_shares = closed_gap(raw)
-        answer = f"A small part: on Wikipedia and on C++ `{ours}` closes {', '.join(shares)}"
+        answer = f"A small part: on Wikipedia and on C++ it closes {', '.join(shares)}"
         if most > budgets[0]:
             answer += f"; with {most:,} tokens {' and '.join(map(percent, most_shares))} (sp32k)"
     order = sorted(ways, key=lambda way: least[way]["o_en"])
@@ -198,7 +201,9 @@ def recovery_search(raw: Raw) -> Page:
         ["recipe", *list(OTHER.values())[:3], "CPU seconds"],
         [[name, *(row.get(key) for key in list(OTHER)[:3]), row.get("cpu")] for name, row in
          [*((way, least[way]) for way in shown), *([("tuned source (control)", control)] if control else [])]],
-        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. `recover`, smallest budget: {seeds_by_target(raw)}; with sp32k 3 for `text`, `papers` and *calibrated by the source*, the start of the default ([decision 19](../decisions/0019-calibration-reads-the-source.md)); others one. "
+        f"SmolLM2-135M → sp32k, {', '.join(f'{tokens:,}' for tokens in budgets)} tokens. Default, smallest budget: {seeds_by_target(raw)}; with sp32k 3 for `recover`, `text`, `papers`; others one. "
+        "`recover` is the default before decisions [16](../decisions/0016-recovery-defaults.md#a-high-temperature) and "
+        "[19](../decisions/0019-calibration-reads-the-source.md), as for gemma3 and larger budgets. "
         f"Seeds of the table (sp32k, smallest budget) differ by at most {digits(seed_range(raw), 2)}. "
         "Some ways ran on an Intel Xeon.",
         command=f"python benchmarks/recovery_search.py --tokens {budgets[0]} --ways recover text papers 'recover, calibrated by the source' --seeds 3",

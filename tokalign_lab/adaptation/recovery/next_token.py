@@ -24,6 +24,9 @@ from tokalign_lab.cross_tokenizer.pieces import separators
 from tokalign_lab.evaluation.head import Head
 from tokalign_lab.vocabulary import Vocabulary, shared_tokens
 
+TEMPERATURE, SOFT_WEIGHT = 4.0, 0.3
+"""Of the KL at a high temperature in `Expected`; docs/decisions/0016-recovery-defaults.md has the figures."""
+
 
 class Compared(Protocol):
     """Predictions of the source that the student is compared with."""
@@ -92,6 +95,10 @@ class SharedTokens:
 class Expected:
     """Predictions of the source, as probabilities of some of the student's tokens; compared by KL(source || student).
 
+    Added is KL at a high temperature over these tokens alone, times T^2 (Hinton et al. 2015, arXiv 1503.02531, section
+    2). At temperature 1, a token that is unlikely everywhere gets hardly any gradient, although the source knows where
+    it is less unlikely.
+
     Parameters
     ----------
     ids : int64 (positions, k): the student's tokens. A token may occur several times; its probabilities are added.
@@ -104,11 +111,32 @@ class Expected:
 
     def __call__(self, logits: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Compared`."""
-        weight = self._weight[chosen].to(logits.dtype)
-        t = torch.zeros_like(logits).scatter_add_(1, self._ids[chosen], self._probs[chosen].to(logits.dtype))
+        weight, ids = self._weight[chosen].to(logits.dtype), self._ids[chosen]
+        t = torch.zeros_like(logits).scatter_add_(1, ids, self._probs[chosen].to(logits.dtype))
+        soft, at, soft_gradient = _at_high_temperature(logits, t, ids)
         log_s = torch.log_softmax(logits, dim=1)
-        kl = (torch.xlogy(t, t) - t * log_s).sum(dim=1)
-        return kl * weight, log_s.exp_().sub_(t).mul_(weight[:, None])
+        kl = (torch.xlogy(t, t) - t * log_s).sum(dim=1) + SOFT_WEIGHT * soft
+        gradient = log_s.exp_().sub_(t).scatter_add_(1, at, soft_gradient.mul_(SOFT_WEIGHT))
+        return kl * weight, gradient.mul_(weight[:, None])
+
+
+def _at_high_temperature(
+    logits: torch.Tensor, t: torch.Tensor, ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return KL over the tokens `ids`, float (n,), and its gradient, float (n, k), in the logits of the tokens `at`.
+
+    `t` is float (n, vocab_size), the source's probabilities.
+    """
+    at = ids.sort(dim=1).values
+    t = t.gather(1, at)
+    out = t == 0
+    out[:, 1:] |= at[:, 1:] == at[:, :-1]  # each token once
+    log_t, log_s = (
+        torch.log_softmax(x.masked_fill(out, -torch.inf) / TEMPERATURE, dim=1) for x in (t.log(), logits.gather(1, at))
+    )
+    t, s = log_t.exp(), log_s.exp()
+    kl = TEMPERATURE**2 * (t * (log_t - log_s).masked_fill(out, 0)).sum(dim=1)
+    return kl, at, TEMPERATURE * (s - t)
 
 
 class ComparedNext:

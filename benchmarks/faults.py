@@ -59,6 +59,7 @@ from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.cli import app
 from tokalign_lab.corpus import Corpus
 from tokalign_lab.documents import Document
+from tokalign_lab.draft import was_interrupted
 from tokalign_lab.errors import InputError, plain_disk_errors
 from tokalign_lab.files import seal, write_json
 from tokalign_lab.locks import lock
@@ -223,7 +224,7 @@ class Shared:
         """Let a command write its result, unless it is there; its content, without the times in it."""
         result, words = self._commands()[name]
         file, _, option = result.partition(" ")
-        if not (folder / file / _LAST.get(name, "")).exists():
+        if not (folder / file / _LAST.get(name, "")).exists() or was_interrupted(folder / file):
             call(*words.split(), *option.split(), folder / file)
         return content_of(folder / file)
 

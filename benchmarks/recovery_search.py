@@ -3,11 +3,12 @@
     python benchmarks/recovery_search.py --tokens 10000 --out benchmarks/results/recovery_search.jsonl
 
 SmolLM2-135M is converted to the target by `anchored` and calibrated by how often tokens come in a text. Ways whose
-names say so are calibrated by the source's predictions too, as `rearrange --calibrate` does. Each way tunes on the same
-number of tokens of the default text (equal parts prose, code, ru, ja). Measured are held-out prose of the same kind and
-three texts of other domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interface texts. The
-control is the source model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW (fused) or
-`FlooredAdamW`, one thread, float32; the engine's own loop is `adaptation.train`.
+names say so are calibrated by the source's predictions too, as `rearrange --calibrate` does; the other ways were
+measured before `prefix` and `branches` compared predictions at a high temperature (decision 16). Each way tunes on
+the same number of tokens of the default text (equal parts prose, code, ru, ja). Measured are held-out prose of the
+same kind and three texts of other domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interface
+texts. The control is the source model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW
+(fused) or `FlooredAdamW`, one thread, float32; the engine's own loop is `adaptation.train`.
 
 A stopped program continues: results are kept line by line in the file `--out`.
 """

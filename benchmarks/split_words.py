@@ -1,4 +1,4 @@
-"""Where a swap loses: bits per byte of the source and of the converted model on the same stretches of text.
+"""Where a swap loses: bits per byte of the source and of the converted model on the same chunks of text.
 
     python benchmarks/split_words.py --out benchmarks/results/split_words.jsonl
 
@@ -69,7 +69,7 @@ def model_of(model: str, quick: bool) -> tuple[Any, Vocabulary]:
 
 
 def measure(key: str, name: str, quick: bool) -> dict[str, Any]:
-    """Score one text by stretches."""
+    """Score one text by chunks."""
     model, student = model_of(name, quick)
     model.eval()
     source = catalog.load_vocabulary(tuning.SOURCE)

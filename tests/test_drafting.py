@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from tokalign_lab import catalog
 from tokalign_lab.catalog.texts import udhr_documents
 from tokalign_lab.documents import Document
-from tokalign_lab.draft import was_interrupted
+from tokalign_lab.draft import UNFINISHED, was_interrupted
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.drafting import AHEAD, Drafting, DraftScore
 from tokalign_lab.model.load import load_model
@@ -76,7 +76,10 @@ OPTIONS = ("--text", "text.txt", "--held-out-share", "0.2", "--prompts", 1, "--n
 
 def test_the_command_moves_and_measures(work: Path) -> None:
     (work / "drafts" / "moved").mkdir(parents=True)
-    (work / "drafts" / "lexicon.parquet").touch()  # an earlier command was killed
+    (work / "drafts" / "lexicon.parquet").write_text("mine")
+    assert run("draft", "small", "--for", "large", *OPTIONS, "--out", "drafts", cwd=work).returncode == 2
+    assert (work / "drafts" / "lexicon.parquet").read_text() == "mine"
+    (work / "drafts" / UNFINISHED).touch()  # an earlier command was killed
     result = run_json("draft", "small", "--for", "large", *OPTIONS, "--out", "drafts", cwd=work)
     assert list(result["drafts"]) == ["own tokenizer", "moved", "calibrated"]
     assert not was_interrupted(work / "drafts"), "it is whole now, and not replaced"

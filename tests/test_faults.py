@@ -160,7 +160,7 @@ def test_a_folder_that_is_moved_while_it_is_written_to_is_one_sentence(
         if replaced:
             place.mkdir()
 
-    with pytest.raises(InputError, match="another process has moved its folder"), write(place / "result"):
+    with pytest.raises(InputError, match="another process has moved its folder"), write(place / "SmolLM2-1.7B"):
         move()
     assert not place.exists() or not list(place.iterdir())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from tokalign_lab.catalog import load_vocabulary
 from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.settings.kinds import AlignSettings, DraftSettings, RearrangeSettings, text_of
+
+UNFINISHED = ".unfinished-draft"  # a file in the folder of the results while they are made
 
 
 def measure_draft(
@@ -54,6 +55,7 @@ def measure_draft(
         aligning = AlignSettings.from_dict({**chosen, "source": settings.model, "target": settings.large})
         lexicon = pipeline.align_text(text, aligning, part(progress, 0.0, 0.3)).lexicon
         out.mkdir(parents=True, exist_ok=True)
+        (out / UNFINISHED).touch()
         lexicon.save(out / "lexicon.parquet")
         for name, calibrate in (("moved", None), ("calibrated", settings.text)):
             moving = RearrangeSettings(
@@ -78,13 +80,14 @@ def measure_draft(
         measuring = part(progress, 0.4 + 0.6 * place / len(given), 0.4 + 0.6 * (place + 1) / len(given))
         with quiet():  # transformers calls its own model in a way that it deprecates
             scores[name] = [one.to_dict() for one in drafting.score(load_model(folder, device), own, measuring)]
+    if out is not None:
+        (out / UNFINISHED).unlink(missing_ok=True)
     return scores
 
 
 def was_interrupted(out: Path) -> bool:
-    """Whether a folder holds only what an interrupted `measure_draft` left, which another one completes."""
-    left = r"lexicon\.parquet|moved|\..*-\w{8}(\.parquet)?"
-    return out.is_dir() and all(re.fullmatch(left, file.name) for file in out.iterdir())
+    """Whether `measure_draft` was interrupted with this folder for its results; another one replaces them."""
+    return (out / UNFINISHED).is_file()
 
 
 def _rows(name: str) -> int:

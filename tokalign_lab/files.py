@@ -310,7 +310,7 @@ def _next_to(path: Path, make_folder: bool = True) -> Iterator[None]:
         except FileNotFoundError as error:
             # The folder may be back by now, or another one in its place: then it or a temporary file was missing.
             missing = str(error.filename)
-            ours = missing == str(path.parent) or f"{os.sep}.{path.stem}-" in missing
+            ours = missing == str(path.parent) or any(f"{os.sep}.{name}-" in missing for name in (path.stem, path.name))
             if path.parent.is_dir() and not ours:
                 raise
             raise InputError(f"'{path}' cannot be written, because another process has moved its folder.") from None

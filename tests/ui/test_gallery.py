@@ -102,7 +102,7 @@ def test_back_to_ones_own_runs(lab: LabPage, bare: Server) -> None:
     lab.page.get_by_role("button", name="Back to your own runs").click()
     expect(lab.page.locator(".tl-recorded-bar")).to_contain_text("You have no runs here yet")
     # Nothing was started or copied; the view may be written just now, in a file of another name first.
-    assert {path.name for path in (bare.folder / "runs").iterdir() if path.name[0] != "."} == {"lab.json"}
+    assert {path.name for path in (bare.folder / "runs").iterdir() if not path.name.startswith(".lab-")} == {"lab.json"}
     assert not (bare.folder.parent / "cache").exists()  # and nothing fetched
 
 

@@ -98,9 +98,8 @@ def trainer_of(
     callbacks : in the order in which they are called
     """
     arguments = arguments_of(stage, settings, root, processes.device)
-    cached = getattr(
-        model.config, "use_cache", None
-    )  # the trainer would switch it off permanently, in the saved model too
+    # the trainer would switch it off permanently, in the saved model too
+    cached = getattr(model.config, "use_cache", None)
     trainer = OrderedTrainer(model=model, args=arguments, train_dataset=data, callbacks=callbacks)
     if cached is None:  # as in models of images, whose text part has it
         vars(model.config).pop("use_cache", None)

@@ -147,7 +147,11 @@ def _end(run: RunFolder, state: str, error: str | None, bad_input: bool = False)
     with suppress(OSError, InputError):  # the disk may be full; the state matters more than the event
         os.truncate(run.worker_lock, 0)
         run.emit({"kind": "ended", "state": state, "error": error})
-    run.update(state=state, ended=provenance.now(), error=error, bad_input=bad_input)
+    try:
+        run.update(state=state, ended=provenance.now(), error=error, bad_input=bad_input)
+    except InputError:
+        _exit_if_deleted(run)
+        raise
     return 0 if state == "finished" else 1
 
 

@@ -4,8 +4,8 @@
 // anywidget gives a widget two seconds to start, and one that takes longer gets no message of its kernel. A figure's 5 MB
 // of code take longer while a model is being tuned on the same machine, so anywidget waits for a minute.
 const { timeout } = AbortSignal;
-if (!timeout.patient) {
-  const isPatient = () => new Error().stack.includes("/anywidget/");
+if (timeout && !timeout.patient) {
+  const isPatient = () => new Error().stack?.includes("/anywidget/");
   AbortSignal.timeout = (ms) => timeout.call(AbortSignal, isPatient() ? Math.max(ms, 60_000) : ms);
   AbortSignal.timeout.patient = true;
 }

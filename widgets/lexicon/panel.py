@@ -236,7 +236,7 @@ class LexiconPanel(Panel):
         """Prepare for searches, which takes seconds, when the first rows are on the screen."""
         self.view.prepare()
         if not self.closed:
-            self.view.change(self.view.lexicon, self._edited)  # search edited rows by their new labels
+            self.view.search_again(tuple(self._edited))
             self.filters.offer_scripts()
 
     def _on_row(self, target_id: int) -> None:
@@ -265,7 +265,7 @@ class LexiconPanel(Panel):
         self._edited.add(target_id)
 
         def show(lexicon: Lexicon) -> None:
-            self.view.change(lexicon, self._edited)
+            self.view.change(lexicon, tuple(self._edited))
             self._show_head()
             self.filters.offer_origins()
             self.scoring.refresh()

@@ -137,6 +137,10 @@ class LexiconView:
     def change(self, lexicon: Lexicon, target_ids: Iterable[int]) -> None:
         """Replace the lexicon by one that differs only in these rows."""
         self._take(lexicon)
+        self.search_again(target_ids)
+
+    def search_again(self, target_ids: Iterable[int]) -> None:
+        """Let searches find these rows by their present labels."""
         if "_search" in self.__dict__:
             for target_id in target_ids:
                 self._search.change(target_id, self._words(target_id))

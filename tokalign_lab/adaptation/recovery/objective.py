@@ -23,8 +23,8 @@ class Objective:
     next_token : of the text itself
     likelihood : ALM (see `likelihood`), with temperature `tau`, and debiased if `debias` is set
     shared : KL at strict 1:1 positions, with `kl`'s temperature and direction
-    prefix : KL of predictions mapped to the student's tokens (`next_token.Expected`), per predicted position
-    branches : KL of second pieces (`branches`), per predicted position
+    prefix : divergence of predictions mapped to the student's tokens (`next_token.Expected`), per predicted position
+    branches : the same for second pieces (`branches`), per predicted position
     states : squared difference of the states after each of `state_layers`, mean over these layers; if balanced, each
         layer has this weight
     values : MATT's loss in `value_layer`

@@ -61,7 +61,7 @@ def lost_ids(model: PreTrainedModel, source: Vocabulary, target: Vocabulary) -> 
 
 
 def _move_all(config: Any, generation: Any, source: Vocabulary, target: Vocabulary, old_rows: int) -> _Mover:
-    mover = _Mover(source, target, {old_rows, config.get_text_config().vocab_size})
+    mover = _Mover(source, target, {old_rows, config.get_text_config().vocab_size}, type(config.get_text_config()))
     if generation is not None:
         mover.move(generation, "generation_config.")
         mover.drop_forced(generation)
@@ -95,8 +95,9 @@ def _is_sinusoidal(module: nn.Module) -> bool:
 class _Mover:
     """Converts ids from one vocabulary to another; `lost` and `unsure` collect what `lost_ids` reports."""
 
-    def __init__(self, source: Vocabulary, target: Vocabulary, sizes: set[int]) -> None:
+    def __init__(self, source: Vocabulary, target: Vocabulary, sizes: set[int], usual: type) -> None:
         self._source, self._target, self._sizes = source, target, sizes
+        self._usual = usual  # its defaults also get into a generation_config
         roles = set(target.roles.values())
         # a role may inherit its row from another role (a new bos from the old eos), but bos does not end a text
         self._controls = {old: new for new, old in shared_roles(source, target).items() if new not in roles}
@@ -125,10 +126,9 @@ class _Mover:
                 unique = list(dict.fromkeys(self._role(role[1], value)))
                 if role[1] == "eos" and isinstance(value, list):
                     self._mention_ends(value, f"{place}{name}")
-                elif (
-                    not unique and role[1] not in self._source.roles
-                ):  # else the tokenizer has lost it, which is reported
-                    self._mention_gone(config, name, value, [old for old in _ids_in(value) if old >= 0], place)
+                elif not unique and role[1] not in self._source.roles:  # else the tokenizer has lost it: reported
+                    gone = [old for old in _ids_in(value) if self._is_mark(old) or old >= self._source.size]
+                    self._mention_gone(config, name, value, gone, place)
                 _put(config, name, None if not unique else unique[0] if len(unique) == 1 else unique, self._target)
             elif not foreign and (holds_ids(config, name, value) or self._names_its_id(config, name, value)):
                 self._move_entry(config, name, value, place)
@@ -157,7 +157,7 @@ class _Mover:
 
     def _mention_gone(self, config: Any, name: str, value: Any, gone: list[int], place: str) -> None:
         """Report ids without the same token in the target, but for a default that no token of the source had."""
-        is_default = value == getattr(type(config), name, None)
+        is_default = value in [getattr(one, name, None) for one in (type(config), self._usual)]
         if any(old < self._source.size or not is_default for old in gone):
             what = ", ".join(self._label(old) for old in gone[:3]) + (", ..." if len(gone) > 3 else "")
             self.lost.append(f"{place}{name} ({what})")
@@ -247,7 +247,8 @@ class _Mover:
         target = self._target
         ids = [target.roles[role]] if role in target.roles else []
         if not ids and role not in self._source.roles:  # the tokenizer does not say so, but the model has one (Llama 3)
-            ids = [same for old in _ids_in(value) for same in self._end(old)]
+            moved = (self._moved(old) for old in _ids_in(value) if self._is_mark(old))
+            ids = [new for new in moved if new is not None]
         if role == "bos" and not ids and target.start_id is not None:
             ids = [target.start_id]  # Qwen's own configurations name their eos here: texts begin with it
         if role == "eos":  # a chat model also ends at its end-of-turn token

@@ -10,8 +10,10 @@ import fcntl
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from tokalign_lab.errors import InputError
 
 _POLL_SECONDS = 0.05
 
@@ -40,3 +42,14 @@ def lock(path: Path, wait: float = math.inf) -> Iterator[bool]:
             waited = True
             time.sleep(_POLL_SECONDS)
         yield waited
+
+
+@contextmanager
+def lock_or_refuse(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock of a file; raises `InputError` with the sentence `refusal` if another process holds it."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(path, wait=0))
+        except Busy:
+            raise InputError(refusal) from None
+        yield

@@ -20,8 +20,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,7 +33,7 @@ from tokalign_lab.adaptation.teacher import Teacher
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import longest_input
 from tokalign_lab.files import cache_folder, damage, hash_of, seal, write_json
-from tokalign_lab.locks import Busy, lock
+from tokalign_lab.locks import lock_or_refuse
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.provenance import installed_versions, now
 
@@ -142,7 +141,8 @@ def keep_predictions(
     if not folder.is_dir():
         unfinished = folder.with_name(f".{folder.name}.part")
         unfinished.mkdir(parents=True, exist_ok=True)
-        with _alone(unfinished):
+        refusal = f"Another process is writing the teacher's predictions to '{unfinished}'; wait until it has ended."
+        with lock_or_refuse(unfinished / "lock", refusal):
             if not folder.is_dir():  # another process may have finished it in the meantime
                 _write(teacher, blocks, chosen, k, temperature, apart, unfinished, progress, interrupt)
                 np.save(unfinished / "numbers.npy", chosen)
@@ -229,19 +229,6 @@ def _opened(path: Path, size: int) -> IO[bytes]:
     file.truncate(size)
     file.seek(size)
     return file
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process; the lock ends with the process, also if it is killed."""
-    with ExitStack() as held:
-        try:
-            held.enter_context(lock(folder / "lock", wait=0))
-        except Busy:
-            raise InputError(
-                f"Another process is writing the teacher's predictions to '{folder}'; wait until it has ended."
-            ) from None
-        yield
 
 
 def _shape(name: str, blocks: int, length: int, k: int) -> tuple[int, ...]:

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from tokalign_lab.documents import Document, excerpts, n_bytes, text_hash
 from tokalign_lab.errors import InputError
 from tokalign_lab.evaluation.head import longest_input
 from tokalign_lab.files import write_json
-from tokalign_lab.locks import Busy, lock
+from tokalign_lab.locks import lock_or_refuse
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.settings.kinds import WritingSettings
 from tokalign_lab.vocabulary import Vocabulary
@@ -89,7 +88,9 @@ def write_text(
     about = {"teacher": vocabulary.name, **settings.to_dict()}
     work = {**about, "text": text_hash(train), "held_out": text_hash(held_out), "batch": size}
     unfinished = out.with_name(f".{out.name}.part")
-    with _alone(unfinished, out):
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    refusal = f"Another process writes '{out}'; wait until it has ended or choose another file."
+    with lock_or_refuse(unfinished, refusal):
         lines = _resume_at(unfinished, work, size)
         with open(unfinished, "a", encoding="utf-8") as file:
             for start in range(lines, len(prompts), size):
@@ -113,17 +114,6 @@ def write_text(
         _note(unfinished).unlink()
     progress(1.0, "written")
     return written
-
-
-@contextmanager
-def _alone(unfinished: Path, out: Path) -> Iterator[None]:
-    """Hold the lock of the unfinished file, so that one process at a time writes to it."""
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock(unfinished, wait=0):
-            yield
-    except Busy:
-        raise InputError(f"Another process writes '{out}'; wait until it has ended or choose another file.") from None
 
 
 def _prompts(vocabulary: Vocabulary, train: Sequence[Document], settings: WritingSettings) -> list[_Prompt]:

@@ -24,7 +24,7 @@ from test_widgets import make_lexicon, make_vectors
 
 from tokalign_lab.alignment.search.neighbourhoods import Neighbourhoods
 from tokalign_lab.errors import InputError
-from tokalign_lab.projection import project, share_a_space, turned_onto
+from tokalign_lab.projection import project, rotated_onto, share_a_space
 from tokalign_lab.runs.control import runs_root
 from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.folding import RunView
@@ -597,7 +597,7 @@ class TestProjection:
     def test_turning_finds_a_mirrored_layout(self) -> None:
         (one,) = project([make_vectors(20)], "pca")
         mirrored = replace(one, xy=one.xy[:, ::-1] * np.array([1, -1], dtype=np.float32))
-        turned = turned_onto(mirrored, one, one.ids, one.ids)
+        turned = rotated_onto(mirrored, one, one.ids, one.ids)
         assert np.allclose(turned.xy, one.xy - one.xy.mean(axis=0), atol=1e-4)
 
     def test_umap_places_what_it_was_not_fitted_on(self) -> None:

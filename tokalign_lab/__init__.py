@@ -5,8 +5,8 @@
 >>> tl.overlap(source, target).bytes_count
 21873
 
-The names below are the public surface; each is in the module that its path names, and is imported when it
-is first used, so that `import tokalign_lab` costs nothing.
+The names below are the public API. Each is imported from its module on first use, so that `import tokalign_lab` is
+fast.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tokalign_lab.vocabulary import Vocabulary as Vocabulary
     from tokalign_lab.vocabulary import overlap as overlap
 
-_HOMES = {
+_MODULES = {
     "InputError": "errors",
     "Lexicon": "alignment.lexicon",
     "RECIPES": "alignment.recipes",
@@ -60,7 +60,7 @@ _HOMES = {
     "split_documents": "documents",
     "tokenize_pair": "corpus",
 }
-__all__ = sorted(_HOMES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
@@ -68,9 +68,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("tokalign-lab")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'tokalign_lab' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"tokalign_lab.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"tokalign_lab.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

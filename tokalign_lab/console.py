@@ -21,7 +21,7 @@ from rich.table import Table
 from tokalign_lab.files import plain
 from tokalign_lab.progress import Progress as Report
 
-# Names and errors come from files: nothing in them is markup, and `[/INST]` is text.
+# Names and errors come from files, so nothing is read as markup: `[/INST]` is text.
 stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
 stdout = Console(highlight=False, markup=False, emoji=False)
 
@@ -40,12 +40,12 @@ def set_up_logging() -> None:
 def print_json(value: Any) -> None:
     """Print one JSON object on one line of stdout; NaN and infinity become null."""
     line = json.dumps(plain(value), ensure_ascii=False)
-    sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")  # a lone surrogate as JSON's \\ud800
+    sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")  # lone surrogates as JSON escapes
     sys.stdout.flush()
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
-    """Print rows of the same keys as a table, numbers right-aligned; "(none)" without rows."""
+    """Print rows with the same keys as a table, numbers right-aligned; "(none)" if there are no rows."""
     if not rows:
         stdout.print("(none)")
         return
@@ -59,14 +59,14 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
 
 
 def print_facts(facts: Mapping[str, Any], title: str | None = None) -> None:
-    """Print names and values, one per line."""
+    """Print names and values, one pair per line."""
     print_table([{"": name.replace("_", " "), "value": format_value(value)} for name, value in facts.items()], title)
 
 
 def format_value(value: Any) -> str:
-    """Format a value for display: counts with separators, fractions to four places, none as a dash.
+    """Format a value for display: integers with separators, floats to four places (none from 1000 on), None as a dash.
 
-    Control characters and halves of surrogate pairs, which a terminal obeys or refuses, become U+FFFD.
+    Control characters and lone surrogates become U+FFFD: a terminal executes the former and cannot show the latter.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
@@ -85,7 +85,7 @@ def format_value(value: Any) -> str:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Report]:
-    """Yield a progress function that draws a bar on stderr, or prints a line per message if that is no terminal."""
+    """Yield a progress function that draws a bar on stderr, or prints one line per message if stderr is no terminal."""
     if not stderr.is_terminal:
         last = ""
 

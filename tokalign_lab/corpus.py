@@ -23,7 +23,7 @@ from tokalign_lab.token_table import VERSION
 if TYPE_CHECKING:
     from tokalign_lab.vocabulary import Vocabulary
 
-_BATCH_BYTES = 4_000_000  # of text that is encoded before it is written
+_BATCH_BYTES = 4_000_000  # text that is encoded and then written
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Corpus:
     byte_lengths : np.ndarray
         Shape (n_documents,), int64: UTF-8 bytes of each document.
     vocabulary_fingerprint, text_hash : str
-        The tokenizer and the text.
+        Hashes of the tokenizer and of the text.
     """
 
     ids: np.ndarray[Any, Any]
@@ -66,7 +66,7 @@ class Corpus:
 
     @property
     def document_of(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Number of the document that each token is in, int64 (tokens,)."""
+        """Index of each token's document, int64 (n_tokens,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     def counts(self, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -75,7 +75,7 @@ class Corpus:
 
     @classmethod
     def build(cls, documents: Sequence[Document], vocabulary: Vocabulary, progress: Progress = silent) -> Corpus:
-        """Tokenise documents in parallel, or load the result from the cache. Raises InputError without documents."""
+        """Tokenise documents in parallel, or load the result from the cache. Raises InputError if there are none."""
         if not documents:
             raise InputError("There is no text to tokenise; give at least one document.")
         hashed = text_hash(documents)
@@ -98,12 +98,12 @@ class Corpus:
 
     @classmethod
     def load(cls, folder: Path) -> Corpus:
-        """Open a corpus that `build` wrote, without reading the ids into memory."""
+        """Open a corpus that `build` wrote, without reading the ids into memory. Raises InputError if there is none."""
         if not (folder / "corpus.json").is_file():
             raise InputError(f"There is no tokenised corpus in '{folder}'; build one with Corpus.build.")
         meta = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
         offsets = np.load(folder / "offsets.npy")
-        # numpy cannot map an empty file
+        # NumPy cannot memory-map an empty file
         ids = np.memmap(folder / "ids.i32", np.int32, "r") if offsets[-1] else np.zeros(0, np.int32)
         lengths = np.load(folder / "byte_lengths.npy")
         return cls(ids, offsets, lengths, meta["vocabulary_fingerprint"], meta["text_hash"])
@@ -126,7 +126,10 @@ class TokenizedPair:
 def tokenize_pair(
     source: Vocabulary, target: Vocabulary, documents: Sequence[Document], progress: Progress = silent
 ) -> TokenizedPair:
-    """Tokenise a text with both vocabularies, or load the result from the cache."""
+    """Tokenise a text with both vocabularies, or load the result from the cache.
+
+    Raises InputError if there are no documents, or only the tokens of a vocabulary are stored (`has_tokenizer`).
+    """
     return TokenizedPair(
         source=source,
         target=target,

@@ -1,9 +1,9 @@
-"""The whole pipeline on the packaged model, written into one table and one report.
+"""Run the whole pipeline on the packaged model; write the results and one report.
 
-SmolLM2-135M-Instruct (49,152 byte-level tokens) gets a 32,000-token SentencePiece vocabulary: align by each recipe,
-score the lexicons, rearrange, measure bits per byte with two references (the source model with its own tokenizer, and
-every row random), tune, measure again. Everything is measured on held-out text. It shares no document and no package
-with the text for aligning and tuning.
+SmolLM2-135M-Instruct (49,152 byte-level tokens) gets a 32,000-token SentencePiece vocabulary: align by two recipes,
+score the lexicons, rearrange, calibrate, tune, and measure bits per byte. The references are the source model with its
+own tokenizer, and random rows. Everything is measured on held-out text, which shares no document and no package with
+the text for alignment and tuning.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 SOURCE, TARGET, TEXT = "smollm2-135m", "sp32k", "default"
 COMPARED = ("tokalign", "anchored")
 CALIBRATE_BYTES = 100_000  # of the train text; calibration reads 20,000 tokens of it
-# The rows that new tokens start from in the table of models: name, recipe, what counts as shared.
-_STARTS = (
+_BASELINES = (  # of the table of models: name, recipe, overlap
     ("every row random", "random", "none"),
     ("shared bytes copied, others by pieces", "pieces", "bytes"),
 )
@@ -55,8 +54,8 @@ class DemoSize(NamedTuple):
 
     Attributes
     ----------
-    align_bytes : UTF-8 bytes of the text that is aligned on
-    measure_bytes : of the held-out text that bits per byte are measured on
+    align_bytes : UTF-8 bytes of the text for alignment
+    measure_bytes : UTF-8 bytes of the held-out text for bits per byte
     steps : optimiser steps
     batch_size, sequence_length : sequences per step, tokens per sequence
     """
@@ -77,7 +76,7 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0, progress: Progress = 
 
     With `fast` it takes a few minutes on two cores instead of nine, with rougher figures. Files of an earlier demo are
     replaced. Returns "pair", "lexicons" (rows), "models" (rows), "seconds", "settings", "report" (its path). Raises
-    `InputError` when plotly, which draws the report, is not installed.
+    `InputError` if plotly, which draws the report, is not installed; for the tuning run, as `check_finished`.
     """
     require_extra("lab", "plotly", "The report")
     size = FAST if fast else FULL
@@ -164,7 +163,7 @@ def _measure_untuned(
     seed: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    lexicons = {name: align(pair, recipe=recipe, seed=seed, overlap=by).lexicon for name, recipe, by in _STARTS}
+    lexicons = {name: align(pair, recipe=recipe, seed=seed, overlap=by).lexicon for name, recipe, by in _BASELINES}
     lexicons |= {f"rearranged by {recipe}": alignment.lexicon for recipe, alignment in alignments.items()}
     rows = [_model_row("source, own tokenizer", bits_per_byte(model, source, measured).to_dict())]
     for number, (name, lexicon) in enumerate(lexicons.items()):
@@ -189,8 +188,7 @@ def _tune(
         write_jsonl(rows, temporary)
     sizes = {name: getattr(size, name) for name in ("steps", "batch_size", "sequence_length")}
     files = {"model": str((out / "rearranged").resolve()), "text": [str(text.resolve())]}
-    # All rows of the table are measured on the same text. A measurement takes as long as several steps, so
-    # there is none during tuning.
+    # All rows of the table use the same text. A measurement takes as long as several steps, so tuning has none.
     measuring = {"evaluate_bytes": 10 * size.measure_bytes, "evaluate_every": 0}
     if RunFolder(out / "run").exists:
         RunFolder(out / "run").cancel()

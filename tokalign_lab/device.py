@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 def pick_device(name: str | None = None) -> torch.device:
     """Return the device called `name` ("cpu", "cuda", "cuda:1"), or the default one.
 
-    Raises InputError if the name is not such a device, or there is no CUDA device, or none of that number.
+    Raises InputError if the name is no CPU or CUDA device, or this machine has no such CUDA device.
     """
-    import torch  # takes a second, and not every panel needs it
+    import torch  # takes a second, and some panels do not need it
 
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

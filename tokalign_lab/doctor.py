@@ -1,4 +1,4 @@
-"""Installed packages, the device, and what is missing; attach it to a bug report."""
+"""A report for bug reports: installed packages, the device, and what is missing."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ def verify(progress: Progress = silent) -> list[dict[str, str]]:
 
 
 def clean() -> list[dict[str, Any]]:
-    """Remove what killed processes left unfinished, more than a day ago, in the cache and in the folder of runs.
+    """Remove unfinished files of killed processes, older than a day, from the cache and the runs folder.
 
-    Returns "path" and "bytes" of each; raises `InputError` when one may not be removed.
+    Returns "path" and "bytes" of each; raises `OSError` if one cannot be removed.
     """
     found = [path for root in (cache_folder(), runs_root()) for path in leftovers(root)]
     return [{"path": str(path), "bytes": remove(path)} for path in found]
 
 
 def _packages() -> tuple[list[dict[str, str]], list[str]]:
-    """Versions of what this project requires, and a sentence for each required package or extra that is missing."""
+    """Return the versions of all requirements, and a sentence for each required package or extra that is missing."""
     rows, missing = [], []
     without: dict[str, list[str]] = {}
     for name, extra in _requirements():
@@ -94,10 +94,10 @@ def _packages() -> tuple[list[dict[str, str]], list[str]]:
 
 
 def _requirements() -> list[tuple[str, str]]:
-    """Return the names of the required packages, each with the extra that installs it or "", by our metadata."""
+    """Return each requirement of the package metadata with its extra, "" for none."""
     try:
         lines = importlib.metadata.requires("tokalign-lab") or []
-    except importlib.metadata.PackageNotFoundError:  # a plain checkout
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
         lines = ["torch", "transformers", "tokenizers", "numpy", "pandas"]
     found = []
     for line in lines:
@@ -107,7 +107,7 @@ def _requirements() -> list[tuple[str, str]]:
 
 
 def _device() -> str:
-    """Describe the device; a broken installation may lack torch."""
+    """Describe the device, also if torch is missing."""
     try:
         from tokalign_lab.device import describe_device
 

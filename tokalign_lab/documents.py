@@ -1,7 +1,7 @@
-"""Text as documents: reading, splitting by whole groups, and sampling that keeps every slice.
+"""Text as documents: read, split by whole groups, and sample with the proportions of the slices.
 
-A document has a name, a group (its package, its book, its component) and a slice (prose, code, a language). Train
-and held-out parts share no group. Documents are never joined.
+A document has a name, a group (its package, its book, its component) and a slice (prose, code, a language). With at
+least 20 groups, train and held-out parts share no group. Documents are never joined.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ CODE_SUFFIXES = frozenset(
 )
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".tex", ".csv"}) | CODE_SUFFIXES
 HUB_BYTES = 50_000_000
-"""Read of a hub data set if no other number is given: a streamed one may be endless."""
+"""UTF-8 bytes read from a hub data set if no `max_bytes` is given: a stream may be endless."""
 _FEW_GROUPS = 20  # with fewer, whole groups would be far more than the held-out share
 _SHORT_CHARACTERS = 200
-_NULS = 0.01  # share of NUL characters; UTF-16 read as UTF-8 has more: from its spaces, if not from its letters
+_MOST_NULS = 0.01  # share of NUL characters; UTF-16 read as UTF-8 has more, at least those of its spaces
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Document:
     text : str
         The text.
     name : str
-        Its source: a file's name, a line's number.
+        Its source, such as a file's name and a line's number.
     group : str
-        Train and held-out parts share no group.
+        Documents that the split keeps together (see `split_documents`).
     slice : str
         "prose", "code" or a language code; scores are also reported by slice.
     split : str or None
@@ -61,7 +61,8 @@ class Document:
 def read_documents(sources: Sequence[str | Path], max_bytes: int | None = None, seed: int = 0) -> list[Document]:
     """Read documents from texts of any supported kind.
 
-    Raises `InputError` if a source does not exist, is of no supported kind, has no text, or is not UTF-8.
+    Raises `InputError` if no source is given; if one is missing, damaged, compressed, without text or not UTF-8; or if
+    `max_bytes` is not positive.
 
     Parameters
     ----------
@@ -98,7 +99,10 @@ def check_sources(sources: Sequence[str | Path]) -> None:
 def read_parts(
     settings: TextSettings, needed: Sequence[str] = ("train", "held_out")
 ) -> tuple[list[Document], list[Document]]:
-    """Read the text of some settings; return its train and held-out parts, with the errors of the functions below."""
+    """Read the text that settings name; return its train and held-out parts.
+
+    Raises as `read_documents` and `split_documents`.
+    """
     documents = read_documents(settings.text, settings.max_bytes, settings.seed)
     return split_documents(documents, settings.held_out_share, settings.seed, needed)
 
@@ -140,9 +144,9 @@ def split_documents(
 
 
 def excerpts(documents: Sequence[Document], max_bytes: int, longest: int = 2_000, seed: int = 0) -> list[Document]:
-    """Draw passages of about `max_bytes` UTF-8 bytes in all, in the proportions of the slices, to measure on.
+    """Sample passages of about `max_bytes` UTF-8 bytes in total, in the proportions of the slices, for measurements.
 
-    A passage has at most `longest` characters and ends at a line end if one is near.
+    A passage has at most `longest` characters and ends at a line end in its second half, if there is one.
     """
     passages = []
     for document in documents:
@@ -167,7 +171,7 @@ def n_bytes(documents: Sequence[Document]) -> int:
 
 
 def _locate(source: str) -> Path:
-    """Find the file or folder of a source, or else fetch the catalogue text of that name."""
+    """Return the file or folder of a source; a catalogue text is fetched if no file has that name."""
     from tokalign_lab import catalog
 
     path = Path(source).expanduser()
@@ -211,7 +215,7 @@ def _read_file(path: Path, name: str) -> Iterator[Document]:
             text = path.read_bytes().decode("utf-8-sig")  # read_text would turn CRLF into LF
         except UnicodeDecodeError as error:
             raise InputError(f"'{path}' is not UTF-8 text (byte {error.start}); convert it first.") from error
-        if text.count("\0") > _NULS * len(text):
+        if text.count("\0") > _MOST_NULS * len(text):
             raise InputError(f"'{path}' is not UTF-8 text: too many of its characters are NUL; convert it first.")
         yield Document(text, name, group=name, slice="code" if suffix in CODE_SUFFIXES else "prose")
 
@@ -224,7 +228,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
             try:
                 fields = json.loads(line.decode("utf-8-sig"))
                 json.dumps(fields, ensure_ascii=False).encode("utf-8")
-            except (UnicodeDecodeError, UnicodeEncodeError) as error:  # or half of a surrogate pair
+            except (UnicodeDecodeError, UnicodeEncodeError) as error:  # or a lone surrogate
                 raise InputError(
                     f"'{path}' line {number} is not UTF-8 text ({error.reason}); convert it first."
                 ) from error
@@ -308,7 +312,7 @@ def _sample(documents: list[Document], max_bytes: int, seed: int) -> list[Docume
             if lengths[place] <= left:
                 kept[place] = documents[place]
                 left -= int(lengths[place])
-        if not any(place in kept for place in drawn) and left:  # no document is short enough: a piece of one
+        if not any(place in kept for place in drawn) and left:  # no document is short enough: the beginning of one
             start = documents[drawn[0]].text.encode("utf-8", "surrogatepass")[:left].decode("utf-8", "ignore")
             kept[drawn[0]] = replace(documents[drawn[0]], text=start)
     return [kept[place] for place in sorted(kept) if kept[place].text]
@@ -317,7 +321,7 @@ def _sample(documents: list[Document], max_bytes: int, seed: int) -> list[Docume
 def _cut(document: Document, share: float) -> tuple[Document, Document]:
     """Split off about the last `share` of a document: at a line end, else at a space, else anywhere.
 
-    The tail must be half to twice the share; in a short document, up to 200 characters but not more than half.
+    The tail is half to twice the share; in a short document, up to 200 characters but not more than half.
     """
     text, size = document.text, len(document.text)
     wanted = max(1, round(size * share))

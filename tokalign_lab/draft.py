@@ -1,4 +1,4 @@
-"""A small model as draft model of a large one: converted to its vocabulary by the pipeline, then measured."""
+"""Convert a small model to the vocabulary of a large one, and measure it as the draft model of the large one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokalign_lab.errors import InputError
 from tokalign_lab.progress import Progress, part, silent
 from tokalign_lab.settings.kinds import AlignSettings, DraftSettings, RearrangeSettings, text_of
 
-UNFINISHED = ".unfinished-draft"  # a file in the folder of the results while they are made
+UNFINISHED = ".unfinished-draft"  # a file in the results folder while the results are incomplete
 
 
 def measure_draft(
@@ -19,14 +19,14 @@ def measure_draft(
 ) -> dict[str, list[dict[str, Any]]]:
     """Convert a small model to a large one's vocabulary and measure it as a draft model, on held-out text.
 
-    Returns, for each draft model, `DraftScore.to_dict` by slice and decoding: "own tokenizer" (the small model as it
-    is), "moved", "calibrated" and "recovered"; "as given" for a small model that has the large one's vocabulary
-    already. Raises `InputError` if a model or the text cannot be used, there is no folder for the converted models, or
-    the recovered model has another vocabulary than the large one.
+    Returns `DraftScore.to_dict` by slice and decoding for each draft model: "own tokenizer" (the small model as it is),
+    "moved" (rearranged), "calibrated" and "recovered"; "as given" for a small model that already has the large one's
+    vocabulary. Raises `InputError` if a model or the text cannot be used, no folder is given for the converted models,
+    or the vocabulary of the recovered model is not the large one's.
 
     Parameters
     ----------
-    settings : of the command
+    settings : settings of the command `draft`
     out : folder for the lexicon and the converted models, "moved" and "calibrated"; None if nothing has to be converted
     progress : called at each step with the share that is done
     """
@@ -68,7 +68,7 @@ def measure_draft(
             )
             pipeline.rearrange(moving, out / name, part(progress, 0.3, 0.4))
         given = {name: str(out / name) for name in ("moved", "calibrated")} | given
-        if small_rows != rows:  # else transformers takes the tokenizers for the same
+        if small_rows != rows:  # with equal rows, transformers assumes equal tokenizers
             given = {"own tokenizer": settings.model} | given
     device = pick_device()
     drafting = Drafting(
@@ -78,7 +78,7 @@ def measure_draft(
     for place, (name, folder) in enumerate(given.items()):
         own = small if name == "own tokenizer" else None
         measuring = part(progress, 0.4 + 0.6 * place / len(given), 0.4 + 0.6 * (place + 1) / len(given))
-        with quiet():  # transformers calls its own model in a way that it deprecates
+        with quiet():  # transformers calls its own models in a deprecated way
             scores[name] = [one.to_dict() for one in drafting.score(load_model(folder, device), own, measuring)]
     if out is not None:
         (out / UNFINISHED).unlink(missing_ok=True)
@@ -86,7 +86,7 @@ def measure_draft(
 
 
 def was_interrupted(out: Path) -> bool:
-    """Whether `measure_draft` was interrupted with this folder for its results; another one replaces them."""
+    """Whether an interrupted `measure_draft` left incomplete results in this folder; the next call replaces them."""
     return (out / UNFINISHED).is_file()
 
 

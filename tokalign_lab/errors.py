@@ -28,9 +28,9 @@ class DiskError(InputError):
 
 
 def require_extra(extra: str, package: str, what: str) -> None:
-    """Check, without an import, that a package is installed which `extra` of pyproject.toml brings.
+    """Check, without importing it, that a package of the extra `extra` in pyproject.toml is installed.
 
-    `what` needs it and begins the sentence. Raises InputError, which names the extra, if it is not installed.
+    Raises InputError, which names the extra, if the package is not installed. `what` is the subject of the message.
     """
     if importlib.util.find_spec(package) is None:
         raise InputError(
@@ -39,18 +39,18 @@ def require_extra(extra: str, package: str, what: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of another library's error, to be used inside a sentence; two if the first ends in ":"."""
+    """Return the first line of another library's error for use in a sentence; two lines if the first ends in ":"."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".:")
 
 
 @contextmanager
 def plain_read_errors(sentence: Callable[[str], str]) -> Iterator[None]:
-    """Convert whatever another library raises in this block to an `InputError`.
+    """Convert the errors that another library raises in this block to an `InputError`.
 
-    For blocks that only read a user's file: libraries raise many types for damaged ones, and the panics of Rust
-    libraries are not even subclasses of `Exception`. `sentence` makes the message from the reason. What is no fault of
-    the file passes: too little memory, a full disk, a missing permission.
+    For blocks that only read a user's file: libraries raise many types for damaged files, and the panics of Rust
+    libraries are not even subclasses of `Exception`. `sentence` makes the message from the reason. Errors that the file
+    does not cause are not converted: too little memory, a full disk, a missing permission.
     """
     try:
         yield
@@ -66,12 +66,11 @@ def plain_read_errors(sentence: Callable[[str], str]) -> Iterator[None]:
 
 @contextmanager
 def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
-    """Convert a full or broken disk or a missing permission in this block to a `DiskError`.
+    """Convert the error of a full or broken disk or of a missing permission in this block to a `DiskError`.
 
-    A name that is too long becomes an `InputError`.
-
-    `place` is the file or folder for the message; the name in the system's error when None. Covers ENOSPC, EDQUOT and
-    EFBIG, EACCES, EPERM, EROFS and EIO, also inside another library's error.
+    A name that is too long becomes an `InputError`. `place` is the file or folder for the message; if None, the name in
+    the system's error. Covers ENOSPC, EDQUOT, EFBIG, EACCES, EPERM, EROFS, EIO and ENAMETOOLONG, all but the last two
+    also inside another library's error.
     """
     try:
         yield
@@ -100,10 +99,10 @@ def plain_disk_errors(place: Path | str | None = None) -> Iterator[None]:
 
 
 def _system_error(error: Exception) -> int | None:
-    """Return the system's number of an error; Rust libraries write it as `(os error 28)`."""
+    """Return the errno of an error; Rust libraries write it as `(os error 28)`."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    # torch and ndarray.tofile do not give the reason; it is the disk.
+    # torch and ndarray.tofile do not report the reason, which is a full disk.
     if re.search(r"PytorchStreamWriter failed writing|\d+ requested and \d+ written", str(error)):
         return errno.ENOSPC
     return next((number for number in (*_FULL, *_DENIED) if f"(os error {number})" in str(error)), None)

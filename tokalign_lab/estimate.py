@@ -1,8 +1,7 @@
 """Estimate time, memory and downloads of an align run before it starts.
 
 Every figure is a measured rate times a known size. The rates come from a busy two-core machine, so a better machine is
-faster; "about" means within a factor of two. The estimate does not know whether GloVe vectors of the same text are in
-the cache, which cost nothing.
+faster; "about" means within a factor of two. The estimate assumes that no vectors are cached.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ VECTORS_S = {
 }
 """Seconds of training both sides' vectors, and seconds per MB of text."""
 SEARCH_S_PER_TOKEN = 3e-5
-"""Candidates and rows made of them, per token of both vocabularies: anchored minus pieces, docs/results/quality.md."""
+"""Candidates and their rows, per token of both vocabularies: anchored minus pieces, docs/results/quality.md."""
 ROWS_S_PER_TOKEN = 3.2e-5
-"""Rows of pieces and the table: 2 s at 81,000 tokens of both sides, 10 s at 311,000 (docs/results/quality.md)."""
+"""Rows by pieces and the table: 2 s at 81,000 tokens of both sides, 10 s at 311,000 (docs/results/quality.md)."""
 SCORE_S_PER_DOCUMENT = 0.45
 """The sentence encoder reads held-out documents both ways: 54 in 28 CPU seconds, 192 in 85."""
 MOST_SCORED, FEWEST_SCORED, SCORED_PER_MB = 200, 30, 42
-"""The packaged text has 54 such documents at 0.5 MB, 120 at 2 MB, 192 at 4 MB; 200 are the most that are read."""
+"""The packaged text has 54 such documents at 0.5 MB, 120 at 2 MB, 192 at 4 MB; at most 200 are scored."""
 REARRANGE_S, REARRANGE_S_PER_GB = 4.0, 3.0
 """docs/results/rearrange_memory.md: a model of 4 GB in 12 s."""
 CALIBRATE_S_PER_TOKEN, CALIBRATE_S_PER_GB = 2.5e-4, 150.0
@@ -48,7 +47,7 @@ MEMORY_BYTES, MEMORY_PER_TOKEN, MEMORY_PER_MB = 700_000_000, 2_000, 20_000_000
 ENCODER_BYTES = 450_000_000
 """Added by scoring: 1.1 GB instead of 0.7 GB."""
 DEFAULT_TEXT_BYTES = 15_600_000
-"""Of the packaged text before it is built."""
+"""Size of the packaged text if it has not been unpacked yet."""
 UNMEASURED = {
     "tokalign++": "The mapping of one space onto the other is not included; it was not measured.",
     "tokalign++-hidden": "The model's hidden states are not included; they were not measured.",
@@ -67,7 +66,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """All steps together."""
+        """Seconds of all steps together."""
         return sum(self.steps.values())
 
 
@@ -95,7 +94,7 @@ def estimate(
         steps["comparing tokens"] = SEARCH_S_PER_TOKEN * tokens
     steps["computing rows"] = ROWS_S_PER_TOKEN * tokens
     steps["scoring"] = SCORE_S_PER_DOCUMENT * min(MOST_SCORED, FEWEST_SCORED + SCORED_PER_MB * megabytes)
-    if method.space is not None:  # GloVe is not trained again
+    if method.space is not None:  # cached GloVe vectors are used again
         again = vectors if method.trains == "anchored" else 0.0
         steps["searching for held-out shared tokens"] = again + SEARCH_S_PER_TOKEN * tokens
     if model_bytes:
@@ -114,9 +113,9 @@ def estimate(
 
 
 def size_of_texts(sources: Sequence[str], max_bytes: int | None = None) -> int:
-    """UTF-8 bytes of texts as `read_documents` takes them, by file size; nothing is read or fetched.
+    """Bytes of the texts that `read_documents` accepts, by file size; nothing is read or fetched.
 
-    A hub data set counts as `max_bytes`, or `HUB_BYTES`, where reading it stops.
+    A hub data set counts as `max_bytes`, else `HUB_BYTES`: reading stops there.
     """
     total = 0
     for source in sources:

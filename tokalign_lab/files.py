@@ -1,6 +1,6 @@
 """Atomic writes, and checksums that detect damaged files.
 
-A file or folder is written under a temporary name next to its place, flushed to the disk and renamed. After a crash, a
+A file or folder is written under a temporary name in the same folder, flushed to the disk and renamed. After a crash, a
 power cut, a full disk or a `kill -9` there is either the old state or the new one.
 
 Cache keys are the SHA-256 of the inputs, never a path. Every cached artefact is a folder with the size and the
@@ -29,7 +29,7 @@ from typing import Any
 from tokalign_lab.errors import InputError, plain_disk_errors
 
 CHECKSUMS = ".checksums.json"
-"""The file that holds the checksums of the folder it is in."""
+"""Name of the file with the checksums of a folder."""
 _WHOLE_BYTES = 256 * 2**20  # larger files are checked by samples when opened: 0.1 s each
 _BLOCK_BYTES = 2**20
 _SAMPLES = 64
@@ -37,7 +37,7 @@ _DAY_SECONDS = 86_400
 # Temporary names of `atomic_file`, `atomic_folder` and `catalog.fetch`: with a random part of 8 characters.
 _UNFINISHED = re.compile(r"\..*-[a-z0-9_]{8}(\.\w+)?")
 _log = logging.getLogger("tokalign_lab")
-_fitting: dict[tuple[Path, bool], list[tuple[int, ...]]] = {}
+_verified: dict[tuple[Path, bool], list[tuple[int, ...]]] = {}
 
 
 @contextmanager
@@ -110,15 +110,15 @@ def seal(folder: Path) -> None:
 def damage(folder: Path, whole: bool = False) -> str | None:
     """Compare a sealed folder with its checksums; return a phrase with the difference, or None.
 
-    `whole` reads every byte; otherwise files above 256 MiB are checked by their size and 64 blocks of 1 MiB. Files that
-    were added later are ignored.
+    With `whole` every byte is read; otherwise files above 256 MiB are checked by their size and 64 blocks of 1 MiB.
+    Files that were added later are ignored.
     """
     if not (folder / CHECKSUMS).is_file():
         return "it has no checksums"
     try:
         state = [_state(file) for file in [folder / CHECKSUMS, *_files_of(folder)]]
-        if _fitting.get((folder, whole)) == state:
-            return None  # checked before by this process, and not changed since
+        if _verified.get((folder, whole)) == state:
+            return None  # this process has checked it, and it has not changed since
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["files"]
         expected = {str(name): (int(size), int(some), int(every)) for name, (size, some, every) in sums.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -132,7 +132,7 @@ def damage(folder: Path, whole: bool = False) -> str | None:
                 return f"the checksum of {name} differs"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
-    _fitting[folder, whole] = state
+    _verified[folder, whole] = state
     return None
 
 
@@ -146,8 +146,8 @@ def cached_folder(folder: Path, make: Callable[[Path], None], whole: bool = Fals
         reason = damage(folder, whole)
         if reason is None:
             return folder
-        _log.warning("%s in the cache is damaged (%s); making it again", folder, reason)
-    with atomic_folder(folder, lambda found: True) as temporary:  # a place named by a hash is ours
+        _log.warning("%s in the cache is damaged (%s); rebuilding it", folder, reason)
+    with atomic_folder(folder, lambda found: True) as temporary:  # only this package names folders by these hashes
         make(temporary)
         seal(temporary)
     return folder
@@ -183,14 +183,14 @@ def remove(path: Path) -> int:
 
 
 def check_replaceable(path: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
-    """Refuse a place where writing a folder would delete files that this package did not make.
+    """Check that writing a folder to `path` would not delete files that this package did not make.
 
-    The place may be absent, empty, or inside the cache folder. `is_ours` decides whether a folder that is not empty was
-    made by the caller and holds nothing else; without it, no such folder may be replaced. Raises InputError if there is
-    a file, or a folder with other content.
+    The path may be missing, empty, or inside the cache folder. `is_ours` decides whether a folder that is not empty was
+    made by the caller and has no other files; without it, no such folder may be replaced. Raises InputError if the path
+    is a file, or a folder with other content.
     """
     path = resolved(path)
-    try:  # one look, since another process may put its folder there at any time
+    try:  # the path is read only once, because another process may create its folder there at any time
         if not any(path.iterdir()) or path.is_relative_to(cache_folder().resolve()):
             return
         if is_ours is not None and is_ours(path):
@@ -198,7 +198,7 @@ def check_replaceable(path: Path, is_ours: Callable[[Path], bool] | None = None)
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        if not os.path.lexists(path):  # a file is in the place of a folder above, which writing refuses
+        if not os.path.lexists(path):  # a parent is a file; writing reports this
             return
     raise InputError(
         f"'{path}' exists already and holds files that are not from an earlier result of this kind; "
@@ -207,9 +207,9 @@ def check_replaceable(path: Path, is_ours: Callable[[Path], bool] | None = None)
 
 
 def resolved(path: Path | str) -> Path:
-    """Return the absolute path of a file or folder that will be written, links followed.
+    """Return the absolute path, links followed, of a file or folder that will be written.
 
-    Raises InputError if its links lead in a circle, or its name is not UTF-8, which JSON and other libraries need.
+    Raises InputError if its links form a loop, or its name is not UTF-8, which JSON and other libraries need.
     """
     try:
         str(path).encode()
@@ -233,7 +233,7 @@ def write_json(path: Path, value: Any, make_folder: bool = True) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: numpy's scalars as Python's, NaN and infinity as None."""
+    """Convert a value for JSON: NumPy scalars become Python scalars, NaN and infinity become None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -259,7 +259,7 @@ def hash_of(parts: Iterable[bytes]) -> str:
 
 
 def cache_folder() -> Path:
-    """Folder of fetched and derived files.
+    """Return the folder of fetched and derived files.
 
     $TOKALIGN_CACHE, else $XDG_CACHE_HOME/tokalign-lab, else ~/.cache/tokalign-lab. A relative $XDG_CACHE_HOME is
     ignored, as its specification requires.
@@ -295,7 +295,7 @@ def _checksum(file: Path, whole: bool) -> int:
 
 @contextmanager
 def _next_to(path: Path, make_folder: bool = True) -> Iterator[None]:
-    """Make the folder of `path` and write in it; all that can be wrong with it is one sentence."""
+    """Create the parent folder of `path` for the block; errors of the folder become an InputError or a DiskError."""
     resolved(path)
     with plain_disk_errors(path):
         try:
@@ -308,7 +308,7 @@ def _next_to(path: Path, make_folder: bool = True) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
-            # The folder may be back by now, or another one in its place: then it or a temporary file was missing.
+            # The folder may exist again by now; then the missing file is the folder itself or a temporary file in it.
             missing = str(error.filename)
             ours = missing == str(path.parent) or any(f"{os.sep}.{name}-" in missing for name in (path.stem, path.name))
             if path.parent.is_dir() and not ours:

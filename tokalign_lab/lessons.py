@@ -1,7 +1,7 @@
 """The quick start and the lessons, as notebooks that a user can edit.
 
 The notebooks in the package are copied, because an installed package may be read-only and an update would overwrite a
-learner's edits. A record of the copies lets a second call update every notebook that was not edited.
+learner's edits. A second call updates the notebooks that were not edited; a record of the copies shows which ones.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ RECORD = ".tokalign-lab-notebooks.json"
 
 
 def copy_lessons(folder: Path) -> dict[str, list[str]]:
-    """Copy the notebooks into a new or empty folder, or update an earlier copy; an edited notebook is not changed.
+    """Copy the notebooks into a new or empty folder, or update an earlier copy; edited notebooks are not changed.
 
     Returns "copied" and "kept": names of the notebooks that were written, and of those that were edited. Raises
-    `InputError` if `folder` is a file, or holds files and was not made by this function. Raises `DiskError` if the
-    disk is full or may not be written to.
+    `InputError` if `folder` is a file, has files but no record of this function, or its record is damaged. Raises
+    `DiskError` if the disk is full or read-only.
     """
     with plain_disk_errors(folder):
         try:

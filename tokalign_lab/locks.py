@@ -1,7 +1,7 @@
 """Locks between processes: a file that one process locks at a time.
 
-The operating system holds the lock (flock) and frees it when the process ends for any reason. The file stays and has no
-meaning. Child processes do not inherit a lock.
+The operating system holds the lock (flock) and releases it when the process ends for any reason. The file is kept; its
+existence means nothing. Child processes do not inherit a lock.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Busy(Exception):
 def lock(path: Path, wait: float = math.inf) -> Iterator[bool]:
     """Hold the lock of a file, which is created if it is missing; its folder must exist.
 
-    Yields whether another process, or another thread of this one, held the lock first. Raises Busy if it is still held
-    after `wait` seconds; by default there is no limit.
+    Yields whether it had to wait for another process, or another thread of this one. Raises Busy if the lock is still
+    held after `wait` seconds; by default there is no limit.
     """
     deadline = time.monotonic() + wait
     waited = False

@@ -31,7 +31,7 @@ class History:
     Attributes
     ----------
     merges : in the order in which the tokenizer applies them; () if there are none
-    reason : why there are none, or why they do not end in the token, in a sentence; else ""
+    reason : a sentence: why there are none, or why they do not produce the token; "" if they do
     """
 
     merges: tuple[Merge, ...]
@@ -53,7 +53,7 @@ class TokenHistories:
         self._added = {token["id"] for token in state["added_tokens"]}
         self._rank = {tuple(pair): rank for rank, pair in enumerate(model.get("merges", ()), start=1)}
         self._scores = model["vocab"] if vocabulary.algorithm == "Unigram" else []
-        # tiktoken's way, which LLaMA 3 uses: a whole word that is a token is taken before anything is merged
+        # as in tiktoken and LLaMA 3: a word that is a token is taken as a whole, without merges
         self._use = "only a word that equals it becomes" if model.get("ignore_merges") else "no text becomes"
 
     def of(self, token_id: int) -> History:
@@ -91,7 +91,7 @@ class TokenHistories:
         return History(tuple(merges), "" if merges else "A single character or byte: training began with it.")
 
     def _characters(self, token: str) -> list[str]:
-        """Split a token into the initial symbols of merging, each with its marks inside a word."""
+        """Split a token into the symbols that merging starts from: characters with their marks inside a word."""
         prefix, suffix = self._spelling.prefix, self._spelling.suffix
         continues = bool(prefix) and token.startswith(prefix)
         end = suffix if self._spelling.ends_word(token) else ""

@@ -1,7 +1,7 @@
-"""The pipeline, written once: read, split, tokenize, align, score, rearrange, calibrate, measure, tune.
+"""The stages of the pipeline: read, split, tokenize, align, score, rearrange, calibrate, measure, tune.
 
-Runs, the command line, the demo and the recording call these functions; each takes the settings of its stage. What
-imports torch is imported in the function, so that bad input is refused before that.
+Runs, the command line, the demo and the recording call these functions; each takes the settings of its stage. Modules
+that need torch are imported inside the functions, so that bad input is refused first.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 class PairText:
     """The source and target vocabularies and a text; its parts are tokenized on first use.
 
-    `train` and `held_out`, the documents of the two parts, share no group.
+    `train` and `held_out` are the documents of the two parts (see `split_documents`).
     """
 
     def __init__(self, source: Vocabulary, target: Vocabulary, settings: TextSettings) -> None:
@@ -76,17 +76,17 @@ class PairText:
         return self._pair("held_out", self.held_out, progress)
 
     def model(self, name: str | None) -> PreTrainedModel | None:
-        """Load a model, once; None for None."""
+        """Load a model on the first call; None for None."""
         if name is not None and name not in self._models:
-            from tokalign_lab.model.load import load_model  # brings torch along, which most recipes do without
+            from tokalign_lab.model.load import load_model  # imports torch, which most recipes do not need
 
             self._models[name] = load_model(name)
         return None if name is None else self._models[name]
 
     def vectors(self, settings: AlignSettings) -> tuple[TokenVectors, TokenVectors] | None:
-        """Load the token vectors that the settings name, once; None where they name none.
+        """Load the token vectors that the settings name, on the first call; None if they name none.
 
-        Raises `InputError` if a file holds no vectors of its side's tokenizer.
+        Raises `InputError` if a file has no vectors of its side's tokenizer.
         """
         if settings.vectors and self._vectors is None:
             source, target = settings.vectors
@@ -103,7 +103,7 @@ def advise(settings: AdviseSettings, progress: Progress = silent) -> Advice:
     """Estimate whether a swap is worth it on a text: count tokens, time a step of generation, apply the rules.
 
     Raises `InputError` if the model, the tokenizer or the text cannot be used, or the model and the new head do not
-    fit in the memory that is free.
+    fit in free memory.
     """
     from tokalign_lab.evaluation.advice import Sizes, count_text
     from tokalign_lab.evaluation.advice import advise as judge
@@ -131,8 +131,8 @@ def train_tokenizer(settings: TrainTokenizerSettings, out: Path) -> dict[str, An
     """Train a tokenizer on the train part of a text and save it for `AutoTokenizer`.
 
     Returns "tokenizer" (the folder), "size", "added" (tokens that `like` does not have) and "slices": bytes and tokens
-    of the held-out part, and tokens by `like` where it is given. Raises `InputError` as `tokenizer_training.train`, or
-    if `like` or the text cannot be used.
+    of the held-out part, and its tokens by `like` if that is given. Raises `InputError` as `tokenizer_training.train`,
+    or if `like` or the text cannot be used.
     """
     from tokalign_lab.tokenizer_training import train
 
@@ -145,7 +145,7 @@ def train_tokenizer(settings: TrainTokenizerSettings, out: Path) -> dict[str, An
 def extend_tokenizer(settings: ExtendTokenizerSettings, out: Path) -> dict[str, Any]:
     """Extend a tokenizer on the train part of a text and save it for `AutoTokenizer`.
 
-    Returns the same as `train_tokenizer`, compared with the tokenizer as it was. Raises `InputError` as
+    Returns the same as `train_tokenizer`, compared with the original tokenizer. Raises `InputError` as
     `tokenizer_training.extend`, or if the tokenizer or the text cannot be used.
     """
     from tokalign_lab.tokenizer_training import extend
@@ -178,7 +178,7 @@ def _save_new_tokenizer(
 
 
 def check_align(settings: AlignSettings) -> None:
-    """Raise `InputError` for an unknown recipe or overlap, or choices that the recipe needs or cannot use."""
+    """Raise `InputError` for an unknown recipe or overlap, or an option that the recipe lacks or cannot use."""
     method = check_recipe(settings.recipe, settings.model, settings.donor, settings.one_to_one, settings.overlap)
     for name in ("vectors", "cluster"):
         if getattr(settings, name) and method.trains != "glove":
@@ -191,7 +191,7 @@ def check_align(settings: AlignSettings) -> None:
 
 
 def read_pair(settings: AlignSettings) -> PairText:
-    """Load both vocabularies and read the text."""
+    """Load both vocabularies and read the text. Raises `InputError` if one of them cannot be used."""
     return PairText(load_vocabulary(settings.source), load_vocabulary(settings.target), settings)
 
 
@@ -199,7 +199,7 @@ def align_text(text: PairText, settings: AlignSettings, progress: Progress = sil
     """Align two vocabularies on the train part of a text.
 
     The lexicon's provenance stores how the text was split ("split"), so that scores hold out the same part. Raises
-    `InputError` as `check_align`, or when the text, the model or the donor cannot be used.
+    `InputError` as `check_align`, or if the text, the model or the donor cannot be used.
     """
     check_align(settings)
     method = RECIPES[settings.recipe]
@@ -226,10 +226,10 @@ def align_text(text: PairText, settings: AlignSettings, progress: Progress = sil
 def score_alignment(
     text: PairText, done: Alignment, settings: AlignSettings, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Score a new alignment; the lexicon's means go into its provenance, for the card of a model made from it.
+    """Score a new alignment; the mean scores are added to the lexicon's provenance, for model cards.
 
-    Returns "overlap", "seconds", "lexicon" (scores on the held-out part) and "held_out" (P@1 of hidden shared tokens).
-    The last two are missing if the text is too small, "held_out" also if the recipe compares no vectors.
+    Returns "overlap", "seconds", "lexicon" (scores on the held-out part) and "held_out" (P@1 of held-out shared
+    tokens). The last two are missing if the text is too small, "held_out" also if the recipe compares no vectors.
     """
     shared, seed, vectors = overlap(text.source, text.target), settings.seed, text.vectors(settings)
     found = {"overlap": {"raw": shared.raw_share, "bytes": shared.bytes_share}, "seconds": done.seconds}
@@ -239,12 +239,12 @@ def score_alignment(
         done.lexicon.provenance["scores"] = scores.means()
     if done.source_vectors is not None:
         with suppress(InputError):
-            hidden = find_hidden(text, settings.recipe, seed, settings.model, part(progress, 0.5, 1.0), vectors)
+            hidden = measure_held_out(text, settings.recipe, seed, settings.model, part(progress, 0.5, 1.0), vectors)
             found["held_out"] = hidden.to_dict()
     return found
 
 
-def find_hidden(
+def measure_held_out(
     text: PairText,
     recipe: str,
     seed: int,
@@ -252,7 +252,7 @@ def find_hidden(
     progress: Progress = silent,
     vectors: tuple[TokenVectors, TokenVectors] | None = None,
 ) -> HeldOutPrecision:
-    """Hide shared tokens, align the train part again and count how many are found.
+    """Align the train part again without some shared tokens, and measure P@1 on them.
 
     Raises `InputError` for a recipe that compares no vectors, or too little text.
     """
@@ -278,8 +278,8 @@ def score(
 ) -> tuple[LexiconScores, pd.DataFrame, tuple[HeldOutPrecision, pd.DataFrame] | None]:
     """Score a lexicon on the held-out part of a text; the means are stored in the lexicon's file if it is writable.
 
-    Returns the scores, the same by group of tokens, and, if requested, P@1 and P@1 by group. Raises `InputError` if the
-    lexicon, the text or the encoder cannot be used, or P@1 is asked of a recipe without vectors.
+    Returns the scores, the scores by group of tokens, and, if requested, P@1 and P@1 by group. Raises `InputError` if
+    the lexicon, the text or the encoder cannot be used, or P@1 is requested for a recipe without vectors.
     """
     lexicon, source, target = open_lexicon(settings.lexicon)
     text = PairText(source, target, settings)
@@ -292,20 +292,20 @@ def score(
     groups = breakdown(lexicon, held_out, seed=seed)
     if not settings.twins:
         return scores, groups, None
-    hidden = _find_again(lexicon, text, settings, part(progress, until, 1.0))
+    hidden = _measure_again(lexicon, text, settings, part(progress, until, 1.0))
     return scores, groups, (hidden, held_out_by_group(hidden, text.train_pair()))
 
 
-def _find_again(lexicon: Lexicon, text: PairText, settings: ScoreSettings, progress: Progress) -> HeldOutPrecision:
-    """`find_hidden` by the recipe of a lexicon."""
+def _measure_again(lexicon: Lexicon, text: PairText, settings: ScoreSettings, progress: Progress) -> HeldOutPrecision:
+    """Call `measure_held_out` with the recipe of a lexicon."""
     made = lexicon.provenance
     if "vectors" in made["parameters"]:
         raise InputError("The lexicon was aligned with vectors from files, so P@1 is measured by its align run only.")
-    return find_hidden(text, made["recipe"], made["seed"], settings.model, progress)
+    return measure_held_out(text, made["recipe"], made["seed"], settings.model, progress)
 
 
 def score_parts(settings: PartScoreSettings, progress: Progress = silent) -> part_scores.PartScores:
-    """Score a lexicon, and parts of it, on the held-out part of a text.
+    """Score a whole lexicon and some of its rows on the held-out part of a text.
 
     Raises `InputError` if the lexicon, the text, the encoder or the file of parts cannot be used.
     """
@@ -317,7 +317,7 @@ def score_parts(settings: PartScoreSettings, progress: Progress = silent) -> par
     found = None
     if settings.twins:
         with suppress(InputError):  # a recipe without vectors, or too little text, has no P@1 and still has scores
-            found = _find_again(lexicon, text, settings, part(progress, 0.05, 0.4)).hidden
+            found = _measure_again(lexicon, text, settings, part(progress, 0.05, 0.4)).hidden
     return part_scores.score_parts(
         lexicon,
         held_out,
@@ -331,7 +331,7 @@ def score_parts(settings: PartScoreSettings, progress: Progress = silent) -> par
 
 
 def compare_scores(settings: CompareSettings, progress: Progress = silent) -> dict[str, dict[str, PairedScore]]:
-    """Score two lexicons on the same held-out documents; by measure and direction, see `paired_scores`.
+    """Compare two lexicons on the same held-out documents; returns paired scores by measure and direction.
 
     Raises `InputError` if a lexicon, the text or the encoder cannot be used, or the lexicons are of different pairs.
     """
@@ -344,8 +344,8 @@ def compare_scores(settings: CompareSettings, progress: Progress = silent) -> di
 def rearrange(settings: RearrangeSettings, out: Path, progress: Progress = silent) -> dict[str, Any]:
     """Rearrange a model for the lexicon's target, calibrate it if requested, and save it to `out`.
 
-    Returns what `model.to_folder.rearrange_to_folder` does, and "recipe" and "origins" of the lexicon. Raises
-    `InputError` if the lexicon is of another pair, or the choices do not go together.
+    Returns the result of `model.to_folder.rearrange_to_folder`, with "recipe" and "origins" of the lexicon. Raises
+    `InputError` if the lexicon is of another pair, or two options conflict.
     """
     from tokalign_lab.model.to_folder import check_choices, rearrange_to_folder
 
@@ -362,8 +362,8 @@ def rearrange(settings: RearrangeSettings, out: Path, progress: Progress = silen
 def measure(settings: BitsSettings, progress: Progress = silent) -> BitsPerByte:
     """Measure bits per byte of a model with its own tokenizer on the held-out part of a text.
 
-    `MeasureSettings` select the bytes that a tuning run with these settings is measured on. Raises `InputError` if the
-    model or the text cannot be used.
+    `MeasureSettings` select the same bytes as a tuning run with these settings. Raises `InputError` if the model or the
+    text cannot be used.
     """
     from tokalign_lab.evaluation.bits_per_byte import bits_per_byte
     from tokalign_lab.model.load import load_model
@@ -377,7 +377,7 @@ def measure(settings: BitsSettings, progress: Progress = silent) -> BitsPerByte:
 
 
 def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
-    """Check model, text, teacher and device before a run is made; `here` also checks the memory of this machine.
+    """Check model, text, teacher and device before a run is created; with `here` also the memory of this machine.
 
     Raises `InputError` if one does not exist, the teacher has another tokenizer, or tuning does not fit in memory.
     """
@@ -404,7 +404,7 @@ def check_tune(settings: AdaptRunSettings, here: bool = True) -> None:
 
 
 def _count_on_cluster(pair: TokenizedPair, address: str, progress: Progress) -> None:
-    """Have a Dask cluster count both sides; GloVe then finds the counts in the cache."""
+    """Count both sides on a Dask cluster; GloVe then reads the counts from the cache."""
     from tokalign_lab.vectors.cluster import cluster_counts
     from tokalign_lab.vectors.glove import GloveSettings
 

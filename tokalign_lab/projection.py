@@ -1,8 +1,8 @@
 """Token vectors on a plane: PCA, which is fast, and UMAP, which takes longer.
 
 If two vocabularies are in one space (the anchored vectors), one layout is fitted to both together (`shared`), so that a
-shared token has the same position on both maps. Otherwise each vocabulary gets its own layout, and the second is turned
-(rotated or mirrored, never stretched) so that pairs of the lexicon have similar positions.
+shared token has the same position on both maps. Otherwise each vocabulary gets its own layout, and the second is
+rotated or mirrored, never scaled, so that pairs of the lexicon have similar positions.
 
 Vectors are scaled to unit length first, because neighbours are defined by cosine. PCA uses all rows. UMAP is fitted on
 a seeded sample, because it takes minutes on a whole vocabulary; every other token is placed at the weighted mean of its
@@ -35,11 +35,11 @@ METHODS = {
 FIT_ON = 5000  # tokens that UMAP is fitted on: about half a minute on two cores
 NEIGHBOURS = 15
 MIN_DISTANCE = 0.1
-_PLACED_AT_ONCE = 2048
-PLACED_BY = 5  # nearest fitted tokens that place a token that was not fitted
-# Vector methods with the same coordinates for both vocabularies; mapped spaces (VecMap) have it in their provenance.
+_BATCH_ROWS = 2048
+PLACED_BY = 5  # number of nearest fitted tokens that position a token that was not fitted
+# Vector methods with one space for both vocabularies; mapped spaces (VecMap) have "mapping" in their provenance.
 ONE_SPACE = ("anchored", "relative", "hidden-states")
-FOUND_NEIGHBOURS = 0.4  # share of UMAP's time before its first epoch, on the default sample
+_NEIGHBOUR_SHARE = 0.4  # of UMAP's time, before its first epoch, on the default sample
 SHIPPED = Path(__file__).parent / "data" / "gallery" / "layouts"
 _FILE = "layout.npz"
 _SHIPPED_BITS = 13  # of a shipped coordinate: a twentieth of a pixel on a map of 800 pixels
@@ -50,8 +50,8 @@ VERSION = 1  # part of the cache key: raise it when the result for the same inpu
 class Projection:
     """Positions of tokens on a plane, by `method` ("pca" or "umap").
 
-    `ids` is int64 (n,), ascending; `xy` float32 (n, 2); `fitted` bool (n,), False for a token that was placed by its
-    neighbours. `provenance` has parameters and seed.
+    `ids` is int64 (n,), ascending; `xy` float32 (n, 2); `fitted` bool (n,), False for a token that was positioned by
+    its neighbours. `provenance` has the parameters, with the seed of UMAP.
     """
 
     ids: np.ndarray
@@ -60,8 +60,8 @@ class Projection:
     fitted: np.ndarray
     provenance: dict[str, Any]
 
-    def places_of(self, ids: np.ndarray) -> np.ndarray:
-        """float32 (len(ids), 2); nan for a token that has no vector."""
+    def positions_of(self, ids: np.ndarray) -> np.ndarray:
+        """Return the positions of tokens, float32 (len(ids), 2); NaN for a token without a vector."""
         at = positions_in(self.ids, ids)
         return np.where(at[:, None] >= 0, self.xy[at], np.float32(np.nan))
 
@@ -104,7 +104,7 @@ def project(
 
 
 def ship(folder: Path, spaces: Sequence[TokenVectors], method: str) -> None:
-    """Write the shared layout of `spaces` to `folder`, to be found from their ids alone; coordinates are rounded."""
+    """Write the shared layout of `spaces` to `folder`, named by the hash of their ids; coordinates are rounded."""
     layouts = project(spaces, method, shared=True)
     xy = np.concatenate([layout.xy for layout in layouts])
     step = 2.0 ** (np.floor(np.log2(np.abs(xy).max())) - _SHIPPED_BITS)
@@ -129,7 +129,7 @@ def is_known(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on: 
 
 
 def share_a_space(source: TokenVectors, target: TokenVectors) -> bool:
-    """Whether the two sets have the same coordinates, so that one layout can show both."""
+    """Whether two sets of vectors are in one space, so that one layout can show both."""
     provenances = [vectors.provenance for vectors in (source, target)]
     methods = {provenance.get("method") for provenance in provenances}
     one_space = methods <= set(ONE_SPACE) or all("mapping" in provenance for provenance in provenances)
@@ -145,12 +145,12 @@ def cache_path(spaces: Sequence[TokenVectors], method: str, shared: bool, fit_on
     return cache_folder() / "projections" / hash_of(parts)
 
 
-def turned_onto(projection: Projection, reference: Projection, ids: np.ndarray, partners: np.ndarray) -> Projection:
+def rotated_onto(projection: Projection, reference: Projection, ids: np.ndarray, partners: np.ndarray) -> Projection:
     """Rotate and mirror a layout so that `ids` get positions like their `partners` in the reference.
 
     Orthogonal Procrustes in the plane (Schönemann 1966); distances within the layout do not change.
     """
-    here, there = projection.places_of(ids), reference.places_of(partners)
+    here, there = projection.positions_of(ids), reference.positions_of(partners)
     both = np.isfinite(here).all(axis=1) & np.isfinite(there).all(axis=1)
     if both.sum() < 3:
         return projection
@@ -201,7 +201,7 @@ def _layout(rows: np.ndarray, method: str, fit_on: int, seed: int, progress: Pro
 
 
 def _principal(rows: np.ndarray) -> np.ndarray:
-    """Return the first two principal components, float32 (n, 2), with fixed signs."""
+    """Return the scores of the first two principal components, float32 (n, 2), with fixed signs."""
     centred = rows - rows.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)
     chosen = directions[:, ::-1][:, :2]
@@ -210,17 +210,17 @@ def _principal(rows: np.ndarray) -> np.ndarray:
 
 
 class _Epochs(io.StringIO):
-    """The output of UMAP's progress bar: "epoch/epochs" becomes a progress call, which may cancel."""
+    """The output of UMAP's progress bar: "epoch/epochs" becomes a call of `progress`, which may raise to cancel."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__()
         self._progress = progress
 
     def write(self, text: str) -> int:
-        """Report the number of epochs in `text`, if any."""
+        """Report the epoch in `text`, if any."""
         done, _, of = text.strip().partition("/")
         if done.isdigit() and of.isdigit():
-            share = FOUND_NEIGHBOURS + (1 - FOUND_NEIGHBOURS) * int(done) / max(int(of), 1)
+            share = _NEIGHBOUR_SHARE + (1 - _NEIGHBOUR_SHARE) * int(done) / max(int(of), 1)
             self._progress(min(share, 0.99), f"UMAP: epoch {done} of {of}")
         return len(text)
 
@@ -236,7 +236,7 @@ def _umap(rows: np.ndarray, seed: int, progress: Progress) -> np.ndarray:
         min_dist=MIN_DISTANCE,
         metric="cosine",
         random_state=seed,
-        n_jobs=1,  # a seeded UMAP has one thread; without this it warns
+        n_jobs=1,  # a seeded UMAP uses one thread, and warns without this
         init="pca" if len(rows) < 50 else "spectral",
         tqdm_kwds={"disable": False, "file": _Epochs(progress), "bar_format": "{n}/{total}"},
     )
@@ -244,13 +244,13 @@ def _umap(rows: np.ndarray, seed: int, progress: Progress) -> np.ndarray:
 
 
 def _placed(rows: np.ndarray, fitted_rows: np.ndarray, fitted_xy: np.ndarray) -> np.ndarray:
-    """Place each row at the mean of its nearest fitted rows, weighted by cosine; float32 (n, 2)."""
+    """Return for each row the mean position of its nearest fitted rows, weighted by cosine; float32 (n, 2)."""
     places = np.empty((len(rows), 2), dtype=np.float32)
     k = min(PLACED_BY, len(fitted_rows))
-    for start in range(0, len(rows), _PLACED_AT_ONCE):
-        cosine = rows[start : start + _PLACED_AT_ONCE] @ fitted_rows.T
+    for start in range(0, len(rows), _BATCH_ROWS):
+        cosine = rows[start : start + _BATCH_ROWS] @ fitted_rows.T
         nearest = np.argpartition(cosine, -k, axis=1)[:, -k:]
         weights = np.clip(np.take_along_axis(cosine, nearest, axis=1), 1e-3, None)
         weights /= weights.sum(axis=1, keepdims=True)
-        places[start : start + _PLACED_AT_ONCE] = np.einsum("nk,nkd->nd", weights, fitted_xy[nearest])
+        places[start : start + _BATCH_ROWS] = np.einsum("nk,nkd->nd", weights, fitted_xy[nearest])
     return places

@@ -1,10 +1,10 @@
 """Record the gallery: real runs of the default pair, packed into small run folders that ship with the package.
 
-SmolLM2-135M-Instruct gets the 32,000-token SentencePiece vocabulary. The pair is aligned by our recipe and, to compare,
-by spelling alone. The model is rearranged by our lexicon, calibrated, and tuned twice on the same number of tokens: by
-the default recipe and by the papers'. Each run has its own process, as a user's run does. Then the files for the panels
-are copied, the token vectors are projected to two maps, and everything is written together. Each run lists what was
-left out (see `runs.gallery` and docs/decisions/0012-recorded-runs-are-run-folders.md).
+SmolLM2-135M-Instruct gets the 32,000-token SentencePiece vocabulary. The pair is aligned by "anchored" and, for
+comparison, by "pieces". The model is rearranged by the first lexicon, calibrated, and tuned twice on the same number of
+tokens: by the default recipe and by the papers'. Each run has its own process, as a user's run does. Then the files for
+the panels are copied, the token vectors are projected to two maps, and the gallery is written atomically. Each run
+lists what was left out (see `runs.gallery` and docs/decisions/0012-recorded-runs-are-run-folders.md).
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ LEFT_OUT = {
     "measure": "the model, the text",
     "adapt": "the model, its checkpoints, the text",
 }
-_TEXT = {"text": ["default"], "max_bytes": 6_000_000, "seed": 0}  # as much as `make demo` takes
+_TEXT = {"text": ["default"], "max_bytes": 6_000_000, "seed": 0}  # as in `make demo`
 PAPERS_BATCH = 4  # sequences per step of the papers' recipe; the default recipe reads one
-ALIVE_S = 10  # seconds between two heartbeats that are kept
+ALIVE_S = 10  # minimum seconds between two packed events if the later one is a heartbeat
 _KEPT_EVENTS = ("device", "source", "stage", "step", "evaluation", "sample", "scores", "kept", "note", "ended")
 _WHILE_RUNNING = {"share", "message", "seconds_left"}
 _ROUNDED = {"margin", "candidate_scores", "weights", "mean_weight", "output_weights", "output_mean_weight"}
@@ -63,11 +63,11 @@ class Recorded(NamedTuple):
 
 
 def plan(steps: int) -> list[Recorded]:
-    """Return the runs in the order in which they are made; paths in their settings start at the gallery's folder.
+    """Return the runs in their order; paths in their settings are relative to the gallery's folder.
 
     Parameters
     ----------
-    steps : optimiser steps of the default recipe; the papers' recipe reads as many tokens in a quarter of them
+    steps : optimiser steps of the default recipe; the papers' recipe reads as many tokens in a quarter of the steps
     """
 
     def tuning(recipe: str, n: int, batch_size: int) -> dict[str, Any]:
@@ -93,17 +93,17 @@ def plan(steps: int) -> list[Recorded]:
 
 
 def record_gallery(out: Path, work: Path, steps: int = 1000, progress: Progress = silent) -> dict[str, Any]:
-    """Make the gallery's runs and pack them.
+    """Run the gallery's runs and pack them.
 
-    Returns "gallery" (its path), "bytes", "runs" (name to seconds). Raises `InputError` when a folder of that name in
-    `work` holds a run of other settings, or a run cannot use what it was given. Raises `RunEnded` when a run does not
-    finish for another reason.
+    Returns "gallery" (its path), "bytes", "runs" (name to seconds). Raises `InputError` if `out` has other files, if
+    `work` has a run of the same name with other settings, or if a run fails because of bad input. Raises `RunEnded` if
+    a run does not finish for another reason.
 
     Parameters
     ----------
     out : folder of the gallery; replaced when the new one is complete
-    work : folder for the runs themselves, about 2 GB. Finished runs in it are used again, so that an interrupted
-        recording continues.
+    work : folder for the runs themselves, about 2 GB. Finished runs in it are reused, so that an interrupted recording
+        continues.
     steps : as for `plan`
     progress : called with the share that is done
     """
@@ -112,14 +112,14 @@ def record_gallery(out: Path, work: Path, steps: int = 1000, progress: Progress 
     seconds = {}
     for number, one in enumerate(planned):
         made = part(progress, 0.9 * number / len(planned), 0.9 * (number + 1) / len(planned))
-        seconds[one.name] = _made(one, work, made)
+        seconds[one.name] = _finish(one, work, made)
     pack_gallery(out, work, planned, f"{COMMAND} --steps {steps}", part(progress, 0.9, 1.0))
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return {"gallery": str(out), "bytes": size, "runs": seconds}
 
 
-def _made(one: Recorded, work: Path, progress: Progress) -> float:
-    """Make a run unless it has finished already; returns the seconds it took."""
+def _finish(one: Recorded, work: Path, progress: Progress) -> float:
+    """Start or resume a run and wait for it, unless it has finished already; returns its seconds."""
     run = RunFolder(work / one.name)
     if not run.exists:
         run = RunFolder.create(run.path, one.kind, one.settings)
@@ -135,16 +135,16 @@ def _made(one: Recorded, work: Path, progress: Progress) -> float:
 
 
 def pack_gallery(out: Path, work: Path, planned: Sequence[Recorded], command: str, progress: Progress = silent) -> None:
-    """Copy what panels show out of the finished runs in `work`, and mark it as recorded by `command`.
+    """Copy the files that panels need from the finished runs in `work`, and mark the runs as recorded by `command`.
 
-    `out`, the gallery's folder, appears whole or not at all.
+    `out`, the gallery's folder, is written atomically.
     """
     with atomic_folder(out, _is_gallery) as folder:
         for number, one in enumerate(planned):
             progress(number / len(planned), f"packing {one.name}")
             run, packed = RunFolder(work / one.name), folder / one.name
             packed.mkdir()
-            mark = {"command": command, "machine": machine_words(run), "left_out": LEFT_OUT[one.kind]}
+            mark = {"command": command, "machine": machine_description(run), "left_out": LEFT_OUT[one.kind]}
             info = {**run.info(), "pid": None, "pid_started": None, "cwd": "..", "recorded": mark}
             write_json(packed / "run.json", info)
             (packed / "title.txt").write_text(one.title, encoding="utf-8")
@@ -159,15 +159,15 @@ def _is_gallery(folder: Path) -> bool:
     return holds_only(folder, "recorded-align-anchored", r"recorded-[\w-]+|tokens-[0-9a-f]+\.json\.xz|layouts")
 
 
-def machine_words(run: RunFolder) -> str:
-    """Describe this machine, and the device that a run used; they decide what its speeds mean."""
+def machine_description(run: RunFolder) -> str:
+    """Describe this machine and the device that a run used, which its speeds depend on."""
     memory = psutil.virtual_memory().total / 2**30
     used = next((event["device"] for event in run.events()[0] if event.get("kind") == "device"), describe_device())
     return f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {used}"
 
 
 def _pack_events(run: RunFolder, packed: Path) -> None:
-    """Keep the measurements, with five digits, and a heartbeat every `ALIVE_S`; drop what matters only during a run."""
+    """Keep the measurements, rounded, and a heartbeat every `ALIVE_S`; drop fields that matter only during a run."""
     kept: list[dict[str, Any]] = []
     for event in run.events()[0]:
         alive = event.get("kind") == "heartbeat" and (not kept or event["time"] - kept[-1]["time"] > ALIVE_S)
@@ -178,7 +178,7 @@ def _pack_events(run: RunFolder, packed: Path) -> None:
 
 
 def _short(name: str, value: Any) -> Any:
-    """Round the numbers of an event to five digits; its time is kept."""
+    """Round the floats of an event to five significant digits, except its time."""
     if isinstance(value, dict):
         return {key: _short(key, one) for key, one in value.items()}
     return float(f"{value:.5g}") if isinstance(value, float) and name != "time" else value
@@ -213,6 +213,6 @@ def _save_small(lexicon: Lexicon, vectors: tuple[TokenVectors, TokenVectors] | N
 
 
 def _rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Nearest float32 with `_KEPT_BITS` bits of fraction; what is not finite stays."""
+    """Round to float32 with `_KEPT_BITS` bits of fraction; NaN and infinity do not change."""
     fraction, exponent = np.frexp(values)
     return np.ldexp(np.round(np.ldexp(fraction, _KEPT_BITS + 1)), exponent - _KEPT_BITS - 1).astype(np.float32)

@@ -1,7 +1,7 @@
-"""One HTML file about a run: tables, both maps, the curves, the lexicon's surest and least sure pairs.
+"""One HTML file about a run: tables, both maps, learning curves, pairs with the largest and the smallest margin.
 
-The demo's report and that of run folders use one template, `report.html.j2`. Plotly's script is in the file, so that it
-opens without a network and can be sent by mail.
+The demo's report and that of run folders use one template, `report.html.j2`. The file includes Plotly's script, so that
+it opens without a network and can be sent by mail.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-_PAIRS = 15  # pairs that the lexicon is least, and most, sure of
+_PAIRS = 15  # with the smallest and with the largest margin
 _MAP_TOKENS = 1500  # of each side
 
 
@@ -45,8 +45,8 @@ def write_report(
     Parameters
     ----------
     out : the demo's folder, with its `run`
-    result : what `run_demo` returns: "pair", "lexicons", "models", "seconds", "settings"
-    alignment : its lexicon and vectors are shown
+    result : the result of `run_demo`: "pair", "lexicons", "models", "seconds", "settings"
+    alignment : the alignment whose lexicon and vectors are shown
     source, target : its vocabularies, for readable labels
     """
     reference = result["models"][0]["bits_per_byte"]
@@ -68,15 +68,15 @@ def write_report(
 def write_run_report(
     path: Path, align_run: RunFolder, tuned: Sequence[RunFolder] = (), reference: RunFolder | None = None
 ) -> Path:
-    """Write a report of an alignment and the tunings that followed from it.
+    """Write a report of an alignment and of the tuning runs based on it.
 
-    Raises `InputError` when the alignment has not finished, a tokenizer is not found, or plotly is not installed.
+    Raises `InputError` if the alignment has not finished, a tokenizer is not found, or plotly is not installed.
 
     Parameters
     ----------
     path : the HTML file; it is returned
     align_run : an "align" run that has finished
-    tuned : "adapt" runs of models that were made from it
+    tuned : "adapt" runs of models that were converted by its lexicon
     reference : a "measure" run of the source model, the reference of the curves
     """
     require_extra("lab", "plotly", "The report")
@@ -119,7 +119,7 @@ def write_run_report(
 
 
 def score_rows(scores: Mapping[str, Any]) -> list[Row]:
-    """Return the scores of an "align" run as rows: score, direction, value, interval, n."""
+    """Return the scores of an "align" run as rows of score, direction, value, interval ("from", "to") and n."""
     rows = []
     for part, measures in (("lexicon", ("bleu1", "sentence_score", "bert_score")), ("held_out", ("p_at_1", "p_at_10"))):
         intervals = scores.get(part, {}).get("intervals", {})
@@ -139,7 +139,7 @@ def _write(
     reference: float | None,
     **parts: Any,
 ) -> Path:
-    """Write the page: what both reports show, and `parts` by their names in the template."""
+    """Write the page: the content of both reports, and `parts` by their names in the template."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -187,7 +187,7 @@ def _tuning(run: RunFolder, reference: float | None) -> Row:
 
 
 def _maps(alignment: Alignment, source: Vocabulary, target: Vocabulary) -> tuple[Any, list[tuple[str, str, str]]]:
-    """Draw the most frequent tokens of each side ("" for a recipe without vectors), and list what the colours mean."""
+    """Draw the most frequent tokens of each side ("" for a recipe without vectors); return the map and its legend."""
     from tokalign_lab.plots.maps import ORIGIN_COLOURS, MapPoints, maps_figure
 
     legend = [(origin, ORIGIN_COLOURS[origin], ORIGINS[origin]) for origin in ("identical", "aligned", "pieces")]
@@ -212,7 +212,7 @@ def _plot(figure: Any) -> Any:
 
 
 def _by_margin(alignment: Alignment, source: Vocabulary, target: Vocabulary, largest: bool = False) -> list[Row]:
-    """List frequent pairs with the smallest margin, or the largest: how far the best candidate leads the next."""
+    """List frequent pairs with the smallest, or the largest, margin: best candidate's score minus the next one's."""
     table = alignment.lexicon.table
     aligned = table[(table["origin"] == "aligned") & (table["target_count"] >= 20)]
     ordered = aligned.sort_values(["margin", "target_id"], ascending=[not largest, True]).head(_PAIRS)

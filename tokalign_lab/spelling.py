@@ -36,7 +36,7 @@ class Spelling:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Spelling:
-        """Read it from a parsed tokenizer.json."""
+        """Read the spelling from a parsed tokenizer.json."""
         model = state["model"]
         before, cuts, after = (_flatten(state.get(place)) for place in ("normalizer", "pre_tokenizer", "decoder"))
         types = {part.get("type") for part in [*before, *cuts, *after]}
@@ -57,9 +57,9 @@ class Spelling:
         return cls("wordpiece" if by_words else "plain", fallback, prefix, suffix)
 
     def replaced(self, state: dict[str, Any]) -> list[str]:
-        """List the texts that the decoder of a parsed tokenizer.json replaces, both sides, but for the mark of spaces.
+        """List the patterns and replacements of the decoder in a parsed tokenizer.json, except the mark of spaces.
 
-        A token that has one of them is not the bytes that `bytes_of` gives.
+        A token that has one of them may differ from its `bytes_of`.
         """
         found: list[str] = []
         for part in _flatten(state.get("decoder")):
@@ -90,11 +90,11 @@ class Spelling:
         if self.kind == "byte-level":
             try:
                 return token.translate(_BYTE_OF_LETTER).encode("latin-1")
-            except UnicodeEncodeError:  # a character that stands for no byte
+            except UnicodeEncodeError:  # a character that represents no byte
                 return token.encode()
         if self.kind == "sentencepiece":
             return token.replace(self.space, " ").encode()
-        # BERT splits before every punctuation mark and CJK character, with or without a space there.
+        # BERT splits before every punctuation mark and CJK character, whether or not a space precedes it.
         if self.kind == "wordpiece" and begins_word and token[:1].isalnum() and not "一" <= token[:1] <= "鿿":
             return b" " + token.encode()
         return token.encode()

@@ -1,8 +1,8 @@
 """The ids of a tokenizer as plain values in a file of a few hundred kilobytes.
 
-Reading a tokenizer of a quarter of a million tokens takes seconds and needs transformers; reading this file takes a
-fraction of a second. Labels, overlap, scripts and a lexicon's table need no more than this, so the file
-serves as a cache, and as the vocabulary of a run whose tokenizer is absent (see `Vocabulary.has_tokenizer`).
+Loading a tokenizer of a quarter of a million tokens takes seconds and needs transformers; reading this file takes a
+fraction of a second. It is enough for labels, overlap, scripts and a lexicon's table. So the file is a cache, and the
+vocabulary of a run whose tokenizer is not stored (see `Vocabulary.has_tokenizer`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ROLES = ("bos", "eos", "unk", "pad")
 VERSION = 7  # raise it when the same tokenizer is read differently, or the file changes
 MOST_HOLES = 1_000_000
-"""How many ids may have no token: no model has so many unused rows."""
+"""Maximum number of ids without a token: no model has so many unused rows."""
 _PROBES = (
     "The café costs 12,345 €, naïve — isn't it?\n\tdef f(x):\n        return x  # ok\r\n",
     "Всё хорошо. 你好,世界。 こんにちは 안녕하세요 مرحبا नमस्ते ไทย 👩‍🚀  \n\n   end",
@@ -44,13 +44,13 @@ class TokenTable:
     ----------
     raw : shape (size,): the tokenizer's own string; None for an id that no token has
     control : ids of special tokens, ascending
-    literal : ids of added tokens, which are matched in the text as they are written. SentencePiece still writes their
-        spaces as `▁` (Gemma's runs of it).
+    literal : ids of added tokens, which are matched in the text as they are written. Only in SentencePiece, `▁` in them
+        is a space (as in Gemma's runs of spaces).
     spelling : how the tokenizer writes bytes
     roles : role -> id
     algorithm : "BPE", "Unigram", "WordPiece" or "WordLevel"
     fingerprint : see `Vocabulary.fingerprint`
-    decoded : id -> text, of tokens that the decoder writes unlike `spelling`, as a `<n>` that it replaces by a line end
+    decoded : id -> text, for tokens that the decoder does not write by `spelling`, such as a `<n>` for a line end
     """
 
     raw: tuple[str | None, ...]
@@ -83,7 +83,10 @@ class TokenTable:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, name: str) -> TokenTable:
-        """Read a fast tokenizer; `name` is for messages. Raises InputError if it has no fast version or no tokens."""
+        """Read a fast tokenizer; `name` is for messages.
+
+        Raises InputError if it has no fast version, no tokens, too many unused ids, or tokens that are not text bytes.
+        """
         if not getattr(tokenizer, "is_fast", False):
             raise InputError(
                 f"The tokenizer '{name}' has no fast version (tokenizer.json); convert it with transformers first."
@@ -102,7 +105,7 @@ class TokenTable:
         special.discard(None)  # of a role whose token does not exist, such as bos_token ""
         state = json.loads(tokenizer.backend_tokenizer.to_str())
         spelling = Spelling.of(state)
-        # trainers of tokenizers take byte tokens as special tokens, but the model writes text with them
+        # some trainers mark byte tokens as special, but they are text
         byte_tokens = {i for i, token in enumerate(raw) if token and spelling.is_byte_fallback(token)}
         control = tuple(sorted(i for i in special - byte_tokens if i < size))
         by_role = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ROLES}
@@ -157,7 +160,7 @@ class TokenTable:
 def _spelled(
     raw: Sequence[str | None], control: Collection[int], literal: Collection[int], spelling: Spelling
 ) -> list[bytes | None]:
-    """Return the bytes of each token by its string alone; None for a special token and a hole."""
+    """Return the bytes of each token by its string, without the decoder; None for a special token and a hole."""
     as_written = () if spelling.kind == "sentencepiece" else literal
     return [
         None if token is None or i in control else token.encode() if i in as_written else spelling.bytes_of(token)
@@ -165,7 +168,7 @@ def _spelled(
     ]
 
 
-_AROUND = "\ue000"  # no token: a decoder may treat the first and the last token of a text in another way
+_AROUND = "\ue000"  # not a token, at both ends: a decoder may treat the first and the last token differently
 
 
 def _decoded(
@@ -175,9 +178,9 @@ def _decoded(
     literal: Collection[int],
     spelling: Spelling,
 ) -> dict[int, str]:
-    """Return the texts that the decoder gives for tokens inside a text, where they are not the bytes of their strings.
+    """Return id -> decoded text for the tokens whose text, decoded between others, differs from `spelled`.
 
-    Spaces at the ends do not count: some decoders put one between all tokens.
+    Spaces at the ends are not compared: some decoders put one between all tokens.
     """
     decoder = tokenizer.backend_tokenizer.decoder
     keeps_spaces = spelling.kind != "wordpiece" and not spelling.prefix and not spelling.suffix
@@ -189,7 +192,7 @@ def _decoded(
             token = "".join(BYTE_LETTERS[byte] for byte in token.encode())
         text = decoder.decode([_AROUND, token, _AROUND])
         if text[:1] != _AROUND or text[-1:] != _AROUND or "\ufffd" in text:
-            continue  # it is part of a character, or the decoder does not go token by token
+            continue  # a part of a character, or a decoder that does not decode token by token
         inner = text[1:-1]
         if inner.strip(" ").encode() != ours.strip(b" "):
             found[token_id] = inner if keeps_spaces else " " * ours.startswith(b" ") + inner.strip(" ")
@@ -199,10 +202,10 @@ def _decoded(
 def _check_bytes(
     tokenizer: PreTrainedTokenizerBase, token_bytes: Sequence[bytes | None], replaced: Iterable[str], name: str
 ) -> None:
-    """Raise InputError if a short text comes back from its ids, but is not the bytes of its tokens one after another.
+    """Raise InputError if the decoder restores a short text from its ids, but the bytes of its tokens do not.
 
-    The decoder then makes one character of several tokens, so a token alone is no text. `replaced` are the texts that
-    normalizer and decoder replace.
+    The decoder then joins several tokens into one character, so a single token is not text. `replaced` are patterns and
+    replacements of the decoder.
     """
     probes = [f"a{text}b" for text in (*map(chr, range(9, 127)), *replaced)]
     for probe, ids in zip(probes, encode_plainly(tokenizer, probes), strict=True):
@@ -221,7 +224,7 @@ def _letters(text: str) -> str:
 
 
 def check_ids(tokens: Mapping[Any, int], name: str) -> None:
-    """Raise InputError if more than `MOST_HOLES` ids have no token: each id takes a row and an entry."""
+    """Raise InputError if more than `MOST_HOLES` ids have no token: each id takes a row of the model."""
     highest = max(tokens.values(), default=0)
     if highest >= len(tokens) + MOST_HOLES:
         raise InputError(
@@ -230,31 +233,30 @@ def check_ids(tokens: Mapping[Any, int], name: str) -> None:
         )
 
 
-def same_reading(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+def same_ids(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
     """Whether two tokenizers give the same ids for two probe texts in many scripts."""
     pairs = zip(encode_plainly(one, _PROBES), encode_plainly(other, _PROBES), strict=True)
     return all(np.array_equal(here, there) for here, there in pairs)
 
 
-_DRAWS = ("dropout", "alpha")  # settings of BPE and of Unigram that make a model cut a text at random
-_reading = threading.RLock()  # two threads may use one tokenizer, whose settings change while it reads
+_RANDOM_SETTINGS = ("dropout", "alpha")  # of BPE and of Unigram: they make the segmentation random
+_backend_lock = threading.RLock()  # two threads may use one tokenizer, whose settings change during encoding
 
 
 @contextmanager
 def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Iterator[Any]:
-    """Yield the backend of a fast tokenizer with everything switched off that acts on more than the text.
+    """Yield the backend of a fast tokenizer without truncation, padding, random segmentation and post-processor.
 
-    A tokenizer may have truncation, padding, BPE dropout, sampling of Unigram and a post-processor, made for batches of
-    prompts or for training. None of them may act when a text is read or scored. Special tokens that a text spells are
-    read as text: "</s>" in a text is text about tokenizers, not the end of a document. The settings are restored at the
-    end.
+    These are made for batches of prompts or for training, and would change the ids of a text. Special tokens in a text
+    are read as text: "</s>" in a text is text about tokenizers, not the end of a document. The settings are restored at
+    the end.
     """
     backend: Any = tokenizer.backend_tokenizer
     model = backend.model
-    with _reading:
+    with _backend_lock:
         truncation, padding, post_processor = backend.truncation, backend.padding, backend.post_processor
         special = backend.encode_special_tokens
-        drawn = {name: held for name in _DRAWS if (held := getattr(model, name, None)) is not None}
+        drawn = {name: held for name in _RANDOM_SETTINGS if (held := getattr(model, name, None)) is not None}
         backend.no_truncation()
         backend.no_padding()
         backend.post_processor = None
@@ -281,9 +283,9 @@ def _refusal(reason: str) -> str:
 def encode_plainly(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
-    """Tokenise texts in parallel, int32 ids, by `plain_backend`.
+    """Tokenise texts in parallel with `plain_backend`; return int32 ids.
 
-    Raises `InputError` if the tokenizer refuses a text, as a WordPiece model does whose unknown token does not exist.
+    Raises `InputError` if the tokenizer refuses a text, for instance a WordPiece model whose unknown token is missing.
     """
     with plain_backend(tokenizer) as backend, plain_read_errors(_refusal):
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)

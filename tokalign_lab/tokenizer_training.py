@@ -1,11 +1,11 @@
-"""New tokenizers: trained from a text, or an old one with further tokens for a text.
+"""Train a tokenizer on a text, or extend an existing one with tokens for a text.
 
-`train` runs the trainer of the `tokenizers` library that fits the algorithm. `extend` continues BPE training
-(Purason et al., arXiv 2512.03989): it learns merges on text that the old merges have already segmented, and puts them
-behind the old ones. Appending the tokens of another tokenizer instead leaves many that no sequence of merges reaches.
+`train` uses the trainer of the `tokenizers` library for the algorithm. `extend` continues BPE training (Purason et al.,
+arXiv 2512.03989): it learns merges on text that the old merges have already segmented, and appends them to the old
+ones. If the tokens of another tokenizer were appended instead, no sequence of merges would reach many of them.
 
-The trainer of `tokenizers` cannot start from merges. So each old token is written as one Unicode character, a pretoken
-as a word of them, and the trainer learns merges of these characters.
+The trainer of `tokenizers` cannot start from merges. So each old token is written as one Unicode character and each
+pretoken as a word of them, and the trainer learns merges of these characters.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FEWEST_USES = 5
-"""Uses that a new token needs in the text; rarer ones get no vector from the alignment recipes either."""
+"""Minimum occurrences of a new token in the text; the alignment recipes give rarer tokens no vector either."""
 END_OF_TEXT = "<|endoftext|>"
 _BATCH = 100  # texts
-_SPARE = 1.1  # merges are asked for in excess, because some make a token that is there or that is not reached
+_SURPLUS = 1.1  # factor on the number of merges, because some produce an existing or an unreachable token
 _SEPARATOR = "\0"
 _Words = Counter[tuple[str, ...]]
 
@@ -39,15 +39,15 @@ _Words = Counter[tuple[str, ...]]
 def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> PreTrainedTokenizerBase:
     """Train a tokenizer.
 
-    The result has fewer tokens than `size` where the text does not have enough pairs that occur `FEWEST_USES` times.
-    Raises `InputError` if the size is below what special tokens and single bytes take, or `like` is a tokenizer that
-    the trainers cannot make.
+    The result has fewer tokens than `size` if the text has too few pairs that occur `FEWEST_USES` times. Raises
+    `InputError` if the size leaves no token besides special tokens and single bytes, training fails, or `like` is a
+    SentencePiece BPE, which the trainers cannot make.
 
     Parameters
     ----------
-    texts : what to train on
+    texts : texts for training
     size : tokens of the new vocabulary, special tokens included
-    like : tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are taken. Without it:
+    like : tokenizer whose algorithm, normaliser, pretokeniser, special tokens and chat template are used. Without it:
         byte-level BPE with the pretokeniser of o200k and one special token, `END_OF_TEXT`.
     """
     if like is None:
@@ -79,15 +79,16 @@ def train(texts: Sequence[str], size: int, like: Vocabulary | None = None) -> Pr
 def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrainedTokenizerBase:
     """Add tokens to a BPE tokenizer by continuing its training on a text.
 
-    The new ids follow the highest old id. Old ids, special tokens, the chat template and all other settings stay. A
-    tokenizer with byte fallback first gets characters that it spells byte by byte, most used first. The result has
-    fewer than `add` new tokens where the text does not have enough pairs that occur `FEWEST_USES` times. Raises
-    `InputError` if it is no BPE tokenizer, `add` is not positive, or no pair is frequent enough.
+    The new ids follow the highest old id. Old ids, special tokens, the chat template and all other settings do not
+    change. A tokenizer with byte fallback first gets the characters that it writes byte by byte, most frequent first.
+    The result has fewer than `add` new tokens if the text has too few pairs that occur `FEWEST_USES` times. Raises
+    `InputError` if it is no plain BPE tokenizer, `add` is not positive, no pair is frequent enough, or special tokens
+    would get other ids.
 
     Parameters
     ----------
     vocabulary : the tokenizer; it is not changed
-    texts : what to train on
+    texts : texts for training
     add : number of new tokens
     """
     if add <= 0:
@@ -102,7 +103,7 @@ def extend(vocabulary: Vocabulary, texts: Sequence[str], add: int) -> PreTrained
     words, characters = _segment(vocabulary, texts)
     new = [one for one, uses in characters.most_common(add) if uses >= FEWEST_USES]
     old = {token: token_id for token_id in range(vocabulary.size) if (token := vocabulary.raw_token(token_id))}
-    merges = _learn_merges(words, {*old, *new}, round(_SPARE * (add - len(new))))
+    merges = _learn_merges(words, {*old, *new}, round(_SURPLUS * (add - len(new))))
     added, followed = _reachable(model, old, new, merges, add)
     if not added:
         raise InputError(f"No pair of tokens occurs {FEWEST_USES} times in the text; give more text.")
@@ -122,9 +123,9 @@ def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _segment(vocabulary: Vocabulary, texts: Iterable[str]) -> tuple[_Words, Counter[str]]:
-    """Count the pretokens of a text, each as its tokens, and the characters that the tokenizer spells byte by byte.
+    """Count the pretokens of a text, each as its tokens, and the characters that the tokenizer writes byte by byte.
 
-    A tokenizer that does not cut text itself (SentencePiece) gets a cut before each space.
+    SentencePiece does not split text into words, so its text is split before each space.
     """
     words: _Words = Counter()
     characters: Counter[str] = Counter()
@@ -149,7 +150,7 @@ def _segment(vocabulary: Vocabulary, texts: Iterable[str]) -> tuple[_Words, Coun
 
 
 def _symbols(vocabulary: Vocabulary, ids: Sequence[int]) -> Iterator[str]:
-    """Write tokens as the tokenizer does, and a run of byte-fallback tokens as its characters."""
+    """Yield the raw strings of tokens, and of a run of byte-fallback tokens its characters."""
     for fallback, run in groupby(ids, key=lambda token_id: bool(vocabulary.is_byte_fallback[token_id])):
         if fallback:
             yield from b"".join(vocabulary.token_bytes[i] or b"" for i in run).decode("utf-8", "ignore")
@@ -158,7 +159,7 @@ def _symbols(vocabulary: Vocabulary, ids: Sequence[int]) -> Iterator[str]:
 
 
 def _learn_merges(words: _Words, known: set[str], most: int) -> list[tuple[str, str]]:
-    """Learn merges of known tokens, most frequent pair first; others (characters that are not added) end a word."""
+    """Learn merges of known tokens, most frequent pair first; unknown ones (characters not added) separate words."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     letters: dict[str, str] = {}
@@ -186,7 +187,7 @@ def _learn_merges(words: _Words, known: set[str], most: int) -> list[tuple[str, 
 def _reachable(
     model: dict[str, Any], old: dict[str, int], new: Sequence[str], merges: Sequence[tuple[str, str]], add: int
 ) -> tuple[list[str], list[tuple[str, str]]]:
-    """Choose the first tokens that the merges really make, and the merges that lead to tokens that are there."""
+    """Return the first `add` new tokens that BPE can reach by the merges, and the merges that lead to known tokens."""
     dropped: set[str] = set()
     while True:
         added: list[str] = list(new)
@@ -210,9 +211,9 @@ def _reachable(
 
 
 def _bpe(model: dict[str, Any], old: dict[str, int], added: Sequence[str], merges: Sequence[tuple[str, str]]) -> Any:
-    """Make a BPE model with further tokens and merges.
+    """Make a BPE model with additional tokens and merges.
 
-    Special tokens are in its vocabulary too, because those that are not get new ids when the tokenizer is loaded.
+    Its vocabulary includes the special tokens: others would get new ids when the tokenizer is loaded.
     """
     from tokenizers import Tokenizer
 

@@ -86,7 +86,7 @@ class Vocabulary:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether the tokenizer is stored. Without it `encode`, `decode` and `spans` do not work."""
+        """Whether the tokenizer is stored. Without it `encode`, `decode` and `spans` raise InputError."""
         return self._make_tokenizer is not None
 
     @cached_property
@@ -118,7 +118,7 @@ class Vocabulary:
         return next((self.roles[role] for role in ("bos", "eos", "pad", "unk") if role in self.roles), None)
 
     def check_rows(self, rows: int, role: str = "model", advice: str = "they do not belong together") -> None:
-        """Raise `InputError` if a model with this number of rows has none for some ids; the sentence names its role."""
+        """Raise `InputError` if a model has fewer rows than there are ids; the message calls the model `role`."""
         if rows < self.size:
             raise InputError(
                 f"The {role} has {rows} rows, but its tokenizer '{self.name}' has ids up to {self.size - 1}; {advice}."
@@ -162,7 +162,7 @@ class Vocabulary:
         return self._id_of_bytes.get(token)
 
     def id_of_token(self, other: Vocabulary, token_id: int) -> int | None:
-        """Return the id of the same token as one of `other`: same bytes, and same marks if both write them alike.
+        """Return the id of the token that equals a token of `other`: same bytes, and same marks if both use the marks.
 
         So `the` is `the` and not `the</w>`. None for a control token, a hole, and a token that this vocabulary lacks.
         """
@@ -178,7 +178,7 @@ class Vocabulary:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
         """Tokenise texts in parallel, without special tokens; return one int32 array of ids for each text.
 
-        Special tokens that a text spells are read as text. Long texts are tokenised in passages (see `passages`).
+        Special tokens in a text are read as text. Long texts are tokenised in passages (see `passages`).
         """
         encode = partial(encode_plainly, self.tokenizer)
         ids: list[list[np.ndarray[Any, np.dtype[np.int32]]]] = [[] for _ in texts]
@@ -195,8 +195,8 @@ class Vocabulary:
     def spans(self, text: str) -> list[tuple[int, int, int]]:
         """Tokenise one text and return (id, start, end) of each token: positions in `text.encode()`, in order.
 
-        If the tokens' bytes spell the text the spans tile it exactly, and may split characters; if a normaliser changed
-        the text they come from the tokenizer's character offsets.
+        If the tokens' bytes are the text's bytes, the spans tile the text exactly, and may split characters. If a
+        normaliser changed the text, the spans are the tokenizer's character offsets.
         """
         (ids,) = self.encode([text])
         data = text.encode()
@@ -226,10 +226,10 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How much of the target vocabulary the source has.
+    """The part of the target vocabulary that the source has.
 
-    `target_size` is the number of distinct target ids. `raw_count` are target tokens whose string is in the source
-    vocabulary (the papers' count); `bytes_count` those whose bytes are, and control tokens with the same string.
+    `target_size` is the number of target tokens. `raw_count` of them have a string that is in the source vocabulary
+    (the papers' count). `bytes_count` have bytes that a source token has, or are control tokens with the same string.
     """
 
     target_size: int

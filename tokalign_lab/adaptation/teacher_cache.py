@@ -136,7 +136,7 @@ def keep_predictions(
     }
     folder = cache_folder() / "teacher" / hash_of([json.dumps(about, sort_keys=True).encode()])[:32]
     if folder.is_dir() and (reason := damage(folder)):
-        _log.warning("%s in the cache is damaged (%s); making it again", folder, reason)
+        _log.warning("%s in the cache is damaged (%s); rebuilding it", folder, reason)
         shutil.rmtree(folder)
     if not folder.is_dir():
         unfinished = folder.with_name(f".{folder.name}.part")

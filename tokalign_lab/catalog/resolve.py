@@ -31,7 +31,7 @@ from tokalign_lab.catalog.tokenizer_formats import (
 from tokalign_lab.errors import DiskError, InputError, plain_read_errors
 from tokalign_lab.files import CHECKSUMS, cache_folder, cached_folder, seal, sha256_of
 from tokalign_lab.progress import Progress, part, silent
-from tokalign_lab.token_table import check_ids, same_reading
+from tokalign_lab.token_table import check_ids, same_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -217,7 +217,7 @@ def _from_folder(source: str) -> PreTrainedTokenizerBase:
                 tokenizer.chat_template = json.loads(of_processor.read_text(encoding="utf-8")).get("chat_template")
     if tokenizer.is_fast and type(tokenizer) is not PreTrainedTokenizerFast and file.is_file():  # it may build another
         with suppress(Exception):  # a file that only the class can read is no reason to refuse the folder
-            if not same_reading(tokenizer, PreTrainedTokenizerFast(tokenizer_file=str(file))):
+            if not same_ids(tokenizer, PreTrainedTokenizerFast(tokenizer_file=str(file))):
                 _log.warning(
                     "%s: transformers reads this folder as a %s, which cuts text unlike its tokenizer.json; to use "
                     "the file, copy it into another folder and name that",

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tokalign_lab.projection import Projection, turned_onto
+from tokalign_lab.projection import Projection, rotated_onto
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 from ..common.state import SPACES, LabState, Query, Selection
@@ -38,7 +38,7 @@ class MapView:
             ends = {space: (both.min(axis=0), both.max(axis=0)) for space in SPACES}
         else:
             partners = self.view.source_of[target.ids]
-            target = turned_onto(target, source, target.ids[partners >= 0], partners[partners >= 0])
+            target = rotated_onto(target, source, target.ids[partners >= 0], partners[partners >= 0])
             ends = {s: (p.xy.min(axis=0), p.xy.max(axis=0)) for s, p in (("source", source), ("target", target))}
         for space, projection in (("source", source), ("target", target)):
             low, high = ends[space]

@@ -56,16 +56,30 @@ def test_stop_strings_do_not_end_a_measurement() -> None:
     large, draft, foreign = (tiny_model("llama", size) for size in (vocabulary.size, vocabulary.size, other.size))
     for model in (large, draft, foreign):
         model.generation_config.stop_strings = ["e", "a", " "]
+        model.config.max_position_embeddings = 128
     drafting = Drafting(large, vocabulary, [Document(TEXT["en"], "en", "en", "en")], 1, AHEAD + 1, seed=0)
     scores = drafting.score(draft) + drafting.score(foreign, own=other)
     assert [one.tokens for one in scores] == [AHEAD + 1] * 3
+
+
+def test_prompts_and_new_tokens_fit_the_positions_of_every_model() -> None:
+    """GPT-2 has an embedding for each position, so a longer input is an IndexError."""
+    vocabulary, other = tiny_vocabulary(340), tiny_vocabulary(280)
+    large, draft, foreign = (tiny_model("gpt2", size) for size in (vocabulary.size, vocabulary.size, other.size))
+    documents = [Document(TEXT["en"], "en", "en", "en")]
+    drafting = Drafting(large, vocabulary, documents, 1, 30, seed=0, longest=64)
+    assert [one.tokens for one in drafting.score(draft)] == [30, 30]
+    assert drafting.score(foreign, own=other) == [], "it needs more of its own tokens than it reads"
+    with pytest.raises(InputError, match="at most 64 tokens; ask for fewer than 63 new tokens"):
+        Drafting(large, vocabulary, documents, 1, 63, seed=0, longest=64)
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two random models with different tokenizers, and a text (for the mechanics only)."""
     folder = tmp_path_factory.mktemp("draft")
-    save_tiny(folder / "small", "llama_tied", 300)
+    small = save_tiny(folder / "small", "llama_tied", 300) / "config.json"
+    small.write_text(json.dumps({**json.loads(small.read_text()), "max_position_embeddings": 128}))
     save_tiny(folder / "large", "mistral", 340, seed=1)
     (folder / "text.txt").write_text(TEXT["en"], encoding="utf-8")
     return folder
@@ -119,6 +133,7 @@ def test_the_command_moves_and_measures(work: Path) -> None:
         (("small", "--for", "nobody"), "nobody"),
         (("small", "--for", "large", "--recovered", "small"), "'small' does not have the vocabulary of 'large'"),
         (("small", "--for", "large", "--prompts", "0"), "prompts is 0"),
+        (("small", "--for", "large", "--new-tokens", "64"), "at most 64 tokens; ask for fewer than 64 new tokens"),
         (("small", "--for", "large"), "'small' has to be converted first; give --out"),
     ],
 )

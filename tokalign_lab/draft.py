@@ -21,8 +21,8 @@ def measure_draft(
 
     Returns `DraftScore.to_dict` by slice and decoding for each draft model: "own tokenizer" (the small model as it is),
     "moved" (rearranged), "calibrated" and "recovered"; "as given" for a small model that already has the large one's
-    vocabulary. Raises `InputError` if a model or the text cannot be used, no folder is given for the converted models,
-    or the vocabulary of the recovered model is not the large one's.
+    vocabulary. Raises `InputError` if a model or the text cannot be used, a model cannot read so many new tokens, no
+    folder is given for the converted models, or the vocabulary of the recovered model is not the large one's.
 
     Parameters
     ----------
@@ -31,8 +31,9 @@ def measure_draft(
     progress : called at each step with the share that is done
     """
     from tokalign_lab.device import pick_device
-    from tokalign_lab.evaluation.drafting import Drafting
-    from tokalign_lab.model.load import load_model, quiet
+    from tokalign_lab.evaluation.drafting import Drafting, prompt_tokens
+    from tokalign_lab.evaluation.head import longest_input
+    from tokalign_lab.model.load import load_model, load_outline, quiet
 
     small, large = load_vocabulary(settings.model), load_vocabulary(settings.large)
     small_rows, rows = _rows(settings.model), _rows(settings.large)
@@ -45,6 +46,9 @@ def measure_draft(
                 f"'{name}' does not have the vocabulary of '{settings.large}' ({rows:,} rows), so it cannot draft "
                 "for it; name a model that `draft` or `rearrange --special-tokens target` converted to it."
             )
+    limits = [longest_input(load_outline(name)) for name in (settings.large, settings.model, *given.values())]
+    longest = min((limit for limit in limits if limit is not None), default=None)
+    prompt_tokens(settings.new_tokens, longest)
     text = pipeline.PairText(small, large, settings)
     if not shares:
         if out is None:
@@ -71,9 +75,8 @@ def measure_draft(
         if small_rows != rows:  # with equal rows, transformers assumes equal tokenizers
             given = {"own tokenizer": settings.model} | given
     device = pick_device()
-    drafting = Drafting(
-        load_model(settings.large, device), large, text.held_out, settings.prompts, settings.new_tokens, settings.seed
-    )
+    asked = (settings.prompts, settings.new_tokens, settings.seed)
+    drafting = Drafting(load_model(settings.large, device), large, text.held_out, *asked, longest)
     scores = {}
     for place, (name, folder) in enumerate(given.items()):
         own = small if name == "own tokenizer" else None

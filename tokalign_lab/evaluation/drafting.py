@@ -19,6 +19,7 @@ import torch
 
 from tokalign_lab.documents import Document, excerpts, n_bytes
 from tokalign_lab.errors import InputError
+from tokalign_lab.evaluation.head import longest_input
 from tokalign_lab.progress import Progress, silent
 from tokalign_lab.vocabulary import Vocabulary
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 AHEAD = 4
 """Tokens that the draft model proposes in a step."""
 PROMPT_TOKENS = 64
+"""Tokens of a prompt, or fewer where a model cannot read so many and the new tokens."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Drafting:
 
     Stop strings of the models' `generation_config` are removed from it: no text ends at one.
 
-    Raises `InputError` if the text has no passage of `PROMPT_TOKENS` tokens.
+    Raises `InputError` if the text has no passage that is long enough, or `longest` leaves no token for a prompt.
 
     Parameters
     ----------
@@ -89,6 +91,7 @@ class Drafting:
     documents : held-out text
     prompts : prompts per slice: the first `PROMPT_TOKENS` tokens of passages drawn by `seed`
     new_tokens : tokens to generate for each prompt
+    longest : how many tokens the model that can read the fewest reads; None if there is no limit
     """
 
     def __init__(
@@ -99,7 +102,9 @@ class Drafting:
         prompts: int,
         new_tokens: int,
         seed: int,
+        longest: int | None = None,
     ) -> None:
+        length = prompt_tokens(new_tokens, longest)
         self._large, self._vocabulary, self._new_tokens, self._seed = large, vocabulary, new_tokens, seed
         large.generation_config.stop_strings = None  # transformers gives the draft model no tokenizer to find them by
         self._prompts: dict[str, list[torch.Tensor]] = {}
@@ -109,13 +114,13 @@ class Drafting:
             own = self._prompts.get(passages[place].slice, [])
             if len(own) == prompts:
                 continue
-            ids = vocabulary.encode([passages[place].text])[0][:PROMPT_TOKENS]
-            if len(ids) == PROMPT_TOKENS:
+            ids = vocabulary.encode([passages[place].text])[0][:length]
+            if len(ids) == length:
                 prompt = torch.tensor([[*start, *ids]], device=large.device)
                 self._prompts[passages[place].slice] = [*own, prompt]
         if not self._prompts:
-            raise InputError(f"The held-out text has no passage of {PROMPT_TOKENS} tokens; give more text.")
-        self._plain = {name: self._run(own, "greedy")[1] for name, own in self._prompts.items()}
+            raise InputError(f"The held-out text has no passage of {length} tokens; give more text.")
+        self._plain = {name: self._run(own, "greedy") for name, own in self._prompts.items()}
 
     def score(
         self, draft: PreTrainedModel, own: Vocabulary | None = None, progress: Progress = silent
@@ -126,7 +131,13 @@ class Drafting:
         ----------
         draft : it has the large model's vocabulary and as many rows, unless `own` is given
         own : another tokenizer that it reads. transformers then passes the text back and forth; greedy decoding only.
+            Returns no scores if the draft model cannot read so many of its tokens.
         """
+        limit = longest_input(draft)
+        if own is not None and limit is not None:
+            written = [self._vocabulary.decode(ids) for texts, _ in self._plain.values() for ids in texts]
+            if max(map(len, own.encode(written))) + 1 + AHEAD > limit:
+                return []
         draft.generation_config.stop_strings = None
         draft.generation_config.num_assistant_tokens = AHEAD
         draft.generation_config.num_assistant_tokens_schedule = "constant"
@@ -140,23 +151,34 @@ class Drafting:
         for place, (name, decoding) in enumerate(jobs):
             progress(place / len(jobs), f"{name}, {decoding}")
             with _forward_passes(self._large) as steps, _forward_passes(draft) as proposed:
-                tokens, seconds = self._run(self._prompts[name], decoding, **options)
-            plain = self._plain[name]
+                texts, seconds = self._run(self._prompts[name], decoding, **options)
+            tokens, plain = _n_new(self._prompts[name], texts), self._plain[name][1]
             scores.append(DraftScore(name, decoding, tokens, len(steps), len(proposed), seconds, plain))
         return scores
 
-    def _run(self, prompts: Sequence[torch.Tensor], decoding: str, **options: Any) -> tuple[int, float]:
-        """Continue prompts; return the number of new tokens and the seconds for each."""
-        tokens, started = 0, time.perf_counter()
+    def _run(self, prompts: Sequence[torch.Tensor], decoding: str, **options: Any) -> tuple[list[list[int]], float]:
+        """Continue prompts; return their ids with the new ones and the seconds for each new token."""
+        texts, started = [], time.perf_counter()
         options |= {"do_sample": decoding == "sampled", "max_new_tokens": self._new_tokens}
         if decoding == "sampled":
             options |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
         with torch.random.fork_rng():
             torch.manual_seed(self._seed)
             for ids in prompts:
-                made = self._large.generate(ids, attention_mask=torch.ones_like(ids), **options)
-                tokens += made.shape[1] - ids.shape[1]
-        return tokens, (time.perf_counter() - started) / tokens
+                texts.append(self._large.generate(ids, attention_mask=torch.ones_like(ids), **options)[0].tolist())
+        return texts, (time.perf_counter() - started) / _n_new(prompts, texts)
+
+
+def prompt_tokens(new_tokens: int, longest: int | None) -> int:
+    """Return the length of a prompt; raises `InputError` if `new_tokens` leave no token for it."""
+    most = PROMPT_TOKENS if longest is None else longest - new_tokens - 1  # 1: the token that begins a text
+    if most < 1:
+        raise InputError(f"A model reads at most {longest} tokens; ask for fewer than {new_tokens} new tokens.")
+    return min(most, PROMPT_TOKENS)
+
+
+def _n_new(prompts: Sequence[torch.Tensor], texts: Sequence[list[int]]) -> int:
+    return sum(map(len, texts)) - sum(ids.shape[1] for ids in prompts)
 
 
 @contextmanager

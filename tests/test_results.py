@@ -70,6 +70,10 @@ def test_the_index_begins_with_what_does_not_work() -> None:
     for section in re.split(r"^## ", text, flags=re.MULTILINE):
         verdicts = re.findall(r"^\| \*\*(not met|not tested|met)\*\*", section, flags=re.MULTILINE)
         assert verdicts == sorted(verdicts, key=["not met", "not tested", "met"].index)
+    claims = re.findall(r"^\| \*\*.*", text, flags=re.MULTILINE)
+    assert [row for row in claims if not re.search(r" \| \[[^]]{2,}\]\([^)]+\) \|$", row)] == [], (
+        "a figure and its page"
+    )
 
 
 def test_a_recovery_search_with_several_budgets_and_seeds_becomes_a_page(built: dict[str, ModuleType]) -> None:
@@ -119,3 +123,6 @@ def test_the_run_before_is_kept_and_shown(built: dict[str, ModuleType], tmp_path
     text = built["page"].write("utilisation", raw, built["index"].MAKERS["utilisation"][1])
     assert "At 90 % in stage 1" in text
     assert re.search(r"\*\*Run of \d{4}-\d\d-\d\d\.\*\* At 80 % in stage 1", text)
+    raw.lines[:] = [{**line, "utilisation": 0.8} if "utilisation" in line else line for line in raw.lines]
+    text = built["page"].write("utilisation", raw, built["index"].MAKERS["utilisation"][1])
+    assert text.count("80 % in stage 1") == 1, "an answer is not repeated"

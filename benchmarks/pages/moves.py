@@ -206,9 +206,9 @@ def losses(raw: Raw) -> dict[str, float]:
     return {name: row["loss"] for name, row in raw.by("The papers' order", "lexicon").items()}
 
 
-def fit_of_bleu(raw: Raw) -> float:
-    """Return the r² of a straight line from BLEU-1 to the first-step loss."""
-    return float(raw.row("r²", score="bleu1 t->s")["r2 with loss"])
+def fit(raw: Raw, score: str) -> float:
+    """Return the r² of a straight line from a score, target to source, to the first-step loss."""
+    return float(raw.row("r²", score=f"{score} t->s")["r2 with loss"])
 
 
 def faithfulness(raw: Raw) -> Page:
@@ -230,7 +230,7 @@ def faithfulness(raw: Raw) -> Page:
         "Do vectors, mappings and scores rank as TokAlign++ reports (its table 6)?",
         f"Not all: CSLS alone gains nothing here ({digits(loss['GloVe, CSLS'])} against {digits(loss['GloVe, cosine'])} nats for cosine); "
         f"VecMap is far better than cosine ({digits(loss[VECMAP])}), and BLEU-1 predicts the first-step loss "
-        f"(r² {digits(fit_of_bleu(raw), 2)}; paper 0.93).",
+        f"(r² {digits(fit(raw, 'bleu1'), 2)}; paper 0.93).",
         partial(
             plots.points,
             groups=groups,

@@ -139,7 +139,8 @@ def write(name: str, raw: Raw, make: Callable[[Raw], Page]) -> str:
     before = raw.before()
     if before is not None:
         date = next(line["earlier"] for line in raw.lines if "earlier" in line)
-        lines.append(f"**Run of {date}.** {make(before).answer}")
+        answer = make(before).answer
+        lines.append(f"**Run of {date}.** {'The same answer.' if answer == page.answer else answer}")
     lines.append(f"**Command.** `{page.command or about['command']}`")
     files = ", ".join(
         f"[{file}.jsonl]({REPOSITORY}/benchmarks/results/{file}.jsonl)" for file in (raw.name, *page.also)

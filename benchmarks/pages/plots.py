@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("svg")
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 MARKERS = "osD^vPX*<>"
 LINES = ("-", "--", "-.", ":")
@@ -65,7 +65,7 @@ def dots(
             axes.axvline(at, color="#000000", linewidth=0.8)
         if log:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+            _label(axes.xaxis)
         if len(series) > 1:
             figure.legend(loc="outside upper left", ncols=3, fontsize=9)
         _save(figure, path)
@@ -96,7 +96,7 @@ def lines(
         for wanted, axis, scale in zip(log, (axes.xaxis, axes.yaxis), (axes.set_xscale, axes.set_yscale), strict=True):
             if wanted:
                 scale("log")
-                axis.set_major_formatter(FuncFormatter(_plain))
+                _label(axis)
         figure.legend(loc="outside upper left", ncols=3, fontsize=9)
         _save(figure, path)
 
@@ -133,6 +133,13 @@ def points(
 def _face(place: int, ink: str) -> str:
     """Fill every second kind of marker with white, for readers without colour."""
     return "white" if place % 2 else ink
+
+
+def _label(axis: Any) -> None:
+    """Write plain numbers along a logarithmic axis, at 1, 2 and 5 of each decade."""
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    for formatter in (axis.set_major_formatter, axis.set_minor_formatter):
+        formatter(FuncFormatter(_plain))
 
 
 def _plain(value: float, _: object) -> str:

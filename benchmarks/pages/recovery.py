@@ -109,6 +109,17 @@ def closed(ways: Mapping[str, Row], way: str) -> tuple[float, float]:
     return wikipedia, code
 
 
+def rivals(raw: Raw) -> dict[str, tuple[float, str, float]]:
+    """Return by text, with the smallest budget: our share of the gap, and the best published recipe with its share."""
+    ways = next(iter(search_means(raw).values()))
+    ours = closed(ways, default_way(ways))
+    published = {
+        name: closed(ways, name) for name in ("ALM", "MATT", "Token Distillation, text", "papers") if name in ways
+    }
+    best = [max(published, key=lambda name, place=place: published[name][place]) for place in range(2)]
+    return {text: (ours[i], best[i], published[best[i]][i]) for i, text in enumerate(("Wikipedia", "C++"))}
+
+
 def closed_by_target(raw: Raw) -> dict[str, tuple[float, float]]:
     """Return `closed` of the default by target, with the smallest budget, where the control was measured."""
     targets = dict.fromkeys(line["settings"]["target"] for line in raw.measured)
@@ -381,6 +392,11 @@ def row_moves(raw: Raw) -> Page:
     )  # fmt: skip
 
 
+def demo_end(raw: Raw) -> tuple[float, float]:
+    """Return the demo's bits per byte after tuning, and its seconds."""
+    return raw.row("Bits per UTF-8", model="tuned")["all"], raw.row("Seconds", stage="all")["seconds"]
+
+
 def demo(raw: Raw) -> Page:
     rows = raw.by("Bits per UTF-8", "model")
     tuned = next(name for name in rows if name.startswith("tuned"))
@@ -397,8 +413,8 @@ def demo(raw: Raw) -> Page:
         **{name: title.replace("`", "") for name, title in names.items()},
     }
     chosen = sorted(titles, key=lambda name: -rows[name]["all"])
-    before, after = rows["rearranged by anchored, calibrated"]["all"], rows[tuned]["all"]
-    seconds = raw.row("Seconds", stage="all")["seconds"]
+    before = rows["rearranged by anchored, calibrated"]["all"]
+    after, seconds = demo_end(raw)
     source = rows["source, own tokenizer"]["all"]
     return Page(
         "The demo",

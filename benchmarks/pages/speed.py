@@ -227,9 +227,9 @@ def compression(raw: Raw) -> Page:
     )
 
 
-def maps_seconds(raw: Raw) -> float:
-    """Return the seconds from Run until both maps are drawn, of 262,144 and 49,152 tokens."""
-    return float(raw.row("In the page", what="maps: from Run to both drawn, s")["value"])
+def in_page(raw: Raw, start: str) -> float:
+    """Return a figure measured in the page, by the start of its name; seconds for what a user waits for."""
+    return float(raw.row("In the page", what=start)["value"])
 
 
 def slowest_action(raw: Raw) -> float:
@@ -242,7 +242,7 @@ def ui(raw: Raw) -> Page:
     kernel = raw.by("In the kernel", "what")
     page = {name: row["value"] for name, row in raw.by("In the page", "what").items()}
     box = page["box around half of the source points, to the partners highlighted, s"]
-    maps, slowest = maps_seconds(raw), slowest_action(raw)
+    maps, slowest = in_page(raw, "maps:"), slowest_action(raw)
     usual = [
         ("lexicon: first rows after Run, s", page["lexicon: from Run to a table with rows, s"], "3"),
         ("maps: both drawn after Run, s", maps, "3"),

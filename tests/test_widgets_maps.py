@@ -40,7 +40,7 @@ from tokalign_lab.widgets.maps import colours
 from tokalign_lab.widgets.maps import panel as map_panel
 from tokalign_lab.widgets.maps.colours import NO_NUMBER, Colouring
 from tokalign_lab.widgets.maps.controls import job_words
-from tokalign_lab.widgets.maps.figure import GROUND, HIGHLIGHT, MOST_LINES, SIGNS, WHOLE
+from tokalign_lab.widgets.maps.figure import BACKGROUND, HIGHLIGHT, MOST_LINES, SIGNS, WHOLE
 from tokalign_lab.widgets.maps.view import EDGE, MapView
 from tokalign_lab.widgets.maps.words import MapWords
 
@@ -439,7 +439,7 @@ class TestPanel:
         light = panel._drawing.maps["source"].color
         panel._probe.dark = True
         plot = panel._drawing.maps["source"]
-        assert plot.background_color == GROUND["dark"]
+        assert plot.background_color == BACKGROUND["dark"]
         assert panel._drawing.layer.highlight == HIGHLIGHT["dark"]
         assert plot.color != light
         assert panel._error.value == ""

@@ -175,7 +175,7 @@ class TestRun:
 
     def test_every_menu_shows_what_is_chosen(self) -> None:
         form = PairPicker("smollm2-135m", "sp32k")._form
-        assert form._size.label == "all of it"  # a menu whose value is None would show nothing
+        assert form._size.label == "all"  # a menu whose value is None would show nothing
         assert form.settings["max_bytes"] is None
         assert form._recipe.index == 0
 
@@ -197,7 +197,7 @@ class TestRun:
         ("changes", "sizes", "words"),
         [
             ({"source": ""}, (1, 1), "Choose both"),
-            ({}, None, "Load both"),
+            ({}, None, "Both tokenizers have to be loaded"),
             ({"text": []}, (1, 1), "Choose a text"),
             ({"source": "sp32k", "rearrange": True}, (1, 1), "rearranging needs the model"),
             ({"source": "sp32k", "recipe": "tokalign++-hidden"}, (1, 1), "tokalign++-hidden needs the model"),

@@ -362,10 +362,10 @@ class TestMonitor:
         ("bits", "reference", "key", "words"),
         [
             (1.5, 0.5, "gap", "50\u00a0% of the gap is closed"),
-            (1.5, 1.75, "better", "better than the reference"),
+            (1.5, 1.75, "better", "better than the source model"),
             (2.6, 0.5, "worse", "worse than at step 0"),
             (2.6, None, "worse", "worse than at step 0"),
-            (2.6, 3.0, "worse", "worse than at step 0 and better than the reference"),
+            (2.6, 3.0, "worse", "worse than at step 0 and better than the source model"),
             (1.5, None, None, "is not known"),
         ],
     )
@@ -656,7 +656,7 @@ class TestRuns:
         assert not (root / "adapt-1").exists()
         assert NASTY not in [row[1] for row in self.rows(panel)]
         assert [view.name for view in panel.monitor.views] == ["adapt-2"]
-        assert "Undo: delete" in panel.trash.undo_button.description
+        assert "Undo delete: " in panel.trash.undo_button.description
         again = RunsPanel(root)  # another page, another kernel: it can still be undone
         again.trash.undo_button.click()
         assert NASTY in [row[1] for row in self.rows(again)]

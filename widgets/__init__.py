@@ -1,6 +1,7 @@
 """Panels for JupyterLab: choose a pair, inspect the lexicon, explore the maps, monitor tuning.
 
-`Lab` has them all over one view; each also works alone. They contain no computation: the engine does the work, in runs.
+`Lab` holds all of them and gives them one shared view; each also works alone. Panels compute nothing themselves: runs
+in separate processes do the work.
 """
 
 from .common.job import JobPanel

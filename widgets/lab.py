@@ -1,6 +1,6 @@
-"""The lab: every panel over one view and one folder of runs.
+"""The lab: all panels, with one shared view and one folder of runs.
 
-As tabs, where you start each step yourself:
+As tabs, where you start each step by a button:
 
     Lab()
 
@@ -14,8 +14,8 @@ or step by step, one panel per cell, in the order of the work:
     lab.rearrange()
     lab.tune()
 
-Each step is a run in a separate process. A run is named by its settings, so the same request finds it again. So every
-cell can be run again at any time, and a restarted kernel finds all earlier results.
+Each step is a run in a separate process. A step with the same settings finds its earlier run, so every cell can be
+rerun at any time, and a restarted kernel finds all earlier results.
 """
 
 from __future__ import annotations
@@ -48,14 +48,18 @@ from .pair.picker import PairPicker
 from .runs.panel import RunsPanel
 from .training.panel import TrainingPanel
 
-WARM_UP_S = 3.0  # wait after a panel opens: its own background work goes first
+WARM_UP_S = 3.0  # delay after a panel opens, so that its own background work runs first
 P = TypeVar("P", bound=Panel)
 
 _open_panels: dict[tuple[str, str], Panel] = {}  # one per kind and lab folder, over all cells of this kernel
 
 
 def runs_folder() -> Path:
-    """$TOKALIGN_RUNS, else `runs` next to the `notebooks` folder that a notebook is in or below, else `runs` here."""
+    """Return the folder of the runs.
+
+    This is $TOKALIGN_RUNS if it is set. For a notebook in `notebooks` or in one of its subfolders it is `runs` next to
+    `notebooks`. Otherwise it is `runs` in the working directory.
+    """
     given = os.environ.get("TOKALIGN_RUNS")
     if given:
         return Path(given)
@@ -69,8 +73,8 @@ class Lab:
 
     Parameters
     ----------
-    source : the model: catalogue name, folder or hub id; by default the one of the last time here
-    target : its new tokenizer
+    source : the model: catalogue name, folder or hub id; by default the one last chosen with this folder of runs
+    target : its new tokenizer, with the same default
     runs : folder for runs and for the view (`lab.json`)
     """
 
@@ -107,19 +111,19 @@ class Lab:
         return self.panels.aligned()[0] if self.work.finished("align") else None
 
     def tabs(self) -> Panel:
-        """Return everything in one panel with tabs; what a cell shows that ends in the lab itself."""
+        """Return all panels as tabs; a cell whose last line is the lab shows this."""
         from .lab_tabs import LabTabs
 
         return self._opened("lab", LabTabs(self))
 
     def look_at_recorded(self, chain: dict[str, RunFolder] | None = None) -> None:
-        """Look at a recorded run instead of your own; nothing is computed, and your own runs do not change.
+        """Show a recorded run instead of your own runs, which do not change; nothing is computed.
 
-        Raises `InputError` when the package has none.
+        Raises `InputError` if the package contains no recorded run.
 
         Parameters
         ----------
-        chain : the runs to look at, one of `runs.gallery.recorded_chains()`; the first of them when not given
+        chain : the runs to show, one of `runs.gallery.recorded_chains()`; the first of them by default
         """
         chain = chain or next(iter(recorded_chains()), None)
         if chain is None:
@@ -129,7 +133,7 @@ class Lab:
         self.lab_state.reset_view({step: chain[step].name for step in STEPS}, tab="recovery")
 
     def look_at_own(self) -> None:
-        """Look at your own runs again."""
+        """Show your own runs again."""
         self.lab_state.reset_view(self.lab_state.own_work, tab="pair")
 
     def pair_picker(self) -> PairPicker:
@@ -143,15 +147,15 @@ class Lab:
         max_bytes: int | None = None,
         seed: int = 0,
     ) -> Alignment:
-        """Learn the lexicon from a text tokenised both ways; waits, with a bar, for its job.
+        """Learn the lexicon from a text tokenised by both tokenizers; shows a progress bar until the run has finished.
 
-        Raises `InputError` when the job cannot do what was asked; its own sentence.
+        Raises `InputError` with the error message of the run if it does not finish.
 
         Parameters
         ----------
         text : "default", or paths, folders, `hub:` names
         recipe : a name of `tokalign_lab.alignment.recipes.RECIPES`
-        max_bytes : use only so much of the text
+        max_bytes : use at most this much of the text
         """
         texts = [text] if isinstance(text, str) else list(text)
         run = self.work.align(text=texts, recipe=recipe, max_bytes=max_bytes, seed=seed)
@@ -163,84 +167,84 @@ class Lab:
         return self._opened("lexicon", self.panels.lexicon())
 
     def maps(self) -> MapPanel:
-        """See both embedding spaces of the last `align`."""
+        """Show both embedding spaces of the last `align`."""
         return self._opened("maps", self.panels.maps())
 
     def rearrange(self, calibrate: bool = True) -> JobPanel:
-        """Give the source model its new rows by the last lexicon; a job, watched while the next cells run.
+        """Compute new embedding rows for the source model from the last lexicon, in a run; returns immediately.
 
-        `calibrate`: also shift its logits to match the token frequencies in the aligned text and in the source model's
-        predictions. This takes about a minute and recovers much without training. If the model cannot be calibrated, it
-        is made without calibration.
+        `calibrate`: also shift the logits to match the token frequencies in the text of the alignment and in the source
+        model's predictions. This takes about a minute and recovers much without training. If the model cannot be
+        calibrated, it is made without calibration.
         """
         return self._opened("rearrange", self.panels.rearranging(self.work.rearrange(calibrate)))
 
     def tune(self, steps: int = 200, restart: bool = False, **settings: Any) -> TrainingPanel:
-        """Tune the rearranged model, and watch; returns immediately.
+        """Tune the rearranged model in a run, and monitor it; returns immediately.
 
-        The same settings find the same run, whether it is running or done. A cancelled or failed run can be resumed in
-        the panel, or restarted with `restart=True`.
+        The same settings find the same run, whether it is running or finished. A cancelled or failed run can be resumed
+        in the panel, or restarted with `restart=True`.
 
         Parameters
         ----------
         steps : optimiser steps
-        restart : begin again when the run has ended
+        restart : start from step 0 if the run has ended
         settings : fields of `tokalign_lab.adaptation.settings.AdaptSettings`
         """
         return self._opened("tune", self.panels.training(self.work.tune(steps, restart, **settings)))
 
     def diagnosis(self) -> DiagnosisPanel:
-        """Find out why the pair of the last `align` is poor, if it is."""
+        """Check the lexicon of the last `align` for problems, and show what to do about them."""
         return self._opened("diagnosis", self.panels.diagnosis())
 
     def compare(self, other: Path | str | RunFolder | None = None) -> ComparePanel:
-        """Compare the last `align` with another run of the pair; the newest other one when not given."""
+        """Compare the last `align` with another run; by default with the newest other run for the same pair."""
         return self._opened("compare", self.panels.compare(other))
 
     def runs_panel(self) -> RunsPanel:
-        """See all runs of this lab's folder."""
+        """List all runs in the folder of this lab."""
         return self._opened("runs", self.panels.runs())
 
     def report(self, path: Path | str | None = None) -> Path:
-        """Write one HTML file about the last `align` and its tuning runs; in its run's folder by default.
+        """Write one HTML file about the last `align` and the tuning run after it; returns its path.
 
-        About a recorded run it is written into the folder of runs.
+        The default is the folder of the `align` run; for a recorded run, it is the folder of the runs.
         """
         run, tuned = self.panels.align_run(), self.work.find("adapt")
-        followed = [tuned] if tuned is not None else []
+        tuning_runs = [tuned] if tuned is not None else []
         reference = self.work.reference(tuned) if tuned is not None else None
-        place = self.runs / f"{run.name}-report.html" if run.recorded else run.path / "report.html"
-        return write_run_report(Path(path or place), run, followed, reference)
+        default = self.runs / f"{run.name}-report.html" if run.recorded else run.path / "report.html"
+        return write_run_report(Path(path or default), run, tuning_runs, reference)
 
     def close(self) -> None:
         """Close all panels of this lab."""
-        for key in [key for key in _open_panels if key[1] == self._place]:
+        for key in [key for key in _open_panels if key[1] == self._folder]:
             _open_panels.pop(key).close()
 
     @property
-    def _place(self) -> str:
+    def _folder(self) -> str:
         return str(self.runs.resolve())
 
     def _opened(self, kind: str, panel: P) -> P:
         """Close the panel from an earlier run of this cell, so that only one panel of each kind is open."""
-        former = _open_panels.pop((kind, self._place), None)
+        former = _open_panels.pop((kind, self._folder), None)
         if former is not None:
             former.close()
-        _open_panels[kind, self._place] = panel
+        _open_panels[kind, self._folder] = panel
         later(_warm_up, WARM_UP_S)
         return panel
 
 
 def _warm_up() -> None:
-    """Import the modules of the first figures, which takes three seconds."""
+    """Import the modules that the first figures need, which takes three seconds."""
     for module in ("plotly.graph_objs._figurewidget", "jscatter"):
         importlib.import_module(module)
 
 
 def _wait(run: RunFolder, kind: str) -> None:
-    """Wait for a run to finish, with a progress bar; an interrupt of the cell leaves the run going.
+    """Wait for a run to finish, with a progress bar; interrupting the cell does not stop the run.
 
-    Raises `InputError` when it ended otherwise; its own sentence.
+    Raises `InputError` with the error message of the run if it does not finish.
     """
     from IPython.display import display
 

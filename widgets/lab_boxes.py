@@ -44,12 +44,12 @@ _RECORDED = "explore the tabs, then click “Back to your own runs” and choose
 
 
 def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
-    """Return what the lab is for, what to do next and where results are stored, as HTML.
+    """Return the purpose of the lab, what to do next and where the results are stored, as HTML.
 
     Parameters
     ----------
     states : state of each step; see `step_states`
-    runs : the folder of the runs
+    runs : folder of the runs
     recorded : whether a recorded run is shown
     """
     step = next((one for one in _TO_DO if states[one] != "done"), "export")
@@ -67,19 +67,19 @@ def next_html(states: Mapping[str, str], runs: Path, recorded: bool) -> str:
 
 
 _OFFER = (
-    "<b>You have no runs here yet.</b> You can look at a recorded run first: a real pair with all measured figures "
-    "and curves. Nothing is computed or fetched."
+    "<b>You have no runs here yet.</b> You can look at a recorded run first: a real pair with all its measurements "
+    "and curves. Nothing is computed or downloaded."
 )
-_OFFER_MORE = "Recorded runs come with the package. Your own runs do not change."
+_OFFER_MORE = "Recorded runs are included in the package. Your own runs do not change."
 
 
 class RecordedBar(Box):
-    """Bar that opens a recorded run, or closes it.
+    """Buttons that show a recorded run in all tabs, or the user's own runs again.
 
     Parameters
     ----------
-    show : called with the runs to show, by kind
-    leave : called to go back to the user's own runs
+    show : called with the recorded runs to show, by kind
+    leave : called to show the user's own runs again
     """
 
     def __init__(self, show: Callable[[dict[str, RunFolder]], None], leave: Callable[[], None]) -> None:
@@ -90,7 +90,7 @@ class RecordedBar(Box):
         self.choice = self.menu(
             "Recorded run", options=options, tooltip="The recorded run to show", layout={"width": "380px"}
         )
-        self.open_button = self.button("Recorded runs", self._turn, "Show or hide the runs that come with the package")
+        self.open_button = self.button("Recorded runs", self._toggle, "Show or hide the runs included in the package")
         self._show = self.button(
             "Look at a recorded run", lambda: show(self._chains[self.choice.value]),
             "Show it in all tabs; your own runs do not change",
@@ -100,22 +100,22 @@ class RecordedBar(Box):
         self.add_class("tl-recorded-bar")
 
     def show(self, run: RunFolder | None) -> None:
-        """Show the mark of this alignment, or the offer of recorded runs if it is None."""
-        looking = run is not None and run.recorded
-        shown(self, bool(self._chains) and (looking or run is None or self._wanted))
-        shown(self.open_button, bool(self._chains) and run is not None and not looking)
+        """Show when and how a recorded alignment was made, or offer the recorded runs if `run` is None."""
+        recorded = run is not None and run.recorded
+        shown(self, bool(self._chains) and (recorded or run is None or self._wanted))
+        shown(self.open_button, bool(self._chains) and run is not None and not recorded)
         words = _OFFER if run is None else mark_of(run) or _OFFER_MORE
         self._words.value = f'<div role="status">{words}</div>'
-        shown(self._leave, looking)
+        shown(self._leave, recorded)
         self._show.button_style = "primary" if run is None else ""
 
-    def _turn(self) -> None:
+    def _toggle(self) -> None:
         self._wanted = not self._wanted
         shown(self, self._wanted)
 
 
 class FlowBar(Bar):
-    """The steps from a pair to a model, in order, each with its state; a click opens its tab.
+    """One button per step from a pair to a model, in order, with the state of the step; a click opens its tab.
 
     Parameters
     ----------
@@ -139,14 +139,14 @@ class FlowBar(Bar):
         self._states = dict(states)
 
 
-class Press(Box):
-    """A heading, a description, a button, and the outcome of its work.
+class ActionBox(Box):
+    """A heading, a description, a button, and the outcome of the button's action.
 
     Parameters
     ----------
-    title, words : HTML
-    label, help : of the button
-    work : does the work, in a thread; returns what to say, as HTML
+    title, words : heading and description, as HTML
+    label, help : label and tooltip of the button
+    work : the action, called in a thread; returns its outcome as HTML
     """
 
     def __init__(self, title: str, words: str, label: str, help: str, work: Callable[[], str]) -> None:
@@ -158,7 +158,7 @@ class Press(Box):
         )
 
     def start(self) -> None:
-        """Run the work in a thread."""
+        """Run the action in a thread."""
         self._outcome.value = status_html("Working …")
 
         def work() -> None:
@@ -171,8 +171,8 @@ class Press(Box):
         self.soon(work, self._start)
 
 
-def report_box(write: Callable[[], Path]) -> Press:
-    """Make the button that writes one HTML file; `write` writes it and returns its path."""
+def report_box(write: Callable[[], Path]) -> ActionBox:
+    """Make the button that writes the report; `write` writes it and returns its path."""
 
     def work() -> str:
         path = write()
@@ -182,11 +182,11 @@ def report_box(write: Callable[[], Path]) -> Press:
         "One HTML file with the pair, the scores, the diagnosis, both maps, the curves, the best and the worst rows, "
         "and the commands that made them. It needs no network."
     )
-    return Press("Report", words, "Write the report", "Write the report into the folder of the alignment", work)
+    return ActionBox("Report", words, "Write the report", "Write the report into the folder of the alignment", work)
 
 
-def model_box(work: Chain) -> Press:
-    """Make the button that starts the rearranging."""
+def model_box(work: Chain) -> ActionBox:
+    """Make the button that starts the "rearrange" run."""
 
     def start() -> str:
         return f"Started: {escape(work.rearrange().name)}"
@@ -196,7 +196,7 @@ def model_box(work: Chain) -> Press:
         "the output is calibrated to the token frequencies in the text of the alignment and in the source model's "
         "predictions."
     )
-    return Press("Make the model", words, "Make the model", "Make the model in a separate process", start)
+    return ActionBox("Make the model", words, "Make the model", "Make the model in a separate process", start)
 
 
 def export_html(rearranged: RunFolder | None, tuned: RunFolder | None) -> str:

@@ -1,4 +1,4 @@
-"""Build the panels of a lab from its runs and its view; each run is loaded once."""
+"""Build the panels of a lab from its runs and its shared view. The last alignment is loaded once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .training.panel import TrainingPanel
 
 
 def fast() -> bool:
-    """Whether to use the small sizes of tests ($TOKALIGN_FAST)."""
+    """Whether $TOKALIGN_FAST asks for the small sizes that tests use."""
     return os.environ.get("TOKALIGN_FAST", "") not in ("", "0")
 
 
@@ -40,14 +40,14 @@ class LabPanels:
         self._loading = threading.Lock()
 
     def align_run(self) -> RunFolder:
-        """Return the alignment that the lab looks at. Raises `InputError` when there is none that has finished."""
+        """Return the "align" run that the lab shows. Raises `InputError` if none has finished."""
         run = self.work.finished("align")
         if run is None:
             raise InputError("There is no alignment yet; run lab.align(), or click Run alignment on the tab Pair.")
         return run
 
     def aligned(self) -> tuple[Alignment, LexiconView]:
-        """Load that alignment, once. Raises `InputError` when there is none that has finished."""
+        """Return the alignment of `align_run`, loaded once. Raises `InputError` if none has finished."""
         run = self.align_run()
         with self._loading:  # tabs are built in threads, so two may call this at once
             if self._loaded is None or self._loaded[0] != run.name:
@@ -62,10 +62,10 @@ class LabPanels:
         return LexiconPanel.of_run(self.align_run(), self.lab_state, view, alignment)
 
     def maps(self) -> MapPanel:
-        """Make the maps of the last alignment. Raises `InputError` when its recipe makes no vectors."""
+        """Make the maps of the last alignment. Raises `InputError` if its recipe makes no vectors."""
         alignment, view = self.aligned()
-        kept = self.lab_state.looks.get("maps", {})
-        options = {name: kept[name] for name in MapPanel.VIEW_OPTIONS if name in kept}
+        stored = self.lab_state.looks.get("maps", {})
+        options = {name: stored[name] for name in MapPanel.VIEW_OPTIONS if name in stored}
         if fast():
             options["fit_on"] = 500
         return MapPanel.of_run(self.align_run(), self.lab_state, view, alignment, **options)
@@ -88,12 +88,12 @@ class LabPanels:
         return RunsPanel(self.work.root, self.lab_state)
 
     def rearranging(self, run: RunFolder) -> JobPanel:
-        """Make the watcher of a "rearrange" run."""
-        result = "the new model was not kept" if run.recorded else f"the new model is in {run.path / 'model'}"
+        """Make the progress panel of a "rearrange" run."""
+        result = "the new model is not included" if run.recorded else f"the new model is in {run.path / 'model'}"
         return JobPanel(run, "Rearranging the model", result, self.lab_state)
 
     def training(self, run: RunFolder) -> TrainingPanel:
-        """Make the monitor of an "adapt" run, with the reference."""
+        """Make the monitor of an "adapt" run, with the source model as a reference."""
         options = self.lab_state.looks.get("training", {})
         self.work.reference(run)  # measures the reference if it is missing; the panel finds the run
         return TrainingPanel(run, state=self.lab_state, **options)
@@ -103,7 +103,7 @@ class LabPanels:
         return PairPicker(state=self.lab_state, on_run=self._run, folders=[self.work.root])
 
     def _run(self, settings: dict[str, Any]) -> None:
-        """Start the run with the settings of the pair picker."""
+        """Start the alignment with the settings of the pair picker and, if they ask for it, a "rearrange" run."""
         asked = {name: value for name, value in settings.items() if name not in ("source", "target", "rearrange")}
         self.work.align(**asked)
         if settings.get("rearrange"):
@@ -111,7 +111,7 @@ class LabPanels:
 
 
 def _same_pair(other: RunFolder, run: RunFolder) -> bool:
-    """Whether it is another finished alignment of the same pair."""
+    """Whether `other` is another finished alignment of the same pair."""
     one, two = other.info(), run.info()
     pair = [(info["settings"].get("source"), info["settings"].get("target")) for info in (one, two)]
     return one["kind"] == "align" and one["state"] == "finished" and other.name != run.name and pair[0] == pair[1]

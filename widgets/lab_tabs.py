@@ -1,7 +1,7 @@
 """All panels of a lab as tabs, in the order of the work.
 
 A tab is built when it is first opened, and rebuilt when its runs have changed. A thread builds it, so that the page
-stays responsive. What a tab needs and does not have yet is named in it.
+stays responsive. If a step that the tab needs is missing, the tab names that step.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class LabTabs(Panel):
     def __init__(self, lab: Lab) -> None:
         super().__init__("tokalign lab", "tl-lab", lab.lab_state)
         self.lab = lab
-        self._made_of: dict[str, Any] = {}  # tab to what its panels were made of
+        self._made_of: dict[str, Any] = {}  # for each tab, the runs that its panels were made from
         self._noting = threading.Lock()
-        # One at a time: of two panels of one run only the newer one follows it, and that one must be the visible one.
+        # One thread per tab: if two panels show one run, only the newer follows it, and it must be the visible one.
         self._making = {name: threading.RLock() for name in TABS}
         self._boxes = {name: w.VBox() for name in TABS}
         self._makers: dict[str, Callable[[], list[w.Widget]]] = {
@@ -84,7 +84,7 @@ class LabTabs(Panel):
 
     @property
     def tab(self) -> str:
-        """Name of the tab that is open."""
+        """Name of the open tab."""
         return self.lab_state.tab if self.lab_state.tab in TABS else "pair"
 
     def refresh(self) -> None:
@@ -94,7 +94,7 @@ class LabTabs(Panel):
         self._show()
 
     def to_code(self) -> str:
-        """Return code that shows the lab again; its folder stores the view."""
+        """Return code that shows the lab again; the view is stored in its folder."""
         return f"from tokalign_lab.widgets import Lab\n\nLab(runs={str(self.lab.runs)!r})"
 
     def _on_tab(self, index: int) -> None:
@@ -105,7 +105,7 @@ class LabTabs(Panel):
         self._show()
 
     def _follow(self) -> None:
-        """Watch the runs: their results are shown as soon as they exist."""
+        """Watch the runs, to show their results as soon as they exist."""
         self.follow(f"lab:{self.lab.runs.resolve()}", self._poll)
 
     def _poll(self) -> bool:
@@ -113,7 +113,7 @@ class LabTabs(Panel):
         return True  # a run may be started or resumed at any time, in any panel or shell
 
     def _needs(self, tab: str) -> Any:
-        """Return what a tab shows, to know when it has become another."""
+        """Return the runs that a tab depends on; when they change, the tab is rebuilt."""
         if tab in _OF_THE_LEXICON:
             run = self.lab.work.find("align")
             return None if run is None else (run.name, run.state)

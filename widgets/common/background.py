@@ -23,7 +23,7 @@ _inline = False
 
 
 def submit(work: Callable[[], None], after_s: float = 0.0) -> None:
-    """Run `work` in a thread, after this many seconds, so that the calling callback returns at once."""
+    """Run `work` in a thread, after `after_s` seconds; returns immediately."""
     if _inline:
         work()
     elif after_s:
@@ -35,8 +35,8 @@ def submit(work: Callable[[], None], after_s: float = 0.0) -> None:
 def later(work: Callable[[], None], seconds: float) -> None:
     """Run `work` after `seconds` in a daemon thread, unless the process has ended.
 
-    At interpreter shutdown, when widgets are closed too, run it immediately: shutdown would wait forever for a thread
-    that is started then.
+    At interpreter shutdown, which also closes widgets, it is run immediately: shutdown would wait forever for a thread
+    started then.
     """
     if sys.is_finalizing():
         work()
@@ -75,7 +75,7 @@ class Watcher:
                 self._thread.start()
 
     def stop(self, name: str, poll: Callable[[], bool]) -> None:
-        """Stop this watcher; a later one of the same name continues."""
+        """Stop this watcher; a newer watcher of the same name continues."""
         with self._lock:
             if self._watching.get(name) == poll:
                 del self._watching[name]

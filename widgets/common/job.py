@@ -83,11 +83,11 @@ class JobPanel(Panel):
 
 
 class RunBox(Box):
-    """A part that starts a run, shows its progress, and then its result.
+    """A part that starts a run, and shows its progress and then its result.
 
     Attributes
     ----------
-    job : the box with the run's line
+    job : box that contains the `JobPanel` of the run
     """
 
     def __init__(self, state: LabState) -> None:
@@ -105,7 +105,10 @@ class RunBox(Box):
         cancelled: Callable[[], None] | None = None,
         **more: Any,
     ) -> None:
-        """Show the state of a run, and call `then` once it has finished; `more` is for the `JobPanel`."""
+        """Show the state of a run; call `then` when it has finished, `cancelled` when it was cancelled.
+
+        `more` is passed to `JobPanel`.
+        """
         self.leave_run()
         self.job.children = (JobPanel(run, title, result, self._state, **more),)
 
@@ -120,7 +123,7 @@ class RunBox(Box):
         self.follow(f"inner:{id(self)}", poll)
 
     def leave_run(self) -> None:
-        """Stop showing and following the run; the run itself continues."""
+        """Remove the run from the page; the run itself continues."""
         self.unfollow(f"inner:{id(self)}")
         former, self.job.children = self.job.children, ()
         for panel in former:
@@ -128,12 +131,12 @@ class RunBox(Box):
 
 
 class RunControls(Bar):
-    """Three buttons for one run, which may become another.
+    """The buttons Pause, Cancel and Resume.
 
     Parameters
     ----------
-    chosen : returns the run they are for, None for none
-    after : called when a button has changed how the run stands
+    chosen : returns the run that the buttons apply to, None if there is none
+    after : called when a button has changed the state of the run
     """
 
     def __init__(self, chosen: Callable[[], RunFolder | None], after: Callable[[], object]) -> None:
@@ -172,7 +175,7 @@ class RunControls(Bar):
     def show(self, kind: str, state: str, asked: str) -> None:
         """Enable the buttons that apply to a run of this kind in this state; see `RunFolder.asked`."""
         running = state == "running"
-        # Only tuning keeps checkpoints: another run that is stopped begins again, and "pause" would promise too much.
+        # Only tuning saves checkpoints. Other runs start from the beginning, so they offer no "Pause".
         self.pause_button.disabled = not running or bool(asked) or kind != "adapt"
         self.pause_button.description = "Pausing …" if running and asked == "paused" else "Pause"
         self.cancel_button.disabled = not (running and asked != "cancelled") and state != "queued"
@@ -180,7 +183,7 @@ class RunControls(Bar):
         self.resume_button.disabled = state not in RESUMABLE
 
     def none(self) -> None:
-        """Disable all buttons, because there is no run."""
+        """Disable all buttons; for when there is no run."""
         for one in self._buttons:
             one.disabled = True
 

@@ -1,4 +1,4 @@
-"""The base of all panels: a frame in the page's theme, error messages, "Copy as code", closing."""
+"""The base class of all panels: theme, error messages, "Copy as code", closing."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ from .part import Bar, Folds, Part, help_class, html, shown
 from .state import LabState
 
 _HERE = Path(__file__).parent
-# After drawing, a page reports to the model of a figure; if the model is gone, the page's console shows an error.
+# A page reports to the model of a figure after drawing it. If that model is closed, the page's console shows an error.
 FIGURE_S = 5.0
 
 
 class ThemeProbe(anywidget.AnyWidget):
-    """Reports the page's theme; `label` becomes the accessible name of the panel around it.
+    """Reports the page's theme, copies text to the clipboard, and sets tooltips and the panel's accessible name.
 
     Attributes
     ----------
-    on_copied : called with whether the page could put a text on the clipboard
-    help : tooltips by `help_class`, because ipywidgets shows no tooltip of a control that has a label
+    label : accessible name of the panel
+    on_copied : called with whether the page could copy a text to the clipboard
+    help : tooltips by `help_class`, because ipywidgets shows no tooltip for a control that has a label
     """
 
     _esm = _HERE / "theme.js"
@@ -62,19 +63,19 @@ class ThemeProbe(anywidget.AnyWidget):
 
 
 class Panel(Part, w.VBox):
-    """A box of widgets over one `LabState`.
+    """A box of widgets that shows one `LabState`.
 
     Parameters
     ----------
-    name : what the panel is, for headings and screen readers
+    name : name of the panel, for headings and screen readers
     hook : its CSS class, `tl-...`
-    state : shared view; a panel alone makes its own
+    state : shared view; by default the panel makes a new one
 
     Attributes
     ----------
-    figure : the panel's plot, where it has one; its model outlives the panel by the seconds a page may be drawing
+    figure : the panel's plot, None if it has none; closed `FIGURE_S` seconds after the panel, when no page draws it
     closed : whether `close` was called
-    align_run : the run that `of_run` was given; None for a panel that was made in another way
+    align_run : the run passed to `of_run`; None for a panel that was made in another way
     """
 
     figure: w.Widget | None = None
@@ -100,14 +101,14 @@ class Panel(Part, w.VBox):
         self._probe.on_copied = self._show_code
 
     def __repr__(self) -> str:
-        """Return the panel's name; the method of ipywidgets, which cells call, would copy every figure in the panel.
+        """Return the panel's name. Cells call this, and the method of ipywidgets would copy every figure of the panel.
 
-        That fails while a thread is drawing on the figure.
+        Such a copy fails while a thread draws on the figure.
         """
         return f"<{type(self).__name__}: {self._probe.label}>"
 
     def _fill(self, children: Sequence[w.Widget], row: Folds | Bar | None = None) -> None:
-        """Take in all parts; the button that copies the panel as code ends `row`, else it is below everything."""
+        """Add all parts. The button "Copy as code" comes last in `row`; without one, it is below everything."""
         end: tuple[w.Widget, ...] = (self._copy,)
         if row is not None:
             buttons = row.row if isinstance(row, Folds) else row
@@ -116,12 +117,12 @@ class Panel(Part, w.VBox):
         self.adopt(children)
 
     def headline(self, title: str, verdict: str, numbers: Sequence[Number] = (), note: str = "") -> None:
-        """Write what the panel is about, one sentence with the verdict, and the numbers that matter.
+        """Show the panel's title, one sentence with the verdict, and the key numbers.
 
         Parameters
         ----------
-        title, note : text; the note is small print behind the title
-        verdict : the sentence, as HTML; one that ends in "…" means that work continues
+        title, note : text; the note follows the title in small print
+        verdict : the sentence, as HTML; if it ends in "…", it is styled as work in progress
         numbers : keys of `numbers.MEANINGS`, with their values
         """
         about = f" <small>{escape(note)}</small>" if note else ""
@@ -135,7 +136,7 @@ class Panel(Part, w.VBox):
             self._head.value = written
 
     def adopt(self, children: Iterable[w.Widget]) -> None:
-        """Become the panel of these parts and their children."""
+        """Set this panel as the `panel` of these parts and their children, and collect their tooltips."""
         with self._probe.hold_sync():
             for child in children:
                 if isinstance(child, Panel):
@@ -198,7 +199,7 @@ class Panel(Part, w.VBox):
     def to_code(self) -> str:
         """Return a cell that shows this view again.
 
-        Where the panel is of no run, the names in the call stand for what it was given.
+        A panel that was not made by `of_run` appears with the names of its arguments, which the user has to fill in.
         """
         name, given = type(self).__name__, [*self._call(), "state=state"]
         call = f"{name}({', '.join(given)})"
@@ -208,7 +209,7 @@ class Panel(Part, w.VBox):
         return f"from tokalign_lab.widgets import LabState, {name}\n\nstate = LabState().restore({view})\n{call}"
 
     def copy_code(self) -> None:
-        """Put the cell that shows this view again on the page's clipboard, and below the panel."""
+        """Copy the code of `to_code` to the page's clipboard, and show it below the panel."""
         self._probe.copy(self.to_code())
 
     def _show_code(self, copied: bool) -> None:
@@ -225,7 +226,7 @@ class Panel(Part, w.VBox):
         return {key: value for key, value in self.lab_state.to_dict().items() if value != fresh[key]}
 
     def _call(self) -> list[str]:
-        """Arguments that `to_code` gives the panel or, behind the run, `of_run`; as code."""
+        """Arguments of the call that `to_code` writes, as code; for `of_run`, those after the run."""
         return []
 
     def refresh(self) -> None:
@@ -256,7 +257,10 @@ def _close_all(children: Sequence[w.Widget], but: w.Widget | None = None) -> Non
 
 
 def mark_html(words: str) -> str:
-    """Return the mark of a recorded run: when and how it was made in view, details one click away; "" for no words."""
+    """Return the notice of a recorded run as HTML: date and command, and details that open by a click.
+
+    `words` is from `recorded_words`; "" gives "".
+    """
     if not words:
         return ""
     made, _, rest = words.partition(". ")
@@ -269,5 +273,5 @@ def mark_html(words: str) -> str:
 
 
 def mark_of(*runs: RunFolder) -> str:
-    """Return the mark of the first of these runs that is a recorded one; "" where none is."""
+    """Return the notice of the first recorded run among these runs; "" if there is none."""
     return mark_html(next((words for run in runs if (words := recorded_words(run.info()))), ""))

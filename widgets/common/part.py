@@ -1,8 +1,8 @@
-"""The base of panels and their parts: controls, work outside of callbacks, following runs, errors.
+"""The base class of panels and their parts: controls, work in threads, following runs, errors.
 
-Exceptions in widget callbacks and in threads vanish. A part's own methods wrap every callback: an `InputError`'s
-sentence is shown in the panel that holds the part, a fault of ours with its traceback. Which panel that is the part
-learns when the panel takes it in.
+ipywidgets hides exceptions in callbacks, and so do threads. So a part wraps every callback, and its panel shows the
+exception: the message of an `InputError`, or any other exception with its traceback. The panel sets `Part.panel` when
+the part is added to it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 
 class Part:
-    """A part of a panel, mixed into a box.
+    """A mixin for boxes that are a part of a panel.
 
     Attributes
     ----------
-    panel : the panel that holds it; None until that has taken it in, and then errors go to the caller
+    panel : the panel that contains the part; None before the part is added to one: exceptions then reach the caller
     """
 
     panel: Panel | None = None
@@ -85,10 +85,10 @@ class Part:
 
         Parameters
         ----------
-        work : called with a function that returns whether the result is still wanted
+        work : called with a function that returns False once a newer request has replaced this one
         show : called with the result of `work`
         failed : called before an error is shown
-        about : a later request with the same `about` replaces this one
+        about : subject of the request; a newer request about the same subject replaces this one
         """
         mine = self._asked[about] = object()
 
@@ -178,18 +178,18 @@ class Part:
     def control(
         self, kind: Any, label: str, action: Callable[[Any], Any] | None = None, *, tooltip: str, **more: Any
     ) -> Any:
-        """Make any control that has a value: its class of ipywidgets, words, and what a change calls."""
+        """Make a control of the ipywidgets class `kind`; `action` is called with its value when the user changes it."""
         made = kind(description=label, tooltip=tooltip, _dom_classes=[help_class(tooltip)], **more)
         if action is not None:
             self.on_value(made, action)
         return made
 
     def menu(self, label: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
-        """Make a menu."""
+        """Make a dropdown menu."""
         return self.control(w.Dropdown, label, action, **more)
 
     def entry(self, label: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
-        """Make a field for a line of text."""
+        """Make a field for one line of text."""
         return self.control(w.Text, label, action, **more)
 
     def check(self, label: str, action: Callable[[Any], Any] | None = None, **more: Any) -> Any:
@@ -208,7 +208,7 @@ class Box(Part, w.VBox):
 
 
 class Bar(Part, w.HBox):
-    """Parts side by side that wrap if the panel is narrow."""
+    """Parts side by side; they wrap if the panel is narrow."""
 
     def __init__(self, children: Sequence[w.Widget] = (), **more: Any) -> None:
         super().__init__(children, **more)
@@ -221,37 +221,37 @@ def bar(*children: w.Widget) -> Bar:
 
 
 class Folds(Box):
-    """A row of buttons; each opens and closes what belongs to it, below the row. All are closed at first.
+    """A row of buttons; each opens or closes a section below the row. All are closed at first.
 
     Parameters
     ----------
-    parts : name of each button to what it is for, and what it opens
+    parts : for the name of each button, a description for its tooltip, and the widgets of the section
 
     Attributes
     ----------
-    on_open : name of a part to what is called before it opens
+    on_open : for the name of a section, a function that is called before it opens
     """
 
     def __init__(self, parts: Mapping[str, tuple[str, Sequence[w.Widget]]]) -> None:
         self.bodies = {name: Box(children) for name, (_, children) in parts.items()}
         self.buttons = {
-            name: self.button(name, partial(self.turn, name), f"Open or close: {words}")
+            name: self.button(name, partial(self.toggle, name), f"Open or close: {words}")
             for name, (words, _) in parts.items()
         }
         self.on_open: dict[str, Callable[[], Any]] = {}
         for name, body in self.bodies.items():
             body.add_class("tl-fold-body")
-            self.turn(name, False)
+            self.toggle(name, False)
         self.row = bar(*self.buttons.values())
         super().__init__([self.row, *self.bodies.values()])
         self.add_class("tl-folds")
 
     def is_open(self, name: str) -> bool:
-        """Whether a part is open."""
+        """Whether a section is open."""
         return self.bodies[name].layout.display != "none"
 
-    def turn(self, name: str, yes: bool | None = None) -> None:
-        """Open or close a part; by default, toggle it."""
+    def toggle(self, name: str, yes: bool | None = None) -> None:
+        """Open or close a section; by default, whichever it is not."""
         yes = not self.is_open(name) if yes is None else yes
         if yes and name in self.on_open:
             self.on_open[name]()
@@ -261,12 +261,12 @@ class Folds(Box):
 
 
 def help_class(tooltip: str) -> str:
-    """Return the CSS class by which the page finds the tooltip of a control (see `ThemeProbe.help`)."""
+    """Return the CSS class that links a control to its tooltip (see `ThemeProbe.help`)."""
     return f"tl-help-{crc32(tooltip.encode())}"
 
 
 def html(hook: str = "", value: str = "") -> w.HTML:
-    """Make a place for HTML."""
+    """Make a widget that shows HTML, with the CSS class `hook`."""
     made = w.HTML(value=value)
     if hook:
         made.add_class(hook)

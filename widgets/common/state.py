@@ -1,8 +1,8 @@
-"""The shared view of a lab: one object that all panels read, change through methods, and repaint from.
+"""The shared view of a lab: one object that all panels read, change and redraw from.
 
-Panels never call each other. A click in one becomes a change of `LabState`, and every panel that watches that trait
-repaints. Run folders hold the truth about work; this holds only the view: pair, selection, pins, search, colouring.
-With a `path` the view is kept in a small JSON file, so that a restarted kernel's first cell brings it back.
+Panels never call each other. A click in one changes `LabState`, and every panel that watches the changed trait redraws.
+This object stores only the view: pair, selection, pins, search, colouring. The state of the work is in the run folders.
+With a `path` the view is stored in a small JSON file, so that a restarted kernel restores it.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ import traitlets as t
 
 from tokalign_lab.files import write_json
 
-Range = tuple[float | None, float | None]  # None leaves that end open
+Range = tuple[float | None, float | None]  # lowest and highest value; None: no limit
 EVERYTHING: Range = (None, None)
 
 
 @dataclass(frozen=True)
 class Query:
-    """Filters and order of the rows to show.
+    """Filters and order of the lexicon rows to show.
 
     Attributes
     ----------
-    text : what a token's label or raw string must contain
+    text : text that the label or raw string of a row's target or source token must contain
     regex : whether `text` is a regular expression
     origin : one of `ORIGINS`; "" for all
     script : Unicode script of the target token, such as "Latin"; "" for all
     length : bytes of the target token
-    frequency : times the text uses the target token
+    frequency : occurrences of the target token in the text
     score, margin : of the best candidate
-    selected : only the tokens that are selected
+    selected : whether to show only the selected tokens
     sort : a name of `lexicon.view.SORTS`
-    reverse : the other way around
+    reverse : whether to reverse the order
     """
 
     text: str = ""
@@ -63,9 +63,9 @@ class Query:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Query:
-        """Take over plain values; names that are not known are skipped, so that an old view can be read.
+        """Make a query from the values of `to_dict`; unknown names are ignored, so that an old view can be read.
 
-        Raises `TypeError` or `ValueError` for a range that is not one.
+        Raises `TypeError` or `ValueError` for an invalid range.
         """
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         for name in ("length", "frequency", "score", "margin"):
@@ -77,18 +77,18 @@ class Query:
 
 SPACES = ("source", "target")
 COLOURINGS = ("origin", "script", "score", "margin", "hubness", "frequency", "neighbours")
-KEPT_IDS = 2000  # ids of a selection that are written to disk; more of them are a box that can be drawn again
+KEPT_IDS = 2000  # most ids of a selection that are stored; a larger one is a box, which the user can draw again
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Some tokens, and the vocabulary whose ids they are.
+    """Selected tokens of one vocabulary.
 
     Attributes
     ----------
-    space : "source" or "target"
-    ids : token ids, in the order of choosing; the first, the primary token, is the one that details are shown of
-    by : who chose them ("lexicon", "maps", "diagnosis", ...); "" for the user's own code
+    space : their vocabulary, "source" or "target"
+    ids : token ids in the order of selection; the panels show details of the first, the primary token
+    by : the panel where they were selected ("lexicon", "maps", "diagnosis", ...); "" for the user's own code
     """
 
     space: str = "target"
@@ -100,11 +100,11 @@ class Selection:
 
 
 class LabState(t.HasTraits):
-    """The view all panels share.
+    """The view that all panels share.
 
     Parameters
     ----------
-    path : file to keep the view in; None keeps it in memory only
+    path : file that stores the view; None: it is not stored
     """
 
     source = t.Unicode("smollm2-135m")
@@ -115,10 +115,10 @@ class LabState(t.HasTraits):
     query = t.Instance(Query, args=())
     colour_by = t.Enum(COLOURINGS, default_value="origin")
     theme = t.Enum(("light", "dark"), default_value="light")
-    work = t.Dict()  # runs that the lab shows: step ("align", "rearrange", "adapt") to the run's name
+    work = t.Dict()  # runs that the lab shows: the run's name for each step ("align", "rearrange", "adapt")
     own_work = t.Dict()  # the same for the user's own runs, while the lab shows recorded ones
     tab = t.Unicode("pair")
-    looks = t.Dict()  # view of one panel: its name ("maps", "training") to plain values
+    looks = t.Dict()  # views of single panels: plain values for each panel's name ("maps", "training")
 
     _kept = (
         "source", "target", "sentence", "selection", "pins", "query", "colour_by", "theme", "work", "own_work", "tab",
@@ -138,7 +138,7 @@ class LabState(t.HasTraits):
         self.observe(self._keep, names=list(self._kept))
 
     def select(self, space: str, ids: Iterable[int], by: str = "") -> None:
-        """Choose tokens of one vocabulary; their partners follow from the lexicon in each panel."""
+        """Select tokens of one vocabulary; each panel finds their partners in its lexicon."""
         if space not in SPACES:
             raise ValueError(f"A selection is of the source or the target, not of {space!r}.")
         self.selection = Selection(space, tuple(dict.fromkeys(int(i) for i in ids)), by)
@@ -156,16 +156,16 @@ class LabState(t.HasTraits):
         """Look at these runs, step to name; the view of the maps of another alignment is dropped."""
         with self.hold_trait_notifications():
             if work.get("align") != self.work.get("align"):
-                self.looks = {}  # a part of one map is no part of another's
+                self.looks = {}  # the view of one alignment's maps does not fit another's
             self.work = work
 
     def reset_view(self, work: dict[str, str], tab: str) -> None:
-        """Look at the runs of another pair: nothing of the former view fits them."""
+        """Show the runs of another pair, and reset selection and panels, which do not fit it."""
         with self.hold_trait_notifications():
             self.selection, self.looks, self.tab, self.work = Selection(), {}, tab, work
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything needed to show the same view again, as plain values."""
+        """Return the view as plain values, from which `restore` shows it again."""
         values = {name: getattr(self, name) for name in self._kept if name not in ("selection", "pins", "query")}
         chosen = self.selection
         selection = {"space": chosen.space, "ids": list(chosen.ids[:KEPT_IDS]), "by": chosen.by}
@@ -176,7 +176,7 @@ class LabState(t.HasTraits):
     def _keep(self, _change: object) -> None:
         if self.path is None:
             return
-        with self._lock:  # the thread of a callback depends on the version of ipykernel; two may run at once
+        with self._lock:  # two callbacks may run at once: their threads depend on the version of ipykernel
             write_json(self.path, self.to_dict())
 
     def _read(self) -> None:

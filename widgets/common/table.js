@@ -1,5 +1,5 @@
-// A page of table rows. The kernel sorts, filters and pages; this draws what it is given, and says which row and
-// which column heading was clicked. Cells are set as text, never as HTML.
+// One page of table rows. The kernel sorts, filters and pages; this draws the rows it gets, and reports clicks on rows
+// and column headings. Cells are set as text, never as HTML.
 
 function text(tag, content, className) {
   const node = document.createElement(tag);
@@ -37,7 +37,7 @@ function row(item, columns, model) {
     const cell = text("td", undefined, column.numeric ? "tl-number" : "");
     if (column.kind === "token" && value) cell.append(text("span", value, "tl-token"));
     else if (column.kind === "origin") cell.append(text("span", value, `tl-origin tl-origin-${value}`));
-    else cell.textContent = column.kind === "token" ? "–" : value; // the token – has a frame
+    else cell.textContent = column.kind === "token" ? "–" : value; // no frame, unlike a token whose label is –
     if (column.titles?.[value]) cell.title = column.titles[value];
     line.append(cell);
   });
@@ -63,7 +63,7 @@ function render({ model, el }) {
     else if (next) next.focus();
     else return;
     event.preventDefault();
-    event.stopPropagation(); // else JupyterLab takes the arrow for its own
+    event.stopPropagation(); // else JupyterLab handles the arrow key too
   });
 
   const draw = () => {

@@ -1,7 +1,7 @@
-"""One page of a table whose rows stay in the kernel, and the buttons that turn the page.
+"""A table that shows one page of its rows, and the buttons that change the page.
 
-itables sends the whole frame and ipydatagrid is hardly maintained; a page of 25 rows as plain HTML needs neither. The
-kernel pages, sorts and filters; a click, Enter or space in the browser reports the selected row.
+The kernel holds all rows, sorts and filters them; the browser gets one page as plain HTML and reports the selected row.
+itables would send all rows to the browser, and ipydatagrid is hardly maintained.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key in the data, its heading, what it means, how a cell looks ("", "token", "origin").
+    """A column: its key in the data, its heading, its tooltip, and the style of its cells ("", "token", "origin").
 
-    A cell of a "token" column is a label, drawn with a frame; "", drawn as – without a frame, is no token. `titles`
-    holds the tooltip of each value that has one.
+    A cell of a "token" column is the label of a token, drawn with a frame; "" means no token and is drawn as – without
+    a frame. `titles` holds the tooltip of each value that has one.
     """
 
     key: str
@@ -43,9 +43,9 @@ class RowTable(anywidget.AnyWidget):
     Attributes
     ----------
     rows : list of {"key": int, "cells": list of str}
-    chosen : key of the marked row, -1 for none
-    sort : (column key, "up" or "down"), what the headings show
-    on_row : called with the key of a clicked row, which is marked by then
+    chosen : key of the selected row, -1 for none
+    sort : (column key, "up" or "down"), as the headings show it
+    on_row : called with the key of a clicked row, after it was selected
     on_heading : called with a column's key when its heading is clicked
     """
 
@@ -90,10 +90,10 @@ class Pages(Box):
     ----------
     table : shows a page
     size : rows on a page
-    draw : called with the items of a page; puts them into the table
-    words : called with number of the first and last row on the page, from 1, and of all: the words next to the buttons
+    draw : called with the items of a page; shows them in the table
+    words : returns the text next to the buttons from the first and the last row of the page, from 1, and the row count
     before, after : controls in one line with the buttons
-    ends : whether there are buttons for the first and the last page too
+    ends : whether there are also buttons for the first and the last page
     """
 
     def __init__(
@@ -116,11 +116,10 @@ class Pages(Box):
         if ends:
             self._back.insert(0, self.button("First", lambda: self.go_to(0), "First page"))
             self._on.append(self.button("Last", lambda: self.go_to(10**9), "Last page"))
-        turners = [*self._back, *self._on]
-        super().__init__([table, bar(*before, *turners, self.where, *after)])
+        super().__init__([table, bar(*before, *self._back, *self._on, self.where, *after)])
 
     def show(self, items: Any, page: int = 0) -> None:
-        """Page through these items (a list, a range or an array), from this page on."""
+        """Show this page of these items (a list, a range or an array)."""
         self.items = items
         self.go_to(page)
 

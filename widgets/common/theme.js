@@ -1,8 +1,8 @@
-// Tells Python whether JupyterLab is light or dark, now and whenever it changes, and names the panel it sits in
-// for screen readers; puts text on the clipboard. Works without JupyterLab too: then the page's own background decides.
+// Reports to Python whether the page is light or dark, now and after each change; sets the panel's accessible name and
+// its tooltips; copies text to the clipboard. Without JupyterLab, the page's background colour decides the theme.
 
-// anywidget gives a widget two seconds to start, and one that takes longer gets no message of its kernel. A figure's 5 MB
-// of code take longer while a model is being tuned on the same machine, so anywidget waits for a minute.
+// anywidget gives a widget two seconds to start; a slower one never receives messages from its kernel. The 5 MB of code
+// of a figure load more slowly while a model is being tuned on the same machine, so this makes anywidget wait a minute.
 const { timeout } = AbortSignal;
 if (timeout && !timeout.patient) {
   const isPatient = () => new Error().stack?.includes("/anywidget/");
@@ -20,7 +20,7 @@ function isDark() {
 }
 
 function watch(model) {
-  const tell = () => {
+  const report = () => {
     const dark = isDark();
     document.body.classList.toggle("tl-dark", dark);
     if (model.get("dark") === dark && model.get("seen")) return;
@@ -29,11 +29,11 @@ function watch(model) {
     try {
       model.save_changes();
     } catch {
-      // The panel was closed before its view was drawn, so there is no one to tell.
+      // The panel was closed before its view was drawn, so there is no kernel to report to.
     }
   };
-  tell();
-  const observer = new MutationObserver(tell);
+  report();
+  const observer = new MutationObserver(report);
   observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   return () => observer.disconnect();
 }
@@ -43,7 +43,7 @@ async function copied(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    return false; // a page that is not from this machine and not encrypted has no clipboard
+    return false; // browsers offer no clipboard to a page from another machine without HTTPS
   }
 }
 
@@ -61,11 +61,11 @@ function render({ model, el }) {
     const text = control && model.get("help")[control.className.match(/tl-help-\d+/)[0]];
     if (text) for (const one of [control, ...control.querySelectorAll("[title]")]) one.title = text;
   };
-  // plotly measures its place once, before the cell has its width, and then listens to the window only
+  // plotly measures its width once, before the cell has its final width; later it only reacts to window events
   let width;
   const follow = new ResizeObserver(([{ contentRect }]) => {
     if (contentRect.width !== width) window.dispatchEvent(new Event("resize"));
-    width = contentRect.width; // a table that grows moves nothing sideways, and every figure would be drawn again
+    width = contentRect.width; // a change of height alone must not redraw all figures
   });
   const unwatch = watch(model);
   for (const event of ["pointerover", "focusin"]) document.addEventListener(event, explain);

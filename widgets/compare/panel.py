@@ -1,4 +1,4 @@
-"""Compare two lexicons or two runs: which tokens changed, and which of the two is better.
+"""Compare two lexicons or two runs: which tokens changed their partner, and which side scores higher.
 
 A table lists the scores of all recipes for this pair; a button runs the missing recipes.
 """
@@ -41,8 +41,8 @@ COLUMNS = (
     Column("change", "What changed", "The partner is the best source token of the row"),
     Column("a", "Partner in A", "The best source token of the row in A", kind="token"),
     Column("b", "Partner in B", "The best source token of the row in B", kind="token"),
-    Column("score_a", "Score in A", "Recipes score differently; compare the order", True),
-    Column("score_b", "Score in B", "Recipes score differently; compare the order", True),
+    Column("score_a", "Score in A", "Scores of different recipes have different scales", True),
+    Column("score_b", "Score in B", "Scores of different recipes have different scales", True),
     Column("origin_a", "Origin in A", "How A made the row; hover over a word", kind="origin", titles=ORIGINS),
     Column("origin_b", "Origin in B", "How B made the row; hover over a word", kind="origin", titles=ORIGINS),
     Column("frequency", "Times in text", "occurrences of the target token in the text", True),
@@ -50,16 +50,16 @@ COLUMNS = (
 
 
 class ComparePanel(Panel):
-    """Compare two of one pair.
+    """Compare two lexicons or runs of one pair.
 
     Parameters
     ----------
     left, right : A and B, each a `Lexicon`, its file, a `RunFolder` or its path
-    source, target : the vocabularies, for readable labels; loaded by the names in the lexicon where not given
+    source, target : the vocabularies, for readable labels; by default loaded by the names in the lexicon
     state : shared view
-    runs : the folder of runs whose recipes are listed; `runs_root()` by default
-    on_align : called with the name of a further recipe to align the pair with
-    show : which tokens the table begins with, "moved" or a name of `CHANGES`
+    runs : folder of the runs that "Recipes" lists; by default `runs_root()`
+    on_align : called with the name of a recipe that the user wants to align the pair with
+    show : initial filter of the table, "moved" or a name of `CHANGES`
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class ComparePanel(Panel):
 
     def refresh(self) -> None:
         """Reload both and compare."""
-        self.headline("Compare", "Reading both …")
+        self.headline("Compare", "Loading both …")
         self.paired = None
 
         def work(_wanted: object) -> tuple[list[Side], LexiconComparison | None, list[Labels]]:
@@ -228,8 +228,8 @@ class ComparePanel(Panel):
             self.recipes.show(_name(a.lexicon, 0), _name(a.lexicon, 1), [side.run for side in (a, b)])
         elif not self._slices.value:
             self._same.value = (
-                '<div class="tl-empty">These two have nothing in common that can be compared: choose two lexicons, two '
-                "runs of align, or two runs that measured a model.</div>"
+                '<div class="tl-empty">These two cannot be compared: choose two lexicons, two align runs, or two runs '
+                "that measured a model.</div>"
             )
 
     def _filter(self) -> None:

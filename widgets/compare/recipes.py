@@ -1,6 +1,6 @@
-"""All recipes for one pair: the scores of their runs, and the recipes without a run.
+"""A table of all recipes for one pair: the scores of their runs, and the recipes that have no run yet.
 
-A run can be used as one side of the comparison. The missing recipes can be selected and run through `on_align`.
+A run can be used as one side of the comparison. Recipes without a run can be selected and started through `on_align`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class RecipesView(Box):
     Parameters
     ----------
     use : called with "a" or "b" and a run's path
-    on_align : called with a recipe; None switches the button off
-    runs : the folder of runs
+    on_align : called with the name of a recipe to run; None disables the button
+    runs : folder of the runs
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RecipesView(Box):
             "Align with the recipes selected in the list, or with all of them if none is selected",
         )  # fmt: skip
         self._note = html()
-        again = self.button("Refresh", self.refresh, "Reload the folder of runs")
+        again = self.button("Refresh", self.refresh, "Read the folder of runs again")
         super().__init__([self.table, bar(*self._uses, again), self._missing, bar(self._align, self._note)])
         self.add_class("tl-recipes")
 
@@ -105,7 +105,7 @@ class RecipesView(Box):
                 on_align(recipe)
             self.refresh()
 
-        self.soon(work)  # starting processes takes a moment, and may fail
+        self.soon(work)  # in a thread: starting processes takes a moment, and may fail
 
     @property
     def _watched(self) -> str:

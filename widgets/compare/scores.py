@@ -1,4 +1,4 @@
-"""A comparison: its scores as HTML, and the button that measures which of two lexicons scores higher."""
+"""The scores of a comparison as HTML, and the button that measures which of two lexicons scores higher."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Paired = Mapping[str, Mapping[str, PairedScore]]  # by measure and direction
 
 @dataclass
 class Side:
-    """One side of the comparison, with what is stored on disk.
+    """One side of the comparison, loaded from disk.
 
     `lexicon`, `scores` and `evaluation` are None or empty if there are none; `code` recreates the side.
     """
@@ -50,7 +50,7 @@ class Side:
     def of(cls, given: Comparable, code: str) -> Side:
         """Load a side from a lexicon, its file, or a run.
 
-        Raises `InputError` if a path is neither, or the file is no lexicon.
+        Raises `InputError` if a path is neither a run nor a lexicon file.
         """
         if isinstance(given, Lexicon):
             return cls(_recipe(given), code, given, scores=_from_provenance(given))
@@ -109,7 +109,7 @@ def scores_html(a: Side, b: Side, paired: Paired | None = None) -> str:
 
 
 def score_words(score: Mapping[str, Any] | None, short: bool = False) -> str:
-    """Return what `score_in` found as text, with its interval where it is known; `short` leaves n out."""
+    """Return a result of `score_in` as text, with its interval if it is known; `short` omits n."""
     if score is None or "low" not in score:
         return "" if score is None else f"{score['mean']:.3f}"
     bounds = f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
@@ -124,12 +124,12 @@ def _difference(pair: PairedScore | None) -> str:
 
 
 def slices_html(a: Side, b: Side, otherwise: Sequence[str] = ()) -> str:
-    """Bits per byte of both runs by slice; "" where one of them measured no model.
+    """Return bits per byte of both runs by slice, as HTML; "" if one of them measured no model.
 
     Parameters
     ----------
     a, b : the two sides
-    otherwise : settings by which they measure on different text
+    otherwise : names of the text settings in which the two runs differ
     """
     if a.evaluation is None or b.evaluation is None:
         return ""
@@ -140,8 +140,8 @@ def slices_html(a: Side, b: Side, otherwise: Sequence[str] = ()) -> str:
     )
     steps = f"after step {a.evaluation.get('step', 0):,} of A and {b.evaluation.get('step', 0):,} of B"
     warning = (
-        f'<div class="tl-reason">They measure on different text ({escape(", ".join(otherwise))} differ), so the '
-        "figures cannot be compared.</div>"
+        f'<div class="tl-reason">A and B were measured on different text ({escape(", ".join(otherwise))} differ), so '
+        "the figures cannot be compared.</div>"
         if otherwise
         else ""
     )
@@ -189,8 +189,8 @@ class DifferenceBox(RunBox):
         self.children = (bar(self.measure, self.sentences, self.note), self.job)
 
     def compare(self, a: Side, b: Side) -> None:
-        """Prepare for these two; the text is that of the first align run among them."""
-        self.leave_run()  # the current measurement is of another pair
+        """Prepare to compare these two, on the text of the first align run among them."""
+        self.leave_run()  # the current run compares another pair
         runs = [side.run for side in (a, b) if side.run is not None and side.run.info()["kind"] == "align"]
         lexicons = [side.lexicon for side in (a, b) if side.lexicon is not None]
         stored = all(one.has_tokenizer for lexicon in lexicons for one in lexicon.vocabularies or ())
@@ -201,7 +201,7 @@ class DifferenceBox(RunBox):
         self.note.value = status_html(_warning(runs) if stored else _NO_TOKENIZERS, "tl-note")
 
     def ask(self) -> None:
-        """Start the run, or find a former run with the same settings."""
+        """Start the run, or show an earlier run with the same settings."""
         if self._pair is None:
             return
         pair = a, b, run = self._pair

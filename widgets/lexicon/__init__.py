@@ -1,1 +1,1 @@
-"""Inspecting, correcting and diagnosing a lexicon."""
+"""Inspect, correct and diagnose a lexicon."""

@@ -44,11 +44,11 @@ class DiagnosisPanel(Panel):
     Parameters
     ----------
     lexicon : the lexicon
-    source, target : its vocabularies; loaded by the names in the lexicon where they are not given
-    vectors : source and target vectors of the alignment, to check whether they match each other
+    source, target : its vocabularies; by default loaded by the names in the lexicon
+    vectors : source and target vectors of the alignment, to check whether their spaces fit each other
     model : the source model, loaded, to check for rows that depend on zero or untrained rows
     state : shared view
-    found : a former diagnosis, to show unchanged
+    found : an earlier diagnosis to show; without it, all checks are run
     """
 
     def __init__(
@@ -96,14 +96,14 @@ class DiagnosisPanel(Panel):
 
     @property
     def findings(self) -> pd.DataFrame:
-        """All findings, worst first: name, severity, evidence, advice and number of tokens."""
+        """All findings, most severe first: name, severity, evidence, advice and number of tokens."""
         found = self.diagnosis.findings if self.diagnosis is not None else []
         rows = [(f.name, f.severity, f.evidence, f.advice, len(f.target_ids)) for f in found]
         return pd.DataFrame(rows, columns=["name", "severity", "evidence", "advice", "tokens"])
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, and the verdict once there is one."""
+        """The shared view and the verdict; None until the checks have been run."""
         return super().state | {"verdict": self.diagnosis.verdict if self.diagnosis is not None else None}
 
     def _call(self) -> list[str]:
@@ -171,7 +171,7 @@ class DiagnosisPanel(Panel):
         self._on_selection(None)
 
     def _show_fine(self) -> None:
-        """Hide or show passed checks; rows are built once, since building widgets takes too long for a callback."""
+        """Show or hide passed checks; their rows already exist, because building them here would take too long."""
         for row, found in self._rows():
             shown(row, self._is_shown(found))
 
@@ -197,7 +197,7 @@ class DiagnosisPanel(Panel):
         return row
 
     def _on_selection(self, _change: Any) -> None:
-        """Mark the finding whose tokens are currently selected."""
+        """Highlight the button of the finding whose tokens are selected."""
         chosen = self.lab_state.selection
         ids = chosen.ids if chosen.space == "target" and chosen.by == "diagnosis" else ()
         for row, found in self._rows():
@@ -206,7 +206,7 @@ class DiagnosisPanel(Panel):
 
 
 def verdict_html(diagnosis: Diagnosis) -> str:
-    """Return the verdict and its meaning."""
+    """Return the verdict and its meaning as HTML."""
     verdict = diagnosis.verdict
     return f'<span class="tl-state tl-verdict-{verdict}">{verdict}</span> {VERDICT_WORDS[verdict]}'
 

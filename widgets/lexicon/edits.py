@@ -1,4 +1,4 @@
-"""Edit a pair by hand, with undo, redo and pins; write the lexicon or the filtered rows to a file."""
+"""Edit pairs by hand, with undo, redo and pins; export the lexicon or the filtered rows to a file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _DONE = {"choose": "now from", "reject": "rejected", "restore": "as the recipe m
 
 
 class EditBox(Box):
-    """Edits one target token at a time.
+    """Controls that edit the pair of one target token.
 
     Parameters
     ----------
-    view : the lexicon as it is shown
-    edits : receives the edits
+    view : the lexicon with edits applied
+    edits : stores the edits
     state : holds the pins
-    on_edit : called with the token whose edit has changed
+    on_edit : called with the id of the edited target token
     """
 
     def __init__(self, view: LexiconView, edits: LexiconEdits, state: LabState, on_edit: Callable[[int], None]) -> None:
@@ -60,14 +60,14 @@ class EditBox(Box):
         self.show(-1)
 
     def show(self, target_id: int) -> None:
-        """Show the actions for this token, -1 for none."""
+        """Show the actions for this target token; -1: no token."""
         self._target_id = target_id
         self.search.value = ""
         self._offer_candidates()
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the edits, and disable impossible actions."""
+        """Update the list of edits, and disable the actions that are not possible."""
         none = self._target_id < 0
         current = self._edits.current()
         self.reject.disabled = self.note.disabled = self.pin.disabled = self.search.disabled = none
@@ -158,13 +158,13 @@ class EditBox(Box):
 
 
 class ExportBox(Box):
-    """Exports rows.
+    """Controls that export rows to a file.
 
     Parameters
     ----------
-    view : the lexicon as it is shown
+    view : the lexicon with edits applied
     found : returns the target ids of the filtered rows, in order
-    folder : the folder for the files
+    folder : folder of the exported files
     """
 
     def __init__(self, view: LexiconView, found: Callable[[], np.ndarray], folder: Path) -> None:

@@ -1,5 +1,5 @@
-// Bars of a histogram as buttons. The kernel counts; this draws, and reports which bar was clicked. A table has the same
-// counts.
+// A histogram whose bars are buttons. The kernel counts; this draws the bars and a table of the same counts, and reports
+// which bar was clicked.
 
 function node(tag, content, className) {
   const made = document.createElement(tag);
@@ -38,7 +38,7 @@ function table(model) {
     model.set("unfolded", details.open);
     model.save_changes();
   });
-  details.append(node("summary", "The same as a table"));
+  details.append(node("summary", "Show as a table"));
   const made = node("table", undefined, "tl-table tl-hist-table");
   const head = node("tr");
   head.append(node("th", model.get("name")), node("th", "Tokens", "tl-number"), node("th", "Filter"));
@@ -46,7 +46,7 @@ function table(model) {
   for (const item of model.get("bars")) {
     const line = node("tr");
     line.append(node("td", item.label), node("td", item.n.toLocaleString("en"), "tl-number"));
-    line.append(node("td", item.on ? "chosen" : ""));
+    line.append(node("td", item.on ? "on" : ""));
     made.append(line);
   }
   details.append(made);

@@ -1,7 +1,7 @@
-"""The lexicon inspector: scores, search, filters, a paged table, why each pair is what it is, and edits by hand.
+"""The lexicon inspector: scores, search, filters, a table of pairs, an explanation of each pair, and edits by hand.
 
-The panel holds its parts together: each part is a separate module (filters, histogram, table, why, edits, scores,
-export) that gets the lexicon's view and reports user actions; the panel turns that into the shared state.
+The panel connects its parts (filters, histogram, table, explanation, edits, scores, export). Each part shows the
+`LexiconView` and reports user actions; the panel turns these into changes of the shared state.
 """
 
 from __future__ import annotations
@@ -35,27 +35,26 @@ from .scores import FOUR, ScoreBox, lexicon_numbers, origins_html, score_table, 
 from .view import Labels, LexiconView, opened, vocabularies_of, within
 from .why import WhyBox
 
-MOST_SELECTED = 2000  # rows that one click sends to the maps
-# The first explanation loads a tokenizer, which takes seconds; a box on the maps is drawn before.
+MOST_SELECTED = 2000  # rows that one click on "Select all found" selects
+# Delay after a selection on the maps, so that they are drawn before the first explanation loads a tokenizer (seconds).
 MAPS_DRAWN_S = 0.5
-ROWS_DRAWN_S = 0.5  # the page draws the first rows before the search is prepared
+ROWS_DRAWN_S = 0.5  # delay before the search index is built, so that the page draws the first rows before
 
 
 class LexiconPanel(Panel):
     """Inspect and correct a lexicon.
 
-    `LexiconPanel.of_run(run)` knows all that follows; for a lexicon alone, features that need a missing argument are
-    disabled.
+    `LexiconPanel.of_run(run)` fills in all other arguments; features that need a missing argument are disabled.
 
     Parameters
     ----------
     lexicon : the lexicon, as the recipe made it
     source, target : its vocabularies, for readable labels; without them the tokenizers' own strings are shown
     state : shared view
-    view : a `LexiconView` that another panel has made already
-    source_vectors, target_vectors : for neighbours in both spaces
-    run : the align run that made it, for scores and contexts; edits are stored in its folder. Without one,
-        or with a recorded one, edits stay in memory and exports go to the folder of runs
+    view : a `LexiconView` made by another panel, to use again
+    source_vectors, target_vectors : to show neighbours in both spaces
+    run : the align run that made the lexicon, for scores and contexts; edits and exports are stored in its folder.
+        Without a run, or with a recorded one, edits stay in memory and exports go to the folder of runs
     """
 
     def __init__(
@@ -95,15 +94,15 @@ class LexiconPanel(Panel):
         view: LexiconView | None = None,
         alignment: Alignment | None = None,
     ) -> LexiconPanel:
-        """Inspect the lexicon of an align run: with vectors, scores, text and model, and edits kept in its folder.
+        """Inspect the lexicon of an align run, with its vectors, scores, text and model; its folder stores the edits.
 
-        Raises `InputError` if there is no such run, or it has made no lexicon.
+        Raises `InputError` if there is no such run, or it has no lexicon.
 
         Parameters
         ----------
-        run : the run, its folder, or its name in the runs' folder
+        run : the run, its folder, or its name in the folder of runs
         state, view : as for the panel
-        alignment : the run's, where it has been loaded already
+        alignment : the alignment of the run, if it is already loaded
         """
         run, alignment = opened(run, alignment)
         return cls(
@@ -168,7 +167,7 @@ class LexiconPanel(Panel):
 
     @property
     def lexicon(self) -> Lexicon:
-        """The lexicon as it is shown: edits applied."""
+        """The lexicon with edits applied."""
         return self.view.lexicon
 
     @property
@@ -178,7 +177,7 @@ class LexiconPanel(Panel):
 
     @property
     def selection(self) -> pd.DataFrame:
-        """Lexicon rows of the selected tokens, whichever side they were selected on."""
+        """Lexicon rows of the selected tokens; for selected source tokens, the rows of their partners."""
         return self.lexicon.table.iloc[self._selected()]
 
     @property
@@ -192,7 +191,7 @@ class LexiconPanel(Panel):
         self._ask(0, again=True)
 
     def _ask(self, page: int, again: bool = False) -> None:
-        """Run the query; `again` refreshes the explanation even if the pair is the same."""
+        """Run the query; `again`: refresh the explanation even if the selected pair is the same."""
         query, measure, chosen = self.query, self._counted.value, self._slice
 
         def work(_wanted: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -214,7 +213,7 @@ class LexiconPanel(Panel):
         self.newest(work, show)
 
     def go_to(self, page: int) -> None:
-        """Show this page of the filtered rows, counted from 0; beyond the end, the last."""
+        """Show this page of the filtered rows, counted from 0, or the last page if it is beyond the end."""
         self.paged.go_to(page)
 
     def sort_by(self, key: str) -> None:
@@ -233,7 +232,7 @@ class LexiconPanel(Panel):
         return ["lexicon", *(f"{side}={side}" for side in both)]
 
     def _prepare(self) -> None:
-        """Prepare for searches, which takes seconds, when the first rows are on the screen."""
+        """Build the search index, which takes seconds, after the page has drawn the first rows."""
         self.view.prepare()
         if not self.closed:
             self.view.search_again(tuple(self._edited))
@@ -252,7 +251,7 @@ class LexiconPanel(Panel):
             if self.query.selected:
                 self._ask(0)
                 return
-        self._explain()  # a click on a row of the selection must not replace the selection
+        self._explain()  # with "Only selected tokens", a click on a row must not change which rows are listed
 
     def _on_query(self, change: Any) -> None:
         if self.query.selected and not change["old"].selected:

@@ -1,4 +1,4 @@
-"""The visible rows of the lexicon: controls of the shared query, a histogram, and one page of the result."""
+"""The rows of the lexicon that the query finds: controls of the query, a histogram, and a table with pages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _RANGE_WORDS = {
 
 
 class LexiconFilters(Box):
-    """Controls for `state.query`: the most used ones in the bar `quick`, the others in this box.
+    """Controls for `state.query`: the most common ones in the bar `quick`, the others in this box.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class LexiconFilters(Box):
         self.show()
 
     def offer_scripts(self) -> None:
-        """Update the list of scripts; computing them takes a moment."""
+        """Update the list of scripts; slow the first time, because it finds the script of each token."""
         counts = [(f"{name} ({n:,})", name) for name, n in self._view.script_counts.items()]
         self.offer(self.script, [("All scripts", ""), *counts], "")
         self.show()
@@ -164,7 +164,7 @@ def _number(name: str, written: str) -> float | None:
     try:
         return float(written.replace(",", ""))
     except ValueError:
-        raise InputError(f"'{written}' is not a number; {_RANGE_WORDS[name][0]} needs one, or nothing.") from None
+        raise InputError(f"'{written}' is not a number; {_RANGE_WORDS[name][0]} takes a number, or nothing.") from None
 
 
 def _written(value: float | None) -> str:
@@ -177,18 +177,18 @@ _COUNTED = ("frequency", "length")  # integers over several orders of magnitude
 
 
 class Histogram(anywidget.AnyWidget):
-    """Bars of counts over the rows found; each bar is a filter.
+    """A histogram of the filtered rows; a click on a bar filters by its range.
 
-    Bars are buttons in the page, so that the keyboard and a screen reader have them too. A second plotly figure would
-    cost five megabytes and a second of the browser's time.
+    Bars are HTML buttons, so that they work with the keyboard and a screen reader. A second plotly figure would take
+    5 MB and a second in the browser.
 
     Attributes
     ----------
     bars : list of {"label": str, "n": int, "on": bool}
-    name : what is counted over
-    caption : a sentence under the bars
-    unfolded : whether the table is open
-    on_bar : called with the range of the clicked bar, `EVERYTHING` if it was selected already
+    name : name of the quantity on the X axis
+    caption : text below the bars
+    unfolded : whether the table with the same counts is open
+    on_bar : called with the range of the clicked bar, or `EVERYTHING` if the bar was on
     """
 
     _esm = Path(__file__).parent / "histogram.js"
@@ -213,15 +213,15 @@ class Histogram(anywidget.AnyWidget):
             self.on_bar(EVERYTHING if self.bars[index]["on"] else self._ranges[index])
 
     def show(self, measure: str, everything: np.ndarray, kept: np.ndarray, chosen: Range) -> None:
-        """Draw `everything[kept]` in bars over the range of `everything`; bars inside `chosen` are on.
+        """Draw a histogram of `everything[kept]` over the range of `everything`; bars inside `chosen` are on.
 
-        `kept` has the rows that pass all other filters, so that bars next to a selected one stay clickable.
+        `kept` are the rows that pass all filters except the range of `measure`, so that the other bars stay clickable.
         """
         ranges = ranges_of(measure, everything)
         values = everything[kept & np.isfinite(everything)]
         lows = np.array([low for low, _ in ranges])
-        place = np.searchsorted(lows, values, side="right") - 1
-        counts = np.bincount(place[place >= 0], minlength=len(ranges)) if ranges else np.zeros(0, np.int64)
+        bins = np.searchsorted(lows, values, side="right") - 1
+        counts = np.bincount(bins[bins >= 0], minlength=len(ranges)) if ranges else np.zeros(0, np.int64)
         self._ranges = ranges
         unknown = int(kept.sum()) - len(values)
         with self.hold_sync():
@@ -230,13 +230,11 @@ class Histogram(anywidget.AnyWidget):
                 {"label": _bar_label(measure, *ends), "n": int(n), "on": chosen != EVERYTHING and _inside(ends, chosen)}
                 for ends, n in zip(ranges, counts, strict=True)
             ]
-            self.caption = f"{len(values):,} tokens, heights by square root" + (
-                f"; {unknown:,} unknown" * (unknown > 0)
-            )
+            self.caption = f"{len(values):,} tokens, square-root scale" + (f"; {unknown:,} unknown" * (unknown > 0))
 
 
 def ranges_of(measure: str, values: np.ndarray) -> list[tuple[float, float]]:
-    """Divide the range of the values into bars, each with its lowest and highest value, both included."""
+    """Divide the range of the values into bars; return the lowest and the highest value of each, both included."""
     known = values[np.isfinite(values)]
     if measure in _COUNTED:
         known = known[known >= 0]
@@ -253,7 +251,7 @@ def ranges_of(measure: str, values: np.ndarray) -> list[tuple[float, float]]:
     edges = np.unique(edges)
     if len(edges) == 1:
         return [(float(edges[0]), float(edges[0]))]
-    # a value on an edge belongs to the bar that begins there; float32 can distinguish values 1e-6 below
+    # A value on an edge belongs to the bar that begins there, so the bar before it ends 1e-6 lower.
     ends = [*(edges[1:-1] - 1e-6), edges[-1]]
     return [(float(a), float(b)) for a, b in zip(edges[:-1], ends, strict=True)]
 
@@ -281,28 +279,28 @@ COLUMNS = (
         True,
         True,
     ),
-    Column("margin", "Margin", "Score minus that of the second candidate; below 0.05: uncertain", True, True),
+    Column("margin", "Margin", "Score minus the score of the second candidate; below 0.05: uncertain", True, True),
     Column("origin", "Origin", "How the row was made; hover over a word", kind="origin", titles=ORIGINS),
     Column(
         "frequency",
         "Times in text",
-        "Occurrences of the target token in the text; errors in frequent tokens cost most",
+        "Occurrences of the target token in the text; errors in frequent tokens matter most",
         True,
         True,
     ),
 )
-_FALLING = ("best", "frequency")  # orders that start with the largest figure
+_FALLING = ("best", "frequency")  # orders that start with the largest value
 
 
 class LexiconTable(Pages):
-    """Pages through the target ids of the filtered rows.
+    """A table of the filtered rows, in pages; its items are target ids.
 
     Parameters
     ----------
     view : the lexicon
     on_row : called with the target id of a clicked row
-    on_heading : called with the order of a clicked heading
-    more : buttons behind the page turners
+    on_heading : called with the sort order of a clicked heading
+    more : buttons after those that change the page
     """
 
     def __init__(
@@ -319,7 +317,7 @@ class LexiconTable(Pages):
         self.items = np.zeros(0, dtype=np.int64)
 
     def show_rows(self, rows: np.ndarray, query: Query, page: int) -> None:
-        """Show the target ids of a query's result, int64 (n,), starting at this page."""
+        """Show this page of a query's result: target ids, int64 (n,)."""
         self._query = query
         self.show(rows, page)
 

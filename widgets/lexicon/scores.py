@@ -1,7 +1,7 @@
-"""Scores of a lexicon and its parts as HTML; the box that computes them, and applies edits to the model.
+"""Scores of a lexicon and of parts of it as HTML; buttons that compute them and apply edits to the model.
 
-Each score request is a separate run, named by its settings. So it can be cancelled, outlives the kernel, and returns at
-once when it is requested again.
+Each computation is a separate run, found again by its settings. It can be cancelled, it continues if the kernel stops,
+and a second request with the same settings shows its result immediately.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FOUR = ("shared_text", "p_at_1", "bleu1", "seen")
 
 
 def lexicon_numbers(view: LexiconView, scores: Mapping[str, Any] | None) -> list[Number]:
-    """Return the four key numbers of a lexicon, without those that were not measured."""
+    """Return four key numbers of a lexicon; if one of `FOUR` was not measured, "shared_rows" comes last."""
     text = view.count.sum() or 1
     copied = view.origin.isin(("identical", "role")).to_numpy()
     found = {
@@ -53,7 +53,10 @@ def lexicon_numbers(view: LexiconView, scores: Mapping[str, Any] | None) -> list
 
 
 def verdict_html(view: LexiconView) -> str:
-    """Return a verdict by the origins of the rows that the text uses, with the thresholds of the diagnosis, as HTML."""
+    """Return as HTML where the rows of the tokens in the text come from, with a verdict.
+
+    The verdict uses the diagnosis's thresholds for tokens without a source.
+    """
     text = view.count.sum() or 1
     nothing, *others = (
         float(view.count[view.origin.isin(origins).to_numpy()].sum() / text)
@@ -71,7 +74,7 @@ def verdict_html(view: LexiconView) -> str:
 
 
 def score_table(scores: Mapping[str, Any] | None) -> str:
-    """Return all scores of a lexicon, in both directions, as HTML; "" where none was measured."""
+    """Return all scores of a lexicon, in both directions, as HTML; "" if none was measured."""
     lines = ""
     for key in SCORES:
         found = [score_in(scores, key, direction) for direction in DIRECTIONS]
@@ -98,7 +101,7 @@ def _figure(key: str, score: Mapping[str, Any] | None) -> str:
 
 
 def origins_html(counts: Mapping[str, int]) -> str:
-    """Where the rows came from: a stacked bar, and the same in words."""
+    """Return the number of rows by origin as HTML: a stacked bar, and a list."""
     total = sum(counts.values()) or 1
     ordered = [(name, counts[name]) for name in ORIGINS if counts.get(name)]
     stack = "".join(
@@ -116,13 +119,13 @@ def origins_html(counts: Mapping[str, int]) -> str:
 PART_WORDS = {"all": "All tokens", "filter": "Filtered", "selection": "Selected", "edited": "Edited by hand"}
 _COUNTED = (
     "From target to source, with 95 % bootstrap intervals. n is the number of held-out documents that contain one of "
-    "these tokens; for the match, the number of occurrences; for P@1, of held-out shared tokens. Edits do not change "
-    "P@1, because it measures the vectors."
+    "these tokens; for the match, the number of occurrences; for P@1, the number of held-out shared tokens. Edits do "
+    "not change P@1, because it measures the vectors."
 )
 
 
 def parts_html(scores: Mapping[str, Any]) -> str:
-    """Scores by part as a table, with n, interval and definition; `scores` is a `PartScores` as JSON."""
+    """Return scores by part as an HTML table, with n, interval and definition; `scores` is a `PartScores` as JSON."""
     columns = [(PART_WORDS.get(part, part), found) for part, found in scores["parts"].items()]
     if scores["before"]:
         columns = []
@@ -158,7 +161,7 @@ def _interval(interval: Mapping[str, Any] | None, signed: bool = False) -> str:
 
 
 def documents_html(documents: Sequence[Mapping[str, Any]]) -> str:
-    """Return documents as HTML, worst first: original and round trip, with the differences marked."""
+    """Return documents as HTML in the given order: original and round trip, with the differences marked."""
     if not documents:
         return '<p class="tl-note">No held-out document contains these tokens.</p>'
     shown = "".join(_document(document, number == 0) for number, document in enumerate(documents))
@@ -179,7 +182,7 @@ def _document(document: Mapping[str, Any], is_open: bool) -> str:
 
 
 def differences(original: Sequence[str], mapped: Sequence[str]) -> tuple[str, str]:
-    """Both token sequences as HTML: what only the original has in <del>, what only the round trip has in <ins>."""
+    """Return both token sequences as HTML; <del> marks tokens of the original only, <ins> of the round trip only."""
     before, after = "", ""
     for kind, a, b, c, d in SequenceMatcher(None, original, mapped, autojunk=False).get_opcodes():
         lost, came = _read(original[a:b]), _read(mapped[c:d])
@@ -189,7 +192,7 @@ def differences(original: Sequence[str], mapped: Sequence[str]) -> tuple[str, st
 
 
 def _read(labels: Sequence[str]) -> str:
-    """Return tokens as running text: a space mark becomes a space, so that lines can wrap there."""
+    """Return labels of tokens as text; ␣ becomes a space, so that lines can wrap there."""
     return escape("".join(label or "∅" for label in labels)).replace("␣", " ").replace("↵", "↵\u200b")
 
 
@@ -207,9 +210,9 @@ class ScoreBox(RunBox):
     ----------
     view : the lexicon with edits applied
     edits : the edits
-    run : the align run that made it; without one there are no buttons
+    run : the align run that made the lexicon; without one, there are no buttons
     state : shared view, for the panels of the runs
-    found, chosen : return the target ids of the filter and of the selection
+    found, chosen : return the target ids of the filtered rows and of the selection
     """
 
     def __init__(
@@ -249,7 +252,7 @@ class ScoreBox(RunBox):
         self.again.disabled = self.apply.disabled = not self._edits.current()
 
     def score_these(self) -> None:
-        """Score all tokens, those of the filter, and those selected."""
+        """Score all tokens, the filtered ones and the selected ones."""
         parts = {"filter": self._found(), "selection": self._chosen()}
         full = len(self._view.lexicon)
         asked = {name: np.sort(ids).tolist() for name, ids in parts.items() if 0 < len(ids) < full}
@@ -260,7 +263,7 @@ class ScoreBox(RunBox):
         self.soon(lambda: self._score({"edited": sorted(self._edits.current())}, before=True))
 
     def apply_edits(self) -> None:
-        """Start the run that makes the model from the edited lexicon."""
+        """Start a run that makes the model from the edited lexicon."""
 
         def work() -> None:
             settings = rearrange_settings(

@@ -1,8 +1,8 @@
 """Search in the labels and raw strings of a quarter of a million rows.
 
-The words of all rows, each once, are one long string, a word per line, composed (NFC) and case-folded. One regular
-expression scans it and skips to the next line after each hit. If a hit crosses the end of its line, as `[^a]` may, the
-words that it touches are searched one by one.
+The index is one long string with one line for each distinct label or raw string ("word"), composed (NFC) and
+case-folded. One regular expression scans it and skips to the next line after each match. If a match crosses a line end,
+as `[^a]` may, the words that it touches are searched one by one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from tokalign_lab.errors import InputError
 
-# What may find nothing in the long string although it finds a word: lookarounds, flags, the ends of the text.
+# Syntax that may match a word but not the long string: lookarounds, flags, ends of the text, possessive quantifiers.
 _SLOW_SYNTAX = re.compile(r"\(\?(?!:)|\\[AZ]|[*+?}]\+")
 
 
@@ -29,21 +29,21 @@ class TokenSearch:
     """
 
     def __init__(self, *columns: Iterable[str]) -> None:
-        place = {"": 0}
-        places = [[place.setdefault(word, len(place)) for word in words] for words in columns]
-        self._places = np.array(places, dtype=np.int32)
-        self._text = _lines(place)
+        line_of = {"": 0}
+        lines = [[line_of.setdefault(word, len(line_of)) for word in words] for words in columns]
+        self._lines = np.array(lines, dtype=np.int32)
+        self._text = _joined(line_of)
         self._ends = np.cumsum([len(word) + 1 for word in self._text.split("\n")])
         self._changed: dict[int, str] = {}
 
     def change(self, row: int, words: Sequence[str]) -> None:
         """Replace the words of a row."""
-        self._changed[row] = _lines(words)
+        self._changed[row] = _joined(words)
 
     def matching(self, text: str, regex: bool) -> np.ndarray:
-        """Which rows have a word with this text, or one that the regular expression finds; bool (rows,).
+        """Return which rows have a word that contains this text or matches this regular expression, bool (rows,).
 
-        Raises `InputError` for a regular expression that cannot be read.
+        Raises `InputError` for an invalid regular expression.
         """
         pattern = _compiled(text, regex)
         found = np.zeros(len(self._ends), dtype=bool)
@@ -60,8 +60,8 @@ class TokenSearch:
         words = self._text.split("\n") if singly else []
         for start, end in singly:
             found[start:end] = [pattern.search(word) is not None for word in words[start:end]]
-        found[0] = False  # the empty word is none
-        rows = np.asarray(found[self._places].any(axis=0))
+        found[0] = False  # "" is not a word
+        rows = np.asarray(found[self._lines].any(axis=0))
         for row, changed in self._changed.items():
             rows[row] = any(map(pattern.search, filter(None, changed.split("\n"))))
         return rows
@@ -72,13 +72,13 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
 
-def _lines(words: Iterable[str]) -> str:
-    # folded all at once; no letter composes or folds across a line end, so that each word keeps its line
+def _joined(words: Iterable[str]) -> str:
+    # All words are normalised in one call. No letter composes or folds across a line end, so each word keeps its line.
     return folded("\n".join(word.replace("\n", "↵") for word in words))
 
 
 def _compiled(text: str, regex: bool) -> re.Pattern[str]:
-    """Return the text, or the expression, as a pattern; a space stands for the sign that shows it."""
+    """Return the text or the regular expression as a pattern; its spaces match ␣, which labels show for a space."""
     spaced = text.replace(" ", "␣")
     if not regex:
         return re.compile(re.escape(folded(spaced)))

@@ -1,7 +1,7 @@
-"""Filter, sort and page through a lexicon of a quarter of a million rows, in the kernel.
+"""Filter and sort a lexicon of a quarter of a million rows in the kernel.
 
-All attributes of the rows are arrays; a query is a few array comparisons and one text search.
-There are no widgets here, so that tests and timings need none.
+All attributes of the rows are arrays; a query is a few array comparisons and one text search. This module contains no
+widgets, so that tests and benchmarks need none.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ SORTS = {
     "id": "By token id",
 }
 WORST_MEANS = "tokens of the text without a score, then the lowest scores; copied and edited rows last"
-MOST_FOUND = 20  # source tokens that a search offers
+MOST_FOUND = 20  # source tokens that `find_sources` returns
 RANGES = ("length", "frequency", "score", "margin")
 _NEVER_WORST = ("identical", "role", "hole", "edited")
 
 
 class Labels:
-    """Readable labels of token ids, on either side of a lexicon.
+    """Readable labels of the source and target tokens of a lexicon.
 
-    With a vocabulary a label is the token's bytes made visible; without one it is the tokenizer's own string.
+    With a vocabulary, a label shows the token's bytes; without one, it is the tokenizer's own string.
     """
 
     def __init__(self, lexicon: Lexicon, source: Vocabulary | None = None, target: Vocabulary | None = None) -> None:
@@ -61,7 +61,7 @@ class Labels:
         return int(self._lexicon.provenance[space]["size"])
 
     def of(self, space: str, token_id: int) -> str:
-        """Label of one token; "" for no token."""
+        """Return the label of a token; "" for -1, no token."""
         if token_id < 0:
             return ""
         vocabulary = self.vocabularies[space]
@@ -72,22 +72,22 @@ class Labels:
         return str(self._lexicon.table["target_token"].iat[token_id])
 
 
-# Vocabularies, each loaded once: a cell and background threads may load the same one at the same time.
+# A lock, so that a cell and background threads do not load the same vocabulary twice.
 _lock = threading.Lock()
 _loaded: dict[str, Vocabulary] = {}  # catalogue names only: files at a path may change
 
 
 def opened(run: RunFolder | Path | str, alignment: Alignment | None) -> tuple[RunFolder, Alignment]:
-    """Return an align run, found by its folder or name, and its alignment, loaded where it is not given.
+    """Return an align run, found by its folder or name, and its alignment, which is loaded unless it is given.
 
-    Raises `InputError` if there is no such run, or it has made no lexicon.
+    Raises `InputError` if there is no such run, or it has no lexicon.
     """
     run = run if isinstance(run, RunFolder) else find_run(run)
     return run, alignment or Alignment.load(run.path / "alignment")
 
 
 def vocabularies_of(lexicon: Lexicon) -> tuple[Vocabulary, Vocabulary]:
-    """Return source and target of a lexicon: those stored with its file, else loaded by name."""
+    """Return the source and target vocabulary of a lexicon: those stored with its file, or else loaded by name."""
     if lexicon.vocabularies is not None:
         return lexicon.vocabularies
     source, target = (vocabulary_of(lexicon.provenance[side]["name"]) for side in ("source", "target"))
@@ -95,9 +95,9 @@ def vocabularies_of(lexicon: Lexicon) -> tuple[Vocabulary, Vocabulary]:
 
 
 def vocabulary_of(name: str) -> Vocabulary:
-    """Load the tokenizer called `name` (see `catalog.load_tokenizer`); safe from any thread.
+    """Load the vocabulary called `name` (see `catalog.load_vocabulary`); thread-safe.
 
-    Raises `InputError` if nothing of that name exists or it cannot be read.
+    Raises `InputError` if there is none of this name, or it cannot be read.
     """
     with _lock:
         if name in _loaded:
@@ -113,9 +113,9 @@ class LexiconView:
 
     Attributes
     ----------
-    lexicon : with edits applied
-    source_of, score, margin, count, origin, length : arrays of shape (target size,); columns of the lexicon, and bytes
-        of each target token
+    lexicon : the lexicon, with edits applied
+    source_of, score, margin, count, origin : columns of the lexicon, of shape (target size,)
+    length : bytes of each target token, of shape (target size,)
     """
 
     def __init__(self, lexicon: Lexicon, labels: Labels) -> None:
@@ -140,7 +140,7 @@ class LexiconView:
         self.search_again(target_ids)
 
     def search_again(self, target_ids: Iterable[int]) -> None:
-        """Let searches find these rows by their present labels."""
+        """Update the search index for these rows, whose partners have changed."""
         if "_search" in self.__dict__:
             for target_id in target_ids:
                 self._search.change(target_id, self._words(target_id))
@@ -153,7 +153,7 @@ class LexiconView:
 
     @cached_property
     def script(self) -> np.ndarray:
-        """Script of each target token (`spelling.script_of`) as its place in `scripts`, int16 (target size,)."""
+        """Script of each target token (`spelling.script_of`) as an index into `scripts`, int16 (target size,)."""
         vocabulary = self.labels.vocabularies["target"]
         if vocabulary is None:
             names = [script_of(token.encode()) for token in self.lexicon.table["target_token"].tolist()]
@@ -165,7 +165,7 @@ class LexiconView:
 
     @cached_property
     def script_counts(self) -> dict[str, int]:
-        """Count the target tokens of each script, the most frequent first."""
+        """Number of target tokens for each script, the most frequent script first."""
         counts = np.bincount(self.script, minlength=1)
         order = np.argsort(-counts, kind="stable")
         return {self.scripts[i]: int(counts[i]) for i in order if self.scripts[i]}
@@ -179,7 +179,7 @@ class LexiconView:
         return np.array([-1 if token is None else len(token) for token in vocabulary.token_bytes])
 
     def partners(self, space: str, ids: np.ndarray) -> np.ndarray:
-        """Return the partners: the best source of each target, or all targets of these sources."""
+        """Return the ids of the partners: the best source of each target token, or all targets of each source token."""
         if space == "target":
             known = np.asarray(ids)[np.asarray(ids) < len(self.source_of)]
             found = self.source_of[known]
@@ -190,13 +190,13 @@ class LexiconView:
         return np.sort(np.concatenate([order[a:b] for a, b in zip(starts, ends, strict=True)] or [order[:0]]))
 
     def targets(self, chosen: Selection) -> np.ndarray:
-        """Return the target ids of a selection on either side; a target selection keeps its order."""
+        """Return the selected target ids in their order, or the partners of the selected source ids."""
         ids = np.asarray(chosen.ids, dtype=np.int64)
         rows = ids if chosen.space == "target" else self.partners("source", ids)
         return rows[(rows >= 0) & (rows < len(self.source_of))]
 
     def order(self, sort: str) -> np.ndarray:
-        """Row numbers in this order, int64 (target size,); computed once."""
+        """Return all target ids in this order, int64 (target size,); computed once."""
         if sort not in self._orders:
             ids = np.arange(len(self.score))
             filled = np.nan_to_num(self.score, nan=-1.0)
@@ -212,21 +212,21 @@ class LexiconView:
         return self._orders[sort]
 
     def rows(self, query: Query, chosen: Selection | None = None) -> np.ndarray:
-        """Target ids of the query's result, in its order; `chosen` are the ids for `query.selected`.
+        """Return the target ids that a query finds, in its order; `chosen` is the selection for `query.selected`.
 
-        Raises `InputError` for a regular expression that cannot be read.
+        Raises `InputError` for an invalid regular expression.
         """
         return self.ordered(query, self.matching(query, chosen))
 
     def ordered(self, query: Query, keep: np.ndarray) -> np.ndarray:
-        """Target ids of the rows to keep, in the query's order."""
+        """Return the target ids of the rows to keep, in the query's order; `keep` is bool (target size,)."""
         order = self.order(query.sort)
         if query.reverse:
             order = order[::-1]
         return order[keep[order]]
 
     def matching(self, query: Query, chosen: Selection | None = None) -> np.ndarray:
-        """Which rows the query's filters leave, bool (target size,)."""
+        """Return which rows pass the query's filters, bool (target size,)."""
         keep = np.ones(len(self.source_of), dtype=bool)
         if query.selected:
             keep[:] = False
@@ -264,7 +264,7 @@ class LexiconView:
         return TokenSearch(self.labels.of("source", i) for i in range(self.labels.size("source")))
 
     def find_sources(self, text: str) -> list[int]:
-        """Find at most `MOST_FOUND` source tokens by id or by a part of their label: ids, the shortest labels first."""
+        """Return the ids of at most `MOST_FOUND` source tokens with this id or label part, shortest labels first."""
         size = self.labels.size("source")
         wanted = text.strip()
         by_id = [int(wanted)] if wanted.isdecimal() and int(wanted) < size else []
@@ -278,11 +278,11 @@ class LexiconView:
         return (*words, line["source_token"])
 
     def prepare(self) -> None:
-        """Build the search index; takes a few seconds for a quarter of a million rows."""
+        """Build the search index and other cached arrays; takes a few seconds for a quarter of a million rows."""
         _ = self._search, self.targets_of, self.script_counts, self.length
 
     def details(self, target_id: int) -> dict[str, Any]:
-        """Return the lexicon's data on one token as plain values; `pieces_of` adds what needs a tokenizer."""
+        """Return the lexicon's data on one token as plain values; see `pieces_of` for its pieces."""
         row = self.lexicon.table.iloc[target_id]
         pairs = {
             "candidates": (row["candidate_ids"], row["candidate_scores"]),
@@ -312,7 +312,7 @@ class LexiconView:
         }
 
     def _bytes(self, target_id: int, source_id: int) -> dict[str, Any]:
-        """Bytes of both tokens as hex; empty without vocabularies."""
+        """Return the bytes of both tokens as hex; empty without vocabularies."""
         source, target = self.labels.vocabularies["source"], self.labels.vocabularies["target"]
         if source is None or target is None:
             return {}
@@ -321,7 +321,7 @@ class LexiconView:
         return {"bytes": (ours.hex(" ").upper(), theirs.hex(" ").upper())}
 
     def pieces_of(self, target_id: int) -> dict[str, Any]:
-        """Return `pieces`, labels of the source tokens that spell a token; empty if the source has no tokenizer.
+        """Return "pieces": labels of the source tokens that spell a target token; {} if the source has no tokenizer.
 
         The first call loads the source's tokenizer, which takes seconds.
         """
@@ -333,7 +333,7 @@ class LexiconView:
 
 
 def within(values: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
-    """Which values lie between the bounds, both included; bool. NaN (unknown) never does."""
+    """Return which values are between the bounds, both included, as bool; False for NaN (unknown)."""
     keep = np.isfinite(values)
     if low is not None:
         keep &= values >= low

@@ -29,11 +29,11 @@ EMPTY = (
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A near token, its cosine, and whether its partner is among the other side's neighbours."""
+    """A neighbour, its cosine similarity, and whether its partner is among the neighbours in the other space."""
 
     label: str
     cosine: float
-    met: bool
+    matched: bool
 
 
 def why_html(details: Mapping[str, Any]) -> str:
@@ -66,11 +66,11 @@ def _spelled(details: Mapping[str, Any]) -> str:
         return ""
     ours, theirs = details["bytes"]
     if not ours:
-        return "<p>A special token: it has a role, not bytes.</p>"
+        return "<p>A special token: it has a role and no bytes.</p>"
     if ours == theirs:
-        return f"<p>Both tokens are the same bytes: <code>{ours}</code>.</p>"
+        return f"<p>Both tokens have the same bytes: <code>{ours}</code>.</p>"
     spelled = ""
-    if "pieces" in details:  # known only with the source's tokenizer
+    if "pieces" in details:  # only with the source's tokenizer
         pieces = " ".join(token(label) for label in details["pieces"])
         spelled = f" The source spells it {pieces}." if pieces else " The source cannot spell it."
     return f"<p>Its bytes are <code>{ours}</code>, those of its source <code>{theirs or '–'}</code>.{spelled}</p>"
@@ -90,11 +90,11 @@ def _ranking(title: str, measure: str, items: Sequence[tuple[int, str, float]]) 
 
 
 def neighbours_html(target: Sequence[Neighbour], source: Sequence[Neighbour]) -> str:
-    """Return the nearest tokens in both spaces as HTML, side by side; partners of each other are marked."""
+    """Return the nearest tokens in both spaces as HTML, side by side; partners on both sides are marked."""
     if not target and not source:
         return '<p class="tl-note">Neither token has a vector, so there are no neighbours to show.</p>'
-    met = sum(neighbour.met for neighbour in target)
-    summary = f"{met} of {len(target)} target neighbours have their source among the neighbours on the right (✓)."
+    matched = sum(neighbour.matched for neighbour in target)
+    summary = f"{matched} of {len(target)} target neighbours have their partner among the source neighbours (✓)."
     sides = "".join(
         f'<table class="tl-ranking"><caption>{title}</caption><thead class="tl-hidden"><tr><th>token</th>'
         "<th>cosine</th><th>has its partner on the other side</th></tr></thead>"
@@ -109,7 +109,7 @@ def _lines(found: Sequence[Neighbour]) -> str:
         return '<tr><td colspan="3">no vector</td></tr>'
     return "".join(
         f'<tr><td>{token(one.label)}</td><td class="tl-number">{one.cosine:.3f}</td>'
-        f'<td class="tl-met">{"✓" if one.met else ""}</td></tr>'
+        f'<td class="tl-met">{"✓" if one.matched else ""}</td></tr>'
         for one in found
     )
 
@@ -129,18 +129,18 @@ def contexts_html(target: tuple[list[Context], int], source: tuple[list[Context]
 
 NEAREST = 8
 _NO_VECTORS = (
-    '<p class="tl-note">The vectors and the text are not stored with this run, so neighbours and places in the text '
-    "cannot be shown.</p>"
+    '<p class="tl-note">The vectors and the text are not stored with this run, so neighbours and contexts cannot be '
+    "shown.</p>"
 )
 
 
 class WhyBox(Box):
-    """Explains one target token.
+    """Explains how one target token got its source.
 
     Parameters
     ----------
     view : the lexicon
-    vectors : of source and target, None if there are none
+    vectors : vectors of source and target, None for a side without vectors
     text : settings of the alignment's text: `text`, and optionally `max_bytes` and `seed`; None: no contexts
     """
 
@@ -157,11 +157,11 @@ class WhyBox(Box):
         self.add_class("tl-why")
 
     def show(self, target_id: int, wait_s: float = 0.0) -> None:
-        """Explain this token, -1 for none; after `wait_s` a thread adds spelling, neighbours and contexts."""
+        """Explain this target token (-1: none); after `wait_s`, a thread adds spelling, neighbours and contexts."""
         self.pair.value = why_html(self._view.details(target_id)) if target_id >= 0 else EMPTY
         self.neighbours.value = ""
-        looking = target_id >= 0 and self._can_read
-        self.contexts.value = '<p class="tl-note">Searching for both tokens in the text …</p>' if looking else ""
+        searching = target_id >= 0 and self._can_read
+        self.contexts.value = '<p class="tl-note">Searching for both tokens in the text …</p>' if searching else ""
         if target_id >= 0:
             self.newest(
                 lambda is_current: self._add(target_id, wait_s, is_current),
@@ -174,7 +174,7 @@ class WhyBox(Box):
         return self._text is not None and all(self._view.labels.vocabularies.values())
 
     def _add(self, target_id: int, wait_s: float, is_current: Callable[[], bool]) -> str:
-        """Show the token's spelling and neighbours; returns its contexts."""
+        """Show spelling and neighbours of the token; return its contexts as HTML."""
         time.sleep(wait_s)
         if not is_current():
             return ""

@@ -1,9 +1,8 @@
-"""Colours of the maps: a code for each point, a palette for the codes, and a legend in words.
+"""Colours of the maps: a palette, an index into it for each point, and the classes of the legend.
 
-Every colouring becomes one byte per point and a palette, and points without a value have a separate colour in both
-themes. Categories use Okabe and Ito's palette, which is distinct with colour-vision deficiency; quantities use Viridis
-without the end that is too close to the background. Each class is counted, so that the legend is a table too. No
-widgets here.
+The colour of a point is one byte. Points without a value have a separate colour. Categories use the palette of Okabe
+and Ito, which suits colour-vision deficiency; quantities use Viridis without the end that is too close to the
+background. The points of each class are counted for the table below the maps. This module contains no widgets.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from tokalign_lab.vocabulary import Vocabulary
 from ..common.state import SPACES
 from ..lexicon.view import LexiconView
 
-MEASURED = 20_000  # tokens whose neighbour overlap is measured, the most frequent: all would take minutes
+MEASURED = 20_000  # most frequent tokens whose neighbour overlap is computed; all tokens would take minutes
 WORDS = {
     "origin": "Origin", "script": "Script", "score": "Score", "margin": "Margin",
     "hubness": "Hubness (tokens that chose the source)", "frequency": "Frequency in the text",
@@ -34,10 +33,10 @@ WORDS = {
 }  # fmt: skip
 NOTHING = "no target token uses it"
 NO_NUMBER = "no value"
-CODES = 255  # of a quantity; 0 is a point without a value
-BANDS = 5  # classes that a quantity is counted in
+CODES = 255  # codes of a quantity, from 1; 0 is the code of a point without a value
+BANDS = 5  # classes of a quantity in the legend
 _LOGARITHMIC = ("hubness", "frequency")
-_CHUNK = 2000  # of them between two checks whether the result is still wanted
+_CHUNK = 2000  # tokens measured between two checks whether the result is still wanted
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Shades:
 
     Attributes
     ----------
-    codes : for each space, uint8 (n,), place of each point's colour in the palette
+    codes : for each space, uint8 (n,), index of each point's colour in the palette
     palette : CSS colours
     classes : (name, colour) of each class, in the order of `counts`
     counts : for each space, how many points are in each class
@@ -59,13 +58,13 @@ class Shades:
 
 
 class Colouring:
-    """Values that points are coloured by.
+    """Computes the values that points are coloured by.
 
     Parameters
     ----------
     view : the lexicon
     vectors : token vectors of both spaces
-    vocabularies : for bytes; without one, scripts are read off the tokenizer's own strings
+    vocabularies : vocabulary of each space, for the tokens' bytes; None: scripts are found from the labels
     """
 
     def __init__(
@@ -87,14 +86,14 @@ class Colouring:
         self._counts = {"source": _source_counts(view, vectors["source"], size), "target": view.count.astype(float)}
 
     def shades(self, by: str, theme: str = "light") -> Shades:
-        """Colour all tokens that have a vector; both maps have one palette."""
+        """Colour all tokens that have a vector; both maps share one palette."""
         ids = {space: some.ids for space, some in self._vectors.items()}
         if by in ("origin", "script"):
             return _categories(by, {space: self._names(by, space, some) for space, some in ids.items()})
         return _quantities(by, {space: self.values(by, space, some) for space, some in ids.items()}, theme)
 
     def values(self, by: str, space: str, ids: np.ndarray) -> np.ndarray:
-        """Float (n,): the quantity of each token; nan where it has none. On the source side that of its best pair."""
+        """Return the quantity of each token, float (n,), or nan; a source token has that of its best pair."""
         view = self._view
         if by == "frequency":
             return self._counts[space][ids]
@@ -106,7 +105,7 @@ class Colouring:
         return np.where(targets >= 0, column[targets], np.nan).astype(np.float64)
 
     def unmeasured(self, by: str) -> list[np.ndarray]:
-        """Target tokens whose value has to be computed first, in parts that take seconds."""
+        """Return the target tokens whose value has to be computed first, in chunks that take seconds each."""
         if by != "neighbours":
             return []
         often = np.argsort(-self._view.count, kind="stable")[:MEASURED]
@@ -119,7 +118,7 @@ class Colouring:
         self._measured[target_ids] = True
 
     def script(self, space: str, token_id: int) -> str:
-        """Script of a token (see `spelling.script_of`); "special" for a control token."""
+        """Return the script of a token (see `spelling.script_of`); "special" for a control token."""
         known = self._scripts[space]
         if token_id not in known:
             vocabulary = self._vocabularies[space]
@@ -131,7 +130,7 @@ class Colouring:
         return known[token_id]
 
     def origin(self, space: str, token_id: int) -> str:
-        """Return how a target token was matched, or how the best target of a source token was."""
+        """Return the origin of a target token, or of the best target of a source token."""
         origins = self._origins[space]
         return origins[token_id] if token_id < len(origins) else "hole"
 
@@ -144,12 +143,12 @@ class Colouring:
 
 
 def _best_targets(view: LexiconView, size: int) -> np.ndarray:
-    """Return for each source the best-scored target among those that chose it, int64 (size,); -1 for none."""
+    """Return for each source token the target with the best score among those that use it, int64 (size,); -1: none."""
     best = np.full(size, -1, dtype=np.int64)
     chosen = np.flatnonzero(view.source_of >= 0)
     order = np.lexsort((-chosen, np.nan_to_num(view.score[chosen], nan=-np.inf)))
     ranked = chosen[order]
-    best[view.source_of[ranked]] = ranked  # the best is written last and stays
+    best[view.source_of[ranked]] = ranked  # written in ascending order of score, so the best remains
     return best
 
 
@@ -163,7 +162,7 @@ def _categories(by: str, names: Mapping[str, np.ndarray]) -> Shades:
         colours = list(PALETTE[: len(order)])
         if len(found) > len(order):
             order, colours = [*order, "other scripts"], [*colours, NO_VALUE]
-    code = {name: place for place, name in enumerate(order)}
+    code = {name: index for index, name in enumerate(order)}
     coded = np.array([code.get(name, len(order) - 1) for name in found], dtype=np.uint8)[numbers]
     codes = dict(zip(names, np.split(coded, [len(next(iter(names.values())))]), strict=True))
     counts = {space: np.bincount(some, minlength=len(order)).tolist() for space, some in codes.items()}
@@ -172,14 +171,14 @@ def _categories(by: str, names: Mapping[str, np.ndarray]) -> Shades:
 
 def _quantities(by: str, values: Mapping[str, np.ndarray], theme: str) -> Shades:
     logarithmic = by in _LOGARITHMIC
-    with np.errstate(divide="ignore"):  # of a token that nothing chose, or that the text lacks: it has no value
+    with np.errstate(divide="ignore"):  # log of 0, for a token that no target uses or that is not in the text: no value
         scaled = {space: np.log10(some) if logarithmic else some for space, some in values.items()}
     known = np.concatenate([some[np.isfinite(some)] for some in scaled.values()])
     low, high = _span(by, known)
-    place = {space: (some - low) / (high - low) for space, some in scaled.items()}
+    shares = {space: (some - low) / (high - low) for space, some in scaled.items()}
     codes = {
         space: np.where(np.isfinite(some), 1 + np.nan_to_num(some).clip(0, 1) * (CODES - 1), 0).round().astype(np.uint8)
-        for space, some in place.items()
+        for space, some in shares.items()
     }
     first, last = (0.12, 1.0) if theme == "dark" else (0.0, 0.92)
     palette = [NO_VALUE, *sample_colorscale("Viridis", np.linspace(first, last, CODES).tolist())]
@@ -190,7 +189,11 @@ def _quantities(by: str, values: Mapping[str, np.ndarray], theme: str) -> Shades
 
 
 def _span(by: str, known: np.ndarray) -> tuple[float, float]:
-    """Return the ends of the colour scale: those of a share, else such that one odd value does not take it all."""
+    """Return both ends of the colour scale.
+
+    Scores and overlaps have a scale from 0 to 1. Logarithmic scales end at a power of ten, the others at the 95 %
+    quantile, so that outliers do not stretch the scale.
+    """
     if by in ("score", "neighbours"):
         return 0.0, 1.0
     if by in _LOGARITHMIC:
@@ -199,7 +202,10 @@ def _span(by: str, known: np.ndarray) -> tuple[float, float]:
 
 
 def _source_counts(view: LexiconView, vectors: TokenVectors, size: int) -> np.ndarray:
-    """Occurrences of each source token in the text, float (size,); nan where neither lexicon nor vectors have them."""
+    """Return the occurrences of each source token in the text, float (size,).
+
+    It is nan for a token that neither the lexicon nor the vectors count.
+    """
     counts = np.full(size, np.nan)
     chosen = view.source_of >= 0
     counts[view.source_of[chosen]] = view.lexicon.table["source_count"].to_numpy()[chosen]
@@ -215,6 +221,6 @@ def _band_names(by: str, low: float, high: float, logarithmic: bool) -> list[str
 
 
 def _banded(codes: np.ndarray) -> list[int]:
-    """Count the codes of each band from the lowest, and those without a value last."""
+    """Return the number of points in each band, lowest first, and of those without a value."""
     bands = np.minimum((codes[codes > 0].astype(int) - 1) * BANDS // (CODES - 1), BANDS - 1)
     return [*np.bincount(bands, minlength=BANDS).tolist(), int((codes == 0).sum())]

@@ -1,6 +1,7 @@
-"""The controls of the maps, and the job that arranges them: started once, found again, cancelled at once.
+"""The controls of the maps, and the run that computes their layout.
 
-Controls change the shared state or call the panel, and follow the state.
+Controls change the shared state or call the panel, and they show the shared state. A layout's run is found again by its
+vectors and parameters, so that no layout is computed twice.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class MapControls(Bar):
     Parameters
     ----------
     state : the shared view
-    lay_out : called with a method's name
-    on_layout, on_worst : called when the layout or the toggle for the worst tokens has changed
+    lay_out : called with the name of a method to arrange both maps by
+    on_layout, on_worst : called when the user changes "Layout" or "Mark the worst"
     on_whole : called to show all of both maps
-    one_space : whether one layout can hold both maps
-    shared, worst : what they show at first
+    one_space : whether the vectors of both maps are in one space, so that one layout for both is possible
+    shared, worst : initial values of "Layout" and "Mark the worst"
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class MapControls(Bar):
         self.layouts = self.menu(
             "Layout", lambda _shared: on_layout(), value=shared,
             options=[*([("One layout for both", True)] if one_space else []), ("Each map by itself", False)],
-            tooltip="One layout: partners should be at the same place; each by itself: compare neighbourhoods",
+            tooltip="One layout: partners should have the same position; each by itself: compare neighbourhoods",
         )  # fmt: skip
         self.search = self.entry(
             "Search", self._on_search, value=state.query.text, continuous_update=False,
@@ -88,7 +89,7 @@ class MapControls(Bar):
             self._state.query = replace(self._state.query, text=text)
 
     def follow_state(self) -> None:
-        """Show what the state holds."""
+        """Update the controls from the state."""
         with self.quiet():
             self.colour.value = self._state.colour_by
             self.search.value = self._state.query.text
@@ -100,14 +101,14 @@ class MapControls(Bar):
 
 
 class LayoutJob(RunBox):
-    """The job that arranges the maps: progress, remaining time and Cancel; hidden while none runs.
+    """The run that computes a layout: progress, remaining time and Cancel; hidden while none is running.
 
     Parameters
     ----------
-    vectors : what is laid out, of the source and of the target
-    fit_on : tokens that UMAP is fitted on
+    vectors : source and target vectors
+    fit_on : number of tokens that UMAP is fitted on
     state : shared view, for the panel of the run
-    on_done : called when a layout is ready, in no callback's thread
+    on_done : called in a background thread when a layout is ready
     """
 
     def __init__(
@@ -120,33 +121,33 @@ class LayoutJob(RunBox):
         self.forget()
 
     def cached(self, method: str, shared: bool) -> bool:
-        """Whether the layout is in the cache; `InputError` where it cannot be computed."""
+        """Whether the layout is in the cache. Raises `InputError` if it cannot be computed."""
         return is_known(self._vectors, method, shared, self._fit_on)
 
     def _path(self, method: str, shared: bool) -> Path:
         return cache_path(self._vectors, method, shared, self._fit_on, 0)
 
     def begin(self, method: str, shared: bool) -> None:
-        """Start the job that makes a layout, or find the running one, and follow it."""
+        """Start the run that computes a layout, or find it if it is running, and follow it."""
         path = self._path(method, shared)
         run = _run_of(method, path)
         if not run.exists:
             run = start("project", self._settings(method, shared, path.name), run.path)
         elif run.state != "running":
-            # otherwise the remaining time would be based on the former start
+            # else the remaining time would be estimated from the previous start
             (run.path / "events.jsonl").unlink(missing_ok=True)
             with suppress(AlreadyRunning):
                 run.start()
         self._show(run, method, shared)
 
     def find(self, method: str, shared: bool) -> None:
-        """Follow the job that makes a layout where a former kernel has left one running."""
+        """Follow the run that computes a layout, if an earlier kernel started it and it is still running."""
         run = _run_of(method, self._path(method, shared))
         if run.exists and run.state == "running":
             self._show(run, method, shared)
 
     def _settings(self, method: str, shared: bool, key: str) -> dict[str, Any]:
-        """Save the vectors where the job's process finds them; its settings."""
+        """Save the vectors for the process of the run; return the settings of the run."""
         folder = cache_folder() / "projections" / f"vectors-{key[:16]}"
         paths = [folder / f"{space}.npz" for space in SPACES]
         for path, vectors in zip(paths, self._vectors, strict=True):
@@ -169,18 +170,18 @@ class LayoutJob(RunBox):
         self.watch_run(run, title, "", done, self.forget, doing=doing)
 
     def forget(self) -> None:
-        """Stop showing and following the job; the job itself continues."""
+        """Remove the run from the page; the run itself continues."""
         self.leave_run()
         shown(self, False)
 
 
 def _run_of(method: str, path: Path) -> RunFolder:
-    """Return the run of a layout, whether it exists or not: same vectors and parameters, same folder."""
+    """Return the run of a layout, which may not exist yet; its folder depends on the vectors and parameters only."""
     return RunFolder(runs_root() / f"project-{method}-{path.stem[:10]}")
 
 
 def job_words(events: list[Event], now: float) -> str:
-    """Return what the job does and about how long it will take, from its progress events."""
+    """Return the current activity and the estimated remaining time, from the run's progress events."""
     if not events:
         return "starting"
     share, gone = float(events[-1]["share"]), now - events[0]["time"]

@@ -1,6 +1,6 @@
-"""Both maps, drawn by jupyter-scatter, and a layer on top for what it cannot draw.
+"""Both maps, drawn by jupyter-scatter, and a layer on top for lines, signs and labels, which it cannot draw.
 
-Callbacks and threads both draw; a lock lets one draw at a time.
+Callbacks and threads draw at the same time, so a lock serialises them.
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ from .view import MapView
 from .words import MapWords
 
 HIGHLIGHT = {"light": "#d0006f", "dark": "#ffd84d"}
-# Transparent: a map shows the ground of the page.
-GROUND = {"light": [1.0, 1.0, 1.0, 0.0], "dark": [0.1, 0.1, 0.1, 0.0]}
+# Transparent, so that a map has the background of the page.
+BACKGROUND = {"light": [1.0, 1.0, 1.0, 0.0], "dark": [0.1, 0.1, 0.1, 0.0]}
 SIGNS = {"pinned": "☆", "found": "○", "worst": "✕"}
 MOST_LINES = 200
-MOST_NAMED = 25  # highlighted tokens that are written next to their points
-DIMMED = 0.25  # opacity of all others
-WHOLE = (0.0, 0.0, 1.0)  # view of a whole map: x and y in its middle, from -1 to 1, and the distance of the camera
+MOST_NAMED = 25  # with at most this many highlighted tokens, their labels are drawn next to the points
+DIMMED = 0.25  # opacity of all other points
+WHOLE = (0.0, 0.0, 1.0)  # view of a whole map: x and y of its centre, from -1 to 1, and the distance of the camera
 OPTIONS = {"deselectOnEscape": False, "pointOutlineWidth": 0, "pointSizeSelected": 0}  # Escape is JupyterLab's
-FEW_LARGER = 5  # pixels by which few highlighted points are larger than others
-# Not "reset": where a frame takes longer than the animation, it stops before the whole map is there.
+FEW_LARGER = 5  # extra pixels of highlighted points, if at most MOST_NAMED are highlighted
+# Without "reset": if a frame takes longer than its animation, the animation stops before the whole map is in view.
 BUTTONS = ["lasso", "pan_zoom", "lasso_type", "divider", "download"]
 Ids = Mapping[str, np.ndarray]
 View = tuple[float, float, float]
 
 
 class MapLayer(anywidget.AnyWidget):
-    """Lies over both maps and follows their pan and zoom.
+    """Draws on top of both maps, and follows their pan and zoom.
 
     Attributes
     ----------
-    lines : points of partners, [source, target] each
-    signs, names : for each space, [point, text] each
+    lines : pairs of points to connect, each [source, target]
+    signs, names : for each space, the texts to draw at points, each [point, text]
     pointer : space, index and HTML of the point under the pointer; {} for none
-    codes, places : for each space, bytes: uint8 (n,) and float32 (n, 2); {} until they change
-    views : for each space, as `WHOLE`
+    codes, places : for each space, new colour codes as bytes of uint8 (n,) and new positions as bytes of
+        float32 (n, 2); {} until they change
+    views : part of each map that is in view, in the form of `WHOLE`
     highlight : CSS colour of the lines
     """
 
@@ -70,17 +71,17 @@ class MapFigure:
 
     Parameters
     ----------
-    points, words, colouring : where, what to say, which colour
-    titles : of the two maps
+    points, words, colouring : positions, texts and colours of the points
+    titles : titles of the two maps
     views : part of each map that is in view
-    linked : whether both maps have one frame, so that a place means the same on both
+    linked : whether both maps have one coordinate system, so that panning or zooming one moves the other
     colour_by : a name of `COLOURINGS`
     theme : "light" or "dark"
 
     Attributes
     ----------
     maps : jupyter-scatter's widget of each space
-    lit : for each space, the highlighted points, uint32 (n,)
+    highlighted : for each space, the highlighted points, uint32 (n,)
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class MapFigure:
         self._points, self._words, self._colouring = points, words, colouring
         self._lock = threading.RLock()
         self._theme, self.colour_by = theme, colour_by
-        self.lit: dict[str, np.ndarray] = {space: np.zeros(0, dtype=np.uint32) for space in SPACES}
+        self.highlighted: dict[str, np.ndarray] = {space: np.zeros(0, dtype=np.uint32) for space in SPACES}
         self.shades = colouring.shades(colour_by, theme)
         self._codes = self._coded()
         self.maps = {space: self._map(space) for space in SPACES}
@@ -111,9 +112,9 @@ class MapFigure:
         self.widget.add_class("tl-map-figure")
 
     def _map(self, space: str) -> Any:
-        import jscatter  # takes a second, also of a lab that shows no maps
+        import jscatter  # imported here, because it takes a second and a lab may show no maps
 
-        # of two points, for what jupyter-scatter works out of its data and our maps do not show, as histograms
+        # Made with two points, because jupyter-scatter computes histograms and more, which our maps do not show.
         made = jscatter.Scatter(
             x=np.array([-1, 1]), y=np.array([-1, 1]), x_scale=(-1, 1), y_scale=(-1, 1), axes=False, reticle=False,
             height=MAP_HEIGHT, mouse_mode="lasso", lasso_type="rectangle", lasso_on_long_press=False, size=3,
@@ -144,7 +145,7 @@ class MapFigure:
         """
 
         def picked(space: str, rows: np.ndarray) -> None:
-            if rows is not self.lit[space]:  # else `light` selected them
+            if rows is not self.highlighted[space]:  # else `highlight` selected them
                 on_pick(space, self._points.vectors[space].ids[rows].tolist())
 
         def pointed(space: str, row: int | None) -> None:
@@ -160,13 +161,13 @@ class MapFigure:
             plot.observe(guarded(lambda change, space=space: pointed(space, change["new"])), "hovering")
         self.layer.observe(guarded(lambda _change: on_views()), "views")
 
-    def light(self, ids: Ids) -> None:
+    def highlight(self, ids: Ids) -> None:
         """Highlight these tokens, and dim all others."""
         names = {}
         with self._lock:
             for space, plot in self.maps.items():
                 rows = self._points.points_of(space, ids[space]).astype(np.uint32)
-                self.lit[space] = rows
+                self.highlighted[space] = rows
                 few = 0 < len(rows) <= MOST_NAMED
                 with plot.hold_sync():  # one message, so that the page draws once
                     if not np.array_equal(np.sort(plot.selection), rows):  # else the user selected them on this map
@@ -179,7 +180,7 @@ class MapFigure:
             self.layer.names = names
 
     def mark(self, marked: Mapping[str, Ids]) -> None:
-        """Put signs on tokens; `marked` holds ids by space for each name of `SIGNS`."""
+        """Draw signs at tokens; `marked` holds ids by space for each name of `SIGNS`."""
         with self._lock:
             self.layer.signs = {
                 space: [
@@ -191,7 +192,10 @@ class MapFigure:
             }
 
     def join(self, pairs: np.ndarray) -> int:
-        """Draw lines between partners in view, int (n, 2) source and target ids; return how many are drawn."""
+        """Draw lines between the partners in view; return the number of lines.
+
+        `pairs` are source and target ids, int (n, 2).
+        """
         with self._lock:
             lines = self._points.lines(pairs)
             for side, space in enumerate(SPACES):
@@ -209,17 +213,17 @@ class MapFigure:
                 plot.view_sync = self.layer.model_id if linked else None
 
     def move(self) -> None:
-        """Draw the points where the `MapView` has them now."""
+        """Move the points to their current positions in the `MapView`."""
         with self._lock:
             self.layer.places = {space: xy.tobytes() for space, xy in self._points.xy.items()}
 
     def recolour(self) -> None:
-        """Give the points their current colours; drop the result if the colouring or the theme changed meanwhile."""
+        """Give the points their current colours; discard the result if the colouring or the theme changed meanwhile."""
         wanted = self.colour_by, self._theme
         shades = self._colouring.shades(*wanted)
         with self._lock:
             if wanted != (self.colour_by, self._theme):
-                return  # whoever changed it calls this again
+                return  # the code that changed it calls this again
             self.shades = shades
             self._colour()
             if (codes := self._coded()) != self._codes:
@@ -233,14 +237,14 @@ class MapFigure:
         bright = convert_colors_to_same_type([HIGHLIGHT[self._theme]], colortype="tuple")[0][0]
         for plot in self.maps.values():
             with plot.hold_sync():
-                plot.background_color = GROUND[self._theme]
+                plot.background_color = BACKGROUND[self._theme]
                 plot.lasso_color = [*bright, 1.0]
                 plot.color = palette
-                # one for each colour, or highlighted points keep theirs
+                # One entry for each colour of the palette, or else highlighted points keep their colour.
                 plot.color_selected = plot.color_hover = [[*bright, 1.0]] * len(palette)
 
     def set_theme(self, theme: str) -> None:
-        """Take the page's colours."""
+        """Use the colours of this theme."""
         with self._lock:
             self._theme = theme
             self.layer.highlight = HIGHLIGHT[theme]

@@ -1,13 +1,13 @@
-// Draws on top of both maps what jupyter-scatter cannot: lines between partners, signs, names, the text at the pointer.
-// All of it follows pan and zoom in the same frame. New colours and positions arrive here too, in 1 and 8 bytes per
-// point instead of jupyter-scatter's 12; they wait until the previous drawing has finished.
+// Draws on top of both maps what jupyter-scatter cannot: lines between partners, signs, labels, the text at the pointer.
+// All of it follows pan and zoom in the same frame. New colours and positions are also sent to this layer, in 1 and 8
+// bytes per point instead of jupyter-scatter's 12; they wait until the previous drawing has finished.
 
 const SPACES = ["source", "target"];
 const SETTLED_MS = 300;
 const round = (value) => Math.round(value * 1e4) / 1e4;
 
-// jupyter-scatter draws each map on one hidden canvas as large as the window and copies the map from it. Without a GPU,
-// most of that time is for pixels that no map shows, so the hidden canvas gets the size of the map before each drawing.
+// jupyter-scatter draws each map on a hidden canvas as large as the window, and copies the map from it. Without a GPU,
+// most of the time goes to pixels that no map shows, so the hidden canvas gets the size of the map before each drawing.
 function trim(renderer) {
   if (!renderer || renderer.trimmed) return;
   const { render } = renderer;
@@ -47,7 +47,7 @@ function render({ model, el }) {
   let reported = ""; // the views that this page sent last
   let last = Promise.resolve();
 
-  // Returns a function that gives the place of a point in this layer; undefined outside of its map.
+  // Returns a function that returns the position of a point in this layer; undefined outside of its map.
   const places = () => {
     const layer = el.getBoundingClientRect();
     const frames = Object.fromEntries(SPACES.map((space) => [space, maps[space].get("canvas").getBoundingClientRect()]));
@@ -120,7 +120,7 @@ function render({ model, el }) {
     point();
   };
 
-  // Colours and places that the kernel has changed since the maps were made.
+  // Applies the colours and positions that the kernel has changed since the maps were made.
   const repaint = (moved) => {
     last = last.catch(() => {}).then(() => Promise.all(SPACES.map((space) => {
       const [codes, places] = [model.get("codes")[space], model.get("places")[space]];
@@ -134,7 +134,7 @@ function render({ model, el }) {
     })));
   };
 
-  // A view is the place in the middle and how far away the camera is; a map fills its canvas whatever its shape.
+  // A view is the centre of the visible part and the distance of the camera; a map fills a canvas of any shape.
   const fit = () => {
     for (const space of SPACES) {
       const { ratio } = sizeOf(maps[space]);
@@ -157,7 +157,7 @@ function render({ model, el }) {
   };
 
   const shape = new ResizeObserver(fit);
-  // In the mode that selects, the wheel scrolls the page; in the mode that pans, it zooms.
+  // The wheel scrolls the page in lasso mode, and zooms in pan mode.
   const wheel = (event) => {
     const map = SPACES.find((space) => maps?.[space].get("canvas") === event.target);
     if (map && maps[map].get("mouseMode") === "lasso") event.stopPropagation();

@@ -1,4 +1,4 @@
-"""What the maps show, as tables: the selected pairs, the primary token's neighbours, the tokens by colour."""
+"""Tables and texts around the maps: selected pairs, neighbours of the primary token, legend, tokens by colour."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ NEIGHBOUR_COLUMNS = (
 
 
 class PairTable(RowTable):
-    """The selected pairs, the first few of them."""
+    """A table of the first `TABLE_ROWS` selected pairs."""
 
     def __init__(self, view: LexiconView) -> None:
         super().__init__(PAIR_COLUMNS, "tl-selection-table", caption="Selected pairs")
         self._view = view
 
     def fill(self, target_ids: np.ndarray) -> None:
-        """Show these target tokens with what they inherit from."""
+        """Show these target tokens with their best source tokens."""
         view = self._view
         rows = target_ids[target_ids < len(view.score)]
         first = rows[:TABLE_ROWS].tolist()
@@ -67,8 +67,8 @@ class NeighbourTables(Box):
     Parameters
     ----------
     view : the lexicon
-    colouring : has the neighbourhoods
-    on_choose : called with space and token id when a row is chosen
+    colouring : provides the neighbourhoods
+    on_choose : called with space and token id when the user clicks a row
     """
 
     def __init__(self, view: LexiconView, colouring: Colouring, on_choose: Callable[[str, int], None]) -> None:
@@ -83,7 +83,7 @@ class NeighbourTables(Box):
         shown(self, False)
 
     def primary(self, selection: Selection) -> dict[str, int]:
-        """Return the primary token and its partner, by space; -1 if there is none."""
+        """Return the primary token and its partner, by space; -1: it has no partner; {}: nothing is selected."""
         if not selection:
             return {}
         first = selection.ids[0]
@@ -94,7 +94,7 @@ class NeighbourTables(Box):
         return {"source": first, "target": int(best[first]) if first < len(best) else -1}
 
     def fill(self, selection: Selection) -> None:
-        """Show the neighbours of a selection's primary token; takes up to a second, so not in a callback."""
+        """Show the neighbours of the primary token; takes up to a second, so call it in a thread."""
         primary = self.primary(selection)
         if not primary:
             shown(self, False)
@@ -106,10 +106,10 @@ class NeighbourTables(Box):
             "source": [int(self._colouring.best_target[i]) for i in ids["source"]],
             "target": [int(view.source_of[i]) for i in ids["target"]],
         }
-        inherited = set(partners["target"])
-        vouched = {
-            # a source may have been chosen by many: it matches when any target in the other table chose it
-            "source": [i in inherited for i in ids["source"]],
+        used = set(partners["target"])
+        matched = {
+            # Many targets may use one source: it matches if any target in the other table uses it.
+            "source": [i in used for i in ids["source"]],
             "target": [p in set(ids["source"]) for p in partners["target"]],
         }
         has_neighbours = any(ids.values())
@@ -118,15 +118,15 @@ class NeighbourTables(Box):
             other = "target" if space == "source" else "source"
             cells = [
                 [view.labels.of(space, i), f"{cosine:.3f}", view.labels.of(other, p), _yes(v, ids[other])]
-                for (i, cosine), p, v in zip(found[space], partners[space], vouched[space], strict=True)
+                for (i, cosine), p, v in zip(found[space], partners[space], matched[space], strict=True)
             ]
             name = view.labels.of(space, primary[space])
-            told = f"no {space} token" if not name else name if ids[space] else f"{name} ({why})"
-            table.caption = f"{space.title()} space, nearest to {told}"
+            words = f"no {space} token" if not name else name if ids[space] else f"{name} ({why})"
+            table.caption = f"{space.title()} space, nearest to {words}"
             table.chosen = -1
             table.show(ids[space], cells)
             shown(table, has_neighbours)
-        n, of = sum(vouched["target"]), len(vouched["target"])
+        n, of = sum(matched["target"]), len(matched["target"])
         names = " and ".join(token(view.labels.of(s, i)) for s, i in primary.items() if i >= 0)
         share = f"{n} of {of} neighbours in the target space have their partner in the other table." if of else ""
         if not has_neighbours:
@@ -136,14 +136,16 @@ class NeighbourTables(Box):
 
 
 def _yes(is_neighbour: bool, others: list[int]) -> str:
-    """Return "yes", "no", or "–" where the other side's token has no neighbours."""
+    """Return "yes" or "no"; "–" if the token on the other side has no neighbours."""
     return "–" if not len(others) else "yes" if is_neighbour else "no"
 
 
 def class_table(shades: Shades, words: str) -> str:
-    """HTML of how many tokens there are of each colour."""
-    told = zip(shades.classes, shades.counts["source"], shades.counts["target"], strict=True)
-    rows = "".join(f"<tr><td>{_dot(colour)}{escape(name)}</td>{_numbers(a, b)}</tr>" for (name, colour), a, b in told)
+    """Return the number of tokens of each colour as an HTML table; `words` names the colouring."""
+    counted = zip(shades.classes, shades.counts["source"], shades.counts["target"], strict=True)
+    rows = "".join(
+        f"<tr><td>{_dot(colour)}{escape(name)}</td>{_numbers(a, b)}</tr>" for (name, colour), a, b in counted
+    )
     head = f'<th>{escape(words)}</th><th class="tl-number">source</th><th class="tl-number">target</th>'
     foot = f"<td>all</td>{_numbers(*(sum(counts) for counts in shades.counts.values()))}"
     return (
@@ -154,7 +156,7 @@ def class_table(shades: Shades, words: str) -> str:
 
 
 def legend(shades: Shades, signs: dict[str, tuple[str, int]]) -> str:
-    """HTML of what colours and signs mean; `signs` holds the sign and how many there are, by name."""
+    """Return the legend of colours and signs as HTML; `signs` holds each sign and its number of tokens, by name."""
     some = np.sum(list(shades.counts.values()), axis=0)
     named = [one for one, n in zip(shades.classes, some, strict=True) if n]
     dots = "".join(f"<span>{_dot(colour)}{escape(name)}</span>" for name, colour in named)
@@ -171,7 +173,7 @@ def _dot(colour: str) -> str:
 
 
 class MapNotes:
-    """Words around the figure."""
+    """The texts around the figure: legend, table of colours, status, selection and the card of one token."""
 
     def __init__(self, points: MapView, words: MapWords) -> None:
         self._points, self._words = points, words
@@ -180,7 +182,7 @@ class MapNotes:
         self.card.value = '<div class="tl-note tl-map-card">Hover over a token to see its details here.</div>'
 
     def describe(self, shades: Shades, colour_by: str, marked: Mapping[str, Ids]) -> None:
-        """Write what the colours and signs mean, and how many tokens have each."""
+        """Update the legend and the table of tokens by colour."""
         signs = {
             kind: (sign, sum(len(self._points.points_of(space, marked[kind][space])) for space in SPACES))
             for kind, sign in SIGNS.items()
@@ -189,24 +191,25 @@ class MapNotes:
         self.classes.value = class_table(shades, WORDS[colour_by])
 
     def show_status(self, method: str, doing: str = "") -> None:
-        """Show the current work, else what the maps show."""
+        """Show the current work; if there is none, the method and the number of tokens drawn."""
         counted = " and ".join(f"{len(some):,} {space}" for space, some in self._points.vectors.items())
         words = f"{method.upper()}: {METHODS[method]}. Every token with a vector is drawn: {counted} tokens."
         self.status.value = status_html(doing or words, "tl-note")
 
-    def selected(self, ids: Ids, lit: Ids, pairs: int, joined: int) -> None:
-        """Show the selection and how much of it is drawn; `joined` of `pairs` pairs have a line."""
+    def selected(self, ids: Ids, highlighted: Ids, pairs: int, joined: int) -> None:
+        """Show how many tokens are selected and highlighted; `joined` of `pairs` pairs have a line."""
         counted = [f"{len(ids[s]):,} {s} token{'s' * (len(ids[s]) != 1)}" for s in SPACES]
-        seen, chosen = (sum(map(len, some.values())) for some in (lit, ids))
-        dark = f", of which {seen:,} have a vector and are highlighted" if seen < chosen else ""
-        told = f"Selected with their partners: {counted[0]} and {counted[1]}{dark}."
+        seen, chosen = (sum(map(len, some.values())) for some in (highlighted, ids))
+        without = f", of which {seen:,} have a vector and are highlighted" if seen < chosen else ""
+        words = f"Selected with their partners: {counted[0]} and {counted[1]}{without}."
         if pairs > 1:
             why = f" (at most {MOST_LINES})" if joined == MOST_LINES < pairs else ""
-            told += f" Lines join {joined:,} of {pairs:,} pairs, where both tokens are in view{why}."
-            told += " All pairs are in <code>.selection</code>."
-        words = told if chosen else "Nothing is selected."
+            words += f" Lines join {joined:,} of {pairs:,} pairs, where both tokens are in view{why}."
+            words += " All pairs are in <code>.selection</code>."
+        if not chosen:
+            words = "Nothing is selected."
         self.chosen.value = f'<div role="status" aria-live="polite">{words}</div>'
 
     def show_token(self, space: str, token_id: int) -> None:
-        """Write everything about one token."""
+        """Show all known facts about one token."""
         self.card.value = self._words.card(space, token_id)

@@ -1,8 +1,8 @@
 """Both embedding spaces side by side, linked by the lexicon.
 
-A box on one map selects its tokens, highlights their partners on the other and draws lines between. PCA is shown
-immediately. UMAP runs in a separate process; its result is cached, so it opens immediately the next time. Tables below
-the maps list the selected pairs, the neighbours in both spaces and the tokens of each colour.
+Drawing a box on one map selects its tokens, highlights their partners on the other map, and draws lines between them.
+PCA is shown immediately. UMAP runs in a separate process; its result is cached for the next time. Tables below the maps
+list the selected pairs, the neighbours in both spaces and the number of tokens of each colour.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from .notes import MapNotes, NeighbourTables, PairTable
 from .view import MapView, marked_tokens, pairs_of, with_partners
 from .words import MapWords
 
-SETTLED_S = 0.3  # what a search finds is marked when no key was pressed for so long
+SETTLED_S = 0.3  # results of a search are marked when the query has not changed for this long
 HOW_TO = (
     "<div class='tl-note'>Draw a box on either map: its tokens and their partners on the other map are highlighted, "
     "with lines between. Click a point for one token; double-click to clear. The buttons next to a map choose a lasso "
     "instead of the box, or pan and zoom by dragging and by the wheel.</div>"
 )
 VERDICTS = {
-    True: "Both maps are one space: a token and its partner should be at the same place.",
-    False: "Each map has its own layout: compare neighbourhoods, not places.",
+    True: "Both maps share one layout: a token and its partner should have the same position.",
+    False: "Each map has its own layout: compare neighbourhoods, not positions.",
 }
 
 
@@ -53,15 +53,15 @@ class MapPanel(Panel):
 
     Parameters
     ----------
-    lexicon : links the maps
-    source_vectors, target_vectors : what is laid out
+    lexicon : defines the partners of tokens
+    source_vectors, target_vectors : the vectors to draw
     source, target : vocabularies, for readable labels, bytes and scripts
-    fit_on : tokens that UMAP is fitted on
-    view : a `LexiconView` that another panel has made already
+    fit_on : number of tokens that UMAP is fitted on
+    view : a `LexiconView` made by another panel, to use again
     method : "pca" or "umap"
-    shared : one layout for both maps; by default where their vectors are in one space
-    worst : whether the pairs of the lowest score are marked
-    views : for "source" and "target" what part of the map is in view, as in `state`
+    shared : whether both maps share one layout; by default, if their vectors are in one space
+    worst : whether to mark the pairs with the lowest score
+    views : for "source" and "target", the part of the map that is in view, as in `state`
     """
 
     VIEW_OPTIONS = ("method", "shared", "worst", "views")  # stored with the lab's view
@@ -86,7 +86,7 @@ class MapPanel(Panel):
         self._vectors = [source_vectors, target_vectors]
         self._vocabularies = {"source": source, "target": target}
         self._fit_on, self._worst = fit_on, worst
-        self._selecting = threading.Lock()  # held while a selection is shown, so that no two are mixed
+        self._selecting = threading.Lock()  # held while a selection is drawn, so that two are never mixed
         self._map = MapView(self.view, source_vectors, target_vectors)
         self._colouring = Colouring(self.view, self._map.vectors, self._vocabularies)
         self._words = MapWords(self.view, self._vocabularies, self._colouring)
@@ -117,7 +117,7 @@ class MapPanel(Panel):
         alignment: Alignment | None = None,
         **options: Any,
     ) -> MapPanel:
-        """Open the maps of an align run; `options` has other arguments of the panel, from `fit_on` on.
+        """Open the maps of an align run; `options` are other arguments of the panel, such as `fit_on` or `method`.
 
         Raises `InputError` as `LexiconPanel.of_run` does, and if the recipe makes no vectors.
         """
@@ -140,7 +140,7 @@ class MapPanel(Panel):
         )  # fmt: skip
         self._drawing.mark(self._marked)
         ids = with_partners(self.view, state.selection)
-        self._drawing.light(ids)
+        self._drawing.highlight(ids)
         self._drawing.join(pairs_of(self.view, ids["target"]))
         self.figure = self._drawing.widget
         self._controls = MapControls(
@@ -176,7 +176,7 @@ class MapPanel(Panel):
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, the layout of the maps, what part of them is in view, and whether the worst are marked."""
+        """The shared view, the layout of the maps, the part of them in view, and whether the worst pairs are marked."""
         return super().state | self._own_state()
 
     def _own_state(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class MapPanel(Panel):
         return [*given, *(f"{name}={value!r}" for name, value in settings.items())]
 
     def lay_out(self, method: str) -> None:
-        """Arrange both maps by "pca" or "umap"; one that is not in the cache is computed in a separate process."""
+        """Arrange both maps by "pca" or "umap"; UMAP is computed in a separate process unless it is in the cache."""
         shared = self._controls.layouts.value
         self._show_status(f"Arranging by {method.upper()} …")
 
@@ -226,7 +226,7 @@ class MapPanel(Panel):
         self.refresh()
 
     def _taken_views(self) -> Mapping[str, View]:
-        """Return the views that the panel was asked to open with, the first time; else all of both maps."""
+        """Return the initial views the first time, and later all of both maps."""
         wanted, self._wanted = self._wanted, None
         return wanted or dict.fromkeys(SPACES, WHOLE)
 
@@ -237,7 +237,7 @@ class MapPanel(Panel):
         self._show_selection()
 
     def _measure(self, is_current: Callable[[], bool]) -> None:
-        """Compute the missing values of the colouring in parts, then recolour."""
+        """Compute the missing values of the colouring in chunks, then recolour the points."""
         parts = self._colouring.unmeasured(self._drawing.colour_by)
         for done, ids in enumerate(parts):
             if not is_current():
@@ -264,7 +264,7 @@ class MapPanel(Panel):
         self._describe()
 
     def _to_mark(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return the marked tokens; an invalid expression is shown as an error and marks nothing."""
+        """Return the tokens to mark; an invalid regular expression is shown as an error and finds none."""
         self.clear_error()
         try:
             return marked_tokens(self.view, self.lab_state, self._worst)
@@ -320,12 +320,12 @@ class MapPanel(Panel):
         """Highlight the selection and fill the tables in a thread: a box may contain every token."""
 
         def work(is_current: Callable[[], bool]) -> None:
-            with self._selecting:  # a newer selection waits, and then replaces all of this
+            with self._selecting:  # a newer selection waits here, and then replaces this one
                 if not is_current():
                     return
                 chosen = self.lab_state.selection
                 ids = with_partners(self.view, chosen)
-                self._drawing.light(ids)
+                self._drawing.highlight(ids)
                 self._join(ids)
                 self.table.fill(ids["target"])
                 self._write_head()
@@ -337,12 +337,12 @@ class MapPanel(Panel):
         self.newest(work, about="selection")
 
     def _join(self, ids: Ids) -> None:
-        """Draw lines between the selected pairs that are in view, and write how many."""
+        """Draw lines between the selected pairs that are in view, and show their number."""
         pairs = pairs_of(self.view, ids["target"])
-        self._notes.selected(ids, self._drawing.lit, len(pairs), self._drawing.join(pairs))
+        self._notes.selected(ids, self._drawing.highlighted, len(pairs), self._drawing.join(pairs))
 
     def _describe(self) -> None:
-        """Write the legend, its table and the status line."""
+        """Update the legend, the table of tokens by colour and the status line."""
         self._notes.describe(self._drawing.shades, self._drawing.colour_by, self._marked)
         self._show_status()
 

@@ -1,6 +1,7 @@
-"""Where each token is on its map, and which tokens are marked or joined. No widgets here.
+"""The position of each token on its map, and the tokens that are marked or joined by lines.
 
-A map has a point for every token that has a vector. A point's number is its row in the token vectors.
+A map has a point for every token that has a vector. A point's index is its row in the token vectors. This module
+contains no widgets.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 from ..common.state import SPACES, LabState, Query, Selection
 from ..lexicon.view import LexiconView
 
-EDGE = 0.97  # places go from -EDGE to EDGE; the canvas from -1 to 1
+EDGE = 0.97  # positions are from -EDGE to EDGE; the canvas is from -1 to 1
 
 
 class MapView:
@@ -32,7 +33,7 @@ class MapView:
         self.xy = {space: np.zeros((len(some), 2), dtype=np.float32) for space, some in self.vectors.items()}
 
     def place(self, source: Projection, target: Projection, shared: bool) -> None:
-        """Take new places; two separate layouts are aligned by rotation, and each fills its own map."""
+        """Set new positions; the target's layout is rotated onto the source's unless both share one."""
         if shared:
             both = np.concatenate([source.xy, target.xy])
             ends = {space: (both.min(axis=0), both.max(axis=0)) for space in SPACES}
@@ -46,33 +47,36 @@ class MapView:
             self.xy[space] = ((2 * shares - 1) * EDGE).astype(np.float32)
 
     def points_of(self, space: str, ids: np.ndarray) -> np.ndarray:
-        """Points of those of the tokens that have a vector, each once, ascending, int64 (n,)."""
+        """Return the points of these tokens, each once, ascending, int64 (n,); tokens without a vector have none."""
         points = self.vectors[space].positions_of(np.asarray(ids, dtype=np.int64))
         chosen = np.zeros(len(self.vectors[space]), dtype=bool)
         chosen[points[points >= 0]] = True
         return np.flatnonzero(chosen)
 
     def lines(self, pairs: np.ndarray) -> np.ndarray:
-        """Points of the pairs (source and target ids, int (n, 2)) that have one on both maps, int64 (m, 2)."""
+        """Return the points of pairs that have one on both maps, int64 (m, 2).
+
+        `pairs` are source and target ids, int (n, 2).
+        """
         ends = [self.vectors[space].positions_of(pairs[:, side]) for side, space in enumerate(SPACES)]
         both = np.stack(ends, axis=1).astype(np.int64)
         return both[(both >= 0).all(axis=1)]
 
 
-MOST_FOUND = 500  # of those that a search or filter finds, the most frequent
+MOST_FOUND = 500  # tokens of a search or filter to mark, the most frequent first
 WORST = 50
 
 
 def marked_tokens(view: LexiconView, state: LabState, worst: bool) -> dict[str, dict[str, np.ndarray]]:
-    """Ids by space, int64 (n,), for each of "pinned", "found" and "worst"; found and worst pairs on both maps.
+    """Return the ids to mark, int64 (n,) by space, for each of "pinned", "found" and "worst".
 
-    Raises `InputError` for a regular expression that cannot be read.
+    Found and worst pairs are marked on both maps. Raises `InputError` for an invalid regular expression.
 
     Parameters
     ----------
     view : the lexicon
-    state : has the pins, and the query; nothing is found while no filter is set
-    worst : whether the pairs of the lowest score are asked for
+    state : holds the pins and the query; a query without filters finds nothing
+    worst : whether to mark the pairs with the lowest score
     """
     targets = {name: np.zeros(0, dtype=np.int64) for name in ("found", "worst")}
     asked = replace(state.query, selected=False, sort="frequency", reverse=False)
@@ -80,7 +84,7 @@ def marked_tokens(view: LexiconView, state: LabState, worst: bool) -> dict[str, 
         targets["found"] = view.rows(asked)[:MOST_FOUND]
     if worst:
         ranked = view.rows(Query(sort="worst"))
-        # what has no score comes first there, but has no vector either, and so no place on a map
+        # rows without a score come first in this order; they have no vector, so they are on no map
         targets["worst"] = ranked[np.isfinite(view.score[ranked])][:WORST]
     pins = {space: np.array([i for where, i in state.pins if where == space], dtype=np.int64) for space in SPACES}
     pairs = {
@@ -100,7 +104,7 @@ def with_partners(view: LexiconView, chosen: Selection) -> dict[str, np.ndarray]
 
 
 def pairs_of(view: LexiconView, targets: np.ndarray) -> np.ndarray:
-    """Source and target ids of the pairs of these target tokens, int64 (n, 2); tokens without a source left out."""
+    """Return source and target ids of the pairs of these target tokens, int64 (n, 2); none for one without a source."""
     targets = targets[targets < len(view.source_of)]
     pairs = np.stack([view.source_of[targets], targets], axis=1)
     return pairs[pairs[:, 0] >= 0]

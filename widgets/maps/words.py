@@ -1,6 +1,6 @@
-"""Texts of the maps about a token: short at the pointer, complete below the maps. No widgets here.
+"""Texts about the token under the pointer: a short one at the pointer, and a card with all facts below the maps.
 
-The kernel writes both for the one token under the pointer.
+This module contains no widgets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .colours import NOTHING, Colouring
 
 PARTNERS_AT_POINTER = 3
 PARTNERS_IN_CARD = 12
-NONE = "none"  # for a figure that is not known
+NONE = "none"  # shown for an unknown value
 
 
 class MapWords:
@@ -28,8 +28,8 @@ class MapWords:
     Parameters
     ----------
     view : the lexicon
-    vocabularies : for bytes and the tokenizer's own strings; None leaves these out
-    colouring : for script, margin, hubness and overlap
+    vocabularies : vocabulary of each space, for bytes and the tokenizer's own strings; None: these are omitted
+    colouring : provides origin, script, margin, hubness and neighbour overlap
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class MapWords:
         self._view, self._vocabularies, self._colouring = view, vocabularies, colouring
 
     def name(self, space: str, token_id: int) -> str:
-        """Return the token's name as text."""
+        """Return the token's label as text."""
         return self._view.labels.of(space, token_id)
 
     def label(self, space: str, token_id: int) -> str:
-        """Return the token's name, ready for HTML."""
+        """Return the token's label as HTML."""
         return escape(self.name(space, token_id))
 
     def hover(self, space: str, token_id: int) -> str:
@@ -84,13 +84,13 @@ class MapWords:
             "neighbour overlap": self._figure("neighbours", space, token_id),
         }
         if facts["neighbour overlap"] == NONE:
-            del facts["neighbour overlap"]  # not measured: only that colouring does
+            del facts["neighbour overlap"]  # not computed yet; the colouring by neighbour overlap computes it
         rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items() if value)
         name = f'<span class="tl-token">{self.label(space, token_id)}</span>'
         return f'<div class="tl-map-card"><b>{space.title()} token {name}</b><dl>{rows}</dl></div>'
 
     def _partners(self, space: str, i: int, most: int) -> tuple[list[str], int]:
-        """Names of the first partners, and how many more there are."""
+        """Return the labels of the first partners as HTML, and how many more there are."""
         other = "source" if space == "target" else "target"
         found = self._view.partners(space, np.array([i])).tolist()
         return [self.label(other, p) for p in found[:most]], max(0, len(found) - most)

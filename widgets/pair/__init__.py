@@ -1,1 +1,1 @@
-"""Choosing a pair of tokenizers."""
+"""Choose and compare a pair of tokenizers."""

@@ -1,4 +1,4 @@
-"""Whether the swap is worth it: a button, the verdict of `evaluation.advice`, and its reasons."""
+"""The button "Is it worth it?", the verdict of `evaluation.advice` on the swap, and its reasons."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _KEYS = ("saved", "faster", "recovered", "context")
 
 
 class AdviceBox(RunBox):
-    """Runs `advise` as a separate run, and shows the result.
+    """Starts an "advise" run, and shows its result.
 
     Parameters
     ----------
-    settings : returns pair and text; of an "align" run
+    settings : returns the settings of an "align" run, for its pair and text
     state : shared view, for the panel of the run
-    root : folder of the runs; the default one when not given
+    root : folder of the runs; by default `runs_root()`
     """
 
     def __init__(self, settings: Callable[[], Mapping[str, Any]], state: LabState, root: Path | str | None) -> None:
@@ -40,11 +40,11 @@ class AdviceBox(RunBox):
         self.card, self._details = html(), html()
         self._folds = Folds({"Reasons": ("figures by slice of the text, costs, measured runs", [self._details])})
         shown(self._folds, False)
-        self._about = object()  # stands for the pair that is chosen
+        self._about = object()  # identifies the chosen pair
         self.children = (self.job, self.card, self._folds)
 
     def ask(self) -> None:
-        """Start the run, or find a former run with the same settings."""
+        """Start the run, or show an earlier run with the same settings."""
         chosen = self._settings()
         asked = {"model": chosen["source"], "target": chosen["target"], "text": list(chosen["text"])}
         asked |= {name: chosen[name] for name in ("max_bytes", "seed") if chosen.get(name)}
@@ -58,7 +58,7 @@ class AdviceBox(RunBox):
         self.soon(work, self.ask_button)
 
     def forget(self) -> None:
-        """Clear the advice, because another pair is chosen."""
+        """Clear the advice; for when another pair is chosen."""
         self._about = object()
         self.leave_run()
         self.card.value = ""
@@ -93,7 +93,7 @@ def _numbers(one: Mapping[str, Any]) -> list[Number]:
 
 
 def reasons_html(advice: Mapping[str, Any]) -> str:
-    """Return the advice by slice as a table, and what the swap costs."""
+    """Return the advice by slice and the costs of the swap, as HTML."""
     lines = "".join(
         f"<tr><th scope='row'>{escape(str(one['slice']))}</th><td class='tl-number'>{one['n_bytes']:,}</td>"
         + "".join(f"<td class='tl-number'>{value}</td>" for _, value in _numbers({**one, "context_gained_bytes": None}))
@@ -102,7 +102,7 @@ def reasons_html(advice: Mapping[str, Any]) -> str:
     )
     sizes, step, rows = advice["sizes"], advice["step"], advice["rows"]
     facts = {
-        "Million weights": f"{sizes['source_weights'] / 1e6:,.0f} → {sizes['target_weights'] / 1e6:,.0f}",
+        "Million parameters": f"{sizes['source_weights'] / 1e6:,.0f} → {sizes['target_weights'] / 1e6:,.0f}",
         "Memory as saved": f"{sizes['source_bytes'] / 1e9:.2f} → {sizes['target_bytes'] / 1e9:.2f} GB",
         "Timed on": f"{step['device']}, {step['dtype']}",
         "New rows": f"{rows['new']:,}; {share(rows['new_share_of_text_tokens'])} of the text's tokens",
@@ -114,7 +114,7 @@ def reasons_html(advice: Mapping[str, Any]) -> str:
     head = "".join(f"<th scope='col' class='tl-number'>{name}</th>" for name in heads)
     return (
         f"<div class='tl-table-scroll'><table class='tl-plain'><thead><tr><th scope='col'>Text</th>{head}"
-        f"<th scope='col'>A swap</th></tr></thead><tbody>{lines}</tbody></table></div><dl>{listed}</dl>"
+        f"<th scope='col'>Verdict</th></tr></thead><tbody>{lines}</tbody></table></div><dl>{listed}</dl>"
         f"<div class='tl-note'>Expected quality comes from measured runs: {escape(', '.join(runs))}.</div>"
         f"{meanings(_KEYS)}"
     )

@@ -18,8 +18,8 @@ from ..common.numbers import share
 
 ROLE_WORDS = {"bos": "begins a text", "eos": "ends a text", "pad": "padding", "unk": "unknown"}
 TOP_SCRIPTS = 8
-SAME_LENGTH = 0.02  # changes below this are not mentioned
-COMMON = 12  # languages that are shown by default
+SAME_LENGTH = 0.02  # smaller changes of the number of tokens count as "about the same"
+COMMON = 12  # number of languages shown by default
 _WITHOUT_SCRIPT = {
     "digits": "digits", "symbols": "signs", "whitespace": "white space", "bytes": "parts of characters",
     "special": "special",
@@ -27,7 +27,7 @@ _WITHOUT_SCRIPT = {
 
 
 def card_html(source: Vocabulary, target: Vocabulary, shared: Overlap) -> str:
-    """Both tokenizers side by side, and how much they share."""
+    """Return both tokenizers side by side, and how much they share, as HTML."""
     rows = [
         (
             "Shared",
@@ -46,7 +46,9 @@ def card_html(source: Vocabulary, target: Vocabulary, shared: Overlap) -> str:
 
 
 def shorter_words(names: tuple[str, str], rates: Sequence[Mapping[str, float]]) -> tuple[int, str]:
-    """Return in words how many common languages need fewer tokens, with the best one and English.
+    """Return how many common languages need fewer tokens with the target: the number, and a text about it.
+
+    The text also reports the language that saves most, and English.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def shorter_words(names: tuple[str, str], rates: Sequence[Mapping[str, float]]) 
 
 
 def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
-    """Return the tokens per script of both vocabularies as HTML: a table of the largest, the others as a list."""
+    """Return the tokens per script of both vocabularies as HTML: a table of the largest scripts, a list of others."""
     counts = [Counter(scripts_of(vocabulary).tolist()) for vocabulary in (source, target)]
     names = sorted({*counts[0], *counts[1]} - {""}, key=lambda name: (-(counts[0][name] + counts[1][name]), name))
     letters = [name for name in names if name not in (*WITHOUT_LETTERS, "special")]
@@ -72,13 +74,14 @@ def scripts_html(source: Vocabulary, target: Vocabulary) -> str:
         + "</tr>"
         for name in letters[:TOP_SCRIPTS]
     )
-    rest = [f"{name} {counts[0][name]:,} / {counts[1][name]:,}" for name in letters[TOP_SCRIPTS:]]
+    smaller = [f"{name} {counts[0][name]:,} / {counts[1][name]:,}" for name in letters[TOP_SCRIPTS:]]
     others = [
         f"{words} {counts[0][name]:,} / {counts[1][name]:,}"
         for name, words in _WITHOUT_SCRIPT.items()
         if counts[0][name] + counts[1][name]
     ]
-    more = f"<details><summary>{len(rest)} more scripts</summary>{escape(', '.join(rest))}</details>" * bool(rest)
+    listed = escape(", ".join(smaller))
+    more = f"<details><summary>{len(smaller)} more scripts</summary>{listed}</details>" * bool(smaller)
     return (
         '<table class="tl-plain"><caption>Tokens by script of their letters; bars are shares of each '
         "vocabulary</caption><thead><tr>"
@@ -94,7 +97,7 @@ def languages_html(
 
     Parameters
     ----------
-    names : of source and target
+    names : names of source and target
     rates : bytes per token by language code, of source and target
     codes : languages to show; the common ones by default
     """
@@ -115,7 +118,7 @@ def languages_html(
 
 
 def offers_html(wanted: Sequence[Choice]) -> str:
-    """Return size, origin and licence of what would be fetched, as HTML."""
+    """Return size, origin and licence of what would be downloaded, as HTML."""
     lines = "".join(
         f"<li><b>{escape(choice.name)}</b>"
         + (
@@ -141,7 +144,7 @@ def where_words(choice: Choice) -> str:
 
 
 def _length_words(ratio: float) -> str:
-    """Return how the number of tokens changes, in words: bytes per token before over bytes per token after."""
+    """Return the change in the number of tokens as text; `ratio` is bytes per token of the source over the target's."""
     change = ratio - 1
     if abs(change) < SAME_LENGTH:
         return "about the same"
@@ -175,4 +178,4 @@ def _roles_html(vocabulary: Vocabulary) -> str:
 
 def _licence(name: str) -> str:
     choice = where_from(name)
-    return choice.licence or {"folder": "see its folder"}.get(choice.where, "see its page on the hub")
+    return choice.licence or {"folder": "see the folder"}.get(choice.where, "see its page on the hub")

@@ -16,7 +16,7 @@ PAGE = 12
 _CAPTION = "Models and tokenizers that can be chosen"
 COLUMNS = (
     Column("name", "Name", "the name to type in the fields above", kind="token"),
-    Column("kind", "Kind", "a model has a tokenizer; a tokenizer alone cannot be rearranged"),
+    Column("kind", "Kind", "only a model can be rearranged; any tokenizer can be the target"),
     Column("what", "Description", "what it is, and the size of its vocabulary"),
     Column("where", "Origin", "where it comes from"),
     Column("here", "On this machine", "whether it works without a download"),
@@ -52,7 +52,7 @@ class ChoiceList(Box):
         self.add_class("tl-choice-list")
 
     def refresh(self) -> None:
-        """Read the list of choices again."""
+        """Reload the list of choices."""
         self._all = choices(self._folders)
         self.show()
 

@@ -1,5 +1,5 @@
-// A text cut into tokens, as HTML of the kernel. It reports the token that a click, Enter or space chooses; arrows go
-// from token to token, so that Tab leaves the text at once.
+// Shows a segmented text as HTML from the kernel, and reports the token chosen by a click, Enter or space. Arrow keys
+// move from token to token, so that one Tab leaves the text.
 
 function render({ model, el }) {
   const tokens = () => [...el.querySelectorAll("[data-token]")];
@@ -21,7 +21,7 @@ function render({ model, el }) {
       next.focus();
     } else return;
     event.preventDefault();
-    event.stopPropagation(); // else JupyterLab takes the arrow for its own
+    event.stopPropagation(); // else JupyterLab handles the arrow key too
   });
   const draw = () => {
     el.innerHTML = model.get("html");

@@ -1,7 +1,7 @@
 """A text segmented by two to four tokenizers side by side, as HTML.
 
-Each column ends where *all* tokenizers have a boundary (at the same byte), and has a row per tokenizer. A token is
-outlined if no other tokenizer has the same token boundaries. A screen reader hears a list.
+Each column ends where *all* tokenizers have a token boundary (at the same byte), and has one row per tokenizer. A token
+is outlined if no other tokenizer has a token with the same boundaries. A screen reader reads the columns as a list.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Block = list[list[Span]]  # the tokens of each tokenizer between two common boun
 
 
 def clipped(text: str) -> str:
-    """Return the beginning of a text that fits on a page, cut between characters."""
+    """Return the first `MAX_BYTES` bytes of a text, cut between characters."""
     return text.encode()[:MAX_BYTES].decode("utf-8", "ignore")
 
 
 def shared_blocks(cuts: Sequence[list[Span]]) -> list[Block]:
     """Cut several tokenizations of one text at their common byte boundaries.
 
-    Tokens that cover no byte (SentencePiece's dummy space) go with the block that follows them.
+    Tokens that cover no byte (SentencePiece's dummy space) belong to the block after them.
     """
     common = {0} | set.intersection(*({end for _, _, end in spans} for spans in cuts))
     at = [0] * len(cuts)
@@ -41,8 +41,8 @@ def shared_blocks(cuts: Sequence[list[Span]]) -> list[Block]:
                 at[side] += 1
             block.append(spans[start : at[side]])
         blocks.append(block)
-    rest = [spans[start:] for spans, start in zip(cuts, at, strict=True)]
-    return [*blocks, rest] if any(rest) else blocks
+    last = [spans[start:] for spans, start in zip(cuts, at, strict=True)]
+    return [*blocks, last] if any(last) else blocks
 
 
 def cut_html(vocabularies: Sequence[Vocabulary], text: str) -> str:
@@ -50,15 +50,15 @@ def cut_html(vocabularies: Sequence[Vocabulary], text: str) -> str:
     shown = clipped(text)
     cuts = [vocabulary.spans(shown) for vocabulary in vocabularies]
     blocks = shared_blocks(cuts)
-    places = [{(start, end) for _, start, end in spans} for spans in cuts]
+    bounds = [{(start, end) for _, start, end in spans} for spans in cuts]
     columns, done = [], [0] * len(cuts)
     for block in blocks:
         rows = []
         for side, spans in enumerate(block):
-            others = set().union(*places[:side], *places[side + 1 :])
+            others = set().union(*bounds[:side], *bounds[side + 1 :])
             chips = "".join(
-                _chip(vocabularies[side], side, span, (done[side] + place) % 2, span[1:] not in others)
-                for place, span in enumerate(spans)
+                _chip(vocabularies[side], side, span, (done[side] + index) % 2, span[1:] not in others)
+                for index, span in enumerate(spans)
             )
             rows.append(f'<div class="tl-block-row">{chips}</div>')
             done[side] += len(spans)
@@ -83,7 +83,7 @@ def history_html(vocabulary: Vocabulary, token_id: int, history: History) -> str
         f"<li>{token(visible(merge.left))} + {token(visible(merge.right))} <small>merge {merge.rank:,}</small></li>"
         for merge in history.merges
     )
-    order = "In the order of the tokenizer; merge 1 is the first that training learned. " * bool(steps)
+    order = "In the order in which the tokenizer merges; merge 1 was learned first in training. " * bool(steps)
     return (
         f"<h4>How {escape(vocabulary.name)} builds {token(vocabulary.label(token_id))} <small>id {token_id:,}</small>"
         f"</h4><ol class='tl-merges'>{steps}</ol><div class='tl-note'>{order}{escape(history.reason)}</div>"

@@ -1,4 +1,4 @@
-"""Choose a pair of tokenizers; compare them and see the cost of aligning before it starts."""
+"""Choose a pair of tokenizers, compare them, and see the estimated cost of the alignment before starting it."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class PairPicker(Panel):
     Parameters
     ----------
     source, target : catalogue names, paths or hub ids; by default those of the state
-    on_run : called with the settings of an align run (source, target, recipe, text, max_bytes, seed; `model` and
-        `donor` if the recipe needs them) and `rearrange`, when the user clicks Run
+    on_run : called when the user clicks "Run alignment", with `rearrange` and the settings of an align run (source,
+        target, recipe, text, max_bytes, seed; `model` and `donor` if the recipe needs them)
     settings : initial values of the form; see `run_form.DEFAULTS`
     folders : folders to search for the user's models and tokenizers, such as the folder of runs
-    others : names of a third and a fourth tokenizer for the typed text; by default those of the state
+    others : names of a third and a fourth tokenizer to segment the typed text; by default those of the state
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class PairPicker(Panel):
 
     @property
     def selection(self) -> pd.DataFrame:
-        """The pair: name, size and kind of both sides, as far as they are loaded."""
+        """The pair: name, size and kind of both sides; size and kind are None until they are loaded."""
         rows = []
         for side in ("source", "target"):
             name = getattr(self.lab_state, side)
@@ -138,7 +138,7 @@ class PairPicker(Panel):
 
     @property
     def state(self) -> dict[str, Any]:
-        """The shared view, and what the form would run with."""
+        """The shared view, and the settings of the form."""
         return super().state | {"settings": self._form.settings}
 
     def _call(self) -> list[str]:
@@ -152,7 +152,7 @@ class PairPicker(Panel):
             state.source, state.target = state.target, state.source
 
     def refresh(self) -> None:
-        """Show the pair of the state; a thread loads it."""
+        """Load the pair of the state in a thread, and show it."""
         self._show(fetch=False)
 
     def _use(self, side: str, name: str) -> None:
@@ -171,7 +171,7 @@ class PairPicker(Panel):
             shown(self._which, False)
         self._form.refresh()
         if missing and not fetch:
-            self.drop()  # discard what is still loading
+            self.drop()  # discard a pair that is still loading
             self.headline(_TITLE, offers_html(missing))
             return
         if not all(name in self._loaded for name in names):
@@ -226,7 +226,7 @@ class PairPicker(Panel):
                 self._show_languages()
 
     def _show_verdict(self, verdict: str = "") -> None:
-        """Rewrite the head with the numbers known so far."""
+        """Show the verdict and the numbers known so far; by default with the same verdict as before."""
         self._verdict = verdict or self._verdict
         order = ("vocabulary", "shared", "text_change", "languages")
         numbers = [(key, self._numbers[key]) for key in order if key in self._numbers]
@@ -268,7 +268,7 @@ class PairPicker(Panel):
             self.playground.show(pair, counted)
 
     def _other(self, name: str) -> Vocabulary:
-        """Load a tokenizer for the typed text only. Raises InputError if it has to be fetched first."""
+        """Load a tokenizer that only segments the typed text. Raises `InputError` if it has to be downloaded first."""
         if name not in self._loaded and to_fetch(name):
             raise InputError(f"'{name}' is not on this machine; choose it as the source or target to fetch it.")
         return self._vocabulary(name)

@@ -35,15 +35,15 @@ class CutText(anywidget.AnyWidget):
 
 
 class Playground(Box):
-    """A field for a text, and the text as each tokenizer segments it; `more` has the fields for further tokenizers.
+    """A field for a text, and the text as each tokenizer segments it; `more` has the fields for two more tokenizers.
 
     Parameters
     ----------
     sentence : the initial text
     on_typed : called with the text when the user changes it
     others : names of the third and the fourth tokenizer
-    offered : names to choose them from
-    on_others : called when the user changes them
+    offered : names of tokenizers to choose from
+    on_others : called when the user changes the third or the fourth tokenizer
     load : returns the vocabulary with a given name
     """
 

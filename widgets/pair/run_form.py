@@ -1,7 +1,7 @@
 """The settings of an alignment, its estimated cost, and the button that starts it.
 
-The form never starts anything itself: it calls `on_run(settings)`, given by who opened the panel. Where something is
-missing the button is off, and a sentence next to it names it.
+The form starts nothing itself: it calls `on_run(settings)`, which the owner of the panel provides. If something is
+missing, the button is disabled, and a sentence next to it names what is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokalign_lab.runs.words import duration
 from ..common.part import Box, bar, html
 
 SIZES = {
-    "all of it": 0, "0.3 MB": 300_000, "1 MB": 1_000_000, "2 MB": 2_000_000, "5 MB": 5_000_000,
+    "all": 0, "0.3 MB": 300_000, "1 MB": 1_000_000, "2 MB": 2_000_000, "5 MB": 5_000_000,
     "20 MB": 20_000_000, "100 MB": 100_000_000,
 }  # fmt: skip
 DEFAULTS: dict[str, Any] = {"recipe": "anchored", "text": ["default"], "max_bytes": None, "seed": 0, "rearrange": False}
@@ -30,11 +30,11 @@ ALONE = "This panel is not attached to a Lab, so it cannot start runs; open it w
 
 
 class RunForm(Box):
-    """Starts an align run and shows its cost; the settings are in the separate box `more`.
+    """Starts an align run and shows its estimated cost; the settings are in the separate box `more`.
 
     Parameters
     ----------
-    pair : returns the names of source and target, and their sizes once both are loaded (else None)
+    pair : returns the names of source and target, and their sizes, or None until both are loaded
     on_run : called with the settings; None disables the button
     settings : initial values; see `DEFAULTS`
     """
@@ -48,7 +48,7 @@ class RunForm(Box):
         self._pair, self._on_run = pair, on_run
         chosen = DEFAULTS | dict(settings or {})
         sizes = list(SIZES.items())
-        size = chosen["max_bytes"] or 0  # a menu takes None for "nothing chosen"
+        size = chosen["max_bytes"] or 0  # None would mean "nothing selected" to a menu
         if size not in SIZES.values():
             sizes.append((f"{size / 1e6:g} MB", size))
 
@@ -91,7 +91,7 @@ class RunForm(Box):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of the next run; `donor` and `model` only if the recipe needs them."""
+        """Settings of the next run, with `donor` and `model` only if the recipe needs them."""
         source, target, _ = self._pair()
         method = RECIPES[self._recipe.value]
         return {
@@ -113,13 +113,13 @@ class RunForm(Box):
         return {name: settings[name] for name, value in DEFAULTS.items() if settings[name] != value}
 
     def run(self) -> None:
-        """Pass the settings on in a thread: starting a process takes a moment, and may fail."""
+        """Call `on_run` in a thread, because starting a process takes a moment and may fail."""
         on_run, settings = self._on_run, self.settings
         if on_run is not None and not self._run.disabled:
             self.soon(lambda: on_run(settings))
 
     def refresh(self) -> None:
-        """Show what the recipe does, and what the run costs or why it cannot start."""
+        """Show what the recipe does, and either the estimated cost of the run or why it cannot start."""
         self._about.value = about_html(self._recipe.value)
         settings, sizes, on_run = self.settings, self._pair()[2], self._on_run
 
@@ -151,7 +151,7 @@ def why_not(settings: Mapping[str, Any], source: Choice, target: Choice, sizes: 
     if not settings["source"] or not settings["target"]:
         return "Choose both a source and a target."
     if sizes is None:
-        return "Load both tokenizers first; see above."
+        return "Both tokenizers have to be loaded first; see above."
     if not settings["text"]:
         return "Choose a text to learn from."
     for text in settings["text"]:
@@ -168,7 +168,7 @@ def why_not(settings: Mapping[str, Any], source: Choice, target: Choice, sizes: 
 
 
 def cost_of(settings: Mapping[str, Any], sizes: tuple[int, int] | None) -> Estimate:
-    """Estimate a run of these settings."""
+    """Estimate the cost of a run with these settings."""
     assert sizes is not None  # checked by why_not
     return estimate(
         settings["recipe"],
@@ -180,7 +180,7 @@ def cost_of(settings: Mapping[str, Any], sizes: tuple[int, int] | None) -> Estim
 
 
 def cost_html(cost: Estimate) -> str:
-    """Return an estimate in words, with its steps collapsed."""
+    """Return an estimate as HTML, with its steps collapsed."""
     fetch = f"{cost.download_bytes / 1e6:,.0f} MB" if cost.download_bytes else "nothing"
     steps = ", ".join(f"{name} {duration(seconds)}" for name, seconds in cost.steps.items())
     return (

@@ -1,1 +1,1 @@
-"""The list of runs, and one run without curves."""
+"""The list of runs."""

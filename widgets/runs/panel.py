@@ -1,7 +1,7 @@
-"""The list of runs with their states, and the curves of the ticked runs.
+"""The list of runs with their states, and the curves of selected tuning runs.
 
-The list is read from the folder of the runs and nothing else, so it shows what any notebook, shell or former kernel has
-started. A page of rows is in the browser; figures and log are read for that page only.
+The list is read from the folder of runs alone, so it contains the runs of all notebooks, shells and earlier kernels.
+The browser gets one page of rows, and the events of a run are read only while its page is shown.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TrashBar(Bar):
     Parameters
     ----------
     root : folder of the runs
-    after : called with the restored run, or with None when the trash was emptied
+    after : called with the restored run, or with None after the trash was emptied
     """
 
     def __init__(self, root: Path, after: Callable[[RunFolder | None], None]) -> None:
@@ -53,7 +53,7 @@ class TrashBar(Bar):
         self._after(restore_run(root=self._root))
 
     def empty(self) -> None:
-        """Delete everything in the trash after a second click."""
+        """Ask for a second click, which deletes everything in the trash."""
         if not self._sure:
             self._sure = True
             self.empty_button.description, self.empty_button.button_style = "Click again to delete", "danger"
@@ -70,7 +70,7 @@ class TrashBar(Bar):
         gone = deleted_runs(self._root)
         self._sure = False
         self.undo_button.disabled = self.empty_button.disabled = not gone
-        self.undo_button.description = f"Undo: delete {gone[0].title[:30]}" if gone else "Undo delete"
+        self.undo_button.description = f"Undo delete: {gone[0].title[:30]}" if gone else "Undo delete"
         held = size(trash_bytes(self._root))
         self.empty_button.button_style = ""
         self.empty_button.description = f"Empty the trash ({held})" if gone else "The trash is empty"
@@ -87,7 +87,7 @@ COLUMNS = (
     Column("state", "Status", "state of the run", sortable=True),
     Column("created", "Created", "in local time", sortable=True),
     Column("worked", "Duration", "From creation to end", numeric=True, sortable=True),
-    Column("latest", "Latest", "The last figures or message it reported"),
+    Column("latest", "Latest", "The last numbers or message of the run"),
 )
 
 
@@ -96,11 +96,11 @@ class RunsPanel(Panel):
 
     Parameters
     ----------
-    root : folder of the runs; $TOKALIGN_RUNS, else `./runs`
+    root : folder of the runs; by default $TOKALIGN_RUNS or `./runs`
     state : shared view
-    chosen : name of the run that is selected first
-    shown : names of the tuning runs whose curves are shown first
-    kind : only runs of this kind; "" for all
+    chosen : name of the run that is selected initially
+    shown : names of the tuning runs whose curves are shown initially
+    kind : show only runs of this kind; "" for all
     """
 
     def __init__(
@@ -113,7 +113,8 @@ class RunsPanel(Panel):
     ) -> None:
         super().__init__("Runs", "tl-runs", state)
         self.root = runs_root(root)
-        self._lock, self._curves_lock = threading.RLock(), threading.RLock()  # the watcher's thread, and callbacks
+        # Callbacks and the watcher's thread change the list and the curves at the same time.
+        self._lock, self._curves_lock = threading.RLock(), threading.RLock()
         self._list = RunList(self.root, kind)
         self._chosen = chosen
         self._list.recorded = not any(self.root.glob("*/run.json")) or any(map(recorded_run, [chosen, *shown]))
@@ -131,7 +132,7 @@ class RunsPanel(Panel):
         )
         self._recorded = self.check(
             "Recorded runs too", self._on_recorded, value=self._list.recorded,
-            tooltip="Also list the runs that come with the package; they are read-only",
+            tooltip="Also list the runs that are included in the package; they are read-only",
         )  # fmt: skip
         self.table = RowTable(COLUMNS, "tl-runs-table", self.guarded(self._on_row))
         self.table.on_heading = self.guarded(self._on_heading)
@@ -149,7 +150,7 @@ class RunsPanel(Panel):
         self._rename_button = self.button("Rename", self.rename, "Rename the selected run")
         self._delete = self.button("Delete", self.delete, "Move to the trash; can be undone")
         self._details, self._log = html("tl-run-details"), html()
-        self._place = w.VBox()  # the curves come here
+        self._curves = w.VBox()
         actions = bar(self._tick_button, self.controls, self._rename, self._rename_button, self._delete)
         self.folds = Folds(
             {
@@ -158,11 +159,11 @@ class RunsPanel(Panel):
                 "Trash": ("restore deleted runs, or delete them permanently", [self.trash]),
             }
         )
-        self._fill([self._head, self.folds, self.pages, self._details, actions, self._place], self.folds)
+        self._fill([self._head, self.folds, self.pages, self._details, actions, self._curves], self.folds)
 
     @property
     def run(self) -> RunFolder | None:
-        """The run of the chosen row."""
+        """The selected run."""
         row = self._row()
         return row.run if row is not None else None
 
@@ -229,14 +230,14 @@ class RunsPanel(Panel):
         self.soon(self._show_curves)
 
     def _poll(self) -> bool:
-        """Read the folder once; it is watched while the list is open, because any process may start runs."""
+        """Read the folder; called repeatedly while the panel is open, because any process may start runs."""
         with self._lock:
             self._list.read()
         self._read_page()
         return True
 
     def _read_page(self) -> None:
-        """Read what the runs of this page have reported, and show it."""
+        """Read the events of the runs on this page, and show them."""
         with self._lock:
             self.pages.items = self._list.rows
             for row in self.pages.shown:
@@ -253,7 +254,7 @@ class RunsPanel(Panel):
         ended = f"; {states['stopped']} were stopped and can be resumed" if states["stopped"] else ""
         verdict = f"{counts['running']} running, {counts['failed']} with errors{ended}. Select a row to act on it."
         if self._list.only_recorded:
-            listed = "; the list shows those that come with the package" if self._list.rows else ""
+            listed = "; the list shows the recorded runs of the package" if self._list.rows else ""
             verdict = f"You have no runs here yet{listed}."
         numbers = [(key, str(n)) for key, n in counts.items()]
         self.headline("Runs", verdict, numbers, f"all runs in {self.root}")
@@ -306,28 +307,28 @@ class RunsPanel(Panel):
             return
         tail = escape(row.run.log_tail())
         self._log.value = (
-            f"<div class='tl-note'>End of its log:</div><pre class='tl-log' tabindex='0'>{tail}</pre>" if tail else
-            "<div class='tl-note'>Its log is empty.</div>"
+            f"<div class='tl-note'>End of the log:</div><pre class='tl-log' tabindex='0'>{tail}</pre>" if tail else
+            "<div class='tl-note'>The log of this run is empty.</div>"
         )  # fmt: skip
 
     def _show_curves(self) -> None:
-        """Build the monitor on first use; later calls only change its runs."""
+        """Show the curves in a monitor, which is built on first use; later calls only change its runs."""
         with self._curves_lock:
             found = (self._list.run(name) for name in self._shown)
             runs = [str(run.path.resolve()) for run in found if run is not None]
-            self._place.layout.display = "" if runs else "none"
+            self._curves.layout.display = "" if runs else "none"
             if self.closed or not runs:
                 return
             if self.monitor is None:
                 self.monitor = TrainingPanel(runs, state=self.lab_state, watched_by="list")
                 self.monitor.on_runs = self._on_runs
-                self._place.children = (self.monitor,)
+                self._curves.children = (self.monitor,)
             elif [str(run.path) for run in self.monitor.runs] != runs:
                 self.monitor.clear_error()
                 self.monitor.show_runs(runs)
 
     def _on_runs(self, runs: Sequence[RunFolder]) -> None:
-        """Tick the runs that the monitor shows, including new ones."""
+        """Mark the runs in the list that the monitor shows, including new ones."""
         here = {self.root.resolve(), gallery_root().resolve()}
         self._shown = [run.name for run in runs if run.path.resolve().parent in here]
         with self._lock:

@@ -1,1 +1,1 @@
-"""Watching tuning runs."""
+"""Start and monitor tuning runs."""

@@ -1,4 +1,4 @@
-"""The result of a tuning run in words and figures, the controls of its curves, its samples and its probes."""
+"""Parts of the training monitor: verdict, numbers, curves as a table, controls of the curves, samples and probes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ TABLE_ROWS = 10
 
 
 def shown_steps(runs: Sequence[RunView]) -> list[int]:
-    """Return at most `TABLE_ROWS` steps, including first and last; steps with measurements, if there are any."""
+    """Return at most `TABLE_ROWS` steps with measurements, including the first and the last.
+
+    With fewer than two measurements, all reported steps count.
+    """
     steps = sorted({step for run in runs for step in run.measured.steps})
     if len(steps) < 2:
         steps = sorted({*steps, *(step for run in runs for step in run.steps)})
@@ -32,7 +35,7 @@ def shown_steps(runs: Sequence[RunView]) -> list[int]:
 
 
 def curves_table(runs: Mapping[int, RunView], options: CurveOptions) -> str:
-    """Return the figures at some steps, two columns per run: the value of the last plot, bits per byte."""
+    """Return the values at some steps as HTML, two columns per run: the value of the last plot, and bits per byte."""
     part = "all text" if options.part == ALL_TEXT else options.part
     columns = []
     for run in runs.values():
@@ -66,16 +69,16 @@ def curves_table(runs: Mapping[int, RunView], options: CurveOptions) -> str:
 
 
 def _at(step: int, steps: np.ndarray, values: np.ndarray) -> float | None:
-    """Return the value at a step or at the last one before it; None before the first step or after the last."""
-    place = int(np.searchsorted(steps, step, side="right")) - 1
-    return float(values[place]) if place >= 0 and step <= steps[-1] else None
+    """Return the value at a step, or else at the last step before it; None before the first step or after the last."""
+    index = int(np.searchsorted(steps, step, side="right")) - 1
+    return float(values[index]) if index >= 0 and step <= steps[-1] else None
 
 
 _AXIS_WORDS = {"step": "Steps", "tokens": "Tokens read", "minutes": "Minutes"}
 
 
 class OptionsBar(Bar):
-    """Four controls and the `CurveOptions` that they set.
+    """Four controls that set `CurveOptions`.
 
     Parameters
     ----------
@@ -128,7 +131,7 @@ def part_words(part: str) -> str:
 
 
 class Samples(Box):
-    """Continuations of the same prompts at two steps, by default the first and the latest, and the forgotten probes."""
+    """Continuations of the same prompts, and forgotten probes, at two steps; by default the first and the latest."""
 
     def __init__(self) -> None:
         self._runs: Sequence[RunView] = ()
@@ -176,7 +179,7 @@ SHOWN_PROBES = 8
 
 
 def probes_html(view: RunView, left: int, right: int | None) -> str:
-    """Return the probes answered at only one of two steps as HTML, forgotten ones first."""
+    """Return the probes answered wrongly at one or both of two steps as HTML, forgotten ones first."""
     if right is None or left not in view.lost or right not in view.lost:
         return ""
     before, after = set(view.lost[left]), set(view.lost[right])
@@ -206,11 +209,11 @@ def probes_html(view: RunView, left: int, right: int | None) -> str:
 
 
 def samples_html(views: Sequence[RunView], left: int, right: int | None) -> str:
-    """How each prompt is continued, by each run, at one step and at another side by side.
+    """Return each run's continuation of each prompt at two steps side by side, as HTML.
 
     Parameters
     ----------
-    left, right : steps; no second column where `right` is None
+    left, right : steps; if `right` is None, there is one column
     """
     steps = [left] if right is None else [left, right]
     lines = []
@@ -230,7 +233,7 @@ def samples_html(views: Sequence[RunView], left: int, right: int | None) -> str:
 
 
 def numbers_of(view: RunView) -> list[Number]:
-    """Return the four key numbers of a run, without those that were not measured."""
+    """Return up to four key numbers of a run, the first four that were measured."""
     bits, answered = view.measured.last(ALL_TEXT), view.answered.last("probes")
     found = {
         "bits": None if bits is None else figure(bits, 4),
@@ -245,7 +248,7 @@ def numbers_of(view: RunView) -> list[Number]:
 def compared(view: RunView) -> list[Number]:
     """Compare the last measurement with step 0 and with the source model.
 
-    The share of the gap is given only between the two, because it is not meaningful beyond them.
+    The share of the gap that is closed is meaningful, and returned, only for a value between the two.
     """
     bits, reference = view.measured.last(ALL_TEXT), view.references.get(ALL_TEXT)
     if bits is None:
@@ -257,7 +260,7 @@ def compared(view: RunView) -> list[Number]:
 
 
 def verdict_html(view: RunView) -> str:
-    """Return the result of a run in one sentence and, in another, why the source model does not teach it."""
+    """Return the result of a run as one sentence, followed by `RunView.source_note`."""
     note = f" {escape(view.source_note)}" * bool(view.source_note)
     bits, reference = view.measured.last(ALL_TEXT), view.references.get(ALL_TEXT)
     if bits is None:
@@ -274,7 +277,7 @@ def verdict_html(view: RunView) -> str:
 
 
 def more_numbers(view: RunView) -> list[Number]:
-    """Return what else the last step of a run reported."""
+    """Return the other numbers that the last step of a run reported."""
     names = ("loss", "divergence", "learning_rate", "grad_norm", "bytes_per_second", "tokens")
     found = [(name, value) for name in names if (value := _figure_of(view, name)) is not None]
     memory = view.trained.last("memory")

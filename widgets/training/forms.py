@@ -1,4 +1,4 @@
-"""Forms that start a tuning run: of the model from an alignment, or again with other settings."""
+"""Forms that start a tuning run: one for the model of an alignment, one for an earlier run with other settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SettingsFields(Bar):
 
     Parameters
     ----------
-    values : initial settings; missing ones have the defaults of `AdaptSettings`
+    values : initial settings; by default those of `AdaptSettings`
     """
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
@@ -53,7 +53,7 @@ class SettingsFields(Bar):
         self.take(values or {})
 
     def take(self, values: Mapping[str, Any]) -> None:
-        """Show these settings; `changed` counts from them."""
+        """Show these settings; `changed` compares with them."""
         self._before = _settings(values)
         for name, field in self.fields.items():
             field.value = self._before[name]
@@ -70,11 +70,11 @@ class SettingsFields(Bar):
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all tuning settings: the given ones, and the recipe's values for the others."""
+    """Return all tuning settings: the given ones, and the defaults for the others, with learning rates filled in."""
     given = {name: values[name] for name in AdaptSettings.names() if name in values}
     try:
         settings = AdaptSettings.from_dict(given)
-    except InputError:  # the settings of this run are invalid; show them unchanged
+    except InputError:  # the given settings are invalid; they are shown unchanged
         settings = AdaptSettings.from_dict({})
     return (
         settings.to_dict()
@@ -129,8 +129,8 @@ class TuneForm(Box):
 
     Parameters
     ----------
-    on_tune : called with settings of `AdaptSettings`; it may take a second
-    values : settings to begin with
+    on_tune : called in a thread with settings of `AdaptSettings`
+    values : initial settings
     """
 
     def __init__(self, on_tune: Callable[[dict[str, Any]], Any], values: dict[str, Any]) -> None:
@@ -141,8 +141,8 @@ class TuneForm(Box):
         )
         words = html(
             "",
-            "<h4>Tune the rearranged model</h4><div class='tl-note'>Uses the text of the alignment and a separate "
-            "process. The model gets its new rows first.</div>",
+            "<h4>Tune the rearranged model</h4><div class='tl-note'>Tunes on the text of the alignment, in a separate "
+            "process. If there is no rearranged model yet, it is made first.</div>",
         )
         self.status = html()
         folds = Folds({"Settings": ("steps, learning rates and batch size", [self.settings])})
@@ -150,7 +150,7 @@ class TuneForm(Box):
 
     def start(self) -> None:
         """Check the settings, and start the run in a thread."""
-        settings = self._given | self.settings.changed  # unset rates follow the batch size
+        settings = self._given | self.settings.changed  # learning rates that stay unset depend on the batch size
         AdaptSettings.from_dict(settings)
         self.status.value = status_html("Starting …", "tl-note")
 

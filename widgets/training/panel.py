@@ -1,7 +1,7 @@
-"""The training monitor: run folders, watched.
+"""The training monitor: curves, numbers and controls of tuning runs.
 
-Nothing here trains. The job is a separate process; this reads what it appends to its run folder, twice a second, in
-the one watcher thread of all panels. A restarted kernel makes a new panel on the same folder and has the whole curve.
+A separate process trains. The panel reads the events that the process appends to its run folder, twice a second, in the
+one watcher thread of all panels. After a restart of the kernel, a new panel on the same folder shows the whole curve.
 Other runs can be overlaid on the first; buttons, numbers and stage bands always belong to the first.
 """
 
@@ -42,19 +42,19 @@ Run = RunFolder | Path | str
 
 
 class TrainingPanel(Panel):
-    """Watch tuning runs; pause, cancel and resume one, or start it again with other settings.
+    """Monitor tuning runs; pause, cancel and resume one, or start it again with other settings.
 
-    Raises `InputError` when a folder holds no run, or there are none or too many.
+    Raises `InputError` if a folder contains no run, or if there are no or too many runs.
 
     Parameters
     ----------
-    run : run folder or its path, or several of them, at most `curves.MOST_RUNS`
-    reference : bits per byte of the first run's source model with its own tokenizer; by default those of the "measure"
-        run in the same folder, if there is one
+    run : a run or its folder, or several of them, at most `curves.MOST_RUNS`
+    reference : bits per byte of the first run's source model with its own tokenizer; by default the result of the
+        "measure" run in the same folder, if there is one
     state : shared view
     value, axis, smoothing, part : initial settings of the curves, see `CurveOptions`; by default smoothing fits the
         length of the first run
-    watched_by : a name for the owner of the panel; a new panel on the same run stops a former one of that name
+    watched_by : name of the panel's owner; a new panel of the same owner on the same run stops the earlier one
     """
 
     figure: go.FigureWidget
@@ -71,7 +71,7 @@ class TrainingPanel(Panel):
         watched_by: str = "",
     ) -> None:
         super().__init__("Training monitor", "tl-train", state)
-        self._lock = threading.RLock()  # the watcher's thread and callbacks draw into one figure
+        self._lock = threading.RLock()  # callbacks and the watcher's thread draw on the same figure
         self.on_runs: Callable[[list[RunFolder]], None] | None = None  # called when other runs are shown
         self._feeds = _feeds_of([run] if isinstance(run, (RunFolder, Path, str)) else run)
         self._reference = Reference(reference, self._feeds[0])
@@ -122,27 +122,27 @@ class TrainingPanel(Panel):
 
     @property
     def run(self) -> RunFolder:
-        """The first run, to which the buttons apply."""
+        """The first run, which the buttons apply to."""
         return self._feeds[0].run
 
     @property
     def runs(self) -> list[RunFolder]:
-        """All runs that are shown."""
+        """All runs in the plots."""
         return [feed.run for feed in self._feeds]
 
     @property
     def view(self) -> Any:
-        """The view of the first run's events."""
+        """The `RunView` of the first run."""
         return self._feeds[0].view
 
     @property
     def views(self) -> list[Any]:
-        """The view of each run's events."""
+        """The `RunView` of each run."""
         return [feed.view for feed in self._feeds]
 
     @property
     def selection(self) -> pd.DataFrame:
-        """All measurements so far, one number per row: run, what, step, value."""
+        """All measurements so far, one value per row: run, quantity ("what"), step, value."""
         rows = []
         for view in self.views:
             for table, prefix in ((view.trained, ""), (view.measured, "bits_per_byte")):
@@ -162,9 +162,9 @@ class TrainingPanel(Panel):
         }  # fmt: skip
 
     def show_runs(self, runs: Sequence[Run]) -> None:
-        """Show these runs in place of those shown; one that stays is not read again.
+        """Show these runs instead of the current ones; a run that stays is not read again.
 
-        Raises `InputError` when a folder holds no run, or there are none or too many.
+        Raises `InputError` if a folder contains no run, or if there are no or too many runs.
         """
         feeds = _feeds_of(runs, self._feeds)
         with self._lock:
@@ -183,7 +183,7 @@ class TrainingPanel(Panel):
         self._renew()
 
     def _renew(self) -> None:
-        """Look for the reference of the runs that are shown now, draw them, and follow them."""
+        """Find the reference of the current runs, draw them, and follow them."""
         with self._lock:
             self._reference.find_for(self._feeds[0])
         self._offer_runs()
@@ -203,7 +203,7 @@ class TrainingPanel(Panel):
         self.follow(self._name, self._poll)
 
     def _poll(self) -> bool:
-        """Read new events and repaint what changed; returns whether any run continues."""
+        """Read new events and redraw what changed; returns whether any run continues."""
         with self._lock:
             left = [feed for feed in self._feeds if feed is self._feeds[0] or (feed.run.path / "run.json").exists()]
             if len(left) < len(self._feeds):  # an overlaid run was deleted
@@ -211,7 +211,7 @@ class TrainingPanel(Panel):
                 self._draw()
             changed = [feed.place for feed in self._feeds if feed.poll()]
             found = self._reference.update_view(self._feeds[0])
-            self._show_state()  # before the curve, which takes the page longer to draw
+            self._show_state()  # before the curves, which the page takes longer to draw
             if changed or found:
                 self._draw(None if found else changed)
             return self._reference.awaited or any(feed.info["state"] not in ENDED for feed in self._feeds)
@@ -270,7 +270,7 @@ class TrainingPanel(Panel):
         return f"<div class='tl-note'>Settings: {escape(settings)}. {where}</div>"
 
     def _note_html(self) -> str:
-        """Return which figures of the runs cannot be compared."""
+        """Return a note on the overlaid runs: which numbers cannot be compared."""
         if len(self._feeds) == 1:
             return ""
         text = measured_text(self._feeds[0].info)
@@ -290,13 +290,13 @@ class TrainingPanel(Panel):
 
     def _on_other(self, path: str) -> None:
         if path:
-            self.soon(lambda: self.show_runs([*self.runs, path]))  # ten thousand events take a moment to read
+            self.soon(lambda: self.show_runs([*self.runs, path]))  # in a thread: reading many events takes a moment
 
     def _only_first(self) -> None:
         self.show_runs([self.run])
 
     def _on_started(self, new: RunFolder) -> None:
-        """Watch the new run, with the former runs as overlays."""
+        """Show the new run, with the earlier runs as overlays."""
         self.clear_error()
         self.show_runs([new, *self.runs][:MOST_RUNS])
 
@@ -306,7 +306,7 @@ class TrainingPanel(Panel):
 
 
 def _feeds_of(runs: Sequence[Run], known: Sequence[RunFeed] = ()) -> list[RunFeed]:
-    """Follow these runs, each once; feeds in `known` continue from their position and keep their colour."""
+    """Return one feed per distinct run; feeds in `known` keep their position in the events and their colour."""
     read = {feed.key: feed for feed in known}
     folders = [run if isinstance(run, RunFolder) else RunFolder(run) for run in runs]
     keys = dict.fromkeys(str(folder.path.resolve()) for folder in folders)

@@ -1,16 +1,17 @@
-"""Time and memory of exact CSLS, against the bare products and against the dense script.
+"""Time and memory of the exact CSLS search, compared with bare matrix products and with the rules of TokAlign's script.
 
     python benchmarks/alignment_speed.py --out benchmarks/results/alignment_speed.jsonl
 
-First 262k target x 152k source vectors of 300 dimensions, top 10 by CSLS, in a separate process. The algorithm needs
-two products of that shape: one for the density of both sides, one for the neighbours. The same process makes the two
-bare products with numpy, in blocks that are thrown away, one before and one after the search. Vectors are made up
-(groups of twenty around common centres): time hardly depends on them.
+The first measurement searches the 10 nearest neighbours by CSLS among 262k target and 152k source vectors of 300
+dimensions, in a separate process. The algorithm needs two matrix products of that shape: one for the density of both
+sides, one for the neighbours. The same process computes two bare products with numpy, in blocks that it discards, one
+before and one after the search. The vectors are random (groups of twenty around common centres); the time hardly
+depends on them.
 
-Then TokAlign's script, as its rules are described (a plain re-implementation, not its code): float64 cosines to 300
-pivots, the dense product of all pairs, `in` and `index` on lists for every target token. On real anchored vectors of
-both vocabularies, few enough for the dense matrix; our search is given the same pivots and compares by the same dot
-product. About twelve minutes on two cores.
+The second measurement follows the rules of TokAlign's script in a plain re-implementation, not its code: float64
+cosines to 300 pivots, the dense product of all pairs, `in` and `index` on lists for every target token. It uses real
+anchored vectors of both vocabularies, few enough for the dense matrix. Our search gets the same pivots and compares by
+the same dot product. Takes about twelve minutes on two cores.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tokalign_lab.vectors.anchored import anchored_vectors
 from tokalign_lab.vectors.token_vectors import TokenVectors
 
 DIMENSIONS, NEIGHBOURS = 300, 10
-PRODUCT_BLOCK = (2048, 4096)  # where numpy's product is at its quickest on the machines that we tried
+PRODUCT_BLOCK = (2048, 4096)  # the block size with the fastest numpy product on the machines that we tried
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def main() -> None:
 
 
 def csls_and_products(n_target: int, n_source: int) -> dict[str, Any]:
-    """Seconds of the search and of the products that it needs."""
+    """Measure the seconds of the search and of the products that it needs."""
     random_numbers = np.random.default_rng(0)
     centres = random_numbers.standard_normal((n_source // 20, DIMENSIONS), dtype=np.float32)
     target, source = (_around(centres, n, random_numbers) for n in (n_target, n_source))
@@ -111,7 +112,7 @@ def _search(target: np.ndarray, source: np.ndarray) -> None:
 
 
 def against_the_script(n_tokens: int, text_bytes: int) -> dict[str, Any]:
-    """Follow the dense script's rules, as described and with our search, on a real pair's most frequent tokens."""
+    """Follow the script's rules, as described and with our search, on the most frequent tokens of a real pair."""
     source, target = catalog.load_vocabulary("smollm2-135m"), catalog.load_vocabulary("sp32k")
     pair = tokenize_pair(source, target, split_documents(read_documents(["default"], max_bytes=text_bytes))[0])
     shared = text_tokens_shared(source, target, "raw")
@@ -145,7 +146,7 @@ def against_the_script(n_tokens: int, text_bytes: int) -> dict[str, Any]:
 
 
 def _most_frequent(vectors: TokenVectors, n: int) -> TokenVectors:
-    """Take n tokens; none without contexts, whose row is 0 and of whose cosine the script makes NaN."""
+    """Take the n most frequent tokens with contexts; a vector of zeros would make the script's cosine NaN."""
     with_row = np.flatnonzero(vectors.rows.any(axis=1))
     kept = np.sort(with_row[np.argsort(-vectors.counts[with_row], kind="stable")[:n]])
     return TokenVectors(vectors.ids[kept], vectors.rows[kept], vectors.counts[kept], vectors.vocabulary_fingerprint)

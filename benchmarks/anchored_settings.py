@@ -1,12 +1,12 @@
-"""Which settings of the anchored vectors find held-out shared tokens best? P@1, one setting changed at a time.
+"""Which settings of the anchored vectors find most held-out shared tokens? P@1, with one setting changed at a time.
 
     python benchmarks/anchored_settings.py [--train-bytes 3000000] [--seeds 2] [--out FILE]
 
-A tenth of the tokens that both vocabularies share is hidden (`evaluation/held_out.py`); P@1 is the share of them whose
-counterpart is their best candidate by CSLS. Each line changes one setting from the defaults;
-"minus the defaults" is the mean difference over pairs and seeds on the same hidden tokens, with a 95 % bootstrap
-interval. Shifted PMI (Levy, Goldberg, Dagan 2015, section 3.1) subtracts log k from every value before values not above
-0 are dropped. It is not a setting of the lab, because it loses here.
+A tenth of the shared tokens is held out (`evaluation/held_out.py`); P@1 is the share of these whose true partner is the
+best candidate by CSLS. Each line changes one setting from the defaults. "minus the defaults" is the mean difference
+over pairs and seeds on the same held-out tokens, with a 95 % bootstrap interval. Shifted PMI (Levy, Goldberg, Dagan
+2015, section 3.1) subtracts log k from every value before non-positive values are dropped. It is not a setting of the
+lab, because it lowers P@1 here.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ def main() -> None:
 
 
 def variants() -> list[tuple[str, AnchoredSettings, int]]:
-    """Name, settings and shift of every line, the defaults first."""
+    """Return name, settings and shift of every line, the defaults first."""
     usual = AnchoredSettings()
     changed = [(f"{name} {value}", replace(usual, **{name: value}), 1) for name in CHANGES for value in CHANGES[name]]
     return [("defaults", usual, 1), *changed, *((f"shifted by log {k}", usual, k) for k in SHIFTS)]
 
 
 def precision(pair: TokenizedPair, settings: AnchoredSettings, shift: int, seed: int) -> float:
-    """P@1 with these settings in the place of the defaults."""
+    """Return P@1 with these settings instead of the defaults."""
     shifted: AbstractContextManager[Any] = nullcontext()
     if shift > 1:
         shifted = patch.object(anchored, "positive_pmi", less(anchored.positive_pmi, shift))
@@ -97,7 +97,7 @@ def precision(pair: TokenizedPair, settings: AnchoredSettings, shift: int, seed:
 
 
 def less(pmi: Callable[..., csr_array], k: int) -> Callable[..., csr_array]:
-    """Positive PMI minus log k, without the values that are not above 0."""
+    """Return a function that computes positive PMI minus log k, without non-positive values."""
 
     def shifted(counts: csr_array, smoothing: float) -> csr_array:
         made = pmi(counts, smoothing)

@@ -1,9 +1,9 @@
-"""Which architectures keep their logits when the vocabulary's ids are renumbered.
+"""Check which architectures have the same logits after the ids of the vocabulary are renumbered.
 
     python benchmarks/architectures.py --out docs/architectures.md
 
-Makes a small random model of each causal language model that transformers has, moves it to the same tokenizer with its
-ids renumbered at random, and compares the logits of 30 tokens. They must be equal, or the model must be refused.
+For each causal language model of transformers, this makes a small random model, converts it to the same tokenizer with
+randomly renumbered ids, and compares the logits of 30 tokens. They must be equal, or `rearrange` must refuse the model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tokalign_lab.model.load import quiet
 from tokalign_lab.model.rearrange import rearrange
 
 MOST_WEIGHTS = 20_000_000
-# names of sizes in configurations -> a small value; a configuration gets those that it has
+# Small values for names of sizes in configurations; a configuration gets those that it has.
 SMALL: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim_model", "emb_dim"), 32),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "dim_ff", "n_inner", "decoder_ffn_dim"), 64),
@@ -51,7 +51,7 @@ SMALL: dict[str, Any] = {
     "is_decoder": True,
     "attention_types": [[["global", "local"], 1]],
 }
-# what else an architecture checks: sizes that belong together, kinds of layers under another name
+# Further values that single architectures need: sizes that depend on each other, kinds of layers under another name.
 OWN: dict[str, dict[str, Any]] = {
     "mamba2": {"expand": 1, "n_groups": 1},
     "falcon_h1": {"mamba_d_ssm": 64},
@@ -66,7 +66,7 @@ _IDS = {"bos_token_id": BIG.roles["bos"], "eos_token_id": BIG.roles["eos"], "pad
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    options.add_argument("--only", help="names of architectures, with commas")
+    options.add_argument("--only", help="names of architectures, separated by commas")
     options.add_argument("--out", type=Path)
     given = options.parse_args()
     torch.set_num_threads(1)
@@ -90,11 +90,11 @@ def result_of(name: str) -> str:
         return f"not tried: {type(error).__name__}: {first_line(error)[:90]}"
     try:
         with quiet():
-            moved = rearrange(model, renumbering(), BIG, RENUMBERED)
+            converted = rearrange(model, renumbering(), BIG, RENUMBERED)
     except InputError as error:
         return f"refused: {error}"
     try:
-        return "equal" if same_logits(model, moved) else "differs"
+        return "equal" if same_logits(model, converted) else "differs"
     except Exception as error:  # as above
         return f"not tried: {type(error).__name__}: {first_line(error)[:90]}"
 
@@ -123,16 +123,16 @@ def _random_model(config: Any) -> Any:
 
 
 def sizes_for(config: Any, also_unset: bool = False) -> dict[str, Any]:
-    """Choose small values for the sizes that a configuration has, and for those of its parts.
+    """Choose small values for the sizes of a configuration and of its nested configurations.
 
-    A size that is None by default is left so, unless `also_unset`.
+    A size that is None by default stays None, unless `also_unset`.
     """
     computed = {key for key in SMALL if isinstance(getattr(type(config), key, None), property)}
     names = {
         key for key in SMALL.keys() - computed if _size(config, key) is not None or (also_unset and key in vars(config))
     }
     chosen = {key: SMALL[key] for key in names}
-    if "kv_lora_rank" in chosen:  # latent attention has no groups of heads
+    if "kv_lora_rank" in chosen:  # multi-head latent attention has no groups of heads
         chosen["num_key_value_heads"] = 4
     if "vocab_size" in vars(config):
         chosen |= {"vocab_size": BIG.size, **_IDS}
@@ -148,7 +148,7 @@ def sizes_for(config: Any, also_unset: bool = False) -> dict[str, Any]:
 
 
 def _size(config: Any, name: str) -> Any:
-    """Return a size; None if the configuration has none, or one for each layer."""
+    """Return a size; None if the configuration does not have it, or has one for each layer."""
     try:
         return getattr(config, name, None)
     except Exception:  # transformers' own kind, which may differ between layers
@@ -156,7 +156,7 @@ def _size(config: Any, name: str) -> Any:
 
 
 def page_of(results: dict[str, str], seconds: float) -> str:
-    """Write the page, with what does not work first."""
+    """Return the page as Markdown, with the architectures that do not work first."""
     parts: dict[str, list[tuple[str, str]]] = {"differs": [], "refused": [], "not tried": [], "equal": []}
     for name, found in results.items():
         kind, _, why = found.partition(": ")

@@ -1,12 +1,13 @@
-"""How much calibration loses by reading less text, and how long it takes.
+"""Measure how much calibration loses by reading less text, and how long it takes.
 
     tokalign-lab align smollm2-135m sp32k --text default --max-bytes 1000000 --out sp32k.parquet
     tokalign-lab rearrange smollm2-135m sp32k.parquet --out converted
     python benchmarks/calibrate_precision.py converted --out benchmarks/results/calibrate_precision.jsonl
 
-Fits the shifts of a rearranged model on the first tokens of a text, as `calibrate` does, and measures bits per byte of
-other text with each fit. Seconds are CPU seconds. The states are computed once; their time is given in proportion to
-the tokens read. Each fit is a line of the file `--out`; a stopped run continues with the next.
+Fits the shifts of a rearranged model on the first tokens of a text, as `calibrate` does, and measures bits per byte on
+other text with each fit. Seconds are CPU seconds. The hidden states are computed once for the longest text; a shorter
+text is charged in proportion to its tokens. Each fit is a line of the file `--out`; a stopped run continues with the
+next fit.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main() -> None:
     options.set_defaults(threads=1)
     options.add_argument("models", nargs="+", help="folders that `rearrange` wrote, without --calibrate")
     options.add_argument(
-        "--tokens", default="2500,5000,10000,20000", help="how many are read; the loss is against the last"
+        "--tokens", default="2500,5000,10000,20000", help="tokens to read; the loss is relative to the last number"
     )
     given = options.parse_args()
     limit_threads(given.threads)
@@ -68,14 +69,14 @@ def row_of(fit: Result, last: Result) -> dict[str, Any]:
 
 
 class Reading:
-    """The head's inputs for the text to fit on and for held-out text.
+    """The inputs of the head for the text to fit on and for held-out text.
 
     Parameters
     ----------
     name
-        As for `load_model`.
+        Name of the model, as for `load_model`.
     most, held_out
-        Tokens to fit on and to measure.
+        Number of tokens to fit on, and of held-out tokens to measure.
     """
 
     def __init__(self, name: str, most: int, held_out: int) -> None:
@@ -94,7 +95,7 @@ class Reading:
         self.free[: vocabulary.size] = ~torch.from_numpy(vocabulary.is_control)
 
     def bits(self, matrix: torch.Tensor) -> float:
-        """Bits per byte of the other text with this head."""
+        """Return bits per byte of the held-out text with this head."""
         nats = nats_per_token(self._others, self._other_ids, matrix, self.none)
         return nats * len(self._other_ids) / math.log(2) / self._bytes
 
@@ -103,7 +104,7 @@ reading_of = lru_cache(maxsize=1)(Reading)
 
 
 def measure(name: str, size: int, most: int, held_out: int) -> Result:
-    """Measure one model with a fit on so many tokens; 0 for no fit."""
+    """Measure one model with a fit on `size` tokens; 0: without a fit."""
     read = reading_of(name, most, held_out)
     if not size:
         return {"bits_per_byte": read.bits(read.weight), "reading": 0.0, "fitting": 0.0}

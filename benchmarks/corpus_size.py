@@ -1,12 +1,13 @@
-"""How much text do the vectors need? The same move with vectors from 1, 3, 10, 30 and 100 % of a text.
+"""How much text do the vectors need? The same swap with vectors from 1, 3, 10, 30 and 100 % of a text.
 
     python benchmarks/corpus_size.py --out benchmarks/results/corpus_size.jsonl
 
-Passages are drawn from 6 MB of the default text, every language in its proportion, and everything that `anchored` reads
-from text comes from them: counts, shared anchors, how often tokens come. No calibration, which would read additional
-text. "no text" is the recipe `pieces`, that needs none. First-step loss is that of held-out text right after
-rearranging, in nats per token as in TokAlign++ section 6, and in bits per byte; then all are tuned on one small text.
-The smallest text within 10 % is reported by bits per byte, and by bits above the source. About 15 minutes on two cores.
+Passages are drawn from 6 MB of the default text, each language in proportion. `anchored` gets co-occurrence counts,
+shared anchors and token frequencies from these passages alone. There is no calibration, which would read more text. "no
+text" is the recipe `pieces`, which needs none. First-step loss is the loss on held-out text right after rearranging, in
+nats per token as in TokAlign++ section 6, and in bits per byte. Then all models are tuned on one small text. The notes
+name the smallest share whose result is within 10 % of that of all text, in bits per byte and in bits above the source.
+Takes about 15 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def run(bench: Bench, target: Vocabulary, share: float) -> Result:
     whole = tuning.align_text()
     part = excerpts(whole, round((share or SHARES[0]) * n_bytes(whole)), tuning.TRAIN_PASSAGE, bench.seed)
     recipe = "anchored" if share else "pieces"
-    model, lexicon = tuning.moved(target, bench.seed, bench.given.device, recipe, documents=part)
+    model, lexicon = tuning.converted(target, bench.seed, bench.given.device, recipe, documents=part)
     first = bench.untuned(model, target)
     origins = lexicon.table["origin"].value_counts(normalize=True).to_dict()
     found = bench.tune(f"vectors from {share:.0%} of the text", bench.save(model, target), target)
@@ -77,7 +78,7 @@ def row(name: str, lines: list[Result], given: argparse.Namespace) -> dict[str, 
 
 
 def smallest(rows: list[dict[str, Any]], column: str, reference: float) -> str:
-    """Return the smallest share of the text within 10 % of all of it, in bits per byte and in bits above the source."""
+    """Name the smallest share within 10 % of the result of all text, in bits per byte and in bits above the source."""
     known = [row for row in rows if row["text"] != NO_TEXT and row[column] is not None]
     best = known[-1][column]
     plain = next(row["text"] for row in known if row[column] <= best * (1 + WITHIN))

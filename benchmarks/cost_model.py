@@ -1,13 +1,14 @@
-"""The cost of a swap beyond the measured sizes: models fitted to `benchmarks/results`, measured and extrapolated apart.
+"""The cost of a swap beyond the measured sizes, extrapolated from `benchmarks/results`.
 
     python benchmarks/cost_model.py
 
-Nothing is run. All times are for the machine of the measurements, two cores of an AMD EPYC.
+This measures nothing itself. The tables separate measured from extrapolated values. All times are for the machine of
+the measurements, two cores of an AMD EPYC.
 
 - Text (growth.jsonl, 1 to 100 MB): a line through 10 and 100 MB. The line through 1 and 10 MB is compared with the
-  measurement at 100 MB, to show its error. Tokenizing is the rate of `estimate.py`, measured at 3.8 MB.
-- Tuning (tuning_speed.jsonl, 0.12 and 0.26 billion multiplied weights, stage 2): 6 operations for each weight that is
-  multiplied (all but the input rows) and token, at the mean measured rate.
+  measurement at 100 MB, to show its error. The rate of tokenizing is that of `estimate.py`, measured at 3.8 MB.
+- Tuning (tuning_speed.jsonl, 0.12 and 0.26 billion multiplied weights, stage 2): 6 operations per token for each weight
+  in a matrix product (all but the input rows), at the mean measured rate.
 - Rearranging shard by shard: the rate per GB of `estimate.py`, at 2 bytes per weight.
 """
 
@@ -37,7 +38,7 @@ def rows_of(name: str, table: str) -> list[dict[str, Any]]:
 
 
 def text_costs() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the measurements, and the prediction of the two smaller texts for the largest; and costs of more text."""
+    """Return the measurements, with a prediction for the largest text by the other two, and the costs of more text."""
     found = [row for row in rows_of("growth", "Text") if row["megabytes"]]
     megabytes = [row["megabytes"] for row in found]
     values = {name: [row[name] for row in found] for name in ("anchored s", "GloVe s", "tokens")}
@@ -64,7 +65,7 @@ def text_costs() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def model_costs() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the measured rate of tuning for two vocabularies; and what it gives for larger models."""
+    """Return the measured rates of tuning for two vocabularies, and the extrapolated times of larger models."""
     found = [row for row in rows_of("tuning_speed", "Tokens per second") if (row["stage"], row["loop"]) == (2, "ours")]
     measured = []
     for row in found:

@@ -1,8 +1,8 @@
-"""The demo as raw data: the whole pipeline on one pair, in bits per byte of held-out text and seconds.
+"""The results of the demo as raw data: bits per byte of held-out text and seconds, for the whole pipeline on one pair.
 
     python benchmarks/demo.py --out benchmarks/results/demo.jsonl
 
-It runs `make demo`; see `tokalign_lab.demo`.
+It runs the same program as `make demo`; see `tokalign_lab.demo`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def tables(found: dict[str, Any]) -> list[Table]:
-    """Return the tables of a demo's results."""
+    """Return the results of a demo as tables."""
     models = [{**row, "all": row["bits_per_byte"]} for row in found["models"]]
     columns = ("model", "all", "prose", "code", "interface_texts")
     return [

@@ -1,25 +1,25 @@
-"""Is a teacher worth more than its text? SmolLM2-135M converted to Gemma 3's vocabulary, taught by Gemma-3-270M.
+"""Does a teacher help more than the text alone? SmolLM2-135M converted to Gemma 3's vocabulary; teacher Gemma-3-270M.
 
     python benchmarks/distillation.py --out benchmarks/results/distillation.jsonl [--ablate] [--limit 200] [--seeds 3]
 
-The student is rearranged by `anchored` and calibrated, then tuned four ways by the same number of tokens: not at all,
-on the text (direct), on what the teacher writes (sentence-level, Kim and Rush 2016), and on the text with the teacher's
-predictions (token-level, TokAlign section 4.3). Source and teacher with their own tokenizers are measured too, and the
-source tuned on the text, in one stage. Held-out prose, code, digits and non-Latin text are read in bits per UTF-8 byte;
-with `--limit` the first seed's models take the papers' six tasks too. `--ablate` changes direction, temperature, weight
-and share of the token-level run, one at a time. `--rows` measures only the rows it names, for more seeds of a few.
+The student is rearranged by `anchored` and calibrated. It is measured before tuning, and after tuning on the same
+number of tokens in three ways: on the text (direct), on text that the teacher writes (sentence-level, Kim and Rush
+2016), and on the text with the teacher's predictions (token-level, TokAlign section 4.3). The source and the teacher
+are also measured with their own tokenizers, and so is the source tuned on the text in one stage. The measure is bits
+per UTF-8 byte on held-out prose, code, digits and non-Latin text. With `--limit`, the first seed's models are also
+scored on the papers' six tasks. `--ablate` changes direction, temperature, weight and share of the token-level run, one
+at a time. `--rows` measures only some rows, for more seeds of these.
 
 `--gold-python GOLD/bin/python` adds TRL's GOLD as it ships (`peers/gold_train.py`): the student keeps its own
-tokenizer, same teacher, text, steps and batch; the source is tuned also without a teacher. GOLD aligns
-byte-level tokenizers only; Gemma's is a SentencePiece one and is refused, so what runs is its unaligned form (ULD), at
-the rate of our stage 2.
+tokenizer; teacher, text, steps and batch are the same. The source is also tuned without a teacher, to compare. GOLD
+aligns byte-level tokenizers only and refuses Gemma's, which is a SentencePiece one, so its unaligned form (ULD) runs,
+at the learning rate of our stage 2.
 
-The default sizes, 48 steps of 2 sequences of 128 tokens, are meant to end in 25 minutes on two free cores (some 20 by
-the speeds of `tuning_speed.md`), `--ablate` adds as much again. That is 12,288 tokens, where the papers use 235
-million: the rows show that the program works, and a tendency. On a GPU give `--steps`, `--batch-size`,
-`--sequence-length`. Each measurement is a line of the file `--out`, written when it is done, and a stopped run
-continues from its last checkpoint, kept in the cache until all is done; a line of other settings is not counted, one of
-older code is.
+The default sizes, 48 steps of 2 sequences of 128 tokens, take about 20 minutes on two idle cores by the speeds of
+`tuning_speed.md`; `--ablate` takes as long again. That is 12,288 tokens, and the papers use 235 million: the results
+show that the program works, and a tendency. On a GPU, set `--steps`, `--batch-size` and `--sequence-length`. Each
+measurement is a line of the file `--out`. A stopped run continues from its last checkpoint, which is in the cache until
+all measurements are done. Lines with other settings are ignored; lines of older code are not.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ class Bench:
     Parameters
     ----------
     options
-        As given.
+        Options of the command line.
     work
-        Where models lie while they are needed.
+        Folder of the models while they are needed.
     results
         The finished measurements.
     passages
@@ -101,7 +101,7 @@ class Bench:
         self.tokens = options.steps * options.batch_size * options.sequence_length
 
     def row(self, name: str, seed: int, make: Callable[[int], str | Path]) -> None:
-        """Make a model and measure it, if there is no such line yet."""
+        """Make a model and measure it, unless there is a line of it already."""
         if self.results.has(SOURCE, TARGET, name, seed):
             return
         line: dict[str, Any] = {"source": SOURCE, "target": TARGET, "method": name, "seed": seed}
@@ -122,7 +122,7 @@ class Bench:
         if name in TUNED:
             drop_weights(RunFolder(self._folder(name, seed)))
 
-    def moved(self, seed: int = 0) -> Path:
+    def converted(self, seed: int = 0) -> Path:
         """Rearrange and calibrate the source, once."""
         folder = self.work / "moved"
         if not folder.is_dir():
@@ -136,7 +136,7 @@ class Bench:
         return folder
 
     def tuned(self, name: str, seed: int, text: str = "default", model: str | None = None, **more: Any) -> Path:
-        """Tune a model, the moved one where none is named, continuing where it was stopped."""
+        """Tune a model, by default the converted one; a stopped run continues from its last checkpoint."""
         options, folder = self.options, self._folder(name, seed)
         settings = AdaptSettings.from_dict(
             {
@@ -151,7 +151,7 @@ class Bench:
                 **more,
             }
         )
-        given = {"model": model or str(self.moved()), "text": [text], "max_bytes": options.train_bytes}
+        given = {"model": model or str(self.converted()), "text": [text], "max_bytes": options.train_bytes}
         run = RunFolder(folder)
         if not (folder / "run.json").is_file():
             run = RunFolder.create(folder, "adapt", {**given, **asdict(settings)})
@@ -163,7 +163,7 @@ class Bench:
         return (self.options.runs or self.work) / f"distillation-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
 
     def sentence(self, seed: int) -> Path:
-        """Tune on as much of the teacher's text as the budget has tokens."""
+        """Tune on text that the teacher wrote, as many tokens as the budget has."""
         out = self.work / f"written-{seed}.jsonl"
         if not out.is_file():
             documents = math.ceil(self.tokens / (PROMPT_TOKENS + NEW_TOKENS))
@@ -171,13 +171,13 @@ class Bench:
                 documents=documents, prompt_tokens=PROMPT_TOKENS, new_tokens=NEW_TOKENS, seed=seed
             )
             teacher, vocabulary = load_model(TEACHER), catalog.load_vocabulary(TEACHER)
-            # `adapt` asks for a held-out part; what is reported is measured on `passages`
+            # `adapt` needs a held-out part; the reported bits per byte are measured on `passages`
             held_out = [replace(document, split="held_out") for document in self.passages]
             write_text(teacher, vocabulary, self._train(seed), held_out, settings, out)
         return self.tuned("sentence", seed, text=str(out))
 
     def gold(self, seed: int) -> Path:
-        """Let GOLD tune the source with its own tokenizer."""
+        """Tune the source with its own tokenizer by GOLD."""
         options, result = self.options, self.work / f"gold-{seed}"
         text = self.work / f"gold-{seed}.jsonl"
         n = 4 * options.sequence_length  # characters of a passage
@@ -196,10 +196,10 @@ class Bench:
 
 
 def run(bench: Bench) -> None:
-    """Measure what has no line yet, seed by seed."""
+    """Make the measurements that have no line yet, seed by seed."""
     bench.row("source", 0, lambda seed: SOURCE)
     bench.row("teacher", 0, lambda seed: TEACHER)
-    bench.row("before", 0, bench.moved)
+    bench.row("before", 0, bench.converted)
     makers: dict[str, Callable[[int], Path]] = {
         "direct": lambda seed: bench.tuned("direct", seed),
         "token": lambda seed: bench.tuned("token", seed, teacher=TEACHER),
@@ -216,7 +216,7 @@ def run(bench: Bench) -> None:
 
 
 def tables(results: Results, options: argparse.Namespace) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Mean over seeds; a row each, and the papers' tasks where they were scored."""
+    """Return a table with the mean over seeds of each model, and one of the papers' tasks if they were scored."""
     lines = [line for line in results.lines if "error" not in line]
     direct = {line["seed"]: line["all"] for line in lines if line["method"] == "direct"}
     text, tasks = [], []
@@ -224,8 +224,8 @@ def tables(results: Results, options: argparse.Namespace) -> list[tuple[str, lis
         mine = [line for line in lines if line["method"] == name]
         if not mine:
             continue
-        moved = name in TUNED and name not in ("own", "gold")
-        minus = [line["all"] - direct[line["seed"]] for line in mine if moved and line["seed"] in direct]
+        converted = name in TUNED and name not in ("own", "gold")
+        minus = [line["all"] - direct[line["seed"]] for line in mine if converted and line["seed"] in direct]
         text.append(
             {
                 "row": f"{name}: {what}" if what else name,
@@ -270,13 +270,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--bytes", type=int, default=3_000, help="held-out text a slice")
+    parser.add_argument("--bytes", type=int, default=3_000, help="held-out text per slice")
     parser.add_argument("--train-bytes", type=int, default=6_000_000, help="text to align, calibrate and tune on")
-    parser.add_argument("--limit", type=int, help="score the six tasks on so many questions each")
+    parser.add_argument("--limit", type=int, help="also score the six tasks on this many questions each")
     parser.add_argument("--shots", type=int, nargs="+", default=[0], help="examples in a task's prompt")
     parser.add_argument("--ablate", action="store_true", help="change the token-level settings one by one")
     parser.add_argument("--rows", nargs="+", metavar="ROW", choices=TUNED, help=f"only these of: {'; '.join(TUNED)}")
-    parser.add_argument("--runs", type=Path, help="keep each tuning here as a run, for the lab; without weights")
+    parser.add_argument(
+        "--runs", type=Path, help="store each tuning as a run in this folder, for the lab; without weights"
+    )
     parser.add_argument("--gold-python", type=Path, help="the interpreter of GOLD's environment")
     options = parser.parse_args()
     if options.gold_python is not None and not options.gold_python.is_file():

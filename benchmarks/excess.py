@@ -3,19 +3,19 @@
     python benchmarks/excess.py [--source smollm2-135m] [--target sp32k] [--bytes 12000] [--out FILE]
 
 Both models read the same held-out passages, the source with its own tokenizer. The bits of each source token are
-spread evenly over its bytes; the bits of a target token are compared with what the source model paid for the same
-bytes. A target token is of one kind:
+spread evenly over its bytes, so the bits of a target token can be compared with the source model's bits for the same
+bytes. Each target token is of one kind:
 
 - new: the source has no such token
-- same place: shared, and the source's own tokenisation has it at this very place
+- same place: shared, and the source's own tokenisation has the same token at this position
 - other place: shared, but the source splits the text differently here
 - whitespace: shared, only spaces or line ends, and split differently
 - fragment: shared, part of a character, and split differently
 
-A second table separates the input side from the output side, over the target tokens that begin where a token of the
-source begins: what the source model paid for their bytes; what the new head pays when it is given the *source's* states
-at these places (the rows of the head alone are to blame); and what the converted model pays, which has also read new
-rows and unfamiliar sequences.
+A second table separates the input side from the output side, over the target tokens that begin where a source token
+begins. It has the source model's bits for their bytes; the bits of the new head with the *source's* states at these
+positions, where only the rows of the head can cause a loss; and the bits of the converted model, which has also read
+new rows and unfamiliar sequences.
 """
 
 from __future__ import annotations
@@ -53,24 +53,26 @@ def main() -> None:
     source, target = catalog.load_vocabulary(options.source), catalog.load_vocabulary(options.target)
     train, held_out = split_documents(read_documents(["default"], max_bytes=6_000_000))
     passages, model = excerpts(held_out, options.bytes, longest=600), load_model(options.source)
-    moved = rearrange(model, align(tokenize_pair(source, target, train)).lexicon, source, target)
+    converted = rearrange(model, align(tokenize_pair(source, target, train)).lexicon, source, target)
     old = [read(model, source, passage) for passage in passages]
     tables: list[Table] = []
     for name in ("anchored", "anchored, calibrated"):
         if name.endswith("calibrated"):
-            calibrate(moved, target, excerpts(train, 8 * options.calibrate_tokens, seed=1), options.calibrate_tokens)
-        new = [read(moved, target, passage) for passage in passages]
+            calibrate(
+                converted, target, excerpts(train, 8 * options.calibrate_tokens, seed=1), options.calibrate_tokens
+            )
+        new = [read(converted, target, passage) for passage in passages]
         title = f"{options.source} -> {options.target}, {name}: "
         rows = by_kind(source, target, passages, old, new)
         tables.append((f"{title}excess bits per byte of all {options.bytes:,} bytes", rows))
-        rows = reading_and_writing(source, target, moved, old, new)
+        rows = reading_and_writing(source, target, converted, old, new)
         tables.append((title + "bits per token, reading and writing separately", rows))
     report("Excess bits by kind of token", tables, [], options.out)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A passage as a model read it: where each token ends in its bytes, the states before each token, ids and bits."""
+    """A passage as read by a model: end of each token in bytes, hidden state before each token, ids, and bits."""
 
     ends: np.ndarray[Any, Any]
     states: torch.Tensor
@@ -83,13 +85,13 @@ def read(model: Any, vocabulary: Vocabulary, document: Document) -> Reading:
     size = len(document.text.encode())
     states, ids, _ = head_inputs(model, vocabulary, [document], max_tokens=1 << 30, window=2048)
     ends = np.cumsum([len(vocabulary.token_bytes[i] or b"") for i in ids.tolist()])
-    ends -= ends[-1] - size  # a dummy space in front has no bytes
+    ends -= ends[-1] - size  # a dummy space at the beginning has no bytes
     return Reading(ends, states, ids, bits_of(model, states, ids))
 
 
 @torch.inference_mode()
 def bits_of(model: Any, states: torch.Tensor, ids: torch.Tensor) -> np.ndarray[Any, Any]:
-    """Bits of each token given the state before it."""
+    """Return the bits of each token given the hidden state before it."""
     head, cap = model.get_output_embeddings(), getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     blocks = []
     for part, wanted in zip(states.split(64), ids.split(64), strict=True):
@@ -100,14 +102,14 @@ def bits_of(model: Any, states: torch.Tensor, ids: torch.Tensor) -> np.ndarray[A
 
 
 def cost_of_bytes(reading: Reading) -> np.ndarray[Any, Any]:
-    """Return the cumulative cost up to each byte; a token's bits are spread evenly over its bytes."""
+    """Return the cumulative bits up to each byte; the bits of a token are spread evenly over its bytes."""
     lengths = np.diff(reading.ends, prepend=0)
     per_byte = np.repeat(reading.bits / np.maximum(lengths, 1), np.maximum(lengths, 0))
     return np.concatenate([[0.0], np.cumsum(per_byte)])
 
 
 def reading_and_writing(
-    source: Vocabulary, target: Vocabulary, moved: Any, old: list[Reading], new: list[Reading]
+    source: Vocabulary, target: Vocabulary, converted: Any, old: list[Reading], new: list[Reading]
 ) -> list[dict[str, Any]]:
     shared = np.zeros(target.size, bool)
     shared[shared_tokens(source, target).target_ids] = True
@@ -121,7 +123,7 @@ def reading_and_writing(
         for token, paid, written, both in zip(
             ids.tolist(),
             cost[after.ends[here]] - cost[starts[here]],
-            bits_of(moved, states, ids),
+            bits_of(converted, states, ids),
             after.bits[here],
             strict=True,
         ):
@@ -138,7 +140,7 @@ def reading_and_writing(
 def by_kind(
     source: Vocabulary, target: Vocabulary, passages: list[Document], old: list[Reading], new: list[Reading]
 ) -> list[dict[str, Any]]:
-    """Sum up bits and bytes of each kind of token, and of prose, code and interface texts apart."""
+    """Sum up bits and bytes by kind of token, separately for prose, code and interface texts."""
     shared = np.zeros(target.size, bool)
     shared[shared_tokens(source, target).target_ids] = True
     found = []

@@ -1,15 +1,15 @@
-"""How far apart may two vocabularies be? SmolLM2's BPE to single bytes, and to single characters.
+"""How different may two vocabularies be? From SmolLM2's BPE to single bytes, and to single characters.
 
     python benchmarks/extreme.py --out benchmarks/results/extreme.jsonl
 
-The byte vocabulary writes its tokens as SentencePiece does, `<0x41>`, and has no string in common with SmolLM2's; by
-bytes nearly all of it is there, since a byte-level BPE begins with bytes. The move loses no rows, but what the model
-knows to read: it has hardly met a word spelled out. The character vocabulary has the characters that occur at least
-five times in the text, and bytes for all others.
+The byte vocabulary writes its tokens as SentencePiece does, `<0x41>`, and shares no string with SmolLM2's. By bytes,
+the source has nearly all of its tokens, since a byte-level BPE contains all bytes. So the swap loses no rows, but the
+model has rarely seen words as sequences of bytes. The character vocabulary has the characters that occur at least five
+times in the text, and bytes for all others.
 
-All read the same bytes of text as the control, which is the source model tuned in the same way with its own tokenizer;
-a vocabulary of bytes takes about three times the tokens and the time for that. Recovery is the share of the way from
-step 0 to the end of the control, in bits per byte. About 15 minutes on two cores.
+All models read the same bytes of text as the control, which is the source model tuned in the same way with its own
+tokenizer. For these, a vocabulary of bytes takes about three times the tokens and the time. Recovery is the share of
+the way from step 0 to the end of the control, in bits per byte. Takes about 15 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
             kept(partial(bench.tune, "control", tuning.SOURCE, source), model="control", **bench.key)
         )
         for name, target in vocabularies.items():
-            by.setdefault(name, []).append(kept(partial(bench.move_and_tune, name, target), model=name, **bench.key))
+            by.setdefault(name, []).append(kept(partial(bench.convert_and_tune, name, target), model=name, **bench.key))
     tables: list[Table] = [
         ("The vocabularies", [facts(source, target, by[name]) for name, target in vocabularies.items()])
     ]
@@ -80,7 +80,7 @@ def facts(source: Vocabulary, target: Vocabulary, lines: list[Result]) -> dict[s
 
 
 def recovered(rows: Any) -> list[dict[str, Any]]:
-    """Share of the way to the control's end at each step; None after a run that was stopped."""
+    """Return the share of the way to the control's end at each step; None for a run that was stopped before."""
     goal = rows[0]["end"]
     shares = []
     for row in rows[1:]:

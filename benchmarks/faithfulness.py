@@ -1,13 +1,14 @@
-"""Do our vectors and mappings rank as in the papers? First-step loss, no tuning, and how well the scores predict it.
+"""Do vectors and mappings rank as in the papers? First-step loss without tuning, and how well scores predict it.
 
     python benchmarks/faithfulness.py [--target sp32k] [--bytes 24000] [--out benchmarks/results/faithfulness.jsonl]
 
-TokAlign++ table 6 on one pair at our scale: SmolLM2-135M, GloVe on a few megabytes of text. What is shared is found by
-raw string and copied, each other target token copies one source row, and a token without a vector a random one, as
-the papers do; only vectors and mapping change. First-step loss is the mean negative log likelihood, in nats a target
-token, of held-out text read by the rearranged model; bits per byte are shown too. The papers' figures are Pythia-1B
-to Gemma. BLEU-1, sentence score and BERTScore are of the same lexicons, and r2 is that of a straight line through
-(score, loss), over these and lexicons of which a share is shuffled, as in TokAlign figure 11.
+This repeats TokAlign++ table 6 on one pair at our scale: SmolLM2-135M, GloVe on a few megabytes of text. As in the
+papers, tokens with equal strings are copied, each other target token copies the row of one source token, and a token
+without a vector copies a random row; only vectors and mapping change. First-step loss is the mean negative log
+likelihood of held-out text under the rearranged model, in nats per target token; bits per byte are shown too. The
+papers' figures are for Pythia-1B to Gemma. BLEU-1, sentence score and BERTScore are measured on the same lexicons. r2
+is that of a straight line fitted to (score, loss) of these lexicons and of partly shuffled ones, as in TokAlign figure
+11.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def main() -> None:
 
 
 def lexicons(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[], Lexicon]]:
-    """Name every line and say how its lexicon is made."""
+    """Return for the name of each line a function that makes its lexicon."""
     made = spaces(pair, model, seed)
     best = made["GloVe, VecMap from identical tokens, CSLS"]
     found = {name: partial(lambda space: copies_of_best(pair, space(), seed), space) for name, space in made.items()}
@@ -116,7 +117,7 @@ def lexicons(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[
 
 
 def spaces(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[], Space]]:
-    """Name every space and say how it is made; what several share is made once."""
+    """Return for the name of each space a function that makes it; intermediate results are computed once."""
     shared = text_tokens_shared(pair.source, pair.target, "raw")
     ids = (shared.source_ids, shared.target_ids)
     corpora = ((pair.source_corpus, pair.source.size), (pair.target_corpus, pair.target.size))
@@ -159,10 +160,10 @@ def spaces(pair: TokenizedPair, model: Any, seed: int) -> dict[str, Callable[[],
 
 
 def word2vec_vectors(corpus: Corpus, skip_gram: bool, seed: int) -> TokenVectors:
-    """Train CBOW or skip-gram (Mikolov et al. 2013) on token ids; window, dimensions and least count as for GloVe."""
+    """Train CBOW or skip-gram (Mikolov et al. 2013) on token ids; window, dimensions, minimum count as for GloVe."""
     from gensim.models import Word2Vec
 
-    longest = 10_000  # gensim drops the words of a sentence beyond these
+    longest = 10_000  # gensim ignores the words of a sentence after the first 10,000
     texts = (corpus[document].astype(str).tolist() for document in range(len(corpus)))
     sentences = [words[start : start + longest] for words in texts for start in range(0, len(words), longest)]
     trained = Word2Vec(
@@ -175,7 +176,7 @@ def word2vec_vectors(corpus: Corpus, skip_gram: bool, seed: int) -> TokenVectors
 
 
 def hidden_states(pair: TokenizedPair, model: Any) -> dict[str, Sides]:
-    """Read every token once, and pool its states in all three ways."""
+    """Read every token once, and pool its hidden states in all three ways."""
 
     def all_poolings(states: torch.Tensor) -> torch.Tensor:
         return torch.cat([states[:, -1], states.mean(1), states.amax(1)], dim=1)
@@ -202,7 +203,7 @@ def _csls(sides: Sides) -> Space:
 
 
 def copies_of_best(pair: TokenizedPair, space: Space, seed: int) -> Lexicon:
-    """Shared strings copied, the best source row for the others, a random one where there is no vector."""
+    """Copy shared strings, the best source row for other tokens, and a random row for tokens without a vector."""
     rows, _ = copied_rows(pair, text_tokens_shared(pair.source, pair.target, "raw"))
     found = find_candidates(space, open_ids(rows, pair.target), pair.source.is_control)
     for target_id, ids, scores in zip(found.target_ids.tolist(), found.candidate_ids, found.scores, strict=True):

@@ -1,25 +1,26 @@
-"""Inject damage, kills, full disks and missing permissions by seed, and compare with the undisturbed result.
+"""Inject damaged files, kills, full disks and missing permissions, and compare with the undisturbed result.
 
     python benchmarks/faults.py --out benchmarks/results/faults.jsonl
     python benchmarks/faults.py --injections 100 --seed 7
 
-Every artefact is made by a small piece of work: a tokenised corpus, counts, vectors, a tokenizer's table and a layout
-in the cache, a lexicon, edits, run folders, a checkpoint; a lab's view; by runs of all eight kinds, on a tiny model;
-and by every command that writes files without being a run. For each, up to five kinds of fault are injected:
+An artefact is the result of a small piece of work. The artefacts are: a tokenised corpus, counts, vectors, a token
+table and a layout in the cache; a lexicon, edits, run folders, a checkpoint and the view of a lab; the runs of all
+eight kinds on a tiny model; and the results of all commands that write files outside of a run. For each, up to five
+kinds of fault are injected:
 
-- damage: a file is torn, emptied, zeroed, made longer, or has a bit flipped or some bytes replaced; then the work is
-  done again. A cache and a checkpoint must give the undisturbed result; files that users keep may be refused instead.
-- kill: the process is killed at one of its file operations; then the work is done again, with the undisturbed result.
-- two at once: two processes do the work in one folder; each ends with the result or one sentence.
-- full disk: no file may grow beyond 64 bytes; the work must end in one sentence and leave nothing behind.
-- no permission: the folder may not be written to; one sentence, nothing behind. Injected where the bench runs as root.
+- damage: a file is cut off, emptied, zeroed or made longer, or a bit is flipped or bytes are replaced; then the work is
+  repeated. A cache and a checkpoint must give the undisturbed result; files that users keep may be refused instead.
+- kill: the process is killed at one of its file operations; repeating the work must give the undisturbed result.
+- two at once: two processes do the work in one folder; each must end with the result or with one `InputError`.
+- full disk: no file may grow beyond 64 bytes; the work must end with one `InputError` and leave no file behind.
+- no permission: the folder is read-only; the same must hold. Injected only if the program runs as root.
 
-Kills and disks happen in a copy of the process, so that an injection takes milliseconds. What is neither the right
-result nor one `InputError` counts as failed, and is printed with its number; so does what takes more than two minutes
-or 4 GiB. With `--out`, a stopped program continues from the last 25 injections.
+Each kill and full disk happens in a fork of the process, so that an injection takes milliseconds. Any other outcome
+counts as failed and is printed with the number of the injection; so does one that takes more than two minutes or 4 GiB.
+With `--out`, a stopped program continues after the last complete block of 25 injections.
 
-Not among the commands are `demo` and `gallery record`, which do the same steps for minutes or an hour, `app`, which
-serves, and those that write to the cache only.
+The commands `demo` and `gallery record` are left out, because they repeat the same steps for minutes or an hour; so are
+`app`, which is a server, and commands that write only to the cache.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-# Threads do not survive a fork: neither OpenMP's nor those of tokenizers, whoever asked for them.
+# Threads do not survive a fork: neither those of OpenMP nor those of tokenizers. So nothing may start any.
 os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NUMBA_NUM_THREADS"] = "1"  # before numba is imported: it refuses another number later
@@ -80,15 +81,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tiny import tiny_model
 
 KINDS = ("damage", "kill", "two at once", "full disk", "no permission")
-_BLOCK = 25  # injections of a line of `--out`
-_MOST_SECONDS, _MOST_BYTES = 120, 4 * 2**30  # of time and memory that an injection may take
-_FULL_BYTES = 64  # how large a file may become on the full disk
+_BLOCK = 25  # injections per line of `--out`
+_MOST_SECONDS, _MOST_BYTES = 120, 4 * 2**30  # limits of time and memory for an injection
+_FULL_BYTES = 64  # maximum size of a file on the full disk
 _NOBODY = 65_534
 _SHARES = {"align": 0.1, "export": 0.083, "rearrange": 0.04, "generate": 0.02, "draft": 0.01, "report": 0.01}
-# What is written last, by commands that complete what an earlier call left in their folder.
+# For commands that complete an earlier call's unfinished folder: the file that they write last.
 _LAST = {"draft": "calibrated", "prepare": "run.json", "notebooks": "always again"}
 _TEXT = "The quick brown fox jumps over the lazy dog; seventeen small birds sing about rain, bread and quiet rivers.\n"
-_KILLED, _SAID, _FAILED = -signal.SIGKILL, 3, 4
+_KILLED, _REFUSED, _FAILED = -signal.SIGKILL, 3, 4
 # Names of Python's audit events for file operations.
 _OPERATIONS = (
     "open",
@@ -105,18 +106,18 @@ _OPERATIONS = (
 
 @dataclass(frozen=True)
 class Artefact:
-    """Something that is kept in files.
+    """A result that is stored in files.
 
     Attributes
     ----------
     make : Callable
-        Does the work in a folder, or finds it done there; returns the result as bytes.
+        Does the work in a folder, or finds its result there; returns the result as bytes.
     files : str
-        Below the folder, what can be damaged: a glob; "" if its parts are separate artefacts.
+        Glob of the files in the folder that are damaged; "" if they belong to other artefacts.
     again : bool
-        Whether damage is mended by doing the work again; otherwise it may be refused.
+        Whether repeating the work must repair damage; otherwise it may refuse the damaged file.
     share : float
-        Number of faults relative to the other artefacts; below 1 where the work takes long.
+        Number of faults relative to the other artefacts; below 1 if the work takes long.
     """
 
     make: Callable[[Path], bytes]
@@ -125,7 +126,7 @@ class Artefact:
     share: float = 1.0
 
     def injections(self, kind: str, n: int) -> int:
-        """How many faults of a kind are injected, where n of the files are damaged."""
+        """Return the number of faults of a kind, if n faults of the kind "damage" were asked for."""
         if kind == "damage" and not self.files:
             return 0
         of_kind = {"damage": n, "kill": n, "two at once": n // 5}.get(kind, min(n, 3))
@@ -133,7 +134,7 @@ class Artefact:
 
 
 class Shared:
-    """Tokenizers and a lexicon that all jobs use, made once."""
+    """Tokenizers and a lexicon that all artefacts use, made once."""
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -163,8 +164,8 @@ class Shared:
         for vocabulary in self.vocabularies:
             tiny_model("llama", vocabulary.size).save_pretrained(vocabulary.name)
         shutil.copytree(folder / "280", folder / "small")
-        tiny_model("gpt_neox", self.vocabularies[0].size).save_pretrained(folder / "small")  # it can be calibrated
-        # In place of llama.cpp's converter.
+        tiny_model("gpt_neox", self.vocabularies[0].size).save_pretrained(folder / "small")  # can be calibrated
+        # A stand-in for llama.cpp's converter.
         program = "import shutil, sys\nshutil.copyfile(sys.argv[1] + '/model.safetensors', sys.argv[3])\n"
         (folder / "convert_hf_to_gguf.py").write_text(program, encoding="utf-8")
         llama_cpp.is_installed = lambda: False
@@ -204,7 +205,7 @@ class Shared:
         }
 
     def _commands(self) -> dict[str, tuple[str, str]]:
-        """Return the commands that write one result: its name with the option for it, and the other words."""
+        """Return the commands that write one result: name of the result and its option, and the other arguments."""
         source, target, lexicon = f"{self.folder}/280", f"{self.folder}/300", f"{self.folder}/lexicon.parquet"
         text, writing = f"--text {self.folder}/text.txt", "--documents 20 --prompt-tokens 8 --new-tokens 4"
         return {
@@ -221,7 +222,7 @@ class Shared:
         }
 
     def _command(self, name: str, folder: Path) -> bytes:
-        """Let a command write its result, unless it is there; its content, without the times in it."""
+        """Run a command unless its result exists; return the content of the result without times."""
         result, words = self._commands()[name]
         file, _, option = result.partition(" ")
         if not (folder / file / _LAST.get(name, "")).exists() or was_interrupted(folder / file):
@@ -240,7 +241,7 @@ class Shared:
         return content_of(folder / "assets")
 
     def _doctor_command(self, folder: Path) -> bytes:
-        """Sweep what killed processes left in the cache; the files that are there afterwards."""
+        """Remove the files that killed processes left in the cache; return the names of the remaining files."""
         os.environ["TOKALIGN_RUNS"] = str(folder / "runs")
         if not (folder / "swept").exists():
             with plain_disk_errors(folder):
@@ -254,7 +255,7 @@ class Shared:
         return repr(sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))).encode()
 
     def _runs_commands(self, folder: Path) -> bytes:
-        """Rename a run, delete it and take it back; make another, and delete it for ever."""
+        """Rename a run, delete and restore it; make another run, and delete it permanently."""
         root = folder / "runs"
         for name in ("one", "two"):
             if name == "two" and not (root / "one").exists():
@@ -268,7 +269,7 @@ class Shared:
         return repr([(run.name, run.title, run.state) for run in list_runs(root)]).encode()
 
     def _resume_command(self, folder: Path) -> bytes:
-        """Start a run that its own process does, and follow it to its end."""
+        """Start a run in its worker process, and follow it to its end."""
         process.WORKER = (str(Path(__file__).parents[1] / "tests" / "runs_worker.py"),)
         run = RunFolder(folder / "run")
         if not run.exists:
@@ -277,14 +278,14 @@ class Shared:
             if run.state != "finished":
                 call("runs", "resume", run.path)
         except InputError:
-            if run.state != "finished":  # its worker, which a killed command started, has just ended
+            if run.state != "finished":  # the worker that a killed command had started has just ended
                 raise
-        with lock(run.worker_lock):  # until the worker has left the folder
+        with lock(run.worker_lock):  # wait until the worker has ended
             pass
         return repr([(event["step"], event["loss"]) for event in run.curve()]).encode()
 
     def _run(self, kind: str, folder: Path) -> bytes:
-        """Do the work of a run as its worker does, or find it finished; its result."""
+        """Do the work of a run as its worker does, unless the run is finished; return its result."""
         source, target, text = str(self.folder / "280"), str(self.folder / "300"), [str(self.folder / "text.txt")]
         lexicon = str(self.folder / "lexicon.parquet")
         read = {"text": text, "held_out_share": 0.2}
@@ -313,7 +314,7 @@ class Shared:
             return repr([event["bits_per_byte"] for event in run.curve("evaluation")]).encode()
         if kind in ("score", "compare"):
             return (run.path / "scores.json").read_bytes()
-        if kind == "advise":  # without the time that a step of generation takes
+        if kind == "advise":  # remove the measured time of a generation step
             return repr(json.loads((run.path / "advice.json").read_text(encoding="utf-8"))["rows"]).encode()
         if kind == "project":
             return project([self.vectors], "pca")[0].xy.tobytes()
@@ -335,7 +336,7 @@ class Shared:
         return project([self.vectors], "pca")[0].xy.tobytes()
 
     def _checkpoint(self, folder: Path) -> bytes:
-        """Write a checkpoint, or find a whole one; the content of its files."""
+        """Write a checkpoint, unless there is a complete one; return the content of its files."""
         root, stage = folder / "checkpoints", Stage(1, 0, 4, 1e-3)
         with plain_disk_errors(root), lock(folder / ".worker.lock"):  # as the worker of a run does
             found = latest_checkpoint(root, [stage])
@@ -364,14 +365,14 @@ class Shared:
         return repr([(edit.target_id, edit.action, edit.source_id, edit.pieces) for edit in edits.done]).encode()
 
     def _lab_state(self, folder: Path) -> bytes:
-        """Open a lab's view, whatever its file holds, change it and open it again."""
+        """Open the stored view of a lab, whatever is in its file, then change it and open it again."""
         state = LabState(folder / "lab.json")
         state.source, state.sentence, state.pins = "a", "One sentence.", (("source", 1), ("target", 2))
         again = LabState(folder / "lab.json")
         return repr((again.source, again.sentence, again.pins)).encode()
 
     def _runs(self, folder: Path) -> bytes:
-        """Make a run, end it, delete it and take it back; what a list of runs shows."""
+        """Make a run, finish it, delete it and restore it; return what the list of runs shows."""
         root = folder / "runs"
         path = root / "one"
         if not (path / "run.json").exists() and not (root / ".trash" / "one").exists():
@@ -392,7 +393,7 @@ class Shared:
 
 
 def call(*words: object) -> None:
-    """Do a command of the command line; what it refuses raises `InputError` with its sentence."""
+    """Run a command of the command line; if the command refuses, raise `InputError` with its message."""
     ended = CliRunner().invoke(app, [*map(str, words), "--json"], catch_exceptions=False)
     logging.getLogger("tokalign_lab").handlers.clear()  # its output is closed
     if ended.exit_code == 2:
@@ -402,13 +403,13 @@ def call(*words: object) -> None:
 
 
 def content_of(path: Path) -> bytes:
-    """Read a file or folder without unfinished files, and without what differs each time: times, random names."""
+    """Return the content of a file or folder, without unfinished files and without times and random names."""
     if path.suffix == ".parquet":
         found = Lexicon.load(path)
         return found.table.to_json().encode() + repr(sorted(found.provenance.get("scores", {}).items())).encode()
     if path.name == "run.json":
         return repr(RunFolder(path.parent).info()["settings"]).encode()
-    if path.suffix == ".html":  # plotly names each plot at random
+    if path.suffix == ".html":  # plotly gives each plot a random id
         return re.sub(rb"\w{8}(-\w{4}){3}-\w{12}", b"", path.read_bytes())
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")]
@@ -420,7 +421,7 @@ def content_of(path: Path) -> bytes:
 
 
 def damaged(content: bytes, draw: np.random.Generator) -> tuple[str, bytes]:
-    """Damage a file's content in one of six ways."""
+    """Damage the content of a file in one of six ways; return the way and the damaged content."""
     at = int(draw.integers(max(len(content), 1)))
     ways: dict[str, Callable[[], bytes]] = {
         "torn": lambda: content[:at],
@@ -435,17 +436,17 @@ def damaged(content: bytes, draw: np.random.Generator) -> tuple[str, bytes]:
 
 
 def in_a_copy(work: Callable[[], Any], before: Callable[[], None] = lambda: None) -> int:
-    """Do work in a copy of this process after `before`; returns its exit code, or less than 0 for a signal."""
+    """Call `before` and then `work` in a fork of this process; return its exit code, negative for a signal."""
     return ended(copy_of(work, before))
 
 
 def ended(child: int) -> int:
-    """Wait for a process to end; its exit code, or less than 0 for a signal."""
+    """Wait for a process to end; return its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def copy_of(work: Callable[[], Any], before: Callable[[], None] = lambda: None) -> int:
-    """Start work in a copy of this process after `before`; returns the id of the process."""
+    """Start a fork of this process that calls `before` and then `work`; return its process id."""
     child = os.fork()
     if not child:
         code = _FAILED
@@ -455,7 +456,7 @@ def copy_of(work: Callable[[], Any], before: Callable[[], None] = lambda: None) 
             work()
             code = 0
         except InputError as error:
-            code = _SAID if "\n" not in str(error) else _FAILED
+            code = _REFUSED if "\n" not in str(error) else _FAILED
         except BaseException:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
             traceback.print_exc()
@@ -465,7 +466,7 @@ def copy_of(work: Callable[[], Any], before: Callable[[], None] = lambda: None) 
 
 
 def watch_files(report: Callable[[int], Any]) -> None:
-    """From now on, call `report` with the number of each operation of this process on files: 1, 2, ..."""
+    """From now on, call `report` with the number of each file operation of this process: 1, 2, ..."""
     numbers = count(1)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -476,18 +477,18 @@ def watch_files(report: Callable[[int], Any]) -> None:
 
 
 def kill_at(operation: int) -> None:
-    """Kill this process at its nth operation on files."""
+    """Kill this process at its nth file operation."""
     watch_files(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == operation else None)
 
 
 def fill_disk() -> None:
-    """Let no file of this process grow beyond a few bytes, as on a full disk."""
+    """Prevent files of this process from growing beyond a few bytes, as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL_BYTES, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def take_permission() -> None:
-    """Be a user who owns nothing here."""
+    """Become a user who may not write here."""
     os.setgroups([])
     os.setresgid(_NOBODY, _NOBODY, _NOBODY)
     os.setresuid(_NOBODY, _NOBODY, _NOBODY)
@@ -498,7 +499,7 @@ def take_permission() -> None:
 
 @contextmanager
 def _fresh(folder: Path, template: Path | None = None) -> Iterator[Path]:
-    """Yield an empty folder that is the cache, or one like `template`."""
+    """Yield an empty folder that is the cache, or a copy of `template`."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(template, folder) if template else folder.mkdir(parents=True)
     os.environ["TOKALIGN_CACHE"] = str(folder)
@@ -515,12 +516,12 @@ class Case:
 
     @property
     def work(self) -> Path:
-        """The folder of the injection that is done now."""
+        """The folder of the current injection."""
         return self.folder / "work"
 
     @cached_property
     def good(self) -> tuple[Path, bytes]:
-        """A folder without a fault, and the result."""
+        """A folder made without a fault, and the result."""
         with _fresh(self.folder / "good") as good:
             expected = self.artefact.make(good)
             if self.artefact.make(good) != expected:
@@ -529,7 +530,7 @@ class Case:
 
     @cached_property
     def operations(self) -> int:
-        """How many operations on files the work takes: the last one at which it can be killed."""
+        """Number of file operations of the work, at each of which it can be killed."""
         with _fresh(self.work) as folder, tempfile.TemporaryFile() as counted:
             in_a_copy(
                 partial(self.artefact.make, folder),
@@ -538,13 +539,13 @@ class Case:
             return int(counted.read())
 
     def block(self, kind: str, numbers: range, seed: list[int]) -> dict[str, Any]:
-        """Inject faults of one kind; a sentence for each that was not survived."""
+        """Inject faults of one kind; return a sentence for each failure."""
         wrong = {number: inject(kind, self, np.random.default_rng([*seed, number])) for number in numbers}
-        return {"failed": [f"{kind} of {self.of}, number {number}: {said}" for number, said in wrong.items() if said]}
+        return {"failed": [f"{kind} of {self.of}, number {number}: {what}" for number, what in wrong.items() if what]}
 
 
 def inject(kind: str, case: Case, draw: np.random.Generator) -> str:
-    """Inject one fault; returns "" where all went well, else what did not."""
+    """Inject one fault; return "" if the outcome was right, else a description of the failure."""
     artefact, work, (good, expected) = case.artefact, case.work, case.good
     if kind == "damage":
         with _fresh(work, good) as folder:
@@ -562,11 +563,12 @@ def inject(kind: str, case: Case, draw: np.random.Generator) -> str:
                     return _judge(artefact, folder, expected, False, f"killed at operation {operation}")
             if code or operation == 1:
                 return f"to be killed at operation {operation}: exit code {code}"
-            operation = int(draw.integers(1, operation))  # what waits for another process takes fewer at times
+            # The process ended before this operation: one that waits for another sometimes needs fewer of them.
+            operation = int(draw.integers(1, operation))
     if kind == "two at once":
         with _fresh(work) as folder:
             codes = [ended(child) for child in [copy_of(partial(artefact.make, folder)) for _ in range(2)]]
-            if not set(codes) <= ({0} if artefact.again and artefact.files else {0, _SAID}):
+            if not set(codes) <= ({0} if artefact.again and artefact.files else {0, _REFUSED}):
                 return f"exit codes {codes}"
             return _judge(artefact, folder, expected, False, "after two at once")
     with _fresh(work) as folder:
@@ -574,7 +576,7 @@ def inject(kind: str, case: Case, draw: np.random.Generator) -> str:
         code = in_a_copy(partial(artefact.make, folder), fill_disk if kind == "full disk" else take_permission)
         names = (str(path.relative_to(folder)) for path in folder.rglob(".*"))
         half = [name for name in names if re.fullmatch(r"\..*-\w{8}(\.\w+)?", Path(name).name)]
-        if code not in (0, _SAID):
+        if code not in (0, _REFUSED):
             return f"exit code {code}"
         if half:
             return f"left {half[0]}"
@@ -593,12 +595,12 @@ def _judge(artefact: Artefact, folder: Path, expected: bytes, may_refuse: bool, 
 
 
 def run(injections: int, seed: int, kept: Kept, quick: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """Inject that many faults of each kind into each artefact, fewer (if `quick`, none) where the work takes long.
+    """Inject faults of each kind into each artefact; fewer (if `quick`, none) if its work takes long.
 
     Returns
     -------
     rows, failures
-        What was injected, survived and failed by kind and artefact; a sentence for each failure.
+        Number of injections, successes and failures by kind and artefact; a sentence for each failure.
     """
     logging.getLogger("tokalign_lab").setLevel(logging.ERROR)
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
@@ -626,7 +628,7 @@ def run(injections: int, seed: int, kept: Kept, quick: bool) -> tuple[list[dict[
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--injections", type=int, default=600, help="of damage and of kills, into each artefact")
+    options.add_argument("--injections", type=int, default=600, help="damaged files and kills for each artefact")
     options.add_argument("--seed", type=int, default=0)
     chosen = options.parse_args()
     limit_threads(1)

@@ -1,26 +1,26 @@
-r"""Check on one GPU that every CUDA path of the engine gives what the CPU gives; at most 8 minutes.
+r"""Check on one GPU that every CUDA path of the engine gives the same results as the CPU; takes at most 8 minutes.
 
     python benchmarks/gpu_check.py                         the GPU compared with the CPU, on real assets
     python benchmarks/gpu_check.py --device cpu --quick    the same program without a GPU, in small sizes
 
-Two processes do the same work at the same time: one on the device, the other on the CPU with every GPU hidden from it.
-With `--device cpu` both run on the CPU; counts, GloVe and the exact search still take the code that a GPU runs. Tuning
-on the device computes in bfloat16 and is compared with float32 on the CPU, so its tolerance is the widest. A check
-that fails does not stop the others: its process is replaced. The exit code is 0 only if every check passed.
+Two processes do the same work at the same time: one on the device, the other on the CPU with all GPUs hidden. With
+`--device cpu` both run on the CPU; counts, GloVe and the exact search still use the code for GPUs. Tuning on the device
+computes in bfloat16 and is compared with float32 on the CPU, so its tolerance is the widest. A failed check does not
+stop the others, because its process is replaced. The exit code is 0 only if every check passed.
 
-What is not checked: the six tasks (they need lm-eval; their log-likelihoods come from the code that "bits per byte"
-runs), several GPUs, and counting on a cluster. **This program has not run on a GPU yet; no GPU was at hand.**
+Not checked are the six tasks (they need lm-eval; their log-likelihoods come from the same code as "bits per byte"),
+several GPUs, and counting on a cluster. **This program has not run on a GPU yet; no GPU was available.**
 
-A machine without a network needs the assets as files. Copy four things there from the cache of a machine that has them
-($TOKALIGN_CACHE, else ~/.cache/tokalign-lab; `tokalign-lab assets get NAME` fetches one), and name them; any text of
-some 500 kB does:
+A machine without a network needs the assets as files. Copy these four from the cache of a machine that has them
+($TOKALIGN_CACHE, else ~/.cache/tokalign-lab; `tokalign-lab assets get NAME` fetches one), and pass their paths. Any
+text of about 500 kB can be used:
 
     python benchmarks/gpu_check.py --model assets/smollm2-135m-0.1.2 --target assets/sp32k-1.13.1 \
         --encoder assets/minilm-0.1.0 --text assets/default-1-*/default.jsonl
 
-It runs from a checkout with PYTHONPATH set to its root, needs torch, transformers, accelerate, numba, pandas, pyarrow,
-psutil, rich, scipy and sentence-transformers, and does not need gensim, umap-learn, plotly, ipywidgets, datasets or
-pydantic.
+Run it from a checkout with PYTHONPATH set to its root. It needs torch, transformers, accelerate, numba, pandas,
+pyarrow, psutil, rich, scipy and sentence-transformers. It does not need gensim, umap-learn, plotly, ipywidgets,
+datasets or pydantic.
 """
 
 from __future__ import annotations
@@ -51,8 +51,12 @@ from tokalign_lab.model.rearrange import rearrange
 from tokalign_lab.progress import silent
 
 TEXT_BYTES = {False: 500_000, True: 60_000}
-RECIPES = ("anchored", "multivariate", "random")  # rows that are mixed, drawn with the covariance, drawn
-EVERY = 8  # rows of a matrix that are compared: every eighth
+RECIPES = (
+    "anchored",
+    "multivariate",
+    "random",
+)  # rows that are mixtures, random with the covariance of the source rows, random
+EVERY = 8  # every eighth row of a matrix is compared
 
 Found = dict[str, Any]
 
@@ -66,13 +70,13 @@ class Side:
     device : str
         "cpu" or "cuda".
     reference : bool
-        Whether it does the work as a machine without a GPU does.
+        Whether this is the reference, which works without a GPU.
     model, target, encoder : str
-        The source model, the target's tokenizer, the sentence encoder, as folders.
+        Folders of the source model, the target tokenizer and the sentence encoder.
     folder : Path
-        What `prepare` made.
+        Folder of the results of `prepare`.
     quick : bool
-        Small sizes.
+        Whether to use small sizes.
     """
 
     device: str
@@ -85,25 +89,25 @@ class Side:
 
     @property
     def work(self) -> Path:
-        """A folder of this process alone, with its cache, so that neither finds what the other computed."""
+        """Folder of this process, with its cache, so that no process finds results of the other."""
         return self.folder / ("reference" if self.reference else "device")
 
     @property
     def text(self) -> str:
-        """The text, a JSONL file."""
+        """Path of the text, a JSONL file."""
         return str(self.folder / "text.jsonl")
 
     def documents(self) -> tuple[list[Document], list[Document]]:
-        """Return the text's train and held-out documents."""
+        """Return the train and the held-out documents of the text."""
         return split_documents(read_documents([self.text]))
 
     def size(self, full: int, quick: int) -> int:
-        """Return one of two sizes."""
+        """Return `quick` for small sizes, else `full`."""
         return quick if self.quick else full
 
 
 def prepare(side: Side, text: str) -> None:
-    """Make, on the CPU, what the checks share: the text, the lexicons, a student and a teacher of one tokenizer."""
+    """Make the inputs of the checks on the CPU: text, lexicons, and a student and a teacher with the same tokenizer."""
     from tokalign_lab import align, calibrate, load_vocabulary, save_model, tokenize_pair
 
     documents = read_documents([text], max_bytes=TEXT_BYTES[side.quick])
@@ -128,7 +132,7 @@ def _lexicon(side: Side, recipe: str) -> Any:
 
 
 def _stream(side: Side) -> Any:
-    """Return the train part in the target's tokens, as counting reads it."""
+    """Return the train documents as target tokens, in the form that counting reads."""
     from tokalign_lab import load_vocabulary
     from tokalign_lab.corpus import Corpus
     from tokalign_lab.vectors.stream import make_stream
@@ -151,7 +155,7 @@ def _counts(side: Side, stream: Any, right_offset: int = 0) -> Any:
 
 
 def counts(side: Side) -> Found:
-    """Count co-occurrences, both sides together and apart."""
+    """Count co-occurrences with both sides of the window together, and separately."""
     stream = _stream(side)
     together, apart = _counts(side, stream), _counts(side, stream, len(stream.ids))
     parts = {"together": together, "apart": apart}
@@ -159,7 +163,7 @@ def counts(side: Side) -> Found:
 
 
 def glove(side: Side) -> Found:
-    """Train GloVe: pair after pair on the CPU, in batches on a GPU. Their losses are compared."""
+    """Train GloVe, pair by pair on the CPU and in batches on a GPU; the losses are compared."""
     from tokalign_lab.vectors import glove, torch_backend
 
     settings = glove.GloveSettings(dimensions=side.size(300, 30), iterations=side.size(5, 3))
@@ -172,13 +176,13 @@ def glove(side: Side) -> Found:
 
 
 def _embeddings(side: Side) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the source model's rows of even ids and of odd ids, float32."""
+    """Return the source model's embedding rows with even ids and with odd ids, float32."""
     rows = load_model(side.model, device="cpu").get_input_embeddings().weight.detach().numpy()
     return rows[::2], rows[1::2]
 
 
 def search(side: Side) -> Found:
-    """Find nearest neighbours by CSLS among a model's rows; block_search and gpu_search must agree to the last bit."""
+    """Find nearest neighbours by CSLS among a model's rows; `block_search` and `gpu_search` must agree bit by bit."""
     from functools import partial
 
     from tokalign_lab.alignment.search import block_search, gpu_search
@@ -194,7 +198,7 @@ def search(side: Side) -> Found:
 
 
 def omp(side: Side) -> Found:
-    """Describe rows by 16 others (orthogonal matching pursuit); the share of each row that is left is compared."""
+    """Approximate rows by 16 others (orthogonal matching pursuit); the relative residual of each row is compared."""
     from tokalign_lab.alignment.methods.omp import pursue
 
     atoms, vectors = (torch.tensor(rows) for rows in _embeddings(side))
@@ -205,7 +209,7 @@ def omp(side: Side) -> Found:
 
 
 def hidden_states(side: Side) -> Found:
-    """Let the source model read every token of the target."""
+    """Compute the source model's hidden states of every target token."""
     from tokalign_lab import load_vocabulary
     from tokalign_lab.alignment.methods.pieces import spell
     from tokalign_lab.vectors.hidden_states import hidden_state_vectors
@@ -217,7 +221,7 @@ def hidden_states(side: Side) -> Found:
 
 
 def rearranged(side: Side) -> Found:
-    """Make the new rows by lexicons that copy, mix and draw."""
+    """Make new rows by lexicons that copy, mix and draw rows."""
     from tokalign_lab import load_vocabulary
 
     source, target = load_vocabulary(side.model), load_vocabulary(side.target)
@@ -266,7 +270,7 @@ def bits(side: Side) -> Found:
 
 
 def bits_in_bfloat16(side: Side) -> Found:
-    """Score held-out text with a bfloat16 model; the CPU's is float32."""
+    """Score held-out text in bfloat16; the reference computes in float32."""
     return _bits(side, torch.float32 if side.reference else torch.bfloat16)
 
 
@@ -279,7 +283,7 @@ def encoder(side: Side) -> Found:
 
 
 def writing(side: Side) -> Found:
-    """Let the teacher write, greedily; texts that differ are counted."""
+    """Generate text with the teacher, greedily; the number of different texts is compared."""
     from tokalign_lab import load_vocabulary
     from tokalign_lab.adaptation.teacher_text import write_text
     from tokalign_lab.settings.kinds import WritingSettings
@@ -325,24 +329,24 @@ def tuning(side: Side) -> Found:
 
 
 def tuning_in_float32(side: Side) -> Found:
-    """Tune in float32, documents apart, with gradient checkpointing and two batches a step."""
+    """Tune in float32, without attention across documents, with gradient checkpointing and two batches per step."""
     apart = {"bf16": False, "cross_documents": False, "gradient_checkpointing": True, "gradient_accumulation_steps": 2}
     return _tuned(side, "tuning_in_float32", **apart)
 
 
 def distillation(side: Side) -> Found:
-    """Tune in bfloat16 with a teacher that reads along."""
+    """Tune in bfloat16 with a teacher that runs live at each step."""
     return _tuned(side, "distillation", teacher=str(side.folder / "teacher"), distillation_temperature=2.0)
 
 
 def distillation_kept(side: Side) -> Found:
-    """Tune in bfloat16 on a teacher's best tokens, kept before the first step."""
+    """Tune in bfloat16 on a teacher's most likely tokens, which are stored before the first step."""
     teacher = str(side.folder / "teacher")
     return _tuned(side, "distillation_kept", teacher=teacher, distillation_top_k=side.size(64, 8))
 
 
 def utilisation(side: Side) -> Found:
-    """Measure model FLOP utilisation of both stages; there is nothing to compare it with."""
+    """Measure model FLOP utilisation of both stages; it is reported, not compared."""
     if side.reference:
         return {}
     import utilisation as program
@@ -363,29 +367,29 @@ Measure = Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], float]
 
 
 def unequal(tried: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    """How many entries differ."""
+    """Return the number of entries that differ."""
     return float((tried != expected).sum())
 
 
 def apart(tried: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    """Largest absolute difference."""
+    """Return the largest absolute difference."""
     return float(np.abs(tried - expected).max())
 
 
 def relative(tried: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    """Largest relative difference."""
+    """Return the largest relative difference."""
     return float((np.abs(tried - expected) / np.abs(expected)).max())
 
 
 def of_rows(tried: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    """Largest length of a row's difference, relative to the mean length of rows."""
+    """Return the largest norm of a row's difference, relative to the mean norm of the rows."""
     lengths = np.linalg.norm(expected.astype(np.float64), axis=1)
     return float(np.linalg.norm(tried.astype(np.float64) - expected, axis=1).max() / lengths.mean())
 
 
 @dataclass(frozen=True)
 class Check:
-    """Work that both sides do, and how far apart the results may be."""
+    """Work that both processes do, and the largest allowed difference of the results."""
 
     name: str
     work: Callable[[Side], Found]
@@ -415,7 +419,7 @@ CHECKS = (
 
 
 def row_of(check: Check, tried: Found, expected: Found) -> dict[str, Any]:
-    """Compare what both sides found, and say so in a row of the table."""
+    """Compare the results of both processes; return a row of the table."""
     error = tried.get("error") or expected.get("error")
     difference: float | None = None
     if error is None:
@@ -424,7 +428,7 @@ def row_of(check: Check, tried: Found, expected: Found) -> dict[str, Any]:
             ours, theirs = np.asarray(tried[name]), np.asarray(expected[name])
             differences.append(check.measure(ours, theirs) if ours.shape == theirs.shape else float("inf"))
         difference = max(differences, default=0.0)
-    good = difference is not None and difference <= check.allowed  # not a number is not good
+    good = difference is not None and difference <= check.allowed  # False for NaN
     return {
         "check": check.name,
         "ok": "ok" if good else "NOT OK",
@@ -437,7 +441,7 @@ def row_of(check: Check, tried: Found, expected: Found) -> dict[str, Any]:
 
 
 def _set_up(side: Side) -> None:
-    """Set up a side's process, before it first looks for a GPU."""
+    """Set up a process before it looks for a GPU."""
     if side.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ["TOKALIGN_CACHE"] = str(side.work / "cache")
@@ -461,26 +465,26 @@ def _timed(work: Callable[[Side], Found], side: Side) -> Found:
 
 
 def _one_side(checks: Sequence[Check], side: Side, until: float, report: Callable[[Check, Found], None]) -> None:
-    """Do all checks of one side, one after another, each in the same process until one fails."""
+    """Do all checks of one side, one after another, in one process, which is replaced after a failure."""
     pool: ProcessPoolExecutor | None = None
     for check in checks:
         pool = pool or _process(side)
         try:
             found = pool.submit(_timed, check.work, side).result(max(0.0, until - time.monotonic()))
         except TimeoutError:
-            found = {"error": "The time was over."}
+            found = {"error": "The time limit was reached."}
         except Exception as error:  # continue with the other checks after any error
             found = {"error": f"{'CPU' if side.reference else side.device}: {type(error).__name__}: {error}"}
         if "error" in found:
             pool.shutdown(wait=False, cancel_futures=True)
-            pool = None  # after an error of CUDA every later call in that process fails too
+            pool = None  # after a CUDA error, all later calls in that process fail too
         report(check, found)
     if pool is not None:
         pool.shutdown()
 
 
 def run(checks: Sequence[Check], sides: Sequence[Side], until: float) -> list[dict[str, Any]]:
-    """Run all checks on both devices; returns the rows of the table, each also printed when it is known."""
+    """Run all checks on both devices; return the rows of the table, and print each as soon as it is known."""
     found: dict[str, dict[bool, Found]] = {check.name: {} for check in checks}
     rows: dict[str, dict[str, Any]] = {}
     lock = threading.Lock()
@@ -500,7 +504,7 @@ def run(checks: Sequence[Check], sides: Sequence[Side], until: float) -> list[di
         thread.start()
     for thread in threads:
         thread.join()
-    for process in multiprocessing.active_children():  # what ran out of time
+    for process in multiprocessing.active_children():  # processes that reached the time limit
         process.kill()
     return [rows[check.name] for check in checks]
 
@@ -512,8 +516,10 @@ def main() -> None:
     options.add_argument("--target", default="sp32k", help="target tokenizer: a name or a folder")
     options.add_argument("--encoder", default="minilm", help="sentence encoder: a name or a folder; '' for none")
     options.add_argument("--text", default="default", help="a name or a file")
-    options.add_argument("--minutes", type=float, default=8, help="checks that are not done by then have failed")
-    options.add_argument("--only", nargs="+", default=(), help="beginnings of the names of the checks to do")
+    options.add_argument(
+        "--minutes", type=float, default=8, help="time limit; checks that have not finished by then fail"
+    )
+    options.add_argument("--only", nargs="+", default=(), help="run only checks whose names begin with one of these")
     options.set_defaults(threads=os.cpu_count())
     given = options.parse_args()
     until = time.monotonic() + 60 * given.minutes
@@ -548,7 +554,7 @@ def _check(given: Any, until: float) -> list[dict[str, Any]]:
 
 
 def _path(name: str) -> str:
-    """Return where an asset of the catalogue is; anything else is a path already."""
+    """Return the path of an asset of the catalogue; any other name is a path."""
     from tokalign_lab import catalog
 
     return str(catalog.get(name)) if catalog.is_known(name) else name

@@ -1,18 +1,19 @@
-"""Time and memory as the text grows (1, 10, 100 MB) and as the vocabulary grows (32k, 128k, 262k).
+"""Time and memory for more text (1, 10, 100 MB) and for larger vocabularies (32k, 128k, 262k).
 
     python benchmarks/growth.py --out benchmarks/results/growth.jsonl
 
-Each cell is a separate process; the slope is the exponent b of `a size^b`, fitted to the logarithms (1: twice the
-size costs twice as much). Memory is the peak of the process; `of which before` is what it had held before the measured
-work: libraries, vocabularies, compiled functions. The slope of the peak counts what is above that.
+Each cell is measured in a separate process. The slope is the exponent b of `a size^b`, fitted to the logarithms (1:
+twice the size takes twice as long). Memory is the peak of the process; `of which before` is its memory before the
+measured work: libraries, vocabularies, compiled functions. The slope of the peak is fitted to the memory above that.
 
-- Text: Python files of the installed packages, in a drawn order, until there are enough bytes; SmolLM2 (49k) to a 32k
-  SentencePiece. Anchored vectors of both sides; GloVe of both sides for ONE iteration (the paper's has fifteen).
-- Vocabulary, real: 10 MB of that text; from SmolLM2 to vocabularies of 32k, 128k and 262k. A vocabulary only grows the
-  work by the tokens that the text uses, so
-- Vocabulary, full: top 10 by CSLS from as many made-up vectors of 300 dimensions as the vocabulary has to 49,152.
+- Text: Python files of the installed packages, in random order, until there are enough bytes; from SmolLM2 (49k) to a
+  32k SentencePiece vocabulary. Anchored vectors of both sides; GloVe of both sides for ONE iteration (the paper:
+  15).
+- Vocabulary, real: 10 MB of that text, from SmolLM2 to vocabularies of 32k, 128k and 262k. Only tokens that occur in
+  the text add work, so there is also:
+- Vocabulary, full: the 10 nearest of 49,152 random vectors by CSLS, for one random vector of 300 dimensions per token.
 
-About twenty-five minutes on two cores.
+Takes about 25 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from tokalign_lab.vectors.glove import GloveSettings, glove_vectors
 SOURCE, SMALL = "smollm2-135m", "sp32k"
 VOCABULARIES = {"sp32k": 32_000, "llama3": 128_256, "gemma3": 262_144}
 N_SOURCE, DIMENSIONS = 49_152, 300
-NOTICEABLE = 0.01  # GB; less fits where the libraries had been, and has no slope
+NOTICEABLE = 0.01  # GB; a smaller increase fits into memory that the libraries freed, and gets no slope
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def with_slopes(rows: Sequence[dict[str, Any]], by: str) -> list[dict[str, Any]]:
-    """Add a last row with the slopes of everything measured; name the memory with its unit."""
+    """Add a last row with the slope of each measured column, and the unit to the names of memory columns."""
     names = [name for name in rows[0] if name not in (by, "vocabulary", "before", "peak")]
     sizes = [row[by] for row in rows]
     last: dict[str, Any] = {name: None for name in rows[0]}
@@ -80,7 +81,7 @@ def with_slopes(rows: Sequence[dict[str, Any]], by: str) -> list[dict[str, Any]]
 
 
 def python_files(megabytes: float) -> list[Document]:
-    """Python files of the installed packages, `megabytes` of them, the same for the same packages."""
+    """Return `megabytes` of Python files of the installed packages; the same packages give the same files."""
     root = Path(sysconfig.get_paths()["purelib"])
     files = sorted(path for path in root.rglob("*.py") if "__pycache__" not in path.parts)
     documents, left = [], megabytes * 1e6
@@ -105,7 +106,7 @@ def load_pair(megabytes: float, target: str) -> TokenizedPair:
 
 
 def vectors(megabytes: float, target: str, glove: bool) -> dict[str, Any]:
-    """Seconds of each stage on `megabytes` of text, from ids on; functions are compiled first on another text."""
+    """Measure the seconds of each stage from token ids on; functions are compiled before, on another text."""
     small = load_pair(0.05, target)
     anchored(small, AnchoredSettings(dimensions=8))
     if glove:

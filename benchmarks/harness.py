@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: a process per measurement, stored results, the machine in words, tables as raw data."""
+"""Shared by all benchmarks: measurements in separate processes, stored results, the machine's description, raw data."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ Result = dict[str, Any]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Options that every speed benchmark has."""
+    """Make a parser with the options that all speed benchmarks have."""
     options = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--quick", action="store_true", help="a small version, to see that it runs")
-    options.add_argument("--out", type=Path, help="write the results to this .jsonl file too")
+    options.add_argument("--quick", action="store_true", help="small sizes, to check that it runs")
+    options.add_argument("--out", type=Path, help="also write the results to this .jsonl file")
     return options
 
 
 def limit_threads(n: int, gpu: bool = False) -> None:
-    """Give processes that start from now on n threads, and no GPU."""
+    """Limit processes that start from now on to n threads, and hide GPUs from them unless `gpu`."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(n)
     if not gpu:
@@ -47,7 +47,7 @@ def limit_threads(n: int, gpu: bool = False) -> None:
 
 
 def measured(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Call `work` in a separate process, and add its peak memory in GB to the result as `peak`."""
+    """Call `work` in a separate process; add the process's peak memory in GB to the result as `peak`."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_with_peak, work, arguments).result()
 
@@ -57,16 +57,16 @@ def _with_peak(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) 
 
 
 def peak() -> float:
-    """Most memory that this process has held so far, in GB."""
+    """Return the peak memory of this process so far, in GB."""
     status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss starts at what the parent held
+    if status.exists():  # ru_maxrss would start at the memory of the parent process
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 class Kept:
-    """Measurements of one program with these settings, each a line of the file `--out`; without it none are kept."""
+    """Measurements of one program with these settings, each stored as a line of the file `--out`, if it is given."""
 
     def __init__(self, given: argparse.Namespace, **settings: Any) -> None:
         self.path = given.out
@@ -76,7 +76,7 @@ class Kept:
         self._lines = [line for line in lines if line.get("settings") == self.settings]
 
     def __call__(self, make: Callable[[], Result], **key: Any) -> Result:
-        """Return the measurement of this key: kept earlier, or made now and printed."""
+        """Return the measurement with this key; if it is not stored, make it, print it and store it."""
         for line in self._lines:
             if all(line.get(name) == value for name, value in key.items()):
                 return line
@@ -93,7 +93,7 @@ class Kept:
 
 @contextlib.contextmanager
 def doing(run: RunFolder) -> Iterator[None]:
-    """Do a run in this process: within the block it is running, afterwards finished or failed."""
+    """Do the work of a run in this process: its state is running within the block, then finished or failed."""
     run.update(state="running", pid=os.getpid(), pid_started=start_time(os.getpid()), ended=None, error=None)
     try:
         yield
@@ -104,18 +104,18 @@ def doing(run: RunFolder) -> Iterator[None]:
 
 
 def drop_weights(run: RunFolder) -> None:
-    """Remove the model and the checkpoints of a run, a gigabyte and more; its events stay."""
+    """Delete the model and the checkpoints of a run, which take a gigabyte or more; its events stay."""
     for name in ("model", "checkpoints"):
         shutil.rmtree(run.path / name, ignore_errors=True)
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Exponent b of value = a size^b, by least squares of the logarithms."""
+    """Fit value = a size^b by least squares of the logarithms; return b."""
     return float(np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-9)), 1)[0])
 
 
 def machine() -> str:
-    """Processor, cores, memory and versions, in one line."""
+    """Describe processor, cores, memory and versions in one line."""
     info = Path("/proc/cpuinfo")
     names = (
         [x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
@@ -131,7 +131,7 @@ def machine() -> str:
 def report(title: str, tables: Sequence[Table], notes: Sequence[str], out: Path | None) -> None:
     """Print tables and notes, and write them to `out` as raw data for `make results` (see `pages/page.py`).
 
-    Measurements in the file stay; the tables of the run before stay too, marked as earlier.
+    Measurements in the file stay. The tables of the run before stay too, marked as earlier.
     """
     for name, rows in tables:
         print_table(rows, title=name)
@@ -165,5 +165,5 @@ def report(title: str, tables: Sequence[Table], notes: Sequence[str], out: Path 
 
 
 def read_lines(path: Path) -> list[Result]:
-    """Read a file of raw data; nothing if there is none."""
+    """Read a file of raw data; [] if there is none."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

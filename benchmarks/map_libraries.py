@@ -1,10 +1,11 @@
-"""Two linked maps of 262,144 and 49,152 points by plotly and by jupyter-scatter: opening, a box of 20,000, memory.
+"""Two linked maps of 262,144 and 49,152 points, drawn by plotly and by jupyter-scatter: seconds and memory.
 
     python benchmarks/map_libraries.py
 
-The points are random, and so is the lexicon of many target tokens to one source token. JupyterLab in Chromium draws by
-software. A time ends when points are drawn: on both maps after Run, highlighted on the other map after a box is
-released. docs/decisions/0018-maps-by-jupyter-scatter.md has the figures.
+It measures opening both maps, and a box around 20,000 points. The points and the lexicon, which maps many target tokens
+to one source token, are random. JupyterLab runs in Chromium, which draws in software. The measured time ends when the
+points are drawn: on both maps after Run, and highlighted on the other map after a box is released. The figures are in
+docs/decisions/0018-maps-by-jupyter-scatter.md.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 180
-VIVID = 230  # of 255
-PAUSE_MS = 200  # between two looks at the page, which cost it time
-# anywidget gives a widget two seconds to begin, which a busy machine exceeds
+VIVID = 230  # brightness of a colour channel, of 255
+PAUSE_MS = 200  # between two checks of the page, because each takes time
+# anywidget gives a widget two seconds to start, which is too short on a busy machine
 PATIENT = "const wait = AbortSignal.timeout; AbortSignal.timeout = (ms) => wait.call(AbortSignal, 60 * ms);"
 DATA = """
 import numpy as np
@@ -77,7 +78,7 @@ def chosen(change):
 maps["target"].widget.observe(chosen, "selection")
 ipywidgets.HBox([maps["target"].show(), maps["source"].show()])
 """
-WAYS = {  # the code, points per map at most, what is drawn into, and half the side of a box around 20,000 points
+WAYS = {  # code, maximum points per map, selector of the drawing, half the side of a box around 20,000 points
     "plotly, all points": (PLOTLY, 10**9, ".js-plotly-plot", 0.06),
     "plotly, 20,000 points": (PLOTLY, 20_000, ".js-plotly-plot", 0.24),
     "jupyter-scatter, all points": (SCATTER, 10**9, ".widget-hbox", 0.05),
@@ -85,7 +86,7 @@ WAYS = {  # the code, points per map at most, what is drawn into, and half the s
 
 
 def cpu_seconds() -> float:
-    """Processor time of the browser, the server and the kernel so far: a busy machine changes it little."""
+    """Return the CPU time of browser, server and kernel so far, which a busy machine hardly changes."""
     total = 0.0
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
@@ -94,7 +95,7 @@ def cpu_seconds() -> float:
 
 
 def measure(browser: Any, server: Any, name: str) -> dict[str, float]:
-    """Open one library in a separate page, and draw a box around about 20,000 target points."""
+    """Open the maps of one library in a new page, and draw a box around about 20,000 target points."""
     from ui.lab_page import LabPage
 
     code, drawn, hook, share = WAYS[name]
@@ -128,7 +129,7 @@ def measure(browser: Any, server: Any, name: str) -> dict[str, float]:
         return 1 - max(n for n, _ in colours) / (image.width * image.height) > 0.1
 
     def vivid(image: Any) -> bool:
-        """Whether highlighted points, red or blue, are drawn; all others are grey or a pale blue."""
+        """Whether highlighted points (red or blue) are drawn; all other points are grey or pale blue."""
         saturation = image.convert("HSV").getchannel("S").histogram()
         return sum(saturation[VIVID:]) > 0.01 * image.width * image.height
 

@@ -1,10 +1,10 @@
-"""Collect what benchmarks/results reports of converted models, for `tokalign-lab advise`; nothing is run.
+"""Collect the measurements of converted models in benchmarks/results for `tokalign-lab advise`; nothing is run.
 
     python benchmarks/measured_moves.py --out tokalign_lab/data/measured_moves.jsonl
 
-A line is one run on one slice of its held-out text, in bits per byte. Only calibrated moves by `anchored` are taken
-(the default recipe). The control is the source model tuned on the same bytes with its own tokenizer, so rows whose
-control read another amount of text are skipped.
+A line is one run on one slice of its held-out text, in bits per byte. Only models converted by `anchored` (the default
+recipe) and calibrated are used. The control is the source model tuned on the same bytes with its own tokenizer, so rows
+whose control read another amount of text are skipped.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 RAW = DOCS.parent / "benchmarks/results"
 QUALITY, RECOVERY = RAW / "quality.jsonl", RAW / "recovery.jsonl"
 SEARCH = RAW / "recovery_search.jsonl"
-SOURCE = "smollm2-135m"  # of the recovery programs
-# Of the search: the name of a text and its slice.
+SOURCE = "smollm2-135m"  # the source model of the recovery benchmarks
+# For each text of recovery_search.jsonl, its slice.
 TEXTS = {
     "prose": ("prose", "prose"),
     "o_en": ("Wikipedia", "prose"),
@@ -43,12 +43,12 @@ def main() -> None:
 
 
 def collect() -> list[dict[str, Any]]:
-    """Return the lines; bits per byte are rounded to four places."""
+    """Return the lines; bits per byte are rounded to four decimals."""
     return [*_quality(), *_recovery(), *_search()]
 
 
 def _line(run: str, page: str, source: str, target: str, slice: str, tokens: int, **bits: float) -> dict[str, Any]:
-    """Make a line; `untuned` and `start` compare right after the swap, `control` and `end` after recovery."""
+    """Make a line: source and converted model before tuning (`untuned`, `start`) and after it (`control`, `end`)."""
     rounded = {name: round(bits[name], 4) if name in bits else None for name in ("untuned", "start", "control", "end")}
     return {"run": run, "page": page, "source": source, "target": target, "slice": slice, "tokens": tokens, **rounded}
 
@@ -88,7 +88,7 @@ def _recovery() -> Iterator[dict[str, Any]]:
 
 
 def _search() -> Iterator[dict[str, Any]]:
-    """Take the default recipe by target, each with the least text that a control was measured with."""
+    """Yield the lines of the default recipe for each target, at its smallest budget that has a control."""
     lines = [line for line in _read(SEARCH) if "settings" in line]
     for target in dict.fromkeys(line["settings"]["target"] for line in lines if line["way"] == "control"):
         own = [line for line in lines if line["settings"]["target"] == target]

@@ -1,10 +1,11 @@
-"""Which mix is best for a new row of `anchored`? Bits per byte right after rearranging, no tuning.
+"""Which mixture is best for the new rows of `anchored`? Bits per byte right after rearranging, without tuning.
 
     python benchmarks/mixture_shares.py [--target sp32k] [--bytes 12000] [--out benchmarks/results/mixture_shares.jsonl]
 
-The input row is `1 - p` vectors (ten CSLS candidates) and `p` mean of the source pieces; the output row is a mix of
-vectors, pieces and first piece, in which the mean of all source rows stands for what a token lacks. "tied" has the
-input row in both matrices. Each variant is also measured after calibration (`model/calibrate.py`). SmolLM2-135M.
+The input row has a share `1 - p` from vectors (ten CSLS candidates) and a share `p` from the mean of the source pieces.
+The output row is a mixture of vectors, pieces and first piece; if a token lacks one of these, the mean of all source
+rows replaces it. "tied" has the input row in both matrices. Each variant is also measured after calibration
+(`model/calibrate.py`). The source is SmolLM2-135M.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tokalign_lab.model.load import load_model
 from tokalign_lab.model.rearrange import rearrange
 
 THIRDS = (1 / 3, 1 / 3, 1 / 3)
-# name, pieces' share of the input row, output shares of vectors, pieces and first piece (None: tied)
+# name, share of pieces in the input row, shares of vectors, pieces and first piece in the output row (None: tied)
 VARIANTS: list[tuple[str, float, tuple[float, float, float] | None]] = [
     ("input 3/4 pieces, tied", 0.75, None),
     ("input 3/4 pieces, output thirds (default)", 0.75, THIRDS),
@@ -58,10 +59,10 @@ def main() -> None:
     for name, share, output in VARIANTS:
         mixture.PIECES_SHARE = share
         mixture.OUTPUT_SHARES = dict(zip(mixture.OUTPUT_SHARES, output or THIRDS, strict=True))
-        moved = rearrange(model, align(pair, "anchored").lexicon, source, target, keep_tied=output is None)
-        before = bits_per_byte(moved, target, passages).bits_per_byte
-        calibrate(moved, target, reading, options.calibrate_tokens)
-        after = bits_per_byte(moved, target, passages).bits_per_byte
+        converted = rearrange(model, align(pair, "anchored").lexicon, source, target, keep_tied=output is None)
+        before = bits_per_byte(converted, target, passages).bits_per_byte
+        calibrate(converted, target, reading, options.calibrate_tokens)
+        after = bits_per_byte(converted, target, passages).bits_per_byte
         rows.append({"row": name, "bits_per_byte": before, "calibrated": after})
         print(rows[-1], flush=True)
     notes = [f"SmolLM2-135M -> {options.target}, {options.bytes:,} held-out bytes, before any tuning."]

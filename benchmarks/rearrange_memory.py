@@ -1,12 +1,12 @@
-"""Memory of rearranging a model's files shard by shard, compared with rearranging it in memory.
+"""Memory of rearranging a model's files shard by shard, compared with rearranging the model in memory.
 
     python benchmarks/rearrange_memory.py --out benchmarks/results/rearrange_memory.jsonl
 
-A LLaMA of random bfloat16 weights with LLaMA 7B's widths, as many layers as make `--gigabytes`, is written in about
-`--shards` safetensors files and given another vocabulary (SmolLM2's 49,152 tokens to a 32,000-token SentencePiece one;
-shared tokens copied, every other row a mix of two, output rows apart), once by each way, in a separate process. Peak
-memory is the process's; `of which before` is what libraries, vocabularies and lexicon had taken by then. Both folders
-must be equal, tensor by tensor.
+This writes a LLaMA model with random bfloat16 weights and the widths of LLaMA 7B, with as many layers as `--gigabytes`
+needs, to about `--shards` safetensors files. Each way gives it another vocabulary in a separate process: from SmolLM2's
+49,152 tokens to a SentencePiece vocabulary of 32,000; shared tokens copied, every other row a mixture of two, output
+rows separate. Peak memory is that of the process; `of which before` is its memory after loading libraries, vocabularies
+and lexicon. The tensors in both folders must be equal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--gigabytes", type=float, default=4.0, help="size of the model's files")
     options.add_argument("--shards", type=int, default=8)
-    options.add_argument("--no-memory", action="store_true", help="leave out the way in memory, for models beyond it")
+    options.add_argument("--no-memory", action="store_true", help="skip the way in memory, for models that do not fit")
     chosen = options.parse_args()
     limit_threads(chosen.threads)
     gigabytes = 1.5 if chosen.quick else chosen.gigabytes
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def write_model(folder: str, gigabytes: float, n_shards: int) -> dict[str, Any]:
-    """Write shards of about equal size, a tensor at a time, with index, configuration and tokenizer."""
+    """Write shards of about equal size, tensor by tensor, with index, configuration and tokenizer."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -148,8 +148,8 @@ def in_memory(folder: str, out: str) -> dict[str, Any]:
 
     made, source, target = lexicon()
     before, started = peak(), time.perf_counter()
-    moved = rearrange(load_model(folder, device="cpu", dtype="auto"), made, source, target)
-    save_model(moved, target, out, source=source)
+    converted = rearrange(load_model(folder, device="cpu", dtype="auto"), made, source, target)
+    save_model(converted, target, out, source=source)
     return {"seconds": time.perf_counter() - started, "before": before}
 
 

@@ -3,14 +3,13 @@
     python benchmarks/recovery.py --out benchmarks/results/recovery.jsonl
 
 SmolLM2-135M is converted to each target by `anchored`, calibrated, and tuned in two stages. The control is the source
-model with its own tokenizer, tuned on the same bytes of text in as many steps, since tuning also teaches what this
-text is like: once with the same two stages, once with the whole model from the start, and the control that ends lower
-is the one to compare with. The same bytes and not the same tokens, see `tuning.py`.
+model with its own tokenizer, tuned on the same bytes of text (see `tuning.py`) in as many steps, since tuning also
+adapts a model to the domain of the text. There are two controls, one with the same two stages and one that tunes the
+whole model from the start. The one that ends with fewer bits is the reference.
 
-About half an hour on two cores, by the speeds that it prints. With a GPU, 1,000 steps of 32 sequences: the papers'
-number of steps, and all there is of the default text in these slices, read twice. The papers read 1,000 times
-2,097,152 tokens with a model of 1.01 billion weights; scaled to 134.5 million weights that allows 279 million tokens,
-and the page shows what share was used.
+Takes about half an hour on two cores. The default on a GPU is 1,000 steps, as in the papers, of 32 sequences: this
+reads all of the default text in these slices twice. The papers read 1,000 times 2,097,152 tokens with a model of 1.01
+billion weights. Scaled to 134.5 million weights, that is 279 million tokens; the page shows which share was used.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ def main() -> None:
 
 
 def runs(bench: Bench) -> Iterator[tuple[str, Callable[[], Result]]]:
-    """Yield the runs on one text: their names and how each is made."""
+    """Yield the runs on one text: name, and a function that makes the run."""
     _, vocabulary = tuning.source(bench.given.device)
     for name, changed in CONTROLS.items():
         yield name, partial(bench.tune, name, tuning.SOURCE, vocabulary, **changed)
     for name in bench.given.targets:
-        yield name, partial(bench.move_and_tune, name, catalog.load_vocabulary(name))
+        yield name, partial(bench.convert_and_tune, name, catalog.load_vocabulary(name))
 
 
 def table(by: dict[str, list[Result]], given: argparse.Namespace, name: str) -> Table:
@@ -70,7 +69,7 @@ def table(by: dict[str, list[Result]], given: argparse.Namespace, name: str) -> 
 
 
 def against_control(by: dict[str, list[Result]], given: argparse.Namespace, model: str, name: str) -> float | None:
-    """How far a model ends above (or below) the lower of the two controls, as a share; means over seeds."""
+    """Return how far a model ends above (or below) the lower of the two controls, as a share; means over seeds."""
     end = curve_columns(by[model], given, name)["end"]
     controls = [curve_columns(by[control], given, name)["end"] for control in CONTROLS]
     known = [value for value in controls if value is not None]

@@ -2,15 +2,15 @@
 
     python benchmarks/recovery_search.py --tokens 10000 --out benchmarks/results/recovery_search.jsonl
 
-SmolLM2-135M is converted to the target by `anchored` and calibrated by how often tokens come in a text. Ways whose
-names say so are calibrated by the source's predictions too, as `rearrange --calibrate` does; the other ways were
-measured before `prefix` and `branches` compared predictions at a high temperature (decision 16). Each way tunes on
-the same number of tokens of the default text (equal parts prose, code, ru, ja). Measured are held-out prose of the
-same kind and three texts of other domains: passages of Wikipedia (BoolQ), C++ headers of torch, and German interface
-texts. The control is the source model tuned on the same bytes with its own tokenizer. A plain loop with torch's AdamW
-(fused) or `FlooredAdamW`, one thread, float32; the engine's own loop is `adaptation.train`.
+SmolLM2-135M is converted to the target by `anchored` and calibrated to the token frequencies of a text. Ways named
+"calibrated by the source" are also calibrated to the source's predictions, as `rearrange --calibrate` does; the other
+ways were measured before `prefix` and `branches` compared predictions at a high temperature (decision 16). Each way
+tunes on the same number of tokens of the default text (equal parts of prose, code, ru, ja). It is measured on held-out
+prose of the same kind, and on three texts of other domains: passages of Wikipedia (BoolQ), C++ headers of torch, and
+German interface texts. The control is the source model tuned on the same bytes with its own tokenizer. All ways use a
+plain loop with torch's AdamW (fused) or `FlooredAdamW`, one thread, float32; the engine's loop is `adaptation.train`.
 
-A stopped program continues: results are kept line by line in the file `--out`.
+Each result is a line of the file `--out`, and a stopped program continues after the last one.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ from tokalign_lab.vocabulary import Vocabulary
 
 LENGTH = 128
 OTHER = {"Wikipedia": "o_en", "C++": "o_code", "German": "o_de"}
-BYTES_PER_TOKEN = 3.4  # of sp32k on this text. 1.3 times as much is drawn; targets with longer tokens read all of it
+BYTES_PER_TOKEN = 3.4  # of sp32k on this text; 1.3 times as many bytes are drawn, for targets with longer tokens
 
 
-ROWS_LAYER, ROWS_RATE = 8, 0.1  # of Token Distillation; the rate as a share of the rows' root mean square
+ROWS_LAYER, ROWS_RATE = 8, 0.1  # settings of Token Distillation; the rate is relative to the rows' root mean square
 
 
 @dataclass(frozen=True)
 class Way:
     """One way to tune; rates are peaks of a cosine schedule.
 
-    `by_source`: the start is calibrated by the source's predictions too. `falls`: rates fall with the tokens of the
-    run, as those of `adapt`. `states_first`: Token Distillation of new rows first.
+    `by_source`: the start is also calibrated to the source's predictions. `falls`: rates are lower for runs with more
+    tokens, as those of `adapt`. `states_first`: Token Distillation of the new rows comes first.
     """
 
     rows: float = 3e-4
@@ -108,7 +108,7 @@ WAYS = {
 def main() -> None:
     options = parser(__doc__)
     options.set_defaults(threads=1)
-    options.add_argument("--tokens", type=int, default=10_000, help="of text, by the converted model's tokenizer")
+    options.add_argument("--tokens", type=int, default=10_000, help="amount of text, in tokens of the converted model")
     options.add_argument("--target", default="sp32k", help="a tokenizer of the catalogue")
     options.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     options.add_argument("--seeds", type=int, default=1)
@@ -118,7 +118,7 @@ def main() -> None:
     limit_threads(given.threads)
     torch.set_num_threads(given.threads)
     kept = Kept(given, tokens=given.tokens, target=given.target)
-    start = kept(lambda: measure(*moved(given.target)), way="step 0")
+    start = kept(lambda: measure(*converted(given.target)), way="step 0")
     lines = {
         way: [
             kept(lambda way=way, seed=seed: tune(way, given.tokens, seed, given.target), way=way, seed=seed)
@@ -140,7 +140,7 @@ def main() -> None:
 
 
 def mean(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """Average the figures of one way over seeds."""
+    """Average the measurements of one way over seeds."""
     return {key: statistics.mean(line[key] for line in lines) for key in ("prose", *OTHER.values(), "cpu")}
 
 
@@ -149,7 +149,7 @@ def figures(line: dict[str, Any]) -> dict[str, float]:
 
 
 def closed(start: dict[str, Any], line: dict[str, Any], control: dict[str, Any] | None) -> dict[str, float | None]:
-    """Share of the gap to the control that is closed, by text."""
+    """Return the share of the gap to the control that is closed, by text."""
     return {
         f"{name}, closed": None if control is None else (start[key] - line[key]) / (start[key] - control[key])
         for name, key in OTHER.items()
@@ -158,7 +158,7 @@ def closed(start: dict[str, Any], line: dict[str, Any], control: dict[str, Any] 
 
 @cache
 def measured() -> dict[str, list[Document]]:
-    """Held-out prose of the tuning text's kind, and text of other domains."""
+    """Return held-out prose of the same kind as the tuning text, and texts of other domains."""
     return {
         "prose": tuning.draw_slice("prose", "held_out", 4_000, 1_000, 0),
         "o_de": tuning.draw_slice("de", "held_out", 5_000, 1_000, 0),
@@ -167,7 +167,7 @@ def measured() -> dict[str, list[Document]]:
 
 
 def other_domains() -> dict[str, list[Document]]:
-    """Passages of Wikipedia from BoolQ, and C++ headers of the installed torch; about 9 kB each, drawn by seed 0."""
+    """Return passages of Wikipedia from BoolQ, and C++ headers of the installed torch; about 9 kB each, with seed 0."""
     import json
 
     rng = np.random.default_rng(0)
@@ -195,15 +195,15 @@ def _until(texts: Any, size: int) -> list[str]:
     return taken
 
 
-def moved(target: str = "sp32k", by_source: bool = False) -> tuple[Any, Vocabulary]:
-    """Return a copy of the source model, moved to a tokenizer and calibrated."""
-    return copy.deepcopy(_moved_once(target, by_source)), catalog.load_vocabulary(target)
+def converted(target: str = "sp32k", by_source: bool = False) -> tuple[Any, Vocabulary]:
+    """Return a copy of the source model, converted to a tokenizer and calibrated."""
+    return copy.deepcopy(_converted_once(target, by_source)), catalog.load_vocabulary(target)
 
 
 @cache
-def _moved_once(name: str, by_source: bool) -> Any:
+def _converted_once(name: str, by_source: bool) -> Any:
     target = catalog.load_vocabulary(name)
-    model, _ = tuning.moved(target, 0, "cpu")
+    model, _ = tuning.converted(target, 0, "cpu")
     text = excerpts(tuning.align_text(), 100_000, 2_000, 0)
     calibrate(model, target, text, tuning.CALIBRATE_TOKENS, source=tuning.source("cpu") if by_source else None)
     return model
@@ -228,7 +228,7 @@ def blocks(documents: list[Document], vocabulary: Vocabulary, seed: int) -> torc
 
 
 def as_source(read: torch.Tensor, target: Vocabulary, source: Vocabulary) -> torch.Tensor:
-    """Write the same text with the source's tokenizer, int64 (n, LENGTH); a shorter remainder is dropped."""
+    """Tokenize the same text with the source's tokenizer, int64 (n, LENGTH); a shorter remainder is dropped."""
     write = Retokenizer(target, source)
     ids = np.concatenate([write(block)[1].ids for block in read.numpy()])
     n = len(ids) // LENGTH
@@ -239,13 +239,13 @@ def tune(name: str, tokens: int, seed: int, target: str) -> dict[str, Any]:
     """Tune once by one of `WAYS`, and measure."""
     way = WAYS[name]
     if name.startswith("step 0"):
-        return {**measure(*moved(target, way.by_source)), "cpu": 0}
+        return {**measure(*converted(target, way.by_source)), "cpu": 0}
     model, vocabulary, work = tuned(way, tokens, seed, target)
     return {**measure(model, vocabulary), **work}
 
 
 def tuned(way: Way, tokens: int, seed: int = 0, target: str = "sp32k") -> tuple[Any, Vocabulary, dict[str, int]]:
-    """Return a tuned model, its tokenizer, and the processor seconds, steps and tokens that it took."""
+    """Return a tuned model, its tokenizer, and the CPU seconds, steps and tokens of the tuning."""
     torch.manual_seed(seed)
     size = int(tokens * BYTES_PER_TOKEN * 1.3) // len(tuning.SLICES)
     text = [passage for name in tuning.SLICES for passage in tuning.draw_slice(name, "train", size, 2_000, seed)]
@@ -254,7 +254,7 @@ def tuned(way: Way, tokens: int, seed: int = 0, target: str = "sp32k") -> tuple[
     if way.source:
         model, vocabulary, read = load_model(tuning.SOURCE, device="cpu"), source, as_source(read, own, source)
     else:
-        model, vocabulary = moved(target, way.by_source)
+        model, vocabulary = converted(target, way.by_source)
     model.train()
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
     rows = [embedding] if head is embedding else [embedding, head]
@@ -277,7 +277,7 @@ def tuned(way: Way, tokens: int, seed: int = 0, target: str = "sp32k") -> tuple[
         loss_of = RecoveryLoss(model, Head(model), teacher, vocabulary, objective, Processes(torch.device("cpu")))
     for step in range(steps):
         batch = read[step * way.batch : (step + 1) * way.batch]
-        with loss_of:  # a RecoveryLoss computes the model's loss while it is entered
+        with loss_of:  # within its context, a RecoveryLoss computes the model's loss
             loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), way.clip)
@@ -295,7 +295,7 @@ def tuned(way: Way, tokens: int, seed: int = 0, target: str = "sp32k") -> tuple[
 
 
 def distil_new_rows(model: Any, teacher: SourceTeacher, vocabulary: Vocabulary, read: torch.Tensor) -> None:
-    """Train the input rows of new tokens until states after a layer are the source's (arXiv 2505.20133)."""
+    """Train the input rows of new tokens towards the source's hidden states after a layer (arXiv 2505.20133)."""
     rows = model.get_input_embeddings().weight
     is_new = torch.zeros(len(rows), 1)
     is_new[new_tokens(vocabulary, teacher.vocabulary)] = 1
@@ -308,14 +308,14 @@ def distil_new_rows(model: Any, teacher: SourceTeacher, vocabulary: Vocabulary, 
         here = reading.positions[~reading.positions.special & ~reading.positions.first]
         mine = states_after(model, batch, [ROWS_LAYER])[ROWS_LAYER].flatten(0, 1)[here.student[:, 1]]
         state_loss(mine, reading.layers[ROWS_LAYER][here.source[:, 1]]).backward()
-        rows.grad *= is_new  # without weight decay, a gradient of 0 moves nothing
+        rows.grad *= is_new  # rows with a gradient of 0 do not change, since there is no weight decay
         optimizer.step()
         schedule.step()
         model.zero_grad()
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak rate: a linear rise, then a cosine to 0."""
+    """Return the share of the peak rate: linear warmup, then a cosine to 0."""
     rise = max(1, math.floor(warmup * steps))
     if step < rise:
         return (step + 1) / rise

@@ -1,13 +1,14 @@
-"""Which rows does tuning move most? By origin of the row and by frequency of its token.
+"""Which rows does tuning change most? By origin of the row and by frequency of its token.
 
     tokalign-lab gallery record --work gallery-runs --out gallery
     python benchmarks/row_moves.py --runs gallery-runs --out benchmarks/results/row_moves.jsonl
 
-TokAlign++ (section 6.3) shows that identical tokens, and those that share a suffix with their source, move least.
-Reads a rearranged model, the same model tuned, and the lexicon that made the first. The move of a row is the length of
-its change over its length before. A row that is used more gets more gradient, so classes are compared within a band of
-frequency. Classes: identical; found by the vectors, ending in the same bytes as its best source (three or more, or all
-of the shorter); found otherwise. Tokens with rows from pieces are too rare to be compared.
+TokAlign++ (section 6.3) shows that the rows of identical tokens, and of tokens that share a suffix with their source,
+change least. This reads a rearranged model, the same model after tuning, and the lexicon of the first. The change of a
+row is the norm of the difference divided by its norm before. A more frequent token gets more gradient, so classes are
+compared within a band of frequency. The classes are: identical; matched by vectors, ending in the same bytes as its
+best source (at least three, or all bytes of the shorter token); matched by vectors otherwise. Tokens with rows from
+pieces are too rare to be compared.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from tokalign_lab.evaluation.interval import of_mean
 from tokalign_lab.model.load import load_model
 from tokalign_lab.vocabulary import Vocabulary
 
-BANDS = ((10, 30), (30, 100), (100, 1000))  # uses in the text that the lexicon was made from
+BANDS = ((10, 30), (30, 100), (100, 1000))  # occurrences in the text of the alignment
 SUFFIX = 3  # bytes
-FEWEST = 10  # rows of a class, to be reported
+FEWEST = 10  # classes with fewer rows are not reported
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    options.add_argument("--runs", type=Path, required=True, help="a folder that `gallery record` worked in")
-    options.add_argument("--tuned", default="recorded-adapt-papers", help="which of its tunings")
+    options.add_argument("--runs", type=Path, required=True, help="the --work folder of `gallery record`")
+    options.add_argument("--tuned", default="recorded-adapt-papers", help="name of the tuning run in it")
     options.add_argument("--out", type=Path)
     given = options.parse_args()
     lexicon = Lexicon.load(given.runs / "recorded-align-anchored" / "alignment" / "lexicon.parquet")
@@ -59,13 +60,13 @@ def main() -> None:
 
 
 def moves(before: torch.Tensor, after: torch.Tensor) -> np.ndarray:
-    """Relative change of each row, float (vocab_size,), in per cent."""
+    """Return the relative change of each row, float (vocab_size,), in per cent."""
     length = before.norm(dim=1).clamp(min=1e-9)
     return (100 * (after - before).norm(dim=1) / length).numpy()
 
 
 def classes_of(lexicon: Lexicon, source: Vocabulary, target: Vocabulary) -> np.ndarray:
-    """Class of each target token, as a word."""
+    """Return the class of each target token, as a string."""
     found = lexicon.table["origin"].to_numpy(dtype=str).astype(object)
     for i in np.flatnonzero(found == "aligned").tolist():
         ours, theirs = target.token_bytes[i], source.token_bytes[int(lexicon.source_of()[i])]
@@ -76,7 +77,7 @@ def classes_of(lexicon: Lexicon, source: Vocabulary, target: Vocabulary) -> np.n
 
 
 def rows_of(moved: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> list[dict[str, Any]]:
-    """One line a class, one column a band."""
+    """Return one line per class, with one column per band."""
     lines = []
     for name in ("identical", "aligned, same suffix", "aligned, other suffix"):
         line: dict[str, Any] = {"rows": name}

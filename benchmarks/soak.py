@@ -1,14 +1,15 @@
-"""A lab that stays open: memory, and whether an event is missed, while panels follow runs and a client comes and goes.
+"""Keep a lab open for an hour while it follows runs: its memory, and whether its panels miss an event.
 
     python benchmarks/soak.py --out benchmarks/results/soak.jsonl
     python benchmarks/soak.py --quick
 
 Another process writes 50,000 events to two tuning runs, evenly over the hour: steps, measurements of held-out text,
-continuations, progress and heartbeats. Four panels follow: a training monitor for each run, one with both, and the list
-of runs. Every minute a client connects again: it requests the state of every widget, as a JupyterLab page does when it
-is loaded. There is no browser; `tests/ui` has one. After each connection the memory of the process is noted.
+continuations, progress and heartbeats. Four panels follow them: a training monitor for each run, one for both runs, and
+the list of runs. Every minute a client reconnects: it requests the state of every widget, as a JupyterLab page does
+when it loads. No browser is used (see `tests/ui` for that). The memory of the process is recorded after each
+connection.
 
-`--minutes 5` takes less time for the same number of events; `--quick` takes half a minute for 5,000.
+`--minutes 5` writes the same number of events in less time; `--quick` writes 5,000 in half a minute.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SETTLE_S = 60.0
 
 
 def event_of(number: int) -> dict[str, Any]:
-    """Return the event of that number; of ten, six are steps."""
+    """Return the event with this number; six of ten are steps."""
     step = number // 10 * 6 + number % 10 + 1
     if number % 10 < 6:
         figures = {"loss": 5 - step / EVENTS, "learning_rate": 1e-3, "grad_norm": 0.5, "tokens": 16 * step}
@@ -46,7 +47,7 @@ def event_of(number: int) -> dict[str, Any]:
 
 
 def write(paths: list[Path], events: int, seconds: float) -> None:
-    """Write events to runs alternately, evenly over a time."""
+    """Write events alternately to the runs, evenly over this time."""
     from tokalign_lab.runs.folder import RunFolder
 
     runs, started = [RunFolder(path) for path in paths], time.monotonic()
@@ -56,7 +57,7 @@ def write(paths: list[Path], events: int, seconds: float) -> None:
 
 
 def connect() -> int:
-    """Send the state of every widget, as for a page that is loaded; returns its size in bytes."""
+    """Send the state of every widget, as to a page that loads; return its size in bytes."""
     from ipywidgets import Widget
 
     state = Widget.get_manager_state(drop_defaults=False)["state"]
@@ -64,12 +65,12 @@ def connect() -> int:
 
 
 def soak(folder: Path, events: int, seconds: float) -> tuple[list[dict[str, Any]], list[str]]:
-    """Keep the panels open for that long.
+    """Keep the panels open for this time.
 
     Returns
     -------
     rows, problems
-        Minutes, memory in MB, state in kB and steps seen at each connection; what did not hold.
+        Minutes, memory in MB, size of the state in kB and steps shown at each connection; a sentence for each problem.
     """
     import psutil
 
@@ -98,12 +99,16 @@ def soak(folder: Path, events: int, seconds: float) -> tuple[list[dict[str, Any]
         )
         print(json.dumps(rows[-1]), flush=True)
     writer.join()
-    written = [event_of(number)["step"] for number in range(events // 2) if number % 10 < 6]  # to each run
+    written = [
+        event_of(number)["step"] for number in range(events // 2) if number % 10 < 6
+    ]  # steps written to each run
     following = [view for panel in panels[:3] for view in panel.views]
     waited = time.monotonic() + SETTLE_S
     while time.monotonic() < waited and any(view.steps != written for view in following):
         time.sleep(0.5)
-    names = [runs[i].name for i in (0, 1, 0, 1)]  # of two panels with one run, and one with both
+    names = [
+        runs[i].name for i in (0, 1, 0, 1)
+    ]  # the runs of the panels with one run, then those of the panel with both
     problems = [
         f"A panel shows {len(view.steps):,} steps of {name}, and {len(written):,} were written."
         for view, name in zip(following, names, strict=True)

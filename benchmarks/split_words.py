@@ -1,12 +1,12 @@
-"""Where a swap loses: bits per byte of the source and of the converted model on the same chunks of text.
+"""Where does a swap lose quality? Bits per byte of the source and of the converted model on the same chunks of text.
 
     python benchmarks/split_words.py --out benchmarks/results/split_words.jsonl
 
-SmolLM2-135M is converted to sp32k by `anchored` and calibrated, and tuned by `recover` on 10,000 tokens (as in
-`recovery_search.py`). The source and the converted model, before and after tuning, read the texts of that program. A
-stretch ends where both have read the same bytes. Stretches are grouped by the tokens that write them: one on each side,
-one of the source that the student writes with several ("split words"), and the others. For split words, nats per word
-are set against what the source itself expects of the first and of the second piece (`cross_tokenizer.pieces`).
+SmolLM2-135M is converted to sp32k by `anchored`, calibrated, and tuned by `recover` on 10,000 tokens as in
+`recovery_search.py`. The source and the converted model, before and after tuning, read the texts of that program. A
+chunk ends where both tokenizers have a token boundary. Chunks are grouped by their tokens: one token on each side; one
+token of the source and several of the converted model ("split words"); all others. For split words, nats per word are
+compared with the nats that the source itself assigns to the first and the second piece (`cross_tokenizer.pieces`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
 def model_of(model: str, quick: bool) -> tuple[Any, Vocabulary]:
     """Return one of `MODELS` and its tokenizer."""
     if model == "step 0":
-        return recovery_search.moved()
+        return recovery_search.converted()
     return recovery_search.tuned(recovery_search.WAYS[model], 1_024 if quick else TOKENS)[:2]
 
 
@@ -82,7 +82,7 @@ def measure(key: str, name: str, quick: bool) -> dict[str, Any]:
     for document in documents:
         (ids,) = student.encode([document.text])
         begin = [] if student.start_id is None else [student.start_id]
-        for kind, own, expected, made in _stretches(
+        for kind, own, expected, made in _chunks(
             torch.tensor([[*begin, *ids.tolist()][:WINDOW]]), model, teacher, pieces
         ):
             stretches += 1
@@ -103,10 +103,10 @@ def measure(key: str, name: str, quick: bool) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _stretches(
+def _chunks(
     ids: torch.Tensor, model: Any, teacher: SourceTeacher, pieces: Pieces
 ) -> Iterator[tuple[str, float, list[float] | None, list[float]]]:
-    """Yield kind, nats of the source, nats that it expects of each piece, and nats of the converted model by token."""
+    """Yield of each chunk: kind, nats of the source, its nats for each piece, nats of the converted model by token."""
     reading = teacher.read(ids, predicts=True)
     assert reading.hidden is not None
     theirs = torch.log_softmax(teacher.head.logits(reading.hidden), dim=1)

@@ -2,11 +2,11 @@
 
     python benchmarks/stages.py --out benchmarks/results/stages.jsonl
 
-SmolLM2-135M to a 32,000-token SentencePiece vocabulary, aligned by `anchored` and calibrated: one starting model for
-all runs, one text. The rate is the peak of both stages. TokAlign figure 6 has two stages against tuning everything at
-several rates, TokAlign++ figure 9 the share of the first stage, without numbers: 50 to 60 % is best, and tuning
-everything from the start (0 %) ends worse than never tuning the body (100 %). The last run is the papers' pair of
-rates, 6.4e-4 and then 5e-5, as `adapt` has it by default. About 20 minutes on two cores.
+SmolLM2-135M is converted to a 32,000-token SentencePiece vocabulary by `anchored` and calibrated. All runs start from
+this model and read the same text. The rate is the peak rate of both stages. TokAlign figure 6 compares two stages with
+tuning everything, at several rates. TokAlign++ figure 9 varies the share of the first stage, without numbers: 50 to 60
+% is best, and tuning everything from the start (0 %) ends worse than never tuning the body (100 %). The last run has
+the papers' pair of rates, 6.4e-4 and then 5e-5. Takes about 20 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     random_rows: list[Result] = []
     by: dict[tuple[str, float], list[Result]] = {}
     for bench in tuning.benches(given):
-        begin = cache(partial(bench.start, target))  # made only where something is still to run
+        begin = cache(partial(bench.start, target))  # made only if a run is missing
         random_rows.append(kept(partial(bench.random_bits, target), rate="ceiling", **bench.key))
         for rate, share in variants(given.quick):
             make = partial(tuned, bench, begin, target, rate, share)
@@ -71,7 +71,7 @@ def name_of(rate: str, share: float) -> dict[str, Any]:
 
 
 def spread(lines: Sequence[Result]) -> dict[str, Any]:
-    """How far the seeds lie apart, and what a run cost."""
+    """Return the difference between the seeds, and the costs of a run."""
     ends = [list(line["curve"].values())[-1]["all"] for line in lines]
     return {
         "seeds apart": max(ends) - min(ends) if len(ends) > 1 else None,

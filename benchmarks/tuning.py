@@ -1,13 +1,13 @@
-"""Shared by programs that tune a real model: one text for every vocabulary, starting models, curves, stored results.
+"""Shared by benchmarks that tune a real model: one text for all vocabularies, starting models, curves, stored results.
 
-A fair comparison of two vocabularies gives both the same *bytes* of text, not the same tokens: the one that needs
-fewer tokens would read more text for the same number, and that would be counted as quality. So a budget is bytes:
-text is drawn for it once, in equal parts a slice, and every run reads that text in as many steps of as many sequences;
-only the number of tokens that a sequence takes follows from the vocabulary. Tokens are reported too.
+A fair comparison of two vocabularies gives both the same *bytes* of text. With the same number of tokens, the
+vocabulary that needs fewer tokens would read more text, which would count as better quality. So the budget is in bytes:
+text is drawn once, in equal parts per slice, and every run reads it in the same number of steps and sequences. Only the
+number of tokens per sequence depends on the vocabulary; it is reported too.
 
-Tuning is `adaptation.train.adapt`, in a separate process as in a run. The text itself defines its held-out part.
-Results are kept in the file `--out`, so that a stopped program continues where it was. With `--runs FOLDER` every
-tuning is a run there too, which the lab (`Lab(runs=FOLDER)`) shows while it continues and afterwards.
+Tuning is `adaptation.train.adapt` in a separate process, as in a run. The text itself marks its held-out part. Results
+are stored in the file `--out`, so that a stopped program continues. With `--runs FOLDER` every tuning is also stored
+as a run in that folder, which the lab (`Lab(runs=FOLDER)`) shows during and after the tuning.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.vocabulary import Vocabulary
 
 SOURCE = "smollm2-135m"
-SLICES = ("prose", "code", "ru", "ja")  # two languages that the source spells in small pieces
+SLICES = ("prose", "code", "ru", "ja")  # with two languages that the source's tokenizer splits into short tokens
 TITLES = {"prose": "English prose", "code": "Python", "ru": "Russian", "ja": "Japanese", "all": "all of it"}
 ALIGN_BYTES = 6_000_000
 SEQUENCE_BYTES = 400  # about 128 tokens of the source
@@ -61,20 +61,22 @@ TRAIN_PASSAGE, MEASURED_PASSAGE = 2_000, 1_000  # characters
 
 
 def options(description: str | None, steps: int, cuda: dict[str, int] | None = None) -> argparse.ArgumentParser:
-    """Options of every program that tunes; `steps` is a default, and `cuda` has the defaults on a GPU."""
+    """Make a parser with the options of all programs that tune; `steps` is a default, `cuda` has defaults on a GPU."""
     found = parser(description)
     found.set_defaults(on_cpu={"steps": steps, "batch_size": 4}, on_cuda=cuda or {})
     found.add_argument("--steps", type=int)
     found.add_argument("--batch-size", type=int)
-    found.add_argument("--bytes", type=int, default=5_000, help="held-out text measured, a slice")
+    found.add_argument("--bytes", type=int, default=5_000, help="held-out text to measure, per slice")
     found.add_argument("--seeds", type=int, default=1)
-    found.add_argument("--device", help="cpu or cuda; cuda if there is one")
-    found.add_argument("--runs", type=Path, help="keep each tuning here as a run, for the lab; without weights")
+    found.add_argument("--device", help="cpu or cuda; cuda by default if there is a GPU")
+    found.add_argument(
+        "--runs", type=Path, help="store each tuning as a run in this folder, for the lab; without weights"
+    )
     return found
 
 
 def settled(found: argparse.ArgumentParser, points: int = 4, **quick: Any) -> argparse.Namespace:
-    """Read the command line; `quick` replaces options in the small version."""
+    """Read the command line; with `--quick`, the options in `quick` replace others."""
     given = placed(found)
     usual = given.on_cpu | (given.on_cuda if given.device != "cpu" else {})
     vars(given).update({name: value for name, value in usual.items() if getattr(given, name) is None})
@@ -87,7 +89,7 @@ def settled(found: argparse.ArgumentParser, points: int = 4, **quick: Any) -> ar
 
 
 def placed(found: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line, choose device and threads."""
+    """Read the command line, and choose device and threads."""
     given = found.parse_args()
     given.device = str(pick_device(given.device))
     limit_threads(given.threads, gpu=given.device != "cpu")
@@ -121,7 +123,7 @@ def draw_slice(name: str, split: str, size: int, longest: int, seed: int) -> lis
 
 
 def bytes_per_token(vocabulary: Vocabulary, documents: Sequence[Document]) -> dict[str, float]:
-    """UTF-8 bytes per token, all and by slice."""
+    """Return UTF-8 bytes per token, of all text and by slice."""
     found = {}
     for name in ("all", *dict.fromkeys(document.slice for document in documents)):
         chosen = [document for document in documents if name in ("all", document.slice)]
@@ -139,7 +141,7 @@ def source(device: str) -> tuple[Any, Vocabulary]:
     return load_model(SOURCE, device=device), catalog.load_vocabulary(SOURCE)
 
 
-def moved(
+def converted(
     target: Vocabulary,
     seed: int,
     device: str,
@@ -147,7 +149,7 @@ def moved(
     overlap: str | None = None,
     documents: Sequence[Document] | None = None,
 ) -> tuple[Any, Lexicon]:
-    """Rearrange the source model, aligned on `documents` (the default text when not given)."""
+    """Rearrange the source model by an alignment on `documents` (by default the default text)."""
     model, vocabulary = source(device)
     pair = tokenize_pair(vocabulary, target, align_text() if documents is None else documents)
     lexicon = align(pair, recipe, seed, overlap).lexicon
@@ -156,20 +158,20 @@ def moved(
 
 @dataclass
 class Bench:
-    """What the runs of one seed have in common.
+    """Text and settings that all runs of one seed share.
 
     Attributes
     ----------
     given
-        The options.
+        Options of the command line.
     seed
-        Of the text, the passages, the lexicon and the order of the data.
+        Seed of the text, the passages, the lexicon and the order of the data.
     train, measured
         Passages to tune on and held-out passages.
     folder
-        Holds the model that is tuned from.
+        Folder of the starting model.
     text
-        The file that holds both kinds of passages.
+        The file with both kinds of passages.
     """
 
     given: argparse.Namespace
@@ -185,28 +187,28 @@ class Bench:
         return {"seed": self.seed, "text": text_hash([*self.train, *self.measured])[:12]}
 
     def untuned(self, model: Any, vocabulary: Vocabulary) -> dict[str, float]:
-        """Bits per byte of the held-out passages, all and by slice, and nats per token."""
+        """Return bits per byte of the held-out passages, of all and by slice, and nats per token."""
         found = bits_per_byte(model, vocabulary, self.measured)
         nats = found.bits_per_byte * found.bytes * math.log(2) / found.tokens
         return {"all": found.bits_per_byte, **found.by_slice, "nats_per_token": nats}
 
     def source_bits(self) -> dict[str, float]:
-        """Bits of the source model."""
+        """Measure the source model with its own tokenizer."""
         return self.untuned(*source(self.given.device))
 
     def random_bits(self, target: Vocabulary) -> dict[str, float]:
-        """Bits of a model whose every row is random."""
-        return self.untuned(moved(target, self.seed, self.given.device, "random", "none")[0], target)
+        """Measure a model with random rows only."""
+        return self.untuned(converted(target, self.seed, self.given.device, "random", "none")[0], target)
 
     def start(self, target: Vocabulary) -> tuple[str, dict[str, float]]:
-        """Move the source model and calibrate it by counts of train text; return its folder, and bits before."""
-        model, _ = moved(target, self.seed, self.given.device)
+        """Convert the source model and calibrate it to counts of train text; return its folder, and the bits before."""
+        model, _ = converted(target, self.seed, self.given.device)
         before = self.untuned(model, target)
         calibrate(model, target, self.train, CALIBRATE_TOKENS)
         return self.save(model, target), before
 
     def save(self, model: Any, vocabulary: Vocabulary) -> str:
-        """Write a model to tune, in the place of the one before; returns its folder."""
+        """Save a starting model, replacing the one before; return its folder."""
         return str(save_model(model, vocabulary, self.folder / "start", card={"model": SOURCE}))
 
     def tune(self, title: str, model: str, vocabulary: Vocabulary, **changed: Any) -> Result:
@@ -215,20 +217,20 @@ class Bench:
         Parameters
         ----------
         title
-            What a run that is kept is called.
+            Title of the run, if it is stored.
         model
-            A name or folder.
+            Name or folder of the model.
         vocabulary
             Its tokenizer.
         changed
-            Settings other than those of the recipe `papers`; `recipe` chooses another.
+            Settings that differ from the recipe `papers`; `recipe` chooses another recipe.
 
         Returns
         -------
         dict
-            "curve": bits per byte, all and by slice, by step; "losses": nats per token and step; "tokens" and "bytes"
-            that were read; "sequence_length"; "tokens_per_second": medians by stage; "peak": GB; "bytes_per_token" of
-            the held-out passages; "stopped": why it ended early, or None.
+            "curve": bits per byte by step, of all text and by slice; "losses": nats per token at each step; "tokens"
+            and "bytes" read; "sequence_length"; "tokens_per_second": medians by stage; "peak": memory in GB;
+            "bytes_per_token" of the held-out passages; "stopped": why the run ended early, or None.
         """
         given, sequences = self.given, self.given.steps * self.given.batch_size
         n_tokens = PackedBlocks(Corpus.build(self.train, vocabulary), vocabulary, 2).n_tokens
@@ -264,15 +266,15 @@ class Bench:
             "bytes_per_token": bytes_per_token(vocabulary, self.measured),
         }
 
-    def move_and_tune(self, title: str, target: Vocabulary) -> Result:
-        """Tune a converted model; the result also has the bits of random rows and those before calibration."""
+    def convert_and_tune(self, title: str, target: Vocabulary) -> Result:
+        """Convert the source model and tune it; the result also has the bits of random rows and before calibration."""
         random_rows = self.random_bits(target)
         place, before = self.start(target)
         return {**self.tune(title, place, target), "ceiling": random_rows, "not_calibrated": before}
 
 
 def benches(given: argparse.Namespace) -> Iterator[Bench]:
-    """Yield one bench a seed, with its text written down."""
+    """Yield one bench per seed, with its text written to a file."""
     budget = given.steps * given.batch_size * SEQUENCE_BYTES
     for seed in range(given.seeds):
         train = draw("train", budget // len(SLICES), TRAIN_PASSAGE, seed)
@@ -285,7 +287,7 @@ def benches(given: argparse.Namespace) -> Iterator[Bench]:
 
 
 def _adapt(folder: Path, settings: AdaptSettings) -> Result:
-    """Do a run in this process, and summarise its events; its weights are not kept."""
+    """Do the work of a run in this process, and summarise its events; its weights are deleted."""
     run = RunFolder(folder)
     given = run.info()["settings"]
     stopped = None
@@ -314,7 +316,7 @@ def _adapt(folder: Path, settings: AdaptSettings) -> Result:
 
 
 def curve_columns(lines: Sequence[Result], given: argparse.Namespace, name: str) -> dict[str, float | None]:
-    """Bits per byte of a slice over the run, mean over seeds; None after a run that was stopped."""
+    """Return bits per byte of a slice during the run, mean over seeds; None after the end of a stopped run."""
     steps = [given.steps * i // given.points for i in range(given.points + 1)]
     titles = [f"step {step:,}" for step in steps[:-1]] + ["end"]
     return {
@@ -324,20 +326,20 @@ def curve_columns(lines: Sequence[Result], given: argparse.Namespace, name: str)
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Mean over seeds; None where one is missing."""
+    """Return the mean over seeds; None if a value is missing."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
 def losses_by(lines: Sequence[Result], parts: int) -> dict[str, float | None]:
-    """Mean training loss in each part of the run; None where one was stopped or has too few steps."""
+    """Return the mean training loss in each part of the run; None if a run was stopped or has too few steps."""
     whole = all(line["stopped"] is None and len(line["losses"]) >= parts for line in lines)
     cut = [np.array_split(line["losses"], parts) for line in lines]
     return {str(i + 1): float(np.mean([part[i].mean() for part in cut])) if whole else None for i in range(parts)}
 
 
 def budget(given: argparse.Namespace, one: Result) -> str:
-    """Describe the text of every run; `one` is one of them."""
+    """Describe the text and steps that all runs share; `one` is the result of any run."""
     return (
         f"Every run reads the same {one['bytes']:,} bytes of text, in equal parts {', '.join(SLICES)} as far as there "
         f"is text, in {given.steps:,} steps of {given.batch_size} sequences; {given.seeds} seed"

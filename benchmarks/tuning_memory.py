@@ -1,8 +1,8 @@
-"""Memory of tuning: the estimate before it begins, compared with what the process held.
+"""Memory of tuning: the estimate before it begins, compared with the peak memory of the process.
 
     python benchmarks/tuning_memory.py --out benchmarks/results/tuning_memory.jsonl
 
-Two steps on a CPU for each size, in a separate process; two megabytes of the packaged text.
+Each size is tuned for two steps on a CPU, in a separate process, on two megabytes of the packaged text.
 """
 
 from __future__ import annotations

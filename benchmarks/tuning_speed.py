@@ -1,11 +1,11 @@
 """Speed and memory of tuning, compared with a plain Hugging Face Trainer loop on the same batches.
 
-Each measurement has a separate process. "plain" is what a script would do: `from_pretrained`, the stage's weights set
-free, `Trainer.train()`, on the same blocks in the same order with the same settings. "ours" is `adapt`, all of it:
-events, held-out text, a checkpoint, the model saved at the end. A run's process requests huge pages
-(THP_MEM_ALLOC_ENABLE=1); "plain, huge pages" is the plain loop with those, so that one sees what they do.
+Each measurement runs in a separate process. "plain" is a usual script: `from_pretrained`, all weights frozen except
+those of the stage, `Trainer.train()`, on the same blocks in the same order with the same settings. "ours" is all of
+`adapt`: with events, held-out text, a checkpoint, and the model saved at the end. The process of a run requests huge
+pages (THP_MEM_ALLOC_ENABLE=1); "plain, huge pages" is the plain loop with huge pages, to show their effect.
 
-The losses of all of them must agree.
+The losses of all loops must agree.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def settings_of(stage: int, steps: int, batch: int, length: int, **more: Any) ->
 def ours(
     model: str, stage: int, steps: int, batch: int, length: int, text: str = "default", **more: Any
 ) -> dict[str, Any]:
-    """`adapt`, of which the step events are kept."""
+    """Tune by `adapt`, and summarise its step events."""
     from tokalign_lab.adaptation.train import adapt
 
     events: list[dict[str, Any]] = []
@@ -77,17 +77,17 @@ def ours(
 
 
 def ours_checkpointing(model: str, stage: int, steps: int, batch: int, length: int) -> dict[str, Any]:
-    """`adapt`, keeping only each layer's input for the backward pass."""
+    """Tune by `adapt` with gradient checkpointing."""
     return ours(model, stage, steps, batch, length, gradient_checkpointing=True)
 
 
 def ours_one_by_one(model: str, stage: int, steps: int, batch: int, length: int) -> dict[str, Any]:
-    """`adapt` with the same sequences per step, one at a time."""
+    """Tune by `adapt` with gradient accumulation: the same sequences per step, one at a time."""
     return ours(model, stage, steps, 1, length, gradient_accumulation_steps=batch)
 
 
 def plain(model_name: str, stage: int, steps: int, batch: int, length: int) -> dict[str, Any]:
-    """Train as a script would."""
+    """Train by a plain script."""
     from torch.utils.data import SequentialSampler
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -140,7 +140,7 @@ def plain(model_name: str, stage: int, steps: int, batch: int, length: int) -> d
 
 
 def compare(target: str, folder: str, stage: int, steps: int, batch: int, length: int) -> list[dict[str, Any]]:
-    """Measure the loops of a stage, and compare them with the plain one."""
+    """Measure the loops in one stage, and compare them with the plain one."""
     rows: list[dict[str, Any]] = []
     losses: list[float] = []
     for name, work, huge in LOOPS:

@@ -1,14 +1,14 @@
-"""What the panels cost at full size: 262,144 target and 49,152 source tokens. Those of the text are points on the maps.
+"""Time and memory of the panels at full size: 262,144 target and 49,152 source tokens; the maps draw those in the text.
 
     python benchmarks/ui.py --out benchmarks/results/ui.jsonl
 
-- Kernel: SmolLM2's tokenizer to Gemma 3's, aligned on 3 MB of text. Panels are made without a page, behind a comm that
-  counts what would be sent. A search, a sort and a selection are what a key or a click does, until the last message.
-- Page: the same panels in JupyterLab in Chromium, drawn by software (no GPU): from Run to a table with rows, a box
-  around half of the source points until their partners are highlighted, the heap of the page, and what 1,000 updates
-  leave behind.
+- Kernel: SmolLM2's tokenizer to Gemma 3's, aligned on 3 MB of text. The panels are made without a page; a comm counts
+  the messages. The time of a search, sort or selection is from the key press or click to the last message.
+- Page: the same panels in JupyterLab in Chromium, drawn in software (no GPU). It measures the time from Run to a table
+  with rows, the time of a box around half of the source points until their partners are highlighted, the heap of the
+  page, and its growth over 1,000 updates.
 
-About six minutes on two cores; run it alone.
+Takes about six minutes on two cores; run it alone on the machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE, TARGET, TEXT_BYTES = "smollm2-135m", "gemma3", 3_000_000
 UPDATES, REPEATS = 1_000, 5
 SETTLE_S = 1.5
-READ_MS = 5_000  # a reader looks at the table before the maps are opened
+READ_MS = 5_000  # delay between opening the table and the maps, as of a reader
 SEARCHES = {
     "search: the": {"text": "the"},
     "search: 東": {"text": "東"},
@@ -62,7 +62,7 @@ def make(folder: str) -> dict[str, Any]:
 
 
 class Sent:
-    """Messages that a page would get."""
+    """Counts the messages that a page would get."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -73,7 +73,7 @@ class Sent:
         self.sizes.clear()
 
     def install(self) -> None:
-        """Put a comm in place that counts."""
+        """Replace the comm by one that counts messages."""
         import comm
         from comm.base_comm import BaseComm
 
@@ -116,13 +116,13 @@ def kernel(folder: str) -> dict[str, Any]:
             times = []
             for _ in range(REPEATS):
                 state.query = Query()
-                panels["lexicon"].view._orders.clear()  # a sort is timed as at its first time
+                panels["lexicon"].view._orders.clear()  # a sort is timed as the first of its kind
                 sent.begin()
                 seconds, _ = _timed(lambda values=values: setattr(state, "query", Query(**values)))
                 times.append(seconds)
             rows.append(_row(name, times, sent))
         state.query = Query()
-        sent.begin()  # the maps come after the searches: they follow a search, but wait 0.3 s for its end first
+        sent.begin()  # the maps are timed after the searches, because they react to a search with a delay of 0.3 s
         seconds, panels["maps"] = _timed(lab.panels.maps)
         rows.append(_row("open: maps", [seconds], sent))
         points = {space: some.ids for space, some in panels["maps"]._map.vectors.items()}
@@ -148,7 +148,7 @@ def kernel(folder: str) -> dict[str, Any]:
 
 
 def _in_callbacks(state: Any, points: dict[str, Any]) -> list[dict[str, Any]]:
-    """Time the work of the kernel's own thread until the next click; other work continues in the background."""
+    """Time the work in the kernel's main thread, which delays the next click; other work runs in the background."""
     from tokalign_lab.widgets.common.state import Query
 
     actions: dict[str, Callable[[], Any]] = {
@@ -282,7 +282,7 @@ def _drive(lab: Any, rows: dict[str, float]) -> None:
     lab.wait_for_selected("n > 1000")
     lab.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     rows["box around half of the source points, to the partners highlighted, s"] = time.perf_counter() - started
-    for when in ("first", "next"):  # what is kept once is not growth
+    for when in ("first", "next"):  # the first updates fill caches, which is no growth
         before = heap()
         run_cell(3)
         lab.page.wait_for_timeout(1000)

@@ -1,20 +1,20 @@
-"""What share of a machine's arithmetic tuning uses: model FLOP utilisation of both stages, and its reference.
+"""Which share of a machine's arithmetic does tuning use? Model FLOP utilisation of both stages.
 
     python benchmarks/utilisation.py [--model FOLDER] [--batch-size N] [--sequence-length N] [--gradient-checkpointing]
 
-FLOPs are those that a stage needs, by the convention of PaLM (Chowdhery et al. 2022, appendix B), whatever the program
-does: with B weights in the body's matrices, V d in the head, L layers, attention h wide and s tokens a sequence
+FLOPs are those that a stage needs by the convention of PaLM (Chowdhery et al. 2022, appendix B), not those that the
+program computes. With B weights in the matrices of the body, V d in the head, L layers, attention of width h and
+sequences of s tokens, these are:
 
-    stage 2, a token     6 (B + V d) + 12 L h s
-    stage 1, a token     4 B + 6 V d + 12 L h s      no gradients of the body's weights
+    stage 2, per token     6 (B + V d) + 12 L h s
+    stage 1, per token     4 B + 6 V d + 12 L h s      no gradients of the body's weights
 
-Attention is counted whole there; a causal kernel needs half of it, and the last column counts that half only.
-Work that gradient checkpointing does twice is not counted, so it lowers the share. The reference is a product of two
-large square matrices on the same device in the same process, in the format that the run computes in, measured before
-and after: the better one of both counts.
+This counts full attention; a causal kernel needs half of it, and the last column counts only that half. Work that
+gradient checkpointing repeats is not counted, so it lowers the utilisation. The reference is the faster of two products
+of large square matrices on the same device, in the same process and number format, one before and one after the run.
 
 The default model is SmolLM2-135M converted to Gemma 3's vocabulary, as `tuning_speed.py` makes it. `--model` takes any
-folder with model and tokenizer: the values of its weights make no difference here.
+folder with model and tokenizer; the values of its weights do not matter here.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tokalign_lab.adaptation.trainer import computes_in_bf16
 from tokalign_lab.device import describe_device, pick_device
 from tokalign_lab.model.load import load_model
 
-SIDES = {"cpu": 4096, "cuda": 16384}  # of the matrices of the reference
-SECONDS = 2.0  # how long the reference is measured
+SIDES = {"cpu": 4096, "cuda": 16384}  # size of the square matrices of the reference
+SECONDS = 2.0  # duration of measuring the reference
 
 
 def flops_per_token(model: Any, stage: int, length: int) -> tuple[float, float]:
-    """FLOPs that a stage needs for a token, as above: of products with weights, and of attention."""
+    """Return the FLOPs that a stage needs per token, as above: of products with weights, and of attention."""
     head = model.get_output_embeddings()
     body = sum(
         weight.numel()
@@ -55,7 +55,7 @@ def flops_per_token(model: Any, stage: int, length: int) -> tuple[float, float]:
 
 
 def bare_product(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs per second of a product of two square matrices."""
+    """Measure FLOPs per second of a product of two square matrices."""
     side = SIDES[device.type]
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out, best, started = torch.empty_like(left), 0.0, time.perf_counter()
@@ -76,7 +76,7 @@ def _wait(device: torch.device) -> None:
 def utilisation(
     model_name: str, stage: int, steps: int, batch: int, length: int, checkpointing: bool, text: str = "default"
 ) -> dict[str, Any]:
-    """Tune for some steps, and compare the median one with the reference."""
+    """Tune for some steps, and compare the speed of the median step with the reference."""
     device = pick_device()
     settings = settings_of(stage, steps, batch, length)
     dtype = torch.bfloat16 if computes_in_bf16(settings, device) else torch.float32
@@ -102,7 +102,7 @@ def utilisation(
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--model", help="a folder with model and tokenizer")
+    options.add_argument("--model", help="folder with model and tokenizer")
     options.add_argument("--steps", type=int, default=6)
     options.add_argument("--batch-size", type=int, default=1)
     options.add_argument("--sequence-length", type=int, default=2048)

@@ -1,18 +1,18 @@
-"""Seconds from ids to vectors of both vocabularies: anchored and our GloVe against Stanford's program.
+"""Seconds from token ids to vectors of both vocabularies: anchored vectors and our GloVe against Stanford's GloVe.
 
     python benchmarks/vectors_speed.py --glove-bin GloVe/build --out benchmarks/results/vectors_speed.jsonl
 
-Stanford's GloVe is what TokAlign trains with, here at the paper's settings. `--glove-bin` is the folder with its four
-programs; without it, where the package glovpy builds them, `~/.glopy/build` (glovpy holds no program: it fetches the
-source with git and runs make, the first time it is imported). The clock starts at token ids. For Stanford's program it
-counts `vocab_count`, `cooccur`, `shuffle` and `glove`, but not that ids have to be written and vectors to be read as
-text; ours start after a small text has had the functions compiled.
+TokAlign trains with Stanford's GloVe, which runs here with the paper's settings. `--glove-bin` is the folder with its
+four programs. The default is `~/.glopy/build`, where the package glovpy builds them (glovpy contains no program: when
+it is first imported, it fetches the source with git and runs make). The time is measured from token ids on. For
+Stanford's GloVe it includes `vocab_count`, `cooccur`, `shuffle` and `glove`, but not writing ids and reading vectors as
+text. Our functions are compiled before the measurement, on a small text.
 
-Quality is P@1 on held-out shared tokens, the same ones for all; GloVe's two spaces are mapped by orthogonal Procrustes
-(on rows of length 1, centred) and by VecMap, both with the other shared tokens, and compared by CSLS; the better
-counts. The loss of either GloVe is the mean over pairs of f(X) error^2 / 2, each pair at its turn in the iteration,
-as both print it. Ours runs a third more iterations, and the end of the first whose loss is no higher than Stanford's
-last is the time that is compared. About an hour and a half on two cores.
+Quality is P@1 on held-out shared tokens, the same ones for all. The two spaces of GloVe are mapped by orthogonal
+Procrustes (on centred rows of length 1) and by VecMap, both with the other shared tokens, and searched by CSLS; the
+better P@1 counts. The loss of both GloVes is the mean over pairs of f(X) error^2 / 2, computed as both programs print
+it: each pair when it is trained. Ours runs a third more iterations; the compared time ends with the first iteration
+whose loss is not above Stanford's last. Takes about an hour and a half on two cores.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def load_pair(options: argparse.Namespace) -> TokenizedPair:
 
 
 def small_pair(pair: TokenizedPair) -> TokenizedPair:
-    """Take a text that is enough for every function to be compiled."""
+    """Return a small text on which every function is compiled."""
     chosen, size = [], 0
     for document in pair.documents:
         chosen.append(document)
@@ -155,7 +155,7 @@ def p_at_1(source: TokenVectors, target: TokenVectors, hidden: SharedTokens, pai
 def p_by_mapping(
     source: TokenVectors, target: TokenVectors, hidden: SharedTokens, pair: TokenizedPair
 ) -> dict[str, Any]:
-    """P@1 by either mapping, and the better of the two."""
+    """Return P@1 by each mapping, and the better of the two."""
     ids = kept_tokens(pair, hidden)
     known = (source.positions_of(ids[0]) >= 0) & (target.positions_of(ids[1]) >= 0)
     pairs = ids[0][known], ids[1][known]
@@ -182,7 +182,7 @@ def anchored_run(options: argparse.Namespace, hidden: SharedTokens) -> dict[str,
 
 
 def glove_run(options: argparse.Namespace, hidden: SharedTokens, wanted: list[float]) -> dict[str, Any]:
-    """Train both sides; when each iteration ended, and the first one with at most the wanted loss."""
+    """Train both sides; return when each iteration ended, and the first iteration with at most the wanted loss."""
     pair, small = load_pair(options), None
     settings = replace(options.settings, iterations=-(-4 * options.settings.iterations // 3))
     small = small_pair(pair)
@@ -228,7 +228,7 @@ def _sides(pair: TokenizedPair) -> tuple[tuple[Vocabulary, Vocabulary], tuple[Co
 def _stanford(
     folder: Path, of: Vocabulary, corpus: Corpus, options: argparse.Namespace, seconds: dict[str, float]
 ) -> tuple[TokenVectors, list[float], int]:
-    """Run the four programs as `train_glove.sh` does, one document a line; add to `seconds`."""
+    """Run the four programs as `train_glove.sh` does, one document per line; add their time to `seconds`."""
     settings: GloveSettings = options.settings
     started = time.perf_counter()
     with open(folder / "ids.txt", "w", encoding="ascii") as file:
@@ -284,7 +284,7 @@ def parse() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--source", default="smollm2-135m")
     options.add_argument("--target", default="sp32k")
-    options.add_argument("--texts", nargs="+", default=["default"], help="as read_documents takes them")
+    options.add_argument("--texts", nargs="+", default=["default"], help="names or paths, as for read_documents")
     options.add_argument("--max-bytes", type=int, default=6_000_000)
     options.add_argument("--iterations", type=int, default=15)
     options.add_argument("--glove-bin", type=Path, default=Path.home() / ".glopy" / "build")

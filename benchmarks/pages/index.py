@@ -1,4 +1,4 @@
-"""The index of the results: what does not work, every goal and claim with its verdict, and all pages."""
+"""The index of the results: failures first, then every goal and claim with its verdict, and all pages."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from page import ROOT, Page, Raw, Row, digits, interval, number, percent, span
 from page import write as write_page
 
 ORDER = ("not met", "not tested", "met")
-WORDS = 3  # of a generated text that are quoted
+WORDS = 3  # words quoted from a generated text
 
-# Pages by group: what makes each of them.
+# For each group of pages, the name of each page and the function that makes it.
 GROUPS = {
     "Recovery and tuning": {"recovery_search": recovery.recovery_search, **recovery.PAGES},
     "Before tuning": {**moves.PAGES, "focus_and_tokalign": moves.focus_and_tokalign},
     "Speed and memory": speed.PAGES,
 }
-# Name of a page: its raw data and what makes it.
+# For the name of each page, its raw data and the function that makes it.
 MAKERS = {
     name: ("quality" if name == "focus_and_tokalign" else name, make)
     for group in GROUPS.values()
@@ -32,12 +32,12 @@ Claim = tuple[str, str, str, str]  # verdict, claim, figure, link
 
 
 def goal(met: bool, claim: str, figure: str, link: str) -> Claim:
-    """Return a goal that was measured, with its verdict."""
+    """Return a measured goal with its verdict."""
     return ("met" if met else "not met", claim, figure, link)
 
 
 def goals() -> list[Claim]:
-    """Our own goals."""
+    """Return our own goals."""
     quality, search, box = Raw.read("quality"), Raw.read("recovery_search"), Raw.read("ui")
     closed = list(moves.closed_ways(quality).values())
     lower = interval(quality.row("All pairs", method="pieces:")["minus anchored"])[0]
@@ -104,7 +104,7 @@ def goals() -> list[Claim]:
 
 
 def papers() -> list[Claim]:
-    """Claims of TokAlign (v1) and TokAlign++ (++); `met` means that ours agrees."""
+    """Return the claims of TokAlign (v1) and TokAlign++ (++); "met" means that our figure agrees."""
     loss = moves.losses(Raw.read("faithfulness"))
     cosine, csls, shuffled = loss["GloVe, cosine"], loss["GloVe, CSLS"], loss["VecMap's, 100% shuffled"]
     vecmap, script = loss[moves.VECMAP], loss["GloVe, relative, as the script"]
@@ -193,7 +193,7 @@ def write(pages: Mapping[str, Page]) -> str:
 
 
 def recorded(run: str) -> dict[str, list[Row]]:
-    """Return the events of a recorded run, which is part of the package, by kind."""
+    """Return the events of a recorded run of the package, by kind."""
     events = (ROOT / "tokalign_lab/data/gallery" / run / "events.jsonl").read_text(encoding="utf-8")
     by: dict[str, list[Row]] = {}
     for event in map(json.loads, events.splitlines()):
@@ -210,7 +210,7 @@ def below_source() -> str:
 
 
 def forgetting() -> str:
-    """Compare what the recorded tunings learn with what they forget."""
+    """Describe what the recorded tuning runs gain and what they forget."""
     runs = {recipe: recorded(f"recorded-adapt-{recipe}") for recipe in ("recover", "papers")}
     source = recorded("recorded-measure-source")["evaluation"][-1]["bits_per_byte"]
     tokens = " and ".join(sorted({f"{run['step'][-1]['tokens']:,}" for run in runs.values()}))
@@ -231,7 +231,7 @@ def forgetting() -> str:
 
 
 def failures() -> str:
-    """List what a user should know first."""
+    """List the negative results, which a user should know first."""
     behind, search = recovery.behind(Raw.read("recovery")), Raw.read("recovery_search")
     tokens, wikipedia, code = recovery.closed_gap(search)
     english = Raw.read("compression").row("Greedy generation", model="gemma3")["English prose, times the source"]
@@ -263,7 +263,7 @@ def table(claims: list[Claim]) -> str:
 
 
 def build(folder: Path) -> int:
-    """Write every page and plot into a folder; returns the number of pages."""
+    """Write all pages and plots into a folder; return the number of pages."""
     pages = {}
     for name, (file, make) in MAKERS.items():
         raw = Raw.read(file)

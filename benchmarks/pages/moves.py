@@ -39,13 +39,13 @@ def pairs_and_rows(raw: Raw, methods: Iterable[str]) -> tuple[list[str], dict[st
 
 
 def closed_ways(raw: Raw) -> dict[str, float]:
-    """Return by pair how much of the way from `pieces` to the source calibrated `anchored` goes, in per cent."""
+    """Return for each pair how much of the way from `pieces` to the source calibrated `anchored` goes, in per cent."""
     row = raw.row("Share of the way", method="anchored-calibrated")
     return {pair: number(share) for pair, share in row.items() if " → " in pair}
 
 
 def lead(raw: Raw) -> list[float]:
-    """Return by pair how many bits per byte `anchored` is below the best other method that reads only text."""
+    """Return for each pair how many bits per byte `anchored` is below the best other method that needs only text."""
     others = ("pieces", "mean", "last-in-mean-out", "transplant", "tokalign", "tokalign++")
     pairs, rows = pairs_and_rows(raw, ("anchored", *others))
     known = {pair: [rows[name][pair] for name in others if rows[name][pair] is not None] for pair in pairs}
@@ -89,7 +89,7 @@ def quality(raw: Raw) -> Page:
 
 
 def spread(raw: Raw, pair: str, method: str) -> tuple[float, float, float] | None:
-    """Return mean, least and most over the seeds of a method on a pair."""
+    """Return mean, minimum and maximum over the seeds of a method on a pair."""
     source, target = pair.split(" → ")
     key = (source, "-" if method == "floor" else target, method)
     found = [

@@ -1,11 +1,11 @@
-"""A page of results: what it holds, how its raw data is read, and how it is written as Markdown.
+"""A page of results: its contents, its raw data, and its Markdown.
 
 Raw data is in `benchmarks/results/NAME.jsonl`. A line is one of four things:
 
 - `{"about": {...}}`: command, date, machine and notes of the run;
 - `{"table": TITLE, ...}`: a row of a table that the program printed;
 - `{"earlier": DATE, "table": TITLE, ...}`: such a row of the run before, for comparison;
-- `{..., "settings": {...}}`: one measurement with its settings, where the program keeps them.
+- `{..., "settings": {...}}`: one measurement with its settings, if the program stores them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Raw:
     Attributes
     ----------
     name
-        Of the file, without its ending.
+        Name of the file, without its ending.
     lines
         Its lines.
     earlier
-        Read the rows of the run before instead of those of the last run.
+        Whether to read the rows of the run before instead of those of the last run.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Raw:
 
     @cached_property
     def about(self) -> Row:
-        """Command, date, machine and notes; empty where only measurements were kept."""
+        """Command, date, machine and notes; empty if the file has only measurements."""
         return next((line["about"] for line in self.lines if "about" in line), {})
 
     @cached_property
@@ -74,18 +74,18 @@ class Raw:
         raise KeyError(f"{self.name}.jsonl has no row {key} in the table {title!r}")
 
     def by(self, title: str, column: str) -> dict[str, Row]:
-        """Return the rows of a table by the value of a column, which names them."""
+        """Return the rows of a table by their value in a column."""
         return {row[column]: row for row in self.table(title)}
 
     def noted(self, pattern: str) -> str:
-        """Return the figure that a pattern captures in the notes of the run."""
+        """Return the text that a pattern captures in the notes of the run."""
         found = re.search(pattern, " ".join(self.about["notes"]))
         if found is None:
             raise KeyError(f"no note of {self.name}.jsonl has {pattern!r}")
         return found[1]
 
     def before(self) -> Raw | None:
-        """Return the run before, where the file holds one."""
+        """Return the raw data of the run before; None if the file has none."""
         return Raw(self.name, self.lines, True) if any("earlier" in line for line in self.lines) else None
 
 
@@ -96,17 +96,17 @@ class Page:
     Attributes
     ----------
     title, question, answer, limits
-        Of the page, as text; `answer` is one sentence, what does not work first.
+        Text; `answer` is one sentence that begins with negative results.
     draw
-        Draws the plot to a path: a function of `plots` with all but its first argument.
+        Function that draws the plot to a path: one of `plots` with all other arguments bound.
     shows
-        What the plot shows, in words: its caption, and for readers who do not see it.
+        Caption of the plot, which is also its text for readers who cannot see it.
     head, rows
         The table: at most 5 columns and 6 rows.
     command
-        That prints the figures; by default the one of the raw data.
+        Command that prints the figures; by default that of the raw data.
     also
-        Names of further files of raw data.
+        Names of other files of raw data.
     """
 
     title: str
@@ -161,14 +161,14 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def cell(value: Any) -> str:
-    """Write a value as a cell: numbers with three significant digits, a dash for nothing."""
+    """Return a value as the text of a cell: numbers with three significant digits, a dash for None."""
     if value is None:
         return "–"
     return value if isinstance(value, str) else digits(value)
 
 
 def digits(value: float, n: int = 3) -> str:
-    """Write a number with n significant digits, without exponents; whole numbers from 1,000 on with commas."""
+    """Return a number as text with n significant digits, without exponents; whole numbers from 1,000 on with commas."""
     if isinstance(value, int) or value == 0:
         return f"{value:,}"
     places = max(0, n - 1 - math.floor(math.log10(abs(value))))
@@ -176,7 +176,7 @@ def digits(value: float, n: int = 3) -> str:
 
 
 def number(text: str) -> float:
-    """Return the number that a cell begins with, as in "59%" and "8,440 (26.38%)"."""
+    """Return the number at the beginning of a cell, as in "59%" and "8,440 (26.38%)"."""
     found = re.match(r"[-+]?[\d,]*\.?\d+", text)
     if found is None:
         raise ValueError(f"{text!r} does not begin with a number")
@@ -184,21 +184,21 @@ def number(text: str) -> float:
 
 
 def interval(text: str) -> tuple[float, float, float]:
-    """Return value and bounds of "+0.27 [+0.18, +0.36], n = 27"; without bounds, the value three times."""
+    """Return value, low and high of "+0.27 [+0.18, +0.36], n = 27"; without bounds, the value three times."""
     found = [float(one) for one in re.findall(r"[-+]?\d+\.\d+", text)]
     return (found[0], found[1], found[2]) if len(found) > 2 else (found[0],) * 3
 
 
 def percent(share: float) -> str:
-    """Write a share as whole per cents."""
+    """Return a share as text in per cent, without decimals."""
     return f"{100 * share:.0f} %"
 
 
 def span(shares: Collection[float]) -> str:
-    """Write the least and the largest share as whole per cents."""
+    """Return the smallest and the largest share as text in per cent, without decimals."""
     return f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %"
 
 
 def mean(values: Sequence[float]) -> float:
-    """Mean of the values."""
+    """Return the mean of the values."""
     return sum(values) / len(values)

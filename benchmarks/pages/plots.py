@@ -40,7 +40,7 @@ def dots(
     at: float | None = None,
     log: bool = False,
 ) -> None:
-    """Draw a dot plot: one line per name, one marker per series; a point of three values has an interval."""
+    """Draw a dot plot: one line per name, one marker per series; a point with three values has an interval."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             figsize=(7.2, 1.1 + 0.34 * len(names) + 0.5 * (len(series) > 1)), layout="constrained"
@@ -54,7 +54,7 @@ def dots(
                 shown = name if row == next(i for i, one in enumerate(points) if one is not None) else None
                 at_row = row + 0.11 * (
                     place - (len(series) - 1) / 2
-                )  # so that markers of one value do not hide each other
+                )  # so that markers with the same value do not hide each other
                 axes.plot([low, high], [at_row, at_row], color=ink, linewidth=1.2)
                 style = {"markersize": 6, "markerfacecolor": _face(place, ink)}
                 axes.plot(value, at_row, marker, color=ink, label=shown, **style)
@@ -131,7 +131,7 @@ def points(
 
 
 def _face(place: int, ink: str) -> str:
-    """Fill every second kind of marker with white, for readers without colour."""
+    """Return white for every second kind of marker, to distinguish them without colour."""
     return "white" if place % 2 else ink
 
 

@@ -25,7 +25,7 @@ def end(line: Row, slice: str = "all") -> float:
 
 
 def behind(raw: Raw) -> dict[str, dict[str, float]]:
-    """Return by slice and target how far each converted model ends behind the better control, as a share of its bits."""
+    """Return by slice and target how far the converted model ends above the better control, as a share of its bits."""
     by = {line["model"]: line for line in raw.measured}
     best = {slice: min(end(by[name], slice) for name in CONTROLS) for slice in SLICES}
     targets = [name for name in by if name not in CONTROLS]
@@ -33,7 +33,7 @@ def behind(raw: Raw) -> dict[str, dict[str, float]]:
 
 
 def budget(raw: Raw) -> str:
-    """Return the share of the papers' tokens that was run, scaled to this model."""
+    """Return the tokens read, as a share of the papers' tokens scaled to this model."""
     return raw.noted(r"at most [\d,]+, ([\d.]+)% of the papers") + " %"
 
 
@@ -66,7 +66,7 @@ def recovery(raw: Raw) -> Page:
 
 
 def search_lines(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, list[Row]]]:
-    """Return the measurements of `recovery_search.py` by number of tokens, ascending, and way; one for each seed."""
+    """Return the measurements of `recovery_search.py` by number of tokens, ascending, and way; one per seed."""
     by: dict[int, dict[str, list[Row]]] = {}
     for line in raw.measured:
         if line["settings"]["target"] != target:
@@ -76,7 +76,7 @@ def search_lines(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, list[Ro
 
 
 def search_means(raw: Raw, target: str = "sp32k") -> dict[int, dict[str, Row]]:
-    """Return the figures of `search_lines`, averaged over seeds."""
+    """Return the measurements of `search_lines`, averaged over seeds."""
 
     def means(lines: list[Row]) -> Row:
         keys = [key for key in (*OTHER, "cpu") if all(isinstance(line.get(key), int | float) for line in lines)]
@@ -91,7 +91,7 @@ DEFAULT = "recover, calibrated by the source"
 
 
 def default_way(ways: Mapping[str, object]) -> str:
-    """Name the way that is the default of `adapt`, or was before decision 19."""
+    """Return the name of the default way of `adapt`, or of the default before decision 19 if it was not measured."""
     return next(way for way in (DEFAULT, *ways) if way in ways and "recover" in way)
 
 
@@ -121,7 +121,7 @@ def rivals(raw: Raw) -> dict[str, tuple[float, str, float]]:
 
 
 def closed_by_target(raw: Raw) -> dict[str, tuple[float, float]]:
-    """Return `closed` of the default by target, with the smallest budget, where the control was measured."""
+    """Return `closed` of the default for each target with a measured control, at the smallest budget."""
     targets = dict.fromkeys(line["settings"]["target"] for line in raw.measured)
     least = {target: next(iter(search_means(raw, target).values())) for target in targets}
     return {target: closed(ways, default_way(ways)) for target, ways in least.items() if "control" in ways}
@@ -135,7 +135,7 @@ def seeds_by_target(raw: Raw) -> str:
 
 
 def seeds(raw: Raw, tokens: int, target: str = "sp32k") -> str:
-    """Return how many seeds the default recipe was measured with at a budget, in words."""
+    """Return as text the number of seeds that the default recipe was measured with at a budget."""
     ways = search_lines(raw, target)[tokens]
     found = {line.get("seed", 0) for line in ways[default_way(ways)]}
     return "one seed" if len(found) == 1 else f"{len(found)} seeds"
@@ -257,18 +257,18 @@ def stages(raw: Raw) -> Page:
 
 def extreme(raw: Raw) -> Page:
     by = {line["model"]: line for line in raw.measured}
-    moved, control = by["bytes"], by["control"]
+    byte_model, control = by["bytes"], by["control"]
     last = raw.row("Recovered", model="bytes")
-    shown = {"source (control)": control, "single bytes": moved}
+    shown = {"source (control)": control, "single bytes": byte_model}
 
     return Page(
         "Vocabularies with nothing in common",
         "Does a swap still work when the target shares no string with the source?",
-        f"Not at this budget: a model converted to single bytes goes from {digits(curve(moved)[1][0])} to {digits(end(moved))} bits per byte in 120 steps, "
+        f"Not at this budget: a model converted to single bytes goes from {digits(curve(byte_model)[1][0])} to {digits(end(byte_model))} bits per byte in 120 steps, "
         f"{percent(last['end'])} of the way to the tuned source ({digits(end(control))}).",
         partial(
             plots.lines,
-            series={"converted to single bytes": curve(moved), "source (control)": curve(control)},
+            series={"converted to single bytes": curve(byte_model), "source (control)": curve(control)},
             x="step",
             y="bits per byte of held-out text",
         ),
@@ -322,7 +322,7 @@ def corpus_size(raw: Raw) -> Page:
 
 
 def taught(raw: Raw) -> dict[str, Row]:
-    """Return the rows of `distillation` by way of teaching."""
+    """Return the rows of `distillation` by method of teaching."""
     return {row["row"].split(":")[0]: row for row in raw.table("Bits per UTF-8")}
 
 

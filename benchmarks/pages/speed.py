@@ -37,7 +37,7 @@ def vectors_speed(raw: Raw) -> Page:
 
 
 def search_cost(raw: Raw) -> tuple[float, float]:
-    """Return the time of the exact CSLS search, relative to that of the matrix products alone, and its peak memory in GB."""
+    """Return the time of the exact CSLS search relative to the matrix products alone, and its peak memory in GB."""
     bare, ours = (row["seconds"] for row in raw.table("CSLS"))
     return ours / bare, float(raw.noted(r"included: ([\d.]+) GB"))
 
@@ -276,7 +276,7 @@ def ui(raw: Raw) -> Page:
 
 
 def untimed(raw: Raw) -> list[str]:
-    """Name the notebooks that were not measured."""
+    """Return the names of the notebooks that were not measured."""
     measured = {row["notebook"] for row in raw.table("From top to bottom")}
     folder = ROOT / "notebooks"
     paths = (path.relative_to(folder) for path in folder.rglob("*.ipynb"))

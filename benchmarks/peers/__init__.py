@@ -4,10 +4,10 @@
     PEERS/bin/pip install torch==2.13.0
     PEERS/bin/pip install deepfocus==1.0.1 mergekit==0.1.5 wechsel==0.0.4 glovpy==0.2.0
 
-(fastText is compiled, so this needs a C++ compiler.) Each program is given the source model's folder, the target
-tokenizer's folder and, all but mergekit, the same text as we train on; it makes embedding rows in float32, and
-those alone are taken over: they are put into the source model and measured with our own bits per byte. A program that
-ends badly raises `PeerFailed` with its own last words.
+(fastText is compiled, so this needs a C++ compiler.) Each program gets the folder of the source model, the folder of
+the target tokenizer and, except mergekit, the same text that we train on. It makes embedding rows in float32; we put
+only these into the source model, and measure its bits per byte with our own code. A program that fails raises
+`PeerFailed` with the last line that it printed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 
 
 class PeerFailed(RuntimeError):
-    """Another program ended badly; the message is the last line it wrote."""
+    """Another program failed; the message is the last line that it printed."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class PeerRows:
     Attributes
     ----------
     input : np.ndarray
-        float32 (ids, d), rows of the input embedding.
+        Rows of the input embedding, float32 (ids, d).
     output : np.ndarray or None
-        Rows of the head; None where it is tied.
+        Rows of the head; None if it is tied.
     seconds : float
         Wall time of the whole program.
     """
@@ -51,26 +51,26 @@ class PeerRows:
 
 
 def run_focus(python: Path, source: Path, target: Path, text: Path, seed: int) -> PeerRows:
-    """FOCUS as `deepfocus` ships it (`deepfocus_rows.py`)."""
+    """Run FOCUS as `deepfocus` ships it (`deepfocus_rows.py`)."""
     return _run_script(python, "deepfocus_rows.py", source, target, text, seed)
 
 
 def run_wechsel(python: Path, source: Path, target: Path, text: Path) -> PeerRows:
-    """WECHSEL within one language as `wechsel` ships it (`wechsel_rows.py`)."""
+    """Run WECHSEL within one language as `wechsel` ships it (`wechsel_rows.py`)."""
     return _run_script(python, "wechsel_rows.py", source, target, text, 0)
 
 
 def run_tokensurgeon(python: Path, source_model: Any, source: Path, donor_model: Any, donor: Path) -> PeerRows:
-    """OMP as `mergekit-tokensurgeon` ships it, from models that are written out in float32 first.
+    """Run OMP as `mergekit-tokensurgeon` ships it, on models that are first saved in float32.
 
     Parameters
     ----------
     python
-        The peers' interpreter; the program is next to it.
+        Interpreter of the peers' environment, in the same folder as the program.
     source_model, donor_model
-        Loaded in float32; mergekit keeps the dtype that it reads.
+        Models loaded in float32; mergekit keeps the dtype of its input.
     source, donor
-        Folders with their tokenizers.
+        Folders of their tokenizers.
     """
     from transformers import AutoModelForCausalLM
 
@@ -102,12 +102,12 @@ def run_gold(
     learning_rate: float,
     seed: int,
 ) -> float:
-    """Cross-tokenizer distillation by TRL's GOLD (`gold_train.py`, which names its environment and its limits).
+    """Run cross-tokenizer distillation by TRL's GOLD (`gold_train.py` describes its environment and its limits).
 
     Parameters
     ----------
     python
-        The interpreter of that environment.
+        Interpreter of that environment.
     student, teacher
         Model folders with their tokenizers.
     text
@@ -115,7 +115,7 @@ def run_gold(
     result
         The folder for the tuned student and `losses.json`.
     steps, batch_size, length, learning_rate, seed
-        Optimiser steps, passages a step, tokens of a passage at most, peak rate of a cosine schedule, seed.
+        Optimiser steps, passages per step, maximum tokens of a passage, peak rate of a cosine schedule, seed.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def _run_script(python: Path, script: str, source: Path, target: Path, text: Pat
     with tempfile.TemporaryDirectory() as work:
         result = Path(work) / "rows.npz"
         arguments = ["--source", source, "--target", target, "--text", text, "--seed", str(seed), "--result", result]
-        # One thread, since fastText's threads make every run another one.
+        # One thread, because several threads of fastText give different results in each run.
         seconds = _run([python, HERE / script, *arguments], Path(work), {"OMP_NUM_THREADS": "1"})
         with np.load(result) as arrays:
             output = arrays.get("output")
@@ -143,7 +143,7 @@ def _run_script(python: Path, script: str, source: Path, target: Path, text: Pat
 
 
 def _run(command: list[Any], work: Path, variables: dict[str, str]) -> float:
-    """Run a program offline with a separate cache; return its seconds."""
+    """Run a program offline with a separate cache; return the seconds it took."""
     offline = {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(work / "cache"), "HF_HOME": str(work / "hf")}
     log = work / "log.txt"
     started = time.perf_counter()

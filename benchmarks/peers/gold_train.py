@@ -3,14 +3,14 @@
     python3 -m venv GOLD
     GOLD/bin/pip install torch==2.13.0 trl==1.16.0
 
-GOLD aligns the bytes of student and teacher tokens and compares their distributions: tokens that both write alike by
-the generalised Jensen-Shannon divergence (`beta` 0: forward KL), the others by the sorted probabilities (ULD, hybrid).
-It can do so for byte-level tokenizers only. With a SentencePiece one (Gemma) it raises NotImplementedError, and its
-configuration turns the alignment off: then it is ULD of 2024, comparing sorted probabilities place by place, though the
-n-th token of one is not the n-th of the other. `losses.json` shows which of the two it was. The student keeps its own
-tokenizer and learns from the text only, nothing it writes itself (`lmbda` 0), with cross entropy in addition to the
-divergence, as our loss has. GOLD takes no packed blocks: each passage is a separate example, and its first words are
-the prompt, which is not trained on.
+GOLD aligns the bytes of student and teacher tokens and compares their distributions: tokens with the same string by the
+generalised Jensen-Shannon divergence (`beta` 0: forward KL), the others by sorted probabilities (ULD, hybrid). It can
+do this for byte-level tokenizers only. With a SentencePiece tokenizer (Gemma's) it raises NotImplementedError, so its
+configuration here turns the alignment off. Then it is ULD of 2024, which compares sorted probabilities position by
+position, although the n-th tokens of student and teacher differ. `losses.json` shows which of the two was used. The
+student keeps its own tokenizer and learns from the text only, not from text that it generates (`lmbda` 0), with cross
+entropy in addition to the divergence, like our loss. GOLD does not pack: each passage is a separate example, and its
+first words are the prompt, which is not trained on.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
         max_grad_norm=0.3,
         seed=options.seed,
         max_length=options.length,
-        max_completion_length=options.length // 2,  # of what the student would write; it writes nothing
+        max_completion_length=options.length // 2,  # unused, because the student generates nothing
         lmbda=0.0,
         beta=0.0,
         use_uld_loss=True,
@@ -87,16 +87,16 @@ def main() -> None:
 
 
 def examples(path: str, tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, str]]:
-    """Read passages, one per line, as long as fits, and split off the first words of each as its prompt.
+    """Read passages, one per line, cut them to the length that fits, and use the first words of each as its prompt.
 
-    GOLD keeps the end of a longer one and refuses it where nothing of the prompt is left; it adds a token at the end.
+    GOLD would keep only the end of a longer passage, and refuse it if no prompt remains. It adds a token at the end.
     """
     found = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         text = json.loads(line)["text"].lstrip()
         starts = [start for start, _ in tokenizer(text, return_offsets_mapping=True)["offset_mapping"]]
         text = text[: starts[length - 1]] if len(starts) >= length else text
-        prompt = re.match(rf"(?:\S+\s+){{{PROMPT_WORDS - 1}}}\S+", text)  # white space alone would be no prompt
+        prompt = re.match(rf"(?:\S+\s+){{{PROMPT_WORDS - 1}}}\S+", text)  # a prompt of white space alone is not allowed
         if prompt is not None and prompt.end() < len(text):
             found.append({"prompt": prompt[0], "completion": text[prompt.end() :]})
     return found

@@ -1,11 +1,11 @@
 """The rule of jukofyork/transplant-vocab, which is on no registry, as rows of a lexicon.
 
 It decodes each target token separately and encodes the text with the source tokenizer. The input row is the row of the
-last of those tokens; the output row is their mean with weights 1, 1/2, 1/4, ... from the first on, so that a head of
-its own is needed; bos, eos and pad go to bos, eos and pad. Nothing is compared by bytes: what a tokenizer drops when
-it decodes one token (the space before a SentencePiece word) is lost, and part of a character becomes U+FFFD. We keep
-that, since it is the rule; `last-in-mean-out` is the recipe that fixes it. Where the program would fail, on a token
-whose text is empty, the row is the mean row.
+last of these source tokens. The output row is their mean with weights 1, 1/2, 1/4, ... from the first on, which needs
+an untied head. bos, eos and pad copy bos, eos and pad. Nothing is compared by bytes: the space before a SentencePiece
+word is lost, because decoding a single token drops it, and part of a character becomes U+FFFD. We keep this, since it
+is the rule; the recipe `last-in-mean-out` fixes it. On a token with empty text, where the program would fail, the row
+is the mean row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DECAY = 0.5  # its --weighting-decay-factor
 def transplant_rows(source: Vocabulary, target: Vocabulary) -> LexiconRows:
     """Make all rows by the rule."""
     rows = LexiconRows(target.size)
-    for role in ("bos", "eos", "pad"):  # the first that claims an id keeps it
+    for role in ("bos", "eos", "pad"):  # if roles share an id, the first one counts
         if role in source.roles and role in target.roles and rows.origin[target.roles[role]] == "hole":
             rows.copy(target.roles[role], source.roles[role], "role")
     left = open_ids(rows, target)

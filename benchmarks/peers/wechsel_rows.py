@@ -1,7 +1,7 @@
 """Rows by `wechsel` within one language, as shipped. Runs in the peers' environment, not in ours.
 
-Its vectors are trained by its own `train_embeddings` on words between white space (its word splitter of choice has
-to be downloaded), one thread, since more make every run another one.
+Its vectors are trained by its own `train_embeddings`, on words separated by white space, because its default word
+splitter has to be downloaded. It uses one thread, because several give different results in each run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("--source", "--target", "--text", "--result"):
         parser.add_argument(name, required=True)
-    parser.add_argument("--seed", type=int, required=True)  # it has none; its random rows are always the same
+    parser.add_argument(
+        "--seed", type=int, required=True
+    )  # unused: WECHSEL has no seed, and its random rows are always the same
     options = parser.parse_args()
     source, target = (AutoTokenizer.from_pretrained(folder) for folder in (options.source, options.target))
     model = AutoModelForCausalLM.from_pretrained(options.source, dtype=torch.float32)

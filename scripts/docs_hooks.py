@@ -1,6 +1,6 @@
-"""Let the navigation of mkdocs.yml name folders of pages: `results/*.md` is all of them, in order of name.
+"""Expand patterns in the navigation of mkdocs.yml: `results/*.md` becomes all pages of that folder, sorted by name.
 
-So a new result, decision or notebook needs no line of its own.
+So a new result, decision or notebook needs no line in mkdocs.yml.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def on_config(config: Any) -> Any:
-    """Expand the patterns of the navigation; MkDocs calls this before it reads a page."""
+    """Expand the patterns of the navigation; MkDocs calls this before it reads the pages."""
     config.nav = written_out(config.nav, Path(config.docs_dir))
     return config
 

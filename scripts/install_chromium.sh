@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install what is missing of Debian's chromium and of fonts for many scripts, where that is possible; else say what
-# follows from it.
+# Install Debian's chromium and fonts for many scripts, if they are missing and can be installed; otherwise print what
+# will not work.
 set -euo pipefail
 
 missing=()

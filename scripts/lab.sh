@@ -7,5 +7,5 @@ scripts/assets.sh
 options=(--port "$1")
 [ "$2" = no ] && options+=(--no-browser)
 [ "$(id -u)" = 0 ] && options+=(--allow-root)
-# As the default page, so that the printed address leads to the notebook where no browser is opened.
+# The notebook is the default page, so that the printed address opens it if no browser is started.
 exec .venv/bin/jupyter lab "${options[@]}" --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb

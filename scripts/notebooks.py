@@ -1,4 +1,4 @@
-"""Run notebooks from top to bottom, several at a time, each with runs of its own, which end with it.
+"""Run notebooks from top to bottom, several at a time, each with a separate folder of runs; stop its runs at its end.
 
 notebooks.py JOBS NOTEBOOK...
 """
@@ -19,7 +19,7 @@ CELL_S = 1800
 
 
 async def run(path: Path, free: asyncio.Semaphore) -> bool:
-    """Run a notebook when it is its turn; print its time, and the cell that failed."""
+    """Run a notebook when a slot is free; print its time, and the cell that failed."""
     async with free:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runs:
             begun = time.monotonic()
@@ -38,7 +38,7 @@ async def run(path: Path, free: asyncio.Semaphore) -> bool:
 
 
 async def run_all(jobs: int, paths: list[Path]) -> bool:
-    """Return whether all of them passed."""
+    """Run all notebooks; return whether all passed."""
     free = asyncio.Semaphore(jobs)
     return all(await asyncio.gather(*(run(path, free) for path in paths)))
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Take the pictures of README and docs again, in a real browser, from a real pair in small sizes.
+# Rebuild the screenshots of README and docs in a real browser, from a real pair in small sizes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Make the environment in .venv: `setup.sh` what the lab needs, `setup.sh dev` also what the tests need.
-# Does nothing when it is up to date, which a stamp with the hash of the requirement files tells.
-# One process works on .venv at a time: it holds the lock of .venv.lock, which the operating system frees when the process
-# and the pip that it started have ended, for whatever reason.
+# Does nothing if it is up to date: .venv has a stamp file with the hash of the requirement files.
+# Only one process changes .venv at a time: it holds the lock of .venv.lock, which the operating system releases when the
+# process and the pip that it started have ended, for whatever reason.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,7 @@ fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2
 
 find_python() {
     local name
-    # 3.11 first: it is the version that constraints.txt was made with.
+    # 3.11 first, because constraints.txt was made with it.
     for name in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3; do
         if fits "$name"; then
             "$name" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
@@ -36,7 +36,7 @@ find_python() {
 
 key_of() { cat pyproject.toml constraints.txt | "$1" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
 
-# The virtual environment's own Python answers when it works, so that an up-to-date one needs no search.
+# If the environment's own Python works, it is used, so that an up-to-date environment needs no search.
 up_to_date() {
     fits .venv/bin/python || return 1
     STAMP="$(key_of .venv/bin/python) $PWD"
@@ -50,8 +50,8 @@ stop_if_up_to_date() {
     fi
 }
 
-# Hold the lock of .venv.lock until this process ends. flock(1) is missing on macOS; the system call is not, and Python has it.
-# The lock belongs to the open file, so it stays when this Python ends.
+# Hold the lock of .venv.lock until this process ends. macOS has no flock(1), so Python makes the system call.
+# The lock belongs to the open file, so it stays when that Python ends.
 lock_environment() {
     local python=.venv/bin/python
     fits "$python" || python="$(find_python)"
@@ -73,7 +73,7 @@ check_disk() {
         fail "$NEEDED_MB MB of free disk are needed here and there are $free MB; free some space."
 }
 
-# Run pip with its output in the log, and say every few seconds that it is alive.
+# Run pip with its output in the log, and print every few seconds that it is still running.
 run_pip() {
     local what="$1" started=$SECONDS
     shift
@@ -103,7 +103,7 @@ explain_failure() {
 
 stop_if_up_to_date
 lock_environment
-stop_if_up_to_date # the process that held the lock may have made it
+stop_if_up_to_date # the process that held the lock may have made the environment
 if ! fits .venv/bin/python; then
     python="$(find_python)"
     check_disk
@@ -115,14 +115,14 @@ else
     echo "Bringing .venv up to date."
 fi
 : >"$LOG"
-# A process that was killed while it made .venv leaves a Python without pip.
+# A process that was killed while making .venv leaves a Python without pip.
 .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >>"$LOG" 2>&1 ||
     fail "$PWD/.venv has no pip; remove .venv and run it again."
 torch="$(grep -m1 '^torch==' constraints.txt)"
 run_pip "pip" --upgrade "pip>=25.1"
-# torch alone and first, so that only torch is looked for at another index.
+# torch alone and first, so that only torch is searched for in another index.
 run_pip "$torch (the largest part)" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$torch" -c constraints.txt
-# The tests also run what an extra is for.
+# The tests also need the extras.
 extras="[lab,app]"
 [ "$KIND" = dev ] && extras="[lab,app,cluster,tasks]"
 run_pip "tokalign-lab and what it needs" -c constraints.txt -e ".$extras"

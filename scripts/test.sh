@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change is merged: style, types, tests.
+# All checks that must pass before a change is merged: style, types, tests.
 #
-#   JOBS=1 scripts/test.sh     one test file at a time (default: one for each core, at most four)
+#   JOBS=1 scripts/test.sh     one test file at a time (default: one per core, at most four)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,8 +11,8 @@ scripts/assets.sh pythia qwen2
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 failed=0
-# Side by side, each file has one thread for its arithmetic: waiting threads would take the others' cores.
+# In parallel, each file has one thread for arithmetic, because waiting threads would block the other files.
 OMP_NUM_THREADS=1 .venv/bin/pytest -n "$(scripts/jobs.sh)" --dist loadfile --ignore=tests/ui || failed=1
-# A browser that waits for a busy machine gives up, so its tests have the machine for themselves.
+# The browser tests run alone, because on a busy machine their time limits are exceeded.
 .venv/bin/pytest tests/ui || failed=1
 exit "$failed"

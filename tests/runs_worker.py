@@ -1,4 +1,4 @@
-"""A worker for tests: the real one, with run kinds that do little and need no torch."""
+"""A worker for tests: the real worker, with run kinds that do little work and need no torch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tokalign_lab.runs import kinds, worker
 def count(settings: dict[str, Any], context: worker.RunContext) -> None:
     """Count steps.
 
-    `until_killed` is a step at which the process kills itself, the first time. If `gated`, step n begins with the event
-    "begun" and ends once the file `gate-n` exists.
+    At the step `until_killed` the process kills itself, the first time. If `gated`, step n begins with the event
+    "begun" and ends when the file `gate-n` exists.
     """
     checkpoint = context.folder.path / "checkpoint"
     start = int(checkpoint.read_text()) if context.resume and checkpoint.exists() else 0
@@ -33,7 +33,7 @@ def count(settings: dict[str, Any], context: worker.RunContext) -> None:
             checkpoint.write_text(str(step))
         if step == settings.get("until_killed") and not context.resume:
             with open(context.folder.path / "events.jsonl", "ab") as file:
-                file.write(b'{"kind": "step", "step": 99, "lo')  # torn
+                file.write(b'{"kind": "step", "step": 99, "lo')  # an incomplete line
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -48,18 +48,18 @@ def refuse(settings: dict[str, Any], context: worker.RunContext) -> None:
 
 
 def sit(settings: dict[str, Any], context: worker.RunContext) -> None:
-    """No step boundary ever comes."""
+    """Work without reaching a step boundary."""
     time.sleep(600)
 
 
 def deaf(settings: dict[str, Any], context: worker.RunContext) -> None:
-    """Native code that no signal interrupts, so the signal handler never runs."""
+    """Run native code that no signal interrupts, so that the signal handler never runs."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(600)
 
 
 class Free:
-    """Settings of any name, as they are."""
+    """Settings that accept any names and values."""
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def test_stage_1_trains_exactly_the_embedding_and_the_head(kind: str) -> None:
     assert len(set_trainable(model, 2)) == len(list(model.named_parameters()))
 
 
-def test_frozen_weights_stay_bit_equal_and_the_others_move(model_folder: Path, text: str, tmp_path: Path) -> None:
+def test_frozen_weights_stay_bit_equal_and_the_others_change(model_folder: Path, text: str, tmp_path: Path) -> None:
     settings = AdaptSettings(
         steps=3,
         stage1_share=1.0,
@@ -115,7 +115,7 @@ def test_frozen_weights_stay_bit_equal_and_the_others_move(model_folder: Path, t
         assert same == (name not in ("model.embed_tokens.weight", "lm_head.weight")), name
 
 
-def test_stages_share_the_steps_and_an_empty_one_is_left_out() -> None:
+def test_stages_divide_the_steps_and_an_empty_stage_is_skipped() -> None:
     whole = plan_stages(AdaptSettings(steps=5, stage1_share=0.5))
     assert [(stage.number, stage.first_step, stage.steps) for stage in whole] == [(1, 0, 2), (2, 2, 3)]
     assert [stage.number for stage in plan_stages(AdaptSettings(steps=5))] == [2]
@@ -141,7 +141,7 @@ def test_blocks_are_the_documents_end_to_end(length: int, bos: str | None) -> No
     assert np.array_equal(np.concatenate([blocks[i] for i in range(len(blocks))]), stream[: len(blocks) * length])
 
 
-def test_the_order_is_seeded_covers_the_text_and_goes_on() -> None:
+def test_the_order_is_seeded_covers_the_text_and_continues() -> None:
     blocks, _ = packed([WORDS * 3], 8)
     n = len(blocks)
     mix = Mix([blocks], [1.0], seed=4)
@@ -155,7 +155,7 @@ def test_the_order_is_seeded_covers_the_text_and_goes_on() -> None:
     assert [other.block_at(i)[1] for i in range(n)] != whole[:n]
 
 
-def test_a_stretch_knows_the_ids_it_holds_and_no_others() -> None:
+def test_a_part_of_the_blocks_lists_exactly_the_ids_in_it() -> None:
     blocks, _ = packed([WORDS * 3, "Zwölf Boxkämpfer"], 8)
     mix, n = Mix([blocks], [1.0], seed=4), len(blocks)
     whole, part = OrderedBlocks(mix, 0, n), OrderedBlocks(mix, n - 2, 4)
@@ -185,7 +185,7 @@ def test_a_mix_draws_slices_by_weight_and_temperature(weights: dict[str, float],
     assert drawn == pytest.approx(raw / raw.sum(), abs=0.025)
 
 
-def test_a_mix_goes_on_where_it_stood_and_uses_each_slice_evenly() -> None:
+def test_a_mix_resumes_at_its_position_and_uses_each_slice_evenly() -> None:
     corpus, documents, vocabulary = three_slices()
     whole = OrderedBlocks(mixed(corpus, documents, vocabulary, 16, 3, {"de": 2.0}), 0, 3000)
     order = [whole.block_at(i) for i in range(3000)]
@@ -198,7 +198,7 @@ def test_a_mix_goes_on_where_it_stood_and_uses_each_slice_evenly() -> None:
     assert [other.block_at(i) for i in range(3000)] != order
 
 
-def test_a_mix_that_cannot_be_is_refused() -> None:
+def test_an_impossible_mix_is_refused() -> None:
     corpus, documents, vocabulary = three_slices()
     with pytest.raises(InputError, match=r"slice 'fr', but the text has code, de, prose"):
         mixed(corpus, documents, vocabulary, 16, 0, {"fr": 1.0})
@@ -210,7 +210,7 @@ def test_a_mix_that_cannot_be_is_refused() -> None:
 
 @pytest.mark.parametrize("bos", [None, "<s>"])
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "gemma3", "phi", "qwen2"])
-def test_documents_apart_cost_what_they_cost_alone(kind: str, bos: str | None) -> None:
+def test_separate_documents_in_a_block_have_the_loss_that_they_have_alone(kind: str, bos: str | None) -> None:
     vocabulary = tiny_vocabulary(280, bos=bos)
     texts = ["a fox", "rain and bread", "the dog sings"]
     corpus = Corpus.build([Document(text, text, text) for text in texts], vocabulary)
@@ -225,7 +225,7 @@ def test_documents_apart_cost_what_they_cost_alone(kind: str, bos: str | None) -
     assert float(packed) == pytest.approx(float(sum(costs)) / sum(ids.shape[1] - 1 for ids in alone), rel=1e-5)
 
 
-def test_a_model_that_cannot_keep_documents_apart_is_refused() -> None:
+def test_a_model_that_cannot_separate_documents_is_refused() -> None:
     with pytest.raises(InputError, match="'opt' cannot keep the documents"):
         check_apart(tiny_model("opt", 60))
 
@@ -312,7 +312,7 @@ EVERYTHING = {
 @pytest.mark.parametrize(("killed_after", "resumed_at"), [(2, 0), (3, 3), (5, 4), (7, 7)])
 @pytest.mark.parametrize(
     ("kind", "more"),
-    # gpt2 has dropout: its random numbers must go on too
+    # gpt2 has dropout, so the state of its random numbers must be restored too
     [("llama", {}), ("gpt2", {}), ("llama", EVERYTHING), ("gpt2", EVERYTHING)],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(
@@ -328,7 +328,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     first = Events()
 
     def emit(event: dict[str, Any]) -> None:
-        # a later step has been worked out, and is lost; what was to be saved of those before has been
+        # the work of later steps is lost; checkpoints of earlier steps have been saved
         if event["kind"] == "step" and event["step"] > killed_after:
             raise Stop
         first.append(event)
@@ -345,7 +345,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 
 
 @pytest.mark.parametrize("while_measuring", [False, True])
-def test_a_cancelled_run_keeps_the_step_it_has_done(
+def test_a_cancelled_run_saves_its_last_step(
     model_folder: Path, text: str, tmp_path: Path, while_measuring: bool
 ) -> None:
     settings = AdaptSettings(**{**SMALL.to_dict(), "save_every": 100, "evaluate_every": 2 if while_measuring else 0})
@@ -366,7 +366,7 @@ def test_a_cancelled_run_keeps_the_step_it_has_done(
     assert losses == [event["loss"] for event in whole.of("step")], "no step was done twice"
 
 
-def test_documents_apart_reach_the_training(model_folder: Path, text: str, tmp_path: Path) -> None:
+def test_training_separates_documents_when_asked(model_folder: Path, text: str, tmp_path: Path) -> None:
     seen: list[torch.Tensor] = []
     forward = LlamaForCausalLM.forward
 
@@ -392,8 +392,8 @@ def test_accumulated_batches_equal_one_large_batch(kind: str, text: str, tmp_pat
         assert [event[name] for event in small.of("step")] == pytest.approx(expected, rel=1e-4), name
 
 
-def test_a_model_with_a_part_for_images_is_tuned_on_text(text: str, tmp_path: Path) -> None:
-    """Its configuration has no `use_cache`, which the trainer sets; only that of its text part has."""
+def test_a_multimodal_model_is_tuned_on_text(text: str, tmp_path: Path) -> None:
+    """Only the configuration of its text part has `use_cache`, which the trainer sets."""
     save_model(multimodal(), BIG, tmp_path / "model")
     run(tmp_path / "model", text, tmp_path / "run", AdaptSettings(**{**SMALL.to_dict(), "steps": 2}))
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
@@ -401,7 +401,7 @@ def test_a_model_with_a_part_for_images_is_tuned_on_text(text: str, tmp_path: Pa
     assert config["text_config"]["use_cache"]
 
 
-def test_a_head_that_is_not_understood_is_tuned_with_the_models_own_loss(
+def test_an_unknown_kind_of_head_is_tuned_with_the_models_own_loss(
     model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chunked = run(model_folder, text, tmp_path / "chunked")
@@ -431,7 +431,7 @@ def test_a_run_killed_in_the_final_save_only_saves_again(
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
-def test_a_checkpoint_that_is_not_whole_is_not_used(model_folder: Path, text: str, tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_not_used(model_folder: Path, text: str, tmp_path: Path) -> None:
     root = tmp_path / "run" / "checkpoints"
     begin(root, resume=False)
     torn = root / "stage2" / "checkpoint-4"
@@ -444,7 +444,7 @@ def test_a_checkpoint_that_is_not_whole_is_not_used(model_folder: Path, text: st
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("name", ["notes.md", "stage2/checkpoint-4/model.safetensors"])
-def test_checkpoints_of_somebody_else_are_refused_and_left_alone(name: str, resume: bool, tmp_path: Path) -> None:
+def test_checkpoints_of_another_program_are_refused_and_not_changed(name: str, resume: bool, tmp_path: Path) -> None:
     theirs = tmp_path / "run" / "checkpoints" / name
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
@@ -453,9 +453,7 @@ def test_checkpoints_of_somebody_else_are_refused_and_left_alone(name: str, resu
     assert theirs.read_text() == "mine"
 
 
-def test_a_file_put_among_checkpoints_is_not_removed_with_them(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_files_among_the_checkpoints_are_not_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = tmp_path / "checkpoints"
     begin(root, resume=False)
     (root / "stage1").mkdir()
@@ -485,7 +483,7 @@ def test_checkpoints_of_an_earlier_version_are_resumed_from(tmp_path: Path) -> N
     assert not root.exists()
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
+def test_a_loss_of_nan_stops_the_run_and_keeps_the_checkpoint(
     model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = OrderedTrainer.compute_loss
@@ -502,7 +500,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
     assert (kept.stage, kept.step) == (1, 3)
 
 
-def test_a_loss_that_explodes_and_stays_there_is_distinguished_from_a_spike() -> None:
+def test_a_diverged_loss_is_distinguished_from_a_spike() -> None:
     spike = LossWatch(1000)
     assert not any(spike.add(loss) for loss in [6.0, 5.0, *[4.0] * 30, *[9.0] * 9, *[4.1] * 20])
     noisy = LossWatch(1000)
@@ -521,7 +519,7 @@ def test_a_loss_that_explodes_and_stays_there_is_distinguished_from_a_spike() ->
     assert LossWatch(1000).add(float("inf")) == "is not a number"
 
 
-def test_a_run_that_explodes_stops_and_the_checkpoint_before_is_kept(
+def test_a_diverged_run_stops_and_keeps_the_checkpoint_before(
     model_folder: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = OrderedTrainer.compute_loss
@@ -562,17 +560,17 @@ def test_a_run_that_explodes_stops_and_the_checkpoint_before_is_kept(
         ({"epochs": 3}, "no setting 'epochs'"),
     ],
 )
-def test_settings_are_refused_in_a_sentence(values: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_refused_in_one_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         AdaptSettings.from_dict(values)
 
 
-def test_settings_survive_json() -> None:
+def test_settings_round_trip_through_json() -> None:
     settings = AdaptSettings.from_dict({"steps": 3, "prompts": ["a", "b"], "learning_rate_stage1": 1, "mix": {"de": 2}})
     assert AdaptSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
-def test_a_model_with_heads_for_further_tokens_is_refused(model_folder: Path, text: str, tmp_path: Path) -> None:
+def test_a_model_with_multi_token_prediction_heads_is_refused(model_folder: Path, text: str, tmp_path: Path) -> None:
     tensors = load_file(model_folder / "model.safetensors")
     tensors["model.layers.2.eh_proj.weight"] = torch.ones(32, 64)
     save_file(tensors, model_folder / "model.safetensors", metadata={"format": "pt"})
@@ -580,7 +578,7 @@ def test_a_model_with_heads_for_further_tokens_is_refused(model_folder: Path, te
         run(model_folder, text, tmp_path / "run")
 
 
-def test_sequences_longer_than_the_model_reads_are_refused(model_folder: Path, text: str, tmp_path: Path) -> None:
+def test_sequences_longer_than_the_context_are_refused(model_folder: Path, text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at most 64 tokens"):
         run(model_folder, text, tmp_path / "run", AdaptSettings(sequence_length=65))
 
@@ -588,7 +586,7 @@ def test_sequences_longer_than_the_model_reads_are_refused(model_folder: Path, t
 # --- recovery -------------------------------------------------------------------------------------------------
 
 
-def test_the_papers_recipe_is_the_papers_way() -> None:
+def test_the_recipe_papers_has_the_settings_of_the_papers() -> None:
     settings = AdaptSettings.from_dict({"recipe": "papers", "steps": 100})
     stages = plan_stages(settings)
     assert [(stage.number, stage.steps, stage.learning_rate) for stage in stages] == [(1, 50, 6.4e-4), (2, 50, 5e-5)]
@@ -600,7 +598,7 @@ def test_the_papers_recipe_is_the_papers_way() -> None:
         AdaptSettings.from_dict({"recipe": "best"})
 
 
-def test_rates_follow_the_tokens_of_a_step_and_of_a_run() -> None:
+def test_rates_depend_on_the_tokens_per_step_and_per_run() -> None:
     few = {"sequence_length": 128, "batch_size": 1}
     assert AdaptSettings(**few, steps=100).rates() == pytest.approx((3e-4, 1e-4))
     assert AdaptSettings(**few, steps=50, gradient_accumulation_steps=2).rates(2) == pytest.approx((6e-4, 2e-4))
@@ -608,7 +606,7 @@ def test_rates_follow_the_tokens_of_a_step_and_of_a_run() -> None:
     assert AdaptSettings(**few, steps=10_000, learning_rate_stage2=8e-5).rates() == (8e-5, 8e-5)
 
 
-def test_rows_move_at_a_rate_of_their_own(model_folder: Path, text: str, tmp_path: Path) -> None:
+def test_rows_have_a_separate_learning_rate(model_folder: Path, text: str, tmp_path: Path) -> None:
     settings = {"steps": 1, "batch_size": 2, "sequence_length": 16, "evaluate_bytes": 200, "held_out_share": 0.2}
     settings |= {"learning_rate_stage2": 1e-4, "learning_rate_rows": 1e-2, "warmup_ratio": 0.0, "prompts": []}
     run(model_folder, text, tmp_path / "run", AdaptSettings.from_dict({**settings, "patience": 0}))
@@ -637,7 +635,7 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best_step(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_the_card_compares_the_model_with_the_one_that_was_tuned(model_folder: Path, text: str, tmp_path: Path) -> None:
+def test_the_card_compares_the_model_before_and_after_tuning(model_folder: Path, text: str, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(model_folder, tmp_path / "moved"))
     lost = {"lost": ["The chat template is gone."], "begin_texts_with": "<s>"}
     (moved / "tokalign.json").write_text(json.dumps(lost), encoding="utf-8")
@@ -691,7 +689,7 @@ def test_the_source_teaches_with_its_own_tokenizer(recipe: str, part: str, text:
         run(moved, text, tmp_path / "other", AdaptSettings.from_dict(settings))
 
 
-def test_a_model_that_cannot_read_branches_is_recovered_without(text: str, tmp_path: Path) -> None:
+def test_a_model_that_cannot_read_branches_is_recovered_without_them(text: str, tmp_path: Path) -> None:
     source = save_tiny(tmp_path / "source", "bloom", size=320, seed=3)
     moved = save_tiny(tmp_path / "moved", "bloom", size=280)
     (moved / "tokalign.json").write_text(json.dumps({"model": str(source)}), encoding="utf-8")
@@ -706,7 +704,7 @@ def test_a_model_that_cannot_read_branches_is_recovered_without(text: str, tmp_p
         run(moved, text, tmp_path / "other", asked)
 
 
-def test_a_model_with_stop_strings_writes_samples() -> None:
+def test_a_model_with_stop_strings_generates_samples() -> None:
     vocabulary = tiny_vocabulary(300)
     model = tiny_model("llama", vocabulary.size)
     whole = continue_text(model, vocabulary, "ab", 5)

@@ -1,4 +1,4 @@
-"""`advise`: its figures on real tokenizers, model and text, and its rules with speeds that are given."""
+"""`advise`: its measurements on real tokenizers, a real model and text, and its rules on given speeds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOURCE = "smollm2-135m"
 
 
 def documents(*slices: str) -> list[Document]:
-    """About 60 kB of each slice of the default text."""
+    """Return about 60 kB of each slice of the default text."""
     return [one for name in slices for one in _of_slice(name)]
 
 
@@ -45,7 +45,7 @@ def _of_slice(name: str) -> list[Document]:
 
 
 def step(source: float, target: float, spread: float = 0.0) -> StepTime:
-    """Return speeds in which a step takes these seconds with each head."""
+    """Return times in which a generation step takes these seconds with each head."""
     around = [(one * (1 - spread), one, one * (1 + spread)) for one in (source, target)]
     return StepTime(0.0, source, target, *around, steps=2, device="none", dtype="float32")
 
@@ -85,7 +85,7 @@ def test_counts_are_those_of_both_tokenizers(smollm_vocabulary: Vocabulary, sp32
     assert found.all.target_tokens == sum(one.target_tokens for one in found.slices)
 
 
-def test_an_extension_holds_nine_tenths_of_the_uses_of_new_tokens(gemma_text: TextCounts) -> None:
+def test_an_extension_covers_nine_tenths_of_new_token_occurrences(gemma_text: TextCounts) -> None:
     place = next(i for i, one in enumerate(gemma_text.slices) if one.slice == "ja")
     counts = np.sort(gemma_text.of_target[place][gemma_text.is_new])[::-1]
     number = gemma_text.most_used_new(["ja"])
@@ -102,7 +102,7 @@ def test_too_little_text_is_refused(smollm_vocabulary: Vocabulary, sp32k_vocabul
 
 
 def test_a_swap_that_saves_no_tokens_is_advised_against(sp32k_prose: TextCounts) -> None:
-    advice = judged(sp32k_prose, "sp32k", step(1.0, 0.1))  # a faster head alone is no reason
+    advice = judged(sp32k_prose, "sp32k", step(1.0, 0.1))  # a faster head alone does not justify a swap
     assert advice.verdict == "do not swap"
     assert sp32k_prose.slices[0].saved < 0  # docs/results/compression.md: 7 % more tokens in English prose
     assert "more tokens are needed" in advice.reason
@@ -111,7 +111,7 @@ def test_a_swap_that_saves_no_tokens_is_advised_against(sp32k_prose: TextCounts)
 def test_a_swap_pays_where_speed_gains_more_than_quality_loses(gemma_text: TextCounts) -> None:
     advice = judged(gemma_text, "gemma3", step(1.0, 1.0))
     by_slice = {one.counts.slice: one for one in advice.slices}
-    assert by_slice["ja"].verdict == "pays"  # a third of the tokens for one and a half times the bits
+    assert by_slice["ja"].verdict == "pays"  # a third of the tokens, 1.5 times the bits
     assert by_slice["prose"].verdict == "does not pay"
     assert advice.verdict == "swap for some"
     assert "ja" in advice.reason
@@ -121,25 +121,25 @@ def test_a_swap_pays_where_speed_gains_more_than_quality_loses(gemma_text: TextC
     assert judged(gemma_text, "gemma3", step(1.0, 1.0), context=None).total.context_gained is None
 
 
-def test_a_swap_of_one_slice_that_pays_is_a_swap(smollm_vocabulary: Vocabulary) -> None:
+def test_one_slice_that_pays_is_enough_to_advise_a_swap(smollm_vocabulary: Vocabulary) -> None:
     pair = tokenize_pair(smollm_vocabulary, catalog.load_vocabulary("gemma3"), documents("ja"))
     assert judged(count_text(pair), "gemma3", step(1.0, 1.0)).verdict == "swap"
 
 
-def test_tokens_saved_by_a_slow_head_call_for_an_extension(gemma_text: TextCounts) -> None:
+def test_tokens_saved_with_a_slow_head_suggest_an_extension(gemma_text: TextCounts) -> None:
     advice = judged(gemma_text, "gemma3", step(1.0, 4.0))
     assert advice.verdict == "extend"
     assert f"{gemma_text.most_used_new(['ja']):,} added tokens" in advice.reason
 
 
-def test_tokens_saved_by_shared_tokens_alone_call_for_nothing(gemma_text: TextCounts) -> None:
+def test_tokens_saved_by_shared_tokens_alone_suggest_no_change(gemma_text: TextCounts) -> None:
     all_shared = replace(gemma_text, is_new=np.zeros_like(gemma_text.is_new))
     advice = judged(all_shared, "gemma3", step(1.0, 4.0))
     assert advice.verdict == "do not swap"
     assert "no new token there" in advice.reason
 
 
-def test_a_spread_of_times_that_reaches_the_loss_only_may_pay(gemma_text: TextCounts) -> None:
+def test_a_speedup_that_equals_the_loss_within_its_spread_may_pay(gemma_text: TextCounts) -> None:
     ja = next(one for one in gemma_text.slices if one.slice == "ja")
     even = ja.factor / expected_loss(SOURCE, "gemma3", "ja", recovered=True).high
     for spread, times, verdict in ((0.0, 0.99, "pays"), (0.1, 0.99, "may pay"), (0.0, 1.01, "does not pay")):
@@ -175,7 +175,7 @@ def test_the_packaged_measurements_are_those_of_the_results(monkeypatch: pytest.
             assert move.end in printed
 
 
-def test_the_nearest_measurement_goes_first() -> None:
+def test_the_nearest_measurement_is_used() -> None:
     ja = expected_loss(SOURCE, "gemma3", "ja", recovered=True)
     assert (ja.basis, ja.this_pair, ja.n) == ("this pair, this slice", True, 1)
     assert ja.low == ja.high == pytest.approx(1.7540 / 1.1675, abs=2e-4)  # docs/results/recovery.md
@@ -185,7 +185,7 @@ def test_the_nearest_measurement_goes_first() -> None:
     assert expected_loss("mine", "yours", "ko", recovered=True).basis == "other pairs, other slices"
 
 
-def test_a_range_is_of_all_runs_found() -> None:
+def test_a_range_covers_all_runs_found() -> None:
     runs = [MeasuredMove("r", "p", "a", "b", "prose", n, 1.0, 1.0 + n, 1.0, None) for n in (1, 3)]
     found = expected_loss("a", "b", "prose", recovered=False, moves=runs)
     assert (found.low, found.high, found.tokens) == (2.0, 4.0, (1, 3))
@@ -222,7 +222,7 @@ def test_a_model_without_a_head_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         check_memory("mine", model, 300, torch.device("cpu"))
 
 
-def test_a_step_has_a_body_and_both_heads() -> None:
+def test_a_step_is_timed_with_the_body_and_both_heads() -> None:
     model = tiny_model("llama_tied", 300).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = time_step(model, rows=200_000, steps=8)
@@ -236,7 +236,7 @@ def test_a_step_has_a_body_and_both_heads() -> None:
 # --- the command ------------------------------------------------------------------------------------------------
 
 
-def test_the_command_judges_real_text_by_its_own_figures(tmp_path: Path) -> None:
+def test_the_verdicts_of_the_command_follow_from_its_figures(tmp_path: Path) -> None:
     lines = [
         json.dumps({"text": one.text, "slice": one.slice, "name": one.name}, ensure_ascii=False)
         for one in documents("ja", "prose")

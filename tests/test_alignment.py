@@ -1,4 +1,4 @@
-"""From vectors to a lexicon: exact neighbours, pieces for every token, and recipes that keep their promises."""
+"""From vectors to a lexicon: relative representations, pieces for every token, and properties of the recipes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def space(n: int, d: int, seed: int) -> TokenVectors:
 
 def test_pivots_are_shared_tokens_with_vectors_on_both_sides_drawn_by_seed() -> None:
     source, target = space(50, 8, 0), space(40, 8, 1)
-    shared = (np.arange(100), np.arange(100))  # odd ids have no vector; ids from 80 on none in the target
+    shared = (np.arange(100), np.arange(100))  # odd ids have no vector; ids from 80 on have none in the target
     source_ids, target_ids = choose_pivots(source, target, shared, n=15, seed=1)
     assert source_ids.tolist() == target_ids.tolist()
     assert len(set(source_ids)) == 15
@@ -42,7 +42,7 @@ def test_pivots_are_shared_tokens_with_vectors_on_both_sides_drawn_by_seed() -> 
     assert choose_pivots(source, target, shared, 15, seed=2)[0].tolist() != source_ids.tolist()
 
 
-def test_fewer_pivots_are_all_there_are_and_one_is_too_few() -> None:
+def test_all_shared_tokens_become_pivots_if_there_are_few_and_one_is_too_few() -> None:
     source, target = space(5, 8, 0), space(5, 8, 1)
     assert len(choose_pivots(source, target, (np.arange(10), np.arange(10)), 300)[0]) == 5
     for ids in (np.array([0]), np.zeros(0, np.int64)):
@@ -56,7 +56,7 @@ def test_pivots_are_invariant_to_rotation_and_shared_tokens_are_found_only_after
     other = TokenVectors(one.ids, one.rows @ rotation, one.counts, "w")
     pivots = one.ids[:40]
     np.testing.assert_allclose(relative_rows(one, pivots), relative_rows(other, pivots), atol=1e-5)
-    # A central token has large cosines to every pivot: by dot product, as upstream, it beats every shared token.
+    # A central token has large cosines to all pivots, so by dot product, as upstream, it ranks above all shared tokens.
     rows = random_vectors(200, 30, 1) + 0.8
     rows[0] = 1.0
     crowd = TokenVectors(one.ids, rows, one.counts, "v")
@@ -111,7 +111,7 @@ def test_a_tokenizer_aligned_with_itself_is_the_identity(
 ) -> None:
     pair = tokenize_pair(smollm_vocabulary, smollm_vocabulary, small_pair.documents)
     lexicon = align(pair, "pieces").lexicon
-    # Where two ids spell the same bytes, both go to the one that text uses.
+    # If two ids have the same bytes, both get the one that the text uses as their source.
     same = [lexicon.source_of()[i] == i for i in range(len(lexicon)) if not smollm_vocabulary.is_hole[i]]
     assert np.mean(same) > 0.999
     assert set(lexicon.table["origin"]) <= {"identical", "role", "hole"}
@@ -145,12 +145,12 @@ def test_every_target_token_has_a_reason(found: dict[str, Alignment], small_pair
         assert all(0 <= i < source.size for ids in mixed["sources"] for i in ids)
         text = table[[token is not None for token in target.token_bytes]]
         wanted = {"aligned", "pieces"} if recipe in ("anchored", "tokalign-normalised") else {recipe}
-        # Bytes that the source cannot write at all are the only other reason for a mean row.
+        # The only other tokens with a mean row have bytes that the source cannot spell.
         unwritable = {i for i in text["target_id"] if len(target.token_bytes[i]) == 1} if recipe != "mean" else set()
         meant = text[(text["origin"] != "mean") | ~text["target_id"].isin(unwritable)]
         assert set(meant["origin"]) - {"identical"} == wanted, recipe
         assert len(alignment.lexicon.reverse) == source.size
-    # Only the recipe named for it has random rows.
+    # Only the recipe "random" has random rows.
     assert all("random" not in set(found[recipe].lexicon.table["origin"]) for recipe in found if recipe != "random")
 
 
@@ -180,8 +180,8 @@ def test_candidates_are_ranked_and_never_special(found: dict[str, Alignment], sm
     assert all(len(ids) == 1 for ids in hard["sources"][hard["origin"] == "aligned"])
 
 
-def test_no_few_source_tokens_take_all(found: dict[str, Alignment]) -> None:
-    """Upstream's demo matrix for LLaMA3 gives 53 % of the aligned targets to three source tokens."""
+def test_no_few_source_tokens_are_used_by_most_targets(found: dict[str, Alignment]) -> None:
+    """In upstream's demo matrix for LLaMA3, three source tokens are the source of 53 % of the aligned targets."""
     for recipe in ("anchored", "tokalign-normalised"):
         table = found[recipe].lexicon.table
         chosen = table["source_id"][table["origin"] == "aligned"]
@@ -189,7 +189,7 @@ def test_no_few_source_tokens_take_all(found: dict[str, Alignment]) -> None:
         assert chosen.nunique() / len(chosen) > 0.3
 
 
-def test_the_reverse_direction_turns_shared_tokens_round(found: dict[str, Alignment]) -> None:
+def test_the_reverse_direction_inverts_shared_tokens(found: dict[str, Alignment]) -> None:
     lexicon = found["anchored"].lexicon
     back = lexicon.target_of()
     for row in lexicon.table[lexicon.table["origin"] == "identical"].sample(200, random_state=0).itertuples():
@@ -202,7 +202,7 @@ def test_the_same_seed_gives_the_same_lexicon(small_pair: TokenizedPair, anchore
     assert again.equals(anchored.lexicon.table)
 
 
-def test_hidden_tokens_are_aligned_not_copied(small_pair: TokenizedPair) -> None:
+def test_held_out_tokens_are_aligned_not_copied(small_pair: TokenizedPair) -> None:
     shared = text_tokens_shared(small_pair.source, small_pair.target, "bytes")
     counts = small_pair.target_corpus.counts(small_pair.target.size)[shared.target_ids]
     hidden = shared.target_ids[np.argsort(-counts)[:20]]
@@ -213,7 +213,7 @@ def test_hidden_tokens_are_aligned_not_copied(small_pair: TokenizedPair) -> None
     ).any()
 
 
-def test_alignment_comes_back_from_disk(found: dict[str, Alignment], tmp_path: Path) -> None:
+def test_an_alignment_is_saved_and_loaded(found: dict[str, Alignment], tmp_path: Path) -> None:
     for recipe in ("anchored", "mean"):
         found[recipe].save(tmp_path / recipe)
         again = Alignment.load(tmp_path / recipe)
@@ -223,7 +223,7 @@ def test_alignment_comes_back_from_disk(found: dict[str, Alignment], tmp_path: P
     assert again.target_vectors is None
 
 
-def test_zero_shared_tokens_are_an_error_with_a_way_out(small_pair: TokenizedPair) -> None:
+def test_zero_shared_tokens_are_an_error_with_advice(small_pair: TokenizedPair) -> None:
     for recipe in ("anchored", "tokalign", "tokalign-normalised"):
         with pytest.raises(InputError, match=r"share no token.*'pieces'"):
             align(small_pair, recipe, overlap="none")

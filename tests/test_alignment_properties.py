@@ -24,7 +24,7 @@ DOCUMENTS = [
     Document("birds sing about quiet rivers, and the dog jumps. " * 9, "u", "u"),
 ]
 COPYING = [name for name, method in RECIPES.items() if name != "wechsel" and not method.needs_model]
-# What is drawn by position in the vocabulary moves with the ids, as do the signs and ties of a factorisation.
+# Not these recipes: random rows depend on the order of ids, as do signs and ties of a factorisation.
 BY_PIECES = ["pieces", "last-in-mean-out", "mean"]
 BY_VECTORS = ["anchored", "tokalign-normalised", "tokalign"]
 
@@ -44,7 +44,7 @@ def vocabulary(size: int) -> Vocabulary:
 @pytest.mark.parametrize("recipe", COPYING)
 @FEW
 @given(size=SIZES)
-def test_a_pair_of_one_tokenizer_is_copied_whole(recipe: str, size: int) -> None:
+def test_a_tokenizer_paired_with_itself_is_copied_completely(recipe: str, size: int) -> None:
     pair = tokenize_pair(vocabulary(size), vocabulary(size), DOCUMENTS)
     lexicon = align(pair, recipe).lexicon
     ids = list(range(pair.target.size))
@@ -72,7 +72,7 @@ def test_shuffled_target_ids_shuffle_the_lexicon(recipe: str, sizes: tuple[int, 
 @pytest.mark.parametrize("recipe", ["anchored", "tokalign", "tokalign-normalised", "tokalign-vanilla", "tokalign++"])
 @FEW
 @given(sizes=st.tuples(SIZES, SIZES), block=st.integers(1, 9))
-def test_blocks_change_nothing(recipe: str, sizes: tuple[int, int], block: int) -> None:
+def test_the_block_size_does_not_change_the_result(recipe: str, sizes: tuple[int, int], block: int) -> None:
     pair = tokenize_pair(vocabulary(sizes[0]), vocabulary(sizes[1]), DOCUMENTS)
     whole = align(pair, recipe, overlap="bytes", hidden=np.arange(0, 260, 2)).lexicon
     with pytest.MonkeyPatch.context() as patch:

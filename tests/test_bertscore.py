@@ -1,4 +1,4 @@
-"""BERTScore: by hand, against its definition, and on sentences whose order of similarity is clear."""
+"""BERTScore: known values, its definition, and sentences with an obvious ranking by similarity."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def encoder() -> Encoder:
     return Encoder("minilm")
 
 
-def test_marks_are_left_out_and_one_pass_gives_both_embeddings(encoder: Encoder) -> None:
+def test_special_tokens_are_left_out_and_one_pass_gives_both_embeddings(encoder: Encoder) -> None:
     from sentence_transformers import SentenceTransformer
 
     texts = ["The quiet river runs to the sea.", "Rain.", "a ☃ b"]
@@ -82,12 +82,12 @@ def test_equal_texts_score_one_and_less_similar_texts_less(encoder: Encoder) -> 
     assert 1 > turned > changed > unrelated + 0.2
 
 
-def test_half_a_text_is_precise_but_forgets(encoder: Encoder) -> None:
+def test_half_a_text_has_high_precision_and_low_recall(encoder: Encoder) -> None:
     whole, half = encoder.read(["Open the door and feed the cat.", "Open the door."])
     score = bert_score(half.tokens, whole.tokens)
     assert score.precision > score.recall + 0.1
 
 
-def test_an_encoder_that_is_not_there_is_named() -> None:
+def test_a_missing_encoder_is_named() -> None:
     with pytest.raises(InputError, match="no-such-encoder"):
         Encoder("no-such-encoder")

@@ -41,7 +41,7 @@ def uniform_model(rows: int) -> PreTrainedModel:
 
 
 def bigram_model(rows: int) -> PreTrainedModel:
-    """A model whose prediction depends on the last token only: attention and MLP add zero."""
+    """Make a model whose prediction depends on the last token only: attention and MLP add zero."""
     model = tiny_model("llama", rows)
     with torch.no_grad():
         for layer in model.model.layers:
@@ -51,7 +51,7 @@ def bigram_model(rows: int) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("vocabulary", [VOCABULARY, tiny_vocabulary(262)], ids=["300", "262"])
-def test_a_uniform_model_costs_log2_v_a_token(vocabulary: Vocabulary) -> None:
+def test_a_uniform_model_needs_log2_v_bits_per_token(vocabulary: Vocabulary) -> None:
     tokens = sum(len(ids) for ids in vocabulary.encode(TEXTS))
     result = bits_per_byte(uniform_model(vocabulary.size), vocabulary, DOCUMENTS, window=16)
     assert result.tokens == tokens
@@ -60,7 +60,7 @@ def test_a_uniform_model_costs_log2_v_a_token(vocabulary: Vocabulary) -> None:
     assert result.bits_per_byte == pytest.approx(math.log2(vocabulary.size) * tokens / BYTES, rel=1e-6)
 
 
-def test_every_byte_is_in_exactly_one_slice_and_the_slices_make_the_whole() -> None:
+def test_every_byte_is_in_exactly_one_slice_and_slices_add_up() -> None:
     result = bits_per_byte(tiny_model("llama", VOCABULARY.size), VOCABULARY, DOCUMENTS)
     assert sum(result.bytes_by_slice.values()) == result.bytes == BYTES
     whole = sum(result.by_slice[name] * result.bytes_by_slice[name] for name in result.by_slice)
@@ -100,7 +100,7 @@ def bert(kind: type[PretrainedConfig], is_decoder: bool) -> PreTrainedModel:
     return model
 
 
-def test_a_model_that_reads_what_it_predicts_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_attends_to_later_tokens_is_refused(tmp_path: Path) -> None:
     bert(BertConfig, is_decoder=False).save_pretrained(tmp_path)
     VOCABULARY.tokenizer.save_pretrained(tmp_path)
     assert check_folder(str(tmp_path)).finding("generation").severity == "fail"
@@ -110,8 +110,8 @@ def test_a_model_that_reads_what_it_predicts_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["roberta", "mpt"])
-def test_a_limit_of_the_input_under_another_name_is_kept(kind: str) -> None:
-    """RoBERTa's positions begin after pad's id; MPT calls their number max_seq_len."""
+def test_an_input_limit_under_another_name_is_respected(kind: str) -> None:
+    """RoBERTa's positions begin after the id of pad; MPT calls the number of positions max_seq_len."""
     if kind == "mpt":
         config = MptConfig(vocab_size=VOCABULARY.size, d_model=32, n_heads=4, n_layers=2, max_seq_len=38)
         model = AutoModelForCausalLM.from_config(config).eval()
@@ -121,15 +121,15 @@ def test_a_limit_of_the_input_under_another_name_is_kept(kind: str) -> None:
     assert bits_per_byte(model, VOCABULARY, DOCUMENTS, window=512) == bits_per_byte(model, VOCABULARY, DOCUMENTS, 38)
 
 
-def test_a_table_of_computed_positions_has_no_weight_to_measure() -> None:
+def test_the_input_limit_of_computed_positions_is_read_from_the_configuration() -> None:
     config = XGLMConfig(
         vocab_size=VOCABULARY.size, d_model=32, ffn_dim=64, num_layers=2, attention_heads=4, max_position_embeddings=40
     )
     assert longest_input(AutoModelForCausalLM.from_config(config)) == 40
 
 
-def test_a_causal_model_that_counts_pads_is_no_other_for_that() -> None:
-    """XLM finds the length of an input by its pads, here of id 0."""
+def test_a_causal_model_that_finds_lengths_by_padding_is_accepted() -> None:
+    """XLM finds the length of an input by counting padding, here of id 0."""
     config = XLMConfig(vocab_size=VOCABULARY.size, emb_dim=32, n_layers=2, n_heads=4, causal=True, pad_index=0)
     check_causal(AutoModelForCausalLM.from_config(config))
 
@@ -154,7 +154,7 @@ def test_a_long_document_is_cut_into_windows_that_tile_it() -> None:
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
 def test_blocks_of_logits_equal_the_models_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(kind, VOCABULARY.size)
-    monkeypatch.setattr(module, "_LOGITS_BYTES", 4 * VOCABULARY.size * 3)  # three rows a block
+    monkeypatch.setattr(module, "_LOGITS_BYTES", 4 * VOCABULARY.size * 3)  # three rows per block
     in_blocks = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
     monkeypatch.setattr(module.Head, "_probe", lambda self: False)
     whole = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
@@ -162,7 +162,7 @@ def test_blocks_of_logits_equal_the_models_own(kind: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
-def test_every_architecture_here_is_scored_in_blocks(kind: str) -> None:
+def test_every_tested_architecture_is_scored_in_blocks(kind: str) -> None:
     assert Head(tiny_model(kind, VOCABULARY.size)).in_chunks
 
 
@@ -175,7 +175,7 @@ def test_a_model_in_another_dtype_is_scored_in_blocks(dtype: torch.dtype) -> Non
     assert bits_per_byte(model, VOCABULARY, DOCUMENTS).bits_per_byte == pytest.approx(wanted, rel=1e-2)
 
 
-def test_a_head_that_is_not_understood_falls_back_to_the_models_own_logits() -> None:
+def test_an_unknown_kind_of_head_falls_back_to_the_models_own_logits() -> None:
     model = tiny_model("llama", VOCABULARY.size)
     plain = bits_per_byte(model, VOCABULARY, DOCUMENTS, window=48)
     model.register_forward_hook(lambda m, i, out: out.__setitem__("logits", out["logits"] * 0.5) or out)
@@ -194,7 +194,7 @@ def test_line_ends_and_broken_characters_are_counted_unchanged() -> None:
     assert math.isfinite(result.bits_per_byte)
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_scoring_does_not_change_the_model() -> None:
     model = tiny_model("llama", VOCABULARY.size).train()
     torch.manual_seed(5)
     state = torch.get_rng_state()

@@ -48,7 +48,7 @@ def check(text: str, one: Vocabulary, other: Vocabulary) -> ByteAlignment:
 
 
 def check_tokens(text: str, one: Vocabulary, other: Vocabulary, first: Tokens, second: Tokens) -> ByteAlignment:
-    """Check what holds for any text: pairs ascend and end at the same byte; exact chunks join to the text's bytes."""
+    """Check that pairs ascend and end at the same byte, and that exact chunks join to the bytes of the text."""
     data = text.encode()
     found = align(first, second)
     for side in (first, second):
@@ -84,7 +84,7 @@ def test_pairs_of_any_text_end_at_the_same_byte(vocabularies: dict[str, Vocabula
 
 @settings(max_examples=40)
 @given(text=TEXTS)
-def test_no_shared_end_is_missed(vocabularies: dict[str, Vocabulary], text: str) -> None:
+def test_every_shared_boundary_is_found(vocabularies: dict[str, Vocabulary], text: str) -> None:
     one, other = vocabularies["smollm2-135m"], vocabularies["sp32k"]
     first, second = tokenize(text, one), tokenize(text, other)
     if first.faithful.all() and second.faithful.all():
@@ -116,7 +116,7 @@ def test_known_pairs(vocabularies: dict[str, Vocabulary]) -> None:
     assert check(text, one, other).exact.all()
 
 
-def test_the_space_that_sentencepiece_writes_is_no_byte_of_the_text(vocabularies: dict[str, Vocabulary]) -> None:
+def test_the_dummy_space_of_sentencepiece_is_not_part_of_the_text(vocabularies: dict[str, Vocabulary]) -> None:
     sp32k = vocabularies["sp32k"]
     assert writes_space_first(sp32k)
     assert not writes_space_first(vocabularies["smollm2-135m"])
@@ -141,7 +141,7 @@ def test_characters_may_be_cut_in_the_middle(vocabularies: dict[str, Vocabulary]
     assert any(end % 3 for end in inside)
 
 
-def test_where_a_tokenizer_changes_the_text_nothing_is_claimed(vocabularies: dict[str, Vocabulary]) -> None:
+def test_text_that_a_tokenizer_changes_is_not_paired(vocabularies: dict[str, Vocabulary]) -> None:
     qwen2, smollm = vocabularies["qwen2"], vocabularies["smollm2-135m"]
     text = "one cafe\u0301 two cafe\u0301 three four"  # NFC makes é of it
     found = check(text, smollm, qwen2)
@@ -157,7 +157,7 @@ def test_where_a_tokenizer_changes_the_text_nothing_is_claimed(vocabularies: dic
     assert exact[text]
 
 
-def test_a_tokenizer_that_lowers_strips_and_knows_not_all() -> None:
+def test_a_tokenizer_that_lowercases_strips_and_has_unknown_characters() -> None:
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "one": 1, "two": 2, "three": 3}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Strip()])
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -174,7 +174,7 @@ def test_a_tokenizer_that_lowers_strips_and_knows_not_all() -> None:
     assert found.exact.tolist() == [True, False]
 
 
-def test_special_tokens_are_places_of_their_own() -> None:
+def test_special_tokens_are_separate_positions() -> None:
     text = consecutive(np.array([5, 6]), np.array([2, 2]))
     one = Tokens.joined([special(1, 1), text, special(2, 1), special(1, 1), text])
     both = Tokens.joined([special(9, 1), text, special(9, 2), text])  # one token is eos and bos
@@ -184,7 +184,7 @@ def test_special_tokens_are_places_of_their_own() -> None:
     assert align(without, Tokens.joined([text])).pairs.tolist() == [[1, 0], [2, 1]]
 
 
-def test_dropped_characters_shift_nothing_behind_them(vocabularies: dict[str, Vocabulary]) -> None:
+def test_dropped_characters_do_not_shift_later_pairs(vocabularies: dict[str, Vocabulary]) -> None:
     one, other = vocabularies["smollm2-135m"], vocabularies["sp32k"]
     assert len(tokenize("\x16", one)) == 0, "SmolLM2 has no token for it"
     both = [Tokens.joined([tokenize("\x16", v), special(1, 1), tokenize("end", v)]) for v in (one, other)]

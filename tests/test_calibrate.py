@@ -1,4 +1,4 @@
-"""Calibration of the output: on a real model it must help on unseen text; tiny models check the mechanics."""
+"""Calibration of the output: it must lower the loss of a real model on unseen text; tiny models check the mechanics."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TEXT = [Document(WORDS * 4, "words", "words")]
 
 
 def shares(model, vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """Mean probability of each token, and its share of the text."""
+    """Return the mean probability of each token, and its share of the text."""
     states, ids, _ = head_inputs(model, vocabulary, TEXT, 10_000)
     with torch.inference_mode():
         expected = torch.softmax(model.get_output_embeddings()(states).float(), dim=1).mean(dim=0)
     return expected.numpy(), (torch.bincount(ids, minlength=len(expected)) / len(ids)).numpy()
 
 
-def test_a_head_with_a_bias_is_shifted_by_it_and_nothing_else_changes() -> None:
+def test_calibration_changes_only_the_bias_of_a_head_that_has_one() -> None:
     vocabulary = tiny_vocabulary(300)
     model = tiny_model("phi", vocabulary.size)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -59,7 +59,7 @@ def test_special_tokens_keep_their_logits() -> None:
 
 
 @pytest.mark.parametrize("kind", ["phi", "llama_tied"])
-def test_padding_is_only_pushed_down(kind: str) -> None:
+def test_logits_of_padding_only_decrease(kind: str) -> None:
     vocabulary = tiny_vocabulary(300)
     model = tiny_model(kind, vocabulary.size + 20)
     if kind == "llama_tied":  # random states have no common direction: give them one
@@ -73,7 +73,7 @@ def test_padding_is_only_pushed_down(kind: str) -> None:
     assert after[vocabulary.size :].sum() < before[vocabulary.size :].sum()
 
 
-def test_states_without_a_common_direction_are_refused_and_the_model_is_left_alone(
+def test_states_without_a_common_direction_are_refused_and_the_model_does_not_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vocabulary = tiny_vocabulary(300)
@@ -91,7 +91,7 @@ def test_states_without_a_common_direction_are_refused_and_the_model_is_left_alo
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "opt", "phi"])
-def test_states_of_documents_read_together_are_those_of_each_alone(kind: str) -> None:
+def test_states_of_batched_documents_equal_those_of_each_alone(kind: str) -> None:
     vocabulary = tiny_vocabulary(300)
     model = tiny_model(kind, vocabulary.size)
     documents = [
@@ -116,13 +116,13 @@ def test_expected_counts_of_a_model_with_one_tokenizer_are_its_own_probabilities
         predicted = torch.softmax(model.get_output_embeddings()(states).float(), dim=1)
     begins = np.cumsum([0] + [window.scored for window in windows[:-1]])
     first = [place for place, window in zip(begins, windows, strict=True) if len(window.ids) == window.scored + 1]
-    predicted[first] = torch.nn.functional.one_hot(ids[first], vocabulary.size).float()  # after bos the text counts
+    predicted[first] = torch.nn.functional.one_hot(ids[first], vocabulary.size).float()  # after bos, the text counts
     assert counts[: vocabulary.size].numpy() == pytest.approx(predicted.sum(dim=0).numpy(), abs=1e-3)
     assert counts.sum() == pytest.approx(len(ids), rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_source_counts_in_its_own_precision_and_by_the_text_where_it_cannot_read(dtype: torch.dtype) -> None:
+def test_expected_counts_use_the_sources_dtype_and_fall_back_to_the_text(dtype: torch.dtype) -> None:
     own, vocabulary = tiny_vocabulary(280), tiny_vocabulary(300)
     student, source = tiny_model("llama", vocabulary.size), tiny_model("llama", own.size).to(dtype).train()
     _, ids, windows = head_inputs(student, vocabulary, TEXT, max_tokens=10_000, window=40)
@@ -144,7 +144,7 @@ def test_no_text_is_refused() -> None:
         calibrate(tiny_model("phi", vocabulary.size), vocabulary, [Document("", "empty", "empty")])
 
 
-def test_real_rows_apart_beat_tied_ones_and_calibration_beats_both(
+def test_separate_output_rows_beat_tied_rows_and_calibration_beats_both(
     small_pair: TokenizedPair, anchored: Alignment
 ) -> None:
     train, held_out = split_documents(read_documents(["default"], max_bytes=330_000))

@@ -1,4 +1,4 @@
-"""Faults of real models, each as a small input with its correct result."""
+"""Problems of real models, each reduced to a small input with its correct result."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ from tokalign_lab.model.to_folder import rearrange_to_folder
 from tokalign_lab.model.vocabulary_tensors import further_tables
 from tokalign_lab.vocabulary import Vocabulary
 
-# --- nothing that somebody else made is deleted
+# --- files of other programs are not deleted
 
 
 def own_files(folder: Path) -> dict[str, str]:
@@ -72,7 +72,7 @@ def tree(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused_and_not_changed(tmp_path: Path) -> None:
     project = tmp_path / "project"
     before = own_files(project)
     with pytest.raises(InputError, match=r"project' exists already and holds files that are not"):
@@ -84,7 +84,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["project", "source"]
 
 
-def test_a_model_that_somebody_else_saved_is_refused(tmp_path: Path) -> None:
+def test_a_model_saved_by_another_program_is_not_replaced(tmp_path: Path) -> None:
     source = save_tiny(tmp_path / "source")
     before = sorted(path.name for path in source.iterdir())
     with pytest.raises(InputError, match="exists already"):
@@ -92,7 +92,7 @@ def test_a_model_that_somebody_else_saved_is_refused(tmp_path: Path) -> None:
     assert sorted(path.name for path in source.iterdir()) == before
 
 
-def test_our_own_folder_is_replaced_until_something_is_added_to_it(tmp_path: Path) -> None:
+def test_our_own_folder_is_replaced_unless_a_file_was_added(tmp_path: Path) -> None:
     model = tiny_model("llama", TARGET.size)
     save_model(model, TARGET, tmp_path / "m")
     save_model(model, TARGET, tmp_path / "m", card={"model": "second"})
@@ -103,7 +103,7 @@ def test_our_own_folder_is_replaced_until_something_is_added_to_it(tmp_path: Pat
     assert (tmp_path / "m" / "notes.md").read_text() == "mine"
 
 
-def test_a_file_an_empty_folder_and_a_link(tmp_path: Path) -> None:
+def test_a_file_is_not_replaced_and_a_link_to_an_empty_folder_is_followed(tmp_path: Path) -> None:
     model = tiny_model("llama", TARGET.size)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="exists already"):
@@ -126,11 +126,11 @@ def test_a_file_that_appears_while_a_folder_is_written_is_kept(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-# --- a saved folder is read back as what was saved
+# --- a saved folder loads as the model that was saved
 
 
 def trained_tokenizer(size: int = 320, specials: tuple[str, ...] = ("<s>", "</s>", "<pad>")) -> PreTrainedTokenizerFast:
-    """A byte-level BPE whose special tokens are in its vocabulary, so that their ids can be changed."""
+    """Train a byte-level BPE with special tokens in its vocabulary, so that their ids can be changed."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -154,7 +154,7 @@ def sentencepiece_target(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "phi3", "llama", "gpt2"])
-def test_a_folder_gives_the_ids_of_a_target_of_another_kind(kind: str, tmp_path: Path) -> None:
+def test_a_saved_folder_gives_the_ids_of_a_target_of_another_kind(kind: str, tmp_path: Path) -> None:
     target = load_vocabulary(str(sentencepiece_target(tmp_path)))
     save_model(tiny_model(kind, target.size), target, tmp_path / "m")
     loaded = AutoTokenizer.from_pretrained(tmp_path / "m")
@@ -183,15 +183,15 @@ def test_a_folder_that_would_give_other_ids_is_not_saved(tmp_path: Path, monkeyp
     assert not (tmp_path / "m").exists()
 
 
-def test_a_model_that_is_read_back_as_another_is_not_saved(tmp_path: Path) -> None:
+def test_a_model_that_would_load_differently_is_not_saved(tmp_path: Path) -> None:
     model = tiny_model("llama", TARGET.size)
-    model.config.rms_norm_eps = 0.5  # the layers in memory were made with another
+    model.config.rms_norm_eps = 0.5  # the layers in memory have another value
     with pytest.raises(InputError, match="is not the one in memory"):
         save_model(model, TARGET, tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
-def test_older_transformers_find_what_has_another_name(tmp_path: Path) -> None:
+def test_settings_are_also_saved_under_the_names_of_older_transformers(tmp_path: Path) -> None:
     gemma3 = Gemma3TextConfig(
         vocab_size=TARGET.size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, layer_types=["sliding_attention", "full_attention"], sliding_window=16,
@@ -246,7 +246,7 @@ def test_settings_of_the_target_do_not_reach_prompts(tmp_path: Path) -> None:
     assert target.tokenizer("a")["input_ids"][-1] == target.roles["eos"], "the vocabulary's own is not touched"
 
 
-# --- every tensor and id that follows the vocabulary
+# --- all tensors and ids that depend on the vocabulary
 
 BIG = Vocabulary.from_tokenizer(trained_tokenizer(), "source")
 ORDER = np.random.default_rng(3).permutation(BIG.size)
@@ -310,7 +310,7 @@ def same_logits(old: PreTrainedModel, new: PreTrainedModel) -> bool:
 
 
 @pytest.mark.parametrize("kind", sorted(FURTHER))
-def test_further_tables_are_moved_in_memory_and_on_disk(kind: str, tmp_path: Path) -> None:
+def test_additional_embedding_tables_are_converted_in_memory_and_on_disk(kind: str, tmp_path: Path) -> None:
     model = randomised(FURTHER[kind]())
     assert further_tables(model)
     moved = rearrange(model, renumbering(), BIG, RENUMBERED)
@@ -322,7 +322,7 @@ def test_further_tables_are_moved_in_memory_and_on_disk(kind: str, tmp_path: Pat
     assert same_logits(model, load_model(str(tmp_path / "files"), device="cpu"))
 
 
-def test_a_bias_that_is_not_the_heads_own_is_moved(tmp_path: Path) -> None:
+def test_an_output_bias_outside_of_the_head_is_converted(tmp_path: Path) -> None:
     config = ReformerConfig(
         **small(), is_decoder=True, axial_pos_embds_dim=[16, 16], axial_pos_shape=[8, 8], attention_head_size=8,
         attn_layers=["local", "local"], feed_forward_size=64, local_attn_chunk_length=8,
@@ -336,7 +336,7 @@ def test_a_bias_that_is_not_the_heads_own_is_moved(tmp_path: Path) -> None:
     assert same_logits(model, load_model(str(tmp_path / "files"), device="cpu"))
 
 
-def test_further_tables_follow_a_target_of_another_size(tmp_path: Path) -> None:
+def test_additional_embedding_tables_get_the_size_of_the_target(tmp_path: Path) -> None:
     randomised(FURTHER["gemma4"]()).save_pretrained(tmp_path / "source")
     rows = LexiconRows(SOURCE.size)
     for new in range(SOURCE.size):
@@ -348,7 +348,7 @@ def test_further_tables_follow_a_target_of_another_size(tmp_path: Path) -> None:
     torch.testing.assert_close(made, (table[: SOURCE.size] + table[1 : SOURCE.size + 1]) / 2)
 
 
-def test_heads_that_predict_further_tokens_are_moved_or_named(tmp_path: Path) -> None:
+def test_multi_token_prediction_heads_are_converted_or_named(tmp_path: Path) -> None:
     source = tmp_path / "source"
     tiny_model("llama", SOURCE.size).save_pretrained(source)
     tensors = load_file(source / "model.safetensors")
@@ -418,7 +418,7 @@ def multimodal(**ids: int) -> PreTrainedModel:
     ).eval()
 
 
-def test_ids_that_mark_an_image_are_moved_or_the_model_is_refused() -> None:
+def test_image_token_ids_are_converted_or_the_model_is_refused() -> None:
     model = multimodal(boi_token_index=10, eoi_token_index=11, image_token_index=12)
     moved = rearrange(model, renumbering(), BIG, RENUMBERED)
     named = [moved.config.boi_token_index, moved.config.eoi_token_index, moved.config.image_token_index]
@@ -466,14 +466,14 @@ def test_a_second_copy_of_the_vocabulary_size_does_not_stop_the_ids() -> None:
     target = Vocabulary.from_tokenizer(larger, "larger")
     moved = rearrange(model, finish(rows, BIG, target), BIG, target)
     assert moved.config.vocab_size == moved.config.text_config.vocab_size == target.size
-    model.config.vocab_size = 7  # of sounds, say
+    model.config.vocab_size = 7  # as of a vocabulary of sounds
     model.config.text_config.stop_token_ids = [12]
     moved = rearrange(model, renumbering(), BIG, RENUMBERED)
     assert moved.config.vocab_size == 7
     assert moved.config.text_config.stop_token_ids == [ORDER[12]]
 
 
-def test_ids_of_generation_are_moved() -> None:
+def test_ids_of_the_generation_config_are_converted() -> None:
     model = AutoModelForCausalLM.from_config(LlamaConfig(**small()))
     given = {"suppress_tokens": [50, 51], "begin_suppress_tokens": [52], "bad_words_ids": [[53], [54, 999]]}
     for name, value in {**given, "sequence_bias": [[[50], 1.0]], "force_words_ids": [[50]]}.items():
@@ -487,7 +487,7 @@ def test_ids_of_generation_are_moved() -> None:
 
 
 A, B, C = (int(new) for new in ORDER[[12, 13, 14]])
-# entries that transformers does not declare, and what is right for each
+# configuration entries that transformers does not declare, and the right value of each
 FREE = {
     "vision_pad": (12, A), "image_newline_idx": (13, B), "imageTokenId": (12, A), "boi": (14, C),
     "draft_vocab_map": ([12, 13], [A, B]), "decoder_start_ids": ([[12, 13], [14]], [[A, B], [C]]),
@@ -506,7 +506,7 @@ FREE["parts"] = (FREE["parts"][0], [{"kind": "x", "pad_token_id": RENUMBERED.rol
 
 
 @pytest.mark.parametrize("place", ["config", "generation_config", "config.visual"])
-def test_ids_under_names_that_transformers_does_not_know_are_moved(place: str) -> None:
+def test_ids_under_names_that_transformers_does_not_know_are_converted(place: str) -> None:
     model = AutoModelForCausalLM.from_config(LlamaConfig(**small()))
     model.config.visual = {name: copy.deepcopy(value) for name, (value, _) in FREE.items()}
     for name, (value, _) in FREE.items():
@@ -560,7 +560,7 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
 def test_a_forced_token_is_kept_or_named() -> None:
     model = tiny_model("llama", BIG.size)
     given = model.generation_config
-    given.forced_bos_token_id, given.suppress_tokens = 12, [int(ORDER[12])]  # suppressed before the move, not after
+    given.forced_bos_token_id, given.suppress_tokens = 12, [int(ORDER[12])]  # suppressed in the source only
     moved = rearrange(model, renumbering(), BIG, RENUMBERED).generation_config
     assert (moved.forced_bos_token_id, moved.suppress_tokens) == (A, [int(ORDER[ORDER[12]])])
     given.forced_bos_token_id, given.suppress_tokens = BIG.roles["bos"], [BIG.roles["eos"]]
@@ -594,7 +594,7 @@ def test_an_adapter_next_to_the_weights_is_refused(hub: bool, tmp_path: Path, mo
     write_json(folder / "adapter_config.json", {"base_model_name_or_path": "other/model"})
     (tmp_path / "models--some--adapter" / "refs").mkdir()
     (tmp_path / "models--some--adapter" / "refs" / "main").write_text("abc")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # no test asks a hub
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # no test contacts the hub
     with pytest.raises(InputError, match=r"has a PEFT adapter \(adapter_config.json\), which is not applied here"):
         load_model("some/adapter" if hub else str(folder), device="cpu")
 
@@ -633,7 +633,7 @@ def test_a_number_that_may_be_an_id_is_named() -> None:
     assert said.endswith("set it to 2.")
 
 
-def test_ids_of_images_that_begin_at_an_offset_are_not_overrun() -> None:
+def test_a_vocabulary_that_reaches_the_image_ids_is_refused() -> None:
     model = AutoModelForCausalLM.from_config(LlamaConfig(**small()))
     model.config.vision = {"vocab_offset": 310, "vocab_size": 8}
     with pytest.raises(InputError, match=r"config.vision.vocab_offset is 310, .* renumbered has 320 ids"):
@@ -641,8 +641,8 @@ def test_ids_of_images_that_begin_at_an_offset_are_not_overrun() -> None:
     assert lost_ids(model, BIG, BIG) == []
 
 
-def test_ids_that_modules_keep_are_moved_too() -> None:
-    """XLM finds the padding of an input by an id that its module copied from the configuration."""
+def test_ids_stored_in_modules_are_converted_too() -> None:
+    """XLM finds padding by an id that its module copied from the configuration."""
     config = XLMConfig(
         n_words=BIG.size, emb_dim=32, n_layers=2, n_heads=4, max_position_embeddings=64, causal=True,
         bos_index=BIG.roles["bos"], eos_index=BIG.roles["eos"], pad_index=BIG.roles["pad"],
@@ -683,7 +683,7 @@ def test_a_configuration_that_refuses_none_gets_an_id_that_exists(tmp_path: Path
     save_model(moved, TARGET, tmp_path / "m", source=BIG)
 
 
-def test_rows_behind_the_vocabulary_are_refused() -> None:
+def test_rows_beyond_the_vocabulary_are_refused() -> None:
     config = CpmAntConfig(
         vocab_size=BIG.size, hidden_size=32, num_attention_heads=4, dim_head=8, dim_ff=64, num_hidden_layers=1,
         prompt_types=2, prompt_length=4,
@@ -696,7 +696,7 @@ def test_rows_behind_the_vocabulary_are_refused() -> None:
 
 
 def quantised(folder: Path, method: str, rows: int = SOURCE.size, **more: object) -> Path:
-    """A Llama whose layers are stored as this quantisation stores them; only with FP8 are the values meaningful."""
+    """Save a Llama with layers stored in the format of this quantisation; the values are meaningful only for FP8."""
     config = LlamaConfig(
         vocab_size=rows, hidden_size=128, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=4, tie_word_embeddings=False, dtype=torch.bfloat16,
@@ -742,7 +742,7 @@ QUANTISED = {
 
 
 @pytest.mark.parametrize("method", sorted(QUANTISED))
-def test_a_quantised_body_is_kept_whole(method: str, tmp_path: Path) -> None:
+def test_a_quantised_body_is_not_changed(method: str, tmp_path: Path) -> None:
     source = quantised(tmp_path / "source", method, **QUANTISED[method])
     result = rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "out")
     assert result["streamed"]
@@ -792,7 +792,7 @@ SETTINGS = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP
 
 
 @pytest.mark.parametrize("place", ["hf_quant_config.json", "quantize_config.json", "compression_config"])
-def test_settings_of_quantisation_are_kept_where_they_are(place: str, tmp_path: Path) -> None:
+def test_quantisation_settings_stay_in_their_place(place: str, tmp_path: Path) -> None:
     source = quantised(tmp_path / "source", "fp8")
     config = json.loads((source / "config.json").read_text())
     del config["quantization_config"]
@@ -834,7 +834,7 @@ def test_scales_without_a_method_are_refused(tmp_path: Path) -> None:
     assert checked.left_out["generation"] == "loads"
 
 
-def test_a_head_that_was_tied_is_not_quantised_after(tmp_path: Path) -> None:
+def test_a_head_that_was_tied_stays_unquantised(tmp_path: Path) -> None:
     config = {"quantization_config": {"quant_method": "compressed-tensors", "ignore": [], "targets": ["Linear"]}}
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
@@ -847,7 +847,7 @@ def test_a_head_that_was_tied_is_not_quantised_after(tmp_path: Path) -> None:
     assert made == {**config["quantization_config"], "ignore": ["lm_head"]}
 
 
-# --- a chat model stays one
+# --- a chat model stays a chat model
 
 CHAT = (
     "{% if tools %}<|im_start|>tools{{ tools | tojson }}<|im_end|>{% endif %}"
@@ -878,7 +878,7 @@ def aligned(source: Vocabulary, target: Vocabulary) -> Lexicon:
     return finish(rows, source, target)
 
 
-def test_a_chat_model_keeps_its_template_and_its_marks(tmp_path: Path) -> None:
+def test_a_chat_model_keeps_its_template_and_its_turn_tokens(tmp_path: Path) -> None:
     folder = chat_model(tmp_path / "chat")
     source, target = load_vocabulary(str(folder)), tiny_vocabulary(280, bos="<s>", eos="<end>")
     result = rearrange_to_folder(str(folder), aligned(source, target), source, target, tmp_path / "out")
@@ -905,8 +905,8 @@ def test_a_chat_model_keeps_its_template_and_its_marks(tmp_path: Path) -> None:
     assert check_folder(str(tmp_path / "out")).finding("carried over").severity == "ok"
 
 
-def moved_chat(tokenizer: PreTrainedTokenizerFast, place: Path, **generation: object) -> tuple[dict, Path]:
-    """Move a model with this tokenizer to one that has a bos and a length of its own; the source's marks are kept."""
+def converted_chat(tokenizer: PreTrainedTokenizerFast, place: Path, **generation: object) -> tuple[dict, Path]:
+    """Convert a model with this tokenizer to one with another bos and length; the source's turn tokens are kept."""
     model = tiny_model("llama", len(tokenizer))
     for name, value in generation.items():
         setattr(model.generation_config, name, value)
@@ -928,7 +928,7 @@ def test_a_template_in_the_file_of_a_processor_is_kept(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == CHAT
 
 
-def test_a_template_in_the_file_of_a_processor_is_read_of_a_hub_id(tmp_path: Path, monkeypatch) -> None:
+def test_a_template_in_the_file_of_a_processor_is_read_for_a_hub_id(tmp_path: Path, monkeypatch) -> None:
     folder = chat_model(tmp_path / "models--some--chat" / "snapshots" / "abc")
     (folder / "chat_template.jinja").unlink()
     write_json(folder / "chat_template.json", {"chat_template": CHAT})
@@ -938,7 +938,7 @@ def test_a_template_in_the_file_of_a_processor_is_read_of_a_hub_id(tmp_path: Pat
     assert load_vocabulary("some/chat").tokenizer.chat_template == CHAT
 
 
-def test_a_target_that_splits_special_tokens_does_not_split_the_marks(tmp_path: Path) -> None:
+def test_a_target_that_splits_special_tokens_does_not_split_turn_tokens(tmp_path: Path) -> None:
     folder, other = chat_model(tmp_path / "chat"), tiny_tokenizer(280)
     other.split_special_tokens = True
     source, target = load_vocabulary(str(folder)), Vocabulary.from_tokenizer(other, "other")
@@ -948,13 +948,13 @@ def test_a_target_that_splits_special_tokens_does_not_split_the_marks(tmp_path: 
     assert ids[0] == loaded.convert_tokens_to_ids("<|im_start|>")
 
 
-def test_marks_that_a_template_puts_together_and_that_are_not_special(tmp_path: Path) -> None:
+def test_turn_tokens_that_a_template_concatenates_or_that_are_not_special(tmp_path: Path) -> None:
     template = "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m['content'] }}<stop>{% endfor %}"
     tokenizer = tiny_tokenizer(300, template=template)
     tokenizer.add_tokens(["<|user|>", "<|assistant|>", "<stop>"])
     tokenizer.model_max_length = 2048
     stop = tokenizer.convert_tokens_to_ids("<stop>")
-    result, place = moved_chat(tokenizer, tmp_path, eos_token_id=[0, stop, 3], stop_strings=["###"])
+    result, place = converted_chat(tokenizer, tmp_path, eos_token_id=[0, stop, 3], stop_strings=["###"])
     assert result["lost"] == []
     old, new = (AutoTokenizer.from_pretrained(place / name) for name in ("source", "out"))
     text = old.apply_chat_template(**CONVERSATIONS["several turns"], tokenize=False)
@@ -972,11 +972,11 @@ def test_several_chat_templates_are_kept(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer(300)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = {"default": CHAT, "tool_use": CHAT + "!", "broken": "{{ raise_exception('no') }}"}
-    result, place = moved_chat(tokenizer, tmp_path)
+    result, place = converted_chat(tokenizer, tmp_path)
     kept = AutoTokenizer.from_pretrained(place / "out").chat_template
     assert kept == {"default": CHAT, "tool_use": CHAT + "!"}
     assert "The chat templates broken are lost" in result["lost"][0]
-    moved_chat(tokenizer, tmp_path)  # the folder is still ours, so it is replaced
+    converted_chat(tokenizer, tmp_path)  # our own unchanged folder is replaced
 
 
 def test_what_a_chat_model_loses_is_reported(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tokenizers from public bug reports, each made small, with the correct result."""
+"""Tokenizers from public bug reports, each reduced to a small one with its correct result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def view(backend: Tokenizer, name: str = "tokenizer", **roles: str) -> Vocabular
 
 
 def zero_model(rows: int) -> torch.nn.Module:
-    """A model for which all ids are equally likely: log2(rows) bits per token."""
+    """Make a model for which all ids are equally likely: log2(rows) bits per token."""
     model = tiny_model("llama", rows)
     with torch.no_grad():
         for weight in model.parameters():
@@ -72,7 +72,7 @@ def _template(backend: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("store", [_truncation, _padding, _dropout, _template])
-def test_settings_stored_in_a_tokenizers_file_do_not_act_on_a_text(store, tmp_path: Path) -> None:
+def test_settings_stored_in_a_tokenizers_file_are_not_applied_to_text(store, tmp_path: Path) -> None:
     plain = tiny_vocabulary(300)
     tokenizer = tiny_tokenizer(300)
     store(tokenizer.backend_tokenizer)
@@ -90,7 +90,7 @@ def test_settings_stored_in_a_tokenizers_file_do_not_act_on_a_text(store, tmp_pa
     assert json.loads(vocabulary.tokenizer.backend_tokenizer.to_str()) == json.loads(stored), "reading changed it"
 
 
-def test_a_unigram_model_that_draws_its_tokens_does_not_draw_them() -> None:
+def test_sampling_of_a_unigram_model_is_turned_off() -> None:
     tokens = [("<unk>", 0.0), *((token, -1.0) for token in ("a", "b", "c", "ab", "bc", "abc"))]
     backend = Tokenizer(models.Unigram(tokens, 0, False))
     backend.model.alpha, backend.model.nbest_size = 0.1, 8
@@ -99,7 +99,7 @@ def test_a_unigram_model_that_draws_its_tokens_does_not_draw_them() -> None:
     assert backend.model.alpha == pytest.approx(0.1)
 
 
-def test_a_template_acts_on_spans_by_offsets_neither() -> None:
+def test_a_template_and_truncation_are_not_applied_to_spans() -> None:
     tokenizer = tiny_tokenizer(300)
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     _template(tokenizer.backend_tokenizer)
@@ -114,11 +114,11 @@ def test_a_template_acts_on_spans_by_offsets_neither() -> None:
     assert tokens.ids.tolist() == vocabulary.encode([text])[0].tolist()
 
 
-# Marks in tokens (h06, h07)
+# Marks of spaces and words in tokens (h06, h07)
 
 
 def gemma_like(runs: list[str], normalized: bool = False) -> Vocabulary:
-    """Spaces as `▁`, runs of it as added tokens, as transformers' converter writes Gemma's."""
+    """Make a vocabulary with `▁` for spaces and added tokens of several `▁`, as in transformers' version of Gemma's."""
     tokens = ["<unk>", "▁", "x", "\n", *runs]
     model = models.BPE({token: i for i, token in enumerate(tokens)}, [], unk_token="<unk>")
     backend = Tokenizer(model)
@@ -135,7 +135,7 @@ def _added(contents: list[str], normalized: bool) -> list:
 
 
 @pytest.mark.parametrize("normalized", [False, True])
-def test_runs_of_the_space_mark_are_runs_of_spaces(normalized: bool) -> None:
+def test_repeated_space_marks_are_repeated_spaces(normalized: bool) -> None:
     runs = ["▁" * n for n in (2, 4, 8)]
     vocabulary = gemma_like(runs, normalized)
     for run in runs:
@@ -149,7 +149,7 @@ def test_runs_of_the_space_mark_are_runs_of_spaces(normalized: bool) -> None:
 
 
 @pytest.mark.parametrize("pre", [pre_tokenizers.Metaspace(prepend_scheme="never"), None])
-def test_byte_tokens_that_a_trainer_took_as_special_ones_spell_bytes(pre) -> None:
+def test_byte_tokens_that_a_trainer_made_special_are_bytes(pre) -> None:
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     if pre:
         backend.pre_tokenizer = pre
@@ -165,7 +165,7 @@ def test_byte_tokens_that_a_trainer_took_as_special_ones_spell_bytes(pre) -> Non
     assert not unspelled_bytes(vocabulary, "cat\n你", ids)
 
 
-def test_the_mark_for_a_space_is_the_tokenizer_s_own() -> None:
+def test_the_space_mark_is_read_from_the_tokenizer() -> None:
     backend = Tokenizer(models.Unigram([("<unk>", 0.0), ("_a", -1.0), ("b", -2.0)], 0))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="_")
     backend.decoder = decoders.Metaspace(replacement="_")
@@ -191,7 +191,7 @@ def test_any_mark_may_stand_for_a_space(normalizer, decoder) -> None:
 
 
 def rewriting(normalizer, decoder, pre=None, added: tuple[str, ...] = ()) -> Vocabulary:
-    """A BPE whose normalizer writes some text in another way, and whose decoder writes it back."""
+    """Make a BPE whose normalizer changes some text, and whose decoder changes it back."""
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.normalizer, backend.decoder = normalizer, decoder
     if pre is not None:
@@ -262,7 +262,7 @@ def test_wordpiece_after_a_pre_tokenizer_that_keeps_spaces(pre, mark: str) -> No
     assert b"".join(vocabulary.token_bytes[i] for i in vocabulary.encode([" foxes"])[0]) == b" foxes"
 
 
-def test_an_added_token_of_a_byte_level_tokenizer_is_what_it_is_written_as() -> None:
+def test_an_added_token_of_a_byte_level_tokenizer_has_the_bytes_of_its_string() -> None:
     tokenizer = tiny_tokenizer(300)
     tokenizer.add_tokens(["▁▁", "Ġx"])
     vocabulary = Vocabulary.from_tokenizer(tokenizer, "bytes")
@@ -287,7 +287,7 @@ def trained(pre, decoder=None, **marks: str) -> Vocabulary:
         (pre_tokenizers.ByteLevel(add_prefix_space=False), " fox", "Ġfox</w>", b" fox"),
     ],
 )
-def test_the_mark_of_a_words_end_is_no_part_of_its_bytes(pre, text, word, spelled, tmp_path: Path) -> None:
+def test_the_end_of_word_mark_is_not_part_of_the_bytes(pre, text, word, spelled, tmp_path: Path) -> None:
     vocabulary = trained(pre, decoders.BPEDecoder(suffix="</w>"), end_of_word_suffix="</w>")
     whole = [i for i in range(vocabulary.size) if vocabulary.ends_word(i)]
     assert len(whole) > 20
@@ -308,7 +308,7 @@ def test_the_mark_of_a_words_end_is_no_part_of_its_bytes(pre, text, word, spelle
     assert len(alike) == vocabulary.size - len(vocabulary.roles)
 
 
-def test_a_token_keeps_its_marks_wherever_it_is_looked_up_in_another_vocabulary() -> None:
+def test_word_marks_are_respected_in_lookups_in_another_vocabulary() -> None:
     source = trained(pre_tokenizers.BertPreTokenizer(), decoders.BPEDecoder(suffix="</w>"), end_of_word_suffix="</w>")
     new_id = np.random.default_rng(0).permutation(source.size)
     target = renumbered(source, new_id)
@@ -330,7 +330,7 @@ def test_a_token_keeps_its_marks_wherever_it_is_looked_up_in_another_vocabulary(
     assert model.generation_config.suppress_tokens == new_id[text].tolist()
 
 
-def test_the_mark_of_a_words_continuation_is_no_part_of_its_bytes(tmp_path: Path) -> None:
+def test_the_continuation_mark_is_not_part_of_the_bytes(tmp_path: Path) -> None:
     vocabulary = trained(pre_tokenizers.BertPreTokenizer(), continuing_subword_prefix="##")
     (ids,) = vocabulary.encode(["foxes, the"])
     assert b"".join(vocabulary.token_bytes[i] for i in ids) == b" foxes, the"
@@ -383,7 +383,7 @@ def layouts() -> dict[str, Vocabulary]:
         max_size=20,
     ).map(lambda parts: "".join(parts).replace("▁", "_"))
 )
-def test_the_tokens_bytes_are_the_text_in_every_layout(layouts, text: str) -> None:
+def test_token_bytes_join_to_the_text_for_every_kind_of_tokenizer(layouts, text: str) -> None:
     for name, vocabulary in layouts.items():
         (ids,) = vocabulary.encode([text])
         joined = b"".join(vocabulary.token_bytes[i] for i in ids)
@@ -394,7 +394,7 @@ def test_the_tokens_bytes_are_the_text_in_every_layout(layouts, text: str) -> No
         assert b"".join(text.encode()[start:end] for _, start, end in spans) == text.encode(), name
 
 
-def test_both_marks_at_once_and_a_token_that_is_nothing_but_a_mark() -> None:
+def test_both_word_marks_at_once_and_a_token_that_is_only_a_mark() -> None:
     marks = {"continuing_subword_prefix": "##", "end_of_word_suffix": "</w>"}
     tokens = ["<unk>", "a", "##b</w>", "a</w>", "##", "</w>"]
     backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, [], unk_token="<unk>", **marks))
@@ -415,7 +415,7 @@ def test_parts_of_words_are_found_reachable() -> None:
 
 
 def ascii_only(normalizer=None) -> Vocabulary:
-    """Unigram pieces of ASCII without bytes for other characters."""
+    """Make a Unigram model of ASCII pieces, without byte tokens for other characters."""
     letters = [chr(code) for code in range(33, 127)]
     backend = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)], 0))
     backend.normalizer = normalizers.Sequence([*([normalizer] if normalizer else []), normalizers.Replace(" ", "▁")])
@@ -431,7 +431,7 @@ def measured(vocabulary: Vocabulary, text: str) -> tuple[float, int, float]:
     return result.bits_per_byte, result.unspelled_bytes, tokens_alone
 
 
-def test_text_of_unknown_characters_costs_at_least_its_bytes() -> None:
+def test_unknown_characters_count_at_least_the_bits_of_their_bytes() -> None:
     text = "今日は天気がとても良いですね。" * 20
     bits, unspelled, tokens_alone = measured(ascii_only(), text)
     assert tokens_alone < 0.1, "what was reported: hundreds of characters as one unknown token"
@@ -486,19 +486,19 @@ def test_unspelled_text_is_reported_by_slice_and_by_document() -> None:
     assert apart.per_byte().mean == pytest.approx(found.bits_per_byte)
 
 
-def test_nothing_of_real_text_is_unspelled_by_real_tokenizers(smollm_vocabulary, sp32k_vocabulary) -> None:
+def test_real_tokenizers_spell_all_of_a_real_text(smollm_vocabulary, sp32k_vocabulary) -> None:
     code = Path(catalog.__file__).with_name("texts.py").read_text(encoding="utf-8")
     for vocabulary in (smollm_vocabulary, sp32k_vocabulary):
         for text in (code, "  Größe 你好\r\n\tこんにちは 👩‍🚀\x00", "e\u0301 \u200b\ufeff"):
             assert unspelled_bytes(vocabulary, text, vocabulary.encode([text])[0]) == 0
 
 
-# tiktoken, and files with ids that no vocabulary has
+# tiktoken, and files with impossible ids
 
 
 @pytest.fixture(scope="module")
 def ranks() -> dict[bytes, int]:
-    """Ranks of a small byte-level BPE, in the order of its merges."""
+    """Return the ranks of a small byte-level BPE, in the order of its merges."""
     vocabulary = tiny_vocabulary(500)
     letters = sorted(token for token in vocabulary.token_bytes if token is not None and len(token) == 1)
     merged = [token for token in vocabulary.token_bytes if token is not None and len(token) > 1]
@@ -555,7 +555,9 @@ def _of_every_pattern(ranks, tmp_path_factory) -> list:
         ({b"zzzz": 300}, "two tokens have one rank"),
     ],
 )
-def test_ranks_of_no_vocabulary_are_one_sentence(ranks, change, match: str, tmp_path: Path) -> None:
+def test_a_file_of_ranks_without_a_vocabulary_is_refused_in_one_sentence(
+    ranks, change, match: str, tmp_path: Path
+) -> None:
     path = written(ranks | change, tmp_path / "bad.tiktoken")
     began = time.process_time()
     with pytest.raises(InputError, match=match) as caught:
@@ -564,7 +566,7 @@ def test_ranks_of_no_vocabulary_are_one_sentence(ranks, change, match: str, tmp_
     assert time.process_time() - began < 10, "a loop over the ids takes minutes"
 
 
-def test_a_line_that_is_no_rank_is_named(ranks, tmp_path: Path) -> None:
+def test_an_invalid_line_of_ranks_is_named(ranks, tmp_path: Path) -> None:
     path = written(ranks, tmp_path / "bad.tiktoken")
     path.write_bytes(b"\n" + path.read_bytes() + b"no*base64 7\n")
     with pytest.raises(InputError, match=f"line {len(ranks) + 2} is not a base64 token"):
@@ -592,7 +594,7 @@ def test_a_tokenizer_without_its_unknown_token_is_one_sentence(model) -> None:
 
 @pytest.mark.parametrize("name", ["GPT2Tokenizer", "PreTrainedTokenizerFast"])
 def test_a_class_that_reads_another_tokenizer_than_the_file_is_named(name: str, tmp_path: Path, caplog) -> None:
-    """The class of SmolLM2's folder, of GPT-2, drops the file's pre-tokenizer, which splits numbers into digits."""
+    """SmolLM2's folder names the class of GPT-2, which drops the pre-tokenizer that splits numbers into digits."""
     tokenizer = tiny_tokenizer(300)
     tokenizer.backend_tokenizer.train_from_iterator(
         ["12,345 12,345 12,345 "], trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
@@ -605,7 +607,7 @@ def test_a_class_that_reads_another_tokenizer_than_the_file_is_named(name: str, 
     assert ("cuts text unlike its tokenizer.json" in caplog.text) == (name == "GPT2Tokenizer")
 
 
-def test_an_unknown_name_offers_what_has_a_tokenizer() -> None:
+def test_an_unknown_name_suggests_names_that_have_a_tokenizer() -> None:
     with pytest.raises(InputError) as caught:
         catalog.load_vocabulary("zzzzzzzz")
     kinds = {asset.kind for asset in catalog.assets() if re.search(rf"\b{asset.name}\b", str(caught.value))}

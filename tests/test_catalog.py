@@ -40,7 +40,7 @@ PROBES = [
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of its own."""
+    """An empty cache for one test."""
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TOKALIGN_WHEELS", raising=False)
     (tmp_path / "cache").mkdir()
@@ -48,7 +48,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def content(folder: Path) -> list[str]:
-    """Files below the folder, hidden ones too: a failure must leave them unchanged."""
+    """Return the files below the folder, also hidden ones: a failure must leave them unchanged."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
@@ -77,7 +77,7 @@ def test_every_asset_names_its_origin_and_licence() -> None:
         assert asset.wheels or catalog.find(asset.part_of).wheels
 
 
-def test_unknown_name_offers_near_names() -> None:
+def test_an_unknown_name_suggests_similar_names() -> None:
     with pytest.raises(InputError, match="smollm2-135m") as caught:
         catalog.load_tokenizer("smolm2-135")
     one_sentence(caught.value)
@@ -99,7 +99,7 @@ def test_wrong_hash_is_refused_before_unpacking(cache: Path, tmp_path: Path, mon
 
 def test_no_network_is_one_sentence(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the discard port: nobody answers
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the discard port, where no server answers
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(InputError, match="cannot be reached") as caught:
@@ -108,7 +108,7 @@ def test_no_network_is_one_sentence(cache: Path, monkeypatch: pytest.MonkeyPatch
     assert content(cache) == []
 
 
-def test_too_little_disk_is_seen_before_the_download(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space_is_detected_before_the_download(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
     monkeypatch.setattr(fetch.subprocess, "Popen", lambda *_, **__: pytest.fail("downloaded"))
@@ -118,7 +118,9 @@ def test_too_little_disk_is_seen_before_the_download(cache: Path, monkeypatch: p
     assert content(cache) == []
 
 
-def test_disk_that_fills_up_leaves_no_half_asset(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_becomes_full_leaves_no_partial_asset(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fill(asset: object, wheels: object, folder: Path, progress: object) -> None:
         (folder / "half").write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -229,7 +231,7 @@ def test_wrong_kind_is_refused() -> None:
 
 
 def test_gguf_file_becomes_a_folder(cache: Path, tmp_path: Path) -> None:
-    """A small GGUF of random weights: names, ids and values arrive where they belong."""
+    """A small GGUF with random weights becomes a folder with the right names, ids and values."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -294,7 +296,7 @@ def write_gguf(path: Path) -> np.ndarray:
     return embedding
 
 
-def test_default_text_is_whole_and_its_parts_are_disjoint() -> None:
+def test_the_default_text_is_complete_and_its_parts_are_disjoint() -> None:
     rows = [json.loads(line) for line in catalog.get("default").read_text(encoding="utf-8").splitlines()]
     groups = {split: {row["group"] for row in rows if row["split"] == split} for split in ("train", "held_out")}
     assert groups["train"]
@@ -306,7 +308,7 @@ def test_default_text_is_whole_and_its_parts_are_disjoint() -> None:
     assert len({row["slice"] for row in rows if row["group"] == "udhr"}) == 27
     size = sum(len(row["text"].encode()) for row in rows)
     assert 8e6 < size < 20e6
-    lines = {split: set() for split in ("train", "held_out")}  # interface texts share no line within a language
+    lines = {split: set() for split in ("train", "held_out")}  # within a language, the parts share no line
     for row in rows:
         if row["group"].startswith("homeassistant/"):
             lines[row["split"]].update((row["slice"], line) for line in row["text"].splitlines())
@@ -320,7 +322,7 @@ def test_default_text_has_the_same_bytes_everywhere(cache: Path) -> None:
     assert cache in path.parents
 
 
-def test_default_text_can_be_built_again() -> None:
+def test_the_default_text_can_be_rebuilt() -> None:
     path = Path(__file__).parents[1] / "scripts" / "build_default_text.py"
     script = SourceFileLoader("build_default_text", str(path)).load_module()
     source = next(source for source in script.SOURCES if source.package == "tqdm")

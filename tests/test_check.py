@@ -1,4 +1,4 @@
-"""`check`: exactly one check finds each kind of damage, and none finds any in a sound folder."""
+"""`check`: each kind of damage is found by exactly one check, and a folder without faults has no findings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEMPLATE = "{% for m in messages %}<|turn|>{{ m['content'] }}{{ eos_token }}{% e
 
 
 def sound(folder: Path, kind: str = "llama", padding: int = 4) -> Path:
-    """A small folder without faults."""
+    """Make a small model folder without faults."""
     tokenizer = tiny_tokenizer(300, bos="<s>", template=TEMPLATE)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
     vocabulary = Vocabulary.from_tokenizer(tokenizer, "tiny")
@@ -86,7 +86,7 @@ def worse_than_ok(folder: Path) -> dict[str, str]:
     return worse(check_folder(str(folder)).findings)
 
 
-def test_a_sound_folder_has_no_findings(untied: Path, tied: Path) -> None:
+def test_a_folder_without_faults_has_no_findings(untied: Path, tied: Path) -> None:
     for folder in (untied, tied):
         found = check_folder(str(folder))
         assert worse(found.findings) == {}, [f.evidence for f in found.findings]
@@ -148,8 +148,8 @@ def second_copy(tensors: dict[str, torch.Tensor]) -> None:
 
 
 NAN = float("nan")
-LETTER = 40  # the id of a token of text
-# a breakage, the folder it is done to, what finds it, how bad
+LETTER = 40  # id of an ordinary token
+# For each fault: how to make it, the folder, the check that finds it, its severity.
 BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "half a file": ("untied", damage, "loads", "fail"),
     "no tokenizer": ("untied", lambda f: [p.unlink() for p in f.glob("tokenizer*")], "loads", "fail"),
@@ -179,16 +179,14 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
 
 
 @pytest.mark.parametrize("name", BREAKAGES)
-def test_each_breakage_is_found_by_its_own_check_and_no_other(
-    name: str, untied: Path, tied: Path, tmp_path: Path
-) -> None:
+def test_each_fault_is_found_by_exactly_one_check(name: str, untied: Path, tied: Path, tmp_path: Path) -> None:
     whole, break_it, check, severity = BREAKAGES[name]
     folder = Path(shutil.copytree(tied if whole == "tied" else untied, tmp_path / "broken"))
     break_it(folder)
     found = worse_than_ok(folder)
-    if name == "added text":  # ids beyond vocab_size are what llama.cpp stops at: readiness reports it too
+    if name == "added text":  # llama.cpp stops at ids beyond vocab_size, so readiness reports it too
         assert found.pop("GGUF") == "warn"
-    if name == "merges":  # the same of a tokenizer without merges
+    if name == "merges":  # it also stops at a tokenizer without merges
         assert found.pop("GGUF") == "warn"
     assert found == {check: severity}
     finding = check_folder(str(folder)).finding(check)
@@ -197,8 +195,8 @@ def test_each_breakage_is_found_by_its_own_check_and_no_other(
     assert done.returncode == (1 if severity == "fail" else 0)
 
 
-def test_marks_that_are_ordinary_text_are_no_fault(tmp_path: Path) -> None:
-    """Zephyr's `<|user|>` was never a token; its answers end in `</s>`."""
+def test_turn_markers_that_are_ordinary_text_are_accepted(tmp_path: Path) -> None:
+    """Zephyr's `<|user|>` is not a token; its answers end in `</s>`."""
     folder = save_tiny(tmp_path)
     template("{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}")(folder)
     config(eos_token_id=0)(folder)
@@ -224,7 +222,7 @@ def test_control_tokens_beyond_the_rows_are_a_warning(untied: Path, tmp_path: Pa
     assert worse_than_ok(folder) == {"ids": "warn", "GGUF": "warn"}
 
 
-def test_what_rests_on_a_broken_thing_is_named_and_not_guessed(untied: Path, tmp_path: Path) -> None:
+def test_checks_that_depend_on_a_failed_check_are_skipped_and_named(untied: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(untied, tmp_path / "broken"))
     edit_json(folder, "config.json", vocab_size=400)
     found = check_folder(str(folder))
@@ -234,7 +232,7 @@ def test_what_rests_on_a_broken_thing_is_named_and_not_guessed(untied: Path, tmp
     assert "400" in found.finding("sizes").evidence
 
 
-def test_a_model_that_writes_padding_is_found(tmp_path: Path) -> None:
+def test_a_model_that_generates_padding_is_found(tmp_path: Path) -> None:
     folder = sound(tmp_path / "loud", "phi")
     before = worse_than_ok(folder)
 
@@ -248,7 +246,7 @@ def test_a_model_that_writes_padding_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
-def test_what_we_make_of_any_architecture_is_sound(kind: str, tmp_path: Path) -> None:
+def test_converted_models_of_any_architecture_pass_all_checks(kind: str, tmp_path: Path) -> None:
     model = tiny_model(kind, SOURCE.size + 20)
     model.save_pretrained(tmp_path / "source")
     SOURCE.tokenizer.save_pretrained(tmp_path / "source")
@@ -263,7 +261,7 @@ def test_what_we_make_of_any_architecture_is_sound(kind: str, tmp_path: Path) ->
     assert (found.finding("GGUF").severity == "warn") == (kind == "opt"), found.finding("GGUF").evidence
 
 
-def test_no_model_is_bad_input(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config.json"):
         check_folder(str(tmp_path))
     assert run("check", tmp_path / "nothing").returncode == 2
@@ -272,7 +270,7 @@ def test_no_model_is_bad_input(tmp_path: Path) -> None:
 # --- the real model
 
 
-def test_the_packaged_model_is_sound_and_so_is_what_we_make_of_it(
+def test_the_packaged_model_and_its_conversion_pass_all_checks(
     small_pair: TokenizedPair, anchored: Alignment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_checks, "CONTEXTS", 60)  # its bfloat16 is slow on most CPUs

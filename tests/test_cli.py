@@ -1,4 +1,4 @@
-"""The command line as other programs use it: its exit code, and the last line of its standard output."""
+"""The command line as used by other programs: exit codes, and the last line of standard output."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run_json(*arguments: object, cwd: Path | None = None) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, smollm_vocabulary: Vocabulary) -> Path:
-    """A folder with a small text and a tiny random model that reads SmolLM2's vocabulary (for the mechanics only)."""
+    """A folder with a small text and a tiny random model with SmolLM2's vocabulary (for the mechanics only)."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "text.txt").write_text(LINES * 200, encoding="utf-8")
     tiny_model("llama_tied", smollm_vocabulary.size).save_pretrained(folder / "tiny")
@@ -61,21 +61,21 @@ def lexicon(work: Path) -> Path:
     result = run_json("align", "tiny", "sp32k", "--text", "text.txt", "--out", "l.parquet", "--seed", "1", cwd=work)
     assert result["target_size"] == 32_000
     assert sum(result["origins"].values()) == 32_000
-    assert result["recipe"] == "anchored"  # our best is the default
+    assert result["recipe"] == "anchored"  # the default recipe
     return work / "l.parquet"
 
 
-def test_align_takes_what_counts_as_shared_and_gives_no_row_away_twice(work: Path) -> None:
+def test_align_takes_the_options_overlap_and_one_to_one(work: Path) -> None:
     options = ("--recipe", "tokalign-vanilla", "--overlap", "bytes", "--one-to-one")
     result = run_json("align", "tiny", "sp32k", "--text", "text.txt", "--out", "one.parquet", *options, cwd=work)
-    assert result["origins"]["identical"] == 21_873  # by bytes, though the recipe's own way is by string
+    assert result["origins"]["identical"] == 21_873  # by bytes; the recipe's default is by string
     table = Lexicon.load(work / "one.parquet").table
     assert table["source_id"][table["origin"] == "aligned"].is_unique
 
 
 @pytest.fixture(scope="module")
 def rearranged(work: Path, lexicon: Path) -> Path:
-    """A padded lexicon, so that later commands see more rows than tokens."""
+    """A padded model, so that later commands see more rows than tokens."""
     result = run_json("rearrange", "tiny", lexicon, "--out", "moved", "--pad-to-multiple-of", "1001", cwd=work)
     assert result["vocab_size"] == 32_032
     assert result["streamed"] is True
@@ -89,7 +89,7 @@ def test_overlap() -> None:
     assert result["bytes"]["count"] == 40_827
 
 
-def test_as_a_process_results_are_on_stdout_and_errors_on_stderr() -> None:
+def test_results_are_on_stdout_and_errors_on_stderr() -> None:
     command = [sys.executable, "-m", "tokalign_lab", "overlap", "gpt2", "sp32k", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert json.loads(done.stdout)["target_size"] == 32_000
@@ -109,7 +109,7 @@ def test_assets_are_listed_with_size_and_licence() -> None:
     assert set(names.split()) <= set(rows)
 
 
-def test_an_asset_that_is_here_is_found_without_a_network() -> None:
+def test_a_cached_asset_is_found_without_a_network() -> None:
     (path,) = run_json("assets", "get", "sp32k")["paths"].values()
     assert (Path(path) / "tokenizer.json").is_file()
 
@@ -143,7 +143,7 @@ def test_a_run_is_adapted_listed_and_watched(work: Path, rearranged: Path) -> No
     assert isinstance(info["pid"], int)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [event for event in events if event["kind"] == "step"]
-    assert [(event["step"], event["stage"]) for event in steps] == [(1, 2), (2, 2), (3, 2), (4, 2)]  # all at once
+    assert [(event["step"], event["stage"]) for event in steps] == [(1, 2), (2, 2), (3, 2), (4, 2)]  # no first stage
     assert all(event["loss"] > 0 for event in steps)
     assert [row["name"] for row in run_json("runs", "list", cwd=work)["runs"]] == ["a"]
     assert run_json("runs", "watch", "a", cwd=work)["steps"] == 4
@@ -220,7 +220,7 @@ def test_a_lexicon_of_another_pair_is_refused(work: Path, lexicon: Path) -> None
     assert "align this pair again" in done.stderr
 
 
-def test_obstacles_are_reported_before_the_work(work: Path, lexicon: Path) -> None:
+def test_invalid_output_is_reported_before_the_work(work: Path, lexicon: Path) -> None:
     (work / "full").mkdir()
     (work / "full" / "file").touch()
     done = run("rearrange", "tiny", lexicon, "--out", "full", cwd=work)
@@ -243,5 +243,5 @@ def test_doctor_names_device_packages_and_assets() -> None:
 
 
 def test_doctor_examines_an_installation_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tokalign_lab.device", None)  # as if its import of torch failed
+    monkeypatch.setitem(sys.modules, "tokalign_lab.device", None)  # makes its import fail, as without torch
     assert examine()["system"]["device"] == "unknown (torch is not installed)"

@@ -32,7 +32,7 @@ TEXT = "".join(
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an own text of many different lines, two small tokenizers and a model of the first."""
+    """A folder with a user's text of many different lines, two small tokenizers, and a model of the first."""
     folder = tmp_path_factory.mktemp("settings")
     (folder / "own.txt").write_text(TEXT, encoding="utf-8")
     for name, size in (("a", 300), ("b", 340)):
@@ -43,7 +43,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def done_here(folder: Path, kind: str, settings: dict[str, Any]) -> RunFolder:
-    """Do a run's work in this process."""
+    """Do the work of a run in this process."""
     made = RunFolder.create(folder, kind, settings)
     kinds.run_kind(kind, settings, RunContext(made, resume=False))
     made.update(state="finished")
@@ -51,7 +51,7 @@ def done_here(folder: Path, kind: str, settings: dict[str, Any]) -> RunFolder:
 
 
 def repeat(made: RunFolder, out: Path, cwd: Path) -> Done:
-    """Run the command that repeats a run, with its result in `out`."""
+    """Run the command that repeats a run, with `out` as its output."""
     words = shlex.split(command_of(made.info()))
     assert words.pop(0) == "tokalign-lab"
     words[-1] = str(out)
@@ -67,10 +67,10 @@ def aligned(work: Path) -> RunFolder:
     return done_here(work / "runs" / "align-1", "align", settings)
 
 
-# --- parts of an own text -------------------------------------------------------------------------------------
+# --- parts of a user's text -----------------------------------------------------------------------------------
 
 
-def test_an_own_text_is_aligned_and_scored_on_parts_that_share_nothing(work: Path, aligned: RunFolder) -> None:
+def test_a_users_text_is_aligned_and_scored_on_disjoint_parts(work: Path, aligned: RunFolder) -> None:
     given = ("--max-bytes", "20000", "--seed", "3", "--held-out-share", "0.2")
     run_json("align", "a", "b", "--text", "own.txt", "--out", "own.parquet", *given, cwd=work)
     settings = TextSettings(text=(str(work / "own.txt"),), max_bytes=20_000, seed=3, held_out_share=0.2)
@@ -82,7 +82,7 @@ def test_an_own_text_is_aligned_and_scored_on_parts_that_share_nothing(work: Pat
     own = Lexicon.load(work / "own.parquet")
     of_run = Lexicon.load(aligned.path / "alignment" / "lexicon.parquet")
     assert own.provenance["text_hash"] == of_run.provenance["text_hash"] == text_hash(train)
-    # Nothing about the split is given here: it is the alignment's.
+    # The split is not given here; it is that of the alignment.
     scores = run_json("score", "own.parquet", "--text", "own.txt", cwd=work)
     reported = json.loads((aligned.path / "scores.json").read_text(encoding="utf-8"))["lexicon"]
     for measure in ("bleu1", "coverage_text", "documents", "intervals"):
@@ -91,13 +91,13 @@ def test_an_own_text_is_aligned_and_scored_on_parts_that_share_nothing(work: Pat
     assert whole["coverage_text"] != scores["coverage_text"], "what is given goes first"
 
 
-def test_a_model_is_measured_on_what_was_held_out(work: Path) -> None:
+def test_a_model_is_measured_on_held_out_text(work: Path) -> None:
     result = run_json("bpb", "model", "--text", "own.txt", "--held-out-share", "0.1", cwd=work)
     settings = TextSettings(text=(str(work / "own.txt"),), held_out_share=0.1)
     assert result["bytes"] == sum(len(document.text.encode()) for document in read_parts(settings)[1])
 
 
-def test_calibration_reads_nothing_that_was_held_out(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calibration_reads_no_held_out_text(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tokalign_lab.model import calibrate
 
     read: list[str] = []
@@ -165,7 +165,7 @@ def test_the_command_of_a_tuning_run_takes_the_same_steps(work: Path) -> None:
 # --- --config -------------------------------------------------------------------------------------------------
 
 
-def test_options_come_from_a_file_and_what_is_given_goes_first(work: Path) -> None:
+def test_options_come_from_a_file_and_the_command_line_takes_precedence(work: Path) -> None:
     (work / "align.yaml").write_text(
         "source: a\ntarget: b\ntext: own.txt\nrecipe: pieces\nseed: 7\nmax_bytes: 30000\nout: file.parquet\n"
     )
@@ -174,12 +174,12 @@ def test_options_come_from_a_file_and_what_is_given_goes_first(work: Path) -> No
     assert Lexicon.load(work / "file.parquet").provenance["split"]["max_bytes"] == 30_000
 
 
-def test_the_file_of_a_run_is_such_a_file(work: Path, aligned: RunFolder) -> None:
+def test_run_json_can_be_given_as_config(work: Path, aligned: RunFolder) -> None:
     result = run_json("align", "--config", aligned.path / "run.json", "--out", "from_run.parquet", cwd=work)
     assert result["seed"] == 3
     before = Lexicon.load(aligned.path / "alignment" / "lexicon.parquet")
     pd.testing.assert_frame_equal(Lexicon.load(work / "from_run.parquet").table, before.table)
-    # Of a run of another kind only the text is taken, and relative paths begin where the run was made.
+    # Only the text of a run of another kind is used; relative paths are relative to the folder where it was made.
     made = RunFolder.create(work / "runs" / "adapt-3", "adapt", {"model": "no", "text": ["own.txt"], "seed": 1})
     made.update(cwd=str(work))
     result = run_json("bpb", work / "model", "--config", made.path / "run.json", cwd=work / "runs")
@@ -210,7 +210,7 @@ def test_the_file_of_a_run_is_such_a_file(work: Path, aligned: RunFolder) -> Non
         ('{"kind": "dance", "settings": {}}', "no kind of run named 'dance'"),
     ],
 )
-def test_a_file_that_is_wrong_is_refused(work: Path, tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_config_file_is_refused(work: Path, tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(text)
     done = run("align", "a", "b", "--text", "own.txt", "--out", "y.parquet", "--config", file, cwd=work)
@@ -219,7 +219,7 @@ def test_a_file_that_is_wrong_is_refused(work: Path, tmp_path: Path, text: str, 
     assert not (work / "y.parquet").exists()
 
 
-def test_every_command_takes_a_file() -> None:
+def test_every_command_takes_a_config_file() -> None:
     from typer.main import get_command
 
     from tokalign_lab.cli import app
@@ -236,7 +236,7 @@ def test_every_command_takes_a_file() -> None:
 
 
 @pytest.mark.parametrize(("kind", "code"), [("crash", 1), ("refuse", 2)])
-def test_a_fault_of_ours_is_no_mistake_of_the_user(
+def test_internal_errors_and_user_errors_have_different_exit_codes(
     kind: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "WORKER", (str(Path(__file__).with_name("runs_worker.py")),))
@@ -254,7 +254,7 @@ def test_a_fault_of_ours_is_no_mistake_of_the_user(
 
 
 @pytest.mark.parametrize("state", ["cancelled", "lost", "paused"])
-def test_a_run_that_has_not_finished_is_no_success(state: str, tmp_path: Path) -> None:
+def test_a_run_that_has_not_finished_exits_with_an_error(state: str, tmp_path: Path) -> None:
     made = RunFolder.create(tmp_path / "r", "adapt", {})
     if state == "lost":
         made.update(state="running", pid=2**22 + 1, pid_started=1.0)
@@ -265,7 +265,7 @@ def test_a_run_that_has_not_finished_is_no_success(state: str, tmp_path: Path) -
     assert f"The run r is {state}" in done.stderr
 
 
-def test_resuming_a_run_that_goes_on_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_a_running_run_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "WORKER", (str(Path(__file__).with_name("runs_worker.py")),))
     made = RunFolder.create(tmp_path / "r", "count", {"steps": 60, "seconds": 0.1})
     made.start()
@@ -278,7 +278,7 @@ def test_resuming_a_run_that_goes_on_follows_it(tmp_path: Path, monkeypatch: pyt
 
 def test_an_old_run_that_failed_names_its_log(tmp_path: Path) -> None:
     made = RunFolder.create(tmp_path / "r", "adapt", {})
-    made.update(state="failed", error="Something.")  # without the word on whose mistake it was
+    made.update(state="failed", error="Something.")  # without the field that tells user errors from internal ones
     assert run("runs", "watch", made.path).returncode == 1
 
 
@@ -306,13 +306,13 @@ def test_the_program_prints_its_version() -> None:
         ("project", {"vectors": ["v"], "method": "pca", "shared": True, "fit_on": 9, "seed": 0}),
     ],
 )
-def test_settings_of_earlier_runs_are_still_taken(kind: str, settings: dict[str, Any]) -> None:
+def test_settings_of_earlier_runs_are_still_accepted(kind: str, settings: dict[str, Any]) -> None:
     kinds.check_kind(kind, settings)
     with pytest.raises(InputError, match="has no setting 'epochs'; it takes"):
         kinds.check_kind(kind, {**settings, "epochs": 3})
 
 
-def test_every_recorded_run_is_still_one() -> None:
+def test_every_recorded_run_can_still_be_read() -> None:
     from tokalign_lab.runs.gallery import recorded_runs
 
     runs = recorded_runs()
@@ -328,15 +328,13 @@ def test_every_recorded_run_is_still_one() -> None:
 
 @pytest.fixture(scope="module")
 def vanilla(work: Path) -> Lexicon:
-    """A lexicon by GloVe that is trained here."""
+    """A lexicon by GloVe vectors that this process trains."""
     options = ("--recipe", "tokalign-vanilla", "--max-bytes", "20000")
     run_json("align", "a", "b", "--text", "own.txt", "--out", "vanilla.parquet", *options, cwd=work)
     return Lexicon.load(work / "vanilla.parquet")
 
 
-def test_vectors_from_files_take_the_place_of_glove(
-    work: Path, vanilla: Lexicon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_vectors_from_files_replace_glove(work: Path, vanilla: Lexicon, monkeypatch: pytest.MonkeyPatch) -> None:
     from tokalign_lab.vectors.glove import glove_vectors
 
     text = read_parts(TextSettings(text=(str(work / "own.txt"),), max_bytes=20_000))[0]
@@ -349,7 +347,7 @@ def test_vectors_from_files_take_the_place_of_glove(
     for name, array in (("b", made[1].rows), ("b.ids", made[1].ids), ("b.counts", made[1].counts)):
         np.save(work / f"{name}.npy", array)
     made[1].save(work / "b.npz")
-    monkeypatch.setattr("tokalign_lab.vectors.glove.glove_vectors", None)  # none is trained
+    monkeypatch.setattr("tokalign_lab.vectors.glove.glove_vectors", None)  # training would fail
     common = ("--recipe", "tokalign-vanilla", "--max-bytes", "20000", "--text", "own.txt", "--vectors", "a.txt")
     for file in ("b.npy", "b.npz"):
         run_json("align", "a", "b", *common, "--vectors", file, "--out", "given.parquet", cwd=work)
@@ -370,12 +368,12 @@ def test_vectors_from_files_take_the_place_of_glove(
     assert "holds vectors of another tokenizer" in done.stderr
 
 
-def test_a_cluster_counts_for_glove(
+def test_counts_of_a_cluster_are_used_by_glove(
     work: Path, vanilla: Lexicon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distributed = pytest.importorskip("dask.distributed")
-    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))  # no vectors and no counts are here
-    monkeypatch.setattr("tokalign_lab.vectors.text_counts.sum_blocks", None)  # and none are made by this process
+    monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))  # an empty cache
+    monkeypatch.setattr("tokalign_lab.vectors.text_counts.sum_blocks", None)  # counting in this process would fail
     options = ("--recipe", "tokalign-vanilla", "--max-bytes", "20000", "--text", "own.txt", "--out", "dask.parquet")
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp"

@@ -1,4 +1,4 @@
-"""Two lexicons side by side: each token in its group, and differences that are or are not significant on a text."""
+"""Comparison of two lexicons: the group of each token, and whether differences on a text are significant."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_each_token_is_in_one_group_and_the_most_used_comes_first() -> None:
     assert turned.table["change"].tolist()[1:3] == ["gained", "lost"]
 
 
-def test_a_row_at_random_or_of_pieces_is_no_partner() -> None:
+def test_random_rows_and_rows_of_pieces_have_no_partner() -> None:
     counts = compare_lexicons(lexicon_of({1: 5, 2: 6}, "permuted"), lexicon_of({1: 5, 2: 6})).counts
     assert (counts["same"], counts["gained"]) == (0, 2)
 
 
-def test_without_text_there_are_no_shares_of_it() -> None:
+def test_without_text_there_are_no_text_shares() -> None:
     assert compare_lexicons(lexicon_of({1: 2}), lexicon_of({1: 2})).text_shares is None
 
 
@@ -71,16 +71,16 @@ def test_lexicons_of_different_pairs_are_refused() -> None:
 
 
 def held_out(documents: int) -> TokenizedPair:
-    """Every document has the same ids on both sides, so that the identity is a perfect lexicon."""
+    """Make documents with the same ids on both sides, so that the identity is a perfect lexicon."""
     random = np.random.default_rng(0)
     ids = [random.integers(10, 250, 40).tolist() for _ in range(documents)]
     corpora = (corpus_of(ids, vocabulary.fingerprint) for vocabulary in (SOURCE, TARGET))
     return TokenizedPair(SOURCE, TARGET, *corpora, [])
 
 
-def test_the_paired_interval_sees_a_small_difference_that_is_there_on_every_document() -> None:
+def test_the_paired_interval_detects_a_small_consistent_difference() -> None:
     whole = {i: i for i in range(TARGET.size)}
-    a = lexicon_of({i: s for i, s in whole.items() if i % 25})  # loses a twenty-fifth of the tokens
+    a = lexicon_of({i: s for i, s in whole.items() if i % 25})  # loses one of 25 tokens
     found = paired_scores(a, lexicon_of(whole), held_out(60))["bleu1"]["target_to_source"]
     assert found.b.mean == pytest.approx(1.0)
     assert found.difference.mean == pytest.approx(found.b.mean - found.a.mean)
@@ -105,7 +105,7 @@ def test_too_short_documents_are_refused() -> None:
         paired_scores(lexicon_of({1: 1}), lexicon_of({1: 1}), TokenizedPair(pair.source, pair.target, *short, []))
 
 
-def test_on_a_real_text_the_means_are_those_of_the_scores(small_pair: TokenizedPair) -> None:
+def test_means_on_a_real_text_equal_the_scores(small_pair: TokenizedPair) -> None:
     bad, good = map_to_most_frequent(small_pair), align(small_pair, "pieces").lexicon
     text = tokenize_pair(small_pair.source, small_pair.target, excerpts(small_pair.documents, 2_000, longest=200))
     found = paired_scores(bad, good, text, encoder="minilm")
@@ -126,7 +126,7 @@ def test_slices_that_both_have_are_compared() -> None:
     assert [row["difference"] for row in rows] == [-0.5, -1.5, 0.5]
 
 
-def test_bytes_a_token_by_language(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
+def test_bytes_per_token_by_language(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
     one, two = bytes_per_token(smollm_vocabulary), bytes_per_token(sp32k_vocabulary)
     assert list(one) == list(two) == list(LANGUAGES)
     assert one["en"] > 3.5 > 2 > one["ta"] >= 1  # made for English; Tamil is written nearly byte by byte
@@ -137,7 +137,7 @@ def test_the_command_prints_what_changed(tmp_path: Path) -> None:
     counts = np.ones(TARGET.size, np.int64)
     a, b = lexicon_of({1: 5, 2: 6}, counts=counts), lexicon_of({1: 5, 2: 7}, counts=counts)
     for lexicon, name in ((a, "a"), (b, "b")):
-        lexicon.table.loc[2, "target_token"] = "[/INST]"  # it looks like markup of the terminal's
+        lexicon.table.loc[2, "target_token"] = "[/INST]"  # looks like markup of the terminal library
         lexicon.save(tmp_path / f"{name}.parquet")
     arguments = ["compare", str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
     plain = CliRunner().invoke(app, arguments)

@@ -1,4 +1,4 @@
-"""What people expect of any Python package: where it caches, what it installs, how it reports to other tools."""
+"""Conventions of Python packages: the cache folder, extras, copied notebooks, trackers."""
 
 from __future__ import annotations
 
@@ -134,13 +134,13 @@ def test_notebooks_are_copied_and_an_edited_one_is_kept(tmp_path: Path) -> None:
     assert (folder / older).read_bytes() == originals[older]
     assert (folder / removed).read_bytes() == originals[removed]
     assert (folder / "mine.txt").read_text() == "a note"
-    assert notebooks(folder)["kept"] == [edited]  # still, at the third call
+    assert notebooks(folder)["kept"] == [edited]  # also at the third call
 
 
 @pytest.mark.parametrize(
     ("inside", "said"), [("file.txt", "not empty"), (RECORD, "is damaged"), (None, "is not a folder")]
 )
-def test_notebooks_go_into_no_folder_of_somebody_else(tmp_path: Path, inside: str | None, said: str) -> None:
+def test_notebooks_are_not_copied_into_a_folder_with_other_files(tmp_path: Path, inside: str | None, said: str) -> None:
     folder = tmp_path / "mine"
     if inside is None:
         folder.write_text("[]")
@@ -154,7 +154,7 @@ def test_notebooks_go_into_no_folder_of_somebody_else(tmp_path: Path, inside: st
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_place_that_takes_no_folders_is_refused() -> None:
+def test_a_path_that_cannot_hold_a_folder_is_refused() -> None:
     done = notebooks(Path("/proc/notebooks"))
     assert done["exit_code"] == 2
     assert "'/proc/notebooks' cannot be made there" in done["error"]
@@ -188,7 +188,7 @@ def test_the_source_distribution_has_what_the_tests_need() -> None:
     assert missing == {"MANIFEST.in"}, "setuptools adds it itself"
 
 
-# A writer with the interface of tensorboardX, which the trainer takes where TensorBoard is not installed.
+# A writer with the interface of tensorboardX, which the trainer uses if TensorBoard is not installed.
 WRITER = """
 import json
 from pathlib import Path

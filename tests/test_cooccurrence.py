@@ -1,4 +1,4 @@
-"""Counts: equal to brute force, and bit-identical for any number of parts, threads, machines and memory limit."""
+"""Co-occurrence counts equal brute force and do not depend on parts, threads, machines or the memory limit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tokalign_lab.vectors.torch_backend import sum_contexts
 
 
 def brute_force(documents: list[list[int]], min_count: int, window: int) -> dict[tuple[int, int], float]:
-    """Stanford's rule in plain Python: rare tokens are dropped before distances are counted; weight 1 / distance."""
+    """Count by Stanford's rule in plain Python: rare tokens are dropped before distances; weights are 1 / distance."""
     counts: dict[int, int] = defaultdict(int)
     for ids in documents:
         for i in ids:
@@ -70,13 +70,13 @@ def test_windows_end_where_documents_end() -> None:
     assert as_dict(cooccurrence(stream), stream.ids).keys() == {(1, 2), (2, 1), (3, 4), (4, 3)}
 
 
-def test_rare_tokens_take_no_place() -> None:
+def test_rare_tokens_are_dropped_before_distances_are_counted() -> None:
     corpus = corpus_of([[1, 9, 2], [1, 2]])  # 9 occurs once: 1 and 2 are neighbours both times
     stream = make_stream(corpus.ids, corpus.offsets, 10, 2)
     assert as_dict(cooccurrence(stream), stream.ids) == {(1, 2): 2.0, (2, 1): 2.0}
 
 
-def test_left_and_right_neighbours_can_be_kept_apart() -> None:
+def test_left_and_right_neighbours_can_be_counted_separately() -> None:
     corpus = corpus_of([[0, 1, 2]])
     stream = make_stream(corpus.ids, corpus.offsets, 3, 1)
     apart = count_contexts(stream, np.arange(3, dtype=np.int32), 6, window=1, right_offset=3)
@@ -96,7 +96,7 @@ def test_counts_do_not_depend_on_threads() -> None:
         assert bits(one) == bits(results[0])
 
 
-# --- sums add up, wherever the text is cut
+# --- sums do not depend on where the text is cut
 
 
 def bits(counts: csr_array) -> tuple[bytes, bytes, bytes]:
@@ -125,7 +125,7 @@ def test_sums_of_parts_add_up_to_the_sums_of_the_text(
 
 
 def test_a_long_sum_is_exact() -> None:
-    # A thousand thirds: in float32 they would add up to 333.3314.
+    # A thousand times 1/3, which would sum to 333.3314 in float32.
     corpus = corpus_of([[0, 2, 2, 1]] * 1000)
     stream = make_stream(corpus.ids, corpus.offsets, 3, 1)
     found = as_dict(cooccurrence(stream, 3), stream.ids)
@@ -137,11 +137,11 @@ def test_sums_that_would_not_fit_are_refused() -> None:
         weights_of(15, np.array([3, 400_000_000]))
 
 
-# --- a bound of memory
+# --- a memory limit
 
 
 def counted(corpus: Corpus, size: int, max_bytes: int | None = None, window: int = 15) -> tuple[TextCounts, int]:
-    """Counts, and the number of parts that the text was cut into."""
+    """Return the counts, and the number of parts that the text was cut into."""
     reported: list[str] = []
     options = {} if max_bytes is None else {"max_bytes": max_bytes}
     made = text_counts(
@@ -156,7 +156,7 @@ def counted(corpus: Corpus, size: int, max_bytes: int | None = None, window: int
     return made, len(reported)
 
 
-def test_a_bound_of_memory_changes_no_bit() -> None:
+def test_a_memory_limit_does_not_change_the_counts() -> None:
     corpus = random_corpus(60, 50)
     stream = make_stream(corpus.ids, corpus.offsets, 50, 5)
     expected = cooccurrence(stream, device="cpu")
@@ -178,7 +178,7 @@ def test_a_document_may_be_longer_than_a_part() -> None:
     assert bits(made.counts) == bits(counted(corpus, 40)[0].counts)
 
 
-def test_a_bound_that_cannot_be_kept_is_refused() -> None:
+def test_an_impossible_memory_limit_is_refused() -> None:
     with pytest.raises(InputError, match=r"needs at least .* MB of memory, but max_bytes allows 0\.0 MB"):
         counted(random_corpus(), 30, 1000)
 
@@ -209,7 +209,7 @@ for max_bytes in (14_000_000, 2**31):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_the_bound_is_kept() -> None:
+def test_the_memory_limit_is_respected() -> None:
     result = subprocess.run(
         [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=False,
         env={**os.environ, "NUMBA_NUM_THREADS": "1"},
@@ -218,10 +218,10 @@ def test_the_bound_is_kept() -> None:
     (parts, held), (_, more) = ([int(word) for word in line.split()] for line in result.stdout.splitlines())
     assert parts > 1
     assert held < 14_000_000 + 2_000_000  # the second number is for Python's own small objects
-    assert more > 14_000_000  # without a bound it takes that much again
+    assert more > 14_000_000  # without the limit it takes more
 
 
-# --- kept by content
+# --- cached by content
 
 
 def test_counts_are_remembered_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +242,7 @@ def test_counts_are_remembered_by_content(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(list((tmp_path / "counts").iterdir())) == 3
 
 
-def test_tokens_that_never_meet_are_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_without_neighbours_are_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
     lonely = corpus_of([[1]] * 5 + [[2]] * 5)
     for _ in range(2):
@@ -302,7 +302,7 @@ def test_a_cluster_counts_the_same_bits(scheduler: str, tmp_path: Path, monkeypa
     assert made.ids.tolist() == expected.ids.tolist()
     assert len(reported) > 4
     assert reported[-1] == 1.0
-    # They are in the cache, where this process then finds them.
+    # The counts are in the cache, where this process finds them.
     monkeypatch.setattr("tokalign_lab.vectors.text_counts.keep_frequent", None)
     assert bits(text_counts(corpus, 50).counts) == bits(expected.counts)
 
@@ -329,7 +329,7 @@ def test_a_killed_worker_changes_no_bit(scheduler: str, tmp_path: Path, monkeypa
     assert made.ids.tolist() == expected.ids.tolist()
 
 
-def test_a_part_that_kills_every_worker_is_one_sentence(
+def test_a_part_that_kills_every_worker_ends_in_one_sentence(
     scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
@@ -339,7 +339,7 @@ def test_a_part_that_kills_every_worker_is_one_sentence(
 
 
 def _killed_four_times(*_: object) -> None:
-    """Raise what Dask raises after four workers were killed, which takes it 20 seconds."""
+    """Raise the error that Dask raises, after 20 seconds, when four workers were killed."""
     from dask.distributed import KilledWorker
 
     raise KilledWorker("part", SimpleNamespace(address="tcp://127.0.0.1:9"), 3)
@@ -351,14 +351,14 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         cluster_counts("tcp://127.0.0.1:8786", random_corpus(), 30)
 
 
-def test_an_address_that_is_none_is_refused() -> None:
+def test_an_invalid_scheduler_address_is_refused() -> None:
     pytest.importorskip("dask.distributed")
     with pytest.raises(InputError, match="No Dask scheduler answers at 'nonsense://here'"):
         cluster_counts("nonsense://here", random_corpus(), 30)
 
 
 @pytest.mark.parametrize("strange", [-1, 300])
-def test_an_id_that_the_vocabulary_has_not_is_refused(strange: int) -> None:
+def test_an_id_beyond_the_vocabulary_is_refused(strange: int) -> None:
     with pytest.raises(InputError, match="the vocabulary has only 300"):
         keep_frequent(np.array([1, 2, strange], np.int32), 300)
 

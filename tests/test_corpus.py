@@ -50,7 +50,7 @@ def test_bad_text_ends_in_a_sentence(tmp_path: Path, name: str, content: bytes, 
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.txt", b"one"), ("a.jsonl", b'{"text": "one"}')])
-def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content)
     assert [document.text for document in read_documents([tmp_path])] == ["one"]
 
@@ -80,7 +80,7 @@ def test_the_default_text_names_its_parts_and_they_share_no_package() -> None:
     assert not any(d.group == "udhr" for d in held_out)
 
 
-def test_groups_are_held_out_whole() -> None:
+def test_groups_are_held_out_completely() -> None:
     documents = [Document(f"text {i}", f"d{i}", group=f"g{i // 3}") for i in range(300)]
     train, held_out = split_documents(documents, held_out_share=0.1, seed=1)
     assert len(held_out) == 30
@@ -89,7 +89,7 @@ def test_groups_are_held_out_whole() -> None:
     assert split_documents(documents, 0.1, seed=2) != (train, held_out)
 
 
-def test_one_document_holds_its_end_out_and_loses_nothing() -> None:
+def test_the_end_of_a_single_document_is_held_out_without_loss() -> None:
     document = Document("line of text\n" * 100, "d", group="g")
     train, held_out = split_documents([document])
     assert train[0].text + held_out[0].text == document.text
@@ -108,7 +108,7 @@ def test_a_line_end_far_from_the_share_is_not_where_a_document_is_cut(long: str,
     assert "x" in long or train.text[-1].isspace(), "no word is cut"
 
 
-def test_the_last_line_of_a_short_document_is_held_out_whole() -> None:
+def test_the_last_line_of_a_short_document_is_held_out_completely() -> None:
     (train,), (held_out,) = split_documents([Document("one line\nanother\nthe last one", "d", group="g")])
     assert (train.text, held_out.text) == ("one line\nanother\n", "the last one")
     with pytest.raises(InputError, match="too short"):
@@ -123,14 +123,14 @@ def test_a_text_too_short_to_split_ends_in_a_sentence() -> None:
 def test_a_sample_keeps_slices_and_parts() -> None:
     whole = read_documents(["default"])
     sample = read_documents(["default"], max_bytes=400_000, seed=3)
-    assert 350_000 < n_bytes(sample) <= 401_000  # quotas are rounded, one a slice
+    assert 350_000 < n_bytes(sample) <= 401_000  # the quota of each slice is rounded
     assert {d.slice for d in sample} == {d.slice for d in whole}
     assert any(document.split == "held_out" for document in sample)
     assert text_hash(sample) == text_hash(read_documents(["default"], max_bytes=400_000, seed=3))
     assert text_hash(sample) != text_hash(read_documents(["default"], max_bytes=400_000, seed=4))
 
 
-def test_a_corpus_is_its_documents_ids_and_comes_back_from_disk(tmp_path, monkeypatch, sp32k_vocabulary) -> None:
+def test_a_corpus_holds_its_documents_ids_and_is_saved_and_loaded(tmp_path, monkeypatch, sp32k_vocabulary) -> None:
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path))
     documents = [Document(text, text, text) for text in ("one two", "", "three\n", "fo\u00fcr " * 1000)]
     corpus = Corpus.build(documents, sp32k_vocabulary)

@@ -1,4 +1,4 @@
-"""A diagnosis distinguishes good lexicons from bad and shows its evidence; bad input ends in one sentence."""
+"""A diagnosis distinguishes good lexicons from bad ones and shows evidence; invalid input ends in one sentence."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def diagnoses(alignments: dict[str, Alignment], small_pair: TokenizedPair) -> di
     }
 
 
-def test_a_tokenizer_with_itself_is_good(small_pair: TokenizedPair) -> None:
+def test_a_tokenizer_aligned_with_itself_is_good(small_pair: TokenizedPair) -> None:
     source = small_pair.source
     pair = tokenize_pair(source, source, small_pair.documents)
     found = diagnose(align(pair, "pieces").lexicon, source, source)
@@ -103,13 +103,13 @@ def test_the_papers_script_shows_its_hubs_and_random_rows(diagnoses: dict[str, D
     assert papers.finding("vector neighbours").values["share"] < ours.finding("vector neighbours").values["share"] / 2
 
 
-def test_bounds_for_hubs_lie_between_upstreams_matrices(
+def test_thresholds_for_hubs_separate_the_matrices_of_the_papers(
     smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary
 ) -> None:
     n, rng = 5000, np.random.default_rng(0)
-    # Pythia -> LLaMA3 on a smaller scale: 24.1, 15.4 and 13.2 % on three sources, 6.3 % of those possible used.
+    # Pythia -> LLaMA3, scaled down: 24.1, 15.4 and 13.2 % on three sources; 6.3 % of the possible sources are used.
     crowded = np.concatenate([np.repeat([100, 101, 102], [1205, 770, 660]), 200 + np.arange(n - 2635) % 312])
-    # Pythia -> Qwen2: 57.4 % of those possible used.
+    # Pythia -> Qwen2: 57.4 % of the possible sources are used.
     even = 200 + rng.permutation(np.arange(n) % int(0.574 * n))
     assert chosen(smollm_vocabulary, sp32k_vocabulary, crowded).finding("hubs").severity == "poor"
     assert chosen(smollm_vocabulary, sp32k_vocabulary, even).finding("hubs").severity == "ok"
@@ -132,7 +132,7 @@ def test_random_rows_are_poor_where_the_text_uses_them(small_pair: TokenizedPair
         assert 0.05 < nothing.values["share_of_text"] < 0.3
 
 
-def test_an_imported_lexicon_knows_no_text(tmp_path: Path, alignments: dict[str, Alignment]) -> None:
+def test_an_imported_lexicon_has_no_text_counts(tmp_path: Path, alignments: dict[str, Alignment]) -> None:
     source, target = catalog.load_vocabulary("smollm2-135m"), catalog.load_vocabulary("sp32k")
     export_rows(alignments["anchored"].lexicon, tmp_path / "align_matrix.json")
     found = diagnose(Lexicon.from_json(tmp_path / "align_matrix.json", source, target), source, target)
@@ -151,7 +151,7 @@ def test_too_little_text_is_reported_with_its_rare_tokens(
     counts = small_pair.target_corpus.counts(small_pair.target.size)
     assert text.target_ids
     assert all(counts[i] < 5 for i in text.target_ids)
-    assert counts[text.target_ids[0]] == 4  # the most used of them first
+    assert counts[text.target_ids[0]] == 4  # the most frequent first
 
 
 def test_scripts_that_text_or_source_lack_are_named(
@@ -177,9 +177,7 @@ def test_scripts_that_text_or_source_lack_are_named(
     assert [script_of(sp32k_vocabulary.token_bytes[i] or b"") in source.values["scripts"] for i in source.target_ids]
 
 
-def test_findings_carry_the_tokens_they_are_about(
-    diagnoses: dict[str, Diagnosis], alignments: dict[str, Alignment]
-) -> None:
+def test_findings_list_their_tokens(diagnoses: dict[str, Diagnosis], alignments: dict[str, Alignment]) -> None:
     table = alignments["tokalign"].lexicon.table
     papers = diagnoses["tokalign"]
     nothing = papers.finding("rows without a source").target_ids
@@ -198,14 +196,14 @@ def test_findings_carry_the_tokens_they_are_about(
             assert finding.target_ids or finding.severity == "ok" or not finding.examples, finding.name
 
 
-def test_digits_that_are_cut_otherwise_are_a_warning(smollm_vocabulary: Vocabulary) -> None:
+def test_digits_that_are_split_differently_are_a_warning(smollm_vocabulary: Vocabulary) -> None:
     gpt2 = catalog.load_vocabulary("gpt2")
     digits = chosen(smollm_vocabulary, gpt2, np.zeros(0, np.int64)).finding("digits")
     assert digits.severity == "warn"
     assert digits.values["source_tokens"] == 10 > digits.values["target_tokens"]
 
 
-def test_special_tokens_of_a_chat_that_inherit_nothing_are_named() -> None:
+def test_chat_tokens_without_a_source_are_named() -> None:
     source = tiny_vocabulary(300)
     tokenizer = tiny_tokenizer(300, bos="<|turn|>", template="{{ '<|turn|>' }}{{ messages[0]['content'] }}")
     target = Vocabulary.from_tokenizer(tokenizer, "chat")
@@ -215,7 +213,7 @@ def test_special_tokens_of_a_chat_that_inherit_nothing_are_named() -> None:
 
 
 def padded_model(vocabulary: Vocabulary, untrained: list[int], zero: list[int]) -> torch.nn.Module:
-    """A model with 20 padding rows, some tokens with the same row as padding, and some rows of zeros."""
+    """Make a model with 20 padding rows, tokens that share the row of padding, and rows of zeros."""
     model = tiny_model("llama", vocabulary.size + 20)
     noise = torch.Generator().manual_seed(1)
     hidden = model.get_output_embeddings().weight.shape[1]
@@ -229,11 +227,11 @@ def padded_model(vocabulary: Vocabulary, untrained: list[int], zero: list[int]) 
     return model
 
 
-def test_rows_on_padding_untrained_and_zero_rows_are_found() -> None:
+def test_rows_built_from_padding_untrained_and_zero_rows_are_found() -> None:
     source, target = tiny_vocabulary(300), tiny_vocabulary(290)
     model = padded_model(source, untrained=[50, 60], zero=[70])
     found = untrained_rows(source, model.get_output_embeddings().weight)
-    # Bytes that no UTF-8 holds are known to be unused, but here they were given random rows: only the others are found.
+    # Bytes that never occur in UTF-8 count as unused, but have random rows here: only the other rows are found.
     assert np.flatnonzero(found).tolist() == [50, 60, *range(source.size, source.size + 20)]
 
     rows = LexiconRows(target.size)
@@ -242,7 +240,7 @@ def test_rows_on_padding_untrained_and_zero_rows_are_found() -> None:
         rows.copy(target_id, 80 + target_id % 200, "identical")
     rows.copy(5, 50, "aligned")
     rows.mix(6, [60, 61], [0.7, 0.3], "aligned")
-    rows.mix(7, [60, 61], [0.2, 0.8], "aligned")  # mostly sound
+    rows.mix(7, [60, 61], [0.2, 0.8], "aligned")  # mostly from trained rows
     rows.copy(8, 70, "aligned")
     lexicon = made_of(rows, source, target)
     without = diagnose(lexicon, source, target)
@@ -260,14 +258,14 @@ def test_rows_on_padding_untrained_and_zero_rows_are_found() -> None:
     assert diagnose(made_of(rows, source, target, counts), source, target, model=model).verdict == "poor"
 
 
-def test_rows_that_lie_nowhere_in_particular_are_not_called_untrained(smollm_vocabulary: Vocabulary) -> None:
+def test_random_rows_are_not_reported_as_untrained(smollm_vocabulary: Vocabulary) -> None:
     vocabulary = tiny_vocabulary(300)
-    assert vocabulary.id_of_bytes(b"\xc0") is not None  # known to be unused, but its row is as random as the others
+    assert vocabulary.id_of_bytes(b"\xc0") is not None  # unused in UTF-8, but its row is as random as the others
     assert not untrained_rows(vocabulary, tiny_model("llama", 300).get_output_embeddings().weight).any()
     assert untrained_rows(smollm_vocabulary, torch.zeros(smollm_vocabulary.size, 2)) is None  # it has no such bytes
 
 
-def test_what_belongs_to_other_tokenizers_is_refused(
+def test_vectors_and_models_of_other_tokenizers_are_refused(
     alignments: dict[str, Alignment], small_pair: TokenizedPair
 ) -> None:
     source, target = small_pair.source, small_pair.target
@@ -291,7 +289,7 @@ def test_the_command_prints_verdict_and_evidence(tmp_path: Path, small_pair: Tok
     assert json.loads(as_json.stdout.splitlines()[-1])["verdict"] == "poor"
 
 
-def test_the_command_examines_the_moved_model(tmp_path: Path) -> None:
+def test_the_command_checks_the_converted_model(tmp_path: Path) -> None:
     moved, path, text = tmp_path / "moved", tmp_path / "l.parquet", tmp_path / "text.txt"
     tokenizer = tiny_tokenizer(300, bos="<s>")
     tokenizer.save_pretrained(moved)
@@ -339,10 +337,10 @@ def test_shared_tokens_with_the_row_of_another_are_found(
     moved = set(np.flatnonzero(spoiled.table["source_id"] != whole.table["source_id"]).tolist())
     assert set(found.finding("shared tokens").target_ids) <= moved
     share = found.finding("shared tokens").values["astray"] / found.finding("shared tokens").values["shared"]
-    assert 0.2 < share < 0.3  # of the dealt ones a few get their own row again, and roles keep out
+    assert 0.2 < share < 0.3  # a few shuffled rows get their own source again, and roles are not shuffled
 
 
-def test_a_persons_own_choice_is_no_mistake(small_pair: TokenizedPair) -> None:
+def test_pairs_edited_by_hand_are_no_finding(small_pair: TokenizedPair) -> None:
     source, target = small_pair.source, small_pair.target
     shared = shared_tokens(source, target)
     rows = LexiconRows(target.size)

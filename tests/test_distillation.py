@@ -28,7 +28,7 @@ LABELS = torch.tensor([3, 0, -100, 10, 5, -100, 2])
 
 
 def kept_of(log_probs: torch.Tensor, k: int, temperature: float) -> KeptPredictions:
-    """These predictions as the teacher's cache stores them."""
+    """Return these predictions in the form of the teacher's cache."""
     best = log_probs.topk(k, dim=1)
     rest = torch.logsumexp(log_probs.scatter(1, best.indices, -math.inf) / temperature, dim=1)
     return KeptPredictions(best.indices, best.values, rest, temperature)
@@ -41,7 +41,7 @@ def teacher_log_probs(seed: int = 1, temperature: float = 1.0) -> torch.Tensor:
 
 def live(seed: int = 1, rows: int = ROWS) -> LivePredictions:
     states, weight, bias = tensors(seed, grad=False)
-    extra = torch.full((rows - ROWS, D), 9.0, dtype=torch.float64)  # what padding holds must not matter
+    extra = torch.full((rows - ROWS, D), 9.0, dtype=torch.float64)  # values of padding must not matter
     padding = torch.full((rows - ROWS,), 50.0, dtype=torch.float64)
     return LivePredictions(states, torch.cat([weight, extra]), torch.cat([bias, padding]))
 
@@ -54,7 +54,7 @@ def dense(
     cap: float | None = None,
     distilled: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The formula of the module's docstring, with every logit at once."""
+    """Compute the formula of the module's docstring from all logits at once."""
     logits = states @ weight.T + bias
     if cap is not None:
         logits = torch.tanh(logits / cap) * cap
@@ -105,7 +105,7 @@ def test_gradients_are_those_of_finite_differences(settings: DistillationSetting
             states, weight, LABELS, teacher, settings, SHARED, bias, cap=3.0, chunk_bytes=THREE_ROWS
         ).loss
 
-    given = tensors()  # by hand, since `gradcheck` asks for the same gradient twice, and it is handed over only once
+    given = tensors()  # by hand: `gradcheck` requests a gradient twice, and this loss returns it only once
     for tensor, gradient in zip(given, torch.autograd.grad(loss(*given), given), strict=True):
         flat, wanted = tensor.detach().view(-1), torch.empty(tensor.numel(), dtype=torch.float64)
         for i in range(len(flat)):
@@ -130,7 +130,7 @@ def test_the_size_of_chunks_does_not_matter(chunk_rows: int) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
 
-def test_padding_of_the_teacher_is_cut_off() -> None:
+def test_padding_rows_of_the_teacher_are_ignored() -> None:
     states, weight, bias = tensors()
     plain, padded = (
         distillation_loss(states, weight, LABELS, live(rows=rows), SETTINGS[0], SHARED, bias).loss.item()
@@ -139,7 +139,7 @@ def test_padding_of_the_teacher_is_cut_off() -> None:
     assert plain == padded
 
 
-def test_ignored_positions_have_no_part_and_no_gradient() -> None:
+def test_ignored_positions_have_no_loss_and_no_gradient() -> None:
     states, weight, bias = tensors()
     made = distillation_loss(states, weight, LABELS, live(), SETTINGS[0], SHARED, bias)
     (gradient,) = torch.autograd.grad(made.loss, states)
@@ -153,7 +153,7 @@ def test_ignored_positions_have_no_part_and_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_the_divergence_from_oneself_is_zero_and_pulls_nowhere(settings: DistillationSettings) -> None:
+def test_the_divergence_from_itself_is_zero_without_gradient(settings: DistillationSettings) -> None:
     states, weight, bias = tensors()
     log_probs = torch.log_softmax((states @ weight.T + bias)[:, :SHARED], dim=1).detach()
     teachers = {"live": LivePredictions(states, weight, bias), "kept": kept_of(log_probs, 4, settings.temperature)}
@@ -167,8 +167,8 @@ def test_the_divergence_from_oneself_is_zero_and_pulls_nowhere(settings: Distill
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
 
 
-def test_the_temperature_leaves_the_size_of_the_gradient_nearly_as_it_is() -> None:
-    # Hinton et al. 2015: the soft gradient shrinks with 1/T^2; without T^2 in front this ratio would be near 100
+def test_the_temperature_hardly_changes_the_size_of_the_gradient() -> None:
+    # Hinton et al. 2015: the soft gradient shrinks with 1/T^2. Without the factor T^2 this ratio would be near 100.
     states, weight, bias = tensors()
     sizes = []
     for temperature in (10.0, 100.0):
@@ -186,7 +186,7 @@ def test_the_temperature_leaves_the_size_of_the_gradient_nearly_as_it_is() -> No
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_the_cache_leaves_out_the_divergence_among_the_other_tokens(temperature: float) -> None:
+def test_the_cache_omits_only_the_divergence_among_other_tokens(temperature: float) -> None:
     states, weight, bias = tensors()
     settings = DistillationSettings(temperature=temperature)
     whole = distillation_loss(states, weight, LABELS, live(), settings, SHARED, bias).divergence.item()
@@ -204,10 +204,10 @@ def test_the_cache_leaves_out_the_divergence_among_the_other_tokens(temperature:
         assert part == pytest.approx(whole - left_out, rel=1e-10)
         assert 0 <= part <= whole
         found.append(part)
-    assert found == sorted(found)  # the more is kept, the nearer
+    assert found == sorted(found)  # the more tokens are cached, the closer
 
 
-def test_samples_that_are_not_distilled_keep_their_first_term() -> None:
+def test_samples_without_distillation_keep_their_next_token_loss() -> None:
     states, weight, bias = tensors()
     distilled = torch.tensor([True, True, True, False, False, True, False])
     made = distillation_loss(
@@ -229,7 +229,7 @@ def test_no_gradient_reaches_the_teacher() -> None:
     assert all(tensor.grad is None for tensor in teacher)
 
 
-def test_weights_in_bfloat16_get_gradients_of_their_own_kind() -> None:
+def test_bfloat16_weights_get_bfloat16_gradients() -> None:
     states, weight, _ = (tensor.detach().bfloat16().requires_grad_() for tensor in tensors())
     teacher = LivePredictions(*(tensor.detach().bfloat16() for tensor in tensors(1)))
     made = distillation_loss(states, weight, LABELS, teacher, SETTINGS[0], SHARED)
@@ -272,6 +272,6 @@ def test_no_tensor_of_all_logits_is_made() -> None:
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_a_sentence(call, said: str) -> None:
+def test_invalid_arguments_are_refused_in_one_sentence(call, said: str) -> None:
     with pytest.raises(InputError, match=said):
         call(*tensors())

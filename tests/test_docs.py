@@ -1,4 +1,4 @@
-"""The pages are right: commands parse, files exist, names import, and the site builds without a broken link."""
+"""The documentation is correct: commands parse, files exist, names import, and the site builds without broken links."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ DOCS = ROOT / "docs"
 RAW = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("**/*.md"))]
 RESULTS = [page for page in sorted((DOCS / "results").glob("*.md")) if page.name != "README.md"]
-UsageError = typer.BadParameter.__base__  # what the command line raises for a command that is wrong
-# a line with these words may name a program that does not exist yet
+UsageError = typer.BadParameter.__base__  # the exception of the command line for an invalid command
+# A line with these words may name a program that does not exist yet.
 TO_COME = ("not measured", "not run in full yet")
 
 
@@ -39,7 +39,7 @@ def read(page: Path) -> str:
 
 
 def shown_commands(text: str) -> tuple[list[str], list[str]]:
-    """Lines of shell blocks that call tokalign-lab, and the code between backticks in prose."""
+    """Return the lines of shell blocks that call tokalign-lab, and the code between backticks in prose."""
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     in_blocks = [line for line in lines if re.match(r"(\w+=\S+ )*tokalign-lab\b", line)]
@@ -48,13 +48,13 @@ def shown_commands(text: str) -> tuple[list[str], list[str]]:
 
 
 def parse(words: list[str]) -> None:
-    """Parse a command as the command line does, without running it; a UsageError where it is wrong."""
+    """Parse a command as the command line does, without running it; raise UsageError if it is invalid."""
     command = get_command(app)
     while hasattr(command, "commands"):
         if not words or words[0] not in command.commands:
             raise UsageError(f"there is no command {words[:1]}")
         command, words = command.commands[words[0]], words[1:]
-    if "--config" in words:  # a file that the page shows, and that is not here to be read
+    if "--config" in words:  # the page shows the file, which does not exist here
         options = {name for parameter in command.params for name in parameter.opts}
         wrong = [word for word in words if word.startswith("--") and word not in options]
         if wrong:
@@ -64,7 +64,7 @@ def parse(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_every_command_on_a_page_is_one(path: Path) -> None:
+def test_every_command_on_a_page_parses(path: Path) -> None:
     in_blocks, in_prose = shown_commands(read(path))
     for line in in_blocks:
         words = shlex.split(line, comments=True)
@@ -75,7 +75,7 @@ def test_every_command_on_a_page_is_one(path: Path) -> None:
             parse(words)
 
 
-def test_commands_are_found_and_wrong_ones_are_refused() -> None:
+def test_commands_are_found_and_invalid_ones_are_refused() -> None:
     assert sum(len(shown_commands(read(page))[0]) for page in PAGES) > 40
     parse(shlex.split("align smollm2-135m sp32k --text a b --out lexicon.parquet"))
     for wrong in ("align smollm2-135m sp32k --out x.parquet", "aline a b", "bpb moved --text default --max-byte 9"):
@@ -116,7 +116,7 @@ def test_every_page_of_figures_names_the_command_that_prints_them(path: Path) ->
     assert found[2] is None or (ROOT / "benchmarks" / found[2]).exists()
 
 
-def test_fidelity_takes_its_figures_from_tables_that_were_measured() -> None:
+def test_figures_of_the_fidelity_page_are_in_measured_tables() -> None:
     text = read(DOCS / "fidelity.md")
     verdicts = ("agrees", "disagrees", "cannot tell")
     rows = [line for line in text.splitlines() if line.startswith("|") and any(word in line for word in verdicts)]
@@ -125,14 +125,14 @@ def test_fidelity_takes_its_figures_from_tables_that_were_measured() -> None:
     cells = [value for line in lines for value in json.loads(line).values()]
     measured = {value for value in cells if isinstance(value, float)}
     measured |= {float(figure) for value in map(str, cells) for figure in re.findall(r"\d+\.\d{3,}", value)}
-    ours = re.findall(r"(?<![\d.,^])\d+\.\d{3}(?!\d)", text)  # the papers' have two places
+    ours = re.findall(r"(?<![\d.,^])\d+\.\d{3}(?!\d)", text)  # figures of the papers have two decimals
     assert len(ours) > 20
     assert [figure for figure in ours if min(abs(float(figure) - one) for one in measured) > 0.00051] == []
 
 
 def test_the_api_page_has_every_public_name_and_names_only_what_exists() -> None:
     paths = re.findall(r"^::: (\S+)", read(DOCS / "api.md"), flags=re.MULTILINE)
-    paths = [re.sub(r"^widgets\.", "tokalign_lab.widgets.", path) for path in paths]  # where their code lies
+    paths = [re.sub(r"^widgets\.", "tokalign_lab.widgets.", path) for path in paths]  # the path of their code
     for path in paths:
         module, _, name = path.rpartition(".")
         try:
@@ -145,7 +145,7 @@ def test_the_api_page_has_every_public_name_and_names_only_what_exists() -> None
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the site as `make docs` does; a broken link, anchor or name is an error there (strict in mkdocs.yml)."""
+    """Build the site as `make docs` does; broken links, anchors and names are errors (strict in mkdocs.yml)."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
@@ -174,13 +174,13 @@ def test_the_reference_has_every_command_and_setting(site: Path) -> None:
     assert {name for name in AdaptRunSettings.names() if f"<code>{name}</code>" not in settings} == set()
 
 
-def test_the_site_asks_no_other_host(site: Path) -> None:
+def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
     script = r"<(?:script|img|iframe|source)[^>]*\ssrc=\"?https?:"
     style = r"<link[^>]*rel=\"?(?:stylesheet|preconnect|icon)[^>]*https?:"
     pages = {page: read(page) for page in site.glob("**/*.html")}
     assert [str(page) for page, text in pages.items() if re.search(f"{script}|{style}", text)] == []
     styles = "".join(read(sheet) for sheet in site.glob("**/*.css")) + "".join(pages.values())
     assert re.findall(r"(?:@import\s+|url\()[\"']?https?:", styles) == []
-    # The theme fetches mermaid where a page has a diagram, and a repository's stars where a page names one.
+    # The theme would fetch mermaid for a page with a diagram, and the number of stars of a repository.
     marks = ('class="mermaid"', 'data-md-component="source"')
     assert [mark for mark in marks if any(mark in text for text in pages.values())] == []

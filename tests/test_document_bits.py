@@ -27,12 +27,12 @@ def test_documents_add_up_to_the_text() -> None:
     assert both.per_byte().n == 2 * whole.bytes
 
 
-def test_a_small_difference_shows_where_documents_differ_more() -> None:
+def test_paired_documents_show_a_small_difference() -> None:
     found = document_bits(tiny_model("llama", VOCABULARY.size), VOCABULARY, DOCUMENTS)
     better = type(found)(found.bits - 0.1 * found.sizes, found.sizes, found.slices)
     change = better.minus(found)
     assert (change.mean, change.low, change.high) == pytest.approx((-0.1, -0.1, -0.1))
-    assert better.per_byte().high > found.per_byte().low  # the two intervals overlap all the same
+    assert better.per_byte().high > found.per_byte().low  # although the two intervals overlap
 
 
 def test_other_documents_or_no_documents_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""`draft`: a small model moved to a large one's vocabulary, measured by transformers' assisted generation."""
+"""`draft`: a small model converted to a large model's vocabulary, measured by transformers' assisted generation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def smollm() -> PreTrainedModel:
     return load_model("smollm2-135m", device="cpu")
 
 
-def test_a_model_that_drafts_for_itself_is_always_accepted(smollm: PreTrainedModel) -> None:
+def test_drafts_of_the_same_model_are_always_accepted(smollm: PreTrainedModel) -> None:
     documents = [Document(TEXT["en"], "en", "en", "en")]
     new_tokens = AHEAD + 1
     drafting = Drafting(smollm, catalog.load_vocabulary("smollm2-135m"), documents, 1, new_tokens, seed=0)
@@ -88,7 +88,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 OPTIONS = ("--text", "text.txt", "--held-out-share", "0.2", "--prompts", 1, "--new-tokens", 4)
 
 
-def test_the_command_moves_and_measures(work: Path) -> None:
+def test_the_command_converts_and_measures(work: Path) -> None:
     (work / "drafts" / "moved").mkdir(parents=True)
     (work / "drafts" / "lexicon.parquet").write_text("mine")
     assert run("draft", "small", "--for", "large", *OPTIONS, "--out", "drafts", cwd=work).returncode == 2

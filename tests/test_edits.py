@@ -1,4 +1,4 @@
-"""Manual edits: saved apart from the lexicon, bound to it, kept over a restart, undone; exports; merged parts."""
+"""Manual edits: stored separately for one lexicon, restored after a restart, undone; exports; scores of parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> TokenizedPair:
-    """A source that knows half as many words as the target, and twelve short documents."""
+    """A source with half as many words as the target, and twelve short documents."""
     lines = WORDS.splitlines()
     documents = [Document(f"{lines[i % 2]} {lines[0]}"[i:], f"d{i}", f"g{i}") for i in range(12)]
     with pytest.MonkeyPatch.context() as patch:
@@ -44,13 +44,13 @@ def lexicon(pair: TokenizedPair) -> Lexicon:
 
 @pytest.fixture(scope="module")
 def spelled(lexicon: Lexicon) -> int:
-    """A target token that the source has to spell, and that the text uses."""
+    """Return a target token that occurs in the text and that the source has to spell."""
     table = lexicon.table
     return int(table.loc[(table["origin"] == "pieces") & (table["target_count"] > 0), "target_id"].iloc[0])
 
 
 class TestEdits:
-    def test_a_chosen_source_takes_the_whole_row_and_leaves_the_lexicon_as_it_is(
+    def test_a_chosen_source_gives_its_whole_row_and_the_lexicon_does_not_change(
         self, pair: TokenizedPair, lexicon: Lexicon, spelled: int
     ) -> None:
         edits = LexiconEdits(lexicon)
@@ -68,7 +68,7 @@ class TestEdits:
         assert (edited.source_of()[others] == lexicon.source_of()[others]).all()
         assert edited.key != lexicon.key
 
-    def test_a_rejected_pair_falls_back_to_its_pieces_and_without_vocabularies_to_the_mean(
+    def test_a_rejected_pair_falls_back_to_pieces_or_without_vocabularies_to_the_mean(
         self, pair: TokenizedPair, lexicon: Lexicon, spelled: int
     ) -> None:
         edits = LexiconEdits(lexicon)
@@ -85,7 +85,7 @@ class TestEdits:
         row = apply_edits(lexicon, blind.current()).table.iloc[spelled]
         assert (row["origin"], row["mean_weight"], row["source_id"], len(row["sources"])) == ("mean", 1.0, -1, 0)
 
-    def test_output_rows_made_apart_keep_their_pieces(self, pair: TokenizedPair, spelled: int) -> None:
+    def test_separate_output_rows_keep_their_pieces(self, pair: TokenizedPair, spelled: int) -> None:
         apart = align(pair, recipe="last-in-mean-out").lexicon
         edits = LexiconEdits(apart)
         edit = edits.choose(spelled, 7, pair.source, pair.target)
@@ -94,7 +94,7 @@ class TestEdits:
         assert row["weights"].tolist() == [1.0]
         assert sum(weights.values()) + row["output_mean_weight"] == pytest.approx(1.0)
         assert set(weights) == {7, *edit.pieces}
-        assert max(weights, key=weights.__getitem__) == edit.pieces[0]  # its logit is part of the token's own
+        assert max(weights, key=weights.__getitem__) == edit.pieces[0]  # its logit contributes to that of the token
 
     def test_the_model_gets_the_chosen_row(self, pair: TokenizedPair, lexicon: Lexicon, spelled: int) -> None:
         edits = LexiconEdits(lexicon)
@@ -104,7 +104,7 @@ class TestEdits:
         moved = rearrange(model, apply_edits(lexicon, edits.current()), pair.source, pair.target)
         assert torch.equal(moved.get_input_embeddings().weight[spelled], wanted)
 
-    def test_survive_a_restart_with_undo_and_redo(
+    def test_edits_survive_a_restart_with_undo_and_redo(
         self, pair: TokenizedPair, lexicon: Lexicon, spelled: int, tmp_path: Path
     ) -> None:
         path = tmp_path / "lexicon.edits.json"
@@ -125,7 +125,9 @@ class TestEdits:
         again.undo()
         assert again.current()[spelled].action == "reject"
 
-    def test_belong_to_one_lexicon(self, pair: TokenizedPair, lexicon: Lexicon, spelled: int, tmp_path: Path) -> None:
+    def test_edits_belong_to_one_lexicon(
+        self, pair: TokenizedPair, lexicon: Lexicon, spelled: int, tmp_path: Path
+    ) -> None:
         path = tmp_path / "e.json"
         LexiconEdits(lexicon, path).choose(spelled, 7)
         with pytest.raises(InputError, match="another lexicon"):
@@ -135,7 +137,9 @@ class TestEdits:
         assert LexiconEdits(same, path).current()[spelled].source_id == 7
 
     @pytest.mark.parametrize("content", ["", "[]", '{"lexicon": "x"}', '{"lexicon":"x","done":[{"a":1}],"undone":[]}'])
-    def test_a_file_of_something_else_is_a_sentence(self, lexicon: Lexicon, tmp_path: Path, content: str) -> None:
+    def test_a_file_that_holds_no_edits_is_refused_in_one_sentence(
+        self, lexicon: Lexicon, tmp_path: Path, content: str
+    ) -> None:
         (tmp_path / "e.json").write_text(content)
         with pytest.raises(InputError, match="no edits"):
             LexiconEdits(lexicon, tmp_path / "e.json")
@@ -152,7 +156,9 @@ class TestEdits:
 
 
 class TestExport:
-    def test_all_or_the_rows_found(self, lexicon: Lexicon, pair: TokenizedPair, tmp_path: Path) -> None:
+    def test_all_rows_or_the_filtered_rows_are_exported(
+        self, lexicon: Lexicon, pair: TokenizedPair, tmp_path: Path
+    ) -> None:
         rows = np.array([5, 3])
         table = pd.read_csv(
             export_rows(lexicon, tmp_path / "a.csv", rows, pair.source, pair.target), encoding="utf-8-sig"
@@ -173,7 +179,7 @@ class TestExport:
 
 
 class TestParts:
-    def test_all_tokens_are_the_lexicons_own_scores(self, pair: TokenizedPair, lexicon: Lexicon) -> None:
+    def test_the_part_of_all_tokens_has_the_scores_of_the_lexicon(self, pair: TokenizedPair, lexicon: Lexicon) -> None:
         scores = score_parts(lexicon, pair, {"all": None}, encoder=None)
         whole = score_lexicon(lexicon, pair, encoder=None)
         assert scores.parts["all"]["bleu1"] == whole.intervals["bleu1"]["target_to_source"]
@@ -184,7 +190,7 @@ class TestParts:
         assert match.n == len(pair.target_corpus.ids)
         assert match.mean == pytest.approx((by_origin["value"] * by_origin["n"]).sum() / by_origin["n"].sum())
 
-    def test_a_part_is_its_tokens_and_the_documents_that_hold_them(
+    def test_a_part_is_scored_on_the_documents_with_its_tokens(
         self, pair: TokenizedPair, lexicon: Lexicon, spelled: int
     ) -> None:
         scores = score_parts(lexicon, pair, {"one": np.array([spelled])}, encoder=None)

@@ -1,4 +1,4 @@
-"""All ways to install give the same packages, and the engine imports without the notebook's packages."""
+"""All ways to install give the same packages, and the engine imports without the packages of the notebooks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_nothing_needs_a_home_folder_that_can_be_written_to(tmp_path: Path) -> N
     package = tmp_path / "tokalign_lab"
     shutil.copytree(ROOT / "tokalign_lab", package, ignore=shutil.ignore_patterns("__pycache__", "data", "notebooks"))
     for folder in ("vectors", "alignment/search", "alignment/methods"):
-        (package / folder / "__pycache__").touch()  # not even root can write into a folder that is a file
+        (package / folder / "__pycache__").touch()  # a file, so that not even root can write into it
     code = "import tokalign_lab.alignment.methods.induction\n"
     code += "from tokalign_lab.vectors import compiled, stream; print(compiled.__file__, compiled.IS_KEPT)"
     for cache, kept in (tmp_path / "cache", True), (Path("/dev/null/cache"), False):
@@ -112,7 +112,7 @@ def test_make_help_lists_the_target(target: str) -> None:
     assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE)
 
 
-# Stands for a Python whose pip only writes down when it runs; all but `-m` is the real one.
+# A stand-in for Python whose pip only records when it runs; everything except `-m` runs the real Python.
 FAKE_PYTHON = """#!/bin/bash
 case "$1 $2" in
 "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && touch "$3/pip" ;;
@@ -152,13 +152,13 @@ def set_up(project: Path, kind: str = "base") -> subprocess.Popen[str]:
 
 
 def pips_in_turn(project: Path) -> list[str]:
-    """The process numbers of the pips that ran, after a check that no two ran at once."""
+    """Return the process ids of the pips that ran, after a check that no two ran at the same time."""
     numbers = re.findall(r"(?:begin|end) (\d+)", (project / "record").read_text())
     assert numbers[::2] == numbers[1::2]
     return numbers[::2]
 
 
-def test_two_setups_at_once_work_one_after_the_other(project: Path) -> None:
+def test_of_two_setups_at_once_one_waits_for_the_other(project: Path) -> None:
     both = [set_up(project, "dev"), set_up(project, "dev")]
     printed = sorted((process.communicate(timeout=300)[0] for process in both), key=len)
     assert [process.returncode for process in both] == [0, 0], printed
@@ -169,7 +169,7 @@ def test_two_setups_at_once_work_one_after_the_other(project: Path) -> None:
     assert len(pips_in_turn(project)) == 4, "one of them installs"
 
 
-def test_a_setup_after_a_killed_one_waits_for_its_pip_and_mends_the_environment(project: Path) -> None:
+def test_a_setup_after_a_killed_one_waits_for_its_pip_and_repairs_the_environment(project: Path) -> None:
     first = set_up(project)
     while not (project / "record").exists() or "begin" not in (project / "record").read_text():
         assert first.poll() is None, first.communicate()[0]

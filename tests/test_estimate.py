@@ -1,4 +1,4 @@
-"""An estimate is close to measured runs, grows with its inputs, and contacts neither a hub nor a package index."""
+"""An estimate is close to measured runs, grows with its inputs, and contacts neither the hub nor a package index."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_every_recipe_can_be_estimated_and_costs_more_with_more_text(recipe: str
     assert small.seconds == pytest.approx(sum(small.steps.values()))
 
 
-def test_figures_are_near_runs_that_were_measured() -> None:
-    """Compare with CPU seconds of whole runs (scores, held-out shared tokens) on one thread, within a factor of two."""
+def test_estimates_are_close_to_measured_runs() -> None:
+    """Compare with CPU seconds of complete runs on one thread (with scores and held-out precision); factor two."""
     for sizes, text_bytes, seconds, gigabytes in (
         (SP32K, 500_000, 47.7, 1.13),
         (SP32K, 4_000_000, 109.2, 1.26),
@@ -43,7 +43,7 @@ def test_larger_vocabularies_vectors_and_models_cost_more() -> None:
     assert "not included" in estimate("tokalign++-hidden", SP32K, 10**6).note
 
 
-def test_what_is_downloaded_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloads_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokalign_lab.catalog.choices.cached_path", lambda name: None)
     names = to_download(["gemma-3-270m", "gemma3", "/a/path", "sp32k"])
     assert names == ["gemma-3-270m", "gemma3", "sp32k", "minilm"]

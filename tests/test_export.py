@@ -37,14 +37,14 @@ def a_converter(tmp_path: Path, program: str = WRITES) -> str:
 
 
 def answer_of(folder: Path, texts: list[str], sequences: list[tuple[list[int], list[int]]]) -> llama_cpp.Answer:
-    """Return the answers of llama.cpp as transformers would give them."""
+    """Return the results that llama.cpp should give, computed by transformers."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer(text)["input_ids"] for text in texts]
     return llama_cpp.Answer("a runtime", ids, [following for _, following in sequences])
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, change: object = None) -> None:
-    """Put a runtime in place of llama.cpp whose answer `change` may alter."""
+    """Replace llama.cpp by a runtime with the right results, which `change` may alter."""
 
     def ask(gguf: Path, texts: list[str], sequences: list[tuple[list[int], list[int]]]) -> llama_cpp.Answer:
         answer = answer_of(folder, texts, sequences)
@@ -101,7 +101,7 @@ def test_without_a_runtime_nothing_is_verified(folder: Path, tmp_path: Path, mon
     assert (tmp_path / "m.gguf").is_file()
 
 
-def test_a_converter_is_taken_out_of_a_source_archive(
+def test_a_converter_is_extracted_from_a_source_archive(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
@@ -114,7 +114,7 @@ def test_a_converter_is_taken_out_of_a_source_archive(
     assert (tmp_path / "m.gguf").read_text() == "gguf"
 
 
-def test_converters_that_are_missing_or_fail_end_in_a_sentence(
+def test_a_missing_or_failing_converter_ends_in_one_sentence(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match=r"no convert_hf_to_gguf.py at"):

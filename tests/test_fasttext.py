@@ -23,7 +23,7 @@ FEW_BUCKETS = FastTextSettings(dimensions=30, epochs=8, min_count=5, buckets=20_
 
 
 def test_no_word_of_a_long_document_is_dropped() -> None:
-    # gensim reads 10,000 words of a sentence.
+    # gensim reads only 10,000 words of a sentence.
     words = [str(i) for i in range(25_000)]
     sentences = _Sentences(lambda: [words, ["one"]])
     for _ in range(2):  # it is read again at each epoch
@@ -43,7 +43,7 @@ def test_fasttext_knows_the_frequent_tokens_of_a_real_text(
     counts = corpus.counts(vocabulary.size)
     assert made.ids.tolist() == np.flatnonzero(counts >= 5).tolist()
     assert made.counts.tolist() == counts[made.ids].tolist()
-    # What fastText is for: "word" and " word" share n-grams, so they are neighbours.
+    # "word" and " word" share n-grams, so fastText makes them neighbours.
     words = [vocabulary.token_bytes[i] for i in made.ids]
     place = {word: i for i, word in enumerate(words)}
     pairs = np.array(
@@ -80,10 +80,10 @@ def test_fasttext_of_words_puts_both_vocabularies_into_one_space(small_pair: Tok
     absent = np.setdiff1d(np.arange(vocabulary.size), target.ids)
     assert vocabulary.id_of_bytes(b" ") in absent
     assert set(np.flatnonzero(vocabulary.is_control)) <= set(absent)
-    assert (target.counts == 0).any()  # a token that the text never shows has a vector too
+    assert (target.counts == 0).any()  # a token that does not occur in the text also has a vector
     assert np.abs(target.rows).sum(axis=1).min() > 0
 
 
-def test_wechsels_settings_are_its_own() -> None:
+def test_wechsel_vectors_have_the_settings_of_wechsel() -> None:
     assert (WECHSEL_SETTINGS.dimensions, WECHSEL_SETTINGS.epochs, WECHSEL_SETTINGS.negative) == (100, 20, 10)
     assert (WECHSEL_SETTINGS.shortest, WECHSEL_SETTINGS.longest) == (5, 5)

@@ -1,4 +1,4 @@
-"""Damaged files, full disks and kills: damaged files are rebuilt or refused in one sentence, never used."""
+"""Damaged files are rebuilt or refused in one sentence; full disks and kills leave no wrong result."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_any_damage_to_a_sealed_folder_is_found(tmp_path: Path, fault: Fault, na
     assert damage(tmp_path) is not None
 
 
-def test_a_missing_file_is_found_and_a_new_one_does_not_count(tmp_path: Path) -> None:
+def test_a_missing_file_is_detected_and_a_new_one_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a")
     assert damage(tmp_path) == "it has no checksums"
     seal(tmp_path)
@@ -105,7 +105,7 @@ def test_a_missing_file_is_found_and_a_new_one_does_not_count(tmp_path: Path) ->
     assert "a cannot be read" in (damage(tmp_path) or "")
 
 
-def test_large_files_are_checked_by_samples_and_wholly_when_asked(
+def test_large_files_are_checked_by_samples_or_completely_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_WHOLE_BYTES", 1000)
@@ -122,7 +122,7 @@ def test_large_files_are_checked_by_samples_and_wholly_when_asked(
     assert damage(tmp_path, whole=True) is None
 
 
-def test_what_was_read_once_is_not_read_again_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verified_file_is_not_read_again_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"a" * 100)
     seal(tmp_path)
     assert damage(tmp_path) is None
@@ -140,7 +140,7 @@ def test_files_and_folders_are_flushed_before_they_are_renamed(tmp_path: Path, m
     monkeypatch.setattr(files.os, "replace", lambda a, b: (done.append("rename"), replace(a, b)))
     with files.atomic_file(tmp_path / "a.json") as temporary:
         temporary.write_text("a")
-    assert done == ["flush", "rename", "flush"]  # the file, then the name in its folder
+    assert done == ["flush", "rename", "flush"]  # the file, then its name in the folder
     done.clear()
     with files.atomic_folder(tmp_path / "folder") as temporary:
         (temporary / "a").write_text("a")
@@ -150,9 +150,7 @@ def test_files_and_folders_are_flushed_before_they_are_renamed(tmp_path: Path, m
 
 @pytest.mark.parametrize("write", [files.atomic_file, files.atomic_folder])
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_folder_that_is_moved_while_it_is_written_to_is_one_sentence(
-    tmp_path: Path, write: Any, replaced: bool
-) -> None:
+def test_a_folder_moved_during_a_write_ends_in_one_sentence(tmp_path: Path, write: Any, replaced: bool) -> None:
     place = tmp_path / "inside"
 
     def move() -> None:
@@ -170,7 +168,7 @@ def test_a_file_that_is_missing_for_another_reason_stays_an_error(tmp_path: Path
         (tmp_path / "other").read_bytes()
 
 
-# --- every cached artefact
+# --- all cached artefacts
 
 
 def _corpus(cache: Path) -> bytes:
@@ -216,7 +214,7 @@ MAKERS = {"corpora": _corpus, "counts": _counts, "vectors": _vectors, "vocabular
 
 @faults
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_damaged_cache_is_made_again_with_the_same_result(
+def test_a_damaged_cache_is_rebuilt_with_the_same_result(
     cache: Path, kind: str, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
     make = MAKERS[kind]
@@ -270,7 +268,7 @@ def test_an_asset_of_an_earlier_version_gets_checksums_and_is_kept(cache: Path) 
     assert damage(folder) is None
 
 
-def test_two_that_make_the_same_artefact_both_get_it(tmp_path: Path) -> None:
+def test_two_processes_that_make_one_artefact_both_get_it(tmp_path: Path) -> None:
     place = tmp_path / "cache" / "key"
 
     def other_is_faster(folder: Path) -> None:
@@ -349,7 +347,7 @@ def test_a_lexicon_with_too_few_rows_or_a_bad_reverse_direction_is_refused(lexic
             Lexicon.load(tmp_path / "bad.parquet")
 
 
-def test_no_flipped_bit_of_a_lexicon_is_used(lexicon: Lexicon, tmp_path: Path) -> None:
+def test_a_lexicon_with_a_flipped_bit_is_refused(lexicon: Lexicon, tmp_path: Path) -> None:
     content, draw = (tmp_path / "l.parquet").read_bytes(), np.random.default_rng(0)
     expected, refused = Lexicon.load(tmp_path / "l.parquet"), 0
     for place in draw.choice(len(content), 100, replace=False).tolist():
@@ -360,7 +358,7 @@ def test_no_flipped_bit_of_a_lexicon_is_used(lexicon: Lexicon, tmp_path: Path) -
             found = Lexicon.load(tmp_path / "bad.parquet")
         except InputError:
             refused += 1
-        else:  # a bit without influence on the values, in statistics for instance
+        else:  # a bit that does not affect the values, for instance in statistics
             pd.testing.assert_frame_equal(found.table, expected.table)
             pd.testing.assert_frame_equal(found.reverse, expected.reverse)
             assert found.provenance == expected.provenance
@@ -368,7 +366,7 @@ def test_no_flipped_bit_of_a_lexicon_is_used(lexicon: Lexicon, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("wrong", [1.7, "x", None, [1]])
-def test_a_map_of_ids_that_are_no_whole_numbers_is_refused(tmp_path: Path, wrong: object) -> None:
+def test_a_map_of_ids_that_are_not_integers_is_refused(tmp_path: Path, wrong: object) -> None:
     write_json(tmp_path / "map.json", {"1": wrong})
     with pytest.raises(InputError, match="not a JSON map"):
         Lexicon.from_json(tmp_path / "map.json", tiny_vocabulary(300), tiny_vocabulary(280))
@@ -488,7 +486,7 @@ def test_names_from_files_are_never_markup(tmp_path: Path, monkeypatch: pytest.M
         tell(0.5, "[/w]")
 
 
-def test_damaged_events_and_scores_are_passed_over(tmp_path: Path) -> None:
+def test_damaged_events_and_scores_are_skipped(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", "align", {"source": "a", "target": "b"})
     run.emit({"kind": "step", "step": 1})
     with open(run.path / "events.jsonl", "ab") as file:
@@ -505,7 +503,7 @@ def test_damaged_events_and_scores_are_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["title.txt", "events.jsonl"])
-def test_a_pipe_in_a_run_folder_stops_no_list(tmp_path: Path, name: str) -> None:
+def test_a_pipe_in_a_run_folder_does_not_block_the_list(tmp_path: Path, name: str) -> None:
     run = RunFolder.create(tmp_path / "run", "align", {"source": "a", "target": "b"})
     run.update(state="finished")
     os.mkfifo(run.path / name)
@@ -523,8 +521,8 @@ def test_nothing_is_restored_outside_the_root(tmp_path: Path, was: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
 
 
-def test_a_run_that_another_process_moves_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two pages on one folder: the file is there when it is found, and gone when it is read."""
+def test_a_run_that_another_process_moves_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two pages on one folder, a file may exist when it is listed and be gone when it is read."""
     for name in ("one", "two"):
         RunFolder.create(tmp_path / name, "adapt", {})
     trash.delete_run(RunFolder(tmp_path / "two"))
@@ -546,7 +544,7 @@ def test_a_run_that_another_process_moves_is_passed_over(tmp_path: Path, monkeyp
 
 @pytest.fixture
 def tuning(tmp_path: Path, cache: Path) -> Callable[..., tuple[list[float], Any]]:
-    """Tune a tiny model in 8 steps; returns the losses that were reported and the step that was resumed from."""
+    """Tune a tiny model in 8 steps; return the reported losses, and the step that the run resumed from."""
     model = save_tiny(tmp_path / "tiny")
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{number}. {WORDS}" for number in range(40)), encoding="utf-8")
@@ -570,7 +568,7 @@ def tuning(tmp_path: Path, cache: Path) -> Callable[..., tuple[list[float], Any]
     return tune
 
 
-def test_a_damaged_checkpoint_is_not_trained_from(
+def test_training_does_not_resume_from_a_damaged_checkpoint(
     tmp_path: Path, tuning: Callable[..., tuple[list[float], Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, _ = tuning(tmp_path / "whole")
@@ -601,7 +599,7 @@ def test_a_kill_while_the_checkpoints_of_a_finished_run_are_removed_loses_nothin
     def killed(path: Path, *args: Any, **kwargs: Any) -> None:
         if "removed" in Path(path).name and Path(path).exists():
             seen.append(path)
-            next(Path(path).rglob("optimizer.pt")).unlink()  # the first file goes, then the process
+            next(Path(path).rglob("optimizer.pt")).unlink()  # the process is killed after removing the first file
             raise KeyboardInterrupt
         rmtree(path, *args, **kwargs)
 
@@ -624,7 +622,7 @@ def test_a_kill_while_the_checkpoints_of_a_finished_run_are_removed_loses_nothin
     "line",
     [b'{"text": "a\\ud800b"}', b'{"text": "caf\xe9"}', b'{"text": "a", "name": "\\udfff"}', b"\xff", b"[" * 100_000],
 )
-def test_jsonl_that_is_no_text_ends_in_a_sentence(tmp_path: Path, line: bytes) -> None:
+def test_jsonl_without_text_ends_in_one_sentence(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n' + line + b"\n")
     with pytest.raises(InputError, match="line 2 is no"):
         read_documents([tmp_path / "a.jsonl"])
@@ -656,7 +654,7 @@ def test_a_damaged_model_is_refused_in_one_sentence(
 def test_a_published_generation_config_with_contradictions_is_kept(lexicon: Lexicon, tmp_path: Path) -> None:
     model = save_tiny(tmp_path / "model")
     write_json(model / "generation_config.json", {"temperature": 0.6, "do_sample": False, "eos_token_id": 0})
-    for calibrate in ([], [str(tmp_path / "text.txt")]):  # in its files, and in memory
+    for calibrate in ([], [str(tmp_path / "text.txt")]):  # shard by shard, and in memory
         (tmp_path / "text.txt").write_text(WORDS * 20)
         out = tmp_path / f"out{len(calibrate)}"
         vocabularies = tiny_vocabulary(300), tiny_vocabulary(280)
@@ -664,21 +662,21 @@ def test_a_published_generation_config_with_contradictions_is_kept(lexicon: Lexi
         assert json.loads((out / "generation_config.json").read_text())["temperature"] == 0.6
 
 
-def test_a_damaged_record_does_not_end_a_tuning_in_an_error(tmp_path: Path, tuning: Callable[..., Any]) -> None:
+def test_a_damaged_conversion_record_does_not_stop_a_tuning(tmp_path: Path, tuning: Callable[..., Any]) -> None:
     (tmp_path / "tiny" / "tokalign.json").write_bytes(b'{"model": 5, "lexicon": {"source": 7}')
     assert len(tuning(tmp_path / "one")[0]) == 8
     (tmp_path / "tiny" / "tokalign.json").write_bytes(b'{"model": 5, "lexicon": {"source": 7}}')
     assert len(tuning(tmp_path / "two")[0]) == 8
 
 
-def test_a_role_without_a_token_is_no_special_token(tmp_path: Path) -> None:
+def test_a_role_without_a_token_is_not_a_special_token(tmp_path: Path) -> None:
     tiny_tokenizer(300).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     write_json(tmp_path / "tokenizer_config.json", {**config, "bos_token": ""})
     assert catalog.load_vocabulary(str(tmp_path)).roles.keys() == {"eos"}
 
 
-def test_a_name_that_no_file_can_have_is_one_sentence() -> None:
+def test_an_invalid_file_name_ends_in_one_sentence() -> None:
     ended = CliRunner().invoke(app, ["check", "x" * 5_000])
     assert ended.exit_code == 2, ended.output
     assert "too long" in ended.output
@@ -688,7 +686,7 @@ def test_a_name_that_no_file_can_have_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("joint", ["\n", " ", "\n\n  "])
-def test_cutting_a_long_text_changes_no_id(
+def test_splitting_a_long_text_does_not_change_its_ids(
     joint: str, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary
 ) -> None:
     text = joint.join(f"{number}. {WORDS.strip()} Größe, 東京!" for number in range(60))
@@ -700,7 +698,7 @@ def test_cutting_a_long_text_changes_no_id(
         assert np.array_equal(np.concatenate(encode(passages)), encode([text])[0]), vocabulary.name
 
 
-def test_a_text_without_any_space_is_cut_too() -> None:
+def test_a_text_without_spaces_is_split_too() -> None:
     encode = partial(encode_plainly, tiny_vocabulary().tokenizer)
     for text in ("x" * 5000, "東京" * 2500, "\n" * 5000):
         passages = list(passages_of(text, encode, longest=1000))
@@ -737,7 +735,7 @@ print(len(Corpus.build(read_documents([sys.argv[2]]), vocabulary).ids), most() -
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 def test_the_memory_for_a_long_text_is_that_of_a_passage(cache: Path, tmp_path: Path) -> None:
-    """Encoded as a whole, each of its million tokens takes 300 bytes at once."""
+    """If the text were encoded as a whole, its million tokens would take 300 bytes each."""
     tiny_tokenizer(300).save_pretrained(tmp_path / "tokenizer")
     lines = WORDS * 6_000
     (tmp_path / "text.txt").write_text(lines + lines.replace("\n", " "), encoding="utf-8")
@@ -761,7 +759,7 @@ def test_the_memory_for_a_long_text_is_that_of_a_passage(cache: Path, tmp_path: 
     ],
 )
 @pytest.mark.parametrize("call", ["mkstemp", "fsync", "replace"])
-def test_a_disk_that_refuses_is_one_sentence_and_leaves_nothing(
+def test_a_failed_write_ends_in_one_sentence_and_leaves_no_file(
     lexicon: Lexicon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str, call: str
 ) -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
@@ -778,9 +776,7 @@ def test_a_disk_that_refuses_is_one_sentence_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("out", ["file/l.parquet", "file/below/l.parquet", "folder.parquet"])
-def test_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(
-    lexicon: Lexicon, tmp_path: Path, out: str
-) -> None:
+def test_a_file_in_place_of_a_folder_or_the_reverse_is_refused(lexicon: Lexicon, tmp_path: Path, out: str) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder.parquet").mkdir()
     with pytest.raises(InputError, match=r"a part of it is a file|is a folder"):
@@ -796,14 +792,14 @@ def test_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(
 
 
 @pytest.mark.parametrize("name", ["notes.md", ".git"])
-def test_a_run_is_not_made_among_other_files(tmp_path: Path, name: str) -> None:
+def test_a_run_is_not_created_in_a_folder_with_other_files(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(InputError, match="holds files that are not a run's"):
         RunFolder.create(tmp_path, "adapt", {})
     assert {file.name for file in tmp_path.iterdir()} - {".start.lock"} == {name}
 
 
-def test_a_folder_of_the_cache_may_appear_at_any_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_may_create_a_cache_folder_at_any_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place, looked = cache / "vectors" / "a", Path.is_dir
 
     def then_another_makes_it(self: Path) -> bool:
@@ -820,7 +816,9 @@ def test_a_folder_of_the_cache_may_appear_at_any_time(cache: Path, monkeypatch: 
     assert [file.name for file in place.iterdir()] == ["mine"]
 
 
-def test_a_folder_that_another_process_moves_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_another_process_moves_ends_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = Path.mkdir
 
     def moved(self: Path, *arguments: Any, **options: Any) -> None:
@@ -832,17 +830,17 @@ def test_a_folder_that_another_process_moves_is_one_sentence(tmp_path: Path, mon
         RunFolder.create(tmp_path / "run", "align", {"source": "a", "target": "b"})
 
 
-def test_a_start_that_was_killed_leaves_a_folder_that_can_be_used(tmp_path: Path) -> None:
+def test_a_killed_start_leaves_a_usable_folder(tmp_path: Path) -> None:
     with files.atomic_file(tmp_path / "run.json") as temporary:
         temporary.write_text("{")
         shutil.copy(temporary, tmp_path / "copy")
     (tmp_path / "run.json").unlink()
-    (tmp_path / "copy").rename(temporary)  # what a killed process leaves
+    (tmp_path / "copy").rename(temporary)  # as left by a killed process
     assert RunFolder.create(tmp_path, "align", {"source": "a", "target": "b"}).exists
 
 
 @pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.parquet"), "loop", "loop/a.parquet"])
-def test_a_name_that_no_result_can_have_is_one_sentence(lexicon: Lexicon, tmp_path: Path, name: str) -> None:
+def test_an_invalid_result_name_ends_in_one_sentence(lexicon: Lexicon, tmp_path: Path, name: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
     before = sorted(tmp_path.iterdir())
     for make in (lexicon.save, files.atomic_folder, lambda path: RunFolder.create(path, "adapt", {})):
@@ -857,7 +855,7 @@ def test_a_name_that_no_result_can_have_is_one_sentence(lexicon: Lexicon, tmp_pa
     assert expected in " ".join(ended.output.split())
 
 
-def test_a_librarys_own_words_for_a_full_disk_are_understood(tmp_path: Path) -> None:
+def test_a_librarys_message_for_a_full_disk_is_recognised(tmp_path: Path) -> None:
     for error in (
         RuntimeError("IoError(Os { code: 28 }) No space (os error 28)"),
         OSError("9 requested and 3 written"),
@@ -871,7 +869,7 @@ def test_a_librarys_own_words_for_a_full_disk_are_understood(tmp_path: Path) -> 
 
 @contextmanager
 def small_disk(most: int) -> Iterator[None]:
-    """Let no file grow beyond `most` bytes: the system's own error, in whatever library it comes up."""
+    """Prevent files from growing beyond `most` bytes, so that the system's error occurs in any library."""
     before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     try:
@@ -881,7 +879,7 @@ def small_disk(most: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, ignored)
 
 
-def test_commands_on_a_full_disk_end_in_one_sentence_and_leave_nothing(cache: Path, tmp_path: Path) -> None:
+def test_commands_on_a_full_disk_end_in_one_sentence_and_leave_no_file(cache: Path, tmp_path: Path) -> None:
     source, target = str(save_tiny(tmp_path / "source")), str(save_tiny(tmp_path / "target", size=280))
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{number}. {WORDS}" for number in range(200)), encoding="utf-8")
@@ -919,7 +917,7 @@ def test_report_and_prepared_tuning_on_a_full_disk(cache: Path, tmp_path: Path) 
         assert out.exists()
 
 
-def test_an_output_that_is_full_ends_in_one_sentence(tmp_path: Path) -> None:
+def test_a_full_output_ends_in_one_sentence(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", "adapt", {})
     command = [sys.executable, "-m", "tokalign_lab", "runs", "list", "--root", str(tmp_path), "--json"]
     with open("/dev/full", "w") as full:
@@ -977,7 +975,7 @@ def test_doctor_verifies_the_cache(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_the_app_keeps_its_token_asks_no_other_host_and_ends_voila(tmp_path: Path, end: signal.Signals) -> None:
+def test_the_app_requires_its_token_contacts_no_other_host_and_stops_voila(tmp_path: Path, end: signal.Signals) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -1013,10 +1011,10 @@ def _answer(url: str, server: subprocess.Popen[str]) -> Any:
             time.sleep(0.3)
 
 
-# --- all of it, by seed
+# --- random injections
 
 
-def test_a_minute_of_the_bench_finds_nothing() -> None:
+def test_a_minute_of_fault_injection_finds_no_failure() -> None:
     bench = Path(__file__).parent.parent / "benchmarks" / "faults.py"
     command = [sys.executable, bench, "--quick"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)

@@ -1,7 +1,8 @@
-"""Every reader of a file, and the command line, on damaged input: a good value or one sentence, never another error.
+"""Readers of files, and the command line, on damaged input: they give a valid value or one sentence, no other error.
 
-Each reader gets a good file that hypothesis damages: its bytes (bits, cuts, repeats, other files' beginnings), and for
-JSON its values (another type, a huge or negative number, a missing key). `DEEP=1000` draws more of it.
+Each reader gets a valid file that hypothesis damages: its bytes (flipped bits, cuts, repeats, the beginning of another
+file), and for JSON its values (another type, a huge or negative number, a missing key). `DEEP=1000` draws more
+examples.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ from tokalign_lab.vectors.token_vectors import TokenVectors
 from tokalign_lab.widgets.common.state import LabState
 
 EXAMPLES = int(os.environ.get("DEEP", 0))
-_MORE_BYTES = 4 * 2**30  # what reading a small file may take of the address space
+_MORE_BYTES = 4 * 2**30  # limit of additional address space for reading a small file
 
 # --- damage
 
@@ -90,7 +91,7 @@ SPLICES = st.sampled_from(
 
 @st.composite
 def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """Bytes of a file after one to three kinds of damage."""
+    """Draw the bytes of a file after one to three kinds of damage."""
     for _ in range(draw(st.integers(1, 3))):
         at, length = draw(st.integers(0, len(content))), draw(st.integers(0, 60))
         way = draw(st.sampled_from(["flip", "cut", "tear", "splice", "repeat", "swap"]))
@@ -110,7 +111,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Paths to the values in some JSON; of a long list or object only the first few."""
+    """Yield paths to the values in some JSON; only the first few of a long list or object."""
     yield path
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in list(entries)[:12]:
@@ -119,7 +120,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 @st.composite
 def changed(draw: st.DrawFn, value: Any) -> Any:
-    """A JSON value in which one to three values are others, or missing."""
+    """Draw a JSON value in which one to three values are changed or missing."""
     value = json.loads(json.dumps(value))
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(list(_places(value))))
@@ -130,7 +131,7 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
         for key in path[:-1]:
             holder = holder[key]
         if draw(st.booleans()):
-            holder[path[-1]] = copy.deepcopy(draw(ODD))  # or it would change with what is put into it
+            holder[path[-1]] = copy.deepcopy(draw(ODD))  # else later changes would also change the original
         else:
             del holder[path[-1]]
     return value
@@ -138,7 +139,7 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Let this process take only so much more memory: a huge allocation is an error here, not a machine that swaps."""
+    """Limit the additional memory of this process, so that a huge allocation is an error before the machine swaps."""
     if sys.platform != "linux":
         yield
         return
@@ -152,7 +153,7 @@ def bounded() -> Iterator[None]:
 
 
 def survives(read: Callable[[], Any]) -> None:
-    """A good value, or one sentence for the user."""
+    """Check that reading gives a valid value, or an `InputError` of one sentence."""
     said = ""
     try:
         with bounded():
@@ -162,7 +163,7 @@ def survives(read: Callable[[], Any]) -> None:
     assert "\n" not in said, said
 
 
-# --- readers: the name of a file, and what is done with it
+# --- readers of files
 
 TEXT = "The quick brown fox, 1234 </s>\n"
 
@@ -205,7 +206,7 @@ def _documents(path: Path) -> Any:
 
 
 def _run(path: Path) -> Any:
-    """What lists, panels and commands ask of a run."""
+    """Read a run as lists, panels and commands do."""
     run, root = RunFolder(path.parent), path.parent.parent
     row = RunRow(run)
     row.read()
@@ -225,7 +226,7 @@ def _run(path: Path) -> Any:
 
 
 def _config(path: Path) -> Any:
-    """A file of options, for a command whose text does not exist."""
+    """Read a config file, for a command whose text does not exist."""
     ended = CliRunner().invoke(app, ["align", "nothing", "nobody", "--text", "/no/text", "--config", str(path)])
     assert ended.exit_code == 2, ended.output
     assert isinstance(ended.exception, SystemExit), ended.exc_info
@@ -240,15 +241,15 @@ def _model(path: Path) -> Any:
 
 
 def _card(path: Path) -> Any:
-    """What is asked of the record of a converted model."""
-    carried_over(cast(FolderCase, SimpleNamespace(folder=path.parent)))  # it asks for nothing else
+    """Read the record of a converted model as `check` does."""
+    carried_over(cast(FolderCase, SimpleNamespace(folder=path.parent)))  # it reads only the folder
     record = {**read_record(path.parent), "tokenizer": {"name": "n", "size": 1}, "versions": {}}
     assert "with tokalign-lab" in card_text("name", record, tiny_tokenizer(280))
     return source_name(str(path.parent))
 
 
 def _provenance(path: Path) -> Any:
-    """A lexicon of another provenance whose hash fits it."""
+    """Read a lexicon with another provenance and a matching hash."""
     lexicon = Lexicon.load(path.with_name("lexicon.parquet"))
     try:
         lexicon.provenance = json.loads(path.read_bytes())
@@ -258,7 +259,7 @@ def _provenance(path: Path) -> Any:
     return _lexicon(path.with_name("changed.parquet"))
 
 
-# --- good files
+# --- valid files
 
 
 def _write_lexicon(path: Path) -> Lexicon:
@@ -360,7 +361,7 @@ def _write_view(path: Path) -> None:
     state.pins = (("target", 3),)
 
 
-# file, how it is written, how it is read, how many damaged ones
+# For each kind of file: its name, how it is written, how it is read, the number of damaged versions.
 CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], int]] = {
     "bpe.json": (_write_bpe, _tokenizer, 30),
     "unigram.json": (_write_unigram, _tokenizer, 30),
@@ -405,7 +406,7 @@ FOUND = {  # damage that once ended in a traceback
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_damaged_file_is_a_good_value_or_one_sentence(
+def test_a_damaged_file_gives_a_valid_value_or_one_sentence(
     name: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, read, examples = CASES[name]
@@ -420,7 +421,7 @@ def test_a_damaged_file_is_a_good_value_or_one_sentence(
         values = json.loads(content.splitlines()[0] if name.endswith("l") else content)
         damage |= changed(values).map(lambda value: json.dumps(value).encode() + b"\n")
 
-    # `make test` draws the same files each time; DEEP draws others
+    # `make test` draws the same files each time; with DEEP, others are drawn.
     @settings(
         max_examples=EXAMPLES or examples,
         deadline=None,
@@ -481,7 +482,7 @@ def test_a_damaged_cache_of_a_teacher_gives_the_same_predictions(
 
 # --- command lines
 
-LONG_WORK = {"app", "demo", "record", "doctor"}  # they serve, run the whole pipeline, or look at the whole machine
+LONG_WORK = {"app", "demo", "record", "doctor"}  # a server, the whole pipeline, or a scan of the whole machine
 FILES = (
     "tiny",
     "tiny/config.json",
@@ -527,7 +528,7 @@ COMMANDS = dict(_commands(typer.main.get_command(app)))
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
-    """A command with some of its arguments and options, of odd values."""
+    """Draw a command with some of its arguments and options, with unusual values."""
     name = draw(st.sampled_from(sorted(COMMANDS)))
     value = st.sampled_from(FILES) | st.sampled_from(ODD_WORDS)
     words = list(name)
@@ -539,7 +540,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return words
 
 
-def test_an_odd_command_line_ends_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_command_line_ends_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path / "runs"))

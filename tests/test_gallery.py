@@ -1,4 +1,4 @@
-"""The gallery: what recorded runs keep; they are marked as recorded, never changed, and need no other files."""
+"""The gallery of recorded runs: they are marked as recorded, cannot be changed and need no other files."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ MOST_BYTES = 3_000_000
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Hash of every file of a folder."""
+    """Return the hash of every file in a folder."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")
 def work(anchored: Alignment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of runs of `record` that packing reads; a small text, no training."""
+    """Runs as `gallery record` makes them, with the files that packing reads; on a small text, without training."""
     folder = tmp_path_factory.mktemp("work")
     for one in record.plan(4)[:3]:
         run = RunFolder.create(folder / one.name, one.kind, one.settings)
@@ -58,7 +58,7 @@ def work(anchored: Alignment, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def packed(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Those runs, packed; with PCA alone, because UMAP takes a minute."""
+    """The gallery packed from these runs; with PCA only, because UMAP takes a minute."""
     out = tmp_path_factory.mktemp("packed") / "gallery"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "METHODS", {"pca": ""})
@@ -66,7 +66,7 @@ def packed(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_vocabulary_without_its_tokenizer_does_all_but_tokenize(
+def test_a_vocabulary_without_its_tokenizer_can_do_everything_except_tokenize(
     smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
     for vocabulary in (smollm_vocabulary, sp32k_vocabulary):  # byte-level, and SentencePiece with byte fallback
@@ -157,7 +157,7 @@ class TestPacking:
             assert first is not None
             assert first.name == "recorded-align-anchored"
 
-    def test_a_gallery_that_cannot_be_packed_leaves_the_old_one(
+    def test_a_failed_packing_keeps_the_old_gallery(
         self, packed: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(record, "METHODS", {"pca": ""})
@@ -168,7 +168,7 @@ class TestPacking:
         assert content(tmp_path / "gallery") == before
         assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
 
-    def test_runs_of_other_settings_are_not_taken_for_these(self, work: Path, tmp_path: Path) -> None:
+    def test_runs_with_other_settings_are_not_packed(self, work: Path, tmp_path: Path) -> None:
         shutil.copytree(work, tmp_path / "work")
         with pytest.raises(InputError, match="other settings"):
             record._made(record.plan(8)[2], tmp_path / "work", silent)
@@ -184,7 +184,7 @@ def test_a_recorded_run_cannot_be_changed(packed: Path) -> None:
     for attempt in attempts:
         with pytest.raises(InputError, match="is a recorded run"):
             attempt()
-    run.request_pause()  # it has ended: nothing to ask
+    run.request_pause()  # has no effect: the run has ended
     assert run.cancel() == "finished"
     assert content(packed) == before
 
@@ -192,7 +192,7 @@ def test_a_recorded_run_cannot_be_changed(packed: Path) -> None:
 class TestShipped:
     """The gallery of the package itself."""
 
-    def test_it_holds_a_whole_chain_and_is_small(self) -> None:
+    def test_it_contains_a_complete_chain_and_is_small(self) -> None:
         chains = gallery.recorded_chains()
         assert chains
         planned = {one.name for one in record.plan(1000)}
@@ -210,7 +210,9 @@ class TestShipped:
         assert measured[-1] < measured[0]  # tuning helped
         assert any(event["kind"] == "sample" for event in tuned.events()[0])
 
-    def test_its_lexicon_is_the_real_pairs(self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
+    def test_its_lexicon_belongs_to_the_real_pair(
+        self, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary
+    ) -> None:
         found = align_run_of(gallery.recorded_chains()[0]["adapt"])
         assert found is not None
         alignment = Alignment.load(found.path / "alignment")
@@ -228,7 +230,7 @@ class TestShipped:
         assert diagnosis.verdict in ("good", "usable")
         assert json.loads((found.path / "scores.json").read_text())["held_out"]["p_at_1"] > 0.9
 
-    def test_the_wheel_holds_it(self, tmp_path: Path) -> None:
+    def test_the_wheel_contains_it(self, tmp_path: Path) -> None:
         source = tmp_path / "source"
         source.mkdir()
         for name in ("tokalign_lab", "widgets"):
@@ -248,7 +250,7 @@ class TestShipped:
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without assets, network and runs; returns the folder of runs."""
+    """Simulate a machine without assets, network and runs; return the folder of runs."""
 
     def refuse(self: Any, address: Any) -> None:
         raise AssertionError(f"somebody connects to {address}")
@@ -271,7 +273,7 @@ class TestPanels:
         view._loaded.clear()
         with inline():
             yield
-        assert content(gallery_root()) == before  # looking changes nothing
+        assert content(gallery_root()) == before  # viewing recorded runs does not change them
 
     def test_an_empty_lab_offers_a_recorded_run_and_shows_it_in_every_tab(self, bare: Path) -> None:
         from tokalign_lab.widgets import Lab
@@ -295,7 +297,7 @@ class TestPanels:
         lab.close()
         assert sorted(path.name for path in bare.iterdir()) == ["lab.json"]  # nothing was started or copied
 
-    def test_what_needs_the_model_explains_it(self, bare: Path) -> None:
+    def test_steps_that_need_the_model_explain_that_it_is_missing(self, bare: Path) -> None:
         from tokalign_lab.runs.chain import NO_MODEL
         from tokalign_lab.widgets import Lab
 
@@ -343,11 +345,11 @@ class TestPanels:
             assert type(made["panel"]) is type(panel)
             made["panel"].close()
 
-    def test_the_list_of_runs_shows_them_apart(self, bare: Path) -> None:
+    def test_the_list_of_runs_marks_recorded_runs(self, bare: Path) -> None:
         from tokalign_lab.widgets import RunsPanel
 
         panel = RunsPanel()
-        assert panel._recorded.value  # nothing else to show
+        assert panel._recorded.value  # there are no other runs to show
         assert {row.cells()[2] for row in panel._list.rows} == {"recorded"}
         panel._chosen = "recorded-adapt-recover"
         panel.refresh()
@@ -360,7 +362,7 @@ class TestPanels:
         assert panel._list.rows == []
         panel.close()
         RunFolder.create(bare / "mine", "adapt", {"model": "m", "text": [], "steps": 2})
-        assert not RunsPanel()._recorded.value  # there are runs of one's own
+        assert not RunsPanel()._recorded.value  # the user has runs
 
 
 class TestCommands:
@@ -369,7 +371,7 @@ class TestCommands:
         assert done.exit_code == 0, done.output
         return json.loads(done.stdout)
 
-    def test_lists(self, bare: Path) -> None:
+    def test_the_commands_list_recorded_runs(self, bare: Path) -> None:
         listed = self.run("gallery", "list")["runs"]
         assert {row["name"] for row in listed} == {run.name for run in gallery.recorded_runs()}
         assert all("Recorded run" in row["words"] and row["title"].startswith("Recorded: ") for row in listed)
@@ -377,7 +379,7 @@ class TestCommands:
         assert self.run("runs", "list")["runs"] == []
         assert all(row["recorded"] for row in self.run("runs", "list", "--recorded")["runs"])
 
-    def test_a_report_of_one_needs_no_assets(self, bare: Path, tmp_path: Path) -> None:
+    def test_a_report_on_a_recorded_run_needs_no_assets(self, bare: Path, tmp_path: Path) -> None:
         pytest.importorskip("plotly")
         out = tmp_path / "report.html"
         tuned = gallery.recorded_chains()[0]["adapt"].name
@@ -386,17 +388,17 @@ class TestCommands:
         assert "Recorded run, not one of yours" in page
         assert "<h2>Diagnosis" in page
 
-    def test_two_are_compared(self, bare: Path) -> None:
+    def test_two_recorded_runs_are_compared(self, bare: Path) -> None:
         found = self.run("compare", "recorded-align-anchored", "recorded-adapt-recover")
         assert found["counts"]["changed"] == 0  # the same lexicon, from both ends of the chain
 
-    def test_nothing_can_be_done_to_one(self, bare: Path) -> None:
+    def test_commands_that_change_a_recorded_run_are_refused(self, bare: Path) -> None:
         for words in (["resume"], ["delete"], ["again"], ["rename"]):
             more = ["mine"] if words == ["rename"] else []
             done = CliRunner().invoke(commands, ["runs", *words, "recorded-adapt-recover", *more])
             assert done.exit_code == 2
             assert "is a recorded run" in " ".join(done.stderr.split())
 
-    def test_a_run_of_ones_own_comes_before_a_recorded_one_of_its_name(self, bare: Path) -> None:
+    def test_a_users_run_takes_precedence_over_a_recorded_run_of_the_same_name(self, bare: Path) -> None:
         own = RunFolder.create(runs_root() / "recorded-align-anchored", "align", {})
         assert find_run("recorded-align-anchored").path == own.path

@@ -25,7 +25,7 @@ def gpu_check(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_every_check_passes_on_a_cpu_without_the_packages_of_the_lab(tmp_path: Path) -> None:
-    """The tiny model is of a kind that has a bias in its head, so that calibrating it means something."""
+    """The tiny model is of a kind with a bias in its head, so that calibration has an effect."""
     save_tiny(tmp_path / "model", "phi", size=400)
     tiny_tokenizer(300).save_pretrained(tmp_path / "target")
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n")
@@ -42,7 +42,7 @@ def test_every_check_passes_on_a_cpu_without_the_packages_of_the_lab(tmp_path: P
     assert all(row["check"] in (tmp_path / "out.md").read_text() for row in rows)
 
 
-def test_a_difference_beyond_what_is_allowed_is_not_ok(gpu_check) -> None:
+def test_a_difference_above_the_tolerance_fails(gpu_check) -> None:
     check = gpu_check.Check("x", gpu_check.bits, gpu_check.apart, 0.1, "bits")
     expected = {"bits": np.ones(3), "seconds": 1.0}
     for tried, ok in ((1.05, "ok"), (1.2, "NOT OK"), (np.nan, "NOT OK")):
@@ -53,7 +53,7 @@ def test_a_difference_beyond_what_is_allowed_is_not_ok(gpu_check) -> None:
     assert "out of memory" in failed["note"]
 
 
-def test_measures_are_what_they_say(gpu_check) -> None:
+def test_measures_compute_what_their_names_say(gpu_check) -> None:
     one, other = np.array([[3.0, 4.0], [0.0, 5.0]]), np.array([[3.0, 4.5], [0.0, 5.0]])
     assert gpu_check.of_rows(other, one) == pytest.approx(0.1)
     assert gpu_check.apart(other, one) == 0.5

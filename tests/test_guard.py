@@ -24,7 +24,7 @@ def test_the_lowest_bits_are_kept(tmp_path: Path) -> None:
     assert (guard.best.step, guard.reason) == (10, "")
 
 
-def test_a_step_that_forgets_is_not_kept_and_two_end_the_run(tmp_path: Path) -> None:
+def test_a_step_that_forgets_is_not_kept_and_a_second_one_ends_the_run(tmp_path: Path) -> None:
     guard = followed(tmp_path, (2.0, 0.8), (1.9, 0.9), (1.8, 0.8))
     assert (guard.best.step, guard.reason) == (10, "")
     guard.add(Measured(30, 1.7, 0.7))
@@ -50,7 +50,7 @@ def test_without_probes_held_out_text_decides(tmp_path: Path) -> None:
     assert (guard.best.step, guard.reason) == (10, "")
 
 
-def test_a_resumed_run_decides_alike(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_from_the_same_measurements(tmp_path: Path) -> None:
     followed(tmp_path, (2.0, 0.8), (1.8, 0.8), (1.7, 0.8))
     again = Guard(tmp_path, 3, step=10)
     assert [one.step for one in again.measured] == [0, 10]
@@ -62,7 +62,7 @@ def source():
     return load_model("smollm2-135m", device="cpu"), load_vocabulary("smollm2-135m")
 
 
-def test_the_source_model_answers_many_probes_and_a_damaged_one_few(source) -> None:
+def test_the_source_model_answers_many_probes_and_a_damaged_model_few(source) -> None:
     model, vocabulary = source
     known = answered(model, vocabulary, all_probes())
     assert len(known) >= 70

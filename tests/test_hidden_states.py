@@ -23,7 +23,7 @@ def model(smollm_folder: Path) -> PreTrainedModel:
 
 
 def some_of(vocabulary: Vocabulary, tokens: list[bytes]) -> Vocabulary:
-    """The vocabulary as if it had only these tokens."""
+    """Return the vocabulary reduced to these tokens."""
     kept = {vocabulary.id_of_bytes(token) for token in tokens}
     fewer = copy(vocabulary)
     fewer.token_bytes = tuple(token if i in kept else None for i, token in enumerate(vocabulary.token_bytes))
@@ -35,7 +35,7 @@ def read(model: PreTrainedModel, source: Vocabulary, of: Vocabulary) -> object:
 
 
 def states(model: PreTrainedModel, ids: list[int]) -> np.ndarray:
-    """The last layer's states, read from transformers by another call."""
+    """Return the hidden states of the last layer by another call of transformers."""
     with torch.inference_mode():
         found = model(torch.tensor([ids]), output_hidden_states=True)
     return found.hidden_states[-1][0].numpy()
@@ -88,7 +88,7 @@ def test_parts_of_characters_are_read_and_counted(
     assert made.provenance["left_out"] == 0
 
 
-def test_tokens_without_a_spelling_are_left_out() -> None:
+def test_tokens_without_a_spelling_have_no_vector() -> None:
     source, of = tiny_vocabulary(300), tiny_vocabulary(280)
     made = hidden_state_vectors(
         tiny_model("llama", source.size), source, of, np.arange(of.size), spell=lambda _, tokens: [[] for _ in tokens]
@@ -99,7 +99,7 @@ def test_tokens_without_a_spelling_are_left_out() -> None:
     assert made.provenance["left_out"] == sum(token is not None for token in of.token_bytes) - len(shared)
 
 
-def test_what_cannot_be_read_is_refused() -> None:
+def test_invalid_inputs_are_refused() -> None:
     source = tiny_vocabulary(300)
     counts = np.zeros(source.size, np.int64)
     with pytest.raises(InputError, match="has 100 rows, but its tokenizer 'tiny-300' has ids up to"):

@@ -1,4 +1,4 @@
-"""The code keeps its layers: a module or package imports only from lower layers (see CONTRIBUTING.md)."""
+"""Modules and packages import only from lower layers (see CONTRIBUTING.md)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# From the bottom up. Names of one line may not import each other, but the modules of one package may.
+# The layers from the bottom up. Names on one line may not import each other, but modules of one package may.
 LAYERS = [
     {"errors", "progress", "provenance"},
     {"device", "files", "locks", "passages", "settings", "spelling"},
@@ -65,7 +65,7 @@ def test_every_module_has_a_layer() -> None:
     assert names == set(LAYER_OF)
 
 
-def test_the_map_of_contributing_has_every_module_in_an_order_of_imports() -> None:
+def test_contributing_lists_every_module_in_the_order_of_imports() -> None:
     rows = re.findall(r"^\| (`.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     names = [name.rstrip("/") for row in rows for name in re.findall(r"`(\w+/?)`", row)]
     assert sorted(names) == sorted({*LAYER_OF, "widgets"} - {"__main__"})
@@ -73,7 +73,7 @@ def test_the_map_of_contributing_has_every_module_in_an_order_of_imports() -> No
     assert layers == sorted(layers)
 
 
-def test_the_traces_of_contributing_name_functions_that_exist() -> None:
+def test_functions_named_in_contributing_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     numbers = [int(row) for row in re.findall(r"^\| from `.* \| (\d+) \|$", text, flags=re.MULTILINE)]
     section = text.split("### Two traces")[1].split("\n## ")[0]

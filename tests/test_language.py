@@ -44,15 +44,15 @@ AVOID = {
     r"\b(goes|went|going) on\b|\bworks? no more\b|\bworked no more\b": "continues; no longer works",
     r"\bas it came\b|\bpassed over\b|\bmade again\b": "before tuning; skipped; rebuilt",
 }
-# Honest uses of these words, and why.
-HONEST = {
+# Allowed uses of these words, and why.
+ALLOWED = {
     r"\bthe rest of (a|an|the|this|their|each)\b": "it is named",
     r"head[- ]floor": "the option --head-floor, a lower bound of an optimiser",
     r"\bfloor\(": "the function of mathematics",
     r"--twins\b": "an option that users have in files",
 }
 ANY_AVOIDED = re.compile("|".join(f"(?:{pattern})" for pattern in AVOID), flags=re.IGNORECASE)
-ANY_HONEST = re.compile("|".join(f"(?:{pattern})" for pattern in HONEST), flags=re.IGNORECASE)
+ANY_ALLOWED = re.compile("|".join(f"(?:{pattern})" for pattern in ALLOWED), flags=re.IGNORECASE)
 
 
 def prose(text: str) -> str:
@@ -63,7 +63,7 @@ def prose(text: str) -> str:
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """Yield every page with its prose; of the changelog the part that is not released."""
+    """Yield every page with its prose; of the changelog, only the unreleased part."""
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]:
         yield path.relative_to(ROOT).as_posix(), prose(path.read_text(encoding="utf-8"))
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -93,15 +93,15 @@ def sentences(source: str) -> list[str]:
 
 
 def programs() -> list[Path]:
-    """Return every program."""
+    """Return the paths of all programs."""
     folders = ("tokalign_lab", "widgets", "benchmarks", "scripts", "tests")
     files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")) if path != Path(__file__)]
     return [path for path in files if "notebooks" not in path.relative_to(ROOT).parts]
 
 
 def hits(text: str) -> list[str]:
-    """Return every word to avoid, with what surrounds it and what to write."""
-    text = ANY_HONEST.sub("", text)
+    """Return every word to avoid, with the words around it and what to write instead."""
+    text = ANY_ALLOWED.sub("", text)
     found = []
     for match in ANY_AVOIDED.finditer(text):
         around = " ".join(text[max(0, match.start() - 30) : match.end() + 30].split())
@@ -111,7 +111,7 @@ def hits(text: str) -> list[str]:
 
 
 def hits_in(path: Path) -> list[str]:
-    """Return the words to avoid of a program."""
+    """Return the words to avoid in a program."""
     return [f"{path.relative_to(ROOT)}: {hit}" for hit in hits("\n".join(sentences(path.read_text(encoding="utf-8"))))]
 
 
@@ -124,7 +124,7 @@ def test_programs_are_in_plain_english() -> None:
     assert [hit for path in programs() for hit in hits_in(path)] == []
 
 
-def test_words_are_found_and_honest_uses_are_not() -> None:
+def test_words_to_avoid_are_found_and_allowed_uses_are_not() -> None:
     assert len(hits("Bits a byte stand beside the floor, and the rest is told anew.")) == 6
     assert hits("Tokens per second; the rest of the file; --head-floor; set floor(x).") == []
     assert prose("`beside` [a floor](floor.md)\n```sh\nbeside\n```") == " [a floor]\n"

@@ -9,14 +9,14 @@ TEXT = "Всё хорошо: naïve 東京 🫠\n\tdef f(x): return x"
 
 
 @pytest.mark.parametrize("letters", [(), tuple("Всёхорш東京é")])
-def test_every_text_comes_back(letters: tuple[str, ...]) -> None:
+def test_every_text_round_trips(letters: tuple[str, ...]) -> None:
     vocabulary = letter_vocabulary("letters", letters)
     (ids,) = vocabulary.encode([TEXT])
     assert vocabulary.decode(ids) == TEXT
     assert b"".join(vocabulary.token_bytes[i] for i in ids) == TEXT.encode()
 
 
-def test_a_character_is_one_token_and_any_other_its_bytes() -> None:
+def test_known_characters_are_one_token_and_others_their_bytes() -> None:
     vocabulary = letter_vocabulary("letters", ["東"])
     assert [len(ids) for ids in vocabulary.encode(["東", "京", "x", " "])] == [1, 3, 1, 1]
 

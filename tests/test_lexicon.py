@@ -26,7 +26,7 @@ def lexicon(smollm_vocabulary, sp32k_vocabulary) -> Lexicon:
     return Lexicon(table, reverse_of(rows, smollm_vocabulary.size), provenance)
 
 
-def test_a_mix_adds_up_what_is_named_twice(lexicon: Lexicon) -> None:
+def test_weights_of_a_repeated_source_are_added(lexicon: Lexicon) -> None:
     row = lexicon.table.loc[300]
     assert row.sources.tolist() == [10, 20]
     assert row.weights.tolist() == pytest.approx([1 / 3, 2 / 3])
@@ -34,7 +34,7 @@ def test_a_mix_adds_up_what_is_named_twice(lexicon: Lexicon) -> None:
     assert lexicon.table.loc[301, "margin"] == pytest.approx(0.5)
 
 
-def test_the_file_gives_back_every_value(lexicon: Lexicon, tmp_path: Path) -> None:
+def test_a_lexicon_file_preserves_every_value(lexicon: Lexicon, tmp_path: Path) -> None:
     lexicon.save(tmp_path / "l.parquet")
     again = Lexicon.load(tmp_path / "l.parquet")
     assert again.provenance == lexicon.provenance
@@ -46,7 +46,7 @@ def test_the_file_gives_back_every_value(lexicon: Lexicon, tmp_path: Path) -> No
     assert again.target_of()[5] == 301
 
 
-def test_upstreams_json_goes_out_and_comes_back(lexicon, tmp_path, smollm_vocabulary, sp32k_vocabulary) -> None:
+def test_upstreams_json_is_exported_and_imported(lexicon, tmp_path, smollm_vocabulary, sp32k_vocabulary) -> None:
     export_rows(lexicon, tmp_path / "align_matrix.json")
     assert json.loads((tmp_path / "align_matrix.json").read_text()) == {"1": 1, "300": 20, "301": 5}
     again = Lexicon.from_json(tmp_path / "align_matrix.json", smollm_vocabulary, sp32k_vocabulary)
@@ -69,7 +69,7 @@ def test_another_tokenizer_is_refused(lexicon: Lexicon, smollm_vocabulary, sp32k
         lexicon.check(source=sp32k_vocabulary)
 
 
-def test_no_lexicon_ends_in_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_lexicon_ends_in_one_sentence(tmp_path: Path) -> None:
     import pandas as pd
 
     with pytest.raises(InputError, match="There is no lexicon"):

@@ -36,9 +36,9 @@ from tokalign_lab.vocabulary import Vocabulary
         ([3, 1, 2], [1, 2, 3], 1.0),  # order does not count in unigrams
         ([1, 1, 1, 1], [1, 2, 3, 4], 1 / 4),  # clipped: 1 counts once
         ([1, 1, 2, 9], [1, 1, 1, 2], 3 / 4),
-        ([1, 2], [1, 2, 3, 4], math.exp(1 - 4 / 2)),  # all right but half as long
+        ([1, 2], [1, 2, 3, 4], math.exp(1 - 4 / 2)),  # all tokens right, but half as long
         ([1, 9], [1, 2, 3, 4], 0.5 * math.exp(1 - 4 / 2)),
-        ([1, 2, 3, 4], [1, 2], 2 / 4),  # too long: precision pays, no penalty
+        ([1, 2, 3, 4], [1, 2], 2 / 4),  # too long: lower precision, no penalty
         ([7, 8], [1, 2], 0.0),
         ([-1, -1], [1, 2], 0.0),  # rows without a source are lost
         ([], [1, 2], 0.0),
@@ -88,10 +88,10 @@ def test_a_lexicon_of_a_tokenizer_with_itself_loses_nothing(held_out: TokenizedP
     assert (breakdown(lexicon, pair)["value"] == 1).all()
 
 
-def test_a_good_lexicon_scores_high_and_one_that_maps_all_to_one_low(
+def test_a_good_lexicon_scores_high_and_a_mapping_to_one_token_low(
     good: LexiconScores, bad: LexiconScores, small_pair: TokenizedPair
 ) -> None:
-    # The tokenizers cut words at different places: even identical tokens leave BLEU-1 well below 1.
+    # The tokenizers split words differently, so BLEU-1 is well below 1 even with identical tokens.
     assert min(good.bleu1.values()) > 0.5
     assert bad.bleu1["target_to_source"] < 0.15
     assert bad.bleu1["source_to_target"] < 0.15
@@ -104,7 +104,7 @@ def test_a_good_lexicon_scores_high_and_one_that_maps_all_to_one_low(
     assert good.documents == good.sentences == 12
 
 
-def test_every_mean_comes_with_n_and_bounds(good: LexiconScores) -> None:
+def test_every_mean_has_n_and_bounds(good: LexiconScores) -> None:
     measures = ("bleu1", "sentence_score", "bert_precision", "bert_recall", "bert_score")
     for measure in measures:
         for direction in ("target_to_source", "source_to_target"):
@@ -141,7 +141,7 @@ def test_too_short_documents_and_foreign_lexicons_are_refused(small_pair: Tokeni
             measure(lexicon, turned)
 
 
-def test_documents_are_taken_from_all_over_the_text(small_pair: TokenizedPair) -> None:
+def test_documents_are_sampled_from_the_whole_text(small_pair: TokenizedPair) -> None:
     scores = score_lexicon(align(small_pair, "mean").lexicon, small_pair, encoder=None, max_documents=7)
     assert scores.documents == 7
 
@@ -181,7 +181,7 @@ def test_held_out_shared_tokens_are_searched_from_both_sides_and_reported_by_gro
     assert json.loads(json.dumps(precision.to_dict()))["intervals"]["p_at_10"]["source_to_target"]["n"] == precision.n
 
 
-def test_held_out_precision_reports_what_it_cannot_do(small_pair: TokenizedPair) -> None:
+def test_held_out_precision_reports_why_it_cannot_be_measured(small_pair: TokenizedPair) -> None:
     with pytest.raises(InputError, match="'pieces' ranks no candidates"):
         held_out_precision(small_pair, "pieces")
     tiny = tokenize_pair(small_pair.source, small_pair.target, [Document("a few words only here", "t", "t")])
@@ -225,18 +225,18 @@ def test_groups_add_up_to_the_clipped_precision_of_the_text(anchored: Alignment,
     assert groups.drop_duplicates(["measure", "direction", "kind", "group"]).shape == groups.shape
 
 
-def test_groups_show_what_the_mean_hides(anchored: Alignment, held_out: TokenizedPair) -> None:
+def test_groups_show_differences_that_the_mean_hides(anchored: Alignment, held_out: TokenizedPair) -> None:
     groups = breakdown(anchored.lexicon, held_out)
     forward = groups[(groups["measure"] == "unigram_match") & (groups["direction"] == "target_to_source")]
     forward = forward.set_index(["kind", "group"])
     scripts, bands, origins = (forward.loc[kind] for kind in ("script", "band", "origin"))
-    assert scripts.loc["digits", "value"] == 1  # both write numbers digit by digit
+    assert scripts.loc["digits", "value"] == 1  # both split numbers into digits
     assert scripts.loc["Latin", "low"] > scripts.loc["Hangul", "high"]
     assert origins.loc["identical", "value"] > origins.loc["aligned", "value"]
     assert list(bands.index) == [band for band in BANDS if band in bands.index]
 
 
-def test_more_is_needed_than_one_document_to_say_how_sure_a_group_is() -> None:
+def test_the_interval_of_a_group_needs_more_than_one_document() -> None:
     vocabulary = tiny_vocabulary(300)
     documents = [Document("The quick brown fox", "a", "t"), Document("lazy dog 7 + 7", "b", "t")]
     pair = tokenize_pair(vocabulary, vocabulary, documents)
@@ -258,14 +258,14 @@ def test_more_is_needed_than_one_document_to_say_how_sure_a_group_is() -> None:
         ("ー", "Katakana"),
         ("한국", "Hangul"),
         ("ﾊﾝ", "Katakana"),
-        ("ि", "Devanagari"),  # a vowel sign by itself
+        ("ि", "Devanagari"),  # a single vowel sign
         ("2024", "digits"),
         ("٣", "digits"),
         (" \n\t", "whitespace"),
         ("\x00", "whitespace"),
         (" ->", "symbols"),
         ("👩", "symbols"),
-        ("\u0301", "symbols"),  # an accent is of any script
+        ("\u0301", "symbols"),  # an accent belongs to no script
         ("", "whitespace"),
     ],
 )
@@ -298,8 +298,8 @@ def test_an_interval_is_as_wide_as_the_normal_approximation() -> None:
     assert of_mean(hits, seed=5) == of_mean(hits, seed=5) != of_mean(hits, seed=6)
 
 
-def test_tokens_of_one_document_are_drawn_together() -> None:
-    by_document = np.repeat([[0.0], [10.0]], 20, axis=0)  # 40 documents of 10 tokens that stand or fall together
+def test_tokens_of_one_document_are_resampled_together() -> None:
+    by_document = np.repeat([[0.0], [10.0]], 20, axis=0)  # 40 documents of 10 tokens with equal values in each
     together = of_ratio(by_document, np.full((40, 1), 10))[0]
     apart = of_share(200, 400)
     assert together.n == apart.n == 400
@@ -307,7 +307,7 @@ def test_tokens_of_one_document_are_drawn_together() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 5))
-def test_bounds_stay_within_what_was_measured(values: list[float], seed: int) -> None:
+def test_bounds_are_within_the_range_of_the_values(values: list[float], seed: int) -> None:
     interval = of_mean(np.array(values), seed)
     assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
     assert min(values) - 1e-9 <= interval.mean <= max(values) + 1e-9

@@ -1,4 +1,4 @@
-"""The memory of tuning, estimated before it begins: the estimate, the bound, and what is proposed instead."""
+"""The memory of tuning, estimated before it begins: the estimate, the limit, and the proposed settings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_kind_of_model_has_a_size(kind: str, tmp_path: Path) -> None:
     assert min(size.layers, size.hidden, size.inner) > 0
 
 
-def test_what_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_is_not_a_causal_language_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "dance"}')
     with pytest.raises(InputError, match="cannot be loaded"):
         ModelSize.of(str(tmp_path))
@@ -57,13 +57,13 @@ def test_what_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:
         ({"batch_size": 2, "sequence_length": 1024, "gradient_checkpointing": True}, 4.0),
     ],
 )
-def test_the_estimate_is_within_a_factor_of_two_of_what_was_measured(
+def test_the_estimate_is_within_a_factor_of_two_of_the_measurement(
     smollm: ModelSize, settings: dict[str, Any], measured: float
 ) -> None:
     assert measured / 2 < need(smollm, **settings) / GB < measured * 2
 
 
-def test_more_work_at_once_takes_more_memory(smollm: ModelSize) -> None:
+def test_larger_batches_and_sequences_take_more_memory(smollm: ModelSize) -> None:
     plain = need(smollm)
     assert need(smollm, batch_size=8) > plain
     assert need(smollm, gradient_accumulation_steps=8) == plain
@@ -73,7 +73,7 @@ def test_more_work_at_once_takes_more_memory(smollm: ModelSize) -> None:
     assert tuning_memory(smollm, AdaptSettings(), sharded=True).bytes < plain - 15 * smollm.weights
 
 
-def test_what_cannot_fit_is_refused_and_what_is_proposed_fits() -> None:
+def test_settings_that_do_not_fit_are_refused_and_the_proposed_ones_fit() -> None:
     settings = AdaptSettings(batch_size=512, sequence_length=2048)
     with pytest.raises(InputError, match=r"needs about 19\d\d GB of memory, but the bound is 20 GB") as raised:
         check_memory("smollm2-135m", settings, CPU, limit=20)
@@ -83,7 +83,7 @@ def test_what_cannot_fit_is_refused_and_what_is_proposed_fits() -> None:
     assert batch * accumulated == 512
     fits = AdaptSettings(batch_size=batch, gradient_accumulation_steps=accumulated, sequence_length=2048)
     check_memory("smollm2-135m", fits, CPU, limit=20)
-    with pytest.raises(InputError, match="needs about"):  # two of them need twice as much
+    with pytest.raises(InputError, match="needs about"):  # two processes need twice as much
         check_memory("smollm2-135m", fits, CPU, limit=20, processes=2)
     with pytest.raises(InputError, match="batch_size 1, gradient_checkpointing and gradient_accumulation_steps 512"):
         check_memory("smollm2-135m", settings, CPU, limit=3.8)
@@ -92,10 +92,10 @@ def test_what_cannot_fit_is_refused_and_what_is_proposed_fits() -> None:
     check_memory("smollm2-135m", settings, CPU, limit=10_000)
 
 
-def test_a_container_bounds_the_memory_of_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_limit_of_a_container_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = device_memory(CPU)
     monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
-    for part in ("", "memory"):  # both versions
+    for part in ("", "memory"):  # both versions of cgroups
         (tmp_path / part).mkdir(exist_ok=True)
     names = [tmp_path / "memory.max", tmp_path / "memory" / "memory.limit_in_bytes"]
     for file in names:
@@ -115,7 +115,7 @@ def test_the_command_refuses_before_a_run_is_made(tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
     assert "batch_size 4 and gradient_accumulation_steps 128" in done.stderr
     assert not (tmp_path / "run").exists()
-    # Prepared, it may run on a larger machine.
+    # A prepared run may run on a larger machine.
     done = run(*command, "--prepare", cwd=tmp_path)
     assert done.returncode == 0
     prepared = RunFolder(tmp_path / "run")

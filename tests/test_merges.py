@@ -1,4 +1,4 @@
-"""Merge histories against the tokenizers themselves, which apply their merges in Rust."""
+"""Merge histories agree with the tokenizers themselves, which apply their merges in Rust."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def made(model: Any) -> Vocabulary:
 
 
 @pytest.mark.parametrize("name", ["smollm_vocabulary", "sp32k_vocabulary"])
-def test_merges_end_in_the_token_where_the_tokenizer_makes_it(name: str, request: pytest.FixtureRequest) -> None:
+def test_merges_end_in_the_token_if_the_tokenizer_produces_it(name: str, request: pytest.FixtureRequest) -> None:
     vocabulary: Vocabulary = request.getfixturevalue(name)
     histories, merge = TokenHistories(vocabulary), vocabulary.tokenizer.backend_tokenizer.model.tokenize
     built = 0
@@ -41,7 +41,7 @@ def test_merges_are_in_the_order_of_their_ranks(smollm_vocabulary: Vocabulary) -
     assert len(merges) == len(" tokenizer") - 1
 
 
-def test_marks_of_a_words_inside_and_end_stay_with_their_characters() -> None:
+def test_continuation_and_end_of_word_marks_stay_with_their_characters() -> None:
     tokens = ["a", "##b", "##c</w>", "##b</w>", "ab", "abc</w>", "##bc</w>", "</w>"]
     merges = [("a", "##b"), ("ab", "##c</w>"), ("##b", "##c</w>")]
     model = models.BPE(
@@ -63,7 +63,7 @@ def test_a_token_that_merges_do_not_reach_is_reported(whole_words: bool, use: st
     assert history.reason == f"The merges end at ab + c, so {use} this token."
 
 
-def test_algorithms_without_merges_explain_what_they_do() -> None:
+def test_algorithms_without_merges_are_explained() -> None:
     unigram = TokenHistories(made(models.Unigram([("<unk>", 0.0), ("ab", -2.5)], unk_id=0)))
     assert "This token's is -2.50." in unigram.of(1).reason
     wordpiece = TokenHistories(made(models.WordPiece({"[UNK]": 0, "ab": 1}, unk_token="[UNK]")))

@@ -27,7 +27,7 @@ def random_vectors(n: int, d: int, seed: int) -> np.ndarray:
 
 
 def tied_vectors(n: int, d: int, seed: int) -> np.ndarray:
-    """Vectors of which many are equal, some are nearly equal and some are zero."""
+    """Return vectors of which many are equal, some are nearly equal and some are zero."""
     random = np.random.default_rng(seed)
     rows = random_vectors(max(1, n // 4), d, seed)[random.integers(max(1, n // 4), size=n)]
     rows[random.random(n) < 0.1] *= 1 + 1e-7
@@ -45,13 +45,13 @@ def blocks_of(size: int | None) -> Iterator[None]:
 
 
 def dense(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Cosines in float64, on the grid."""
+    """Return cosines in float64, rounded as in the search."""
     cosine = unit_rows(queries).astype(np.float64) @ unit_rows(keys).astype(np.float64).T
     return np.rint(cosine * GRID) / GRID
 
 
 def ranked(scores: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the k largest of each row, the lowest first among equals."""
+    """Return the columns of the k largest values of each row; among ties, the lowest column first."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
 
@@ -60,7 +60,7 @@ sizes = st.integers(1, 150)
 
 @settings(max_examples=60)
 @given(sizes, sizes, st.integers(1, 12), st.one_of(st.none(), st.integers(1, 160)), st.integers(0, 5), st.booleans())
-def test_blocks_give_what_the_whole_matrix_gives(
+def test_searching_in_blocks_equals_the_whole_matrix(
     n: int, m: int, k: int, block: int | None, seed: int, tied: bool
 ) -> None:
     make = tied_vectors if tied else random_vectors
@@ -85,8 +85,8 @@ def test_blocks_give_what_the_whole_matrix_gives(
 
 @settings(max_examples=40)
 @given(sizes, sizes, st.integers(1, 12), st.integers(1, 160), st.integers(0, 5), st.booleans())
-def test_the_gpu_search_finds_the_same(n: int, m: int, k: int, block: int, seed: int, tied: bool) -> None:
-    """On the device "cpu": the same code, and the same answers as the search in blocks, ties and all."""
+def test_the_gpu_search_gives_the_same_result(n: int, m: int, k: int, block: int, seed: int, tied: bool) -> None:
+    """The GPU code on the device "cpu" gives the same results as the search in blocks, also for ties."""
     make = tied_vectors if tied else random_vectors
     queries, keys = unit_rows(make(n, 16, seed)), unit_rows(make(m, 16, seed + 100))
     penalty = np.random.default_rng(seed).random((m, 1), dtype=np.float32)
@@ -99,7 +99,7 @@ def test_the_gpu_search_finds_the_same(n: int, m: int, k: int, block: int, seed:
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_more_equals_than_the_gpu_search_takes_are_searched_again() -> None:
+def test_more_ties_than_the_gpu_search_handles_are_searched_again() -> None:
     keys = unit_rows(np.repeat(random_vectors(3, 8, 0), 200, axis=0)[::-1].copy())
     queries = unit_rows(random_vectors(3, 8, 0))
     positions, *_ = gpu_search.best(torch.device("cpu"), queries, keys, 5)
@@ -114,8 +114,8 @@ def test_ties_go_to_the_lowest_id() -> None:
         assert positions.tolist() == [[40 * i + j for j in range(5)] for i in range(7)]
 
 
-def test_threads_and_blocks_change_no_bit() -> None:
-    """At a size that fills many blocks, where BLAS adds up differently in the middle of a block and at its edge."""
+def test_threads_and_blocks_do_not_change_the_result() -> None:
+    """The size fills many blocks: BLAS sums in another order in the middle of a block than at its edge."""
     queries, keys = tied_vectors(1500, 300, 0), tied_vectors(2500, 300, 0)
     before = numba.get_num_threads()
     try:
@@ -131,7 +131,7 @@ def test_threads_and_blocks_change_no_bit() -> None:
 
 
 def test_memory_does_not_grow_with_the_matrix() -> None:
-    """20,000 x 20,000 cosines are 1.6 GB; the search must stay far below."""
+    """20,000 x 20,000 cosines would take 1.6 GB; the search must need much less."""
     program = """if True:
         import resource
         from pathlib import Path
@@ -154,8 +154,8 @@ def test_memory_does_not_grow_with_the_matrix() -> None:
     assert 0 < float(done.stdout) < 0.1  # GB
 
 
-def test_csls_takes_a_hub_down() -> None:
-    """A key in the middle of everything is nearest to most queries by cosine, and the counterpart of none."""
+def test_csls_penalises_a_hub() -> None:
+    """A key in the centre of all vectors is nearest to most queries by cosine, but the true partner of none."""
     middle, own, noise = (unit_rows(random_vectors(n, 100, seed)) for n, seed in ((1, 1), (80, 2), (80, 3)))
     keys = np.concatenate([middle, middle + own])
     queries = middle + 0.35 * own + 0.5 * noise
@@ -174,12 +174,12 @@ def test_density_is_measured_over_the_whole_space() -> None:
     assert some[0].tolist() == whole[0][:5].tolist()
 
 
-def test_no_queries_have_no_answers() -> None:
+def test_no_queries_give_an_empty_result() -> None:
     positions, scores = nearest(np.zeros((0, 4)), random_vectors(3, 4, 0), 2)
     assert positions.shape == scores.shape == (0, 2)
 
 
-def test_nothing_to_search_among_is_an_error() -> None:
+def test_a_search_without_keys_is_an_error() -> None:
     for search in (nearest, nearest_csls, density):
         with pytest.raises(InputError, match="no vectors to search"):
             search(random_vectors(3, 4, 0), np.zeros((0, 4)))
@@ -187,7 +187,7 @@ def test_nothing_to_search_among_is_an_error() -> None:
             search(random_vectors(3, 4, 0), random_vectors(3, 5, 0))
 
 
-def test_a_search_that_fails_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_search_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
 
     def broken(*_: object) -> None:

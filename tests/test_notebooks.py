@@ -34,7 +34,7 @@ lesson = pytest.mark.parametrize("path", LESSONS, ids=name_of)
 research = pytest.mark.parametrize("path", RESEARCH, ids=name_of)
 
 
-def test_the_lessons_are_all_there() -> None:
+def test_all_lessons_exist() -> None:
     assert [path.name[:2] for path in LESSONS] == ["01", "02", "03", "04", "05", "06", "07", "08"]
     named = {"corpus_size", "extreme_divergence", "metrics_and_first_loss", "proxy_text", "stages"}
     assert {path.stem for path in RESEARCH} == named
@@ -47,13 +47,13 @@ def test_readme_and_tutorial_name_every_notebook() -> None:
 
 
 @every
-def test_modules_that_it_imports_exist(path: Path) -> None:
+def test_imported_modules_exist(path: Path) -> None:
     imported = re.findall(r"^from (tokalign_lab[\w.]*) import", "\n".join(sources(path, "code")), re.MULTILINE)
     assert [module for module in imported if importlib.util.find_spec(module) is None] == []
 
 
 @every
-def test_nothing_of_a_run_is_kept(path: Path) -> None:
+def test_notebooks_contain_no_outputs(path: Path) -> None:
     for cell in read(path)["cells"]:
         if cell["cell_type"] == "code":
             assert cell["outputs"] == []
@@ -62,12 +62,12 @@ def test_nothing_of_a_run_is_kept(path: Path) -> None:
 
 
 @every
-def test_it_opens_with_the_kernel_that_everybody_has(path: Path) -> None:
+def test_notebooks_use_the_default_kernel(path: Path) -> None:
     assert read(path)["metadata"]["kernelspec"]["name"] == "python3"
 
 
 @every
-def test_cells_have_names_of_their_own(path: Path) -> None:
+def test_cells_have_unique_ids(path: Path) -> None:
     names = [cell["id"] for cell in read(path)["cells"]]
     assert len(set(names)) == len(names)
 
@@ -78,13 +78,13 @@ def test_cells_are_short(path: Path) -> None:
 
 
 @every
-def test_figures_fit_a_dark_page_too(path: Path) -> None:
+def test_figures_fit_the_dark_theme(path: Path) -> None:
     code = "\n".join(sources(path, "code"))
     assert ("go.Figure" in code) == ("\nplain_figures()" in code)
 
 
 @every
-def test_it_begins_with_what_the_reader_will_be_able_to_do(path: Path) -> None:
+def test_a_notebook_begins_with_its_learning_goals(path: Path) -> None:
     first = read(path)["cells"][0]
     text = "".join(first["source"])
     assert first["cell_type"] == "markdown"
@@ -99,7 +99,7 @@ def test_a_lesson_lists_what_readers_can_do_afterwards(path: Path) -> None:
 
 
 @lesson
-def test_a_prediction_is_asked_for_before_its_cell_answers_it(path: Path) -> None:
+def test_a_prediction_is_asked_for_before_the_cell_with_the_answer(path: Path) -> None:
     cells = read(path)["cells"]
     asking = [
         (place, "".join(cell["source"]))
@@ -114,12 +114,12 @@ def test_a_prediction_is_asked_for_before_its_cell_answers_it(path: Path) -> Non
 
 
 @lesson
-def test_something_is_broken_on_purpose(path: Path) -> None:
+def test_a_lesson_breaks_something_on_purpose(path: Path) -> None:
     assert any(re.search(r"^## .*Break it", text, flags=re.MULTILINE) for text in sources(path, "markdown"))
 
 
 @lesson
-def test_the_exercise_checks_itself_and_can_be_solved(path: Path) -> None:
+def test_the_exercise_has_a_check_and_a_solution(path: Path) -> None:
     code = sources(path, "code")
     (exercise,) = [cell for cell in code if "def check(answer)" in cell]
     assert re.search(r"^answer = None", exercise, flags=re.MULTILINE)
@@ -152,7 +152,7 @@ def test_a_research_notebook_is_short(path: Path) -> None:
 
 
 @research
-def test_what_is_recorded_is_named_by_a_program_that_is_there(path: Path) -> None:
+def test_recorded_results_name_an_existing_program(path: Path) -> None:
     code = "\n".join(sources(path, "code"))
     programs = re.findall(r"python (benchmarks/\w+\.py)", code)
     assert programs or path.stem == "proxy_text"  # which is its own experiment

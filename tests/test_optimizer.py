@@ -14,7 +14,7 @@ def steps(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter, gradient
 
 
 def gradients(n: int, small: float) -> list[torch.Tensor]:
-    """Of 10,000 rows, of which the first six are in use and the others get a tiny gradient of one sign."""
+    """Return gradients of 10,000 rows: the first six are in use, the others get a tiny gradient of constant sign."""
     generator = torch.Generator().manual_seed(0)
     made = [torch.full((10_000, 4), small) for _ in range(n)]
     for one in made:
@@ -22,7 +22,7 @@ def gradients(n: int, small: float) -> list[torch.Tensor]:
     return made
 
 
-def test_rows_in_use_move_as_with_adamw_and_the_others_by_their_gradient() -> None:
+def test_rows_in_use_change_as_with_adamw_and_others_by_their_gradient() -> None:
     used, given = torch.arange(6), gradients(5, 1e-4)
     plain, floored = (torch.nn.Parameter(torch.zeros(10_000, 4)) for _ in range(2))
     steps(torch.optim.AdamW([plain], lr=0.1, weight_decay=0.0), plain, given)
@@ -32,7 +32,7 @@ def test_rows_in_use_move_as_with_adamw_and_the_others_by_their_gradient() -> No
     assert float(torch.cosine_similarity(floored[:6].flatten(), plain[:6].flatten(), dim=0)) > 0.9
 
 
-def test_other_weights_are_adamws_and_a_loaded_state_goes_on() -> None:
+def test_other_weights_equal_adamw_and_a_loaded_state_continues() -> None:
     used, given = torch.arange(6), gradients(6, 1e-3)
     head, other, alone = (torch.nn.Parameter(torch.ones(10_000, 4)) for _ in range(3))
 

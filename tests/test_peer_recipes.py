@@ -1,4 +1,4 @@
-"""The recipes of others: FOCUS, WECHSEL and OMP, each against its own definition, and on a real pair."""
+"""Recipes of other authors: FOCUS, WECHSEL and OMP, compared with their definitions and tried on a real pair."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAIR = TokenizedPair(SOURCE, TARGET, None, None, [])
 
 
 def sparsemax_by_sorting(scores: np.ndarray) -> np.ndarray:
-    """Martins and Astudillo 2016, algorithm 1."""
+    """Compute sparsemax by algorithm 1 of Martins and Astudillo 2016."""
     falling = np.sort(scores)[::-1]
     sums = np.cumsum(falling)
     k = max(j for j in range(1, len(falling) + 1) if 1 + j * falling[j - 1] > sums[j - 1])
@@ -34,7 +34,7 @@ def sparsemax_by_sorting(scores: np.ndarray) -> np.ndarray:
 
 
 def naive_omp(vector: np.ndarray, atoms: np.ndarray, k: int) -> tuple[list[int], np.ndarray]:
-    """The definition, with a least-squares problem a step."""
+    """Compute OMP by its definition, with one least-squares problem per step."""
     taken: list[int] = []
     residual, weights = vector, np.zeros(0)
     for _ in range(k):
@@ -102,11 +102,11 @@ def test_focus_mixes_few_shared_tokens_by_sparsemax_of_their_cosines(focus: Lexi
         made[focus.sources[target_id]] = focus.weights[target_id]
         np.testing.assert_allclose(made, expected, atol=1e-5)
         assert focus.source_id[target_id] == focus.source_id[vectors.ids[shared[cosines.argmax()]]]
-    # On 300 kB of text the vectors still lie close together, and far fewer would be left on a longer one.
+    # With 300 kB of text the vectors are still similar; with more text, far fewer tokens would have a weight.
     assert np.median([len(focus.sources[i]) for i in aligned]) < 0.75 * len(shared)
 
 
-def test_focus_keeps_copies_and_draws_what_the_text_does_not_show(focus: LexiconRows, small_pair: TokenizedPair):
+def test_focus_keeps_copies_and_draws_rows_of_tokens_not_in_the_text(focus: LexiconRows, small_pair: TokenizedPair):
     source, target = small_pair.source, small_pair.target
     copies = np.flatnonzero(focus.origin == "identical")
     assert all(target.token_bytes[i] == source.token_bytes[focus.source_id[i]] for i in copies)
@@ -123,7 +123,7 @@ def test_focus_refuses_a_pair_without_shared_tokens(small_pair: TokenizedPair):
         focus_rows(LexiconRows(small_pair.target.size), Inputs(small_pair))
 
 
-def test_wechsel_copies_nothing_but_special_tokens(wechsel: LexiconRows, small_pair: TokenizedPair):
+def test_wechsel_copies_only_special_tokens(wechsel: LexiconRows, small_pair: TokenizedPair):
     assert set(wechsel.origin[~small_pair.target.is_hole]) == {"role", "aligned", "random"}
     roles = shared_roles(small_pair.source, small_pair.target)
     assert {i: int(wechsel.source_id[i]) for i in np.flatnonzero(wechsel.origin == "role").tolist()} == roles
@@ -158,7 +158,7 @@ def test_omp_recovers_a_sparse_combination():
     found = np.zeros_like(true)
     np.put_along_axis(found, chosen, weights, axis=1)
     np.testing.assert_allclose(found, true, atol=1e-4)
-    assert ((weights != 0).sum(axis=1) < 12).all()  # it stops where there is nothing left to explain
+    assert ((weights != 0).sum(axis=1) < 12).all()  # it stops when the residual is zero
 
 
 def test_omp_equals_the_definition_step_by_step():
@@ -172,7 +172,7 @@ def test_omp_equals_the_definition_step_by_step():
         np.testing.assert_allclose(weights[i], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_omp_survives_equal_atoms_zero_rows_and_too_large_a_k():
+def test_omp_handles_equal_atoms_zero_rows_and_too_large_k():
     atoms = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
     chosen, weights = pursue(torch.tensor([[3.0, 1.0], [0.0, 0.0]]), atoms, k=64)
     assert np.isfinite(weights).all()
@@ -180,7 +180,7 @@ def test_omp_survives_equal_atoms_zero_rows_and_too_large_a_k():
     assert not weights[1].any()
 
 
-def test_omp_moves_the_donors_coefficients_over():
+def test_omp_applies_the_donors_coefficients():
     donor = tiny_model("llama_tied", TARGET.size, seed=3)
     rows = tiny_rows()
     shared, new = np.flatnonzero(rows.origin == "identical"), np.flatnonzero(rows.origin == "hole")
@@ -194,14 +194,14 @@ def test_omp_moves_the_donors_coefficients_over():
     assert (made.origin[new] == "aligned").all()
 
 
-def test_omp_describes_a_head_of_its_own_apart():
+def test_omp_describes_an_untied_head_separately():
     made = describe(tiny_model("llama", TARGET.size, seed=3), k=4)
     new = np.flatnonzero(made.origin == "aligned")
     assert set(made.output) == set(new.tolist())
     assert any(set(made.output[i][0].tolist()) != set(made.sources[i].tolist()) for i in new.tolist())
 
 
-def test_omp_leaves_ids_beyond_the_donors_rows_to_the_mean_row():
+def test_omp_gives_the_mean_row_to_ids_beyond_the_donors_rows():
     made = describe(tiny_model("llama_tied", TARGET.size - 3, seed=3), k=4)
     assert (made.origin[-3:] == "mean").all()
     assert (made.mean_weight[-3:] == 1).all()
@@ -222,7 +222,7 @@ def test_omp_names_the_input_that_it_refuses(donor_vocabulary, rows, k, message)
         omp_rows(rows(), Inputs(PAIR, model=model, donor=(donor, donor_vocabulary)), k=k)
 
 
-def test_transplant_rule_reads_the_last_piece_and_writes_a_decaying_mean(monkeypatch: pytest.MonkeyPatch):
+def test_the_transplant_rule_uses_the_last_piece_and_a_decaying_mean(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
     from peers.transplant import transplant_rows
 

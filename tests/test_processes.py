@@ -24,9 +24,9 @@ from tokalign_lab.runs.worker import RunContext
 
 ROOT = Path(__file__).parent.parent
 
-# Gradients are averaged over processes in another order than over the rows of one batch; float32.
+# In float32; gradients are averaged over processes in another order than over the rows of one batch.
 TOLERANCE = 1e-5
-WAIT_S = 600.0  # of a busy machine
+WAIT_S = 600.0  # enough on a busy machine
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{number}. {WORDS}" for number in range(40)), encoding="utf-8")
     return {
-        "recipe": "papers",  # two stages; a model split over processes keeps no best step and has no --head-floor
+        "recipe": "papers",  # two stages; a sharded model keeps no best step and has no --head-floor
         "model": str(save_tiny(tmp_path / "tiny")),
         "text": [str(text)],
         "steps": 6,
@@ -105,7 +105,7 @@ def test_two_processes_stop_together_and_resume(settings: dict[str, Any], tmp_pa
     settings |= {"steps": 400, "processes": 2, "save_every": 1000, "stage1_share": 1.0}
     run = control.start("adapt", settings, tmp_path / "run")
     wait_for_step(run, 4)
-    run.request_pause()  # has no grace period, which a busy machine may miss
+    run.request_pause()  # unlike cancel, it has no grace period, which may be too short on a busy machine
     assert run.wait(timeout=WAIT_S) == "paused", run.log_tail()
     reached = len(losses(run))
     (kept,) = (run.path / "checkpoints").glob("stage1/checkpoint-*/.checksums.json")
@@ -119,7 +119,7 @@ def test_two_processes_stop_together_and_resume(settings: dict[str, Any], tmp_pa
 
 @pytest.fixture
 def sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Settings that shard a model over two processors, by the configuration that README's users have for eight GPUs."""
+    """Settings that shard a model over two CPU processes, by the configuration for eight GPUs in configs/."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fsdp_on_cpu"))
     whole = yaml.safe_load((ROOT / "configs" / "gpu8_fsdp.yaml").read_text(encoding="utf-8"))
     config = tmp_path / "fsdp.yaml"
@@ -128,7 +128,7 @@ def sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["llama", "tied and taught"])
-def test_a_model_in_pieces_is_tuned_as_a_whole_one(
+def test_a_sharded_model_is_tuned_like_an_unsharded_one(
     settings: dict[str, Any], sharded: dict[str, Any], tmp_path: Path, kind: str
 ) -> None:
     if kind == "tied and taught":
@@ -144,9 +144,7 @@ def test_a_model_in_pieces_is_tuned_as_a_whole_one(
     same_weights(one.path, two.path)
 
 
-def test_a_model_in_pieces_goes_on_after_kills(
-    settings: dict[str, Any], sharded: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_sharded_model_resumes_after_kills(settings: dict[str, Any], sharded: dict[str, Any], tmp_path: Path) -> None:
     settings |= {"steps": 40, "save_every": 3}
     whole = tuned_here(settings, tmp_path / "whole")
     settings |= sharded
@@ -176,7 +174,7 @@ def wait_for_step(run: RunFolder, step: int) -> None:
         time.sleep(0.02)
 
 
-def test_a_launcher_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_invalid_launcher_settings_are_refused(tmp_path: Path) -> None:
     assert launcher({}) == launcher({"processes": 1}) == []
     for wrong in (0, 1.5, "two", True):
         with pytest.raises(InputError, match=r"processes (is|must be)"):
@@ -186,7 +184,7 @@ def test_a_launcher_that_cannot_be_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_the_configurations_are_what_accelerate_reads() -> None:
+def test_accelerate_reads_the_configurations() -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     files = sorted((ROOT / "configs").glob("*.yaml"))

@@ -1,6 +1,6 @@
-"""Runs that wait for another run: started once, by the first process that checks, without the process that queued them.
+"""Runs that wait for another run are started once, by the first process that checks, even if the queuing process ended.
 
-The run kind here exists in no program: its workers start, write an event and end, which is all that a queue needs.
+The run kind in this file exists only here: its workers start, write an event and end, which is enough to test a queue.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tokalign_lab.runs.folder import RunFolder
 from tokalign_lab.runs.process import start_time
 from tokalign_lab.runs.queue import locked, start_after, start_ready, start_waiting
 
-WAIT_S = 120  # of a busy machine
+WAIT_S = 120  # enough on a busy machine
 
 
 def wait_for(true: Callable[[], bool]) -> None:
@@ -34,7 +34,7 @@ def wait_for(true: Callable[[], bool]) -> None:
 
 
 def starts(run: RunFolder) -> int:
-    """How many workers have run to their end in a folder."""
+    """Return the number of workers that have finished in a folder."""
     return sum(event["kind"] == "ended" for event in run.events()[0])
 
 
@@ -45,7 +45,7 @@ def make(root: Path, name: str, **fields: Any) -> RunFolder:
 
 
 def running(root: Path, name: str) -> RunFolder:
-    """A run whose process is this one."""
+    """Make a run whose process is this one."""
     return make(root, name, state="running", pid=os.getpid(), pid_started=start_time(os.getpid()))
 
 
@@ -74,7 +74,7 @@ with locked(root):
     assert all("no kind of run named" in run.info()["error"] for run in waiting)
 
 
-def test_two_who_ask_for_the_same_settings_get_one_run(tmp_path: Path) -> None:
+def test_two_requests_with_the_same_settings_get_one_run(tmp_path: Path) -> None:
     code = """
 import sys, time
 from pathlib import Path
@@ -109,7 +109,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     before.update(state="finished")
     wait_for(lambda: after.state == "failed")
     assert "no kind of run named" in after.info()["error"]
-    wait_for(lambda: is_free(tmp_path / ".queue.watcher"))  # who watches the queue ends with it
+    wait_for(lambda: is_free(tmp_path / ".queue.watcher"))  # the process that watches the queue ends with it
 
 
 def is_free(lock: Path) -> bool:
@@ -141,7 +141,7 @@ def test_a_run_that_can_never_start_reports_why(tmp_path: Path, fields: dict[str
     assert starts(run) == 0
 
 
-def test_a_run_that_needs_one_that_nobody_ever_started_does_not_wait_for_ever(tmp_path: Path) -> None:
+def test_a_run_does_not_wait_forever_for_one_that_was_never_started(tmp_path: Path) -> None:
     before, run = make(tmp_path, "before"), make(tmp_path, "run", after="before")
     with locked(tmp_path):
         assert start_ready(tmp_path), "it is perhaps being started"
@@ -152,7 +152,7 @@ def test_a_run_that_needs_one_that_nobody_ever_started_does_not_wait_for_ever(tm
     assert "was never started" in run.info()["error"]
 
 
-def test_a_run_that_nobody_ever_started_is_not_watched_for_ever(tmp_path: Path) -> None:
+def test_a_run_that_was_never_started_is_not_watched_forever(tmp_path: Path) -> None:
     run = make(tmp_path, "run")
     old = time.time() - 3600
     os.utime(run.path / "run.json", (old, old))
@@ -169,10 +169,10 @@ def test_settings_that_cannot_be_started_end_the_run(tmp_path: Path) -> None:
     assert "must be a whole number" in run.info()["error"]
 
 
-def test_a_cancelled_run_is_not_started_and_begins_again_only_when_asked(
+def test_a_cancelled_run_is_not_started_and_restarts_only_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "_spawned", [])  # those of this test
+    monkeypatch.setattr(queue, "_spawned", [])  # only the processes of this test
     before, run = running(tmp_path, "before"), make(tmp_path, "run")
     start_after(run, before)
     run.request_cancel()
@@ -188,7 +188,7 @@ def test_a_cancelled_run_is_not_started_and_begins_again_only_when_asked(
 @pytest.mark.parametrize(
     ("look", "before"), [("_why_never", "finished"), ("_start", "finished"), ("_why_never", "failed")]
 )
-def test_a_run_that_is_cancelled_while_the_queue_looks_at_it_is_cancelled(
+def test_a_run_cancelled_while_the_queue_checks_it_stays_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, before: str
 ) -> None:
     make(tmp_path, "before", state=before)

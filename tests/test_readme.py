@@ -1,4 +1,4 @@
-"""The examples of README and docstrings run as they are."""
+"""The examples in README and docstrings run unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPOSITORY = re.compile(
 )
 
 
-def test_the_example_of_the_package_is_right() -> None:
+def test_the_example_of_the_package_runs() -> None:
     failed, tried = doctest.testmod(tokalign_lab, verbose=False)
     assert tried == 3
     assert failed == 0
@@ -65,7 +65,7 @@ def test_every_linked_file_exists() -> None:
         assert (ROOT / found[1]).exists(), link
 
 
-def test_it_is_short() -> None:
+def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) < 120
 
 

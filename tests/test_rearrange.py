@@ -42,7 +42,7 @@ def identity(vocabulary: Vocabulary) -> Lexicon:
 
 
 def mixed_lexicon() -> Lexicon:
-    """A lexicon of copies, mixes, a mean row, a random row and a hole, each at a known id."""
+    """Make a lexicon with copies, mixtures, a mean row, a random row and a hole, each at a known id."""
     rows = LexiconRows(TARGET.size)
     for target_id in range(TARGET.size):
         rows.copy(target_id, target_id % SOURCE.size, "aligned")
@@ -55,7 +55,7 @@ def mixed_lexicon() -> Lexicon:
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
-def test_every_architecture_moves_its_rows_and_nothing_else(kind: str, tmp_path: Path) -> None:
+def test_conversion_of_every_architecture_changes_only_its_rows(kind: str, tmp_path: Path) -> None:
     model = tiny_model(kind, SMALLER_ROWS_PADDED)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     new = rearrange(model, mixed_lexicon(), SOURCE, TARGET, seed=3)
@@ -121,8 +121,8 @@ def test_padded_rows_of_the_source_are_never_used() -> None:
     assert torch.isfinite(new.get_output_embeddings().weight).all()
 
 
-def test_a_token_the_model_has_no_row_for_becomes_the_mean() -> None:
-    model = tiny_model("llama", SOURCE.size - 1)  # like Gemma 3's image token, one past the last row
+def test_a_source_token_without_a_row_is_replaced_by_the_mean() -> None:
+    model = tiny_model("llama", SOURCE.size - 1)  # as Gemma 3's image token, whose id is one after the last row
     rows = LexiconRows(TARGET.size)
     for target_id in range(TARGET.size):
         rows.copy(target_id, target_id % SOURCE.size, "aligned")
@@ -133,7 +133,7 @@ def test_a_token_the_model_has_no_row_for_becomes_the_mean() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
-def test_output_rows_made_apart_untie_the_head_and_nothing_else(kind: str, tmp_path: Path) -> None:
+def test_separate_output_rows_untie_the_head_and_change_nothing_else(kind: str, tmp_path: Path) -> None:
     rows = LexiconRows(TARGET.size)
     for target_id in range(TARGET.size):
         rows.copy(target_id, target_id % SOURCE.size, "aligned")
@@ -165,7 +165,7 @@ def test_output_rows_made_apart_untie_the_head_and_nothing_else(kind: str, tmp_p
 
 def test_rows_drawn_with_full_covariance_vary_as_the_source_rows_do() -> None:
     model = tiny_model("llama", SOURCE.size)
-    with torch.no_grad():  # two directions that go together, which a draw dimension by dimension would miss
+    with torch.no_grad():  # two correlated directions, which drawing each dimension separately would miss
         model.get_input_embeddings().weight[:, 1] = 2 * model.get_input_embeddings().weight[:, 0]
     drawn = {}
     for origin in ("random", "multivariate"):
@@ -189,7 +189,7 @@ def test_wrong_tokenizers_are_refused() -> None:
         rearrange(tiny_model("llama", 100), mixed_lexicon(), SOURCE, TARGET)
 
 
-def test_the_card_names_the_first_token_where_the_tokenizer_does_not_add_it(tmp_path: Path) -> None:
+def test_the_card_names_the_first_token_if_the_tokenizer_does_not_add_it(tmp_path: Path) -> None:
     source_tokenizer = tiny_tokenizer(300, bos="<s>")
     source_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", source_tokenizer.bos_token_id)]
@@ -225,7 +225,7 @@ def test_special_ids_are_the_targets_everywhere(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path / "m").eos_token_id == TARGET.roles["eos"]
 
 
-def test_an_end_of_turn_token_both_know_still_ends_a_turn() -> None:
+def test_a_shared_end_of_turn_token_still_ends_a_turn() -> None:
     both = tiny_tokenizer(300)
     both.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
     source = Vocabulary.from_tokenizer(both, "source")
@@ -244,7 +244,7 @@ def test_an_end_of_turn_token_both_know_still_ends_a_turn() -> None:
     ]
 
 
-def test_chat_template_is_kept_only_where_it_can_work(tmp_path: Path) -> None:
+def test_the_chat_template_is_kept_only_if_it_can_work(tmp_path: Path) -> None:
     template = "{% for m in messages %}<|turn|>{{ m['content'] }}{{ eos_token }}{% endfor %}"
     speaker = tiny_tokenizer(300, template=template)
     speaker.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
@@ -315,7 +315,7 @@ def test_a_model_with_missing_weights_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path / "no-such-model"), device="cpu")
 
 
-# --- rows that no token has
+# --- rows without a token
 
 
 def unused_of(model: PreTrainedModel, vocabulary: Vocabulary) -> list[int]:
@@ -324,7 +324,7 @@ def unused_of(model: PreTrainedModel, vocabulary: Vocabulary) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
-def test_padding_is_the_mean_of_the_new_rows_and_never_wins(kind: str, tmp_path: Path) -> None:
+def test_padding_rows_are_the_mean_of_new_rows_and_are_never_predicted(kind: str, tmp_path: Path) -> None:
     model = tiny_model(kind, SMALLER_ROWS_PADDED)
     new = rearrange(model, mixed_lexicon(), SOURCE, TARGET, pad_to_multiple_of=64)
     head, n = new.get_output_embeddings(), TARGET.size
@@ -337,7 +337,9 @@ def test_padding_is_the_mean_of_the_new_rows_and_never_wins(kind: str, tmp_path:
     with torch.inference_mode():
         logits = new(text).logits
     assert (logits[..., n:].amax(-1) < logits[..., :n].amax(-1)).all()
-    if new.config.get_text_config().to_dict().get("final_logit_softcapping") is None:  # Jensen, where nothing is bent
+    if (
+        new.config.get_text_config().to_dict().get("final_logit_softcapping") is None
+    ):  # Jensen, if logits are not capped
         mass = torch.softmax(logits, -1)
         assert (mass[..., n:] <= mass[..., :n].mean(-1, keepdim=True) * 1.0001).all()
 
@@ -349,7 +351,7 @@ def test_padding_is_the_mean_of_the_new_rows_and_never_wins(kind: str, tmp_path:
     assert drawn.max() < n, "transformers never draws padding, however flat the distribution"
 
 
-def test_holes_are_padding_too() -> None:
+def test_holes_are_treated_as_padding() -> None:
     order = np.arange(TARGET.size)
     order[100:] += 7
     holed = renumbered(TARGET, order)
@@ -384,7 +386,7 @@ def test_larger_targets_and_exact_multiples_get_the_rows_they_need() -> None:
 # --- the real model -------------------------------------------------------------------------------------------
 
 
-def test_real_model_with_its_own_vocabulary_is_the_same_model(
+def test_a_real_model_converted_to_its_own_vocabulary_is_unchanged(
     smollm_folder: Path, smollm_vocabulary: Vocabulary
 ) -> None:
     model = load_model(str(smollm_folder), device="cpu")
@@ -394,7 +396,7 @@ def test_real_model_with_its_own_vocabulary_is_the_same_model(
         assert torch.equal(new(ids).logits, model(ids).logits[..., : smollm_vocabulary.size])
 
 
-def test_real_model_with_permuted_ids_reads_a_text_at_the_same_cost(
+def test_a_real_model_with_permuted_ids_has_the_same_bits_per_byte(
     smollm_folder: Path, smollm_vocabulary: Vocabulary
 ) -> None:
     permuted, order = permute(smollm_vocabulary)
@@ -411,7 +413,7 @@ def test_real_model_with_permuted_ids_reads_a_text_at_the_same_cost(
     assert moved.config.eos_token_id == int(order[smollm_vocabulary.roles["eos"]])
 
 
-def test_real_pair_saves_and_loads_with_every_id_right(
+def test_a_real_pair_is_saved_and_loaded_with_correct_ids(
     smollm_folder: Path, smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
     from tokalign_lab.vocabulary import shared_roles, shared_tokens
@@ -441,7 +443,7 @@ def test_real_pair_saves_and_loads_with_every_id_right(
     assert made.shape[1] == inputs["input_ids"].shape[1] + 3
 
 
-def test_real_model_never_writes_padding_and_hardly_pays_for_it(
+def test_a_real_model_never_generates_padding_at_hardly_any_loss(
     smollm_folder: Path, smollm_vocabulary: Vocabulary
 ) -> None:
     model = load_model(str(smollm_folder), device="cpu")
@@ -462,7 +464,7 @@ def test_real_model_never_writes_padding_and_hardly_pays_for_it(
 
 
 def permute(vocabulary: Vocabulary) -> tuple[Vocabulary, np.ndarray]:
-    """The same tokenizer with its ids shuffled; also new id of each old id."""
+    """Return the same tokenizer with shuffled ids, and the new id of each old id."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -480,6 +482,6 @@ def permute(vocabulary: Vocabulary) -> tuple[Vocabulary, np.ndarray]:
 
 
 @pytest.mark.parametrize("multiple", [0, -8, 10**11])
-def test_a_multiple_that_no_vocabulary_has_is_one_sentence(multiple: int) -> None:
+def test_an_invalid_multiple_is_refused_in_one_sentence(multiple: int) -> None:
     with pytest.raises(InputError, match=f"padded to a multiple of {multiple}; use a number from 1 to 1,000,000"):
         padded_size(300, multiple)

@@ -1,5 +1,4 @@
-"""Every recipe as documented: what it copies, its fallback, what it needs, and its message when that is
-missing."""
+"""All recipes work as documented: what they copy, their fallback, their inputs, and the message for a missing input."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ def pair_of(source: Vocabulary, target: Vocabulary, text: str = TEXT * 10) -> To
 
 
 def run(pair: TokenizedPair, recipe: str, **options: object) -> Alignment:
-    """Align, with a tiny model and donor where the recipe needs them."""
+    """Align, with a tiny model and donor if the recipe needs them."""
     method = RECIPES[recipe]
     model = tiny_model("llama_tied", pair.source.size) if method.needs_model else None
     donor = (tiny_model("llama_tied", pair.target.size, seed=1), pair.target) if method.needs_donor else None
@@ -53,7 +52,7 @@ def run(pair: TokenizedPair, recipe: str, **options: object) -> Alignment:
 # --- the table
 
 
-def test_every_recipe_of_both_papers_and_of_the_peers_is_there() -> None:
+def test_all_recipes_of_the_papers_and_of_other_authors_exist() -> None:
     assert list(RECIPES)[:2] == ["anchored", "tokalign"]
     assert set(RECIPES) == {
         "anchored", "tokalign", "tokalign-normalised", "tokalign-vanilla", "tokalign++", "tokalign++-hidden",
@@ -66,7 +65,7 @@ def test_every_recipe_of_both_papers_and_of_the_peers_is_there() -> None:
 
 
 @pytest.mark.parametrize("recipe", list(RECIPES))
-def test_every_recipe_runs_on_next_to_nothing(recipe: str) -> None:
+def test_every_recipe_runs_on_very_little_text(recipe: str) -> None:
     """One document, two tiny vocabularies: fewer shared tokens than pivots, fewer sources than candidates."""
     pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))
     alignment = run(pair, recipe)
@@ -79,7 +78,7 @@ def test_every_recipe_runs_on_next_to_nothing(recipe: str) -> None:
     assert again.equals(table)
 
 
-def test_a_recipe_names_what_it_lacks_before_anything_is_done() -> None:
+def test_a_recipe_names_a_missing_input_before_any_work() -> None:
     pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))
     with pytest.raises(InputError, match=r"'tokalign\+\+-hidden' reads the source model; give it"):
         align(pair, "tokalign++-hidden")
@@ -94,7 +93,7 @@ def test_a_recipe_names_what_it_lacks_before_anything_is_done() -> None:
         check_recipe("pieces", overlap="letters")
 
 
-def test_vectors_that_are_given_take_the_place_of_glove() -> None:
+def test_given_vectors_replace_glove() -> None:
     pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))
     trained = align(pair, "tokalign-normalised", hidden=np.arange(0, 260, 2))
     rows = np.random.default_rng(0).standard_normal((260, 8)).astype(np.float32)
@@ -106,7 +105,7 @@ def test_vectors_that_are_given_take_the_place_of_glove() -> None:
     assert "trained_on" not in given.lexicon.provenance["parameters"]
     found = given.lexicon.table[given.lexicon.table["origin"] == "aligned"]
     assert len(found) > 100
-    assert found["source_id"].tolist() == found["target_id"].tolist()  # equal rows were given to equal ids
+    assert found["source_id"].tolist() == found["target_id"].tolist()  # because equal ids have equal rows
 
 
 # --- baselines
@@ -121,7 +120,7 @@ def fresh(small_pair: TokenizedPair) -> LexiconRows:
     return copied_rows(small_pair, text_tokens_shared(small_pair.source, small_pair.target, "bytes"))[0]
 
 
-def test_pieces_and_last_in_mean_out_take_the_same_pieces(small_pair: TokenizedPair, copied: LexiconRows) -> None:
+def test_pieces_and_last_in_mean_out_use_the_same_pieces(small_pair: TokenizedPair, copied: LexiconRows) -> None:
     source, target = small_pair.source, small_pair.target
     mean, last = fresh(small_pair), fresh(small_pair)
     inputs = Inputs(small_pair)
@@ -135,10 +134,10 @@ def test_pieces_and_last_in_mean_out_take_the_same_pieces(small_pair: TokenizedP
         assert mean.weights[i].sum() == pytest.approx(1)
         assert last.sources[i].tolist() == ids[-1:]
         assert (last.output[i][0].tolist(), last.output[i][2]) == ([], 1.0)
-    assert set(last.output) == set(filled)  # copied tokens keep one row for both
+    assert set(last.output) == set(filled)  # copied tokens have one source for both rows
 
 
-def test_permuted_rows_are_whole_source_rows_and_drawn_by_seed(small_pair: TokenizedPair, copied: LexiconRows) -> None:
+def test_permuted_rows_are_source_rows_drawn_by_seed(small_pair: TokenizedPair, copied: LexiconRows) -> None:
     source, target = small_pair.source, small_pair.target
     left = open_ids(copied, target)
     drawn = {}
@@ -150,13 +149,13 @@ def test_permuted_rows_are_whole_source_rows_and_drawn_by_seed(small_pair: Token
         assert set(rows.origin[left]) == {"permuted"}
         assert all(rows.sources[i].tolist() == [rows.source_id[i]] for i in left[::100])
         assert not source.is_control[rows.source_id[left]].any()
-        assert np.isnan(rows.score[left]).all()  # nothing speaks for a row drawn at random
+        assert np.isnan(rows.score[left]).all()  # a random row has no score
     assert (drawn[permuted, 0] != drawn[permuted, 1]).mean() > 0.99
-    assert len(np.unique(drawn[permutation, 0])) == len(left)  # a permutation gives each row away once
+    assert len(np.unique(drawn[permutation, 0])) == len(left)  # a permutation uses each row once
     assert len(np.unique(drawn[permuted, 0])) < len(left)
 
 
-def test_a_permutation_begins_again_where_it_ends() -> None:
+def test_a_permutation_repeats_at_its_end() -> None:
     source, target = tiny_vocabulary(265), tiny_vocabulary(330)
     rows = LexiconRows(target.size)
     permuted(rows, Inputs(TokenizedPair(source, target, None, None, [])), once=True)
@@ -169,7 +168,7 @@ def test_a_permutation_begins_again_where_it_ends() -> None:
 
 @pytest.fixture(scope="module")
 def hidden(small_pair: TokenizedPair) -> SharedTokens:
-    """Shared tokens that are hidden from the papers' recipes, frequent enough to have vectors."""
+    """Shared tokens held out from the papers' recipes, frequent enough to have vectors."""
     source, target = small_pair.source, small_pair.target
     shared = text_tokens_shared(source, target, "raw")
     counts = np.minimum(
@@ -186,11 +185,11 @@ def papers(small_pair: TokenizedPair, hidden: SharedTokens) -> dict[str, Alignme
     return {recipe: align(small_pair, recipe, hidden=hidden.target_ids) for recipe in recipes}
 
 
-def twins_found(alignment: Alignment, hidden: SharedTokens) -> float:
+def share_found(alignment: Alignment, hidden: SharedTokens) -> float:
     return float((alignment.lexicon.source_of()[hidden.target_ids] == hidden.source_ids).mean())
 
 
-def test_the_papers_recipes_copy_equal_strings_and_draw_what_has_no_vector(
+def test_the_papers_recipes_copy_equal_strings_and_draw_rows_without_a_vector(
     papers: dict[str, Alignment], small_pair: TokenizedPair, hidden: SharedTokens
 ) -> None:
     shared = text_tokens_shared(small_pair.source, small_pair.target, "raw", hidden.target_ids)
@@ -201,13 +200,13 @@ def test_the_papers_recipes_copy_equal_strings_and_draw_what_has_no_vector(
         assert (table["source_id"].to_numpy()[shared.target_ids] == shared.source_ids).all()
         assert (table["origin"] == "identical").sum() == len(shared)
         assert set(table["origin"]) == {"identical", "role", "aligned", "permuted"}
-        assert all(len(ids) == 1 for ids in table["sources"])  # one hard copy for every row
+        assert all(len(ids) == 1 for ids in table["sources"])  # each row copies one source row
         with_vector = np.isin(table["target_id"], alignment.target_vectors.ids)
         assert not (with_vector & (table["origin"] == "permuted")).any()
         assert alignment.lexicon.provenance["parameters"]["rest"] == "permuted"
 
 
-def test_upstreams_dot_product_makes_hubs_that_scaling_and_csls_take_down(
+def test_upstreams_dot_product_makes_hubs_that_scaling_and_csls_reduce(
     papers: dict[str, Alignment], small_pair: TokenizedPair
 ) -> None:
     def largest_share(alignment: Alignment) -> float:
@@ -220,8 +219,8 @@ def test_upstreams_dot_product_makes_hubs_that_scaling_and_csls_take_down(
     assert largest_share(papers["tokalign++"]) < 0.1
 
 
-def test_relative_vectors_are_upstreams_to_the_letter(papers: dict[str, Alignment], small_pair: TokenizedPair) -> None:
-    """The definition of cal_trans_matrix.py, -r -n 300: argmax of the product of cosines to the pivots."""
+def test_relative_vectors_equal_upstreams_definition(papers: dict[str, Alignment], small_pair: TokenizedPair) -> None:
+    """Compare with cal_trans_matrix.py -r -n 300: argmax of the product of cosines to the pivots."""
     alignment = papers["tokalign"]
     source, target = alignment.source_vectors, alignment.target_vectors
     assert source.dimensions == target.dimensions == 300
@@ -238,16 +237,16 @@ def test_relative_vectors_are_upstreams_to_the_letter(papers: dict[str, Alignmen
 def test_held_out_shared_tokens_rank_the_methods_as_the_papers_do(
     small_pair: TokenizedPair, papers: dict[str, Alignment], hidden: SharedTokens
 ) -> None:
-    found = {recipe: twins_found(alignment, hidden) for recipe, alignment in papers.items()}
+    found = {recipe: share_found(alignment, hidden) for recipe, alignment in papers.items()}
     found["tokalign-normalised"] = held_out_precision(small_pair, "tokalign-normalised", overlap="raw").p_at_1
-    assert found["tokalign-vanilla"] < 0.02  # two spaces trained apart
+    assert found["tokalign-vanilla"] < 0.02  # two spaces, trained separately
     assert found["tokalign-vanilla"] < found["tokalign-normalised"] < found["tokalign++"]
     assert found["tokalign"] < found["tokalign-normalised"]
     assert found["tokalign++"] > 0.5
 
 
 def test_hidden_states_need_no_mapping() -> None:
-    """One model reads both sides: a shared token has one vector, so it is found without a seed lexicon."""
+    """One model reads both sides, so a shared token has the same vector on both and is found without a seed lexicon."""
     pair = pair_of(tiny_vocabulary(300), tiny_vocabulary(360))
     model = tiny_model("llama_tied", pair.source.size)
     everything = text_tokens_shared(pair.source, pair.target, "bytes")
@@ -261,7 +260,7 @@ def test_hidden_states_need_no_mapping() -> None:
 
 
 def word_vocabulary(order: int = 1) -> Vocabulary:
-    """Whole words from id 1 on, forwards or backwards; one token is unk, bos and eos."""
+    """Make a vocabulary of whole words from id 1 on, forwards or backwards; one token is unk, bos and eos."""
     words = sorted(set(TEXT.replace(",", " ").replace(".", " ").split()))[::order]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["<unk>", *words])}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -274,7 +273,7 @@ def test_bos_eos_and_unk_may_be_one_token_and_unk_is_never_chosen() -> None:
     unknown = source.roles["unk"]
     assert source.roles["bos"] == source.roles["eos"] == unknown
     pair = pair_of(source, target)
-    assert pair.source_corpus.counts(source.size)[unknown] >= 5  # words with a comma; it has a vector and is frequent
+    assert pair.source_corpus.counts(source.size)[unknown] >= 5  # words with a comma are unknown; so it has a vector
     shared = text_tokens_shared(source, target, "raw")
     hidden = shared.target_ids[::3]
     for recipe in ("tokalign", "tokalign-vanilla", "tokalign-normalised", "tokalign++", "anchored"):
@@ -288,7 +287,7 @@ def test_bos_eos_and_unk_may_be_one_token_and_unk_is_never_chosen() -> None:
 
 @pytest.mark.parametrize("bos", [None, "<|endoftext|>"])
 def test_a_token_that_begins_and_ends_texts_reads_as_bos_and_writes_as_eos(bos: str | None) -> None:
-    """GPT-2 has one token for both; Qwen has no bos, and its eos is put in front of a text."""
+    """GPT-2 has one token for both roles; Qwen has no bos, and its eos is put before a text."""
     source = tiny_vocabulary(300, bos="<s>", eos="</s>")
     target = tiny_vocabulary(280, bos=bos, eos="<|endoftext|>")
     table = align(pair_of(source, target), "anchored").lexicon.table
@@ -298,7 +297,7 @@ def test_a_token_that_begins_and_ends_texts_reads_as_bos_and_writes_as_eos(bos: 
     assert (row["output_sources"].tolist(), row["output_weights"].tolist()) == ([source.roles["eos"]], [1.0])
 
 
-def test_bos_and_eos_of_their_own_are_read_and_written_by_one_row() -> None:
+def test_separate_bos_and_eos_have_one_source_for_both_rows() -> None:
     source, target = tiny_vocabulary(280, bos="<s>", eos="</s>"), tiny_vocabulary(320, bos="<b>", eos="<e>")
     table = align(pair_of(source, target), "anchored").lexicon.table
     for role in ("bos", "eos"):
@@ -358,14 +357,14 @@ def test_zero_shared_tokens_do_not_matter_to_recipes_that_need_none(recipe: str)
 
 
 def best_by_trying(scores: np.ndarray) -> float:
-    """The highest sum over all ways to give as many rows as there can be a column of their own."""
+    """Return the highest sum over all assignments of as many rows as possible to different columns."""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(-scores)
     return float(scores[rows, columns].sum())
 
 
-def test_the_assignment_is_the_best_there_is() -> None:
+def test_the_assignment_is_optimal() -> None:
     random = np.random.default_rng(0)
     for n, m in ((5, 9), (20, 20), (40, 60)):
         scores = random.random((n, m)).astype(np.float32)
@@ -377,17 +376,17 @@ def test_the_assignment_is_the_best_there_is() -> None:
         assert found.scores[np.arange(n), choice].sum() == pytest.approx(best_by_trying(scores), abs=1e-4)
 
 
-def test_those_that_others_leave_nothing_get_nothing_and_most_are_served() -> None:
+def test_as_many_tokens_as_possible_get_a_source() -> None:
     ids = np.array([[1, 2], [1, 2], [1, 2], [1, 3]])
     scores = np.array([[0.9, 0.8], [0.9, 0.1], [0.5, 0.4], [0.95, -0.9]], np.float32)
     choice = one_to_one(Candidates(np.arange(4), ids, scores))
     given = [int(ids[i, c]) for i, c in enumerate(choice) if c >= 0]
-    assert sorted(given) == [1, 2, 3]  # three sources, three tokens served, though 3 is a poor match
+    assert sorted(given) == [1, 2, 3]  # three sources, so three tokens get one, although 3 is a poor match
     assert choice.tolist() == [1, 0, -1, 1]
     assert one_to_one(Candidates(np.zeros(0, int), np.zeros((0, 5), int), np.zeros((0, 5), np.float32))).tolist() == []
 
 
-def test_one_to_one_gives_no_row_away_twice(small_pair: TokenizedPair) -> None:
+def test_one_to_one_uses_no_source_row_twice(small_pair: TokenizedPair) -> None:
     many = align(small_pair, "tokalign-normalised").lexicon.table
     table = align(small_pair, "tokalign-normalised", one_to_one=True).lexicon.table
     aligned = table[table["origin"] == "aligned"]
@@ -395,7 +394,7 @@ def test_one_to_one_gives_no_row_away_twice(small_pair: TokenizedPair) -> None:
     assert aligned["source_id"].is_unique
     copied = table["source_id"][table["origin"].isin(["identical", "role"])]
     assert not aligned["source_id"].isin(copied).any()
-    assert len(aligned) > 200  # few source tokens with a vector are not copied
+    assert len(aligned) > 200  # only few source tokens with a vector are free
     assert set(table["origin"]) == set(many["origin"])
     for row in aligned.sample(50, random_state=0).itertuples():
         if row.source_id == row.candidate_ids[0]:
@@ -405,8 +404,8 @@ def test_one_to_one_gives_no_row_away_twice(small_pair: TokenizedPair) -> None:
             assert row.margin <= 0
 
 
-def test_one_to_one_where_every_source_row_is_given_away_already() -> None:
-    pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))  # the smaller vocabulary is within the larger
+def test_one_to_one_without_any_free_source_row() -> None:
+    pair = pair_of(tiny_vocabulary(270), tiny_vocabulary(330))  # the larger vocabulary contains the smaller
     many, table = (align(pair, "tokalign-normalised", one_to_one=strict).lexicon.table for strict in (False, True))
     assert "aligned" in set(many["origin"])
     assert "aligned" not in set(table["origin"])

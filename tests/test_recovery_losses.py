@@ -1,4 +1,4 @@
-"""Recovery losses: each gradient is autograd's, and a student that equals its source has nothing to learn."""
+"""Recovery losses: each gradient equals autograd's, and a student that equals its source gets no gradient."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ V, D = 23, 6
 
 
 def check_gradient(make: Callable[[], Term], plain: Callable[[torch.Tensor], torch.Tensor], n: int = 12) -> float:
-    """A term in chunks of 5 rows gives the sum and the gradients that autograd gives of all logits at once."""
+    """Check that a term in chunks of 5 rows has the sum and the gradients that autograd gives for all logits."""
     torch.manual_seed(3)
     hidden = torch.randn(n, D, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(V, D, dtype=torch.float64, requires_grad=True)
@@ -52,7 +52,7 @@ def check_gradient(make: Callable[[], Term], plain: Callable[[torch.Tensor], tor
 
 
 def logits_of(n: int = 12) -> torch.Tensor:
-    """The same logits as in `check_gradient`."""
+    """Return the logits of `check_gradient`."""
     torch.manual_seed(3)
     return torch.randn(n, D, dtype=torch.float64) @ torch.randn(V, D, dtype=torch.float64).T
 
@@ -81,7 +81,7 @@ def test_likelihood_has_autograds_gradient(opening: torch.Tensor | None, tau: fl
     )
 
 
-def test_likelihood_is_least_where_both_say_the_same() -> None:
+def test_likelihood_loss_is_minimal_if_both_predict_the_same() -> None:
     log_t = torch.tensor([-0.01, -1.0, -30.0], dtype=torch.float64)
     least, slope = softened_cross_entropy(log_t, log_t, 5.0)
     assert torch.allclose(slope, torch.zeros(3, dtype=torch.float64), atol=1e-12)
@@ -93,7 +93,7 @@ def test_likelihood_is_least_where_both_say_the_same() -> None:
 
 
 def wide_head() -> tuple[Head, torch.Tensor]:
-    """A source's head of 40 rows in float64, and its weight."""
+    """Return a source's head of 40 rows in float64, and its weight."""
     model = tiny_model("llama", 40)
     head = Head(model)
     return head, model.double().lm_head.weight.detach()
@@ -119,7 +119,7 @@ def test_shared_tokens_have_autograds_gradient(direction: Any, temperature: floa
 def test_expected_tokens_have_autograds_gradient() -> None:
     g = torch.Generator().manual_seed(5)
     rows, weight = torch.tensor([1, 4, 5, 11]), torch.tensor([1.0, 0.5, 0.0, 2.0], dtype=torch.float64)
-    ids = torch.randint(0, V, (4, 7), generator=g)  # some come twice
+    ids = torch.randint(0, V, (4, 7), generator=g)  # some occur twice
     probs = torch.rand(4, 7, generator=g, dtype=torch.float64)
     probs[:, 0] = 0
     probs /= probs.sum(dim=1, keepdim=True)
@@ -137,7 +137,7 @@ def test_expected_tokens_have_autograds_gradient() -> None:
     assert check_gradient(lambda: ComparedNext(rows, Expected(ids, probs, weight)), plain) > 0
 
 
-def test_pieces_write_each_of_the_sources_tokens() -> None:
+def test_pieces_spell_each_of_the_sources_tokens() -> None:
     coarse, fine = tiny_vocabulary(330), tiny_vocabulary(270)
     down = Pieces(fine, coarse)
     split = 0
@@ -195,7 +195,7 @@ class Pair:
             tiny_model(kind, self.source.size, seed=1 if same else 2), self.source, self.student
         )
         for model in (self.teacher.model, *([self.model] if same else [])):
-            with torch.no_grad():  # else a new word is as likely everywhere
+            with torch.no_grad():  # else a new word is equally likely everywhere
                 rows = model.get_output_embeddings().weight
                 rows[opens_word(self.source, len(rows))] *= 4.0
         eos, bos = self.student.roles["eos"], self.student.roles["bos"]
@@ -231,24 +231,24 @@ ALONE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_a_student_that_equals_its_source_has_nothing_to_learn(name: str) -> None:
+def test_a_student_that_equals_its_source_gets_no_gradient(name: str) -> None:
     _, far, _ = Pair(finer=name in ("prefix", "branches")).loss(next_token=0.0, **ALONE[name])
     loss, near, means = Pair(same=True).loss(next_token=0.0, **ALONE[name])
-    if name == "branches":  # no token is written with several
+    if name == "branches":  # no token is spelled with several
         assert (float(loss), means) == (0.0, {"branches": 0.0})
         return
     assert far.keys() == near.keys()
     size = max(float(g.norm()) for g in far.values())
     assert size > 1e-4
     assert max(float(g.norm()) for g in near.values()) < 1e-4 * size
-    if name not in ("likelihood", "debiased"):  # a cross entropy, which is least but not 0
+    if name not in ("likelihood", "debiased"):  # a cross entropy, whose minimum is not 0
         assert float(loss) == pytest.approx(0.0, abs=1e-5)
         assert next(iter(means.values())) == pytest.approx(0.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_the_gradient_of_each_loss_is_what_the_loss_does(name: str) -> None:
-    """A small step along the gradient changes the loss by its squared norm."""
+def test_a_step_along_the_gradient_changes_each_loss_as_predicted(name: str) -> None:
+    """A small step along the gradient changes the loss in proportion to the squared norm of the gradient."""
     pair = Pair(finer=name in ("prefix", "branches"))
     before, slope, _ = pair.loss(next_token=0.0, **ALONE[name])
     square = sum(float(g.double().square().sum()) for g in slope.values())
@@ -306,8 +306,8 @@ def test_branches_follow_what_the_source_expects() -> None:
         assert torch.allclose(found, wanted, atol=1e-4)
 
 
-def test_a_longer_token_of_the_text_gets_the_probability_of_what_the_source_reads_there() -> None:
-    pair = Pair()  # the student joins more
+def test_a_longer_token_gets_the_probability_of_its_source_tokens() -> None:
+    pair = Pair()  # the student has longer tokens
     _, predictions = drawn(pair)
     pieces = Pieces(pair.student, pair.source)
     reading = pair.teacher.read(pair.ids, predicts=True)
@@ -325,7 +325,7 @@ def test_a_longer_token_of_the_text_gets_the_probability_of_what_the_source_read
     assert longer > 2
 
 
-def test_only_models_that_read_branches_get_them() -> None:
+def test_branches_are_used_only_for_models_that_can_read_them() -> None:
     assert reads_branches(tiny_model("llama", 60), 1_000)
     assert not reads_branches(tiny_model("bloom", 60), 8)
     windowed = tiny_model("gemma3", 60)
@@ -335,9 +335,9 @@ def test_only_models_that_read_branches_get_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["likelihood", "shared", "states", "values"])
-def test_branches_leave_the_other_losses_as_they_are(name: str) -> None:
+def test_branches_do_not_change_the_other_losses(name: str) -> None:
     pair = Pair(finer=True)
-    pair.ids = torch.cat([pair.ids, pair.ids[:, 4:5].expand(2, 24)])  # a row of one token has other branches
+    pair.ids = torch.cat([pair.ids, pair.ids[:, 4:5].expand(2, 24)])  # repeats of one token have other branches
     branches, _ = drawn(pair)
     assert len(set(torch.bincount(branches.row, minlength=4).tolist())) > 1
     options: dict[str, Any] = {"next_token": 0.0, **ALONE[name]}
@@ -396,7 +396,7 @@ def keep_gradient(output: torch.Tensor, caught: list[torch.Tensor]) -> None:
         output.register_hook(caught.append)
 
 
-def test_balanced_losses_weigh_alike_at_the_head() -> None:
+def test_balanced_losses_have_equal_gradients_at_the_head() -> None:
     pair = Pair()
     nothing: dict[str, Any] = {"next_token": 0.0, **ALONE["likelihood"]}
     one, likelihood = pair.loss()[1]["lm_head.weight"], pair.loss(**nothing)[1]["lm_head.weight"]
@@ -405,7 +405,7 @@ def test_balanced_losses_weigh_alike_at_the_head() -> None:
     added = both - one
     assert torch.allclose(added / added.norm(), likelihood / likelihood.norm(), atol=1e-4)
     assert torch.allclose(twice - one, 2 * added, rtol=1e-3, atol=1e-5)
-    # sizes are measured at the head's input
+    # gradients are measured at the input of the head
     sizes = []
     for options in ({}, nothing):
         caught: list[torch.Tensor] = []
@@ -419,7 +419,7 @@ def test_balanced_losses_weigh_alike_at_the_head() -> None:
     assert float(added.norm() / likelihood.norm()) == pytest.approx(sizes[0] / sizes[1], rel=1e-3)
 
 
-def test_an_injected_gradient_is_as_large_as_what_comes_from_above() -> None:
+def test_an_injected_gradient_has_the_size_of_the_gradient_from_above() -> None:
     given = torch.tensor([3.0, 4.0, 0.0], requires_grad=True)
     own = torch.tensor([0.0, 0.0, 2.0])
     for balanced, expected in ((False, [1.0, 2.0, 5.0]), (True, [1.0, 2.0, 2.0 + 0.5 * 3.0])):
@@ -430,7 +430,7 @@ def test_an_injected_gradient_is_as_large_as_what_comes_from_above() -> None:
         given.grad = None
 
 
-def test_state_loss_is_a_share_of_the_sources_spread() -> None:
+def test_state_loss_is_relative_to_the_variance_of_the_source() -> None:
     source = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
     assert float(state_loss(source, source)) == 0
     assert float(state_loss(source.mean(0).expand(50, 8), source)) == pytest.approx(1.0, rel=1e-5)
@@ -457,7 +457,7 @@ def test_weighted_values_add_up_to_the_attentions_output(masked: bool) -> None:
     assert not found[:, 0, 1:].any(), "what comes later adds nothing"
 
 
-def test_debiased_chunks_close_where_the_source_expects_a_new_word() -> None:
+def test_debiased_chunks_end_where_the_source_expects_a_new_word() -> None:
     pair = Pair()
     reading = pair.teacher.read(pair.ids, predicts=True)
     plain = chunks_of(reading, pair.teacher.head)
@@ -488,7 +488,7 @@ def test_debiased_chunks_close_where_the_source_expects_a_new_word() -> None:
     assert merged.log_probs.tolist() == pytest.approx([e[2] for e in expected], rel=1e-4)
 
 
-def test_words_open_with_white_space_or_a_special_token() -> None:
+def test_words_begin_with_white_space_or_a_special_token() -> None:
     vocabulary = tiny_vocabulary(300)
     opening = set(opens_word(vocabulary, 1000).tolist())
     for i, token in enumerate(vocabulary.token_bytes):
@@ -496,7 +496,7 @@ def test_words_open_with_white_space_or_a_special_token() -> None:
     assert max(opens_word(vocabulary, 50).tolist()) < 50
 
 
-def test_accumulated_batches_weigh_as_one() -> None:
+def test_accumulated_batches_have_the_weight_of_one_batch() -> None:
     pair = Pair()
     options: dict[str, Any] = {"likelihood": 0.5, "states": 0.5, "state_layers": (1,)}
     objective = Objective(**options)
@@ -509,7 +509,7 @@ def test_accumulated_batches_weigh_as_one() -> None:
     assert float(half) == pytest.approx(float(whole) / 2, rel=1e-5)
 
 
-def test_outside_the_block_and_without_labels_the_model_is_as_it_was() -> None:
+def test_the_model_is_unchanged_outside_of_the_context_and_without_labels() -> None:
     pair = Pair()
     plain = pair.model(input_ids=pair.ids).logits
     objective = Objective(next_token=0.0, states=1.0, state_layers=(1,), values=1.0, value_layer=1)
@@ -536,12 +536,12 @@ def test_outside_the_block_and_without_labels_the_model_is_as_it_was() -> None:
         ({"states": 1.0, "state_layers": (3,)}, "layers 1 to 2"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Pair().loss(**options)
 
 
-def test_documents_that_are_kept_apart_are_refused() -> None:
+def test_separate_documents_are_refused() -> None:
     pair = Pair()
     with (
         RecoveryLoss(
@@ -552,7 +552,7 @@ def test_documents_that_are_kept_apart_are_refused() -> None:
         pair.model(input_ids=pair.ids, labels=pair.ids.clone(), position_ids=torch.arange(24)[None])
 
 
-def test_models_of_two_shapes_are_compared_by_predictions_only() -> None:
+def test_models_with_different_layers_are_compared_by_predictions_only() -> None:
     pair = Pair()
     pair.teacher = SourceTeacher(tiny_model("llama", pair.source.size), pair.source, pair.student)
     pair.teacher.model.config.hidden_size = 48

@@ -1,4 +1,4 @@
-"""The source reads the student's blocks with its own tokenizer, laid out as the source lays documents out."""
+"""The source reads the student's blocks with its own tokenizer, with its own separators between documents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def vocabularies() -> dict[str, Vocabulary]:
 
 
 def laid_out(texts: list[str], vocabulary: Vocabulary) -> np.ndarray:
-    """Documents end to end as they are trained on."""
+    """Return documents concatenated as for training."""
     corpus = Corpus.build([Document(text, "", "", "") for text in texts], vocabulary)
     blocks = PackedBlocks(corpus, vocabulary, 1)
     return np.concatenate([blocks[i] for i in range(len(blocks))])
@@ -42,7 +42,7 @@ def laid_out(texts: list[str], vocabulary: Vocabulary) -> np.ndarray:
 
 @pytest.mark.parametrize("student", ["smollm2-135m", "sp32k", "pythia", "qwen2"])
 @pytest.mark.parametrize("source", ["smollm2-135m", "sp32k", "pythia", "qwen2"])
-def test_documents_are_laid_out_as_the_source_lays_them_out(
+def test_documents_are_laid_out_as_in_the_training_of_the_source(
     vocabularies: dict[str, Vocabulary], student: str, source: str
 ) -> None:
     one, other = vocabularies[student], vocabularies[source]
@@ -54,7 +54,7 @@ def test_documents_are_laid_out_as_the_source_lays_them_out(
     begins = [v.roles.get("bos") not in (None, v.roles.get("eos")) for v in (one, other)]
     if begins == [True, False]:  # the source has one token for both
         expected = np.concatenate([[other.roles["eos"]], expected])
-    elif begins == [False, True]:  # the student's last separator also begins a document
+    elif begins == [False, True]:  # the student's last separator is also the beginning of a document
         expected = np.concatenate([expected[1:], [other.roles["bos"]]])
     assert yours.ids.tolist() == expected.tolist()
     found = align(mine, yours)
@@ -64,7 +64,7 @@ def test_documents_are_laid_out_as_the_source_lays_them_out(
 
 @settings(max_examples=60)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=3), start=st.integers(0, 12), end=st.integers(0, 12))
-def test_any_cut_of_any_text_is_paired_soundly(
+def test_any_part_of_any_text_is_paired_correctly(
     vocabularies: dict[str, Vocabulary], texts: list[str], start: int, end: int
 ) -> None:
     for student, source in (("sp32k", "smollm2-135m"), ("smollm2-135m", "sp32k"), ("qwen2", "pythia")):
@@ -96,7 +96,7 @@ def test_a_block_may_begin_and_end_inside_a_character(vocabularies: dict[str, Vo
     assert b"".join(sp32k.token_bytes[i] or b"" for i in yours.ids.tolist()).strip() == b"middle"
 
 
-def test_a_space_behind_an_unknown_token_is_a_space(vocabularies: dict[str, Vocabulary]) -> None:
+def test_a_space_after_an_unknown_token_is_a_space(vocabularies: dict[str, Vocabulary]) -> None:
     smollm, sp32k = vocabularies["smollm2-135m"], vocabularies["sp32k"]
     (word,) = sp32k.encode(["word"])  # ▁word
     for before, text in ((sp32k.roles["unk"], b" word"), (sp32k.roles["bos"], b"word")):
@@ -135,23 +135,23 @@ def decoder_layers_now(model: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 @pytest.fixture
-def moved(tmp_path: Path) -> str:
-    """A folder whose card names a source with another tokenizer."""
+def converted(tmp_path: Path) -> str:
+    """A converted model, whose card names a source with another tokenizer."""
     save_tiny(tmp_path / "source", size=290, seed=3)
-    folder = save_tiny(tmp_path / "moved", size=300)
+    folder = save_tiny(tmp_path / "converted", size=300)
     (folder / "tokalign.json").write_text(json.dumps({"model": str(tmp_path / "source")}), encoding="utf-8")
     return str(folder)
 
 
-def test_the_source_is_found_and_reads_along(moved: str) -> None:
-    student = catalog.load_vocabulary(moved)
-    teacher = SourceTeacher(*load_source(moved), student)
+def test_the_source_is_found_and_reads_the_same_text(converted: str) -> None:
+    student = catalog.load_vocabulary(converted)
+    teacher = SourceTeacher(*load_source(converted), student)
     (ids,) = student.encode(["The quick brown fox jumps over the lazy dog"])
     eos = student.roles["eos"]
     batch = torch.tensor([[*ids.tolist()[:9], eos], [eos, *ids.tolist()[:9]]])
     reading = teacher.read(batch, layers=[1, 2], predicts=True)
     n, own = reading.input_ids.shape
-    for row in range(n):  # what is filled up changes nothing
+    for row in range(n):  # padding has no effect
         mine, yours = Retokenizer(student, teacher.vocabulary)(batch[row].numpy())
         alone = torch.from_numpy(yours.ids)[None]
         with torch.no_grad():
@@ -182,9 +182,9 @@ def test_a_folder_that_does_not_name_its_source_is_refused(tmp_path: Path) -> No
     assert read_record(tmp_path) == {}
 
 
-def test_a_source_that_reads_too_little_is_refused(moved: str) -> None:
-    student = catalog.load_vocabulary(moved)
-    teacher = SourceTeacher(*load_source(moved), student)
+def test_a_source_with_too_short_a_context_is_refused(converted: str) -> None:
+    student = catalog.load_vocabulary(converted)
+    teacher = SourceTeacher(*load_source(converted), student)
     (ids,) = student.encode(["x" * 70])
     with pytest.raises(InputError, match="reads at most 64"):
         teacher.read(torch.from_numpy(ids.astype(np.int64))[None], layers=[1])

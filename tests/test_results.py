@@ -1,4 +1,4 @@
-"""Pages of results are built from raw data: they are up to date, short, and in one order."""
+"""Pages of results are built from raw data: they are up to date, short, and all in the same order."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_make_results_builds_exactly_what_is_committed(built: dict[str, ModuleTy
         for folder in (tmp_path, PAGES)
     )
     assert made.keys() == committed.keys()
-    version = f"Matplotlib v{matplotlib.__version__},".encode()  # another version may draw the same plot in other words
+    version = f"Matplotlib v{matplotlib.__version__},".encode()  # another version may write the same plot differently
     known = [name for name in made if name.endswith(".md") or version in committed[name]]
     assert [name for name in known if made[name] != committed[name]] == []
 
@@ -63,7 +63,7 @@ def test_all_pages_together_stay_short() -> None:
     assert sum(len(page.read_text(encoding="utf-8").split()) for page in PAGES.glob("*.md")) < 7_000
 
 
-def test_the_index_begins_with_what_does_not_work() -> None:
+def test_the_index_begins_with_negative_results() -> None:
     text = (PAGES / "README.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (.*)", text, flags=re.MULTILINE)
     assert headings[0] == "What does not work"

@@ -1,4 +1,4 @@
-"""The row gate finds planted rows by their fault, and nothing among a model's own trained rows."""
+"""The row gate finds rows with planted faults, and none among a model's own trained rows."""
 
 from __future__ import annotations
 

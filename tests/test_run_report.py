@@ -1,4 +1,4 @@
-"""A report of runs, the commands at its end, and the page that the app serves."""
+"""The report on runs, the commands at its end, and the page that the app serves."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ def tuned(folder: Path, text: Path) -> RunFolder:
     return run
 
 
-def test_a_report_holds_everything_and_needs_nothing(aligned: RunFolder, tmp_path: Path) -> None:
+def test_a_report_is_complete_and_self_contained(aligned: RunFolder, tmp_path: Path) -> None:
     run = tuned(tmp_path / "adapt-1", tmp_path)
     page = write_run_report(tmp_path / "report.html", aligned, [run]).read_text(encoding="utf-8")
     for words in ("<h2>Scores", "<h2>Diagnosis", "<h2>Tuning: adapt-1", "least sure", "surest", "tokalign-lab align"):
         assert words in page
     assert "2.5" in page
-    assert "<script>alert(1)</script>" not in page  # what a model writes stays text
-    assert 'src="http' not in page  # nothing is fetched
-    assert page.count("<script>/**\n* plotly.js v") == 1  # once, however many plots
+    assert "<script>alert(1)</script>" not in page  # generated text is escaped
+    assert 'src="http' not in page  # no external file
+    assert page.count("<script>/**\n* plotly.js v") == 1  # once, for any number of plots
     assert page.count("Plotly.newPlot(") >= 2
     scores = json.loads((aligned.path / "scores.json").read_text())
     assert f"{scores['lexicon']['bleu1']['target_to_source']:.3f}" in page
 
 
-def test_the_maps_are_drawn_where_nothing_was_tuned(aligned: RunFolder, tmp_path: Path) -> None:
+def test_a_report_without_tuning_has_maps(aligned: RunFolder, tmp_path: Path) -> None:
     page = write_run_report(tmp_path / "report.html", aligned).read_text(encoding="utf-8")
     assert page.count("<script>/**\n* plotly.js v") == 1
     assert "<h2>Tuning" not in page
@@ -92,7 +92,7 @@ def test_a_report_begins_with_an_alignment_that_has_finished(aligned: RunFolder,
     assert not (tmp_path / "report.html").exists()
 
 
-def test_scores_that_were_not_measured_are_no_rows() -> None:
+def test_scores_that_were_not_measured_have_no_row() -> None:
     assert score_rows({}) == []
 
 
@@ -118,7 +118,7 @@ def test_the_command_of_a_run_is_one_that_the_command_line_takes(kind: str, sett
         assert context.params["text"] == settings["text"]
 
 
-def test_a_kind_without_a_command_is_a_line_of_python() -> None:
+def test_a_run_kind_without_a_command_is_shown_as_python() -> None:
     line = command_of({"kind": "measure", "settings": {"model": "it's"}})
     assert shlex.split(line)[0] == "python"
     compile(shlex.split(line)[2], "line", "exec")

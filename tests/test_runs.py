@@ -29,12 +29,12 @@ from tokalign_lab.runs.events import EventLog, curve
 from tokalign_lab.runs.folder import AlreadyRunning, RunFolder
 from tokalign_lab.runs.following import RunFeed
 
-WAIT_S = 120.0  # of a busy machine
+WAIT_S = 120.0  # enough on a busy machine
 
 
 @pytest.fixture
 def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Child processes that run `runs_worker.py`: real processes, quick work."""
+    """Use `runs_worker.py` as the worker: real processes that do little work."""
     monkeypatch.setattr(process, "WORKER", (str(Path(__file__).with_name("runs_worker.py")),))
     monkeypatch.setattr(kinds, "check_kind", lambda *given: None)
     monkeypatch.setenv("TEST_GRACE", "1")
@@ -62,7 +62,7 @@ def wait_for_begun(run: RunFolder, step: int) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MiB; skipped for a user who cannot mount one."""
+    """A disk of 1 MiB; the test is skipped for a user who cannot mount one."""
     place = tmp_path / "disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
@@ -73,7 +73,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Leave not one byte free; returns the file to remove."""
+    """Fill the disk completely; return the file to remove."""
     with open(disk / "ballast", "wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
@@ -103,14 +103,14 @@ def test_a_run_finishes_in_its_own_process_and_session(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("test_kinds")
-def test_heartbeats_come_while_no_step_ends(tmp_path: Path) -> None:
+def test_heartbeats_are_written_during_a_long_step(tmp_path: Path) -> None:
     run = start(tmp_path / "run", "sit")
     wait_for(lambda: sum(event["kind"] == "heartbeat" for event in run.events()[0]) >= 2)
     run.cancel()
 
 
 @pytest.mark.usefixtures("test_kinds")
-def test_heartbeats_come_again_after_the_disk_was_full(small_disk: Path) -> None:
+def test_heartbeats_resume_after_a_full_disk(small_disk: Path) -> None:
     run = start(small_disk / "run", "sit")
     wait_for(lambda: run.events()[0])
     ballast = fill(small_disk)
@@ -138,7 +138,7 @@ def test_a_run_whose_disk_becomes_full_fails_in_a_sentence_and_resumes(small_dis
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_disk_that_cannot_be_written_to_hides_no_run(small_disk: Path, read_only: bool) -> None:
+def test_runs_on_a_disk_that_cannot_be_written_to_are_listed(small_disk: Path, read_only: bool) -> None:
     run = RunFolder.create(small_disk / "run", "count", {})
     run.update(state="running", pid=2**22 + 1, pid_started=1.0)
     if read_only:
@@ -155,7 +155,7 @@ def test_a_disk_that_cannot_be_written_to_hides_no_run(small_disk: Path, read_on
 def test_a_run_is_not_lost_when_the_clock_is_changed(tmp_path: Path) -> None:
     run = start(tmp_path / "run", "sit")
     info = run.info()
-    run.update(pid_started=info["pid_started"] - 3600)  # the system derives it from the clock
+    run.update(pid_started=info["pid_started"] - 3600)  # the system derives it from the clock, which was changed
     assert run.state == "running"
     os.kill(info["pid"], signal.SIGKILL)
     wait_for(lambda: run.state == "lost")
@@ -174,7 +174,7 @@ def test_cancel_stops_at_the_next_step_boundary(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("test_kinds")
-def test_a_pause_waits_for_the_step_that_runs_and_goes_on_from_there(tmp_path: Path) -> None:
+def test_a_pause_waits_for_the_current_step_and_resumes_after_it(tmp_path: Path) -> None:
     run = start(tmp_path / "run", "count", steps=4, gated=True, save_each=True)
     (run.path / "gate-1").touch()
     wait_for_begun(run, 2)
@@ -191,12 +191,12 @@ def test_a_pause_waits_for_the_step_that_runs_and_goes_on_from_there(tmp_path: P
     (resumed,) = [event for event in run.events()[0] if event["kind"] == "resumed"]
     assert resumed["step"] == 2, "nothing that was done is done again"
     run.request_pause()
-    run.request_cancel()  # who does not want to wait any longer
+    run.request_cancel()  # by a user who does not want to wait
     assert run.wait(timeout=WAIT_S) == "cancelled"
 
 
 @pytest.mark.usefixtures("test_kinds")
-def test_a_pause_before_the_start_and_a_killed_pause_keep_their_word(tmp_path: Path) -> None:
+def test_a_run_paused_before_its_start_or_killed_while_pausing_is_paused(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "queued", "count", {"steps": 1})
     run.request_pause()
     assert run.state == "paused"
@@ -241,7 +241,7 @@ def test_a_crash_and_a_refusal_are_distinguished(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("test_kinds")
-def test_kill_9_is_noticed_and_the_resumed_curve_is_whole(tmp_path: Path) -> None:
+def test_kill_9_is_detected_and_the_resumed_curve_is_complete(tmp_path: Path) -> None:
     run = start(tmp_path / "run", "count", steps=8, until_killed=5)
     assert run.wait(timeout=WAIT_S) == "lost"
     assert "gone" in run.info()["error"]
@@ -274,7 +274,7 @@ def test_relative_paths_mean_the_same_when_resumed_from_elsewhere(
 
 @pytest.fixture
 def helped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """A run whose first process is this one, and a helper that waits half a second for its heartbeat."""
+    """A run whose first process is this one, with a helper that waits half a second for its heartbeat."""
     run = RunFolder.create(tmp_path / "run", "adapt", {})
     run.update(state="running", pid=os.getpid(), pid_started=None)
     run.emit({"kind": "heartbeat"})
@@ -283,7 +283,7 @@ def helped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     return run
 
 
-def test_a_helper_leaves_after_the_first_process(helped: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_ends_after_the_first_process(helped: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "run_kind", lambda *given: None)
     monkeypatch.setattr(worker, "SILENT_SECONDS", WAIT_S)
     threading.Timer(0.6, lambda: helped.update(state="finished")).start()
@@ -291,9 +291,7 @@ def test_a_helper_leaves_after_the_first_process(helped: RunFolder, monkeypatch:
     assert helped.info()["state"] == "finished"
 
 
-def test_a_helper_does_not_wait_for_a_first_process_that_is_gone(
-    helped: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_helper_does_not_wait_for_a_dead_first_process(helped: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "run_kind", lambda *given: None)
     assert worker.main([str(helped.path)]) == 0, "no heartbeat comes"
     assert helped.info()["state"] == "running", "a helper process does not change the state of the run"
@@ -382,7 +380,7 @@ def test_the_real_worker_tunes_is_killed_paused_and_resumes(tmp_path: Path, monk
     assert (run.path / "model" / "tokalign.json").is_file()
 
 
-# --- one worker a folder --------------------------------------------------------------------------------------
+# --- one worker per folder ------------------------------------------------------------------------------------
 
 RACER = """
 import sys, time
@@ -404,7 +402,7 @@ except InputError as error:
 
 
 def works(run: RunFolder, wait: float = 0) -> bool:
-    """Whether a worker holds the folder's lock, for so many seconds."""
+    """Whether a worker holds the lock of the folder; wait up to `wait` seconds until it does not."""
     try:
         with lock(run.worker_lock, wait=wait):
             return False
@@ -442,7 +440,7 @@ def test_a_second_worker_writes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert "Another process works on the run run already" in by_hand.stderr
     assert run.info() == before
     assert {event["kind"] for event in run.events()[0]} == {"heartbeat"}
-    # As seen from another machine, where the process's id means nothing.
+    # As on another machine, where the process id is meaningless.
     monkeypatch.setattr(folder_module, "LEAVE_SECONDS", 0.1)
     run.update(state="lost")
     with pytest.raises(AlreadyRunning, match="still works on the run run"):
@@ -461,7 +459,7 @@ def test_a_killed_worker_frees_the_lock(tmp_path: Path) -> None:
     assert not works(run, wait=WAIT_S)  # a killed process is a zombie until its last thread has ended
     run.resume()
     assert run.wait(timeout=WAIT_S) == "finished"
-    assert not works(run, wait=WAIT_S)  # a worker records that the run is finished, then ends
+    assert not works(run, wait=WAIT_S)  # a worker ends a moment after it records that the run is finished
 
 
 @pytest.mark.usefixtures("test_kinds")
@@ -476,7 +474,7 @@ def test_a_worker_whose_folder_is_deleted_ends_with_a_message(tmp_path: Path) ->
     assert not run.exists
 
 
-def test_two_who_make_one_folder_get_one_run(tmp_path: Path) -> None:
+def test_two_threads_that_create_one_folder_get_one_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     reported: list[object] = []
@@ -487,7 +485,7 @@ def test_two_who_make_one_folder_get_one_run(tmp_path: Path) -> None:
         except InputError as error:
             reported.append(str(error))
 
-    with lock(folder / ".start.lock"):  # both have seen that there is no run yet
+    with lock(folder / ".start.lock"):  # both threads have checked that there is no run yet
         makers = [threading.Thread(target=make) for _ in range(2)]
         for one in makers:
             one.start()
@@ -501,7 +499,7 @@ def test_two_who_make_one_folder_get_one_run(tmp_path: Path) -> None:
 # --- files ----------------------------------------------------------------------------------------------------
 
 
-def test_readers_stop_at_the_last_newline_and_skip_what_is_torn(tmp_path: Path) -> None:
+def test_readers_stop_at_the_last_newline_and_skip_incomplete_lines(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     assert log.read() == ([], 0)
     log.append({"kind": "step", "step": 1, "loss": float("nan")})
@@ -551,7 +549,7 @@ def test_two_readers_and_two_writers_lose_nothing(tmp_path: Path) -> None:
             assert [event["number"] for event in events if event["writer"] == writer] == list(range(300))
 
 
-def test_a_curve_over_resumes_has_each_step_once() -> None:
+def test_a_resumed_curve_has_each_step_once() -> None:
     def step(number: int, loss: float) -> dict[str, Any]:
         return {"kind": "step", "step": number, "loss": loss}
 
@@ -598,12 +596,14 @@ def test_an_ended_child_that_nobody_waited_for_counts_as_gone() -> None:
     started = process.start_time(child.pid)
     assert process.is_alive(child.pid, started)
     assert child.stdin is not None
-    child.stdin.close()  # it ends with an error and stays as a zombie until it is waited for
+    child.stdin.close()  # it ends with an error and is a zombie until it is waited for
     wait_for(lambda: not process.is_alive(child.pid, started))
     child.wait()
 
 
-def test_runs_are_listed_newest_first_and_broken_ones_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_listed_newest_first_and_damaged_ones_are_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path))
     assert control.list_runs() == []
     for name, created in (("old", "2026-01-01T00:00:00+00:00"), ("new", "2026-02-01T00:00:00+00:00")):
@@ -622,7 +622,7 @@ def test_runs_are_listed_newest_first_and_broken_ones_say_so(tmp_path: Path, mon
     assert control.new_folder("adapt") != first
 
 
-def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_deleted_run_is_restored_unchanged(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "one", "count", {"steps": 3})
     run.emit({"kind": "step", "step": 1})
     run.update(state="finished")
@@ -631,7 +631,7 @@ def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:
     assert control.list_runs(tmp_path) == []
     assert [one.title for one in trash.deleted_runs(tmp_path)] == ["the good one"]
     assert trash.trash_bytes(tmp_path) == sum(file.stat().st_size for file in gone.path.iterdir())
-    second = RunFolder.create(tmp_path / "one", "count", {"steps": 4})  # its place is taken: nothing is overwritten
+    second = RunFolder.create(tmp_path / "one", "count", {"steps": 4})  # in the same place; must not be overwritten
     with pytest.raises(InputError, match="cannot be restored"):
         trash.restore_run("the good one", tmp_path)
     trash.delete_run(second)
@@ -698,12 +698,12 @@ def test_a_running_run_is_not_deleted(tmp_path: Path) -> None:
     assert run.state == "running"
 
 
-def test_a_name_is_for_people_and_finds_the_run(tmp_path: Path) -> None:
+def test_a_run_is_found_by_its_title(tmp_path: Path) -> None:
     one, two = (RunFolder.create(tmp_path / name, "count", {}) for name in ("one", "two"))
     control.rename_run(one, "  Höhere Lernrate ")
     assert one.title == "Höhere Lernrate"
     assert control.find_run("Höhere Lernrate", tmp_path).path == one.path
-    control.rename_run(one, "Höhere Lernrate")  # its own name is not taken
+    control.rename_run(one, "Höhere Lernrate")  # a run may keep its own name
     for taken in ("Höhere Lernrate", "one"):
         with pytest.raises(InputError, match="choose another name"):
             control.rename_run(two, taken)
@@ -719,7 +719,7 @@ def test_starting_again_changes_settings_and_leaves_the_old_run(
     monkeypatch.setattr(RunFolder, "start", lambda self: None)
     settings = {"model": "moved", "text": ["default"], "steps": 40, "device": "cpu", "learning_rate_stage1": 1e-3}
     run = RunFolder.create(tmp_path / "old", "adapt", settings)
-    run.update(settings=settings)  # as in a run from before there were recipes
+    run.update(settings=settings)  # as in a run of a version without recipes
     new = control.start_again(run, {"steps": 80, "learning_rate_stage1": 1e-4}, "slower")
     papers = {"recipe": "papers", "batch_size": 4, "sequence_length": 128}
     assert new.info()["settings"] == settings | papers | {"steps": 80, "learning_rate_stage1": 1e-4}
@@ -754,7 +754,7 @@ def test_a_log_that_was_restarted_is_read_from_its_beginning(tmp_path: Path) -> 
     assert again < offset
 
 
-def test_what_cannot_be_a_run_is_refused(tmp_path: Path) -> None:
+def test_invalid_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no kind of run named 'dance'"):
         control.start("dance", {}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -767,7 +767,7 @@ def test_what_cannot_be_a_run_is_refused(tmp_path: Path) -> None:
         RunFolder.create(tmp_path / "file" / "run", "adapt", {})
 
 
-def test_run_json_is_replaced_whole(tmp_path: Path) -> None:
+def test_run_json_is_replaced_atomically(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", "count", {"text": "é" * 10_000})
     stop = threading.Event()
     broken: list[str] = []
@@ -789,7 +789,7 @@ def test_run_json_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_runs_of_earlier_commits_open_and_list(tmp_path: Path) -> None:
-    """`old_runs`: adapt by the first commit with runs, align by the last one that wrote lexicons with JSON in them."""
+    """`old_runs` has an adapt run of the first commit with runs, and an align run of the last with JSON in lexicons."""
     root = shutil.copytree(Path(__file__).with_name("old_runs"), tmp_path / "runs")
     listed = CliRunner().invoke(app, ["runs", "list", "--root", str(root), "--json"])
     assert {row["kind"]: row["state"] for row in json.loads(listed.stdout)["runs"]} == dict.fromkeys(

@@ -1,4 +1,4 @@
-"""SentencePiece models over their trainer's options: ids, text and bytes are those of the sentencepiece library."""
+"""SentencePiece models with all trainer options: ids, text and bytes equal those of the sentencepiece library."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def trained(path: Path, **options: Any) -> Path:
 
 
 def differing(vocabulary: Vocabulary, library: SentencePieceProcessor, texts: list[str]) -> list[Any]:
-    """Texts that the two tokenizers split or join differently. Ties of Unigram may differ."""
+    """Return texts that the two tokenizers encode or decode differently; ties of Unigram may differ."""
     unigram = vocabulary.algorithm == "Unigram"
     found: list[Any] = []
     for text, ours, right in zip(texts, vocabulary.encode(texts), library.encode(texts), strict=True):
@@ -119,14 +119,14 @@ def test_the_saved_folder_reads_as_the_library(models, tmp_path: Path) -> None:
         assert not differing(again, library, TEXTS)
 
 
-def test_spans_leave_the_dummy_suffix_out(tmp_path: Path) -> None:
+def test_spans_exclude_the_dummy_suffix(tmp_path: Path) -> None:
     path = trained(tmp_path / "m.model", treat_whitespace_as_suffix=True, normalization_rule_name="identity")
     spans = catalog.load_vocabulary(str(path)).spans("the fox")
     assert b"".join(b"the fox"[start:end] for _, start, end in spans) == b"the fox"
     assert spans[-1][2] == len("the fox")
 
 
-def test_thousands_of_symbols_are_found_at_once(tmp_path: Path) -> None:
+def test_thousands_of_user_defined_symbols_are_read_quickly(tmp_path: Path) -> None:
     path = trained(tmp_path / "m.model", model_type="bpe", normalization_rule_name="identity")
     proto = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString(path.read_bytes())
@@ -139,7 +139,7 @@ def test_thousands_of_symbols_are_found_at_once(tmp_path: Path) -> None:
     assert not differing(vocabulary, library, texts)
 
 
-def test_a_model_that_no_fast_tokenizer_can_follow_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_model_that_no_fast_tokenizer_can_reproduce_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = trained(tmp_path / "m.model", model_type="bpe", normalization_rule_name="identity")
     proto = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString(path.read_bytes())
@@ -159,7 +159,7 @@ def test_a_model_that_no_fast_tokenizer_can_follow_is_refused_in_one_sentence(tm
     refused("marked as unused")
     proto.normalizer_spec.escape_whitespaces = False
     refused("writes spaces as they are")
-    next(piece for piece in proto.pieces if piece.piece == "h").piece = "\u0f00"  # the library merges unknown letters
+    next(piece for piece in proto.pieces if piece.piece == "h").piece = "\u0f00"  # the library merges unknown symbols
     refused("splits '<s><s>the end' unlike the sentencepiece library")
 
 

@@ -1,4 +1,4 @@
-"""Settings classes: what is refused, what survives JSON, and that each option is named once, with help text."""
+"""Settings classes: refused values, round trips through JSON, and one name and help text per option."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NEEDED |= {"left": "l", "right": "l"}
 
 
 class Baking(Settings):
-    """Settings to test the mechanism with."""
+    """Settings that test the mechanism."""
 
     subject = "Baking"
 
@@ -82,7 +82,7 @@ def test_a_dict_is_not_shared_between_objects() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_option_has_words_and_survives_json(kind: type[Settings]) -> None:
+def test_every_option_has_a_help_text_and_round_trips_through_json(kind: type[Settings]) -> None:
     needed = {one.name: NEEDED[one.name] for one in kind.options() if one.required}
     settings = kind.from_dict(needed)
     assert kind.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings

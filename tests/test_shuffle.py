@@ -17,19 +17,19 @@ def lexicon(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> Lexi
     return align(pair, "pieces").lexicon
 
 
-def test_nothing_shuffled_is_the_same_lexicon(lexicon: Lexicon) -> None:
+def test_a_share_of_0_gives_the_same_lexicon(lexicon: Lexicon) -> None:
     same = shuffled(lexicon, 0.0)
     assert np.array_equal(same.source_of(), lexicon.source_of())
     assert np.array_equal(same.target_of(), lexicon.target_of())
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_about_that_share_of_the_rows_has_another_source(lexicon: Lexicon, share: float) -> None:
+def test_about_the_given_share_of_rows_gets_another_source(lexicon: Lexicon, share: float) -> None:
     before = lexicon.source_of().copy()
     made = shuffled(lexicon, share, seed=1)
     assert (made.source_of() != before).mean() == pytest.approx(share, abs=0.02)
-    assert sorted(made.source_of()) == sorted(before)  # permuted, none lost
-    assert np.array_equal(lexicon.source_of(), before)  # the one it came from is left alone
+    assert sorted(made.source_of()) == sorted(before)  # permuted without loss
+    assert np.array_equal(lexicon.source_of(), before)  # the original does not change
     weights = made.table["weights"].to_list()
     assert [len(w) for w in weights] == [len(s) for s in made.table["sources"]]
     back = lexicon.target_of() >= 0

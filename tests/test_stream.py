@@ -31,7 +31,7 @@ CARD = {"model": "tiny"}
 
 
 def apart_lexicon() -> Lexicon:
-    """Output rows apart from input rows, so that tied matrices must be untied."""
+    """Make a lexicon with separate output rows, so that tied matrices must be untied."""
     rows = LexiconRows(TARGET.size)
     for target_id in range(TARGET.size):
         rows.copy(target_id, target_id % SOURCE.size, "aligned")
@@ -105,7 +105,7 @@ def test_shards_without_a_matrix_are_copied_and_the_index_is_right(tmp_path: Pat
             assert name in set(shard.keys())
 
 
-def test_a_second_copy_of_tied_rows_goes(tmp_path: Path) -> None:
+def test_a_second_copy_of_tied_rows_is_removed(tmp_path: Path) -> None:
     folder = in_shards("llama_tied", tmp_path / "source", size="1GB")
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
@@ -114,7 +114,7 @@ def test_a_second_copy_of_tied_rows_goes(tmp_path: Path) -> None:
     assert "lm_head.weight" not in read_all(tmp_path / "out")
     assert load_model(str(tmp_path / "out"), device="cpu").config.tie_word_embeddings
 
-    tensors["lm_head.weight"] += 1  # the configuration is wrong: transformers goes by the files, and so do we
+    tensors["lm_head.weight"] += 1  # the configuration is wrong; like transformers, we rely on the files
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
     made = read_all(tmp_path / "out")
@@ -132,9 +132,9 @@ def test_tensors_of_another_dtype_stay_as_they_are(tmp_path: Path) -> None:
     assert torch.equal(read_all(tmp_path / "out")["model.norm.weight"], tensors["model.norm.weight"])
 
 
-def test_names_of_another_time_are_found_and_kept(tmp_path: Path) -> None:
+def test_old_tensor_names_are_found_and_kept(tmp_path: Path) -> None:
     folder = in_shards("gpt2", tmp_path / "old", size="1GB")
-    tensors = load_file(folder / "model.safetensors")  # as GPT-2 itself is stored: without the name of the whole
+    tensors = load_file(folder / "model.safetensors")  # GPT-2 is stored without the prefix of the whole model
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert Shards.open(folder).names == {"input": ["wte.weight"], "output": ["wte.weight"]}
@@ -148,7 +148,7 @@ def test_names_of_another_time_are_found_and_kept(tmp_path: Path) -> None:
     assert neox.names == {"input": ["gpt_neox.embed_in.weight"], "output": ["embed_out.weight"]}
 
 
-def test_what_is_no_safetensors_is_done_in_memory(tmp_path: Path) -> None:
+def test_models_without_safetensors_are_rearranged_in_memory(tmp_path: Path) -> None:
     folder = in_shards("llama", tmp_path / "bin", size="1GB")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -160,7 +160,7 @@ def test_what_is_no_safetensors_is_done_in_memory(tmp_path: Path) -> None:
     assert torch.equal(new[10:100], old[10:100])
 
 
-def test_a_stream_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_stream_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = in_shards("llama", tmp_path / "source")
     with pytest.raises(InputError, match="lexicon was made for"):
         rearrange_files(Shards.open(folder), LEXICONS["same rows"], TARGET, TARGET, tmp_path / "out")
@@ -178,8 +178,8 @@ def test_a_shard_that_is_missing_is_refused(tmp_path: Path) -> None:
         rearrange_files(Shards.open(folder), LEXICONS["same rows"], SOURCE, TARGET, tmp_path / "out")
 
 
-def test_the_hubs_own_copy_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model of the hub is read from its cache (made by hand here: no test asks a hub)."""
+def test_a_hub_model_is_streamed_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub model is read from the hub cache (made by hand here, because no test contacts the hub)."""
     repository = tmp_path / "hub" / "models--some--model"
     in_shards("llama", repository / "snapshots" / "abc")
     (repository / "refs").mkdir()
@@ -190,7 +190,7 @@ def test_the_hubs_own_copy_is_streamed(tmp_path: Path, monkeypatch: pytest.Monke
     assert np.isfinite(read_all(tmp_path / "out")["lm_head.weight"].float().numpy()).all()
 
 
-def test_the_run_of_that_name_does_the_same(tmp_path: Path) -> None:
+def test_a_rearrange_run_gives_the_same_model(tmp_path: Path) -> None:
     folder = in_shards("llama", tmp_path / "source")
     named = {}
     for side, vocabulary in (("source", SOURCE), ("target", TARGET)):

@@ -1,4 +1,4 @@
-"""The papers' six tasks: the harness's prompts and metrics over local files, our log-likelihoods."""
+"""The papers' six tasks: prompts and metrics of the harness on local files, with our log-likelihoods."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def drawn(task: str, limit: int, seed: int = 0) -> list[dict]:
 
 @torch.inference_mode()
 def log_likelihood(model: torch.nn.Module, vocabulary: Vocabulary, prompt: str, answer: str) -> float:
-    """Log-likelihoods from the model's logits, one answer at a time, without our code or the harness's."""
+    """Compute a log-likelihood from the model's logits, without our code or the harness's."""
     ids = vocabulary.tokenizer.encode(prompt + answer)
     n = len(ids) - len(vocabulary.tokenizer.encode(prompt))
     log_p = model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
@@ -95,7 +95,7 @@ def test_log_likelihoods_equal_the_harness_s_own(smollm_vocabulary: Vocabulary) 
     found = [value for value, _ in ours._loglikelihood_tokens(requests)]
     wanted = [value for value, _ in theirs._loglikelihood_tokens(requests, disable_tqdm=True)]
     assert found == pytest.approx(wanted, rel=1e-4)
-    assert len(gather(requests, ours.max_length)) == len(requests) - 1  # yes and no are read once
+    assert len(gather(requests, ours.max_length)) == len(requests) - 1  # yes and no are computed together
 
 
 def test_all_six_tasks_with_examples() -> None:
@@ -136,19 +136,19 @@ def test_the_scored_question_is_never_among_its_examples(tmp_path: Path) -> None
     (task,) = tasks._load_tasks({"openbookqa": few}, tmp_path / "..").values()
     task.set_fewshot_seed(seed=1)
     for question in task.eval_docs:
-        prompt = task.fewshot_context(question, num_fewshot=5)  # all of the others
+        prompt = task.fewshot_context(question, num_fewshot=5)  # all other questions
         stems = [line["question_stem"] for line in lines_of("openbookqa")[:6]]
         assert all(prompt.count(stem) == 1 for stem in stems)
         assert prompt.endswith(question["question_stem"])
 
 
-def test_boolq_s_answers_are_the_right_way_round(tmp_path: Path) -> None:
+def test_boolq_answers_are_in_the_right_order(tmp_path: Path) -> None:
     (task,) = tasks._load_tasks({"boolq": catalog.get("boolq")}, tmp_path).values()
     for question in list(task.eval_docs)[:5]:
         assert task.doc_to_choice(question)[task.doc_to_target(question)] == ("yes" if question["answer"] else "no")
 
 
-def test_the_same_questions_whatever_the_model() -> None:
+def test_questions_do_not_depend_on_the_model() -> None:
     vocabulary = tiny_vocabulary()
     first, second = (
         score_tasks(tiny_model("llama", vocabulary.size, seed), vocabulary, ["arc-easy"], [0], limit=40)
@@ -192,7 +192,7 @@ def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         score_tasks(tiny_model("llama", vocabulary.size), vocabulary, ["boolq"], [0], limit=2)
 
 
-def test_the_command_puts_models_side_by_side(tmp_path: Path) -> None:
+def test_the_command_compares_models(tmp_path: Path) -> None:
     folders = [str(save_tiny(tmp_path / name, seed=seed)) for seed, name in enumerate(("a", "b"))]
     (tmp_path / "text.txt").write_text("Some text to measure on.\n" * 30, encoding="utf-8")
     given = ["evaluate", *folders, "--tasks", "arc-easy,boolq", "--shots", "0", "--limit", "4"]

@@ -1,4 +1,4 @@
-"""A teacher's predictions, live and kept: the same tokens for both models, whole files, and resumed work."""
+"""A teacher's predictions, live and cached: the same tokens for both models, complete files, and resumed work."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def a_teacher(kind: str = "llama", rows: int | None = None, seed: int = 3) -> Te
 
 
 def log_probs_of(teacher: Teacher, block: np.ndarray, temperature: float = 1.0) -> torch.Tensor:
-    """The model's own predictions over the tokens that both share."""
+    """Return the model's own predictions of the tokens that both models have."""
     with torch.no_grad():
         logits = teacher.model(input_ids=torch.from_numpy(block)[None]).logits[0, :-1, : VOCABULARY.size]
     return torch.log_softmax(logits.float() / temperature, dim=1)
@@ -72,7 +72,7 @@ def test_the_cache_holds_the_model_s_predictions_of_the_student_s_tokens(
 
 
 def test_bos_is_only_where_the_student_s_block_has_it(blocks: PackedBlocks) -> None:
-    # a teacher whose tokenizer puts no bos in front reads the same ids: the student's
+    # a teacher whose tokenizer adds no bos reads the same ids as the student
     model = tiny_model("llama", VOCABULARY.size, 3)
     without = Vocabulary.from_tokenizer(tiny_tokenizer(300, bos="<s>"), "no bos")
     del without.roles["bos"]
@@ -96,7 +96,7 @@ def test_the_real_teacher_s_tokenizer_is_that_of_a_student_moved_to_it() -> None
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_the_cache_equals_live_within_what_it_leaves_out(
+def test_the_cache_equals_live_predictions_except_for_omitted_tokens(
     direction: str, temperature: float, blocks: PackedBlocks
 ) -> None:
     teacher, student = a_teacher(), a_teacher(seed=5)
@@ -117,7 +117,7 @@ def test_the_cache_equals_live_within_what_it_leaves_out(
         for k in (4, 32, VOCABULARY.size - 1)
     }
     assert kept[4] < kept[32] < whole
-    # nothing is left out of k = all but one: what remains is float16's rounding of log probabilities
+    # with k = all but one nothing is omitted; only float16 rounds the log probabilities
     assert kept[VOCABULARY.size - 1] == pytest.approx(whole, rel=1e-3)
     if direction == "forward":  # the chain rule of KL, position by position
         log_t = torch.cat([log_probs_of(teacher, blocks[i], temperature) for i in chosen]).double()
@@ -129,7 +129,7 @@ def test_the_cache_equals_live_within_what_it_leaves_out(
         assert kept[32] == pytest.approx(whole - left_out, rel=1e-3)
 
 
-def test_a_student_that_is_the_teacher_has_nothing_to_learn(blocks: PackedBlocks) -> None:
+def test_a_student_that_equals_its_teacher_gets_no_gradient(blocks: PackedBlocks) -> None:
     teacher = a_teacher()
     ids = torch.from_numpy(np.stack([blocks[i] for i in range(4)]))
     weight = teacher.model.get_output_embeddings().weight.detach()
@@ -144,10 +144,10 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn(blocks: PackedBlocks
             gradients.append(torch.autograd.grad(made.loss, states)[0])
             assert abs(made.divergence.item()) < most
         pull, text = (gradients[0] - gradients[1]).norm(), gradients[1].norm()
-        assert pull < 1e-3 * text  # float16 at most; live it is zero
+        assert pull < 1e-3 * text  # float16 rounding at most; with a live teacher it is zero
 
 
-def test_work_that_was_cut_goes_on_and_ends_in_the_same_files(
+def test_interrupted_work_resumes_and_gives_the_same_files(
     blocks: PackedBlocks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BATCH_TOKENS", {"cpu": 3 * LENGTH})
@@ -171,7 +171,7 @@ def test_work_that_was_cut_goes_on_and_ends_in_the_same_files(
     assert unfinished.name.startswith(".")
     assert json.loads((unfinished / "done.json").read_text())["blocks"] == 9
     with open(unfinished / "log_rest", "ab") as file:
-        file.write(b"torn")  # what a kill in the middle of a batch leaves
+        file.write(b"torn")  # as left by a kill in the middle of a batch
     shares: list[float] = []
     again = keep_predictions(teacher, blocks, k=4, progress=lambda share, message: shares.append(share))
     assert shares[0] == pytest.approx(9 / len(blocks))
@@ -182,7 +182,7 @@ def test_work_that_was_cut_goes_on_and_ends_in_the_same_files(
     }  # fmt: skip
 
 
-def test_what_was_kept_is_found_again_by_its_content(blocks: PackedBlocks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_predictions_are_found_by_their_content(blocks: PackedBlocks, monkeypatch: pytest.MonkeyPatch) -> None:
     first = keep_predictions(a_teacher(), blocks, k=4).folder
     others = {
         keep_predictions(a_teacher(seed=4), blocks, k=4).folder,
@@ -191,11 +191,11 @@ def test_what_was_kept_is_found_again_by_its_content(blocks: PackedBlocks, monke
         keep_predictions(a_teacher(), blocks, numbers=[0], k=4).folder,
     }
     assert len(others | {first}) == 5
-    monkeypatch.setattr(module, "_write", None)  # nothing is written a second time
+    monkeypatch.setattr(module, "_write", None)  # writing a second time would fail
     assert keep_predictions(a_teacher(), blocks, k=4).folder == first
 
 
-def test_only_the_blocks_asked_for_are_held(blocks: PackedBlocks) -> None:
+def test_only_the_requested_blocks_are_cached(blocks: PackedBlocks) -> None:
     cache = keep_predictions(a_teacher(), blocks, numbers=[5, 2, 2], k=4)
     assert cache.numbers.tolist() == [2, 5]
     whole = keep_predictions(a_teacher(), blocks, k=4)
@@ -204,7 +204,7 @@ def test_only_the_blocks_asked_for_are_held(blocks: PackedBlocks) -> None:
         TeacherCache(cache.folder).predictions([2, 3])
 
 
-def test_two_processes_do_not_write_the_same(blocks: PackedBlocks, tmp_path: Path) -> None:
+def test_two_processes_do_not_write_one_cache(blocks: PackedBlocks, tmp_path: Path) -> None:
     def interrupt() -> None:
         keep_predictions(a_teacher(), blocks, k=4)
 
@@ -222,13 +222,13 @@ def test_two_processes_do_not_write_the_same(blocks: PackedBlocks, tmp_path: Pat
         ({"numbers": []}, "were requested"),
     ],
 )
-def test_what_cannot_be_cached_is_refused_in_one_sentence(options: dict, said: str, blocks: PackedBlocks) -> None:
+def test_invalid_cache_settings_are_refused_in_one_sentence(options: dict, said: str, blocks: PackedBlocks) -> None:
     with pytest.raises(InputError, match=said):
         keep_predictions(a_teacher(), blocks, **options)
 
 
 @pytest.mark.usefixtures("_own_cache")
-def test_blocks_longer_than_the_teacher_reads_are_refused() -> None:
+def test_blocks_longer_than_the_teachers_context_are_refused() -> None:
     documents = [Document(WORDS * 10, "a", "a")]
     long = PackedBlocks(Corpus.build(documents, VOCABULARY), VOCABULARY, 65)
     with pytest.raises(InputError, match="at most 64"):

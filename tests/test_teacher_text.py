@@ -1,4 +1,4 @@
-"""Text of a teacher: prompts from the train part, the same text after an interrupt, a file that adapt reads."""
+"""Text written by a teacher: prompts from the train part, the same text after an interrupt, a file for `adapt`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(model: torch.nn.Module, out: Path, settings: WritingSettings = SMALL, 
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
-def test_each_document_is_a_prompt_of_the_text_and_what_the_teacher_adds(model, tmp_path: Path) -> None:
+def test_each_document_is_a_prompt_and_the_teachers_continuation(model, tmp_path: Path) -> None:
     lines = write(model, tmp_path / "t.jsonl")
     written = [line for line in lines if line["split"] == "train"]
     assert len(written) == 20
@@ -49,7 +49,7 @@ def test_each_document_is_a_prompt_of_the_text_and_what_the_teacher_adds(model, 
     assert len({line["provenance"]["prompt"] for line in written}) == 20
 
 
-def test_the_held_out_part_goes_along_unchanged(model, tmp_path: Path) -> None:
+def test_the_held_out_part_is_copied_unchanged(model, tmp_path: Path) -> None:
     write(model, tmp_path / "t.jsonl")
     train, held_out = split_documents(read_documents([tmp_path / "t.jsonl"]))
     assert held_out == HELD_OUT
@@ -66,7 +66,7 @@ def test_two_processes_do_not_write_one_file(model, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["t.jsonl"]
 
 
-def test_greedy_text_is_what_the_model_finds_most_likely(model, tmp_path: Path) -> None:
+def test_greedy_text_is_the_most_likely_text(model, tmp_path: Path) -> None:
     greedy = WritingSettings(documents=9, prompt_tokens=6, new_tokens=3, temperature=0)
     first = write(model, tmp_path / "t.jsonl", greedy)[0]
     original = next(d.text for d in TRAIN if d.name == first["provenance"]["prompt"].split("@")[0])
@@ -105,7 +105,7 @@ class Stop(BaseException):
     pass
 
 
-def test_work_that_was_cut_goes_on_and_ends_in_the_same_file(model, tmp_path: Path, monkeypatch) -> None:
+def test_interrupted_work_resumes_and_gives_the_same_file(model, tmp_path: Path, monkeypatch) -> None:
     whole = write(model, tmp_path / "whole.jsonl")
     calls = iter(range(100))
 
@@ -150,7 +150,7 @@ def test_other_settings_start_from_the_beginning(model, tmp_path: Path) -> None:
         ({"documents": 1, "temperature": -0.5}, "temperature is -0.5"),
     ],
 )
-def test_senseless_settings_are_refused(values: dict, said: str) -> None:
+def test_invalid_settings_are_refused(values: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):
         WritingSettings(**values)
 
@@ -162,7 +162,7 @@ def test_senseless_settings_are_refused(values: dict, said: str) -> None:
         (WritingSettings(documents=1, prompt_tokens=40, new_tokens=40), "at most 64 tokens"),
     ],
 )
-def test_what_cannot_be_written_is_refused_in_one_sentence(model, settings, said: str, tmp_path: Path) -> None:
+def test_text_that_cannot_be_generated_is_refused_in_one_sentence(model, settings, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         write(model, tmp_path / "t.jsonl", settings)
     assert not list(tmp_path.iterdir())

@@ -71,7 +71,7 @@ def student(tmp_path: Path) -> str:
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> str:
-    """Larger than its tokenizer (padded), and of another architecture."""
+    """A teacher of another architecture, with more rows than its tokenizer has tokens (padding)."""
     folder = save_tiny(tmp_path / "teacher", "gemma3")
     tiny_model("gemma3", load_vocabulary(str(folder)).size + 20, seed=7).save_pretrained(folder)
     return str(folder)
@@ -98,11 +98,13 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_model(str(folder / "model"), device="cpu").state_dict()
 
 
-# --- what the loss is -----------------------------------------------------------------------------------------
+# --- the loss -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", [0, 16])
-def test_a_teacher_that_is_the_student_pulls_nowhere(k: int, student: str, texts: list[str], tmp_path: Path) -> None:
+def test_a_teacher_that_equals_the_student_has_no_gradient(
+    k: int, student: str, texts: list[str], tmp_path: Path
+) -> None:
     one = {"steps": 1, "stage1_share": 0.0}
     alone = run(student, texts, tmp_path / "alone", one)
     taught = run(student, texts, tmp_path / "taught", one, {"teacher": student, "distillation_top_k": k})
@@ -149,7 +151,7 @@ def test_a_share_of_0_equals_direct_tuning(student: str, teacher: str, texts: li
 
 
 def held_out_divergence(student: Path, teacher: str, texts: list[str]) -> float:
-    """KL(teacher || student) in nats per token, by the models' own logits, over the held-out text."""
+    """Return KL(teacher || student) in nats per token on the held-out text, from the models' own logits."""
     vocabulary = load_vocabulary(teacher)
     _, held_out = split_documents(read_documents(texts, seed=1), 0.2, 1)
     teaching_model, learnt = load_model(teacher, device="cpu"), load_model(str(student), device="cpu")
@@ -166,11 +168,11 @@ def held_out_divergence(student: Path, teacher: str, texts: list[str]) -> float:
     return float(np.mean(found))
 
 
-def test_a_taught_student_is_nearer_to_its_teacher_on_held_out_text(
+def test_distillation_reduces_the_divergence_on_held_out_text(
     student: str, teacher: str, texts: list[str], tmp_path: Path
 ) -> None:
     long = {"steps": 40, "save_every": 100}
-    run(teacher, texts, tmp_path / "read", long, {"steps": 60})  # the teacher has read such text, as teachers have
+    run(teacher, texts, tmp_path / "read", long, {"steps": 60})  # trained on such text, as real teachers are
     teaching_model = str(tmp_path / "read" / "model")
     run(student, texts, tmp_path / "direct", long)
     run(student, texts, tmp_path / "taught", long, {"teacher": teaching_model})
@@ -193,7 +195,7 @@ def test_the_draw_is_by_seed_and_position() -> None:
     assert [is_distilled(i, 0.3, 4) for i in range(2000)] != drawn[0.3]
 
 
-def test_items_name_the_block_that_is_asked_about() -> None:
+def test_items_name_the_block_of_their_predictions() -> None:
     vocabulary = tiny_vocabulary(280)
     streams = []
     for n in (3, 5):
@@ -218,10 +220,10 @@ def test_items_name_the_block_that_is_asked_about() -> None:
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_kept_predictions_are_near_the_live_ones_and_never_above(
+def test_cached_predictions_give_at_most_the_live_loss(
     apart: bool, student: str, teacher: str, texts: list[str], tmp_path: Path
 ) -> None:
-    # One step, so that both see the same student. The live loss also has the divergence among the tokens outside of the
+    # One step, so that both have the same student. The live loss includes the divergence among tokens outside of the
     # top k, which is never negative.
     one = {"steps": 1, "teacher": teacher, "cross_documents": not apart}
     live = run(student, texts, tmp_path / "live", one).each("divergence")[0]
@@ -231,10 +233,10 @@ def test_kept_predictions_are_near_the_live_ones_and_never_above(
         for k in (2, 64, all_but_one)
     ]
     assert found[0] < found[1] < live
-    assert found[2] == pytest.approx(live, rel=2e-3)  # nothing is left out: float16's rounding
+    assert found[2] == pytest.approx(live, rel=2e-3)  # nothing is omitted; float16 rounds
 
 
-def test_only_the_blocks_of_the_run_are_kept_and_read_once(
+def test_only_the_blocks_of_the_run_are_cached_and_read_once(
     student: str, teacher: str, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = {"teacher": teacher, "distillation_share": 0.5, "distillation_top_k": 4}
@@ -244,7 +246,7 @@ def test_only_the_blocks_of_the_run_are_kept_and_read_once(
     asked = [i for i in range(12) if is_distilled(i, 0.5, 1)]
     assert 0 < len(asked) < 12
     assert len(TeacherCache(folder).numbers) == len(asked)
-    monkeypatch.setattr("tokalign_lab.adaptation.teacher_cache._write", None)  # nothing is read again
+    monkeypatch.setattr("tokalign_lab.adaptation.teacher_cache._write", None)  # writing it again would fail
     again = run(student, texts, tmp_path / "again", more, {"learning_rate_stage1": 1e-3})
     assert again.each("divergence")[0] == events.each("divergence")[0]
 
@@ -281,7 +283,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
         assert torch.equal(weight, after[name]), name
 
 
-def test_a_run_stopped_while_the_teacher_reads_goes_on(
+def test_a_run_stopped_while_the_teacher_reads_resumes(
     student: str, teacher: str, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokalign_lab.adaptation.teacher_cache._BATCH_TOKENS", {"cpu": 16})
@@ -328,7 +330,7 @@ def test_a_teacher_with_another_tokenizer_is_refused_before_any_work(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_hands_the_teacher_on(student: str, teacher: str, texts: list[str], tmp_path: Path) -> None:
+def test_the_command_passes_the_teacher_settings(student: str, teacher: str, texts: list[str], tmp_path: Path) -> None:
     given = ["adapt", student, "--text", texts[0], "--steps", "2", "--run", str(tmp_path / "run"), "--prepare"]
     given += ["--teacher", teacher, "--distillation-weight", "2", "--distillation-temperature", "3"]
     given += ["--distillation-direction", "reverse", "--distillation-share", "0.25", "--distillation-top-k", "16"]
@@ -357,17 +359,17 @@ def test_the_command_hands_the_teacher_on(student: str, teacher: str, texts: lis
         ({"distillation_share": 0.5}, "distillation_share is 0.5, but there is no teacher"),
     ],
 )
-def test_settings_are_refused_in_a_sentence(values: dict[str, Any], said: str) -> None:
+def test_invalid_settings_are_refused_in_one_sentence(values: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         AdaptSettings.from_dict(values)
 
 
-def test_settings_with_a_teacher_survive_json() -> None:
+def test_settings_with_a_teacher_round_trip_through_json() -> None:
     settings = AdaptSettings.from_dict({"teacher": "t", "distillation_direction": "reverse", "distillation_weight": 2})
     assert AdaptSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
-def test_what_a_teacher_cannot_read_is_refused(student: str, texts: list[str], tmp_path: Path) -> None:
+def test_sequences_longer_than_the_teachers_context_are_refused(student: str, texts: list[str], tmp_path: Path) -> None:
     vocabulary = load_vocabulary(student)
     for kind in ("opt", "gpt2"):
         tiny_model(kind, vocabulary.size).save_pretrained(tmp_path / kind)
@@ -387,7 +389,7 @@ def test_what_a_teacher_cannot_read_is_refused(student: str, texts: list[str], t
         )
 
 
-def test_a_student_whose_head_is_not_understood_is_refused(
+def test_a_student_with_an_unknown_kind_of_head_is_refused(
     student: str, teacher: str, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Head, "_probe", lambda self: False)
@@ -415,9 +417,7 @@ def test_a_teacher_is_computed_in_the_run_s_own_dtype(
 # --- sentence level -------------------------------------------------------------------------------------------
 
 
-def test_a_text_that_a_teacher_wrote_is_measured_like_the_original(
-    student: str, texts: list[str], tmp_path: Path
-) -> None:
+def test_text_of_a_teacher_keeps_the_held_out_part(student: str, texts: list[str], tmp_path: Path) -> None:
     teaching_model, vocabulary = load_model(student, device="cpu"), load_vocabulary(student)
     parts = split_documents(read_documents(texts, seed=1), 0.2, 1)
     out = tmp_path / "written.jsonl"

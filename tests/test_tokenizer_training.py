@@ -1,4 +1,4 @@
-"""New tokenizers: old ids and bytes stay, every text comes back, every new token is reached."""
+"""New tokenizers: old ids and bytes stay, every text round-trips, every new token is reachable."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def spelled(vocabulary: Vocabulary, ids: Sequence[int]) -> bytes:
 
 
 @pytest.mark.parametrize(("name", "language"), [("smollm2-135m", "tr"), ("sp32k", "th")])
-def test_old_tokens_stay_and_every_text_comes_back(name: str, language: str, tmp_path: Path) -> None:
+def test_old_tokens_stay_and_every_text_round_trips(name: str, language: str, tmp_path: Path) -> None:
     before = catalog.load_vocabulary(name)
     save_tokenizer(extend(before, [UDHR[language]], ADD), tmp_path / "new")
     after = catalog.load_vocabulary(str(tmp_path / "new"))
@@ -63,8 +63,8 @@ def test_old_tokens_stay_and_every_text_comes_back(name: str, language: str, tmp
         assert after.tokenizer.apply_chat_template(chat) == before.tokenizer.apply_chat_template(chat)
 
 
-def test_special_tokens_behind_the_vocabulary_keep_their_ids(tmp_path: Path) -> None:
-    tokenizer = tiny_tokenizer(300)  # as Qwen's: added tokens that the model of the tokenizer does not have
+def test_special_tokens_after_the_vocabulary_keep_their_ids(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(300)  # as in Qwen's, added tokens that are not in the model of the tokenizer
     tokenizer.add_special_tokens({"pad_token": "<|pad|>", "additional_special_tokens": ["<|im_start|>"]})
     before = Vocabulary.from_tokenizer(tokenizer, "tiny")
     save_tokenizer(extend(before, [UDHR["el"]], ADD), tmp_path / "new")
@@ -87,7 +87,7 @@ def test_each_new_token_is_the_only_token_of_its_text(extended: Vocabulary, smol
     assert [ids.tolist() for ids in encoded] == [[i] for i in whole]
 
 
-def test_every_new_merge_makes_a_new_token_here(extended: Vocabulary, smollm_vocabulary: Vocabulary) -> None:
+def test_every_new_merge_makes_a_new_token(extended: Vocabulary, smollm_vocabulary: Vocabulary) -> None:
     model = json.loads(extended.tokenizer.backend_tokenizer.to_str())["model"]
     known = {smollm_vocabulary.raw_token(i) for i in range(smollm_vocabulary.size)}
     merged = {left + right for left, right in model["merges"]}
@@ -98,10 +98,10 @@ def test_characters_that_were_spelled_byte_by_byte_come_first(sp32k_vocabulary: 
     assert sp32k_vocabulary.id_of_bytes("ๆ".encode()) is None
     extended = Vocabulary.from_tokenizer(extend(sp32k_vocabulary, ["กๆ นๆ มๆ\n" * 20], 2), "x")
     assert extended.token_bytes[32_000] == "ๆ".encode()
-    assert extended.id_of_raw("\n") is None  # one byte: nothing would be saved
+    assert extended.id_of_raw("\n") is None  # a single byte would save no token
 
 
-def test_the_rows_of_old_tokens_are_not_touched() -> None:
+def test_the_rows_of_old_tokens_do_not_change() -> None:
     before = tiny_vocabulary(400)
     after = Vocabulary.from_tokenizer(extend(before, [UDHR["en"]], ADD), "more")
     pair = tokenize_pair(before, after, [Document(UDHR["en"], "en", "en", "en")])
@@ -116,7 +116,7 @@ def test_the_rows_of_old_tokens_are_not_touched() -> None:
 # --- train ------------------------------------------------------------------------------------------------------
 
 
-def test_a_tokenizer_is_trained_from_nothing() -> None:
+def test_a_tokenizer_is_trained_from_scratch() -> None:
     made = Vocabulary.from_tokenizer(train([UDHR[one] for one in LANGUAGES], 600), "new")
     assert made.size == 600
     assert made.roles == {role: made.id_of_raw(END_OF_TEXT) for role in ("bos", "eos", "pad")}
@@ -133,13 +133,15 @@ def test_a_tokenizer_like_another_keeps_its_special_tokens_and_template(smollm_v
         role: smollm_vocabulary.raw_token(i) for role, i in smollm_vocabulary.roles.items()
     }
     assert made.tokenizer.chat_template == smollm_vocabulary.tokenizer.chat_template
-    assert len(made.encode(["1234"])[0]) == 4  # its digits are cut one by one
+    assert len(made.encode(["1234"])[0]) == 4  # digits are split one by one
 
 
 # --- the commands -----------------------------------------------------------------------------------------------
 
 
-def test_the_commands_write_a_tokenizer_that_others_take(tmp_path: Path, smollm_vocabulary: Vocabulary) -> None:
+def test_the_commands_write_a_tokenizer_that_other_commands_accept(
+    tmp_path: Path, smollm_vocabulary: Vocabulary
+) -> None:
     (tmp_path / "tr.txt").write_text(UDHR["tr"], encoding="utf-8")
     common = ("--text", "tr.txt", "--held-out-share", "0.2")
     made = run_json("tokenizer", "extend", "smollm2-135m", *common, "--add", 50, "--out", "more", cwd=tmp_path)
@@ -177,8 +179,8 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_more_tokens_than_memory_holds_are_as_many_as_the_text_has() -> None:
-    """The trainers reserve memory for what they are asked for, and end the process without it."""
+def test_a_huge_vocabulary_size_is_limited_by_the_text() -> None:
+    """The trainers reserve memory for the requested size, and abort the process if there is not enough."""
     made, base = train([UDHR["en"]], 10**12), tiny_vocabulary(300)
     assert END_OF_TEXT in made.get_vocab()
     assert 300 < len(made) < 257 + len(UDHR["en"].encode())

@@ -1,4 +1,4 @@
-"""The loss in chunks and the rows in use give the numbers of the plain loop."""
+"""Computing the loss in chunks and training only the used rows give the same numbers as the plain loop."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_models_own(kind: str, sta
         own = model(**batch(), **extra).loss
         own.backward()
         expected = gradients(model)
-        with ChunkedLoss(model, Head(model), chunk_bytes=4 * ROWS * 7):  # seven positions a chunk, the last one short
+        with ChunkedLoss(model, Head(model), chunk_bytes=4 * ROWS * 7):  # seven positions per chunk, fewer in the last
             output = model(**batch(), **extra)
             output.loss.backward()
         assert float(output.loss) == pytest.approx(float(own), rel=1e-5)
@@ -66,7 +66,7 @@ def test_the_labels_are_shifted_once() -> None:
         assert float(model(input_ids=ids, labels=ids).loss) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_a_model_without_labels_works_as_ever() -> None:
+def test_a_model_without_labels_works_as_before() -> None:
     model = tiny_model("gpt2", ROWS)
     ids = batch()["input_ids"]
     expected = model(input_ids=ids).logits
@@ -74,7 +74,7 @@ def test_a_model_without_labels_works_as_ever() -> None:
         assert torch.equal(model(input_ids=ids).logits, expected)
 
 
-def test_a_token_of_next_to_no_probability_costs_what_it_should() -> None:
+def test_a_token_with_tiny_probability_has_the_right_loss() -> None:
     logits = torch.zeros(2, 5000)
     logits[:, 0] = 400.0  # exp(-400) is 0 in float32
     labels = torch.tensor([7, 0])
@@ -91,7 +91,7 @@ def test_an_empty_batch_has_a_loss_of_zero() -> None:
     assert float(loss) == 0.0
 
 
-def test_the_heads_gradient_is_handed_over_and_not_copied() -> None:
+def test_the_heads_gradient_is_not_copied() -> None:
     model = tiny_model("llama", ROWS)
     head = Head(model)
     made: list[int] = []
@@ -103,7 +103,7 @@ def test_the_heads_gradient_is_handed_over_and_not_copied() -> None:
     assert loss.grad_fn.grads is None
 
 
-def test_bfloat16_stays_near_float32() -> None:
+def test_bfloat16_is_close_to_float32() -> None:
     model = tiny_model("llama", ROWS)
     with ChunkedLoss(model, Head(model), chunk_bytes=4 * ROWS * 7):
         whole = model(**batch()).loss
@@ -126,7 +126,7 @@ def train(model: PreTrainedModel, ids: torch.Tensor | None, steps: int = 6) -> U
     optimizer = torch.optim.AdamW(
         [weight for weight in model.parameters() if weight.requires_grad], lr=1e-2, weight_decay=0.0
     )
-    for step in range(steps):  # tokens seen in one step and not in the next still move, by momentum
+    for step in range(steps):  # rows of tokens that occur in one step and not in the next still change, by momentum
         optimizer.zero_grad()
         text = torch.arange(10 * step, 10 * step + 20).unsqueeze(0) % 70
         model(input_ids=text, labels=text).loss.backward()
@@ -151,14 +151,14 @@ def test_training_the_rows_in_use_equals_training_all(kind: str, stage: int) -> 
     expected, found = dense.state_dict(), compact.state_dict()
     assert expected.keys() == found.keys()
     for name in expected:
-        # the norm that gradients are clipped by is summed over another shape
+        # the norm for clipping is summed over a matrix of another shape
         assert torch.allclose(expected[name], found[name], rtol=1e-5, atol=1e-6), name
     rows = compact.get_input_embeddings().weight
     assert torch.equal(rows[70:], before[70:])
     assert not torch.equal(rows[:70], before[:70])
 
 
-def test_the_whole_matrix_is_there_to_measure_and_to_save() -> None:
+def test_the_whole_matrix_is_restored_to_measure_and_to_save() -> None:
     model = tiny_model("llama", ROWS)
     used = UsedRows(model, torch.tensor([3, 299]))
     with torch.no_grad():
@@ -188,7 +188,7 @@ def test_the_padding_row_gets_no_gradient_in_either_form(padding: int) -> None:
     assert model.get_input_embeddings().padding_idx == padding
 
 
-def test_rows_are_not_used_where_that_is_not_exact() -> None:
+def test_training_only_used_rows_is_refused_if_it_is_not_exact() -> None:
     assert not can_use_rows(tiny_model("llama_tied", ROWS), 0.0), "the softmax reaches every row"
     assert not can_use_rows(tiny_model("gpt2", ROWS), 0.0)
     assert not can_use_rows(tiny_model("llama", ROWS), 0.01), "decay reaches every row"

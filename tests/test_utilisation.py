@@ -1,4 +1,4 @@
-"""The FLOPs per stage of `benchmarks/utilisation.py` are those that torch counts."""
+"""The FLOPs per stage of `benchmarks/utilisation.py` equal those that torch counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mapping of one space onto another: known rotations are found, with and without known pairs."""
+"""Mapping one space onto another: known rotations are found, with and without known pairs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def real(small_pair: TokenizedPair) -> tuple[TokenVectors, TokenVectors]:
 
 @pytest.fixture(scope="module")
 def turned(real: tuple[TokenVectors, TokenVectors]) -> tuple[TokenVectors, TokenVectors, np.ndarray]:
-    """A real space, the same rotated, with noise, under other ids, and the new id of each token."""
+    """A real space, the same space rotated, with noise and other ids, and the new id of each token."""
     one = real[0]
     noise = 0.3 * random_vectors(*one.rows.shape, 1) * one.rows.std()
     new = np.random.default_rng(2).permutation(len(one))
@@ -51,20 +51,20 @@ def turned(real: tuple[TokenVectors, TokenVectors]) -> tuple[TokenVectors, Token
 
 
 def share_found(source: TokenVectors, target: TokenVectors, partner: np.ndarray) -> float:
-    """Share of target tokens, in order, whose best source token by CSLS is the right one."""
+    """Return the share of target tokens whose best source token by CSLS is the right one."""
     return float((nearest_csls(target.rows, source.rows, 1)[0][:, 0] == partner).mean())
 
 
 # --- common axes
 
 
-def test_common_axes_turn_the_cross_covariance_diagonal() -> None:
+def test_common_axes_make_the_cross_covariance_diagonal() -> None:
     one, other = random_vectors(60, 8, 0), random_vectors(60, 8, 1)
     left, right, strength = common_axes(one, other)
     np.testing.assert_allclose((one @ left).T @ (other @ right), np.diag(strength), atol=1e-3)
 
 
-def test_rows_that_are_no_pairs_are_refused() -> None:
+def test_unpaired_rows_are_refused() -> None:
     with pytest.raises(InputError, match=r"\(5, 3\) and \(4, 3\)"):
         common_axes(random_vectors(5, 3, 0), random_vectors(4, 3, 0))
 
@@ -93,7 +93,7 @@ def test_the_dictionary_is_the_dense_one_in_blocks_too(n: int, m: int, monkeypat
         assert found.objective == pytest.approx(objective, abs=2e-6)
 
 
-def test_a_random_dictionary_is_drawn_by_its_salt_and_measures_all() -> None:
+def test_a_random_dictionary_depends_on_its_seed_and_measures_all_pairs() -> None:
     source, target = unit_rows(random_vectors(300, 16, 0)), unit_rows(random_vectors(400, 16, 1))
     whole, some = induce(source, target), induce(source, target, keep=0.3, seed=7)
     again, other = induce(source, target, keep=0.3, seed=7), induce(source, target, keep=0.3, seed=8)
@@ -101,11 +101,11 @@ def test_a_random_dictionary_is_drawn_by_its_salt_and_measures_all() -> None:
     assert some.target.tolist() == again.target.tolist()
     assert some.target.tolist() != other.target.tolist()
     assert some.objective == whole.objective
-    # The best partner is among what may be chosen for three in ten.
+    # For 30 % of the words, the best partner is among the candidates.
     assert 0.2 < (some.target[:300] == whole.target[:300]).mean() < 0.4
 
 
-def test_where_hardly_anything_may_be_chosen_some_have_no_partner() -> None:
+def test_with_few_candidates_some_words_have_no_partner() -> None:
     found = induce(unit_rows(random_vectors(20, 4, 0)), unit_rows(random_vectors(20, 4, 1)), keep=0.05)
     assert 0 < len(found.source) < 40
     assert found.source.min() >= 0
@@ -121,7 +121,7 @@ def test_normalised_rows_are_centred_and_of_length_one() -> None:
     assert np.abs(rows.mean(axis=0)).max() < 0.05
 
 
-def test_a_rotated_real_space_is_found_from_few_pairs_and_from_none(
+def test_a_rotation_of_a_real_space_is_found_from_few_pairs_and_from_none(
     turned: tuple[TokenVectors, TokenVectors, np.ndarray],
 ) -> None:
     one, other, new = turned
@@ -136,7 +136,7 @@ def test_a_rotated_real_space_is_found_from_few_pairs_and_from_none(
         assert target.counts.tolist() == other.counts.tolist()
 
 
-def test_the_same_seed_maps_the_same(turned: tuple[TokenVectors, TokenVectors, np.ndarray]) -> None:
+def test_the_same_seed_gives_the_same_mapping(turned: tuple[TokenVectors, TokenVectors, np.ndarray]) -> None:
     one, other, _ = turned
     first, second = (vecmap(one, other, None, seed=3, settings=QUICK) for _ in range(2))
     np.testing.assert_array_equal(first[0].rows, second[0].rows)
@@ -152,7 +152,7 @@ def test_fewer_pairs_than_dimensions_and_tiny_spaces_stay_finite() -> None:
         assert np.isfinite(target.rows).all()
 
 
-def test_what_vecmap_cannot_start_from_is_refused() -> None:
+def test_an_impossible_start_of_vecmap_is_refused() -> None:
     one = TokenVectors(np.arange(9), random_vectors(9, 4, 0), np.ones(9), "a")
     with pytest.raises(InputError, match="None of the pairs"):
         vecmap(one, one, (np.array([20]), np.array([20])))

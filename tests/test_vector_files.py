@@ -1,4 +1,4 @@
-"""Token vectors in files: what is read back, and what is refused."""
+"""Token vectors in files: which files are read, and which are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def vectors(ids: list[int], rows: object = None) -> TokenVectors:
     return TokenVectors(np.array(ids), np.asarray(rows), np.ones(len(ids)), "v", {"method": "test"})
 
 
-def test_vectors_come_back_from_disk(tmp_path: Path) -> None:
+def test_vectors_are_saved_and_loaded(tmp_path: Path) -> None:
     one = vectors([2, 5, 9])
     one.save(tmp_path / "vectors.npz")
     other = TokenVectors.load(tmp_path / "vectors.npz")
@@ -48,12 +48,12 @@ def test_rows_are_found_by_id() -> None:
         ([1, 2], np.zeros(2), r"\(2,\)"),
     ],
 )
-def test_vectors_that_break_a_promise_are_refused(ids: list[int], rows: np.ndarray, sentence: str) -> None:
+def test_invalid_vectors_are_refused(ids: list[int], rows: np.ndarray, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         vectors(ids, rows)
 
 
-def test_files_that_are_no_vectors_are_refused(tmp_path: Path) -> None:
+def test_files_without_vectors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04 not really")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     for name in ("junk.npz", "other.npz", "missing.npz"):
@@ -82,7 +82,7 @@ def same(one: TokenVectors, other: TokenVectors) -> bool:
 
 
 @pytest.mark.parametrize("header", [True, False])
-def test_word2vec_text_is_read_to_the_last_bit(tmp_path: Path, header: bool) -> None:
+def test_word2vec_text_is_read_exactly(tmp_path: Path, header: bool) -> None:
     from gensim.models import KeyedVectors
 
     one = some_vectors()
@@ -93,11 +93,11 @@ def test_word2vec_text_is_read_to_the_last_bit(tmp_path: Path, header: bool) -> 
     other = formats.load_word2vec(tmp_path / "vectors.txt", VOCABULARY)
     assert same(one, other)
     assert other.provenance == {"method": "file", "file": "vectors.txt", "counts": "ranks"}
-    # Ranks keep the order of the counts, the most frequent token first.
+    # Ranks replace the counts: the most frequent token is first.
     assert (np.argsort(-other.counts) == order).all()
 
 
-def test_what_glove_writes_is_read_without_its_unknown_row(tmp_path: Path) -> None:
+def test_glove_files_are_read_without_the_unknown_row(tmp_path: Path) -> None:
     (tmp_path / "glove.txt").write_text("7 0.5 -1.25\n3 1e-3 2\n<unk> 0.1 0.1\n")
     made = formats.load_word2vec(tmp_path / "glove.txt", VOCABULARY)
     assert made.ids.tolist() == [3, 7]
@@ -122,13 +122,13 @@ def test_what_glove_writes_is_read_without_its_unknown_row(tmp_path: Path) -> No
         ("<unk> 1 2\n", "holds no token vectors"),
     ],
 )
-def test_text_that_holds_no_token_vectors_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+def test_text_without_token_vectors_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "vectors.txt").write_text(text)
     with pytest.raises(InputError, match=sentence):
         formats.load_word2vec(tmp_path / "vectors.txt", VOCABULARY)
 
 
-def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_missing_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "junk").write_bytes(b"\xff\xfe\x00 junk")
     for load in (formats.load_word2vec, formats.load_npy):
         with pytest.raises(InputError, match=r"no token vectors at .*missing"):
@@ -137,7 +137,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
             load(tmp_path / "junk", VOCABULARY)
 
 
-def test_npy_comes_back_with_counts(tmp_path: Path) -> None:
+def test_npy_is_saved_and_loaded_with_counts(tmp_path: Path) -> None:
     one = some_vectors()
     for name, array in (("rows", one.rows), ("rows.ids", one.ids), ("rows.counts", one.counts)):
         np.save(tmp_path / f"{name}.npy", array)
@@ -170,7 +170,7 @@ def test_npy_without_ids_is_the_whole_vocabulary(tmp_path: Path) -> None:
         (np.array([[0.0], [np.nan]]), [9, 2], "row 1, token 2 holds a value that is not finite"),
     ],
 )
-def test_npy_that_makes_no_token_vectors_is_refused(
+def test_npy_without_valid_token_vectors_is_refused(
     tmp_path: Path, rows: np.ndarray, ids: list[float], sentence: str
 ) -> None:
     np.save(tmp_path / "rows.npy", rows)

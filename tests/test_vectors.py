@@ -1,4 +1,4 @@
-"""GloVe and anchored vectors: finite, reproducible and right."""
+"""GloVe and anchored vectors: finite, reproducible and correct."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_one_step_of_glove_is_adagrad_on_the_papers_loss() -> None:
     one_pair = csr_array(np.array([[0, 2.5], [0, 0]], np.float32))
     settings = GloveSettings(dimensions=3, iterations=1, min_count=1)
     rows, losses = train_glove(one_pair, settings, seed=3)
-    # The same by hand: draw as train_glove does, one step of AdaGrad whose sums of squares begin with 1.
+    # The same by hand: initial values as in train_glove, one step of AdaGrad with sums of squares that begin at 1.
     random = np.random.default_rng(3)
     random.permutation(1)
     words = (random.random((2, 4), dtype=np.float32) - 0.5) / 4
@@ -49,8 +49,8 @@ def test_one_step_of_glove_is_adagrad_on_the_papers_loss() -> None:
     assert losses == [pytest.approx(0.5 * weighted * error, rel=1e-5)]
 
 
-def test_glove_gives_the_same_bits_for_a_seed_whatever_the_threads() -> None:
-    corpus = random_corpus(200, 600)  # several blocks, so that threads work side by side
+def test_glove_gives_identical_vectors_for_a_seed_and_any_number_of_threads() -> None:
+    corpus = random_corpus(200, 600)  # several blocks, so that threads work in parallel
     settings = GloveSettings(dimensions=20, iterations=3)
     before = numba.get_num_threads()
     try:
@@ -69,7 +69,7 @@ def test_glove_loss_falls_and_every_pair_is_visited() -> None:
     made = glove_vectors(corpus, 600, GloveSettings(dimensions=20, iterations=15), cached=False)
     losses = made.provenance["loss"]
     assert all(later < earlier for earlier, later in pairwise(losses))
-    # With a learning rate of almost nothing the mean loss is that of the first values, over all pairs.
+    # With a tiny learning rate, the mean loss is that of the initial values over all pairs.
     stream = make_stream(corpus.ids, corpus.offsets, 600, 5)
     counts = cooccurrence(stream)
     still = train_glove(counts, GloveSettings(dimensions=20, iterations=1, learning_rate=1e-9))[1][0]
@@ -80,7 +80,7 @@ def test_glove_loss_falls_and_every_pair_is_visited() -> None:
 
 @pytest.fixture
 def one_torch_thread() -> Iterator[None]:
-    """Small kernels take longer to distribute to threads than to run."""
+    """Use one thread, because distributing small kernels to threads takes longer than running them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -88,7 +88,7 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_torch_thread")
-def test_glove_in_torch_ends_at_the_loss_of_the_processors() -> None:
+def test_glove_in_torch_reaches_the_same_loss_as_on_the_cpu() -> None:
     corpus = random_corpus(100, 200)
     counts = cooccurrence(make_stream(corpus.ids, corpus.offsets, 200, 5), device="cpu")
     settings = GloveSettings(dimensions=20, iterations=6)
@@ -137,7 +137,7 @@ def test_a_training_with_other_settings_starts_from_the_same_counts(
     assert first.counts.tolist() == other.counts.tolist()
 
 
-def test_a_gpu_that_is_not_there_is_an_error() -> None:
+def test_a_missing_gpu_is_an_error() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(InputError, match="no CUDA device"):
@@ -152,7 +152,9 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
         ("cuda:3", "cuda:3 was requested, but the number of CUDA devices here is 2"),
     ],
 )
-def test_a_device_that_cannot_be_used_is_one_sentence(name, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_cannot_be_used_ends_in_one_sentence(
+    name, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(InputError, match=sentence):
@@ -240,7 +242,7 @@ def test_only_given_shared_tokens_become_anchors() -> None:
     assert counts[anchors[0]].min() >= counts[list(left_out)].max()
 
 
-def test_one_source_token_is_one_anchor() -> None:
+def test_a_source_token_is_an_anchor_only_once() -> None:
     corpus = random_corpus(200, 100)
     stream = make_stream(corpus.ids, corpus.offsets, 100, 5)
     anchors = choose_anchors([stream, stream], (np.array([3, 3, 4]), np.array([3, 5, 4])), 20)
@@ -253,13 +255,13 @@ def test_anchored_vectors_are_finite_on_a_kilobyte() -> None:
     assert len(one) == len(other) > 5
 
 
-def test_no_shared_token_is_an_error_with_a_way_out() -> None:
+def test_no_shared_token_is_an_error_with_advice() -> None:
     none = (np.zeros(0, np.int64), np.zeros(0, np.int64))
     with pytest.raises(InputError, match=r"share no token.*'pieces'"):
         anchored_vectors(byte_corpus(), byte_corpus(), none, (256, 256))
 
 
-def test_a_token_that_meets_no_anchor_has_no_vector() -> None:
+def test_a_token_that_never_occurs_near_an_anchor_has_no_vector() -> None:
     corpus = random_corpus(60, 100)
     few = (np.array([40, 41]), np.array([40, 41]))
     one, _ = anchored_vectors(corpus, corpus, few, (100, 100), AnchoredSettings(window=1))

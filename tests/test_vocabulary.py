@@ -41,7 +41,7 @@ def wordpiece(tokens: list[str]) -> Vocabulary:
 
 
 def byte_level(extra: dict[str, int], **special: str) -> Vocabulary:
-    """A byte-level vocabulary of the 256 bytes and some more tokens at given ids."""
+    """Make a byte-level vocabulary of the 256 bytes and some more tokens at given ids."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: i for i, character in enumerate(alphabet)} | extra
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -53,10 +53,10 @@ def test_the_papers_overlap_of_pythia_and_qwen2(pythia: Vocabulary, qwen2: Vocab
     found = overlap(pythia, qwen2)
     assert found.raw_count == 40_827  # TokAlign table 5 and data/Vocab_count
     assert round(100 * found.raw_share, 2) == 26.92
-    assert found.bytes_count == found.raw_count  # both write bytes the same way
+    assert found.bytes_count == found.raw_count  # both write bytes in the same way
 
 
-def test_bytes_find_what_strings_miss(pythia: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
+def test_bytes_find_shared_tokens_that_strings_miss(pythia: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
     found = overlap(pythia, sp32k_vocabulary)
     assert found.bytes_count > 2 * found.raw_count
     space_the = sp32k_vocabulary.tokenizer.get_vocab()["▁the"]
@@ -85,7 +85,7 @@ def test_accented_tokens_are_shared_whatever_their_spelling(smollm_vocabulary, s
     assert len(accented) > 100
 
 
-def test_roles_match_by_what_they_do(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
+def test_roles_match_by_function(smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary) -> None:
     matched = shared_roles(smollm_vocabulary, sp32k_vocabulary)
     for role in ("bos", "eos"):
         assert matched[sp32k_vocabulary.roles[role]] == smollm_vocabulary.roles[role]
@@ -97,13 +97,13 @@ def test_bos_comes_before_pad_where_one_id_has_both_roles() -> None:
     assert shared_roles(source, target) == {256: 256}
 
 
-def test_a_source_without_bos_lends_its_eos() -> None:
+def test_eos_replaces_a_missing_bos_of_the_source() -> None:
     source = byte_level({"<end>": 256}, eos_token="<end>")
     target = byte_level({"<s>": 256, "</s>": 257}, bos_token="<s>", eos_token="</s>")
     assert shared_roles(source, target) == {256: 256, 257: 256}
 
 
-def test_ids_without_a_token_are_holes_and_keep_their_place() -> None:
+def test_ids_without_a_token_are_holes_and_do_not_shift_others() -> None:
     vocabulary = byte_level({"late": 300})
     assert vocabulary.size == 301
     assert vocabulary.is_hole.sum() == 44
@@ -132,7 +132,7 @@ def test_a_tokenizer_without_unk_has_no_unk_role() -> None:
     assert "unk" not in byte_level({}).roles
 
 
-def test_text_that_spells_a_special_token_stays_text(sp32k_vocabulary: Vocabulary) -> None:
+def test_text_that_looks_like_a_special_token_stays_text(sp32k_vocabulary: Vocabulary) -> None:
     (ids,) = sp32k_vocabulary.encode(["a</s>b"])
     assert not sp32k_vocabulary.is_control[ids].any()
     assert sp32k_vocabulary.decode(ids) == "a</s>b"
@@ -152,7 +152,7 @@ def test_spans_tile_any_text(gpt2: Vocabulary, text: str) -> None:
     assert all(gpt2.token_bytes[i] == text.encode()[start:end] for i, start, end in spans)
 
 
-def test_spans_of_sentencepiece_leave_the_dummy_prefix_out(sp32k_vocabulary: Vocabulary) -> None:
+def test_spans_of_sentencepiece_exclude_the_dummy_prefix(sp32k_vocabulary: Vocabulary) -> None:
     spans = sp32k_vocabulary.spans("Hello 你")
     assert spans[0][1:] == (0, 5)
     assert spans[-1][2] == len("Hello 你".encode())
@@ -184,7 +184,9 @@ def test_different_tokenizers_have_different_fingerprints(smollm_vocabulary: Voc
     assert catalog.load_vocabulary(str(tmp_path)).fingerprint != smollm_vocabulary.fingerprint
 
 
-def test_a_tokenizer_is_read_once_and_found_again(tmp_path, monkeypatch, smollm_vocabulary: Vocabulary) -> None:
+def test_a_tokenizer_is_read_once_and_then_found_in_the_cache(
+    tmp_path, monkeypatch, smollm_vocabulary: Vocabulary
+) -> None:
     folder = tmp_path / "tokenizer"
     smollm_vocabulary.tokenizer.save_pretrained(folder)
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
@@ -201,7 +203,7 @@ def test_a_tokenizer_is_read_once_and_found_again(tmp_path, monkeypatch, smollm_
     assert found.decode(found.encode([text])[0]) == text
 
 
-def test_what_is_kept_of_another_tokenizer_or_is_broken_is_not_taken(
+def test_cached_tables_of_another_tokenizer_or_damaged_ones_are_not_used(
     tmp_path, monkeypatch, smollm_vocabulary: Vocabulary
 ) -> None:
     folder, cache = tmp_path / "tokenizer", tmp_path / "cache"
@@ -211,7 +213,7 @@ def test_what_is_kept_of_another_tokenizer_or_is_broken_is_not_taken(
     (kept,) = (cache / "vocabularies").glob("*/tokens.json.xz")
     kept.write_bytes(kept.read_bytes()[:1000])
     assert catalog.load_vocabulary(str(folder)).fingerprint == smollm_vocabulary.fingerprint
-    found = catalog.load_vocabulary(str(folder))  # from the file, which is whole again
+    found = catalog.load_vocabulary(str(folder))  # from the file, which is valid again
     file = folder / "tokenizer_config.json"
     settings = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(settings | {"pad_token": "<|im_start|>"}), encoding="utf-8")
@@ -220,8 +222,8 @@ def test_what_is_kept_of_another_tokenizer_or_is_broken_is_not_taken(
         found.encode(["text"])
 
 
-def test_tokens_of_any_bytes_are_kept(tmp_path) -> None:
-    raw = ("\ud800", "<s>", None, "", "▁é", "▁b")  # a lone surrogate, a special token, a hole, nothing
+def test_tokens_of_any_bytes_are_stored(tmp_path) -> None:
+    raw = ("\ud800", "<s>", None, "", "▁é", "▁b")  # a lone surrogate, a special token, a hole, an empty string
     table = TokenTable(raw, (0, 1), frozenset({5}), Spelling("plain"), {"bos": 1}, "BPE", "f")
     table.save(tmp_path / "tokens.json.xz")
     found = TokenTable.load(tmp_path / "tokens.json.xz")
@@ -231,7 +233,7 @@ def test_tokens_of_any_bytes_are_kept(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no xz", lzma.compress(b"{}"), lzma.compress(b"[1]")])
-def test_another_file_is_no_token_table(tmp_path, content: bytes) -> None:
+def test_another_file_is_not_used_as_a_token_table(tmp_path, content: bytes) -> None:
     (tmp_path / "tokens.json.xz").write_bytes(content)
     assert TokenTable.load(tmp_path / "tokens.json.xz") is None
     assert TokenTable.load(tmp_path) is None

@@ -1,7 +1,6 @@
 """Panels without a browser or a kernel: linking, selection, filters, escaping, paging, replay, closing.
 
-The small lexicon here is made up: no test in this file checks quality. What a person sees in a browser is
-tested in `tests/ui`.
+The small lexicon here is artificial, so no test in this file checks quality. `tests/ui` tests panels in a browser.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def _at_once() -> Iterator[None]:
 
 
 def make_lexicon(words: list[str] = WORDS, source_size: int = 6) -> Lexicon:
-    """Target i inherits from source i % source_size; scores fall with the id."""
+    """Make a lexicon whose target i has the source i % source_size; scores decrease with the id."""
     import pandas as pd
 
     n = len(words)
@@ -94,7 +93,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestState:
-    def test_is_kept_on_disk_and_comes_back(self, tmp_path: Path) -> None:
+    def test_the_view_is_saved_and_restored(self, tmp_path: Path) -> None:
         state = LabState(tmp_path / "lab.json")
         state.select("source", [3, 1, 3])
         state.pin("target", 7)
@@ -106,13 +105,13 @@ class TestState:
         assert again.query == Query(text="東", score=(None, 0.5))
 
     @pytest.mark.parametrize("content", ["", "[1]", '{"colour_by": "shoe size", "selection": 3, "source": "qwen2"}'])
-    def test_a_broken_file_does_not_keep_the_lab_shut(self, tmp_path: Path, content: str) -> None:
+    def test_a_damaged_view_does_not_prevent_the_lab_from_opening(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "lab.json").write_text(content)
         state = LabState(tmp_path / "lab.json")
         assert state.colour_by == "origin"
         assert not state.selection
 
-    def test_pinning_twice_takes_the_pin_away(self) -> None:
+    def test_pinning_twice_removes_the_pin(self) -> None:
         state = LabState()
         state.pin("source", 1)
         state.pin("source", 1)
@@ -136,7 +135,7 @@ class TestLexiconView:
     @pytest.mark.parametrize(
         ("query", "found"),
         [
-            (Query("the"), {0, 1}),  # without case
+            (Query("the"), {0, 1}),  # case-insensitive
             (Query("東"), {3}),
             (Query("nai\u0308ve"), {4}),  # decomposed as typed on some keyboards
             (Query("^na", regex=True), {4, 5}),
@@ -148,14 +147,14 @@ class TestLexiconView:
     def test_finds(self, query: Query, found: set[int]) -> None:
         assert set(self.view().rows(query).tolist()) == found
 
-    def test_worst_first_begins_with_the_lowest_score_and_leaves_copies_for_last(self) -> None:
+    def test_worst_first_begins_with_the_lowest_score_and_ends_with_copies(self) -> None:
         assert self.view().rows(Query(sort="worst"))[:5].tolist() == [7, 6, 5, 4, 3]
 
-    def test_a_broken_expression_is_a_sentence(self) -> None:
+    def test_an_invalid_regular_expression_is_refused_in_one_sentence(self) -> None:
         with pytest.raises(InputError, match="not a regular expression"):
             self.view().rows(Query("(", regex=True))
 
-    def test_partners_are_all_that_inherit(self) -> None:
+    def test_the_partners_of_a_source_are_all_targets_that_use_it(self) -> None:
         view = self.view()
         assert view.partners("source", np.array([0])).tolist() == [0, 6]
         assert view.partners("target", np.array([6, 1])).tolist() == [0, 1]
@@ -206,7 +205,7 @@ class TestLexiconPanel:
         panel.sort_by("id")
         assert panel.table.rows[0]["key"] == 39
 
-    def test_an_error_is_shown_and_goes_away(self) -> None:
+    def test_an_error_is_shown_and_removed(self) -> None:
         panel = LexiconPanel(make_lexicon())
         panel.filters.regex.value = True
         panel.filters.search.value = "["
@@ -221,7 +220,7 @@ class TestLexiconPanel:
         assert panel.state["found"] == 11  # 2999, 29990 to 29999
         assert len(json.dumps(panel.table.rows)) < 10_000
 
-    def test_closed_panels_hear_nothing(self) -> None:
+    def test_closed_panels_do_not_react(self) -> None:
         state = LabState()
         panel = LexiconPanel(make_lexicon(), state=state)
         panel.close()
@@ -233,11 +232,11 @@ class TestMaps:
     def panel(self, state: LabState | None = None) -> MapPanel:
         return MapPanel(make_lexicon(), make_vectors(6), make_vectors(8, 1), state=state)
 
-    def test_a_box_on_the_left_lights_partners_on_the_right(self, cache: Path) -> None:
+    def test_a_box_on_the_source_map_highlights_partners_on_the_target_map(self, cache: Path) -> None:
         panel = self.panel()
         panel._drawing.maps["source"].selection = np.array([0, 2], dtype=np.uint32)
         assert panel.lab_state.selection.ids == (0, 2)
-        # targets 0 and 6 inherit from source 0, target 2 from source 2
+        # targets 0 and 6 have the source 0, target 2 has the source 2
         assert panel._drawing.maps["target"].selection.tolist() == [0, 2, 6]
         assert panel.selection["target_id"].tolist() == [0, 2, 6]
         assert len(panel.table.rows) == 3
@@ -293,12 +292,12 @@ class TestTraining:
         assert "<script>" not in panel.samples.html
         assert panel.selection["what"].value_counts()[["loss", "bits_per_byte"]].tolist() == [12, 1]
 
-    def test_goes_on_where_it_had_read_to(self, tmp_path: Path) -> None:
+    def test_reading_continues_after_the_last_event(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", 5)
         panel = TrainingPanel(run)
         add_steps(run, 6, 9)
         with open(run.path / "events.jsonl", "a") as file:
-            file.write('{"kind": "step", "step": 10, "lo')  # a line that is being written
+            file.write('{"kind": "step", "step": 10, "lo')  # an incomplete line
         panel._poll()
         assert list(panel.figure.data[0].x) == list(range(1, 10))
 
@@ -308,13 +307,13 @@ class TestTraining:
         add_steps(run, 5, 6)
         assert view_of(run.events()[0], 40).steps == [1, 2, 3, 4, 5, 6]
 
-    def test_the_new_panel_takes_over_from_the_former(self, tmp_path: Path) -> None:
+    def test_a_new_panel_replaces_the_former_one(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", 5, state="queued")
         first = TrainingPanel(run)
         second = TrainingPanel(run)
         assert WATCHER.names().count(f"run:{run.path.resolve()}") == 1
         first.close()
-        assert f"run:{run.path.resolve()}" in WATCHER.names()  # the second's
+        assert f"run:{run.path.resolve()}" in WATCHER.names()  # the watcher of the second panel
         second.close()
         assert f"run:{run.path.resolve()}" not in WATCHER.names()
 
@@ -376,7 +375,7 @@ class TestCode:
 
 
 class TestTable:
-    def test_what_the_code_marks_is_no_click(self) -> None:
+    def test_a_selection_set_by_code_is_not_reported_as_a_click(self) -> None:
         pressed: list[int] = []
         table = RowTable([Column("a", "A", "")], on_row=pressed.append)
         table.chosen = 3
@@ -397,7 +396,7 @@ class TestTable:
 
 
 class TestPart:
-    def test_what_code_sets_is_not_reported_but_what_another_thread_chooses_meanwhile_is(self) -> None:
+    def test_values_set_by_code_are_not_reported_but_concurrent_choices_are(self) -> None:
         part, heard = Box(), []
         field = part.entry("Name", heard.append, tooltip="A name")
         with part.quiet():
@@ -411,7 +410,7 @@ class TestPart:
         part, panel = Box(), Panel("p", "tl-p", None)
         press = part.button("Divide", lambda: 1 / 0, "Fail")
         with pytest.raises(ZeroDivisionError):
-            part.guarded(lambda: 1 / 0)()  # no panel yet: it must not vanish
+            part.guarded(lambda: 1 / 0)()  # without a panel, the exception must reach the caller
         panel._fill([Box([Box([part])])])
         press.click()
         assert "ZeroDivisionError" in panel._error.value
@@ -423,7 +422,7 @@ class TestPart:
         panel.newest(lambda wanted: panel.drop(), shown.append)
         assert shown == ["new", "two", "one"]
 
-    def test_what_is_followed_ends_with_the_panel_and_shows_its_errors(self) -> None:
+    def test_following_ends_with_the_panel_and_errors_are_shown(self) -> None:
         panel = Panel("p", "tl-p", None)
         panel.follow("test:one", lambda: True)
         assert "test:one" in WATCHER.names()
@@ -435,7 +434,7 @@ class TestPart:
 
 
 class TestWatcher:
-    def test_one_thread_and_the_last_of_a_name(self) -> None:
+    def test_one_thread_polls_only_the_last_watcher_of_a_name(self) -> None:
         watcher, seen, called, replaced = Watcher(tick_s=0.01), [], threading.Event(), threading.Event()
 
         def old() -> bool:
@@ -445,7 +444,7 @@ class TestWatcher:
 
         watcher.watch("a", old)
         assert called.wait(60)
-        watcher.watch("a", lambda: bool(seen.append("new")))  # answers False: once is enough
+        watcher.watch("a", lambda: bool(seen.append("new")))  # returns False, so it is called once
         replaced.set()
         deadline = time.monotonic() + 60
         while watcher.names() and time.monotonic() < deadline:
@@ -454,7 +453,7 @@ class TestWatcher:
 
 
 class TestPair:
-    def test_blocks_end_where_both_tokenizers_cut(self) -> None:
+    def test_blocks_end_at_common_token_boundaries(self) -> None:
         blocks = shared_blocks([[(1, 0, 2), (2, 2, 5)], [(7, 0, 0), (8, 0, 2), (9, 2, 4), (10, 4, 5)]])
         assert [list(map(len, block)) for block in blocks] == [[1, 2], [1, 2]]
 
@@ -491,7 +490,7 @@ class TestPair:
         assert "Source: sp32k" in picker._card.value
 
 
-def test_the_first_panel_brings_what_live_figures_need(tmp_path: Path) -> None:
+def test_the_first_panel_loads_the_modules_of_live_figures(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from tokalign_lab.widgets import Lab, lab
@@ -518,7 +517,7 @@ def controls_of(widget: object) -> Iterator[Widget]:
 
 
 class TestHierarchy:
-    """One sentence, at most four numbers, a tooltip on all of them, everything else closed."""
+    """A panel shows one sentence and at most four numbers, each with a tooltip; all other sections are closed."""
 
     @pytest.fixture(scope="class")
     def panels(self, tmp_path_factory: pytest.TempPathFactory) -> list[Panel]:
@@ -547,7 +546,7 @@ class TestHierarchy:
             assert head.count('class="tl-card"') == head.count('class="tl-card" title="') <= 4
         assert "P@1, held-out shared tokens" in panels[0]._head.value
 
-    def test_what_is_not_needed_at_once_is_closed_and_opens(self, panels: list[Panel]) -> None:
+    def test_secondary_sections_are_closed_and_can_be_opened(self, panels: list[Panel]) -> None:
         folds = panels[0].folds
         assert not any(folds.is_open(name) for name in folds.bodies)
         folds.buttons["Edit"].click()

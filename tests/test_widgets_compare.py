@@ -1,4 +1,4 @@
-"""The compare panel without a browser: what moved, scores and slices of runs, all recipes of a pair, closing."""
+"""The compare panel without a browser: changed tokens, scores and slices of runs, recipes of a pair, closing."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class TestRuns:
         b = align_run(tmp_path, "pieces", lexicon_of(whole, counts=COUNTS))
 
         def done_here(kind: str, settings: dict[str, Any], root: Path) -> RunFolder:
-            """Do what `compare_kind` does, on a text of the test."""
+            """Do the work of a "compare" run, on a text of the test."""
             assert CompareSettings.from_dict(settings).encoder is None
             run = RunFolder.create(root / "compare-1", kind, settings)
             found = paired_scores(*(Lexicon.load(Path(settings[side])) for side in ("left", "right")), held_out(60))
@@ -210,7 +210,7 @@ class TestRuns:
         assert "-1.000" in panel._slices.value
         assert panel._tokens.layout.display == "none"
 
-    def test_a_path_that_is_nothing_is_a_sentence(self, tmp_path: Path) -> None:
+    def test_an_invalid_path_is_refused_in_one_sentence(self, tmp_path: Path) -> None:
         panel = ComparePanel(tmp_path / "nothing", lexicon_of({1: 1}), runs=tmp_path)
         assert "neither a run nor a lexicon" in panel._error.value
 
@@ -227,7 +227,7 @@ class TestRecipes:
         assert rows["tokalign"]["run"] is None
         assert list(rows)[:2] == ["anchored", "tokalign"]
 
-    def test_the_missing_ones_are_aligned_by_who_opened_the_panel(self, tmp_path: Path) -> None:
+    def test_missing_recipes_are_aligned_by_the_callback(self, tmp_path: Path) -> None:
         asked: list[str] = []
         a = align_run(tmp_path, "anchored", lexicon_of({1: 5}))
         panel = ComparePanel(a, lexicon_of({1: 6}), SOURCE, TARGET, runs=tmp_path, on_align=asked.append)
@@ -247,7 +247,7 @@ class TestRecipes:
         assert panel.recipes._align.disabled
         assert "not attached to a Lab" in panel.recipes._note.value
 
-    def test_a_run_of_the_table_becomes_a_side(self, tmp_path: Path) -> None:
+    def test_a_run_of_the_table_can_be_compared(self, tmp_path: Path) -> None:
         a = align_run(tmp_path, "anchored", lexicon_of({1: 5}, counts=COUNTS))
         align_run(tmp_path, "pieces", lexicon_of({1: 6, 2: 7}, counts=COUNTS))
         panel = ComparePanel(a, a, SOURCE, TARGET, runs=tmp_path)
@@ -259,7 +259,7 @@ class TestRecipes:
         shown = {row["cells"][0]: row["cells"][1] for row in panel.recipes.table.rows}
         assert (shown["anchored"], shown["pieces"]) == ("A", "B")
 
-    def test_it_waits_for_runs_that_are_going_on_until_it_is_closed(self, tmp_path: Path) -> None:
+    def test_it_watches_running_runs_until_it_is_closed(self, tmp_path: Path) -> None:
         a = align_run(tmp_path, "anchored", lexicon_of({1: 5}))
         b = align_run(tmp_path, "pieces", lexicon_of({1: 5}), state="queued")
         panel = ComparePanel(a, lexicon_of({1: 6}), SOURCE, TARGET, runs=tmp_path)
@@ -287,7 +287,7 @@ def test_to_code_shows_the_same_view(tmp_path: Path) -> None:
     assert again.table.chosen == 1
 
 
-def test_closed_panels_hear_nothing(tmp_path: Path) -> None:
+def test_closed_panels_do_not_react(tmp_path: Path) -> None:
     state = LabState()
     panel = two(state=state, runs=tmp_path)
     panel.close()

@@ -37,7 +37,7 @@ def pair() -> tuple[Vocabulary, Vocabulary]:
 
 @pytest.fixture(scope="module")
 def lexicon(pair: tuple[Vocabulary, Vocabulary]) -> Lexicon:
-    """All targets on one source, but for twenty on the mean row, which the text uses a lot."""
+    """All targets have the same source, except 20 frequent ones, which have the mean row."""
     source, target = pair
     rows = LexiconRows(target.size)
     rows.fill(np.arange(target.size), "mean")
@@ -70,7 +70,7 @@ def test_the_verdict_is_a_sentence_and_the_worst_finding_comes_first(
     assert all(row.layout.display == "" for row in panel._list.children)
 
 
-def test_a_press_selects_the_tokens_of_a_finding_and_asks_for_them_worst_first(
+def test_a_click_selects_the_tokens_of_a_finding_and_lists_them_worst_first(
     lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]
 ) -> None:
     state = LabState()
@@ -80,14 +80,16 @@ def test_a_press_selects_the_tokens_of_a_finding_and_asks_for_them_worst_first(
     press.click()
     assert state.selection.space == "target"
     assert state.selection.by == "diagnosis"
-    assert state.selection.ids == tuple(range(19, -1, -1))  # those that the text uses most
+    assert state.selection.ids == tuple(range(19, -1, -1))  # the most frequent first
     assert state.query == Query(selected=True, sort="worst")
     assert press.button_style == "primary"
     state.select("target", [3], by="lexicon")
     assert press.button_style == ""
 
 
-def test_every_finding_that_is_not_fine_has_its_tokens(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+def test_every_warning_and_critical_finding_lists_its_tokens(
+    lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]
+) -> None:
     panel = DiagnosisPanel(lexicon, *pair)
     assert panel.diagnosis is not None
     for found in panel.diagnosis.findings:
@@ -98,7 +100,7 @@ def test_every_finding_that_is_not_fine_has_its_tokens(lexicon: Lexicon, pair: t
     assert set(panel.diagnosis.finding("one source for many").target_ids) == set(range(20, len(lexicon)))
 
 
-def test_a_finding_without_tokens_has_no_button_to_press(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+def test_a_finding_without_tokens_has_a_disabled_button(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
     panel = DiagnosisPanel(lexicon, *pair)
     panel.diagnosis = Diagnosis([Finding("nothing here", "warn", "Seen.", "Do.")])
     panel._draw()
@@ -138,7 +140,7 @@ def test_to_code_shows_the_same_view(lexicon: Lexicon, pair: tuple[Vocabulary, V
     assert finding_button(again, "rows without a source").button_style == "primary"
 
 
-def test_closed_panels_hear_nothing(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
+def test_closed_panels_do_not_react(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
     state = LabState()
     panel = DiagnosisPanel(lexicon, *pair, state=state)
     press = finding_button(panel, "rows without a source")

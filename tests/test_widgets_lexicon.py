@@ -1,6 +1,6 @@
-"""The lexicon inspector without a browser: filters, histogram, why, edits, scores as runs, export, closing.
+"""The lexicon inspector without a browser: filters, histogram, explanation, edits, score runs, export, closing.
 
-The small lexicon is made up; the text and the vocabularies of a run are tiny. No test here checks quality.
+The small lexicon is artificial; the text and the vocabularies of a run are tiny. No test here checks quality.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class TestSearch:
             "(?<!a)b$", r"x(?!\W)", r"c\Z", "[^b]*+c", "(?s:x.a)",
         ],
     )  # fmt: skip
-    def test_one_string_finds_what_row_by_row_finds(self, pattern: str) -> None:
+    def test_searching_one_string_equals_searching_row_by_row(self, pattern: str) -> None:
         rng = np.random.default_rng(0)
         rows = [["".join(rng.choice(list("abctxz-1 "), 5)) for _ in range(3)] for _ in range(400)]
         expected = [any(re.search(pattern, word.replace(" ", "␣")) for word in row) for row in rows]
@@ -116,12 +116,12 @@ class TestFilters:
             (Query("na", selected=True), []),
         ],
     )
-    def test_each_takes_rows_away(self, query: Query, found: list[int]) -> None:
+    def test_each_filter_removes_rows(self, query: Query, found: list[int]) -> None:
         lexicon = make_lexicon()
         view = LexiconView(lexicon, Labels(lexicon))
         assert view.rows(query, Selection("source", (0,))).tolist() == found
 
-    def test_controls_and_query_are_one(self) -> None:
+    def test_controls_and_query_stay_in_step(self) -> None:
         panel = LexiconPanel(make_lexicon())
         filters, state = panel.filters, panel.lab_state
         filters.script.value = "Han"
@@ -136,7 +136,7 @@ class TestFilters:
         filters.clear.click()
         assert state.query == Query()
 
-    def test_a_number_that_is_none_is_a_sentence(self) -> None:
+    def test_an_invalid_number_is_refused_in_one_sentence(self) -> None:
         panel = LexiconPanel(make_lexicon())
         panel.filters.ranges["score"][1].value = "high"
         assert "is not a number" in panel._error.value
@@ -150,7 +150,7 @@ class TestFilters:
         panel.filters.search.value = "na"
         assert panel.filters.preset.value == "", "it is no longer that preset"
 
-    def test_a_click_in_a_slice_does_not_make_it_one_row_long(self) -> None:
+    def test_a_click_on_a_selected_row_does_not_change_the_listed_selection(self) -> None:
         panel = LexiconPanel(make_lexicon())
         panel.lab_state.select("target", [3, 4, 5], by="maps")
         panel.filters.selected.value = True
@@ -164,7 +164,7 @@ class TestFilters:
 
 class TestHistogram:
     @pytest.mark.parametrize("measure", ["score", "margin", "frequency", "length"])
-    def test_bars_count_each_row_once_and_filter_what_they_count(self, measure: str) -> None:
+    def test_bars_count_each_row_once_and_filter_the_same_rows(self, measure: str) -> None:
         panel = LexiconPanel(make_lexicon([f"w{i:04}" for i in range(900)], 50))
         panel._counted.value = measure
         bars = panel.histogram.bars
@@ -179,7 +179,7 @@ class TestHistogram:
 
     @pytest.mark.parametrize("values", [[], [np.nan], [0.5], [0, 0], [1, 1_000_000]])
     @pytest.mark.parametrize("measure", ["score", "frequency"])
-    def test_any_values_can_be_cut(self, measure: str, values: list[float]) -> None:
+    def test_any_values_can_be_divided_into_bars(self, measure: str, values: list[float]) -> None:
         ranges = ranges_of(measure, np.array(values, dtype=np.float64))
         for value in values:
             if np.isfinite(value) and (measure == "score" or value == int(value)):
@@ -198,7 +198,7 @@ class TestWhy:
         html = panel.why.neighbours.value
         assert html.count("<tr><td>") == 7 + 5
         assert "Nearest to its source token" in html
-        assert "✓" in html  # every source but the token's own is a neighbour here, so partners are
+        assert "✓" in html  # all other source tokens are neighbours here, so partners are among them
         assert "&lt;b&gt;" in html
         assert "<b>" not in html.replace("<b>The", "")
 
@@ -251,7 +251,7 @@ class TestEditing:
         panel.filters.origin.value = "edited"
         assert [row["key"] for row in panel.table.rows] == [4]
 
-    def test_edits_are_there_again_in_a_new_panel_and_on_a_shared_view(self, tmp_path: Path) -> None:
+    def test_edits_are_restored_in_a_new_panel_and_on_a_shared_view(self, tmp_path: Path) -> None:
         first = self.panel(tmp_path)
         first.table.press(4)
         first.editor.choose.click()
@@ -317,7 +317,7 @@ def test_tokens_are_text_everywhere() -> None:
 
 @pytest.fixture
 def align_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """A finished align run of two tiny tokenizers, as `align_kind` would have left it."""
+    """A finished align run of two tiny tokenizers, as a real run leaves it."""
     monkeypatch.setenv("TOKALIGN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path / "runs"))
     for name, size in (("source", 280), ("target", 330)):
@@ -341,7 +341,7 @@ def spelled_token(lexicon: Lexicon) -> int:
 
 
 def done_here(kind: str, settings: dict[str, Any], root: Path | None = None) -> RunFolder:
-    """Do a run's work in this process."""
+    """Do the work of a run in this process."""
     place = root or Path(settings["lexicon"]).parent
     run = RunFolder.create(place / f"run-{len(list(place.glob('run-*')))}", kind, settings)
     kinds.run_kind(kind, settings, RunContext(run, resume=False))
@@ -388,14 +388,14 @@ def test_a_search_is_prepared_after_the_page_has_drawn_the_rows(
     assert "_search" in panel.view.__dict__
 
 
-def test_a_run_knows_all_that_the_panel_needs(align_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_provides_everything_that_the_panel_needs(align_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     panel = LexiconPanel.of_run(align_run)
     token_id = spelled_token(panel.lexicon)
     panel.lab_state.select("target", [token_id], by="lexicon")
     assert "The source spells it" in panel.why.pair.value
     assert panel.why.contexts.value.count("<mark>") >= 5
     times = panel.lexicon.table["target_count"].iat[token_id]
-    assert f"of {times:,} occurrences" in panel.why.contexts.value  # of the text that the run learned from
+    assert f"of {times:,} occurrences" in panel.why.contexts.value  # in the text of the alignment
     code = panel.to_code().rpartition("\n")
     assert "of_run" in code[2]
     made: dict[str, Any] = {}
@@ -463,7 +463,7 @@ def test_the_difference_of_two_lexicons_is_measured_by_a_run(
     assert "not measured yet" not in panel._scores.value
 
 
-def test_the_score_run_in_a_process_of_its_own(align_run: RunFolder) -> None:
+def test_a_score_run_in_a_separate_process(align_run: RunFolder) -> None:
     from tokalign_lab.runs.control import start
 
     settings = align_run.info()["settings"]
@@ -478,9 +478,9 @@ def test_the_score_run_in_a_process_of_its_own(align_run: RunFolder) -> None:
     assert scores["before"] == {}
 
 
-def test_closed_panels_watch_nothing(align_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_panels_watch_no_run(align_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(kind: str, settings: dict[str, Any]) -> RunFolder:
-        return RunFolder.create(align_run.path / "run-0", kind, settings)  # queued: it never ends by itself
+        return RunFolder.create(align_run.path / "run-0", kind, settings)  # queued, so it never ends
 
     monkeypatch.setattr(scoring, "find_or_start", begun)
     state = LabState()

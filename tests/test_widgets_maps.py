@@ -1,6 +1,6 @@
-"""The embedding maps without a browser: what is drawn, where, in which colour, what is sent, and what comes back.
+"""The embedding maps without a browser: points, positions, colours, and the messages from and to the page.
 
-The lexicons and vectors here are made up: no test in this file checks quality.
+The lexicons and vectors here are artificial, so no test in this file checks quality.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def make_panel(state: LabState | None = None, n: int = 8, sources: int = 6, **settings: Any) -> MapPanel:
-    """Target i inherits from source i % sources."""
+    """Make maps of a lexicon whose target i has the source i % sources."""
     words = WORDS if n == len(WORDS) else [f"w{i}" for i in range(n)]
     lexicon = make_lexicon(words, sources)
     return MapPanel(lexicon, make_vectors(sources), make_vectors(n, 1), state=state, **settings)
@@ -72,7 +72,7 @@ def make_colouring(n: int = 8, sources: int = 6) -> tuple[Colouring, dict[str, T
 
 
 def box(panel: MapPanel, space: str, points: list[int]) -> None:
-    """What the page sends when a person has drawn a box around these points."""
+    """Simulate a box around these points."""
     panel._drawing.maps[space].selection = np.array(points, dtype=np.uint32)
 
 
@@ -81,7 +81,7 @@ def hover(panel: MapPanel, space: str, point: int | None) -> None:
 
 
 def look_at(panel: MapPanel, **views: list[float]) -> None:
-    """What the page sends when a person has moved a map."""
+    """Simulate panning or zooming a map."""
     panel._drawing.layer.views = panel._drawing.layer.views | views
 
 
@@ -95,7 +95,7 @@ def highlighted(panel: MapPanel) -> dict[str, list[int]]:
 
 
 def signs(panel: MapPanel, kind: str) -> list[int]:
-    """Points of the target map that have this sign."""
+    """Return the points of the target map that have this sign."""
     return [point for point, sign in panel._drawing.layer.signs["target"] if sign == SIGNS[kind]]
 
 
@@ -108,7 +108,7 @@ class TestPlaces:
         return view
 
     @pytest.mark.parametrize("shared", [True, False])
-    def test_every_token_with_a_vector_has_a_place_within_its_map(self, shared: bool) -> None:
+    def test_every_token_with_a_vector_has_a_position_on_its_map(self, shared: bool) -> None:
         view = self.make(shared=shared)
         assert {space: xy.shape for space, xy in view.xy.items()} == {"source": (100, 2), "target": (400, 2)}
         together = [np.concatenate(list(view.xy.values()))] if shared else list(view.xy.values())
@@ -150,7 +150,7 @@ class TestColours:
         assert shades.classes == [("Latin", "#3a8fd0"), ("other scripts", colours.NO_VALUE)]
         assert shades.codes["target"].tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
 
-    def test_hubness_is_how_many_targets_chose_the_source(self) -> None:
+    def test_hubness_is_the_number_of_targets_of_a_source(self) -> None:
         colouring, _ = make_colouring()
         assert colouring.values("hubness", "source", np.array([0, 1, 2])).tolist() == [2, 2, 1]  # 0 and 6, 1 and 7
         assert colouring.values("hubness", "target", np.array([6, 2])).tolist() == [2, 1]
@@ -169,11 +169,11 @@ class TestColours:
         assert shades.counts["target"][-1] == 8  # not measured yet
         assert not shades.codes["target"].any()
 
-    def test_the_overlap_is_measured_of_the_most_frequent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_overlap_is_computed_for_the_most_frequent_tokens(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(colours, "MEASURED", 3)
         colouring, _ = make_colouring()
         (part,) = colouring.unmeasured("neighbours")
-        assert part.tolist() == [7, 6, 5]  # counts rise with the id
+        assert part.tolist() == [7, 6, 5]  # counts increase with the id
         colouring.measure(part)
         assert colouring.unmeasured("neighbours") == []
         assert colouring.unmeasured("score") == []
@@ -206,7 +206,7 @@ class TestNeighbourhoods:
         assert known.overlap(np.arange(60)).tolist() == [1.0] * 60
         assert 7 not in [i for i, _ in known.around("source", 7)]
 
-    def test_many_tokens_of_one_source_do_not_vouch_for_each_other(self) -> None:
+    def test_tokens_with_the_same_source_do_not_count_as_matches_of_each_other(self) -> None:
         vectors = make_vectors(60)
         assert Neighbourhoods(vectors, vectors, np.full(60, 4)).overlap(np.arange(60)).max() == 0.0
 
@@ -261,7 +261,7 @@ class TestWords:
 
 
 class TestPanel:
-    def test_lines_are_of_pairs_in_view(self) -> None:
+    def test_lines_are_drawn_for_pairs_in_view(self) -> None:
         panel = make_panel(shared=False)
         panel.lab_state.select("target", [1])
         assert len(panel._drawing.layer.lines) == 1
@@ -271,14 +271,14 @@ class TestPanel:
         look_at(panel, target=[x, y, 0.1])
         assert len(panel._drawing.layer.lines) == 1
 
-    def test_showing_it_copies_no_figure(self) -> None:
+    def test_displaying_the_panel_does_not_copy_its_figure(self) -> None:
         panel, outer = make_panel(), Panel("tabs", "tl-tabs", None)
         outer._fill([VBox([panel])])
         for shown in (panel, outer):
             assert shown._repr_mimebundle_()["text/plain"] == repr(shown)
         assert repr(panel) == "<MapPanel: Embedding maps>"
 
-    def test_the_figure_goes_seconds_after_its_panel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_figure_is_closed_seconds_after_its_panel(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[tuple[Callable[[], None], float]] = []
         monkeypatch.setattr(panel_module, "later", lambda *given: asked.append(given))
         panel = make_panel()
@@ -328,19 +328,19 @@ class TestPanel:
         plots = panel._drawing.maps.values()
         before = [dict(plot.regl_scatterplot_options) for plot in plots]
         panel.lab_state.select("target", range(400))
-        assert [plot.regl_scatterplot_options for plot in plots] == before  # else the page would draw it twice
+        assert [plot.regl_scatterplot_options for plot in plots] == before  # else the page would draw the maps twice
         assert len(panel._drawing.layer.lines) == MOST_LINES
         assert panel._drawing.layer.names == {"source": [], "target": []}
         assert f"Lines join {MOST_LINES} of 400 pairs" in panel._notes.chosen.value
 
-    def test_one_layout_is_one_frame(self) -> None:
+    def test_a_shared_layout_has_one_view(self) -> None:
         linked, apart = make_panel(), make_panel(shared=False)
         (frame,) = {plot.view_sync for plot in linked._drawing.maps.values()}
         assert frame
         assert {plot.view_sync for plot in apart._drawing.maps.values()} == {None}
         assert linked._drawing.layer.views == {"source": list(WHOLE), "target": list(WHOLE)}
 
-    def test_whole_maps_are_shown_again_by_a_button(self) -> None:
+    def test_a_button_shows_the_whole_maps_again(self) -> None:
         panel = make_panel()
         look_at(panel, source=[0.1, 0.2, 0.5])
         assert panel.state["views"] is not None
@@ -348,7 +348,7 @@ class TestPanel:
         assert panel._drawing.layer.views == {"source": list(WHOLE), "target": list(WHOLE)}
         assert panel.state["views"] is None
 
-    def test_found_pinned_and_worst_have_signs(self) -> None:
+    def test_found_pinned_and_worst_tokens_have_signs(self) -> None:
         state = LabState()
         panel = make_panel(state, n=400, sources=300)
         state.pin("target", 3)
@@ -356,7 +356,7 @@ class TestPanel:
         assert signs(panel, "pinned") == [3]
         assert signs(panel, "found") == [11, *range(110, 120)]
         panel._controls.worst.value = True
-        assert signs(panel, "worst") == list(range(350, 400))  # scores fall with the id
+        assert signs(panel, "worst") == list(range(350, 400))  # scores decrease with the id
         assert "found (" in panel._notes.legend.value
         state.query = Query()
         assert signs(panel, "found") == []
@@ -367,7 +367,7 @@ class TestPanel:
         panel = MapPanel(lexicon, make_vectors(300), make_vectors(400, 1), worst=True)
         assert set(panel._marked["worst"]["target"].tolist()) == set(range(150, 200))
 
-    def test_the_search_is_the_lab_s(self) -> None:
+    def test_the_search_is_shared_with_the_lab(self) -> None:
         panel = make_panel()
         panel._controls.search.value = "東"
         assert panel.lab_state.query.text == "東"
@@ -377,7 +377,7 @@ class TestPanel:
         panel.lab_state.query = Query()
         assert panel._error.value == ""
 
-    def test_a_broken_search_does_not_keep_the_panel_shut(self) -> None:
+    def test_an_invalid_search_does_not_prevent_the_panel_from_opening(self) -> None:
         panel = make_panel(LabState(query=Query(text="(", regex=True)))
         assert "not a regular expression" in panel._error.value
         assert len(panel._drawing.maps["target"].points) == 8
@@ -409,7 +409,7 @@ class TestPanel:
         for space in ("source", "target"):
             table = panel.neighbours.tables[space]
             assert len(table.rows) == 10
-            assert {row["cells"][3] for row in table.rows} == {"yes"}  # one space and its copy
+            assert {row["cells"][3] for row in table.rows} == {"yes"}  # both spaces are equal
             assert f"{space} space" in table.caption.lower()
         chosen = panel.neighbours.tables["target"].rows[0]["key"]
         panel.neighbours.tables["target"].press(chosen)
@@ -423,7 +423,7 @@ class TestPanel:
         assert panel.neighbours.tables["target"].rows == []
         assert "no vector" in panel.neighbours.tables["target"].caption
 
-    def test_hovering_writes_at_the_pointer_and_into_the_card(self) -> None:
+    def test_hovering_shows_a_text_at_the_pointer_and_in_the_card(self) -> None:
         panel = make_panel()
         hover(panel, "target", 3)
         assert "東京" in panel._notes.card.value
@@ -444,7 +444,7 @@ class TestPanel:
         assert plot.color != light
         assert panel._error.value == ""
 
-    def test_closed_panels_hear_nothing(self) -> None:
+    def test_closed_panels_do_not_react(self) -> None:
         state = LabState()
         panel = make_panel(state)
         panel.close()
@@ -453,9 +453,9 @@ class TestPanel:
         state.query = Query(text="w")
         assert highlighted(panel) == {"source": [], "target": []}
         assert panel._drawing.colour_by == "origin"
-        panel.close()  # twice is no fault
+        panel.close()  # closing twice is allowed
 
-    def test_the_written_cell_shows_the_same_view(self) -> None:
+    def test_the_copied_code_shows_the_same_view(self) -> None:
         state = LabState(colour_by="hubness")
         panel = make_panel(state, n=40, sources=30, shared=False, worst=True)
         state.select("target", [3, 4])
@@ -470,7 +470,7 @@ class TestPanel:
         assert np.array_equal(again._drawing.maps["target"].points, panel._drawing.maps["target"].points)
         assert again._drawing.layer.views == {"source": list(WHOLE), "target": [0.25, -0.5, 0.3]}
 
-    def test_how_it_is_looked_at_is_kept_on_disk(self, tmp_path: Path) -> None:
+    def test_the_view_is_stored_on_disk(self, tmp_path: Path) -> None:
         panel = make_panel(LabState(tmp_path / "lab.json"), n=40, sources=30, shared=False)
         panel._controls.worst.value = True
         look_at(panel, target=[0.25, -0.5, 0.3])
@@ -481,18 +481,18 @@ class TestPanel:
 
 
 class TestJob:
-    def test_umap_in_a_process_of_its_own_and_the_second_time_at_once(self) -> None:
+    def test_umap_runs_in_a_separate_process_and_is_cached(self) -> None:
         panel = make_panel(n=90, sources=60)
         path = panel._job._path("umap", True)
         project([make_vectors(60), make_vectors(90, 1)], "umap", shared=True)
-        assert path.is_dir()  # the panel and the engine speak of one layout
+        assert path.is_dir()  # the panel and the engine use the same layout
         look_at(panel, source=[0.1, 0.2, 0.5])
         panel.lay_out("umap")
         assert panel.state["method"] == "umap"
         sent = np.frombuffer(panel._drawing.layer.places["target"], dtype=np.float32).reshape(-1, 2)
         assert np.array_equal(sent, panel._map.xy["target"])
         assert not np.allclose(sent, panel._drawing.maps["target"].points[:, :2])
-        assert panel._drawing.layer.views["source"] == list(WHOLE)  # a part of one layout is no part of another's
+        assert panel._drawing.layer.views["source"] == list(WHOLE)  # the view of one layout does not fit another
         assert panel._controls.methods["umap"].disabled
 
     def test_progress_comes_from_umap_s_own_epochs(self) -> None:
@@ -528,7 +528,7 @@ class TestJob:
         assert job_words(view.progress, 108.0) == "epoch 4, about 8 s left"
 
 
-def test_vectors_in_one_space_are_known_by_how_they_were_made() -> None:
+def test_vectors_in_one_space_are_recognised_by_their_provenance() -> None:
     def of(**provenance: Any) -> TokenVectors:
         return TokenVectors(np.arange(4), np.eye(4), np.ones(4), "", provenance)
 
@@ -543,10 +543,10 @@ def _bytes_of(message: dict[str, Any], buffers: Any) -> int:
     return len(text.encode()) + sum(memoryview(b).nbytes for b in buffers or ())
 
 
-def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(
+def test_messages_for_a_quarter_of_a_million_tokens_are_under_a_megabyte(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After the maps have been opened, no message is larger, but for a new layout or a box around all tokens."""
+    """After opening the maps, only a new layout or a box around all tokens sends a larger message."""
     n, sources = 262_144, 49_152
     rng = np.random.default_rng(0)
     lexicon = make_lexicon([f"token{i}" for i in range(n)], sources)
@@ -580,7 +580,7 @@ def test_a_quarter_of_a_million_tokens_stay_under_a_megabyte_a_message(
 
 
 class TestProjection:
-    def test_is_kept_by_content(self, tmp_path: Path) -> None:
+    def test_layouts_are_cached_by_content(self, tmp_path: Path) -> None:
         vectors = [make_vectors(20), make_vectors(30, 1)]
         first = project(vectors, "pca", shared=True)
         files = list((tmp_path / "cache" / "projections").glob("*/*.npz"))
@@ -590,11 +590,11 @@ class TestProjection:
         assert first[0].xy.shape == (20, 2)
         assert first[0].xy.dtype == np.float32
 
-    def test_a_shared_token_in_one_space_is_at_one_place(self) -> None:
+    def test_a_shared_token_in_one_space_has_one_position(self) -> None:
         one, two = project([make_vectors(20), make_vectors(20)], "pca", shared=True)
         assert np.allclose(one.xy, two.xy)
 
-    def test_turning_finds_a_mirrored_layout(self) -> None:
+    def test_a_mirrored_layout_is_aligned(self) -> None:
         (one,) = project([make_vectors(20)], "pca")
         mirrored = replace(one, xy=one.xy[:, ::-1] * np.array([1, -1], dtype=np.float32))
         turned = rotated_onto(mirrored, one, one.ids, one.ids)
@@ -606,7 +606,7 @@ class TestProjection:
         assert one.fitted.sum() == 60
         assert np.isfinite(one.xy).all()
 
-    def test_unlike_widths_cannot_share(self) -> None:
+    def test_vectors_of_different_widths_cannot_share_a_layout(self) -> None:
         narrow = TokenVectors(np.arange(5), np.ones((5, 3)), np.ones(5), "")
         with pytest.raises(InputError, match="one width"):
             project([make_vectors(5), narrow], "pca", shared=True)

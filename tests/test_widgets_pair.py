@@ -1,4 +1,4 @@
-"""The pair picker without a browser: what the card shows, what a run would cost, what keeps it from starting."""
+"""The pair picker without a browser: the card, the estimated cost of a run, and reasons why it cannot start."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _at_once() -> Iterator[None]:
 def load(
     smollm_vocabulary: Vocabulary, sp32k_vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Vocabulary]:
-    """Have the picker know two tokenizers and a tiny one; returns what loads them."""
+    """Replace the loading of tokenizers by two packaged ones and a tiny one; return the function that loads them."""
     known = {"smollm2-135m": smollm_vocabulary, "sp32k": sp32k_vocabulary, "<b>": tiny_vocabulary(290)}
 
     def loaded(name: str) -> Vocabulary:
@@ -61,7 +61,7 @@ class TestCard:
         picker._which.value = "all"
         assert picker._languages.value.count('<th scope="row">') == 27
 
-    def test_a_language_that_is_written_byte_by_byte_has_one_byte_a_token(self) -> None:
+    def test_a_language_spelled_byte_by_byte_has_one_byte_per_token(self) -> None:
         html = languages_html(("a", "b"), [{"en": 4.0, "ja": 1.0}, {"en": 4.0, "ja": 2.0}], ["en", "ja"])
         assert "1.00" in html
         assert "about the same" in html
@@ -88,7 +88,7 @@ class TestCard:
 
 
 class TestChoices:
-    def test_folders_are_offered_and_marked_as_models(self, tmp_path: Path) -> None:
+    def test_folders_are_listed_as_models(self, tmp_path: Path) -> None:
         save_tiny(tmp_path / "rearrange-1" / "model")
         (tmp_path / "notes").mkdir()
         found = [choice for choice in choices([tmp_path]) if choice.where == "folder"]
@@ -96,7 +96,7 @@ class TestChoices:
             (str(tmp_path / "rearrange-1" / "model"), "model", True)
         ]
 
-    def test_what_the_hub_brought_before_is_offered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_models_in_the_hub_cache_are_listed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from huggingface_hub import constants
 
         snapshot = tmp_path / "models--org--name" / "snapshots" / "abc"
@@ -153,7 +153,7 @@ def settings(**changes: Any) -> dict[str, Any]:
 
 
 class TestRun:
-    def test_run_hands_the_settings_over(self) -> None:
+    def test_run_passes_the_settings_to_the_callback(self) -> None:
         asked: list[dict[str, Any]] = []
         picker = PairPicker("smollm2-135m", "sp32k", on_run=asked.append)
         assert not picker._form._run.disabled
@@ -173,7 +173,7 @@ class TestRun:
         picker._form._run.click()
         assert "The run folder cannot be made." in picker._error.value
 
-    def test_every_menu_shows_what_is_chosen(self) -> None:
+    def test_every_menu_shows_its_selected_option(self) -> None:
         form = PairPicker("smollm2-135m", "sp32k")._form
         assert form._size.label == "all"  # a menu whose value is None would show nothing
         assert form.settings["max_bytes"] is None
@@ -185,7 +185,7 @@ class TestRun:
         assert "not attached to a Lab" in picker._form._cost.value
         assert "About <b>" in picker._form._cost.value
 
-    def test_a_missing_text_keeps_it_from_starting(self) -> None:
+    def test_a_missing_text_disables_the_run_button(self) -> None:
         picker = PairPicker("smollm2-135m", "sp32k", on_run=lambda chosen: None)
         picker._form._text.value = "/no/<such>"
         assert picker._form._run.disabled
@@ -211,7 +211,7 @@ class TestRun:
         assert words in why_not(chosen, where_from(chosen["source"]), where_from(chosen["target"]), sizes)
         assert bool(words) == bool(why_not(chosen, where_from(chosen["source"]), where_from(chosen["target"]), sizes))
 
-    def test_recipes_that_read_a_model_are_given_it(self) -> None:
+    def test_recipes_that_need_a_model_get_it(self) -> None:
         picker = PairPicker("smollm2-135m", "sp32k", settings={"recipe": "tokalign++-hidden"})
         assert picker.state["settings"]["model"] == "smollm2-135m"
         assert "donor" not in picker.state["settings"]
@@ -231,7 +231,7 @@ class TestRun:
         assert "tiny-290" in shown
         assert "<i>" not in shown
 
-    def test_closed_panels_hear_nothing(self) -> None:
+    def test_closed_panels_do_not_react(self) -> None:
         state = LabState()
         picker = PairPicker("smollm2-135m", "sp32k", state=state)
         before = picker._card.value
@@ -273,7 +273,7 @@ class TestPlayground:
         assert both.count("tl-alone") == 1 + len(small.spans(" houses"))
         assert cut_html([large, small, large], " houses").count("tl-alone") == both.count("tl-alone") - 1
 
-    def test_a_third_tokenizer_is_shown_with_the_spread_and_taken_away(self, load: Callable[[str], Vocabulary]) -> None:
+    def test_a_third_tokenizer_is_added_with_the_spread_and_removed(self, load: Callable[[str], Vocabulary]) -> None:
         state = LabState()
         state.sentence = "The quick brown fox"
         picker = PairPicker("smollm2-135m", "sp32k", state=state)
@@ -282,7 +282,7 @@ class TestPlayground:
         assert picker.playground.cuts.html.count("bytes per token") == 3
         most = len(load("<b>").spans(state.sentence))
         assert f"From 4 to {most} tokens, {100 * (most / 4 - 1):.0f}\u00a0% more." in picker.playground.cuts.html
-        assert picker._numbers["text_change"] == "4 → 5"  # of the pair
+        assert picker._numbers["text_change"] == "4 → 5"  # only of the pair
         assert PairPicker(state=state).playground.others == ["<b>"]
         picker.playground._others[0].value = "org/never-heard-of"
         assert "choose it as the source or target to fetch it" in picker._error.value
@@ -290,7 +290,7 @@ class TestPlayground:
         assert picker._error.value == ""
         assert picker.playground.cuts.html.count("bytes per token") == 2
 
-    def test_a_pressed_token_shows_its_merges(self, load: Callable[[str], Vocabulary]) -> None:
+    def test_a_clicked_token_shows_its_merges(self, load: Callable[[str], Vocabulary]) -> None:
         picker = PairPicker("smollm2-135m", "<b>")
         token_id = load("smollm2-135m").id_of_bytes(b" the")
         picker.playground.cuts._on_message(None, {"token": [0, token_id]}, None)
@@ -338,9 +338,7 @@ class TestAdvice:
         picker.swap()
         assert picker._advice.card.value == ""
 
-    def test_advice_that_comes_late_is_not_shown_under_another_pair(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_late_advice_is_not_shown_for_another_pair(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run = RunFolder.create(tmp_path / "advise-1", "advise", {"model": "smollm2-135m"})
         monkeypatch.setattr("tokalign_lab.widgets.pair.advice.find_or_start", lambda *given: run)
         picker = PairPicker("smollm2-135m", "sp32k")

@@ -1,6 +1,6 @@
 """The training monitor and the list of runs, without a browser or a kernel.
 
-The runs here are written by hand, broken ones among them: events of real runs are tested in `test_adaptation.py` and
+The runs here are written by hand, some with damaged events. Events of real runs are tested in `test_adaptation.py` and
 `test_runs.py`, the page in `tests/ui`.
 """
 
@@ -56,7 +56,7 @@ def _at_once() -> Iterator[None]:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Bytes of each message that any widget sends to the page."""
+    """Size in bytes of each message that a widget sends to the page."""
     sizes: list[int] = []
     monkeypatch.setattr(
         Widget, "_send", lambda self, message, buffers=None: sizes.append(len(json.dumps(message, default=str)))
@@ -95,7 +95,7 @@ def write_steps(run: RunFolder, steps: Any, **more: Any) -> None:
 
 
 class TestView:
-    def test_what_is_torn_missing_or_no_number_becomes_a_gap(self, tmp_path: Path) -> None:
+    def test_incomplete_missing_and_invalid_values_become_gaps(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", 3)
         with open(run.path / "events.jsonl", "a", encoding="utf-8") as file:
             for line in (
@@ -136,7 +136,7 @@ class TestView:
         assert "waiting to start" in panel._state_line.value
         panel.close()
 
-    def test_a_resumed_run_takes_back_what_it_does_again(self) -> None:
+    def test_a_resumed_run_replaces_repeated_steps(self) -> None:
         events = [{"kind": "step", "step": n, "loss": 1.0} for n in (1, 2, 3)]
         events += [
             {"kind": "evaluation", "step": 3, "bits_per_byte": 9.0},
@@ -151,7 +151,7 @@ class TestView:
         view = view_of({"kind": "step", "step": n, "loss": 1.0} for n in (1, 2, 3, 1, 2))
         assert view.steps == [1, 2]
 
-    def test_time_in_which_nothing_lived_is_not_worked(self) -> None:
+    def test_time_without_heartbeats_is_not_counted(self) -> None:
         beats = [{"kind": "heartbeat", "time": t} for t in (0, 2, 4)]
         later = [{"kind": "heartbeat", "time": t} for t in (10_000, 10_002)]
         view = view_of(
@@ -192,7 +192,7 @@ class TestCurves:
     def test_runs_differ_in_colour_line_and_mark(self) -> None:
         assert len(set(COLOURS)) == len(set(DASHES)) == len(set(MARKS)) == MOST_RUNS
 
-    def test_no_raw_curve_hides_a_smoothed_one(self, tmp_path: Path) -> None:
+    def test_raw_curves_are_drawn_below_smoothed_ones(self, tmp_path: Path) -> None:
         figure = TrainingPanel([make_run(tmp_path / "one"), make_run(tmp_path / "two")]).figure
         raw, smooth = figure.data[0:6:3], figure.data[1:6:3]
         assert max(trace.zorder or 0 for trace in raw) < min(trace.zorder for trace in smooth)
@@ -223,14 +223,14 @@ class TestCurves:
         panel._poll()
         assert sum(sent) < 2_000, "a sign of life alone draws nothing"
 
-    def test_one_figure_is_changed_and_never_made_again(self, tmp_path: Path) -> None:
+    def test_the_figure_is_updated_and_never_rebuilt(self, tmp_path: Path) -> None:
         one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two", 5)
         panel = TrainingPanel(one)
         figure = panel.figure
         panel.show_runs([two, one])
         panel.curve_bar._value.value = "grad_norm"
         assert panel.figure is figure
-        assert list(figure.data[3].x) == [1, 2, 3, 4, 5]  # who was there keeps its place, and so its colour
+        assert list(figure.data[3].x) == [1, 2, 3, 4, 5]  # a run that stays keeps its place and colour
         assert len(figure.data[0].x) == 12
         assert figure.data[3].y[0] == 0.5
         panel.show_runs([two])
@@ -327,7 +327,7 @@ class TestMonitor:
         assert "Continued at step 12" in panel.samples.html
         panel.close()
 
-    def test_what_was_forgotten_and_learned_again_is_marked(self, tmp_path: Path) -> None:
+    def test_forgotten_and_relearned_probes_are_marked(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run")
         for step, lost in ((20, ["Bees make", "Two and two"]), (30, ["Two and two", NASTY])):
             reported = {"probes": 9, "probes_answered": 0.5, "probes_lost": lost}
@@ -396,10 +396,10 @@ class TestMonitor:
         )
         assert verdict_html(view).endswith(words)
 
-    def test_a_model_worse_than_at_step_0_is_seen_below_0(
+    def test_a_model_worse_than_at_step_0_is_drawn_below_0(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What the page is sent counts: there, an axis that was once cut at 0 stays so."""
+        """The messages to the page are checked, because in the page an axis that was limited at 0 stays limited."""
         sent: list[str] = []
         monkeypatch.setattr(
             BaseFigureWidget, "_send_update_msg", lambda _self, relayout_data, **_: sent.extend(relayout_data)
@@ -412,7 +412,7 @@ class TestMonitor:
         assert not [name for name in sent if name.startswith("yaxis2.autorangeoptions")]
 
     def test_the_reference_is_that_of_the_same_text(self, tmp_path: Path) -> None:
-        """The source is found through the run that made the model, and a run of another seed holds out another text."""
+        """The source is found by the run that made the model; a run with another seed has another held-out text."""
         before = RunFolder.create(tmp_path / "rearrange-1", "rearrange", {"model": "source", "lexicon": "x"})
         measure = RunFolder.create(tmp_path / "measure-1", "measure", {"model": "source", "text": ["default"]})
         measure.emit({"kind": "evaluation", "step": 0, "bits_per_byte": 1.1, "by_slice": {"de": 1.3}})
@@ -439,7 +439,7 @@ class TestMonitor:
             ("failed", {"Resume"}), ("lost", {"Resume"}), ("finished", set()),
         ],
     )  # fmt: skip
-    def test_what_can_be_pressed(self, tmp_path: Path, state: str, pressable: set[str]) -> None:
+    def test_buttons_are_enabled_by_state(self, tmp_path: Path, state: str, pressable: set[str]) -> None:
         panel = TrainingPanel(make_run(tmp_path / "run"))
         panel.controls.show("adapt", state, "")
         buttons = (panel.controls.pause_button, panel.controls.cancel_button, panel.controls.resume_button)
@@ -460,7 +460,7 @@ class TestMonitor:
         run.update(state="finished")
         panel.close()
 
-    def test_the_form_to_tune_gives_no_rates_that_nobody_set(self) -> None:
+    def test_the_tuning_form_passes_only_rates_that_the_user_set(self) -> None:
         given: list[dict[str, Any]] = []
         form = TuneForm(given.append, {"steps": 20})
         form.settings.fields["batch_size"].value = 8
@@ -487,7 +487,7 @@ class TestMonitor:
         assert old.info()["settings"] == before
         assert panel.again.fields["steps"].value == 80  # the form is now that of the new run
 
-    def test_other_runs_are_laid_over(self, tmp_path: Path) -> None:
+    def test_other_runs_are_overlaid(self, tmp_path: Path) -> None:
         one = make_run(tmp_path / "one")
         for number in range(7):
             make_run(tmp_path / f"other{number}")
@@ -498,7 +498,7 @@ class TestMonitor:
             return [title for title, _ in panel._other.options if not title.startswith("Recorded: ")]
 
         assert len(offered()) == 1 + 7
-        assert len(panel._other.options) > len(offered())  # those of the package come last
+        assert len(panel._other.options) > len(offered())  # the recorded runs of the package come last
         panel._other.value = panel._other.options[1][1]
         assert len(panel.views) == 2
         assert len(offered()) == 1 + 6
@@ -533,7 +533,7 @@ class TestMonitor:
         assert again.state == panel.state
         assert [list(t.y) for t in again.figure.data] == [list(t.y) for t in panel.figure.data]
 
-    def test_closed_panels_watch_and_hear_nothing(self, tmp_path: Path) -> None:
+    def test_closed_panels_watch_no_run_and_do_not_react(self, tmp_path: Path) -> None:
         state = LabState()
         panel = TrainingPanel(make_run(tmp_path / "run", state="queued"), state=state)
         assert any(name.startswith("run:") for name in WATCHER.names())
@@ -565,7 +565,7 @@ def test_a_watcher_that_raises_does_not_stop_the_others() -> None:
 
 
 def run_code(code: str) -> Any:
-    """Run a cell and return what its last line shows."""
+    """Run a cell and return the value of its last line."""
     *lines, last = code.splitlines()
     names: dict[str, Any] = {}
     exec("\n".join(lines), names)
@@ -613,7 +613,7 @@ class TestRuns:
         assert not panel.controls.resume_button.disabled
         panel.close()
 
-    def test_ticked_runs_lie_over_one_another(self, root: Path) -> None:
+    def test_ticked_runs_are_overlaid(self, root: Path) -> None:
         panel = RunsPanel(root)
         assert panel.monitor is None, "no figure before one is wanted"
         for title in ("adapt-0", "adapt-2"):
@@ -657,7 +657,7 @@ class TestRuns:
         assert NASTY not in [row[1] for row in self.rows(panel)]
         assert [view.name for view in panel.monitor.views] == ["adapt-2"]
         assert "Undo delete: " in panel.trash.undo_button.description
-        again = RunsPanel(root)  # another page, another kernel: it can still be undone
+        again = RunsPanel(root)  # a new panel, as in another kernel, can still undo it
         again.trash.undo_button.click()
         assert NASTY in [row[1] for row in self.rows(again)]
         assert again.trash.undo_button.disabled
@@ -666,7 +666,7 @@ class TestRuns:
         panel.close()
         again.close()
 
-    def test_the_trash_is_emptied_when_asked_twice(self, root: Path) -> None:
+    def test_the_trash_is_emptied_after_a_second_click(self, root: Path) -> None:
         panel = RunsPanel(root, chosen="adapt-0")
         panel._delete.click()
         assert "kB" in panel.trash.empty_button.description
@@ -687,7 +687,7 @@ class TestRuns:
         run.update(state="finished")
         panel.close()
 
-    def test_what_happens_elsewhere_is_seen(self, root: Path) -> None:
+    def test_changes_by_other_processes_are_shown(self, root: Path) -> None:
         panel = RunsPanel(root, chosen="adapt-0")
         run = RunFolder(root / "adapt-0")
         run.update(state="failed", error="out of memory")
@@ -743,7 +743,7 @@ class TestRuns:
         assert not any(str(tmp_path) in name for name in WATCHER.names())
 
 
-def test_how_it_is_looked_at_is_kept_on_disk(tmp_path: Path) -> None:
+def test_the_view_is_stored_on_disk(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", steps=30)
     panel = TrainingPanel(run, state=LabState(tmp_path / "lab.json"))
     panel.curve_bar._axis.value = "tokens"

@@ -1,4 +1,4 @@
-"""The harness is an extra: without it everything imports, and one sentence names what to install."""
+"""lm-eval is an optional extra: without it all modules import, and one sentence names the extra to install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs of a lab: found again, kept over a restart, and dropped when what they were made from changes."""
+"""The runs of a lab: found again, restored after a restart, and dropped if an earlier step changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tokalign_lab.widgets.lab_tabs import LabTabs
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
-    """Create runs without starting them; processes are tested in test_runs."""
+    """A chain that creates runs without starting them; processes are tested in test_runs.py."""
     monkeypatch.setattr(queue, "start", lambda kind, settings, path: RunFolder.create(path, kind, settings))
     monkeypatch.setattr(RunFolder, "start", lambda self, resume=False, queued=False: None)
     monkeypatch.setattr(queue, "start_waiting", lambda root: None)
@@ -45,7 +45,7 @@ def test_the_same_settings_find_the_same_run(work: Chain) -> None:
     assert work.align(text=["default"], seed=1).path != first.path
 
 
-def test_a_restarted_lab_looks_at_the_same_runs(work: Chain, tmp_path: Path) -> None:
+def test_a_restarted_lab_shows_the_same_runs(work: Chain, tmp_path: Path) -> None:
     run = finish(work.align(text=["default"]))
     again = Chain(tmp_path, LabState(tmp_path / "lab.json"))
     found = again.finished("align")
@@ -54,7 +54,7 @@ def test_a_restarted_lab_looks_at_the_same_runs(work: Chain, tmp_path: Path) -> 
     assert again.find("adapt") is None
 
 
-def test_what_came_from_another_alignment_is_not_looked_at(work: Chain) -> None:
+def test_runs_of_another_alignment_are_not_shown(work: Chain) -> None:
     finish(work.align(text=["default"]))
     finish(work.rearrange())
     work.tune(10)
@@ -85,7 +85,7 @@ def test_tuning_reads_the_text_that_was_aligned(work: Chain) -> None:
     assert reference == {"model": "smollm2-135m", "text": ["a", "b"], "max_bytes": 1000, "seed": 3}
 
 
-def test_a_finished_reference_comes_before_a_newer_one_that_failed(work: Chain) -> None:
+def test_a_finished_reference_is_preferred_to_a_newer_failed_one(work: Chain) -> None:
     finish(work.align(text=["a", "b"]))
     run = work.tune(16)
     reference = finish(work.reference(run))
@@ -100,7 +100,7 @@ def test_a_run_that_was_deleted_is_not_found(work: Chain) -> None:
     assert work.find("align") is None
 
 
-def test_nothing_comes_before_an_alignment(work: Chain) -> None:
+def test_every_step_needs_an_alignment(work: Chain) -> None:
     with pytest.raises(InputError, match="align a pair first"):
         work.rearrange()
     with pytest.raises(InputError, match="align a pair first"):
@@ -110,7 +110,7 @@ def test_nothing_comes_before_an_alignment(work: Chain) -> None:
 def test_a_tab_is_made_by_one_thread_at_a_time_and_shows_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path))  # a lab sets it, and the test puts it back
+    monkeypatch.setenv("TOKALIGN_RUNS", str(tmp_path))  # a lab sets it; the test restores it
     lab = Lab(runs=tmp_path)
     lab.lab_state.tab = "recovery"
     tabs = LabTabs(lab)
@@ -136,7 +136,7 @@ def test_a_tab_is_made_by_one_thread_at_a_time_and_shows_the_last(
     tabs.close()
 
 
-def test_notebooks_at_any_depth_keep_their_runs_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebooks_at_any_depth_share_one_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOKALIGN_RUNS", raising=False)
     (tmp_path / "notebooks" / "research").mkdir(parents=True)
     for place in ("notebooks", "notebooks/research", "."):
@@ -144,7 +144,7 @@ def test_notebooks_at_any_depth_keep_their_runs_in_one_place(tmp_path: Path, mon
         assert runs_folder() == tmp_path / "runs"
 
 
-def test_the_next_thing_to_do_follows_the_steps(tmp_path: Path) -> None:
+def test_the_next_step_depends_on_the_finished_ones(tmp_path: Path) -> None:
     states = dict.fromkeys(("pair", "lexicon", "model", "recovery", "export"), "to do")
     reported = []
     for step, state in (
@@ -166,7 +166,7 @@ def test_the_next_thing_to_do_follows_the_steps(tmp_path: Path) -> None:
     assert "Back to your own runs" in next_html(states, tmp_path, recorded=True)
 
 
-def test_steps_are_read_from_the_runs(work: Chain) -> None:
+def test_the_states_of_steps_are_those_of_the_runs(work: Chain) -> None:
     assert set(step_states(work).values()) == {"to do"}
     aligned = work.align(text=["default"])
     assert step_states(work) | {"lexicon": ""} == {

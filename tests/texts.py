@@ -1,4 +1,4 @@
-"""Corpora of made-up ids, for the mechanics only: they cannot check quality."""
+"""Corpora of artificial ids, for the mechanics only: they cannot check quality."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def random_corpus(n_documents: int = 40, size: int = 30, seed: int = 0) -> Corpu
 
 
 def cooccurrence(stream: Stream, window: int = 15, device: str | None = None) -> csr_array:
-    """Counts of all tokens of a text with each other, (n, n)."""
+    """Return the co-occurrence counts of all tokens of a text, (n, n)."""
     n = len(stream.ids)
     return count_contexts(stream, np.arange(n, dtype=np.int32), n, window, device=device)

@@ -40,7 +40,7 @@ WORDS = (
 def tiny_tokenizer(
     size: int, *, bos: str | None = None, eos: str = "</s>", template: str | None = None
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with about `size` tokens."""
+    """Make a byte-level BPE with about `size` tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -62,7 +62,7 @@ def tiny_vocabulary(size: int = 300, **options: str | None) -> Vocabulary:
 
 
 def renumbered(vocabulary: Vocabulary, new_id: Sequence[int], name: str = "renumbered") -> Vocabulary:
-    """The same tokenizer with other ids; those that no token gets are holes."""
+    """Return the same tokenizer with other ids; ids without a token are holes."""
     state = json.loads(vocabulary.tokenizer.backend_tokenizer.to_str())
     state["model"]["vocab"] = {token: int(new_id[i]) for token, i in state["model"]["vocab"].items()}
     for token in state["added_tokens"]:
@@ -97,7 +97,7 @@ CONFIGS = {
 
 
 def tiny_model(kind: str, rows: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A random model of an architecture, its weights large enough that logits differ."""
+    """Make a random model of an architecture, with weights large enough that logits differ."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(CONFIGS[kind](rows)).eval()
     with torch.no_grad():
@@ -107,7 +107,7 @@ def tiny_model(kind: str, rows: int, seed: int = 0, dtype: torch.dtype = torch.f
 
 
 def save_tiny(folder: Path, kind: str = "llama", size: int = 300, seed: int = 0) -> Path:
-    """A model folder with its tokenizer, and the path."""
+    """Save a tiny model with its tokenizer; return the folder."""
     tokenizer = tiny_tokenizer(size)
     tiny_model(kind, Vocabulary.from_tokenizer(tokenizer, "tiny").size, seed).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,6 +1,6 @@
-"""Let accelerate shard a model over CPU processes; torch can, but accelerate allows it on accelerators only.
+"""Let accelerate shard a model over CPU processes, which torch supports but accelerate allows on accelerators only.
 
-Python imports a `sitecustomize` that it finds by itself, in each process of a run that has this folder on its path.
+Python imports this `sitecustomize` automatically in each process of a run that has this folder on its path.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds accelerate's state once, and changes it as soon as it is loaded."""
+    """Finds `accelerate.state` once, and patches it when it is loaded."""
 
     def find_spec(
         self, name: str, path: Any, target: ModuleType | None = None

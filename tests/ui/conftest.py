@@ -1,7 +1,7 @@
-"""A real JupyterLab in a real Chromium: one server and one page a session.
+"""A real JupyterLab in a real Chromium: one server and one page per session.
 
-Debian's chromium, named by $TOKALIGN_CHROMIUM, is driven by playwright. Everything the page's console calls an error
-is collected.
+Playwright drives Debian's chromium, or the one named by $TOKALIGN_CHROMIUM. All errors of the page's console are
+collected.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def browser_type_launch_args() -> dict[str, Any]:
     if path is None:
         reason = "no chromium here; install Debian's package or name one in TOKALIGN_CHROMIUM"
         if os.environ.get("CI"):
-            pytest.fail(reason)  # a machine that checks must not skip the check
+            pytest.fail(reason)  # on a machine that must run these tests, they may not be skipped
         pytest.skip(reason)
     quiet = ["background-networking", "component-update", "sync", "quic", "dev-shm-usage"]
     return {
@@ -38,10 +38,9 @@ def browser_type_launch_args() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """JupyterLab over a copy of the notebooks, with runs in a temporary folder and sizes made small.
+    """JupyterLab on a copy of the notebooks, with small sizes and with runs in a temporary folder.
 
-    Its cache begins with the assets alone: a layout that an earlier session of tests has left would be shown at once,
-    and no job would be seen.
+    Its cache contains only the assets: a layout cached by an earlier test session would be shown without a job.
     """
     home = tmp_path_factory.mktemp("jupyter")
     with jupyter_lab(home, {**FAST, "TOKALIGN_CACHE": str(cache_of_assets(home))}) as server:
@@ -50,7 +49,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
-    """Where screenshots go."""
+    """Folder of the screenshots."""
     ARTEFACTS.mkdir(exist_ok=True)
     return ARTEFACTS
 

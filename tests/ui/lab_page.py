@@ -14,10 +14,10 @@ from playwright.sync_api import Locator, Page, expect
 from .servers import Server
 
 START_MS = 120_000
-SHORT_MS = 60_000  # an answer of the kernel in a loaded two-core machine; what no other time is given for waits so long
-LONG_MS = 300_000  # align and rearrange in a loaded two-core machine
-# Messages of JupyterLab itself, not ours, when a test kills a kernel or loses a page: saved outputs name widgets that
-# no longer exist.
+SHORT_MS = 60_000  # default time limit, for a response of the kernel on a busy two-core machine
+LONG_MS = 300_000  # align and rearrange on a busy two-core machine
+# Messages of JupyterLab itself when a test kills a kernel or reloads a page: saved outputs name widgets that no longer
+# exist.
 EXPECTED = (
     "widget model not found",
     "Failed to initialize model",
@@ -45,7 +45,7 @@ STILL = """() => new Promise((done) => {
     setTimeout(end, 2000);
 })"""
 
-# Text whose contrast with what is behind it is below WCAG AA: 4.5, or 3 for large text. Disabled controls are exempt.
+# Finds text with a contrast to its background below WCAG AA: 4.5, or 3 for large text; not in disabled controls.
 FAINT = """(root) => {
     const parts = (colour) => (colour.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
     const alpha = (colour) => parts(colour)[3] ?? 1;
@@ -84,7 +84,7 @@ FAINT = """(root) => {
     }
     return [...new Set(found)];
 }"""
-# Controls and numbers without a tooltip under the pointer. ipywidgets gives a check box its label as a title.
+# Finds controls and numbers without a tooltip. ipywidgets gives a check box its label as a title.
 UNEXPLAINED = """(root) => [...root.querySelectorAll("button, input, select, textarea, .tl-card, .widget-hprogress")]
     .filter((one) => one.dispatchEvent(new Event("pointerover", { bubbles: true })))
     .filter((one) => {
@@ -116,7 +116,7 @@ class LabPage:
 
     @contextmanager
     def losing_the_page(self) -> Iterator[None]:
-        """Reload without saving; within the block, messages of JupyterLab about closed panels are no errors."""
+        """Reload without saving; within the block, JupyterLab's messages about closed panels are ignored."""
         self._deaf = True
         self.page.reload()
         self.wait_for_kernel()
@@ -130,7 +130,7 @@ class LabPage:
         self.page.evaluate("jupyterapp.shell.collapseLeft()")
 
     def wait_for_kernel(self, status: str = "idle", timeout: float = START_MS) -> None:
-        """Wait for a status of the notebook's kernel."""
+        """Wait until the kernel of the notebook has this status."""
         self.page.wait_for_function(
             f"() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === '{status}'",
             timeout=timeout,
@@ -141,13 +141,13 @@ class LabPage:
         self.page.evaluate("([name, given]) => { jupyterapp.commands.execute(name, given); }", [name, arguments])
 
     def run_all(self) -> None:
-        """Run all cells, from the first."""
+        """Run all cells from the first on."""
         self.command("notebook:run-all-cells")
 
     def kill_kernel(self) -> None:
         """Restart the kernel: a new process without any variables."""
         self._deaf = True
-        # The old status stays until the new kernel answers, and what is asked before that is dropped.
+        # The old status stays until the new kernel answers; requests before that are lost.
         self.page.evaluate(
             "async () => { const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;"
             " await kernel.restart();"
@@ -163,23 +163,23 @@ class LabPage:
         expect(self.page.locator("body")).to_have_attribute(
             "data-jp-theme-light", "false" if "Dark" in name else "true"
         )
-        self.settle()  # colours come from the kernel and back
+        self.settle()  # the kernel learns the theme and sends new colours
 
     def settle(self) -> None:
-        """Wait until nothing in the page has changed for 0.4 s, at most 2 s: for pictures, not for what is asserted."""
+        """Wait until the page has not changed for 0.4 s, at most 2 s; only for screenshots, not for assertions."""
         self.page.evaluate(STILL)
 
     def panel(self, hook: str) -> Locator:
-        """A panel by its class, scrolled into view; cells far away are not even in the page."""
+        """Return a panel by its class, scrolled into view; cells far from the window are not in the page."""
         made = self.page.locator(f".{hook}").last
         made.wait_for(state="attached", timeout=START_MS)
         made.scroll_into_view_if_needed()
         return made
 
     def wait_for_new_panel(self, hook: str, timeout: float) -> None:
-        """After a killed kernel: wait until the cell has run again and its former, dead panel is gone.
+        """After the kernel was killed, wait until the cell has run again and its old panel is gone.
 
-        Only cells near the window are in the page, so it is scrolled to the end again and again.
+        Only cells near the window are in the page, so this scrolls to the end repeatedly.
         """
         last = self.page.evaluate("jupyterapp.shell.currentWidget.content.widgets.length") - 1
         alive = self.page.locator(f".{hook}:not(.jupyter-widgets-disconnected)")
@@ -197,7 +197,7 @@ class LabPage:
         )
 
     def failed_cells(self) -> list[str]:
-        """Name and message of every error that a cell of the notebook ended in."""
+        """Return name and message of the error of each failed cell."""
         return list(
             self.page.evaluate(
                 "() => jupyterapp.shell.currentWidget.content.model.toJSON().cells.flatMap((c) => c.outputs ?? [])"
@@ -210,23 +210,23 @@ class LabPage:
         self.page.evaluate("(i) => { jupyterapp.shell.currentWidget.content.scrollToItem(i); }", index)
 
     def traces(self, hook: str) -> list[dict[str, int]]:
-        """Name and number of points of each trace of a panel's figure."""
+        """Return name and number of points of each trace in a panel's figure."""
         return self.page.locator(f".{hook} .js-plotly-plot").last.evaluate(
             "(figure) => figure.data.map((t) => ({name: t.name, n: t.x ? (t.x.length ?? 0) : 0}))"
         )
 
     def maps(self, what: str) -> dict[str, Any]:
-        """A property of regl-scatterplot, for each space, of the last maps in the page, once they are drawn."""
+        """Return a property of regl-scatterplot for each of the last maps in the page, once they are drawn."""
         self.page.locator(".tl-map-layer[data-ready]").last.wait_for(state="attached", timeout=LONG_MS)
         return dict(self.page.evaluate(f"(what) => {MAPS}(what)", what))
 
     def wait_for_selected(self, condition: str) -> None:
-        """Wait until the number `n` of highlighted points fulfils a condition on both maps."""
+        """Wait until the number `n` of highlighted points satisfies a condition on both maps."""
         numbers = f"Object.values({MAPS}('selectedPoints')).map((points) => points.length)"
         self.page.wait_for_function(f"() => {numbers}.every((n) => {condition})")
 
     def wait_for_ink(self, hook: str, dark: bool) -> None:
-        """Wait until the text in a panel's figure is light on a dark ground, or dark on a light one."""
+        """Wait until the text in a panel's figure is light on dark, or dark on light."""
         self.page.wait_for_function(
             "([figure, dark]) => { const all = [...document.querySelectorAll(figure)];"
             " return (parseInt(all.at(-1)._fullLayout.font.color.slice(1, 3), 16) > 128) === dark; }",
@@ -234,15 +234,15 @@ class LabPage:
         )
 
     def faint_text(self, hook: str) -> list[str]:
-        """Texts in a part of the page whose contrast stays too low: ratio, colours and words of each."""
+        """Return texts in a part of the page with too low a contrast: ratio, colours and words of each."""
         return self._left(hook, FAINT)
 
     def unexplained(self, hook: str) -> list[str]:
-        """Controls and numbers in a part of the page that get no tooltip."""
+        """Return controls and numbers in a part of the page without a tooltip."""
         return self._left(hook, UNEXPLAINED)
 
     def _left(self, hook: str, script: str) -> list[str]:
-        """Ask until nothing is found, as what was opened just now still changes; return what is found at the end."""
+        """Repeat the search until nothing is found, since opened parts may still change; return the last result."""
         deadline = time.monotonic() + SHORT_MS / 1000
         while found := list(self.page.locator(f".{hook}").last.evaluate(script)):
             if time.monotonic() > deadline:
@@ -253,12 +253,12 @@ class LabPage:
 
 @contextmanager
 def lab_in_a_cell(server: Server, browser: Any, name: str, call: str, ready: str) -> Iterator[LabPage]:
-    """Run a notebook of one cell: `call` makes the lab, and wait until the selector `ready` finds it."""
+    """Run a notebook with one cell, in which `call` makes the lab; wait until the selector `ready` matches."""
     cell = nbformat.v4.new_code_cell(f"from tokalign_lab.widgets import Lab\n\n{call}")
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
     nbformat.write(notebook, server.folder / "notebooks" / f"{name}.ipynb")
-    page: Page = browser.new_page(viewport={"width": 1280, "height": 1700})  # a whole panel fits a screenshot
+    page: Page = browser.new_page(viewport={"width": 1280, "height": 1700})  # a whole panel fits into a screenshot
     made = LabPage(page, server.url, server.token)
     made.open(f"notebooks/{name}.ipynb")
     made.run_all()
@@ -268,7 +268,7 @@ def lab_in_a_cell(server: Server, browser: Any, name: str, call: str, ready: str
 
 
 def open_tab(lab: LabPage, name: str) -> Locator:
-    """Open a tab of the lab and return its box, once it is made."""
+    """Open a tab of the lab and return its box when it is built."""
     lab.page.get_by_role("tab", name=name, exact=True).click()
     box = lab.page.locator(f".tl-tab-{name.lower()}")
     expect(box).to_be_visible(timeout=SHORT_MS)

@@ -1,4 +1,4 @@
-"""JupyterLab and Voila for tests and benchmarks: on loopback, with a token, all their files in one temporary folder."""
+"""JupyterLab and Voila for tests and benchmarks: on loopback, with a token, with all files in one temporary folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Server:
 
 @contextmanager
 def jupyter_lab(home: Path, environment: Mapping[str, str]) -> Iterator[Server]:
-    """Serve JupyterLab over a copy of the notebooks, and of the results that they read, in `home / "lab"`."""
+    """Serve JupyterLab on a copy of the notebooks, and of the results that they read, in `home / "lab"`."""
     for folder in ("notebooks", "benchmarks/results"):
         shutil.copytree(ROOT / folder, home / "lab" / folder, ignore=shutil.ignore_patterns(".ipynb_*"))
     for name, values in SETTINGS.items():
@@ -62,7 +62,7 @@ def jupyter_lab(home: Path, environment: Mapping[str, str]) -> Iterator[Server]:
 def serving(
     home: Path, command: Sequence[str], environment: Mapping[str, str], url: str, token: str, ready: str
 ) -> Iterator[Server]:
-    """Run a server of this Python until the block ends; all runs that it started are ended too."""
+    """Run a server with this Python until the block ends, and then cancel all runs that it started."""
     places = {name: str(home / place) for name, place in _PLACES.items()}
     runs = home / "lab" / "runs"
     given = {"TOKALIGN_RUNS": str(runs), "HF_HUB_OFFLINE": "1", **environment}
@@ -89,13 +89,13 @@ def serving(
 
 
 def chromium() -> str | None:
-    """The browser's path: $TOKALIGN_CHROMIUM, else Debian's place."""
+    """Return the path of the browser: $TOKALIGN_CHROMIUM, or else that of Debian's chromium."""
     path = os.environ.get("TOKALIGN_CHROMIUM", "/usr/bin/chromium")
     return path if os.access(path, os.X_OK) else None
 
 
 def cache_of_assets(home: Path) -> Path:
-    """Make a cache in `home` that has the fetched assets, and no computed files."""
+    """Make a cache in `home` with the fetched assets and without computed files."""
     from tokalign_lab.files import cache_folder
 
     assets, cache = cache_folder() / "assets", home / "cache"
@@ -106,7 +106,7 @@ def cache_of_assets(home: Path) -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -126,7 +126,7 @@ def _wait_for(server: Server, ready: str, log: Path) -> None:
 
 
 def _cancel_runs(folder: Path) -> None:
-    """A run outlives its kernel by design, so the tests end theirs."""
+    """Cancel all runs in a folder, because runs continue when their kernel ends."""
     from tokalign_lab.runs.control import list_runs
 
     for run in list_runs(folder):

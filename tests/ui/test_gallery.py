@@ -24,13 +24,13 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def lab(bare: Server, browser: Any) -> Iterator[LabPage]:
-    """A notebook of one cell that ends in the lab."""
+    """A notebook with one cell that shows the lab."""
     with lab_in_a_cell(bare, browser, "bare", "Lab()", ".tl-recorded-bar") as made:
         yield made
 
 
 def marked(lab: LabPage, box: Locator) -> None:
-    """The notice that a run is recorded is shown once, above the tabs."""
+    """Check that the notice of a recorded run is shown once, above the tabs."""
     notice = lab.page.locator(".tl-recorded:visible")
     expect(notice).to_have_count(1)
     expect(notice).to_contain_text("Recorded run, not one of yours")
@@ -98,12 +98,12 @@ def test_a_button_that_needs_the_model_explains_it(lab: LabPage) -> None:
     expect(training.locator(".tl-train .tl-error")).to_contain_text("recorded run")
 
 
-def test_back_to_ones_own_runs(lab: LabPage, bare: Server) -> None:
+def test_back_to_the_users_own_runs(lab: LabPage, bare: Server) -> None:
     lab.page.get_by_role("button", name="Back to your own runs").click()
     expect(lab.page.locator(".tl-recorded-bar")).to_contain_text("You have no runs here yet")
-    # Nothing was started or copied; the view may be written just now, in a file of another name first.
+    # Nothing was started or copied. The view may be being written, first to a temporary file.
     assert {path.name for path in (bare.folder / "runs").iterdir() if not path.name.startswith(".lab-")} == {"lab.json"}
-    assert not (bare.folder.parent / "cache").exists()  # and nothing fetched
+    assert not (bare.folder.parent / "cache").exists()  # nothing was fetched
 
 
 def test_the_console_has_no_errors(lab: LabPage) -> None:

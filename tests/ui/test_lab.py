@@ -1,6 +1,6 @@
-"""`Lab()` as a person uses it who writes no code: tabs, runs by button, edits, a lost page, dark theme, no mouse.
+"""`Lab()` as used without writing code: tabs, runs started by buttons, edits, a lost page, dark theme, keyboard only.
 
-The tests build on one another and run in the order of this file, on the real pair in small sizes.
+The tests depend on each other and run in the order of this file, on the real pair in small sizes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ TABS = ("Pair", "Lexicon", "Maps", "Diagnosis", "Model", "Recovery", "Export", "
 
 @pytest.fixture(scope="module")
 def runs(jupyter: Server) -> Path:
-    """Runs of their own, apart from the quickstart's."""
+    """A folder of runs separate from that of the quickstart."""
     return jupyter.folder / "tab-runs"
 
 
 @pytest.fixture(scope="module")
 def lab(jupyter: Server, browser: Any, runs: Path) -> Iterator[LabPage]:
-    """A notebook of one cell that ends in the lab."""
+    """A notebook with one cell that shows the lab."""
     with lab_in_a_cell(jupyter, browser, "lab", f"Lab(runs={str(runs)!r})", ".tl-lab .tl-picker .tl-card") as made:
         yield made
 
 
 def steps(lab: LabPage) -> list[float]:
-    """Steps of the drawn curve, of whichever trace has the most."""
+    """Return the steps of the trace with the most points."""
     return list(
         lab.page.locator(".tl-train .js-plotly-plot").last.evaluate(
             "(f) => f.data.map((t) => Array.from(t.x ?? [])).sort((a, b) => b.length - a.length)[0] ?? []"
@@ -52,8 +52,8 @@ def wait_for_steps(lab: LabPage, n: int) -> None:
     raise AssertionError(f"the curve has {len(steps(lab))} points after {LONG_MS / 1000:.0f} s, not {n}")
 
 
-def test_the_first_screen_answers_what_a_newcomer_asks(lab: LabPage) -> None:
-    """Five questions of docs/usability.md, without a click, at 1000 pixels."""
+def test_the_first_screen_answers_the_questions_of_a_newcomer(lab: LabPage) -> None:
+    """Five questions of docs/usability.md are answered without a click, at a width of 1000 pixels."""
     before = lab.page.viewport_size
     lab.page.set_viewport_size({"width": 1000, "height": 1000})
     first, pair = lab.page.locator(".tl-lab .tl-what-next"), lab.page.locator(".tl-tab-pair")
@@ -69,7 +69,7 @@ def test_the_first_screen_answers_what_a_newcomer_asks(lab: LabPage) -> None:
     lab.page.set_viewport_size(before)
 
 
-def test_a_typed_text_is_cut_and_a_pressed_token_shows_its_merges(lab: LabPage) -> None:
+def test_a_typed_text_is_segmented_and_a_clicked_token_shows_its_merges(lab: LabPage) -> None:
     pair = lab.page.locator(".tl-tab-pair")
     pair.get_by_label("Your text").fill("<b>Tokenizers</b> disagree: naïve café, 東京, def f(x): return x**2")
     blocks = pair.locator(".tl-blocks")
@@ -83,12 +83,12 @@ def test_a_typed_text_is_cut_and_a_pressed_token_shows_its_merges(lab: LabPage) 
     expect(history).not_to_contain_text("builds <")
 
 
-def test_tabs_say_what_they_wait_for(lab: LabPage) -> None:
+def test_tabs_name_the_step_that_they_wait_for(lab: LabPage) -> None:
     expect(open_tab(lab, "Maps")).to_contain_text("There is no alignment yet")
     open_tab(lab, "Pair")
 
 
-def test_run_aligns_the_pair(lab: LabPage) -> None:
+def test_the_run_button_aligns_the_pair(lab: LabPage) -> None:
     pair = lab.page.locator(".tl-tab-pair")
     expect(pair.locator(".tl-cost")).to_contain_text("About", timeout=LONG_MS)
     pair.get_by_role("button", name="Run settings").click()
@@ -130,7 +130,7 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     panel = lexicon.bounding_box()
     assert top is not None
     assert panel is not None
-    assert top["y"] - panel["y"] < 400  # the table begins above the fold
+    assert top["y"] - panel["y"] < 400  # the table begins near the top
     rows.first.click()
     lexicon.get_by_role("button", name="Edit", exact=True).click()
     expect(lexicon.locator(".tl-why h4").first).to_be_visible()
@@ -140,7 +140,7 @@ def test_an_edit_is_kept_scored_and_undone(lab: LabPage, runs: Path) -> None:
     choose.click()
     expect(lexicon.locator(".tl-edit-status")).to_contain_text("1 token edited")
     (file,) = runs.glob("align-*/*.edits.json")
-    assert "choose" in file.read_text(encoding="utf-8")  # on disk at once
+    assert "choose" in file.read_text(encoding="utf-8")  # stored immediately
 
     lexicon.locator(".tl-folds").get_by_role("button", name="Score", exact=True).click()
     lexicon.get_by_label(re.compile("Sentence score and BERTScore")).uncheck()
@@ -176,7 +176,7 @@ def test_the_maps_show_both_spaces(lab: LabPage) -> None:
         expect(maps).to_contain_text("Latin" if colouring == "Script" else "identical")
 
 
-def test_umap_is_arranged_by_a_job_and_then_shown(lab: LabPage, artefacts: Path) -> None:
+def test_umap_is_computed_by_a_job_and_then_shown(lab: LabPage, artefacts: Path) -> None:
     maps = lab.page.locator(".tl-tab-maps")
     place = f"() => {MAPS}('points').source.slice(0, 50).join()"
     before = lab.page.evaluate(place)
@@ -202,13 +202,13 @@ def test_tuning_starts_by_a_button_and_its_curve_grows(lab: LabPage) -> None:
     training.get_by_role("button", name="Rearrange and tune").click()
     expect(training.locator(".tl-train")).to_be_visible(timeout=LONG_MS)
     model = open_tab(lab, "Model")
-    expect(model.locator(".tl-job .tl-state")).to_have_text("finished", timeout=LONG_MS)  # rearranging, followed
+    expect(model.locator(".tl-job .tl-state")).to_have_text("finished", timeout=LONG_MS)  # the "rearrange" run
     open_tab(lab, "Recovery")
     wait_for_steps(lab, 2)
 
 
 def test_a_lost_page_loses_nothing(lab: LabPage) -> None:
-    """The page is reloaded without saving in the middle of tuning; one cell brings everything back."""
+    """The page is reloaded without saving in the middle of tuning; running one cell restores everything."""
     expect(lab.page.locator(".tl-train .tl-run-state .tl-state")).to_have_text("running", timeout=LONG_MS)
     with lab.losing_the_page():
         lab.run_all()
@@ -221,7 +221,7 @@ def test_a_lost_page_loses_nothing(lab: LabPage) -> None:
 
 @pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
 def test_every_tab_in_both_themes(lab: LabPage, artefacts: Path, theme: str) -> None:
-    """Each can be read (WCAG AA) and explains itself, with all that can be opened; the picture has it closed."""
+    """Each tab has readable text (WCAG AA) and tooltips in all sections; screenshots have the sections closed."""
     lab.theme(theme)
     word = "dark" if "Dark" in theme else "light"
     turn = "(buttons) => buttons.forEach((button) => button.click())"
@@ -236,7 +236,7 @@ def test_every_tab_in_both_themes(lab: LabPage, artefacts: Path, theme: str) -> 
         closed.evaluate_all(turn)
         for fold in folds:
             lab.page.wait_for_function("(fold) => fold.classList.contains('tl-open')", arg=fold)
-        lab.settle()  # what was opened is drawn
+        lab.settle()  # wait until the opened sections are drawn
         assert lab.faint_text("tl-lab") == [], name
         assert lab.unexplained("tl-lab") == [], name
         box.locator(".tl-open:visible").evaluate_all(turn)
@@ -261,7 +261,7 @@ def test_cancel_by_keyboard_alone(lab: LabPage, runs: Path) -> None:
             break
     else:
         pytest.fail("Tab does not reach Cancel")
-    assert cancel.evaluate("(button) => getComputedStyle(button).outlineStyle") != "none"  # focus can be seen
+    assert cancel.evaluate("(button) => getComputedStyle(button).outlineStyle") != "none"  # the focus is visible
     keyboard.press("Enter")
     expect(training.locator(".tl-train .tl-run-state .tl-state").first).to_have_text("cancelled")
     (file,) = runs.glob("adapt-*/run.json")

@@ -1,6 +1,6 @@
-"""A newcomer's way through the quickstart, in real Chromium, on the real pair in small sizes.
+"""The quickstart as a newcomer runs it, in a real Chromium, on the real pair in small sizes.
 
-The tests build on one another and run in the order of this file: one page, one kernel, as a person would use them.
+The tests depend on each other and run in the order of this file, with one page and one kernel.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def test_every_token_with_a_vector_is_drawn(lab_page: LabPage) -> None:
     expect(lab_page.panel("tl-maps").locator(".tl-status")).to_contain_text(told)
 
 
-def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> None:
+def test_a_box_on_the_source_map_highlights_partners_on_the_target_map(lab_page: LabPage) -> None:
     maps = lab_page.panel("tl-maps")
     left = maps.locator(".tl-map-source canvas").first
     left.scroll_into_view_if_needed()
@@ -74,10 +74,10 @@ def test_a_box_on_the_left_lights_partners_on_the_right(lab_page: LabPage) -> No
     lab_page.wait_for_selected("n > 3")
     assert before == {"source": 1, "target": 1}
     expect(maps.locator(".tl-selection-table tbody tr").first).to_be_visible()
-    # What jupyter-scatter draws on is as large as a map, not as the window.
+    # The canvas of jupyter-scatter is as large as a map, not as the window.
     hidden, drawn = "jupyterScatter.renderer.canvas", "document.querySelector('.tl-map-source canvas')"
     sizes = f"[{hidden}, {drawn}].map((one) => [one.width, one.height].join())"
-    again = f"{drawn}.parentElement.parentElement.api.redraw()"  # a new panel may have resized it since
+    again = f"{drawn}.parentElement.parentElement.api.redraw()"  # a new panel may have resized the canvas
     lab_page.page.wait_for_function(f"() => {{ {again}; return new Set({sizes}).size === 1; }}")
 
 
@@ -118,7 +118,7 @@ def test_figures_are_drawn_again_for_a_wider_panel_not_for_a_taller_one(browser:
     page.close()
 
 
-def test_both_maps_zoom_together_and_lines_follow(lab_page: LabPage) -> None:
+def test_both_maps_zoom_together_with_their_lines(lab_page: LabPage) -> None:
     maps = lab_page.panel("tl-maps")
     picture = "[...document.querySelectorAll('.tl-map-layer > canvas')].at(-1).toDataURL()"
     lines = lab_page.page.evaluate(picture)
@@ -130,7 +130,7 @@ def test_both_maps_zoom_together_and_lines_follow(lab_page: LabPage) -> None:
     close = f"{distances}.every((n, _, all) => n < 0.95 && Math.abs(n - all[0]) < 0.001)"
     lab_page.page.wait_for_function(f"() => {close}")
     lab_page.page.wait_for_function(f"(before) => {picture} !== before", arg=lines)
-    lab_page.page.wait_for_timeout(1000)  # the kernel learns where a map was moved once it has come to rest
+    lab_page.page.wait_for_timeout(1000)  # the page reports the view of a map when it no longer moves
     maps.get_by_role("button", name="Whole maps").click()
     lab_page.page.wait_for_function(f"() => {distances}.every((n) => Math.abs(n - 1) < 0.001)")
     maps.locator(".tl-map-source").get_by_title("Activate lasso selection").click()
@@ -143,7 +143,7 @@ def test_clearing_the_selection_highlights_nothing(lab_page: LabPage) -> None:
     expect(maps.locator(".tl-chosen")).to_have_text(re.compile("Nothing is selected"))
 
 
-def test_a_point_explains_itself_and_is_selected_by_a_click(lab_page: LabPage) -> None:
+def test_a_point_is_explained_on_hover_and_selected_by_a_click(lab_page: LabPage) -> None:
     maps = lab_page.panel("tl-maps")
     right = maps.locator(".tl-map-target canvas").first
     x, y = right.evaluate(
@@ -196,7 +196,7 @@ def test_figures_follow_the_theme(lab_page: LabPage, artefacts: Path, theme: str
 
 
 def test_a_killed_kernel_loses_nothing(lab_page: LabPage) -> None:
-    """Kernel gone in the middle of tuning; new kernel, cells run again: the curve is whole and still moving."""
+    """The kernel is killed in the middle of tuning; after rerunning the cells, the curve is complete and growing."""
     if _text(lab_page, ".tl-train .tl-run-state .tl-state") != "running":
         pytest.fail("the run ended before the kernel could be killed; give the fast mode more steps")
     lab_page.kill_kernel()
@@ -204,8 +204,8 @@ def test_a_killed_kernel_loses_nothing(lab_page: LabPage) -> None:
     lab_page.wait_for_new_panel("tl-train", LONG_MS)
     _wait_for_steps(lab_page, 2)
     first = lab_page.page.locator(".tl-train .js-plotly-plot").last.evaluate("(f) => Array.from(f.data[0].x)")
-    assert first == list(range(1, len(first) + 1))  # whole: every step from the first
-    _wait_for_steps(lab_page, len(first) + 2)  # and still moving
+    assert first == list(range(1, len(first) + 1))  # complete: every step from the first on
+    _wait_for_steps(lab_page, len(first) + 2)  # still growing
 
 
 def test_cancel_stops_the_run(lab_page: LabPage, jupyter) -> None:

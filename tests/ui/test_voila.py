@@ -1,4 +1,4 @@
-"""The lab as a separate page: behind a token, the same tabs, without a notebook."""
+"""The lab as a web page without a notebook: protected by a token, with the same tabs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .lab_page import LONG_MS
 from .servers import free_port, serving
 
 TOKEN = "a-token-for-this-test"
-# Voila's own: its template asks a CDN for fonts and MathJax, which the page's policy blocks, and its front end
-# complains about JupyterLab's modules.
+# Messages of Voila itself: its template requests fonts and MathJax from a CDN, which the page's policy blocks, and its
+# front end reports missing modules of JupyterLab.
 NOT_OURS = ("Content Security Policy", "net::ERR", "MathJax", "The getter for the shared module is not a function")
 
 
@@ -27,7 +27,7 @@ def test_the_app_shows_the_lab_behind_a_token(browser: Any, artefacts: Path, tmp
     app.write_page(page_file, tmp_path / "runs")
     url = f"http://127.0.0.1:{port}"
     command = ["-m", "voila", str(page_file), *app.options(port, app.LOOPBACK, browser=False)]
-    write_json(tmp_path / "voila.json", app.configuration(TOKEN))  # read from the folder that Voila is started in
+    write_json(tmp_path / "voila.json", app.configuration(TOKEN))  # Voila reads it from the folder where it is started
     with serving(tmp_path, command, {"TOKALIGN_FAST": "1"}, url, TOKEN, "/login"):
         with urllib.request.urlopen(url, timeout=60) as without_token:
             assert "/login" in without_token.url

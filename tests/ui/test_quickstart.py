@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from .lab_page import LONG_MS, MAPS, LabPage
 from .servers import ROOT
@@ -175,9 +175,19 @@ def _wait_for_steps(lab: LabPage, n: int) -> None:
     )
 
 
-def test_the_curve_grows(lab_page: LabPage) -> None:
-    lab_page.panel("tl-train")
+def _place_in_panel(button: Locator) -> list[float]:
+    """Left and top of a button in its training monitor, in pixels."""
+    return button.evaluate(
+        "(button) => { const [own, all] = [button, button.closest('.tl-train')].map((e) => e.getBoundingClientRect());"
+        " return [own.left - all.left, own.top - all.top]; }"
+    )
+
+
+def test_the_curve_grows_and_the_buttons_stay_in_place(lab_page: LabPage) -> None:
+    cancel = lab_page.panel("tl-train").get_by_role("button", name="Cancel")
+    before = _place_in_panel(cancel)
     _wait_for_steps(lab_page, 2)
+    assert _place_in_panel(cancel) == before  # a button that moves between press and release gets no click
     expect(lab_page.page.locator(".tl-train .tl-run-state .tl-state").last).to_have_text(re.compile("running|finished"))
 
 

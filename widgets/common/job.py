@@ -46,7 +46,7 @@ class JobPanel(Panel):
         self._bar = self.control(w.FloatProgress, "", tooltip=tooltip, min=0.0, max=1.0, layout=w.Layout(width="100%"))
         self._cancel = self.button("Cancel", self.run.request_cancel, "Stop within seconds")
         self.headline(title, "")
-        line = bar(self._line, self._cancel)
+        line = bar(self._cancel, self._line)  # the line changes its length; the button must not move
         self._fill([self._head, line, self._bar], line)
         self.mark(mark_of(self.run))
         self.refresh()
@@ -74,7 +74,7 @@ class JobPanel(Panel):
             "lost": info["error"],
         }
         message = messages.get(state, self._doing(view) or "starting in a separate process")
-        self._line.value = state_html(state, more=str(message or ""), recorded=bool(info.get("recorded")))
+        self._line.value = state_html(state, self.run.asked, str(message or ""), bool(info.get("recorded")))
         self._bar.value = 1.0 if state == "finished" else view.share
         self._cancel.disabled = ended
         shown(self._bar, not ended)

@@ -171,7 +171,7 @@ class TestPacking:
     def test_runs_with_other_settings_are_not_packed(self, work: Path, tmp_path: Path) -> None:
         shutil.copytree(work, tmp_path / "work")
         with pytest.raises(InputError, match="other settings"):
-            record._made(record.plan(8)[2], tmp_path / "work", silent)
+            record._finish(record.plan(8)[2], tmp_path / "work", silent)
 
 
 def test_a_recorded_run_cannot_be_changed(packed: Path) -> None:

@@ -293,6 +293,11 @@ class TestCurves:
         assert [x.range for x in figure.select_xaxes()] == [(-0.02, 1.02)] * 3
         assert all(y.autorange for y in figure.select_yaxes()), "the first curve changes them"
 
+    def test_the_only_stage_of_a_run_has_no_band_and_no_number(self) -> None:
+        view = view_of([{"kind": "stage", "stage": 2, "step": 0, "steps": 20}, {"kind": "step", "step": 5}])
+        assert not curves_figure([view], CurveOptions()).layout.shapes
+        assert view.stage == ""
+
     def test_smoothing_keeps_the_raw_curve(self, tmp_path: Path) -> None:
         panel = TrainingPanel(make_run(tmp_path / "run"), value="loss")
         raw = list(panel.figure.data[0].y)

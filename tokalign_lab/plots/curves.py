@@ -226,7 +226,7 @@ def _stage_bands(run: RunView, axis: str) -> tuple[list[dict[str, Any]], list[di
     shapes, notes = [], []
     for place, (number, stage) in enumerate(sorted(run.stages.items())):
         x0, x1 = (float(v) for v in run.x_of(axis, [stage.start, stage.end]))
-        if not x1 > x0:
+        if not stage.name or not x1 > x0:
             continue
         for which in _AXES_OF:
             where = {"xref": f"x{which}", "yref": f"y{which} domain"}

@@ -66,7 +66,7 @@ class Rows:
 
 @dataclass
 class Stage:
-    """A stage that has begun: its name, first and last step as planned, and the seconds worked before it."""
+    """A stage that has begun: its name ("" for the only one), first and last planned step, seconds worked before it."""
 
     name: str
     start: int
@@ -234,7 +234,9 @@ def _take_stage(view: RunView, event: Event) -> None:
     step, steps, stage = _step_of(event), number(event.get("steps")), event.get("stage")
     if step is not None and steps > 0 and isinstance(stage, int):
         seconds = view.stages[stage].seconds if stage in view.stages else view.seconds
-        view.stages[stage] = Stage(STAGE_WORDS.get(stage, f"stage {stage}"), step, step + int(steps), seconds)
+        only = stage == 2 and step == 0  # a run of one stage trains the whole model, so its number says nothing
+        name = "" if only else STAGE_WORDS.get(stage, f"stage {stage}")
+        view.stages[stage] = Stage(name, step, step + int(steps), seconds)
 
 
 def _take_source(view: RunView, event: Event) -> None:

@@ -234,7 +234,7 @@ def _take_stage(view: RunView, event: Event) -> None:
     step, steps, stage = _step_of(event), number(event.get("steps")), event.get("stage")
     if step is not None and steps > 0 and isinstance(stage, int):
         seconds = view.stages[stage].seconds if stage in view.stages else view.seconds
-        only = stage == 2 and step == 0  # a run of one stage trains the whole model, so its number says nothing
+        only = stage == 2 and step == 0  # a run of one stage trains the whole model; its number would mislead
         name = "" if only else STAGE_WORDS.get(stage, f"stage {stage}")
         view.stages[stage] = Stage(name, step, step + int(steps), seconds)
 

@@ -247,7 +247,7 @@ def tables(results: Results, options: argparse.Namespace) -> list[tuple[str, lis
 
 def notes(results: Results, options: argparse.Namespace, tokens: int) -> list[str]:
     """Return notes for readers of the tables."""
-    said = [
+    found = [
         f"{tokens:,} tokens per run: {options.steps} steps (half of them embeddings and head only) of "
         f"{options.batch_size} sequences of {options.sequence_length} tokens. Means over seeds (of the text, its order "
         "and what is drawn; one converted model); lower is better.",
@@ -260,7 +260,7 @@ def notes(results: Results, options: argparse.Namespace, tokens: int) -> list[st
         "bits per byte; own: as many tokens of the text, packed, without a teacher and at the same rate.",
     ]
     failed = {line["method"]: line["error"] for line in results.lines if "error" in line}
-    return [*said, *(f"{name} failed: {error}" for name, error in failed.items())]
+    return [*found, *(f"{name} failed: {error}" for name, error in failed.items())]
 
 
 def parse() -> argparse.Namespace:

@@ -37,7 +37,7 @@ SIZES = {"source": 49_152, "target": 262_144}
 N = {space: min(size, DRAWN) for space, size in SIZES.items()}
 xy = {space: rng.normal(size=(n, 2)).astype(np.float32) for space, n in N.items()}
 partner = rng.integers(0, N["source"], N["target"])
-lit = np.zeros(0, dtype=int)
+chosen_ids = np.zeros(0, dtype=int)
 """
 PLOTLY = """
 import plotly.graph_objects as go
@@ -51,9 +51,9 @@ figure.update_layout(dragmode="select", showlegend=False, width=1000, height=460
 figure = go.FigureWidget(figure)
 
 def chosen(_trace, points, _state):
-    global lit
-    lit = np.asarray(points.point_inds)
-    others = xy["source"][np.unique(partner[lit])]
+    global chosen_ids
+    chosen_ids = np.asarray(points.point_inds)
+    others = xy["source"][np.unique(partner[chosen_ids])]
     figure.data[3].update(x=others[:, 0], y=others[:, 1])
 
 figure.data[0].on_selection(chosen)
@@ -71,9 +71,9 @@ maps["target"].lasso(type="rectangle")
 maps["target"].mouse(mode="lasso")
 
 def chosen(change):
-    global lit
-    lit = np.asarray(change["new"])
-    maps["source"].selection(np.unique(partner[lit]))
+    global chosen_ids
+    chosen_ids = np.asarray(change["new"])
+    maps["source"].selection(np.unique(partner[chosen_ids]))
 
 maps["target"].widget.observe(chosen, "selection")
 ipywidgets.HBox([maps["target"].show(), maps["source"].show()])
@@ -99,7 +99,7 @@ def measure(browser: Any, server: Any, name: str) -> dict[str, float]:
     from ui.lab_page import LabPage
 
     code, drawn, hook, share = WAYS[name]
-    cells = [DATA.replace("DRAWN", str(drawn)), code, "print('chosen', len(lit))"]
+    cells = [DATA.replace("DRAWN", str(drawn)), code, "print('chosen', len(chosen_ids))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, server.folder / "notebooks" / "maps.ipynb")

@@ -82,7 +82,7 @@ def signed_share(share: float | None) -> str:
 
 def notes(by: dict[str, list[Result]], given: argparse.Namespace) -> list[str]:
     most = max(line["tokens"] for lines in by.values() for line in lines)
-    said = [
+    found = [
         tuning.budget(given, by["control"][0]),
         "Step 0 of the controls is the untuned source; of the others, the converted model as `make demo` begins "
         "with it. Against the control: the end against the lower end of the two controls.",
@@ -99,8 +99,8 @@ def notes(by: dict[str, list[Result]], given: argparse.Namespace) -> list[str]:
                 verdicts.append(
                     f"{name}, {gain:.1f} times the bytes per token, {signed_share(share)} (below: {met(share, 0.0)})"
                 )
-        said.append(f"{model}: {'; '.join(verdicts)}.")
-    return [*said, *(tuning.cost(model, lines) for model, lines in by.items())]
+        found.append(f"{model}: {'; '.join(verdicts)}.")
+    return [*found, *(tuning.cost(model, lines) for model, lines in by.items())]
 
 
 def met(share: float | None, bar: float) -> str:

@@ -254,7 +254,7 @@ def _stanford(
     run("shuffle", "-memory", 4, stdin="pairs.bin", stdout="shuffled.bin")
     seconds["counting"] += time.perf_counter() - started
     started = time.perf_counter()
-    said = run(
+    printed = run(
         "glove", "-input-file", "shuffled.bin", "-vocab-file", "vocab.txt", "-save-file", "vectors",
         "-vector-size", settings.dimensions, "-iter", settings.iterations, "-x-max", settings.x_max,
         "-alpha", settings.alpha, "-eta", settings.learning_rate, "-threads", options.threads, "-binary", 0, "-seed", 1,
@@ -263,7 +263,7 @@ def _stanford(
     started = time.perf_counter()
     vectors = _read(folder / "vectors.txt", of, corpus)
     seconds["reading"] += time.perf_counter() - started
-    losses = [float(cost) for cost in re.findall(r"cost: ([\d.eE+-]+)", said)]
+    losses = [float(cost) for cost in re.findall(r"cost: ([\d.eE+-]+)", printed)]
     return vectors, losses, (folder / "pairs.bin").stat().st_size // 16  # two int32 and a float64
 
 

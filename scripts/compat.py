@@ -46,8 +46,8 @@ def save(root: Path) -> None:
             if tokenizer.chat_template
             else None
         )
-        said = {"ids": ids, "logits": logits, "chat": chat, "conversation": CONVERSATIONS["several turns"]}
-        (path / "expected.json").write_text(json.dumps(said), encoding="utf-8")
+        expected = {"ids": ids, "logits": logits, "chat": chat, "conversation": CONVERSATIONS["several turns"]}
+        (path / "expected.json").write_text(json.dumps(expected), encoding="utf-8")
 
 
 def load(root: Path) -> int:

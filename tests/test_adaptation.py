@@ -193,7 +193,7 @@ def test_a_mix_resumes_at_its_position_and_uses_each_slice_evenly() -> None:
     assert [later.block_at(i) for i in range(1500)] == order[1500:]
     for stream in range(3):
         times = np.bincount([block for drawn, block in order if drawn == stream])
-        assert times.max() - times.min() <= 1, "no block comes again before every other has come"
+        assert times.max() - times.min() <= 1, "no block repeats before all others have occurred"
     other = OrderedBlocks(mixed(corpus, documents, vocabulary, 16, 4, {"de": 2.0}), 0, 3000)
     assert [other.block_at(i) for i in range(3000)] != order
 
@@ -506,16 +506,16 @@ def test_a_diverged_loss_is_distinguished_from_a_spike() -> None:
     noisy = LossWatch(1000)
     assert not any(noisy.add(4.0 + 0.9 * (-1) ** step) for step in range(200))
     bad_start = LossWatch(1000)
-    assert not any(bad_start.add(12.0 - step / 10) for step in range(80)), "worse than a guess, and on its way down"
+    assert not any(bad_start.add(12.0 - step / 10) for step in range(80)), "worse than a guess, but decreasing"
     lost = LossWatch(1000)
-    said = [lost.add(loss) for loss in [*[4.0] * 20, *[9.0] * 10]]
-    assert [place for place, words in enumerate(said) if words] == [29]
-    assert said[-1] == "has exploded, from 4.00 to 9.00 for 10 steps,"
+    reports = [lost.add(loss) for loss in [*[4.0] * 20, *[9.0] * 10]]
+    assert [place for place, words in enumerate(reports) if words] == [29]
+    assert reports[-1] == "has exploded, from 4.00 to 9.00 for 10 steps,"
     assert lost.in_doubt
     from_the_start = LossWatch(1000)
-    said = [from_the_start.add(loss) for loss in [4.0, *[150.0 - step for step in range(20)]]]
-    assert next(place for place, words in enumerate(said) if words) == 10
-    assert said[10] == "has exploded, from 4.00 to 145.50 for 10 steps,"
+    reports = [from_the_start.add(loss) for loss in [4.0, *[150.0 - step for step in range(20)]]]
+    assert next(place for place, words in enumerate(reports) if words) == 10
+    assert reports[10] == "has exploded, from 4.00 to 145.50 for 10 steps,"
     assert LossWatch(1000).add(float("inf")) == "is not a number"
 
 
@@ -657,9 +657,9 @@ def test_a_run_reports_which_rows_its_text_trains(model_folder: Path, text: str,
     assert 0.5 < coverage["held_out_trained"] <= 1.0
     assert "new_tokens" not in coverage
     lacks = f"{coverage['rows'] - coverage['rows_trained']:,} of {coverage['rows']:,} tokens do not occur"
-    (message,) = events.of("progress")
-    assert message["message"].startswith(lacks)
-    assert events.index(message) < events.index(events.of("evaluation")[0]), "before the run works"
+    (event,) = events.of("progress")
+    assert event["message"].startswith(lacks)
+    assert events.index(event) < events.index(events.of("evaluation")[0]), "before the run works"
 
 
 @pytest.mark.parametrize(("recipe", "part"), [("recover", "branches"), ("alm", "likelihood"), ("states", "states")])

@@ -266,7 +266,7 @@ def test_the_verdicts_of_the_command_follow_from_its_figures(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("nobody", "sp32k", "--text", "default"), "nobody"),
         ((SOURCE, "sp32kk", "--text", "default"), "sp32k"),
@@ -275,7 +275,7 @@ def test_the_verdicts_of_the_command_follow_from_its_figures(tmp_path: Path) -> 
         ((SOURCE, "sp32k", "--text", "default", "--max-bytes", "0"), "max_bytes"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str) -> None:
+def test_bad_input_is_one_sentence(arguments: tuple[str, ...], message: str) -> None:
     done = run("advise", *arguments, "--json")
     assert done.returncode == 2
-    assert said in json.loads(done.stdout.splitlines()[-1])["error"]
+    assert message in json.loads(done.stdout.splitlines()[-1])["error"]

@@ -129,7 +129,7 @@ def test_the_dummy_space_of_sentencepiece_is_not_part_of_the_text(vocabularies: 
     assert alone.ends.tolist() == [0, 1, 2, 3]
     pairs = align(alone, tokenize("鿃", vocabularies["smollm2-135m"])).pairs
     assert pairs[-1, 0] == 3
-    assert 0 not in pairs[:, 0], "the ▁ writes nothing of the text"
+    assert 0 not in pairs[:, 0], "the ▁ is not part of the text"
 
 
 def test_characters_may_be_cut_in_the_middle(vocabularies: dict[str, Vocabulary]) -> None:
@@ -149,7 +149,7 @@ def test_text_that_a_tokenizer_changes_is_not_paired(vocabularies: dict[str, Voc
     ends = [text.encode()[: int(tokens.ends[i])].decode(errors="replace") for i, _ in found.pairs]
     assert "one" in ends
     assert "one cafe\u0301" not in ends, "qwen2 wrote other bytes here"
-    assert "one cafe\u0301 two" in ends, "behind it both have read the same text again"
+    assert "one cafe\u0301 two" in ends, "after it, both have read the same text again"
     assert ends[-1] == text
     exact = dict(zip(ends, found.exact.tolist(), strict=True))
     assert exact["one"]
@@ -167,7 +167,7 @@ def test_a_tokenizer_that_lowercases_strips_and_has_unknown_characters() -> None
     assert tokens.ids.tolist() == [1, 2, 0, 3]
     assert tokens.ends.tolist() == [3, 7, 11, 17]
     assert tokens.faithful.tolist() == [True, False, False, True]
-    assert tokens.whole.tolist() == [True, False, False, True], "each word's token writes the space before it"
+    assert tokens.whole.tolist() == [True, False, False, True], "each word's token includes the space before it"
     letters = consecutive(np.arange(17), np.ones(17, dtype=np.int64))
     found = align(tokens, letters)
     assert found.pairs.tolist() == [[0, 2], [3, 16]]

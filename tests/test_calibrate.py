@@ -128,7 +128,7 @@ def test_expected_counts_use_the_sources_dtype_and_fall_back_to_the_text(dtype: 
     _, ids, windows = head_inputs(student, vocabulary, TEXT, max_tokens=10_000, window=40)
     counts, unread = expected_counts(source, own, vocabulary, windows, vocabulary.size)
     assert unread == 0
-    assert source.training, "the source is left as it was"
+    assert source.training, "the source does not change"
     assert counts.sum() == pytest.approx(len(ids), rel=1e-3)
     seen = torch.bincount(ids, minlength=vocabulary.size).float()
     assert (counts - seen).abs().max() > 1, "a random source expects other tokens than the text has"

@@ -243,7 +243,9 @@ def test_settings_of_the_target_do_not_reach_prompts(tmp_path: Path) -> None:
     assert ids[-1] != loaded.eos_token_id
     assert loaded.decode(ids, skip_special_tokens=True) == "The quick brown fox jumps"
     assert loaded.backend_tokenizer.model.dropout is None
-    assert target.tokenizer("a")["input_ids"][-1] == target.roles["eos"], "the vocabulary's own is not touched"
+    assert target.tokenizer("a")["input_ids"][-1] == target.roles["eos"], (
+        "the vocabulary's own tokenizer does not change"
+    )
 
 
 # --- all tensors and ids that depend on the vocabulary
@@ -536,8 +538,8 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
     result = rearrange_to_folder(
         str(tmp_path / "source"), finish(rows, source, TARGET), source, TARGET, tmp_path / "out"
     )
-    (said,) = (sentence for sentence in result["lost"] if "ids of the configuration" in sentence)
-    assert said.startswith(
+    (message,) = (sentence for sentence in result["lost"] if "ids of the configuration" in sentence)
+    assert message.startswith(
         "tiny-280 has no token for these ids of the configuration, so they are left out (or replaced by "
         "eos where one is required): "
     )
@@ -547,7 +549,7 @@ def test_ids_that_the_target_has_no_token_for_are_reported(tmp_path: Path) -> No
         "generation_config.eos_token_id (<b>)",
         "config.bias_ids (in a form that cannot be moved)", "config.lang_map_ids (",
     ):  # fmt: skip
-        assert named in said
+        assert named in message
     made = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     start = TARGET.roles["bos"]
@@ -566,12 +568,12 @@ def test_a_forced_token_is_kept_or_named() -> None:
     given.forced_bos_token_id, given.suppress_tokens = BIG.roles["bos"], [BIG.roles["eos"]]
     both = tiny_vocabulary(280, eos="<s>")  # one token is bos and eos
     both.roles["bos"] = both.roles["eos"]
-    (said,) = lost_ids(model, BIG, both)
-    assert "generation_config.forced_bos_token_id (it is also suppressed)" in said
+    (message,) = lost_ids(model, BIG, both)
+    assert "generation_config.forced_bos_token_id (it is also suppressed)" in message
     given.forced_bos_token_id, model.config.pad_token_id = BIG.size + 4, BIG.size + 5  # rows that no token has
-    (said,) = lost_ids(model, tiny_vocabulary(300), TARGET)
+    (message,) = lost_ids(model, tiny_vocabulary(300), TARGET)
     for name in ("generation_config.forced_bos_token_id", "config.pad_token_id"):
-        assert f"{name} (a row without a token)" in said
+        assert f"{name} (a row without a token)" in message
 
 
 def test_a_role_that_only_the_configuration_names_is_kept_or_named() -> None:
@@ -580,8 +582,8 @@ def test_a_role_that_only_the_configuration_names_is_kept_or_named() -> None:
     source = Vocabulary.from_tokenizer(tokenizer, "source")
     model = tiny_model("llama", source.size)
     model.config.pad_token_id = model.generation_config.pad_token_id = 3
-    (said,) = lost_ids(model, source, TARGET)
-    assert "generation_config.pad_token_id (<fill>); config.pad_token_id (<fill>)" in said
+    (message,) = lost_ids(model, source, TARGET)
+    assert "generation_config.pad_token_id (<fill>); config.pad_token_id (<fill>)" in message
     _, kept = keep_special_tokens(aligned(source, TARGET), source, TARGET)
     assert lost_ids(model, source, kept) == []
     move_special_ids(model, source, kept, source.size)
@@ -618,7 +620,7 @@ def test_files_of_the_source_that_the_new_folder_lacks(tmp_path: Path) -> None:
     assert any(
         "names code of its own (auto_map), which is never run: it was read as 'llama'" in s for s in result["lost"]
     )
-    assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text()), "its code is not there"
+    assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text()), "its code is missing"
 
 
 def test_a_number_that_may_be_an_id_is_named() -> None:
@@ -628,9 +630,9 @@ def test_a_number_that_may_be_an_id_is_named() -> None:
     source = renumbered(BIG, order, "source")
     model = AutoModelForCausalLM.from_config(LlamaConfig(**small()))
     model.config.thing, model.config.hidden_window = 300, 300
-    (said,) = lost_ids(model, source, BIG)
-    assert said.startswith("config.thing has 300, the id of <pad>, which was kept, ")
-    assert said.endswith("set it to 2.")
+    (message,) = lost_ids(model, source, BIG)
+    assert message.startswith("config.thing has 300, the id of <pad>, which was kept, ")
+    assert message.endswith("set it to 2.")
 
 
 def test_a_vocabulary_that_reaches_the_image_ids_is_refused() -> None:
@@ -725,9 +727,9 @@ def quantised(folder: Path, method: str, rows: int = SOURCE.size, **more: object
             tensors[f"{place}.qweight"] = torch.zeros(weight.shape[1] // 8, weight.shape[0], dtype=torch.int32)
             tensors[f"{place}.scales"] = torch.zeros(1, weight.shape[0], dtype=torch.float16)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    said = json.loads((folder / "config.json").read_text())
-    said["quantization_config"] = {"quant_method": method, **more}
-    (folder / "config.json").write_text(json.dumps(said))
+    values = json.loads((folder / "config.json").read_text())
+    values["quantization_config"] = {"quant_method": method, **more}
+    (folder / "config.json").write_text(json.dumps(values))
     return folder
 
 
@@ -755,9 +757,9 @@ def test_a_quantised_body_is_not_changed(method: str, tmp_path: Path) -> None:
         else:
             assert tensor.dtype == new[name].dtype
             assert tensor.view(torch.uint8).equal(new[name].view(torch.uint8)), name
-    said = [json.loads((folder / "config.json").read_text()) for folder in (source, tmp_path / "out")]
-    assert said[0]["quantization_config"] == said[1]["quantization_config"]
-    assert said[1]["vocab_size"] == TARGET.size
+    values = [json.loads((folder / "config.json").read_text()) for folder in (source, tmp_path / "out")]
+    assert values[0]["quantization_config"] == values[1]["quantization_config"]
+    assert values[1]["vocab_size"] == TARGET.size
     with pytest.raises(InputError, match=f"is quantised .{method}.; to calibrate it, also dequantize it"):
         rearrange_to_folder(str(source), mixed_lexicon(), SOURCE, TARGET, tmp_path / "c", calibrate=["default"])
 

@@ -313,7 +313,7 @@ def test_word_marks_are_respected_in_lookups_in_another_vocabulary() -> None:
     new_id = np.random.default_rng(0).permutation(source.size)
     target = renumbered(source, new_id)
     text = [i for i, token in enumerate(source.token_bytes) if token]
-    assert source.id_of_bytes(b"x") != source.id_of_raw("x"), "bytes alone do not tell the two apart"
+    assert source.id_of_bytes(b"x") != source.id_of_raw("x"), "bytes alone do not distinguish the two"
 
     pieces = Pieces(target, source)
     assert pieces.first[text].tolist() == new_id[text].tolist()

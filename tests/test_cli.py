@@ -181,7 +181,7 @@ def test_a_run_is_cancelled_and_resumed(work: Path, rearranged: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("overlap", "pythia", "qwen7"), "qwen2"),
         (("overlap", "pythia", "no/such/folder/at/all"), "no/such/folder"),
@@ -204,11 +204,11 @@ def test_a_run_is_cancelled_and_resumed(work: Path, rearranged: Path) -> None:
         (("assets", "get", "smollm"), "smollm2-135m"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(work: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_bad_input_is_one_sentence_and_exit_code_2(work: Path, arguments: tuple[str, ...], message: str) -> None:
     done = run(*arguments, "--json", cwd=work)
     assert done.returncode == 2
-    assert said in json.loads(done.stdout.splitlines()[-1])["error"]
-    assert said in done.stderr
+    assert message in json.loads(done.stdout.splitlines()[-1])["error"]
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (work / "r").exists()
     assert not (work / "x.parquet").exists()

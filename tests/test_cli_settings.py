@@ -88,7 +88,7 @@ def test_a_users_text_is_aligned_and_scored_on_disjoint_parts(work: Path, aligne
     for measure in ("bleu1", "coverage_text", "documents", "intervals"):
         assert scores[measure] == reported[measure]
     whole = run_json("score", "own.parquet", "--text", "own.txt", "--max-bytes", str(10**6), cwd=work)
-    assert whole["coverage_text"] != scores["coverage_text"], "what is given goes first"
+    assert whole["coverage_text"] != scores["coverage_text"], "the command line takes precedence"
 
 
 def test_a_model_is_measured_on_held_out_text(work: Path) -> None:
@@ -200,7 +200,7 @@ def test_run_json_can_be_given_as_config(work: Path, aligned: RunFolder) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("sed: 1", "has the option 'sed', but `align` takes"),
         ("- 1", "must hold options and values"),
@@ -210,12 +210,12 @@ def test_run_json_can_be_given_as_config(work: Path, aligned: RunFolder) -> None
         ('{"kind": "dance", "settings": {}}', "no kind of run named 'dance'"),
     ],
 )
-def test_an_invalid_config_file_is_refused(work: Path, tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_config_file_is_refused(work: Path, tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(text)
     done = run("align", "a", "b", "--text", "own.txt", "--out", "y.parquet", "--config", file, cwd=work)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert not (work / "y.parquet").exists()
 
 
@@ -354,13 +354,13 @@ def test_vectors_from_files_replace_glove(work: Path, vanilla: Lexicon, monkeypa
         given = Lexicon.load(work / "given.parquet")
         pd.testing.assert_frame_equal(given.table, vanilla.table)
         assert given.provenance["parameters"]["vectors"][0]["file"] == "a.txt"
-    for wrong, said in (
+    for wrong, message in (
         (("--vectors", "a.txt"), "vectors names 3 files; name two"),
         (("--recipe", "anchored"), "'anchored' trains no GloVe, so it cannot use vectors; tokalign, "),
     ):
         done = run("align", "a", "b", *common, "--vectors", "b.npz", "--out", "z.parquet", *wrong, cwd=work)
         assert done.returncode == 2
-        assert said in done.stderr
+        assert message in done.stderr
     done = run(
         "align", "b", "a", *common[:-2], "--vectors", "b.npz", "--vectors", "b.npz", "--out", "z.parquet", cwd=work
     )

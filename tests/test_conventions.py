@@ -138,9 +138,11 @@ def test_notebooks_are_copied_and_an_edited_one_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inside", "said"), [("file.txt", "not empty"), (RECORD, "is damaged"), (None, "is not a folder")]
+    ("inside", "message"), [("file.txt", "not empty"), (RECORD, "is damaged"), (None, "is not a folder")]
 )
-def test_notebooks_are_not_copied_into_a_folder_with_other_files(tmp_path: Path, inside: str | None, said: str) -> None:
+def test_notebooks_are_not_copied_into_a_folder_with_other_files(
+    tmp_path: Path, inside: str | None, message: str
+) -> None:
     folder = tmp_path / "mine"
     if inside is None:
         folder.write_text("[]")
@@ -150,7 +152,7 @@ def test_notebooks_are_not_copied_into_a_folder_with_other_files(tmp_path: Path,
     before = sorted(tmp_path.rglob("*"))
     done = notebooks(folder)
     assert done["exit_code"] == 2
-    assert said in done["error"]
+    assert message in done["error"]
     assert sorted(tmp_path.rglob("*")) == before
 
 

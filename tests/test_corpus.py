@@ -31,7 +31,7 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.txt", b"", "is empty"),
         ("a.txt", b"caf\xe9", "not UTF-8"),
@@ -43,9 +43,9 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
         ("a.gz", b"x", "compressed"),
     ],
 )
-def test_bad_text_ends_in_a_sentence(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_bad_text_ends_in_a_sentence(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_documents([str(tmp_path / name)])
 
 

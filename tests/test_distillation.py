@@ -255,7 +255,7 @@ def test_no_tensor_of_all_logits_is_made() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda s, w, b: DistillationSettings(weight=-1.0), "weight is -1.0"),
         (lambda s, w, b: DistillationSettings(temperature=0.0), "temperature is 0.0"),
@@ -272,6 +272,6 @@ def test_no_tensor_of_all_logits_is_made() -> None:
         ),
     ],
 )
-def test_invalid_arguments_are_refused_in_one_sentence(call, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_invalid_arguments_are_refused_in_one_sentence(call, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         call(*tensors())

@@ -96,7 +96,7 @@ def test_the_command_converts_and_measures(work: Path) -> None:
     (work / "drafts" / UNFINISHED).touch()  # an earlier command was killed
     result = run_json("draft", "small", "--for", "large", *OPTIONS, "--out", "drafts", cwd=work)
     assert list(result["drafts"]) == ["own tokenizer", "moved", "calibrated"]
-    assert not was_interrupted(work / "drafts"), "it is whole now, and not replaced"
+    assert not was_interrupted(work / "drafts"), "it is complete now, and not replaced"
     assert [one["decoding"] for one in result["drafts"]["own tokenizer"]] == ["greedy"]
     for name in ("moved", "calibrated"):
         large, moved = (json.loads((work / one / "config.json").read_text()) for one in ("large", f"drafts/{name}"))
@@ -127,7 +127,7 @@ def test_the_command_converts_and_measures(work: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("nobody", "--for", "large"), "nobody"),
         (("small", "--for", "nobody"), "nobody"),
@@ -137,7 +137,7 @@ def test_the_command_converts_and_measures(work: Path) -> None:
         (("small", "--for", "large"), "'small' has to be converted first; give --out"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str, work: Path) -> None:
+def test_bad_input_is_one_sentence(arguments: tuple[str, ...], message: str, work: Path) -> None:
     done = run("draft", *arguments, "--text", "text.txt", cwd=work)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr

@@ -118,7 +118,7 @@ class TestEdits:
         assert LexiconEdits(lexicon, path).current()[spelled].source_id == 9
         again.undo()
         again.reject(spelled)
-        assert again.redo() is None, "a new action ends what could be redone"
+        assert again.redo() is None, "a new edit clears the edits to redo"
         again.restore(spelled)
         assert again.current() == {}
         assert apply_edits(lexicon, again.current()) is lexicon

@@ -146,8 +146,8 @@ def test_a_sentencepiece_model_is_copied_or_built_and_gives_the_same_ids(tmp_pat
     model.resize_token_embeddings(bare.size)
     save_model(model, bare, tmp_path / "saved")
     assert (tmp_path / "saved" / "tokenizer.model").read_bytes() == built_model(bare)
-    said = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text(encoding="utf-8"))
-    assert (said["add_bos_token"], said["add_eos_token"]) == (True, False), "the converter would guess"
+    values = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert (values["add_bos_token"], values["add_eos_token"]) == (True, False), "the converter would guess"
 
 
 def test_other_tokenizers_have_no_sentencepiece_model(folder: Path, tmp_path: Path) -> None:

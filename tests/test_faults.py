@@ -304,7 +304,7 @@ def _first(value: object) -> Callable[[list[Any]], list[Any]]:
 
 
 @pytest.mark.parametrize(
-    ("column", "change", "said"),
+    ("column", "change", "message"),
     [
         ("weights", _first(np.nan), "weights holds nan"),
         ("output_weights", _first(np.inf), "output_weights holds inf"),
@@ -322,7 +322,7 @@ def _first(value: object) -> Callable[[list[Any]], list[Any]]:
     ],
 )
 def test_a_lexicon_of_impossible_values_is_refused(
-    lexicon: Lexicon, tmp_path: Path, column: str, change: Callable[[list[Any]], list[Any]] | None, said: str
+    lexicon: Lexicon, tmp_path: Path, column: str, change: Callable[[list[Any]], list[Any]] | None, message: str
 ) -> None:
     table = lexicon.table.copy()
     if change is None:
@@ -330,7 +330,7 @@ def test_a_lexicon_of_impossible_values_is_refused(
     else:
         table[column] = change(list(table[column]))
     Lexicon(table, lexicon.reverse, lexicon.provenance).save(tmp_path / "bad.parquet")
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         Lexicon.load(tmp_path / "bad.parquet")
     assert "bad.parquet" in str(caught.value)
 
@@ -338,12 +338,12 @@ def test_a_lexicon_of_impossible_values_is_refused(
 def test_a_lexicon_with_too_few_rows_or_a_bad_reverse_direction_is_refused(lexicon: Lexicon, tmp_path: Path) -> None:
     short, reverse = lexicon.table.iloc[:-1], lexicon.reverse.copy()
     reverse.loc[3, "target_id"] = 280
-    for table, back, said in (
+    for table, back, message in (
         (short, lexicon.reverse, "rows for 279"),
         (lexicon.table, reverse, "target_id holds 280"),
     ):
         Lexicon(table, back, lexicon.provenance).save(tmp_path / "bad.parquet")
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             Lexicon.load(tmp_path / "bad.parquet")
 
 
@@ -396,15 +396,15 @@ def test_edits_of_impossible_values_are_refused(
     path = tmp_path / "edits.json"
     edits = LexiconEdits(lexicon, path)
     edits.choose(4, 5) if action == "choose" else edits.reject(4)
-    said = json.loads(path.read_text())
+    values = json.loads(path.read_text())
     path.write_bytes(path.read_bytes().replace(b'"target_id": 4', b'"target_id": 5'))
     with pytest.raises(InputError, match="damaged"):
         LexiconEdits(lexicon, path)
-    write_json(path, said)
-    said.pop("sha256")
+    write_json(path, values)
+    values.pop("sha256")
     assert len(LexiconEdits(lexicon, path).done) == 1
     for list_name in ("done", "undone"):
-        write_json(path, {**said, list_name: [{**said["done"][0], field: wrong}]})
+        write_json(path, {**values, list_name: [{**values["done"][0], field: wrong}]})
         with pytest.raises(InputError, match="edits"):
             LexiconEdits(lexicon, path)
 
@@ -576,8 +576,8 @@ def test_training_does_not_resume_from_a_damaged_checkpoint(
     (kept,) = (tmp_path / "cut" / "checkpoints").glob("stage2/checkpoint-*")
     names = sorted(file.name for file in kept.iterdir())
     assert {"optimizer.pt", "scheduler.pt", "trainer_state.json", "model.safetensors"} <= set(names)
-    said = json.loads((kept / CHECKSUMS).read_text())["files"]
-    assert set(said) == set(names) - {CHECKSUMS}, "the file names every file of the folder"
+    values = json.loads((kept / CHECKSUMS).read_text())["files"]
+    assert set(values) == set(names) - {CHECKSUMS}, "the file names every file of the folder"
     for name, fault in [(name, None) for name in names] + [(name, flipped) for name in names]:
         shutil.copytree(tmp_path / "cut", tmp_path / "bad", dirs_exist_ok=True)
         file = tmp_path / "bad" / kept.relative_to(tmp_path / "cut") / name
@@ -609,10 +609,10 @@ def test_a_kill_while_the_checkpoints_of_a_finished_run_are_removed_loses_nothin
             tuning(tmp_path / "run")
     assert seen
     weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
-    assert tuning(tmp_path / "run", resume=True) == ([], []), "nothing is done again"
+    assert tuning(tmp_path / "run", resume=True) == ([], []), "no work is repeated"
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
-    assert len(tuning(tmp_path / "run")[0]) == 8, "a start that is no resumption tunes again"
+    assert len(tuning(tmp_path / "run")[0]) == 8, "without resume, it tunes again"
 
 
 # --- texts
@@ -632,7 +632,7 @@ def test_jsonl_without_text_ends_in_one_sentence(tmp_path: Path, line: bytes) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("config.json", b"null", "cannot be loaded"),
         ("model.safetensors", b"P\t" + bytes(6) + b"{\xff", "not a readable safetensors file"),
@@ -641,13 +641,13 @@ def test_jsonl_without_text_ends_in_one_sentence(tmp_path: Path, line: bytes) ->
     ],
 )
 def test_a_damaged_model_is_refused_in_one_sentence(
-    lexicon: Lexicon, tmp_path: Path, name: str, content: bytes, said: str
+    lexicon: Lexicon, tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     model = save_tiny(tmp_path / "model")
     if name.endswith("index.json"):
         (model / "model.safetensors").rename(tmp_path / "other.safetensors")
     (model / name).write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         rearrange_to_folder(str(model), lexicon, tiny_vocabulary(300), tiny_vocabulary(280), tmp_path / "out")
 
 
@@ -749,7 +749,7 @@ def test_the_memory_for_a_long_text_is_that_of_a_passage(cache: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [
         (errno.ENOSPC, "The disk is full"),
         (errno.EDQUOT, "The disk is full"),
@@ -760,7 +760,7 @@ def test_the_memory_for_a_long_text_is_that_of_a_passage(cache: Path, tmp_path: 
 )
 @pytest.mark.parametrize("call", ["mkstemp", "fsync", "replace"])
 def test_a_failed_write_ends_in_one_sentence_and_leaves_no_file(
-    lexicon: Lexicon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str, call: str
+    lexicon: Lexicon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str, call: str
 ) -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise OSError(number, os.strerror(number))
@@ -769,7 +769,7 @@ def test_a_failed_write_ends_in_one_sentence_and_leaves_no_file(
     with monkeypatch.context() as patch:
         patch.setattr(files.tempfile if call == "mkstemp" else files.os, call, refuse)
         for write in (lambda: lexicon.save(tmp_path / "l.parquet"), lambda: write_json(tmp_path / "a.json", {})):
-            with pytest.raises(DiskError, match=said) as caught:
+            with pytest.raises(DiskError, match=message) as caught:
                 write()
             assert "\n" not in str(caught.value)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before

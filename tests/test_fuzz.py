@@ -154,13 +154,13 @@ def bounded() -> Iterator[None]:
 
 def survives(read: Callable[[], Any]) -> None:
     """Check that reading gives a valid value, or an `InputError` of one sentence."""
-    said = ""
+    message = ""
     try:
         with bounded():
             read()
     except InputError as error:
-        said = str(error)
-    assert "\n" not in said, said
+        message = str(error)
+    assert "\n" not in message, message
 
 
 # --- readers of files

@@ -54,12 +54,12 @@ def test_upstreams_json_is_exported_and_imported(lexicon, tmp_path, smollm_vocab
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [("[]", "not a JSON map"), ('{"1": 999999}', "is it for another pair"), ("{", "not a JSON map")],
 )
-def test_bad_json_ends_in_a_sentence(tmp_path, content, said, smollm_vocabulary, sp32k_vocabulary) -> None:
+def test_bad_json_ends_in_a_sentence(tmp_path, content, message, smollm_vocabulary, sp32k_vocabulary) -> None:
     (tmp_path / "m.json").write_text(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         Lexicon.from_json(tmp_path / "m.json", smollm_vocabulary, sp32k_vocabulary)
 
 

@@ -27,7 +27,7 @@ def test_rows_in_use_change_as_with_adamw_and_others_by_their_gradient() -> None
     plain, floored = (torch.nn.Parameter(torch.zeros(10_000, 4)) for _ in range(2))
     steps(torch.optim.AdamW([plain], lr=0.1, weight_decay=0.0), plain, given)
     steps(FlooredAdamW([{"params": [floored]}], floored, used, lr=0.1, weight_decay=0.0), floored, given)
-    assert torch.allclose(plain[6:], torch.full_like(plain[6:], -0.5), rtol=1e-3), "Adam moves them at the full rate"
+    assert torch.allclose(plain[6:], torch.full_like(plain[6:], -0.5), rtol=1e-3), "Adam changes them at the full rate"
     assert 0 < float(-floored[6:].min()) < 2e-4
     assert float(torch.cosine_similarity(floored[:6].flatten(), plain[:6].flatten(), dim=0)) > 0.9
 

@@ -109,7 +109,7 @@ def test_two_processes_stop_together_and_resume(settings: dict[str, Any], tmp_pa
     assert run.wait(timeout=WAIT_S) == "paused", run.log_tail()
     reached = len(losses(run))
     (kept,) = (run.path / "checkpoints").glob("stage1/checkpoint-*/.checksums.json")
-    assert kept.parent.name == f"checkpoint-{reached}", "the steps that were done are kept"
+    assert kept.parent.name == f"checkpoint-{reached}", "finished steps are kept"
     run.resume()
     wait_for_step(run, reached + 4)
     assert [event["step"] for event in run.events()[0] if event["kind"] == "resumed"] == [reached]
@@ -153,7 +153,7 @@ def test_a_sharded_model_resumes_after_kills(settings: dict[str, Any], sharded: 
     first = psutil.Process(run.info()["pid"])
     (second,) = (process for process in first.parent().children() if process != first)
     second.kill()
-    assert run.wait(timeout=WAIT_S) in ("failed", "lost"), "the first process does not go on alone"
+    assert run.wait(timeout=WAIT_S) in ("failed", "lost"), "the first process does not continue alone"
     run.resume()
     wait_for_step(run, 20)
     os.killpg(run.info()["pid"], signal.SIGKILL)

@@ -29,7 +29,7 @@ WAIT_S = 120  # enough on a busy machine
 def wait_for(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not true():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.05)
 
 
@@ -86,11 +86,11 @@ while len(list(root.glob("ready-*"))) < 2:
 print(find_or_start("measure", {"model": "x", "text": [], "seed": 1}, root).name)
 """
     racers = [python(code, str(tmp_path), str(number)) for number in range(2)]
-    said = [racer.communicate(timeout=WAIT_S) for racer in racers]
-    assert said[0] == said[1]
-    assert said[0][1] == b"", "neither reported that the other's run is in its way"
+    values = [racer.communicate(timeout=WAIT_S) for racer in racers]
+    assert values[0] == values[1]
+    assert values[0][1] == b"", "neither failed because of the other run"
     (file,) = tmp_path.glob("*/run.json")
-    assert said[0][0].decode().strip() == file.parent.name
+    assert values[0][0].decode().strip() == file.parent.name
 
 
 def test_a_queued_run_starts_after_the_kernel_that_queued_it_was_killed(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     kernel = python(code, str(after.path), str(before.path))
     assert (kernel.wait(WAIT_S), kernel.stderr.read()) == (-9, b"")
     time.sleep(1.0)
-    assert after.state == "queued", "what it needs is not there yet"
+    assert after.state == "queued", "the run that it needs does not exist yet"
     before.update(state="finished")
     wait_for(lambda: after.state == "failed")
     assert "no kind of run named" in after.info()["error"]
@@ -144,7 +144,7 @@ def test_a_run_that_can_never_start_reports_why(tmp_path: Path, fields: dict[str
 def test_a_run_does_not_wait_forever_for_one_that_was_never_started(tmp_path: Path) -> None:
     before, run = make(tmp_path, "before"), make(tmp_path, "run", after="before")
     with locked(tmp_path):
-        assert start_ready(tmp_path), "it is perhaps being started"
+        assert start_ready(tmp_path), "it may be starting"
     old = time.time() - 3600
     os.utime(before.path / "run.json", (old, old))
     with locked(tmp_path):

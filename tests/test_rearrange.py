@@ -149,7 +149,7 @@ def test_separate_output_rows_untie_the_head_and_change_nothing_else(kind: str, 
     assert new_in is not new_out
     assert new.config.get_text_config().tie_word_embeddings is False
     assert old_in is model.get_input_embeddings().weight
-    assert (model.get_output_embeddings().weight is old_in) == tied, "the source model stays as it was"
+    assert (model.get_output_embeddings().weight is old_in) == tied, "the source model does not change"
     torch.testing.assert_close(new_in[5], 0.5 * old_in[7] + 0.5 * old_in[9])
     torch.testing.assert_close(new_out[5], 0.25 * old_out[7] + 0.5 * old_out.mean(dim=0))
     assert torch.equal(new_out[6:50], old_out[6:50])
@@ -263,7 +263,7 @@ def test_the_chat_template_is_kept_only_if_it_can_work(tmp_path: Path) -> None:
 
     save_model(tiny_model("llama", target.size), target, tmp_path / "kept", source=source)
     assert AutoTokenizer.from_pretrained(tmp_path / "kept").chat_template == template
-    assert target.tokenizer.chat_template is None, "the vocabulary's own tokenizer is not touched"
+    assert target.tokenizer.chat_template is None, "the vocabulary's own tokenizer does not change"
     save_model(tiny_model("llama", TARGET.size), TARGET, tmp_path / "dropped", source=source)
     assert AutoTokenizer.from_pretrained(tmp_path / "dropped").chat_template is None
 
@@ -458,7 +458,7 @@ def test_a_real_model_never_generates_padding_at_hardly_any_loss(
     ids = torch.from_numpy(smollm_vocabulary.encode([WORDS])[0].astype(np.int64)).unsqueeze(0)
     with torch.inference_mode():
         logits = padded(ids).logits
-    assert (logits[..., n:].amax(-1) + 5 < logits[..., :n].amax(-1)).all(), "far from winning, without any mask"
+    assert (logits[..., n:].amax(-1) + 5 < logits[..., :n].amax(-1)).all(), "far from the largest, without a mask"
     made = padded.generate(ids[:, :8], max_new_tokens=20, do_sample=False, suppress_tokens=None)
     assert made.max() < n
 

@@ -454,7 +454,7 @@ def test_weighted_values_add_up_to_the_attentions_output(masked: bool) -> None:
         query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=seen, scale=0.5
     )
     assert torch.allclose(found.sum(dim=2), output[0][:, ends], atol=1e-5)
-    assert not found[:, 0, 1:].any(), "what comes later adds nothing"
+    assert not found[:, 0, 1:].any(), "later positions contribute nothing"
 
 
 def test_debiased_chunks_end_where_the_source_expects_a_new_word() -> None:

@@ -134,7 +134,7 @@ def test_a_run_whose_disk_becomes_full_fails_in_a_sentence_and_resumes(small_dis
     run.resume()
     wait_for(lambda: len(steps(run)) > done)
     assert run.cancel() == "cancelled"
-    assert steps(run) == list(range(1, len(steps(run)) + 1)), "no event is lost or torn"
+    assert steps(run) == list(range(1, len(steps(run)) + 1)), "no event is lost or incomplete"
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -183,13 +183,13 @@ def test_a_pause_waits_for_the_current_step_and_resumes_after_it(tmp_path: Path)
     assert run.state == "running"
     (run.path / "gate-2").touch()
     assert run.wait(timeout=WAIT_S) == "paused"
-    assert steps(run) == [1, 2], "the step that ran when the pause was asked for has been done"
+    assert steps(run) == [1, 2], "the current step is finished before the pause"
     assert run.info()["error"] is None
     run.resume()
     assert run.asked == ""
     wait_for_begun(run, 3)
     (resumed,) = [event for event in run.events()[0] if event["kind"] == "resumed"]
-    assert resumed["step"] == 2, "nothing that was done is done again"
+    assert resumed["step"] == 2, "no finished step is repeated"
     run.request_pause()
     run.request_cancel()  # by a user who does not want to wait
     assert run.wait(timeout=WAIT_S) == "cancelled"
@@ -245,7 +245,7 @@ def test_kill_9_is_detected_and_the_resumed_curve_is_complete(tmp_path: Path) ->
     run = start(tmp_path / "run", "count", steps=8, until_killed=5)
     assert run.wait(timeout=WAIT_S) == "lost"
     assert "gone" in run.info()["error"]
-    assert steps(run) == [1, 2, 3, 4, 5], "the torn line is not read"
+    assert steps(run) == [1, 2, 3, 4, 5], "the incomplete line is not read"
     first_pid = run.info()["pid"]
     run.resume()
     assert run.wait(timeout=WAIT_S) == "finished"
@@ -293,7 +293,7 @@ def test_a_helper_ends_after_the_first_process(helped: RunFolder, monkeypatch: p
 
 def test_a_helper_does_not_wait_for_a_dead_first_process(helped: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "run_kind", lambda *given: None)
-    assert worker.main([str(helped.path)]) == 0, "no heartbeat comes"
+    assert worker.main([str(helped.path)]) == 0, "there is no heartbeat"
     assert helped.info()["state"] == "running", "a helper process does not change the state of the run"
 
 
@@ -317,10 +317,10 @@ def test_another_process_can_watch_and_cancel(tmp_path: Path) -> None:
         "import sys; from tokalign_lab.runs.control import list_runs\n"
         "run, = list_runs(sys.argv[1]); print(run.state, run.cancel())"
     )
-    said = subprocess.run(
+    message = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, timeout=WAIT_S
     )
-    assert said.stdout.split() == ["running", "cancelled"]
+    assert message.stdout.split() == ["running", "cancelled"]
     assert run.state == "cancelled"
 
 
@@ -376,7 +376,7 @@ def test_the_real_worker_tunes_is_killed_paused_and_resumes(tmp_path: Path, monk
     assert steps(run) == list(range(1, 121))
     killed, paused = [event["step"] for event in run.events()[0] if event["kind"] == "resumed"]
     assert killed < 120
-    assert paused == done, "no step that was done before a pause is done again"
+    assert paused == done, "no step from before a pause is repeated"
     assert (run.path / "model" / "tokalign.json").is_file()
 
 
@@ -420,9 +420,9 @@ def test_two_processes_that_resume_one_run_start_one_worker(tmp_path: Path, time
         subprocess.Popen([sys.executable, "-c", RACER, str(run.path), script, str(number)], stdout=subprocess.PIPE)
         for number in range(2)
     ]
-    said = sorted(racer.communicate(timeout=WAIT_S)[0].decode().strip() for racer in racers)
-    assert said[1] == "started"
-    assert re.match(r"The run run (is already running|is no longer queued|has finished)", said[0])
+    outputs = sorted(racer.communicate(timeout=WAIT_S)[0].decode().strip() for racer in racers)
+    assert outputs[1] == "started"
+    assert re.match(r"The run run (is already running|is no longer queued|has finished)", outputs[0])
     assert run.wait(timeout=WAIT_S) == "finished"
     events = run.events()[0]
     assert [event["step"] for event in events if event["kind"] == "step"] == list(range(1, times + 1))
@@ -561,7 +561,7 @@ def test_a_resumed_curve_has_each_step_once() -> None:
         {"kind": "heartbeat"},
         {"kind": "resumed", "step": 2},
     ]
-    assert [event["step"] for event in curve(events)] == [1, 2], "3 and 4 have not been done again"
+    assert [event["step"] for event in curve(events)] == [1, 2], "steps 3 and 4 have not been repeated"
     events += [step(3, 2), {"kind": "evaluation", "step": 3, "bits_per_byte": 1}]
     assert [(event["step"], event["loss"]) for event in curve(events)] == [(1, 1), (2, 1), (3, 2)]
     assert [event["step"] for event in curve(events, "evaluation")] == [3]
@@ -641,7 +641,7 @@ def test_a_deleted_run_is_restored_unchanged(tmp_path: Path) -> None:
     assert steps(run) == [1]
     assert trash.empty_trash(tmp_path) > 0
     assert trash.trash_bytes(tmp_path) == 0
-    assert steps(run) == [1], "what came back is not in the trash"
+    assert steps(run) == [1], "the restored run is not in the trash"
     with pytest.raises(InputError, match="trash is empty"):
         trash.restore_run(root=tmp_path)
 
@@ -726,14 +726,18 @@ def test_starting_again_changes_settings_and_leaves_the_old_run(
     assert new.title == "slower"
     assert new.path.parent == run.path.parent
     assert run.info()["settings"] == settings | {"recipe": "papers"}
-    for changes, said in (({"steps": 0}, "at least 1"), ({"step": 3}, "no setting 'step'"), ({"steps": "x"}, "whole")):
-        with pytest.raises(InputError, match=said):
+    for changes, message in (
+        ({"steps": 0}, "at least 1"),
+        ({"step": 3}, "no setting 'step'"),
+        ({"steps": "x"}, "whole"),
+    ):
+        with pytest.raises(InputError, match=message):
             control.start_again(run, changes)
     with pytest.raises(InputError, match="choose another name"):
         control.start_again(run, {}, "slower")
     with pytest.raises(InputError, match="only tuning"):
         control.start_again(RunFolder.create(tmp_path / "other", "align", {}), {})
-    assert len(control.list_runs(tmp_path)) == 3, "what was refused has left nothing behind"
+    assert len(control.list_runs(tmp_path)) == 3, "a refused run leaves no folder"
 
 
 def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:

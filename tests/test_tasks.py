@@ -159,7 +159,7 @@ def test_questions_do_not_depend_on_the_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"tasks": ["arc-hard"]}, "no task 'arc-hard'.*arc-easy"),
         ({"tasks": []}, "No task"),
@@ -167,9 +167,9 @@ def test_questions_do_not_depend_on_the_model() -> None:
         ({"limit": 1}, "at least 2"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_in_one_sentence(options: dict, said: str) -> None:
+def test_what_cannot_be_scored_is_refused_in_one_sentence(options: dict, message: str) -> None:
     vocabulary = tiny_vocabulary()
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         score_tasks(tiny_model("llama", vocabulary.size), vocabulary, **options)
 
 
@@ -211,11 +211,11 @@ def test_the_command_compares_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [(["--tasks", "arc"], "arc-easy"), (["--shots", "few"], "0,5"), (["--text", "nowhere.txt"], "nowhere.txt")],
 )
-def test_bad_input_of_the_command_is_one_sentence(tmp_path: Path, options: list[str], said: str) -> None:
+def test_bad_input_of_the_command_is_one_sentence(tmp_path: Path, options: list[str], message: str) -> None:
     done = CliRunner().invoke(app, ["evaluate", str(save_tiny(tmp_path / "tiny")), *options])
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

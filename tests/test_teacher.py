@@ -213,7 +213,7 @@ def test_two_processes_do_not_write_one_cache(blocks: PackedBlocks, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"k": 0}, "k is 0"),
         ({"k": VOCABULARY.size}, f"fewer than the {VOCABULARY.size}"),
@@ -222,8 +222,8 @@ def test_two_processes_do_not_write_one_cache(blocks: PackedBlocks, tmp_path: Pa
         ({"numbers": []}, "were requested"),
     ],
 )
-def test_invalid_cache_settings_are_refused_in_one_sentence(options: dict, said: str, blocks: PackedBlocks) -> None:
-    with pytest.raises(InputError, match=said):
+def test_invalid_cache_settings_are_refused_in_one_sentence(options: dict, message: str, blocks: PackedBlocks) -> None:
+    with pytest.raises(InputError, match=message):
         keep_predictions(a_teacher(), blocks, **options)
 
 

@@ -143,27 +143,29 @@ def test_other_settings_start_from_the_beginning(model, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"documents": 0}, "documents is 0"),
         ({"documents": 1, "new_tokens": 0}, "new_tokens is 0"),
         ({"documents": 1, "temperature": -0.5}, "temperature is -0.5"),
     ],
 )
-def test_invalid_settings_are_refused(values: dict, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_invalid_settings_are_refused(values: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         WritingSettings(**values)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (WritingSettings(documents=31, prompt_tokens=6, new_tokens=4), "fewer than the 31"),
         (WritingSettings(documents=1, prompt_tokens=40, new_tokens=40), "at most 64 tokens"),
     ],
 )
-def test_text_that_cannot_be_generated_is_refused_in_one_sentence(model, settings, said: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=said):
+def test_text_that_cannot_be_generated_is_refused_in_one_sentence(
+    model, settings, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
         write(model, tmp_path / "t.jsonl", settings)
     assert not list(tmp_path.iterdir())
 

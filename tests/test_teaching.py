@@ -348,7 +348,7 @@ def test_the_command_passes_the_teacher_settings(student: str, teacher: str, tex
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"teacher": 3}, "teacher must be a text"),
         ({"teacher": "t", "distillation_weight": -1}, "distillation weight is -1"),
@@ -359,8 +359,8 @@ def test_the_command_passes_the_teacher_settings(student: str, teacher: str, tex
         ({"distillation_share": 0.5}, "distillation_share is 0.5, but there is no teacher"),
     ],
 )
-def test_invalid_settings_are_refused_in_one_sentence(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_invalid_settings_are_refused_in_one_sentence(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         AdaptSettings.from_dict(values)
 
 

@@ -160,7 +160,7 @@ def test_the_commands_write_a_tokenizer_that_other_commands_accept(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("train", "--size", "100"), "--size is 100, but special tokens and single bytes take 257"),
         (("train", "--size", "900", "--like", "sp32k"), "sp32k is a SentencePiece BPE"),
@@ -170,12 +170,12 @@ def test_the_commands_write_a_tokenizer_that_other_commands_accept(
         (("extend", "sp32k", "--add", "5", "--out", "text.txt"), "text.txt"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one two three\n" * 20)
     out = () if "--out" in arguments else ("--out", "out")
     done = run("tokenizer", *arguments, "--text", "text.txt", *out, cwd=tmp_path)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -54,7 +54,7 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_models_own(kind: str, sta
         assert output.logits.shape[1] == 1, "no logits of all positions"
         assert_same(expected, gradients(model))
     assert torch.equal(model(**batch()).loss, model(**batch()).loss)
-    assert model(**batch()).logits.shape[1] == 20, "outside the block the model is as it was"
+    assert model(**batch()).logits.shape[1] == 20, "outside of the context the model is unchanged"
 
 
 def test_the_labels_are_shifted_once() -> None:

@@ -198,7 +198,7 @@ def test_a_tokenizer_is_read_once_and_then_found_in_the_cache(
     for field in ("is_control", "is_hole", "is_byte_fallback"):
         assert np.array_equal(getattr(found, field), getattr(smollm_vocabulary, field)), field
     assert [found.raw_token(i) for i in range(found.size)] == [read.raw_token(i) for i in range(read.size)]
-    assert "tokenizer" not in vars(found), "what is kept needs no tokenizer"
+    assert "tokenizer" not in vars(found), "the cached table needs no tokenizer"
     text = "def f(x):\n    return x  # naïve 東京 </s>"
     assert found.decode(found.encode([text])[0]) == text
 

@@ -505,8 +505,8 @@ while not hasattr(sys.modules.get("jscatter"), "Scatter") and time.monotonic() <
     time.sleep(0.05)
 print(needed <= set(sys.modules))
 """
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert said.split() == ["True", "True"]
+    message = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert message.split() == ["True", "True"]
 
 
 def controls_of(widget: object) -> Iterator[Widget]:

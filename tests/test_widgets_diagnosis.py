@@ -116,10 +116,10 @@ def test_tokens_are_escaped() -> None:
 
 def test_progress_is_shown_in_words(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:
     panel = DiagnosisPanel(lexicon, *pair)
-    said: list[str] = []
-    panel._head.observe(lambda change: said.append(change["new"]), names="value")
+    message: list[str] = []
+    panel._head.observe(lambda change: message.append(change["new"]), names="value")
     panel._again.click()
-    assert any(f"Checking {len(lexicon)} rows: choice of partners" in words for words in said)
+    assert any(f"Checking {len(lexicon)} rows: choice of partners" in words for words in message)
 
 
 def test_another_tokenizer_is_refused_in_the_panel(lexicon: Lexicon, pair: tuple[Vocabulary, Vocabulary]) -> None:

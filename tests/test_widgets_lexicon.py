@@ -172,7 +172,7 @@ class TestHistogram:
         index = max(range(len(bars)), key=lambda i: bars[i]["n"])
         panel.histogram.press(index)
         assert panel.state["found"] == bars[index]["n"]
-        assert [bar["n"] for bar in panel.histogram.bars] == [bar["n"] for bar in bars], "others can still be pressed"
+        assert [bar["n"] for bar in panel.histogram.bars] == [bar["n"] for bar in bars], "other bars stay clickable"
         assert [i for i, bar in enumerate(panel.histogram.bars) if bar["on"]] == [index]
         panel.histogram.press(index)
         assert getattr(panel.query, measure) == EVERYTHING
@@ -222,7 +222,7 @@ class TestEditing:
         assert editor.reject.disabled
         panel.table.press(4)
         assert [i for _, i in editor.choice.options] == [4, 0]  # the candidates
-        assert editor.choice.value == 0, "what is offered first is another one than it has"
+        assert editor.choice.value == 0, "the first suggestion differs from its current source"
         editor.note.value = f"see {EVIL}"
         editor.choose.click()
         assert panel.lexicon.table["source_id"].iat[4] == 0

@@ -298,10 +298,10 @@ class TestPanel:
     def test_a_process_ends_with_a_panel_open(self, around: str) -> None:
         imports = "from test_widgets_maps import make_panel\nfrom tokalign_lab.widgets.common.panel import Panel\n"
         code = f"{imports}panel = make_panel()\n{around}print('made')"
-        said = subprocess.run(
+        message = subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120
         )
-        assert (said.returncode, said.stdout) == (0, "made\n")
+        assert (message.returncode, message.stdout) == (0, "made\n")
 
     def test_a_box_highlights_partners_and_joins_them_by_lines(self) -> None:
         panel = make_panel()

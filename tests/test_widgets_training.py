@@ -168,7 +168,7 @@ class TestView:
         monkeypatch.setattr(panel.run, "events", lambda offset=0: offsets.append(offset) or read(offset))
         write_steps(run, [2001])
         panel._poll()
-        assert offsets[0] > 2000 * 100, "the panel continues where it had read to"
+        assert offsets[0] > 2000 * 100, "the panel continues after the last event that it read"
         assert panel.view.steps[-1] == 2001
 
     def test_every_state_has_a_word(self) -> None:
@@ -179,9 +179,7 @@ class TestView:
 class TestCurves:
     @pytest.mark.parametrize("weight", [0.0, 0.5, 0.99])
     def test_smoothing_is_exponential_without_its_bias(self, weight: float) -> None:
-        assert np.allclose(smoothed(np.full(50, 3.0), weight), 3.0), (
-            "a level curve stays where it is, from the first step"
-        )
+        assert np.allclose(smoothed(np.full(50, 3.0), weight), 3.0), "smoothing does not change a constant curve"
         y = np.random.default_rng(0).normal(size=30)
         mean, expected = 0.0, []
         for n, value in enumerate(y, start=1):
@@ -221,7 +219,7 @@ class TestCurves:
         sent.clear()
         run.emit({"kind": "heartbeat"})
         panel._poll()
-        assert sum(sent) < 2_000, "a sign of life alone draws nothing"
+        assert sum(sent) < 2_000, "a heartbeat alone draws nothing"
 
     def test_the_figure_is_updated_and_never_rebuilt(self, tmp_path: Path) -> None:
         one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two", 5)
@@ -620,7 +618,7 @@ class TestRuns:
 
     def test_ticked_runs_are_overlaid(self, root: Path) -> None:
         panel = RunsPanel(root)
-        assert panel.monitor is None, "no figure before one is wanted"
+        assert panel.monitor is None, "the figure is built on first use"
         for title in ("adapt-0", "adapt-2"):
             self.choose(panel, title)
             panel._tick_button.click()
@@ -716,7 +714,7 @@ class TestRuns:
         assert "111 to 120 of 120" in panel.pages.where.value
         sent.clear()
         panel._poll()
-        assert sum(sent) == 0, "nothing has happened"
+        assert sum(sent) == 0, "no event has arrived"
         panel.close()
 
     def test_sort_and_kind(self, root: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_tab_is_made_by_one_thread_at_a_time_and_shows_the_last(
     (shown,) = tabs._boxes["recovery"].children
     assert "adapt-5" in shown.value
     assert shown is made[-1]
-    assert shown.comm is not None, "what is shown is not closed"
+    assert shown.comm is not None, "the visible panel is not closed"
     tabs.close()
 
 

@@ -228,7 +228,7 @@ def compression(raw: Raw) -> Page:
 
 
 def in_page(raw: Raw, start: str) -> float:
-    """Return a figure measured in the page, by the start of its name; seconds for what a user waits for."""
+    """Return a value measured in the page, found by the start of its name; times are in seconds."""
     return float(raw.row("In the page", what=start)["value"])
 
 

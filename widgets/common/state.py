@@ -153,7 +153,7 @@ class LabState(t.HasTraits):
         self.pins = tuple(p for p in self.pins if p != pinned) if pinned in self.pins else (*self.pins, pinned)
 
     def show_runs(self, work: dict[str, str]) -> None:
-        """Look at these runs, step to name; the view of the maps of another alignment is dropped."""
+        """Show these runs, given as names by step; views of single panels are dropped if the alignment changes."""
         with self.hold_trait_notifications():
             if work.get("align") != self.work.get("align"):
                 self.looks = {}  # the view of one alignment's maps does not fit another's
